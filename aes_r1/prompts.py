@@ -1,0 +1,65 @@
+"""The words that models are asked and the one form in which they answer.
+
+An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1). It is read strictly: anything else is
+no answer, never a guess.
+"""
+
+from __future__ import annotations
+
+import re
+
+DIMENSIONS = ("light_and_shadow", "mood_and_narrative", "composition", "color", "exposure")
+LEVELS = ("bad", "fair", "good")
+
+RATING_PROMPT = (
+    "Judge this photograph as an expert would. In <think> </think> discuss light and shadow, mood and narrative, "
+    "composition, color and exposure. Then give its aesthetic quality from 0 to 1 with two decimals in <answer> </answer>."
+)
+SCORE_ONLY_PROMPT = (
+    "Judge this photograph as an expert would. Leave <think> </think> empty and give its aesthetic quality from 0 to 1 "
+    "with two decimals in <answer> </answer>."
+)
+
+_ANSWER = re.compile(r"\s*<think>(?P<critique>.*?)</think>\s*<answer>(?P<score>.*?)</answer>\s*", re.DOTALL)
+_TAG = re.compile(r"</?(?:think|answer)>")
+_DECIMAL = re.compile(r"\s*(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
+
+
+def answer(critique: str, score: float) -> str:
+    """The text a model should write for a critique and a score in [0, 1] (two decimals)."""
+    return f"<think>{critique}</think><answer>{score:.2f}</answer>"
+
+
+def level_of(mos: float) -> str:
+    """Level of a mean opinion score in [0, 1]: bad below 0.4, fair below 0.7, else good (paper, section 3.2)."""
+    return "bad" if mos < 0.4 else "fair" if mos < 0.7 else "good"
+
+
+def _split(text: str) -> tuple[str, str] | None:
+    """Critique and raw answer when the whole text is one think block, then one answer block."""
+    match = _ANSWER.fullmatch(text)
+    if match is None or _TAG.search(match["critique"]) or _TAG.search(match["score"]):
+        return None
+    return match["critique"], match["score"]
+
+
+def parse_score(text: str) -> float | None:
+    """Score in [0, 1] of a well-formed answer, else None.
+
+    The whole text must be one `<think>..</think>` then one `<answer>..</answer>`, white space around allowed; the answer
+    is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5").
+    """
+    parts = _split(text)
+    if parts is None:
+        return None
+    number = _DECIMAL.fullmatch(parts[1])
+    if number is None:
+        return None
+    score = float(number["number"])
+    return score if 0.0 <= score <= 1.0 else None
+
+
+def parse_critique(text: str) -> str | None:
+    """The critique of an answer whose tags are well formed (its score may still be unreadable), else None."""
+    parts = _split(text)
+    return None if parts is None else parts[0].strip()

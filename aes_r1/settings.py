@@ -1,0 +1,373 @@
+"""Typed settings of every group: an unknown key, a wrong type or an impossible value fails here, by name.
+
+This is the one file below the commands that knows Hydra and OmegaConf; everything under it takes plain values or one
+of these dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class InputError(Exception):
+    """The user's input is wrong: one line that names the file, key or value and the way out (exit code 2)."""
+
+
+def require(condition: bool, key: str, value: Any, rule: str) -> None:
+    """Raise InputError naming `key` unless `condition` holds."""
+    if not condition:
+        raise InputError(f"{key}={value}: {rule}")
+
+
+def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    require(value in choices, key, value, f"must be one of {', '.join(choices)}")
+
+
+@dataclass
+class DataSettings:
+    name: str = "scenes"
+    root: str | None = None  # folder, or manifest file, of a set on disk; null for made sets
+    split: str = "test"  # split that evaluation reads
+    limit: int | None = None  # pictures considered per split; null: all
+    max_pixels: int = 262144  # area bound of a picture as the model sees it
+    strict: bool = False  # true: a picture that cannot be decoded ends the run; false: named, counted, skipped
+    workers: int = 2  # processes that decode and check pictures
+
+    def __post_init__(self) -> None:
+        one_of("data.split", self.split, ("train", "validation", "test"))
+        require(self.limit is None or self.limit > 0, "data.limit", self.limit, "must be positive or null")
+        require(self.max_pixels >= 256, "data.max_pixels", self.max_pixels, "must be at least 256")
+        require(self.workers >= 0, "data.workers", self.workers, "must not be negative")
+
+
+@dataclass
+class PretrainSettings:
+    """Only the tiny model has these: it stands in for a pretrained backbone, so it is pretrained on plain facts."""
+
+    pictures: int = 6000
+    epochs: int = 4
+    batch_size: int = 32
+    lr: float = 2e-3
+    seed: int = 0
+
+
+@dataclass
+class LoraSettings:
+    rank: int = 0  # 0: no adapter, all weights are trained
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 0, "model.lora.rank", self.rank, "must not be negative")
+        require(0 <= self.dropout < 1, "model.lora.dropout", self.dropout, "must be in [0, 1)")
+
+
+@dataclass
+class ModelSettings:
+    name: str = "tiny_qwen2_5_vl"
+    path: str | None = None  # folder or hub name; null: the tiny model is built and pretrained here
+    dtype: str = "float32"
+    freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
+    shared_prefix: bool = True  # prompt and picture computed once per image in the update
+    gradient_checkpointing: bool = False
+    prompt: str = "critique"  # critique: think, then score; score_only: the control without a critique
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+
+    def __post_init__(self) -> None:
+        one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        one_of("model.prompt", self.prompt, ("critique", "score_only"))
+
+
+@dataclass
+class RankSettings:
+    weight: float = 1.0
+    gamma: float = 1e-6
+    ties: str = "geq"
+    pool: str = "global"
+    model: str = "gaussian"  # gaussian: the paper's; bradley_terry: ours
+    tau: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.rank.weight", self.weight, "must not be negative")
+        require(self.gamma > 0, "reward.rank.gamma", self.gamma, "must be positive")
+        require(self.tau > 0, "reward.rank.tau", self.tau, "must be positive")
+        one_of("reward.rank.ties", self.ties, ("geq", "half"))
+        one_of("reward.rank.pool", self.pool, ("global", "dataset"))
+        one_of("reward.rank.model", self.model, ("gaussian", "bradley_terry"))
+
+
+@dataclass
+class ErrorSettings:
+    weight: float = 1.0
+    sigma: float = 0.1
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.error.weight", self.weight, "must not be negative")
+        require(self.sigma > 0, "reward.error.sigma", self.sigma, "must be positive")
+        require(self.epsilon >= 0, "reward.error.epsilon", self.epsilon, "must not be negative")
+
+
+@dataclass
+class BinarySettings:
+    weight: float = 0.0
+    threshold: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.binary.weight", self.weight, "must not be negative")
+        require(self.threshold > 0, "reward.binary.threshold", self.threshold, "must be positive")
+
+
+@dataclass
+class FormatSettings:
+    weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.format.weight", self.weight, "must not be negative")
+
+
+@dataclass
+class RewardSettings:
+    name: str = "rapo"
+    rank: RankSettings = field(default_factory=RankSettings)
+    error: ErrorSettings = field(default_factory=ErrorSettings)
+    binary: BinarySettings = field(default_factory=BinarySettings)
+    format: FormatSettings = field(default_factory=FormatSettings)
+    schedule: str = "joint"
+
+    def __post_init__(self) -> None:
+        one_of("reward.schedule", self.schedule, ("joint", "rank_first", "error_first"))
+        weights = (self.rank.weight, self.error.weight, self.binary.weight, self.format.weight)
+        require(sum(weights) > 0, "reward", self.name, "every weight is 0, so nothing would be learned; set one above 0")
+
+
+@dataclass
+class ColdStartSettings:
+    """Supervised fine-tuning on AesCoT (paper, section 3.3)."""
+
+    data: str | None = None  # AesCoT file; null: written by `expert` from the training split
+    expert: str | None = None  # null: the expert group's choice
+    pictures: int | None = 3000  # training pictures that the expert is asked about when data is null
+    epochs: int = 1  # 0 skips the cold start
+    lr: float = 1e-5
+    batch_size: int = 64  # global
+    micro_batch_size: int = 8  # per device
+    warmup_ratio: float = 0.0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    freeze_vision: bool = True
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 0, "cold_start.epochs", self.epochs, "must not be negative")
+        require(self.lr > 0, "cold_start.lr", self.lr, "must be positive")
+        require(self.batch_size >= 1, "cold_start.batch_size", self.batch_size, "must be at least 1")
+        require(self.micro_batch_size >= 1, "cold_start.micro_batch_size", self.micro_batch_size, "must be at least 1")
+
+
+@dataclass
+class TrainerSettings:
+    """Relative-absolute policy optimisation. Counts are global unless they say per device."""
+
+    name: str = "rapo"  # rapo: cold start, then RAPO; sft: the cold start alone
+    init_from: str = "cold_start"  # base | cold_start | a folder with a model
+    num_samples: int = 4  # K outputs per image
+    images_per_step: int = 128  # N
+    max_steps: int | None = None  # null: epochs decide
+    epochs: float = 10.0
+    lr: float = 1e-6
+    lr_schedule: str = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    kl_coef: float = 0.01
+    aggregation: str = "sequence_mean"
+    scale_advantage: bool = True  # divide by the group's standard deviation
+    drop_zero_spread: bool = False  # leave groups without spread out of the loss's divisor
+    mask_truncated: bool = True
+    temperature: float = 1.0
+    max_new_tokens: int = 1024
+    inner_epochs: int = 1
+    minibatches: int = 1  # optimizer steps per inner epoch
+    micro_batch_size: int = 8  # completions per device and forward
+    save_every: int = 50
+    keep_checkpoints: int = 2
+    eval_every: int = 50
+    eval_pictures: int = 200
+    completions_every: int = 10
+    resume: str = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("trainer.name", self.name, ("rapo", "sft"))
+        require(self.num_samples >= 2, "trainer.num_samples", self.num_samples, "must be at least 2: a group needs spread")
+        require(self.images_per_step >= 1, "trainer.images_per_step", self.images_per_step, "must be at least 1")
+        require(self.lr > 0, "trainer.lr", self.lr, "must be positive")
+        require(0 < self.clip_low < 1, "trainer.clip_low", self.clip_low, "must be in (0, 1)")
+        require(self.clip_high > 0, "trainer.clip_high", self.clip_high, "must be positive")
+        require(self.kl_coef >= 0, "trainer.kl_coef", self.kl_coef, "must not be negative")
+        require(self.temperature > 0, "trainer.temperature", self.temperature, "must be positive")
+        require(self.max_new_tokens >= 1, "trainer.max_new_tokens", self.max_new_tokens, "must be at least 1")
+        require(self.inner_epochs >= 1, "trainer.inner_epochs", self.inner_epochs, "must be at least 1")
+        require(self.minibatches >= 1, "trainer.minibatches", self.minibatches, "must be at least 1")
+        require(self.micro_batch_size >= 1, "trainer.micro_batch_size", self.micro_batch_size, "must be at least 1")
+        require(self.save_every >= 1, "trainer.save_every", self.save_every, "must be at least 1")
+        require(self.max_steps is None or self.max_steps >= 1, "trainer.max_steps", self.max_steps, "must be positive")
+        one_of("trainer.lr_schedule", self.lr_schedule, ("linear", "constant", "cosine"))
+        one_of("trainer.aggregation", self.aggregation, ("sequence_mean", "token_mean", "constant"))
+        one_of("trainer.resume", self.resume, ("auto", "never"))
+
+
+@dataclass
+class EngineSettings:
+    name: str = "single"
+    config: dict[str, Any] = field(default_factory=dict)  # handed to deepspeed as it is
+
+    def __post_init__(self) -> None:
+        one_of("engine.name", self.name, ("single", "zero1", "zero2", "zero3", "zero3_offload"))
+
+
+@dataclass
+class ExpertSettings:
+    name: str = "scenes"
+
+
+@dataclass
+class JudgeSettings:
+    name: str = "none"
+
+
+@dataclass
+class EvaluationSettings:
+    also: list[DataSettings] = field(default_factory=list)  # further sets, after data
+    protocols: list[str] = field(default_factory=lambda: ["sample", "greedy", "mean"])
+    n_samples: int = 4  # outputs that the mean protocol draws
+    temperature: float = 0.6
+    limit: int | None = None  # pictures per set; null: all
+    batch_size: int = 64  # pictures per device and rollout
+    max_new_tokens: int | None = None  # null: the trainer's
+    n_bootstrap: int = 1000
+    stages: list[str] = field(default_factory=lambda: ["base", "cold_start", "rapo"])
+
+    def __post_init__(self) -> None:
+        for protocol in self.protocols:
+            one_of("evaluation.protocols", protocol, ("sample", "greedy", "mean"))
+        for stage in self.stages:
+            one_of("evaluation.stages", stage, ("base", "cold_start", "rapo"))
+        require(self.n_samples >= 1, "evaluation.n_samples", self.n_samples, "must be at least 1")
+        require(self.temperature > 0, "evaluation.temperature", self.temperature, "must be positive")
+        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "must be at least 1")
+        require(self.limit is None or self.limit > 0, "evaluation.limit", self.limit, "must be positive or null")
+
+
+@dataclass
+class TrackerSettings:
+    name: str = "offline"
+    project: str = "aes-r1"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    completions: int = 8  # completions with pictures per logged table
+
+    def __post_init__(self) -> None:
+        one_of("tracker.name", self.name, ("offline", "wandb", "none"))
+
+
+@dataclass
+class Settings:
+    """A whole run. `out` is where it lives, `store` where pretrained and cold-started models are shared."""
+
+    seed: int = 0
+    out: str = "runs/run"
+    store: str = "store"
+    run_name: str = "run"
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    cold_start: ColdStartSettings = field(default_factory=ColdStartSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    expert: ExpertSettings = field(default_factory=ExpertSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    tracker: TrackerSettings = field(default_factory=TrackerSettings)
+
+    def __post_init__(self) -> None:
+        if self.trainer.name == "rapo" and self.reward.rank.weight > 0:
+            require(
+                self.trainer.images_per_step >= 2,
+                "trainer.images_per_step",
+                self.trainer.images_per_step,
+                "the rank reward compares images, so at least 2; or set reward.rank.weight=0",
+            )
+
+
+def build(schema: type, config: Any) -> Any:
+    """`config` (an OmegaConf node or mapping) as an instance of the dataclass `schema`, or InputError by key."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "?"
+        reason = str(error).splitlines()[0]
+        raise InputError(f"config key {key}: {reason}") from error
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    return dataclasses.asdict(settings)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Twelve hex digits of SHA-256 over the canonical JSON of `parts`; the same settings give the same digits."""
+    text = json.dumps(parts, sort_keys=True, default=str, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+# Settings that say where, how fast or how loudly a run goes, never what it computes.
+_NOT_IDENTITY = ("out", "store", "run_name", "tracker")
+
+
+def run_fingerprint(settings: Settings) -> str:
+    """Identity of a run: two runs with the same digits compute the same numbers."""
+    values = {key: value for key, value in as_dict(settings).items() if key not in _NOT_IDENTITY}
+    return fingerprint(values)
+
+
+def claim_run_folder(folder: Path, settings: Settings) -> None:
+    """Write settings.json into `folder`, or check that the one there says the same; other settings are refused."""
+    path = folder / "settings.json"
+    mine = as_dict(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            theirs = json.loads(path.read_text())
+            differing = _differences(theirs, mine)
+            if differing:
+                raise InputError(
+                    f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out= or delete it"
+                )
+            return
+        path.write_text(json.dumps(mine, indent=2, sort_keys=True) + "\n")
+    except OSError as error:
+        raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
+
+
+def _differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        keys = sorted(set(theirs) | set(mine))
+        if not prefix:
+            keys = [key for key in keys if key not in _NOT_IDENTITY]
+        return [row for key in keys for row in _differences(theirs.get(key), mine.get(key), f"{prefix}{key}.")]
+    return [] if theirs == mine else [prefix.rstrip(".")]
