@@ -1,0 +1,47 @@
+"""Log-probability and entropy of completion tokens, in float32, in one chunked pass over the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def token_likelihood(
+    hidden: Tensor,
+    targets: Tensor,
+    head: Callable[[Tensor], Tensor],
+    *,
+    banned: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk_tokens: int = 2048,
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target and entropy of each distribution, in nats.
+
+    hidden [M, D]; targets [M]; head maps [m, D] to logits [m, V]; banned [V] bool: tokens with probability 0. The
+    distribution is softmax(logits / temperature), taken in float32. Logits exist for one chunk at a time and are computed
+    again for the gradient, so memory is chunk_tokens * V whatever M is. Entropy carries no gradient.
+    Returns (log-probabilities [M], entropies [M]).
+    """
+
+    def chunk(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        logits = head(part).float() / temperature
+        if banned is not None:
+            logits = logits.masked_fill(banned, float("-inf"))
+        logps = logits.log_softmax(dim=-1)
+        with torch.no_grad():
+            entropy = -(logps.exp() * logps.masked_fill(logps == float("-inf"), 0.0)).sum(dim=-1)
+        return logps.gather(1, wanted[:, None])[:, 0], entropy
+
+    pieces = []
+    for start in range(0, len(targets), chunk_tokens):
+        part, wanted = hidden[start : start + chunk_tokens], targets[start : start + chunk_tokens]
+        if torch.is_grad_enabled() and len(targets) > chunk_tokens:
+            pieces.append(checkpoint(chunk, part, wanted, use_reentrant=False))
+        else:
+            pieces.append(chunk(part, wanted))
+    if not pieces:
+        return hidden.new_zeros(0, dtype=torch.float32), hidden.new_zeros(0, dtype=torch.float32)
+    return torch.cat([logps for logps, _ in pieces]), torch.cat([entropy for _, entropy in pieces])

@@ -1,0 +1,183 @@
+"""Attention in which the K completions of one image share its prompt and picture.
+
+The tokens of a forward pass stand in one flat row: first N prompts of P tokens, then R completions of T tokens. Every
+layer works token by token except attention, which is replaced here: prompts attend among themselves, a completion
+attends to the prompt of its image and to its own past. So picture and prompt are computed once per image, in values and
+gradients equal to the plain computation (idea: Prefix Grouper, johncaged/PrefixGrouper).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NAME = "shared_prefix"
+
+
+def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs):
+    """Attention that transformers calls in every language layer: ours when `attend` is handed in, else SDPA."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    attend = kwargs.pop("attend", None)
+    if attend is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return attend(module.layer_idx, query, key, value, kwargs["scaling"]), None
+
+
+def install(model: nn.Module) -> None:
+    """Make the language layers of a transformers model accept an `attend` keyword."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.config.get_text_config()._attn_implementation = NAME
+
+
+def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal=False):
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+    )
+
+
+def causal_mask(valid: Tensor) -> Tensor | None:
+    """[N, P] validity of left-padded prompts -> [N, 1, P, P], True where a query may look; None when nothing is padded.
+
+    A padding token looks at itself alone, so that no row of the softmax is empty.
+    """
+    if bool(valid.all()):
+        return None
+    length = valid.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
+    own = torch.eye(length, dtype=torch.bool, device=valid.device)
+    return ((causal & valid[:, None, :]) | own)[:, None]
+
+
+@dataclass
+class PromptAttention:
+    """Attention over N prompts of P tokens in one flat row; keeps each layer's keys and values when `keep` is set.
+
+    mask: [N, 1, P, P] bool or None (no padding: plain causal).
+    """
+
+    images: int
+    mask: Tensor | None
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        query, key, value = (split_rows(tensor, self.images) for tensor in (query, key, value))
+        if self.keep:
+            self.keys.append(key)
+            self.values.append(value)
+        output = scaled_dot_product(query, key, value, self.mask, scaling, causal=self.mask is None)
+        return flat_rows(output)
+
+
+@dataclass
+class GroupAttention:
+    """Attention over N prompts of P tokens, then R completions of T tokens, in one flat row.
+
+    prompt_mask: [N, 1, P, P] or None; completion_mask: [R, 1, T, P + T]; image_of: [R], the image of each completion.
+    """
+
+    images: int
+    prompt_tokens: int
+    prompt_mask: Tensor | None
+    completion_mask: Tensor
+    image_of: Tensor
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        boundary = self.images * self.prompt_tokens
+        rows = len(self.image_of)
+        prompt = [split_rows(tensor[:, :, :boundary], self.images) for tensor in (query, key, value)]
+        completion = [split_rows(tensor[:, :, boundary:], rows) for tensor in (query, key, value)]
+        prompt_output = scaled_dot_product(*prompt, self.prompt_mask, scaling, causal=self.prompt_mask is None)
+        keys = torch.cat([prompt[1][self.image_of], completion[1]], dim=2)
+        values = torch.cat([prompt[2][self.image_of], completion[2]], dim=2)
+        completion_output = scaled_dot_product(completion[0], keys, values, self.completion_mask, scaling)
+        return torch.cat([flat_rows(prompt_output), flat_rows(completion_output)], dim=1)
+
+
+def split_rows(tensor: Tensor, rows: int) -> Tensor:
+    """[1, heads, rows * length, width] -> [rows, heads, length, width]."""
+    _, heads, total, width = tensor.shape
+    return tensor.reshape(heads, rows, total // rows, width).transpose(0, 1)
+
+
+def flat_rows(tensor: Tensor) -> Tensor:
+    """[rows, heads, length, width] -> [1, rows * length, heads, width]."""
+    rows, heads, length, width = tensor.shape
+    return tensor.transpose(1, 2).reshape(1, rows * length, heads, width)
+
+
+def embed(core: nn.Module, input_ids: Tensor, pixel_values: Tensor, grid: Tensor, image_token: int) -> Tensor:
+    """Token embeddings [N, P, D] with the picture's features in place of its placeholder tokens."""
+    embeddings = core.get_input_embeddings()(input_ids)
+    visual_dtype = next(core.model.visual.parameters()).dtype
+    features = core.model.visual(pixel_values.to(visual_dtype), grid_thw=grid).pooler_output
+    place = (input_ids == image_token)[..., None].expand_as(embeddings)
+    return embeddings.masked_scatter(place, features.to(embeddings.dtype))
+
+
+def grouped_hidden_states(core: nn.Module, prompts, completions: Tensor, image_of: Tensor, image_token: int) -> Tensor:
+    """Hidden states that predict each completion token, prompts and pictures computed once.
+
+    prompts: a PromptBatch of N; completions: [R, T] tokens, right-padded; image_of: [R] in 0..N-1.
+    Returns [R, T, D]: row t is the state before token t (the first is the prompt's last state).
+    """
+    count, width = prompts.input_ids.shape
+    rows, length = completions.shape
+    fed = length - 1
+    prompt_embeddings = embed(core, prompts.input_ids, prompts.pixel_values, prompts.grid, image_token)
+    hidden_size = prompt_embeddings.shape[-1]
+    completion_embeddings = core.get_input_embeddings()(completions[:, :-1])
+    flat = torch.cat([prompt_embeddings.reshape(1, -1, hidden_size), completion_embeddings.reshape(1, -1, hidden_size)], 1)
+    steps = torch.arange(fed, device=completions.device)
+    completion_positions = (prompts.next_position[image_of][:, None] + steps).reshape(1, 1, -1).expand(3, 1, -1)
+    positions = torch.cat([prompts.position_ids.reshape(3, 1, -1), completion_positions], dim=2)
+    own_past = (steps[:, None] >= steps[None, :]).expand(rows, fed, fed)
+    seen_prompt = prompts.valid[image_of][:, None, :].expand(rows, fed, width)
+    attend = GroupAttention(
+        images=count,
+        prompt_tokens=width,
+        prompt_mask=causal_mask(prompts.valid),
+        completion_mask=torch.cat([seen_prompt, own_past], dim=2)[:, None],
+        image_of=image_of,
+    )
+    hidden = language_forward(core, flat, positions, attend)[0]
+    last_of_prompt = hidden[: count * width].reshape(count, width, hidden_size)[:, -1][image_of]
+    return torch.cat([last_of_prompt[:, None], hidden[count * width :].reshape(rows, fed, hidden_size)], dim=1)
+
+
+def plain_hidden_states(core: nn.Module, prompts, completions: Tensor, image_of: Tensor, image_token: int) -> Tensor:
+    """The same as `grouped_hidden_states`, each completion with its own copy of prompt and picture."""
+    copies = prompts.select(image_of)
+    length = completions.shape[1]
+    input_ids = torch.cat([copies.input_ids, completions[:, :-1]], dim=1)
+    embeddings = embed(core, copies.input_ids, copies.pixel_values, copies.grid, image_token)
+    embeddings = torch.cat([embeddings, core.get_input_embeddings()(completions[:, :-1])], dim=1)
+    steps = torch.arange(length - 1, device=completions.device)
+    positions = (copies.next_position[:, None] + steps)[None].expand(3, -1, -1)
+    valid = torch.cat([copies.valid, torch.ones_like(completions[:, :-1], dtype=torch.bool)], dim=1)
+    output = core.model.language_model(
+        inputs_embeds=embeddings,
+        position_ids=torch.cat([copies.position_ids, positions], dim=2),
+        attention_mask=valid,
+        use_cache=False,
+    ).last_hidden_state
+    return output[:, input_ids.shape[1] - length :]
+
+
+def language_forward(core: nn.Module, embeddings: Tensor, positions: Tensor, attend) -> Tensor:
+    """Run the language layers on embeddings [1, S, D] at positions [3, 1, S] with the attention `attend`."""
+    unused = {"full_attention": None, "sliding_attention": None}
+    return core.model.language_model(
+        inputs_embeds=embeddings, position_ids=positions, attention_mask=unused, use_cache=False, attend=attend
+    ).last_hidden_state
