@@ -148,6 +148,13 @@ class RewardSettings:
         one_of("reward.schedule", self.schedule, ("joint", "rank_first", "error_first"))
         weights = (self.rank.weight, self.error.weight, self.binary.weight, self.format.weight)
         require(sum(weights) > 0, "reward", self.name, "every weight is 0, so nothing would be learned; set one above 0")
+        sides = self.rank.weight > 0 and self.error.weight + self.binary.weight > 0
+        require(
+            self.schedule == "joint" or sides,
+            "reward.schedule",
+            self.schedule,
+            "needs reward.rank.weight > 0 and error or binary weight > 0, one for each half; or use joint",
+        )
 
 
 @dataclass

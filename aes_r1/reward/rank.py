@@ -1,0 +1,74 @@
+"""Relative reward: does a predicted score stand in the right order against every other picture of the step?
+
+    p_ik(i, j)   = Phi((o_ik - mu_j) / sqrt(var_i + var_j + gamma))
+    p_c(i, j)    = 1 if s_i >= s_j else 0
+    r_rank(o_ik) = mean over opponents j of sqrt(p_c p_ik) + sqrt((1 - p_c)(1 - p_ik))
+
+Paper, section 3.3. `o_ik` is the k-th predicted score of picture i, `s_i` its mean opinion score, `mu_j` and `var_j` mean
+and unbiased variance of the valid scores of picture j.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TIES = ("geq", "half")
+
+
+def rank_reward(
+    scores: Tensor, mos: Tensor, *, gamma: float = 1e-6, ties: str = "geq", pool: Tensor | None = None
+) -> Tensor:
+    """Gaussian (Thurstone) pairwise reward [N, K] in [0, 1].
+
+    `scores` [N, K] holds NaN where the parse failed: the reward there is 0 and the sample enters nobody's mean, variance or
+    count. `mos` [N]. `ties`: equal opinions count as preferred both ways ("geq", the paper) or as p_c = 0.5 ("half").
+    `pool` [N] of integers: pictures are compared only inside one pool. Without any opponent the reward is 0. ValueError
+    when gamma is not positive.
+    """
+    if not gamma > 0:
+        raise ValueError(f"gamma={gamma}: must be positive, or a constant group divides by zero")
+    _, mean, variance = _moments(scores)
+    spread = (variance[:, None] + variance[None, :] + gamma).sqrt()
+    return _pairwise(
+        (scores.double()[:, :, None] - mean) / spread[:, None, :], torch.special.ndtr, scores, mos, ties, pool
+    )
+
+
+def bradley_terry_reward(
+    scores: Tensor, mos: Tensor, *, tau: float = 0.1, ties: str = "geq", pool: Tensor | None = None
+) -> Tensor:
+    """The same reward with p_ik = logistic((o_ik - mu_j) / tau); shapes, NaN, ties and pool as in `rank_reward`."""
+    if not tau > 0:
+        raise ValueError(f"tau={tau}: must be positive")
+    _, mean, _ = _moments(scores)
+    return _pairwise((scores.double()[:, :, None] - mean) / tau, torch.sigmoid, scores, mos, ties, pool)
+
+
+def _moments(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and unbiased variance [N] over valid samples, float64; mean 0 with none, variance 0 with fewer than two."""
+    valid = ~scores.isnan()
+    count = valid.sum(1)
+    known = scores.double().nan_to_num(0.0)
+    mean = known.sum(1) / count.clamp(min=1)
+    squares = torch.where(valid, (known - mean[:, None]) ** 2, 0.0)
+    return count, mean, squares.sum(1) / (count - 1).clamp(min=1)
+
+
+def _pairwise(margin: Tensor, link, scores: Tensor, mos: Tensor, ties: str, pool: Tensor | None) -> Tensor:
+    """Mean over opponents of the agreement between link(margin [N, K, N]) and the order of `mos`."""
+    if ties not in TIES:
+        raise ValueError(f"ties={ties}: must be one of {', '.join(TIES)}")
+    answered = ~scores.isnan()
+    opponent = answered.any(1) & ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    if pool is not None:
+        opponent = opponent & (pool[:, None] == pool[None, :])
+    preferred = (mos[:, None] >= mos[None, :]).double()
+    if ties == "half":
+        preferred = torch.where(mos[:, None] == mos[None, :], 0.5, preferred)
+    preferred = preferred[:, None, :]
+    # link(-margin) is 1 - link(margin) without the cancellation near 1.
+    agreement = (preferred * link(margin)).sqrt() + ((1 - preferred) * link(-margin)).sqrt()
+    total = torch.where(opponent[:, None, :], agreement, 0.0).sum(2)
+    mean = total / opponent.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(answered, mean, 0.0).to(scores.dtype)

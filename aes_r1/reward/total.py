@@ -1,0 +1,60 @@
+"""The reward that RAPO maximises: a weighted sum of its parts, all at once or in two acts.
+
+    r = w_rank r_rank + w_error r_error + w_binary r_binary + w_format r_format
+
+The schedule decides which side of the sum counts when. Relative side: rank. Absolute side: error and binary. Format always
+counts.
+
+    joint        both sides throughout (the paper)
+    rank_first   relative during the first half of training, absolute during the second
+    error_first  the reverse
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from aes_r1.reward.binary import binary_reward
+from aes_r1.reward.error import error_reward
+from aes_r1.reward.format import format_reward
+from aes_r1.reward.rank import bradley_terry_reward, rank_reward
+from aes_r1.settings import RewardSettings
+
+
+def weights_at(reward: RewardSettings, progress: float) -> dict[str, float]:
+    """Weight of every part when the share `progress` in [0, 1] of training is done. ValueError outside."""
+    if not 0.0 <= progress <= 1.0:
+        raise ValueError(f"progress={progress}: must be in [0, 1]")
+    second_half = progress >= 0.5
+    relative = reward.schedule == "joint" or (reward.schedule == "rank_first") != second_half
+    absolute = reward.schedule == "joint" or (reward.schedule == "error_first") != second_half
+    return {
+        "rank": reward.rank.weight * relative,
+        "error": reward.error.weight * absolute,
+        "binary": reward.binary.weight * absolute,
+        "format": reward.format.weight,
+    }
+
+
+def total_reward(
+    scores: Tensor, mos: Tensor, reward: RewardSettings, *, pool: Tensor | None = None, progress: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Total [N, K] and its parts {"rank", "error", "binary", "format"}, each [N, K] and unweighted.
+
+    `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is used when
+    reward.rank.pool is "dataset". Parts of weight 0 are computed too, so that every run logs the same curves.
+    """
+    within = pool if reward.rank.pool == "dataset" else None
+    if reward.rank.model == "bradley_terry":
+        rank = bradley_terry_reward(scores, mos, tau=reward.rank.tau, ties=reward.rank.ties, pool=within)
+    else:
+        rank = rank_reward(scores, mos, gamma=reward.rank.gamma, ties=reward.rank.ties, pool=within)
+    parts = {
+        "rank": rank,
+        "error": error_reward(scores, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon),
+        "binary": binary_reward(scores, mos, threshold=reward.binary.threshold),
+        "format": format_reward(scores),
+    }
+    weights = weights_at(reward, progress)
+    total = sum((weights[name] * part for name, part in parts.items()), start=scores.new_zeros(scores.shape))
+    return total, parts

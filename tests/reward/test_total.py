@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from aes_r1.reward.binary import binary_reward
+from aes_r1.reward.error import error_reward
+from aes_r1.reward.rank import bradley_terry_reward, rank_reward
+from aes_r1.reward.total import total_reward, weights_at
+from aes_r1.settings import BinarySettings, ErrorSettings, FormatSettings, InputError, RankSettings, RewardSettings
+
+SCORES = torch.tensor([[0.7, 0.6, float("nan")], [0.2, 0.9, 0.4], [0.5, 0.5, 0.1]], dtype=torch.float64)
+MOS = torch.tensor([0.8, 0.3, 0.3], dtype=torch.float64)
+
+
+def test_weighted_sum_of_parts():
+    reward = RewardSettings(
+        rank=RankSettings(weight=2.0, ties="half", gamma=1e-3),
+        error=ErrorSettings(weight=0.5, sigma=0.2),
+        binary=BinarySettings(weight=3.0, threshold=0.15),
+        format=FormatSettings(weight=0.25),
+    )
+    total, parts = total_reward(SCORES, MOS, reward)
+    rank = rank_reward(SCORES, MOS, ties="half", gamma=1e-3)
+    error = error_reward(SCORES, MOS, sigma=0.2)
+    binary = binary_reward(SCORES, MOS, threshold=0.15)
+    torch.testing.assert_close(total, 2 * rank + 0.5 * error + 3 * binary + 0.25 * ~SCORES.isnan())
+    torch.testing.assert_close(parts["rank"], rank)
+    assert list(parts) == ["rank", "error", "binary", "format"]
+    assert total[0, 2] == 0
+
+
+def test_parts_of_weight_zero_are_still_measured():
+    total, parts = total_reward(SCORES, MOS, RewardSettings(rank=RankSettings(weight=0.0)))
+    assert parts["rank"].sum() > 0
+    torch.testing.assert_close(total, parts["error"])
+
+
+def test_pool_is_used_only_when_asked():
+    pool = torch.tensor([0, 0, 1])
+    _, together = total_reward(SCORES, MOS, RewardSettings(), pool=pool)
+    _, apart = total_reward(SCORES, MOS, RewardSettings(rank=RankSettings(pool="dataset")), pool=pool)
+    torch.testing.assert_close(together["rank"], rank_reward(SCORES, MOS))
+    torch.testing.assert_close(apart["rank"], rank_reward(SCORES, MOS, pool=pool))
+
+
+def test_bradley_terry_by_setting():
+    _, parts = total_reward(SCORES, MOS, RewardSettings(rank=RankSettings(model="bradley_terry", tau=0.3)))
+    torch.testing.assert_close(parts["rank"], bradley_terry_reward(SCORES, MOS, tau=0.3))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "progress", "expected"),
+    [
+        ("joint", 0.0, {"rank": 1.0, "error": 2.0, "binary": 3.0, "format": 4.0}),
+        ("joint", 1.0, {"rank": 1.0, "error": 2.0, "binary": 3.0, "format": 4.0}),
+        ("rank_first", 0.49, {"rank": 1.0, "error": 0.0, "binary": 0.0, "format": 4.0}),
+        ("rank_first", 0.5, {"rank": 0.0, "error": 2.0, "binary": 3.0, "format": 4.0}),
+        ("error_first", 0.49, {"rank": 0.0, "error": 2.0, "binary": 3.0, "format": 4.0}),
+        ("error_first", 1.0, {"rank": 1.0, "error": 0.0, "binary": 0.0, "format": 4.0}),
+    ],
+)
+def test_schedules(schedule, progress, expected):
+    reward = RewardSettings(
+        rank=RankSettings(weight=1.0),
+        error=ErrorSettings(weight=2.0),
+        binary=BinarySettings(weight=3.0),
+        format=FormatSettings(weight=4.0),
+        schedule=schedule,
+    )
+    assert weights_at(reward, progress) == expected
+
+
+def test_progress_outside_training_is_refused():
+    with pytest.raises(ValueError, match="progress"):
+        weights_at(RewardSettings(), 1.5)
+
+
+def test_a_schedule_needs_both_sides():
+    with pytest.raises(InputError, match=r"reward\.schedule=rank_first"):
+        RewardSettings(error=ErrorSettings(weight=0.0), schedule="rank_first")

@@ -1,0 +1,102 @@
+"""The answer format is a contract: what is read, what is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, SCORE_ONLY_PROMPT, answer, level_of, parse_critique, parse_score
+
+
+def wrap(score, critique="calm light"):
+    return f"<think>{critique}</think><answer>{score}</answer>"
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        (wrap("0.63"), 0.63),
+        (wrap("1"), 1.0),
+        (wrap("0"), 0.0),
+        (wrap(".5"), 0.5),
+        (wrap("1.00"), 1.0),
+        (wrap(" 0.4\n"), 0.4),
+        (wrap("0.63", critique=""), 0.63),
+        (wrap("0.63", critique="two\nlines, 0.2 of them & a < b"), 0.63),
+        ("\n <think>a</think>\n\n<answer>0.1</answer> \n", 0.1),
+    ],
+)
+def test_read(text, score):
+    assert parse_score(text) == score
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0.63",
+        wrap(""),
+        wrap("."),
+        wrap("85/100"),
+        wrap("1.2"),
+        wrap("1.0000001"),
+        wrap("-0.1"),
+        wrap("+0.1"),
+        wrap("nan"),
+        wrap("inf"),
+        wrap("0,63"),
+        wrap("1e-1"),
+        wrap("0.5 0.6"),
+        wrap("0.5."),
+        wrap("63%"),
+        wrap("٠.٥"),
+        wrap("０.５"),
+        wrap("half"),
+        "<answer>0.63</answer>",
+        "<think>a</think>",
+        "<think>a</think><answer>0.63",
+        "<think>a<answer>0.63</answer>",
+        "<think>a</think>0.63</answer>",
+        "<answer>0.63</answer><think>a</think>",
+        "so: <think>a</think><answer>0.63</answer>",
+        "<think>a</think><answer>0.63</answer> done",
+        "<think>a</think>and<answer>0.63</answer>",
+        "<think>a</think><answer>0.63</answer><answer>0.63</answer>",
+        "<think>a</think><answer>0.63<answer>0.5</answer></answer>",
+        "<think>a</think><think>b</think><answer>0.63</answer>",
+        "<think>a<think>b</think></think><answer>0.63</answer>",
+        "<THINK>a</THINK><answer>0.63</answer>",
+        "<reason>a</reason><score>0.63</score>",
+    ],
+)
+def test_refused(text):
+    assert parse_score(text) is None
+
+
+@given(st.text())
+def test_never_raises_and_never_leaves_the_range(text):
+    for candidate in (text, wrap(text), wrap("0.5", critique=text)):
+        score = parse_score(candidate)
+        assert score is None or 0.0 <= score <= 1.0
+
+
+@given(st.integers(0, 100), st.text(alphabet=st.characters(blacklist_characters="<>")))
+def test_answers_read_back(hundredths, critique):
+    text = answer(critique, hundredths / 100)
+    assert parse_score(text) == hundredths / 100
+    assert parse_critique(text) == critique.strip()
+
+
+def test_critique_without_a_readable_score():
+    assert parse_critique(wrap("high", critique=" soft light ")) == "soft light"
+    assert parse_critique("soft light") is None
+
+
+def test_levels():
+    assert [level_of(mos) for mos in (0.0, 0.39, 0.4, 0.69, 0.7, 1.0)] == ["bad", "bad", "fair", "fair", "good", "good"]
+
+
+def test_prompts_ask_for_what_the_parser_reads():
+    for prompt in (RATING_PROMPT, SCORE_ONLY_PROMPT):
+        assert "<think>" in prompt and "<answer>" in prompt and "two decimals" in prompt
+    for dimension in DIMENSIONS:
+        assert dimension.replace("_", " ") in RATING_PROMPT
