@@ -4,8 +4,8 @@
     p_c(i, j)    = 1 if s_i >= s_j else 0
     r_rank(o_ik) = mean over opponents j of sqrt(p_c p_ik) + sqrt((1 - p_c)(1 - p_ik))
 
-Paper, section 3.3. `o_ik` is the k-th predicted score of picture i, `s_i` its mean opinion score, `mu_j` and `var_j` mean
-and unbiased variance of the valid scores of picture j.
+Paper, section 3.3. `o_ik` is the k-th predicted score of picture i, `s_i` its mean opinion score, `mu_j` and `var_j`
+mean and unbiased variance of the valid scores of picture j.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def rank_reward(
 ) -> Tensor:
     """Gaussian (Thurstone) pairwise reward [N, K] in [0, 1].
 
-    `scores` [N, K] holds NaN where the parse failed: the reward there is 0 and the sample enters nobody's mean, variance or
-    count. `mos` [N]. `ties`: equal opinions count as preferred both ways ("geq", the paper) or as p_c = 0.5 ("half").
-    `pool` [N] of integers: pictures are compared only inside one pool. Without any opponent the reward is 0. ValueError
-    when gamma is not positive.
+    `scores` [N, K] holds NaN where the parse failed: the reward there is 0 and the sample enters nobody's mean, variance
+    or count. `mos` [N]. `ties`: equal opinions count as preferred both ways ("geq", the paper) or as p_c = 0.5 ("half").
+    `pool` [N] of integers: pictures are compared only inside one pool. Without any opponent the reward is 0.
+    ValueError when gamma is not positive.
     """
     if not gamma > 0:
         raise ValueError(f"gamma={gamma}: must be positive, or a constant group divides by zero")
@@ -46,7 +46,7 @@ def bradley_terry_reward(
 
 
 def _moments(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and unbiased variance [N] over valid samples, float64; mean 0 with none, variance 0 with fewer than two."""
+    """Count, mean, unbiased variance [N] over valid samples, float64; mean 0 of none, variance 0 of fewer than two."""
     valid = ~scores.isnan()
     count = valid.sum(1)
     known = scores.double().nan_to_num(0.0)

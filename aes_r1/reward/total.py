@@ -2,8 +2,8 @@
 
     r = w_rank r_rank + w_error r_error + w_binary r_binary + w_format r_format
 
-The schedule decides which side of the sum counts when. Relative side: rank. Absolute side: error and binary. Format always
-counts.
+The schedule decides which side of the sum counts when. Relative side: rank. Absolute side: error and binary. Format
+always counts.
 
     joint        both sides throughout (the paper)
     rank_first   relative during the first half of training, absolute during the second
@@ -41,8 +41,8 @@ def total_reward(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Total [N, K] and its parts {"rank", "error", "binary", "format"}, each [N, K] and unweighted.
 
-    `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is used when
-    reward.rank.pool is "dataset". Parts of weight 0 are computed too, so that every run logs the same curves.
+    `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is used
+    when reward.rank.pool is "dataset". Parts of weight 0 are computed too, so that every run logs the same curves.
     """
     within = pool if reward.rank.pool == "dataset" else None
     if reward.rank.model == "bradley_terry":

@@ -48,7 +48,7 @@ def by_loops(scores, mos, *, ties="geq", pool=None, gamma=1e-6, tau=None):
 
 
 def random_batch(seed):
-    """Batches as they come: two decimals (so that ties happen), failed parses, single-sample and empty pictures, N = 1."""
+    """Batches as they come: two decimals (so that ties happen), failed parses, pictures without any answer, N = 1."""
     rng = random.Random(seed)
     n, k = rng.choice([1, 2, 3, 5, 9]), rng.choice([2, 3, 4, 8])
     failure = rng.choice([0.0, 0.2, 0.7])
@@ -76,7 +76,8 @@ def test_equals_the_triple_loop(seed, ties, pooled):
 
 
 def test_hand_worked_pair():
-    # Picture 0: .6 and .8, mean .7, variance .02. Picture 1: .3 and .5, mean .4, variance .02. sqrt(.02 + .02 + .0225) = .25.
+    # Picture 0: .6 and .8, mean .7, variance .02. Picture 1: .3 and .5, mean .4, variance .02.
+    # sqrt(.02 + .02 + .0225) = .25.
     scores = torch.tensor([[0.6, 0.8], [0.3, 0.5]], dtype=torch.float64)
     mos = torch.tensor([0.9, 0.1], dtype=torch.float64)
     expected = torch.tensor(
