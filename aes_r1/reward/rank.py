@@ -21,8 +21,8 @@ def rank_reward(
 ) -> Tensor:
     """Gaussian (Thurstone) pairwise reward [N, K] in [0, 1].
 
-    `scores` [N, K] holds NaN where the parse failed: the reward there is 0 and the sample enters nobody's mean, variance
-    or count. `mos` [N]. `ties`: equal opinions count as preferred both ways ("geq", the paper) or as p_c = 0.5 ("half").
+    `scores` [N, K] holds NaN where the parse failed: the reward there is 0 and the sample is in nobody's mean, variance
+    or count. `mos` [N]. `ties`: equal opinions count as preferred both ways ("geq", the paper) or p_c = 0.5 ("half").
     `pool` [N] of integers: pictures are compared only inside one pool. Without any opponent the reward is 0.
     ValueError when gamma is not positive.
     """
