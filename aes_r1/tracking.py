@@ -1,0 +1,281 @@
+"""What a run writes while it trains: metrics.jsonl and completions.jsonl always, W&B beside them.
+
+Every metric name has one line in GLOSSARY; a name without one is refused, so any curve can be looked up. The two files
+are the record, W&B is a view of it: resuming cuts the files back to the checkpoint, so no step appears twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aes_r1.settings import InputError, TrackerSettings
+
+STAGES = ("sft", "rapo")
+
+GLOSSARY = {
+    "reward/total": "mean over outputs of w_rank r_rank + w_error r_error + w_binary r_binary + w_format r_format",
+    "reward/rank": "mean over outputs of mean_j sqrt(p_c p_ik) + sqrt((1 - p_c)(1 - p_ik)); 0 where the parse failed",
+    "reward/error": "mean over outputs of exp(-1/2 (|o_ik - s_i| / sigma)^2) + epsilon; 0 where the parse failed",
+    "reward/binary": "share of outputs with |o_ik - s_i| < threshold",
+    "reward/format": "share of outputs that parse_score can read",
+    "policy/loss": "the minimised objective: -surrogate + kl_coef KL_k3, aggregated as trainer.aggregation says",
+    "policy/entropy": "mean over completion tokens of -sum_v pi(v) log pi(v), nats, at the sampling temperature",
+    "policy/kl_k1": "mean over completion tokens of log pi - log pi_ref",
+    "policy/kl_k3": "mean over completion tokens of exp(d) - d - 1, d = log pi_ref - log pi",
+    "policy/clip_low_fraction": "share of completion tokens with ratio < 1 - clip_low and advantage < 0",
+    "policy/clip_high_fraction": "share of completion tokens with ratio > 1 + clip_high and advantage > 0",
+    "policy/grad_norm": "L2 norm of the whole gradient before clipping",
+    "policy/ratio_max": "maximum over completion tokens of exp(log pi - log pi_old)",
+    "rollout/parse_failure_rate": "share of outputs that parse_score cannot read",
+    "rollout/truncated_rate": "share of outputs cut at trainer.max_new_tokens",
+    "rollout/zero_spread_groups": "share of pictures whose K rewards are all equal, so that their advantage is 0",
+    "rollout/length_mean": "mean completion length, tokens",
+    "rollout/score_mean": "mean of the scores that could be read",
+    "rollout/score_std": "standard deviation of the scores that could be read",
+    "sft/loss": "mean over target tokens of -log pi(token), nats",
+    "sft/grad_norm": "L2 norm of the whole gradient before clipping",
+    "eval/<dataset>/srcc": "Spearman correlation of prediction and mean opinion; failed parses count as the mean answer",
+    "eval/<dataset>/plcc": "Pearson correlation of prediction and mean opinion; failed parses count as the mean answer",
+    "eval/<dataset>/krcc": "Kendall tau-b of prediction and mean opinion; failed parses count as the mean answer",
+    "eval/<dataset>/mae": "mean of |predicted - MOS| on the 0..1 scale; failed parses count as the mean answer",
+    "eval/<dataset>/parse_failure_rate": "share of pictures whose answer parse_score cannot read",
+    "time/rollout_s": "seconds sampling the K outputs of the step",
+    "time/reference_s": "seconds computing old and reference log-probabilities of the step",
+    "time/update_s": "seconds of forward, backward and optimizer of the step",
+    "time/evaluate_s": "seconds of the validation of the step",
+    "time/step_s": "seconds of the whole step",
+    "perf/tokens_per_s": "completion tokens of the step / seconds of the step (cold start: target tokens)",
+    "perf/mfu": "model FLOPs of the step / (seconds of the step x peak FLOP/s of all devices)",
+    "perf/peak_memory_gb": "peak memory of the fullest device since the run started, 10^9 bytes (CPU: resident set)",
+    "lr": "learning rate of the optimizer step",
+}
+
+_SECRET = re.compile(
+    r"(?:^|_)(?:api_?key|secret|password|passwd|token|credentials?|authorization|bearer)$", re.IGNORECASE
+)
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def definition(name: str) -> str:
+    """The glossary line of a metric name ("eval/para/srcc" has that of "eval/<dataset>/srcc"). KeyError without one."""
+    return GLOSSARY[re.sub(r"^eval/.+/", "eval/<dataset>/", name)]
+
+
+def without_secrets(value: Any) -> Any:
+    """`value` with every key that names a secret dropped and user:password@ cut from addresses, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: without_secrets(item) for key, item in value.items() if not _SECRET.search(str(key))}
+    if isinstance(value, list | tuple):
+        return [without_secrets(item) for item in value]
+    return _USERINFO.sub("", value) if isinstance(value, str) else value
+
+
+class Tracker:
+    """Writes one run's metrics and completions into its folder and, as the settings say, to W&B.
+
+    `folder` None makes a tracker that writes nothing: the one of every rank but 0. `config` is the run's settings as
+    plain values. Use it as a context manager: leaving on an exception marks the W&B run as failed.
+    """
+
+    def __init__(
+        self, folder: Path | None, settings: TrackerSettings, config: Mapping[str, Any], *, run_name: str = "run"
+    ) -> None:
+        self.folder = folder
+        self._completions_per_table = settings.completions
+        self._rows = 0
+        self._wandb: Any = None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("completions.jsonl", "metrics.jsonl"):
+            rows = _read_rows(folder / name)
+            if rows:
+                _replace(folder / name, rows)
+        self._rows = len(rows)
+        if settings.name != "none":
+            self._wandb = _start_wandb(folder, settings, without_secrets(config), run_name)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.finish(failed=kind is not None)
+
+    def resume(self, stage: str, step: int) -> None:
+        """Forget what was logged after `step` of `stage`, and every later stage: training goes on from there."""
+        if self.folder is None:
+            return
+        for name in ("metrics.jsonl", "completions.jsonl"):
+            rows = _read_rows(self.folder / name)
+            kept = [row for row in rows if (STAGES.index(row["stage"]), row["step"]) <= (STAGES.index(stage), step)]
+            if rows:
+                _replace(self.folder / name, kept)
+            if name == "metrics.jsonl":
+                self._rows = len(kept)
+
+    def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one row: stage, step, metrics by glossary name (numbers or 0-d tensors; not finite becomes null)."""
+        if self.folder is None:
+            return
+        for name in metrics:
+            definition(name)
+        values = {name: float(value) for name, value in metrics.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        _append(self.folder / "metrics.jsonl", [{"stage": stage, "step": step, **finite}])
+        if self._wandb is not None:
+            known = {name: value for name, value in finite.items() if value is not None}
+            # The row number is W&B's own step: rows repeated after a resume carry numbers it has, and are dropped.
+            self._wandb.log({**_on_axis(stage, known), f"{stage}/step": step}, step=self._rows)
+        self._rows += 1
+
+    def completions(
+        self, stage: str, step: int, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, str]
+    ) -> None:
+        """Append sampled critiques {id, k, text, score|null, rewards.., advantage, truncated}.
+
+        `pictures` maps an id to its file; W&B gets a table of the first `tracker.completions` rows, pictures included.
+        """
+        if self.folder is None or not rows:
+            return
+        _append(self.folder / "completions.jsonl", [{"stage": stage, "step": step, **row} for row in rows])
+        if self._wandb is not None:
+            table = _completions_table(rows[: self._completions_per_table], pictures)
+            self._wandb.log({f"{stage}/completions": table}, step=max(self._rows - 1, 0))
+
+    def checkpoint(self, stage: str, step: int, folder: Path, **metadata: float) -> None:
+        """Record a checkpoint as an artifact that refers to its folder: nothing is copied or uploaded."""
+        if self._wandb is None:
+            return
+        import wandb
+
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        artifact = wandb.Artifact(
+            f"{stage}-checkpoint", type="model", metadata={"stage": stage, "step": step, "bytes": size, **metadata}
+        )
+        artifact.add_reference(folder.resolve().as_uri(), checksum=False)
+        self._wandb.log_artifact(artifact, aliases=["latest", f"step_{step}"])
+
+    def manifest(self, dataset: str, split: str, path: Path, sha256: str) -> None:
+        """Record the list of pictures that a set and split stood for, by content."""
+        if self._wandb is None:
+            return
+        import wandb
+
+        name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{dataset}-{split}")
+        artifact = wandb.Artifact(name, type="dataset", metadata={"dataset": dataset, "split": split, "sha256": sha256})
+        artifact.add_file(str(path), policy="immutable")
+        self._wandb.log_artifact(artifact)
+
+    def summarise(self, evaluation: Mapping[str, Any]) -> None:
+        """Put the headline numbers of evaluation.json into the W&B summary, STAGE/DATASET/SPLIT/PROTOCOL/metric."""
+        if self._wandb is None:
+            return
+        for stage, sets in evaluation["stages"].items():
+            for dataset, protocols in sets.items():
+                for protocol, cell in protocols.items():
+                    for metric in ("srcc", "plcc", "krcc", "mae"):
+                        if cell[metric]["value"] is not None:
+                            self._wandb.summary[f"{stage}/{dataset}/{protocol}/{metric}"] = cell[metric]["value"]
+
+    def alert(self, title: str, text: str) -> None:
+        """Tell whoever watches online (parse failures above their limit, KL running away); offline it is recorded."""
+        if self._wandb is not None:
+            self._wandb.alert(title=title, text=text)
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Close the W&B run; the two files need no closing."""
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=1 if failed else 0)
+            self._wandb = None
+
+
+def _on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Names as W&B knows them: the glossary's for RAPO, all under sft/ for the cold start, so each has one axis."""
+    if stage == "rapo":
+        return dict(metrics)
+    return {name if name.startswith(f"{stage}/") else f"{stage}/{name}": value for name, value in metrics.items()}
+
+
+def _start_wandb(folder: Path, settings: TrackerSettings, config: Mapping[str, Any], run_name: str) -> Any:
+    import wandb
+
+    online = settings.name == "wandb"
+    # Pictures of tables wait here until they are sent: in the run's folder, so that it can be synced from elsewhere.
+    os.environ["WANDB_DATA_DIR"] = str((folder / "wandb").resolve())
+    # One id for the life of the run folder, so that a resumed run goes on in the same W&B run.
+    id_file = folder / "wandb" / "run_id"
+    id_file.parent.mkdir(exist_ok=True)
+    if not id_file.exists():
+        id_file.write_text(secrets.token_hex(4))
+    try:
+        run = wandb.init(
+            dir=str(folder),
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group,
+            name=run_name,
+            tags=settings.tags or None,
+            job_type="train",
+            config=dict(config),
+            id=id_file.read_text().strip(),
+            resume="allow" if online else None,
+            mode="online" if online else "offline",
+            settings=wandb.Settings(console="off", silent=not online, save_code=False, x_save_requirements=False),
+        )
+    except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"tracker=wandb: {reason}; run `wandb login`, or keep tracker=offline and sync later"
+        ) from error
+    for stage in STAGES:
+        run.define_metric(f"{stage}/step", hidden=True)
+    run.define_metric("sft/*", step_metric="sft/step")
+    for name in sorted({name.split("/")[0] + "/*" for name in GLOSSARY if "/" in name} - {"sft/*"}):
+        run.define_metric(name, step_metric="rapo/step")
+    run.define_metric("lr", step_metric="rapo/step")
+    return run
+
+
+def _completions_table(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, str]) -> Any:
+    import wandb
+    from PIL import Image
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = wandb.Table(columns=["picture", *columns])
+    for row in rows:
+        picture = None
+        if row["id"] in pictures:
+            with Image.open(pictures[row["id"]]) as image:
+                image.thumbnail((256, 256))
+                picture = wandb.Image(image.convert("RGB"))
+        table.add_data(picture, *(row.get(key) for key in columns))
+    return table
+
+
+def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def _replace(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """All rows or the old file: the swap is one rename."""
+    draft = path.with_suffix(".tmp")
+    draft.unlink(missing_ok=True)
+    draft.touch()
+    _append(draft, rows)
+    draft.replace(path)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
