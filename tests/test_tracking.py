@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,7 @@ def offline_run(tmp_path_factory):
         }
         tracker.summarise({"stages": {"rapo": {"scenes/test": {"sample": cell}}}})
     first = offline_records(folder)
+    time.sleep(1.1)  # W&B names an offline run's folder by the second
     with Tracker(folder, settings, config, run_name="rapo_seed3") as tracker:
         tracker.resume("rapo", 1)
         tracker.log("rapo", 2, {"reward/total": 1.5})
