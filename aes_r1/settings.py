@@ -34,14 +34,14 @@ class DataSettings:
     root: str | None = None  # folder, or manifest file, of a set on disk; null for made sets
     split: str = "test"  # split that evaluation reads
     limit: int | None = None  # pictures considered per split; null: all
-    max_pixels: int = 262144  # area bound of a picture as the model sees it
+    max_pixels: int | None = None  # area bound of a picture as the model sees it; null: the model's own
     strict: bool = False  # true: a picture that cannot be decoded ends the run; false: named, counted, skipped
     workers: int = 2  # processes that decode and check pictures
 
     def __post_init__(self) -> None:
         one_of("data.split", self.split, ("train", "validation", "test"))
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "must be positive or null")
-        require(self.max_pixels >= 256, "data.max_pixels", self.max_pixels, "must be at least 256")
+        require(self.max_pixels is None or self.max_pixels >= 256, "data.max_pixels", self.max_pixels, "must be at least 256")
         require(self.workers >= 0, "data.workers", self.workers, "must not be negative")
 
 
@@ -75,6 +75,7 @@ class ModelSettings:
     name: str = "tiny_qwen2_5_vl"
     path: str | None = None  # folder or hub name; null: the tiny model is built and pretrained here
     dtype: str = "float32"
+    max_pixels: int = 262144  # area bound of a picture when data.max_pixels does not say
     freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = False

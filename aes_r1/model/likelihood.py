@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from aes_r1.model.backbone import Backbone, PromptBatch
+from aes_r1.model.shared_prefix import grouped_hidden_states, plain_hidden_states
+
 
 def token_likelihood(
     hidden: Tensor,
@@ -45,3 +48,26 @@ def token_likelihood(
     if not pieces:
         return hidden.new_zeros(0, dtype=torch.float32), hidden.new_zeros(0, dtype=torch.float32)
     return torch.cat([logps for logps, _ in pieces]), torch.cat([entropy for _, entropy in pieces])
+
+
+def completion_likelihood(
+    backbone: Backbone,
+    prompts: PromptBatch,
+    tokens: Tensor,
+    mask: Tensor,
+    image_of: Tensor,
+    *,
+    temperature: float = 1.0,
+    shared_prefix: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Log-probability and entropy of every completion token given its picture and prompt.
+
+    tokens, mask: [R, T], right-padded; image_of: [R] in 0..N-1. Returns two [R, T] float32 tensors, 0 beyond the mask.
+    """
+    hidden_states = grouped_hidden_states if shared_prefix else plain_hidden_states
+    hidden = hidden_states(backbone.core, prompts, tokens, image_of, backbone.image_token)
+    logps, entropy = token_likelihood(
+        hidden[mask], tokens[mask], backbone.core.lm_head, banned=backbone.banned.to(hidden.device), temperature=temperature
+    )
+    empty = torch.zeros(mask.shape, dtype=torch.float32, device=hidden.device)
+    return empty.masked_scatter(mask, logps), empty.masked_scatter(mask, entropy)

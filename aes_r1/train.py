@@ -1,0 +1,13 @@
+"""Cold start -> RAPO -> evaluation -> report: `python -m aes_r1.train +experiment=rapo`."""
+
+from aes_r1 import command
+
+
+def main() -> None:
+    from aes_r1.trainer.pipeline import run
+
+    command.run("aes_r1.train", run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Where the weights live and how a step is taken: one process in plain PyTorch, or many through DeepSpeed ZeRO.
+
+Both engines have the same few methods, so that the loops read the same. A loss handed to `backward` is already divided by
+the divisor of the whole optimizer step; gradients are summed over micro-batches and processes, never averaged again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from aes_r1.settings import EngineSettings, InputError
+
+
+def world() -> tuple[int, int]:
+    """(rank, number of processes) as the launcher says."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def start(engine: EngineSettings) -> torch.device:
+    """Join the process group when there are several processes; returns this process's device."""
+    rank, size = world()
+    if size > 1 and engine.name == "single":
+        raise InputError(f"engine=single: {size} processes were launched; give engine=zero2 or launch one")
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if engine.name != "single" and not dist.is_initialized():
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29517")
+        os.environ.setdefault("RANK", str(rank))
+        os.environ.setdefault("WORLD_SIZE", str(size))
+        os.environ.setdefault("LOCAL_RANK", "0")
+        if not cuda:
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+    return device
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay, vectors (norms, biases) do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trained if parameter.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+class SingleEngine:
+    """One process, AdamW."""
+
+    rank, size = 0, 1
+
+    def __init__(self, model: nn.Module, *, weight_decay: float, max_grad_norm: float, device: torch.device) -> None:
+        self.model = model.to(device)
+        self.device = device
+        self.max_grad_norm = max_grad_norm
+        groups = [group for group in parameter_groups(model, weight_decay) if group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self, lr: float) -> Tensor:
+        """Clip, update with learning rate `lr`, clear the gradients; returns the gradient norm before clipping."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Whole weights on every process while inside (they are whole here anyway)."""
+        yield
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Rows of every process, in rank order."""
+        return values
+
+    def gather_objects(self, values: list) -> list:
+        return values
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over processes."""
+        return value
+
+    def maximum(self, value: Tensor) -> Tensor:
+        return value
+
+    def barrier(self) -> None:
+        pass
+
+    def save(self, folder: Path) -> None:
+        """Model and optimizer state into `folder`."""
+        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
+
+    def load(self, folder: Path) -> None:
+        state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class DeepSpeedEngine:
+    """Any number of processes, ZeRO as the settings say (conf/engine/*.yaml holds DeepSpeed's own keys)."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        config: dict[str, Any],
+        weight_decay: float,
+        max_grad_norm: float,
+        device: torch.device,
+    ) -> None:
+        import deepspeed
+
+        self.rank, self.size = world()
+        self.device = device
+        config = {
+            **config,
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": max_grad_norm,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": 10**9,
+        }
+        optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+        self.model = self.engine.module
+        self.stage = int(config.get("zero_optimization", {}).get("stage", 0))
+
+    def backward(self, loss: Tensor) -> None:
+        # DeepSpeed averages over processes; the loss is already divided by the divisor of all of them.
+        self.engine.set_gradient_accumulation_boundary(False)
+        self.engine.backward(loss * self.size, scale_wrt_gas=False)
+
+    def step(self, lr: float) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.set_gradient_accumulation_boundary(True)
+        self.engine.step()
+        norm = self.engine.get_global_grad_norm()
+        return torch.as_tensor(0.0 if norm is None else norm)
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        if self.stage < 3:
+            yield
+            return
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(list(self.model.parameters())):
+            yield
+
+    def gather(self, values: Tensor) -> Tensor:
+        rows = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(rows, values.contiguous())
+        return torch.cat(rows)
+
+    def gather_objects(self, values: list) -> list:
+        rows: list[list] = [[] for _ in range(self.size)]
+        dist.all_gather_object(rows, values)
+        return [value for row in rows for value in row]
+
+    def total(self, value: Tensor) -> Tensor:
+        dist.all_reduce(value)
+        return value
+
+    def maximum(self, value: Tensor) -> Tensor:
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return value
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder), tag="state")
+
+    def load(self, folder: Path) -> None:
+        self.engine.load_checkpoint(str(folder), tag="state")
+
+
+def build_engine(
+    settings: EngineSettings, model: nn.Module, *, weight_decay: float, max_grad_norm: float, device: torch.device
+) -> SingleEngine | DeepSpeedEngine:
+    if settings.name == "single":
+        return SingleEngine(model, weight_decay=weight_decay, max_grad_norm=max_grad_norm, device=device)
+    return DeepSpeedEngine(
+        model, config=dict(settings.config), weight_decay=weight_decay, max_grad_norm=max_grad_norm, device=device
+    )

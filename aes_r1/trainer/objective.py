@@ -1,0 +1,101 @@
+"""The formulas of the two losses, as pure functions of tensors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def group_advantage(rewards: Tensor, *, scale: bool = True, eps: float = 1e-4) -> Tensor:
+    """Advantage of each output over its image's K outputs: (r - mean) / (std + eps), std unbiased (paper, eq. 9).
+
+    rewards [N, K], K >= 2. Without `scale` only the mean is taken off (Dr. GRPO). Each row sums to 0. Returns [N, K].
+    """
+    centered = rewards - rewards.mean(dim=1, keepdim=True)
+    return centered / (rewards.std(dim=1, keepdim=True) + eps) if scale else centered
+
+
+def zero_spread(rewards: Tensor, *, tolerance: float = 1e-8) -> Tensor:
+    """[N] bool: images whose K outputs earn the same reward, so that they teach nothing."""
+    return (rewards.amax(dim=1) - rewards.amin(dim=1)) <= tolerance
+
+
+def loss_divisor(mask: Tensor, aggregation: str, constant: float) -> Tensor:
+    """Divisor of a whole optimizer step for `aggregation`, from the mask [B, T] of the tokens in its loss.
+
+    sequence_mean: outputs with at least one token in the loss (GRPO); token_mean: tokens (DAPO); constant: outputs times
+    `constant`, the longest completion allowed (Dr. GRPO). At least 1.
+    """
+    divisors = {
+        "sequence_mean": mask.any(dim=1).sum(),
+        "token_mean": mask.sum(),
+        "constant": mask.any(dim=1).sum() * constant,
+    }
+    return divisors[aggregation].clamp(min=1)
+
+
+def policy_loss(
+    logps: Tensor,
+    old_logps: Tensor,
+    ref_logps: Tensor | None,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+    kl_coef: float,
+    aggregation: str,
+    normalizer: float | Tensor,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clipped surrogate with clip-higher and a k3 penalty to the reference (paper, eq. 10; DAPO for clip-higher).
+
+    logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]. ref_logps may be None when
+    kl_coef is 0. `normalizer` is the divisor of the whole optimizer step (sequences for sequence_mean, tokens for
+    token_mean, any constant), so that every split into micro-batches and ranks sums to the same gradient.
+    Returns (loss, metrics): metrics are detached means over this call's tokens (ratio_max: the maximum), with their
+    number under "tokens".
+    """
+    if advantages.dim() == 1:
+        advantages = advantages[:, None]
+    kept = mask.to(logps.dtype)
+    ratio = (logps - old_logps).masked_fill(~mask.bool(), 0.0).exp()
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    objective = torch.minimum(ratio * advantages, clipped * advantages)
+    if ref_logps is not None:
+        difference = (ref_logps - logps).masked_fill(~mask.bool(), 0.0)
+        kl_k3 = difference.exp() - difference - 1
+        objective = objective - kl_coef * kl_k3
+    elif kl_coef > 0:
+        raise ValueError(f"kl_coef={kl_coef} needs ref_logps")
+    per_token = -objective * kept
+    if aggregation == "sequence_mean":
+        loss = (per_token.sum(dim=1) / kept.sum(dim=1).clamp(min=1)).sum() / normalizer
+    elif aggregation in ("token_mean", "constant"):
+        loss = per_token.sum() / normalizer
+    else:
+        raise ValueError(f"aggregation={aggregation}: must be sequence_mean, token_mean or constant")
+
+    with torch.no_grad():
+        tokens = kept.sum()
+        mean = tokens.clamp(min=1).reciprocal()
+        metrics = {
+            "tokens": tokens,
+            "clip_low_fraction": ((ratio < 1 - clip_low) & (advantages < 0) & mask.bool()).sum() * mean,
+            "clip_high_fraction": ((ratio > 1 + clip_high) & (advantages > 0) & mask.bool()).sum() * mean,
+            "ratio_max": ratio.max() if ratio.numel() else ratio.new_ones(()),
+        }
+        if ref_logps is not None:
+            metrics["kl_k1"] = -(difference * kept).sum() * mean
+            metrics["kl_k3"] = (kl_k3 * kept).sum() * mean
+    return loss, metrics
+
+
+def learning_rate(step: int, total: int, *, base: float, schedule: str, warmup: int = 0) -> float:
+    """Learning rate of optimizer step `step` (from 0) of `total`: linear or cosine decay to 0, or constant."""
+    if step < warmup:
+        return base * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    shape = {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
+    return base * max(0.0, shape[schedule])

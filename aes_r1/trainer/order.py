@@ -1,0 +1,16 @@
+"""Which samples a step sees: a pure function of seed and step, so that a resumed run needs no iterator state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def indices_of_step(step: int, *, per_step: int, count: int, seed: int) -> list[int]:
+    """Indices of optimizer step `step` (from 0): `per_step` of `count`, each epoch a fresh seeded permutation.
+
+    Steps run on across epochs, so every sample is seen once per epoch and every step is full.
+    """
+    wanted = range(step * per_step, (step + 1) * per_step)
+    epochs = {position // count for position in wanted}
+    permutations = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in epochs}
+    return [int(permutations[position // count][position % count]) for position in wanted]

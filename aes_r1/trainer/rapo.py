@@ -1,0 +1,266 @@
+"""Relative-absolute policy optimisation (paper, section 3.4).
+
+Differs from textbook GRPO in its reward (relative ranking among all N images of the step, joined with absolute error),
+in clip-higher, in a failed parse being no score at all, and in the prompt and picture of a group being computed once.
+
+    python -m aes_r1.train +experiment=rapo
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aes_r1.data.loader import prefetch
+from aes_r1.data.sample import Sample, open_picture
+from aes_r1.model.backbone import Backbone, PromptBatch
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.prompts import parse_score
+from aes_r1.reward.total import total_reward
+from aes_r1.rollout.sampler import Rollout, row_noise, sample
+from aes_r1.settings import RewardSettings, TrainerSettings
+from aes_r1.trainer import checkpoint
+from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
+from aes_r1.trainer.order import indices_of_step
+from aes_r1.trainer.stopping import Stopped, StopRequest
+
+
+def rapo_steps(count: int, trainer: TrainerSettings) -> int:
+    """Optimizer steps of the whole run over `count` images."""
+    return trainer.max_steps or math.ceil(count * trainer.epochs / trainer.images_per_step)
+
+
+def train_rapo(
+    backbone: Backbone,
+    reference: Backbone | None,
+    engine,
+    images: Sequence[Sample],
+    *,
+    question: str,
+    trainer: TrainerSettings,
+    reward: RewardSettings,
+    shared_prefix: bool,
+    seed: int,
+    folder: Path,
+    log: Callable[[int, dict[str, float]], None],
+    log_completions: Callable[[int, list[dict]], None],
+    evaluate: Callable[[], dict[str, float]],
+    stop: StopRequest,
+) -> None:
+    """Train `backbone` in place; `reference` is the frozen start (None: no KL). Resumes from `folder`.
+
+    `evaluate()` gives validation metrics by glossary name. Raises Stopped after a checkpoint when asked to stop.
+    """
+    total = rapo_steps(len(images), trainer)
+    progress = checkpoint.load_latest(folder, engine) or {"step": 0}
+    own = range(engine.rank, trainer.images_per_step, engine.size)
+    device = engine.device
+    pools = {name: number for number, name in enumerate(sorted({one.dataset for one in images}))}
+    likelihood = {"temperature": trainer.temperature, "shared_prefix": shared_prefix}
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+    def images_of(step: int) -> list[Sample]:
+        chosen = indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
+        return [images[chosen[position]] for position in own]
+
+    upcoming = [one for step in range(progress["step"], total) for one in images_of(step)]
+    encoded = prefetch(
+        upcoming, lambda one: backbone.encode(open_picture(one.image), question), workers=1, ahead=2 * len(own)
+    )
+
+    for step in range(progress["step"], total):
+        started = time.perf_counter()
+        batch = images_of(step)
+        prompts = backbone.collate([next(encoded) for _ in batch]).to(device)
+        mos = engine.gather(torch.tensor([one.mos for one in batch], device=device))
+        pool = engine.gather(torch.tensor([pools[one.dataset] for one in batch], device=device))
+
+        # -- rollout --------------------------------------------------------------------------------------------------
+        backbone.model.eval()
+        noise = row_noise(
+            [("rollout", seed, step, one.id, k) for one in batch for k in range(trainer.num_samples)],
+            trainer.max_new_tokens,
+        )
+        with engine.gathered():
+            rollout = sample(
+                backbone,
+                prompts,
+                num_samples=trainer.num_samples,
+                max_new_tokens=trainer.max_new_tokens,
+                temperature=trainer.temperature,
+                noise=noise,
+            )
+        texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
+        parsed = [parse_score(text) for text in texts]
+        rollout_seconds = time.perf_counter() - started
+
+        # -- reward: over the images of all processes, so that N is global -----------------------------------------------
+        own_scores = torch.tensor([math.nan if score is None else score for score in parsed], device=device)
+        scores = engine.gather(own_scores.reshape(len(batch), trainer.num_samples))
+        rewards, parts = total_reward(scores, mos, reward, pool=pool, progress=step / total)
+
+        # -- advantage ------------------------------------------------------------------------------------------------
+        advantages = group_advantage(rewards, scale=trainer.scale_advantage)
+        flat_groups = zero_spread(rewards)
+        mine = slice(engine.rank * len(batch), (engine.rank + 1) * len(batch))
+        own_advantages = advantages[mine].flatten()
+        in_loss = rollout.mask.clone()
+        if trainer.mask_truncated:
+            in_loss &= ~rollout.truncated[:, None]
+        if trainer.drop_zero_spread:
+            in_loss &= ~flat_groups[mine].repeat_interleave(trainer.num_samples)[:, None]
+
+        # -- reference ------------------------------------------------------------------------------------------------
+        reference_started = time.perf_counter()
+        every_row = torch.arange(len(in_loss), device=device)
+        ref_logps = old_logps = None
+        if trainer.kl_coef > 0:
+            with _reference_weights(backbone, reference) as frozen:
+                ref_logps = _score(frozen, prompts, rollout, every_row, trainer, likelihood)
+        if trainer.inner_epochs * trainer.minibatches > 1:
+            old_logps = _score(backbone, prompts, rollout, every_row, trainer, likelihood)
+        update_started = time.perf_counter()
+
+        # -- loss and step --------------------------------------------------------------------------------------------
+        backbone.model.train()
+        lr = learning_rate(
+            step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps
+        )
+        sums: dict[str, Tensor] = {}
+        for minibatch in list(every_row.chunk(trainer.minibatches)) * trainer.inner_epochs:
+            divisor = engine.total(loss_divisor(in_loss[minibatch], trainer.aggregation, trainer.max_new_tokens))
+            for rows in minibatch.split(trainer.micro_batch_size):
+                groups, image_of = torch.unique(rows // trainer.num_samples, return_inverse=True)
+                logps, entropy = completion_likelihood(
+                    backbone, prompts.select(groups), rollout.tokens[rows], rollout.mask[rows], image_of, **likelihood
+                )
+                loss, metrics = policy_loss(
+                    logps,
+                    logps.detach() if old_logps is None else old_logps[rows],
+                    None if ref_logps is None else ref_logps[rows],
+                    own_advantages[rows],
+                    in_loss[rows],
+                    clip_low=trainer.clip_low,
+                    clip_high=trainer.clip_high,
+                    kl_coef=trainer.kl_coef,
+                    aggregation=trainer.aggregation,
+                    normalizer=divisor,
+                )
+                engine.backward(loss)
+                _accumulate(sums, metrics, entropy, rollout.mask[rows])
+            grad_norm = engine.step(lr)
+        update_seconds = time.perf_counter() - update_started
+
+        # -- log ------------------------------------------------------------------------------------------------------
+        values = {
+            **{f"reward/{name}": float(part.mean()) for name, part in {"total": rewards, **parts}.items()},
+            **_policy_metrics(sums, engine),
+            "policy/grad_norm": float(grad_norm),
+            **_rollout_metrics(scores, flat_groups, rollout, engine),
+            "lr": lr,
+            "time/rollout_s": rollout_seconds,
+            "time/reference_s": update_started - reference_started,
+            "time/update_s": update_seconds,
+            "perf/tokens_per_s": float(engine.total(rollout.mask.sum())) / (time.perf_counter() - started),
+        }
+        if torch.cuda.is_available():
+            values["perf/peak_memory_gb"] = torch.cuda.max_memory_allocated() / 2**30
+        if step == 0 or (step + 1) % trainer.completions_every == 0:
+            own_parts = {name: part[mine].flatten().tolist() for name, part in {"total": rewards, **parts}.items()}
+            log_completions(
+                step + 1,
+                [
+                    {
+                        "id": batch[row // trainer.num_samples].id,
+                        "image": batch[row // trainer.num_samples].image,
+                        "mos": batch[row // trainer.num_samples].mos,
+                        "k": row % trainer.num_samples,
+                        "text": texts[row],
+                        "score": parsed[row],
+                        **{f"reward_{name}": part[row] for name, part in own_parts.items()},
+                        "advantage": float(own_advantages[row]),
+                        "truncated": bool(rollout.truncated[row]),
+                    }
+                    for row in range(len(texts))
+                ],
+            )
+
+        # -- evaluate -------------------------------------------------------------------------------------------------
+        last = step + 1 == total
+        if last or (step + 1) % trainer.eval_every == 0:
+            evaluated = time.perf_counter()
+            backbone.model.eval()
+            with engine.gathered():
+                values |= evaluate()
+            values["time/evaluate_s"] = time.perf_counter() - evaluated
+        log(step + 1, values)
+
+        # -- save -----------------------------------------------------------------------------------------------------
+        if stop or last or (step + 1) % trainer.save_every == 0:
+            checkpoint.save(folder, step + 1, engine, {}, keep=trainer.keep_checkpoints)
+        if stop and not last:
+            raise Stopped(stop.requeue)
+
+
+@contextlib.contextmanager
+def _reference_weights(backbone: Backbone, reference: Backbone | None):
+    """The frozen start: a copy of its own, or the policy with its adapter switched off."""
+    if reference is not None:
+        yield reference
+        return
+    with backbone.model.disable_adapter():
+        yield backbone
+
+
+@torch.no_grad()
+def _score(
+    backbone: Backbone, prompts: PromptBatch, rollout: Rollout, rows: Tensor, trainer: TrainerSettings, likelihood: dict
+) -> Tensor:
+    """[R, T] log-probabilities of the rollout's tokens under `backbone`, without gradient."""
+    pieces = []
+    for part in rows.split(trainer.micro_batch_size):
+        groups, image_of = torch.unique(part // trainer.num_samples, return_inverse=True)
+        logps, _ = completion_likelihood(
+            backbone, prompts.select(groups), rollout.tokens[part], rollout.mask[part], image_of, **likelihood
+        )
+        pieces.append(logps)
+    return torch.cat(pieces)
+
+
+def _accumulate(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Tensor, mask: Tensor) -> None:
+    """Add one micro-batch's means, weighted by its tokens; tensors stay on the device."""
+    weighted = {name: value * metrics["tokens"] for name, value in metrics.items() if name not in ("tokens", "ratio_max")}
+    added = {**weighted, "tokens": metrics["tokens"], "entropy": entropy.sum(), "completion_tokens": mask.sum().float()}
+    for name, value in added.items():
+        sums[name] = sums.get(name, torch.zeros_like(value)) + value
+    sums["ratio_max"] = torch.maximum(sums.get("ratio_max", metrics["ratio_max"]), metrics["ratio_max"])
+
+
+def _policy_metrics(sums: dict[str, Tensor], engine) -> dict[str, float]:
+    names = sorted(name for name in sums if name != "ratio_max")
+    totals = dict(zip(names, engine.total(torch.stack([sums[name].float() for name in names])).tolist(), strict=True))
+    tokens, completion_tokens = max(totals.pop("tokens"), 1.0), max(totals.pop("completion_tokens"), 1.0)
+    return {
+        "policy/entropy": totals.pop("entropy") / completion_tokens,
+        **{f"policy/{name}": value / tokens for name, value in totals.items()},
+        "policy/ratio_max": float(engine.maximum(sums["ratio_max"])),
+    }
+
+
+def _rollout_metrics(scores: Tensor, flat_groups: Tensor, rollout: Rollout, engine) -> dict[str, float]:
+    answered = scores[~scores.isnan()]
+    rows = float(scores.numel())
+    return {
+        "rollout/parse_failure_rate": 1 - len(answered) / rows,
+        "rollout/truncated_rate": float(engine.total(rollout.truncated.sum())) / rows,
+        "rollout/zero_spread_groups": float(flat_groups.float().mean()),
+        "rollout/length_mean": float(engine.total(rollout.mask.sum())) / rows,
+        "rollout/score_mean": float(answered.mean()) if len(answered) else math.nan,
+        "rollout/score_std": float(answered.std()) if len(answered) > 1 else math.nan,
+    }

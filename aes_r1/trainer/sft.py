@@ -1,0 +1,123 @@
+"""Cold start: supervised fine-tuning on critiques that end in the true score (paper, section 3.3).
+
+Differs from textbook SFT in nothing: the negative log-likelihood of the completion's tokens given picture and prompt,
+vision tower and projector frozen.
+
+    python -m aes_r1.train +experiment=cold_start
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from aes_r1.data.loader import prefetch
+from aes_r1.data.sample import open_picture
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.prompts import answer
+from aes_r1.settings import ColdStartSettings
+from aes_r1.trainer import checkpoint
+from aes_r1.trainer.objective import learning_rate
+from aes_r1.trainer.order import indices_of_step
+from aes_r1.trainer.stopping import Stopped, StopRequest
+
+
+def sft_steps(count: int, cold_start: ColdStartSettings) -> int:
+    """Optimizer steps of the whole cold start over `count` records."""
+    return -(-count * cold_start.epochs // cold_start.batch_size)
+
+
+def train_sft(
+    backbone: Backbone,
+    engine,
+    records: Sequence[dict],
+    *,
+    question: str,
+    cold_start: ColdStartSettings,
+    with_critique: bool,
+    seed: int,
+    folder: Path,
+    log: Callable[[int, dict[str, float]], None],
+    stop: StopRequest,
+) -> None:
+    """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}); resumes from `folder`.
+
+    `log(step, values)` is called after every optimizer step with glossary names. Raises Stopped after a checkpoint when
+    asked to stop.
+    """
+    total = sft_steps(len(records), cold_start)
+    progress = checkpoint.load_latest(folder, engine) or {"step": 0}
+    own = range(engine.rank, cold_start.batch_size, engine.size)
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+    def encode(record: dict) -> tuple:
+        text = answer(record["critique"] if with_critique else "", record["mos"])
+        return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
+
+    upcoming = [
+        records[index]
+        for step in range(progress["step"], total)
+        for position, index in enumerate(
+            indices_of_step(step, per_step=cold_start.batch_size, count=len(records), seed=seed)
+        )
+        if position in own
+    ]
+    encoded = prefetch(upcoming, encode, workers=1, ahead=2 * len(own))
+
+    for step in range(progress["step"], total):
+        started = time.perf_counter()
+        batch = [next(encoded) for _ in own]
+
+        # -- loss -----------------------------------------------------------------------------------------------------
+        backbone.model.train()
+        tokens_in_step = engine.total(torch.tensor(sum(len(target) for _, target in batch), device=engine.device))
+        loss_sum = torch.zeros((), device=engine.device)
+        for start in range(0, len(batch), cold_start.micro_batch_size):
+            part = batch[start : start + cold_start.micro_batch_size]
+            prompts = backbone.collate([prompt for prompt, _ in part]).to(engine.device)
+            tokens, mask = _padded([target for _, target in part], backbone.pad_token, engine.device)
+            image_of = torch.arange(len(part), device=engine.device)
+            logps, _ = completion_likelihood(backbone, prompts, tokens, mask, image_of)
+            loss = -logps.sum() / tokens_in_step
+            engine.backward(loss)
+            loss_sum += loss.detach()
+
+        # -- step -----------------------------------------------------------------------------------------------------
+        lr = learning_rate(
+            step, total, base=cold_start.lr, schedule="cosine", warmup=round(cold_start.warmup_ratio * total)
+        )
+        grad_norm = engine.step(lr)
+
+        # -- log ------------------------------------------------------------------------------------------------------
+        seconds = time.perf_counter() - started
+        log(
+            step + 1,
+            {
+                "sft/loss": float(engine.total(loss_sum)),
+                "policy/grad_norm": float(grad_norm),
+                "lr": lr,
+                "time/update_s": seconds,
+                "perf/tokens_per_s": float(tokens_in_step) / seconds,
+            },
+        )
+
+        # -- save -----------------------------------------------------------------------------------------------------
+        last = step + 1 == total
+        if stop or last or (step + 1) % cold_start.save_every == 0:
+            checkpoint.save(folder, step + 1, engine, {}, keep=1)
+        if stop and not last:
+            raise Stopped(stop.requeue)
+
+
+def _padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(len(target) for target in targets)
+    tokens = torch.full((len(targets), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(targets), width), dtype=torch.bool)
+    for row, target in enumerate(targets):
+        tokens[row, : len(target)] = torch.tensor(target)
+        mask[row, : len(target)] = True
+    return tokens.to(device), mask.to(device)
