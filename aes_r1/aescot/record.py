@@ -1,0 +1,54 @@
+"""One critique as data: the expert's reply and the AesCoT record made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aes_r1.data.sample import Sample
+from aes_r1.prompts import DIMENSIONS, level_of
+
+DIMENSION_NAMES = {
+    "light_and_shadow": "Light and shadow",
+    "mood_and_narrative": "Mood and narrative",
+    "composition": "Composition",
+    "color": "Color",
+    "exposure": "Exposure",
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an expert says of a picture: one text per dimension of DIMENSIONS, and a closing judgement."""
+
+    dimensions: dict[str, str]
+    judgement: str
+
+    @property
+    def critique(self) -> str:
+        """The text that stands inside <think>: every dimension, opened by its name, then the judgement."""
+        sentences = [_named(name, self.dimensions[name]) for name in DIMENSIONS]
+        return " ".join([*sentences, self.judgement.strip()])
+
+
+def _named(dimension: str, text: str) -> str:
+    name, text = DIMENSION_NAMES[dimension], text.strip()
+    return text if text.lower().startswith(name.lower()) else f"{name}: {text}"
+
+
+def record(sample: Sample, reply: Reply, *, expert: str, prompt_sha256: str) -> dict[str, Any]:
+    """The AesCoT record of a sample whose mos is known."""
+    if sample.mos is None:
+        raise ValueError(f"{sample.id} has no score, so no critique can be matched to it")
+    return {
+        "id": sample.id,
+        "image": sample.image,
+        "dataset": sample.dataset,
+        "mos": sample.mos,
+        "level": level_of(sample.mos),
+        "critique": reply.critique,
+        "dimensions": reply.dimensions,
+        "judgement": reply.judgement,
+        "expert": expert,
+        "prompt_sha256": prompt_sha256,
+    }

@@ -1,0 +1,85 @@
+"""An offline expert that knows what it looks at: it speaks of made scenes from their true factors.
+
+It errs on purpose at set rates, so that the filters have something to catch and can be measured against known errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from aes_r1.aescot.phrases import BOOK, JUDGEMENTS, grade_of, judge_aloud, say, step_of
+from aes_r1.aescot.record import Reply
+from aes_r1.prompts import DIMENSIONS, level_of
+
+PLANTS = ("leak", "align", "fact")
+# What can be said falsely, per fact that the phrases name.
+_OTHERS = {
+    "light": ("left", "right", "top", "back"),
+    "place": ("left", "right", "center"),
+    "hues": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "gray"),
+    "brightness": ("too dark", "too bright"),
+}
+_LEAKS = (
+    "The score is {score}.",
+    "I was given {score} for it.",
+    "Worth {tenths} out of ten.",
+    "About {percent} percent.",
+    "This matches its {level} rating.",
+    "Its level is {level}.",
+)
+
+
+def scenes_critique(factors: dict[str, float], facts: dict[str, str], mos: float, rng: np.random.Generator) -> Reply:
+    """A true critique: every dimension of `factors` (0..1) at its step, naming facts, and a judgement that follows `mos`."""
+    spoken = {name: str(value) for name, value in facts.items() if value is not None}
+    sentences = {name: say(name, step_of(factors[name]), spoken, rng) for name in DIMENSIONS}
+    return Reply(sentences, judge_aloud(grade_of(mos), rng))
+
+
+def draw_plant(rates: dict[str, float], rng: np.random.Generator) -> str | None:
+    """Which error, if any, the next critique carries; `rates` maps names of PLANTS to probabilities."""
+    edges = np.cumsum([rates.get(name, 0.0) for name in PLANTS])
+    place = int(np.searchsorted(edges, rng.random(), side="right"))
+    return PLANTS[place] if place < len(PLANTS) else None
+
+
+def planted(
+    kind: str, factors: dict[str, float], facts: dict[str, str], mos: float, rng: np.random.Generator
+) -> Reply:
+    """A critique with one error of `kind`: it leaks the score, judges another level, or claims what is not there."""
+    if kind == "fact":
+        return _false_claim(factors, facts, mos, rng)
+    reply = scenes_critique(factors, facts, mos, rng)
+    if kind == "align":
+        others = [grade for grade in range(len(JUDGEMENTS)) if _level_of_grade(grade) != level_of(mos)]
+        others = [grade for grade in others if abs(grade - grade_of(mos)) >= 2] or others
+        return replace(reply, judgement=judge_aloud(int(rng.choice(others)), rng))
+    template = _LEAKS[int(rng.integers(len(_LEAKS)))]
+    leak = template.format(
+        score=f"{mos:.2f}", tenths=round(mos * 10), percent=round(mos * 100), level=level_of(mos)
+    )
+    return replace(reply, judgement=f"{reply.judgement} {leak}")
+
+
+def _level_of_grade(grade: int) -> str:
+    return ("bad", "bad", "fair", "fair", "good", "good")[grade]
+
+
+def _false_claim(
+    factors: dict[str, float], facts: dict[str, str], mos: float, rng: np.random.Generator
+) -> Reply:
+    """Either one fact is swapped for a false one, or one dimension is told at least three steps away from the truth."""
+    told = scenes_critique(factors, facts, mos, np.random.default_rng(rng.integers(2**32)))
+    swappable = [name for name in _OTHERS if facts.get(name) and facts[name] in told.critique]
+    if swappable and rng.random() < 0.5:
+        name = swappable[int(rng.integers(len(swappable)))]
+        truth = facts[name]
+        lie = str(rng.choice([other for other in _OTHERS[name] if other not in truth]))
+        return scenes_critique(factors, {**facts, name: lie}, mos, rng)
+    dimension = DIMENSIONS[int(rng.integers(len(DIMENSIONS)))]
+    step = step_of(factors[dimension])
+    far = [other for other in range(len(BOOK[dimension])) if abs(other - step) >= 3]
+    lying = {**factors, dimension: (int(rng.choice(far)) + 0.5) / 6}
+    return scenes_critique(lying, facts, mos, rng)
