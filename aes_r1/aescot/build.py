@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 
 from aes_r1.aescot.phrases import BOOK_SHA256
+from aes_r1.aescot.read import read_records
 from aes_r1.aescot.record import record
-from aes_r1.aescot.scenes_expert import draw_plant, planted, scenes_critique
+from aes_r1.aescot.scenes_expert import FACT_WORDS, draw_plant, planted, scenes_critique
 from aes_r1.data.sample import Sample
+from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
+
+__all__ = ["build_aescot", "expert_corpus", "read_records"]
 
 
 def build_aescot(
@@ -49,3 +53,17 @@ def _scenes(sample: Sample, expert: ExpertSettings, rng: np.random.Generator) ->
 def _rng(seed: int, name: str) -> np.random.Generator:
     """Draws depend on the seed and the picture alone, never on the order in which pictures come."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def expert_corpus() -> list[str]:
+    """Critiques of every kind that the offline experts write, for a tokenizer that must spell them briefly."""
+    rng = np.random.default_rng(0)
+    rows = [(rng.random(5), rng.random()) for _ in range(2000)]
+    return [
+        scenes_critique(dict(zip(DIMENSIONS, factors, strict=True)), _any_facts(rng), mos, rng).critique
+        for factors, mos in rows
+    ]
+
+
+def _any_facts(rng: np.random.Generator) -> dict[str, str]:
+    return {name: str(rng.choice(values)) for name, values in FACT_WORDS.items()}

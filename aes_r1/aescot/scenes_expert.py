@@ -15,7 +15,7 @@ from aes_r1.prompts import DIMENSIONS, level_of
 
 PLANTS = ("leak", "align", "fact")
 # What can be said falsely, per fact that the phrases name.
-_OTHERS = {
+FACT_WORDS = {
     "light": ("left", "right", "top", "back"),
     "place": ("left", "right", "center"),
     "hues": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "gray"),
@@ -72,11 +72,11 @@ def _false_claim(
 ) -> Reply:
     """Either one fact is swapped for a false one, or one dimension is told at least three steps away from the truth."""
     told = scenes_critique(factors, facts, mos, np.random.default_rng(rng.integers(2**32)))
-    swappable = [name for name in _OTHERS if facts.get(name) and facts[name] in told.critique]
+    swappable = [name for name in FACT_WORDS if facts.get(name) and facts[name] in told.critique]
     if swappable and rng.random() < 0.5:
         name = swappable[int(rng.integers(len(swappable)))]
         truth = facts[name]
-        lie = str(rng.choice([other for other in _OTHERS[name] if other not in truth]))
+        lie = str(rng.choice([other for other in FACT_WORDS[name] if other not in truth]))
         return scenes_critique(factors, {**facts, name: lie}, mos, rng)
     dimension = DIMENSIONS[int(rng.integers(len(DIMENSIONS)))]
     step = step_of(factors[dimension])
