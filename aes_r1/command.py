@@ -41,7 +41,10 @@ def run(module: str, task: Callable[[Settings], None]) -> None:
     except KeyboardInterrupt:
         _leave(1, "interrupted; the same command goes on from the last checkpoint")
     if failed:
-        _leave(1, f"{len(failed)} point(s) failed, the others are done; the same command runs what is missing: {'; '.join(failed)}")
+        _leave(
+            1,
+            f"{len(failed)} point(s) failed, the others are done; the same command runs what is missing: {'; '.join(failed)}",
+        )
     sys.exit(0)
 
 
@@ -104,8 +107,11 @@ def _data_set(entry: Any) -> dict:
 def _run_hash(*, _root_: Any) -> str:
     from omegaconf import OmegaConf
 
-    values = {key: OmegaConf.to_container(_root_[key], resolve=True) if OmegaConf.is_config(_root_[key]) else _root_[key]
-              for key in _root_ if key not in ("hydra", "out", "experiment")}
+    values = {
+        key: OmegaConf.to_container(_root_[key], resolve=True) if OmegaConf.is_config(_root_[key]) else _root_[key]
+        for key in _root_
+        if key not in ("hydra", "out", "experiment")
+    }
     evaluation = values.get("evaluation")
     if isinstance(evaluation, dict):
         evaluation["also"] = [_data_set(entry) for entry in evaluation.get("also") or []]

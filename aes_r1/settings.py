@@ -41,7 +41,12 @@ class DataSettings:
     def __post_init__(self) -> None:
         one_of("data.split", self.split, ("train", "validation", "test"))
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "must be positive or null")
-        require(self.max_pixels is None or self.max_pixels >= 256, "data.max_pixels", self.max_pixels, "must be at least 256")
+        require(
+            self.max_pixels is None or self.max_pixels >= 256,
+            "data.max_pixels",
+            self.max_pixels,
+            "must be at least 256",
+        )
         require(self.workers >= 0, "data.workers", self.workers, "must not be negative")
 
 
@@ -148,7 +153,9 @@ class RewardSettings:
     def __post_init__(self) -> None:
         one_of("reward.schedule", self.schedule, ("joint", "rank_first", "error_first"))
         weights = (self.rank.weight, self.error.weight, self.binary.weight, self.format.weight)
-        require(sum(weights) > 0, "reward", self.name, "every weight is 0, so nothing would be learned; set one above 0")
+        require(
+            sum(weights) > 0, "reward", self.name, "every weight is 0, so nothing would be learned; set one above 0"
+        )
         sides = self.rank.weight > 0 and self.error.weight + self.binary.weight > 0
         require(
             self.schedule == "joint" or sides,
@@ -218,7 +225,9 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         one_of("trainer.name", self.name, ("rapo", "sft"))
-        require(self.num_samples >= 2, "trainer.num_samples", self.num_samples, "must be at least 2: a group needs spread")
+        require(
+            self.num_samples >= 2, "trainer.num_samples", self.num_samples, "must be at least 2: a group needs spread"
+        )
         require(self.images_per_step >= 1, "trainer.images_per_step", self.images_per_step, "must be at least 1")
         require(self.lr > 0, "trainer.lr", self.lr, "must be positive")
         require(0 < self.clip_low < 1, "trainer.clip_low", self.clip_low, "must be in (0, 1)")

@@ -32,7 +32,9 @@ def predict(
     which sample's is the first; greedy: the most likely tokens. A picture's outputs depend on `seed` and its id alone.
     """
     drawn = n_samples if "mean" in protocols else 1 if "sample" in protocols else 0
-    encoded = prefetch(samples, lambda one: backbone.encode(open_picture(one.image), question), workers=1, ahead=2 * batch_size)
+    encoded = prefetch(
+        samples, lambda one: backbone.encode(open_picture(one.image), question), workers=1, ahead=2 * batch_size
+    )
     for start in range(0, len(samples), batch_size):
         part = samples[start : start + batch_size]
         prompts = backbone.collate([next(encoded) for _ in part])
@@ -53,9 +55,7 @@ def predict(
 
 
 def _texts(backbone: Backbone, prompts, count: int, length: int, temperature: float, noise) -> list[list[str]]:
-    rollout = sample(
-        backbone, prompts, num_samples=count, max_new_tokens=length, temperature=temperature, noise=noise
-    )
+    rollout = sample(backbone, prompts, num_samples=count, max_new_tokens=length, temperature=temperature, noise=noise)
     texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 

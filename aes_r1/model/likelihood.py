@@ -67,7 +67,11 @@ def completion_likelihood(
     hidden_states = grouped_hidden_states if shared_prefix else plain_hidden_states
     hidden = hidden_states(backbone.core, prompts, tokens, image_of, backbone.image_token)
     logps, entropy = token_likelihood(
-        hidden[mask], tokens[mask], backbone.core.lm_head, banned=backbone.banned.to(hidden.device), temperature=temperature
+        hidden[mask],
+        tokens[mask],
+        backbone.core.lm_head,
+        banned=backbone.banned.to(hidden.device),
+        temperature=temperature,
     )
     empty = torch.zeros(mask.shape, dtype=torch.float32, device=hidden.device)
     return empty.masked_scatter(mask, logps), empty.masked_scatter(mask, entropy)

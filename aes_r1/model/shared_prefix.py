@@ -138,7 +138,9 @@ def grouped_hidden_states(core: nn.Module, prompts, completions: Tensor, image_o
     prompt_embeddings = embed(core, prompts.input_ids, prompts.pixel_values, prompts.grid, image_token)
     hidden_size = prompt_embeddings.shape[-1]
     completion_embeddings = core.get_input_embeddings()(completions[:, :-1])
-    flat = torch.cat([prompt_embeddings.reshape(1, -1, hidden_size), completion_embeddings.reshape(1, -1, hidden_size)], 1)
+    flat = torch.cat(
+        [prompt_embeddings.reshape(1, -1, hidden_size), completion_embeddings.reshape(1, -1, hidden_size)], 1
+    )
     steps = torch.arange(fed, device=completions.device)
     completion_positions = (prompts.next_position[image_of][:, None] + steps).reshape(1, 1, -1).expand(3, 1, -1)
     positions = torch.cat([prompts.position_ids.reshape(3, 1, -1), completion_positions], dim=2)

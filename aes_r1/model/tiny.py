@@ -1,23 +1,27 @@
 """The tiny Qwen2.5-VL: a real Qwen2_5_VLForConditionalGeneration of about a million parameters.
 
-It stands in for a pretrained backbone, so it is pretrained: it describes scenes in plain facts and reads measurements off
-them, and never meets an opinion or an aesthetic score. Built once into the store, then loaded like any other model.
+It stands in for a pretrained backbone on machines that hold none: trainer/pretrain.py teaches it to see, the store keeps
+it, and from then on it is loaded like any other model.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
-import numpy as np
 import torch
 
 from aes_r1.model import shared_prefix
 from aes_r1.model.backbone import Backbone
-from aes_r1.model.likelihood import token_likelihood
 
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"

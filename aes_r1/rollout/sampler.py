@@ -16,12 +16,12 @@ from torch import Tensor
 from aes_r1.model.backbone import Backbone, PromptBatch
 from aes_r1.model.shared_prefix import (
     PromptAttention,
-    flat_rows,
-    scaled_dot_product,
-    split_rows,
     causal_mask,
     embed,
+    flat_rows,
     language_forward,
+    scaled_dot_product,
+    split_rows,
 )
 
 
@@ -77,7 +77,6 @@ class _DecodeAttention:
         self.valid = self.valid[rows]
         self.keys = [layer[rows] for layer in self.keys]
         self.values = [layer[rows] for layer in self.values]
-
 
 
 def _grown(layer: Tensor, samples: int, new_tokens: int) -> Tensor:

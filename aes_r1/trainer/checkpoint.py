@@ -62,7 +62,9 @@ def save(root: Path, step: int, engine, progress: dict, *, keep: int) -> Path:
         if isinstance(error, RuntimeError) and "write" not in str(error) and "file" not in str(error):
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"{final}: cannot write the checkpoint ({reason}); free some space or give another out=") from error
+        raise InputError(
+            f"{final}: cannot write the checkpoint ({reason}); free some space or give another out="
+        ) from error
     return final
 
 

@@ -129,9 +129,7 @@ def train_rapo(
 
         # -- loss and step --------------------------------------------------------------------------------------------
         backbone.model.train()
-        lr = learning_rate(
-            step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps
-        )
+        lr = learning_rate(step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps)
         sums: dict[str, Tensor] = {}
         for minibatch in list(every_row.chunk(trainer.minibatches)) * trainer.inner_epochs:
             divisor = engine.total(loss_divisor(in_loss[minibatch], trainer.aggregation, trainer.max_new_tokens))
@@ -235,7 +233,9 @@ def _score(
 
 def _accumulate(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Tensor, mask: Tensor) -> None:
     """Add one micro-batch's means, weighted by its tokens; tensors stay on the device."""
-    weighted = {name: value * metrics["tokens"] for name, value in metrics.items() if name not in ("tokens", "ratio_max")}
+    weighted = {
+        name: value * metrics["tokens"] for name, value in metrics.items() if name not in ("tokens", "ratio_max")
+    }
     added = {**weighted, "tokens": metrics["tokens"], "entropy": entropy.sum(), "completion_tokens": mask.sum().float()}
     for name, value in added.items():
         sums[name] = sums.get(name, torch.zeros_like(value)) + value

@@ -79,7 +79,7 @@ def train_sft(
         for start in range(0, len(batch), cold_start.micro_batch_size):
             part = batch[start : start + cold_start.micro_batch_size]
             prompts = backbone.collate([prompt for prompt, _ in part]).to(engine.device)
-            tokens, mask = _padded([target for _, target in part], backbone.pad_token, engine.device)
+            tokens, mask = padded([target for _, target in part], backbone.pad_token, engine.device)
             image_of = torch.arange(len(part), device=engine.device)
             logps, _ = completion_likelihood(backbone, prompts, tokens, mask, image_of)
             loss = -logps.sum() / tokens_in_step
@@ -113,7 +113,8 @@ def train_sft(
             raise Stopped(stop.requeue)
 
 
-def _padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-pad token lists to [R, T] and say which tokens are real: (tokens, mask)."""
     width = max(len(target) for target in targets)
     tokens = torch.full((len(targets), width), pad, dtype=torch.long)
     mask = torch.zeros((len(targets), width), dtype=torch.bool)

@@ -1,0 +1,448 @@
+"""The whole job as a chain of stages: data -> base model -> cold start -> RAPO -> evaluation -> report.
+
+Each stage leaves RUN/stages/NAME.json when it is done and is not repeated. What does not depend on the run (made pictures,
+the pretrained tiny model, cold starts) lives in the store, so that every run and sweep point shares it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from aes_r1.aescot.build import build_aescot, expert_corpus, read_records
+from aes_r1.data.loader import check_pictures, load_samples, read_manifest, write_manifest
+from aes_r1.data.sample import Sample
+from aes_r1.evaluation.evaluate import predict
+from aes_r1.evaluation.metrics import correlations, summarise
+from aes_r1.evaluation.report import write_report
+from aes_r1.evaluation.terminal import print_headline
+from aes_r1.model import backbone as backbones
+from aes_r1.model.backbone import Backbone
+from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.settings import DataSettings, InputError, Settings, as_dict, claim_run_folder, fingerprint
+from aes_r1.store import made_once
+from aes_r1.tracking import Tracker
+from aes_r1.trainer import checkpoint, pretrain
+from aes_r1.trainer.engine import build_engine, start, world
+from aes_r1.trainer.rapo import rapo_steps, train_rapo
+from aes_r1.trainer.run_folder import (
+    cut_rows,
+    failure_file,
+    finish_stage,
+    log_to,
+    progress_bars,
+    read_rows,
+    sha256_of,
+    stage_done,
+    start_over,
+    write_rows,
+)
+from aes_r1.trainer.sft import sft_steps, train_sft
+from aes_r1.trainer.stopping import StopRequest, stop_requests
+
+log = logging.getLogger("aes_r1")
+
+
+def run(settings: Settings) -> None:
+    """Run every stage that is missing in `settings.out`; raises InputError, Stopped or whatever a stage raises."""
+    folder = Path(settings.out)
+    rank, size = world()
+    if rank == 0:
+        if settings.trainer.resume == "never" and folder.exists():
+            start_over(folder)
+        claim_run_folder(folder, settings)
+    log_to(folder, rank)
+    torch.manual_seed(settings.seed)
+    device = start(settings.engine)
+    job = Job(settings, folder, device, rank, size)
+    tracker = Tracker(folder if rank == 0 else None, settings.tracker, as_dict(settings), run_name=settings.run_name)
+    with stop_requests() as stop, tracker, failure_file(folder, rank):
+        job.tracker, job.stop = tracker, stop
+        job.load_data()
+        models = {"base": job.base_model()}
+        if settings.cold_start.epochs > 0 and settings.trainer.init_from != "base":
+            models["cold_start"] = job.cold_start(models["base"])
+        if settings.trainer.name == "rapo":
+            models["rapo"] = job.rapo(job.starting_point(models))
+        elif rank == 0:
+            job.keep_final(models)
+        job.evaluate(models)
+        job.report()
+
+
+class Job:
+    """One run on its way through the stages."""
+
+    tracker: Tracker
+    stop: StopRequest
+
+    def __init__(self, settings: Settings, folder: Path, device: torch.device, rank: int, size: int) -> None:
+        self.settings, self.folder, self.device, self.rank, self.size = settings, folder, device, rank, size
+        self.store = Path(settings.store)
+        self.question = RATING_PROMPT if settings.model.prompt == "critique" else SCORE_ONLY_PROMPT
+        self.max_pixels = settings.data.max_pixels or settings.model.max_pixels
+        self.train: list[Sample] = []
+        self.validation: list[Sample] = []
+        self.tests: list[list[Sample]] = []
+
+    # -- data: labels and pictures, checked once ------------------------------------------------------------------------
+    def load_data(self) -> None:
+        data = self.settings.data
+        wanted = [(data, "train"), (data, "validation")]
+        wanted += [(test, test.split) for test in self._test_sets()]
+        lists = []
+        for test, split in wanted:
+            path = self.folder / "manifests" / f"{test.name}-{split}.jsonl"
+            if self.rank == 0 and not path.exists():
+                samples = load_samples(test, split, seed=self.settings.seed, store=self.store)
+                kept, dropped = check_pictures(samples, workers=test.workers, strict=test.strict)
+                for row in dropped:
+                    log.warning("left out %s: %s", row["path"], row["reason"])
+                if not kept:
+                    raise InputError(f"data={test.name}: no picture of the {split} split can be read")
+                write_manifest(kept, path)
+                self.tracker.manifest(test.name, split, path, sha256_of(path))
+            self._wait()
+            lists.append(read_manifest(path))
+        self.train, self.validation, *self.tests = lists
+        if self.rank == 0 and not stage_done(self.folder, "data"):
+            counts = {f"{s.name}/{split}": len(samples) for (s, split), samples in zip(wanted, lists, strict=True)}
+            log.info("data: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
+            finish_stage(self.folder, "data", counts)
+
+    def _test_sets(self) -> list[DataSettings]:
+        return [self.settings.data, *self.settings.evaluation.also]
+
+    # -- base model: given, or the tiny one, built and pretrained on plain facts -----------------------------------------
+    def base_model(self) -> str:
+        model = self.settings.model
+        if model.path is not None:
+            return model.path
+        digest = fingerprint(as_dict(model.pretrain), self.max_pixels, pretrain.source_digest())
+        path = self.store / "models" / digest
+        if self.rank == 0 and not path.exists():
+            log.info("base model: pretraining the tiny Qwen2.5-VL on facts about %d scenes", model.pretrain.pictures)
+
+            def make(target: Path) -> None:
+                with progress_bars() as bar:
+                    pretrain.pretrain_tiny(
+                        target,
+                        corpus=expert_corpus(),
+                        pretrain=model.pretrain,
+                        max_pixels=self.max_pixels,
+                        report=bar("pretraining"),
+                    )
+
+            made_once(self.store, "models", digest, make)
+        self._wait()
+        return str(path)
+
+    # -- cold start: critiques, then supervised fine-tuning ---------------------------------------------------------------
+    def cold_start(self, base: str) -> str:
+        settings, cold_start = self.settings, self.settings.cold_start
+        records_path = self._critiques()
+        records = read_records(records_path)
+        if not records:
+            raise InputError(f"cold_start.data={records_path}: no record; give an AesCoT file with at least one")
+        digest = fingerprint(
+            base,
+            sha256_of(records_path),
+            as_dict(cold_start),
+            settings.seed,
+            self.max_pixels,
+            settings.model.prompt,
+            settings.model.dtype,
+        )
+        final = self.store / "cold_starts" / digest
+        total = sft_steps(len(records), cold_start)
+
+        def make(target: Path) -> None:
+            log.info("cold start: %d critiques, %d steps", len(records), total)
+            backbone = self._load(base)
+            backbones.freeze(backbone.model, vision=cold_start.freeze_vision)
+            engine = build_engine(
+                settings.engine,
+                backbone.model,
+                weight_decay=cold_start.weight_decay,
+                max_grad_norm=cold_start.max_grad_norm,
+                device=self.device,
+            )
+            rows = target / "metrics.jsonl"
+            done = checkpoint.steps(target / "checkpoints")
+            cut_rows(rows, done[-1] if done else 0)
+            with progress_bars() as bar:
+                update = bar("cold start")
+
+                def record(step: int, values: dict[str, float]) -> None:
+                    update(step, total, f"loss {values['sft/loss']:.3f}")
+                    if self.rank == 0:
+                        with rows.open("a") as file:
+                            file.write(json.dumps({"step": step, **values}) + "\n")
+
+                train_sft(
+                    backbone,
+                    engine,
+                    records,
+                    question=self.question,
+                    cold_start=cold_start,
+                    with_critique=settings.model.prompt == "critique",
+                    seed=settings.seed,
+                    folder=target / "checkpoints",
+                    log=record,
+                    stop=self.stop,
+                )
+            with engine.gathered():
+                if self.rank == 0:
+                    backbone.save(target / "model")
+            if self.rank == 0:
+                shutil.rmtree(target / "checkpoints")
+
+        self._make_together("cold_starts", digest, make)
+        if self.rank == 0 and not stage_done(self.folder, "cold_start"):
+            self.tracker.resume("sft", 0)
+            for line in (final / "metrics.jsonl").read_text().splitlines():
+                values = json.loads(line)
+                self.tracker.log("sft", values.pop("step"), values)
+            finish_stage(
+                self.folder, "cold_start", {"model": str(final / "model"), "records": len(records), "steps": total}
+            )
+        return str(final / "model")
+
+    def _critiques(self) -> Path:
+        """The AesCoT file of the cold start: given, or written by the expert about training pictures."""
+        settings = self.settings
+        if settings.cold_start.data is not None:
+            path = Path(settings.cold_start.data)
+            if not path.is_file():
+                raise InputError(f"cold_start.data={path}: no such file; give an AesCoT jsonl or null")
+            return path
+        samples = self.train[: settings.cold_start.pictures]
+        expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
+        manifest = sha256_of(self.folder / "manifests" / f"{settings.data.name}-train.jsonl")
+        digest = fingerprint(manifest, len(samples), as_dict(expert), as_dict(settings.judge), settings.seed)
+
+        def make(target: Path) -> None:
+            log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
+            build_aescot(samples, expert=expert, judge=settings.judge, seed=settings.seed, out=target)
+
+        if self.rank == 0:
+            made_once(self.store, "aescot", digest, make)
+        self._wait()
+        return self.store / "aescot" / digest / "aescot.jsonl"
+
+    # -- RAPO -------------------------------------------------------------------------------------------------------------
+    def starting_point(self, models: dict[str, str]) -> str:
+        wanted = self.settings.trainer.init_from
+        if wanted == "cold_start":
+            return models.get("cold_start", models["base"])
+        return models["base"] if wanted == "base" else wanted
+
+    def rapo(self, initial: str) -> str:
+        settings, trainer = self.settings, self.settings.trainer
+        final = self.folder / "model"
+        if stage_done(self.folder, "rapo"):
+            return str(final)
+        if trainer.images_per_step % self.size:
+            raise InputError(
+                f"trainer.images_per_step={trainer.images_per_step}: not divisible by the {self.size} processes launched"
+            )
+        backbone = self._load(initial)
+        lora = settings.model.lora
+        reference = None
+        if lora.rank > 0:
+            backbone = backbones.add_adapter(backbone, lora)
+        else:
+            if trainer.kl_coef > 0:
+                reference = copy.deepcopy(backbone)
+                reference.model.requires_grad_(False).eval().to(self.device)
+            backbones.freeze(backbone.model, vision=settings.model.freeze_vision)
+        engine = build_engine(
+            settings.engine,
+            backbone.model,
+            weight_decay=trainer.weight_decay,
+            max_grad_norm=trainer.max_grad_norm,
+            device=self.device,
+        )
+        checkpoints = self.folder / "checkpoints"
+        done = checkpoint.steps(checkpoints)
+        total = rapo_steps(len(self.train), trainer)
+        self.tracker.resume("rapo", done[-1] if done else 0)
+        log.info(
+            "RAPO: %d steps of %d images x %d outputs%s",
+            total,
+            trainer.images_per_step,
+            trainer.num_samples,
+            f", going on after step {done[-1]}" if done else "",
+        )
+        pictures = {one.id: one.image for one in self.train}
+        with progress_bars() as bar:
+            update = bar("RAPO")
+
+            def record(step: int, values: dict[str, float]) -> None:
+                shown = f"reward {values['reward/total']:.3f}  KL {values.get('policy/kl_k3', 0):.4f}  entropy {values['policy/entropy']:.2f}"
+                update(step, total, shown)
+                validation = {name: value for name, value in values.items() if name.startswith("eval/")}
+                if validation and self.rank == 0:
+                    log.info("step %d: %s  %s", step, shown, "  ".join(f"{n} {v:.3f}" for n, v in validation.items()))
+                self.tracker.log("rapo", step, values)
+
+            train_rapo(
+                backbone,
+                reference,
+                engine,
+                self.train,
+                question=self.question,
+                trainer=trainer,
+                reward=settings.reward,
+                shared_prefix=settings.model.shared_prefix,
+                seed=settings.seed,
+                folder=checkpoints,
+                log=record,
+                log_completions=lambda step, rows: self.tracker.completions("rapo", step, rows, pictures),
+                evaluate=lambda: self._validate(backbone),
+                stop=self.stop,
+            )
+        with engine.gathered():
+            if self.rank == 0:
+                backbones.merged(backbone).save(final)
+        if self.rank == 0:
+            self.tracker.checkpoint("rapo", total, final)
+            finish_stage(self.folder, "rapo", {"model": str(final), "steps": total, "init_from": initial})
+        self._wait()
+        return str(final)
+
+    def keep_final(self, models: dict[str, str]) -> None:
+        """Without RAPO the cold start (or the base model) is the final model."""
+        final = self.folder / "model"
+        if not final.exists():
+            source = models.get("cold_start", models["base"])
+            if Path(source).is_dir():
+                shutil.copytree(source, final)
+
+    def _validate(self, backbone: Backbone) -> dict[str, float]:
+        """SRCC and PLCC on validation pictures, by data set, one output at the evaluation temperature."""
+        rows = self._predictions(backbone, self.validation[: self.settings.trainer.eval_pictures], ["sample"])
+        values = {}
+        for dataset in sorted({row["dataset"] for row in rows}):
+            mine = [row for row in rows if row["dataset"] == dataset]
+            cell = correlations(
+                [math.nan if row["score"] is None else row["score"] for row in mine],
+                [row["mos"] for row in mine],
+                n_bootstrap=0,
+            )
+            for name in ("srcc", "plcc", "mae"):
+                value = cell[name]["value"]
+                values[f"eval/{dataset}/{name}"] = math.nan if value is None else value
+            values[f"eval/{dataset}/parse_failure_rate"] = cell["parse_failure_rate"]
+        return values
+
+    # -- evaluation and report --------------------------------------------------------------------------------------------
+    def evaluate(self, models: dict[str, str]) -> None:
+        if stage_done(self.folder, "evaluation"):
+            return
+        path = self.folder / "predictions.jsonl"
+        for stage, model in models.items():
+            if stage not in self.settings.evaluation.stages or stage_done(self.folder, f"predictions_{stage}"):
+                continue
+            log.info("evaluation of %s: %d pictures", stage, sum(len(test) for test in self.tests))
+            backbone = self._load(model)
+            backbone.model.to(self.device).eval()
+            rows = []
+            with progress_bars() as bar:
+                for test in self.tests:
+                    update = bar(f"{stage} on {test[0].dataset}")
+                    rows += self._predictions(
+                        backbone, test[: self.settings.evaluation.limit], self.settings.evaluation.protocols, update
+                    )
+            if self.rank == 0:
+                earlier = [row for row in read_rows(path) if row["stage"] != stage]
+                write_rows(path, [*earlier, *({"stage": stage, **row} for row in rows)])
+                finish_stage(self.folder, f"predictions_{stage}", {"rows": len(rows)})
+        if self.rank == 0:
+            manifests = {
+                f"{test.name}/{test.split}": sha256_of(self.folder / "manifests" / f"{test.name}-{test.split}.jsonl")
+                for test in self._test_sets()
+            }
+            evaluation = {
+                **summarise(read_rows(path), n_bootstrap=self.settings.evaluation.n_bootstrap, seed=self.settings.seed),
+                "manifests": manifests,
+            }
+            (self.folder / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+            self.tracker.summarise(evaluation)
+            finish_stage(self.folder, "evaluation", {})
+        self._wait()
+
+    def _predictions(
+        self,
+        backbone: Backbone,
+        samples: Sequence[Sample],
+        protocols: Sequence[str],
+        update: Callable[[int, int, str], None] = lambda done, total, text: None,
+    ) -> list[dict]:
+        evaluation = self.settings.evaluation
+        own = list(samples[self.rank :: self.size])
+        rows = list(
+            predict(
+                backbone,
+                own,
+                question=self.question,
+                protocols=protocols,
+                n_samples=evaluation.n_samples,
+                temperature=evaluation.temperature,
+                max_new_tokens=evaluation.max_new_tokens or self.settings.trainer.max_new_tokens,
+                batch_size=evaluation.batch_size,
+                seed=self.settings.seed,
+                progress=lambda done: update(done, len(own), ""),
+            )
+        )
+        if self.size == 1:
+            return rows
+        gathered: list[list[dict]] = [[] for _ in range(self.size)]
+        torch.distributed.all_gather_object(gathered, rows)
+        place = {(one.dataset, one.id): position for position, one in enumerate(samples)}
+        return sorted((row for part in gathered for row in part), key=lambda row: place[row["dataset"], row["id"]])
+
+    def report(self) -> None:
+        if self.rank == 0:
+            page = write_report(self.folder)
+            print_headline(json.loads((self.folder / "evaluation.json").read_text()))
+            print(f"report: {page}")
+            finish_stage(self.folder, "report", {"page": str(page)})
+
+    # -- processes -------------------------------------------------------------------------------------------------------------
+    def _wait(self) -> None:
+        if self.size > 1:
+            torch.distributed.barrier()
+
+    def _make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> None:
+        """Like made_once, with every process inside `make`; rank 0 holds the lock and renames."""
+        if self.size == 1:
+            made_once(self.store, kind, digest, make)
+            return
+        final, beside = self.store / kind / digest, self.store / kind / f".{digest}.partial"
+        there = [final.exists()]
+        torch.distributed.broadcast_object_list(there, src=0)
+        if there[0]:
+            return
+        if self.rank == 0:
+            made_once(self.store, kind, digest, lambda target: (self._wait(), make(target)))
+        else:
+            self._wait()
+            make(beside)
+        self._wait()
+
+    def _load(self, path: str) -> Backbone:
+        return backbones.load(
+            path,
+            dtype=self.settings.model.dtype,
+            max_pixels=self.max_pixels,
+            gradient_checkpointing=self.settings.model.gradient_checkpointing,
+        )

@@ -1,0 +1,108 @@
+"""Pretraining of the tiny model: to see, before it is ever asked to judge.
+
+It describes scenes in plain facts (where the light is, where the subject stands, how many things, which hues, how bright)
+and reads measurements off them in the answer format. It never meets an opinion or an aesthetic score, and its pictures
+are drawn from seeds that no data set uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aes_r1 import prompts
+from aes_r1.data import scenes
+from aes_r1.model import tiny
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.settings import PretrainSettings
+from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.objective import learning_rate
+from aes_r1.trainer.order import indices_of_step
+from aes_r1.trainer.sft import padded
+
+DESCRIBE = "Describe this picture in plain facts."
+SCENE_SEED = 1_000_003  # pictures of pretraining; data sets count their seeds from 0
+MEASURED_SHARE = 0.2  # lessons that ask for one measurement instead of a description
+
+
+def source_digest() -> str:
+    """Hash of the code that decides what the pretrained model is, so that the store never serves a stale one."""
+    sources = [inspect.getsource(module) for module in (inspect.getmodule(source_digest), tiny, scenes)]
+    return hashlib.sha256("".join(sources).encode()).hexdigest()[:12]
+
+
+def pretrain_tiny(
+    target: Path,
+    *,
+    corpus: Iterable[str],
+    pretrain: PretrainSettings,
+    max_pixels: int,
+    report: Callable[[int, int, str], None],
+) -> None:
+    """Build the tiny model, pretrain it and save its Hugging Face form into `target`.
+
+    `corpus` is text that the tokenizer should spell well (no picture goes with it). `report(done, total, text)` follows.
+    """
+    # -- data ---------------------------------------------------------------------------------------------------------
+    report(0, 1, "drawing scenes")
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        draw = partial(_draw, seed=SCENE_SEED + pretrain.seed)
+        pictures, facts = zip(*pool.map(draw, range(pretrain.pictures), chunksize=100), strict=True)
+    tokenizer = tiny.build_tokenizer([*corpus, *_spelling(facts)])
+    backbone = tiny.build(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
+    engine = SingleEngine(backbone.model, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
+    total = pretrain.pictures * pretrain.epochs // pretrain.batch_size
+    rng = np.random.default_rng([pretrain.seed, 1])
+
+    for step in range(total):
+        chosen = indices_of_step(step, per_step=pretrain.batch_size, count=len(pictures), seed=pretrain.seed)
+        lessons = [_lesson(facts[index], rng) for index in chosen]
+        prompts_ = [
+            backbone.encode(pictures[index], question) for index, (question, _) in zip(chosen, lessons, strict=True)
+        ]
+        batch = backbone.collate(prompts_)
+        tokens, mask = padded([backbone.encode_answer(text) for _, text in lessons], backbone.pad_token, engine.device)
+
+        # -- loss -----------------------------------------------------------------------------------------------------
+        logps, _ = completion_likelihood(backbone, batch, tokens, mask, torch.arange(len(lessons)))
+        loss = -logps.sum() / mask.sum()
+        engine.backward(loss)
+
+        # -- step -----------------------------------------------------------------------------------------------------
+        engine.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
+        report(step + 1, total, f"loss {loss.item():.3f}")
+
+    # -- save ---------------------------------------------------------------------------------------------------------
+    backbone.save(target)
+
+
+def _draw(index: int, seed: int) -> tuple:
+    picture, _, facts = scenes.render_scene("scenes", index, seed)
+    return picture, facts
+
+
+def _lesson(facts: dict, rng: np.random.Generator) -> tuple[str, str]:
+    """A question about a picture and its true answer."""
+    if rng.random() >= MEASURED_SHARE:
+        return DESCRIBE, scenes.describe(facts)
+    asked = scenes.measure_questions(facts)
+    question, value = asked[rng.integers(len(asked))]
+    return question, prompts.answer("", value)
+
+
+def _spelling(facts: tuple[dict, ...]) -> list[str]:
+    asked = [pair for one in facts[:300] for pair in scenes.measure_questions(one)]
+    return [
+        *(scenes.describe(one) for one in facts[:3000]),
+        *(question for question, _ in asked),
+        *(prompts.answer("", value) for _, value in asked),
+        *[DESCRIBE, prompts.RATING_PROMPT, prompts.SCORE_ONLY_PROMPT] * 100,
+    ]

@@ -1,0 +1,107 @@
+"""A run's folder on disk: stage markers, rows, log, failure reason, progress bars."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+log = logging.getLogger("aes_r1")
+
+
+def stage_done(folder: Path, stage: str) -> bool:
+    return (folder / "stages" / f"{stage}.json").exists()
+
+
+def finish_stage(folder: Path, stage: str, values: dict) -> None:
+    """Leave the done-marker RUN/stages/NAME.json."""
+    path = folder / "stages" / f"{stage}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(values) + "\n")
+
+
+def start_over(folder: Path) -> None:
+    for name in ("checkpoints", "stages", "model", "wandb"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (
+        "settings.json",
+        "metrics.jsonl",
+        "completions.jsonl",
+        "predictions.jsonl",
+        "evaluation.json",
+        "failure.txt",
+    ):
+        (folder / name).unlink(missing_ok=True)
+
+
+def log_to(folder: Path, rank: int) -> None:
+    """What is said goes to the terminal and to RUN/run.log; ranks above 0 only warn."""
+    log.handlers.clear()
+    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    log.propagate = False
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if rank == 0:
+        handlers.append(logging.FileHandler(folder / "run.log"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        log.addHandler(handler)
+
+
+@contextmanager
+def failure_file(folder: Path, rank: int) -> Iterator[None]:
+    """Leave the one-line reason of a failure in RUN/failure.txt; a good end takes an old one away."""
+    path = folder / "failure.txt"
+    try:
+        yield
+    except BaseException as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        path.write_text(f"rank {rank}: {type(error).__name__}: {reason}\n")
+        raise
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str], Callable[[int, int, str], None]]]:
+    """Progress bars: `bar(name)` makes one, which is then called with (done, total, text)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns) as progress:
+
+        def bar(name: str) -> Callable[[int, int, str], None]:
+            task = progress.add_task(name, total=None, text="")
+            return lambda done, total, text: progress.update(task, completed=done, total=total, text=text)
+
+        yield bar
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    beside = path.with_suffix(".partial")
+    beside.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    beside.replace(path)
+
+
+def cut_rows(path: Path, step: int) -> None:
+    """Forget metric rows after `step`: training goes on from there."""
+    if path.exists():
+        write_rows(path, [row for row in read_rows(path) if row["step"] <= step])
