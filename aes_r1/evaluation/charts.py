@@ -1,0 +1,251 @@
+"""Charts of the report as inline SVG: colours are the page's variables, so one drawing serves light and dark.
+
+Every chart is drawn at the width it has on a phone; a desktop page sets several beside each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH = 360
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: `color` names a page variable ("rapo" is var(--rapo)); `dots` marks every point, unsmoothed."""
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    color: str
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% interval; None where it is not defined, with `missing` said instead."""
+
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+    color: str
+    missing: str = "not defined"
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About `count` round numbers inside [low, high]."""
+    span = max(high - low, 1e-12)
+    power = 10.0 ** math.floor(math.log10(span / count))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if span / (power * factor) <= count + 0.01)
+    first = math.ceil(low / step - 1e-9)
+    return [round(step * index, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def line_chart(label: str, lines: Sequence[Line], *, low: float | None = None, high: float | None = None) -> str:
+    """Curves over steps, each with its last value written at its end. Long noisy curves get a running mean on top."""
+    lines = [_finite(line) for line in lines]
+    lines = [line for line in lines if line.xs]
+    if not lines:
+        return ""
+    height, left, right, top, bottom = 200, 42, 308, 10, 174
+    values = [y for line in lines for y in line.ys]
+    y_low = min(values) if low is None else min(low, *values)
+    y_high = max(values) if high is None else max(high, *values)
+    if y_high - y_low < 1e-9:
+        y_low, y_high = (0.0, 1.0) if y_low == 0 else (y_low - 0.5, y_high + 0.5)
+    x_low, x_high = min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines)
+
+    def across(x: float) -> float:
+        return left + (right - left) * ((x - x_low) / (x_high - x_low) if x_high > x_low else 0.5)
+
+    def up(y: float) -> float:
+        return bottom - (bottom - top) * (y - y_low) / (y_high - y_low)
+
+    parts = [
+        _rule(left, up(t), right, up(t)) + _text(left - 6, up(t) + 4, f"{t:g}", "end") for t in ticks(y_low, y_high)
+    ]
+    parts += [_text(across(t), bottom + 18, f"{t:g}", "middle") for t in ticks(x_low, x_high) if t == int(t)]
+    for line in lines:
+        points = [(across(x), up(y)) for x, y in zip(line.xs, line.ys, strict=True)]
+        if line.dots or len(points) < 60:
+            parts.append(_path(points, line.color, 1.8))
+        else:
+            parts.append(_path(_thinned(points), line.color, 0.8, opacity=0.35))
+            parts.append(_path(_running_mean(points), line.color, 1.8))
+        if line.dots or len(points) == 1:
+            parts += [_dot(x, y, 2.6, line.color) for x, y in points]
+    ends = _apart([up(line.ys[-1]) for line in lines], 12, top + 4, bottom)
+    for line, y in zip(lines, ends, strict=True):
+        parts.append(_text(right + 6, y + 4, _short(line.ys[-1]), "start", line.color))
+    return _svg(WIDTH, height, label, parts)
+
+
+def interval_chart(label: str, groups: Sequence[tuple[str, Sequence[Estimate]]], *, zero: bool = False) -> str:
+    """Estimates with their intervals in named groups, one row each; `zero` draws the line of no difference."""
+    known = [x for _, rows in groups for row in rows for x in (row.value, row.low, row.high) if x is not None]
+    left, right, row_height = 104, 304, 22
+    low, high = min([*known, 0.0]), max([*known, 0.0])
+    pad = 0.04 * max(high - low, 0.1)
+    low = low - pad if low < 0 else 0.0
+    if zero:
+        high = high + pad if high > 0 or low == 0 else 0.0
+    else:
+        high = max(0.5, math.ceil(high * 4) / 4)
+
+    def across(x: float) -> float:
+        return left + (right - left) * (x - low) / (high - low)
+
+    body: list[str] = []
+    y = 4
+    for name, rows in groups:
+        y += 20
+        body.append(_text(0, y, name, "start", "ink", "chart-group"))
+        for row in rows:
+            y += row_height
+            body.append(_text(left - 10, y + 4, row.label, "end"))
+            if row.value is None:
+                body.append(_text(left + 4, y + 4, row.missing, "start"))
+                continue
+            if row.low is not None and row.high is not None:
+                body.append(_path([(across(row.low), y), (across(row.high), y)], row.color, 3, opacity=0.45))
+            body.append(_dot(across(row.value), y, 4, row.color))
+            text = signed(row.value) if zero else f"{row.value:.3f}"
+            body.append(_text(WIDTH, y + 4, text, "end", "ink", "chart-value"))
+        y += 10
+    grid = [
+        _rule(across(t), 8, across(t), y + 4) + _text(across(t), y + 20, f"{t:g}", "middle") for t in ticks(low, high)
+    ]
+    if zero:
+        grid.append(_path([(across(0), 8), (across(0), y + 4)], "muted", 1))
+    return _svg(WIDTH, y + 28, label, [*grid, *body])
+
+
+def scatter(label: str, mos: Sequence[float], scores: Sequence[float], color: str) -> str:
+    """Predicted score (up) against mean opinion score (across), both 0..1, with the diagonal of perfect answers."""
+    left, right, top, bottom = 34, 276, 6, 248
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + (right - left) * _unit(x), bottom - (bottom - top) * _unit(y)
+
+    parts = []
+    for t in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, y = place(t, t)
+        parts += [_rule(x, top, x, bottom), _rule(left, y, right, y)]
+        parts += [_text(x, bottom + 16, f"{t:g}", "middle"), _text(left - 6, y + 4, f"{t:g}", "end")]
+    parts.append(_path([place(0, 0), place(1, 1)], "muted", 1))
+    # One path of round dots: a fifth of the size of as many circles.
+    dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in (place(*pair) for pair in zip(mos, scores, strict=True)))
+    style = f"stroke:var(--{color});stroke-width:4.2;stroke-linecap:round;opacity:.5"
+    parts.append(f'<path d="{dots}" style="{style}" fill="none"/>')
+    return _svg(284, 270, label, parts)
+
+
+def histogram(label: str, scores: Sequence[float], mos: Sequence[float], color: str, *, bins: int = 20) -> str:
+    """Shares of predicted scores as bars, of mean opinion scores as an outline, both over 0..1."""
+    left, right, top, bottom = 34, 276, 6, 92
+    bars, outline = _shares(scores, bins), _shares(mos, bins)
+    tallest = max([*bars, *outline]) or 1.0
+    width = (right - left) / bins
+
+    def up(share: float) -> float:
+        return bottom - (bottom - top) * share / tallest
+
+    parts = [
+        f'<rect x="{left + width * i + 0.6:.1f}" y="{up(share):.1f}" width="{width - 1.2:.1f}" '
+        f'height="{bottom - up(share):.1f}" style="fill:var(--{color});opacity:.55"/>'
+        for i, share in enumerate(bars)
+        if share
+    ]
+    steps = [(left, bottom)]
+    for i, share in enumerate(outline):
+        steps += [(left + width * i, up(share)), (left + width * (i + 1), up(share))]
+    parts.append(_path([*steps, (right, bottom)], "ink", 1.3))
+    parts += [_text(left + (right - left) * t, bottom + 16, f"{t:g}", "middle") for t in (0, 0.25, 0.5, 0.75, 1)]
+    return _svg(284, 114, label, parts)
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """+0.120 or −0.120, with a true minus sign."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def _finite(line: Line) -> Line:
+    pairs = [(x, y) for x, y in zip(line.xs, line.ys, strict=True) if y is not None and math.isfinite(y)]
+    return Line(line.name, [x for x, _ in pairs], [y for _, y in pairs], line.color, line.dots)
+
+
+def _thinned(points: list[tuple[float, float]], most: int = 600) -> list[tuple[float, float]]:
+    stride = max(1, len(points) // most)
+    return points[::stride]
+
+
+def _running_mean(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Centred mean over about a twentieth of the curve, computed with running sums."""
+    half = max(1, len(points) // 40)
+    sums = [0.0]
+    for _, y in points:
+        sums.append(sums[-1] + y)
+    spans = [(max(0, i - half), min(len(points), i + half + 1)) for i in range(len(points))]
+    return _thinned([(x, (sums[b] - sums[a]) / (b - a)) for (x, _), (a, b) in zip(points, spans, strict=True)])
+
+
+def _apart(positions: list[float], distance: float, top: float, bottom: float) -> list[float]:
+    """Label positions moved down, then back up, until none overlap."""
+    order = sorted(range(len(positions)), key=positions.__getitem__)
+    placed = [max(top, position) for position in positions]
+    for before, after in zip(order, order[1:], strict=False):
+        placed[after] = max(placed[after], placed[before] + distance)
+    limit = bottom
+    for index in reversed(order):
+        placed[index] = max(top, min(placed[index], limit))
+        limit = placed[index] - distance
+    return placed
+
+
+def _shares(values: Sequence[float], bins: int) -> list[float]:
+    counts = [0] * bins
+    for value in values:
+        counts[min(bins - 1, int(_unit(value) * bins))] += 1
+    return [count / max(1, len(values)) for count in counts]
+
+
+def _unit(value: float) -> float:
+    return min(1.0, max(0.0, value))
+
+
+def _short(value: float) -> str:
+    if value == 0 or 0.001 <= abs(value) < 10:
+        return f"{value:.3f}".replace("-", "−")
+    return f"{value:.1f}".replace("-", "−") if 10 <= abs(value) < 10_000 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def _rule(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="chart-rule"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, color: str = "muted", kind: str = "") -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}" style="fill:var(--{color})">'
+        f"{escape(text)}</text>"
+    )
+
+
+def _path(points: Sequence[tuple[float, float]], color: str, width: float, *, opacity: float = 1.0) -> str:
+    data = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    style = f"stroke:var(--{color});stroke-width:{width};opacity:{opacity}"
+    return f'<path d="{data}" fill="none" stroke-linejoin="round" stroke-linecap="round" style="{style}"/>'
+
+
+def _dot(x: float, y: float, radius: float, color: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" style="fill:var(--{color})"/>'
+
+
+def _svg(width: int, height: float, label: str, parts: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(label, quote=True)}">'
+        f"{''.join(parts)}</svg>"
+    )

@@ -1,0 +1,478 @@
+"""RUN/report.html: what a run found, on one page that needs nothing but itself.
+
+It reads only the run's own files (pictures by the path in predictions.jsonl, where they still are), so it can be made
+again at any time; a part whose file is missing is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from aes_r1.evaluation.charts import Estimate, Line, histogram, interval_chart, line_chart, scatter, signed
+from aes_r1.evaluation.gallery import choose, plates
+from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
+from aes_r1.evaluation.page import (
+    STAGE_COLORS,
+    STAGE_NAMES,
+    figure,
+    interval,
+    number,
+    page,
+    pairs,
+    percent,
+    row,
+    table,
+)
+from aes_r1.settings import InputError
+from aes_r1.tracking import GLOSSARY, definition, without_secrets
+
+METRIC_NAMES = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "mae": "MAE"}
+_MOST_DOTS = 1500
+_GALLERY_TITLES = {
+    "closest": "Closest to opinion, over the whole range",
+    "furthest": "Furthest from opinion",
+    "unanswered": "No readable answer",
+    "random": "At random",
+}
+
+
+def write_report(run_dir: Path | str) -> Path:
+    """Write RUN/report.html from the files in RUN and return its path. InputError when there is nothing to report."""
+    run = Path(run_dir)
+    settings = _json(run / "settings.json")
+    evaluation = _json(run / "evaluation.json")
+    metrics = _rows(run / "metrics.jsonl")
+    predictions = _rows(run / "predictions.jsonl")
+    if not (evaluation or metrics):
+        raise InputError(f"{run}: neither evaluation.json nor metrics.jsonl is there; give the folder of a run")
+    names = protocol_names(settings)
+    title = settings.get("run_name") or run.name
+    body = [
+        _opening(title, settings, evaluation, names),
+        _results(evaluation, names),
+        _changes(evaluation, names),
+        _training(metrics),
+        _answers(predictions, names),
+        _gallery(predictions, names),
+        _provenance(settings, evaluation),
+    ]
+    path = run / "report.html"
+    draft = path.with_suffix(".partial")
+    draft.write_text(page(f"{title} · Aes-R1", body), encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def protocol_names(settings: Mapping[str, Any]) -> dict[str, str]:
+    """How the protocols of a run are called: temperature and number of samples as its settings say."""
+    evaluation = settings.get("evaluation", {})
+    temperature, count = evaluation.get("temperature", 0.6), evaluation.get("n_samples")
+    return {
+        "sample": f"One sample at temperature {temperature:g}",
+        "greedy": "Greedy",
+        "mean": f"Mean of {count} samples" if count else "Mean of samples",
+    }
+
+
+# -- opening: the finding in one sentence and three numbers ------------------------------------------------------------
+def _opening(title: str, settings: Mapping, evaluation: Mapping, names: Mapping[str, str]) -> str:
+    parts = [
+        f'<p class="kicker">Aes-R1 run report</p><h1>{escape(title)}</h1>',
+        f'<p class="note">{_summary(settings)}</p>',
+    ]
+    stages = evaluation.get("stages", {})
+    if not stages:
+        return "".join(parts)
+    dataset, protocol = _headline_place(stages)
+    cells = {stage: sets[dataset][protocol] for stage, sets in stages.items() if protocol in sets.get(dataset, {})}
+    finding = [
+        one
+        for one in evaluation.get("comparisons", [])
+        if (one["set"], one["protocol"]) == (dataset, protocol) and one["srcc"]["difference"] is not None
+    ]
+    if finding:
+        parts.append(_lede(finding[-1]))
+    parts.append(f'<div class="figures">{"".join(_figure(stage, cell) for stage, cell in cells.items())}</div>')
+    n = max(cell["n"] for cell in cells.values())
+    how = _inside(names.get(protocol, protocol))
+    parts.append(
+        f'<p class="note">{escape(dataset)}, {n} pictures, {escape(how)}. Ranges are 95% bootstrap intervals over '
+        "pictures. A picture without a readable answer counts as the mean answer.</p>"
+    )
+    return "".join(parts)
+
+
+def _lede(comparison: Mapping) -> str:
+    first, second = (_inside(STAGE_NAMES.get(comparison[end], comparison[end])) for end in ("from", "to"))
+    changes = [
+        f"{signed(comparison[name]['difference'])} {METRIC_NAMES[name]} ({_between(comparison[name])})"
+        for name in ("srcc", "plcc")
+        if comparison[name]["difference"] is not None
+    ]
+    where = f"on {comparison['n']} pictures of {comparison['set']}"
+    return f'<p class="lede">From {escape(first)} to {escape(second)}: {" and ".join(changes)}, {escape(where)}.</p>'
+
+
+def _figure(stage: str, cell: Mapping) -> str:
+    if cell["srcc"]["low"] is not None:
+        note = f"{_between(cell['srcc'])}<br>PLCC {number(cell['plcc']['value'])}"
+        note += f", unanswered {percent(cell['parse_failure_rate'])}"
+    else:
+        note = f"not defined: {cell['n_answered']} of {cell['n']} pictures answered"
+    return (
+        f'<div class="figure" style="--tone:var(--{STAGE_COLORS.get(stage, "rapo")})">'
+        f'<div class="name">{escape(STAGE_NAMES.get(stage, stage))}</div>'
+        f'<div class="value">{number(cell["srcc"]["value"])}<small>SRCC</small></div>'
+        f'<div class="note">{note}</div></div>'
+    )
+
+
+def _summary(settings: Mapping) -> str:
+    model, data = settings.get("model", {}), settings.get("data", {})
+    facts = [model.get("path") or model.get("name"), data.get("name"), settings.get("reward", {}).get("name")]
+    said = [str(fact) for fact in facts if fact]
+    if "seed" in settings:
+        said.append(f"seed {settings['seed']}")
+    return escape(" · ".join(said))
+
+
+def _headline_place(stages: Mapping) -> tuple[str, str]:
+    """The first set of the last stage, under the first of the protocols that it has."""
+    sets = stages[list(stages)[-1]]
+    dataset = next(iter(sets))
+    return dataset, in_order(sets[dataset], PROTOCOL_ORDER)[0]
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+def _results(evaluation: Mapping, names: Mapping[str, str]) -> str:
+    stages = evaluation.get("stages", {})
+    if not stages:
+        return ""
+    parts = ["<h2>Results</h2>"]
+    for dataset in _datasets(stages):
+        by_protocol = _by_protocol(stages, dataset)
+        charts = [
+            figure(
+                METRIC_NAMES[metric],
+                interval_chart(
+                    f"{METRIC_NAMES[metric]} on {dataset}",
+                    [
+                        (
+                            names.get(protocol, protocol),
+                            [_estimate(stage, cell[metric]) for stage, cell in cells.items()],
+                        )
+                        for protocol, cells in by_protocol.items()
+                    ],
+                ),
+            )
+            for metric in ("srcc", "plcc")
+        ]
+        parts.append(f'<h3>{escape(dataset)}</h3><div class="charts pair">{"".join(charts)}</div>')
+        parts.append(table(["", *METRIC_NAMES.values(), "Unanswered", "n"], _result_rows(by_protocol, names)))
+    parts.append(
+        '<p class="note">SRCC, PLCC and KRCC: Spearman, Pearson and Kendall (tau-b) correlation of predicted score and '
+        "mean opinion score. MAE: mean absolute difference on the 0 to 1 scale. Rows “answered only” leave out the "
+        "pictures without a readable answer.</p>"
+    )
+    return "".join(parts)
+
+
+def _result_rows(by_protocol: Mapping, names: Mapping[str, str]) -> Iterable[str]:
+    for protocol, cells in by_protocol.items():
+        yield row([escape(names.get(protocol, protocol)), *[""] * 6], "opening")
+        for stage, cell in cells.items():
+            values = [number(cell[metric]["value"]) + interval(cell[metric]) for metric in METRIC_NAMES]
+            rate = percent(cell["parse_failure_rate"])
+            yield row([escape(STAGE_NAMES.get(stage, stage)), *values, rate, str(cell["n"])])
+            if cell["parse_failure_rate"] and cell["n_answered"]:
+                alone = [number(cell["answered"][metric]["value"]) for metric in METRIC_NAMES]
+                yield row(["answered only", *alone, "", str(cell["answered"]["n"])], "aside")
+
+
+def _changes(evaluation: Mapping, names: Mapping[str, str]) -> str:
+    comparisons = evaluation.get("comparisons", [])
+    if not comparisons:
+        return ""
+    parts = [
+        "<h2>What each stage changed</h2>",
+        '<p class="note">Differences on the same pictures, with 95% paired bootstrap intervals: what is easy or hard '
+        "about a picture cancels. p is two-sided.</p>",
+    ]
+    for dataset in dict.fromkeys(comparison["set"] for comparison in comparisons):
+        mine = [comparison for comparison in comparisons if comparison["set"] == dataset]
+        charts = [
+            figure(
+                f"Change of {METRIC_NAMES[metric]}",
+                interval_chart(
+                    f"Change of {METRIC_NAMES[metric]} on {dataset}",
+                    [
+                        (_step(pair), [_difference(one, metric) for one in mine if (one["from"], one["to"]) == pair])
+                        for pair in dict.fromkeys((one["from"], one["to"]) for one in mine)
+                    ],
+                    zero=True,
+                ),
+            )
+            for metric in ("srcc", "plcc")
+        ]
+        rows = []
+        for one in mine:
+            cells = [_change(one[metric]) for metric in METRIC_NAMES]
+            step, protocol = _step((one["from"], one["to"])), names.get(one["protocol"], one["protocol"])
+            rows.append(row([f"{escape(step)}<small>{escape(protocol)}</small>", *cells, str(one["n"])]))
+        parts.append(f'<h3>{escape(dataset)}</h3><div class="charts pair">{"".join(charts)}</div>')
+        parts.append(table(["", *METRIC_NAMES.values(), "n"], rows))
+    return "".join(parts)
+
+
+def _step(pair: tuple[str, str]) -> str:
+    return " → ".join(STAGE_NAMES.get(stage, stage) for stage in pair)
+
+
+def _difference(comparison: Mapping, metric: str) -> Estimate:
+    cell = comparison[metric]
+    label = {"sample": "one sample", "greedy": "greedy", "mean": "mean"}.get(
+        comparison["protocol"], comparison["protocol"]
+    )
+    color = STAGE_COLORS.get(comparison["to"], "rapo")
+    return Estimate(label, cell["difference"], cell["low"], cell["high"], color)
+
+
+def _change(cell: Mapping) -> str:
+    if cell["difference"] is None:
+        return "–"
+    p = "p &lt; 0.005" if cell["p"] < 0.005 else f"p = {cell['p']:.2g}"
+    return f"{signed(cell['difference'])}<small>{signed(cell['low'])} to {signed(cell['high'])}<br>{p}</small>"
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+def _training(metrics: Sequence[Mapping]) -> str:
+    if not metrics:
+        return ""
+    by_stage = {stage: [one for one in metrics if one["stage"] == stage] for stage in ("sft", "rapo")}
+    evaluated = sorted({name.rsplit("/", 1)[0] for one in metrics for name in one if name.startswith("eval/")})
+    rapo, sft = by_stage["rapo"], by_stage["sft"]
+    weighted = [name for name in ("rank", "error", "binary", "format") if _varies(rapo, f"reward/{name}")]
+    tones = {"total": "ink", "rank": "cold", "error": "rapo", "binary": "fourth", "format": "third"}
+    charts = [_curves(rapo, "Reward", {f"reward/{name}": tones[name] for name in ("total", *weighted)}, floor=0.0)]
+    for one in evaluated:
+        wanted = {f"{one}/srcc": "rapo", f"{one}/plcc": "cold"}
+        charts.append(_curves(rapo or sft, f"Validation, {one.removeprefix('eval/')}", wanted, dots=True))
+    charts += [
+        _curves(sft, "Cold start: loss", {"sft/loss": "cold"}),
+        _curves(rapo, "Entropy", {"policy/entropy": "rapo"}, floor=0.0),
+        _curves(rapo, "Distance from the start (KL)", {"policy/kl_k3": "rapo", "policy/kl_k1": "cold"}, floor=0.0),
+        _curves(
+            rapo, "Answers lost", {"rollout/parse_failure_rate": "rapo", "rollout/truncated_rate": "cold"}, floor=0.0
+        ),
+        _curves(rapo, "Scores given", {"rollout/score_mean": "rapo", "rollout/score_std": "cold"}, floor=0.0),
+        _curves(rapo, "Groups without spread", {"rollout/zero_spread_groups": "rapo"}, floor=0.0),
+        _curves(rapo, "Completion length", {"rollout/length_mean": "rapo"}, floor=0.0),
+        _curves(
+            rapo, "Clipped tokens", {"policy/clip_high_fraction": "rapo", "policy/clip_low_fraction": "cold"}, floor=0.0
+        ),
+        _curves(rapo, "Gradient norm", {"policy/grad_norm": "rapo"}, floor=0.0),
+        _curves(
+            rapo,
+            "Seconds a step",
+            {"time/rollout_s": "rapo", "time/reference_s": "third", "time/update_s": "cold"},
+            floor=0.0,
+        ),
+    ]
+    steps = ", ".join(
+        f"{name} {len(by_stage[stage])}" for stage, name in (("sft", "cold start"), ("rapo", "RAPO")) if by_stage[stage]
+    )
+    shown = "".join(charts)
+    said = f"Logged steps: {steps}. Across: optimizer step. At the right end: the last value."
+    return f'<h2>Training</h2><p class="note">{said}</p><div class="charts">{shown}</div>{_glossary(metrics)}'
+
+
+def _curves(
+    rows: Sequence[Mapping], title: str, colors: Mapping[str, str], *, floor: float | None = None, dots: bool = False
+) -> str:
+    lines = []
+    for name, color in colors.items():
+        known = [(one["step"], one[name]) for one in rows if one.get(name) is not None]
+        if known:
+            lines.append(Line(name, [step for step, _ in known], [value for _, value in known], color, dots))
+    legend_names = [(line.name.rsplit("/", 1)[-1].replace("_", " "), line.color) for line in lines]
+    return figure(title, line_chart(title, lines, low=floor), names=legend_names)
+
+
+def _varies(rows: Sequence[Mapping], name: str) -> bool:
+    return any(one.get(name) for one in rows)
+
+
+def _glossary(metrics: Sequence[Mapping]) -> str:
+    logged = dict.fromkeys(name for one in metrics for name in one if name not in ("stage", "step"))
+    known = [name for name in logged if name in GLOSSARY or name.startswith("eval/")]
+    items = "".join(f"<dt><code>{escape(name)}</code></dt><dd>{escape(definition(name))}</dd>" for name in known)
+    return f'<details><summary>What each curve is</summary><dl class="words">{items}</dl></details>'
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
+    labelled = [one for one in predictions if one["mos"] is not None]
+    if not labelled:
+        return ""
+    protocol = in_order({one["protocol"]: None for one in labelled}, PROTOCOL_ORDER)[0]
+    parts = [
+        "<h2>Predicted and actual</h2>",
+        f'<p class="note">Up: predicted score, {escape(_inside(names.get(protocol, protocol)))}. Across: mean opinion '
+        "score. Below: how often each score was given (bars) and each opinion held (line).</p>",
+    ]
+    groups: dict[str, dict[str, list[Mapping]]] = {}
+    for one in labelled:
+        if one["protocol"] == protocol:
+            groups.setdefault(f"{one['dataset']}/{one['split']}", {}).setdefault(one["stage"], []).append(one)
+    for dataset, by_stage in groups.items():
+        cards = []
+        for stage in in_order(by_stage, tuple(STAGE_NAMES)):
+            mine = by_stage[stage]
+            answered = [one for one in mine if one["score"] is not None]
+            color, name = STAGE_COLORS.get(stage, "rapo"), STAGE_NAMES.get(stage, stage)
+            caption = f"{len(answered)} of {len(mine)} answered"
+            if len(answered) > _MOST_DOTS:
+                caption += f"; {_MOST_DOTS} of them drawn"
+            stride = max(1, -(-len(answered) // _MOST_DOTS))
+            drawn = answered[::stride]
+            chart = ""
+            if answered:
+                mos, scores = [one["mos"] for one in drawn], [one["score"] for one in drawn]
+                chart = scatter(f"Predicted against mean opinion score, {name}, {dataset}", mos, scores, color)
+                chart += histogram(
+                    f"Scores given, {name}, {dataset}",
+                    [one["score"] for one in answered],
+                    [one["mos"] for one in mine],
+                    color,
+                )
+            cards.append(figure(name, chart or '<p class="note">No picture got a readable answer.</p>', caption))
+        parts.append(f'<h3>{escape(dataset)}</h3><div class="charts narrow">{"".join(cards)}</div>')
+    return "".join(parts)
+
+
+# -- gallery -----------------------------------------------------------------------------------------------------------
+def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
+    if not predictions:
+        return ""
+    stage = in_order({one["stage"]: None for one in predictions}, tuple(STAGE_NAMES))[-1]
+    mine = [one for one in predictions if one["stage"] == stage]
+    protocol = in_order({one["protocol"]: None for one in mine}, PROTOCOL_ORDER)[0]
+    mine = [one for one in mine if one["protocol"] == protocol]
+    first = (mine[0]["dataset"], mine[0]["split"])
+    chosen = choose(one for one in mine if (one["dataset"], one["split"]) == first)
+    if not any(chosen.values()):
+        return ""
+    where = f"{STAGE_NAMES.get(stage, stage)} on {first[0]}/{first[1]}, {_inside(names.get(protocol, protocol))}."
+    parts = [
+        f'<h2>Gallery</h2><p class="note">{escape(where)} On each scale, from 0 to 1: the model’s score (dot) and the mean '
+        "opinion score (ring).</p>"
+    ]
+    parts += [f"<h3>{_GALLERY_TITLES[kind]}</h3>{plates(rows)}" for kind, rows in chosen.items() if rows]
+    return "".join(parts)
+
+
+# -- provenance --------------------------------------------------------------------------------------------------------
+_SHOWN = (
+    "seed",
+    "data.name",
+    "model.name",
+    "model.path",
+    "cold_start.epochs",
+    "cold_start.pictures",
+    "cold_start.lr",
+    "cold_start.batch_size",
+    "trainer.init_from",
+    "trainer.num_samples",
+    "trainer.images_per_step",
+    "trainer.max_steps",
+    "trainer.epochs",
+    "trainer.lr",
+    "trainer.clip_low",
+    "trainer.clip_high",
+    "trainer.kl_coef",
+    "trainer.aggregation",
+    "trainer.temperature",
+    "trainer.max_new_tokens",
+    "reward.rank.weight",
+    "reward.error.weight",
+    "reward.binary.weight",
+    "reward.format.weight",
+    "reward.error.sigma",
+    "reward.rank.gamma",
+    "reward.schedule",
+)
+
+
+def _provenance(settings: Mapping, evaluation: Mapping) -> str:
+    if not settings and not evaluation.get("manifests"):
+        return ""
+    parts = ["<h2>Settings and data</h2>"]
+    if settings:
+        settings = without_secrets(settings)
+        found = [(key, _at(settings, key)) for key in _SHOWN]
+        parts.append(pairs((key, _plain(value)) for key, value in found if value is not None))
+        text = escape(json.dumps(settings, indent=2, sort_keys=True))
+        parts.append(f"<details><summary>All settings</summary><pre>{text}</pre></details>")
+    manifests = evaluation.get("manifests", {})
+    if manifests:
+        rows = [row([escape(name), f"<code>{escape(digest)}</code>"]) for name, digest in manifests.items()]
+        parts.append("<h3>Pictures, by content of their lists (SHA-256)</h3>" + table(["Set", "Manifest"], rows))
+    return "".join(parts)
+
+
+def _at(settings: Mapping, key: str) -> Any:
+    value: Any = settings
+    for name in key.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return None
+        value = value[name]
+    return value
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# -- shared ------------------------------------------------------------------------------------------------------------
+def _estimate(stage: str, cell: Mapping) -> Estimate:
+    name = STAGE_NAMES.get(stage, stage)
+    return Estimate(name, cell["value"], cell["low"], cell["high"], STAGE_COLORS.get(stage, "rapo"))
+
+
+def _between(cell: Mapping) -> str:
+    sign = signed if "difference" in cell else number
+    return f"{sign(cell['low'])} to {sign(cell['high'])}"
+
+
+def _datasets(stages: Mapping) -> list[str]:
+    return list(dict.fromkeys(dataset for sets in stages.values() for dataset in sets))
+
+
+def _by_protocol(stages: Mapping, dataset: str) -> dict[str, dict[str, Mapping]]:
+    """{protocol: {stage: cell}} of one set."""
+    protocols = dict.fromkeys(protocol for sets in stages.values() for protocol in sets.get(dataset, {}))
+    return {
+        protocol: {
+            stage: sets[dataset][protocol] for stage, sets in stages.items() if protocol in sets.get(dataset, {})
+        }
+        for protocol in in_order(protocols, PROTOCOL_ORDER)
+    }
+
+
+def _inside(name: str) -> str:
+    """A name as it reads inside a sentence: RAPO stays, Greedy becomes greedy."""
+    return name if name.isupper() else name[0].lower() + name[1:]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
