@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from aes_r1.aescot.phrases import BOOK_SHA256
+from aes_r1.aescot.phrases import BOOK_SHA256, FACT_WORDS
 from aes_r1.aescot.read import read_records
 from aes_r1.aescot.record import record
-from aes_r1.aescot.scenes_expert import FACT_WORDS, draw_plant, planted, scenes_critique
+from aes_r1.aescot.scenes_expert import draw_plant, planted, scenes_critique
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
@@ -65,5 +65,6 @@ def expert_corpus() -> list[str]:
     ]
 
 
-def _any_facts(rng: np.random.Generator) -> dict[str, str]:
-    return {name: str(rng.choice(values)) for name, values in FACT_WORDS.items()}
+def _any_facts(rng: np.random.Generator) -> dict[str, Any]:
+    facts = {name: str(rng.choice(values)) for name, values in FACT_WORDS.items() if name != "cue"}
+    return {**facts, "cues": [str(rng.choice(FACT_WORDS["cue"]))]}

@@ -1,7 +1,7 @@
 """The small language of the offline experts: per dimension six ordered levels, two or three phrases each.
 
 It is small on purpose: a model of a million parameters has to learn it. Words in [brackets] are said only when the fact
-named in {braces} is known. No phrase holds a number or one of the words bad, fair and good.
+named in {braces} is known; an unknown {subject} is called "subject". No phrase holds a number or the words bad, fair, good.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ LIGHT = (
 )
 MOOD = (
     ("empty mood, no story", "lifeless mood, no story"),
-    ("cold mood, hardly a story", "bleak mood, hardly a story"),
-    ("vague mood, thin story", "faint mood, thin story"),
-    ("calm mood, some story", "quiet mood, some story"),
-    ("warm mood, clear story", "tender mood, clear story"),
-    ("rich mood, moving story", "magic mood, moving story"),
+    ("cold mood, hardly a story[ with {cue}]", "bleak mood, hardly a story[ with {cue}]"),
+    ("vague mood, thin story[ with {cue}]", "faint mood, thin story[ with {cue}]"),
+    ("calm mood, some story[ with {cue}]", "quiet mood, some story[ with {cue}]"),
+    ("warm mood, clear story[ with {cue}]", "tender mood, clear story[ with {cue}]"),
+    ("rich mood, moving story[ with {cue}]", "magic mood, moving story[ with {cue}]"),
 )
 COMPOSITION = (
-    ("chaotic, subject lost[ at the {place}]", "broken, subject lost[ at the {place}]"),
-    ("cluttered, subject crowded[ at the {place}]", "messy, subject crowded[ at the {place}]"),
-    ("loose, subject adrift[ at the {place}]", "uneven, subject adrift[ at the {place}]"),
-    ("steady, subject set[ at the {place}]", "simple, subject set[ at the {place}]"),
-    ("balanced, subject placed[ at the {place}]", "tidy, subject placed[ at the {place}]"),
-    ("elegant, subject commanding[ at the {place}]", "masterful, subject commanding[ at the {place}]"),
+    ("chaotic, {subject} lost[ at the {place}]", "broken, {subject} lost[ at the {place}]"),
+    ("cluttered, {subject} crowded[ at the {place}]", "messy, {subject} crowded[ at the {place}]"),
+    ("loose, {subject} adrift[ at the {place}]", "uneven, {subject} adrift[ at the {place}]"),
+    ("steady, {subject} set[ at the {place}]", "simple, {subject} set[ at the {place}]"),
+    ("balanced, {subject} placed[ at the {place}]", "tidy, {subject} placed[ at the {place}]"),
+    ("elegant, {subject} commanding[ at the {place}]", "masterful, {subject} commanding[ at the {place}]"),
 )
 COLOR = (
     ("ugly clash[ in {hues}]", "garish clash[ in {hues}]"),
@@ -74,6 +74,15 @@ BOOK_SHA256 = hashlib.sha256(json.dumps([BOOK, JUDGEMENTS, GRADE_EDGES]).encode(
 
 _OPTIONAL = re.compile(r"\[([^\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
+# What a fact can be: the words that a false claim is drawn from.
+FACT_WORDS = {
+    "light": ("left", "right", "top", "back"),
+    "place": ("left", "right", "center"),
+    "hues": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"),
+    "brightness": ("too dark", "too bright"),
+    "subject": ("house", "tree", "figure", "boat"),
+    "cue": ("birds", "moon", "companion", "path", "balloon"),
+}
 
 
 def grade_of(mos: float) -> int:
@@ -91,10 +100,17 @@ def fill(phrase: str, facts: dict[str, str]) -> str:
 
     def optional(match: re.Match[str]) -> str:
         slot = _SLOT.search(match[1])
-        known = slot is not None and facts.get(slot[1])
-        return match[1].replace(f"{{{slot[1]}}}", facts[slot[1]]) if slot and known else ""
+        return match[1] if slot is not None and facts.get(slot[1]) else ""
 
-    return _OPTIONAL.sub(optional, phrase)
+    return _SLOT.sub(lambda match: facts.get(match[1], match[1]), _OPTIONAL.sub(optional, phrase))
+
+
+def pattern(phrase: str) -> re.Pattern[str]:
+    """A regular expression of everything `phrase` can say, its facts as named groups."""
+    parts = re.split(r"(\[|\]|\{\w+\})", phrase)
+    known = {"[": "(?:", "]": ")?"}
+    text = "".join(known.get(part) or (rf"(?P<{part[1:-1]}>[a-z ]+?)" if part[:1] == "{" else re.escape(part)) for part in parts)
+    return re.compile(text)
 
 
 def say(dimension: str, step: int, facts: dict[str, str], rng: np.random.Generator) -> str:
@@ -103,6 +119,27 @@ def say(dimension: str, step: int, facts: dict[str, str], rng: np.random.Generat
     return fill(choices[int(rng.integers(len(choices)))], facts) + "."
 
 
+def heard(dimension: str, sentence: str) -> tuple[int, dict[str, str]] | None:
+    """Step and facts that a sentence of the phrase book states (its dimension's name may stand before it), else None."""
+    said = sentence.strip().rstrip(".").lower()
+    said = said.removeprefix(dimension.replace("_", " ")).lstrip(": ")
+    for step, choices in enumerate(_PATTERNS[dimension]):
+        for choice in choices:
+            match = choice.fullmatch(said)
+            if match:
+                return step, {name: fact for name, fact in match.groupdict().items() if fact}
+    return None
+
+
+def heard_grade(judgement: str) -> int | None:
+    """Grade 0..5 of a judgement of the phrase book, whatever stands after it, else None."""
+    said = judgement.strip()
+    return next((grade for grade, choices in enumerate(JUDGEMENTS) if said.startswith(choices)), None)
+
+
 def judge_aloud(grade: int, rng: np.random.Generator) -> str:
     choices = JUDGEMENTS[grade]
     return choices[int(rng.integers(len(choices)))]
+
+
+_PATTERNS = {name: [[pattern(phrase) for phrase in step] for step in steps] for name, steps in BOOK.items()}

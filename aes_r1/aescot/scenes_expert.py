@@ -6,21 +6,15 @@ It errs on purpose at set rates, so that the filters have something to catch and
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from aes_r1.aescot.phrases import BOOK, JUDGEMENTS, grade_of, judge_aloud, say, step_of
+from aes_r1.aescot.phrases import BOOK, FACT_WORDS, JUDGEMENTS, grade_of, heard, judge_aloud, say, step_of
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS, level_of
 
 PLANTS = ("leak", "align", "fact")
-# What can be said falsely, per fact that the phrases name.
-FACT_WORDS = {
-    "light": ("left", "right", "top", "back"),
-    "place": ("left", "right", "center"),
-    "hues": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "gray"),
-    "brightness": ("too dark", "too bright"),
-}
 _LEAKS = (
     "The score is {score}.",
     "I was given {score} for it.",
@@ -31,9 +25,19 @@ _LEAKS = (
 )
 
 
-def scenes_critique(factors: dict[str, float], facts: dict[str, str], mos: float, rng: np.random.Generator) -> Reply:
-    """A true critique: every dimension of `factors` (0..1) at its step, naming facts, and a judgement that follows `mos`."""
-    spoken = {name: str(value) for name, value in facts.items() if value is not None}
+def scenes_critique(factors: dict[str, float], facts: dict[str, Any], mos: float, rng: np.random.Generator) -> Reply:
+    """A true critique: every dimension of `factors` (0..1) at its step, naming facts, and a verdict that follows `mos`."""
+    return _critique(factors, spoken_facts(facts, rng), mos, rng)
+
+
+def spoken_facts(facts: dict[str, Any], rng: np.random.Generator) -> dict[str, str]:
+    """The facts of a scene that the phrases can name; one of several cues is drawn."""
+    spoken = {name: str(facts[name]) for name in FACT_WORDS if facts.get(name)}
+    cues = list(facts.get("cues") or ())
+    return {**spoken, "cue": str(cues[int(rng.integers(len(cues)))])} if cues else spoken
+
+
+def _critique(factors: dict[str, float], spoken: dict[str, str], mos: float, rng: np.random.Generator) -> Reply:
     sentences = {name: say(name, step_of(factors[name]), spoken, rng) for name in DIMENSIONS}
     return Reply(sentences, judge_aloud(grade_of(mos), rng))
 
@@ -46,7 +50,7 @@ def draw_plant(rates: dict[str, float], rng: np.random.Generator) -> str | None:
 
 
 def planted(
-    kind: str, factors: dict[str, float], facts: dict[str, str], mos: float, rng: np.random.Generator
+    kind: str, factors: dict[str, float], facts: dict[str, Any], mos: float, rng: np.random.Generator
 ) -> Reply:
     """A critique with one error of `kind`: it leaks the score, judges another level, or claims what is not there."""
     if kind == "fact":
@@ -67,19 +71,17 @@ def _level_of_grade(grade: int) -> str:
     return ("bad", "bad", "fair", "fair", "good", "good")[grade]
 
 
-def _false_claim(
-    factors: dict[str, float], facts: dict[str, str], mos: float, rng: np.random.Generator
-) -> Reply:
-    """Either one fact is swapped for a false one, or one dimension is told at least three steps away from the truth."""
-    told = scenes_critique(factors, facts, mos, np.random.default_rng(rng.integers(2**32)))
-    swappable = [name for name in FACT_WORDS if facts.get(name) and facts[name] in told.critique]
-    if swappable and rng.random() < 0.5:
-        name = swappable[int(rng.integers(len(swappable)))]
-        truth = facts[name]
-        lie = str(rng.choice([other for other in FACT_WORDS[name] if other not in truth]))
-        return scenes_critique(factors, {**facts, name: lie}, mos, rng)
+def _false_claim(factors: dict[str, float], facts: dict[str, Any], mos: float, rng: np.random.Generator) -> Reply:
+    """Either one named fact is false, or one dimension is told at least three steps away from the truth."""
+    spoken = spoken_facts(facts, rng)
+    sentences = [heard(name, say(name, step_of(factors[name]), spoken, rng)) for name in DIMENSIONS]
+    told = {name for sentence in sentences if sentence for name in sentence[1] if name in spoken}
+    if told and rng.random() < 0.5:
+        name = str(rng.choice(sorted(told)))
+        true = {spoken[name], *(facts.get("cues") or ())}
+        lie = str(rng.choice([other for other in FACT_WORDS[name] if not any(other in truth for truth in true)]))
+        return _critique(factors, {**spoken, name: lie}, mos, rng)
     dimension = DIMENSIONS[int(rng.integers(len(DIMENSIONS)))]
     step = step_of(factors[dimension])
     far = [other for other in range(len(BOOK[dimension])) if abs(other - step) >= 3]
-    lying = {**factors, dimension: (int(rng.choice(far)) + 0.5) / 6}
-    return scenes_critique(lying, facts, mos, rng)
+    return _critique({**factors, dimension: (int(rng.choice(far)) + 0.5) / 6}, spoken, mos, rng)
