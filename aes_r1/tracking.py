@@ -90,6 +90,7 @@ class Tracker:
         self.folder = folder
         self._completions_per_table = settings.completions
         self._rows = 0
+        self._last: tuple[str, int] | None = None
         self._wandb: Any = None
         if folder is None:
             return
@@ -133,7 +134,7 @@ class Tracker:
             known = {name: value for name, value in finite.items() if value is not None}
             # The row number is W&B's own step: rows repeated after a resume carry numbers it has, and are dropped.
             self._wandb.log({**_on_axis(stage, known), f"{stage}/step": step}, step=self._rows)
-        self._rows += 1
+        self._rows, self._last = self._rows + 1, (stage, step)
 
     def completions(
         self, stage: str, step: int, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, str]
@@ -147,7 +148,9 @@ class Tracker:
         _append(self.folder / "completions.jsonl", [{"stage": stage, "step": step, **row} for row in rows])
         if self._wandb is not None:
             table = _completions_table(rows[: self._completions_per_table], pictures)
-            self._wandb.log({f"{stage}/completions": table}, step=max(self._rows - 1, 0))
+            # Into the row of their step, whether that was logged before them or comes after.
+            at = self._rows - 1 if self._last == (stage, step) else self._rows
+            self._wandb.log({f"{stage}/completions": table}, step=at)
 
     def checkpoint(self, stage: str, step: int, folder: Path, **metadata: float) -> None:
         """Record a checkpoint as an artifact that refers to its folder: nothing is copied or uploaded."""

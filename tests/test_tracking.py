@@ -173,6 +173,7 @@ def offline_run(tmp_path_factory):
         tracker.log("rapo", 1, {"reward/total": 1.25, "policy/entropy": float("nan"), "lr": 0.2})
         row = {"id": "a", "k": 0, "text": "<think>x</think><answer>0.5</answer>", "score": 0.5, "reward/rank": 0.9}
         tracker.completions("rapo", 1, [row] * 20, {"a": str(folder / "a.png")})
+        tracker.completions("rapo", 2, [row], {})
         tracker.log("rapo", 2, {"reward/total": 1.5})
         tracker.checkpoint("rapo", 2, checkpoint, srcc=0.7)
         tracker.alert("KL runs away", "kl_k3 1.4 at step 2")
@@ -220,14 +221,16 @@ def test_each_stage_has_its_axis(offline_run):
 def test_completions_table_holds_pictures(offline_run):
     folder, records, _ = offline_run
     logged = [row for item in by_kind(records, "history") if "rapo/completions/nrows" in (row := values(item.item))]
-    assert [row["rapo/completions/nrows"] for row in logged] == [TrackerSettings().completions]
+    # Each in the row of its step, logged after (step 1) or before (step 2) that step's metrics.
+    counts = [(row["rapo/step"], row["rapo/completions/nrows"]) for row in logged]
+    assert counts == [(1, TrackerSettings().completions), (2, 1)]
     path = next((folder / "wandb").glob("offline-run-*/files/" + logged[0]["rapo/completions/path"]))
     table = json.loads(path.read_text())
     assert table["columns"] == ["picture", "id", "k", "text", "score", "reward/rank"]
     assert table["data"][0][1:] == ["a", 0, "<think>x</think><answer>0.5</answer>", 0.5, 0.9]
     # The pictures travel in the table's artifact, whose files wait inside the run's own folder.
-    artifact = next(item for item in by_kind(records, "artifact") if item.type == "run_table")
-    pictures = [entry for entry in artifact.manifest.contents if entry.path.endswith(".png")]
+    tables = [item for item in by_kind(records, "artifact") if item.type == "run_table"]
+    pictures = [entry for item in tables for entry in item.manifest.contents if entry.path.endswith(".png")]
     waiting = {Path(entry.local_path) for entry in pictures}
     assert waiting and all((folder / "wandb").resolve() in path.parents for path in waiting)
     with Image.open(waiting.pop()) as image:

@@ -66,7 +66,8 @@ def line_chart(label: str, lines: Sequence[Line], *, low: float | None = None, h
         return bottom - (bottom - top) * (y - y_low) / (y_high - y_low)
 
     parts = [
-        _rule(left, up(t), right, up(t)) + _text(left - 6, up(t) + 4, f"{t:g}", "end") for t in ticks(y_low, y_high)
+        _rule(left, up(t), right, up(t)) + _text(left - 6, up(t) + 4, f"{t:g}".replace("-", "−"), "end")
+        for t in ticks(y_low, y_high)
     ]
     parts += [_text(across(t), bottom + 18, f"{t:g}", "middle") for t in ticks(x_low, x_high) if t == int(t)]
     for line in lines:
@@ -99,11 +100,16 @@ def interval_chart(label: str, groups: Sequence[tuple[str, Sequence[Estimate]]],
     def across(x: float) -> float:
         return left + (right - left) * (x - low) / (high - low)
 
+    rules: list[str] = []
     body: list[str] = []
     y = 4
     for name, rows in groups:
         y += 20
         body.append(_text(0, y, name, "start", "ink", "chart-group"))
+        top, bottom = y + 10, y + row_height * len(rows) + 12
+        rules += [_rule(across(t), top, across(t), bottom) for t in ticks(low, high)]
+        if zero:
+            rules.append(_path([(across(0), top), (across(0), bottom)], "muted", 1))
         for row in rows:
             y += row_height
             body.append(_text(left - 10, y + 4, row.label, "end"))
@@ -113,15 +119,11 @@ def interval_chart(label: str, groups: Sequence[tuple[str, Sequence[Estimate]]],
             if row.low is not None and row.high is not None:
                 body.append(_path([(across(row.low), y), (across(row.high), y)], row.color, 3, opacity=0.45))
             body.append(_dot(across(row.value), y, 4, row.color))
-            text = signed(row.value) if zero else f"{row.value:.3f}"
+            text = signed(row.value) if zero else f"{row.value:.3f}".replace("-", "−")
             body.append(_text(WIDTH, y + 4, text, "end", "ink", "chart-value"))
-        y += 10
-    grid = [
-        _rule(across(t), 8, across(t), y + 4) + _text(across(t), y + 20, f"{t:g}", "middle") for t in ticks(low, high)
-    ]
-    if zero:
-        grid.append(_path([(across(0), 8), (across(0), y + 4)], "muted", 1))
-    return _svg(WIDTH, y + 28, label, [*grid, *body])
+        y += 14
+    scale = [_text(across(t), y + 16, f"{t:g}".replace("-", "−"), "middle") for t in ticks(low, high)]
+    return _svg(WIDTH, y + 22, label, [*rules, *body, *scale])
 
 
 def scatter(label: str, mos: Sequence[float], scores: Sequence[float], color: str) -> str:
@@ -139,7 +141,7 @@ def scatter(label: str, mos: Sequence[float], scores: Sequence[float], color: st
     parts.append(_path([place(0, 0), place(1, 1)], "muted", 1))
     # One path of round dots: a fifth of the size of as many circles.
     dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in (place(*pair) for pair in zip(mos, scores, strict=True)))
-    style = f"stroke:var(--{color});stroke-width:4.2;stroke-linecap:round;opacity:.5"
+    style = f"stroke:var(--{color});stroke-width:4.2;stroke-linecap:round;opacity:.6"
     parts.append(f'<path d="{dots}" style="{style}" fill="none"/>')
     return _svg(284, 270, label, parts)
 
@@ -170,7 +172,7 @@ def histogram(label: str, scores: Sequence[float], mos: Sequence[float], color: 
 
 def signed(value: float, digits: int = 3) -> str:
     """+0.120 or −0.120, with a true minus sign."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def _finite(line: Line) -> Line:

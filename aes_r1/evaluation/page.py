@@ -42,7 +42,7 @@ p { max-width: 68ch; margin: 8px 0; }
 .figure .value small { font: 400 14px var(--sans); color: var(--muted); margin-left: 6px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); gap: 20px; }
 .charts.pair { grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); }
-.charts.pair svg { max-width: 520px; }
+.charts.pair svg { max-width: 430px; }
 .charts.narrow { grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
 .charts.narrow svg { max-width: 340px; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 6px;
@@ -58,7 +58,8 @@ svg { display: block; width: 100%; max-width: 440px; height: auto; margin: 0 aut
 .chart-group { font-weight: 600; font-size: 12px; }
 .chart-value { font-size: 12px; }
 .scroll { overflow-x: auto; margin: 14px 0; -webkit-overflow-scrolling: touch; }
-table { border-collapse: collapse; width: 100%; font-size: 15px; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: 15px;
+  font-variant-numeric: tabular-nums; }
 th { text-align: right; font-weight: 500; font-size: 13px; color: var(--muted); padding: 6px 10px; white-space: nowrap;
   border-bottom: 1px solid var(--ink); }
 td { text-align: right; padding: 7px 10px; border-bottom: 1px solid var(--rule); white-space: nowrap;
@@ -90,7 +91,8 @@ tr.opening td { padding-top: 18px; font-weight: 600; border-bottom-color: var(--
 .scores { display: flex; justify-content: space-between; gap: 12px; font-size: 13px; color: var(--muted);
   font-variant-numeric: tabular-nums; }
 .scores b { color: var(--ink); font-weight: 600; }
-dl.words { display: grid; grid-template-columns: minmax(0, max-content) minmax(0, 1fr); gap: 6px 24px; font-size: 14px; }
+dl.words { display: grid; grid-template-columns: minmax(0, max-content) minmax(0, 1fr); gap: 6px 24px;
+  font-size: 14px; }
 dl.words dd { margin: 0; color: var(--muted); }
 details { margin: 12px 0; }
 summary { cursor: pointer; color: var(--muted); }
@@ -108,6 +110,9 @@ code { font: 13px ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", m
   h2 { margin-top: 52px; }
   dl.words { grid-template-columns: 1fr; gap: 0; }
   dl.words dd { margin-bottom: 10px; }
+  th, td { padding-left: 6px; padding-right: 6px; }
+  tr:not(.opening) td:first-child { white-space: normal; min-width: 84px; max-width: 118px; }
+  td small { font-size: 11.5px; }
   .figures { grid-template-columns: 1fr; }
   .figure { display: grid; grid-template-columns: 1fr auto; align-items: baseline; gap: 0 12px; }
   .figure .value { font-size: 34px; }
@@ -167,6 +172,11 @@ def table(head: Sequence[str], rows: Iterable[str]) -> str:
 
 def row(cells: Sequence[str], kind: str = "") -> str:
     return f'<tr class="{kind}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def heading_row(text: str, columns: int) -> str:
+    """A row that opens a group; its words may be wider than the first column."""
+    return f'<tr class="opening"><td colspan="{columns}">{escape(text)}</td></tr>'
 
 
 def pairs(entries: Iterable[tuple[str, str]]) -> str:

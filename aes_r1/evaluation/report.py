@@ -12,23 +12,24 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from aes_r1.evaluation.charts import Estimate, Line, histogram, interval_chart, line_chart, scatter, signed
+from aes_r1.evaluation.charts import Estimate, histogram, interval_chart, scatter, signed
+from aes_r1.evaluation.curves import training_section
 from aes_r1.evaluation.gallery import choose, plates
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.evaluation.page import (
     STAGE_COLORS,
     STAGE_NAMES,
     figure,
+    heading_row,
     interval,
     number,
     page,
-    pairs,
     percent,
     row,
     table,
 )
+from aes_r1.evaluation.provenance import provenance_section
 from aes_r1.settings import InputError
-from aes_r1.tracking import GLOSSARY, definition, without_secrets
 
 METRIC_NAMES = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "mae": "MAE"}
 _MOST_DOTS = 1500
@@ -54,11 +55,11 @@ def write_report(run_dir: Path | str) -> Path:
     body = [
         _opening(title, settings, evaluation, names),
         _results(evaluation, names),
-        _changes(evaluation, names),
-        _training(metrics),
+        _changes(evaluation),
+        training_section(metrics),
         _answers(predictions, names),
         _gallery(predictions, names),
-        _provenance(settings, evaluation),
+        provenance_section(settings, evaluation),
     ]
     path = run / "report.html"
     draft = path.with_suffix(".partial")
@@ -183,7 +184,7 @@ def _results(evaluation: Mapping, names: Mapping[str, str]) -> str:
 
 def _result_rows(by_protocol: Mapping, names: Mapping[str, str]) -> Iterable[str]:
     for protocol, cells in by_protocol.items():
-        yield row([escape(names.get(protocol, protocol)), *[""] * 6], "opening")
+        yield heading_row(names.get(protocol, protocol), 7)
         for stage, cell in cells.items():
             values = [number(cell[metric]["value"]) + interval(cell[metric]) for metric in METRIC_NAMES]
             rate = percent(cell["parse_failure_rate"])
@@ -193,7 +194,7 @@ def _result_rows(by_protocol: Mapping, names: Mapping[str, str]) -> Iterable[str
                 yield row(["answered only", *alone, "", str(cell["answered"]["n"])], "aside")
 
 
-def _changes(evaluation: Mapping, names: Mapping[str, str]) -> str:
+def _changes(evaluation: Mapping) -> str:
     comparisons = evaluation.get("comparisons", [])
     if not comparisons:
         return ""
@@ -219,10 +220,12 @@ def _changes(evaluation: Mapping, names: Mapping[str, str]) -> str:
             for metric in ("srcc", "plcc")
         ]
         rows = []
-        for one in mine:
-            cells = [_change(one[metric]) for metric in METRIC_NAMES]
-            step, protocol = _step((one["from"], one["to"])), names.get(one["protocol"], one["protocol"])
-            rows.append(row([f"{escape(step)}<small>{escape(protocol)}</small>", *cells, str(one["n"])]))
+        for pair in dict.fromkeys((one["from"], one["to"]) for one in mine):
+            rows.append(heading_row(_step(pair), 6))
+            for one in mine:
+                if (one["from"], one["to"]) == pair:
+                    cells = [_change(one[metric]) for metric in METRIC_NAMES]
+                    rows.append(row([escape(_short_protocol(one["protocol"])), *cells, str(one["n"])]))
         parts.append(f'<h3>{escape(dataset)}</h3><div class="charts pair">{"".join(charts)}</div>')
         parts.append(table(["", *METRIC_NAMES.values(), "n"], rows))
     return "".join(parts)
@@ -234,11 +237,13 @@ def _step(pair: tuple[str, str]) -> str:
 
 def _difference(comparison: Mapping, metric: str) -> Estimate:
     cell = comparison[metric]
-    label = {"sample": "one sample", "greedy": "greedy", "mean": "mean"}.get(
-        comparison["protocol"], comparison["protocol"]
-    )
+    label = _short_protocol(comparison["protocol"])
     color = STAGE_COLORS.get(comparison["to"], "rapo")
     return Estimate(label, cell["difference"], cell["low"], cell["high"], color)
+
+
+def _short_protocol(protocol: str) -> str:
+    return "one sample" if protocol == "sample" else protocol
 
 
 def _change(cell: Mapping) -> str:
@@ -246,71 +251,6 @@ def _change(cell: Mapping) -> str:
         return "–"
     p = "p &lt; 0.005" if cell["p"] < 0.005 else f"p = {cell['p']:.2g}"
     return f"{signed(cell['difference'])}<small>{signed(cell['low'])} to {signed(cell['high'])}<br>{p}</small>"
-
-
-# -- training ----------------------------------------------------------------------------------------------------------
-def _training(metrics: Sequence[Mapping]) -> str:
-    if not metrics:
-        return ""
-    by_stage = {stage: [one for one in metrics if one["stage"] == stage] for stage in ("sft", "rapo")}
-    evaluated = sorted({name.rsplit("/", 1)[0] for one in metrics for name in one if name.startswith("eval/")})
-    rapo, sft = by_stage["rapo"], by_stage["sft"]
-    weighted = [name for name in ("rank", "error", "binary", "format") if _varies(rapo, f"reward/{name}")]
-    tones = {"total": "ink", "rank": "cold", "error": "rapo", "binary": "fourth", "format": "third"}
-    charts = [_curves(rapo, "Reward", {f"reward/{name}": tones[name] for name in ("total", *weighted)}, floor=0.0)]
-    for one in evaluated:
-        wanted = {f"{one}/srcc": "rapo", f"{one}/plcc": "cold"}
-        charts.append(_curves(rapo or sft, f"Validation, {one.removeprefix('eval/')}", wanted, dots=True))
-    charts += [
-        _curves(sft, "Cold start: loss", {"sft/loss": "cold"}),
-        _curves(rapo, "Entropy", {"policy/entropy": "rapo"}, floor=0.0),
-        _curves(rapo, "Distance from the start (KL)", {"policy/kl_k3": "rapo", "policy/kl_k1": "cold"}, floor=0.0),
-        _curves(
-            rapo, "Answers lost", {"rollout/parse_failure_rate": "rapo", "rollout/truncated_rate": "cold"}, floor=0.0
-        ),
-        _curves(rapo, "Scores given", {"rollout/score_mean": "rapo", "rollout/score_std": "cold"}, floor=0.0),
-        _curves(rapo, "Groups without spread", {"rollout/zero_spread_groups": "rapo"}, floor=0.0),
-        _curves(rapo, "Completion length", {"rollout/length_mean": "rapo"}, floor=0.0),
-        _curves(
-            rapo, "Clipped tokens", {"policy/clip_high_fraction": "rapo", "policy/clip_low_fraction": "cold"}, floor=0.0
-        ),
-        _curves(rapo, "Gradient norm", {"policy/grad_norm": "rapo"}, floor=0.0),
-        _curves(
-            rapo,
-            "Seconds a step",
-            {"time/rollout_s": "rapo", "time/reference_s": "third", "time/update_s": "cold"},
-            floor=0.0,
-        ),
-    ]
-    steps = ", ".join(
-        f"{name} {len(by_stage[stage])}" for stage, name in (("sft", "cold start"), ("rapo", "RAPO")) if by_stage[stage]
-    )
-    shown = "".join(charts)
-    said = f"Logged steps: {steps}. Across: optimizer step. At the right end: the last value."
-    return f'<h2>Training</h2><p class="note">{said}</p><div class="charts">{shown}</div>{_glossary(metrics)}'
-
-
-def _curves(
-    rows: Sequence[Mapping], title: str, colors: Mapping[str, str], *, floor: float | None = None, dots: bool = False
-) -> str:
-    lines = []
-    for name, color in colors.items():
-        known = [(one["step"], one[name]) for one in rows if one.get(name) is not None]
-        if known:
-            lines.append(Line(name, [step for step, _ in known], [value for _, value in known], color, dots))
-    legend_names = [(line.name.rsplit("/", 1)[-1].replace("_", " "), line.color) for line in lines]
-    return figure(title, line_chart(title, lines, low=floor), names=legend_names)
-
-
-def _varies(rows: Sequence[Mapping], name: str) -> bool:
-    return any(one.get(name) for one in rows)
-
-
-def _glossary(metrics: Sequence[Mapping]) -> str:
-    logged = dict.fromkeys(name for one in metrics for name in one if name not in ("stage", "step"))
-    known = [name for name in logged if name in GLOSSARY or name.startswith("eval/")]
-    items = "".join(f"<dt><code>{escape(name)}</code></dt><dd>{escape(definition(name))}</dd>" for name in known)
-    return f'<details><summary>What each curve is</summary><dl class="words">{items}</dl></details>'
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -368,73 +308,11 @@ def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
         return ""
     where = f"{STAGE_NAMES.get(stage, stage)} on {first[0]}/{first[1]}, {_inside(names.get(protocol, protocol))}."
     parts = [
-        f'<h2>Gallery</h2><p class="note">{escape(where)} On each scale, from 0 to 1: the model’s score (dot) and the mean '
-        "opinion score (ring).</p>"
+        f'<h2>Gallery</h2><p class="note">{escape(where)} On each scale, from 0 to 1: the model’s score (dot) and the '
+        "mean opinion score (ring).</p>"
     ]
     parts += [f"<h3>{_GALLERY_TITLES[kind]}</h3>{plates(rows)}" for kind, rows in chosen.items() if rows]
     return "".join(parts)
-
-
-# -- provenance --------------------------------------------------------------------------------------------------------
-_SHOWN = (
-    "seed",
-    "data.name",
-    "model.name",
-    "model.path",
-    "cold_start.epochs",
-    "cold_start.pictures",
-    "cold_start.lr",
-    "cold_start.batch_size",
-    "trainer.init_from",
-    "trainer.num_samples",
-    "trainer.images_per_step",
-    "trainer.max_steps",
-    "trainer.epochs",
-    "trainer.lr",
-    "trainer.clip_low",
-    "trainer.clip_high",
-    "trainer.kl_coef",
-    "trainer.aggregation",
-    "trainer.temperature",
-    "trainer.max_new_tokens",
-    "reward.rank.weight",
-    "reward.error.weight",
-    "reward.binary.weight",
-    "reward.format.weight",
-    "reward.error.sigma",
-    "reward.rank.gamma",
-    "reward.schedule",
-)
-
-
-def _provenance(settings: Mapping, evaluation: Mapping) -> str:
-    if not settings and not evaluation.get("manifests"):
-        return ""
-    parts = ["<h2>Settings and data</h2>"]
-    if settings:
-        settings = without_secrets(settings)
-        found = [(key, _at(settings, key)) for key in _SHOWN]
-        parts.append(pairs((key, _plain(value)) for key, value in found if value is not None))
-        text = escape(json.dumps(settings, indent=2, sort_keys=True))
-        parts.append(f"<details><summary>All settings</summary><pre>{text}</pre></details>")
-    manifests = evaluation.get("manifests", {})
-    if manifests:
-        rows = [row([escape(name), f"<code>{escape(digest)}</code>"]) for name, digest in manifests.items()]
-        parts.append("<h3>Pictures, by content of their lists (SHA-256)</h3>" + table(["Set", "Manifest"], rows))
-    return "".join(parts)
-
-
-def _at(settings: Mapping, key: str) -> Any:
-    value: Any = settings
-    for name in key.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return None
-        value = value[name]
-    return value
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # -- shared ------------------------------------------------------------------------------------------------------------

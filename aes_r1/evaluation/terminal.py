@@ -30,7 +30,7 @@ def _table(dataset: str, stages: Mapping[str, Any]) -> Table:
     by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
     n = max(cell["n"] for cells in by_stage.values() for cell in cells.values())
     title = f"{dataset}, {n} pictures, [95% intervals]"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for name in ("SRCC", "PLCC", "MAE", "failed"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -122,6 +122,15 @@ def test_a_constant_is_null(predicted, mos):
     assert cell["mae"]["value"] == pytest.approx(np.abs(np.where(np.isnan(predicted), 0.63, predicted) - mos).mean())
 
 
+def test_without_resamples_there_is_no_interval():
+    x, y = noisy(30)
+    assert correlations(x, y, n_bootstrap=0)["srcc"] == {
+        "value": pytest.approx(stats.spearmanr(x, y).statistic),
+        "low": None,
+        "high": None,
+    }
+
+
 def test_bad_columns_are_refused():
     with pytest.raises(ValueError, match="3 predictions for 2"):
         correlations([0.1, 0.2, 0.3], [0.1, 0.2])

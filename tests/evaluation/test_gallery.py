@@ -1,0 +1,75 @@
+from PIL import Image
+
+from aes_r1.evaluation.gallery import choose, plates, split_critique
+
+
+def row(identity, score, mos, **more):
+    return {"stage": "rapo", "id": identity, "score": score, "mos": mos, "scores": [score], "critique": None, **more}
+
+
+def test_critique_by_dimension():
+    critique = (
+        "Light and shadow: soft light from the left. Mood and narrative: calm, a quiet story. Composition: balanced. "
+        "Color: warm hues. Exposure: sound; detail kept. A strong picture."
+    )
+    parts, judgement = split_critique(critique)
+    assert parts == [
+        ("Light and shadow", "soft light from the left."),
+        ("Mood and narrative", "calm, a quiet story."),
+        ("Composition", "balanced."),
+        ("Color", "warm hues."),
+        ("Exposure", "sound; detail kept."),
+    ]
+    assert judgement == "A strong picture."
+
+
+def test_critiques_as_large_models_write_them():
+    parts, judgement = split_critique(
+        "The scene is calm.\n**Composition:** thirds.\n- Colour: warm grade.\nEXPOSURE - even."
+    )
+    assert parts == [
+        ("Overall", "The scene is calm."),
+        ("Composition", "thirds."),
+        ("Colour", "warm grade."),
+        ("Exposure", "even."),
+    ]
+    assert judgement == ""
+
+
+def test_words_inside_a_sentence_open_no_part():
+    assert split_critique("Its composition: loose. Nothing else.") == ([], "Its composition: loose. Nothing else.")
+    assert split_critique("") == ([], "")
+
+
+def test_choice():
+    rows = [row(f"{i:03d}", (i * 37 % 100) / 100, i / 100) for i in range(100)]
+    rows += [row(f"x{i}", None, 0.5) for i in range(8)] + [row("unlabelled", 0.5, None)]
+    chosen = choose(rows, each=5)
+    closest = [one["mos"] for one in chosen["closest"]]
+    assert len(closest) == 5 and max(closest) - min(closest) > 0.5
+    assert all(abs(one["score"] - one["mos"]) < 0.15 for one in chosen["closest"])
+    errors = sorted(
+        abs(one["score"] - one["mos"]) for one in rows if one["score"] is not None and one["mos"] is not None
+    )
+    assert [abs(one["score"] - one["mos"]) for one in chosen["furthest"]] == errors[::-1][:5]
+    assert [one["id"] for one in chosen["unanswered"]] == ["x0", "x1"]
+    shown = {one["id"] for one in chosen["closest"] + chosen["furthest"]}
+    assert len(chosen["random"]) == 5 and not shown & {one["id"] for one in chosen["random"]}
+    assert choose(rows, each=5) == chosen
+    assert not any(choose([]).values())
+
+
+def test_plates(tmp_path):
+    Image.new("RGB", (2000, 1000), (10, 120, 200)).save(tmp_path / "a.jpg")
+    (tmp_path / "broken.jpg").write_text("no picture")
+    html = plates(
+        [
+            row("a", 0.7, 0.4, image=str(tmp_path / "a.jpg"), critique="Color: <b>blue</b>. Good."),
+            row("b", None, 0.4, image=str(tmp_path / "gone.jpg"), text="<think>unfinished"),
+            row("c", 0.5, 0.4, image=str(tmp_path / "broken.jpg")),
+        ]
+    )
+    assert html.count("data:image/jpeg;base64,") == 1 and len(html) < 30_000
+    assert "&lt;b&gt;blue&lt;/b&gt;." in html and "<b>blue" not in html
+    assert "picture b not at hand" in html and "&lt;think&gt;unfinished" in html
+    assert "picture c cannot be read" in html

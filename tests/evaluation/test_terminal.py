@@ -1,0 +1,28 @@
+import io
+
+import numpy as np
+from rich.console import Console
+
+from aes_r1.evaluation.metrics import summarise
+from aes_r1.evaluation.terminal import print_headline
+
+
+def test_every_number_fits_eighty_columns():
+    generator = np.random.default_rng(0)
+    rows = []
+    for stage, noise in (("base", 2.0), ("cold_start", 0.5), ("rapo", 0.2)):
+        for i, mos in enumerate(generator.random(40)):
+            score = None if stage == "base" and i > 3 else float(mos + generator.normal(0, noise))
+            common = {"stage": stage, "id": str(i), "split": "test", "mos": float(mos), "score": score}
+            rows += [common | {"dataset": "scenes_shifted", "protocol": name} for name in ("mean", "sample")]
+    evaluation = summarise(rows, n_bootstrap=40)
+    out = io.StringIO()
+    print_headline(evaluation, Console(file=out, width=80))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert text.index("sample") < text.index("mean")
+    for stage in ("base", "cold_start", "rapo"):
+        cell = evaluation["stages"][stage]["scenes_shifted/test"]["sample"]
+        for metric in ("srcc", "plcc", "mae"):
+            assert f"{cell[metric]['value']:.3f}".replace("-", "−") in text
+    assert "90.0%" in text and "Cold start" in text and "scenes_shifted/test, 40 pictures, [95% intervals]" in text
