@@ -48,7 +48,7 @@ GLOSSARY = {
     "time/reference_s": "seconds computing old and reference log-probabilities of the step",
     "time/update_s": "seconds of forward, backward and optimizer of the step",
     "time/evaluate_s": "seconds of the validation of the step",
-    "perf/tokens_per_s": "completion tokens of the step / its seconds (cold start: target tokens / seconds of the update)",
+    "perf/tokens_per_s": "completion tokens of the step / its seconds (cold start: target tokens / update seconds)",
     "perf/mfu": "model FLOPs of the step / (seconds of the step x peak FLOP/s of all devices)",
     "perf/peak_memory_gb": "peak allocated memory of rank 0's GPU since the run started, 2^30 bytes",
     "lr": "learning rate of the optimizer step",
