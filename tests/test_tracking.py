@@ -140,11 +140,16 @@ def wandb_records(path):
 
 
 def offline_records(folder):
-    return [
-        record
-        for path in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"))
-        for record in wandb_records(path)
-    ]
+    """All records of a folder's offline runs. W&B's own process closes a file a little after finish() returns."""
+    records = []
+    for path in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb")):
+        for _ in range(200):
+            found = wandb_records(path)
+            if by_kind(found, "exit"):
+                break
+            time.sleep(0.05)
+        records += found
+    return records
 
 
 def by_kind(records, kind):
