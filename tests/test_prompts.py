@@ -97,6 +97,8 @@ def test_levels():
 
 def test_prompts_ask_for_what_the_parser_reads():
     for prompt in (RATING_PROMPT, SCORE_ONLY_PROMPT):
-        assert "<think>" in prompt and "<answer>" in prompt and "two decimals" in prompt
+        assert "<think>" in prompt
+        assert "<answer>" in prompt
+        assert "two decimals" in prompt
     for dimension in DIMENSIONS:
         assert dimension.replace("_", " ") in RATING_PROMPT

@@ -30,7 +30,8 @@ def rows(path):
 
 def test_every_contract_name_has_one_line():
     for name in CONTRACT:
-        assert "\n" not in definition(name) and len(definition(name)) > 10
+        assert "\n" not in definition(name)
+        assert len(definition(name)) > 10
     assert all(line.strip() and "\n" not in line for line in GLOSSARY.values())
 
 
@@ -205,7 +206,9 @@ def test_run_record(offline_run):
         ["tiny", "seed0"],
     )
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
-    assert config["seed"] == 3 and config["trainer"] == {"lr": 1e-6} and config["expert"] == {}
+    assert config["seed"] == 3
+    assert config["trainer"] == {"lr": 1e-6}
+    assert config["expert"] == {}
     assert b"sk-planted" not in b"".join(path.read_bytes() for path in (folder / "wandb").rglob("*") if path.is_file())
 
 
@@ -217,7 +220,8 @@ def test_each_stage_has_its_axis(offline_run):
         assert axes[name] == "rapo/step"
     history = [values(item.item) for item in by_kind(records, "history")]
     sft = next(row for row in history if "sft/loss" in row)
-    assert (sft["sft/step"], sft["sft/loss"], sft["sft/lr"]) == (1, 2.0, 0.1) and "lr" not in sft
+    assert (sft["sft/step"], sft["sft/loss"], sft["sft/lr"]) == (1, 2.0, 0.1)
+    assert "lr" not in sft
     rapo = [row for row in history if "reward/total" in row]
     assert [(row["rapo/step"], row["reward/total"]) for row in rapo] == [(1, 1.25), (2, 1.5)]
     assert "policy/entropy" not in rapo[0]
@@ -237,13 +241,14 @@ def test_completions_table_holds_pictures(offline_run):
     tables = [item for item in by_kind(records, "artifact") if item.type == "run_table"]
     pictures = [entry for item in tables for entry in item.manifest.contents if entry.path.endswith(".png")]
     waiting = {Path(entry.local_path) for entry in pictures}
-    assert waiting and all((folder / "wandb").resolve() in path.parents for path in waiting)
+    assert waiting
+    assert all((folder / "wandb").resolve() in path.parents for path in waiting)
     with Image.open(waiting.pop()) as image:
         assert image.size == (256, 192)
 
 
 def test_artifacts_alert_and_summary(offline_run):
-    folder, records, _ = offline_run
+    _, records, _ = offline_run
     artifacts = {item.name: item for item in by_kind(records, "artifact")}
     checkpoint = artifacts["rapo-checkpoint"]
     assert json.loads(checkpoint.metadata) == {"stage": "rapo", "step": 2, "bytes": 1000, "srcc": 0.7}

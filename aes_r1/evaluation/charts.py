@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 WIDTH = 360
 
@@ -92,10 +93,8 @@ def interval_chart(label: str, groups: Sequence[tuple[str, Sequence[Estimate]]],
     low, high = min([*known, 0.0]), max([*known, 0.0])
     pad = 0.04 * max(high - low, 0.1)
     low = low - pad if low < 0 else 0.0
-    if zero:
-        high = high + pad if high > 0 or low == 0 else 0.0
-    else:
-        high = max(0.5, math.ceil(high * 4) / 4)
+    beyond = high + pad if high > 0 or low == 0 else 0.0
+    high = beyond if zero else max(0.5, math.ceil(high * 4) / 4)
 
     def across(x: float) -> float:
         return left + (right - left) * (x - low) / (high - low)
@@ -162,7 +161,7 @@ def histogram(label: str, scores: Sequence[float], mos: Sequence[float], color: 
         for i, share in enumerate(bars)
         if share
     ]
-    steps = [(left, bottom)]
+    steps: list[tuple[float, float]] = [(left, bottom)]
     for i, share in enumerate(outline):
         steps += [(left + width * i, up(share)), (left + width * (i + 1), up(share))]
     parts.append(_path([*steps, (right, bottom)], "ink", 1.3))
@@ -199,7 +198,7 @@ def _apart(positions: list[float], distance: float, top: float, bottom: float) -
     """Label positions moved down, then back up, until none overlap."""
     order = sorted(range(len(positions)), key=positions.__getitem__)
     placed = [max(top, position) for position in positions]
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         placed[after] = max(placed[after], placed[before] + distance)
     limit = bottom
     for index in reversed(order):

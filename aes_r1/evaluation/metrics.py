@@ -10,6 +10,7 @@ resamples of a chunk at once: nothing is sorted or copied per resample.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -113,8 +114,7 @@ def summarise(
                 stages.setdefault(stage, {}).setdefault(name, {})[protocol] = cell
 
     comparisons = []
-    names = list(stages)
-    for earlier, later in zip(names, names[1:], strict=False):
+    for earlier, later in pairwise(stages):
         for name in stages[later]:
             for protocol in stages[later][name]:
                 before = cells[earlier].get(name, {}).get(protocol, {})

@@ -46,7 +46,8 @@ def test_choice():
     rows += [row(f"x{i}", None, 0.5) for i in range(8)] + [row("unlabelled", 0.5, None)]
     chosen = choose(rows, each=5)
     closest = [one["mos"] for one in chosen["closest"]]
-    assert len(closest) == 5 and max(closest) - min(closest) > 0.5
+    assert len(closest) == 5
+    assert max(closest) - min(closest) > 0.5
     assert all(abs(one["score"] - one["mos"]) < 0.15 for one in chosen["closest"])
     errors = sorted(
         abs(one["score"] - one["mos"]) for one in rows if one["score"] is not None and one["mos"] is not None
@@ -54,7 +55,8 @@ def test_choice():
     assert [abs(one["score"] - one["mos"]) for one in chosen["furthest"]] == errors[::-1][:5]
     assert [one["id"] for one in chosen["unanswered"]] == ["x0", "x1"]
     shown = {one["id"] for one in chosen["closest"] + chosen["furthest"]}
-    assert len(chosen["random"]) == 5 and not shown & {one["id"] for one in chosen["random"]}
+    assert len(chosen["random"]) == 5
+    assert not shown & {one["id"] for one in chosen["random"]}
     assert choose(rows, each=5) == chosen
     assert not any(choose([]).values())
 
@@ -69,7 +71,10 @@ def test_plates(tmp_path):
             row("c", 0.5, 0.4, image=str(tmp_path / "broken.jpg")),
         ]
     )
-    assert html.count("data:image/jpeg;base64,") == 1 and len(html) < 30_000
-    assert "&lt;b&gt;blue&lt;/b&gt;." in html and "<b>blue" not in html
-    assert "picture b not at hand" in html and "&lt;think&gt;unfinished" in html
+    assert html.count("data:image/jpeg;base64,") == 1
+    assert len(html) < 30_000
+    assert "&lt;b&gt;blue&lt;/b&gt;." in html
+    assert "<b>blue" not in html
+    assert "picture b not at hand" in html
+    assert "&lt;think&gt;unfinished" in html
     assert "picture c cannot be read" in html

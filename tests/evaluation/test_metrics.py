@@ -46,7 +46,8 @@ def test_every_resample_equals_scipy(decimals):
     x, y = np.round(x, decimals), np.round(y, 1)
     draws = metrics._bootstrap(x, y, 30, seed=3)
     rows = [row for counts in metrics._resamples(40, 30, seed=3) for row in counts]
-    assert len(rows) == 30 and all(row.sum() == 40 for row in rows)
+    assert len(rows) == 30
+    assert all(row.sum() == 40 for row in rows)
     for position, row in enumerate(rows):
         index = np.repeat(np.arange(40), row.astype(int))
         for name, expected in by_scipy(x[index], y[index]).items():
@@ -192,7 +193,8 @@ def test_no_difference_is_not_significant():
 def test_a_model_that_never_answers_compares_as_null():
     x, mos = noisy(20)
     result = paired_bootstrap([None] * 20, x, mos, n_bootstrap=50)
-    assert result["n"] == 20 and result["srcc"] == {"difference": None, "low": None, "high": None, "p": None}
+    assert result["n"] == 20
+    assert result["srcc"] == {"difference": None, "low": None, "high": None, "p": None}
 
 
 def prediction(stage, protocol, identity, score, mos, dataset="scenes", split="test"):

@@ -21,7 +21,7 @@ CRITIQUE = (
 class Outline(HTMLParser):
     """Checks that tags close in order, and collects headings, text and what the page would load."""
 
-    VOID = {"meta", "img", "br"}
+    VOID = ("meta", "img", "br")
 
     def __init__(self, html):
         super().__init__()
@@ -124,16 +124,19 @@ def test_the_whole_page(run):
 def test_it_needs_nothing_but_itself(run):
     html = write_report(run).read_text()
     outline = Outline(html)
-    assert outline.loads and all(value.startswith("data:image/jpeg;base64,") for value in outline.loads)
+    assert outline.loads
+    assert all(value.startswith("data:image/jpeg;base64,") for value in outline.loads)
     assert not re.search(r"https?://|@import|url\(", html)
     assert "default-src 'none'" in html
-    assert 'name="viewport"' in html and "prefers-color-scheme: dark" in html
+    assert 'name="viewport"' in html
+    assert "prefers-color-scheme: dark" in html
     assert not list(run.glob("*.partial"))
 
 
 def test_what_a_model_wrote_is_text(run):
     html = write_report(run).read_text()
-    assert "<script" not in html and "&lt;script&gt;alert" in html
+    assert "<script" not in html
+    assert "&lt;script&gt;alert" in html
     assert "sk-planted" not in html
 
 
@@ -162,7 +165,8 @@ def test_a_missing_file_takes_its_part_along(run, missing, gone):
 def test_pictures_that_have_gone_are_said_so(run):
     (run / "picture.png").unlink()
     outline = Outline(write_report(run).read_text())
-    assert outline.loads == [] and "not at hand" in " ".join(outline.text)
+    assert outline.loads == []
+    assert "not at hand" in " ".join(outline.text)
 
 
 def test_a_run_without_settings_or_stages_before(run):
@@ -172,7 +176,8 @@ def test_a_run_without_settings_or_stages_before(run):
     (run / "evaluation.json").write_text(json.dumps(summarise(only, n_bootstrap=20)))
     (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in only))
     text = " ".join(Outline(write_report(run).read_text()).text)
-    assert run.name in text and "No picture got a readable answer." in text
+    assert run.name in text
+    assert "No picture got a readable answer." in text
 
 
 def test_an_empty_folder_is_refused_by_name(tmp_path):

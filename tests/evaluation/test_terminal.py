@@ -19,10 +19,13 @@ def test_every_number_fits_eighty_columns():
     out = io.StringIO()
     print_headline(evaluation, Console(file=out, width=80))
     text = out.getvalue()
-    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
     assert text.index("sample") < text.index("mean")
     for stage in ("base", "cold_start", "rapo"):
         cell = evaluation["stages"][stage]["scenes_shifted/test"]["sample"]
         for metric in ("srcc", "plcc", "mae"):
             assert f"{cell[metric]['value']:.3f}".replace("-", "−") in text
-    assert "90.0%" in text and "Cold start" in text and "scenes_shifted/test, 40 pictures, [95% intervals]" in text
+    assert "90.0%" in text
+    assert "Cold start" in text
+    assert "scenes_shifted/test, 40 pictures, [95% intervals]" in text
