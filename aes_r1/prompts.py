@@ -6,7 +6,10 @@ no answer, never a guess.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
+from string import Template
 
 DIMENSIONS = ("light_and_shadow", "mood_and_narrative", "composition", "color", "exposure")
 LEVELS = ("bad", "fair", "good")
@@ -19,6 +22,9 @@ SCORE_ONLY_PROMPT = (
     "Judge this photograph as an expert would. Leave <think> </think> empty and give its aesthetic quality from 0 to 1 "
     "with two decimals in <answer> </answer>."
 )
+
+_HERE = Path(__file__).resolve().parent
+_PROMPTS = (_HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf") / "prompts"
 
 _ANSWER = re.compile(r"\s*<think>(?P<critique>.*?)</think>\s*<answer>(?P<score>.*?)</answer>\s*", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")
@@ -63,3 +69,22 @@ def parse_critique(text: str) -> str | None:
     """The critique of an answer whose tags are well formed (its score may still be unreadable), else None."""
     parts = _split(text)
     return None if parts is None else parts[0].strip()
+
+
+def expert_prompt(mos: float) -> str:
+    """What an expert is asked about a picture whose score it is told in private (method, stage 0)."""
+    return Template(_prompt_file("expert")).substitute(score=f"{mos:.2f}", level=level_of(mos))
+
+
+def judge_prompt(check: str, critique: str) -> str:
+    """What a judge is asked about a critique; `check` is "align" (without the picture) or "fact" (with it)."""
+    return Template(_prompt_file(f"judge_{check}")).substitute(critique=critique)
+
+
+def prompt_sha256(name: str) -> str:
+    """Hash of the file conf/prompts/NAME.txt, which versions what was asked."""
+    return hashlib.sha256(_prompt_file(name).encode()).hexdigest()
+
+
+def _prompt_file(name: str) -> str:
+    return (_PROMPTS / f"{name}.txt").read_text(encoding="utf-8")

@@ -1,58 +1,211 @@
-"""AesCoT: pictures with scores become critiques with scores, each kept or rejected with its reasons."""
+"""AesCoT: pictures with scores become critiques with scores, each kept or rejected with its reasons (method, stage 0).
+
+OUT/aescot.jsonl and OUT/rejected.jsonl hold every picture that was decided, in exactly one of them, in the order of the
+draw. OUT/calls.jsonl holds every answer of a model the moment it came. A restart replays the journal, which costs nothing
+and gives the same decisions, and buys only what is missing.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
-import zlib
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from aes_r1.aescot.phrases import BOOK_SHA256, FACT_WORDS
-from aes_r1.aescot.read import read_records
-from aes_r1.aescot.record import record
-from aes_r1.aescot.scenes_expert import draw_plant, planted, scenes_critique
-from aes_r1.data.sample import Sample
+from aes_r1.aescot.budget import CeilingReached
+from aes_r1.aescot.chat import ChatModel, NoAnswer, ServerGone
+from aes_r1.aescot.expert import ChatExpert, Expert, PixelsExpert, ScenesExpert, known_mos
+from aes_r1.aescot.filters import form_reasons
+from aes_r1.aescot.journal import Journal
+from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge, misaligned
+from aes_r1.aescot.near_copy import NearCopies
+from aes_r1.aescot.phrases import FACT_WORDS
+from aes_r1.aescot.quotas import Draw, read_quotas
+from aes_r1.aescot.record import Reply, record
+from aes_r1.aescot.report import Tally, calls_summary
+from aes_r1.aescot.scenes_expert import scenes_critique
+from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
 
-__all__ = ["build_aescot", "expert_corpus", "read_records"]
+Progress = Callable[[int, int], None]  # pictures decided, kept
+
+# Settings that change how answers are bought or filtered, not which are asked for: they may change between starts.
+_FREE = (
+    "max_concurrency requests_per_minute tokens_per_minute retries timeout_s max_usd input_usd_per_million "
+    "output_usd_per_million response_format api_key_env min_words max_words near_copy tolerance group"
+).split()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A picture that was examined: its reply, and {reason code: what was found} of every filter that rejects it."""
+
+    sample: Sample
+    reply: Reply | None
+    reasons: dict[str, str] = field(default_factory=dict)
+    text: str | None = None
+    planted: str | None = None
 
 
 def build_aescot(
-    samples: Sequence[Sample], *, expert: ExpertSettings, judge: JudgeSettings, seed: int, out: Path
+    samples: Sequence[Sample],
+    *,
+    expert: ExpertSettings,
+    judge: JudgeSettings,
+    seed: int,
+    out: Path,
+    quotas: Mapping[str, Any] | None = None,
+    max_pixels: int = 262144,
+    progress: Progress | None = None,
 ) -> Path:
-    """Write `out`/aescot.jsonl (kept) and `out`/rejected.jsonl, one attempt per picture; returns the former."""
-    out.mkdir(parents=True, exist_ok=True)
-    kept = out / "aescot.jsonl"
-    with kept.open("w") as accepted, (out / "rejected.jsonl").open("w") as rejected:
-        for sample in samples:
-            reply, plant = _scenes(sample, expert, _rng(seed, sample.id))
-            row = record(sample, reply, expert=expert.name, prompt_sha256=BOOK_SHA256)
-            if plant is None:
-                accepted.write(json.dumps(row) + "\n")
-            else:
-                rejected.write(json.dumps({**row, "reasons": [plant]}) + "\n")
-    return kept
+    """Write `out`/aescot.jsonl, rejected.jsonl and distill_report.json; returns the first.
+
+    samples: pictures with mos, asked about once each, or until `quotas` ({level: n} or {data set: {level: n}}) are full.
+    max_pixels: area of a picture as an API model sees it. Raises InputError for impossible settings or another
+    distillation's folder, ServerGone when a server stops answering; a reached price ceiling is said in the report.
+    """
+    wanted = read_quotas(quotas or {})
+    started = time.monotonic()
+    with ExitStack() as stack:
+        _claim(out, samples, expert, judge, seed, quotas or {}, stack)
+        journal = stack.enter_context(Journal(out / "calls.jsonl")) if "openai" in (expert.name, judge.name) else None
+        job = _Job(
+            expert=_expert(expert, seed, max_pixels, journal),
+            judge=_judge(judge, max_pixels, journal),
+            settings=expert,
+            tolerance=judge.tolerance,
+            draw=Draw(samples, wanted, seed),
+            tally=Tally(seed),
+            copies=NearCopies(expert.near_copy),
+            window=4 * max(expert.max_concurrency, judge.max_concurrency),
+            kept=stack.enter_context((out / "aescot.jsonl").open("w")),
+            rejected=stack.enter_context((out / "rejected.jsonl").open("w")),
+            plants=stack.enter_context((out / "plants.jsonl").open("w")) if expert.name == "scenes" else None,
+            progress=progress,
+        )
+        gone = None
+        try:
+            asyncio.run(job.run())
+        except ServerGone as error:
+            gone, job.stopped = error, str(error)
+        report = job.tally.summary()
+        report["pictures"] = {"given": len(samples), "decided": report["kept"] + report["rejected"]}
+        report["shortfalls"] = job.draw.shortfalls()
+        report["stopped"] = job.stopped
+        report["calls"] = calls_summary(journal.rows()) if journal else {}
+        report["wall_seconds"] = round(time.monotonic() - started, 3)
+        report["expert"], report["judge"] = expert.model or expert.name, judge.model or judge.name
+        report["prompt_sha256"] = job.expert.prompt_sha256
+        if expert.name == "scenes":
+            report["plants"] = job.tally.plants()
+        (out / "distill_report.json").write_text(json.dumps(report, indent=2) + "\n")
+        if gone is not None:
+            raise gone
+    return out / "aescot.jsonl"
 
 
-def _scenes(sample: Sample, expert: ExpertSettings, rng: np.random.Generator) -> tuple[Any, str | None]:
-    factors = sample.attributes.get("factors")
-    if factors is None:
-        raise InputError(f"expert=scenes speaks from known factors and {sample.id} has none; use expert=pixels")
-    facts = sample.attributes.get("facts", {})
-    rates = {"leak": 0.03, "align": 0.03, "fact": 0.03}
-    plant = draw_plant(rates, rng)
-    if plant is None:
-        return scenes_critique(factors, facts, sample.mos, rng), None
-    return planted(plant, factors, facts, sample.mos, rng), plant
+@dataclass
+class _Job:
+    expert: Expert
+    judge: Judge | None
+    settings: ExpertSettings
+    tolerance: float
+    draw: Draw
+    tally: Tally
+    copies: NearCopies
+    window: int  # pictures examined at once; the first of them is decided first
+    kept: TextIO
+    rejected: TextIO
+    plants: TextIO | None
+    progress: Progress | None
+    stopped: str | None = None
 
+    async def run(self) -> None:
+        while self.stopped is None and (drawn := self.draw.next_round()):
+            await self._round(drawn)
 
-def _rng(seed: int, name: str) -> np.random.Generator:
-    """Draws depend on the seed and the picture alone, never on the order in which pictures come."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+    async def _round(self, drawn: Iterable[Sample]) -> None:
+        """Examine pictures side by side and decide them in order; at the price ceiling finish what is in flight."""
+        waiting = deque[asyncio.Task[Outcome]]()
+        left = iter(drawn)
+        try:
+            while True:
+                while self.stopped is None and len(waiting) < self.window and (sample := next(left, None)) is not None:
+                    waiting.append(asyncio.create_task(self._examine(sample)))
+                if not waiting:
+                    return
+                try:
+                    self._decide(await waiting.popleft())
+                except CeilingReached as ceiling:
+                    self.stopped = f"price ceiling: {ceiling}"
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _examine(self, sample: Sample) -> Outcome:
+        """Ask the expert, then every filter; a judge is only paid for a reply that nothing else rejects."""
+        try:
+            attempt = await self.expert.attempt(sample)
+        except NoAnswer as error:
+            return Outcome(sample, None, {"no_answer": str(error)})
+        except PictureError as error:
+            return Outcome(sample, None, {"picture": str(error)})
+        reply = attempt.reply
+        if reply is None:
+            return Outcome(sample, None, attempt.reasons, attempt.text)
+        mos = known_mos(sample)
+        reasons = form_reasons(reply, mos, min_words=self.settings.min_words, max_words=self.settings.max_words)
+        if not reasons and self.judge is not None:
+            reasons = await self._judged(sample, reply, mos, self.judge)
+        return Outcome(sample, reply, reasons, planted=attempt.planted)
+
+    async def _judged(self, sample: Sample, reply: Reply, mos: float, judge: Judge) -> dict[str, str]:
+        try:
+            read = await judge.align(sample, reply)
+            wrong = misaligned(read, mos, self.tolerance) if read else None
+            if wrong is not None:
+                return {"align": wrong}
+            seen = await judge.fact(sample, reply) if read else None
+        except NoAnswer as error:
+            return {"no_answer": f"judge: {error}"}
+        if read is None:
+            return {"no_verdict": "align"}
+        if seen is None:
+            return {"no_verdict": "fact"}
+        return {"fact": "; ".join(seen.unsupported_claims)} if seen.unsupported_claims else {}
+
+    def _decide(self, outcome: Outcome) -> None:
+        """Keep or reject, in one write."""
+        sample, reply, reasons = outcome.sample, outcome.reply, dict(outcome.reasons)
+        row = record(sample, reply, expert=self.expert.name, prompt_sha256=self.expert.prompt_sha256)
+        if reply is not None and not reasons:
+            copied = self.copies.find(reply.critique)
+            if copied is not None:
+                reasons["near_copy"] = f"{copied[1]:.2f} like {copied[0]}"
+        if reasons:
+            answer = {} if outcome.text is None else {"answer": outcome.text}
+            _write(self.rejected, {**row, "reasons": list(reasons), "details": reasons, **answer})
+        else:
+            assert reply is not None
+            _write(self.kept, row)
+            self.copies.add(sample.id, reply.critique)
+            self.draw.keep(sample)
+        if self.plants is not None and outcome.planted is not None:
+            _write(self.plants, {"id": sample.id, "planted": outcome.planted, "reasons": list(reasons)})
+        self.tally.add(row, reasons, outcome.planted)
+        if self.progress is not None:
+            decided = self.tally.kept["pictures"] + self.tally.rejected["pictures"]
+            self.progress(decided, self.tally.kept["pictures"])
 
 
 def expert_corpus() -> list[str]:
@@ -68,3 +221,68 @@ def expert_corpus() -> list[str]:
 def _any_facts(rng: np.random.Generator) -> dict[str, Any]:
     facts = {name: str(rng.choice(values)) for name, values in FACT_WORDS.items() if name != "cue"}
     return {**facts, "cues": [str(rng.choice(FACT_WORDS["cue"]))]}
+
+
+def _expert(settings: ExpertSettings, seed: int, max_pixels: int, journal: Journal | None) -> Expert:
+    if settings.name == "scenes":
+        return ScenesExpert(settings, seed)
+    if settings.name == "pixels":
+        return PixelsExpert(seed)
+    assert journal is not None
+    return ChatExpert(ChatModel(settings, journal), max_pixels)
+
+
+def _judge(settings: JudgeSettings, max_pixels: int, journal: Journal | None) -> Judge | None:
+    if settings.name == "none":
+        return None
+    if settings.name == "scenes":
+        return ScenesJudge()
+    assert journal is not None
+    return ChatJudge(ChatModel(settings, journal), max_pixels)
+
+
+def _claim(
+    out: Path,
+    samples: Sequence[Sample],
+    expert: ExpertSettings,
+    judge: JudgeSettings,
+    seed: int,
+    quotas: Mapping[str, Any],
+    stack: ExitStack,
+) -> None:
+    """Make `out` ours alone, and refuse one that holds the distillation of other pictures or settings."""
+    from filelock import FileLock, Timeout
+
+    mine = {
+        "expert": {key: value for key, value in asdict(expert).items() if key not in _FREE},
+        "judge": {key: value for key, value in asdict(judge).items() if key not in _FREE},
+        "seed": seed,
+        "quotas": quotas,
+        "pictures": _digest(samples),
+    }
+    path = out / "distill.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(FileLock(out / ".lock", timeout=0))
+        if path.exists():
+            theirs = json.loads(path.read_text())
+            differing = [key for key in mine if theirs.get(key) != json.loads(json.dumps(mine[key]))]
+            if differing:
+                raise InputError(f"{out} holds a distillation with other {', '.join(differing)}; give another out=")
+        path.write_text(json.dumps(mine, indent=2) + "\n")
+    except Timeout as error:
+        raise InputError(f"out={out}: another distillation is writing there; wait for it or give another out=") from error
+    except OSError as error:
+        raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(f"{sample.dataset}\t{sample.id}\t{sample.mos}\n".encode())
+    return digest.hexdigest()
+
+
+def _write(file: TextIO, row: dict[str, Any]) -> None:
+    file.write(json.dumps(row) + "\n")
+    file.flush()

@@ -36,8 +36,8 @@ def _named(dimension: str, text: str) -> str:
     return text if text.lower().startswith(name.lower()) else f"{name}: {text}"
 
 
-def record(sample: Sample, reply: Reply, *, expert: str, prompt_sha256: str) -> dict[str, Any]:
-    """The AesCoT record of a sample whose mos is known."""
+def record(sample: Sample, reply: Reply | None, *, expert: str, prompt_sha256: str) -> dict[str, Any]:
+    """The AesCoT record of a sample whose mos is known; without a reply, critique and its parts are null."""
     if sample.mos is None:
         raise ValueError(f"{sample.id} has no score, so no critique can be matched to it")
     return {
@@ -46,9 +46,9 @@ def record(sample: Sample, reply: Reply, *, expert: str, prompt_sha256: str) -> 
         "dataset": sample.dataset,
         "mos": sample.mos,
         "level": level_of(sample.mos),
-        "critique": reply.critique,
-        "dimensions": reply.dimensions,
-        "judgement": reply.judgement,
+        "critique": reply.critique if reply else None,
+        "dimensions": reply.dimensions if reply else None,
+        "judgement": reply.judgement if reply else None,
         "expert": expert,
         "prompt_sha256": prompt_sha256,
     }

@@ -1,0 +1,104 @@
+"""Frugality: a price ceiling that is never passed, and a token bucket for rate limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+class CeilingReached(Exception):
+    """The next call could pass the price ceiling; nothing was bought for it."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars per token."""
+
+    prompt: float
+    completion: float
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return prompt_tokens * self.prompt + completion_tokens * self.completion
+
+
+class Budget:
+    """Money spent and money held back for calls in flight, in US dollars.
+
+    A call is only made when its highest possible price still fits beside everything spent and held back. Until a first
+    answer has shown what prompts really cost, calls go one at a time. Without a ceiling nothing ever waits.
+    """
+
+    SAFETY = 1.25  # prompts differ in length and picture size
+
+    def __init__(self, ceiling: float | None, price: Price | None, *, spent: float, max_tokens: int) -> None:
+        if ceiling is not None and price is None:
+            raise ValueError("a ceiling needs a price")
+        self.ceiling, self.price, self.spent = ceiling, price, spent
+        self._max_tokens = max_tokens
+        self._held = 0.0
+        self._in_flight = 0
+        self._longest_prompt: int | None = None
+        self._changed = asyncio.Condition()
+
+    async def hold(self, estimated_tokens: int) -> float:
+        """Hold back the highest price of a call; raises CeilingReached when it can no longer fit."""
+        if self.ceiling is None or self.price is None:
+            return 0.0
+        async with self._changed:
+            while True:
+                highest = self._highest(estimated_tokens)
+                if self.spent + highest > self.ceiling:
+                    raise CeilingReached(f"{self.spent:.4f} of {self.ceiling:.4f} USD spent, the next call may cost {highest:.4f}")
+                blind = self._longest_prompt is None and self._in_flight > 0
+                if not blind and self.spent + self._held + highest <= self.ceiling:
+                    self._held += highest
+                    self._in_flight += 1
+                    return highest
+                await self._changed.wait()
+
+    async def settle(self, held: float, *, prompt_tokens: int = 0, usd: float = 0.0) -> None:
+        """Give back what was held for a call and book what it cost (nothing when it failed)."""
+        if self.ceiling is None:
+            self.spent += usd
+            return
+        async with self._changed:
+            self._held -= held
+            self._in_flight -= 1
+            self.spent += usd
+            if prompt_tokens:
+                self._longest_prompt = max(self._longest_prompt or 0, prompt_tokens)
+            self._changed.notify_all()
+
+    def _highest(self, estimated_tokens: int) -> float:
+        assert self.price is not None
+        prompt = max(estimated_tokens, self._longest_prompt or 0)
+        return self.price.of(round(prompt * self.SAFETY), self._max_tokens)
+
+
+class TokenBucket:
+    """Lets `per_minute` units through a minute, at most one second's worth in a burst; None lets everything through."""
+
+    def __init__(self, per_minute: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = None if per_minute is None else per_minute / 60
+        self._clock = clock
+        self._room = max(1.0, self._rate or 1.0)
+        self._level = self._room
+        self._seen = clock()
+        self._turn = asyncio.Lock()
+
+    async def take(self, amount: float = 1.0) -> None:
+        """Wait for `amount` units. More than the bucket holds is let through when full and paid off afterwards."""
+        if self._rate is None:
+            return
+        async with self._turn:
+            while True:
+                now = self._clock()
+                self._level = min(self._room, self._level + (now - self._seen) * self._rate)
+                self._seen = now
+                wanted = min(amount, self._room)
+                if self._level >= wanted:
+                    self._level -= amount
+                    return
+                await asyncio.sleep((wanted - self._level) / self._rate)

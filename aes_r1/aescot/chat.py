@@ -1,0 +1,250 @@
+"""Calls to a model through litellm: limits, retries, prices, and every answer in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import math
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from aes_r1.aescot.budget import Budget, Price, TokenBucket
+from aes_r1.aescot.journal import Journal
+from aes_r1.data import sample as pictures
+from aes_r1.data.sample import Sample
+from aes_r1.settings import ChatSettings, InputError, fingerprint
+
+SIDE_FACTOR = 28  # Qwen2.5-VL's patch and merge: the picture goes out exactly as training shows it
+FAILURES_IN_A_ROW = 20  # so many calls without an answer mean that the server is gone, not that pictures are odd
+
+
+class NoAnswer(Exception):
+    """The server gave no answer to one call, all retries included; a later start asks again."""
+
+
+class ServerGone(Exception):
+    """The server answers nothing any more; what was answered is safe."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said: its text, empty when it refused, and whether it refused."""
+
+    text: str
+    refused: bool
+
+
+class ChatModel:
+    """One model of the expert or judge group. Calls beyond the limits wait; an answer already in the journal is free."""
+
+    def __init__(self, settings: ChatSettings, journal: Journal) -> None:
+        self.settings, self.journal = settings, journal
+        self.model = litellm_name(settings)
+        self.price = price_of(settings)
+        if settings.max_usd is not None and self.price is None:
+            group = settings.group
+            raise InputError(
+                f"{group}.max_usd={settings.max_usd}: the price of {settings.model} is not known; give "
+                f"{group}.input_usd_per_million and {group}.output_usd_per_million (0 for a server of your own)"
+            )
+        spent = sum(row["usd"] or 0.0 for row in journal.rows() if row["group"] == settings.group)
+        self.budget = Budget(settings.max_usd, self.price, spent=spent, max_tokens=settings.max_tokens)
+        self._requests = TokenBucket(settings.requests_per_minute)
+        self._tokens = TokenBucket(settings.tokens_per_minute)
+        self._places = asyncio.Semaphore(settings.max_concurrency)
+        self._failures = 0
+        self._router: Any = None
+
+    async def ask(
+        self, role: str, sample: Sample, prompt: str, *, picture: bool, max_pixels: int, schema: dict[str, Any]
+    ) -> Answer:
+        """The model's answer to `prompt` about a sample; raises NoAnswer, CeilingReached, ServerGone or InputError.
+
+        The journal's key holds everything that decides the answer, so that nothing is bought twice.
+        """
+        settings = self.settings
+        asked = (prompt, sample.image if picture else None, max_pixels, settings.temperature, settings.max_tokens)
+        key = fingerprint(role, sample.dataset, sample.id, self.model, settings.api_base, asked)
+        known = self.journal.get(key)
+        if known is None:
+            async with self._places:
+                known = await self._buy(role, sample, prompt, picture, max_pixels, schema)
+                self.journal.append(key, known)
+        return Answer(known["text"], known["refused"])
+
+    async def _buy(
+        self, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
+    ) -> dict[str, Any]:
+        import openai  # litellm's exceptions are its subclasses
+
+        content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
+        estimate = tokens_in(prompt)
+        if picture:
+            url, size = await asyncio.to_thread(data_url, sample.image, max_pixels)
+            content.insert(0, {"type": "image_url", "image_url": {"url": url}})
+            estimate += picture_tokens(*size)
+        held = await self.budget.hold(estimate)
+        try:
+            await self._requests.take()
+            await self._tokens.take(estimate + self.settings.max_tokens / 2)
+            started = time.monotonic()
+            try:
+                response = await self._complete([{"role": "user", "content": content}], schema)
+            finally:
+                seconds = time.monotonic() - started
+        except openai.OpenAIError as error:
+            await self.budget.settle(held)
+            if type(error).__name__ == "ContentPolicyViolationError":
+                return self._row(role, sample, "", True, 0, 0, seconds)
+            raise self._failed(error) from error
+        except BaseException:
+            await self.budget.settle(held)
+            raise
+        self._failures = 0
+        row = self._read(role, sample, response, seconds, estimate)
+        await self.budget.settle(held, prompt_tokens=row["prompt_tokens"], usd=row["usd"] or 0.0)
+        return row
+
+    async def _complete(self, messages: list[dict[str, Any]], schema: dict[str, Any]) -> Any:
+        settings = self.settings
+        extra = {"response_format": schema} if self._wants_schema() else {}
+        return await self._the_router().acompletion(
+            model=settings.group,
+            messages=messages,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            **extra,
+        )
+
+    def _the_router(self) -> Any:
+        if self._router is None:
+            litellm = _litellm()
+            settings = self.settings
+            target: dict[str, Any] = {"model": self.model, "api_key": key_of(settings), "max_retries": 0}
+            if settings.api_base:
+                target["api_base"] = settings.api_base
+            self._router = litellm.Router(
+                model_list=[{"model_name": settings.group, "litellm_params": target}],
+                num_retries=settings.retries,
+                timeout=settings.timeout_s,
+                disable_cooldowns=True,  # one deployment: taking it out of service would fail every call in flight
+            )
+        return self._router
+
+    def _wants_schema(self) -> bool:
+        if self.settings.response_format != "auto":
+            return self.settings.response_format == "always"
+        return bool(_litellm().supports_response_schema(model=self.model))
+
+    def _read(self, role: str, sample: Sample, response: Any, seconds: float, estimate: int) -> dict[str, Any]:
+        choice = response.choices[0] if response.choices else None
+        message = choice.message if choice else None
+        text = (message.content if message else None) or ""
+        fields = (getattr(message, "provider_specific_fields", None) or {}) if message else {}
+        refused = not text and bool(fields.get("refusal") or (choice and choice.finish_reason == "content_filter"))
+        usage = getattr(response, "usage", None)
+        prompt_tokens = getattr(usage, "prompt_tokens", 0) or estimate
+        completion_tokens = getattr(usage, "completion_tokens", 0) or tokens_in(text)
+        return self._row(role, sample, text, refused, prompt_tokens, completion_tokens, seconds)
+
+    def _row(
+        self, role: str, sample: Sample, text: str, refused: bool, prompt_tokens: int, completion_tokens: int, seconds: float
+    ) -> dict[str, Any]:
+        usd = None if self.price is None else self.price.of(prompt_tokens, completion_tokens)
+        return {
+            "group": self.settings.group,
+            "role": role,
+            "dataset": sample.dataset,
+            "id": sample.id,
+            "model": self.settings.model,
+            "text": text,
+            "refused": refused,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "usd": usd,
+            "seconds": round(seconds, 3),
+        }
+
+    def _failed(self, error: Exception) -> Exception:
+        """NoAnswer for one odd call; InputError where the user has to act; ServerGone after too many in a row."""
+        kind, said = type(error).__name__, without_keys(str(error).splitlines()[0][:200])
+        where = self.settings.api_base or self.settings.model
+        if kind in ("AuthenticationError", "PermissionDeniedError", "NotFoundError"):
+            return InputError(f"{self.settings.group}.model={self.settings.model}: {where} refused the call: {said}")
+        self._failures += 1
+        if self._failures >= FAILURES_IN_A_ROW:
+            return ServerGone(f"{where} gave no answer {self._failures} times in a row (last: {kind}: {said})")
+        return NoAnswer(f"{kind}: {said}")
+
+
+def litellm_name(settings: ChatSettings) -> str:
+    """The model's name as litellm wants it: one behind api_base speaks the OpenAI protocol unless it says otherwise."""
+    model = settings.model or ""
+    if settings.api_base and model.split("/")[0] not in _litellm().provider_list:
+        return f"openai/{model}"
+    return model
+
+
+def key_of(settings: ChatSettings) -> str | None:
+    """The key, from the environment only; a server of one's own may need none."""
+    group, name = settings.group, settings.api_key_env
+    if name is not None:
+        if not os.environ.get(name):
+            raise InputError(f"{group}.api_key_env={name}: this environment variable is not set; set it to the key")
+        return os.environ[name]
+    if settings.api_base:
+        return os.environ.get("OPENAI_API_KEY") or "none"
+    missing = _litellm().validate_environment(litellm_name(settings))["missing_keys"]
+    if missing:
+        raise InputError(f"{group}.model={settings.model}: set {' and '.join(missing)} in the environment, or {group}.api_base")
+    return None
+
+
+def price_of(settings: ChatSettings) -> Price | None:
+    """The price that the settings give, else litellm's list, else None."""
+    if settings.input_usd_per_million is not None and settings.output_usd_per_million is not None:
+        return Price(settings.input_usd_per_million / 1e6, settings.output_usd_per_million / 1e6)
+    listed = None if settings.api_base else _litellm().model_cost.get(litellm_name(settings))
+    if not listed or listed.get("input_cost_per_token") is None:
+        return None
+    return Price(listed["input_cost_per_token"], listed.get("output_cost_per_token") or 0.0)
+
+
+def without_keys(text: str) -> str:
+    """`text` without any secret of the environment that a server may have repeated."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and name.endswith(("_KEY", "_TOKEN", "_SECRET")):
+            text = text.replace(value, f"${name}")
+    return text
+
+
+def data_url(path: str, max_pixels: int) -> tuple[str, tuple[int, int]]:
+    """A picture at the training resolution as a JPEG data URL, and its size; raises PictureError."""
+    picture = pictures.open_picture(path)
+    size = pictures.grid_size(*picture.size, max_pixels=max_pixels, factor=SIDE_FACTOR)
+    stream = io.BytesIO()
+    picture.resize(size).save(stream, "JPEG", quality=95)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", size
+
+
+def tokens_in(text: str) -> int:
+    """A high estimate of the tokens of English text."""
+    return len(text) // 3 + 8
+
+
+def picture_tokens(width: int, height: int) -> int:
+    """The higher of two published rules: 85 + 170 per 512-pixel tile, and one token per 28 x 28 pixels."""
+    return max(85 + 170 * math.ceil(width / 512) * math.ceil(height / 512), math.ceil(width * height / SIDE_FACTOR**2))
+
+
+def _litellm() -> Any:
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches a price list on import
+    import litellm
+
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    litellm.drop_params = True  # a model that knows no temperature is still asked
+    return litellm

@@ -1,0 +1,121 @@
+"""Experts: who writes the critique of one picture whose score is known."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from aes_r1.aescot.chat import ChatModel
+from aes_r1.aescot.filters import read_reply
+from aes_r1.aescot.phrases import BOOK_SHA256
+from aes_r1.aescot.pixels_expert import measure, pixels_critique
+from aes_r1.aescot.record import Reply
+from aes_r1.aescot.scenes_expert import draw_plant, planted, scenes_critique
+from aes_r1.data.sample import Sample, open_picture
+from aes_r1.prompts import DIMENSIONS, expert_prompt, prompt_sha256
+from aes_r1.settings import ExpertSettings, InputError
+
+REPLY_SCHEMA: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "critique",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in (*DIMENSIONS, "judgement")},
+            "required": [*DIMENSIONS, "judgement"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a picture: a reply, or why there is none ({reason code: what was found})."""
+
+    reply: Reply | None
+    reasons: dict[str, str] = field(default_factory=dict)
+    text: str | None = None  # what a model said when no reply could be read from it
+    planted: str | None = None  # the error that the scenes expert made on purpose
+
+
+class Expert(Protocol):
+    name: str
+    prompt_sha256: str
+
+    async def attempt(self, sample: Sample) -> Attempt:
+        """A critique of a sample; raises PictureError when the picture cannot be opened."""
+
+
+class ScenesExpert:
+    """Speaks from the true factors of a made scene, with errors planted at set rates."""
+
+    name = "scenes"
+    prompt_sha256 = BOOK_SHA256
+
+    def __init__(self, settings: ExpertSettings, seed: int) -> None:
+        self._rates = {"leak": settings.leak_rate, "align": settings.align_rate, "fact": settings.fact_rate}
+        self._seed = seed
+
+    async def attempt(self, sample: Sample) -> Attempt:
+        factors, facts = sample.attributes.get("factors"), sample.attributes.get("facts", {})
+        if factors is None:
+            raise InputError(f"expert=scenes speaks from known factors, which {sample.id} lacks; use expert=pixels")
+        rng, mos = picture_rng(self._seed, sample), known_mos(sample)
+        plant = draw_plant(self._rates, rng)
+        if plant is None:
+            return Attempt(scenes_critique(factors, facts, mos, rng))
+        return Attempt(planted(plant, factors, facts, mos, rng), planted=plant)
+
+
+class PixelsExpert:
+    """Measures the picture and says what it measured."""
+
+    name = "pixels"
+    prompt_sha256 = BOOK_SHA256
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    async def attempt(self, sample: Sample) -> Attempt:
+        seen = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
+        return Attempt(pixels_critique(seen, known_mos(sample), picture_rng(self._seed, sample)))
+
+
+class ChatExpert:
+    """A vision-language model that is told the score in private."""
+
+    def __init__(self, chat: ChatModel, max_pixels: int) -> None:
+        self.name = str(chat.settings.model)
+        self.prompt_sha256 = prompt_sha256("expert")
+        self._chat, self._max_pixels = chat, max_pixels
+
+    async def attempt(self, sample: Sample) -> Attempt:
+        answer = await self._chat.ask(
+            "expert",
+            sample,
+            expert_prompt(known_mos(sample)),
+            picture=True,
+            max_pixels=self._max_pixels,
+            schema=REPLY_SCHEMA,
+        )
+        if answer.refused:
+            return Attempt(None, {"refusal": "the server refused"}, answer.text)
+        reply, reasons = read_reply(answer.text)
+        return Attempt(reply, reasons, None if reply else answer.text)
+
+
+def known_mos(sample: Sample) -> float:
+    if sample.mos is None:
+        raise InputError(f"{sample.id} has no score, so no critique can be matched to it; give a labelled set")
+    return sample.mos
+
+
+def picture_rng(seed: int, sample: Sample) -> np.random.Generator:
+    """Draws depend on the seed and the picture alone, never on the order in which pictures come."""
+    return np.random.default_rng([seed, zlib.crc32(f"{sample.dataset}/{sample.id}".encode())])

@@ -1,0 +1,114 @@
+"""Pure filters over a reply: each answers with what it found, or None when the reply passes.
+
+The reason codes of rejected.jsonl: `leak` here and in leak.py; `align` and `fact` from a judge; `length`, `language`,
+`missing_dimension`, `refusal`, `invalid_json`, `empty` here; `near_copy` from near_copy.py; `no_answer` when the server never
+gave one; `no_verdict` when the judge's answer could not be read; `picture` when the picture could not be opened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+from aes_r1.aescot.leak import find_leak
+from aes_r1.aescot.record import Reply
+from aes_r1.prompts import DIMENSIONS
+
+REASONS = (
+    "leak",
+    "align",
+    "fact",
+    "length",
+    "language",
+    "missing_dimension",
+    "refusal",
+    "invalid_json",
+    "empty",
+    "near_copy",
+    "no_answer",
+    "no_verdict",
+    "picture",
+)
+
+_REFUSAL = re.compile(
+    r"\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can(?:'t|not| not)|won't|will not|must decline|decline to|don't feel comfortable)"
+    r"(?: \w+)? (?:assist|help|view|analy[sz]e|comment|critique|describe|provide|comply|identify|evaluate|fulfil|process|access|do)|"
+    r"as an ai\b|as a language model|no (?:image|picture|photo(?:graph)?) (?:was|is|has been) (?:provided|attached|included|visible)|"
+    r"(?:please|could you) (?:provide|upload|attach|share) (?:the|an|a) (?:image|picture|photo))",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(r"\W*(?:n/?a|none|null|nil|todo|tbd|unknown|not applicable|string)?\W*", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_ENGLISH = frozenset(
+    "the and of with is are from that this to by for its but while which not into where when than their them there as it "
+    "at no some an through over under against between each every more most only yet still both has have was were be".split()
+)
+
+
+def first_json_object(text: str) -> dict[str, Any] | None:
+    """The first JSON object that stands anywhere in `text`, else None."""
+    decoder = json.JSONDecoder(strict=False)
+    start = text.find("{")
+    while start >= 0:
+        try:
+            found, _ = decoder.raw_decode(text, start)
+        except json.JSONDecodeError:
+            start = text.find("{", start + 1)
+            continue
+        return found
+    return None
+
+
+def read_reply(text: str) -> tuple[Reply | None, dict[str, str]]:
+    """An expert's raw text as a Reply, or the reason why it is none ({code: what was found})."""
+    if not text.strip():
+        return None, {"empty": ""}
+    found = first_json_object(text)
+    if found is None:
+        refused = _REFUSAL.search(text)
+        return None, {"refusal": refused[0]} if refused else {"invalid_json": text.strip()[:120]}
+    said = {name: found.get(name) for name in (*DIMENSIONS, "judgement")}
+    missing = [name for name, value in said.items() if not isinstance(value, str) or _PLACEHOLDER.fullmatch(value)]
+    if missing:
+        refused = _REFUSAL.search(text)
+        return None, {"refusal": refused[0]} if refused else {"missing_dimension": ", ".join(missing)}
+    return Reply({name: " ".join(str(said[name]).split()) for name in DIMENSIONS}, " ".join(str(said["judgement"]).split())), {}
+
+
+def form_reasons(reply: Reply, mos: float, *, min_words: int, max_words: int) -> dict[str, str]:
+    """{code: what was found} of every filter that needs no judge; empty when the reply passes."""
+    critique = reply.critique
+    found = {
+        "leak": find_leak(critique, mos),
+        "length": wrong_length(critique, min_words=min_words, max_words=max_words),
+        "language": not_english(reply),
+        "refusal": refusal(critique),
+    }
+    return {code: words for code, words in found.items() if words is not None}
+
+
+def wrong_length(critique: str, *, min_words: int, max_words: int) -> str | None:
+    count = len(critique.split())
+    return None if min_words <= count <= max_words else f"{count} words"
+
+
+def refusal(critique: str) -> str | None:
+    match = _REFUSAL.search(critique)
+    return match[0] if match else None
+
+
+def not_english(reply: Reply) -> str | None:
+    """Letters of another script, or a text of some length without English function words."""
+    for text in (*reply.dimensions.values(), reply.judgement):
+        letters = [letter for letter in text if letter.isalpha()]
+        foreign = [letter for letter in letters if not unicodedata.name(letter, "").startswith("LATIN")]
+        if len(foreign) > 0.05 * len(letters):
+            return "".join(foreign)[:20]
+        words = [word.lower() for word in _WORD.findall(text)]
+        if len(words) >= 10 and not _ENGLISH.intersection(words):
+            return text[:60]
+    words = [word.lower() for word in _WORD.findall(" ".join((*reply.dimensions.values(), reply.judgement)))]
+    share = sum(word in _ENGLISH for word in words) / max(1, len(words))
+    return None if len(words) < 20 or share >= 0.06 else f"{share:.2f} of the words are English function words"

@@ -1,0 +1,67 @@
+"""Every answer that was paid for, on disk the moment it comes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class Journal:
+    """An append-only JSON-lines file of answers by key, which survives kill -9.
+
+    A row is one write followed by fsync. A half-written last line, all that a kill can leave, is cut off when the file is
+    opened again. Only keys and places are held in memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+b")
+        self._places: dict[str, int] = {}
+        self._file.seek(0)
+        whole = 0
+        while line := self._file.readline():
+            if not line.endswith(b"\n"):
+                break
+            self._places[json.loads(line)["key"]] = whole
+            whole += len(line)
+        self._file.truncate(whole)
+        self._file.seek(whole)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The row that was appended under `key`, else None."""
+        place = self._places.get(key)
+        if place is None:
+            return None
+        self._file.seek(place)
+        return json.loads(self._file.readline())
+
+    def append(self, key: str, row: dict[str, Any]) -> None:
+        """Put `row` on disk under `key`; back only when it is safe there."""
+        line = json.dumps({"key": key, **row}).encode() + b"\n"
+        self._file.seek(0, os.SEEK_END)
+        place = self._file.tell()
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._places[key] = place
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Every row, one at a time, in the order in which the answers came."""
+        for key in list(self._places):
+            row = self.get(key)
+            assert row is not None
+            yield row
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,130 @@
+"""Judges: does a critique agree with the score (align), and is what it describes in the picture (fact)?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aes_r1.aescot.chat import ChatModel
+from aes_r1.aescot.filters import first_json_object
+from aes_r1.aescot.phrases import heard, heard_grade, step_of
+from aes_r1.aescot.record import Reply
+from aes_r1.data.sample import Sample
+from aes_r1.prompts import DIMENSIONS, LEVELS, judge_prompt, level_of
+
+GRADE_CENTRES = (0.1, 0.3, 0.475, 0.625, 0.775, 0.925)
+STEPS_APART = 2  # a dimension told this far from its true step is a false claim
+
+VERDICT_SCHEMA: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "verdict",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {
+                "level": {"type": "string", "enum": list(LEVELS)},
+                "score": {"type": "number"},
+                "unsupported_claims": {"type": "array", "items": {"type": "string"}},
+            },
+            "required": ["level", "score", "unsupported_claims"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge read: the level and score that a critique conveys, and claims that do not hold."""
+
+    level: str
+    score: float | None
+    unsupported_claims: tuple[str, ...]
+
+
+class Judge(Protocol):
+    async def align(self, sample: Sample, reply: Reply) -> Verdict | None:
+        """Level and score read from the critique alone; None: the judge's answer could not be read."""
+
+    async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
+        """Claims that the picture does not bear out."""
+
+
+def misaligned(verdict: Verdict, mos: float, tolerance: float) -> str | None:
+    """Why a blind verdict contradicts the true score: another level, or a score further off than `tolerance`."""
+    if verdict.level != level_of(mos):
+        return f"reads as {verdict.level}"
+    if verdict.score is not None and abs(verdict.score - mos) > tolerance:
+        return f"reads as {verdict.score:.2f}"
+    return None
+
+
+def read_verdict(text: str) -> Verdict | None:
+    """A judge's raw text, or None where level, score or claims are not what was asked for."""
+    found = first_json_object(text)
+    if found is None:
+        return None
+    level, score, claims = found.get("level"), found.get("score"), found.get("unsupported_claims")
+    level = level.strip().lower() if isinstance(level, str) else level
+    if level not in LEVELS or not isinstance(claims, list):
+        return None
+    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
+        return None
+    return Verdict(level, score, tuple(str(claim) for claim in claims if str(claim).strip()))
+
+
+class ChatJudge:
+    """A model asked twice: once blind with the critique alone, once with the picture."""
+
+    def __init__(self, chat: ChatModel, max_pixels: int) -> None:
+        self._chat, self._max_pixels = chat, max_pixels
+
+    async def align(self, sample: Sample, reply: Reply) -> Verdict | None:
+        return await self._ask("align", sample, reply, picture=False)
+
+    async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
+        return await self._ask("fact", sample, reply, picture=True)
+
+    async def _ask(self, check: str, sample: Sample, reply: Reply, *, picture: bool) -> Verdict | None:
+        answer = await self._chat.ask(
+            check,
+            sample,
+            judge_prompt(check, reply.critique),
+            picture=picture,
+            max_pixels=self._max_pixels,
+            schema=VERDICT_SCHEMA,
+        )
+        return read_verdict(answer.text)
+
+
+class ScenesJudge:
+    """An offline judge of the phrase book: hears what is said and compares it with the factors of a made scene."""
+
+    async def align(self, sample: Sample, reply: Reply) -> Verdict | None:
+        grade = heard_grade(reply.judgement)
+        if grade is None:
+            return None
+        return Verdict(level_of(GRADE_CENTRES[grade]), GRADE_CENTRES[grade], ())
+
+    async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
+        factors, facts = sample.attributes.get("factors", {}), sample.attributes.get("facts", {})
+        claims = []
+        for name in DIMENSIONS:
+            said = heard(name, reply.dimensions[name])
+            if said is None:
+                continue
+            step, told = said
+            if name in factors and abs(step - step_of(factors[name])) >= STEPS_APART:
+                claims.append(reply.dimensions[name])
+            claims += [word for fact, word in told.items() if _false(fact, word, facts)]
+        grade = heard_grade(reply.judgement)
+        level = LEVELS[1] if grade is None else level_of(GRADE_CENTRES[grade])
+        return Verdict(level, None, tuple(claims))
+
+
+def _false(fact: str, word: str, facts: dict[str, Any]) -> bool:
+    if fact == "cue":
+        return word not in facts.get("cues", ())
+    true = facts.get(fact)
+    return word != (true or fact)  # an unknown subject is called "subject"

@@ -1,0 +1,60 @@
+"""Near copies of earlier critiques, found by MinHash (Broder, 1997) with banded look-up."""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+import numpy as np
+
+SHINGLE = 5  # words
+HASHES = 128
+BANDS = 32  # of HASHES / BANDS rows: pairs above a similarity of about .4 become candidates
+_PRIME = (1 << 61) - 1
+_WORD = re.compile(r"[\w']+")
+
+
+class NearCopies:
+    """Critiques seen so far, by signature; similarity is the Jaccard similarity of word shingles."""
+
+    def __init__(self, threshold: float | None) -> None:
+        rng = np.random.default_rng(0)
+        self._threshold = threshold
+        self._scale = rng.integers(1, 1 << 31, HASHES, dtype=np.uint64)
+        self._shift = rng.integers(0, 1 << 31, HASHES, dtype=np.uint64)
+        self._ids: list[str] = []
+        self._signatures: list[np.ndarray] = []
+        self._bands: dict[tuple[int, bytes], list[int]] = {}
+
+    def find(self, critique: str) -> tuple[str, float] | None:
+        """Id of an earlier critique at least `threshold` similar, and the estimated similarity, else None."""
+        if self._threshold is None:
+            return None
+        signature = self._signature(critique)
+        candidates = {place for key in _band_keys(signature) for place in self._bands.get(key, ())}
+        for place in sorted(candidates):
+            similarity = float((self._signatures[place] == signature).mean())
+            if similarity >= self._threshold:
+                return self._ids[place], similarity
+        return None
+
+    def add(self, identity: str, critique: str) -> None:
+        if self._threshold is None:
+            return
+        signature = self._signature(critique)
+        for key in _band_keys(signature):
+            self._bands.setdefault(key, []).append(len(self._ids))
+        self._ids.append(identity)
+        self._signatures.append(signature)
+
+    def _signature(self, critique: str) -> np.ndarray:
+        words = _WORD.findall(critique.lower())
+        count = max(1, len(words) - SHINGLE + 1)
+        shingles = {zlib.crc32(" ".join(words[i : i + SHINGLE]).encode()) for i in range(count)}
+        values = np.fromiter(shingles, dtype=np.uint64, count=len(shingles))
+        hashed = (values[:, None] * self._scale + self._shift) % np.uint64(_PRIME)
+        return hashed.min(axis=0)
+
+
+def _band_keys(signature: np.ndarray) -> list[tuple[int, bytes]]:
+    return [(band, rows.tobytes()) for band, rows in enumerate(np.split(signature, BANDS))]

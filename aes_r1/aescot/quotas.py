@@ -1,0 +1,82 @@
+"""Balance: how many critiques of each level and data set are wanted, and which pictures are drawn for them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from aes_r1.data.sample import Sample
+from aes_r1.prompts import LEVELS, level_of
+from aes_r1.settings import InputError
+
+ANY = "*"  # whatever the data set
+Cell = tuple[str, str]  # data set or ANY, level
+
+
+def read_quotas(given: Mapping[str, Any]) -> dict[Cell, int]:
+    """{level: n} for the whole, or {data set: {level: n}}, as counts per cell; InputError names a wrong key or value."""
+    wanted: dict[Cell, int] = {}
+    for key, value in given.items():
+        rows = {(ANY, key): value} if not isinstance(value, Mapping) else {(key, level): n for level, n in value.items()}
+        for (dataset, level), count in rows.items():
+            where = f"quotas.{level}" if dataset == ANY else f"quotas.{dataset}.{level}"
+            if level not in LEVELS:
+                raise InputError(f"{where}: no such level; levels are {', '.join(LEVELS)}, or give quotas.DATASET.LEVEL")
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise InputError(f"{where}={count}: must be a whole number, 0 or more")
+            wanted[dataset, level] = count
+    if any(dataset == ANY for dataset, _ in wanted) and any(dataset != ANY for dataset, _ in wanted):
+        raise InputError("quotas: give counts per level, or per data set and level, not both")
+    return wanted
+
+
+class Draw:
+    """Pictures in a seeded order, handed out in rounds.
+
+    Without quotas there is one round with every picture once, in the given order. With quotas a round holds, for every
+    cell, as many new pictures as critiques are still missing; rounds go on until every cell is full or its pool is empty.
+    So no more is ever bought than is needed, and the same seed and answers give the same set.
+    """
+
+    def __init__(self, samples: Sequence[Sample], quotas: Mapping[Cell, int], seed: int) -> None:
+        self._quotas = dict(quotas)
+        self._kept = dict.fromkeys(self._quotas, 0)
+        self._all: list[Sample] | None = None if self._quotas else list(samples)
+        self._pools: dict[Cell, deque[Sample]] = {cell: deque() for cell in self._quotas}
+        if self._quotas:
+            for place in np.random.default_rng(seed).permutation(len(samples)):
+                cell = self.cell_of(samples[int(place)])
+                if cell is not None:
+                    self._pools[cell].append(samples[int(place)])
+
+    def cell_of(self, sample: Sample) -> Cell | None:
+        """The cell that a sample counts for, or None where nothing of its kind is wanted."""
+        level = level_of(sample.mos) if sample.mos is not None else ""
+        return next((cell for cell in ((sample.dataset, level), (ANY, level)) if cell in self._quotas), None)
+
+    def next_round(self) -> list[Sample]:
+        """Pictures to ask about next; empty when all is full or drawn."""
+        if not self._quotas:
+            drawn, self._all = self._all or [], []
+            return drawn
+        drawn = []
+        for cell, pool in self._pools.items():
+            missing = self._quotas[cell] - self._kept[cell]
+            drawn += [pool.popleft() for _ in range(min(missing, len(pool)))]
+        return drawn
+
+    def keep(self, sample: Sample) -> None:
+        cell = self.cell_of(sample)
+        if cell is not None:
+            self._kept[cell] += 1
+
+    def shortfalls(self) -> dict[str, dict[str, int]]:
+        """Cells that could not be filled: what was wanted, what was kept."""
+        return {
+            level if dataset == ANY else f"{dataset}/{level}": {"wanted": wanted, "kept": self._kept[dataset, level]}
+            for (dataset, level), wanted in self._quotas.items()
+            if self._kept[dataset, level] < wanted
+        }

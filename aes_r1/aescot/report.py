@@ -1,0 +1,156 @@
+"""distill_report.json: what was asked, paid, kept and rejected, and how varied the kept critiques are."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from aes_r1.aescot.scenes_expert import PLANTS
+
+DIVERSITY_SAMPLE = 500  # critiques that distinct-n and self-BLEU are computed on, drawn by reservoir
+_TOKEN = re.compile(r"[\w']+|[^\w\s]")
+
+
+class Tally:
+    """Counts of one distillation, updated picture by picture."""
+
+    def __init__(self, seed: int) -> None:
+        self.kept = Counter[str]()
+        self.rejected = Counter[str]()
+        self.levels: dict[str, Counter[str]] = defaultdict(Counter)
+        self.datasets: dict[str, Counter[str]] = defaultdict(Counter)
+        self.words: list[int] = []
+        self._critiques: list[str] = []
+        self._rng = np.random.default_rng(seed)
+        self._planted = Counter[str]()
+        self._flagged = Counter[str]()
+        self._caught = Counter[str]()
+
+    def add(self, row: dict[str, Any], reasons: Iterable[str], planted: str | None) -> None:
+        """One picture's record, why it was rejected (empty: kept), and the error planted in it."""
+        reasons = list(reasons)
+        decision = "rejected" if reasons else "kept"
+        self.kept["pictures"] += not reasons
+        self.rejected.update(reasons)
+        self.rejected["pictures"] += bool(reasons)
+        self.levels[row["level"]][decision] += 1
+        self.datasets[row["dataset"]][decision] += 1
+        for name in PLANTS:
+            self._planted[name] += planted == name
+            self._flagged[name] += name in reasons
+            self._caught[name] += planted == name and name in reasons
+        if not reasons:
+            self._keep(row["critique"])
+
+    def _keep(self, critique: str) -> None:
+        self.words.append(len(critique.split()))
+        if len(self._critiques) < DIVERSITY_SAMPLE:
+            self._critiques.append(critique)
+        elif (place := int(self._rng.integers(len(self.words)))) < DIVERSITY_SAMPLE:
+            self._critiques[place] = critique
+
+    def summary(self) -> dict[str, Any]:
+        reasons = {name: count for name, count in sorted(self.rejected.items()) if name != "pictures"}
+        return {
+            "kept": self.kept["pictures"],
+            "rejected": self.rejected["pictures"],
+            "rejected_by_reason": reasons,
+            "levels": {name: dict(counts) for name, counts in sorted(self.levels.items())},
+            "datasets": {name: dict(counts) for name, counts in sorted(self.datasets.items())},
+            "critique_words": _spread(self.words),
+            "diversity": diversity(self._critiques),
+        }
+
+    def plants(self) -> dict[str, dict[str, float | int | None]]:
+        """Precision and recall of each filter against the errors that the scenes expert planted."""
+        return {
+            name: {
+                "planted": self._planted[name],
+                "flagged": self._flagged[name],
+                "caught": self._caught[name],
+                "precision": _ratio(self._caught[name], self._flagged[name]),
+                "recall": _ratio(self._caught[name], self._planted[name]),
+            }
+            for name in PLANTS
+        }
+
+
+def calls_summary(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Calls, tokens, USD and seconds per role (expert, align, fact), from the journal's rows.
+
+    usd is null for a model whose price is unknown; seconds are those of the calls, which ran side by side.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        role = found.setdefault(
+            row["role"], {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0, "seconds": 0.0}
+        )
+        role["calls"] += 1
+        role["prompt_tokens"] += row["prompt_tokens"]
+        role["completion_tokens"] += row["completion_tokens"]
+        role["seconds"] = round(role["seconds"] + row["seconds"], 3)
+        role["usd"] = None if row["usd"] is None or role["usd"] is None else role["usd"] + row["usd"]
+    return found
+
+
+def diversity(critiques: Sequence[str]) -> dict[str, Any]:
+    """distinct-n (share of different n-grams) and self-BLEU (0 varied .. 1 all alike) of critiques."""
+    tokens = [_TOKEN.findall(critique.lower()) for critique in critiques]
+    return {
+        "n": len(critiques),
+        **{f"distinct_{n}": _distinct(tokens, n) for n in (1, 2, 3)},
+        "self_bleu": self_bleu(tokens),
+    }
+
+
+def self_bleu(texts: Sequence[Sequence[str]]) -> float | None:
+    """Mean BLEU-4 of each text against all others as references (Zhu et al., 2018); None with fewer than two.
+
+    Clipped counts use, per n-gram, the highest count in any other text, so the cost is linear in the number of texts.
+    """
+    if len(texts) < 2:
+        return None
+    lengths = np.array([len(text) for text in texts])
+    log_precision = np.zeros(len(texts))
+    for n in range(1, 5):
+        counts = [_ngrams(text, n) for text in texts]
+        best: dict[tuple[str, ...], tuple[int, int, int]] = {}  # highest count, where, second highest
+        for place, found in enumerate(counts):
+            for gram, count in found.items():
+                top, where, second = best.get(gram, (0, -1, 0))
+                best[gram] = (count, place, top) if count > top else (top, where, max(second, count))
+        for place, found in enumerate(counts):
+            matched = sum(
+                min(count, best[gram][2] if best[gram][1] == place else best[gram][0]) for gram, count in found.items()
+            )
+            log_precision[place] += math.log(max(matched, 1e-9) / max(1, found.total())) / 4
+    closest = [min(np.delete(lengths, place), key=lambda other: abs(other - own)) for place, own in enumerate(lengths)]
+    penalty = np.minimum(0.0, 1 - np.array(closest) / np.maximum(lengths, 1))
+    return float(np.exp(log_precision + penalty).mean())
+
+
+def _ngrams(text: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(text[start : start + n]) for start in range(len(text) - n + 1))
+
+
+def _distinct(texts: Sequence[Sequence[str]], n: int) -> float | None:
+    grams = Counter[tuple[str, ...]]()
+    for text in texts:
+        grams.update(_ngrams(text, n))
+    return _ratio(len(grams), grams.total())
+
+
+def _spread(values: Sequence[int]) -> dict[str, float] | None:
+    if not values:
+        return None
+    low, middle, high = np.percentile(values, (5, 50, 95))
+    return {"mean": float(np.mean(values)), "p5": float(low), "median": float(middle), "p95": float(high)}
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
