@@ -22,8 +22,11 @@ _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 
 
-def run(module: str, task: Callable[[Settings], None]) -> None:
-    """Run `task` on the composed settings, or, in a multirun, one process per point; never returns."""
+def run(module: str, task: Callable[[Any], None], *, config_name: str = "config", schema: type = Settings) -> None:
+    """Run `task` on the composed settings, or, in a multirun, one process per point; never returns.
+
+    The settings are conf/CONFIG_NAME.yaml with the command line's overrides, as an instance of the dataclass `schema`.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own printer
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     from hydra.errors import HydraException
@@ -31,7 +34,7 @@ def run(module: str, task: Callable[[Settings], None]) -> None:
 
     failed: list[str] = []
     try:
-        _compose(lambda config: _start(config, module, task, failed))
+        _compose(lambda config: _start(config, module, task, failed, schema), config_name)
     except InputError as error:
         _leave(2, str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -48,26 +51,26 @@ def run(module: str, task: Callable[[Settings], None]) -> None:
     sys.exit(0)
 
 
-def _compose(entry: Callable[[Any], None]) -> None:
+def _compose(entry: Callable[[Any], None], config_name: str) -> None:
     import hydra
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("run_hash", _run_hash, replace=True)
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(entry)()
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(entry)()
 
 
-def _start(config: Any, module: str, task: Callable[[Settings], None], failed: list[str]) -> None:
+def _start(config: Any, module: str, task: Callable[[Any], None], failed: list[str], schema: type) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
-        settings = to_settings(config)
+        settings = to_settings(config, schema)
         code = _run_point(module, list(hydra_config.overrides.task), settings.out)
         if code != 0:
             failed.append(f"{' '.join(hydra_config.overrides.task)} (exit code {code}, {settings.out}/failure.txt)")
         return
-    task(to_settings(config))
+    task(to_settings(config, schema))
 
 
 def _run_point(module: str, overrides: list[str], out: str) -> int:
@@ -81,7 +84,7 @@ def _run_point(module: str, overrides: list[str], out: str) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def to_settings(config: Any) -> Settings:
+def to_settings(config: Any, schema: type = Settings) -> Any:
     """The validated settings of a composed config."""
     from omegaconf import OmegaConf
 
@@ -89,7 +92,7 @@ def to_settings(config: Any) -> Settings:
     evaluation = values.get("evaluation")
     if isinstance(evaluation, dict):
         evaluation["also"] = [_data_set(entry) for entry in evaluation.get("also") or []]
-    return build(Settings, values)
+    return build(schema, values)
 
 
 def _data_set(entry: Any) -> dict:

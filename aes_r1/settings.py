@@ -334,6 +334,25 @@ class JudgeSettings(ChatSettings):
 
 
 @dataclass
+class DistillSettings:
+    """Settings of `python -m aes_r1.distill`."""
+
+    seed: int = 0
+    out: str = "runs/distill"
+    store: str = "store"
+    data: DataSettings = field(default_factory=DataSettings)
+    expert: ExpertSettings = field(default_factory=ExpertSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    quotas: dict[str, Any] = field(default_factory=dict)  # {level: n} or {data set: {level: n}}; empty: each picture once
+    dry_run: bool = False
+    audit: str | None = None
+    audit_items: int = 120
+
+    def __post_init__(self) -> None:
+        require(self.audit_items >= 2, "audit_items", self.audit_items, "must be at least 2")
+
+
+@dataclass
 class EvaluationSettings:
     also: list[DataSettings] = field(default_factory=list)  # further sets, after data
     protocols: list[str] = field(default_factory=lambda: ["sample", "greedy", "mean"])

@@ -11,6 +11,7 @@ from aes_r1.aescot.phrases import heard, heard_grade, step_of
 from aes_r1.aescot.record import Reply
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS, LEVELS, judge_prompt, level_of
+from aes_r1.settings import InputError
 
 GRADE_CENTRES = (0.1, 0.3, 0.475, 0.625, 0.775, 0.925)
 STEPS_APART = 2  # a dimension told this far from its true step is a false claim
@@ -108,14 +109,16 @@ class ScenesJudge:
         return Verdict(level_of(GRADE_CENTRES[grade]), GRADE_CENTRES[grade], ())
 
     async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
-        factors, facts = sample.attributes.get("factors", {}), sample.attributes.get("facts", {})
+        factors, facts = sample.attributes.get("factors"), sample.attributes.get("facts", {})
+        if factors is None:
+            raise InputError(f"judge=scenes knows made scenes alone, not {sample.id}; use judge=none or judge=openai")
         claims = []
         for name in DIMENSIONS:
             said = heard(name, reply.dimensions[name])
             if said is None:
                 continue
             step, told = said
-            if name in factors and abs(step - step_of(factors[name])) >= STEPS_APART:
+            if abs(step - step_of(factors[name])) >= STEPS_APART:
                 claims.append(reply.dimensions[name])
             claims += [word for fact, word in told.items() if _false(fact, word, facts)]
         grade = heard_grade(reply.judgement)

@@ -76,12 +76,17 @@ def _false_claim(factors: dict[str, float], facts: dict[str, Any], mos: float, r
     spoken = spoken_facts(facts, rng)
     sentences = [heard(name, say(name, step_of(factors[name]), spoken, rng)) for name in DIMENSIONS]
     told = {name for sentence in sentences if sentence for name in sentence[1] if name in spoken}
-    if told and rng.random() < 0.5:
-        name = str(rng.choice(sorted(told)))
-        true = {spoken[name], *(facts.get("cues") or ())}
-        lie = str(rng.choice([other for other in FACT_WORDS[name] if not any(other in truth for truth in true)]))
-        return _critique(factors, {**spoken, name: lie}, mos, rng)
+    lies = {name: lying for name in sorted(told) if (lying := _false_words(name, spoken[name], facts))}
+    if lies and rng.random() < 0.5:
+        name = str(rng.choice(list(lies)))
+        return _critique(factors, {**spoken, name: str(rng.choice(lies[name]))}, mos, rng)
     dimension = DIMENSIONS[int(rng.integers(len(DIMENSIONS)))]
     step = step_of(factors[dimension])
     far = [other for other in range(len(BOOK[dimension])) if abs(other - step) >= 3]
     return _critique({**factors, dimension: (int(rng.choice(far)) + 0.5) / 6}, spoken, mos, rng)
+
+
+def _false_words(fact: str, truth: str, facts: dict[str, Any]) -> list[str]:
+    """Words of a fact that do not hold; none when every one does, as with all cues in one picture."""
+    true = set(facts.get("cues") or ()) if fact == "cue" else {truth}
+    return [word for word in FACT_WORDS[fact] if not any(word in held for held in true)]

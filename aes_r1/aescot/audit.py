@@ -1,0 +1,160 @@
+"""The human audit: a page on which a person marks the filters' decisions, and how far person and filters agree."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from aes_r1.aescot.record import DIMENSION_NAMES
+from aes_r1.data.sample import PictureError, open_picture
+from aes_r1.settings import InputError
+
+FILTERS = ("leak", "align", "fact")
+THUMBNAIL = 400  # pixels of the longest side
+_PAGE = Path(__file__).with_name("audit_page.html")
+
+
+def write_audit(out: Path, *, items: int, seed: int, judged: bool) -> Path:
+    """Write `out`/audit.html: a seeded sample of at most `items` decided pictures, half kept and half rejected.
+
+    Rejected ones are drawn evenly over the first reason. `judged`: a judge ran, so align and fact have decisions.
+    """
+    rng = np.random.default_rng(seed)
+    kept = _sample_lines(out / "aescot.jsonl", items // 2, rng)
+    rejected = _by_reason(_sample_lines(out / "rejected.jsonl", None, rng), items - items // 2)
+    chosen = [*kept, *rejected]
+    shown = [_item(chosen[int(place)], judged) for place in rng.permutation(len(chosen))]
+    marker = json.loads((out / "distill.json").read_text())["pictures"][:12]
+    data = json.dumps({"distillation": marker, "filters": FILTERS, "items": shown}).replace("<", "\\u003c")
+    page = out / "audit.html"
+    page.write_text(_PAGE.read_text(encoding="utf-8").replace("@ITEMS@", data), encoding="utf-8")
+    return page
+
+
+def agreement(path: Path, *, n_bootstrap: int = 2000, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Agreement per filter from the marks that audit.html exported.
+
+    kappa is Cohen's, between the filter's decision and the person's (the decision, or its opposite where the person
+    disagrees), null when neither ever varies; intervals are 95%, bootstrapped over pictures.
+    """
+    rows = _read_marks(path)
+    return {
+        name: _agreement([row for row in rows if row["filter"] == name], n_bootstrap, seed)
+        for name in FILTERS
+        if any(row["filter"] == name for row in rows)
+    }
+
+
+def cohens_kappa(first: np.ndarray, second: np.ndarray) -> float | None:
+    """(observed - chance) / (1 - chance) agreement of two boolean [n] arrays; None when chance agreement is 1."""
+    observed = float((first == second).mean())
+    chance = float(first.mean() * second.mean() + (1 - first.mean()) * (1 - second.mean()))
+    return None if chance == 1.0 else (observed - chance) / (1 - chance)
+
+
+def _agreement(rows: Sequence[Mapping[str, Any]], n_bootstrap: int, seed: int) -> dict[str, Any]:
+    flagged = np.array([row["flagged"] for row in rows])
+    agree = np.array([row["agree"] for row in rows])
+    person = flagged == agree
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(rows), size=(n_bootstrap, len(rows)))
+    kappas = [kappa for draw in draws if (kappa := cohens_kappa(flagged[draw], person[draw])) is not None]
+    return {
+        "n": len(rows),
+        "flagged": int(flagged.sum()),
+        "agreement": _interval(float(agree.mean()), [float(agree[draw].mean()) for draw in draws]),
+        "kappa": _interval(cohens_kappa(flagged, person), kappas),
+        "wrongly_rejected": int((flagged & ~agree).sum()),
+        "missed": int((~flagged & ~agree).sum()),
+    }
+
+
+def _interval(value: float | None, draws: Sequence[float]) -> dict[str, float] | None:
+    if value is None or not draws:
+        return None
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def _read_marks(path: Path) -> list[dict[str, Any]]:
+    try:
+        marks = json.loads(path.read_text())["marks"]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"audit={path}: cannot be read ({error}); give the JSON that audit.html exports") from error
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise InputError(f"audit={path}: not the JSON that audit.html exports") from error
+    wanted = {"filter": str, "flagged": bool, "agree": bool}
+    for number, row in enumerate(marks):
+        if not isinstance(row, dict) or any(not isinstance(row.get(key), kind) for key, kind in wanted.items()):
+            raise InputError(f"audit={path}: mark {number} needs filter, flagged and agree")
+    if not marks:
+        raise InputError(f"audit={path}: no marks; open audit.html, mark some pictures and export")
+    return marks
+
+
+def _item(row: Mapping[str, Any], judged: bool) -> dict[str, Any]:
+    details = row.get("details", {})
+    dimensions = row["dimensions"] or {}
+    said = [(DIMENSION_NAMES[name], text) for name, text in dimensions.items()]
+    said += [("Judgement", row["judgement"])] if row["judgement"] else [("Answer", row.get("answer") or "none")]
+    return {
+        "id": row["id"],
+        "dataset": row["dataset"],
+        "mos": row["mos"],
+        "level": row["level"],
+        "decision": "rejected: " + ", ".join(row["reasons"]) if row.get("reasons") else "kept",
+        "said": said,
+        "flags": _flags(row, judged),
+        "details": {name: details[name] for name in FILTERS if name in details},
+        "picture": _thumbnail(row["image"]),
+    }
+
+
+def _flags(row: Mapping[str, Any], judged: bool) -> dict[str, bool | None]:
+    """What each filter decided: True rejects, False passes, None was not run."""
+    reasons = set(row.get("reasons", ()))
+    ran_align = judged and row["critique"] is not None and reasons <= {"align", "fact", "near_copy"}
+    return {
+        "leak": "leak" in reasons if row["critique"] is not None else None,
+        "align": "align" in reasons if ran_align else None,
+        "fact": "fact" in reasons if ran_align and "align" not in reasons else None,
+    }
+
+
+def _thumbnail(path: str) -> str:
+    try:
+        picture = open_picture(path)
+    except PictureError:
+        return ""
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _sample_lines(path: Path, count: int | None, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """`count` rows of a JSON-lines file drawn at random, in random order; None: all."""
+    with path.open() as file:
+        total = sum(1 for _ in file)
+    chosen = set(rng.permutation(total)[:count].tolist())
+    with path.open() as file:
+        rows = [json.loads(line) for number, line in enumerate(file) if number in chosen]
+    return [rows[int(place)] for place in rng.permutation(len(rows))]
+
+
+def _by_reason(rows: Iterable[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """At most `count` rows, taken in turns from each first reason."""
+    piles: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        piles.setdefault(row["reasons"][0], []).append(row)
+    chosen: list[dict[str, Any]] = []
+    while len(chosen) < count and any(piles.values()):
+        chosen += [pile.pop() for pile in piles.values() if pile]
+    return chosen[:count]

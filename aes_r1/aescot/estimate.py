@@ -1,0 +1,61 @@
+"""What a distillation will cost and how long it will take, said before anything is bought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aes_r1.aescot.chat import SIDE_FACTOR, key_of, picture_tokens, price_of, tokens_in
+from aes_r1.aescot.quotas import Draw, read_quotas
+from aes_r1.data.sample import Sample
+from aes_r1.prompts import expert_prompt, judge_prompt
+from aes_r1.settings import ChatSettings, ExpertSettings, JudgeSettings
+
+CRITIQUE_TOKENS = 350  # of a critique of 100 to 250 words in JSON
+VERDICT_TOKENS = 60
+CALL_SECONDS = 8.0  # of one call of a hosted model, as a rule of thumb
+
+
+def estimate(
+    samples: Sequence[Sample],
+    *,
+    expert: ExpertSettings,
+    judge: JudgeSettings,
+    quotas: Mapping[str, Any],
+    max_pixels: int,
+) -> dict[str, Any]:
+    """Pictures asked about at least, and per paid role calls, tokens, USD (null: price unknown) and minutes.
+
+    With quotas every picture is counted as kept, so the numbers are the least; without, a judge is counted for every
+    picture, so they are the most. Raises InputError where a key or a price is missing.
+    """
+    pictures = len(Draw(samples, read_quotas(quotas), seed=0).next_round())
+    side = int((max_pixels // SIDE_FACTOR**2) ** 0.5) * SIDE_FACTOR
+    seen = picture_tokens(side, side)
+    critique = "x" * (3 * CRITIQUE_TOKENS)
+    roles: dict[str, Any] = {}
+    if expert.name == "openai":
+        roles["expert"] = _role(expert, pictures, tokens_in(expert_prompt(0.5)) + seen, CRITIQUE_TOKENS)
+    if judge.name == "openai":
+        roles["align"] = _role(judge, pictures, tokens_in(judge_prompt("align", critique)), VERDICT_TOKENS)
+        roles["fact"] = _role(judge, pictures, tokens_in(judge_prompt("fact", critique)) + seen, VERDICT_TOKENS)
+    return {"pictures": pictures, "roles": roles}
+
+
+def _role(settings: ChatSettings, calls: int, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+    key_of(settings)  # a missing key is said now, not after an hour
+    price = price_of(settings)
+    per_minute = settings.max_concurrency * 60 / CALL_SECONDS
+    if settings.requests_per_minute is not None:
+        per_minute = min(per_minute, settings.requests_per_minute)
+    if settings.tokens_per_minute is not None:
+        per_minute = min(per_minute, settings.tokens_per_minute / (prompt_tokens + completion_tokens))
+    return {
+        "model": settings.model,
+        "calls": calls,
+        "prompt_tokens": calls * prompt_tokens,
+        "completion_tokens": calls * completion_tokens,
+        "usd": None if price is None else price.of(calls * prompt_tokens, calls * completion_tokens),
+        "max_usd": settings.max_usd,
+        "minutes": calls / per_minute,
+    }

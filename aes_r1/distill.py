@@ -1,0 +1,124 @@
+"""Reasoning data (AesCoT): `python -m aes_r1.distill data=scenes expert=scenes judge=scenes out=OUT`.
+
+`dry_run=true` says what it would cost and buys nothing; `audit=FILE` reads the marks that OUT/audit.html exported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from aes_r1 import command
+from aes_r1.aescot.audit import agreement, write_audit
+from aes_r1.aescot.build import build_aescot
+from aes_r1.aescot.chat import ServerGone
+from aes_r1.aescot.estimate import estimate
+from aes_r1.data.loader import check_pictures, load_samples
+from aes_r1.settings import DistillSettings
+
+PAPER_PIXELS = 262144  # area at which the paper trains, where data.max_pixels is null
+
+
+def run(settings: DistillSettings) -> None:
+    if settings.audit is not None:
+        return _show_agreement(Path(settings.audit))
+    data = settings.data
+    samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
+    max_pixels = data.max_pixels or PAPER_PIXELS
+    plan = estimate(
+        samples, expert=settings.expert, judge=settings.judge, quotas=settings.quotas, max_pixels=max_pixels
+    )
+    _show_plan(plan, settings)
+    if settings.dry_run:
+        return
+    samples, dropped = check_pictures(samples, workers=data.workers, strict=data.strict)
+    for row in dropped:
+        print(f"left out {row['path']}: {row['reason']}", file=sys.stderr)
+    out = Path(settings.out)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("AesCoT", total=len(samples) if not settings.quotas else None)
+
+        def progress(decided: int, kept: int) -> None:
+            bar.update(task, completed=decided, description=f"AesCoT: {kept} kept")
+
+        try:
+            build_aescot(
+                samples,
+                expert=settings.expert,
+                judge=settings.judge,
+                seed=settings.seed,
+                out=out,
+                quotas=settings.quotas,
+                max_pixels=max_pixels,
+                progress=progress,
+            )
+        except ServerGone as error:
+            bar.stop()
+            print(f"aes_r1: {error}; the same command goes on where it stopped", file=sys.stderr)
+            sys.exit(1)
+    write_audit(out, items=settings.audit_items, seed=settings.seed, judged=settings.judge.name != "none")
+    _show_report(json.loads((out / "distill_report.json").read_text()), out)
+
+
+def _show_plan(plan: dict[str, Any], settings: DistillSettings) -> None:
+    bound = "at least " if settings.quotas else ""
+    print(f"{bound}{plan['pictures']} pictures, expert {settings.expert.name}, judge {settings.judge.name}")
+    for role, row in plan["roles"].items():
+        usd = "price unknown" if row["usd"] is None else f"{row['usd']:.2f} USD"
+        ceiling = "" if row["max_usd"] is None else f" (stops before {row['max_usd']:.2f})"
+        print(
+            f"  {role}: {row['calls']} calls of {row['model']}, about {row['prompt_tokens']:,} + "
+            f"{row['completion_tokens']:,} tokens, {usd}{ceiling}, {row['minutes']:.0f} minutes"
+        )
+
+
+def _show_report(report: dict[str, Any], out: Path) -> None:
+    reasons = ", ".join(f"{name} {count}" for name, count in report["rejected_by_reason"].items())
+    print(f"kept {report['kept']}, rejected {report['rejected']}{f' ({reasons})' if reasons else ''}")
+    for cell, row in report["shortfalls"].items():
+        print(f"  {cell}: {row['kept']} of {row['wanted']}, its pool is empty")
+    for role, row in report["calls"].items():
+        usd = "price unknown" if row["usd"] is None else f"{row['usd']:.4f} USD"
+        print(f"  {role}: {row['calls']} calls, {usd}")
+    for name, row in report.get("plants", {}).items():
+        if row["planted"] and row["flagged"]:
+            print(f"  planted {name}: precision {row['precision']:.3f}, recall {row['recall']:.3f} of {row['planted']}")
+    if report["stopped"]:
+        print(f"stopped early: {report['stopped']}")
+    print(out / "aescot.jsonl")
+    print(out / "audit.html")
+
+
+def _show_agreement(path: Path) -> None:
+    table = Table("filter", "marks", "agreement", "kappa", "wrongly rejected", "missed")
+    for name, row in agreement(path).items():
+        table.add_row(
+            name,
+            str(row["n"]),
+            _with_interval(row["agreement"]),
+            _with_interval(row["kappa"]),
+            str(row["wrongly_rejected"]),
+            str(row["missed"]),
+        )
+    Console().print(table)
+
+
+def _with_interval(row: dict[str, float] | None) -> str:
+    return "-" if row is None else f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING)
+    command.run("aes_r1.distill", run, config_name="distill", schema=DistillSettings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""A real HTTP server that speaks the OpenAI chat protocol with pictures, and misbehaves on purpose.
+
+`python chat_server.py FOLDER [FAULTS] [PROMPT_TOKENS]` listens on a free loopback port, writes FOLDER/port, and logs every
+request to FOLDER/requests.jsonl: {"picture" (digest of its bytes, null without one), "role", "fault", "key"}. With
+FAULTS=1 each of seven faults befalls a tenth of the requests, by the picture's digest and how often it was asked about.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+FAULTS = ("rate_limit", "server_error", "slow", "cut", "invalid_json", "empty", "refusal")
+SLOW_S = 3.0
+WORDS = "river stone lantern meadow window harbor willow kettle ladder ribbon orchard feather saddle candle anchor".split()
+REPLY_TEXT = "The {a} beside the {b} holds the light and the {c} gives the frame its calm."
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    folder: Path
+    faults: bool
+    prompt_tokens: int
+    asked: dict[str, int] = {}
+    lock = threading.Lock()
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        parts = body["messages"][-1]["content"]
+        text = parts if isinstance(parts, str) else "".join(p["text"] for p in parts if p["type"] == "text")
+        urls = [] if isinstance(parts, str) else [p["image_url"]["url"] for p in parts if p["type"] == "image_url"]
+        picture = hashlib.sha256(base64.b64decode(urls[0].split(",", 1)[1])).hexdigest()[:16] if urls else None
+        role = "expert" if "private information" in text else "fact" if picture else "align"
+        subject = picture or hashlib.sha256(text.encode()).hexdigest()[:16]
+        with self.lock:
+            tries = self.asked[role + subject] = self.asked.get(role + subject, 0) + 1
+        place = int(hashlib.sha256(f"{role}{subject}{tries}".encode()).hexdigest(), 16) % 10
+        fault = FAULTS[place] if self.faults and place < len(FAULTS) else None
+        if role != "expert" and fault in ("invalid_json", "empty", "refusal"):
+            fault = None
+        self._log({"picture": picture, "role": role, "fault": fault, "key": self.headers.get("Authorization")})
+        if fault == "rate_limit":
+            return self._send(429, {"error": {"message": "slow down", "type": "rate_limit"}}, {"Retry-After": "1"})
+        if fault == "server_error":
+            return self._send(500, {"error": {"message": "oops", "type": "server_error"}})
+        if fault == "slow":
+            time.sleep(SLOW_S)
+        if fault == "cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"id": "cut')
+            self.close_connection = True
+            return None
+        return self._send(200, self._completion(role, subject, fault))
+
+    def _completion(self, role: str, subject: str, fault: str | None) -> dict:
+        message: dict = {"role": "assistant", "content": self._content(role, subject, fault)}
+        if fault == "refusal":
+            message["refusal"] = "I can't help with that."
+        usage = {"prompt_tokens": self.prompt_tokens, "completion_tokens": 200, "total_tokens": self.prompt_tokens + 200}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        return {
+            "id": "c", "object": "chat.completion", "created": 0, "model": "fake", "choices": choices, "usage": usage
+        }
+
+    def _content(self, role: str, subject: str, fault: str | None) -> str | None:
+        if fault in ("empty", "refusal"):
+            return None if fault == "refusal" else ""
+        if fault == "invalid_json":
+            return '{"light_and_shadow": "soft light'
+        if role == "align":
+            return json.dumps({"level": "fair", "score": 0.5, "unsupported_claims": []})
+        if role == "fact":
+            claims = ["a dog that is not there"] if int(subject, 16) % 10 == 0 else []
+            return "Here you are: " + json.dumps({"level": "fair", "score": 0.5, "unsupported_claims": claims})
+        number = int(subject, 16)
+        said = {}
+        for name in ("light_and_shadow", "mood_and_narrative", "composition", "color", "exposure", "judgement"):
+            picked = []
+            for _ in range(3):
+                number, rest = divmod(number, len(WORDS))
+                picked.append(WORDS[rest])
+            said[name] = REPLY_TEXT.format(a=picked[0], b=picked[1], c=picked[2])
+            number = int(hashlib.sha256(f"{name}{subject}".encode()).hexdigest(), 16)
+        return "```json\n" + json.dumps(said) + "\n```"
+
+    def _send(self, status: int, body: dict, headers: dict[str, str] | None = None) -> None:
+        data = json.dumps(body).encode()
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # the client gave up or was killed
+
+    def _log(self, row: dict) -> None:
+        with self.lock, (self.folder / "requests.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def main() -> None:
+    Handler.folder = Path(sys.argv[1])
+    Handler.faults = sys.argv[2:3] == ["1"]
+    Handler.prompt_tokens = int(sys.argv[3]) if len(sys.argv) > 3 else 600
+    server = Server(("127.0.0.1", 0), Handler)
+    (Handler.folder / "port.part").write_text(str(server.server_port))
+    (Handler.folder / "port.part").rename(Handler.folder / "port")
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
