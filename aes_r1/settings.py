@@ -343,7 +343,7 @@ class DistillSettings:
     data: DataSettings = field(default_factory=DataSettings)
     expert: ExpertSettings = field(default_factory=ExpertSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
-    quotas: dict[str, Any] = field(default_factory=dict)  # {level: n} or {data set: {level: n}}; empty: each picture once
+    quotas: dict[str, Any] | None = None  # {level: n} or {data set: {level: n}}; null: each picture once
     dry_run: bool = False
     audit: str | None = None
     audit_items: int = 120

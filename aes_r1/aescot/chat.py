@@ -43,13 +43,7 @@ class ChatModel:
     def __init__(self, settings: ChatSettings, journal: Journal) -> None:
         self.settings, self.journal = settings, journal
         self.model = litellm_name(settings)
-        self.price = price_of(settings)
-        if settings.max_usd is not None and self.price is None:
-            group = settings.group
-            raise InputError(
-                f"{group}.max_usd={settings.max_usd}: the price of {settings.model} is not known; give "
-                f"{group}.input_usd_per_million and {group}.output_usd_per_million (0 for a server of your own)"
-            )
+        self.price = affordable_price(settings)
         spent = sum(row["usd"] or 0.0 for row in journal.rows() if row["group"] == settings.group)
         self.budget = Budget(settings.max_usd, self.price, spent=spent, max_tokens=settings.max_tokens)
         self._requests = TokenBucket(settings.requests_per_minute)
@@ -211,6 +205,17 @@ def price_of(settings: ChatSettings) -> Price | None:
     if not listed or listed.get("input_cost_per_token") is None:
         return None
     return Price(listed["input_cost_per_token"], listed.get("output_cost_per_token") or 0.0)
+
+
+def affordable_price(settings: ChatSettings) -> Price | None:
+    """The price, which must be known where a ceiling is set."""
+    price, group = price_of(settings), settings.group
+    if settings.max_usd is not None and price is None:
+        raise InputError(
+            f"{group}.max_usd={settings.max_usd}: the price of {settings.model} is not known; give "
+            f"{group}.input_usd_per_million and {group}.output_usd_per_million (0 for a server of your own)"
+        )
+    return price
 
 
 def without_keys(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aes_r1.aescot.chat import SIDE_FACTOR, key_of, picture_tokens, price_of, tokens_in
+from aes_r1.aescot.chat import SIDE_FACTOR, affordable_price, key_of, picture_tokens, tokens_in
 from aes_r1.aescot.quotas import Draw, read_quotas
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import expert_prompt, judge_prompt
@@ -21,7 +21,7 @@ def estimate(
     *,
     expert: ExpertSettings,
     judge: JudgeSettings,
-    quotas: Mapping[str, Any],
+    quotas: Mapping[str, Any] | None,
     max_pixels: int,
 ) -> dict[str, Any]:
     """Pictures asked about at least, and per paid role calls, tokens, USD (null: price unknown) and minutes.
@@ -29,7 +29,7 @@ def estimate(
     With quotas every picture is counted as kept, so the numbers are the least; without, a judge is counted for every
     picture, so they are the most. Raises InputError where a key or a price is missing.
     """
-    pictures = len(Draw(samples, read_quotas(quotas), seed=0).next_round())
+    pictures = len(Draw(samples, read_quotas(quotas or {}), seed=0).next_round())
     side = int((max_pixels // SIDE_FACTOR**2) ** 0.5) * SIDE_FACTOR
     seen = picture_tokens(side, side)
     critique = "x" * (3 * CRITIQUE_TOKENS)
@@ -44,7 +44,7 @@ def estimate(
 
 def _role(settings: ChatSettings, calls: int, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
     key_of(settings)  # a missing key is said now, not after an hour
-    price = price_of(settings)
+    price = affordable_price(settings)
     per_minute = settings.max_concurrency * 60 / CALL_SECONDS
     if settings.requests_per_minute is not None:
         per_minute = min(per_minute, settings.requests_per_minute)
