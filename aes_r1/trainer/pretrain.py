@@ -58,7 +58,10 @@ def pretrain_tiny(
         pictures, facts = zip(*pool.map(draw, range(pretrain.pictures), chunksize=100), strict=True)
     tokenizer = tiny.build_tokenizer([*corpus, *_spelling(facts)])
     backbone = tiny.build(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
-    engine = SingleEngine(backbone.model, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
+    readout = torch.nn.Linear(backbone.model.config.get_text_config().hidden_size, len(scenes.fact_vector(facts[0])))
+    features: list[torch.Tensor] = []
+    backbone.core.model.visual.register_forward_hook(lambda _, __, output: features.append(output.pooler_output))
+    engine = SingleEngine(torch.nn.ModuleList([backbone.model, readout]), weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
     total = pretrain.pictures * pretrain.epochs // pretrain.batch_size
     rng = np.random.default_rng([pretrain.seed, 1])
 
@@ -73,12 +76,15 @@ def pretrain_tiny(
 
         # -- loss -----------------------------------------------------------------------------------------------------
         logps, _ = completion_likelihood(backbone, batch, tokens, mask, torch.arange(len(lessons)))
+        pooled = torch.stack([part.mean(dim=0) for part in features.pop().split((batch.grid.prod(dim=1) // 4).tolist())])
+        wanted = torch.from_numpy(np.stack([scenes.fact_vector(facts[index]) for index in chosen]))
+        seeing = (readout(pooled) - wanted).square().sum(dim=1).mean()
         loss = -logps.sum() / mask.sum()
-        engine.backward(loss)
+        engine.backward(loss + seeing)
 
         # -- step -----------------------------------------------------------------------------------------------------
         engine.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
-        report(step + 1, total, f"loss {loss.item():.3f}")
+        report(step + 1, total, f"loss {loss.item():.3f} seeing {seeing.item():.3f}")
 
     # -- save ---------------------------------------------------------------------------------------------------------
     backbone.save(target)
