@@ -50,7 +50,9 @@ class Budget:
             while True:
                 highest = self._highest(estimated_tokens)
                 if self.spent + highest > self.ceiling:
-                    raise CeilingReached(f"{self.spent:.4f} of {self.ceiling:.4f} USD spent, the next call may cost {highest:.4f}")
+                    raise CeilingReached(
+                        f"{self.spent:.4f} of {self.ceiling:.4f} USD spent, the next call may cost {highest:.4f}"
+                    )
                 blind = self._longest_prompt is None and self._in_flight > 0
                 if not blind and self.spent + self._held + highest <= self.ceiling:
                     self._held += highest

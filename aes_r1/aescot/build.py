@@ -1,8 +1,8 @@
 """AesCoT: pictures with scores become critiques with scores, each kept or rejected with its reasons (method, stage 0).
 
-OUT/aescot.jsonl and OUT/rejected.jsonl hold every picture that was decided, in exactly one of them, in the order of the
-draw. OUT/calls.jsonl holds every answer of a model the moment it came. A restart replays the journal, which costs nothing
-and gives the same decisions, and buys only what is missing.
+OUT/aescot.jsonl and OUT/rejected.jsonl hold every picture that was decided, in exactly one of them, in the order of
+the draw. OUT/calls.jsonl holds every answer of a model the moment it came. A restart replays the journal, which costs
+nothing and gives the same decisions, and buys only what is missing.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ Progress = Callable[[int, int], None]  # pictures decided, kept
 
 # Settings that change how answers are bought or filtered, not which are asked for: they may change between starts.
 _FREE = (
-    "max_concurrency requests_per_minute tokens_per_minute retries timeout_s max_usd input_usd_per_million "
-    "output_usd_per_million response_format api_key_env min_words max_words near_copy tolerance group"
-).split()
+    *("max_concurrency", "requests_per_minute", "tokens_per_minute", "retries", "timeout_s", "max_usd"),
+    *("input_usd_per_million", "output_usd_per_million", "response_format", "api_key_env"),
+    *("min_words", "max_words", "near_copy", "tolerance"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ def build_aescot(
 ) -> Path:
     """Write `out`/aescot.jsonl, rejected.jsonl and distill_report.json; returns the first.
 
-    samples: pictures with mos, asked about once each, or until `quotas` ({level: n} or {data set: {level: n}}) are full.
-    max_pixels: area of a picture as an API model sees it. Raises InputError for impossible settings or another
-    distillation's folder, ServerGone when a server stops answering; a reached price ceiling is said in the report.
+    samples: pictures with mos, asked about once each, or until `quotas` ({level: n} or {data set: {level: n}}) are
+    full. max_pixels: area of a picture as an API model sees it. Raises InputError for impossible settings or the folder
+    of another distillation, ServerGone when a server stops answering; a reached price ceiling is said in the report.
     """
     wanted = read_quotas(quotas or {})
     started = time.monotonic()
@@ -271,7 +272,9 @@ def _claim(
                 raise InputError(f"{out} holds a distillation with other {', '.join(differing)}; give another out=")
         path.write_text(json.dumps(mine, indent=2) + "\n")
     except Timeout as error:
-        raise InputError(f"out={out}: another distillation is writing there; wait for it or give another out=") from error
+        raise InputError(
+            f"out={out}: another distillation is writing there; wait for it or give another out="
+        ) from error
     except OSError as error:
         raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
 

@@ -38,7 +38,7 @@ class Answer:
 
 
 class ChatModel:
-    """One model of the expert or judge group. Calls beyond the limits wait; an answer already in the journal is free."""
+    """One model of the expert or judge group. Calls beyond the limits wait; an answer in the journal is free."""
 
     def __init__(self, settings: ChatSettings, journal: Journal) -> None:
         self.settings, self.journal = settings, journal
@@ -145,7 +145,14 @@ class ChatModel:
         return self._row(role, sample, text, refused, prompt_tokens, completion_tokens, seconds)
 
     def _row(
-        self, role: str, sample: Sample, text: str, refused: bool, prompt_tokens: int, completion_tokens: int, seconds: float
+        self,
+        role: str,
+        sample: Sample,
+        text: str,
+        refused: bool,
+        prompt_tokens: int,
+        completion_tokens: int,
+        seconds: float,
     ) -> dict[str, Any]:
         usd = None if self.price is None else self.price.of(prompt_tokens, completion_tokens)
         return {
@@ -193,7 +200,9 @@ def key_of(settings: ChatSettings) -> str | None:
         return os.environ.get("OPENAI_API_KEY") or "none"
     missing = _litellm().validate_environment(litellm_name(settings))["missing_keys"]
     if missing:
-        raise InputError(f"{group}.model={settings.model}: set {' and '.join(missing)} in the environment, or {group}.api_base")
+        raise InputError(
+            f"{group}.model={settings.model}: set {' and '.join(missing)} in the environment, or {group}.api_base"
+        )
     return None
 
 

@@ -1,8 +1,8 @@
 """Pure filters over a reply: each answers with what it found, or None when the reply passes.
 
 The reason codes of rejected.jsonl: `leak` here and in leak.py; `align` and `fact` from a judge; `length`, `language`,
-`missing_dimension`, `refusal`, `invalid_json`, `empty` here; `near_copy` from near_copy.py; `no_answer` when the server never
-gave one; `no_verdict` when the judge's answer could not be read; `picture` when the picture could not be opened.
+`missing_dimension`, `refusal`, `invalid_json`, `empty` here; `near_copy` from near_copy.py; `no_answer` when the server
+never gave one; `no_verdict` when the judge's answer could not be read; `picture` when the picture could not be opened.
 """
 
 from __future__ import annotations
@@ -33,17 +33,24 @@ REASONS = (
 )
 
 _REFUSAL = re.compile(
-    r"\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can(?:'t|not| not)|won't|will not|must decline|decline to|don't feel comfortable)"
-    r"(?: \w+)? (?:assist|help|view|analy[sz]e|comment|critique|describe|provide|comply|identify|evaluate|fulfil|process|access|do)|"
-    r"as an ai\b|as a language model|no (?:image|picture|photo(?:graph)?) (?:was|is|has been) (?:provided|attached|included|visible)|"
+    r"\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can(?:'t|not| not)|won't|will not|must decline|decline to|"
+    r"don't feel comfortable)"
+    r"(?: \w+)? (?:assist|help|view|analy[sz]e|comment|critique|describe|provide|comply|identify|evaluate|fulfil|"
+    r"process|access|do)|"
+    r"as an ai\b|as a language model|no (?:image|picture|photo(?:graph)?) (?:was|is|has been) (?:provided|attached|"
+    r"included|visible)|"
     r"(?:please|could you) (?:provide|upload|attach|share) (?:the|an|a) (?:image|picture|photo))",
     re.IGNORECASE,
 )
 _PLACEHOLDER = re.compile(r"\W*(?:n/?a|none|null|nil|todo|tbd|unknown|not applicable|string)?\W*", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH = frozenset(
-    "the and of with is are from that this to by for its but while which not into where when than their them there as it "
-    "at no some an through over under against between each every more most only yet still both has have was were be".split()
+    (  # function words that other European languages do not share
+        *("the", "and", "of", "with", "is", "are", "from", "that", "this", "to", "by", "for", "it", "its", "but", "as"),
+        *("while", "which", "not", "into", "where", "when", "than", "their", "them", "there", "at", "no", "some", "an"),
+        *("through", "over", "under", "against", "between", "each", "every", "more", "most", "only", "yet", "still"),
+        *("both", "has", "have", "was", "were", "be"),
+    )
 )
 
 
@@ -74,7 +81,9 @@ def read_reply(text: str) -> tuple[Reply | None, dict[str, str]]:
     if missing:
         refused = _REFUSAL.search(text)
         return None, {"refusal": refused[0]} if refused else {"missing_dimension": ", ".join(missing)}
-    return Reply({name: " ".join(str(said[name]).split()) for name in DIMENSIONS}, " ".join(str(said["judgement"]).split())), {}
+    return Reply(
+        {name: " ".join(str(said[name]).split()) for name in DIMENSIONS}, " ".join(str(said["judgement"]).split())
+    ), {}
 
 
 def form_reasons(reply: Reply, mos: float, *, min_words: int, max_words: int) -> dict[str, str]:

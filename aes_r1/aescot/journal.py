@@ -13,8 +13,8 @@ from typing import Any
 class Journal:
     """An append-only JSON-lines file of answers by key, which survives kill -9.
 
-    A row is one write followed by fsync. A half-written last line, all that a kill can leave, is cut off when the file is
-    opened again. Only keys and places are held in memory.
+    A row is one write followed by fsync. A half-written last line, all that a kill can leave, is cut off when the file
+    is opened again. Only keys and places are held in memory.
     """
 
     def __init__(self, path: Path) -> None:

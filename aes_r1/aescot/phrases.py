@@ -1,7 +1,7 @@
 """The small language of the offline experts: per dimension six ordered levels, two or three phrases each.
 
 It is small on purpose: a model of a million parameters has to learn it. Words in [brackets] are said only when the fact
-named in {braces} is known; an unknown {subject} is called "subject". No phrase holds a number or the words bad, fair, good.
+named in {braces} is known; an unknown {subject} is called "subject". No phrase holds a number, or bad, fair, good.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def pattern(phrase: str) -> re.Pattern[str]:
     """A regular expression of everything `phrase` can say, its facts as named groups."""
     parts = re.split(r"(\[|\]|\{\w+\})", phrase)
     known = {"[": "(?:", "]": ")?"}
-    text = "".join(known.get(part) or (rf"(?P<{part[1:-1]}>[a-z ]+?)" if part[:1] == "{" else re.escape(part)) for part in parts)
+    text = "".join(
+        known.get(part) or (rf"(?P<{part[1:-1]}>[a-z ]+?)" if part[:1] == "{" else re.escape(part)) for part in parts
+    )
     return re.compile(text)
 
 
@@ -120,7 +122,7 @@ def say(dimension: str, step: int, facts: dict[str, str], rng: np.random.Generat
 
 
 def heard(dimension: str, sentence: str) -> tuple[int, dict[str, str]] | None:
-    """Step and facts that a sentence of the phrase book states (its dimension's name may stand before it), else None."""
+    """Step and facts that a sentence of the phrase book states (its dimension's name may lead it), else None."""
     said = sentence.strip().rstrip(".").lower()
     said = said.removeprefix(dimension.replace("_", " ")).lstrip(": ")
     for step, choices in enumerate(_PATTERNS[dimension]):

@@ -1,8 +1,8 @@
 """An offline expert for any real photograph: it measures the pixels and says what it measured.
 
-Colourfulness follows Hasler and Suesstrunk (2003), the saliency Achanta et al. (2009, frequency-tuned, in RGB), harmony the
-idea of Cohen-Or et al. (2006): the share of hue that one sector, or two opposite sectors, hold. Mood is the one dimension
-that pixels cannot tell; what is said of it is the tone that warmth, colour and contrast set.
+Colourfulness follows Hasler and Suesstrunk (2003), the saliency Achanta et al. (2009, frequency-tuned, in RGB), harmony
+the idea of Cohen-Or et al. (2006): the share of hue that one sector, or two opposite sectors, hold. Mood is the one
+dimension that pixels cannot tell; what is said of it is the tone that warmth, colour and contrast set.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def measured_facts(seen: Measurement) -> dict[str, str]:
 def _small(picture: Image.Image) -> np.ndarray:
     """float32 [H, W, 3] in 0..1, longest side at most LONGEST_SIDE."""
     scale = min(1.0, LONGEST_SIDE / max(picture.size))
-    size = tuple(max(2, round(side * scale)) for side in picture.size)
+    size = max(2, round(picture.width * scale)), max(2, round(picture.height * scale))
     small = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0) if size != picture.size else picture
     return np.asarray(small.convert("RGB"), dtype=np.float32) / 255.0
 
@@ -149,7 +149,9 @@ def _hues(rgb: np.ndarray) -> tuple[float, tuple[str, ...]]:
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     safe = np.where(chroma > 0, chroma, 1.0)
     sextant = np.where(
-        high == red, ((green - blue) / safe) % 6, np.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4)
+        high == red,
+        ((green - blue) / safe) % 6,
+        np.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
     weights = np.where(chroma > 0.08, chroma, 0.0)
     total = float(weights.sum())

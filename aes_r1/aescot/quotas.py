@@ -17,14 +17,18 @@ Cell = tuple[str, str]  # data set or ANY, level
 
 
 def read_quotas(given: Mapping[str, Any]) -> dict[Cell, int]:
-    """{level: n} for the whole, or {data set: {level: n}}, as counts per cell; InputError names a wrong key or value."""
+    """{level: n} for the whole, or {data set: {level: n}}, as counts per cell; InputError names a wrong entry."""
     wanted: dict[Cell, int] = {}
     for key, value in given.items():
-        rows = {(ANY, key): value} if not isinstance(value, Mapping) else {(key, level): n for level, n in value.items()}
+        rows = (
+            {(ANY, key): value} if not isinstance(value, Mapping) else {(key, level): n for level, n in value.items()}
+        )
         for (dataset, level), count in rows.items():
             where = f"quotas.{level}" if dataset == ANY else f"quotas.{dataset}.{level}"
             if level not in LEVELS:
-                raise InputError(f"{where}: no such level; levels are {', '.join(LEVELS)}, or give quotas.DATASET.LEVEL")
+                raise InputError(
+                    f"{where}: no such level; levels are {', '.join(LEVELS)}, or give quotas.DATASET.LEVEL"
+                )
             if isinstance(count, bool) or not isinstance(count, int) or count < 0:
                 raise InputError(f"{where}={count}: must be a whole number, 0 or more")
             wanted[dataset, level] = count
@@ -37,8 +41,8 @@ class Draw:
     """Pictures in a seeded order, handed out in rounds.
 
     Without quotas there is one round with every picture once, in the given order. With quotas a round holds, for every
-    cell, as many new pictures as critiques are still missing; rounds go on until every cell is full or its pool is empty.
-    So no more is ever bought than is needed, and the same seed and answers give the same set.
+    cell, as many new pictures as critiques are still missing; rounds go on until every cell is full or its pool is
+    empty. So no more is ever bought than is needed, and the same seed and answers give the same set.
     """
 
     def __init__(self, samples: Sequence[Sample], quotas: Mapping[Cell, int], seed: int) -> None:

@@ -13,9 +13,9 @@ from aes_r1.settings import InputError
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Rows {"id", "image", "mos", "critique", ..} of an AesCoT file, one JSON object per line.
 
-    A row is one of our records, or a released one: {"messages": [{"role", "content"}, ..], "images": [path, ..]} whose last
-    message is `<think>critique</think><answer>score</answer>`. Picture paths that are not absolute start at the file's
-    folder. InputError names the line that is neither.
+    A row is one of our records, or a released one: {"messages": [{"role", "content"}, ..], "images": [path, ..]} whose
+    last message is `<think>critique</think><answer>score</answer>`. Picture paths that are not absolute start at the
+    file's folder. InputError names the line that is neither.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()

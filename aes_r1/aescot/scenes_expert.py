@@ -26,7 +26,7 @@ _LEAKS = (
 
 
 def scenes_critique(factors: dict[str, float], facts: dict[str, Any], mos: float, rng: np.random.Generator) -> Reply:
-    """A true critique: every dimension of `factors` (0..1) at its step, naming facts, and a verdict that follows `mos`."""
+    """A true critique: each dimension of `factors` (0..1) at its step, naming facts; the verdict follows `mos`."""
     return _critique(factors, spoken_facts(facts, rng), mos, rng)
 
 
@@ -49,9 +49,7 @@ def draw_plant(rates: dict[str, float], rng: np.random.Generator) -> str | None:
     return PLANTS[place] if place < len(PLANTS) else None
 
 
-def planted(
-    kind: str, factors: dict[str, float], facts: dict[str, Any], mos: float, rng: np.random.Generator
-) -> Reply:
+def planted(kind: str, factors: dict[str, float], facts: dict[str, Any], mos: float, rng: np.random.Generator) -> Reply:
     """A critique with one error of `kind`: it leaks the score, judges another level, or claims what is not there."""
     if kind == "fact":
         return _false_claim(factors, facts, mos, rng)
@@ -61,9 +59,7 @@ def planted(
         others = [grade for grade in others if abs(grade - grade_of(mos)) >= 2] or others
         return replace(reply, judgement=judge_aloud(int(rng.choice(others)), rng))
     template = _LEAKS[int(rng.integers(len(_LEAKS)))]
-    leak = template.format(
-        score=f"{mos:.2f}", tenths=round(mos * 10), percent=round(mos * 100), level=level_of(mos)
-    )
+    leak = template.format(score=f"{mos:.2f}", tenths=round(mos * 10), percent=round(mos * 100), level=level_of(mos))
     return replace(reply, judgement=f"{reply.judgement} {leak}")
 
 

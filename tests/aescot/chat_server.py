@@ -1,7 +1,7 @@
 """A real HTTP server that speaks the OpenAI chat protocol with pictures, and misbehaves on purpose.
 
-`python chat_server.py FOLDER [FAULTS] [PROMPT_TOKENS]` listens on a free loopback port, writes FOLDER/port, and logs every
-request to FOLDER/requests.jsonl: {"picture" (digest of its bytes, null without one), "role", "fault", "key"}. With
+`python chat_server.py FOLDER [FAULTS] [PROMPT_TOKENS]` listens on a free loopback port, writes FOLDER/port, and logs
+every request to FOLDER/requests.jsonl: {"picture" (digest of its bytes, null without one), "role", "fault", "key"}. With
 FAULTS=1 each of seven faults befalls a tenth of the requests, by the picture's digest and how often it was asked about.
 """
 
@@ -15,10 +15,11 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 FAULTS = ("rate_limit", "server_error", "slow", "cut", "invalid_json", "empty", "refusal")
 SLOW_S = 3.0
-WORDS = "river stone lantern meadow window harbor willow kettle ladder ribbon orchard feather saddle candle anchor".split()
+WORDS = ("river", "stone", "lantern", "meadow", "window", "harbor", "willow", "kettle", "ladder", "ribbon", "orchard")
 REPLY_TEXT = "The {a} beside the {b} holds the light and the {c} gives the frame its calm."
 
 
@@ -27,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
     folder: Path
     faults: bool
     prompt_tokens: int
-    asked: dict[str, int] = {}
+    asked: ClassVar[dict[str, int]] = {}
     lock = threading.Lock()
 
     def do_POST(self) -> None:
@@ -64,10 +65,19 @@ class Handler(BaseHTTPRequestHandler):
         message: dict = {"role": "assistant", "content": self._content(role, subject, fault)}
         if fault == "refusal":
             message["refusal"] = "I can't help with that."
-        usage = {"prompt_tokens": self.prompt_tokens, "completion_tokens": 200, "total_tokens": self.prompt_tokens + 200}
+        usage = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": 200,
+            "total_tokens": self.prompt_tokens + 200,
+        }
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         return {
-            "id": "c", "object": "chat.completion", "created": 0, "model": "fake", "choices": choices, "usage": usage
+            "id": "c",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "fake",
+            "choices": choices,
+            "usage": usage,
         }
 
     def _content(self, role: str, subject: str, fault: str | None) -> str | None:

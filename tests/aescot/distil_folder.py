@@ -26,9 +26,7 @@ def main() -> None:
     judge = {key.removeprefix("judge."): values.pop(key) for key in list(values) if key.startswith("judge.")}
     limit = values.pop("limit", None)
     common = {"model": "fake", "api_base": url, "timeout_s": 1.5, "max_concurrency": 32}
-    samples = [
-        Sample(path.stem, str(path), 0.5, "folder", "train") for path in sorted(pictures.glob("*.png"))[:limit]
-    ]
+    samples = [Sample(path.stem, str(path), 0.5, "folder", "train") for path in sorted(pictures.glob("*.png"))[:limit]]
     build_aescot(
         samples,
         expert=ExpertSettings(**{"name": "openai", **common, "near_copy": 0.9, **values}),
