@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from aes_r1.aescot.build import build_aescot, expert_corpus
-from aes_r1.aescot.read import read_records
+from aes_r1.data.records import read_records
 from aes_r1.data.loader import check_pictures, load_samples, read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.evaluate import predict

@@ -1,8 +1,8 @@
 """A real HTTP server that speaks the OpenAI chat protocol with pictures, and misbehaves on purpose.
 
 `python chat_server.py FOLDER [FAULTS] [PROMPT_TOKENS]` listens on a free loopback port, writes FOLDER/port, and logs
-every request to FOLDER/requests.jsonl: {"picture" (digest of its bytes, null without one), "role", "fault", "key"}. With
-FAULTS=1 each of seven faults befalls a tenth of the requests, by the picture's digest and how often it was asked about.
+every request to FOLDER/requests.jsonl: {"picture" (digest of its bytes, null without one), "role", "fault", "key"}.
+With FAULTS=1 each of seven faults befalls a tenth of the requests, by the digest and how often it was asked about.
 """
 
 from __future__ import annotations

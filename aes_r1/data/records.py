@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from aes_r1.data.sample import Sample
 from aes_r1.prompts import parse_critique, parse_score
 from aes_r1.settings import InputError
 
@@ -22,6 +23,15 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give an AesCoT jsonl file") from error
     return [_row(Path(path), number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def record_samples(path: Path) -> list[Sample]:
+    """The pictures and scores of an AesCoT file as training samples, each picture once."""
+    samples: dict[str, Sample] = {}
+    for row in read_records(path):
+        name = row.get("dataset", "aescot")
+        samples.setdefault(row["image"], Sample(str(row["id"]), row["image"], float(row["mos"]), name, "train"))
+    return list(samples.values())
 
 
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:
