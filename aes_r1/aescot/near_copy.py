@@ -10,7 +10,6 @@ import numpy as np
 SHINGLE = 5  # words
 HASHES = 128
 BANDS = 32  # of HASHES / BANDS rows: pairs above a similarity of about .4 become candidates
-_PRIME = (1 << 61) - 1
 _WORD = re.compile(r"[\w']+")
 
 
@@ -20,8 +19,8 @@ class NearCopies:
     def __init__(self, threshold: float | None) -> None:
         rng = np.random.default_rng(0)
         self._threshold = threshold
-        self._scale = rng.integers(1, 1 << 31, HASHES, dtype=np.uint64)
-        self._shift = rng.integers(0, 1 << 31, HASHES, dtype=np.uint64)
+        self._scale = rng.integers(0, 1 << 63, HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        self._shift = rng.integers(0, 1 << 63, HASHES, dtype=np.uint64)
         self._ids: list[str] = []
         self._signatures: list[np.ndarray] = []
         self._bands: dict[tuple[int, bytes], list[int]] = {}
@@ -52,7 +51,7 @@ class NearCopies:
         count = max(1, len(words) - SHINGLE + 1)
         shingles = {zlib.crc32(" ".join(words[i : i + SHINGLE]).encode()) for i in range(count)}
         values = np.fromiter(shingles, dtype=np.uint64, count=len(shingles))
-        hashed = (values[:, None] * self._scale + self._shift) % np.uint64(_PRIME)
+        hashed = (values[:, None] * self._scale + self._shift) >> np.uint64(32)  # multiply-shift, modulo 2**64
         return hashed.min(axis=0)
 
 

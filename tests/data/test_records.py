@@ -57,7 +57,10 @@ def test_blank_lines_are_skipped_and_samples_have_each_picture_once(tmp_path):
         ({**OURS, "mos": "0.6"}, "mos='0.6'"),
         ({**RELEASED, "images": []}, "images"),
         ({**RELEASED, "messages": [{"role": "assistant", "content": "0.6"}]}, "last message"),
-        ({**RELEASED, "messages": [{"role": "assistant", "content": answer("x", 0.5).replace("0.50", "85/100")}]}, "last"),
+        (
+            {**RELEASED, "messages": [{"role": "assistant", "content": answer("x", 0.5).replace("0.50", "85/100")}]},
+            "last",
+        ),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, row, said):

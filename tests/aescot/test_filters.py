@@ -1,0 +1,106 @@
+import json
+
+import pytest
+
+from aes_r1.aescot.filters import first_json_object, form_reasons, not_english, read_reply
+from aes_r1.aescot.record import Reply
+from aes_r1.prompts import DIMENSIONS
+
+SAID = {
+    "light_and_shadow": "Soft window light models the face and leaves the room behind it dark.",
+    "mood_and_narrative": "A quiet, waiting mood; the letter on the table stays closed.",
+    "composition": "The sitter stands on the left third, with calm space to the right.",
+    "color": "Warm browns hold the frame, and one blue cup answers them.",
+    "exposure": "Highlights are protected and the shadows keep their texture.",
+    "judgement": "A considered, touching portrait.",
+}
+
+
+def reply(**changes):
+    said = {**SAID, **changes}
+    return Reply({name: said[name] for name in DIMENSIONS}, said["judgement"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(SAID),
+        "```json\n" + json.dumps(SAID, indent=2) + "\n```",
+        "Here is my critique {as asked}: " + json.dumps(SAID) + " I hope it helps. {}",
+        json.dumps({**SAID, "extra": {"a": 1}}),
+    ],
+)
+def test_the_first_json_object_of_a_reply_is_read(text):
+    assert read_reply(text) == (reply(), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        ("  \n", "empty"),
+        ("Soft light, calm mood.", "invalid_json"),
+        (json.dumps(SAID)[:-40], "invalid_json"),
+        ("[1, 2]", "invalid_json"),
+        ("I'm sorry, but I can't assist with that.", "refusal"),
+        ("As an AI I have no eyes.", "refusal"),
+        (json.dumps({**SAID, "color": ""}), "missing_dimension"),
+        (json.dumps({**SAID, "color": "N/A"}), "missing_dimension"),
+        (json.dumps({**SAID, "color": ["red"]}), "missing_dimension"),
+        (json.dumps({name: text for name, text in SAID.items() if name != "judgement"}), "missing_dimension"),
+        (json.dumps({**SAID, "color": "", "judgement": "I cannot view the image."}), "refusal"),
+    ],
+)
+def test_a_reply_that_cannot_be_read_has_one_reason(text, reason):
+    read, reasons = read_reply(text)
+    assert read is None
+    assert list(reasons) == [reason]
+
+
+def test_an_honest_reply_passes():
+    assert form_reasons(reply(), 0.5, min_words=20, max_words=400) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"judgement": "A solid seven."}, "leak"),
+        ({"exposure": "I'm unable to view the image."}, "refusal"),
+        ({"color": "暖かい茶色が画面を支えている"}, "language"),
+        ({"color": "Тёплые коричневые тона"}, "language"),
+        (
+            {"mood_and_narrative": "Une humeur calme, une attente douce, rien ne presse encore dans cette chambre"},
+            "language",
+        ),
+    ],
+)
+def test_a_fault_in_one_sentence_rejects(changes, reason):
+    assert list(form_reasons(reply(**changes), 0.7, min_words=20, max_words=400)) == [reason]
+
+
+def test_length_is_bounded_both_ways():
+    assert "length" in form_reasons(reply(), 0.5, min_words=100, max_words=400)
+    assert "length" in form_reasons(reply(), 0.5, min_words=10, max_words=30)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Das Licht fällt weich auf das Gesicht",
+        "La luz suave modela el rostro con cuidado",
+        "La luce morbida modella il volto",
+    ],
+)
+def test_other_languages_are_told_from_english(said):
+    foreign = Reply(dict.fromkeys(DIMENSIONS, said), said)
+    assert not_english(foreign)
+    assert not_english(reply()) is None
+
+
+def test_accents_in_english_are_english():
+    assert not_english(reply(composition="The café façade frames the naïve gesture of the girl at the door.")) is None
+
+
+@pytest.mark.parametrize(("text", "found"), [('a {"b": 1} {"c": 2}', {"b": 1}), ("{}", {}), ("{ {", None), ("", None)])
+def test_first_json_object(text, found):
+    assert first_json_object(text) == found

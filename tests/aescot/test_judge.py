@@ -1,0 +1,64 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from aes_r1.aescot.judge import ScenesJudge, Verdict, misaligned, read_verdict
+from aes_r1.aescot.scenes_expert import scenes_critique
+from aes_r1.data.sample import Sample
+from aes_r1.prompts import DIMENSIONS
+from aes_r1.settings import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ('{"level": "fair", "score": 0.5, "unsupported_claims": []}', Verdict("fair", 0.5, ())),
+        ('Sure: {"level": "Good ", "score": 1, "unsupported_claims": ["a dog", " "]}', Verdict("good", 1, ("a dog",))),
+        ('{"level": "bad", "score": null, "unsupported_claims": []}', Verdict("bad", None, ())),
+        ('{"level": "great", "score": 0.5, "unsupported_claims": []}', None),
+        ('{"level": "fair", "score": 5, "unsupported_claims": []}', None),
+        ('{"level": "fair", "score": true, "unsupported_claims": []}', None),
+        ('{"level": "fair", "score": 0.5}', None),
+        ("fair, 0.5", None),
+    ],
+)
+def test_a_verdict_is_read_strictly(text, verdict):
+    assert read_verdict(text) == verdict
+
+
+@pytest.mark.parametrize(
+    ("verdict", "mos", "agrees"),
+    [
+        (Verdict("fair", 0.5, ()), 0.6, True),
+        (Verdict("fair", 0.5, ()), 0.75, False),
+        (Verdict("good", 0.95, ()), 0.72, False),
+        (Verdict("good", None, ()), 0.72, True),
+    ],
+)
+def test_level_and_score_must_both_agree(verdict, mos, agrees):
+    assert (misaligned(verdict, mos, 0.2) is None) == agrees
+
+
+def sample(factors, facts):
+    return Sample("a", "a.png", 0.5, "scenes", "train", attributes={"factors": factors, "facts": facts})
+
+
+def test_the_scenes_judge_reads_the_words_and_knows_the_factors():
+    true, facts = dict.fromkeys(DIMENSIONS, 0.9), {"light": "left", "place": "right", "cues": ["moon"]}
+    told = scenes_critique(true, facts, 0.5, np.random.default_rng(0))
+    judge = ScenesJudge()
+    assert asyncio.run(judge.align(sample(true, facts), told)).level == "fair"
+    assert asyncio.run(judge.fact(sample(true, facts), told)).unsupported_claims == ()
+    other = {"light": "right", "place": "right", "cues": ["birds"]}
+    assert set(asyncio.run(judge.fact(sample(true, other), told)).unsupported_claims) == {"left", "moon"}
+    darker = {**true, "exposure": 0.1}
+    (claim,) = asyncio.run(judge.fact(sample(darker, facts), told)).unsupported_claims
+    assert claim == told.dimensions["exposure"]
+
+
+def test_the_scenes_judge_is_refused_for_pictures_it_does_not_know():
+    told = scenes_critique(dict.fromkeys(DIMENSIONS, 0.9), {}, 0.5, np.random.default_rng(0))
+    photograph = Sample("a", "a.png", 0.5, "ava", "train")
+    with pytest.raises(InputError, match="judge=scenes"):
+        asyncio.run(ScenesJudge().fact(photograph, told))
