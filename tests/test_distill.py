@@ -1,0 +1,81 @@
+"""The distill command as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def distill(tmp_path_factory):
+    store = tmp_path_factory.mktemp("store")
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        keyless = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+        settings = {**keyless, "AES_R1_STORE": str(store), "OMP_NUM_THREADS": "1", **environment}
+        command = [sys.executable, "-m", "aes_r1.distill", *arguments]
+        return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300, check=False)
+
+    return run
+
+
+@pytest.mark.slow
+def test_scenes_are_distilled_offline_and_the_audit_page_is_read_back(distill, tmp_path):
+    out = tmp_path / "out"
+    done = distill("data=scenes", "data.limit=200", "expert=scenes", "judge=scenes", f"out={out}", "audit_items=20")
+    assert done.returncode == 0, done.stderr
+    assert str(out / "aescot.jsonl") in done.stdout
+    names = {path.name for path in out.iterdir()}
+    assert names >= {"aescot.jsonl", "rejected.jsonl", "plants.jsonl", "distill_report.json", "audit.html"}
+    report = json.loads((out / "distill_report.json").read_text())
+    assert report["kept"] + report["rejected"] == 200
+
+    marks = [{"id": str(i), "filter": "leak", "flagged": i % 2 == 0, "agree": i % 5 > 0} for i in range(20)]
+    (tmp_path / "marks.json").write_text(json.dumps({"marks": marks}))
+    read = distill(f"audit={tmp_path / 'marks.json'}", f"out={tmp_path / 'other'}")
+    assert read.returncode == 0, read.stderr
+    assert "0.800" in read.stdout
+
+    quotas = distill("data.limit=200", "quotas={bad: 5, good: 5}", f"out={tmp_path / 'quotas'}")
+    assert quotas.returncode == 0, quotas.stderr
+    kept = [json.loads(line)["level"] for line in (tmp_path / "quotas" / "aescot.jsonl").read_text().splitlines()]
+    assert sorted(kept) == ["bad"] * 5 + ["good"] * 5
+
+    again = distill("data.limit=200", "quotas={bad: 5, good: 6}", f"out={tmp_path / 'quotas'}")
+    assert again.returncode == 2
+    assert "other quotas" in again.stderr
+
+    planned = distill(
+        "data.limit=200", "expert=openai", "expert.model=gpt-4.1", "dry_run=true", f"out={tmp_path / 'dry'}",
+        OPENAI_API_KEY="sk-not-a-real-key",
+    )  # fmt: skip
+    assert planned.returncode == 0, planned.stderr
+    assert "200 calls of gpt-4.1" in planned.stdout
+    assert "USD" in planned.stdout
+    assert not list((tmp_path / "dry").glob("*.jsonl"))
+
+    keyless = distill("data.limit=200", "expert=openai", "expert.model=gpt-4.1", f"out={tmp_path / 'dry'}")
+    assert keyless.returncode == 2
+    assert "OPENAI_API_KEY" in keyless.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("expert.modle=x", "expert.modle"),
+        ("expert=nobody", "nobody"),
+        ("expert.leak_rate=1.5", "expert.leak_rate"),
+        ("expert.min_words=many", "expert.min_words"),
+        ("judge.tolerance=0", "judge.tolerance=0"),
+        ("audit=nowhere.json", "nowhere.json"),
+    ],
+)
+def test_wrong_input_is_named_in_a_line_and_exits_2(distill, tmp_path, argument, said):
+    done = distill(argument, f"out={tmp_path / 'out'}")
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
