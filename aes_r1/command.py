@@ -89,10 +89,16 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
     from omegaconf import OmegaConf
 
     values = OmegaConf.to_container(config, resolve=True)
-    evaluation = values.get("evaluation")
-    if isinstance(evaluation, dict):
-        evaluation["also"] = [_data_set(entry) for entry in evaluation.get("also") or []]
+    _expand_sets(values)
     return build(schema, values)
+
+
+def _expand_sets(values: dict) -> None:
+    """Put the settings of every further set, named in data.unseen and evaluation.also, in their place."""
+    evaluation, data = values.get("evaluation"), values.get("data")
+    if isinstance(evaluation, dict) and isinstance(data, dict):
+        names = [*(data.get("unseen") or []), *(evaluation.get("also") or [])]
+        evaluation["also"] = [_data_set(entry) for entry in names]
 
 
 def _data_set(entry: Any) -> dict:
@@ -115,9 +121,7 @@ def _run_hash(*, _root_: Any) -> str:
         for key in _root_
         if key not in ("hydra", "out", "experiment")
     }
-    evaluation = values.get("evaluation")
-    if isinstance(evaluation, dict):
-        evaluation["also"] = [_data_set(entry) for entry in evaluation.get("also") or []]
+    _expand_sets(values)
     return run_fingerprint(build(Settings, values))
 
 

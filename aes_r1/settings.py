@@ -37,6 +37,7 @@ class DataSettings:
     max_pixels: int | None = None  # area bound of a picture as the model sees it; null: the model's own
     strict: bool = False  # true: a picture that cannot be decoded ends the run; false: named, counted, skipped
     workers: int = 2  # processes that decode and check pictures
+    unseen: list[str] = field(default_factory=list)  # sets never trained on, evaluated beside this one
 
     def __post_init__(self) -> None:
         one_of("data.split", self.split, ("train", "validation", "test"))

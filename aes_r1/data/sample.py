@@ -1,16 +1,26 @@
-"""One picture with its opinion, and the one way to open a picture."""
+"""One picture with its opinion, and the one way in which pictures are opened."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_FILE_PIXELS = 200_000_000  # a larger header is refused before anything is decoded
+MAX_ASPECT = 200  # the resizing of Qwen2-VL takes nothing longer
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and what people thought of it; mos and mos_std on the 0..1 scale."""
+    """A picture and what people thought of it.
+
+    image: absolute path. mos, mos_std: mean opinion score and spread of single opinions, both on the 0..1 scale (None:
+    nobody was asked, or not published). attributes: what else a set knows, as plain values.
+    """
 
     id: str
     image: str
@@ -22,19 +32,60 @@ class Sample:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-def open_picture(path: str) -> Image.Image:
-    return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-
-
 class PictureError(Exception):
-    """A picture that cannot be opened: path and reason."""
+    """A picture that cannot be shown to a model; says which file and why."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = str(path), reason
 
 
-def grid_size(width: int, height: int, *, max_pixels: int, factor: int) -> tuple[int, int]:
-    """Sides rounded to multiples of `factor`, aspect kept, area at most `max_pixels` (Qwen2-VL's smart_resize)."""
-    wide, high = max(factor, round(width / factor) * factor), max(factor, round(height / factor) * factor)
-    if wide * high > max_pixels:
-        beta = (height * width / max_pixels) ** 0.5
-        wide = max(factor, int(width / beta / factor) * factor)
-        high = max(factor, int(height / beta / factor) * factor)
-    return wide, high
+def open_picture(path: str | Path, *, max_file_pixels: int = MAX_FILE_PIXELS) -> Image.Image:
+    """The whole picture as 8-bit RGB, turned as its EXIF says; transparency is laid on white.
+
+    Gray, palette, CMYK and 16-bit files are converted, an animation gives its first frame. PictureError for a missing,
+    empty, truncated or foreign file, one of more than `max_file_pixels`, or one side over 200 times the other.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
+            picture = Image.open(path)
+        with picture:
+            width, height = picture.size
+            if width * height > max_file_pixels:
+                raise PictureError(path, f"{width} x {height} pixels, more than {max_file_pixels}")
+            if max(width, height) > MAX_ASPECT * min(width, height):
+                raise PictureError(path, f"{width} x {height}: one side is over {MAX_ASPECT} times the other")
+            picture.load()
+            return _as_rgb(ImageOps.exif_transpose(picture))
+    except UnidentifiedImageError as error:
+        raise PictureError(path, "not a picture that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(path, "far too many pixels") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PictureError(path, getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":  # 16-bit and float gray: PIL would clip, not scale
+        top = 65535.0 if picture.mode.startswith("I") else max(1.0, float(picture.getextrema()[1]))
+        return picture.convert("F").point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layered = picture.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return picture.convert("RGB")
+
+
+def grid_size(width: int, height: int, *, max_pixels: int, factor: int, min_pixels: int = 56 * 56) -> tuple[int, int]:
+    """Size at which the model sees a picture: both sides multiples of `factor` (patch * merge), aspect kept as well as they
+    allow, area between min_pixels and max_pixels. What Qwen2-VL's own resizing gives. Returns (width, height)."""
+    columns, rows = round(width / factor) * factor, round(height / factor) * factor
+    if columns * rows > max_pixels:
+        shrink = math.sqrt(width * height / max_pixels)
+        columns = max(factor, math.floor(width / shrink / factor) * factor)
+        rows = max(factor, math.floor(height / shrink / factor) * factor)
+    elif columns * rows < min_pixels:
+        grow = math.sqrt(min_pixels / (width * height))
+        columns, rows = math.ceil(width * grow / factor) * factor, math.ceil(height * grow / factor) * factor
+    return columns, rows

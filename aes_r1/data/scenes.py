@@ -1,241 +1,281 @@
-"""Scenes: small procedural pictures with known factors and simulated opinions."""
+"""Scenes: small made pictures whose five qualities are known, and what can be said of them in plain facts.
+
+A scene has a sky, a ground, a subject, a light, things that happen and things in the way. Five factors in [0, 1], one per
+dimension, decide how it looks:
+
+    light_and_shadow    flat gray light -> a sun at one side, a lit and a dark flank, a long cast shadow
+    mood_and_narrative  nothing happens -> up to five cues of a story: birds, moon, companion, path, balloon
+    composition         tilted, subject at the edge, clutter -> level, subject on a third, clean
+    color               muddy, clashing, drab -> saturated, one hue and its counterpart
+    exposure            blocked or blown out -> the whole tonal range
+"""
 
 from __future__ import annotations
 
 import colorsys
-import json
 import math
-import os
 import zlib
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.special import ndtr
 
-from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
 
-SIZE = 192
-CORRELATION = 0.15
+SUPERSAMPLING = 2
+CORRELATION = 0.15  # of any two factors: careful photographers are careful in more than one way, a little
+MAX_TILT = 24.0  # degrees
 HUES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SUBJECTS = ("house", "tree", "figure", "boat")
+CUES = ("birds", "moon", "companion", "path", "balloon")
+
+Color = NDArray[np.float64]
+Point = tuple[float, float]
 
 
-def factors_of(rng):
-    common = rng.standard_normal()
-    own = rng.standard_normal(5)
-    z = math.sqrt(CORRELATION) * common + math.sqrt(1 - CORRELATION) * own
-    return dict(zip(DIMENSIONS, ndtr(z).tolist(), strict=True))
-
-
-def _rgb(h, s, v):
-    return np.array(colorsys.hsv_to_rgb(h % 1.0, min(1, max(0, s)), min(1, max(0, v)))) * 255
-
-
-def render_scene(name, index, seed):
+def render_scene(name: str, index: int, seed: int) -> tuple[Image.Image, dict[str, float], dict[str, Any]]:
+    """Scene `index` of the set `name`: (RGB picture, factors by dimension in [0, 1], plain facts). A pure function."""
     rng = np.random.default_rng([zlib.crc32(name.encode()), seed, index])
-    f = factors_of(rng)
-    light, mood, comp, color, expo = (f[d] for d in DIMENSIONS)
-    shifted = name == "scenes_shifted"
-    w, h = (224, 160) if shifted else (SIZE, SIZE)
-    S = 2
-    W, H = w * S, h * S
-    base = rng.random()
-    accent = base + 0.5 + rng.normal(0, 0.03)
-    sat = 0.12 + 0.75 * color
-    def tone(h_, s_, v_):
-        if rng.random() > color + 0.1:  # clash
-            h_ = rng.random()
-        return _rgb(h_, s_ * sat, v_)
-    sky_top, sky_low = tone(base, 0.9, 0.75), tone(base + 0.04, 0.6, 0.95)
-    ground = tone(base + 0.08, 0.9, 0.55)
-    subject_color = tone(accent, 1.2, 0.8)
-    tilt = (1 - comp) * rng.choice([-1, 1]) * 24 * rng.uniform(0.75, 1)
+    factors = _factors(rng)
+    shifted = name == "scenes_shifted"  # the unseen set: other formats, triads for counterparts, paler colors
+    size = ((224, 160), (160, 224))[index % 2] if shifted else (192, 192)
+    pixels, facts = _paint(size, factors, rng, counterpart=1 / 3 if shifted else 1 / 2, pale=0.75 if shifted else 1.0)
+    pixels, toned = _develop(pixels, factors, facts, rng)
+    return Image.fromarray((pixels * 255 + 0.5).astype(np.uint8)), factors, {**facts, **toned}
+
+
+def _factors(rng: np.random.Generator) -> dict[str, float]:
+    """Uniform factors joined by a Gaussian copula."""
+    common, own = rng.standard_normal(), rng.standard_normal(len(DIMENSIONS))
+    values = ndtr(math.sqrt(CORRELATION) * common + math.sqrt(1 - CORRELATION) * own)
+    return dict(zip(DIMENSIONS, values.tolist(), strict=True))
+
+
+class _Canvas:
+    """Draws on the unit square, turned by the scene's tilt."""
+
+    def __init__(self, size: tuple[int, int], tilt: float) -> None:
+        self.width, self.height = size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING
+        self.image = Image.new("RGB", (self.width, self.height))
+        self.draw = ImageDraw.Draw(self.image)
+        self.cos, self.sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
+
+    def shape(self, points: list[Point], color: Color) -> None:
+        width, height = self.width, self.height
+        turned = [
+            (
+                width / 2 + self.cos * (x - 0.5) * width - self.sin * (y - 0.5) * height,
+                height / 2 + self.sin * (x - 0.5) * width + self.cos * (y - 0.5) * height,
+            )
+            for x, y in points
+        ]
+        self.draw.polygon(turned, fill=tuple(int(value) for value in np.clip(color, 0, 255)))
+
+    def band(self, top: float, bottom: float, color: Color) -> None:
+        """A strip along the horizon, wide enough for any tilt."""
+        self.shape([(-0.6, top), (1.6, top), (1.6, bottom), (-0.6, bottom)], color)
+
+    def box(self, x: float, y: float, reach: float, color: Color) -> None:
+        self.shape(
+            [(x - reach, y - reach), (x + reach, y - reach), (x + reach, y + reach), (x - reach, y + reach)], color
+        )
+
+    def disc(self, x: float, y: float, radius: float, color: Color) -> None:
+        turns = np.linspace(0, 2 * math.pi, 20)
+        across = radius * self.height / self.width
+        self.shape([(x + across * math.cos(turn), y + radius * math.sin(turn)) for turn in turns], color)
+
+
+def _paint(
+    size: tuple[int, int], factors: dict[str, float], rng: np.random.Generator, *, counterpart: float, pale: float
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """The scene before it is developed, float RGB in [0, 1], and the facts of what stands in it."""
+    light, mood, composition, color, _ = (factors[name] for name in DIMENSIONS)
+    hue, saturation = rng.random(), (0.12 + 0.75 * color) * pale
+    accent = hue + counterpart + rng.normal(0, 0.03)
+
+    def tone(of: float, strength: float, value: float) -> Color:
+        clash = rng.random() > color + 0.1
+        return _rgb(rng.random() if clash else of, strength * saturation, value)
+
+    sky_top, sky_low = tone(hue, 0.9, 0.75), tone(hue + 0.04, 0.6, 0.95)
+    ground, subject_color = tone(hue + 0.08, 0.9, 0.55), tone(accent, 1.2, 0.8)
+    tilt = (1 - composition) * rng.choice([-1, 1]) * MAX_TILT * rng.uniform(0.75, 1)
     horizon = rng.uniform(0.52, 0.62)
-    ang = math.radians(tilt)
-    ca, sa = math.cos(ang), math.sin(ang)
-    im = Image.new("RGB", (W, H))
-    d = ImageDraw.Draw(im)
-    def T(points):
-        return [(W / 2 + ca * (x - 0.5) * W - sa * (y - 0.5) * H, H / 2 + sa * (x - 0.5) * W + ca * (y - 0.5) * H) for x, y in points]
-    def poly(points, c):
-        d.polygon(T(points), fill=tuple(int(v) for v in np.clip(c, 0, 255)))
-    def disc(x, y, r, c, ry=None):
-        t = np.linspace(0, 2 * math.pi, 20)
-        poly([(x + r * math.cos(a) * H / W, y + (ry or r) * math.sin(a)) for a in t], c)
-    bands = 8
-    for b in range(bands):
-        c = sky_top + (sky_low - sky_top) * b / bands
-        poly([(-0.6, -0.6 if b == 0 else horizon * b / bands), (1.6, -0.6 if b == 0 else horizon * b / bands), (1.6, horizon), (-0.6, horizon)], c)
-    poly([(-0.6, horizon), (1.6, horizon), (1.6, 1.6), (-0.6, 1.6)], ground)
-    for k in range(4):  # furrows and streaks run with the horizon, so that a tilt shows everywhere
-        y = horizon + 0.06 + 0.11 * k
-        poly([(-0.6, y), (1.6, y), (1.6, y + 0.018), (-0.6, y + 0.018)], ground * 0.72)
-        y = 0.08 + 0.13 * k
-        if y < horizon - 0.05:
-            poly([(-0.6, y), (1.6, y), (1.6, y + 0.012), (-0.6, y + 0.012)], np.minimum(sky_low * 1.15, 255))
-    side = rng.choice([-1, 1])
-    strength = light
-    # light
-    if strength > 0.25:
-        disc(0.5 + side * 0.38, 0.14, 0.05 + 0.07 * strength, np.array([255, 245, 190]))
-    third = 1 / 3 if rng.random() < 0.5 else 2 / 3
-    edge = 0.06 if third < 0.5 else 0.94
-    sx = edge + (third - edge) * min(1, comp * 1.2) + rng.normal(0, 0.015)
+    canvas = _Canvas(size, tilt)
+    _backdrop(canvas, horizon, sky_top, sky_low, ground)
+
+    side = int(rng.choice([-1, 1]))
+    if light > 0.25:
+        canvas.disc(0.5 + side * 0.38, 0.14, 0.05 + 0.07 * light, np.array([255.0, 245.0, 190.0]))
+    third, edge = ((1 / 3, 0.06), (2 / 3, 0.94))[int(rng.random() >= 0.5)]
+    x = edge + (third - edge) * min(1, composition * 1.2) + rng.normal(0, 0.015)
     foot = horizon + 0.18
-    size = 0.34
-    # cast shadow
-    if strength > 0.15:
-        length = 0.15 + 0.45 * strength
-        poly([(sx - 0.1, foot), (sx + 0.1, foot), (sx + 0.1 - side * length, foot + 0.14), (sx - 0.1 - side * length, foot + 0.14)], ground * (1 - 0.85 * strength))
-    kind = SUBJECTS[rng.integers(len(SUBJECTS))]
-    dark, lit = subject_color * (1 - 0.75 * strength), np.clip(subject_color * (1 + 0.25 * strength), 0, 255)
-    left, right = (lit, dark) if side < 0 else (dark, lit)
-    if kind == "house":
-        poly([(sx - 0.12, foot - 0.2), (sx, foot - 0.2), (sx, foot), (sx - 0.12, foot)], left)
-        poly([(sx, foot - 0.2), (sx + 0.12, foot - 0.2), (sx + 0.12, foot), (sx, foot)], right)
-        poly([(sx - 0.15, foot - 0.2), (sx, foot - size), (sx, foot - 0.2)], left * 0.8)
-        poly([(sx, foot - size), (sx + 0.15, foot - 0.2), (sx, foot - 0.2)], right * 0.8)
-    elif kind == "tree":
-        poly([(sx - 0.02, foot - 0.15), (sx + 0.02, foot - 0.15), (sx + 0.02, foot), (sx - 0.02, foot)], dark * 0.7)
-        disc(sx, foot - 0.24, 0.13, left)
-        poly([(sx, foot - 0.37), (sx + 0.09, foot - 0.33), (sx + 0.13, foot - 0.24), (sx + 0.09, foot - 0.15), (sx, foot - 0.11)], right)
-    elif kind == "figure":
-        disc(sx, foot - 0.29, 0.05, lit)
-        poly([(sx - 0.06, foot - 0.23), (sx, foot - 0.23), (sx, foot), (sx - 0.08, foot)], left)
-        poly([(sx, foot - 0.23), (sx + 0.06, foot - 0.23), (sx + 0.08, foot), (sx, foot)], right)
-    else:
-        poly([(sx - 0.16, foot - 0.07), (sx + 0.16, foot - 0.07), (sx + 0.1, foot), (sx - 0.1, foot)], dark)
-        poly([(sx - 0.12, foot - 0.1), (sx, foot - size), (sx, foot - 0.1)], left)
-        poly([(sx, foot - size), (sx + 0.1, foot - 0.1), (sx, foot - 0.1)], right)
-    # cues
-    cue_count = int(np.clip(round(mood * 5 + rng.normal(0, 0.25)), 0, 5))
-    order = rng.permutation(5)
-    names = ("birds", "moon", "companion", "path", "balloon")
-    cues = sorted(names[i] for i in order[:cue_count])
-    cx = 1 - sx
-    white = np.array([250, 250, 245])
-    if "path" in cues:
-        poly([(0.4, 1.3), (0.62, 1.3), (cx + 0.02, horizon), (cx - 0.02, horizon)], white * 0.85)
-    if "birds" in cues:
-        for k in range(3):
-            x, y = 0.3 + 0.14 * k, 0.2 + 0.04 * (k % 2)
-            poly([(x - 0.05, y - 0.03), (x, y), (x + 0.05, y - 0.03), (x, y + 0.025)], np.array([20, 20, 25]))
-    if "moon" in cues:
-        disc(0.5 - side * 0.3, 0.12, 0.055, white)
-        disc(0.5 - side * 0.3 + 0.025, 0.11, 0.045, sky_top)
-    if "companion" in cues:
-        disc(cx, foot - 0.16, 0.035, np.array([30, 20, 20]))
-        poly([(cx - 0.035, foot - 0.12), (cx + 0.035, foot - 0.12), (cx + 0.05, foot + 0.03), (cx - 0.05, foot + 0.03)], np.array([170, 25, 30]))
-    if "balloon" in cues:
-        bx = 0.5
-        disc(bx, 0.33, 0.065, np.array([235, 60, 60]))
-        poly([(bx - 0.02, 0.42), (bx + 0.02, 0.42), (bx + 0.015, 0.45), (bx - 0.015, 0.45)], np.array([90, 50, 20]))
-    # clutter
-    clutter = int(np.clip(round((1 - comp) * 9 + rng.normal(0, 0.5)), 0, 9))
+    if light > 0.15:
+        reach = side * (0.15 + 0.45 * light)
+        shadow = [(x - 0.1, foot), (x + 0.1, foot), (x + 0.1 - reach, foot + 0.14), (x - 0.1 - reach, foot + 0.14)]
+        canvas.shape(shadow, ground * (1 - 0.85 * light))
+    subject = SUBJECTS[rng.integers(len(SUBJECTS))]
+    dark, lit = subject_color * (1 - 0.75 * light), subject_color * (1 + 0.25 * light)
+    _subject(canvas, subject, x, foot, *((lit, dark) if side < 0 else (dark, lit)))
+
+    count = int(np.clip(round(mood * 5 + rng.normal(0, 0.25)), 0, 5))
+    cues = sorted(CUES[place] for place in rng.permutation(5)[:count])
+    for cue in cues:
+        _cue(canvas, cue, 1 - x, foot, horizon, side, sky_top)
+
+    clutter = int(np.clip(round((1 - composition) * 9 + rng.normal(0, 0.5)), 0, 9))
     for _ in range(clutter):
-        x, y, r = rng.uniform(0.02, 0.98), rng.uniform(0.08, 0.97), rng.uniform(0.035, 0.06)
-        poly([(x - r - 0.012, y - r - 0.012), (x + r + 0.012, y - r - 0.012), (x + r + 0.012, y + r + 0.012), (x - r - 0.012, y + r + 0.012)], np.array([25, 25, 25]))
-        poly([(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)], tone(rng.random(), 1, rng.uniform(0.2, 0.9)) if color < .5 else _rgb(base + rng.choice([0, .5]), sat, rng.uniform(.25, .9)))
-    img = np.asarray(im.reduce(S), dtype=np.float32) / 255
-    # light: global contrast from side
-    ramp = np.linspace(-1, 1, img.shape[1])[None, :, None] * side
-    img = img * (1 + 0.3 * (strength - 0.3) * ramp)
-    # muddy cast
-    gray = img.mean(axis=2, keepdims=True)
-    mud = np.array([0.52, 0.5, 0.4], dtype=np.float32)
-    img = img + (1 - color) * 0.35 * (gray * mud * 1.7 - img)
-    off = (1 - expo) ** 1.2
-    if rng.random() < 0.5:
-        over = False
-        img = np.clip(img, 0, 1) ** (1 + 1.3 * off) * (1 - 0.6 * off)
-    else:
-        over = True
-        img = 1 - np.clip(1 - img, 0, 1) ** (1 + 1.0 * off) * (1 - 0.65 * off)
-    img = np.clip(img + rng.normal(0, 0.008, img.shape[:2] + (1,)), 0, 1)
-    brightness = float(img.mean())
-    contrast = float(img.mean(axis=2).std())
-    mx, mn = img.max(axis=2), img.min(axis=2)
-    chroma = float((mx - mn).mean())
+        at = (rng.uniform(0.02, 0.98), rng.uniform(0.08, 0.97))
+        reach = rng.uniform(0.035, 0.06)
+        canvas.box(*at, reach + 0.012, np.array([25.0, 25.0, 25.0]))
+        canvas.box(*at, reach, tone(hue + rng.choice([0, counterpart]), 1, rng.uniform(0.25, 0.9)))
+
     facts = {
-        "light": {-1: "left", 1: "right"}[int(side)] if strength > 0.15 else None,
-        "strength": int(strength * 9.99),
-        "subject": kind,
-        "column": int(np.clip(sx, 0, 0.999) * 10),
-        "place": "left" if sx < 0.42 else "right" if sx > 0.58 else "center",
-        "tilt": int(abs(tilt) / 24 * 9.99),
+        "light": ("left" if side < 0 else "right") if light > 0.15 else None,
+        "strength": _digit(light),
+        "subject": subject,
+        "column": _digit(x),
+        "place": "left" if x < 0.42 else "right" if x > 0.58 else "center",
+        "tilt": _digit(abs(tilt) / MAX_TILT),
         "clutter": clutter,
         "cues": cues,
-        "hues": HUES[int((base % 1) * 8)],
-        "accent": HUES[int((accent % 1) * 8)],
-        "saturation": int(color * 9.99),
-        "bright": int(min(brightness, 0.999) * 10),
-        "clipped": int(off * 9.99),
-        "brightness": None if off < 0.4 else "too bright" if over else "too dark",
-        "contrast": int(min(contrast * 3, 0.999) * 10),
+        "hues": HUES[int(hue % 1 * 8)],
+        "accent": HUES[int(accent % 1 * 8)],
+        "saturation": _digit(color),
+        "side": side,
     }
-    picture = Image.fromarray((img * 255 + 0.5).astype(np.uint8))
-    return picture, f, facts
+    return np.asarray(canvas.image.reduce(SUPERSAMPLING), dtype=np.float32) / 255, facts
 
 
-def describe(x):
-    cues = " ".join(x["cues"]) if x["cues"] else "nothing"
-    return (f"light {x['light'] or 'none'} {x['strength']}. {x['subject']} at {x['column']}. tilt {x['tilt']}. clutter {x['clutter']}. "
-            f"seen {cues} {len(x['cues'])}. hues {x['hues']} {x['accent']} {x['saturation']}. bright {x['bright']} off {x['clipped']} contrast {x['contrast']}.")
+def _develop(
+    pixels: NDArray[np.float32], factors: dict[str, float], facts: dict[str, Any], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Light falling off to one side, a muddy cast, the exposure and its grain; then what can be measured."""
+    light, color, exposure = factors["light_and_shadow"], factors["color"], factors["exposure"]
+    ramp = np.linspace(-1, 1, pixels.shape[1], dtype=np.float32)[None, :, None] * facts.pop("side")
+    pixels = pixels * (1 + 0.3 * (light - 0.3) * ramp)
+    gray = pixels.mean(axis=2, keepdims=True)
+    pixels = pixels + (1 - color) * 0.35 * (gray * np.array([0.88, 0.85, 0.68], dtype=np.float32) - pixels)
+    off = (1 - exposure) ** 1.2
+    too_dark = rng.random() < 0.5
+    if too_dark:
+        pixels = np.clip(pixels, 0, 1) ** (1 + 1.3 * off) * (1 - 0.6 * off)
+    else:
+        pixels = 1 - np.clip(1 - pixels, 0, 1) ** (1 + off) * (1 - 0.65 * off)
+    pixels = np.clip(pixels + rng.normal(0, 0.008, (*pixels.shape[:2], 1)), 0, 1)
+    return pixels, {
+        "bright": _digit(float(pixels.mean())),
+        "off": _digit(off),
+        "brightness": None if off < 0.4 else "too dark" if too_dark else "too bright",
+        "contrast": _digit(3 * float(pixels.mean(axis=2).std())),
+    }
 
 
-def measure_questions(x):
-    return [("How bright?", x["bright"] / 9), ("Which column?", x["column"] / 9), ("How saturated?", x["saturation"] / 9), ("How tilted?", x["tilt"] / 9), ("How many things happen?", len(x["cues"]) / 5), ("How strong is the light?", x["strength"] / 9)]
+def _backdrop(canvas: _Canvas, horizon: float, sky_top: Color, sky_low: Color, ground: Color) -> None:
+    bands = 8
+    for band in range(bands):
+        top = -0.6 if band == 0 else horizon * band / bands
+        canvas.band(top, horizon, sky_top + (sky_low - sky_top) * band / bands)
+    canvas.band(horizon, 1.6, ground)
+    for line in range(4):  # streaks and furrows run with the horizon, so that a tilt shows everywhere
+        y = 0.08 + 0.13 * line
+        canvas.band(y, y + 0.012, np.minimum(sky_low * 1.15, 255))
+        y = horizon + 0.06 + 0.11 * line
+        canvas.band(y, y + 0.018, ground * 0.72)
 
 
-WEIGHTS = {"scenes": (0.22, 0.2, 0.22, 0.2, 0.16), "scenes_harsh": (0.22, 0.2, 0.22, 0.2, 0.16), "scenes_shifted": (0.18, 0.25, 0.17, 0.25, 0.15)}
+def _subject(canvas: _Canvas, kind: str, x: float, foot: float, left: Color, right: Color) -> None:
+    """What the picture is of, with a left and a right flank."""
+    top = foot - 0.34
+    if kind == "house":
+        canvas.shape([(x - 0.12, foot - 0.2), (x, foot - 0.2), (x, foot), (x - 0.12, foot)], left)
+        canvas.shape([(x, foot - 0.2), (x + 0.12, foot - 0.2), (x + 0.12, foot), (x, foot)], right)
+        canvas.shape([(x - 0.15, foot - 0.2), (x, top), (x, foot - 0.2)], left * 0.8)
+        canvas.shape([(x, top), (x + 0.15, foot - 0.2), (x, foot - 0.2)], right * 0.8)
+    elif kind == "tree":
+        trunk = [(x - 0.02, foot - 0.15), (x + 0.02, foot - 0.15), (x + 0.02, foot), (x - 0.02, foot)]
+        canvas.shape(trunk, np.minimum(left, right) * 0.7)
+        canvas.disc(x, foot - 0.24, 0.13, left)
+        crown = [(0, -0.37), (0.09, -0.33), (0.13, -0.24), (0.09, -0.15), (0, -0.11)]
+        canvas.shape([(x + across, foot + up) for across, up in crown], right)
+    elif kind == "figure":
+        canvas.disc(x, foot - 0.29, 0.05, np.maximum(left, right))
+        canvas.shape([(x - 0.06, foot - 0.23), (x, foot - 0.23), (x, foot), (x - 0.08, foot)], left)
+        canvas.shape([(x, foot - 0.23), (x + 0.06, foot - 0.23), (x + 0.08, foot), (x, foot)], right)
+    else:  # boat
+        hull = [(x - 0.16, foot - 0.07), (x + 0.16, foot - 0.07), (x + 0.1, foot), (x - 0.1, foot)]
+        canvas.shape(hull, np.minimum(left, right))
+        canvas.shape([(x - 0.12, foot - 0.1), (x, top), (x, foot - 0.1)], left)
+        canvas.shape([(x, top), (x + 0.1, foot - 0.1), (x, foot - 0.1)], right)
 
 
-def opinions(name, factors, rng):
-    v = np.array([factors[d] for d in DIMENSIONS])
-    m = float(v @ np.array(WEIGHTS[name])) * 0.85 + 0.15 * float(v.min())
-    q = 1 / (1 + math.exp(-9.0 * (m - 0.455)))
-    q = 0.03 + 0.94 * q
-    bias, scale = rng.normal(0, 0.06, 15), rng.normal(1, 0.1, 15)
-    if name == "scenes_harsh":
-        q = 0.05 + 0.6 * q
-    votes = np.clip(np.rint(1 + 9 * (0.5 + (q - 0.5) * scale + bias + rng.normal(0, 0.08, 15))), 1, 10)
-    return float((votes.mean() - 1) / 9), float(votes.std(ddof=1) / 9), 15
+def _cue(canvas: _Canvas, cue: str, x: float, foot: float, horizon: float, side: int, sky: Color) -> None:
+    """One sign that something happens; `x` is the free side of the picture."""
+    white = np.array([250.0, 250.0, 245.0])
+    if cue == "path":
+        canvas.shape([(0.4, 1.3), (0.62, 1.3), (x + 0.02, horizon), (x - 0.02, horizon)], white * 0.85)
+    elif cue == "birds":
+        for bird in range(3):
+            at, y = 0.3 + 0.14 * bird, 0.2 + 0.04 * (bird % 2)
+            wings = [(at - 0.05, y - 0.03), (at, y), (at + 0.05, y - 0.03), (at, y + 0.025)]
+            canvas.shape(wings, np.array([20.0, 20.0, 25.0]))
+    elif cue == "moon":
+        canvas.disc(0.5 - side * 0.3, 0.12, 0.055, white)
+        canvas.disc(0.5 - side * 0.3 + 0.025, 0.11, 0.045, sky)
+    elif cue == "companion":
+        canvas.disc(x, foot - 0.16, 0.035, np.array([30.0, 20.0, 20.0]))
+        coat = [(x - 0.035, foot - 0.12), (x + 0.035, foot - 0.12), (x + 0.05, foot + 0.03), (x - 0.05, foot + 0.03)]
+        canvas.shape(coat, np.array([170.0, 25.0, 30.0]))
+    else:  # balloon
+        canvas.disc(0.5, 0.33, 0.065, np.array([235.0, 60.0, 60.0]))
+        canvas.shape([(0.48, 0.42), (0.52, 0.42), (0.515, 0.45), (0.485, 0.45)], np.array([90.0, 50.0, 20.0]))
 
 
-def _one(args):
-    name, index, seed, split, folder, final = args
-    picture, factors, facts = render_scene(name, index, seed)
-    mos, std, n = opinions(name, factors, np.random.default_rng([zlib.crc32(name.encode()), seed, index, 1]))
-    ident = f"{split}-{index:05d}"
-    picture.save(f"{folder}/{ident}.jpg", quality=92)
-    return Sample(ident, f"{final}/{ident}.jpg", mos, name, split, std, n, {"factors": factors, "facts": facts})
+def _rgb(hue: float, saturation: float, value: float) -> Color:
+    return np.array(colorsys.hsv_to_rgb(hue % 1, min(1, max(0, saturation)), min(1, max(0, value)))) * 255
 
 
-def make_scenes(name, *, counts, seed, out, workers=2):
-    out = Path(out)
-    if not (out / "samples.jsonl").exists():
-        part = out.with_name(out.name + ".partial")
-        part.mkdir(parents=True, exist_ok=True)
-        jobs, index = [], 0
-        for split, count in counts.items():
-            jobs += [(name, index + k, seed, split, str(part), str(out.resolve())) for k in range(count)]
-            index += count
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            rows = list(pool.map(_one, jobs, chunksize=100))
-        (part / "samples.jsonl").write_text("".join(json.dumps(r.__dict__) + "\n" for r in rows))
-        os.replace(part, out)
-    return [Sample(**json.loads(line)) for line in (out / "samples.jsonl").read_text().splitlines()]
+def _digit(share: float) -> int:
+    """A share in [0, 1] as one digit."""
+    return int(np.clip(share, 0, 0.999) * 10)
 
 
-def fact_vector(x):
-    """Numeric facts, each in 0..1: what a regression head can be asked."""
-    onehot = lambda value, names: [float(value == n) for n in names]
-    return np.array([
-        x["strength"] / 9, x["tilt"] / 9, x["clutter"] / 9, len(x["cues"]) / 5, x["saturation"] / 9, x["bright"] / 9, x["clipped"] / 9,
-        x["contrast"] / 9, x["column"] / 9, float(x["light"] == "left"), float(x["light"] == "right"),
-        *[float(c in x["cues"]) for c in ("birds", "moon", "companion", "path", "balloon")],
-        *onehot(x["subject"], SUBJECTS), *onehot(x["hues"], HUES), *onehot(x["accent"], HUES)], dtype=np.float32)
+def describe(facts: dict[str, Any]) -> str:
+    """The facts of a scene in one fixed order; no opinion, no score."""
+    cues = " ".join(facts["cues"]) or "nothing"
+    return (
+        f"light {facts['light'] or 'none'} {facts['strength']}. {facts['subject']} at {facts['column']}. "
+        f"tilt {facts['tilt']}. clutter {facts['clutter']}. seen {cues} {len(facts['cues'])}. "
+        f"hues {facts['hues']} {facts['accent']} {facts['saturation']}. "
+        f"bright {facts['bright']} off {facts['off']} contrast {facts['contrast']}."
+    )
+
+
+def measure_questions(facts: dict[str, Any]) -> list[tuple[str, float]]:
+    """Questions whose answers are measurements in [0, 1]."""
+    return [
+        ("How bright?", facts["bright"] / 9),
+        ("Which column?", facts["column"] / 9),
+        ("How saturated?", facts["saturation"] / 9),
+        ("How tilted?", facts["tilt"] / 9),
+        ("How many things happen?", len(facts["cues"]) / 5),
+        ("How strong is the light?", facts["strength"] / 9),
+    ]
+
+
+def fact_vector(facts: dict[str, Any]) -> NDArray[np.float32]:
+    """The same facts as numbers in [0, 1]: [36], what a linear readout of the vision tower can be asked."""
+    digits = [
+        facts[name] / 9 for name in ("strength", "tilt", "clutter", "saturation", "bright", "off", "contrast", "column")
+    ]
+    choices = (
+        *((facts["light"], side) for side in ("left", "right")),
+        *((facts["subject"], kind) for kind in SUBJECTS),
+        *((facts["hues"], hue) for hue in HUES),
+        *((facts["accent"], hue) for hue in HUES),
+    )
+    present = [float(cue in facts["cues"]) for cue in CUES]
+    return np.array([*digits, len(facts["cues"]) / 5, *present, *(float(a == b) for a, b in choices)], dtype=np.float32)

@@ -1,0 +1,94 @@
+"""Sets of scenes with opinions: simulated raters look at every scene and vote."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from aes_r1.data import scenes
+from aes_r1.data.sample import Sample
+from aes_r1.prompts import DIMENSIONS
+from aes_r1.settings import fingerprint
+from aes_r1.store import made_once
+
+SCENE_SETS = {
+    "scenes": {"train": 3000, "validation": 200, "test": 600},
+    "scenes_shifted": {"train": 300, "validation": 100, "test": 300},
+    "scenes_harsh": {"train": 3000, "validation": 200, "test": 600},
+}
+# Where each split's pictures start: a split keeps its pictures when another one grows.
+SPLIT_STARTS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
+RATERS = 15
+# What raters of a set care about, in the order of DIMENSIONS.
+WEIGHTS = {
+    "scenes": (0.22, 0.20, 0.22, 0.20, 0.16),
+    "scenes_shifted": (0.18, 0.25, 0.17, 0.25, 0.15),
+    "scenes_harsh": (0.22, 0.20, 0.22, 0.20, 0.16),
+}
+
+
+def quality(name: str, factors: dict[str, float]) -> float:
+    """True quality in [0.03, 0.97]: a weighted sum, pulled down by the weakest dimension, stretched over the scale."""
+    values = np.array([factors[dimension] for dimension in DIMENSIONS])
+    merit = 0.85 * float(values @ np.array(WEIGHTS[name])) + 0.15 * float(values.min())
+    return 0.03 + 0.94 / (1 + np.exp(-9.0 * (merit - 0.455)))
+
+
+def opinions(name: str, factors: dict[str, float], rng: np.random.Generator) -> tuple[float, float]:
+    """(MOS, standard deviation) of RATERS votes 1..10 on the 0..1 scale; raters differ in bias, scale and attention."""
+    truth = quality(name, factors)
+    if name == "scenes_harsh":
+        truth = 0.05 + 0.6 * truth
+    bias, scale = rng.normal(0, 0.06, RATERS), rng.normal(1, 0.1, RATERS)
+    votes = np.clip(np.rint(1 + 9 * (0.5 + (truth - 0.5) * scale + bias + rng.normal(0, 0.08, RATERS))), 1, 10)
+    return float((votes.mean() - 1) / 9), float(votes.std(ddof=1) / 9)
+
+
+def make_scenes(
+    name: str, *, store: Path, counts: dict[str, int] | None = None, seed: int = 0, workers: int = 2
+) -> list[Sample]:
+    """The samples of the set `name`; pictures are drawn into `store` on first use. `counts`: pictures per split."""
+    counts = counts or SCENE_SETS[name]
+    sources = [Path(str(module)).read_text() for module in (scenes.__file__, __file__)]
+    digest = fingerprint(name, counts, seed, sources)
+
+    def make(folder: Path) -> None:
+        (folder / "pictures").mkdir(exist_ok=True)
+        jobs = [
+            (name, split, index, seed, str(folder / "pictures")) for split, n in counts.items() for index in range(n)
+        ]
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            rows = pool.map(_one, jobs, chunksize=100)
+            (folder / "samples.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+
+    folder = made_once(store, "scenes", digest, make).resolve()
+    rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    return [Sample(**{**row, "image": str(folder / "pictures" / row["image"])}) for row in rows]
+
+
+def _one(job: tuple[str, str, int, int, str]) -> Sample:
+    name, split, index, seed, folder = job
+    place = SPLIT_STARTS[split] + index
+    picture, factors, facts = scenes.render_scene(name, place, seed)
+    mos, spread = opinions(name, factors, np.random.default_rng([zlib.crc32(name.encode()), seed, place, 1]))
+    ident = f"{split}-{index:05d}"
+    picture.save(Path(folder) / f"{ident}.jpg", quality=92)
+    return Sample(ident, f"{ident}.jpg", mos, name, split, spread, RATERS, {"factors": factors, "facts": facts})
+
+
+def contact_sheet(samples: list[Sample], *, columns: int = 10, side: int = 192) -> Image.Image:
+    """The pictures of `samples` in rows, worst opinion first."""
+    ranked = sorted(samples, key=lambda one: one.mos or 0.0)
+    sheet = Image.new("RGB", (columns * side, -(-len(ranked) // columns) * side), "white")
+    for place, one in enumerate(ranked):
+        with Image.open(one.image) as picture:
+            picture.thumbnail((side - 4, side - 4))
+            sheet.paste(picture, (place % columns * side + 2, place // columns * side + 2))
+    return sheet
