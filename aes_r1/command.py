@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aes_r1.settings import DataSettings, InputError, Settings, build, run_fingerprint
+from aes_r1.settings import InputError, Settings, build, run_fingerprint
 from aes_r1.trainer.stopping import Stopped
 
 log = logging.getLogger("aes_r1")
@@ -44,9 +44,9 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     except KeyboardInterrupt:
         _leave(1, "interrupted; the same command goes on from the last checkpoint")
     if failed:
+        points = "; ".join(failed)
         _leave(
-            1,
-            f"{len(failed)} point(s) failed, the others are done; the same command runs what is missing: {'; '.join(failed)}",
+            1, f"{len(failed)} point(s) failed, the others are done; the same command runs what is missing: {points}"
         )
     sys.exit(0)
 

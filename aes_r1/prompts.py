@@ -16,7 +16,8 @@ LEVELS = ("bad", "fair", "good")
 
 RATING_PROMPT = (
     "Judge this photograph as an expert would. In <think> </think> discuss light and shadow, mood and narrative, "
-    "composition, color and exposure. Then give its aesthetic quality from 0 to 1 with two decimals in <answer> </answer>."
+    "composition, color and exposure. Then give its aesthetic quality from 0 to 1 with two decimals "
+    "in <answer> </answer>."
 )
 SCORE_ONLY_PROMPT = (
     "Judge this photograph as an expert would. Leave <think> </think> empty and give its aesthetic quality from 0 to 1 "
@@ -52,8 +53,8 @@ def _split(text: str) -> tuple[str, str] | None:
 def parse_score(text: str) -> float | None:
     """Score in [0, 1] of a well-formed answer, else None.
 
-    The whole text must be one `<think>..</think>` then one `<answer>..</answer>`, white space around allowed; the answer
-    is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5").
+    The whole text must be one `<think>..</think>` then one `<answer>..</answer>`, white space around allowed; the
+    answer is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5").
     """
     parts = _split(text)
     if parts is None:

@@ -279,7 +279,12 @@ class ChatSettings:
 
     def __post_init__(self) -> None:
         group = self.group
-        require(self.name != "openai" or bool(self.model), f"{group}.model", self.model, f"{group}=openai needs a model's name")
+        require(
+            self.name != "openai" or bool(self.model),
+            f"{group}.model",
+            self.model,
+            f"{group}=openai needs a model's name",
+        )
         require(self.max_concurrency >= 1, f"{group}.max_concurrency", self.max_concurrency, "must be at least 1")
         require(self.retries >= 0, f"{group}.retries", self.retries, "must not be negative")
         require(self.timeout_s > 0, f"{group}.timeout_s", self.timeout_s, "must be positive")
@@ -301,7 +306,9 @@ class ExpertSettings(ChatSettings):
     name: str = "scenes"
     min_words: int = 20  # shorter and longer critiques are rejected
     max_words: int = 400
-    near_copy: float | None = None  # estimated Jaccard similarity to an earlier critique that rejects; null: not checked
+    near_copy: float | None = (
+        None  # estimated Jaccard similarity to an earlier critique that rejects; null: not checked
+    )
     leak_rate: float = 0.03
     align_rate: float = 0.03
     fact_rate: float = 0.03
@@ -311,11 +318,15 @@ class ExpertSettings(ChatSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("expert.name", self.name, ("openai", "scenes", "pixels"))
-        require(0 < self.min_words < self.max_words, "expert.min_words", self.min_words, "must be above 0, below max_words")
+        require(
+            0 < self.min_words < self.max_words, "expert.min_words", self.min_words, "must be above 0, below max_words"
+        )
         copied = self.near_copy
         require(copied is None or 0 < copied <= 1, "expert.near_copy", copied, "must be in (0, 1] or null")
         rates = (self.leak_rate, self.align_rate, self.fact_rate)
-        require(min(rates) >= 0 and sum(rates) < 1, "expert.leak_rate", rates, "the error rates must add up to less than 1")
+        require(
+            min(rates) >= 0 and sum(rates) < 1, "expert.leak_rate", rates, "the error rates must add up to less than 1"
+        )
 
 
 @dataclass
@@ -462,7 +473,7 @@ def claim_run_folder(folder: Path, settings: Settings) -> None:
             differing = _differences(theirs, mine)
             if differing:
                 raise InputError(
-                    f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out= or delete it"
+                    f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out="
                 )
             return
         path.write_text(json.dumps(mine, indent=2, sort_keys=True) + "\n")

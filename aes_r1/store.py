@@ -14,8 +14,8 @@ from aes_r1.settings import InputError
 def made_once(store: Path, kind: str, digest: str, make: Callable[[Path], None]) -> Path:
     """The folder store/kind/digest, made by `make(folder)` unless it is there.
 
-    `digest` is a hash of everything that decides the content. `make` fills a folder beside, which is renamed when it is
-    whole; if it stops half way the next call gets the same half folder back, so that it can go on from checkpoints in it.
+    `digest` is a hash of everything that decides the content. `make` fills a folder beside, which is renamed when it
+    is whole; if it stops half way the next call gets the same half folder back, to go on from checkpoints in it.
     """
     final = store / kind / digest
     if final.exists():

@@ -1,4 +1,4 @@
-"""Label files as they are published, read into rows of (picture, opinion). One reader per format, none written twice."""
+"""Label files as they are published, read into rows of (picture, opinion); one reader per format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Label:
 
 
 def table(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a CSV with a header: byte-order mark, CRLF and a missing last newline are all fine. InputError if unreadable."""
+    """Rows of a CSV with a header; a byte-order mark, CRLF and a missing last newline are all fine."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield from csv.DictReader(file)
@@ -96,7 +96,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def avt_ai_labels(root: Path) -> list[Label]:
-    """AVT-AI (Goering et al. 2023): ROOT/avtai224.csv, ROOT/images; mos01 in [0, 1], source names the generator or `own`."""
+    """AVT-AI (Goering et al. 2023): ROOT/avtai224.csv, ROOT/images; mos01 in [0, 1], source names who made it."""
     path = root / "avtai224.csv"
     return [
         Label(
@@ -110,7 +110,7 @@ def avt_ai_labels(root: Path) -> list[Label]:
 
 
 def para_labels(root: Path) -> list[Label]:
-    """PARA: ROOT/annotation/PARA-Giaa{Train,Test}.csv, ROOT/imgs/sessionN/*.jpg; mean 1..5, counts of nine half points."""
+    """PARA: ROOT/annotation/PARA-Giaa{Train,Test}.csv, ROOT/imgs/sessionN/*.jpg; means of ratings 1..5."""
     labels = []
     for split, name in (("train", "PARA-GiaaTrain.csv"), ("test", "PARA-GiaaTest.csv")):
         path = root / "annotation" / name

@@ -77,7 +77,7 @@ def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:
         splits = dict(zip(splits, _shares(len(splits), row.shares), strict=True))
     if "validation" not in splits.values():
         train = [image for image, value in splits.items() if value in ("train", None)]
-        splits |= {image: "validation" for image in _carve(train, seed)}
+        splits |= dict.fromkeys(_carve(train, seed), "validation")
     wanted = [label for label in labels if (splits[label.image] or "train") == split]
     return [_sample(data.name, root, label, split) for label in wanted]
 

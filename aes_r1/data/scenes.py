@@ -1,7 +1,7 @@
 """Scenes: small made pictures whose five qualities are known, and what can be said of them in plain facts.
 
-A scene has a sky, a ground, a subject, a light, things that happen and things in the way. Five factors in [0, 1], one per
-dimension, decide how it looks:
+A scene has a sky, a ground, a subject, a light, things that happen and things in the way. Five factors in [0, 1], one
+per dimension, decide how it looks:
 
     light_and_shadow    flat gray light -> a sun at one side, a lit and a dark flank, a long cast shadow
     mood_and_narrative  nothing happens -> up to five cues of a story: birds, moon, companion, path, balloon

@@ -164,7 +164,9 @@ def load(path: str | Path, *, dtype: str, max_pixels: int, gradient_checkpointin
     """
     from transformers import AutoModelForImageTextToText, AutoTokenizer
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # the run has its own
     try:
         model = AutoModelForImageTextToText.from_pretrained(path, dtype=getattr(torch, dtype))
         tokenizer = AutoTokenizer.from_pretrained(path)

@@ -24,8 +24,8 @@ def token_likelihood(
     """Log-probability of each target and entropy of each distribution, in nats.
 
     hidden [M, D]; targets [M]; head maps [m, D] to logits [m, V]; banned [V] bool: tokens with probability 0. The
-    distribution is softmax(logits / temperature), taken in float32. Logits exist for one chunk at a time and are computed
-    again for the gradient, so memory is chunk_tokens * V whatever M is. Entropy carries no gradient.
+    distribution is softmax(logits / temperature), taken in float32. Logits exist for one chunk at a time and are
+    computed again for the gradient, so memory is chunk_tokens * V whatever M is. Entropy carries no gradient.
     Returns (log-probabilities [M], entropies [M]).
     """
 

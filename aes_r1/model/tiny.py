@@ -1,7 +1,7 @@
 """The tiny Qwen2.5-VL: a real Qwen2_5_VLForConditionalGeneration of about a million parameters.
 
-It stands in for a pretrained backbone on machines that hold none: trainer/pretrain.py teaches it to see, the store keeps
-it, and from then on it is loaded like any other model.
+It stands in for a pretrained backbone on machines that hold none: trainer/pretrain.py teaches it to see, the store
+keeps it, and from then on it is loaded like any other model.
 """
 
 from __future__ import annotations

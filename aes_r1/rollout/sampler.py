@@ -29,9 +29,9 @@ from aes_r1.model.shared_prefix import (
 class Rollout:
     """R = N * K completions, image by image.
 
-    tokens [R, T]: right-padded, the end of the turn included where it was reached; mask [R, T]: True on completion tokens;
-    logps [R, T]: float32 log-probabilities under the sampling distribution, 0 beyond the mask; truncated [R]: the end of
-    the turn was not reached.
+    tokens [R, T]: right-padded, the end of the turn included where it was reached; mask [R, T]: True on completion
+    tokens; logps [R, T]: float32 log-probabilities under the sampling distribution, 0 beyond the mask; truncated [R]:
+    the end of the turn was not reached.
     """
 
     tokens: Tensor
@@ -98,8 +98,8 @@ def sample(
 ) -> Rollout:
     """Draw `num_samples` completions for each of N prompts.
 
-    temperature scales the logits; noise [N * K, max_new_tokens] in [0, 1) picks each token by inverse CDF, None takes the
-    most likely token (greedy). Special tokens other than the end of the turn are never drawn.
+    temperature scales the logits; noise [N * K, max_new_tokens] in [0, 1) picks each token by inverse CDF, None takes
+    the most likely token (greedy). Special tokens other than the end of the turn are never drawn.
     """
     core, device = backbone.core, backbone.device
     prompts = prompts.to(device)

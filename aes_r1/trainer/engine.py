@@ -1,7 +1,7 @@
 """Where the weights live and how a step is taken: one process in plain PyTorch, or many through DeepSpeed ZeRO.
 
-Both engines have the same few methods, so that the loops read the same. A loss handed to `backward` is already divided by
-the divisor of the whole optimizer step; gradients are summed over micro-batches and processes, never averaged again.
+Both engines have the same few methods, so that the loops read the same. A loss handed to `backward` is already divided
+by the divisor of the whole optimizer step; gradients are summed over micro-batches and processes, never averaged again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def start(engine: EngineSettings) -> torch.device:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
+    if not cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from looking for others
     if engine.name != "single" and not dist.is_initialized():
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", "29517")
         os.environ.setdefault("RANK", str(rank))
         os.environ.setdefault("WORLD_SIZE", str(size))
         os.environ.setdefault("LOCAL_RANK", "0")
-        if not cuda:
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")
         import deepspeed
 
         deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)

@@ -25,8 +25,8 @@ def zero_spread(rewards: Tensor, *, tolerance: float = 1e-8) -> Tensor:
 def loss_divisor(mask: Tensor, aggregation: str, constant: float) -> Tensor:
     """Divisor of a whole optimizer step for `aggregation`, from the mask [B, T] of the tokens in its loss.
 
-    sequence_mean: outputs with at least one token in the loss (GRPO); token_mean: tokens (DAPO); constant: outputs times
-    `constant`, the longest completion allowed (Dr. GRPO). At least 1.
+    sequence_mean: outputs with at least one token in the loss (GRPO); token_mean: tokens (DAPO); constant: outputs
+    times `constant`, the longest completion allowed (Dr. GRPO). At least 1.
     """
     divisors = {
         "sequence_mean": mask.any(dim=1).sum(),

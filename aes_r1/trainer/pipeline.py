@@ -1,7 +1,7 @@
 """The whole job as a chain of stages: data -> base model -> cold start -> RAPO -> evaluation -> report.
 
-Each stage leaves RUN/stages/NAME.json when it is done and is not repeated. What does not depend on the run (made pictures,
-the pretrained tiny model, cold starts) lives in the store, so that every run and sweep point shares it.
+Each stage leaves RUN/stages/NAME.json when it is done and is not repeated. What does not depend on the run (made
+pictures, the pretrained tiny model, cold starts) lives in the store, so that every run and sweep point shares it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from aes_r1.aescot.build import build_aescot, expert_corpus
-from aes_r1.data.records import read_records
 from aes_r1.data.loader import check_pictures, load_samples, read_manifest, write_manifest
+from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.evaluate import predict
 from aes_r1.evaluation.metrics import correlations, summarise
@@ -94,7 +94,7 @@ class Job:
         self.validation: list[Sample] = []
         self.tests: list[list[Sample]] = []
 
-    # -- data: labels and pictures, checked once ------------------------------------------------------------------------
+    # -- data: labels and pictures, checked once -----------------------------------------------------------------------
     def load_data(self) -> None:
         data = self.settings.data
         wanted = [(data, "train"), (data, "validation")]
@@ -122,7 +122,7 @@ class Job:
     def _test_sets(self) -> list[DataSettings]:
         return [self.settings.data, *self.settings.evaluation.also]
 
-    # -- base model: given, or the tiny one, built and pretrained on plain facts -----------------------------------------
+    # -- base model: given, or the tiny one, built and pretrained on plain facts ---------------------------------------
     def base_model(self) -> str:
         model = self.settings.model
         if model.path is not None:
@@ -146,7 +146,7 @@ class Job:
         self._wait()
         return str(path)
 
-    # -- cold start: critiques, then supervised fine-tuning ---------------------------------------------------------------
+    # -- cold start: critiques, then supervised fine-tuning ------------------------------------------------------------
     def cold_start(self, base: str) -> str:
         settings, cold_start = self.settings, self.settings.cold_start
         records_path = self._critiques()
@@ -239,7 +239,7 @@ class Job:
         self._wait()
         return self.store / "aescot" / digest / "aescot.jsonl"
 
-    # -- RAPO -------------------------------------------------------------------------------------------------------------
+    # -- RAPO ----------------------------------------------------------------------------------------------------------
     def starting_point(self, models: dict[str, str]) -> str:
         wanted = self.settings.trainer.init_from
         if wanted == "cold_start":
@@ -253,7 +253,7 @@ class Job:
             return str(final)
         if trainer.images_per_step % self.size:
             raise InputError(
-                f"trainer.images_per_step={trainer.images_per_step}: not divisible by the {self.size} processes launched"
+                f"trainer.images_per_step={trainer.images_per_step}: must be divisible by the {self.size} processes"
             )
         backbone = self._load(initial)
         lora = settings.model.lora
@@ -288,7 +288,10 @@ class Job:
             update = bar("RAPO")
 
             def record(step: int, values: dict[str, float]) -> None:
-                shown = f"reward {values['reward/total']:.3f}  KL {values.get('policy/kl_k3', 0):.4f}  entropy {values['policy/entropy']:.2f}"
+                shown = (
+                    f"reward {values['reward/total']:.3f}  KL {values.get('policy/kl_k3', 0):.4f}  "
+                    f"entropy {values['policy/entropy']:.2f}"
+                )
                 update(step, total, shown)
                 validation = {name: value for name, value in values.items() if name.startswith("eval/")}
                 if validation and self.rank == 0:
@@ -345,7 +348,7 @@ class Job:
             values[f"eval/{dataset}/parse_failure_rate"] = cell["parse_failure_rate"]
         return values
 
-    # -- evaluation and report --------------------------------------------------------------------------------------------
+    # -- evaluation and report -----------------------------------------------------------------------------------------
     def evaluate(self, models: dict[str, str]) -> None:
         if stage_done(self.folder, "evaluation"):
             return
@@ -418,7 +421,7 @@ class Job:
             print(f"report: {page}")
             finish_stage(self.folder, "report", {"page": str(page)})
 
-    # -- processes -------------------------------------------------------------------------------------------------------------
+    # -- processes -----------------------------------------------------------------------------------------------------
     def _wait(self) -> None:
         if self.size > 1:
             torch.distributed.barrier()

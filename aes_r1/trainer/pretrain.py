@@ -1,8 +1,9 @@
 """Pretraining of the tiny model: to see, before it is ever asked to judge.
 
-It describes scenes in plain facts (where the light is, where the subject stands, how many things, which hues, how bright)
-and reads measurements off them in the answer format. It never meets an opinion or an aesthetic score, and its pictures
-are drawn from seeds that no data set uses.
+It describes scenes in plain facts (where the light is, where the subject stands, how many things, which hues, how
+bright) and reads measurements off them in the answer format. A linear readout of the vision tower's mean feature is
+asked for the same facts, which teaches the eyes several times faster than words alone; it is thrown away at the end.
+The model never meets an opinion or an aesthetic score, and its pictures are drawn from seeds that no data set uses.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from aes_r1 import prompts
 from aes_r1.data import scenes
 from aes_r1.model import tiny
+from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer.engine import SingleEngine
@@ -49,45 +51,55 @@ def pretrain_tiny(
 ) -> None:
     """Build the tiny model, pretrain it and save its Hugging Face form into `target`.
 
-    `corpus` is text that the tokenizer should spell well (no picture goes with it). `report(done, total, text)` follows.
+    `corpus` is text that the tokenizer should spell well; no picture goes with it. `report(done, total, text)`
+    follows every step.
     """
-    # -- data ---------------------------------------------------------------------------------------------------------
+    # -- data ----------------------------------------------------------------------------------------------------------
     report(0, 1, "drawing scenes")
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         draw = partial(_draw, seed=SCENE_SEED + pretrain.seed)
         pictures, facts = zip(*pool.map(draw, range(pretrain.pictures), chunksize=100), strict=True)
     tokenizer = tiny.build_tokenizer([*corpus, *_spelling(facts)])
     backbone = tiny.build(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
-    readout = torch.nn.Linear(backbone.model.config.get_text_config().hidden_size, len(scenes.fact_vector(facts[0])))
-    features: list[torch.Tensor] = []
-    backbone.core.model.visual.register_forward_hook(lambda _, __, output: features.append(output.pooler_output))
-    engine = SingleEngine(torch.nn.ModuleList([backbone.model, readout]), weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
+    readout, features = _readout(backbone, len(scenes.fact_vector(facts[0])), pretrain.seed)
+    together = torch.nn.ModuleList([backbone.model, readout])
+    engine = SingleEngine(together, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
     total = pretrain.pictures * pretrain.epochs // pretrain.batch_size
     rng = np.random.default_rng([pretrain.seed, 1])
 
     for step in range(total):
         chosen = indices_of_step(step, per_step=pretrain.batch_size, count=len(pictures), seed=pretrain.seed)
         lessons = [_lesson(facts[index], rng) for index in chosen]
-        prompts_ = [
+        asked = [
             backbone.encode(pictures[index], question) for index, (question, _) in zip(chosen, lessons, strict=True)
         ]
-        batch = backbone.collate(prompts_)
+        batch = backbone.collate(asked)
         tokens, mask = padded([backbone.encode_answer(text) for _, text in lessons], backbone.pad_token, engine.device)
 
-        # -- loss -----------------------------------------------------------------------------------------------------
+        # -- loss ------------------------------------------------------------------------------------------------------
         logps, _ = completion_likelihood(backbone, batch, tokens, mask, torch.arange(len(lessons)))
-        pooled = torch.stack([part.mean(dim=0) for part in features.pop().split((batch.grid.prod(dim=1) // 4).tolist())])
-        wanted = torch.from_numpy(np.stack([scenes.fact_vector(facts[index]) for index in chosen]))
-        seeing = (readout(pooled) - wanted).square().sum(dim=1).mean()
-        loss = -logps.sum() / mask.sum()
-        engine.backward(loss + seeing)
+        saying = -logps.sum() / mask.sum()
+        known = torch.from_numpy(np.stack([scenes.fact_vector(facts[index]) for index in chosen]))
+        per_picture = (batch.grid.prod(dim=1) // backbone.image_processor.merge_size**2).tolist()
+        pooled = torch.stack([part.mean(dim=0) for part in features.pop().split(per_picture)])
+        seeing = (readout(pooled) - known).square().sum(dim=1).mean()
+        engine.backward(saying + seeing)
 
-        # -- step -----------------------------------------------------------------------------------------------------
+        # -- step ------------------------------------------------------------------------------------------------------
         engine.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
-        report(step + 1, total, f"loss {loss.item():.3f} seeing {seeing.item():.3f}")
+        report(step + 1, total, f"saying {saying.item():.3f}  seeing {seeing.item():.3f}")
 
-    # -- save ---------------------------------------------------------------------------------------------------------
+    # -- save ----------------------------------------------------------------------------------------------------------
     backbone.save(target)
+
+
+def _readout(backbone: Backbone, facts: int, seed: int) -> tuple[torch.nn.Linear, list[torch.Tensor]]:
+    """A linear layer for `facts` numbers, and the list in which a forward pass leaves the vision features."""
+    features: list[torch.Tensor] = []
+    backbone.core.model.visual.register_forward_hook(lambda _, __, output: features.append(output.pooler_output))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.nn.Linear(backbone.model.config.get_text_config().hidden_size, facts), features
 
 
 def _draw(index: int, seed: int) -> tuple:

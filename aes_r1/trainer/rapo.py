@@ -64,7 +64,7 @@ def train_rapo(
     pools = {name: number for number, name in enumerate(sorted({one.dataset for one in images}))}
     likelihood = {"temperature": trainer.temperature, "shared_prefix": shared_prefix}
 
-    # -- data ---------------------------------------------------------------------------------------------------------
+    # -- data ----------------------------------------------------------------------------------------------------------
     def images_of(step: int) -> list[Sample]:
         chosen = indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
         return [images[chosen[position]] for position in own]
@@ -81,7 +81,7 @@ def train_rapo(
         mos = engine.gather(torch.tensor([one.mos for one in batch], device=device))
         pool = engine.gather(torch.tensor([pools[one.dataset] for one in batch], device=device))
 
-        # -- rollout --------------------------------------------------------------------------------------------------
+        # -- rollout ---------------------------------------------------------------------------------------------------
         backbone.model.eval()
         noise = row_noise(
             [("rollout", seed, step, one.id, k) for one in batch for k in range(trainer.num_samples)],
@@ -100,12 +100,12 @@ def train_rapo(
         parsed = [parse_score(text) for text in texts]
         rollout_seconds = time.perf_counter() - started
 
-        # -- reward: over the images of all processes, so that N is global -----------------------------------------------
+        # -- reward: over the images of all processes, so that N is global ---------------------------------------------
         own_scores = torch.tensor([math.nan if score is None else score for score in parsed], device=device)
         scores = engine.gather(own_scores.reshape(len(batch), trainer.num_samples))
         rewards, parts = total_reward(scores, mos, reward, pool=pool, progress=step / total)
 
-        # -- advantage ------------------------------------------------------------------------------------------------
+        # -- advantage -------------------------------------------------------------------------------------------------
         advantages = group_advantage(rewards, scale=trainer.scale_advantage)
         flat_groups = zero_spread(rewards)
         mine = slice(engine.rank * len(batch), (engine.rank + 1) * len(batch))
@@ -116,7 +116,7 @@ def train_rapo(
         if trainer.drop_zero_spread:
             in_loss &= ~flat_groups[mine].repeat_interleave(trainer.num_samples)[:, None]
 
-        # -- reference ------------------------------------------------------------------------------------------------
+        # -- reference -------------------------------------------------------------------------------------------------
         reference_started = time.perf_counter()
         every_row = torch.arange(len(in_loss), device=device)
         ref_logps = old_logps = None
@@ -127,7 +127,7 @@ def train_rapo(
             old_logps = _score(backbone, prompts, rollout, every_row, trainer, likelihood)
         update_started = time.perf_counter()
 
-        # -- loss and step --------------------------------------------------------------------------------------------
+        # -- loss and step ---------------------------------------------------------------------------------------------
         backbone.model.train()
         lr = learning_rate(step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps)
         sums: dict[str, Tensor] = {}
@@ -155,7 +155,7 @@ def train_rapo(
             grad_norm = engine.step(lr)
         update_seconds = time.perf_counter() - update_started
 
-        # -- log ------------------------------------------------------------------------------------------------------
+        # -- log -------------------------------------------------------------------------------------------------------
         values = {
             **{f"reward/{name}": float(part.mean()) for name, part in {"total": rewards, **parts}.items()},
             **_policy_metrics(sums, engine),
@@ -189,7 +189,7 @@ def train_rapo(
                 ],
             )
 
-        # -- evaluate -------------------------------------------------------------------------------------------------
+        # -- evaluate --------------------------------------------------------------------------------------------------
         last = step + 1 == total
         if last or (step + 1) % trainer.eval_every == 0:
             evaluated = time.perf_counter()
@@ -199,7 +199,7 @@ def train_rapo(
             values["time/evaluate_s"] = time.perf_counter() - evaluated
         log(step + 1, values)
 
-        # -- save -----------------------------------------------------------------------------------------------------
+        # -- save ------------------------------------------------------------------------------------------------------
         if stop or last or (step + 1) % trainer.save_every == 0:
             checkpoint.save(folder, step + 1, engine, {}, keep=trainer.keep_checkpoints)
         if stop and not last:

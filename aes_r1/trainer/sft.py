@@ -53,7 +53,7 @@ def train_sft(
     progress = checkpoint.load_latest(folder, engine) or {"step": 0}
     own = range(engine.rank, cold_start.batch_size, engine.size)
 
-    # -- data ---------------------------------------------------------------------------------------------------------
+    # -- data ----------------------------------------------------------------------------------------------------------
     def encode(record: dict) -> tuple:
         text = answer(record["critique"] if with_critique else "", record["mos"])
         return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
@@ -72,7 +72,7 @@ def train_sft(
         started = time.perf_counter()
         batch = [next(encoded) for _ in own]
 
-        # -- loss -----------------------------------------------------------------------------------------------------
+        # -- loss ------------------------------------------------------------------------------------------------------
         backbone.model.train()
         tokens_in_step = engine.total(torch.tensor(sum(len(target) for _, target in batch), device=engine.device))
         loss_sum = torch.zeros((), device=engine.device)
@@ -86,13 +86,13 @@ def train_sft(
             engine.backward(loss)
             loss_sum += loss.detach()
 
-        # -- step -----------------------------------------------------------------------------------------------------
+        # -- step ------------------------------------------------------------------------------------------------------
         lr = learning_rate(
             step, total, base=cold_start.lr, schedule="cosine", warmup=round(cold_start.warmup_ratio * total)
         )
         grad_norm = engine.step(lr)
 
-        # -- log ------------------------------------------------------------------------------------------------------
+        # -- log -------------------------------------------------------------------------------------------------------
         seconds = time.perf_counter() - started
         log(
             step + 1,
@@ -105,7 +105,7 @@ def train_sft(
             },
         )
 
-        # -- save -----------------------------------------------------------------------------------------------------
+        # -- save ------------------------------------------------------------------------------------------------------
         last = step + 1 == total
         if stop or last or (step + 1) % cold_start.save_every == 0:
             checkpoint.save(folder, step + 1, engine, {}, keep=1)
