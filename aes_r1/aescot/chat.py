@@ -13,8 +13,7 @@ from typing import Any
 
 from aes_r1.aescot.budget import Budget, Price, TokenBucket
 from aes_r1.aescot.journal import Journal
-from aes_r1.data import sample as pictures
-from aes_r1.data.sample import Sample
+from aes_r1.data.sample import Sample, grid_size, open_picture
 from aes_r1.settings import ChatSettings, InputError, fingerprint
 
 SIDE_FACTOR = 28  # Qwen2.5-VL's patch and merge: the picture goes out exactly as training shows it
@@ -237,8 +236,8 @@ def without_keys(text: str) -> str:
 
 def data_url(path: str, max_pixels: int) -> tuple[str, tuple[int, int]]:
     """A picture at the training resolution as a JPEG data URL, and its size; raises PictureError."""
-    picture = pictures.open_picture(path)
-    size = pictures.grid_size(*picture.size, max_pixels=max_pixels, factor=SIDE_FACTOR)
+    picture = open_picture(path)
+    size = grid_size(*picture.size, max_pixels=max_pixels, factor=SIDE_FACTOR)
     stream = io.BytesIO()
     picture.resize(size).save(stream, "JPEG", quality=95)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", size

@@ -12,6 +12,8 @@ import re
 
 import numpy as np
 
+from aes_r1.data.scenes import CUES, HUES, SUBJECTS
+
 LIGHT = (
     ("flat light, no shadow", "dead light, no shadow"),
     ("weak light[ from the {light}], faint shadow", "poor light[ from the {light}], faint shadow"),
@@ -78,10 +80,10 @@ _SLOT = re.compile(r"\{(\w+)\}")
 FACT_WORDS = {
     "light": ("left", "right", "top", "back"),
     "place": ("left", "right", "center"),
-    "hues": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"),
+    "hues": HUES,
     "brightness": ("too dark", "too bright"),
-    "subject": ("house", "tree", "figure", "boat"),
-    "cue": ("birds", "moon", "companion", "path", "balloon"),
+    "subject": SUBJECTS,
+    "cue": CUES,
 }
 
 
