@@ -32,9 +32,12 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    composed: list[Any] = []
     failed: list[str] = []
     try:
-        _compose(lambda config: _start(config, module, task, failed, schema), config_name)
+        _compose(lambda config: _point_or_keep(config, module, composed, failed), config_name)
+        for config in composed:  # outside of Hydra, which would print lines of its own about an error
+            task(to_settings(config, schema))
     except InputError as error:
         _leave(2, str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -59,18 +62,18 @@ def _compose(entry: Callable[[Any], None], config_name: str) -> None:
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(entry)()
 
 
-def _start(config: Any, module: str, task: Callable[[Any], None], failed: list[str], schema: type) -> None:
+def _point_or_keep(config: Any, module: str, composed: list[Any], failed: list[str]) -> None:
+    """Called by Hydra: a point of a multirun is run in its own process, a single run's config is kept for `run`."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     hydra_config = HydraConfig.get()
-    if hydra_config.mode == RunMode.MULTIRUN:
-        settings = to_settings(config, schema)
-        code = _run_point(module, list(hydra_config.overrides.task), settings.out)
-        if code != 0:
-            failed.append(f"{' '.join(hydra_config.overrides.task)} (exit code {code}, {settings.out}/failure.txt)")
+    if hydra_config.mode == RunMode.RUN:
+        composed.append(config)
         return
-    task(to_settings(config, schema))
+    code = _run_point(module, list(hydra_config.overrides.task), config.out)
+    if code != 0:
+        failed.append(f"{' '.join(hydra_config.overrides.task)} (exit code {code}, {config.out}/failure.txt)")
 
 
 def _run_point(module: str, overrides: list[str], out: str) -> int:
@@ -132,8 +135,8 @@ def _one_line(error: BaseException) -> str:
         if isinstance(cause, InputError):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) if lines else type(error).__name__
+    message = str(error).split("Config search path")[0]  # where Hydra looked helps nobody
+    return ", ".join(line.strip() for line in message.splitlines() if line.strip()) or type(error).__name__
 
 
 def _leave(code: int, message: str) -> None:

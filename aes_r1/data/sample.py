@@ -80,7 +80,7 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
 def grid_size(width: int, height: int, *, max_pixels: int, factor: int, min_pixels: int = 56 * 56) -> tuple[int, int]:
     """Size at which the model sees a picture, (width, height): sides multiples of `factor`, aspect kept.
 
-    `factor` is patch * merge; the area lies between min_pixels and max_pixels. The same sizes as Qwen2-VL's own resizing gives.
+    `factor` is patch * merge; the area lies between min_pixels and max_pixels. Qwen2-VL's own resizing gives the same.
     """
     columns, rows = round(width / factor) * factor, round(height / factor) * factor
     if columns * rows > max_pixels:

@@ -28,8 +28,8 @@ def predict(
 ) -> Iterator[dict]:
     """Prediction rows of `samples`, one per picture and protocol.
 
-    sample: one output at `temperature` (the authors' protocol, 0.6); mean: the mean score of `n_samples` such outputs,
-    of which sample's is the first; greedy: the most likely tokens. A picture's outputs depend on `seed` and its id alone.
+    sample: one output at `temperature` (the authors' protocol, 0.6); mean: the mean score of `n_samples` of them, of
+    which sample's is the first; greedy: the most likely tokens. A picture's outputs depend on `seed` and its id alone.
     """
     drawn = n_samples if "mean" in protocols else 1 if "sample" in protocols else 0
     encoded = prefetch(

@@ -144,6 +144,8 @@ class Job:
 
             made_once(self.store, "models", digest, make)
         self._wait()
+        if self.rank == 0:
+            finish_stage(self.folder, "base", {"model": str(path)})
         return str(path)
 
     # -- cold start: critiques, then supervised fine-tuning ------------------------------------------------------------

@@ -1,0 +1,105 @@
+"""Tables and curves of the main job, from its run folders alone.
+
+    python experiments/main_job/analyse.py critique=RUN,RUN,RUN score_only=RUN
+
+Each argument names a condition and its runs, one per seed. Writes results/result.json, results/table.md and
+results/curves.svg.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+METRICS = ("srcc", "plcc")
+
+
+def rows(condition: str, run: Path) -> list[dict]:
+    """One row per set, protocol and stage of a run."""
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    seed = json.loads((run / "settings.json").read_text())["seed"]
+    return [
+        {
+            "condition": condition,
+            "seed": seed,
+            "set": dataset,
+            "protocol": protocol,
+            "stage": stage,
+            "n": cell["n"],
+            "parse_failure_rate": cell["parse_failure_rate"],
+            **{metric: cell[metric] for metric in (*METRICS, "krcc", "mae")},
+        }
+        for stage, sets in evaluation["stages"].items()
+        for dataset, protocols in sets.items()
+        for protocol, cell in protocols.items()
+    ]
+
+
+def cell(value: dict) -> str:
+    if value["value"] is None:
+        return "–"
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def table(found: list[dict], dataset: str, protocol: str) -> list[str]:
+    lines = [
+        f"### {dataset}, {protocol}",
+        "",
+        "| condition | seed | stage | n | SRCC [95%] | PLCC [95%] | failed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['condition']} | {row['seed']} | {row['stage']} | {row['n']} | {cell(row['srcc'])} "
+        f"| {cell(row['plcc'])} | {row['parse_failure_rate']:.1%} |"
+        for row in found
+        if row["set"] == dataset and row["protocol"] == protocol and row["stage"] != "base"
+    ]
+    return [*lines, ""]
+
+
+def comparisons(condition: str, run: Path) -> list[dict]:
+    seed = json.loads((run / "settings.json").read_text())["seed"]
+    found = json.loads((run / "evaluation.json").read_text())["comparisons"]
+    return [{"condition": condition, "seed": seed, **comparison} for comparison in found]
+
+
+def curves(runs: dict[str, list[Path]], target: Path) -> None:
+    """Reward, divergence, entropy and validation SRCC by RAPO step."""
+    names = ("reward/total", "policy/kl_k3", "policy/entropy", "eval/scenes/srcc")
+    figure, axes = plt.subplots(1, len(names), figsize=(14, 3), layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
+        for color, (condition, folders) in enumerate(runs.items()):
+            for place, folder in enumerate(folders):
+                steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+                points = [(row["step"], row[name]) for row in steps if row["stage"] == "rapo" and name in row]
+                axis.plot(*zip(*points, strict=True), color=f"C{color}", lw=1, label=condition if place == 0 else None)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("RAPO step", fontsize=8)
+    axes[0].legend(fontsize=8, frameon=False)
+    figure.savefig(target)
+
+
+def main(arguments: list[str]) -> None:
+    runs = {
+        name: [Path(run) for run in folders.split(",")] for name, folders in (item.split("=") for item in arguments)
+    }
+    found = [row for condition, folders in runs.items() for run in folders for row in rows(condition, run)]
+    compared = [row for condition, folders in runs.items() for run in folders for row in comparisons(condition, run)]
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    (results / "result.json").write_text(json.dumps({"rows": found, "comparisons": compared}, indent=1) + "\n")
+    places = sorted({(row["set"], row["protocol"]) for row in found})
+    lines = [line for dataset, protocol in places for line in table(found, dataset, protocol)]
+    (results / "table.md").write_text("\n".join(lines))
+    curves(runs, results / "curves.svg")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,64 @@
+"""How well the vision tower alone can do: ridge regression on its features, against factors and opinions.
+
+    python experiments/main_job/eyes_limit.py RUN
+
+RUN is a run folder of the main job; its base model is read, the probe is fitted on train pictures and measured on test.
+Writes results/eyes_limit.json: SRCC with a 95% bootstrap interval for each factor and for the MOS.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import RidgeCV
+
+from aes_r1.data.loader import read_manifest
+from aes_r1.data.sample import Sample, open_picture
+from aes_r1.evaluation.metrics import correlations
+from aes_r1.model import backbone as backbones
+from aes_r1.prompts import DIMENSIONS
+
+HERE = Path(__file__).parent
+
+
+@torch.no_grad()
+def features(backbone: backbones.Backbone, samples: list[Sample]) -> np.ndarray:
+    """[n, merged patches * width]: the vision tower's output, one row per picture."""
+    rows = []
+    for one in samples:
+        pixels = backbone.image_processor(images=[open_picture(one.image)], return_tensors="pt")
+        output = backbone.core.model.visual(pixels["pixel_values"], grid_thw=pixels["image_grid_thw"])
+        rows.append(output.pooler_output.flatten().numpy())
+    return np.stack(rows)
+
+
+def targets(samples: list[Sample]) -> np.ndarray:
+    """[n, 6]: the five factors, then the MOS."""
+    return np.array([[one.attributes["factors"][name] for name in DIMENSIONS] + [one.mos] for one in samples])
+
+
+def main(run: Path) -> None:
+    model = json.loads((run / "stages" / "base.json").read_text())["model"]
+    settings = json.loads((run / "settings.json").read_text())
+    pixels = settings["data"]["max_pixels"] or settings["model"]["max_pixels"]
+    backbone = backbones.load(model, dtype="float32", max_pixels=pixels)
+    train, test = (read_manifest(run / "manifests" / f"scenes-{split}.jsonl") for split in ("train", "test"))
+    known, unknown = features(backbone, train), features(backbone, test)
+    mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
+    result = {}
+    for place, name in enumerate((*DIMENSIONS, "mos")):
+        ridge = RidgeCV(alphas=np.logspace(1, 5, 9)).fit((known - mean) / spread, targets(train)[:, place])
+        predicted = ridge.predict((unknown - mean) / spread)
+        result[name] = correlations(predicted, targets(test)[:, place])["srcc"]
+        print(name, result[name])
+    (HERE / "results" / "eyes_limit.json").write_text(
+        json.dumps({"train": len(train), "test": len(test), "srcc": result}, indent=2) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
