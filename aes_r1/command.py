@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 the user's input is wrong; 75 stopped by a scheduler's sig
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -18,6 +19,7 @@ from aes_r1.trainer.stopping import Stopped
 
 log = logging.getLogger("aes_r1")
 
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 
@@ -44,6 +46,10 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         _leave(2, _one_line(error))
     except Stopped as stopped:
         _leave(75 if stopped.requeue else 1, str(stopped))
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        _leave(2, f"{error.filename or 'disk'}: {error.strerror}; give another out= or make room")
     except KeyboardInterrupt:
         _leave(1, "interrupted; the same command goes on from the last checkpoint")
     if failed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ def start(engine: EngineSettings) -> torch.device:
 
         deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
     return device
+
+
+def peak_memory_gb() -> float:
+    """Peak memory since the start, 10^9 bytes: of the device, or the resident set where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, row_noise, sample
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
+from aes_r1.trainer.engine import peak_memory_gb
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
 from aes_r1.trainer.order import indices_of_step
 from aes_r1.trainer.stopping import Stopped, StopRequest
@@ -152,6 +153,7 @@ def train_rapo(
                 )
                 engine.backward(loss)
                 _accumulate(sums, metrics, entropy, rollout.mask[rows])
+                sums["loss"] = sums.get("loss", 0.0) + loss.detach()
             grad_norm = engine.step(lr)
         update_seconds = time.perf_counter() - update_started
 
@@ -165,10 +167,10 @@ def train_rapo(
             "time/rollout_s": rollout_seconds,
             "time/reference_s": update_started - reference_started,
             "time/update_s": update_seconds,
+            "time/step_s": time.perf_counter() - started,
             "perf/tokens_per_s": float(engine.total(rollout.mask.sum())) / (time.perf_counter() - started),
+            "perf/peak_memory_gb": peak_memory_gb(),
         }
-        if torch.cuda.is_available():
-            values["perf/peak_memory_gb"] = torch.cuda.max_memory_allocated() / 2**30
         if step == 0 or (step + 1) % trainer.completions_every == 0:
             own_parts = {name: part[mine].flatten().tolist() for name, part in {"total": rewards, **parts}.items()}
             log_completions(
@@ -243,10 +245,12 @@ def _accumulate(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Te
 
 
 def _policy_metrics(sums: dict[str, Tensor], engine) -> dict[str, float]:
+    loss = engine.total(sums.pop("loss"))  # a sum over micro-batches, already divided by the whole step's divisor
     names = sorted(name for name in sums if name != "ratio_max")
     totals = dict(zip(names, engine.total(torch.stack([sums[name].float() for name in names])).tolist(), strict=True))
     tokens, completion_tokens = max(totals.pop("tokens"), 1.0), max(totals.pop("completion_tokens"), 1.0)
     return {
+        "policy/loss": float(loss),
         "policy/entropy": totals.pop("entropy") / completion_tokens,
         **{f"policy/{name}": value / tokens for name, value in totals.items()},
         "policy/ratio_max": float(engine.maximum(sums["ratio_max"])),
