@@ -13,6 +13,8 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from aes_r1.trainer.stopping import Stopped
+
 log = logging.getLogger("aes_r1")
 
 
@@ -60,6 +62,8 @@ def failure_file(folder: Path, rank: int) -> Iterator[None]:
     path = folder / "failure.txt"
     try:
         yield
+    except Stopped:
+        raise  # asked for, and nothing is lost
     except BaseException as error:
         reason = str(error).splitlines()[0] if str(error) else ""
         path.write_text(f"rank {rank}: {type(error).__name__}: {reason}\n")
