@@ -46,6 +46,7 @@ def start_over(folder: Path) -> None:
 def log_to(folder: Path, rank: int) -> None:
     """What is said goes to the terminal and to RUN/run.log; ranks above 0 only warn."""
     log.handlers.clear()
+    log.disabled = False  # Hydra switches off every logger that it finds
     log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     log.propagate = False
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
