@@ -97,7 +97,7 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
     """The validated settings of a composed config."""
     from omegaconf import OmegaConf
 
-    values = OmegaConf.to_container(config, resolve=True)
+    values: Any = OmegaConf.to_container(config, resolve=True)
     _expand_sets(values)
     return build(schema, values)
 
@@ -119,7 +119,8 @@ def _data_set(entry: Any) -> dict:
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in (CONF / "data").glob("*.yaml")))
         raise InputError(f"evaluation.also={given.get('name')}: no such data set; there are {known}")
-    return {**OmegaConf.to_container(OmegaConf.load(path), resolve=True), **given}
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    return {**defaults, **given}
 
 
 def _run_hash(*, _root_: Any) -> str:

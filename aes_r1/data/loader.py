@@ -21,7 +21,8 @@ from aes_r1.data.records import record_samples
 from aes_r1.data.sample import PictureError, Sample, open_picture
 from aes_r1.settings import DataSettings, InputError
 
-In, Out = TypeVar("In"), TypeVar("Out")
+In = TypeVar("In")
+Out = TypeVar("Out")
 SPLITS = ("train", "validation", "test")
 SPLIT_SEED = 42  # of the sets without published lists; fixed, so that a split is the same in every run
 

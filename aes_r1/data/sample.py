@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_FILE_PIXELS = 200_000_000  # a larger header is refused before anything is decoded
@@ -68,7 +69,7 @@ def open_picture(path: str | Path, *, max_file_pixels: int = MAX_FILE_PIXELS) ->
 
 def _as_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I") or picture.mode == "F":  # 16-bit and float gray: PIL would clip, not scale
-        top = 65535.0 if picture.mode.startswith("I") else max(1.0, float(picture.getextrema()[1]))
+        top = 65535.0 if picture.mode.startswith("I") else max(1.0, float(np.asarray(picture).max()))
         return picture.convert("F").point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layered = picture.convert("RGBA")

@@ -152,7 +152,7 @@ def _paint(
 
 def _develop(
     pixels: NDArray[np.float32], factors: dict[str, float], facts: dict[str, Any], rng: np.random.Generator
-) -> tuple[NDArray[np.float32], dict[str, Any]]:
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Light falling off to one side, a muddy cast, the exposure and its grain; then what can be measured."""
     light, color, exposure = factors["light_and_shadow"], factors["color"], factors["exposure"]
     ramp = np.linspace(-1, 1, pixels.shape[1], dtype=np.float32)[None, :, None] * facts.pop("side")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ class Backbone:
     never holds (every special token but the end of the turn): it is applied in sampling and in scoring alike.
     """
 
-    def __init__(self, model: nn.Module, tokenizer, image_processor) -> None:
+    def __init__(self, model: Any, tokenizer: Any, image_processor: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.image_processor = image_processor
@@ -91,7 +92,7 @@ class Backbone:
         return next(self.model.parameters()).device
 
     @property
-    def core(self) -> nn.Module:
+    def core(self) -> Any:
         """The transformers model below any adapter."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
@@ -192,7 +193,7 @@ def add_adapter(backbone: Backbone, lora: LoraSettings) -> Backbone:
     modules = "|".join(lora.target_modules)
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float scales as well
         lora_dropout=lora.dropout,
         target_modules=rf".*language_model.*\.({modules})",
         task_type="CAUSAL_LM",

@@ -9,15 +9,16 @@ gradients equal to the plain computation (idea: Prefix Grouper, johncaged/Prefix
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 NAME = "shared_prefix"
 
 
-def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs):
+def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs):
     """Attention that transformers calls in every language layer: ours when `attend` is handed in, else SDPA."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -27,7 +28,7 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, att
     return attend(module.layer_idx, query, key, value, kwargs["scaling"]), None
 
 
-def install(model: nn.Module) -> None:
+def install(model: Any) -> None:
     """Make the language layers of a transformers model accept an `attend` keyword."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -96,12 +97,16 @@ class GroupAttention:
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         boundary = self.images * self.prompt_tokens
         rows = len(self.image_of)
-        prompt = [split_rows(tensor[:, :, :boundary], self.images) for tensor in (query, key, value)]
-        completion = [split_rows(tensor[:, :, boundary:], rows) for tensor in (query, key, value)]
-        prompt_output = scaled_dot_product(*prompt, self.prompt_mask, scaling, causal=self.prompt_mask is None)
-        keys = torch.cat([prompt[1][self.image_of], completion[1]], dim=2)
-        values = torch.cat([prompt[2][self.image_of], completion[2]], dim=2)
-        completion_output = scaled_dot_product(completion[0], keys, values, self.completion_mask, scaling)
+        prompt_query, prompt_key, prompt_value = (
+            split_rows(tensor[:, :, :boundary], self.images) for tensor in (query, key, value)
+        )
+        prompt_output = scaled_dot_product(
+            prompt_query, prompt_key, prompt_value, self.prompt_mask, scaling, causal=self.prompt_mask is None
+        )
+        own_query, own_key, own_value = (split_rows(tensor[:, :, boundary:], rows) for tensor in (query, key, value))
+        keys = torch.cat([prompt_key[self.image_of], own_key], dim=2)
+        values = torch.cat([prompt_value[self.image_of], own_value], dim=2)
+        completion_output = scaled_dot_product(own_query, keys, values, self.completion_mask, scaling)
         return torch.cat([flat_rows(prompt_output), flat_rows(completion_output)], dim=1)
 
 
@@ -117,7 +122,7 @@ def flat_rows(tensor: Tensor) -> Tensor:
     return tensor.transpose(1, 2).reshape(1, rows * length, heads, width)
 
 
-def embed(core: nn.Module, input_ids: Tensor, pixel_values: Tensor, grid: Tensor, image_token: int) -> Tensor:
+def embed(core: Any, input_ids: Tensor, pixel_values: Tensor, grid: Tensor, image_token: int) -> Tensor:
     """Token embeddings [N, P, D] with the picture's features in place of its placeholder tokens."""
     embeddings = core.get_input_embeddings()(input_ids)
     visual_dtype = next(core.model.visual.parameters()).dtype
@@ -126,7 +131,7 @@ def embed(core: nn.Module, input_ids: Tensor, pixel_values: Tensor, grid: Tensor
     return embeddings.masked_scatter(place, features.to(embeddings.dtype))
 
 
-def grouped_hidden_states(core: nn.Module, prompts, completions: Tensor, image_of: Tensor, image_token: int) -> Tensor:
+def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor, image_token: int) -> Tensor:
     """Hidden states that predict each completion token, prompts and pictures computed once.
 
     prompts: a PromptBatch of N; completions: [R, T] tokens, right-padded; image_of: [R] in 0..N-1.
@@ -158,7 +163,7 @@ def grouped_hidden_states(core: nn.Module, prompts, completions: Tensor, image_o
     return torch.cat([last_of_prompt[:, None], hidden[count * width :].reshape(rows, fed, hidden_size)], dim=1)
 
 
-def plain_hidden_states(core: nn.Module, prompts, completions: Tensor, image_of: Tensor, image_token: int) -> Tensor:
+def plain_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor, image_token: int) -> Tensor:
     """The same as `grouped_hidden_states`, each completion with its own copy of prompt and picture."""
     copies = prompts.select(image_of)
     length = completions.shape[1]
@@ -177,7 +182,7 @@ def plain_hidden_states(core: nn.Module, prompts, completions: Tensor, image_of:
     return output[:, input_ids.shape[1] - length :]
 
 
-def language_forward(core: nn.Module, embeddings: Tensor, positions: Tensor, attend) -> Tensor:
+def language_forward(core: Any, embeddings: Tensor, positions: Tensor, attend) -> Tensor:
     """Run the language layers on embeddings [1, S, D] at positions [3, 1, S] with the attention `attend`."""
     unused = {"full_attention": None, "sliding_attention": None}
     return core.model.language_model(

@@ -16,10 +16,10 @@ from aes_r1.settings import InputError
 
 def random_state() -> dict:
     """State of every global generator. (The loops draw from keyed generators; these guard what libraries draw.)"""
-    version, keys, position, has_gauss, cached = np.random.get_state()
+    version, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": [version, keys.tolist(), position, has_gauss, cached],
+        "numpy": [version, np.asarray(keys).tolist(), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

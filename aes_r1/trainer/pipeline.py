@@ -439,7 +439,12 @@ class Job:
         if there[0]:
             return
         if self.rank == 0:
-            made_once(self.store, kind, digest, lambda target: (self._wait(), make(target)))
+
+            def together(target: Path) -> None:
+                self._wait()
+                make(target)
+
+            made_once(self.store, kind, digest, together)
         else:
             self._wait()
             make(beside)

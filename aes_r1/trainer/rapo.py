@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +64,7 @@ def train_rapo(
     own = range(engine.rank, trainer.images_per_step, engine.size)
     device = engine.device
     pools = {name: number for number, name in enumerate(sorted({one.dataset for one in images}))}
-    likelihood = {"temperature": trainer.temperature, "shared_prefix": shared_prefix}
+    likelihood: dict[str, Any] = {"temperature": trainer.temperature, "shared_prefix": shared_prefix}
 
     # -- data ----------------------------------------------------------------------------------------------------------
     def images_of(step: int) -> list[Sample]:
