@@ -90,7 +90,7 @@ class _Canvas:
 
 def _paint(
     size: tuple[int, int], factors: dict[str, float], rng: np.random.Generator, *, counterpart: float, pale: float
-) -> tuple[NDArray[np.float32], dict[str, Any]]:
+) -> tuple[NDArray[Any], dict[str, Any]]:
     """The scene before it is developed, float RGB in [0, 1], and the facts of what stands in it."""
     light, mood, composition, color, _ = (factors[name] for name in DIMENSIONS)
     hue, saturation = rng.random(), (0.12 + 0.75 * color) * pale
@@ -151,8 +151,8 @@ def _paint(
 
 
 def _develop(
-    pixels: NDArray[np.float32], factors: dict[str, float], facts: dict[str, Any], rng: np.random.Generator
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    pixels: NDArray[Any], factors: dict[str, float], facts: dict[str, Any], rng: np.random.Generator
+) -> tuple[NDArray[Any], dict[str, Any]]:
     """Light falling off to one side, a muddy cast, the exposure and its grain; then what can be measured."""
     light, color, exposure = factors["light_and_shadow"], factors["color"], factors["exposure"]
     ramp = np.linspace(-1, 1, pixels.shape[1], dtype=np.float32)[None, :, None] * facts.pop("side")
