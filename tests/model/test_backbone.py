@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aes_r1.model import backbone as backbones
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.settings import InputError, LoraSettings
+
+
+def logps_of(backbone, prompts):
+    tokens = torch.tensor([backbone.encode_answer("a dull picture")] * 3)
+    return completion_likelihood(backbone, prompts, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(3))[0]
+
+
+def test_saved_and_loaded_is_the_same(backbone, prompts, tmp_path):
+    backbone.save(tmp_path)
+    loaded = backbones.load(tmp_path, dtype="float32", max_pixels=9216)
+    torch.testing.assert_close(logps_of(loaded, prompts), logps_of(backbone, prompts))
+    assert loaded.decode(torch.tensor(loaded.encode_answer("a strong picture 0.87"))) == "a strong picture 0.87"
+
+
+def test_no_model_there(tmp_path):
+    with pytest.raises(InputError, match=r"model\.path="):
+        backbones.load(tmp_path / "nothing", dtype="float32", max_pixels=9216)
+
+
+def test_freeze_stops_the_gradient_at_the_projector(backbone, prompts):
+    backbones.freeze(backbone.model, vision=True)
+    logps_of(backbone, prompts).sum().backward()
+    for name, parameter in backbone.model.named_parameters():
+        assert (parameter.grad is None) == (".visual." in name), name
+    backbones.freeze(backbone.model, vision=False)
+    assert all(parameter.requires_grad for parameter in backbone.model.parameters())
+
+
+def test_adapter_trains_and_merges(backbone, prompts):
+    before = logps_of(backbone, prompts).detach()
+    adapted = backbones.add_adapter(backbone, LoraSettings(rank=2))
+    torch.testing.assert_close(logps_of(adapted, prompts), before)  # an adapter starts as nothing
+    trained = [parameter for parameter in adapted.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.5)
+    for _ in range(3):
+        (-logps_of(adapted, prompts).mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = logps_of(adapted, prompts).detach()
+    assert after.mean() > before.mean() + 0.01
+    with adapted.model.disable_adapter():
+        torch.testing.assert_close(logps_of(adapted, prompts), before)
+    torch.testing.assert_close(logps_of(backbones.merged(adapted), prompts), after, atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapter_is_merged_before_saving(backbone, tmp_path):
+    with pytest.raises(InputError, match="merge"):
+        backbones.add_adapter(backbone, LoraSettings(rank=2)).save(tmp_path)
+
+
+def test_only_the_end_of_the_turn_may_be_written(backbone):
+    special = set(backbone.tokenizer.all_special_ids) - {backbone.end_token}
+    assert backbone.banned[sorted(special)].all()
+    assert not backbone.banned[backbone.end_token]
+    assert backbone.banned[len(backbone.tokenizer) :].all()
+
+
+def test_positions_continue_after_the_picture(backbone, prompts):
+    # A picture takes max(rows, columns) of M-RoPE positions, not one per token.
+    for row in range(3):
+        side = int(prompts.grid[row, 1:].max()) // 2
+        words = int((prompts.valid[row] & (prompts.input_ids[row] != backbone.image_token)).sum())
+        assert int(prompts.next_position[row]) == words + side

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import torch
+
+from aes_r1.model.likelihood import token_likelihood
+
+
+def setup(dtype=torch.float32):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 20, bias=False).to(dtype)
+    return torch.randn(50, 8, dtype=dtype, requires_grad=True), torch.randint(3, 20, (50,)), head
+
+
+def test_chunked_equals_full():
+    hidden, targets, head = setup()
+    results = []
+    for chunk in (7, 1000):
+        hidden.grad = head.weight.grad = None
+        logps, entropy = token_likelihood(hidden, targets, head, temperature=0.6, chunk_tokens=chunk)
+        (logps * torch.arange(50)).sum().backward()
+        results.append((logps.detach(), entropy, hidden.grad.clone(), head.weight.grad.clone()))
+    for chunked, full in zip(*results, strict=True):
+        torch.testing.assert_close(chunked, full, atol=1e-5, rtol=1e-5)
+
+
+def test_against_the_definition():
+    hidden, targets, head = setup()
+    logps, entropy = token_likelihood(hidden, targets, head, temperature=2.0)
+    probabilities = (head(hidden).detach().double() / 2.0).softmax(dim=1)
+    wanted = probabilities.log()
+    torch.testing.assert_close(logps.double(), wanted[torch.arange(50), targets], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(entropy.double(), -(probabilities * wanted).sum(dim=1), atol=1e-6, rtol=1e-5)
+
+
+def test_banned_tokens_have_no_probability():
+    hidden, _, head = setup()
+    banned = torch.zeros(20, dtype=torch.bool)
+    banned[:3] = True
+    everything = torch.stack([token_likelihood(hidden, torch.full((50,), v), head, banned=banned)[0] for v in range(20)])
+    assert torch.isneginf(everything[:3]).all()
+    torch.testing.assert_close(everything[3:].exp().sum(dim=0), torch.ones(50))
+    _, entropy = token_likelihood(hidden, torch.full((50,), 5), head, banned=banned)
+    assert (entropy <= math.log(17) + 1e-5).all()
+
+
+def test_float32_whatever_the_weights():
+    hidden, targets, head = setup(torch.bfloat16)
+    logps, entropy = token_likelihood(hidden, targets, head)
+    assert logps.dtype == entropy.dtype == torch.float32
+    assert not entropy.requires_grad
+
+
+def test_nothing_to_score():
+    hidden, targets, head = setup()
+    logps, entropy = token_likelihood(hidden[:0], targets[:0], head)
+    assert logps.shape == entropy.shape == (0,)

@@ -1,0 +1,69 @@
+"""The shared-prefix computation equals the plain one, in values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.shared_prefix import causal_mask
+
+IMAGE_OF = {"image by image": [0, 0, 1, 1, 2, 2], "mixed": [2, 0, 1, 0, 2, 0], "one image": [1, 1, 1, 1, 1, 1]}
+
+
+def completions(backbone, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    allowed = (~backbone.banned).nonzero()[:, 0]
+    tokens = allowed[torch.randint(len(allowed), (rows, length), generator=generator)]
+    lengths = torch.randint(2, length + 1, (rows,), generator=generator)
+    return tokens, torch.arange(length) < lengths[:, None]
+
+
+def run(backbone, prompts, shared: bool, image_of: list[int]):
+    tokens, mask = completions(backbone, len(image_of), 9)
+    backbone.model.zero_grad()
+    logps, entropy = completion_likelihood(
+        backbone, prompts, tokens, mask, torch.tensor(image_of), temperature=0.7, shared_prefix=shared
+    )
+    (logps * torch.linspace(-1, 1, logps.numel()).reshape(logps.shape)).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in backbone.model.named_parameters() if p.grad is not None}
+    return logps.detach(), entropy, gradients
+
+
+@pytest.mark.parametrize("image_of", IMAGE_OF.values(), ids=IMAGE_OF.keys())
+def test_shared_prefix_equals_plain(backbone, prompts, image_of):
+    shared, plain = run(backbone, prompts, True, image_of), run(backbone, prompts, False, image_of)
+    torch.testing.assert_close(shared[0], plain[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(shared[1], plain[1], atol=1e-5, rtol=1e-5)
+    assert shared[2].keys() == plain[2].keys()
+    assert any(".visual." in name for name in shared[2])
+    for name, gradient in plain[2].items():
+        torch.testing.assert_close(shared[2][name], gradient, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_completions_do_not_see_each_other(backbone, prompts):
+    tokens, mask = completions(backbone, 4, 9)
+    image_of = torch.tensor([0, 0, 1, 2])
+    before, _ = completion_likelihood(backbone, prompts, tokens, mask, image_of)
+    changed = tokens.clone()
+    changed[1] = tokens[1].roll(1)
+    after, _ = completion_likelihood(backbone, prompts, changed, mask, image_of)
+    torch.testing.assert_close(before[[0, 2, 3]], after[[0, 2, 3]])
+    assert not torch.allclose(before[1], after[1])
+
+
+def test_causal_mask():
+    assert causal_mask(torch.ones(2, 3, dtype=torch.bool)) is None
+    mask = causal_mask(torch.tensor([[False, True, True]]))
+    expected = [[True, False, False], [False, True, False], [False, True, True]]
+    assert mask.shape == (1, 1, 3, 3)
+    assert mask[0, 0].tolist() == expected
+
+
+def test_select_equals_collating_the_subset(backbone, prompts):
+    chosen = prompts.select(torch.tensor([2, 1]))
+    tokens, mask = completions(backbone, 3, 6)
+    whole, _ = completion_likelihood(backbone, prompts, tokens, mask, torch.tensor([2, 1, 2]))
+    part, _ = completion_likelihood(backbone, chosen, tokens, mask, torch.tensor([0, 1, 0]))
+    torch.testing.assert_close(whole, part, atol=1e-5, rtol=1e-5)
+    assert chosen.input_ids.shape[1] == int(prompts.valid[[2, 1]].sum(dim=1).max())
