@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
+
+RECIPE = {"clip_low": 0.2, "clip_high": 0.28, "kl_coef": 0.05}
+
+
+def batch(rows=6, length=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logps = -torch.rand(rows, length, generator=generator) * 3
+    mask = torch.arange(length) < torch.randint(1, length + 1, (rows, 1), generator=generator)
+    return {
+        "logps": logps,
+        "old_logps": logps + 0.5 * torch.randn(rows, length, generator=generator),
+        "ref_logps": logps + 0.5 * torch.randn(rows, length, generator=generator),
+        "advantages": torch.randn(rows, generator=generator),
+        "mask": mask,
+    }
+
+
+def test_group_advantage_by_hand():
+    rewards = torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])
+    wanted = torch.tensor([[-1 / 1.0001, 0.0, 1 / 1.0001], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(group_advantage(rewards), wanted)
+    torch.testing.assert_close(group_advantage(rewards, scale=False), torch.tensor([[-1.0, 0, 1], [0, 0, 0]]))
+
+
+@given(st.lists(st.lists(st.floats(-10, 10), min_size=4, max_size=4), min_size=1, max_size=5))
+@settings(max_examples=50, deadline=None)
+def test_advantages_of_an_image_sum_to_zero(rewards):
+    advantages = group_advantage(torch.tensor(rewards, dtype=torch.float64))
+    assert advantages.sum(dim=1).abs().max() < 1e-6
+    assert advantages.std(dim=1).max() <= 1 + 1e-9
+
+
+def test_zero_spread():
+    assert zero_spread(torch.tensor([[1.0, 1.0], [1.0, 1.1]])).tolist() == [True, False]
+
+
+def test_loss_against_a_plain_loop():
+    values = batch()
+    loss, metrics = policy_loss(**values, **RECIPE, aggregation="sequence_mean", normalizer=6)
+    total, kls, tokens = 0.0, 0.0, 0
+    for row in range(6):
+        terms = []
+        for t in range(5):
+            if not values["mask"][row, t]:
+                continue
+            logp, old, ref = (float(values[name][row, t]) for name in ("logps", "old_logps", "ref_logps"))
+            advantage = float(values["advantages"][row])
+            ratio = math.exp(logp - old)
+            surrogate = min(ratio * advantage, min(max(ratio, 0.8), 1.28) * advantage)
+            kl = math.exp(ref - logp) - (ref - logp) - 1
+            kls, tokens = kls + kl, tokens + 1
+            terms.append(surrogate - 0.05 * kl)
+        total -= sum(terms) / len(terms)
+    assert float(loss) == pytest.approx(total / 6, rel=1e-5)
+    assert float(metrics["kl_k3"]) == pytest.approx(kls / tokens, rel=1e-5)
+    assert int(metrics["tokens"]) == tokens
+
+
+@pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "constant"])
+def test_any_split_gives_the_same_gradient(aggregation):
+    values = batch(rows=8)
+    divisor = loss_divisor(values["mask"], aggregation, 5)
+    gradients, losses = [], []
+    for sizes in ([8], [1] * 8, [3, 5]):
+        logps = values["logps"].clone().requires_grad_()
+        loss = torch.zeros(())
+        for rows in torch.arange(8).split(sizes):
+            part = {name: value[rows] for name, value in (values | {"logps": logps}).items()}
+            piece, _ = policy_loss(**part, **RECIPE, aggregation=aggregation, normalizer=divisor)
+            piece.backward(retain_graph=True)
+            loss = loss + piece.detach()
+        gradients.append(logps.grad)
+        losses.append(loss)
+    for gradient, loss in zip(gradients[1:], losses[1:], strict=True):
+        torch.testing.assert_close(gradient, gradients[0])
+        torch.testing.assert_close(loss, losses[0])
+
+
+def test_divisors():
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.bool)
+    assert int(loss_divisor(mask, "sequence_mean", 3)) == 2
+    assert int(loss_divisor(mask, "token_mean", 3)) == 3
+    assert int(loss_divisor(mask, "constant", 3)) == 6
+    assert int(loss_divisor(mask[2:], "token_mean", 3)) == 1
+
+
+def test_on_policy_gradient_is_the_policy_gradient():
+    values = batch()
+    logps = values["logps"].clone().requires_grad_()
+    loss, metrics = policy_loss(
+        logps, logps.detach(), None, values["advantages"], values["mask"],
+        clip_low=0.2, clip_high=0.28, kl_coef=0.0, aggregation="token_mean", normalizer=int(values["mask"].sum()),
+    )
+    loss.backward()
+    wanted = -values["advantages"][:, None] * values["mask"] / values["mask"].sum()
+    torch.testing.assert_close(logps.grad, wanted)
+    assert float(metrics["ratio_max"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "moves"),
+    [(1.27, 1, True), (1.29, 1, False), (1.29, -1, True), (0.81, -1, True), (0.79, -1, False), (0.79, 1, True)],
+)
+def test_clip_higher(ratio, advantage, moves):
+    logps = torch.tensor([[math.log(ratio)]], requires_grad=True)
+    loss, metrics = policy_loss(
+        logps, torch.zeros(1, 1), None, torch.tensor([float(advantage)]), torch.ones(1, 1, dtype=torch.bool),
+        clip_low=0.2, clip_high=0.28, kl_coef=0.0, aggregation="token_mean", normalizer=1,
+    )
+    loss.backward()
+    assert (logps.grad.abs().item() > 0) == moves
+    assert float(metrics["clip_low_fraction"] + metrics["clip_high_fraction"]) == float(not moves)
+
+
+def test_k3_is_never_negative_and_pulls_home():
+    values = batch()
+    logps = values["logps"].clone().requires_grad_()
+    loss, metrics = policy_loss(
+        **(values | {"logps": logps, "old_logps": logps.detach(), "advantages": torch.zeros(6)}),
+        **RECIPE, aggregation="token_mean", normalizer=1,
+    )
+    loss.backward()
+    assert loss.item() >= 0
+    inside = values["mask"]
+    difference = values["ref_logps"] - values["logps"]
+    torch.testing.assert_close(logps.grad[inside], 0.05 * (1 - difference.exp())[inside], atol=1e-6, rtol=1e-5)
+    assert float(metrics["kl_k1"]) == pytest.approx(float(-difference[inside].mean()), rel=1e-5)
+
+
+def test_what_stands_outside_the_mask_is_not_seen():
+    values = batch()
+    loss, _ = policy_loss(**values, **RECIPE, aggregation="token_mean", normalizer=3)
+    noisy = {
+        name: torch.where(values["mask"], value, torch.full_like(value, 50.0)) if name.endswith("logps") else value
+        for name, value in values.items()
+    }
+    noisy["old_logps"] = torch.where(values["mask"], values["old_logps"], torch.full_like(values["old_logps"], -900.0))
+    again, _ = policy_loss(**noisy, **RECIPE, aggregation="token_mean", normalizer=3)
+    torch.testing.assert_close(loss, again)
+
+
+def test_errors():
+    values = batch()
+    with pytest.raises(ValueError, match="ref_logps"):
+        policy_loss(**(values | {"ref_logps": None}), **RECIPE, aggregation="token_mean", normalizer=1)
+    with pytest.raises(ValueError, match="aggregation=mean"):
+        policy_loss(**values, **RECIPE, aggregation="mean", normalizer=1)
+
+
+def test_learning_rate():
+    linear = [learning_rate(step, 10, base=1.0, schedule="linear") for step in range(10)]
+    assert linear == pytest.approx([1 - step / 10 for step in range(10)])
+    assert learning_rate(5, 10, base=2.0, schedule="cosine") == pytest.approx(1.0)
+    assert learning_rate(9, 10, base=2.0, schedule="constant") == 2.0
+    assert [learning_rate(step, 10, base=1.0, schedule="linear", warmup=2) for step in range(3)] == [0.5, 1.0, 1.0]

@@ -1,0 +1,25 @@
+from aes_r1.trainer.order import indices_of_step
+
+
+def test_every_sample_once_per_epoch_and_every_step_full():
+    taken = [index for step in range(30) for index in indices_of_step(step, per_step=4, count=12, seed=3)]
+    epochs = [taken[start : start + 12] for start in range(0, 120, 12)]
+    assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 10
+
+
+def test_steps_run_on_across_epochs():
+    taken = [indices_of_step(step, per_step=5, count=7, seed=0) for step in range(7)]
+    assert all(len(step) == 5 for step in taken)
+    flat = [index for step in taken for index in step]
+    assert all(sorted(flat[start : start + 7]) == list(range(7)) for start in range(0, 35, 7))
+
+
+def test_a_step_larger_than_the_set_wraps():
+    assert sorted(indices_of_step(0, per_step=6, count=3, seed=0)) == [0, 0, 1, 1, 2, 2]
+
+
+def test_seed_decides():
+    first = indices_of_step(2, per_step=4, count=50, seed=0)
+    assert first == indices_of_step(2, per_step=4, count=50, seed=0)
+    assert first != indices_of_step(2, per_step=4, count=50, seed=1)
