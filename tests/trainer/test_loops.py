@@ -1,0 +1,214 @@
+"""Both loops on a model that can already answer: resume, accumulation, stopping."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from aes_r1.data.sample import Sample
+from aes_r1.model.backbone import Backbone
+from aes_r1.prompts import RATING_PROMPT
+from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
+from aes_r1.trainer import checkpoint
+from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.sft import train_sft
+from aes_r1.trainer.stopping import Stopped, StopRequest
+
+WORDS = ("flat light", "dull light", "deep shadow", "strong picture")
+
+
+def records(folder: Path) -> list[dict]:
+    paths = sorted(folder.glob("*.png"))
+    return [
+        {"id": path.name, "image": str(path), "critique": f"a {WORDS[place // 3]} .", "mos": (place + 0.5) / 12}
+        for place, path in enumerate(paths)
+    ]
+
+
+def samples(folder: Path) -> list[Sample]:
+    return [Sample(row["id"], row["image"], row["mos"], "made", "train") for row in records(folder)]
+
+
+def engine_of(backbone: Backbone) -> SingleEngine:
+    return SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=torch.device("cpu"))
+
+
+class Halt(StopRequest):
+    """Asks to stop once `step` steps are logged."""
+
+    def __init__(self, step: int | None) -> None:
+        super().__init__()
+        self.after, self.seen = step, 0
+
+    def __bool__(self) -> bool:
+        return self.after is not None and self.seen >= self.after
+
+
+def sft(backbone, folder, out, *, stop_after=None, micro=4, epochs=4, lr=3e-3):
+    rows, halt = [], Halt(stop_after)
+
+    def log(step, values):
+        halt.seen = step
+        rows.append((step, values["sft/loss"]))
+
+    train_sft(
+        backbone,
+        engine_of(backbone),
+        records(folder),
+        question=RATING_PROMPT,
+        cold_start=ColdStartSettings(epochs=epochs, lr=lr, batch_size=4, micro_batch_size=micro, save_every=3),
+        with_critique=True,
+        seed=0,
+        folder=out,
+        log=log,
+        stop=halt,
+    )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def speaker(tokenizer, tmp_path_factory) -> Backbone:
+    """A tiny model after two hundred steps on twelve answers: its outputs parse, and still differ."""
+    from aes_r1.model import tiny
+    from tests.conftest import picture_folder
+
+    folder = tmp_path_factory.mktemp("pictures")
+    picture_folder.__wrapped__(folder)
+    backbone = tiny.build(tokenizer, max_pixels=9216, seed=0)
+    sft(backbone, folder, tmp_path_factory.mktemp("speaker"), epochs=50)
+    return backbone
+
+
+def rapo(backbone, folder, out, *, steps=4, stop_after=None, **changes):
+    trainer = TrainerSettings(
+        **{
+            "num_samples": 4, "images_per_step": 4, "max_steps": steps, "lr": 1e-3, "kl_coef": 0.05,
+            "max_new_tokens": 32, "micro_batch_size": 16, "save_every": 100, "eval_every": 100,
+            **changes,
+        }
+    )  # fmt: skip
+    reference = copy.deepcopy(backbone) if trainer.kl_coef else None
+    rows, completions, halt = [], [], Halt(stop_after)
+
+    def log(step, values):
+        halt.seen = step
+        rows.append({name: value for name, value in values.items() if not name.startswith(("time/", "perf/"))})
+
+    train_rapo(
+        backbone,
+        reference,
+        engine_of(backbone),
+        samples(folder),
+        question=RATING_PROMPT,
+        trainer=trainer,
+        reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
+        shared_prefix=True,
+        seed=0,
+        folder=out,
+        log=log,
+        log_completions=lambda step, found: completions.extend(found),
+        evaluate=dict,
+        stop=halt,
+    )
+    return rows, completions
+
+
+def weights(backbone) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in backbone.model.state_dict().items()}
+
+
+def assert_same(first, second) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_sft_resumes_bit_for_bit(backbone, picture_folder, tmp_path):
+    other = copy.deepcopy(backbone)
+    start = copy.deepcopy(backbone)
+    whole = sft(backbone, picture_folder, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        sft(other, picture_folder, tmp_path / "parts", stop_after=5)
+    assert checkpoint.steps(tmp_path / "parts") == [5]
+    rest = sft(start, picture_folder, tmp_path / "parts")
+    assert rest == whole[5:]
+    assert_same(weights(start), weights(backbone))
+    assert whole[-1][1] < whole[0][1]
+
+
+def test_sft_accumulation_changes_nothing(backbone, picture_folder, tmp_path):
+    other = copy.deepcopy(backbone)
+    one = sft(backbone, picture_folder, tmp_path / "one", micro=1, lr=1e-3)
+    four = sft(other, picture_folder, tmp_path / "four", micro=4, lr=1e-3)
+    for (_, a), (_, b) in zip(one, four, strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+    assert one[0][1] == pytest.approx(four[0][1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_rapo_resumes_bit_for_bit(speaker, picture_folder, tmp_path):
+    straight, stopped, resumed = (copy.deepcopy(speaker) for _ in range(3))
+    whole, _ = rapo(straight, picture_folder, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        rapo(stopped, picture_folder, tmp_path / "parts", stop_after=2)
+    rest, _ = rapo(resumed, picture_folder, tmp_path / "parts")
+    assert rest == whole[2:]
+    assert_same(weights(straight), weights(resumed))
+    assert any(not torch.equal(value, weights(speaker)[name]) for name, value in weights(straight).items())
+    assert whole[0]["reward/format"] > 0.5
+    assert whole[0]["rollout/zero_spread_groups"] < 1
+    assert whole[-1]["policy/kl_k3"] > 0
+
+
+@pytest.mark.slow
+def test_rapo_accumulation_changes_nothing(speaker, picture_folder, tmp_path):
+    rows = [
+        rapo(copy.deepcopy(speaker), picture_folder, tmp_path / str(micro), steps=1, micro_batch_size=micro)[0][0]
+        for micro in (1, 3, 16)
+    ]
+    for row in rows[1:]:
+        assert row == pytest.approx(rows[0], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_rapo_on_policy(speaker, picture_folder, tmp_path):
+    rows, completions = rapo(copy.deepcopy(speaker), picture_folder, tmp_path, steps=1)
+    assert rows[0]["policy/ratio_max"] == 1.0
+    assert rows[0]["policy/kl_k3"] == pytest.approx(0.0, abs=1e-6)
+    assert len(completions) == 16
+    by_image: dict[str, float] = {}
+    for row in completions:
+        assert (row["score"] is None) == (row["reward_format"] == 0.0)
+        assert row["reward_total"] == pytest.approx(row["reward_rank"] + row["reward_error"], abs=1e-6)
+        by_image[row["id"]] = by_image.get(row["id"], 0.0) + row["advantage"]
+    assert all(abs(total) < 1e-4 for total in by_image.values())
+
+
+@pytest.mark.slow
+def test_rapo_without_reference_and_with_inner_epochs(speaker, picture_folder, tmp_path):
+    rows, _ = rapo(
+        copy.deepcopy(speaker), picture_folder, tmp_path, steps=2, kl_coef=0.0, inner_epochs=2, minibatches=2
+    )
+    assert "policy/kl_k3" not in rows[0]
+    assert rows[0]["policy/ratio_max"] > 1.0  # the second pass is off policy
+
+
+@pytest.mark.slow
+def test_truncated_outputs_stay_out_of_the_loss(speaker, picture_folder, tmp_path):
+    rows, completions = rapo(copy.deepcopy(speaker), picture_folder, tmp_path, steps=1, max_new_tokens=3, kl_coef=0.0)
+    assert rows[0]["rollout/truncated_rate"] == 1.0
+    assert rows[0]["policy/grad_norm"] == 0.0
+    assert all(row["truncated"] for row in completions)
+
+
+@pytest.mark.slow
+def test_rapo_raises_its_reward(speaker, picture_folder, tmp_path):
+    policy = copy.deepcopy(speaker)
+    rows, _ = rapo(policy, picture_folder, tmp_path, steps=25, images_per_step=6, num_samples=6, lr=1.5e-3)
+    first = sum(row["reward/total"] for row in rows[:5]) / 5
+    last = sum(row["reward/total"] for row in rows[-5:]) / 5
+    assert last > first + 0.1
