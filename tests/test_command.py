@@ -1,0 +1,107 @@
+"""The command line as a user meets it: real processes, exit codes, one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from aes_r1 import command
+from aes_r1.settings import Settings
+
+EXPERIMENTS = sorted(path.stem for path in (command.CONF / "experiment").glob("*.yaml"))
+GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((command.CONF / group).glob("*.yaml"))]
+
+
+def composed(*overrides: str) -> Settings:
+    OmegaConf.register_new_resolver("run_hash", command._run_hash, replace=True)
+    with initialize_config_dir(str(command.CONF), version_base="1.3"):
+        return command.to_settings(compose("config", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_valid(name):
+    settings = composed(f"+experiment={name}")
+    assert settings.run_name == name
+    assert settings.out.startswith(f"runs/{name}/")
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_is_valid(group, option):
+    assert isinstance(composed(f"{group}={option}"), Settings)
+
+
+def test_every_key_of_a_file_is_explained():
+    for group, option in OPTIONS:
+        lines = (command.CONF / group / f"{option}.yaml").read_text().splitlines()
+        assert lines[0].startswith("# "), f"{group}/{option} does not say what it is"
+
+
+def test_same_settings_same_folder():
+    assert composed("seed=3").out == composed("seed=3", "tracker=none").out
+    assert composed("seed=3").out != composed("seed=4").out
+
+
+def test_unseen_sets_are_evaluated_beside():
+    assert [one.name for one in composed("evaluation.also=[scenes_harsh]").evaluation.also] == [
+        "scenes_shifted",
+        "scenes_harsh",
+    ]
+
+
+def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "aes_r1.train", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("nosuch=1", "nosuch"),
+        ("trainer.nosuch=1", "trainer.nosuch"),
+        ("data=nosuch", "scenes_shifted"),
+        ("+experiment=nosuch", "rapo_zero"),
+        ("trainer.lr=fast", "trainer.lr"),
+        ("trainer.num_samples=1", "trainer.num_samples=1"),
+        ("reward.error.sigma=0", "reward.error.sigma"),
+        ("evaluation.also=[nosuch]", "nosuch"),
+        ("data=folder", "data.root"),
+        ("out=/dev/null/run", "/dev/null/run"),
+        ("seed=", "seed"),
+        ("a b", "a b"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(argument, says, tmp_path):
+    arguments = [argument] if argument.startswith(("out=", "a b")) else [argument, f"out={tmp_path}/run"]
+    done = train(*arguments, AES_R1_STORE=str(tmp_path / "store"))
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.slow
+def test_a_failing_point_does_not_end_a_multirun(tmp_path):
+    done = train(
+        "--multirun",
+        "data=folder",
+        f"data.root={tmp_path / 'nowhere'}",
+        "seed=1,2",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+        f"out={tmp_path}/runs/${{seed}}",
+        "tracker=none",
+    )
+    assert done.returncode == 1
+    assert "2 point(s) failed" in done.stderr
+    assert done.stderr.count("no such file or folder") == 2

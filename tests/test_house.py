@@ -1,0 +1,76 @@
+"""The house rules that a machine can check: who imports whom, how long files are."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[1] / "aes_r1"
+FILES = sorted(HOUSE.rglob("*.py"))
+ROOMS = (
+    "settings", "prompts", "store", "tracking", "data", "reward", "model", "rollout", "aescot", "evaluation", "trainer",
+    "command",
+)  # fmt: skip
+# Libraries that stop at certain rooms.
+ALLOWED = {
+    "hydra": {"command", "settings"},
+    "omegaconf": {"command", "settings"},
+    "transformers": {"model", "rollout"},
+    "tokenizers": {"model"},
+    "peft": {"model"},
+    "deepspeed": {"trainer/engine.py"},
+    "wandb": {"tracking"},
+    "litellm": {"aescot", "evaluation"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def room(path: Path) -> str:
+    name = path.relative_to(HOUSE).parts[0].removesuffix(".py")
+    return name if name in ROOMS else "command"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_a_file_imports_only_from_rooms_above(path):
+    if path.name == "__init__.py":
+        return
+    own = ROOMS.index(room(path))
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "aes_r1" and len(parts) > 1 and parts[1] in ROOMS:
+            assert ROOMS.index(parts[1]) <= own, f"{path.name} imports {name} from a room below it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_libraries_stop_where_they_should(path):
+    for name in {name.split(".")[0] for name in imports(path)} & ALLOWED.keys():
+        places = ALLOWED[name]
+        assert room(path) in places or str(path.relative_to(HOUSE)) in places, f"{path.name} imports {name}"
+
+
+def test_loops_are_short_and_told_alike():
+    acts = []
+    for name in ("sft.py", "rapo.py"):
+        text = (HOUSE / "trainer" / name).read_text()
+        assert len(text.splitlines()) <= 400
+        acts.append([line.split("# -- ")[1].rstrip(" -").split(":")[0] for line in text.splitlines() if "# -- " in line])
+    shared = [act for act in acts[1] if act in acts[0]]
+    assert [act for act in acts[0] if act in shared] == shared
+    assert {"data", "step", "log", "save"} <= {act.split(" and ")[-1] for act in acts[0]} & {
+        act.split(" and ")[-1] for act in acts[1]
+    }
+
+
+def test_readme_is_short():
+    assert len((HOUSE.parent / "README.md").read_text().splitlines()) <= 200

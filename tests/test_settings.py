@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aes_r1.settings import InputError, Settings, as_dict, build, claim_run_folder, run_fingerprint
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"nosuch": 1}, "nosuch"),
+        ({"trainer": {"nosuch": 1}}, "nosuch"),
+        ({"trainer": {"lr": "fast"}}, "trainer.lr"),
+        ({"trainer": {"num_samples": 1}}, "trainer.num_samples=1"),
+        ({"trainer": {"images_per_step": 1}}, "trainer.images_per_step=1"),
+        ({"trainer": {"clip_low": 1.5}}, "trainer.clip_low=1.5"),
+        ({"trainer": {"aggregation": "mean"}}, "trainer.aggregation=mean"),
+        ({"trainer": {"temperature": 0}}, "trainer.temperature=0"),
+        ({"reward": {"error": {"sigma": 0}}}, "reward.error.sigma=0"),
+        ({"reward": {"rank": {"gamma": 0}}}, "reward.rank.gamma=0"),
+        ({"reward": {"rank": {"ties": "lower"}}}, "reward.rank.ties=lower"),
+        ({"reward": {"rank": {"weight": 0}, "error": {"weight": 0}}}, "every weight is 0"),
+        ({"data": {"split": "all"}}, "data.split=all"),
+        ({"data": {"limit": 0}}, "data.limit=0"),
+        ({"model": {"dtype": "int8"}}, "model.dtype=int8"),
+        ({"engine": {"name": "zero9"}}, "engine.name=zero9"),
+        ({"evaluation": {"protocols": ["best"]}}, "evaluation.protocols=best"),
+        ({"cold_start": {"epochs": -1}}, "cold_start.epochs=-1"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(values, says):
+    with pytest.raises(InputError) as caught:
+        build(Settings, values)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_image_is_enough_without_ranking():
+    build(Settings, {"trainer": {"images_per_step": 1}, "reward": {"rank": {"weight": 0}}})
+
+
+def test_fingerprint_is_of_what_is_computed():
+    base = run_fingerprint(build(Settings, {}))
+    for same in ({"out": "elsewhere"}, {"store": "elsewhere"}, {"tracker": {"name": "none"}}, {"run_name": "other"}):
+        assert run_fingerprint(build(Settings, same)) == base
+    for other in ({"seed": 1}, {"trainer": {"lr": 1e-5}}, {"reward": {"rank": {"ties": "half"}}}):
+        assert run_fingerprint(build(Settings, other)) != base
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path):
+    settings = build(Settings, {"out": str(tmp_path)})
+    claim_run_folder(tmp_path / "run", settings)
+    assert json.loads((tmp_path / "run" / "settings.json").read_text()) == as_dict(settings)
+    claim_run_folder(tmp_path / "run", build(Settings, {"tracker": {"name": "none"}}))
+    with pytest.raises(InputError, match=r"trainer\.lr"):
+        claim_run_folder(tmp_path / "run", build(Settings, {"trainer": {"lr": 0.5}}))
+
+
+def test_a_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="out="):
+        claim_run_folder(tmp_path / "file" / "run", build(Settings, {}))
