@@ -64,7 +64,9 @@ def test_loops_are_short_and_told_alike():
     for name in ("sft.py", "rapo.py"):
         text = (HOUSE / "trainer" / name).read_text()
         assert len(text.splitlines()) <= 400
-        acts.append([line.split("# -- ")[1].rstrip(" -").split(":")[0] for line in text.splitlines() if "# -- " in line])
+        acts.append(
+            [line.split("# -- ")[1].rstrip(" -").split(":")[0] for line in text.splitlines() if "# -- " in line]
+        )
     shared = [act for act in acts[1] if act in acts[0]]
     assert [act for act in acts[0] if act in shared] == shared
     assert {"data", "step", "log", "save"} <= {act.split(" and ")[-1] for act in acts[0]} & {

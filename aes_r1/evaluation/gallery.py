@@ -16,11 +16,11 @@ from aes_r1.evaluation.page import STAGE_COLORS, number
 
 Row = Mapping[str, Any]
 
-# How a critique names the five dimensions, each at the opening of its part.
+# How a critique names the five dimensions, each at the opening of its part; Markdown around a name is dropped.
 _HEADING = re.compile(
-    r"(?:^|(?<=[.!?;]\s)|(?<=\n))\W{0,4}"
+    r"(?:^|(?<=[.!?;]\s)|(?<=\n))[-*_#•\s]{0,4}"
     r"(light (?:and|&) shadow|mood (?:and|&) narrative|composition|colou?r|exposure)"
-    r"\W{0,3}?[:–—-]\W{0,3}\s*",
+    r"[*_\s]{0,3}[:–—-][*_\s]{0,4}",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")

@@ -10,7 +10,9 @@ from aes_r1.settings import InputError, LoraSettings
 
 def logps_of(backbone, prompts):
     tokens = torch.tensor([backbone.encode_answer("a dull picture")] * 3)
-    return completion_likelihood(backbone, prompts, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(3))[0]
+    return completion_likelihood(backbone, prompts, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(3))[
+        0
+    ]
 
 
 def test_saved_and_loaded_is_the_same(backbone, prompts, tmp_path):

@@ -38,7 +38,9 @@ def test_banned_tokens_have_no_probability():
     hidden, _, head = setup()
     banned = torch.zeros(20, dtype=torch.bool)
     banned[:3] = True
-    everything = torch.stack([token_likelihood(hidden, torch.full((50,), v), head, banned=banned)[0] for v in range(20)])
+    everything = torch.stack(
+        [token_likelihood(hidden, torch.full((50,), v), head, banned=banned)[0] for v in range(20)]
+    )
     assert torch.isneginf(everything[:3]).all()
     torch.testing.assert_close(everything[3:].exp().sum(dim=0), torch.ones(50))
     _, entropy = token_likelihood(hidden, torch.full((50,), 5), head, banned=banned)

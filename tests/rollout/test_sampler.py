@@ -113,7 +113,11 @@ def test_first_tokens_follow_the_distribution(backbone, encoded):
     vocabulary = len(backbone.banned)
     every = torch.arange(vocabulary)[:, None]
     logps, _ = completion_likelihood(
-        backbone, prompts, every, torch.ones_like(every, dtype=torch.bool), torch.zeros(vocabulary, dtype=torch.long),
+        backbone,
+        prompts,
+        every,
+        torch.ones_like(every, dtype=torch.bool),
+        torch.zeros(vocabulary, dtype=torch.long),
         temperature=0.3,
     )
     expected = logps.detach().exp()[:, 0].double().numpy() * samples

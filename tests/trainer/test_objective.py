@@ -98,8 +98,16 @@ def test_on_policy_gradient_is_the_policy_gradient():
     values = batch()
     logps = values["logps"].clone().requires_grad_()
     loss, metrics = policy_loss(
-        logps, logps.detach(), None, values["advantages"], values["mask"],
-        clip_low=0.2, clip_high=0.28, kl_coef=0.0, aggregation="token_mean", normalizer=int(values["mask"].sum()),
+        logps,
+        logps.detach(),
+        None,
+        values["advantages"],
+        values["mask"],
+        clip_low=0.2,
+        clip_high=0.28,
+        kl_coef=0.0,
+        aggregation="token_mean",
+        normalizer=int(values["mask"].sum()),
     )
     loss.backward()
     wanted = -values["advantages"][:, None] * values["mask"] / values["mask"].sum()
@@ -114,8 +122,16 @@ def test_on_policy_gradient_is_the_policy_gradient():
 def test_clip_higher(ratio, advantage, moves):
     logps = torch.tensor([[math.log(ratio)]], requires_grad=True)
     loss, metrics = policy_loss(
-        logps, torch.zeros(1, 1), None, torch.tensor([float(advantage)]), torch.ones(1, 1, dtype=torch.bool),
-        clip_low=0.2, clip_high=0.28, kl_coef=0.0, aggregation="token_mean", normalizer=1,
+        logps,
+        torch.zeros(1, 1),
+        None,
+        torch.tensor([float(advantage)]),
+        torch.ones(1, 1, dtype=torch.bool),
+        clip_low=0.2,
+        clip_high=0.28,
+        kl_coef=0.0,
+        aggregation="token_mean",
+        normalizer=1,
     )
     loss.backward()
     assert (logps.grad.abs().item() > 0) == moves
@@ -127,7 +143,9 @@ def test_k3_is_never_negative_and_pulls_home():
     logps = values["logps"].clone().requires_grad_()
     loss, metrics = policy_loss(
         **(values | {"logps": logps, "old_logps": logps.detach(), "advantages": torch.zeros(6)}),
-        **RECIPE, aggregation="token_mean", normalizer=1,
+        **RECIPE,
+        aggregation="token_mean",
+        normalizer=1,
     )
     loss.backward()
     assert loss.item() >= 0

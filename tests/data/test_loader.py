@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aes_r1.data.labels import avt_ai_labels, folder_labels, para_labels
+from aes_r1.data.loader import check_pictures, load_samples, prefetch, read_manifest, write_manifest
+from aes_r1.settings import DataSettings, InputError
+
+
+def folder(root: Path, rows: str, name: str = "labels.csv") -> Path:
+    (root / name).write_bytes(rows.encode())
+    return root
+
+
+def many(root: Path, count: int = 60) -> Path:
+    rows = "image,mos\n" + "".join(f"{index}.png,{index / count:.3f}\n" for index in range(count))
+    for index in range(count):
+        Image.new("RGB", (6, 6), (index, 0, 0)).save(root / f"{index}.png")
+    return folder(root, rows)
+
+
+def load(root: Path, split: str, seed: int = 0, **changes) -> list:
+    data = DataSettings(name=changes.pop("name", "folder"), root=str(root), **changes)
+    return load_samples(data, split, seed=seed, store=root / "store")
+
+
+def test_a_labels_file_as_spreadsheets_write_it(tmp_path):
+    rows = "\ufeffimage,mos,mos_std,n_raters,split,camera\r\na.jpg,0.5,0.1,12,train,X\r\nb ü.jpg,1,,,test,Y"
+    labels = folder_labels(folder(tmp_path, rows))
+    assert [(one.image, one.mos, one.mos_std, one.n_raters, one.split) for one in labels] == [
+        ("a.jpg", 0.5, 0.1, 12, "train"),
+        ("b ü.jpg", 1.0, None, None, "test"),
+    ]
+    assert labels[0].attributes == {"camera": "X"}
+
+
+def test_labels_as_json_lines(tmp_path):
+    labels = folder_labels(folder(tmp_path, '{"image": "a.jpg", "mos": 0.25}\n\n', "labels.jsonl"))
+    assert [(one.image, one.mos) for one in labels] == [("a.jpg", 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("picture,mos\na.jpg,0.5\n", "no column image"),
+        ("image,mos\na.jpg,high\n", "row 1: mos='high'"),
+        ("image,mos\na.jpg,0.5\nb.jpg,nan\n", "row 2"),
+        ("image,mos\na.jpg,7.5\n", r"outside \[0, 1\]"),
+        ("image,mos,split\na.jpg,0.5,dev\n", "split=dev"),
+    ],
+)
+def test_wrong_labels_are_named(rows, says, tmp_path):
+    with pytest.raises(InputError, match=says):
+        folder_labels(folder(tmp_path, rows))
+
+
+def test_no_labels_file(tmp_path):
+    with pytest.raises(InputError, match=r"labels\.csv"):
+        folder_labels(tmp_path)
+
+
+def test_shares_are_seeded_and_disjoint(tmp_path):
+    many(tmp_path)
+    splits = {split: {one.id for one in load(tmp_path, split)} for split in ("train", "validation", "test")}
+    assert {split: len(ids) for split, ids in splits.items()} == {"train": 42, "validation": 6, "test": 12}
+    assert len(set.union(*splits.values())) == 60
+    assert splits["test"] == {one.id for one in load(tmp_path, "test", seed=9)}
+
+
+def test_published_splits_are_kept_and_validation_is_carved_by_seed(tmp_path):
+    rows = "image,mos,split\n" + "".join(f"{i}.png,0.5,{'test' if i % 5 == 0 else 'train'}\n" for i in range(100))
+    folder(tmp_path, rows)
+    assert {one.id for one in load(tmp_path, "test")} == {f"{i}.png" for i in range(0, 100, 5)}
+    validation, train = load(tmp_path, "validation"), load(tmp_path, "train")
+    assert (len(validation), len(train)) == (4, 76)
+    assert {one.id for one in load(tmp_path, "validation", seed=1)} != {one.id for one in validation}
+
+
+def test_limit_takes_a_seeded_part(tmp_path):
+    many(tmp_path)
+    assert len(load(tmp_path, "train", limit=5)) == 5
+    assert load(tmp_path, "train", limit=5) == load(tmp_path, "train", limit=5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"name": "nosuch"}, "no such set"),
+        ({"root": None}, "data.root=DIR"),
+        ({"root": "/nowhere/at/all"}, "no such file"),
+    ],
+)
+def test_wrong_settings_are_named(changes, says, tmp_path):
+    data = DataSettings(**{"name": "folder", "root": str(tmp_path), **changes})
+    with pytest.raises(InputError, match=says):
+        load_samples(data, "train", seed=0, store=tmp_path)
+
+
+def test_an_empty_split_is_named(tmp_path):
+    folder(tmp_path, "image,mos,split\na.png,0.5,train\nb.png,0.5,train\nc.png,0.1,train\n")
+    with pytest.raises(InputError, match="test split is empty"):
+        load(tmp_path, "test")
+
+
+def test_labels_stay_below_their_root(tmp_path):
+    (tmp_path / "in").mkdir()
+    folder(tmp_path / "in", "image,mos,split\n../secret.png,0.5,test\n")
+    with pytest.raises(InputError, match="leaves data"):
+        load(tmp_path / "in", "test")
+
+
+def test_unreadable_pictures_are_named_counted_and_skipped(tmp_path):
+    many(tmp_path)
+    (tmp_path / "3.png").write_bytes(b"broken")
+    (tmp_path / "4.png").unlink()
+    samples = [one for split in ("train", "validation", "test") for one in load(tmp_path, split)]
+    kept, dropped = check_pictures(samples, workers=0, strict=False)
+    assert len(kept) == 58
+    assert {row["id"] for row in dropped} == {"3.png", "4.png"}
+    assert all(row["reason"] and row["path"].endswith(row["id"]) for row in dropped)
+    with pytest.raises(InputError, match=r"data\.strict=false"):
+        check_pictures(samples, workers=0, strict=True)
+
+
+def test_manifest_round_trip(tmp_path):
+    many(tmp_path)
+    samples = load(tmp_path, "train")
+    write_manifest(samples, tmp_path / "manifests" / "m.jsonl")
+    assert read_manifest(tmp_path / "manifests" / "m.jsonl") == samples
+    assert {one.id for one in load(tmp_path / "manifests" / "m.jsonl", "train", name="manifest")} <= {
+        one.id for one in samples
+    }
+
+
+def test_relative_paths_of_a_manifest_start_at_its_folder(tmp_path):
+    row = {"id": "a", "image": "pictures/ä.png", "mos": 0.5, "dataset": "mine", "split": "test", "sha256": "0"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_manifest(tmp_path / "m.jsonl")[0].image == str(tmp_path / "pictures/ä.png")
+
+
+def test_a_broken_manifest_line_is_named(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"id": "a"}\n')
+    with pytest.raises(InputError, match="line 1"):
+        read_manifest(tmp_path / "m.jsonl")
+
+
+def test_prefetch_is_ordered_and_lazy():
+    seen: list[int] = []
+
+    def encode(item: int) -> int:
+        seen.append(item)
+        return item * item
+
+    results = prefetch(range(100), encode, workers=2, ahead=5)
+    assert [next(results) for _ in range(3)] == [0, 1, 4]
+    assert len(seen) <= 3 + 5 + 1
+    results.close()
+    assert list(prefetch(range(40), encode, workers=3, ahead=4)) == [item * item for item in range(40)]
+
+
+def test_prefetch_passes_errors_on():
+    def encode(item: int) -> int:
+        if item == 2:
+            raise ValueError("two")
+        return item
+
+    results = prefetch(range(5), encode, workers=1, ahead=2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="two"):
+        next(results)
+
+
+def test_para_as_published(tmp_path):
+    head = "imageName,sessionId,semantic," + ",".join(f"aestheticScore_{k / 2}" for k in range(2, 11))
+    head += ",aestheticScore_mean,aestheticScore_std,qualityScore_mean\r\n"
+    (tmp_path / "annotation").mkdir()
+    for name, mean in (("Train", 4.2), ("Test", 1.0)):
+        row = f"iaa_{name}.jpg,session3,plant,0,0,1,0,0,0,4,0,0,{mean},0.8,3.1\r\n"
+        (tmp_path / "annotation" / f"PARA-Giaa{name}.csv").write_bytes((head + row).encode())
+    train, test = para_labels(tmp_path)
+    assert (train.image, train.split, test.split) == ("imgs/session3/iaa_Train.jpg", "train", "test")
+    assert (train.mos, train.mos_std, test.mos) == (pytest.approx(0.8), pytest.approx(0.2), 0.0)
+    assert train.attributes == {"semantic": "plant"}
+
+
+@pytest.mark.skipif("AES_R1_SHARED_DATA" not in os.environ, reason="AES_R1_SHARED_DATA is not set")
+def test_avt_ai_for_real():
+    root = Path(os.environ["AES_R1_SHARED_DATA"]) / "avt_ai"
+    labels = avt_ai_labels(root)
+    assert len(labels) == 145
+    assert all(0 <= one.mos <= 1 for one in labels)
+    sizes = {split: load(root, split, name="avt_ai") for split in ("train", "validation", "test")}
+    assert {split: len(samples) for split, samples in sizes.items()} == {"train": 102, "validation": 14, "test": 29}
+    kept, dropped = check_pictures(sizes["test"], workers=0, strict=True)
+    assert (len(kept), dropped) == (29, [])
+    assert np.std([one.mos for one in kept]) > 0.05
