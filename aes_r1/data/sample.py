@@ -6,7 +6,7 @@ import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -41,16 +41,17 @@ class PictureError(Exception):
         self.path, self.reason = str(path), reason
 
 
-def open_picture(path: str | Path, *, max_file_pixels: int = MAX_FILE_PIXELS) -> Image.Image:
-    """The whole picture as 8-bit RGB, turned as its EXIF says; transparency is laid on white.
+def open_picture(source: str | Path | BinaryIO, *, max_file_pixels: int = MAX_FILE_PIXELS) -> Image.Image:
+    """The whole picture in a file, or in an open one, as 8-bit RGB, turned as its EXIF says; transparency on white.
 
     Gray, palette, CMYK and 16-bit files are converted, an animation gives its first frame. PictureError for a missing,
     empty, truncated or foreign file, one of more than `max_file_pixels`, or one side over 200 times the other.
     """
+    path = source if isinstance(source, str | Path) else "picture"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
-            picture = Image.open(path)
+            picture = Image.open(source)
         with picture:
             width, height = picture.size
             if width * height > max_file_pixels:
