@@ -9,6 +9,7 @@ Results go to stdout, progress to stderr, and at its end the files that could no
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +27,10 @@ from aes_r1.settings import require
 
 def run(given: argparse.Namespace) -> int:
     """Score what was named; 1 when something could not be read."""
-    require(given.samples >= 1, "--samples", given.samples, "must be at least 1")
+    require(given.samples is None or given.samples >= 1, "--samples", given.samples, "must be at least 1")
     limits = UrlLimits(round(given.url_mb * 1e6), given.url_seconds) if given.urls else None
     if given.shards is not None:
+        require(given.format in (None, "jsonl"), "--format", given.format, "shards are jsonl; leave it out")
         from aes_r1.evaluation.shards import score_shards
 
         unreadable = score_shards(
@@ -45,9 +47,11 @@ def run(given: argparse.Namespace) -> int:
     else:
         critic = Critic.load(given.model, samples=given.samples, seed=given.seed)
         unreadable = []
-        write_rows(_verdicts(given, critic, limits, unreadable), given.format, sys.stdout)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # a file's name may be any bytes
+        write_rows(_verdicts(given, critic, limits, unreadable), given.format or "table", sys.stdout)
     for error in unreadable:
-        print(f"aes_r1: {error}", file=sys.stderr)
+        print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)
     return 1 if unreadable else 0
 
 
@@ -73,8 +77,8 @@ def arguments() -> Arguments:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PICTURE", help="a file, a folder, a quoted glob, or with --urls a URL")
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
-    add("--format", choices=FORMATS, default="table", help="what stdout gets (default: table)")
-    add("--samples", type=int, default=8, metavar="N", help="outputs per picture; 1: the most likely one (default: 8)")
+    add("--format", choices=FORMATS, help="what stdout gets (default: table)")
+    add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
     add("--seed", type=int, default=0, help="of the sampling; the same seed gives the same scores (default: 0)")
     add("--urls", action="store_true", help="fetch http and https URLs; off by default")
     add("--url-mb", type=float, default=20.0, metavar="MB", help="largest download (default: 20)")

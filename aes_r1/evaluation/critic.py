@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from aes_r1.rollout.sampler import row_noise, sample
 from aes_r1.settings import InputError, fingerprint, require
 
 COVERAGE = 0.9  # of every interval
+PAPER_PIXELS = 262144
 FACTS_FILE = "aes_r1.json"  # in an exported folder: the Facts of the model
 
 
@@ -33,16 +34,18 @@ FACTS_FILE = "aes_r1.json"  # in an exported folder: the Facts of the model
 class Facts:
     """What a model folder does not say itself: how it was asked in training, and how far off it was on test pictures.
 
-    half_width: split-conformal, so that mean score +- half_width holds the mean opinion score of nine in ten pictures
-    of the kind it was measured on; None where no evaluation left one.
+    half_widths: by protocol (mean, greedy) the split-conformal one of `measured_on`: score +- half-width holds the mean
+    opinion score of nine in ten pictures of that kind. Empty where no evaluation left any.
     """
 
     question: str = RATING_PROMPT
     max_pixels: int | None = None  # None: what the folder's image processor says
     max_new_tokens: int = 512
     temperature: float = 0.6
+    n_samples: int = 8
     dtype: str | None = None  # None: bfloat16 on a GPU, float32 elsewhere
-    half_width: float | None = None
+    half_widths: dict[str, float] = field(default_factory=dict)
+    measured_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,16 +73,16 @@ class Verdict:
 class Critic:
     """A loaded model with its question and its way of sampling."""
 
-    def __init__(self, backbone: Backbone, facts: Facts, *, samples: int = 8, seed: int = 0) -> None:
-        require(samples >= 1, "samples", samples, "must be at least 1")
-        self.backbone, self.facts, self.samples, self.seed = backbone, facts, samples, seed
+    def __init__(self, backbone: Backbone, facts: Facts, *, samples: int | None = None, seed: int = 0) -> None:
+        require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
+        self.backbone, self.facts, self.samples, self.seed = backbone, facts, samples or facts.n_samples, seed
 
     @classmethod
-    def load(cls, path: str | Path, *, samples: int = 8, seed: int = 0, device: str | None = None) -> Critic:
+    def load(cls, path: str | Path, *, samples: int | None = None, seed: int = 0, device: str | None = None) -> Critic:
         """The critic in a run's folder, its model folder, an exported folder, or a hub name.
 
-        samples: outputs per picture at the evaluation temperature; 1 asks once, for the most likely answer. device: null
-        takes a GPU where there is one. InputError when there is no such model.
+        samples: outputs per picture at the evaluation's temperature, None as many as the evaluation drew; 1 asks once,
+        for the most likely answer. device: None takes a GPU where there is one. InputError when there is no such model.
         """
         folder, facts = find_model(path)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -94,7 +97,7 @@ class Critic:
             picture = open_picture(picture)
         picture = picture.convert("RGB")
         texts = self._answers(picture)
-        return verdict(texts, half_width=self.facts.half_width)
+        return verdict(texts, half_width=self.facts.half_widths.get("mean" if self.samples > 1 else "greedy"))
 
     def identity(self) -> str:
         """A hash of what decides a verdict besides the picture: weights by name and sum, question, sampling."""
@@ -166,19 +169,27 @@ def run_facts(run: Path) -> Facts:
     settings = _json(run / "settings.json")
     model, evaluation, trainer = settings["model"], settings["evaluation"], settings["trainer"]
     measured = _json(run / "evaluation.json") if (run / "evaluation.json").exists() else {}
+    half_widths, measured_on = conformal_half_widths(measured)
     return Facts(
         question=RATING_PROMPT if model["prompt"] == "critique" else SCORE_ONLY_PROMPT,
         max_pixels=settings["data"]["max_pixels"] or model["max_pixels"],
         max_new_tokens=evaluation["max_new_tokens"] or trainer["max_new_tokens"],
         temperature=evaluation["temperature"],
+        n_samples=evaluation["n_samples"],
         dtype=model["dtype"],
-        half_width=conformal_half_width(measured),
+        half_widths=half_widths,
+        measured_on=measured_on,
     )
 
 
-def conformal_half_width(evaluation: Mapping[str, Any]) -> float | None:
-    """The split-conformal half-width that an evaluation left for mean scores, if it left one."""
-    return (evaluation.get("conformal") or {}).get("half_width")
+def conformal_half_widths(evaluation: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
+    """By protocol the half-width that evaluation.json holds for its last stage on its first set, and that set's name."""
+    stages = evaluation.get("stages") or {}
+    if not stages:
+        return {}, None
+    name, cells = next(iter(stages[list(stages)[-1]].items()))
+    known = {protocol: (cell.get("conformal") or {}).get("half_width") for protocol, cell in cells.items()}
+    return {protocol: width for protocol, width in known.items() if width is not None}, name
 
 
 def _facts_of(path: Path) -> Facts:
@@ -200,9 +211,6 @@ def _processor_pixels(folder: str) -> int:
     path = Path(folder) / "preprocessor_config.json"
     size = _json(path).get("size", {}) if path.exists() else {}
     return min(int(size.get("longest_edge") or PAPER_PIXELS), PAPER_PIXELS)
-
-
-PAPER_PIXELS = 262144
 
 
 def _parts(critique: str | None) -> tuple[dict[str, str], str | None]:
