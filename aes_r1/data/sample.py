@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,17 +42,20 @@ class PictureError(Exception):
         self.path, self.reason = str(path), reason
 
 
-def open_picture(source: str | Path | BinaryIO, *, max_file_pixels: int = MAX_FILE_PIXELS) -> Image.Image:
+def open_picture(
+    source: str | Path | BinaryIO, *, max_file_pixels: int = MAX_FILE_PIXELS, formats: Sequence[str] | None = None
+) -> Image.Image:
     """The whole picture in a file, or in an open one, as 8-bit RGB, turned as its EXIF says; transparency on white.
 
     Gray, palette, CMYK and 16-bit files are converted, an animation gives its first frame. PictureError for a missing,
-    empty, truncated or foreign file, one of more than `max_file_pixels`, or one side over 200 times the other.
+    empty, truncated or foreign file, one of more than `max_file_pixels`, or one side over 200 times the other. `formats`
+    (Pillow's names) are the only ones tried; None: all.
     """
     path = source if isinstance(source, str | Path) else "picture"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
-            picture = Image.open(source)
+            picture = Image.open(source, formats=formats)
         with picture:
             width, height = picture.size
             if width * height > max_file_pixels:
