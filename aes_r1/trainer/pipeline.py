@@ -244,11 +244,17 @@ class Job:
         samples = self.train[: settings.cold_start.pictures]
         expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
         manifest = sha256_of(self.folder / "manifests" / f"{settings.data.name}-train.jsonl")
-        digest = fingerprint(manifest, len(samples), as_dict(expert), as_dict(settings.judge), settings.seed)
+        judge = settings.judge
+        if judge.name == "scenes" and not all("factors" in one.attributes for one in samples):
+            log.info(
+                "judge=scenes knows made scenes alone: critiques of %s pass the other filters only", samples[0].dataset
+            )
+            judge = dataclasses.replace(judge, name="none")
+        digest = fingerprint(manifest, len(samples), as_dict(expert), as_dict(judge), settings.seed)
 
         def make(target: Path) -> None:
             log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
-            build_aescot(samples, expert=expert, judge=settings.judge, seed=settings.seed, out=target)
+            build_aescot(samples, expert=expert, judge=judge, seed=settings.seed, out=target)
 
         if self.rank == 0:
             made_once(self.store, "aescot", digest, make)
