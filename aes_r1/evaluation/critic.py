@@ -96,15 +96,15 @@ class Critic:
         if not isinstance(picture, Image.Image):
             picture = open_picture(picture)
         picture = picture.convert("RGB")
-        texts = self._answers(picture)
-        return verdict(texts, half_width=self.facts.half_widths.get("mean" if self.samples > 1 else "greedy"))
+        return verdict(self.answers(picture), half_width=self.facts.half_widths.get("mean" if self.samples > 1 else "greedy"))
 
     def identity(self) -> str:
         """A hash of what decides a verdict besides the picture: weights by name and sum, question, sampling."""
         weights = [(name, float(value.double().sum())) for name, value in self.backbone.model.state_dict().items()]
         return fingerprint(weights, asdict(self.facts), self.samples, self.seed)
 
-    def _answers(self, picture: Image.Image) -> list[str]:
+    def answers(self, picture: Image.Image) -> list[str]:
+        """The texts of all outputs to one RGB picture."""
         facts = self.facts
         prompts = self.backbone.collate([self.backbone.encode(picture, facts.question)])
         noise = None
