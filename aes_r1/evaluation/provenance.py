@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from html import escape
 from typing import Any
 
@@ -48,7 +49,8 @@ def provenance_section(settings: Mapping, evaluation: Mapping) -> str:
     parts = ["<h2>Settings and data</h2>"]
     if settings:
         settings = without_secrets(settings)
-        parts.append(pairs(main_settings(settings)))
+        digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        parts.append(pairs([*main_settings(settings), ("all settings, SHA-256", digest[:16])]))
         text = escape(json.dumps(settings, indent=2, sort_keys=True))
         parts.append(f"<details><summary>All settings</summary><pre>{text}</pre></details>")
     manifests = evaluation.get("manifests", {})

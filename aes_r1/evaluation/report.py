@@ -36,10 +36,10 @@ _GALLERY_TITLES = {
 def write_report(run_dir: Path | str) -> Path:
     """Write RUN/report.html from the files in RUN and return its path. InputError when there is nothing to report."""
     run = Path(run_dir)
-    settings = _json(run / "settings.json")
-    evaluation = _json(run / "evaluation.json")
-    metrics = _rows(run / "metrics.jsonl")
-    predictions = _rows(run / "predictions.jsonl")
+    settings = read_json(run / "settings.json")
+    evaluation = read_json(run / "evaluation.json")
+    metrics = read_lines(run / "metrics.jsonl")
+    predictions = read_lines(run / "predictions.jsonl")
     if not (evaluation or metrics):
         raise InputError(f"{run}: neither evaluation.json nor metrics.jsonl is there; give the folder of a run")
     names = protocol_names(settings)
@@ -206,11 +206,11 @@ def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
 
 
 # -- files ---------------------------------------------------------------------------------------------------------------
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

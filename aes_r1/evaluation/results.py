@@ -108,8 +108,8 @@ def _baselines(evaluation: Mapping) -> str:
             [
                 escape(f"{_named(one['to'])} against {_named(one['from'])}"),
                 escape(one["set"]),
-                _change(one["srcc"]),
-                _change(one["plcc"]),
+                change(one["srcc"]),
+                change(one["plcc"]),
                 str(one["n"]),
             ]
         )
@@ -179,7 +179,7 @@ def changes_section(evaluation: Mapping) -> str:
             rows.append(heading_row(_step(pair), len(metrics) + 2))
             for one in mine:
                 if (one["from"], one["to"]) == pair:
-                    cells = [_change(one[metric]) for metric in metrics]
+                    cells = [change(one[metric]) for metric in metrics]
                     rows.append(row([escape(short_protocol(one["protocol"])), *cells, str(one["n"])]))
         parts.append(f'<h3>{escape(dataset)}</h3><div class="charts pair">{"".join(charts)}</div>')
         parts.append(table(["", *(METRIC_NAMES[metric] for metric in metrics), "n"], rows))
@@ -201,7 +201,7 @@ def short_protocol(protocol: str) -> str:
     return "one sample" if protocol == "sample" else protocol
 
 
-def _change(cell: Mapping) -> str:
+def change(cell: Mapping) -> str:
     if cell["difference"] is None:
         return "–"
     p = "p &lt; 0.005" if cell["p"] < 0.005 else f"p = {cell['p']:.2g}"

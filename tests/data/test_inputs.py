@@ -109,7 +109,7 @@ def test_a_url_is_read_within_its_limits(server):
         "trickle": r"longer than 0\.6 s",
         "silent": r"longer than 0\.6 s",
         "gone": "Not Found",
-        "to/file": "redirect",
+        "to/file": "not allowed",
     }.items():
         before = time.monotonic()
         with pytest.raises(PictureError, match=reason) as error:
