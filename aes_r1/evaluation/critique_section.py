@@ -100,7 +100,9 @@ def _at(cell: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
 def _value(found: Any, share: bool) -> str:
     if found is None:
         return "–"
-    said = percent if share else number
+    def said(value: float | None) -> str:
+        return percent(value) if share else number(value, 1 if value is not None and value > 10 else 3)
+
     if not isinstance(found, Mapping):
         return said(found)
     between = "" if found.get("low") is None else f"<small>{said(found['low'])} to {said(found['high'])}</small>"

@@ -40,7 +40,7 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> str:
         metrics = _metrics_of(by_protocol)
         heads = [METRIC_NAMES[metric] for metric in metrics]
         parts.append(table(["", *heads, "Unanswered", "n"], _result_rows(by_protocol, names, metrics)))
-    parts += [_means(evaluation, names), _origins(evaluation, names), _baselines(evaluation), _paper(evaluation)]
+    parts += [_means(evaluation), _origins(evaluation), _baselines(evaluation), _paper(evaluation)]
     parts.append(
         '<p class="note">SRCC, PLCC and KRCC: Spearman, Pearson and Kendall (tau-b) correlation of predicted score and '
         "mean opinion score. MAE, RMSE: mean absolute and root mean square difference on the 0 to 1 scale. Rows “answered only” leave out the "
@@ -69,13 +69,13 @@ def _result_rows(by_protocol: Mapping, names: Mapping[str, str], metrics: Sequen
                 yield row(["answered only", *alone, "", str(cell["answered"]["n"])], "aside")
 
 
-def _means(evaluation: Mapping, names: Mapping[str, str]) -> str:
+def _means(evaluation: Mapping) -> str:
     """Means over the sets that were trained on, over those that were not, and over all."""
     rows = []
     for stage, protocols in evaluation.get("means", {}).items():
-        for protocol in in_order(protocols, PROTOCOL_ORDER):
+        for protocol in in_order(protocols, PROTOCOL_ORDER)[:1]:  # the other protocols stand in evaluation.json
             for kind, cell in protocols[protocol].items():
-                if len(cell["sets"]) > 1 or kind != "all":
+                if (len(cell["sets"]) > 1 or kind != "all") and cell["mae"]["value"] is not None:
                     values = [number(cell[metric]["value"]) + interval(cell[metric]) for metric in ("srcc", "plcc", "mae")]
                     label = f"{STAGE_NAMES.get(stage, stage)}, {short_protocol(protocol)}"
                     rows.append(row([escape(label), kind, *values, escape(", ".join(cell["sets"]))]))
@@ -85,13 +85,15 @@ def _means(evaluation: Mapping, names: Mapping[str, str]) -> str:
     return f"<h3>Means over sets</h3>{note}" + table(["", "Over", "SRCC", "PLCC", "MAE", "Sets"], rows)
 
 
-def _origins(evaluation: Mapping, names: Mapping[str, str]) -> str:
+def _origins(evaluation: Mapping) -> str:
     """Photographs and AI-made pictures apart, where a set says which is which."""
     rows = []
     for stage, sets in evaluation.get("stages", {}).items():
         for dataset, cells in sets.items():
             for protocol in in_order(cells, PROTOCOL_ORDER)[:1]:
                 for origin, cell in cells[protocol].get("origins", {}).items():
+                    if cell["mae"]["value"] is None:
+                        continue
                     values = [number(cell[metric]["value"]) + interval(cell[metric]) for metric in ("srcc", "plcc", "mae")]
                     values.append(signed_cell(cell["bias"]))
                     label = f"{STAGE_NAMES.get(stage, stage)}, {dataset}"
