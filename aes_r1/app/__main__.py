@@ -22,7 +22,9 @@ def run(given: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    parser = Arguments(prog="python -m aes_r1.app", description=(__doc__ or "").split(":")[0] + ", on this machine only")
+    parser = Arguments(
+        prog="python -m aes_r1.app", description=(__doc__ or "").split(":")[0] + ", on this machine only"
+    )
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
     add("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")

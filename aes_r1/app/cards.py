@@ -54,11 +54,11 @@ def cards(judged: Sequence[Judged], measured_on: str | None) -> str:
 def _card(one: Judged, measured_on: str | None) -> str:
     name = escape(one.name)
     if one.waiting:
-        return f'<article class="card waiting"><p class="name">{name}</p><p class="note">The critic is looking …</p></article>'
+        said = '<p class="note">The critic is looking …</p>'
+        return f'<article class="card waiting"><p class="name">{name}</p>{said}</article>'
     if one.verdict is None:
-        return (
-            f'<article class="card refused"><p class="name">{name}</p><p class="problem">{escape(one.problem)}</p></article>'
-        )
+        said = f'<p class="problem">{escape(one.problem)}</p>'
+        return f'<article class="card refused"><p class="name">{name}</p>{said}</article>'
     verdict = one.verdict
     text = json.dumps({"name": one.name, **verdict.as_dict()}, indent=2, ensure_ascii=False)
     link = f"data:application/json;charset=utf-8,{quote(text)}"
@@ -74,9 +74,15 @@ def _score(verdict: Verdict, measured_on: str | None) -> str:
         return '<p class="problem">The model gave no answer that can be read.</p>'
     said = ""
     if verdict.low is not None:
-        what = f"90% of opinions ({escape(measured_on or '')})" if verdict.interval == "conformal" else "90% of its answers"
+        what = (
+            f"90% of opinions ({escape(measured_on or '')})"
+            if verdict.interval == "conformal"
+            else "90% of its answers"
+        )
         said = f'<span class="note">{number(verdict.low, 2)} to {number(verdict.high, 2)}<br>{what}</span>'
-    return f'<p class="score"><b data-score="{verdict.score:.4f}">{number(verdict.score, 2)}</b>{said}</p>{scale(verdict)}'
+    return (
+        f'<p class="score"><b data-score="{verdict.score:.4f}">{number(verdict.score, 2)}</b>{said}</p>{scale(verdict)}'
+    )
 
 
 def scale(verdict: Verdict) -> str:
@@ -103,7 +109,8 @@ def scale(verdict: Verdict) -> str:
         parts.append(f'<circle cx="{across(verdict.score):.1f}" cy="{base}" r="6" class="mean"/>')
     for tick in (0, 0.25, 0.5, 0.75, 1):
         anchor = "start" if tick == 0 else "end" if tick == 1 else "middle"
-        parts.append(f'<text x="{across(tick) + (tick == 1) * 4 - (tick == 0) * 4:.0f}" y="66" text-anchor="{anchor}">{tick:g}</text>')
+        x = across(tick) + (tick == 1) * 4 - (tick == 0) * 4
+        parts.append(f'<text x="{x:.0f}" y="66" text-anchor="{anchor}">{tick:g}</text>')
     label = f"{len(answered)} answers between 0 and 1, mean {number(verdict.score, 2)}"
     return f'<svg class="scale" viewBox="0 0 320 70" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
@@ -130,7 +137,8 @@ def comparison(first: Judged, second: Judged) -> str:
     else:
         finding = f"<b>{escape(ahead.name)}</b> is ahead in {max(share, 1 - share):.0%} of pairs of answers"
     heads = "".join(
-        f'<div class="side"><img alt="{escape(side.name)}" src="{side.thumbnail}"><p class="name">{escape(side.name)}</p>'
+        f'<div class="side"><img alt="{escape(side.name)}" src="{side.thumbnail}">'
+        f'<p class="name">{escape(side.name)}</p>'
         f'<p class="score"><b>{number(side.verdict.score, 2)}</b></p>{scale(side.verdict)}</div>'
         for side in (first, second)
         if side.verdict is not None

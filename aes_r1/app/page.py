@@ -57,7 +57,12 @@ def build(critic: Critic) -> Any:
     def judge(shown: list[Judged], event: gr.EventData) -> Iterator[tuple]:
         given = event._data if isinstance(event._data, dict) else {}
         name = Path(str(given.get("name", "photograph"))).name[:120]
-        yield f"Judging {escape(name)}", cards([*shown, Judged(name, waiting=True)], measured_on), shown, *choices(shown)
+        yield (
+            f"Judging {escape(name)}",
+            cards([*shown, Judged(name, waiting=True)], measured_on),
+            shown,
+            *choices(shown),
+        )
         try:
             picture = read_upload(name, given.get("data"))
             one = Judged(name, thumbnail(picture), critic.score(picture))
@@ -153,4 +158,6 @@ def _opening(critic: Critic) -> str:
     count = f"{critic.samples} answers" if critic.samples > 1 else "the most likely answer"
     asked = f"Each photograph gets {count}"
     asked += f" at temperature {facts.temperature:g}." if critic.samples > 1 else "."
-    return f'<p class="kicker">Aes-R1</p><h1 class="title">What is this photograph worth?</h1><p class="note">{asked}</p>'
+    return (
+        f'<p class="kicker">Aes-R1</p><h1 class="title">What is this photograph worth?</h1><p class="note">{asked}</p>'
+    )

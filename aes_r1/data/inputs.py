@@ -83,7 +83,7 @@ def _or_error(found: Iterable[str], name: str, reason: str) -> Iterator[str | Pi
 
 
 def _download(url: str, limits: UrlLimits) -> bytes:
-    """The body behind an http(s) URL. urllib follows redirects to http, https and ftp alone; ftp is refused at the end."""
+    """The body behind an http(s) URL. urllib follows redirects to http, https and ftp; ftp is refused at the end."""
     if urlsplit(url).scheme.lower() not in ("http", "https"):
         raise PictureError(url, "only http and https are fetched")
     end = time.monotonic() + limits.seconds

@@ -45,11 +45,11 @@ class PictureError(Exception):
 def open_picture(
     source: str | Path | BinaryIO, *, max_file_pixels: int = MAX_FILE_PIXELS, formats: Sequence[str] | None = None
 ) -> Image.Image:
-    """The whole picture in a file, or in an open one, as 8-bit RGB, turned as its EXIF says; transparency on white.
+    """The whole picture in a file, or an open one, as 8-bit RGB, turned as its EXIF says; transparency on white.
 
     Gray, palette, CMYK and 16-bit files are converted, an animation gives its first frame. PictureError for a missing,
-    empty, truncated or foreign file, one of more than `max_file_pixels`, or one side over 200 times the other. `formats`
-    (Pillow's names) are the only ones tried; None: all.
+    empty, truncated or foreign file, one of more than `max_file_pixels`, or one side over 200 times the other.
+    `formats` (Pillow's names) are the only ones tried; None: all.
     """
     path = source if isinstance(source, str | Path) else "picture"
     try:

@@ -48,12 +48,16 @@ class Run:
 
 
 def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1000) -> Path:
-    """Write a page about `folders`, the first of which the others are compared with, to `out`. InputError without runs."""
-    runs = [_read(folder, name, place) for place, (folder, name) in enumerate(zip(folders, _names(folders), strict=True))]
+    """Write a page about `folders` to `out`; the first is what the others are compared with.
+
+    InputError for a folder without an evaluation, or one named twice.
+    """
+    names = _names(folders)
+    runs = [_read(folder, name, place) for place, (folder, name) in enumerate(zip(folders, names, strict=True))]
     body = [
         f'<p class="kicker">Aes-R1</p><h1>{len(runs)} runs compared</h1>'
-        '<p class="note">Final models, 95% bootstrap intervals over pictures. A picture without a readable answer counts '
-        "as the mean answer.</p>",
+        '<p class="note">Final models, 95% bootstrap intervals over pictures. A picture without a readable answer '
+        "counts as the mean answer.</p>",
         _results(runs),
         _differences(runs, n_bootstrap),
         _training(runs),
@@ -111,7 +115,12 @@ def _results(runs: Sequence[Run]) -> str:
                 METRIC_NAMES[metric],
                 interval_chart(
                     f"{METRIC_NAMES[metric]} on {dataset}",
-                    [(inside(names.get(protocol, protocol)), [_estimate(run, cell[metric]) for run, cell in cells.items()])],
+                    [
+                        (
+                            inside(names.get(protocol, protocol)),
+                            [_estimate(run, cell[metric]) for run, cell in cells.items()],
+                        )
+                    ],
                 ),
             )
             for metric in ("srcc", "plcc")
@@ -165,9 +174,9 @@ def _differences(runs: Sequence[Run], n_bootstrap: int) -> str:
     if not rows:
         return ""
     note = (
-        f'<p class="note">Each run less {escape(runs[0].name)}, on the same pictures, with 95% paired bootstrap intervals; '
-        "p is two-sided and not corrected for the number of comparisons. Pictures are resampled, seeds are not: two runs "
-        "that differ in the seed alone differ by more than these intervals say.</p>"
+        f'<p class="note">Each run less {escape(runs[0].name)}, on the same pictures, with 95% paired bootstrap '
+        "intervals; p is two-sided and not corrected for the number of comparisons. Pictures are resampled, seeds are "
+        "not: two runs that differ in the seed alone differ by more than these intervals say.</p>"
     )
     return f"<h2>Differences from the first</h2>{note}" + table(["", "Set", "SRCC", "PLCC", "MAE", "n"], rows)
 

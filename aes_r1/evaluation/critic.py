@@ -52,9 +52,9 @@ class Facts:
 class Verdict:
     """What the critic says of one picture.
 
-    score: mean of the answered `scores`, None when no output could be read. low, high: a 90% interval, of the kind named
-    by `interval`: "conformal" (of the mean opinion score) or "samples" (of one more answer of the model); None without
-    either. critique: the one whose own score lies nearest to `score`; dimensions: its parts by name, where it has them.
+    score: mean of the answered `scores`, None when no output could be read. low, high: a 90% interval, of the kind
+    named by `interval`: "conformal" (of the mean opinion score) or "samples" (of one more answer of the model); None
+    without either. critique: the one whose own score lies nearest to `score`; dimensions: its parts by name.
     """
 
     score: float | None
@@ -96,7 +96,9 @@ class Critic:
         if not isinstance(picture, Image.Image):
             picture = open_picture(picture)
         picture = picture.convert("RGB")
-        return verdict(self.answers(picture), half_width=self.facts.half_widths.get("mean" if self.samples > 1 else "greedy"))
+        return verdict(
+            self.answers(picture), half_width=self.facts.half_widths.get("mean" if self.samples > 1 else "greedy")
+        )
 
     def identity(self) -> str:
         """A hash of what decides a verdict besides the picture: weights by name and sum, question, sampling."""
@@ -183,7 +185,7 @@ def run_facts(run: Path) -> Facts:
 
 
 def conformal_half_widths(evaluation: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
-    """By protocol the half-width that evaluation.json holds for its last stage on its first set, and that set's name."""
+    """By protocol the half-width that an evaluation holds for its last stage on its first set, and that set's name."""
     stages = evaluation.get("stages") or {}
     if not stages:
         return {}, None

@@ -33,9 +33,9 @@ def critique_section(evaluation: Mapping[str, Any]) -> str:
     parts = [
         "<h2>Critiques</h2>",
         '<p class="note">Shares and means with 95% intervals. Faithfulness: the level that a critique states for a '
-        "dimension against the true one of a made picture; chance: always the commonest level. Interventions: the answer "
-        "is asked for again after its critique, or its picture, was exchanged. “Follows” is the share of the way that the "
-        "score goes to what the exchanged part says: 0, it does not care; 1, it follows wholly.</p>",
+        "dimension against the true one of a made picture; chance: always the commonest level. Interventions: the "
+        "answer is asked for again after its critique, or its picture, was exchanged. “Follows” is the share of the "
+        "way that the score goes to what the exchanged part says: 0, it does not care; 1, it follows wholly.</p>",
     ]
     for dataset in sets:
         measured = {stage: cells[dataset] for stage, cells in critiques.items() if dataset in cells}
@@ -100,6 +100,7 @@ def _at(cell: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
 def _value(found: Any, share: bool) -> str:
     if found is None:
         return "–"
+
     def said(value: float | None) -> str:
         return percent(value) if share else number(value, 1 if value is not None and value > 10 else 3)
 

@@ -39,7 +39,7 @@ def model_card(
     parts = [
         _header(name, settings, evaluation),
         f"# {name}\n\nA vision-language model that critiques a photograph along light and shadow, mood and narrative, "
-        "composition, color and exposure, and scores it from 0 to 1, as `<think>critique</think><answer>0.63</answer>`. "
+        "composition, color and exposure, and scores it from 0 to 1: `<think>critique</think><answer>0.63</answer>`. "
         "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, "
         "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)).",
         f"## Use\n\nWith transformers alone:\n\n```python\n{TEN_LINES.format(folder=folder)}```\n\n"
@@ -63,7 +63,7 @@ def _header(name: str, settings: Mapping[str, Any], evaluation: Mapping[str, Any
             dataset_type=dataset.split("/")[0],
             dataset_name=dataset,
             metric_type=metric,
-            metric_name=f"{metric.upper()} ({protocol}), 95% interval {number(value['low'])} to {number(value['high'])}",
+            metric_name=f"{metric.upper()} ({protocol}), 95% interval {_between(value)}",
             metric_value=round(value["value"], 4),
         )
         for dataset, protocol, cell in _cells(evaluation)
@@ -131,7 +131,8 @@ def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: F
             "has no known relation to what people think of it."
         )
     else:
-        yield f"Scores follow the raters of `{settings['data']['name']}`, their time and their taste; others may disagree."
+        name = settings["data"]["name"]
+        yield f"Scores follow the raters of `{name}`, their time and their taste; others may disagree."
     if settings["model"]["name"] == "tiny_qwen2_5_vl":
         yield "A model of about a million parameters that stands in for a pretrained one: it has seen no photograph."
     for dataset, protocol, cell in _cells(evaluation):
@@ -179,6 +180,10 @@ def _cells(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[st
 def _interval(cell: Mapping[str, Any], key: str = "value") -> str:
     value = number(cell[key])
     return value if cell["low"] is None else f"{value} [{number(cell['low'])}, {number(cell['high'])}]"
+
+
+def _between(cell: Mapping[str, Any]) -> str:
+    return "unknown" if cell["low"] is None else f"{number(cell['low'])} to {number(cell['high'])}"
 
 
 def _cell(value: str) -> str:

@@ -20,16 +20,20 @@ def reliability_section(evaluation: Mapping[str, Any], predictions: Sequence[Map
     stages = evaluation.get("stages", {})
     parts = []
     for dataset in datasets(stages):
-        shown = [_calibration_table(stages, dataset), _charts(stages, dataset, predictions), _intervals(stages, dataset)]
+        shown = [
+            _calibration_table(stages, dataset),
+            _charts(stages, dataset, predictions),
+            _intervals(stages, dataset),
+        ]
         if any(shown):
             parts.append(f"<h3>{escape(dataset)}</h3>{''.join(shown)}")
     if not parts:
         return ""
     note = (
-        '<p class="note">Bias: mean of score less opinion. Slope and intercept: opinion as a line of score; a calibrated '
-        "model has 0, 1, 0, and a slope below 1 says that scores are too extreme. Half-width: split-conformal, so that "
-        "score ± half-width holds the opinion of a new picture of the same kind with the stated probability; its coverage "
-        "is measured on held-out halves.</p>"
+        '<p class="note">Bias: mean of score less opinion. Slope and intercept: opinion as a line of score; a '
+        "calibrated model has 0, 1, 0, and a slope below 1 says that scores are too extreme. Half-width: split-conformal, so that "
+        "score ± half-width holds the opinion of a new picture of the same kind with the stated probability; its "
+        "coverage is measured on held-out halves.</p>"
     )
     return f"<h2>Calibration and intervals</h2>{note}{''.join(parts)}"
 
@@ -85,8 +89,16 @@ def _charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping[str, An
             lines.append(Line(stage, *zip(*points, strict=True), STAGE_COLORS.get(stage, "rapo")))
             names.append((STAGE_NAMES.get(stage, stage), STAGE_COLORS.get(stage, "rapo")))
     caption = f"Across: score, in {_BINS} equal groups of pictures. Up: mean opinion of the group."
-    first = figure("Opinion by score", square_chart(f"Opinion by score on {dataset}", lines), caption, names) if lines else ""
-    return f'<div class="charts narrow">{first}{_coverage(stages, dataset)}</div>' if first or _coverage(stages, dataset) else ""
+    first = (
+        figure("Opinion by score", square_chart(f"Opinion by score on {dataset}", lines), caption, names)
+        if lines
+        else ""
+    )
+    return (
+        f'<div class="charts narrow">{first}{_coverage(stages, dataset)}</div>'
+        if first or _coverage(stages, dataset)
+        else ""
+    )
 
 
 def opinion_by_score(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
@@ -112,7 +124,7 @@ def _coverage(stages: Mapping, dataset: str) -> str:
     if not lines:
         return ""
     caption = (
-        f"Across: probability promised by the spread of {count} answers (standard deviation {number(std)} on average in "
-        "the last stage). Up: share of opinions inside. Below the diagonal: surer than it should be."
+        f"Across: probability promised by the spread of {count} answers (standard deviation {number(std)} on average "
+        "in the last stage). Up: share of opinions inside. Below the diagonal: surer than it should be."
     )
     return figure("Intervals from the spread", square_chart(f"Coverage on {dataset}", lines), caption, names)

@@ -43,8 +43,8 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> str:
     parts += [_means(evaluation), _origins(evaluation), _baselines(evaluation), _paper(evaluation)]
     parts.append(
         '<p class="note">SRCC, PLCC and KRCC: Spearman, Pearson and Kendall (tau-b) correlation of predicted score and '
-        "mean opinion score. MAE, RMSE: mean absolute and root mean square difference on the 0 to 1 scale. Rows “answered only” leave out the "
-        "pictures without a readable answer.</p>"
+        "mean opinion score. MAE, RMSE: mean absolute and root mean square difference on the 0 to 1 scale. Rows "
+        "“answered only” leave out the pictures without a readable answer.</p>"
     )
     return "".join(parts)
 
@@ -76,7 +76,9 @@ def _means(evaluation: Mapping) -> str:
         for protocol in in_order(protocols, PROTOCOL_ORDER)[:1]:  # the other protocols stand in evaluation.json
             for kind, cell in protocols[protocol].items():
                 if (len(cell["sets"]) > 1 or kind != "all") and cell["mae"]["value"] is not None:
-                    values = [number(cell[metric]["value"]) + interval(cell[metric]) for metric in ("srcc", "plcc", "mae")]
+                    values = [
+                        number(cell[metric]["value"]) + interval(cell[metric]) for metric in ("srcc", "plcc", "mae")
+                    ]
                     label = f"{STAGE_NAMES.get(stage, stage)}, {short_protocol(protocol)}"
                     rows.append(row([escape(label), kind, *values, escape(", ".join(cell["sets"]))]))
     if not rows:
@@ -94,7 +96,9 @@ def _origins(evaluation: Mapping) -> str:
                 for origin, cell in cells[protocol].get("origins", {}).items():
                     if cell["mae"]["value"] is None:
                         continue
-                    values = [number(cell[metric]["value"]) + interval(cell[metric]) for metric in ("srcc", "plcc", "mae")]
+                    values = [
+                        number(cell[metric]["value"]) + interval(cell[metric]) for metric in ("srcc", "plcc", "mae")
+                    ]
                     values.append(signed_cell(cell["bias"]))
                     label = f"{STAGE_NAMES.get(stage, stage)}, {dataset}"
                     rows.append(row([escape(label), _ORIGINS.get(origin, origin), *values, str(cell["n"])]))

@@ -158,7 +158,7 @@ class Backbone:
 
 
 def prompt_text(path: str, question: str) -> str:
-    """What the model at `path` is asked, as text: `question` in its chat template, one `<|image_pad|>` for the picture."""
+    """What the model at `path` is asked: `question` in its chat template, one `<|image_pad|>` for the picture."""
     from transformers import AutoTokenizer
 
     return _prompt_text(AutoTokenizer.from_pretrained(path), question)

@@ -10,7 +10,9 @@ from PIL import Image
 from aes_r1.app.cards import Judged, cards, comparison, preference, thumbnail
 from aes_r1.evaluation.critic import verdict
 
-WORDS = "Light and shadow: soft. Mood and narrative: calm. Composition: loose. Color: warm. Exposure: sound. A fine one."
+WORDS = (
+    "Light and shadow: soft. Mood and narrative: calm. Composition: loose. Color: warm. Exposure: sound. A fine one."
+)
 
 
 def judged(name, *scores, half_width=None, words=WORDS):
@@ -38,7 +40,7 @@ def test_equal_answers_are_stacked():
 
 
 def test_no_words_of_others_become_markup():
-    evil = '<img src=x onerror=alert(1)>"\''
+    evil = "<img src=x onerror=alert(1)>\"'"
     html = cards([judged(evil, "0.5", words=f"Color: {evil}."), Judged(evil, problem=evil)], evil)
     html += comparison(judged(evil, "0.5"), judged("b", "0.6"))
     assert "<img src=x" not in html

@@ -22,10 +22,15 @@ from aes_r1.evaluation.critic import Critic
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +79,8 @@ def drop(page, *paths):
 
 def wait_for_cards(page, count):
     page.wait_for_function(
-        f"document.querySelectorAll('#results .card').length == {count} && !document.querySelector('#results .waiting')",
+        f"document.querySelectorAll('#results .card').length == {count}"
+        " && !document.querySelector('#results .waiting')",
         timeout=120_000,
     )
 
@@ -143,13 +149,19 @@ def test_the_server_takes_and_gives_no_file_by_its_path(address, talking_run):
     with httpx.Client(base_url=address, timeout=30) as client:
         for path in (
             "/gradio_api/file=/etc/passwd", "/file=/etc/passwd", f"/gradio_api/file={talking_run}/settings.json",
-            "/gradio_api/proxy=http://127.0.0.1:9/", "/static/../../../etc/passwd", "/gradio_api/stream/a/b/c/playlist.m3u8",
+            "/gradio_api/proxy=http://127.0.0.1:9/", "/static/../../../etc/passwd",
+            "/gradio_api/stream/a/b/c/playlist.m3u8",
             "/gradio_api/custom_component/a/b/c/d", "/monitoring", "/docs", "/openapi.json", "/gradio_api/runs",
         ):  # fmt: skip
             answer = client.get(path)
             assert answer.status_code == 404, path
             assert b"root:" not in answer.content
-        for path in ("/gradio_api/upload", "/gradio_api/run/judge", "/gradio_api/api/judge", "/gradio_api/component_server"):
+        for path in (
+            "/gradio_api/upload",
+            "/gradio_api/run/judge",
+            "/gradio_api/api/judge",
+            "/gradio_api/component_server",
+        ):
             assert client.post(path, json={"data": []}).status_code == 404, path
         assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
         policy = client.get("/").headers["content-security-policy"]
