@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 
 from aes_r1.command import Arguments, run_plain
 from aes_r1.evaluation.critic import Critic
@@ -11,10 +12,8 @@ from aes_r1.settings import InputError, require
 
 def run(given: argparse.Namespace) -> int:
     require(0 < given.port < 65536, "--port", given.port, "must be in 1..65535")
-    try:
-        import gradio  # noqa: F401  # an extra
-    except ImportError as error:
-        raise InputError("the app needs Gradio; pip install 'aes-r1[app]'") from error
+    if find_spec("gradio") is None:
+        raise InputError("the app needs Gradio; pip install 'aes-r1[app]'")
     from aes_r1.app.page import serve
 
     serve(Critic.load(given.model, samples=given.samples, seed=given.seed), port=given.port)

@@ -48,7 +48,7 @@ def read_upload(name: str, data: Any) -> Any:
 
 def build(critic: Critic) -> Any:
     """The page as a gradio.Blocks."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the library is loaded
     import gradio as gr
 
     measured_on = critic.facts.measured_on

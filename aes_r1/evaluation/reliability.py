@@ -32,8 +32,8 @@ def reliability_section(evaluation: Mapping[str, Any], predictions: Sequence[Map
     note = (
         '<p class="note">Bias: mean of score less opinion. Slope and intercept: opinion as a line of score; a '
         "calibrated model has 0, 1, 0, and a slope below 1 says that scores are too extreme. Half-width: "
-        "split-conformal, so that score ± half-width holds the opinion of a new picture of the same kind with the stated probability; its "
-        "coverage is measured on held-out halves.</p>"
+        "split-conformal, so that score ± half-width holds the opinion of a new picture of the same kind with the "
+        "stated probability; its coverage is measured on held-out halves.</p>"
     )
     return f"<h2>Calibration and intervals</h2>{note}{''.join(parts)}"
 
