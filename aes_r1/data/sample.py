@@ -63,7 +63,7 @@ def open_picture(
             if max(width, height) > MAX_ASPECT * min(width, height):
                 raise PictureError(path, f"{width} x {height}: one side is over {MAX_ASPECT} times the other")
             picture.load()
-            return _as_rgb(ImageOps.exif_transpose(picture))
+            return as_rgb(picture)
     except UnidentifiedImageError as error:
         raise PictureError(path, "not a picture that can be read") from error
     except Image.DecompressionBombError as error:
@@ -72,7 +72,9 @@ def open_picture(
         raise PictureError(path, getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
 
 
-def _as_rgb(picture: Image.Image) -> Image.Image:
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """Any picture as 8-bit RGB, turned as its EXIF says; transparency is laid on white."""
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":  # 16-bit and float gray: PIL would clip, not scale
         top = 65535.0 if picture.mode.startswith("I") else max(1.0, float(np.asarray(picture).max()))
         return picture.convert("F").point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")

@@ -201,7 +201,8 @@ def _training(runs: Sequence[Run]) -> str:
                 (one["step"], one[name]) for one in run.metrics if one["stage"] == "rapo" and one.get(name) is not None
             ]
             if known:
-                lines.append(Line(run.name, *zip(*known, strict=True), run.color, name in validation))
+                steps, values = [step for step, _ in known], [value for _, value in known]
+                lines.append(Line(run.name, steps, values, run.color, name in validation))
         charts.append(figure(title, line_chart(title, lines), names=[(line.name, line.color) for line in lines]))
     shown = "".join(charts)
     return f'<h2>Training</h2><p class="note">Across: RAPO step.</p><div class="charts">{shown}</div>' if shown else ""

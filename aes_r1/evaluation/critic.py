@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aes_r1.data.sample import open_picture
+from aes_r1.data.sample import as_rgb, open_picture
 from aes_r1.evaluation.gallery import split_critique
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
@@ -93,12 +93,14 @@ class Critic:
 
     def score(self, picture: str | Path | Image.Image) -> Verdict:
         """Critique and score of one picture: a path, or a PIL picture. PictureError when the file cannot be read."""
-        if not isinstance(picture, Image.Image):
-            picture = open_picture(picture)
-        picture = picture.convert("RGB")
-        return verdict(
-            self.answers(picture), half_width=self.facts.half_widths.get("mean" if self.samples > 1 else "greedy")
-        )
+        picture = as_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
+        return verdict(self.answers(picture), half_width=self.facts.half_widths.get(self._protocol() or ""))
+
+    def _protocol(self) -> str | None:
+        """The protocol of an evaluation whose intervals hold for these verdicts; the mean of more answers errs less."""
+        if self.samples == 1:
+            return "greedy"
+        return "mean" if self.samples >= self.facts.n_samples else None
 
     def identity(self) -> str:
         """A hash of what decides a verdict besides the picture: weights by name and sum, question, sampling."""

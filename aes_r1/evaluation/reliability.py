@@ -86,7 +86,8 @@ def _charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping[str, An
         protocol = next(iter(in_order(cells, PROTOCOL_ORDER)), None)
         points = opinion_by_score([one for one in mine if one["protocol"] == protocol])
         if len(points) > 1 and any("calibration" in cell for cell in cells.values()):
-            lines.append(Line(stage, *zip(*points, strict=True), STAGE_COLORS.get(stage, "rapo")))
+            scores, opinions = [score for score, _ in points], [opinion for _, opinion in points]
+            lines.append(Line(stage, scores, opinions, STAGE_COLORS.get(stage, "rapo")))
             names.append((STAGE_NAMES.get(stage, stage), STAGE_COLORS.get(stage, "rapo")))
     caption = f"Across: score, in {_BINS} equal groups of pictures. Up: mean opinion of the group."
     first = (

@@ -97,6 +97,21 @@ def test_one_sample_is_the_greedy_answer_of_an_evaluation(talking_run):
     assert one.low is None  # the evaluation left a half-width for mean scores only
 
 
+def test_fewer_answers_than_were_evaluated_get_no_conformal_interval(talking_run):
+    critic = Critic.load(talking_run, samples=3)
+    path = talking_run / "pictures" / "04.png"
+    assert critic.score(path).interval in ("samples", None)
+    assert Critic(critic.backbone, critic.facts, samples=5).score(path).interval == "conformal"
+
+
+def test_a_pil_picture_is_read_as_its_file_is(talking_run, tmp_path):
+    clear = Image.new("RGBA", (80, 60), (0, 0, 0, 0))
+    clear.paste((250, 120, 30, 255), (10, 10, 40, 30))
+    clear.save(tmp_path / "clear.png")
+    critic = Critic.load(talking_run)
+    assert critic.score(clear) == critic.score(tmp_path / "clear.png")
+
+
 def test_an_unreadable_file_is_named(talking_run, tmp_path):
     (tmp_path / "text.jpg").write_text("hello")
     with pytest.raises(PictureError, match=r"text\.jpg"):
