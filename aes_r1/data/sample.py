@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,7 +42,7 @@ class PictureError(Exception):
 
 
 def open_picture(
-    source: str | Path | BinaryIO, *, max_file_pixels: int = MAX_FILE_PIXELS, formats: Sequence[str] | None = None
+    source: str | Path | BinaryIO, *, max_file_pixels: int = MAX_FILE_PIXELS, formats: tuple[str, ...] | None = None
 ) -> Image.Image:
     """The whole picture in a file, or an open one, as 8-bit RGB, turned as its EXIF says; transparency on white.
 
