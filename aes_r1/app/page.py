@@ -57,27 +57,21 @@ def build(critic: Critic) -> Any:
     def judge(shown: list[Judged], event: gr.EventData) -> Iterator[tuple]:
         given = event._data if isinstance(event._data, dict) else {}
         name = Path(str(given.get("name", "photograph"))).name[:120]
-        yield (
-            f"Judging {escape(name)}",
-            cards([*shown, Judged(name, waiting=True)], measured_on),
-            shown,
-            *choices(shown),
-        )
+        waiting = cards([*shown, Judged(name, waiting=True)], measured_on)
+        yield f"Judging {escape(name)}", waiting, shown, gr.skip(), gr.skip(), gr.skip()
         try:
             picture = read_upload(name, given.get("data"))
             one = Judged(name, thumbnail(picture), critic.score(picture))
         except PictureError as error:
             one = Judged(name, problem=error.reason)
         shown = [*shown, one][-KEPT:]
-        yield "", cards(shown, measured_on), shown, *choices(shown)
+        places = [place for place, one in enumerate(shown) if one.verdict is not None]
+        last = (places[-2], places[-1]) if len(places) > 1 else (None, None)
+        names = [(shown[place].name, place) for place in places]
+        chosen = [gr.update(choices=names, value=place) for place in last]
+        yield "", cards(shown, measured_on), shown, *chosen, compare(shown, *last)
 
     judge.__annotations__["event"] = gr.EventData
-
-    def choices(shown: list[Judged]) -> tuple:
-        names = [(one.name, place) for place, one in enumerate(shown) if one.verdict is not None]
-        last = [place for _, place in names][-2:]
-        first, second = (last[0], last[1]) if len(last) == 2 else (None, None)
-        return gr.update(choices=names, value=first), gr.update(choices=names, value=second)
 
     def compare(shown: list[Judged], first: int | None, second: int | None) -> str:
         if first is None or second is None or max(first, second) >= len(shown):
@@ -105,9 +99,9 @@ def build(critic: Critic) -> Any:
                     second = gr.Dropdown([], label="Second", type="value", elem_id="second")
                 duel = gr.HTML(compare([], None, None), elem_id="duel", apply_default_css=False)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        zone.upload(judge, shown, [zone, results, shown, first, second], trigger_mode="multiple", **quiet)
+        zone.upload(judge, shown, [zone, results, shown, first, second, duel], trigger_mode="multiple", **quiet)
         for choice in (first, second):
-            choice.change(compare, [shown, first, second], duel, trigger_mode="always_last", **quiet)
+            choice.input(compare, [shown, first, second], duel, trigger_mode="always_last", **quiet)
     # One verdict at a time: a second one would only slow the first. Visitors take turns photograph by photograph.
     page.queue(default_concurrency_limit=1, max_size=200, api_open=False)
     return page
