@@ -43,8 +43,12 @@ class ChatModel:
         self.settings, self.journal = settings, journal
         self.model = litellm_name(settings)
         self.price = affordable_price(settings)
-        spent = sum(row["usd"] or 0.0 for row in journal.rows() if row["group"] == settings.group)
-        self.budget = Budget(settings.max_usd, self.price, spent=spent, max_tokens=settings.max_tokens)
+        spent, longest = 0.0, dict[str, int]()
+        for row in journal.rows():
+            if row["group"] == settings.group:
+                spent += row["usd"] or 0.0
+                longest[row["role"]] = max(longest.get(row["role"], 0), row["prompt_tokens"])
+        self.budget = Budget(settings.max_usd, self.price, spent=spent, max_tokens=settings.max_tokens, longest=longest)
         self._requests = TokenBucket(settings.requests_per_minute)
         self._tokens = TokenBucket(settings.tokens_per_minute)
         self._places = asyncio.Semaphore(settings.max_concurrency)
@@ -64,13 +68,13 @@ class ChatModel:
         known = self.journal.get(key)
         if known is None:
             async with self._places:
-                known = await self._buy(role, sample, prompt, picture, max_pixels, schema)
-                self.journal.append(key, known)
+                known = await self._buy(key, role, sample, prompt, picture, max_pixels, schema)
         return Answer(known["text"], known["refused"])
 
     async def _buy(
-        self, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
+        self, key: str, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
     ) -> dict[str, Any]:
+        """Ask the server; nothing is awaited between an answer's arrival and its being on disk."""
         import openai  # litellm's exceptions are its subclasses
 
         content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
@@ -79,7 +83,7 @@ class ChatModel:
             url, size = await asyncio.to_thread(data_url, sample.image, max_pixels)
             content.insert(0, {"type": "image_url", "image_url": {"url": url}})
             estimate += picture_tokens(*size)
-        held = await self.budget.hold(estimate)
+        held = await self.budget.hold(role, estimate)
         try:
             await self._requests.take()
             await self._tokens.take(estimate + self.settings.max_tokens / 2)
@@ -89,16 +93,18 @@ class ChatModel:
             finally:
                 seconds = time.monotonic() - started
         except openai.OpenAIError as error:
-            await self.budget.settle(held)
-            if type(error).__name__ == "ContentPolicyViolationError":
-                return self._row(role, sample, "", True, 0, 0, seconds)
-            raise self._failed(error) from error
+            if type(error).__name__ != "ContentPolicyViolationError":
+                await self.budget.settle(role, held)
+                raise self._failed(error) from error
+            row = self._row(role, sample, "", True, 0, 0, seconds)
         except BaseException:
-            await self.budget.settle(held)
+            await self.budget.settle(role, held)
             raise
+        else:
+            row = self._read(role, sample, response, seconds, estimate)
         self._failures = 0
-        row = self._read(role, sample, response, seconds, estimate)
-        await self.budget.settle(held, prompt_tokens=row["prompt_tokens"], usd=row["usd"] or 0.0)
+        self.journal.append(key, row)
+        await self.budget.settle(role, held, prompt_tokens=row["prompt_tokens"], usd=row["usd"] or 0.0)
         return row
 
     async def _complete(self, messages: list[dict[str, Any]], schema: dict[str, Any]) -> Any:
