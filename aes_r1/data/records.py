@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,10 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def record_samples(path: Path) -> list[Sample]:
-    """The pictures and scores of an AesCoT file as training samples, each picture once."""
+def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
+    """The pictures and scores of records as training samples, each picture once."""
     samples: dict[str, Sample] = {}
-    for row in read_records(path):
+    for row in records:
         name = row.get("dataset", "aescot")
         samples.setdefault(row["image"], Sample(str(row["id"]), row["image"], float(row["mos"]), name, "train"))
     return list(samples.values())

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from aes_r1.aescot.build import build_aescot, expert_corpus
+from aes_r1.aescot.start import deciding
 from aes_r1.data.loader import check_pictures, load_samples, read_manifest, write_manifest
-from aes_r1.data.records import read_records
+from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.evaluate import predict
 from aes_r1.evaluation.metrics import correlations, summarise
@@ -152,12 +153,13 @@ class Job:
     def cold_start(self, base: str) -> str:
         settings, cold_start = self.settings, self.settings.cold_start
         records_path = self._critiques()
-        records = read_records(records_path)
+        records = self._readable(read_records(records_path))
         if not records:
             raise InputError(f"cold_start.data={records_path}: no record; give an AesCoT file with at least one")
         digest = fingerprint(
             base,
             sha256_of(records_path),
+            *([row["image"] for row in records] if settings.data.name == "aescot" else ()),
             as_dict(cold_start),
             settings.seed,
             self.max_pixels,
@@ -227,19 +229,50 @@ class Job:
             if not path.is_file():
                 raise InputError(f"cold_start.data={path}: no such file; give an AesCoT jsonl or null")
             return path
+        if settings.data.name == "aescot":
+            return Path(str(settings.data.root)).expanduser().resolve()
         samples = self.train[: settings.cold_start.pictures]
         expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
         manifest = sha256_of(self.folder / "manifests" / f"{settings.data.name}-train.jsonl")
-        digest = fingerprint(manifest, len(samples), as_dict(expert), as_dict(settings.judge), settings.seed)
+        seen = [self.max_pixels] if "openai" in (expert.name, settings.judge.name) else []
+        digest = fingerprint(manifest, len(samples), deciding(expert), deciding(settings.judge), settings.seed, *seen)
 
         def make(target: Path) -> None:
             log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
-            build_aescot(samples, expert=expert, judge=settings.judge, seed=settings.seed, out=target)
+            build_aescot(
+                samples,
+                expert=expert,
+                judge=settings.judge,
+                seed=settings.seed,
+                out=target,
+                max_pixels=self.max_pixels,
+            )
+            stopped = json.loads((target / "distill_report.json").read_text())["stopped"]
+            if stopped is not None:
+                raise InputError(
+                    f"critiques of the cold start: {stopped}; with a higher ceiling the same command goes on"
+                )
 
         if self.rank == 0:
             made_once(self.store, "aescot", digest, make)
         self._wait()
         return self.store / "aescot" / digest / "aescot.jsonl"
+
+    def _readable(self, records: list[dict]) -> list[dict]:
+        """Records whose pictures can be read; with data=aescot those of its training split, which were checked."""
+        settings = self.settings
+        if settings.cold_start.data is not None:
+            kept, dropped = check_pictures(
+                unique_samples(records), workers=settings.data.workers, strict=settings.data.strict
+            )
+            for row in dropped if self.rank == 0 else ():
+                log.warning("left out %s: %s", row["path"], row["reason"])
+        elif settings.data.name == "aescot":
+            kept = self.train
+        else:
+            return records
+        readable = {one.image for one in kept}
+        return [row for row in records if row["image"] in readable]
 
     # -- RAPO ----------------------------------------------------------------------------------------------------------
     def starting_point(self, models: dict[str, str]) -> str:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from aes_r1.data.records import read_records, record_samples
+from aes_r1.data.records import read_records, unique_samples
 from aes_r1.prompts import answer
 from aes_r1.settings import InputError
 
@@ -58,7 +58,7 @@ def test_content_in_parts_is_read(tmp_path):
 def test_blank_lines_are_skipped_and_samples_have_each_picture_once(tmp_path):
     path = write(tmp_path, OURS, "", RELEASED, OURS)
     assert len(read_records(path)) == 3
-    samples = record_samples(path)
+    samples = unique_samples(read_records(path))
     assert [(sample.mos, sample.split) for sample in samples] == [(0.63, "train"), (0.63, "train")]
 
 
