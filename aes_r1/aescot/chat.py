@@ -85,7 +85,6 @@ class ChatModel:
             estimate += picture_tokens(*size)
         held = await self.budget.hold(role, estimate)
         try:
-            await self._requests.take()
             await self._tokens.take(estimate + self.settings.max_tokens / 2)
             started = time.monotonic()
             try:
@@ -131,6 +130,13 @@ class ChatModel:
                 timeout=settings.timeout_s,
                 disable_cooldowns=True,  # one deployment: taking it out of service would fail every call in flight
             )
+            once = self._router.make_call
+
+            async def paced(*args: Any, **kwargs: Any) -> Any:
+                await self._requests.take()  # retries too count as requests
+                return await once(*args, **kwargs)
+
+            self._router.make_call = paced
         return self._router
 
     def _wants_schema(self) -> bool:
@@ -176,7 +182,7 @@ class ChatModel:
 
     def _failed(self, error: Exception) -> Exception:
         """NoAnswer for one odd call; InputError where the user has to act; ServerGone after too many in a row."""
-        kind, said = type(error).__name__, without_keys(str(error).splitlines()[0][:200])
+        kind, said = type(error).__name__, without_keys(str(error), self.settings).splitlines()[0][:200]
         where = self.settings.api_base or self.settings.model
         if kind in ("AuthenticationError", "PermissionDeniedError", "NotFoundError"):
             return InputError(f"{self.settings.group}.model={self.settings.model}: {where} refused the call: {said}")
@@ -232,10 +238,11 @@ def affordable_price(settings: ChatSettings) -> Price | None:
     return price
 
 
-def without_keys(text: str) -> str:
+def without_keys(text: str, settings: ChatSettings) -> str:
     """`text` without any secret of the environment that a server may have repeated."""
     for name, value in os.environ.items():
-        if len(value) >= 8 and name.endswith(("_KEY", "_TOKEN", "_SECRET")):
+        secret = name == settings.api_key_env or name.endswith(("_KEY", "_TOKEN", "_SECRET"))
+        if secret and len(value) >= 8:
             text = text.replace(value, f"${name}")
     return text
 
