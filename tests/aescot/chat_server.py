@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 
 FAULTS = ("rate_limit", "server_error", "slow", "cut", "invalid_json", "empty", "refusal")
-SLOW_S = 3.0
+SLOW_S = 4.0  # longer than the client waits
 WORDS = ("river", "stone", "lantern", "meadow", "window", "harbor", "willow", "kettle", "ladder", "ribbon", "orchard")
 REPLY_TEXT = "The {a} beside the {b} holds the light and the {c} gives the frame its calm."
 

@@ -25,7 +25,7 @@ def main() -> None:
     values = {key: json.loads(value) for key, value in given.items()}
     judge = {key.removeprefix("judge."): values.pop(key) for key in list(values) if key.startswith("judge.")}
     limit = values.pop("limit", None)
-    common = {"model": "fake", "api_base": url, "timeout_s": 1.5, "max_concurrency": 32}
+    common = {"model": "fake", "api_base": url, "timeout_s": 2.5, "max_concurrency": 32}
     samples = [Sample(path.stem, str(path), 0.5, "folder", "train") for path in sorted(pictures.glob("*.png"))[:limit]]
     peaks: list[int] = []
 

@@ -104,7 +104,7 @@ def assert_retry_after_is_kept(requests: list[dict]) -> None:
 def test_every_picture_is_decided_once_and_nothing_is_bought_twice_after_a_kill(pictures, serve, tmp_path):
     url, log = serve(faults=True)
     out = tmp_path / "out"
-    command = distil(pictures, out, url, judge__name="openai", max_concurrency=128)
+    command = distil(pictures, out, url, judge__name="openai", max_concurrency=96)
     first = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(rows(out / "calls.jsonl")) < 300:
         assert first.poll() is None, "it ended before it could be killed"
