@@ -31,6 +31,8 @@ _ANSWER = re.compile(r"\s*<think>(?P<critique>.*?)</think>\s*<answer>(?P<score>.
 _TAG = re.compile(r"</?(?:think|answer)>")
 _DECIMAL = re.compile(r"\s*(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
 
+_SIGNED_DECIMAL = re.compile(r"\s*(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))\s*", re.ASCII)
+
 
 def answer(critique: str, score: float) -> str:
     """The text a model should write for a critique and a score in [0, 1] (two decimals)."""
@@ -64,6 +66,13 @@ def parse_score(text: str) -> float | None:
         return None
     score = float(number["number"])
     return score if 0.0 <= score <= 1.0 else None
+
+
+def out_of_range(text: str) -> bool:
+    """Whether a well-formed answer is a plain number, but one outside [0, 1] ("1.2", "-0.1", "85"): no answer either."""
+    parts = _split(text)
+    number = None if parts is None else _SIGNED_DECIMAL.fullmatch(parts[1])
+    return number is not None and not 0.0 <= float(number["number"]) <= 1.0
 
 
 def parse_critique(text: str) -> str | None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aes_r1.evaluation import metrics
-from aes_r1.evaluation.metrics import METRICS, correlations, paired_bootstrap, summarise
+from aes_r1.evaluation import bootstrap as resampling
+from aes_r1.evaluation.bootstrap import METRICS
+from aes_r1.evaluation.metrics import correlations, paired_bootstrap, summarise
 
 NAN = float("nan")
 
@@ -26,6 +27,7 @@ def by_scipy(x, y):
         "srcc": stats.spearmanr(x, y).statistic,
         "krcc": stats.kendalltau(x, y).statistic,
         "mae": np.abs(x - y).mean(),
+        "rmse": np.sqrt(((x - y) ** 2).mean()),
     }
 
 
@@ -44,8 +46,8 @@ def test_values_equal_scipy(seed):
 def test_every_resample_equals_scipy(decimals):
     x, y = noisy(40, seed=decimals)
     x, y = np.round(x, decimals), np.round(y, 1)
-    draws = metrics._bootstrap(x, y, 30, seed=3)
-    rows = [row for counts in metrics._resamples(40, 30, seed=3) for row in counts]
+    draws = resampling.bootstrap(x, y, 30, seed=3)
+    rows = [row for counts in resampling.resamples(40, 30, seed=3) for row in counts]
     assert len(rows) == 30
     assert all(row.sum() == 40 for row in rows)
     for position, row in enumerate(rows):
@@ -56,18 +58,18 @@ def test_every_resample_equals_scipy(decimals):
 
 def test_both_ways_to_kendall_agree(monkeypatch):
     x, y = noisy(30)
-    at_once = metrics._resampled_kendall(x, y, 20, 0)
-    monkeypatch.setattr(metrics, "_PAIRS_UP_TO", 10)
-    np.testing.assert_allclose(metrics._resampled_kendall(x, y, 20, 0), at_once, atol=1e-6)
+    at_once = resampling._resampled_kendall(x, y, 20, 0)
+    monkeypatch.setattr(resampling, "_PAIRS_UP_TO", 10)
+    np.testing.assert_allclose(resampling._resampled_kendall(x, y, 20, 0), at_once, atol=1e-6)
 
 
 def test_chunks_change_nothing(monkeypatch):
     x, y = noisy(50)
-    whole = metrics._bootstrap(x, y, 40, 0)
-    monkeypatch.setattr(metrics, "_CHUNK_CELLS", 50 * 7)
-    parts = metrics._bootstrap(x, y, 40, 0)
+    whole = resampling.bootstrap(x, y, 40, 0)
+    monkeypatch.setattr(resampling, "_CHUNK_CELLS", 50 * 7)
+    parts = resampling.bootstrap(x, y, 40, 0)
     assert all(len(parts[name]) == 40 for name in METRICS)
-    assert [row.sum() for counts in metrics._resamples(50, 40, 0) for row in counts] == [50] * 40
+    assert [row.sum() for counts in resampling.resamples(50, 40, 0) for row in counts] == [50] * 40
     assert parts["plcc"].mean() == pytest.approx(whole["plcc"].mean(), abs=0.02)
 
 
@@ -220,10 +222,10 @@ def test_summary_of_predictions():
     rows += [prediction("rapo", "sample", "unlabelled", 0.5, None)]
     rows += [prediction("rapo", "sample", "0", end[0], mos[0])]  # written again by a resumed evaluation
     summary = summarise(rows, n_bootstrap=60, manifests={"scenes/test": "abc"})
-    assert list(summary) == ["stages", "comparisons", "manifests"]
+    assert list(summary) == ["stages", "comparisons", "baselines", "means", "manifests"]
     assert list(summary["stages"]) == ["base", "cold_start", "rapo"]
     assert list(summary["stages"]["rapo"]["scenes/test"]) == ["sample", "greedy"]
-    assert summary["stages"]["rapo"]["scenes/test"]["sample"] == correlations(end, mos, n_bootstrap=60)
+    assert summary["stages"]["rapo"]["scenes/test"]["sample"].items() >= correlations(end, mos, n_bootstrap=60).items()
     assert summary["stages"]["base"]["scenes/test"]["sample"]["n_answered"] == 0
     assert summary["manifests"] == {"scenes/test": "abc"}
     compared = [(row["set"], row["protocol"], row["from"], row["to"], row["n"]) for row in summary["comparisons"]]
@@ -232,7 +234,8 @@ def test_summary_of_predictions():
         ("scenes/test", "sample", "cold_start", "rapo", 35),
     ]
     last = summary["comparisons"][1]
-    assert last["srcc"] == paired_bootstrap(start[5:], end[5:], mos[5:], n_bootstrap=60)["srcc"]
+    alone = paired_bootstrap(start[5:], end[5:], mos[5:], n_bootstrap=60)["srcc"]
+    assert last["srcc"] == {**alone, "p_holm": alone["p"]}
     json.dumps(summary, allow_nan=False)
 
 
