@@ -153,8 +153,12 @@ class Job:
         settings, cold_start = self.settings, self.settings.cold_start
         records_path = self._critiques()
         records = read_records(records_path)
+        if cold_start.data is not None:
+            records = self._readable(records)
         if not records:
-            raise InputError(f"cold_start.data={records_path}: no record; give an AesCoT file with at least one")
+            raise InputError(
+                f"cold_start.data={records_path}: no record whose picture can be read; give an AesCoT file with one"
+            )
         digest = fingerprint(
             base,
             sha256_of(records_path),
@@ -218,6 +222,16 @@ class Job:
                 self.folder, "cold_start", {"model": str(final / "model"), "records": len(records), "steps": total}
             )
         return str(final / "model")
+
+    def _readable(self, records: list[dict]) -> list[dict]:
+        """The records whose pictures can be opened; the others are named and left out, or end a strict run."""
+        data = self.settings.data
+        shown = [Sample(str(row["id"]), row["image"], row["mos"], "aescot", "train") for row in records]
+        _, dropped = check_pictures(shown, workers=data.workers, strict=data.strict)
+        for row in dropped if self.rank == 0 else []:
+            log.warning("left out %s: %s", row["path"], row["reason"])
+        gone = {row["path"] for row in dropped}
+        return [row for row in records if row["image"] not in gone]
 
     def _critiques(self) -> Path:
         """The AesCoT file of the cold start: given, or written by the expert about training pictures."""
