@@ -68,7 +68,7 @@ def parse_score(text: str) -> float | None:
 
 
 def out_of_range(text: str) -> bool:
-    """Whether a well-formed answer is a plain number, but one outside [0, 1] ("1.2", "-0.1", "85"): no answer either."""
+    """Whether a well-formed answer is a plain number outside [0, 1] ("1.2", "-0.1", "85"), which is no score."""
     parts = _split(text)
     number = None if parts is None else _SIGNED_DECIMAL.fullmatch(parts[1])
     return number is not None and not 0.0 <= float(number["number"]) <= 1.0

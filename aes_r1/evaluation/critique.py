@@ -99,9 +99,7 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
     steps = [stated_steps(row["critique"]) for row in rows]
     found = {}
     for name in DIMENSIONS:
-        pairs = [
-            (said[name], factors[row["id"]][name]) for row, said in zip(rows, steps, strict=True) if name in said
-        ]
+        pairs = [(said[name], factors[row["id"]][name]) for row, said in zip(rows, steps, strict=True) if name in said]
         said, true = (np.asarray(side, dtype=np.float64) for side in zip(*pairs, strict=True)) if pairs else ((), ())
         at = [step_of(float(factor)) for factor in true]
         apart = [abs(int(one) - step) for one, step in zip(said, at, strict=True)]
@@ -119,7 +117,14 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
 def _words_and_score(rows: Sequence[Row], n_bootstrap: int, seed: int) -> dict[str, Any]:
     """Spearman correlation of favourable words and score; share of judgements whose level is the score's."""
     judged = [(valence(row["critique"]), row["score"]) for row in rows]
-    words, scores = (np.asarray(side, dtype=np.float64) for side in zip(*[(np.nan if v is None else v, s) for v, s in judged], strict=True)) if judged else (np.empty(0), np.empty(0))
+    words, scores = (
+        (
+            np.asarray(side, dtype=np.float64)
+            for side in zip(*[(np.nan if v is None else v, s) for v, s in judged], strict=True)
+        )
+        if judged
+        else (np.empty(0), np.empty(0))
+    )
     known = ~np.isnan(words)
     pair = words[known], scores[known]
     drawn = bootstrap(*pair, n_bootstrap, seed, only=("srcc",))["srcc"]
@@ -138,7 +143,9 @@ def _diversity(texts: Sequence[str], seed: int) -> dict[str, Any]:
     if len(texts) < _FEWEST_TEXTS:
         return {name: {"value": whole[name], "low": None, "high": None} for name in names}
     group = np.random.default_rng(seed).permutation(len(texts)) % _GROUPS
-    without = [diversity([text for text, own in zip(texts, group, strict=True) if own != left]) for left in range(_GROUPS)]
+    without = [
+        diversity([text for text, own in zip(texts, group, strict=True) if own != left]) for left in range(_GROUPS)
+    ]
     found = {}
     for name in names:
         values = np.asarray([one[name] for one in without], dtype=np.float64)

@@ -33,7 +33,7 @@ def predict(
     batch_invariant: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[dict]:
-    """Prediction rows of `samples`, which are read as they are needed: one per picture and protocol, picture by picture.
+    """Prediction rows of `samples`, which are read as they are needed: one per picture and protocol, in order.
 
     sample: one output at `temperature` (the authors' protocol, 0.6); mean: the mean score of `n_samples` of them, of
     which sample's is the first; greedy: the most likely tokens; direct: the most likely number with an empty critique;

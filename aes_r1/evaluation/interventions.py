@@ -40,7 +40,7 @@ def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[st
 def intervene(
     backbone: Backbone, pairs: Iterable[Mapping[str, Any]], *, question: str, batch_size: int = 16
 ) -> Iterator[dict[str, Any]]:
-    """One row per element of `paired_rows`: {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
+    """Per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
 
     own: the own critique put in the own mouth, which the others are compared with.
     """
@@ -48,9 +48,7 @@ def intervene(
     while group := list(islice(waiting, batch_size)):
         prompts, said = [], []
         for row in group:
-            own, other = (
-                backbone.encode(open_picture(one["image"]), question) for one in (row, row["picture_of"])
-            )
+            own, other = (backbone.encode(open_picture(one["image"]), question) for one in (row, row["picture_of"]))
             critiques = (
                 row["critique"], row["critique_of"]["critique"], row["critique"], "", negated(row["critique"])
             )  # fmt: skip

@@ -194,7 +194,7 @@ def _adjust(comparisons: Sequence[dict[str, Any]]) -> None:
 
 def _against_baselines(stages: Mapping, columns: Mapping, n_bootstrap: int, seed: int) -> list[dict[str, Any]]:
     """The last stage that answers in words against every baseline protocol of every stage, set by set."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     spoken = {
         stage: [protocol for protocol in in_order(_protocols(sets), PROTOCOL_ORDER) if protocol not in BASELINES]
         for stage, sets in stages.items()

@@ -26,7 +26,9 @@ def record(path: Path, samples: Iterable[Sample], rows_of: Rows, *, rows_per_pic
     for one in islice(rest, done):
         expected = one.id
     if done and last != expected:
-        raise InputError(f"{path}: ends with picture {last}, not {expected}; it was written of other pictures: remove it")
+        raise InputError(
+            f"{path}: ends with picture {last}, not {expected}; it was written of other pictures: remove it"
+        )
     with path.open("a", encoding="utf-8") as file:
         for place, row in enumerate(rows_of(rest), 1):
             file.write(json.dumps(row) + "\n")

@@ -89,8 +89,8 @@ def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[st
     several = column.count >= 2
     if not several.any():
         return None
-    scores, mos, std, count = (part[several] for part in (column.scores, column.mos, column.std, column.count))
-    rater_std = column.mos_std[several]
+    scores, mos, std, rater_std = (part[several] for part in (column.scores, column.mos, column.std, column.mos_std))
+    count = column.count[several]
     known = np.isfinite(rater_std) & (rater_std > 0)
     curve = []
     for nominal in CURVE:

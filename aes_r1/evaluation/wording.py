@@ -19,11 +19,11 @@ TOP_STEP = 5  # of a dimension, and of the closing judgement
 
 # Words that a critique of a dimension can hardly do without.
 _TOUCHED = {
-    "light_and_shadow": r"light(?:ing|s|ed)?|shadows?|sunlit|sunlight|backlit|backlight|highlights?|illuminat\w+|glow\w*",
-    "mood_and_narrative": r"mood\w*|narrativ\w+|stor(?:y|ies)|emotion\w*|atmospher\w+|feeling|gestures?|symbol\w*|tension",
-    "composition": r"compos\w+|fram(?:e|ed|ing)|balanc\w+|thirds|symmetr\w+|perspective|foreground|background|clutter\w*",
+    "light_and_shadow": r"light(?:ing|s|ed)?|shadows?|sunlit|sunlight|backlit|backlight|highlights?|illuminat\w+",
+    "mood_and_narrative": r"mood\w*|narrativ\w+|stor(?:y|ies)|emotion\w*|atmospher\w+|gestures?|symbol\w*|tension",
+    "composition": r"compos\w+|fram(?:e|ed|ing)|balanc\w+|thirds|symmetr\w+|perspective|background|clutter\w*",
     "color": r"colou?r\w*|hues?|palette|saturat\w+|tones?|tonal|warm|cool|complementary|monochrom\w+",
-    "exposure": r"expos\w+|brightness|overexposed|underexposed|dynamic range|blown|clipp\w+|histogram|high[- ]key|low[- ]key",
+    "exposure": r"expos\w+|brightness|overexposed|underexposed|dynamic range|blown|clipp\w+|high[- ]key|low[- ]key",
 }
 TOUCHED = {name: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for name, words in _TOUCHED.items()}
 
@@ -105,5 +105,3 @@ def _turned(match: re.Match[str]) -> str:
 def _praise(text: str) -> tuple[int, int]:
     words = [word.lower() for word in _WORD.findall(text)]
     return sum(word in _GOOD for word in words), sum(word in _BAD for word in words)
-
-
