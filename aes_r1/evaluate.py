@@ -10,6 +10,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,7 @@ def run(settings: EvaluateSettings) -> None:
     log_to(out, 0)
     with failure_file(out, 0):
         manifests = {f"{one.name}-{one.split}": _manifest(out, one, settings) for one in _sets(settings)}
-        sets: Sets = {
-            name: lambda path=path: islice(stream_manifest(path), settings.evaluation.limit)
-            for name, path in manifests.items()
-        }
+        sets: Sets = {name: partial(_pictures, path, settings.evaluation.limit) for name, path in manifests.items()}
         for name, path in [*settings.models.items(), (settings.name, settings.model.path)]:
             _ask_model(out, name, path, sets, settings)
         for metric in settings.pyiqa:
@@ -94,6 +92,10 @@ def _sets(settings: EvaluateSettings) -> list[DataSettings]:
         if (one.name, one.split) in [(other.name, other.split) for other in sets[:place]]:
             raise InputError(f"also={one.name}: the {one.split} split stands twice; name each set once")
     return sets
+
+
+def _pictures(path: Path, limit: int | None) -> Iterator[Sample]:
+    return islice(stream_manifest(path), limit)
 
 
 def _manifest(out: Path, data: DataSettings, settings: EvaluateSettings) -> Path:
@@ -224,7 +226,7 @@ def _judge(out: Path, evaluation: dict[str, Any], sets: Sets, settings: Evaluate
         }
         evaluation["critiques"][stage][name]["judge"] = judged(
             rows,
-            lambda row, found=found: found[row["id"]],
+            found,
             settings=settings.judge,
             journal=out / "judge.jsonl",
             max_pixels=settings.data.max_pixels or PAPER_PIXELS,

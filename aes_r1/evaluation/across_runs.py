@@ -44,7 +44,7 @@ def over(values: Iterable[tuple[int | None, float | None]]) -> dict[str, Any]:
     """{"value", "low", "high", "std", "std_splits", "std_seeds", "n"} of (split, value) pairs.
 
     value: the mean; low, high: its 95% t-interval. With several splits the runs of one split, which share their test
-    pictures, are averaged first; the interval is over the split means. std_seeds: pooled standard deviation within splits;
+    pictures, are averaged first; the interval is over split means. std_seeds: pooled standard deviation within splits;
     std_splits: standard deviation of split means.
     """
     from scipy import stats

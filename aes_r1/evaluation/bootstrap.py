@@ -76,7 +76,7 @@ def with_interval(value: float, drawn: Array) -> dict[str, float | None]:
 def bootstrap(
     scores: Array, mos: Array, n_bootstrap: int, seed: int, *, only: Sequence[str] = METRICS
 ) -> dict[str, Array]:
-    """The metrics `only` over each resample; NaN where one is undefined. The same seed and n draw the same resamples."""
+    """The metrics `only` over each resample, NaN where undefined. The same seed and n draw the same resamples."""
     filled = filled_in(scores)
     if filled is None:
         return {name: np.full(n_bootstrap, np.nan) for name in only}

@@ -5,7 +5,7 @@ with what is in the picture. Interventions, which need the model, are in interve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,16 +99,16 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
     steps = [stated_steps(row["critique"]) for row in rows]
     found = {}
     for name in DIMENSIONS:
-        pairs = [(said[name], factors[row["id"]][name]) for row, said in zip(rows, steps, strict=True) if name in said]
-        said, true = (np.asarray(side, dtype=np.float64) for side in zip(*pairs, strict=True)) if pairs else ((), ())
+        pairs = [(one[name], factors[row["id"]][name]) for row, one in zip(rows, steps, strict=True) if name in one]
+        said, true = np.asarray(pairs, dtype=np.float64).reshape(-1, 2).T
         at = [step_of(float(factor)) for factor in true]
         apart = [abs(int(one) - step) for one, step in zip(said, at, strict=True)]
-        drawn = bootstrap(said, true, n_bootstrap, seed, only=("srcc",))["srcc"] if pairs else np.empty(0)
+        drawn = bootstrap(said, true, n_bootstrap, seed, only=("srcc",))["srcc"]
         found[name] = {
             "n": len(pairs),
             "accuracy": share_of([distance == 0 for distance in apart]),
             "within_one": share_of([distance <= 1 for distance in apart]),
-            "srcc": with_interval(points(said, true)["srcc"] if pairs else np.nan, drawn),
+            "srcc": with_interval(points(said, true)["srcc"], drawn),
             "chance": max(map(at.count, at)) / len(at) if at else None,
         }
     return found
@@ -116,22 +116,13 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
 
 def _words_and_score(rows: Sequence[Row], n_bootstrap: int, seed: int) -> dict[str, Any]:
     """Spearman correlation of favourable words and score; share of judgements whose level is the score's."""
-    judged = [(valence(row["critique"]), row["score"]) for row in rows]
-    words, scores = (
-        (
-            np.asarray(side, dtype=np.float64)
-            for side in zip(*[(np.nan if v is None else v, s) for v, s in judged], strict=True)
-        )
-        if judged
-        else (np.empty(0), np.empty(0))
-    )
-    known = ~np.isnan(words)
-    pair = words[known], scores[known]
-    drawn = bootstrap(*pair, n_bootstrap, seed, only=("srcc",))["srcc"]
+    favour = [(valence(row["critique"]), row["score"]) for row in rows]
+    words, scores = np.asarray([one for one in favour if one[0] is not None], dtype=np.float64).reshape(-1, 2).T
+    drawn = bootstrap(words, scores, n_bootstrap, seed, only=("srcc",))["srcc"]
     levels = [(stated_level(row["critique"]), level_of(row["score"])) for row in rows]
     return {
-        "n": int(known.sum()),
-        "srcc": with_interval(points(*pair)["srcc"], drawn),
+        "n": len(words),
+        "srcc": with_interval(points(words, scores)["srcc"], drawn),
         "level_agreement": share_of([said == given for said, given in levels if said is not None]),
     }
 
@@ -180,7 +171,7 @@ class Written(Reply):
 
 def judged(
     rows: Sequence[Row],
-    sample_of: Callable[[Row], Sample],
+    samples: Mapping[str, Sample],
     *,
     settings: JudgeSettings,
     journal: Path,
@@ -195,7 +186,7 @@ def judged(
         judge: Judge = ScenesJudge()
         if settings.name == "openai":
             judge = ChatJudge(ChatModel(settings, stack.enter_context(Journal(journal))), max_pixels)
-        verdicts = asyncio.run(_verdicts(judge, rows, sample_of))
+        verdicts = asyncio.run(_verdicts(judge, rows, samples))
     read = [(row, align, fact) for row, (align, fact) in zip(rows, verdicts, strict=True) if align and fact]
     return {
         "n": len(read),
@@ -204,12 +195,12 @@ def judged(
     }
 
 
-async def _verdicts(judge: Judge, rows: Sequence[Row], sample_of: Callable[[Row], Sample]) -> list[tuple]:
+async def _verdicts(judge: Judge, rows: Sequence[Row], samples: Mapping[str, Sample]) -> list[tuple]:
     async def one(row: Row) -> tuple:
         texts, judgement = parts(row["critique"])
         reply = Written({name: texts.get(name, "") for name in DIMENSIONS}, judgement, row["critique"])
         try:
-            return await judge.align(sample_of(row), reply), await judge.fact(sample_of(row), reply)
+            return await judge.align(samples[row["id"]], reply), await judge.fact(samples[row["id"]], reply)
         except NoAnswer:
             return None, None
 

@@ -12,7 +12,8 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.evaluate import predict
 from aes_r1.evaluation.metrics import correlations
+from aes_r1.evaluation.predictions import Rows
 from aes_r1.evaluation.report import write_report
 from aes_r1.evaluation.stages import asking, exchange_critiques, measure, record_stage
 from aes_r1.evaluation.terminal import print_headline
@@ -370,45 +372,14 @@ class Job:
             return
         evaluation = self.settings.evaluation
         sets = {
-            f"{test.name}-{test.split}": lambda samples=samples: samples[: evaluation.limit]
+            f"{test.name}-{test.split}": partial(samples.__getitem__, slice(evaluation.limit))
             for test, samples in zip(self._test_sets(), self.tests, strict=True)
         }
         for stage, model in models.items():
             if stage not in evaluation.stages or stage_done(self.folder, f"predictions_{stage}"):
                 continue
             log.info("evaluation of %s: %d pictures", stage, sum(len(samples()) for samples in sets.values()))
-            backbone = self._load(model)
-            backbone.model.to(self.device).eval()
-            with progress_bars() as bar:
-                bars = {name: bar(f"{stage} on {name}") for name in sets}
-                totals = {name: len(samples()[self.rank :: self.size]) for name, samples in sets.items()}
-                count = record_stage(
-                    self.folder,
-                    stage,
-                    sets,
-                    lambda name: asking(
-                        backbone,
-                        lambda done: bars[name](done, totals[name], ""),
-                        **self._how(evaluation.protocols),
-                    ),
-                    rows_per_picture=len(evaluation.protocols),
-                    rank=self.rank,
-                    size=self.size,
-                    wait=self._wait,
-                )
-            if self.rank == 0:
-                if evaluation.interventions and self.settings.model.prompt == "critique":
-                    exchange_critiques(
-                        self.folder,
-                        stage,
-                        backbone,
-                        question=self.question,
-                        pictures=evaluation.interventions,
-                        batch_size=evaluation.batch_size,
-                        seed=self.settings.seed,
-                    )
-                finish_stage(self.folder, f"predictions_{stage}", {"rows": count})
-                shutil.rmtree(self.folder / "parts" / stage)
+            self._ask(stage, model, sets)
             self._wait()
         if self.rank == 0:
             manifests = {
@@ -427,6 +398,42 @@ class Job:
             self.tracker.summarise(measures)
             finish_stage(self.folder, "evaluation", {})
         self._wait()
+
+    def _ask(self, stage: str, model: str, sets: Mapping[str, Callable[[], Sequence[Sample]]]) -> None:
+        """One stage's model asked about every set; its critiques exchanged, to see whether it uses them."""
+        evaluation = self.settings.evaluation
+        backbone = self._load(model)
+        backbone.model.to(self.device).eval()
+        with progress_bars() as bar:
+
+            def rows_of(name: str) -> Rows:
+                update, total = bar(f"{stage} on {name}"), len(sets[name]()[self.rank :: self.size])
+                return asking(backbone, lambda done: update(done, total, ""), **self._how(evaluation.protocols))
+
+            count = record_stage(
+                self.folder,
+                stage,
+                sets,
+                rows_of,
+                rows_per_picture=len(evaluation.protocols),
+                rank=self.rank,
+                size=self.size,
+                wait=self._wait,
+            )
+        if self.rank != 0:
+            return
+        if evaluation.interventions and self.settings.model.prompt == "critique":
+            exchange_critiques(
+                self.folder,
+                stage,
+                backbone,
+                question=self.question,
+                pictures=evaluation.interventions,
+                batch_size=evaluation.batch_size,
+                seed=self.settings.seed,
+            )
+        finish_stage(self.folder, f"predictions_{stage}", {"rows": count})
+        shutil.rmtree(self.folder / "parts" / stage)
 
     def _how(self, protocols: Sequence[str]) -> dict[str, Any]:
         """How evaluation asks: the keywords of `predict`."""
