@@ -46,7 +46,7 @@ def logistic(x: Array, top: float, bottom: float, middle: float, width: float) -
 
 
 def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """PLCC of the fitted logistic of scores against `mos`: {"value", "low", "high", "parameters"}.
+    """PLCC of the fitted logistic of scores against `mos`: {"value", "low", "high", "parameters"} (those of `logistic`).
 
     Missing answers count as the mean answer. The interval resamples pictures with the fit held. Null where PLCC is not
     defined, or where no fit is found.
@@ -67,4 +67,4 @@ def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, s
         return nothing
     drawn = bootstrap(mapped, mos, n_bootstrap, seed, only=("plcc",))["plcc"]
     value = float(stats.pearsonr(mapped, mos).statistic)
-    return {**with_interval(value, drawn), "parameters": [float(one) for one in found]}
+    return {**with_interval(value, drawn), "parameters": [*map(float, found[:3]), float(abs(found[3]))]}

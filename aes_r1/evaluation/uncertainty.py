@@ -36,7 +36,7 @@ def conformal(
     SPLITS random halves calibrates and the other is covered; value is the mean, low and high hold 95% of the splits.
     scale [n]: an estimate of each picture's own uncertainty, so that widths differ.
     """
-    usable = ~np.isnan(scores) if scale is None else ~np.isnan(scores) & ~np.isnan(scale)
+    usable = ~np.isnan(scores) if scale is None else ~np.isnan(scores) & (np.nan_to_num(scale) > 0)
     residuals = np.abs(scores - mos)[usable]
     if scale is not None:
         residuals = residuals / scale[usable]

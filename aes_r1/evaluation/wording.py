@@ -38,12 +38,11 @@ OPPOSITES = (
     ("coherent", "incoherent"), ("deep", "shallow"), ("enhances", "weakens"), ("draws", "loses"),
     ("supports", "undermines"), ("appealing", "unappealing"), ("interesting", "ordinary"), ("crisp", "soft"),
     ("masterful", "amateurish"), ("perfect", "ruined"), ("tidy", "messy"), ("fresh", "tired"), ("warm", "cold"),
-    ("lively", "empty"), ("thoughtful", "careless"), ("natural", "artificial"), ("with", "without"),
+    ("lively", "empty"), ("natural", "artificial"),
 )  # fmt: skip
-_PLAIN = ("with", "without")  # a pair that can be turned round but praises nothing
 _TURNED = {a: b for pair in OPPOSITES for a, b in (pair, pair[::-1])}
-_GOOD = {good for good, bad in OPPOSITES if good not in _PLAIN}
-_BAD = {bad for good, bad in OPPOSITES if bad not in _PLAIN}
+_GOOD = {good for good, _ in OPPOSITES}
+_BAD = {bad for _, bad in OPPOSITES}
 _WORD = re.compile(r"[A-Za-z]+")
 _KEYS = {name.lower(): key for key, name in DIMENSION_NAMES.items()}
 

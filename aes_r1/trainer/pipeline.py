@@ -81,6 +81,10 @@ def run(settings: Settings) -> None:
         job.report()
 
 
+def _first(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
+    return samples[:limit]
+
+
 class Job:
     """One run on its way through the stages."""
 
@@ -372,7 +376,7 @@ class Job:
             return
         evaluation = self.settings.evaluation
         sets = {
-            f"{test.name}-{test.split}": partial(samples.__getitem__, slice(evaluation.limit))
+            f"{test.name}-{test.split}": partial(_first, samples, evaluation.limit)
             for test, samples in zip(self._test_sets(), self.tests, strict=True)
         }
         for stage, model in models.items():
