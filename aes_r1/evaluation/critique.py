@@ -19,7 +19,7 @@ from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge
 from aes_r1.aescot.leak import find_leak
 from aes_r1.aescot.phrases import step_of
 from aes_r1.aescot.record import Reply
-from aes_r1.aescot.report import diversity
+from aes_r1.aescot.report import DIVERSITY_SAMPLE, diversity
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
 from aes_r1.evaluation.uncertainty import wilson
@@ -28,7 +28,7 @@ from aes_r1.prompts import DIMENSIONS, level_of
 from aes_r1.settings import JudgeSettings
 
 READ = 2000  # critiques per stage and set that are measured, drawn evenly
-_GROUPS = 20  # of the jackknife
+_GROUPS, _STUDENT = 10, 2.262  # of the jackknife; t quantile of its 9 degrees of freedom
 _FEWEST_TEXTS = 2 * _GROUPS
 
 Row = Mapping[str, Any]
@@ -80,7 +80,7 @@ def critique_measures(
         "n": len(rows),
         "words": mean_of(words, n_bootstrap, seed),
         "coverage": {name: share_of(found) for name, found in touched.items()},
-        "diversity": _diversity(texts, seed),
+        "diversity": _diversity(texts[:DIVERSITY_SAMPLE], seed),
         "leak_rate": share_of([find_leak(row["critique"], row["score"]) is not None for row in rows]),
         "words_and_score": _words_and_score(rows, n_bootstrap, seed),
     }
@@ -140,7 +140,7 @@ def _diversity(texts: Sequence[str], seed: int) -> dict[str, Any]:
     found = {}
     for name in names:
         values = np.asarray([one[name] for one in without], dtype=np.float64)
-        reach = 1.96 * np.sqrt((_GROUPS - 1) / _GROUPS * np.square(values - values.mean()).sum())
+        reach = _STUDENT * np.sqrt((_GROUPS - 1) / _GROUPS * np.square(values - values.mean()).sum())
         found[name] = {"value": whole[name], "low": float(whole[name] - reach), "high": float(whole[name] + reach)}
     return found
 

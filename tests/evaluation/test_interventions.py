@@ -25,7 +25,15 @@ def test_two_pictures_are_too_few():
 
 
 def exchanged(name, own, other, third, **scores):
-    return {"id": name, "mos": own, "critique_from": other, "picture_from": third, "changed": True, "own": own, **scores}
+    return {
+        "id": name,
+        "mos": own,
+        "critique_from": other,
+        "picture_from": third,
+        "changed": True,
+        "own": own,
+        **scores,
+    }
 
 
 def test_shares_by_hand():

@@ -20,7 +20,14 @@ def samples(count):
 def rows_of(some):
     for one in some:
         for protocol in PROTOCOLS:
-            yield {"protocol": protocol, "id": one.id, "dataset": "made", "split": "test", "mos": one.mos, "score": one.mos}
+            yield {
+                "protocol": protocol,
+                "id": one.id,
+                "dataset": "made",
+                "split": "test",
+                "mos": one.mos,
+                "score": one.mos,
+            }
 
 
 def ids(path):
@@ -62,7 +69,9 @@ def test_parts_of_several_processes_come_together_in_order(tmp_path):
     for rank, part in enumerate(parts):
         record(part, list(samples(7))[rank::3], rows_of, rows_per_picture=2)
     path = tmp_path / "predictions.jsonl"
-    path.write_text(json.dumps({"stage": "base", "id": "old"}) + "\n" + json.dumps({"stage": "rapo", "id": "old"}) + "\n")
+    path.write_text(
+        json.dumps({"stage": "base", "id": "old"}) + "\n" + json.dumps({"stage": "rapo", "id": "old"}) + "\n"
+    )
     for _ in range(2):  # a second time changes nothing
         assert merge(path, "rapo", [parts], rows_per_picture=2) == 14
         found = list(read(path))

@@ -8,7 +8,14 @@ from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.evaluation.wording import OPPOSITES, TOUCHED, negated, parts, stated_level, stated_steps, valence
 from aes_r1.prompts import DIMENSIONS, level_of
 
-FACTS = {"light": "left", "subject": "boat", "place": "right", "hues": "red", "cues": ["moon"], "brightness": "too dark"}
+FACTS = {
+    "light": "left",
+    "subject": "boat",
+    "place": "right",
+    "hues": "red",
+    "cues": ["moon"],
+    "brightness": "too dark",
+}
 PROSE = "The lighting is strong and dramatic, and the balanced frame draws the eye. Colors are rich. A superb picture."
 
 

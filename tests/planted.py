@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import torch
 
 from aes_r1.data.sample import Sample
@@ -16,7 +15,6 @@ from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.sft import train_sft
 from aes_r1.trainer.stopping import StopRequest
-from tests.conftest import picture_folder
 
 # Each is the opposite of its neighbour in the pair, word by word.
 CRITIQUES = {
@@ -36,10 +34,8 @@ class Planted:
     samples: list[Sample]
 
 
-@pytest.fixture(scope="session")
-def planted(tmp_path_factory) -> Planted:
-    folder: Path = tmp_path_factory.mktemp("planted")
-    picture_folder.__wrapped__(folder)
+def plant(folder: Path) -> Planted:
+    """Both policies, trained on the pictures in `folder` with each critique under every picture."""
     samples = [
         Sample(path.name, str(path), round(0.05 + 0.08 * place, 2), "made", "test")
         for place, path in enumerate(sorted(folder.glob("*.png")))
@@ -59,7 +55,7 @@ def planted(tmp_path_factory) -> Planted:
             rows,
             question=RATING_PROMPT,
             cold_start=ColdStartSettings(
-                epochs=70, lr=3e-3, batch_size=16, micro_batch_size=16, save_every=10_000, freeze_vision=False
+                epochs=50, lr=3e-3, batch_size=16, micro_batch_size=16, save_every=10_000, freeze_vision=False
             ),
             with_critique=True,
             seed=0,
