@@ -46,7 +46,7 @@ def logistic(x: Array, top: float, bottom: float, middle: float, width: float) -
 
 
 def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """PLCC of the fitted logistic of scores against `mos`: {"value", "low", "high", "parameters"} (those of `logistic`).
+    """PLCC of the fitted logistic of scores against `mos`: {"value", "low", "high", "parameters"} of `logistic`.
 
     Missing answers count as the mean answer. The interval resamples pictures with the fit held. Null where PLCC is not
     defined, or where no fit is found.

@@ -58,7 +58,7 @@ def test_runs_of_one_recipe(tmp_path):
 def test_what_is_no_repetition_is_refused(tmp_path):
     first = run_folder(tmp_path, 0, 0, 0.5)
     other = run_folder(tmp_path, 0, 1, 0.5, trainer={"lr": 5e-3})
-    with pytest.raises(InputError, match="differs from .* in trainer"):
+    with pytest.raises(InputError, match=r"differs from .* in trainer"):
         across_runs([first, other])
     with pytest.raises(InputError, match="two finished runs"):
         across_runs([first])

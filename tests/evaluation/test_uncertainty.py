@@ -60,8 +60,9 @@ def test_scaled_intervals_are_narrow_where_the_model_is_sure():
 def rows(scores, mos, mos_std=None):
     return [
         {
-            "stage": "rapo", "protocol": "mean", "id": str(place), "dataset": "made", "split": "test", "mos": mos[place],
-            "mos_std": None if mos_std is None else mos_std[place], "score": float(np.mean(drawn)), "scores": list(drawn),
+            "stage": "rapo", "protocol": "mean", "id": str(place), "dataset": "made", "split": "test",
+            "mos": mos[place], "mos_std": None if mos_std is None else mos_std[place],
+            "score": float(np.mean(drawn)), "scores": list(drawn),
         }
         for place, drawn in enumerate(scores)
     ]  # fmt: skip
