@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -19,6 +20,7 @@ import torch
 from rich.console import Console
 
 from aes_r1 import command
+from aes_r1.aescot.chat import ServerGone
 from aes_r1.data.loader import check_pictures, stream_manifest, stream_samples
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
@@ -224,13 +226,17 @@ def _judge(out: Path, evaluation: dict[str, Any], sets: Sets, settings: Evaluate
             for one in samples()
             if one.id in wanted and f"{one.dataset}/{one.split}" == name
         }
-        evaluation["critiques"][stage][name]["judge"] = judged(
-            rows,
-            found,
-            settings=settings.judge,
-            journal=out / "judge.jsonl",
-            max_pixels=settings.data.max_pixels or PAPER_PIXELS,
-        )
+        try:
+            evaluation["critiques"][stage][name]["judge"] = judged(
+                rows,
+                found,
+                settings=settings.judge,
+                journal=out / "judge.jsonl",
+                max_pixels=settings.data.max_pixels or PAPER_PIXELS,
+            )
+        except ServerGone as error:
+            print(f"aes_r1: {error}; the same command goes on where it stopped", file=sys.stderr)
+            sys.exit(1)
 
 
 # -- several runs ------------------------------------------------------------------------------------------------------

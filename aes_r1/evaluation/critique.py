@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from aes_r1.aescot.budget import CeilingReached
 from aes_r1.aescot.chat import ChatModel, NoAnswer
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge
@@ -180,7 +181,8 @@ def judged(
     """What a judge says of critiques: {"n", "level_agreement", "unsupported_rate"}; n without unanswered calls.
 
     Blind, it names the level that the critique conveys, which is compared with that of the score; with the picture, it
-    lists claims that the picture does not bear out. Answers are kept in `journal` and never bought twice.
+    lists claims that the picture does not bear out. Answers are kept in `journal` and never bought twice. Raises
+    ServerGone when the server answers nothing any more.
     """
     with ExitStack() as stack:
         judge: Judge = ScenesJudge()
@@ -201,7 +203,7 @@ async def _verdicts(judge: Judge, rows: Sequence[Row], samples: Mapping[str, Sam
         reply = Written({name: texts.get(name, "") for name in DIMENSIONS}, judgement, row["critique"])
         try:
             return await judge.align(samples[row["id"]], reply), await judge.fact(samples[row["id"]], reply)
-        except NoAnswer:
+        except (NoAnswer, CeilingReached):
             return None, None
 
     return await asyncio.gather(*(one(row) for row in rows))

@@ -1,6 +1,10 @@
 """Measures of critiques: truthful, hollow, leaking and parroted ones tell themselves apart."""
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +135,40 @@ def test_an_offline_judge_finds_claims_that_do_not_hold(tmp_path):
     assert found["n"] == 12
     assert found["unsupported_rate"]["value"] == pytest.approx(4 / 12)
     assert found["level_agreement"]["value"] == 1.0
+
+
+@pytest.fixture
+def server(tmp_path):
+    """URL of a real judge behind the OpenAI protocol, and the file in which it logs what it was asked."""
+    script = Path(__file__).parents[1] / "aescot" / "chat_server.py"
+    folder = tmp_path / "server"
+    folder.mkdir()
+    process = subprocess.Popen([sys.executable, str(script), str(folder)])
+    deadline = time.monotonic() + 60
+    while not (folder / "port").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{(folder / 'port').read_text()}/v1", folder / "requests.jsonl"
+    process.terminate()
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_judge_behind_a_server_is_asked_once_for_all(server, picture_folder, tmp_path):
+    url, log = server
+    paths = sorted(picture_folder.glob("*.png"))[:6]
+    samples = {path.name: Sample(path.name, str(path), 0.5, "folder", "test") for path in paths}
+    rows = [
+        {"id": name, "score": 0.5 if place < 4 else 0.9, "critique": f"A house, seen {place} times."}
+        for place, name in enumerate(samples)
+    ]
+    settings = JudgeSettings(name="openai", model="fake", api_base=url, max_concurrency=2, timeout_s=60)
+    how = {"settings": settings, "journal": tmp_path / "judge.jsonl", "max_pixels": 9216}
+    found = judged(rows, samples, **how)
+    assert found["n"] == 6
+    assert found["level_agreement"]["value"] == pytest.approx(4 / 6)  # the server finds everything fair
+    asked = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sorted(one["role"] for one in asked) == ["align"] * 6 + ["fact"] * 6
+    assert all((one["picture"] is None) == (one["role"] == "align") for one in asked)
+    assert judged(rows, samples, **how) == found
+    assert len(log.read_text().splitlines()) == 12
