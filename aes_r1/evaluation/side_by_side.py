@@ -28,9 +28,7 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
     starts = {}
     for folder in folders:
         name, rows = _start(folder)
-        while name in starts:
-            name += "'"
-        starts[name] = rows
+        starts[f"{name} ({folder.name})" if name in starts else name] = rows
     common = set.intersection(*(set(rows) for rows in starts.values()))
     if not common:
         raise InputError(f"starts={[str(folder) for folder in folders]}: these runs share no picture")
@@ -104,8 +102,8 @@ def _page(starts: Mapping[str, Mapping], chosen: Sequence[tuple], measures: Mapp
     rows = [row([escape(name), *(cell(measures[start]) for start in starts)]) for name, cell in lines]
     body = ["<h1>Starts, side by side</h1>", table(head, rows)]
     for key in chosen:
-        body.append(f"<h3>{escape(str(key[2]))}</h3>" + plates([rows_[key] for rows_ in starts.values()]))
-        body.append(f'<p class="note">{escape("  ·  ".join(starts))}</p>')
+        names = f'<p class="note">{escape(" · ".join(starts))}</p>'
+        body.append(f"<h3>{escape(str(key[2]))}</h3>{names}" + plates([rows_[key] for rows_ in starts.values()]))
     return page("Starts, side by side · Aes-R1", body)
 
 
