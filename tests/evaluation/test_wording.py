@@ -44,7 +44,7 @@ def test_prose_is_turned_round_word_by_word_and_back():
     assert negated(opposite) == PROSE
     assert valence(PROSE) == 1.0
     assert valence(opposite) == 0.0
-    assert stated_level(opposite) is None  # no dimension is named, so no sentence is known to be the judgement
+    assert (stated_level(PROSE), stated_level(opposite)) == ("good", "bad")
 
 
 def test_every_word_has_one_opposite():
