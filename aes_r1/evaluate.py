@@ -70,7 +70,7 @@ def run(settings: EvaluateSettings) -> None:
         evaluation = measure(
             out,
             sets,
-            manifests={name.replace("-", "/"): sha256_of(path) for name, path in manifests.items()},
+            manifests={"/".join(name.rsplit("-", 1)): sha256_of(path) for name, path in manifests.items()},
             n_bootstrap=settings.evaluation.n_bootstrap,
             seed=settings.seed,
             seen=_seen(settings),

@@ -42,10 +42,10 @@ def intervene(
 ) -> Iterator[dict[str, Any]]:
     """Per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
 
-    own: the own critique put in the own mouth, which the others are compared with.
+    own: the own critique put in the own mouth, which the others are compared with. batch_size: prompts at once.
     """
     waiting = iter(pairs)
-    while group := list(islice(waiting, batch_size)):
+    while group := list(islice(waiting, max(1, batch_size // len(KINDS)))):
         prompts, said = [], []
         for row in group:
             own, other = (backbone.encode(open_picture(one["image"]), question) for one in (row, row["picture_of"]))

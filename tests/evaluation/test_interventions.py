@@ -76,7 +76,7 @@ def test_a_hollow_critique_is_told_from_a_used_one(planted):
         )
         assert sum(one["score"] is not None for one in rows) >= 10
         pairs = paired_rows(rows, seed=1)
-        found = list(intervene(backbone, pairs, question=RATING_PROMPT, batch_size=5))
+        found = list(intervene(backbone, pairs, question=RATING_PROMPT, batch_size=20))
         assert [one["id"] for one in found] == [one["id"] for one in pairs]
         assert set(KINDS) <= found[0].keys()
         measures[name] = measured(found, n_bootstrap=200)
