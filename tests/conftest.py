@@ -48,16 +48,16 @@ def prompts(backbone):
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory) -> Planted:
     """Two policies with the same critiques, whose scores follow the critique or the picture."""
-    return plant(_twelve_pictures(tmp_path_factory.mktemp("planted")))
+    return plant(twelve_pictures(tmp_path_factory.mktemp("planted")))
 
 
 @pytest.fixture
 def picture_folder(tmp_path: Path) -> Path:
     """Twelve 60 x 60 pictures, brighter from one to the next."""
-    return _twelve_pictures(tmp_path)
+    return twelve_pictures(tmp_path)
 
 
-def _twelve_pictures(folder: Path) -> Path:
+def twelve_pictures(folder: Path) -> Path:
     for index in range(12):
         pixels = np.full((60, 60, 3), 15 + 20 * index, dtype=np.uint8)
         pixels[20:40, 5 * (index % 8) : 5 * (index % 8) + 10] = 255 - 15 * index

@@ -34,12 +34,17 @@ class Planted:
     samples: list[Sample]
 
 
-def plant(folder: Path) -> Planted:
-    """Both policies, trained on the pictures in `folder` with each critique under every picture."""
-    samples = [
+def labelled(folder: Path) -> list[Sample]:
+    """The pictures in `folder`, brighter ones with a higher opinion."""
+    return [
         Sample(path.name, str(path), round(0.05 + 0.08 * place, 2), "made", "test")
         for place, path in enumerate(sorted(folder.glob("*.png")))
     ]
+
+
+def plant(folder: Path) -> Planted:
+    """Both policies, trained on the pictures in `folder` with each critique under every picture."""
+    samples = labelled(folder)
     policies = {}
     for name in ("used", "hollow"):
         rows = [

@@ -19,7 +19,8 @@ from aes_r1.data.loader import stream_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.predictions import read
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError
-from tests.planted import Planted
+from tests.conftest import twelve_pictures
+from tests.planted import Planted, labelled
 
 COPIES = 20  # of the twelve pictures, under ids of their own
 
@@ -38,12 +39,13 @@ def models(planted: Planted, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def manifest(planted: Planted, tmp_path_factory) -> Path:
+def manifest(tmp_path_factory) -> Path:
     """Twelve pictures twenty times, as two data sets."""
     path = tmp_path_factory.mktemp("manifest") / "manifest.jsonl"
+    samples = labelled(twelve_pictures(path.parent))
     with path.open("w") as file:
         for copy in range(COPIES):
-            for one in planted.samples:
+            for one in samples:
                 dataset = "para" if copy % 4 else "made"
                 named = Sample(**{**asdict(one), "id": f"{copy}-{one.id}", "dataset": dataset, "mos_std": 0.1})
                 file.write(json.dumps(asdict(named)) + "\n")
