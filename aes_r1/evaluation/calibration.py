@@ -58,10 +58,10 @@ def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, s
     if filled is None or len(filled) < 5 or filled.std() ** 2 < _FLAT or mos.std() ** 2 < _FLAT:
         return nothing
     start = (float(mos.max()), float(mos.min()), float(filled.mean()), float(filled.std()))
-    try:
-        found, _ = optimize.curve_fit(logistic, filled, mos, p0=start, maxfev=2000)
-    except RuntimeError:  # curve_fit's word for "did not converge"
+    fit = optimize.least_squares(lambda shape: logistic(filled, *shape) - mos, start, method="lm", max_nfev=2000)
+    if not fit.success:
         return nothing
+    found = fit.x
     mapped = logistic(filled, *found)
     if mapped.std() ** 2 < _FLAT:
         return nothing
