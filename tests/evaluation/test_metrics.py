@@ -330,3 +330,9 @@ def test_numbers_outside_the_scale_are_counted_apart():
     cell = summarise(rows, n_bootstrap=10)["stages"]["rapo"]["scenes/test"]["mean"]
     assert cell["parse_failure_rate"] == 0.25
     assert cell["out_of_range_rate"] == pytest.approx(3 / 32)
+
+
+def test_a_side_without_answers_compares_to_nothing_at_any_size():
+    mos = np.linspace(0, 1, 2500)  # Kendall's tau of so many has fewer resamples than the other metrics
+    result = paired_bootstrap([None] * 2500, mos, mos, n_bootstrap=300)
+    assert all(result[name]["difference"] is None for name in METRICS)
