@@ -132,7 +132,8 @@ def _expand_sets(values: dict) -> None:
     """Put the settings of every further set, named in data.unseen and evaluation.also, in their place."""
     evaluation, data = values.get("evaluation"), values.get("data")
     if isinstance(evaluation, dict) and isinstance(data, dict):
-        names = [*(data.get("unseen") or []), *(evaluation.get("also") or [])]
+        unseen = data.get("unseen") if "trainer" in values else None  # a run measures what it has not seen
+        names = [*(unseen or []), *(evaluation.get("also") or []), *(values.pop("also", None) or [])]
         evaluation["also"] = [_data_set(entry) for entry in names]
 
 

@@ -15,6 +15,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
+from tests.planted import Planted, plant
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
@@ -46,14 +47,24 @@ def prompts(backbone):
     return backbone.collate([backbone.encode(picture(*size, seed=i), RATING_PROMPT) for i, size in enumerate(sizes)])
 
 
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory) -> Planted:
+    """Two policies with the same critiques, whose scores follow the critique or the picture."""
+    return plant(twelve_pictures(tmp_path_factory.mktemp("planted")))
+
+
 @pytest.fixture
 def picture_folder(tmp_path: Path) -> Path:
     """Twelve 60 x 60 pictures, brighter from one to the next."""
+    return twelve_pictures(tmp_path)
+
+
+def twelve_pictures(folder: Path) -> Path:
     for index in range(12):
         pixels = np.full((60, 60, 3), 15 + 20 * index, dtype=np.uint8)
         pixels[20:40, 5 * (index % 8) : 5 * (index % 8) + 10] = 255 - 15 * index
-        Image.fromarray(pixels).save(tmp_path / f"{index:02d}.png")
-    return tmp_path
+        Image.fromarray(pixels).save(folder / f"{index:02d}.png")
+    return folder
 
 
 LEVELS = ("dull", "plain", "good", "strong")
@@ -83,7 +94,7 @@ def talking_run(tmp_path_factory) -> Path:
 
     run = tmp_path_factory.mktemp("talking_run")
     (run / "pictures").mkdir()
-    picture_folder.__wrapped__(run / "pictures")
+    twelve_pictures(run / "pictures")
     paths = sorted((run / "pictures").glob("*.png"))
     records = [
         {"id": path.name, "image": str(path), "critique": spoken(place), "mos": (place + 0.5) / 12}
