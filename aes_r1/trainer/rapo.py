@@ -71,7 +71,7 @@ def train_rapo(
         chosen = indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
         return [images[chosen[position]] for position in own]
 
-    upcoming = [one for step in range(progress["step"], total) for one in images_of(step)]
+    upcoming = (one for step in range(progress["step"], total) for one in images_of(step))
     encoded = prefetch(
         upcoming, lambda one: backbone.encode(open_picture(one.image), question), workers=1, ahead=2 * len(own)
     )
