@@ -45,6 +45,7 @@ def run(settings: PrepareSettings) -> None:
         found, faults, unlabelled[data.name] = _labelled(data)
         samples += found
         dropped += [_drop(data.name, label.image, label.split, label.fault or "") for label in faults]
+    labelled = _counts(samples)
     journal = Journal(out / "checked.jsonl")
     _read(journal, [one.image for one in samples], settings.data.workers)
     samples, broken = _with_files(samples, journal)
@@ -58,11 +59,9 @@ def run(settings: PrepareSettings) -> None:
     if settings.copies == "drop":
         samples = [one for one in samples if (one.dataset, one.id) not in leaks]
         dropped += [_drop(*key, "train", f"the same picture as {other}") for key, other in leaks.items()]
-    if not samples:
-        raise InputError(f"data={settings.data.name}: no picture can be read; data.root={settings.data.root}")
-    write_manifest([_portable(one, out) for one in samples], out / "manifest.jsonl")
     report = {
         **_counts(samples),
+        "labels": labelled,
         "split_by": {data.name: data.split_by for data in _sets([settings.data, *settings.also])},
         "lists": list_hashes(samples),
         "dropped_by_reason": dict(Counter(row["kind"] for row in [*dropped, *broken]).most_common()),
@@ -74,6 +73,11 @@ def run(settings: PrepareSettings) -> None:
         "without_label": unlabelled,
     }
     (out / "prepare_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if not samples:
+        raise InputError(
+            f"data={settings.data.name}: no label has a readable picture; {out}/prepare_report.json says why"
+        )
+    write_manifest([_portable(one, out) for one in samples], out / "manifest.jsonl")
     _show_report(report, out)
 
 

@@ -162,8 +162,12 @@ def read_set(name: str, root: Path, *, split_by: str = "official") -> tuple[list
     said twice is one, and rows that contradict each other are all left out. InputError for a file that cannot be read.
     """
     row = CATALOG[name]
-    labels = divide(row.labels(root), row.shares, split_by)
-    return _settle([_scaled(label, *row.scale) for label in labels])
+    labels = [_scaled(label, *row.scale) for label in row.labels(root)]
+    if split_by != "official":
+        labels = [replace(label, split=None) for label in labels]
+    kept, dropped = _settle(labels)
+    divided = divide(kept, row.shares, split_by)
+    return [label for label in divided if not label.fault], dropped + [label for label in divided if label.fault]
 
 
 def _scaled(label: Label, low: float, high: float) -> Label:

@@ -45,6 +45,8 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: no such label file; check data.root") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from error
+    if not text.strip():
+        raise InputError(f"{path}: the label file is empty")
     for row, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield row, line.strip()
@@ -55,7 +57,9 @@ def table(path: Path) -> Iterator[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
-            rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+            if not rows.fieldnames:
+                raise InputError(f"{path}: the label file is empty")
+            rows.fieldnames = [name.strip() for name in rows.fieldnames]
             yield from rows
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such label file; check data.root") from error
