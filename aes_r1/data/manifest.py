@@ -71,6 +71,7 @@ def read_manifest(path: Path) -> Samples:
 
 
 def _write_arrow(path: Path, arrow: Path) -> None:
+    import pyarrow
     from datasets import Features, Value
     from datasets.arrow_writer import ArrowWriter
 
@@ -78,9 +79,10 @@ def _write_arrow(path: Path, arrow: Path) -> None:
     columns = {"id": text, "image": text, "mos": real, "dataset": text, "split": text, "mos_std": real}
     columns |= {"n_raters": whole, "attributes": text, "sha256": text, "width": whole, "height": whole, "bytes": whole}
     beside = arrow.with_name(f"{arrow.name}.{os.getpid()}")
-    with ArrowWriter(path=str(beside), features=Features(columns)) as writer:
+    features = Features(columns)
+    with ArrowWriter(path=str(beside), features=features) as writer:
         for rows in _batches(_rows(path), BATCH):
-            writer.write_batch({name: [row[name] for row in rows] for name in columns})
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
         writer.finalize()
     os.replace(beside, arrow)
     for old in arrow.parent.glob(f".{path.stem}.*.arrow"):  # of an earlier content; whoever has it open keeps it
@@ -97,14 +99,17 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 values = json.loads(line)
                 image = values["path"] if "path" in values else values["image"]
                 one = Sample(image=str(image), **{name: values[name] for name in fields if name in values})
-                if one.mos is not None and not 0 <= one.mos <= 1:
+                if one.mos is not None and not 0 <= float(one.mos) <= 1:
                     raise ValueError(f"mos={one.mos} is outside [0, 1]")
             except (ValueError, TypeError, KeyError) as error:
                 reason = f"no {error}" if isinstance(error, KeyError) else error
                 raise InputError(
                     f"{path}, line {place}: not a manifest row ({reason}); make it with aes_r1.prepare"
                 ) from error
-            yield {**vars(one), "attributes": json.dumps(one.attributes, ensure_ascii=False)}
+            yield {
+                **vars(one),
+                "attributes": json.dumps(one.attributes, ensure_ascii=False) if one.attributes else "{}",
+            }
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
