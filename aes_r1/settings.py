@@ -486,13 +486,17 @@ def run_fingerprint(settings: Settings) -> str:
     return fingerprint(values)
 
 
+# What a run that failed before its first result leaves: a mended command may use the folder.
+_LEFT_BY_FALSE_STARTS = ("settings.json", "run.log", "failure.txt", "wandb")
+
+
 def claim_run_folder(folder: Path, settings: Settings) -> None:
     """Write settings.json into `folder`, or check that the one there says the same; other settings are refused."""
     path = folder / "settings.json"
     mine = as_dict(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
+        if path.exists() and any(entry.name not in _LEFT_BY_FALSE_STARTS for entry in folder.iterdir()):
             theirs = json.loads(path.read_text())
             differing = _differences(theirs, mine)
             if differing:

@@ -160,8 +160,12 @@ class Job:
         settings, cold_start = self.settings, self.settings.cold_start
         records_path = self._critiques()
         records = read_records(records_path)
+        if cold_start.data is not None:
+            records = self._readable(records)
         if not records:
-            raise InputError(f"cold_start.data={records_path}: no record; give an AesCoT file with at least one")
+            raise InputError(
+                f"cold_start.data={records_path}: no record whose picture can be read; give an AesCoT file with one"
+            )
         digest = fingerprint(
             base,
             sha256_of(records_path),
@@ -226,6 +230,16 @@ class Job:
             )
         return str(final / "model")
 
+    def _readable(self, records: list[dict]) -> list[dict]:
+        """The records whose pictures can be opened; the others are named and left out, or end a strict run."""
+        data = self.settings.data
+        shown = [Sample(str(row["id"]), row["image"], row["mos"], "aescot", "train") for row in records]
+        _, dropped = check_pictures(shown, workers=data.workers, strict=data.strict)
+        for row in dropped if self.rank == 0 else []:
+            log.warning("left out %s: %s", row["path"], row["reason"])
+        gone = {row["path"] for row in dropped}
+        return [row for row in records if row["image"] not in gone]
+
     def _critiques(self) -> Path:
         """The AesCoT file of the cold start: given, or written by the expert about training pictures."""
         settings = self.settings
@@ -237,11 +251,17 @@ class Job:
         samples = self.train[: settings.cold_start.pictures]
         expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
         manifest = sha256_of(self._manifest(settings.data, "train"))
-        digest = fingerprint(manifest, len(samples), as_dict(expert), as_dict(settings.judge), settings.seed)
+        judge = settings.judge
+        if judge.name == "scenes" and not all("factors" in one.attributes for one in samples):
+            log.info(
+                "judge=scenes knows made scenes alone: critiques of %s pass the other filters only", samples[0].dataset
+            )
+            judge = dataclasses.replace(judge, name="none")
+        digest = fingerprint(manifest, len(samples), as_dict(expert), as_dict(judge), settings.seed)
 
         def make(target: Path) -> None:
             log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
-            build_aescot(samples, expert=expert, judge=settings.judge, seed=settings.seed, out=target)
+            build_aescot(samples, expert=expert, judge=judge, seed=settings.seed, out=target)
 
         if self.rank == 0:
             made_once(self.store, "aescot", digest, make)
