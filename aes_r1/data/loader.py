@@ -20,9 +20,9 @@ from aes_r1.data.catalog import CATALOG, read_set
 from aes_r1.data.labels import Label
 from aes_r1.data.manifest import Samples, read_manifest
 from aes_r1.data.mix import mix_samples
-from aes_r1.data.records import record_samples
+from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import PictureError, Sample, open_picture
-from aes_r1.data.splits import SPLIT_SEED, carve
+from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, carve, share_out
 from aes_r1.settings import DataSettings, InputError
 
 In = TypeVar("In")
@@ -45,7 +45,7 @@ def load_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> S
     elif data.name == "manifest":
         samples = _of_manifest(read_manifest(root_of(data)), split, seed)
     elif data.name == "aescot":
-        samples = record_samples(root_of(data)) if split == "train" else []
+        samples = _from_records(data, split, seed)
     else:
         samples = _from_labels(data, split, seed)
     if data.limit is not None and len(samples) > data.limit:
@@ -87,6 +87,14 @@ def _of_manifest(samples: Samples, split: str, seed: int) -> Samples:
                 taken = train & np.fromiter((one in carved for one in ids), bool, len(ids))
                 wanted = (wanted & ~taken) if split == "train" else (wanted | taken)
     return samples.select(np.flatnonzero(wanted))
+
+
+def _from_records(data: DataSettings, split: str, seed: int) -> list[Sample]:
+    """Pictures of an AesCoT file, which publishes no split: a tenth is held out for tests, validation is carved."""
+    samples = unique_samples(read_records(root_of(data)))
+    splits = dict(zip([one.image for one in samples], share_out(len(samples), PAPER_SHARES), strict=True))
+    splits |= dict.fromkeys(carve([image for image, value in splits.items() if value == "train"], seed), "validation")
+    return [replace(one, split=split) for one in samples if splits[one.image] == split]
 
 
 def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:

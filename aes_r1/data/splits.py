@@ -34,13 +34,17 @@ def divide(labels: list[Label], shares: tuple[float, float, float], split_by: st
 
 
 def _shared_out(labels: list[Label], shares: tuple[float, float, float]) -> list[Label]:
-    """A split for every label, in seeded random order and the given shares of train, validation, test."""
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
-    edges = np.round(np.cumsum(shares) * len(labels)).astype(int)
-    split_of = np.empty(len(labels), dtype=object)
+    return [replace(label, split=split) for label, split in zip(labels, share_out(len(labels), shares), strict=True)]
+
+
+def share_out(count: int, shares: tuple[float, float, float]) -> list[str]:
+    """A split for each of `count` rows, in seeded random order and the given shares of train, validation, test."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(count)
+    edges = np.round(np.cumsum(shares) * count).astype(int)
+    split_of = np.empty(count, dtype=object)
     for name, places in zip(SPLITS, np.split(order, edges[:2]), strict=True):
         split_of[places] = name
-    return [replace(label, split=split) for label, split in zip(labels, split_of, strict=True)]
+    return split_of.tolist()
 
 
 def _listed(labels: list[Label], path: Path) -> list[Label]:
