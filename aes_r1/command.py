@@ -129,7 +129,9 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
 
 
 def _expand_sets(values: dict) -> None:
-    """Put the settings of every further set, named in data.unseen and evaluation.also, in their place."""
+    """Put the settings of every further set, named in data.unseen, evaluation.also and also, in their place."""
+    if values.get("also"):
+        values["also"] = [_data_set(entry) for entry in values["also"]]
     evaluation, data = values.get("evaluation"), values.get("data")
     if isinstance(evaluation, dict) and isinstance(data, dict):
         unseen = data.get("unseen") if "trainer" in values else None  # a run measures what it has not seen
@@ -145,7 +147,7 @@ def _data_set(entry: Any) -> dict:
     path = CONF / "data" / f"{given.get('name')}.yaml"
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in (CONF / "data").glob("*.yaml")))
-        raise InputError(f"evaluation.also={given.get('name')}: no such data set; there are {known}")
+        raise InputError(f"also={given.get('name')}: no such data set; there are {known}")
     defaults: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     return {**defaults, **given}
 

@@ -20,7 +20,8 @@ class Sample:
     """A picture and what people thought of it.
 
     image: absolute path. mos, mos_std: mean opinion score and spread of single opinions, both on the 0..1 scale (None:
-    nobody was asked, or not published). attributes: what else a set knows, as plain values.
+    nobody was asked, or not published). attributes: what else a set knows, as plain values. sha256, width, height,
+    bytes: of the file, where `aes_r1.prepare` has read it.
     """
 
     id: str
@@ -31,6 +32,10 @@ class Sample:
     mos_std: float | None = None
     n_raters: int | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    bytes: int | None = None
 
 
 class PictureError(Exception):
