@@ -57,7 +57,7 @@ def arguments(models: Path, manifest: Path, out: Path) -> list[str]:
         f"model.path={models / 'hollow'}", f"+models={{used: {models / 'used'}}}", "name=hollow", "data=manifest",
         f"data.root={manifest}", f"out={out}", "evaluation.batch_size=8", "evaluation.max_new_tokens=32",
         "evaluation.n_bootstrap=50", "evaluation.n_samples=2", "evaluation.protocols=[sample,mean,direct,label_tokens]",
-        "evaluation.interventions=12", "seen=[made]", "+data.workers=0",
+        "evaluation.interventions=12", "seen=[made]", "data.workers=0",
     ]  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def test_wrong_input_is_said_in_one_line(changes, says, manifest, tmp_path):
         pytest.skip("the package is there")
     data = [] if any("also=[scenes]" in one for one in changes) else ["data=manifest", f"data.root={manifest}"]
     with pytest.raises((InputError, OmegaConfBaseException, HydraException), match=says) as raised:
-        evaluate.run(settings(*data, f"out={tmp_path}", "+data.workers=0", *changes))
+        evaluate.run(settings(*data, f"out={tmp_path}", "data.workers=0", *changes))
     if isinstance(raised.value, InputError):
         assert "\n" not in str(raised.value)
 
