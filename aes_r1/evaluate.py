@@ -9,10 +9,9 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from rich.console import Console
 
 from aes_r1 import command
 from aes_r1.aescot.chat import ServerGone
-from aes_r1.data.loader import check_pictures, stream_manifest, stream_samples
+from aes_r1.data.loader import check_pictures, load_samples
+from aes_r1.data.manifest import Samples, list_hashes, read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.baselines import pyiqa_scorer, require_pyiqa
@@ -30,14 +30,16 @@ from aes_r1.evaluation.evaluate import number_row
 from aes_r1.evaluation.predictions import read
 from aes_r1.evaluation.report import write_report
 from aes_r1.evaluation.side_by_side import side_by_side
-from aes_r1.evaluation.stages import Sets, asking, exchange_critiques, measure, record_stage
+from aes_r1.evaluation.stages import asking, exchange_critiques, measure, record_stage
 from aes_r1.evaluation.tables import evaluation_tables, valued
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError, claim_run_folder
-from aes_r1.trainer.run_folder import failure_file, finish_stage, log_to, progress_bars, sha256_of, stage_done
+from aes_r1.trainer.run_folder import failure_file, finish_stage, log_to, progress_bars, stage_done
 
 log = logging.getLogger("aes_r1")
+
+Lists = Mapping[str, Callable[[], Samples]]  # NAME-SPLIT: its pictures
 
 LONGEST_ANSWER = 1024  # tokens, where neither the settings nor the model's run say
 PAPER_PIXELS = 262144  # area at which the paper trains, where the model does not say
@@ -62,7 +64,9 @@ def run(settings: EvaluateSettings) -> None:
     log_to(out, 0)
     with failure_file(out, 0):
         manifests = {f"{one.name}-{one.split}": _manifest(out, one, settings) for one in _sets(settings)}
-        sets: Sets = {name: partial(_pictures, path, settings.evaluation.limit) for name, path in manifests.items()}
+        sets: dict[str, Callable[[], Samples]] = {
+            name: partial(_pictures, path, settings.evaluation.limit) for name, path in manifests.items()
+        }
         for name, path in [*settings.models.items(), (settings.name, settings.model.path)]:
             _ask_model(out, name, path, sets, settings)
         for metric in settings.pyiqa:
@@ -70,7 +74,7 @@ def run(settings: EvaluateSettings) -> None:
         evaluation = measure(
             out,
             sets,
-            manifests={"/".join(name.rsplit("-", 1)): sha256_of(path) for name, path in manifests.items()},
+            manifests={name: digest for samples in sets.values() for name, digest in list_hashes(samples()).items()},
             n_bootstrap=settings.evaluation.n_bootstrap,
             seed=settings.seed,
             seen=_seen(settings),
@@ -96,8 +100,8 @@ def _sets(settings: EvaluateSettings) -> list[DataSettings]:
     return sets
 
 
-def _pictures(path: Path, limit: int | None) -> Iterator[Sample]:
-    return islice(stream_manifest(path), limit)
+def _pictures(path: Path, limit: int | None) -> Samples:
+    return read_manifest(path)[:limit]
 
 
 def _manifest(out: Path, data: DataSettings, settings: EvaluateSettings) -> Path:
@@ -105,24 +109,25 @@ def _manifest(out: Path, data: DataSettings, settings: EvaluateSettings) -> Path
     path = out / "manifests" / f"{data.name}-{data.split}.jsonl"
     if path.exists():
         return path
-    path.parent.mkdir(exist_ok=True)
-    beside, kept = path.with_suffix(".partial"), 0
-    samples = stream_samples(data, data.split, seed=settings.seed, store=Path(settings.store))
-    with beside.open("w", encoding="utf-8") as file:
-        while part := list(islice(samples, _CHUNK)):
-            readable, dropped = check_pictures(part, workers=data.workers, strict=data.strict)
+    samples = load_samples(data, data.split, seed=settings.seed, store=Path(settings.store))
+
+    def readable() -> Iterator[Sample]:
+        for start in range(0, len(samples), _CHUNK):
+            kept, dropped = check_pictures(samples[start : start + _CHUNK], workers=data.workers, strict=data.strict)
             for row in dropped:
                 log.warning("left out %s: %s", row["path"], row["reason"])
-            file.writelines(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in readable)
-            kept += len(readable)
-    if not kept:
+            yield from kept
+
+    found = readable()
+    first = next(found, None)
+    if first is None:
         raise InputError(f"data={data.name}: no picture of the {data.split} split can be read")
-    beside.replace(path)
+    write_manifest(chain([first], found), path)
     return path
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
-def _ask_model(out: Path, name: str, path: str, sets: Sets, settings: EvaluateSettings) -> None:
+def _ask_model(out: Path, name: str, path: str, sets: Lists, settings: EvaluateSettings) -> None:
     if stage_done(out, f"predictions_{name}"):
         return
     evaluation = settings.evaluation
@@ -147,7 +152,7 @@ def _ask_model(out: Path, name: str, path: str, sets: Sets, settings: EvaluateSe
     with progress_bars() as bar:
 
         def rows_of(wanted: str) -> Any:
-            update, total = bar(f"{name} on {wanted}"), sum(1 for _ in sets[wanted]())
+            update, total = bar(f"{name} on {wanted}"), len(sets[wanted]())
             return asking(backbone, lambda done: update(done, total, ""), **how)
 
         count = record_stage(out, name, sets, rows_of, rows_per_picture=len(evaluation.protocols))
@@ -164,7 +169,7 @@ def _ask_model(out: Path, name: str, path: str, sets: Sets, settings: EvaluateSe
     _finish(out, name, count)
 
 
-def _ask_metric(out: Path, metric: str, sets: Sets) -> None:
+def _ask_metric(out: Path, metric: str, sets: Lists) -> None:
     name = f"pyiqa-{metric}"
     if stage_done(out, f"predictions_{name}"):
         return
@@ -215,7 +220,7 @@ def _device() -> torch.device:
 
 
 # -- judge -------------------------------------------------------------------------------------------------------------
-def _judge(out: Path, evaluation: dict[str, Any], sets: Sets, settings: EvaluateSettings) -> None:
+def _judge(out: Path, evaluation: dict[str, Any], sets: Lists, settings: EvaluateSettings) -> None:
     for (stage, name), rows in chosen_critiques(
         read(out / "predictions.jsonl"), most=settings.judged, seed=settings.seed
     ).items():

@@ -30,19 +30,30 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, key, value, f"must be one of {', '.join(choices)}")
 
 
+_SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
+
+
 @dataclass
 class DataSettings:
     name: str = "scenes"
     root: str | None = None  # folder, or manifest file, of a set on disk; null for made sets
     split: str = "test"  # split that evaluation reads
+    split_by: str = "official"  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
     limit: int | None = None  # pictures considered per split; null: all
     max_pixels: int | None = None  # area bound of a picture as the model sees it; null: the model's own
     strict: bool = False  # true: a picture that cannot be decoded ends the run; false: named, counted, skipped
     workers: int = 2  # processes that decode and check pictures
     unseen: list[str] = field(default_factory=list)  # sets never trained on, evaluated beside this one
+    mix: dict[str, float] = field(default_factory=dict)  # ratio of the sets of a mixed training set
+    size: int = 15000  # training pictures of a mix
+    roots: dict[str, str | None] = field(default_factory=dict)  # where the sets of a mix lie; null: data.root/NAME
 
     def __post_init__(self) -> None:
         one_of("data.split", self.split, ("train", "validation", "test"))
+        listed = self.split_by.endswith(".json")
+        require(listed or self.split_by in ("official", "paper"), "data.split_by", self.split_by, _SPLIT_BY)
+        require(all(part > 0 for part in self.mix.values()), "data.mix", self.mix, "every part must be positive")
+        require(self.size > 0, "data.size", self.size, "must be positive")
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "must be positive or null")
         require(
             self.max_pixels is None or self.max_pixels >= 256,
@@ -378,6 +389,19 @@ class DistillSettings:
 
 
 PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens")
+
+
+@dataclass
+class PrepareSettings:
+    """Settings of `python -m aes_r1.prepare`."""
+
+    data: DataSettings | None = None  # null: the table of the sets is printed
+    also: list[DataSettings] = field(default_factory=list)  # further sets, searched for the same pictures
+    out: str = "prepared"
+    copies: str = "keep"
+
+    def __post_init__(self) -> None:
+        one_of("copies", self.copies, ("keep", "drop"))
 
 
 @dataclass

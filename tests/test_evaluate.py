@@ -15,7 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from aes_r1 import command, evaluate
-from aes_r1.data.loader import stream_manifest
+from aes_r1.data.manifest import read_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.predictions import read
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError
@@ -83,7 +83,7 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
     expected = [
         (name, one.id, protocol)
         for name in ("used", "hollow")
-        for one in stream_manifest(manifest)
+        for one in read_manifest(manifest)
         for protocol in ("sample", "mean", "direct", "label_tokens")
     ]
     assert [(row["stage"], row["id"], row["protocol"]) for row in rows] == expected
@@ -169,10 +169,10 @@ def test_a_model_is_shown_pictures_as_its_run_showed_them(tmp_path):
 
 
 def test_a_manifest_with_other_splits_is_named(tmp_path):
-    from aes_r1.data.loader import stream_samples
+    from aes_r1.data.loader import load_samples
 
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps(asdict(Sample("1", "1.png", 0.5, "made", "train"))) + "\n")
     data = DataSettings(name="manifest", root=str(path))
     with pytest.raises(InputError, match="test split is empty"):
-        list(stream_samples(data, "test", seed=0, store=tmp_path))
+        load_samples(data, "test", seed=0, store=tmp_path)

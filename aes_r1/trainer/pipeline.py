@@ -21,7 +21,8 @@ import torch
 
 from aes_r1.aescot.build import build_aescot, expert_corpus
 from aes_r1.aescot.start import deciding
-from aes_r1.data.loader import check_pictures, load_samples, read_manifest, write_manifest
+from aes_r1.data.loader import check_pictures, load_samples
+from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.evaluate import predict
@@ -97,18 +98,18 @@ class Job:
         self.store = Path(settings.store)
         self.question = RATING_PROMPT if settings.model.prompt == "critique" else SCORE_ONLY_PROMPT
         self.max_pixels = settings.data.max_pixels or settings.model.max_pixels
-        self.train: list[Sample] = []
-        self.validation: list[Sample] = []
-        self.tests: list[list[Sample]] = []
+        self.train: Sequence[Sample] = []
+        self.validation: Sequence[Sample] = []
+        self.tests: list[Sequence[Sample]] = []
 
     # -- data: labels and pictures, checked once -----------------------------------------------------------------------
     def load_data(self) -> None:
         data = self.settings.data
         wanted = [(data, "train"), (data, "validation")]
         wanted += [(test, test.split) for test in self._test_sets()]
-        lists = []
+        lists: list[Sequence[Sample]] = []
         for test, split in wanted:
-            path = self.folder / "manifests" / f"{test.name}-{split}.jsonl"
+            path = self._manifest(test, split)
             if self.rank == 0 and not path.exists():
                 samples = load_samples(test, split, seed=self.settings.seed, store=self.store)
                 kept, dropped = check_pictures(samples, workers=test.workers, strict=test.strict)
@@ -125,6 +126,12 @@ class Job:
             counts = {f"{s.name}/{split}": len(samples) for (s, split), samples in zip(wanted, lists, strict=True)}
             log.info("data: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
             finish_stage(self.folder, "data", counts)
+
+    def _manifest(self, data: DataSettings, split: str) -> Path:
+        """RUN/manifests/NAME-SPLIT.jsonl; a number tells further sets of the same name apart."""
+        named = [one for one in [self.settings.data, *self.settings.evaluation.also] if one.name == data.name]
+        number = named.index(data)
+        return self.folder / "manifests" / f"{data.name}{f'_{number + 1}' if number else ''}-{split}.jsonl"
 
     def _test_sets(self) -> list[DataSettings]:
         return [self.settings.data, *self.settings.evaluation.also]
@@ -255,7 +262,7 @@ class Job:
             return Path(str(settings.data.root)).expanduser().resolve()
         samples = self.train[: settings.cold_start.pictures]
         expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
-        manifest = sha256_of(self.folder / "manifests" / f"{settings.data.name}-train.jsonl")
+        manifest = sha256_of(self._manifest(settings.data, "train"))
         judge = settings.judge
         if judge.name == "scenes" and not all("factors" in one.attributes for one in samples):
             log.info(
@@ -394,7 +401,7 @@ class Job:
             return
         evaluation = self.settings.evaluation
         sets = {
-            f"{test.name}-{test.split}": partial(_first, samples, evaluation.limit)
+            self._manifest(test, test.split).stem: partial(_first, samples, evaluation.limit)
             for test, samples in zip(self._test_sets(), self.tests, strict=True)
         }
         for stage, model in models.items():
@@ -404,10 +411,7 @@ class Job:
             self._ask(stage, model, sets)
             self._wait()
         if self.rank == 0:
-            manifests = {
-                f"{test.name}/{test.split}": sha256_of(self.folder / "manifests" / f"{test.name}-{test.split}.jsonl")
-                for test in self._test_sets()
-            }
+            manifests = {name: digest for samples in sets.values() for name, digest in list_hashes(samples()).items()}
             measures = measure(
                 self.folder,
                 sets,
