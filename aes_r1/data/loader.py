@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -34,7 +34,10 @@ def load_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> l
     Validation, where no list says it, is carved from train by `seed`. Made sets are drawn into `store` on first use.
     InputError when the root is missing, a label cannot be read, or the split is empty.
     """
-    if data.name in scene_sets.SCENE_SETS:
+    if data.split_seed is not None:
+        whole = replace(data, split_seed=None, limit=None)
+        samples = dealt_anew({name: load_samples(whole, name, seed=seed, store=store) for name in SPLITS}, data)[split]
+    elif data.name in scene_sets.SCENE_SETS:
         samples = [one for one in scene_sets.make_scenes(data.name, store=store) if one.split == split]
     elif data.name == "manifest":
         samples = _from_manifest(data, split, seed)
@@ -48,6 +51,17 @@ def load_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> l
     if not samples:
         raise InputError(f"data={data.name}: the {split} split is empty; check data.root={data.root} and data.split")
     return samples
+
+
+def dealt_anew(splits: dict[str, list[Sample]], data: DataSettings) -> dict[str, list[Sample]]:
+    """The same pictures in other splits of the same sizes, as `data.split_seed` deals them."""
+    everything = sorted((one for samples in splits.values() for one in samples), key=lambda one: one.image)
+    order = np.random.default_rng([SPLIT_SEED, data.split_seed or 0, 2]).permutation(len(everything))
+    edges = np.cumsum([len(splits[name]) for name in SPLITS])[:-1]
+    return {
+        name: [replace(everything[index], split=name) for index in sorted(places)]
+        for name, places in zip(SPLITS, np.split(order, edges), strict=True)
+    }
 
 
 def _root(data: DataSettings) -> Path:
