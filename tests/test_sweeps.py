@@ -45,11 +45,15 @@ def composed(*overrides: str, hydra: bool = False):
 
 
 def points(study: str) -> list[list[str]]:
-    """The overrides of every point, as Hydra's basic sweeper takes the product of the file's params."""
+    """Overrides of points as Hydra's basic sweeper makes them from the file's params.
+
+    Of the product of all axes, every value of every axis: all conditions with one seed, all seeds with one condition.
+    """
     params = composed(f"+sweeps={study}", hydra=True).hydra.sweeper.params
     parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
     axes = [[f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()] for one in parsed]
-    return [list(point) for point in product(*axes)]
+    every = [list(point) for point in product(*axes)]
+    return [point for point in every if point[-1] == "seed=0" or point[:-1] == every[0][:-1]]
 
 
 def test_every_study_of_the_question_list_is_there():
@@ -102,11 +106,13 @@ def test_the_five_full_studies_fit_in_four_hours():
     seconds, cold_starts = 0.0, set()
     for study in ("reward_ablation", "sigma_gamma", "num_samples", "sft_entropy", "objective"):
         for overrides in points(study):
+            if overrides[-1] != "seed=0":
+                continue
             config = composed(f"+sweeps={study}", *overrides)
             outputs = config.trainer.num_samples * config.trainer.images_per_step
             seconds += 20 + 1.1 * outputs / 128 * config.trainer.max_steps + 50 * len(config.evaluation.stages)
-            start = (config.seed, config.cold_start.epochs, config.cold_start.probe_every)
+            start = (config.cold_start.epochs, config.cold_start.probe_every)
             if start not in cold_starts:
                 cold_starts.add(start)
                 seconds += 30 * config.cold_start.epochs
-    assert seconds < 4 * 3600
+    assert 3 * seconds < 4 * 3600, "three seeds"
