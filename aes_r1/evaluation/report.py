@@ -15,6 +15,7 @@ from typing import Any
 from aes_r1.evaluation.charts import Estimate, histogram, interval_chart, scatter, signed
 from aes_r1.evaluation.curves import training_section
 from aes_r1.evaluation.gallery import choose, plates
+from aes_r1.evaluation.health_section import health_section
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.evaluation.page import (
     STAGE_COLORS,
@@ -57,6 +58,7 @@ def write_report(run_dir: Path | str) -> Path:
         _results(evaluation, names),
         _changes(evaluation),
         training_section(metrics),
+        health_section(metrics, _rows(run / "completions.jsonl")),
         _answers(predictions, names),
         _gallery(predictions, names),
         provenance_section(settings, evaluation),

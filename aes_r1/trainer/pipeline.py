@@ -22,6 +22,7 @@ from aes_r1.data.loader import check_pictures, load_samples, read_manifest, writ
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.evaluate import predict
+from aes_r1.evaluation.health import Watch
 from aes_r1.evaluation.metrics import correlations, summarise
 from aes_r1.evaluation.report import write_report
 from aes_r1.evaluation.terminal import print_headline
@@ -286,6 +287,16 @@ class Job:
             f", going on after step {done[-1]}" if done else "",
         )
         pictures = {one.id: one.image for one in self.train}
+        earlier = [
+            [row for row in read_rows(self.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
+            for name in ("metrics", "completions")
+        ]
+        watch = Watch(self.tracker.alert, *earlier)
+
+        def log_completions(step: int, rows: list[dict]) -> None:
+            watch.log_completions(step, rows)
+            self.tracker.completions("rapo", step, rows, pictures)
+
         with progress_bars() as bar:
             update = bar("RAPO")
 
@@ -299,6 +310,8 @@ class Job:
                 if validation and self.rank == 0:
                     log.info("step %d: %s  %s", step, shown, "  ".join(f"{n} {v:.3f}" for n, v in validation.items()))
                 self.tracker.log("rapo", step, values)
+                if self.rank == 0:
+                    watch.step(step, values)
 
             train_rapo(
                 backbone,
@@ -312,7 +325,7 @@ class Job:
                 seed=settings.seed,
                 folder=checkpoints,
                 log=record,
-                log_completions=lambda step, rows: self.tracker.completions("rapo", step, rows, pictures),
+                log_completions=log_completions,
                 evaluate=lambda: self._validate(backbone),
                 stop=self.stop,
             )
