@@ -21,6 +21,7 @@ from aes_r1.aescot.build import build_aescot, expert_corpus
 from aes_r1.data.loader import check_pictures, load_samples, read_manifest, write_manifest
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
+from aes_r1.evaluation.entropy import measure_entropy
 from aes_r1.evaluation.evaluate import predict
 from aes_r1.evaluation.health import Watch
 from aes_r1.evaluation.metrics import correlations, summarise
@@ -181,7 +182,8 @@ class Job:
             )
             rows = target / "metrics.jsonl"
             done = checkpoint.steps(target / "checkpoints")
-            cut_rows(rows, done[-1] if done else 0)
+            for file in (rows, target / "entropy.jsonl"):
+                cut_rows(file, done[-1] if done else -1)
             with progress_bars() as bar:
                 update = bar("cold start")
 
@@ -202,6 +204,7 @@ class Job:
                     folder=target / "checkpoints",
                     log=record,
                     stop=self.stop,
+                    evaluate=lambda step: self._probe(backbone, step, target / "entropy.jsonl"),
                 )
             with engine.gathered():
                 if self.rank == 0:
@@ -215,10 +218,22 @@ class Job:
             for line in (final / "metrics.jsonl").read_text().splitlines():
                 values = json.loads(line)
                 self.tracker.log("sft", values.pop("step"), values)
+            if (final / "entropy.jsonl").exists():
+                shutil.copy(final / "entropy.jsonl", self.folder / "entropy.jsonl")
             finish_stage(
                 self.folder, "cold_start", {"model": str(final / "model"), "records": len(records), "steps": total}
             )
         return str(final / "model")
+
+    def _probe(self, backbone: Backbone, step: int, path: Path) -> None:
+        """Append the token entropy of validation answers after `step` of the cold start to `path`."""
+        if self.rank == 0:
+            pictures = self.validation[: self.settings.cold_start.probe_pictures]
+            length, seed = self.settings.trainer.max_new_tokens, self.settings.seed
+            backbone.model.eval()
+            found = measure_entropy(backbone, pictures, question=self.question, max_new_tokens=length, seed=seed)
+            with path.open("a") as file:
+                file.write(json.dumps({"step": step, **found}) + "\n")
 
     def _critiques(self) -> Path:
         """The AesCoT file of the cold start: given, or written by the expert about training pictures."""
