@@ -59,7 +59,10 @@ def table(n: int = 600, agreement: float = 0.5) -> list[str]:
     """Markdown rows: the effect that 3, 5 and 10 seeds show with 80% chance."""
     srcc, sd = sd_over_seeds()
     pictures = math.sqrt(picture_variance(srcc, n, agreement))
-    lines = ["| SD of training | seeds | SD of a difference | smallest SRCC difference shown with 80% |", "|---|---|---|---|"]
+    lines = [
+        "| SD of training | seeds | SD of a difference | smallest SRCC difference shown with 80% |",
+        "|---|---|---|---|",
+    ]
     for training, name in ((sd, f"{sd:.3f}, as in the main job"), (sd / 2, f"{sd / 2:.3f}, half of it")):
         for seeds in (3, 5, 10):
             total = math.sqrt(2 * training**2 + pictures**2)

@@ -71,9 +71,7 @@ def measure_entropy(
         device = next(backbone.model.parameters()).device
         prompts = backbone.collate(encoded).to(device)
         noise = row_noise([("entropy", seed, one.dataset, one.id) for one in part], max_new_tokens)
-        rollout = sample(
-            backbone, prompts, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=noise
-        )
+        rollout = sample(backbone, prompts, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=noise)
         rows = torch.arange(len(part), device=device)
         _, entropy = completion_likelihood(backbone, prompts, rollout.tokens, rollout.mask, rows)
         for tokens, mask, row in zip(rollout.tokens, rollout.mask, entropy, strict=True):

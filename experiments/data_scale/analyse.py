@@ -1,6 +1,6 @@
 """Pictures with opinions, paired against all 3,000.
 
-    python -m experiments.data_scale.analyse [RUNS [OUT]]
+python -m experiments.data_scale.analyse [RUNS [OUT]]
 """
 
 from __future__ import annotations

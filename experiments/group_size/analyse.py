@@ -1,6 +1,6 @@
 """Pictures compared with one another at equal pictures seen, paired against the authors' 8.
 
-    python -m experiments.group_size.analyse [RUNS [OUT]]
+python -m experiments.group_size.analyse [RUNS [OUT]]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Outputs per picture, paired against the paper's 4.
 
-    python -m experiments.num_samples.analyse [RUNS [OUT]]
+python -m experiments.num_samples.analyse [RUNS [OUT]]
 """
 
 from __future__ import annotations

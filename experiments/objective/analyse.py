@@ -1,6 +1,6 @@
 """Both rewards at once, in two acts, or with a Bradley-Terry ranking: paired against joint.
 
-    python -m experiments.objective.analyse [RUNS [OUT]]
+python -m experiments.objective.analyse [RUNS [OUT]]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.study import Claim, Study, main
+
 
 def objective(settings: Mapping[str, Any]) -> str:
     reward = settings["reward"]

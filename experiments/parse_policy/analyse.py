@@ -1,6 +1,6 @@
 """A failed parse as no score, or as a random one: paired against none.
 
-    python -m experiments.parse_policy.analyse [RUNS [OUT]]
+python -m experiments.parse_policy.analyse [RUNS [OUT]]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which part of the reward does what: conditions of the ablation, paired against error + rank.
 
-    python -m experiments.reward_ablation.analyse [RUNS [OUT]]
+python -m experiments.reward_ablation.analyse [RUNS [OUT]]
 """
 
 from __future__ import annotations

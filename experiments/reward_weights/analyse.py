@@ -1,6 +1,6 @@
 """How much of the reward should be rank: shares from none to all, paired against half.
 
-    python -m experiments.reward_weights.analyse [RUNS [OUT]]
+python -m experiments.reward_weights.analyse [RUNS [OUT]]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Width of the error reward and softness of the comparison, paired against the paper's .1 and 1e-6.
 
-    python -m experiments.sigma_gamma.analyse [RUNS [OUT]]
+python -m experiments.sigma_gamma.analyse [RUNS [OUT]]
 """
 
 from __future__ import annotations

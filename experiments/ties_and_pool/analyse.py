@@ -1,6 +1,6 @@
 """Two sets of raters: comparisons across or within sets, ties both ways or half.
 
-    python -m experiments.ties_and_pool.analyse [RUNS [OUT]]
+python -m experiments.ties_and_pool.analyse [RUNS [OUT]]
 """
 
 from __future__ import annotations

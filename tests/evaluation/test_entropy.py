@@ -15,7 +15,22 @@ from aes_r1.rollout.sampler import row_noise, sample
 
 
 def test_kinds_of_a_whole_answer():
-    pieces = ["<", "think", ">", "soft", " light", ",", " expos", "ure", " high", "</think>", "<answer>", "0", ".", "63"]
+    pieces = [
+        "<",
+        "think",
+        ">",
+        "soft",
+        " light",
+        ",",
+        " expos",
+        "ure",
+        " high",
+        "</think>",
+        "<answer>",
+        "0",
+        ".",
+        "63",
+    ]
     pieces += ["</answer>", ""]
     expected = ["tags"] * 3 + ["critique", "dimension", "critique", "dimension", "dimension", "critique"]
     assert token_kinds(pieces) == expected + ["tags"] * 2 + ["score"] * 3 + ["tags"] * 2
