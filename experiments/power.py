@@ -1,12 +1,12 @@
 """What difference can a study show? `python -m experiments.power` prints the table of README.md.
 
-Two conditions are run with the same seeds and answer the same pictures; the mean over seeds of the difference in SRCC is
-tested with a t-test over seeds. A seed's difference varies because training does and because pictures are few:
+Two conditions are run with the same seeds and answer the same pictures; the mean over seeds of the difference in SRCC
+is tested with a t-test over seeds. A seed's difference varies because training does and because pictures are few:
 
     var(d) = 2 sd_training^2 + var_pictures,    var_pictures = 2 (1 - c) 1.06 (1 - r^2)^2 / (n - 3)
 
-r is the SRCC of either condition, c the correlation of the two conditions' estimates over resampled pictures, 1.06 the
-factor of Spearman's correlation (Fieller, Hartley and Pearson, 1957). Pictures are the same for all seeds, so their share
+r is the SRCC of either condition, c the correlation of the two conditions' estimates over resampled pictures, 1.06
+the factor of Spearman's correlation (Fieller, Hartley and Pearson, 1957). Pictures are the same for all seeds, so their share
 does not really shrink with the number of seeds; it is small beside the other one here, and the table says by how much.
 """
 

@@ -1,4 +1,4 @@
-"""What every study's analysis does: a row per condition, paired differences to the baseline, claims, table and figure."""
+"""What every study's analysis does: rows by condition, paired differences to the baseline, claims, table, figure."""
 
 from __future__ import annotations
 

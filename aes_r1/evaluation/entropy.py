@@ -56,7 +56,7 @@ def measure_entropy(
     seed: int,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """Entropy in nats of one answer per picture: {"n", "answered", "tokens", "entropy", "by_kind", "by_position"}.
+    """Entropy in nats of an answer per picture: {"n", "answered", "tokens", "entropy", "by_kind", "by_position"}.
 
     "answered": share that parse_score reads. by_kind: {kind: {"tokens", "entropy"}}; by_position: POSITIONS means, first
     part of the answers to last. Means are over tokens; null where there is none.

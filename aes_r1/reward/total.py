@@ -9,8 +9,8 @@ always counts.
     rank_first   relative during the first half of training, absolute during the second
     error_first  the reverse
 
-A failed parse has no score (reward.failed_parse=none). The authors' code gives it a uniform random one instead, which then
-earns a reward and moves every other image's ranking; `random` does the same, so that the two can be compared.
+A failed parse has no score (reward.failed_parse=none). The authors' code gives it a uniform random one instead, which
+then earns a reward and moves every other image's ranking; `random` does the same, so that the two can be compared.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def total_reward(
     """Total [N, K] and its parts {"rank", "error", "binary", "format"}, each [N, K] and unweighted.
 
     `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is used
-    when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format, which still
-    counts them as failed. Parts of weight 0 are computed too, so that every run logs the same curves.
+    when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format,
+    which still counts them as failed. Parts of weight 0 are computed too, so that every run logs the same curves.
     """
     readable = scores
     scores = scores if guesses is None else torch.where(scores.isnan(), guesses, scores)

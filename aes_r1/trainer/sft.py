@@ -47,8 +47,8 @@ def train_sft(
 ) -> None:
     """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}); resumes from `folder`.
 
-    `log(step, values)` is called after every optimizer step with glossary names; `evaluate(step)` before the first, every
-    cold_start.probe_every and after the last one. Raises Stopped after a checkpoint when asked to stop.
+    `log(step, values)` is called after every optimizer step with glossary names; `evaluate(step)` before the first,
+    every cold_start.probe_every and after the last one. Raises Stopped after a checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(folder, engine) or {"step": 0}
