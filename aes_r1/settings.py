@@ -409,6 +409,16 @@ class TrackerSettings:
 
 
 @dataclass
+class DashboardSettings:
+    """Settings of `python -m aes_r1.dashboard`."""
+
+    runs: str = "runs"
+    out: str = "runs/dashboard.html"
+    project: str = "aes-r1"
+    entity: str | None = None  # team or user; null: no account, a page is written instead
+
+
+@dataclass
 class Settings:
     """A whole run. `out` is where it lives, `store` where pretrained and cold-started models are shared."""
 

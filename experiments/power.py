@@ -5,9 +5,9 @@ is tested with a t-test over seeds. A seed's difference varies because training 
 
     var(d) = 2 sd_training^2 + var_pictures,    var_pictures = 2 (1 - c) 1.06 (1 - r^2)^2 / (n - 3)
 
-r is the SRCC of either condition, c the correlation of the two conditions' estimates over resampled pictures, 1.06
-the factor of Spearman's correlation (Fieller, Hartley and Pearson, 1957). Pictures are the same for all seeds, so their share
-does not really shrink with the number of seeds; it is small beside the other one here, and the table says by how much.
+r is the SRCC of either condition, c the correlation of the two conditions' estimates over resampled pictures, 1.06 the
+factor of Spearman's correlation (Fieller, Hartley and Pearson, 1957). All seeds answer the same pictures, so more seeds
+do not shrink the pictures' share; the test counts it as if they did, and so is a little too hopeful with many seeds.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ def measure_entropy(
 ) -> dict[str, Any]:
     """Entropy in nats of an answer per picture: {"n", "answered", "tokens", "entropy", "by_kind", "by_position"}.
 
-    "answered": share that parse_score reads. by_kind: {kind: {"tokens", "entropy"}}; by_position: POSITIONS means, first
-    part of the answers to last. Means are over tokens; null where there is none.
+    "answered": share that parse_score reads. by_kind: {kind: {"tokens", "entropy"}}; by_position: POSITIONS means, from
+    the first part of the answers to the last. Means are over tokens; null where there is none.
     """
     values: list[float] = []
     kinds: list[str] = []
