@@ -164,7 +164,7 @@ def test_spread_over_splits_and_seeds_by_hand():
     def rows(values):
         return [{"srcc": {"seeds": {s: {"value": v} for s, v in enumerate(line)}}} for line in values]
 
-    # Within variances .0002 and .0002; means .71 and .81, between 2 x .005 = .01; (.01 - .0002) / 2 = .0049 = .07^2.
+    # Within variances .0002, .0002; means .71, .81, between 2 x .005 = .01; (.01 - .0002) / 2 = .0049 = .07^2.
     found = spread(rows([[0.70, 0.72], [0.80, 0.82]]), "srcc")
     assert found["seeds"] == pytest.approx(0.0002**0.5)
     assert found["splits"] == pytest.approx(0.07)
@@ -211,7 +211,7 @@ def test_what_is_detectable_is_found_with_the_wanted_chance():
 
 
 def test_picture_variance_agrees_with_simulation():
-    """Two readers with independent errors of the same 600 pictures, drawn anew: the SD of the difference of their SRCC."""
+    """Two readers with independent errors of the same 600 pictures, drawn anew: SD of the difference of their SRCC."""
     from scipy import stats
 
     rng = np.random.default_rng(1)
