@@ -94,7 +94,7 @@ def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[
         return
     overrides = list(hydra_config.overrides.task)
     if _is_done(config):
-        print(f"aes_r1: done before: {' '.join(overrides)} ({config.out})", file=sys.stderr)
+        print(f"aes_r1: done before: {config.out}", file=sys.stderr)
         return
     command = point_command(module, folders, overrides, config.out, config.get("processes", 1))
     code = subprocess.run(command, check=False).returncode

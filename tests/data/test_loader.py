@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -220,7 +221,7 @@ def test_a_split_seed_deals_the_same_pictures_anew(tmp_path):
     published = {split: ids(None, split) for split in ("train", "validation", "test")}
     dealt = {split: ids(1, split) for split in ("train", "validation", "test")}
     assert [len(part) for part in dealt.values()] == [len(part) for part in published.values()] == [28, 4, 8]
-    assert sorted(sum(dealt.values(), [])) == sorted(sum(published.values(), []))
+    assert sorted(chain(*dealt.values())) == sorted(chain(*published.values()))
     assert dealt == {split: ids(1, split) for split in dealt}
     assert dealt["test"] != published["test"]
     assert ids(2, "test") != dealt["test"]
