@@ -69,12 +69,11 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
 def _compose(entry: Callable[[Any], None], config_name: str) -> None:
     import hydra
 
-    register_resolvers()
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(entry)()
 
 
 def register_resolvers() -> None:
-    """Make ${run_hash:} known to OmegaConf; a launcher's worker processes need it too."""
+    """Make ${run_hash:} known to OmegaConf."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("run_hash", _run_hash, replace=True)
@@ -185,3 +184,7 @@ def _one_line(error: BaseException) -> str:
 def _leave(code: int, message: str) -> None:
     print(f"aes_r1: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+# On import, for a launcher's worker processes resolve run folders before they call us.
+register_resolvers()

@@ -58,7 +58,8 @@ class Server(BaseHTTPRequestHandler):
     received: list[dict]
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        body = json.loads(content) if content.startswith(b"{") else {}  # the client posts telemetry too
         self.received.append(body)
         query = body.get("query", "")
         if "upsertView" in query:
@@ -68,7 +69,11 @@ class Server(BaseHTTPRequestHandler):
             data = {"upsertModel": {"model": {"id": "p", "name": "aes-r1", "entityName": "team"}, "inserted": True}}
         else:
             viewer = {"id": "u", "entity": "team", "username": "me", "flags": "{}", "teams": {"edges": []}}
-            data = {"viewer": viewer, "serverInfo": None, "project": {"id": "p", "name": "aes-r1"}}
+            data = {
+                "viewer": viewer,
+                "serverInfo": None,
+                "project": {"id": "p", "internalId": "UDox", "name": "aes-r1"},
+            }
         answer = json.dumps({"data": data}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aes_r1 import command
 from aes_r1.settings import Settings, run_fingerprint
+from experiments.reward_ablation.analyse import STUDY
+from experiments.study import analyse
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
@@ -116,3 +121,49 @@ def test_the_five_full_studies_fit_in_four_hours():
                 cold_starts.add(start)
                 seconds += 30 * config.cold_start.epochs
     assert 3 * seconds < 4 * 3600, "three seeds"
+
+
+@pytest.mark.slow
+def test_a_real_sweep_shares_its_cold_start_and_runs_only_what_is_missing(picture_folder, tmp_path):
+    """Two points on twelve pictures, as `make sweep` runs them, then analysed."""
+    rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'train', 'test')[place % 3]}" for place in range(12)]
+    (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    runs = tmp_path / "runs"
+
+    def sweep() -> str:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "aes_r1.train", "--config-dir", ".", "+sweeps=reward_ablation",
+                "reward=rank,rapo", "seed=0", "data=folder", f"data.root={picture_folder}", "expert=pixels", "judge=none",
+                "model.pretrain.pictures=32", "model.pretrain.epochs=1", "cold_start.batch_size=4",
+                "cold_start.probe_every=2", "cold_start.probe_pictures=2", "trainer.max_steps=1",
+                "trainer.images_per_step=2", "trainer.num_samples=2", "trainer.max_new_tokens=24",
+                "evaluation.n_bootstrap=20", f"out={runs}/${{run_hash:}}", f"hydra.sweep.dir={tmp_path}/sweep",
+                f"store={tmp_path}/store",
+            ],
+            cwd=ROOT, capture_output=True, text=True, timeout=500, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    sweep()
+    folders = sorted(runs.iterdir())
+    assert len(folders) == 2
+    starts = {json.loads((one / "stages" / "cold_start.json").read_text())["model"] for one in folders}
+    assert len(starts) == 1
+    assert sum("cold start:" in (one / "run.log").read_text() for one in folders) == 1, "trained once"
+    probes = [json.loads(line) for line in (folders[0] / "entropy.jsonl").read_text().splitlines()]
+    assert probes[0]["step"] == 0
+    assert all(probe["entropy"] > 0 for probe in probes)
+
+    (folders[0] / "stages" / "report.json").unlink()
+    before = [(one / "stages" / "rapo.json").stat().st_mtime_ns for one in folders]
+    said = sweep()
+    assert said.count("done before") == 1
+    assert str(folders[1]) in said
+    assert (folders[0] / "stages" / "report.json").exists()
+    assert [(one / "stages" / "rapo.json").stat().st_mtime_ns for one in folders] == before, "nothing trains twice"
+
+    result, found = analyse(STUDY, runs, n_bootstrap=20)
+    assert list(found) == ["rank", "error+rank"]
+    assert {row["n"] for row in result["rows"]} == {4}
