@@ -69,11 +69,12 @@ class Server(BaseHTTPRequestHandler):
             data = {"upsertModel": {"model": {"id": "p", "name": "aes-r1", "entityName": "team"}, "inserted": True}}
         else:
             viewer = {"id": "u", "entity": "team", "username": "me", "flags": "{}", "teams": {"edges": []}}
-            data = {
-                "viewer": viewer,
-                "serverInfo": None,
-                "project": {"id": "p", "internalId": "UDox", "name": "aes-r1"},
-            }
+            project = {
+                "id": "UDox", "internalId": "UDox", "name": "aes-r1", "entityName": "team", "isBenchmark": False,
+                "createdAt": "2026-01-01T00:00:00", "user": None,
+            }  # fmt: skip
+            projects = {"edges": [{"node": project}], "pageInfo": {"endCursor": None, "hasNextPage": False}}
+            data = {"viewer": viewer, "serverInfo": None, "project": project, "models": projects}
         answer = json.dumps({"data": data}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
