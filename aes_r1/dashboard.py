@@ -18,9 +18,10 @@ from aes_r1.evaluation.page import figure, number, page, row, table
 from aes_r1.settings import DashboardSettings, InputError, differences
 from aes_r1.tracking import definition, headline
 
-# What the view shows, section by section, for W&B and page alike; each name has a line in the glossary.
+# What the view shows, section by section, for W&B and page alike; each name has a line in the glossary, and <dataset>
+# stands for every set that a study's runs validated on.
 SECTIONS = {
-    "Agreement": ("eval/scenes/srcc", "eval/scenes/plcc", "eval/scenes/parse_failure_rate"),
+    "Agreement": ("eval/<dataset>/srcc", "eval/<dataset>/plcc", "eval/<dataset>/parse_failure_rate"),
     "Reward": ("reward/total", "reward/rank", "reward/error", "rollout/zero_spread_groups"),
     "Policy": ("policy/entropy", "policy/kl_k3", "policy/clip_low_fraction", "policy/clip_high_fraction"),
     "Cold start": ("sft/loss",),
@@ -63,6 +64,16 @@ def varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(keys)
 
 
+def shown(section: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Metric names of a section, one for every set that the runs validated on."""
+    logged = sorted({name for run in runs for one in run["metrics"] for name in one})
+    names = []
+    for name in SECTIONS[section]:
+        start, marked, end = name.partition("<dataset>")
+        names += [one for one in logged if one.startswith(start) and one.endswith(end)] if marked else [name]
+    return names
+
+
 def setting(settings: Mapping[str, Any], key: str) -> Any:
     value: Any = settings
     for name in key.split("."):
@@ -71,15 +82,19 @@ def setting(settings: Mapping[str, Any], key: str) -> Any:
 
 
 # -- W&B ---------------------------------------------------------------------------------------------------------------
-def workspace(study: str, keys: Sequence[str], *, entity: str, project: str) -> Any:
+def workspace(study: str, runs: Sequence[Mapping[str, Any]], *, entity: str, project: str) -> Any:
     """The workspace view of one study: its group alone, sections as above, coordinates of what its runs differ in."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    coordinates = [*(wr.Config(key) for key in keys), wr.SummaryMetric("headline/srcc")]
+    coordinates = [*(wr.Config(key) for key in varied(runs)), wr.SummaryMetric("headline/srcc")]
     sections = [
-        ws.Section(name=name, panels=[wr.LinePlot(title=one, x=axis_of(one), y=[one]) for one in names], is_open=True)
-        for name, names in SECTIONS.items()
+        ws.Section(
+            name=section,
+            panels=[wr.LinePlot(title=name, x=axis_of(name), y=[name]) for name in shown(section, runs)],
+            is_open=True,
+        )
+        for section in SECTIONS
     ]
     sections.insert(
         0,
@@ -115,7 +130,7 @@ def report(studies: Mapping[str, Sequence[Mapping[str, Any]]], *, entity: str, p
     import wandb_workspaces.reports.v2 as wr
 
     blocks: list[Any] = []
-    for study in studies:
+    for study, runs in studies.items():
         written = Path("experiments") / study / "results" / "table.md"
         said = written.read_text() if written.exists() else "Not analysed yet: run its analyse.py."
         blocks += [
@@ -123,7 +138,7 @@ def report(studies: Mapping[str, Sequence[Mapping[str, Any]]], *, entity: str, p
             wr.MarkdownBlock(said),
             wr.PanelGrid(
                 runsets=[wr.Runset(entity=entity, project=project, name=study, filters=f'Group == "{study}"')],
-                panels=[wr.LinePlot(title=name, x=axis_of(name), y=[name]) for name in SECTIONS["Agreement"]],
+                panels=[wr.LinePlot(title=name, x=axis_of(name), y=[name]) for name in shown("Agreement", runs)],
             ),
         ]
     return wr.Report(entity=entity, project=project, title="Aes-R1: studies", blocks=blocks)
@@ -146,10 +161,10 @@ def static_page(studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         ]
         body.append(f"<h2>{escape(study)}</h2>" + table(["run", *keys, *COLUMNS], rows))
         body.append(figure("Sweep", _picture(_coordinates(runs, keys), f"Settings and SRCC of {study}")))
-        for section, names in SECTIONS.items():
+        for section in SECTIONS:
             charts = [
                 figure(name, _picture(_curves(runs, name), f"{name} of {study}"), definition(name))
-                for name in names
+                for name in shown(section, runs)
                 if any(one.get(name) is not None for run in runs for one in run["metrics"])
             ]
             if charts:
@@ -216,7 +231,7 @@ def build(settings: DashboardSettings) -> None:
         print(f"dashboard: {target}")
         return
     for study, runs in studies.items():
-        view = workspace(study, varied(runs), entity=settings.entity, project=settings.project)
+        view = workspace(study, runs, entity=settings.entity, project=settings.project)
         view.save()
         print(f"{study}: {view.url}")
     made = report(studies, entity=settings.entity, project=settings.project)

@@ -41,7 +41,7 @@ def test_the_page_ranks_runs_and_shows_what_they_differ_in(runs):
     body = html.split("<tbody>")[1]
     assert body.index(">rapo<") < body.index(">rank<")
     assert "<th>reward.name</th>" in html
-    for section in ("Reward", "Policy"):
+    for section in ("Agreement", "Reward", "Policy"):
         assert f"<h3>{section}</h3>" in html
     assert "<script" not in html
     assert re.findall(r'src="(?!data:)', html) == []
@@ -127,6 +127,7 @@ def test_the_workspace_that_a_server_receives(runs, tmp_path):
         if panel["viewType"] == "Run History Line Plot"
     }
     assert lines["sft/loss"]["xAxis"] == "sft/step"
+    assert lines["eval/scenes/srcc"]["xAxis"] == "rapo/step"
     assert lines["policy/entropy"]["xAxis"] == "rapo/step"
     coordinates = sections["Sweep"]["panels"][0]["config"]["columns"]
     assert [one["accessor"] for one in coordinates] == ["config:reward.value.name", "summary:headline/srcc"]
