@@ -108,7 +108,7 @@ def test_the_workspace_that_a_server_receives(runs, tmp_path):
         },
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=500,
         check=False,
     )
     server.shutdown()
