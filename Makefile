@@ -58,5 +58,8 @@ sync: ## send offline W&B runs: RUNS=runs
 dashboard: setup ## W&B views and report of the studies; without an account a static page (ENTITY=... RUNS=runs)
 	$(RUN) -m aes_r1.dashboard runs=$(or $(RUNS),runs) $(if $(ENTITY),entity=$(ENTITY)) $(ARGS)
 
+report: setup ## RUNS="a b c": a page that compares runs; one run: its report again
+	$(RUN) -m aes_r1.report $(RUNS)
+
 clean: ## forget runs and the store (the environment stays)
 	rm -rf runs store

@@ -385,6 +385,9 @@ class DistillSettings:
         require(self.audit_items >= 2, "audit_items", self.audit_items, "must be at least 2")
 
 
+PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens")
+
+
 @dataclass
 class EvaluationSettings:
     also: list[DataSettings] = field(default_factory=list)  # further sets, after data
@@ -394,18 +397,61 @@ class EvaluationSettings:
     limit: int | None = None  # pictures per set; null: all
     batch_size: int = 64  # pictures per device and rollout
     max_new_tokens: int | None = None  # null: the trainer's
+    batch_invariant: bool = False  # one picture at a time: bits that no neighbour can move
+    interventions: int = 100  # critiques per stage and set that are exchanged to see whether they are used; 0: none
     n_bootstrap: int = 1000
     stages: list[str] = field(default_factory=lambda: ["base", "cold_start", "rapo"])
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:
-            one_of("evaluation.protocols", protocol, ("sample", "greedy", "mean"))
+            one_of("evaluation.protocols", protocol, PROTOCOLS)
         for stage in self.stages:
             one_of("evaluation.stages", stage, ("base", "cold_start", "rapo"))
+        require(bool(self.protocols), "evaluation.protocols", self.protocols, "must name at least one")
+        require(self.interventions >= 0, "evaluation.interventions", self.interventions, "must not be negative")
         require(self.n_samples >= 1, "evaluation.n_samples", self.n_samples, "must be at least 1")
         require(self.temperature > 0, "evaluation.temperature", self.temperature, "must be positive")
         require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "must be at least 1")
         require(self.limit is None or self.limit > 0, "evaluation.limit", self.limit, "must be positive or null")
+
+
+@dataclass
+class EvaluatedModel:
+    path: str | None = None  # folder, run folder or hub name
+    dtype: str = "float32"
+    prompt: str | None = None  # critique or score_only; null: as its run was trained, else critique
+
+    def __post_init__(self) -> None:
+        one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        one_of("model.prompt", self.prompt or "critique", ("critique", "score_only"))
+
+
+@dataclass
+class EvaluateSettings:
+    """Settings of `python -m aes_r1.evaluate`."""
+
+    seed: int = 0
+    out: str = "runs/evaluate"
+    store: str = "store"
+    name: str = "model"  # of the model at model.path in tables
+    model: EvaluatedModel = field(default_factory=EvaluatedModel)
+    models: dict[str, str] = field(default_factory=dict)  # further models by name, measured and compared beside it
+    data: DataSettings = field(default_factory=DataSettings)
+    seen: list[str] | None = None  # sets that the model was trained on; null: as its run says, else not known
+    pyiqa: list[str] = field(default_factory=list)  # metrics of that package to compare with
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    judged: int = 50  # critiques per model and set that the judge reads
+    runs: list[str] = field(default_factory=list)  # finished runs to summarise over splits and seeds instead
+    starts: list[str] = field(default_factory=list)  # finished runs to lay side by side instead
+    pictures: int = 50  # of the side by side
+
+    def __post_init__(self) -> None:
+        require(self.name not in self.models, "models", self.name, "is the name of model.path; choose another (name=)")
+        for name in (self.name, *self.models):
+            require(bool(name) and "/" not in name, "models", name, "a name must not be empty or hold a slash")
+        require(self.judged >= 1, "judged", self.judged, "must be at least 1")
+        require(self.pictures >= 1, "pictures", self.pictures, "must be at least 1")
 
 
 @dataclass

@@ -180,17 +180,35 @@ def write_manifest(samples: Sequence[Sample], path: Path) -> None:
 
 def read_manifest(path: Path) -> list[Sample]:
     """Samples of a manifest; relative picture paths start at its folder. InputError names a line that is not one."""
-    samples = []
-    for place, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            values = json.loads(line)
-            known = {name: values[name] for name in Sample.__dataclass_fields__ if name in values}
-            samples.append(Sample(**{**known, "image": str((path.parent / known["image"]).absolute())}))
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{path}, line {place}: not a manifest row ({error}); make it with aes_r1.prepare"
-            ) from error
-    return samples
+    return list(stream_manifest(path))
+
+
+def stream_manifest(path: Path) -> Iterator[Sample]:
+    """`read_manifest` one sample at a time, for lists that need not fit into memory."""
+    with path.open(encoding="utf-8") as file:
+        for place, line in enumerate(file, 1):
+            try:
+                values = json.loads(line)
+                known = {name: values[name] for name in Sample.__dataclass_fields__ if name in values}
+                yield Sample(**{**known, "image": str((path.parent / known["image"]).absolute())})
+            except (json.JSONDecodeError, TypeError, KeyError) as error:
+                raise InputError(
+                    f"{path}, line {place}: not a manifest row ({error}); make it with aes_r1.prepare"
+                ) from error
+
+
+def stream_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> Iterator[Sample]:
+    """`load_samples` one at a time; the test split of a manifest without a limit is read as it is needed."""
+    if data.name == "manifest" and split == "test" and data.limit is None:
+        found = False
+        for one in stream_manifest(_root(data)):
+            if one.split == split:
+                found = True
+                yield one
+        if not found:
+            raise InputError(f"data=manifest: the {split} split is empty; check data.root={data.root} and data.split")
+    else:
+        yield from load_samples(data, split, seed=seed, store=store)
 
 
 def prefetch(items: Iterable[In], encode: Callable[[In], Out], *, workers: int, ahead: int) -> Iterator[Out]:

@@ -12,8 +12,10 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,8 +27,10 @@ from aes_r1.data.sample import Sample
 from aes_r1.evaluation.entropy import measure_entropy
 from aes_r1.evaluation.evaluate import predict
 from aes_r1.evaluation.health import Watch
-from aes_r1.evaluation.metrics import correlations, summarise
+from aes_r1.evaluation.metrics import correlations
+from aes_r1.evaluation.predictions import Rows
 from aes_r1.evaluation.report import write_report
+from aes_r1.evaluation.stages import asking, exchange_critiques, measure, record_stage
 from aes_r1.evaluation.terminal import print_headline
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
@@ -47,7 +51,6 @@ from aes_r1.trainer.run_folder import (
     sha256_of,
     stage_done,
     start_over,
-    write_rows,
 )
 from aes_r1.trainer.sft import sft_steps, train_sft
 from aes_r1.trainer.stopping import StopRequest, stop_requests
@@ -80,6 +83,10 @@ def run(settings: Settings) -> None:
             job.keep_final(models)
         job.evaluate(models)
         job.report()
+
+
+def _first(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
+    return samples[:limit]
 
 
 class Job:
@@ -414,61 +421,87 @@ class Job:
     def evaluate(self, models: dict[str, str]) -> None:
         if stage_done(self.folder, "evaluation"):
             return
-        path = self.folder / "predictions.jsonl"
+        evaluation = self.settings.evaluation
+        sets = {
+            f"{test.name}-{test.split}": partial(_first, samples, evaluation.limit)
+            for test, samples in zip(self._test_sets(), self.tests, strict=True)
+        }
         for stage, model in models.items():
-            if stage not in self.settings.evaluation.stages or stage_done(self.folder, f"predictions_{stage}"):
+            if stage not in evaluation.stages or stage_done(self.folder, f"predictions_{stage}"):
                 continue
-            log.info("evaluation of %s: %d pictures", stage, sum(len(test) for test in self.tests))
-            backbone = self._load(model)
-            backbone.model.to(self.device).eval()
-            rows = []
-            with progress_bars() as bar:
-                for test in self.tests:
-                    update = bar(f"{stage} on {test[0].dataset}")
-                    rows += self._predictions(
-                        backbone, test[: self.settings.evaluation.limit], self.settings.evaluation.protocols, update
-                    )
-            if self.rank == 0:
-                earlier = [row for row in read_rows(path) if row["stage"] != stage]
-                write_rows(path, [*earlier, *({"stage": stage, **row} for row in rows)])
-                finish_stage(self.folder, f"predictions_{stage}", {"rows": len(rows)})
+            log.info("evaluation of %s: %d pictures", stage, sum(len(samples()) for samples in sets.values()))
+            self._ask(stage, model, sets)
+            self._wait()
         if self.rank == 0:
             manifests = {
                 f"{test.name}/{test.split}": sha256_of(self.folder / "manifests" / f"{test.name}-{test.split}.jsonl")
                 for test in self._test_sets()
             }
-            evaluation = {
-                **summarise(read_rows(path), n_bootstrap=self.settings.evaluation.n_bootstrap, seed=self.settings.seed),
-                "manifests": manifests,
-            }
-            (self.folder / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
-            self.tracker.summarise(evaluation)
+            measures = measure(
+                self.folder,
+                sets,
+                manifests=manifests,
+                n_bootstrap=evaluation.n_bootstrap,
+                seed=self.settings.seed,
+                seen={one.dataset for one in self.train},
+            )
+            (self.folder / "evaluation.json").write_text(json.dumps(measures, indent=2) + "\n")
+            self.tracker.summarise(measures)
             finish_stage(self.folder, "evaluation", {})
         self._wait()
 
-    def _predictions(
-        self,
-        backbone: Backbone,
-        samples: Sequence[Sample],
-        protocols: Sequence[str],
-        update: Callable[[int, int, str], None] = lambda done, total, text: None,
-    ) -> list[dict]:
+    def _ask(self, stage: str, model: str, sets: Mapping[str, Callable[[], Sequence[Sample]]]) -> None:
+        """One stage's model asked about every set; its critiques exchanged, to see whether it uses them."""
         evaluation = self.settings.evaluation
-        own = list(samples[self.rank :: self.size])
-        rows = list(
-            predict(
+        backbone = self._load(model)
+        backbone.model.to(self.device).eval()
+        with progress_bars() as bar:
+
+            def rows_of(name: str) -> Rows:
+                update, total = bar(f"{stage} on {name}"), len(sets[name]()[self.rank :: self.size])
+                return asking(backbone, lambda done: update(done, total, ""), **self._how(evaluation.protocols))
+
+            count = record_stage(
+                self.folder,
+                stage,
+                sets,
+                rows_of,
+                rows_per_picture=len(evaluation.protocols),
+                rank=self.rank,
+                size=self.size,
+                wait=self._wait,
+            )
+        if self.rank != 0:
+            return
+        if evaluation.interventions and self.settings.model.prompt == "critique":
+            exchange_critiques(
+                self.folder,
+                stage,
                 backbone,
-                own,
                 question=self.question,
-                protocols=protocols,
-                n_samples=evaluation.n_samples,
-                temperature=evaluation.temperature,
-                max_new_tokens=evaluation.max_new_tokens or self.settings.trainer.max_new_tokens,
+                pictures=evaluation.interventions,
                 batch_size=evaluation.batch_size,
                 seed=self.settings.seed,
-                progress=lambda done: update(done, len(own), ""),
             )
-        )
+        finish_stage(self.folder, f"predictions_{stage}", {"rows": count})
+        shutil.rmtree(self.folder / "parts" / stage)
+
+    def _how(self, protocols: Sequence[str]) -> dict[str, Any]:
+        """How evaluation asks: the keywords of `predict`."""
+        evaluation = self.settings.evaluation
+        return {
+            "question": self.question,
+            "protocols": protocols,
+            "n_samples": evaluation.n_samples,
+            "temperature": evaluation.temperature,
+            "max_new_tokens": evaluation.max_new_tokens or self.settings.trainer.max_new_tokens,
+            "batch_size": evaluation.batch_size,
+            "batch_invariant": evaluation.batch_invariant,
+            "seed": self.settings.seed,
+        }
+
+    def _predictions(self, backbone: Backbone, samples: Sequence[Sample], protocols: Sequence[str]) -> list[dict]:
+        rows = list(predict(backbone, samples[self.rank :: self.size], **self._how(protocols)))
         if self.size == 1:
             return rows
         gathered: list[list[dict]] = [[] for _ in range(self.size)]
