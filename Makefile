@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 export DS_BUILD_OPS := 0
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 
-.PHONY: help setup run test test-fast lint bench sweep report clean
+.PHONY: help setup run test test-fast lint bench sweep studies demonstrate sync dashboard report clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,28 @@ lint: setup ## ruff and types
 
 sweep: setup ## NAME=reward_ablation ARGS="...": one study of sweeps/
 	$(RUN) -m aes_r1.train --config-dir . +sweeps=$(NAME) $(ARGS)
+
+STUDIES := reward_ablation sigma_gamma num_samples sft_entropy objective
+studies: setup ## the five full studies, about 4 hours on 2 cores; the same command goes on where it stopped
+	@for study in $(STUDIES); do \
+		$(RUN) -m aes_r1.train --config-dir . +sweeps=$$study $(ARGS) || failed="$$failed $$study"; \
+		$(RUN) -m experiments.$$study.analyse || failed="$$failed $$study"; \
+	done; test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
+
+DEMONSTRATED := reward_weights group_size data_scale ties_and_pool parse_policy splits ai_generated
+demonstrate: setup ## the other studies, two points and one seed each; ai_generated needs PARA and AVT-AI
+	@$(RUN) -m experiments.ties_and_pool.mix
+	@for study in $(DEMONSTRATED); do \
+		points=$$($(RUN) -m experiments.demonstration $$study); \
+		$(RUN) -m aes_r1.train --config-dir . +sweeps=$$study $$points $(ARGS) || failed="$$failed $$study"; \
+		$(RUN) -m experiments.$$study.analyse || failed="$$failed $$study"; \
+	done; test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
+
+sync: ## send offline W&B runs: RUNS=runs
+	find $(or $(RUNS),runs) -type d -name 'offline-run-*' -exec $(VENV)/bin/wandb sync {} +
+
+dashboard: setup ## W&B views and report of the studies; without an account a static page (ENTITY=... RUNS=runs)
+	$(RUN) -m aes_r1.dashboard runs=$(or $(RUNS),runs) $(if $(ENTITY),entity=$(ENTITY)) $(ARGS)
 
 report: setup ## RUNS="a b c": a page that compares runs; one run: its report again
 	$(RUN) -m aes_r1.report $(RUNS)

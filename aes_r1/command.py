@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import logging
 import os
+import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aes_r1.settings import InputError, Settings, build, run_fingerprint
+from aes_r1.settings import InputError, Settings, as_dict, build, differences, run_fingerprint
 from aes_r1.trainer.stopping import Stopped
 
 log = logging.getLogger("aes_r1")
@@ -36,9 +39,10 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     from omegaconf.errors import OmegaConfBaseException
 
     composed: list[Any] = []
-    failed: list[str] = []
+    failures = Path("runs", "sweeps", f".failed-{secrets.token_hex(4)}").absolute()  # points may run on other machines
+    folders = _config_folders(sys.argv)
     try:
-        _compose(lambda config: _point_or_keep(config, module, composed, failed), config_name)
+        _compose(lambda config: _point_or_keep(config, module, folders, composed, failures), config_name)
         for config in composed:  # outside of Hydra, which would print lines of its own about an error
             task(to_settings(config, schema))
     except InputError as error:
@@ -53,6 +57,8 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         _leave(2, f"{error.filename or 'disk'}: {error.strerror}; give another out= or make room")
     except KeyboardInterrupt:
         _leave(1, "interrupted; the same command goes on from the last checkpoint")
+    failed = [path.read_text() for path in sorted(failures.glob("*"))]
+    shutil.rmtree(failures, ignore_errors=True)
     if failed:
         points = "; ".join(failed)
         _leave(
@@ -88,14 +94,22 @@ def run_plain(parser: Arguments, task: Callable[[argparse.Namespace], int]) -> N
 
 def _compose(entry: Callable[[Any], None], config_name: str) -> None:
     import hydra
-    from omegaconf import OmegaConf
 
-    OmegaConf.register_new_resolver("run_hash", _run_hash, replace=True)
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(entry)()
 
 
-def _point_or_keep(config: Any, module: str, composed: list[Any], failed: list[str]) -> None:
-    """Called by Hydra: a point of a multirun is run in its own process, a single run's config is kept for `run`."""
+def register_resolvers() -> None:
+    """Make ${run_hash:} known to OmegaConf."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("run_hash", _run_hash, replace=True)
+
+
+def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[Any], failures: Path) -> None:
+    """Called by Hydra: a point of a multirun is run in its own process, a single run's config is kept for `run`.
+
+    With a parallel launcher this runs in a worker, so a failed point leaves its line in the folder `failures`.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -103,20 +117,41 @@ def _point_or_keep(config: Any, module: str, composed: list[Any], failed: list[s
     if hydra_config.mode == RunMode.RUN:
         composed.append(config)
         return
-    code = _run_point(module, list(hydra_config.overrides.task), config.out)
+    overrides = list(hydra_config.overrides.task)
+    if _is_done(config):
+        print(f"aes_r1: done before: {config.out}", file=sys.stderr)
+        return
+    command = point_command(module, folders, overrides, config.out, config.get("processes", 1))
+    code = subprocess.run(command, check=False).returncode
     if code != 0:
-        failed.append(f"{' '.join(hydra_config.overrides.task)} (exit code {code}, {config.out}/failure.txt)")
+        failures.mkdir(parents=True, exist_ok=True)
+        line = f"{' '.join(overrides)} (exit code {code}, {config.out}/failure.txt)"
+        (failures / f"{hydra_config.job.num:05d}").write_text(line)
 
 
-def _run_point(module: str, overrides: list[str], out: str) -> int:
-    """One point of a multirun in a process of its own, so that its end ends nothing else."""
-    folders = [
+def _is_done(config: Any) -> bool:
+    """Whether the run folder of a point holds the whole run of these settings."""
+    folder = Path(config.out)
+    if not (folder / "stages" / "report.json").exists() or config.trainer.resume == "never":
+        return False
+    return not differences(json.loads((folder / "settings.json").read_text()), as_dict(to_settings(config)))
+
+
+def point_command(module: str, folders: list[str], overrides: list[str], out: str, processes: int) -> list[str]:
+    """One point of a multirun as a process of its own, so that its end ends nothing else; torchrun starts several."""
+    launch = ["-m", module]
+    if processes > 1:
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launch]
+    return [sys.executable, *launch, *folders, *overrides, f"out={out}", "hydra.mode=RUN"]
+
+
+def _config_folders(arguments: list[str]) -> list[str]:
+    """--config-dir DIR as it was given."""
+    return [
         argument
-        for index, argument in enumerate(sys.argv)
-        if argument in ("--config-dir", "-cd") or (index and sys.argv[index - 1] in ("--config-dir", "-cd"))
+        for index, argument in enumerate(arguments)
+        if argument in ("--config-dir", "-cd") or (index and arguments[index - 1] in ("--config-dir", "-cd"))
     ]
-    command = [sys.executable, "-m", module, *folders, *overrides, f"out={out}", "hydra.mode=RUN"]
-    return subprocess.run(command, check=False).returncode
 
 
 def to_settings(config: Any, schema: type = Settings) -> Any:
@@ -178,3 +213,7 @@ def _one_line(error: BaseException) -> str:
 def _leave(code: int, message: str) -> NoReturn:
     print(f"aes_r1: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+# On import, for a launcher's worker processes resolve run folders before they call us.
+register_resolvers()

@@ -40,6 +40,7 @@ class DataSettings:
     split: str = "test"  # split that evaluation reads
     split_by: str = "official"  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
     limit: int | None = None  # pictures considered per split; null: all
+    split_seed: int | None = None  # deals all pictures anew, each split as large as before; null: the set's own split
     max_pixels: int | None = None  # area bound of a picture as the model sees it; null: the model's own
     strict: bool = False  # true: a picture that cannot be decoded ends the run; false: named, counted, skipped
     workers: int = 2  # processes that decode and check pictures
@@ -163,8 +164,10 @@ class RewardSettings:
     binary: BinarySettings = field(default_factory=BinarySettings)
     format: FormatSettings = field(default_factory=FormatSettings)
     schedule: str = "joint"
+    failed_parse: str = "none"  # none: no score; random: a uniform one takes its place, as in the authors' code
 
     def __post_init__(self) -> None:
+        one_of("reward.failed_parse", self.failed_parse, ("none", "random"))
         one_of("reward.schedule", self.schedule, ("joint", "rank_first", "error_first"))
         weights = (self.rank.weight, self.error.weight, self.binary.weight, self.format.weight)
         require(
@@ -195,12 +198,17 @@ class ColdStartSettings:
     max_grad_norm: float = 1.0
     freeze_vision: bool = True
     save_every: int = 100
+    probe_every: int | None = None  # optimizer steps between measurements of token entropy; null: never
+    probe_pictures: int = 64  # validation pictures that a measurement answers
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "cold_start.epochs", self.epochs, "must not be negative")
         require(self.lr > 0, "cold_start.lr", self.lr, "must be positive")
         require(self.batch_size >= 1, "cold_start.batch_size", self.batch_size, "must be at least 1")
         require(self.micro_batch_size >= 1, "cold_start.micro_batch_size", self.micro_batch_size, "must be at least 1")
+        probe = self.probe_every
+        require(probe is None or probe >= 1, "cold_start.probe_every", probe, "must be positive or null")
+        require(self.probe_pictures >= 1, "cold_start.probe_pictures", self.probe_pictures, "must be at least 1")
 
 
 @dataclass
@@ -484,6 +492,16 @@ class TrackerSettings:
 
 
 @dataclass
+class DashboardSettings:
+    """Settings of `python -m aes_r1.dashboard`."""
+
+    runs: str = "runs"
+    out: str = "runs/dashboard.html"
+    project: str = "aes-r1"
+    entity: str | None = None  # team or user; null: no account, a page is written instead
+
+
+@dataclass
 class Settings:
     """A whole run. `out` is where it lives, `store` where pretrained and cold-started models are shared."""
 
@@ -491,6 +509,7 @@ class Settings:
     out: str = "runs/run"
     store: str = "store"
     run_name: str = "run"
+    processes: int = 1  # of one point of a multirun; above 1 torchrun starts them
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
@@ -503,6 +522,7 @@ class Settings:
     tracker: TrackerSettings = field(default_factory=TrackerSettings)
 
     def __post_init__(self) -> None:
+        require(self.processes >= 1, "processes", self.processes, "must be at least 1")
         if self.trainer.name == "rapo" and self.reward.rank.weight > 0:
             require(
                 self.trainer.images_per_step >= 2,
@@ -536,7 +556,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 # Settings that say where, how fast or how loudly a run goes, never what it computes.
-_NOT_IDENTITY = ("out", "store", "run_name", "tracker")
+_NOT_IDENTITY = ("out", "store", "run_name", "processes", "tracker")
 
 
 def run_fingerprint(settings: Settings) -> str:
@@ -557,7 +577,7 @@ def claim_run_folder(folder: Path, settings: Settings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists() and any(entry.name not in _LEFT_BY_FALSE_STARTS for entry in folder.iterdir()):
             theirs = json.loads(path.read_text())
-            differing = _differences(theirs, mine)
+            differing = differences(theirs, mine)
             if differing:
                 raise InputError(
                     f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out="
@@ -568,10 +588,11 @@ def claim_run_folder(folder: Path, settings: Settings) -> None:
         raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
 
 
-def _differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
+def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
+    """Dotted keys in which two runs' settings differ, those left out that change nothing computed."""
     if isinstance(theirs, dict) and isinstance(mine, dict):
         keys = sorted(set(theirs) | set(mine))
         if not prefix:
             keys = [key for key in keys if key not in _NOT_IDENTITY]
-        return [row for key in keys for row in _differences(theirs.get(key), mine.get(key), f"{prefix}{key}.")]
+        return [row for key in keys for row in differences(theirs.get(key), mine.get(key), f"{prefix}{key}.")]
     return [] if theirs == mine else [prefix.rstrip(".")]

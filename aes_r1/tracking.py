@@ -141,13 +141,14 @@ class Tracker:
     ) -> None:
         """Append sampled critiques {id, k, text, score|null, rewards.., advantage, truncated}.
 
-        `pictures` maps an id to its file; W&B gets a table of the first `tracker.completions` rows, pictures included.
+        `pictures` maps an id to its file; W&B gets a table of the `tracker.completions` rows that err most, pictures
+        included.
         """
         if self.folder is None or not rows:
             return
         _append(self.folder / "completions.jsonl", [{"stage": stage, "step": step, **row} for row in rows])
         if self._wandb is not None:
-            table = _completions_table(rows[: self._completions_per_table], pictures)
+            table = _completions_table(worst_first(rows)[: self._completions_per_table], pictures)
             # Into the row of their step, whether that was logged before them or comes after.
             at = self._rows - 1 if self._last == (stage, step) else self._rows
             self._wandb.log({f"{stage}/completions": table}, step=at)
@@ -177,9 +178,15 @@ class Tracker:
         self._wandb.log_artifact(artifact)
 
     def summarise(self, evaluation: Mapping[str, Any]) -> None:
-        """Put the headline numbers of evaluation.json into the W&B summary, STAGE/DATASET/SPLIT/PROTOCOL/metric."""
+        """Put the numbers of evaluation.json into the W&B summary: STAGE/DATASET/SPLIT/PROTOCOL/metric, and headline/*.
+
+        The headline is the last stage on the first set under the first protocol, with its interval: the columns that a
+        table of runs is sorted by.
+        """
         if self._wandb is None:
             return
+        for name, value in headline(evaluation).items():
+            self._wandb.summary[f"headline/{name}"] = value
         for stage, sets in evaluation["stages"].items():
             for dataset, protocols in sets.items():
                 for protocol, cell in protocols.items():
@@ -197,6 +204,21 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.finish(exit_code=1 if failed else 0)
             self._wandb = None
+
+
+def headline(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """srcc, plcc and mae with _low and _high, and parse_failure_rate, of the last stage, first set, first protocol."""
+    if not evaluation["stages"]:
+        return {}
+    sets = list(evaluation["stages"].values())[-1]
+    cell = next(iter(next(iter(sets.values())).values()))
+    named = {
+        f"{metric}{end}": cell[metric][key]
+        for metric in ("srcc", "plcc", "mae")
+        for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
+    named["parse_failure_rate"] = cell.get("parse_failure_rate")
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -225,7 +247,7 @@ def _start_wandb(folder: Path, settings: TrackerSettings, config: Mapping[str, A
             group=settings.group,
             name=run_name,
             tags=settings.tags or None,
-            job_type="train",
+            job_type=config.get("trainer", {}).get("name", "train"),
             config=dict(config),
             id=id_file.read_text().strip(),
             resume="allow" if online else None,
@@ -244,6 +266,15 @@ def _start_wandb(folder: Path, settings: TrackerSettings, config: Mapping[str, A
         run.define_metric(name, step_metric="rapo/step")
     run.define_metric("lr", step_metric="rapo/step")
     return run
+
+
+def worst_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows that know their picture's MOS with an `error` |score - MOS|, largest first, no readable score before all."""
+    known = [
+        {**row, "error": None if row["score"] is None else abs(row["score"] - row["mos"])} if "mos" in row else row
+        for row in rows
+    ]
+    return sorted(known, key=lambda row: math.inf if row.get("error", 0) is None else row.get("error", 0), reverse=True)
 
 
 def _completions_table(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, str]) -> Any:

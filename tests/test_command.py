@@ -60,7 +60,7 @@ def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=550,
         check=False,
     )
 
@@ -105,3 +105,35 @@ def test_a_failing_point_does_not_end_a_multirun(tmp_path):
     assert done.returncode == 1
     assert "2 point(s) failed" in done.stderr
     assert done.stderr.count("no such file or folder") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_points_of_other_launchers_report_their_failures_too(launcher, tmp_path):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+    done = train(
+        "--multirun",
+        f"hydra/launcher={launcher}",
+        "data=folder",
+        f"data.root={tmp_path / 'nowhere'}",
+        "seed=1,2",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+        f"out={tmp_path}/runs/${{run_hash:}}",
+        "tracker=none",
+    )
+    assert done.returncode == 1, done.stderr
+    assert "2 point(s) failed" in done.stderr
+    assert "seed=1 " in done.stderr
+    assert "seed=2 " in done.stderr
+    failures = [path.read_text() for path in (tmp_path / "runs").glob("*/failure.txt")]
+    assert len(failures) == 2
+    assert all("no such file or folder" in failure for failure in failures)
+
+
+def test_a_point_of_several_processes_goes_through_torchrun():
+    one = command.point_command("aes_r1.train", ["--config-dir", "."], ["seed=1"], "runs/a", 1)
+    assert one == [sys.executable, "-m", "aes_r1.train", "--config-dir", ".", "seed=1", "out=runs/a", "hydra.mode=RUN"]
+    many = command.point_command("aes_r1.train", [], ["seed=1"], "runs/a", 8)
+    assert many[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=8"]
+    assert many[5:] == one[1:3] + one[5:]
+    assert composed("processes=8").out == composed().out

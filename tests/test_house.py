@@ -22,6 +22,7 @@ ALLOWED = {
     "peft": {"model"},
     "deepspeed": {"trainer/engine.py"},
     "wandb": {"tracking"},
+    "wandb_workspaces": {"dashboard.py"},
     "litellm": {"aescot", "evaluation"},
     "gradio": {"app/page.py"},
     "ray": {"evaluation/shards.py"},

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from aes_r1.settings import TrackerSettings
-from aes_r1.tracking import GLOSSARY, Tracker, definition, without_secrets
+from aes_r1.tracking import GLOSSARY, Tracker, definition, headline, without_secrets, worst_first
 
 FILES_ONLY = TrackerSettings(name="none")
 # Every name of the run-folder contract.
@@ -270,3 +270,36 @@ def test_a_resumed_run_is_the_same_run(offline_run):
         ("rapo", 1),
         ("rapo", 2),
     ]
+
+
+def test_the_table_shows_the_worst_answers():
+    rows = [{"id": name, "mos": 0.5, "score": score} for name, score in (("a", 0.4), ("b", None), ("c", 0.9))]
+    shown = [(row["id"], row["error"]) for row in worst_first(rows)]
+    assert [name for name, _ in shown] == ["b", "c", "a"]
+    assert shown[0][1] is None
+    assert shown[1][1] == pytest.approx(0.4)
+    assert worst_first([{"id": "x", "score": 0.5}]) == [{"id": "x", "score": 0.5}]
+
+
+def test_the_headline_is_of_the_last_stage_and_the_first_set():
+    cell = {name: {"value": 0.5, "low": 0.4, "high": None} for name in ("srcc", "plcc", "mae")}
+    late = {**cell, "srcc": {"value": 0.8, "low": 0.7, "high": 0.9}, "parse_failure_rate": 0.01}
+    evaluation = {"stages": {"cold_start": {"a/test": {"sample": cell}}, "rapo": {"a/test": {"sample": late}}}}
+    found = headline(evaluation)
+    assert (found["srcc"], found["srcc_low"], found["srcc_high"]) == (0.8, 0.7, 0.9)
+    assert found["parse_failure_rate"] == 0.01
+    assert "plcc_high" not in found
+    assert headline({"stages": {}}) == {}
+
+
+def test_the_offline_run_has_headline_columns_and_a_job_type(tmp_path):
+    cell = {name: {"value": 0.5, "low": 0.4, "high": 0.6} for name in ("srcc", "plcc", "krcc", "mae")}
+    settings = TrackerSettings(name="offline", group="reward_ablation", tags=["study"])
+    with Tracker(tmp_path, settings, {"trainer": {"name": "sft"}}) as tracker:
+        tracker.log("sft", 1, {"sft/loss": 1.0})
+        tracker.summarise({"stages": {"rapo": {"a/test": {"sample": cell}}}})
+    records = offline_records(tmp_path)
+    run = by_kind(records, "run")[0]
+    assert (run.job_type, run.run_group) == ("sft", "reward_ablation")
+    summary = {key: value for item in by_kind(records, "summary") for key, value in values(item.update).items()}
+    assert (summary["headline/srcc"], summary["headline/plcc_low"]) == (0.5, 0.4)

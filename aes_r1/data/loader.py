@@ -22,7 +22,7 @@ from aes_r1.data.manifest import Samples, read_manifest
 from aes_r1.data.mix import mix_samples
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import PictureError, Sample, open_picture
-from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, carve, share_out
+from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve, share_out
 from aes_r1.settings import DataSettings, InputError
 
 In = TypeVar("In")
@@ -38,7 +38,10 @@ def load_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> S
     InputError when the root is missing, a label cannot be read, or the split is empty.
     """
     samples: Sequence[Sample]
-    if data.name in scene_sets.SCENE_SETS:
+    if data.split_seed is not None:
+        whole = replace(data, split_seed=None, limit=None)
+        samples = dealt_anew({name: load_samples(whole, name, seed=seed, store=store) for name in SPLITS}, data)[split]
+    elif data.name in scene_sets.SCENE_SETS:
         samples = [one for one in scene_sets.make_scenes(data.name, store=store) if one.split == split]
     elif data.mix:
         samples = mix_samples(data, split, seed, lambda part, of: _of_part(part, of, seed))
@@ -54,6 +57,17 @@ def load_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> S
     if not samples:
         raise InputError(f"data={data.name}: the {split} split is empty; check data.root={data.root} and data.split")
     return samples
+
+
+def dealt_anew(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[str, list[Sample]]:
+    """The same pictures in other splits of the same sizes, as `data.split_seed` deals them."""
+    everything = sorted((one for samples in splits.values() for one in samples), key=lambda one: one.image)
+    order = np.random.default_rng([SPLIT_SEED, data.split_seed or 0, 2]).permutation(len(everything))
+    edges = np.cumsum([len(splits[name]) for name in SPLITS])[:-1]
+    return {
+        name: [replace(everything[index], split=name) for index in sorted(places)]
+        for name, places in zip(SPLITS, np.split(order, edges), strict=True)
+    }
 
 
 def root_of(data: DataSettings) -> Path:

@@ -16,6 +16,7 @@ from aes_r1.evaluation.charts import histogram, scatter, signed
 from aes_r1.evaluation.critique_section import critique_section
 from aes_r1.evaluation.curves import training_section
 from aes_r1.evaluation.gallery import choose, plates
+from aes_r1.evaluation.health_section import health_section
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.evaluation.page import STAGE_COLORS, STAGE_NAMES, figure, number, page, percent
 from aes_r1.evaluation.provenance import provenance_section
@@ -49,6 +50,7 @@ def write_report(run_dir: Path | str) -> Path:
         results_section(evaluation, names),
         changes_section(evaluation),
         training_section(metrics),
+        health_section(metrics, read_lines(run / "completions.jsonl")),
         _answers(predictions, names),
         reliability_section(evaluation, predictions),
         critique_section(evaluation),

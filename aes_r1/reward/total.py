@@ -8,10 +8,14 @@ always counts.
     joint        both sides throughout (the paper)
     rank_first   relative during the first half of training, absolute during the second
     error_first  the reverse
+
+A failed parse has no score (reward.failed_parse=none). The authors' code gives it a uniform random one instead, which
+then earns a reward and moves every other image's ranking; `random` does the same, so that the two can be compared.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from aes_r1.reward.binary import binary_reward
@@ -37,13 +41,22 @@ def weights_at(reward: RewardSettings, progress: float) -> dict[str, float]:
 
 
 def total_reward(
-    scores: Tensor, mos: Tensor, reward: RewardSettings, *, pool: Tensor | None = None, progress: float = 0.0
+    scores: Tensor,
+    mos: Tensor,
+    reward: RewardSettings,
+    *,
+    pool: Tensor | None = None,
+    progress: float = 0.0,
+    guesses: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Total [N, K] and its parts {"rank", "error", "binary", "format"}, each [N, K] and unweighted.
 
     `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is used
-    when reward.rank.pool is "dataset". Parts of weight 0 are computed too, so that every run logs the same curves.
+    when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format,
+    which still counts them as failed. Parts of weight 0 are computed too, so that every run logs the same curves.
     """
+    readable = scores
+    scores = scores if guesses is None else torch.where(scores.isnan(), guesses, scores)
     within = pool if reward.rank.pool == "dataset" else None
     if reward.rank.model == "bradley_terry":
         rank = bradley_terry_reward(scores, mos, tau=reward.rank.tau, ties=reward.rank.ties, pool=within)
@@ -53,7 +66,7 @@ def total_reward(
         "rank": rank,
         "error": error_reward(scores, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon),
         "binary": binary_reward(scores, mos, threshold=reward.binary.threshold),
-        "format": format_reward(scores),
+        "format": format_reward(readable),
     }
     weights = weights_at(reward, progress)
     total = sum((weights[name] * part for name, part in parts.items()), start=scores.new_zeros(scores.shape))

@@ -25,7 +25,9 @@ from aes_r1.data.loader import check_pictures, load_samples
 from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
+from aes_r1.evaluation.entropy import measure_entropy
 from aes_r1.evaluation.evaluate import predict
+from aes_r1.evaluation.health import Watch
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.evaluation.predictions import Rows
 from aes_r1.evaluation.report import write_report
@@ -46,6 +48,7 @@ from aes_r1.trainer.run_folder import (
     finish_stage,
     log_to,
     progress_bars,
+    read_rows,
     sha256_of,
     stage_done,
     start_over,
@@ -202,7 +205,8 @@ class Job:
             )
             rows = target / "metrics.jsonl"
             done = checkpoint.steps(target / "checkpoints")
-            cut_rows(rows, done[-1] if done else 0)
+            for file in (rows, target / "entropy.jsonl"):
+                cut_rows(file, done[-1] if done else -1)
             with progress_bars() as bar:
                 update = bar("cold start")
 
@@ -223,6 +227,7 @@ class Job:
                     folder=target / "checkpoints",
                     log=record,
                     stop=self.stop,
+                    evaluate=lambda step: self._probe(backbone, step, target / "entropy.jsonl"),
                 )
             with engine.gathered():
                 if self.rank == 0:
@@ -236,10 +241,22 @@ class Job:
             for line in (final / "metrics.jsonl").read_text().splitlines():
                 values = json.loads(line)
                 self.tracker.log("sft", values.pop("step"), values)
+            if (final / "entropy.jsonl").exists():
+                shutil.copy(final / "entropy.jsonl", self.folder / "entropy.jsonl")
             finish_stage(
                 self.folder, "cold_start", {"model": str(final / "model"), "records": len(records), "steps": total}
             )
         return str(final / "model")
+
+    def _probe(self, backbone: Backbone, step: int, path: Path) -> None:
+        """Append the token entropy of validation answers after `step` of the cold start to `path`."""
+        if self.rank == 0:
+            pictures = self.validation[: self.settings.cold_start.probe_pictures]
+            length, seed = self.settings.trainer.max_new_tokens, self.settings.seed
+            backbone.model.eval()
+            found = measure_entropy(backbone, pictures, question=self.question, max_new_tokens=length, seed=seed)
+            with path.open("a") as file:
+                file.write(json.dumps({"step": step, **found}) + "\n")
 
     def _readable(self, records: list[dict]) -> list[dict]:
         """The records whose pictures can be opened; the others are named and left out, or end a strict run."""
@@ -331,6 +348,16 @@ class Job:
             f", going on after step {done[-1]}" if done else "",
         )
         pictures = {one.id: one.image for one in self.train}
+        earlier = [
+            [row for row in read_rows(self.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
+            for name in ("metrics", "completions")
+        ]
+        watch = Watch(self.tracker.alert, *earlier)
+
+        def log_completions(step: int, rows: list[dict]) -> None:
+            watch.log_completions(step, rows)
+            self.tracker.completions("rapo", step, rows, pictures)
+
         with progress_bars() as bar:
             update = bar("RAPO")
 
@@ -344,6 +371,8 @@ class Job:
                 if validation and self.rank == 0:
                     log.info("step %d: %s  %s", step, shown, "  ".join(f"{n} {v:.3f}" for n, v in validation.items()))
                 self.tracker.log("rapo", step, values)
+                if self.rank == 0:
+                    watch.step(step, values)
 
             train_rapo(
                 backbone,
@@ -357,7 +386,7 @@ class Job:
                 seed=settings.seed,
                 folder=checkpoints,
                 log=record,
-                log_completions=lambda step, rows: self.tracker.completions("rapo", step, rows, pictures),
+                log_completions=log_completions,
                 evaluate=lambda: self._validate(backbone),
                 stop=self.stop,
             )

@@ -107,7 +107,11 @@ def train_rapo(
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
         own_scores = torch.tensor([math.nan if score is None else score for score in parsed], device=device)
         scores = engine.gather(own_scores.reshape(len(batch), trainer.num_samples))
-        rewards, parts = total_reward(scores, mos, reward, pool=pool, progress=step / total)
+        guesses = None
+        if reward.failed_parse == "random":
+            keys = [("guess", seed, step, one.id, k) for one in batch for k in range(trainer.num_samples)]
+            guesses = engine.gather(row_noise(keys, 1).to(scores).reshape(len(batch), trainer.num_samples))
+        rewards, parts = total_reward(scores, mos, reward, pool=pool, progress=step / total, guesses=guesses)
 
         # -- advantage -------------------------------------------------------------------------------------------------
         advantages = group_advantage(rewards, scale=trainer.scale_advantage)

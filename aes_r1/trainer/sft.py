@@ -43,11 +43,12 @@ def train_sft(
     folder: Path,
     log: Callable[[int, dict[str, float]], None],
     stop: StopRequest,
+    evaluate: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}); resumes from `folder`.
 
-    `log(step, values)` is called after every optimizer step with glossary names. Raises Stopped after a checkpoint when
-    asked to stop.
+    `log(step, values)` is called after every optimizer step with glossary names; `evaluate(step)` before the first,
+    every cold_start.probe_every and after the last one. Raises Stopped after a checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(folder, engine) or {"step": 0}
@@ -68,6 +69,9 @@ def train_sft(
     ]
     encoded = prefetch(upcoming, encode, workers=1, ahead=2 * len(own))
 
+    if progress["step"] == 0 and cold_start.probe_every:
+        with engine.gathered():
+            evaluate(0)
     for step in range(progress["step"], total):
         started = time.perf_counter()
         batch = [next(encoded) for _ in own]
@@ -107,8 +111,14 @@ def train_sft(
             },
         )
 
-        # -- save ------------------------------------------------------------------------------------------------------
+        # -- evaluate --------------------------------------------------------------------------------------------------
         last = step + 1 == total
+        if cold_start.probe_every and (last or (step + 1) % cold_start.probe_every == 0):
+            backbone.model.eval()
+            with engine.gathered():
+                evaluate(step + 1)
+
+        # -- save ------------------------------------------------------------------------------------------------------
         if stop or last or (step + 1) % cold_start.save_every == 0:
             checkpoint.save(folder, step + 1, engine, {}, keep=1)
         if stop and not last:

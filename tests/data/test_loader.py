@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,28 @@ def test_avt_ai_for_real():
     kept, dropped = check_pictures(sizes["test"], workers=0, strict=True)
     assert (len(kept), dropped) == (29, [])
     assert np.std([one.mos for one in kept]) > 0.05
+
+
+def test_a_split_seed_deals_the_same_pictures_anew(tmp_path):
+    from PIL import Image
+
+    rows = ["image,mos,split"]
+    for place in range(40):
+        Image.new("RGB", (60, 60), (place, 0, 0)).save(tmp_path / f"{place:02d}.png")
+        rows.append(f"{place:02d}.png,0.5,{'test' if place < 8 else 'validation' if place < 12 else 'train'}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+
+    def ids(split_seed: int | None, split: str, **changes) -> list[str]:
+        data = DataSettings(name="folder", root=str(tmp_path), split_seed=split_seed, **changes)
+        samples = load_samples(data, split, seed=0, store=tmp_path)
+        assert {one.split for one in samples} == {split}
+        return [one.id for one in samples]
+
+    published = {split: ids(None, split) for split in ("train", "validation", "test")}
+    dealt = {split: ids(1, split) for split in ("train", "validation", "test")}
+    assert [len(part) for part in dealt.values()] == [len(part) for part in published.values()] == [28, 4, 8]
+    assert sorted(chain(*dealt.values())) == sorted(chain(*published.values()))
+    assert dealt == {split: ids(1, split) for split in dealt}
+    assert dealt["test"] != published["test"]
+    assert ids(2, "test") != dealt["test"]
+    assert len(ids(1, "train", limit=5)) == 5

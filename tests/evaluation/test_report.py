@@ -100,6 +100,7 @@ def test_the_whole_page(run):
         "Results",
         "What each stage changed",
         "Training",
+        "Health",
         "Predicted and actual",
         "Gallery",
         "Settings and data",
@@ -151,7 +152,7 @@ def test_every_colour_is_defined_in_both_themes(run):
 @pytest.mark.parametrize(
     ("missing", "gone"),
     [
-        ("metrics.jsonl", {"Training"}),
+        ("metrics.jsonl", {"Training", "Health"}),
         ("predictions.jsonl", {"Predicted and actual", "Gallery"}),
         ("evaluation.json", {"Results", "What each stage changed"}),
     ],

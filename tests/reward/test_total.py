@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -77,3 +79,18 @@ def test_progress_outside_training_is_refused():
 def test_a_schedule_needs_both_sides():
     with pytest.raises(InputError, match=r"reward\.schedule=rank_first"):
         RewardSettings(error=ErrorSettings(weight=0.0), schedule="rank_first")
+
+
+def test_a_guess_stands_in_for_a_failed_parse_everywhere_but_in_format():
+    scores = torch.tensor([[0.5, math.nan], [0.9, 0.7]])
+    guesses = torch.tensor([[0.1, 0.3], [0.2, 0.2]])
+    mos, reward = torch.tensor([0.4, 0.8]), RewardSettings()
+    total, parts = total_reward(scores, mos, reward, guesses=guesses)
+    filled, as_read = total_reward(torch.tensor([[0.5, 0.3], [0.9, 0.7]]), mos, reward)
+    assert torch.equal(total, filled)
+    assert torch.equal(parts["rank"], as_read["rank"])
+    assert parts["format"].tolist() == [[1, 0], [1, 1]]
+    # Without guesses the failed parse earns nothing and leaves the other picture's ranking alone.
+    _, none = total_reward(scores, mos, reward)
+    assert none["error"][0, 1] == none["rank"][0, 1] == 0
+    assert not torch.equal(none["rank"][1], parts["rank"][1])

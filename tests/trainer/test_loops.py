@@ -212,3 +212,29 @@ def test_rapo_raises_its_reward(speaker, picture_folder, tmp_path):
     first = sum(row["reward/total"] for row in rows[:5]) / 5
     last = sum(row["reward/total"] for row in rows[-5:]) / 5
     assert last > first + 0.1
+
+
+def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, picture_folder, tmp_path):
+    from aes_r1.model import tiny
+
+    def trained(every: int | None) -> tuple[list[int], dict[str, torch.Tensor]]:
+        backbone, measured = tiny.build(tokenizer, max_pixels=9216, seed=0), []
+        train_sft(
+            backbone,
+            engine_of(backbone),
+            records(picture_folder),
+            question=RATING_PROMPT,
+            cold_start=ColdStartSettings(epochs=2, lr=3e-3, batch_size=4, micro_batch_size=4, probe_every=every),
+            with_critique=True,
+            seed=0,
+            folder=tmp_path / str(every),
+            log=lambda step, values: None,
+            stop=StopRequest(),
+            evaluate=measured.append,
+        )
+        return measured, backbone.model.state_dict()
+
+    measured, weights_with = trained(4)
+    never, weights_without = trained(None)
+    assert (measured, never) == ([0, 4, 6], [])
+    assert all(torch.equal(weights_with[name], weights_without[name]) for name in weights_with)

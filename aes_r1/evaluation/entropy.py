@@ -1,0 +1,112 @@
+"""Where a model hesitates: entropy of its own tokens by kind of token and by position.
+
+The model answers pictures at temperature 1 and the entropy of each distribution that it drew from is kept, as RAPO's
+`policy/entropy` is at its first step. Kinds are told by the text: digits of the score, names of the five dimensions,
+other words of the critique, and the tags around them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from aes_r1.data.sample import Sample, open_picture
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.prompts import DIMENSIONS, parse_score
+from aes_r1.rollout.sampler import row_noise, sample
+
+KINDS = ("critique", "dimension", "score", "tags")
+POSITIONS = 10  # equal parts of an answer, first token to last
+
+_TAGS = re.compile(r"</?(?:think|answer)>|<\|[^|]*\|>")
+_SCORE = re.compile(r"<answer>(.*?)(?:</answer>|<\||$)", re.DOTALL)
+_NAMES = sorted({word for name in DIMENSIONS for word in name.split("_") if word != "and"} | {"lighting", "colour"})
+_DIMENSION = re.compile(rf"\b(?:{'|'.join(_NAMES)})\b", re.IGNORECASE)
+
+
+def token_kinds(pieces: Sequence[str]) -> list[str]:
+    """The kind of every token of an answer, given the text of each; a token across two kinds is of the rarer one."""
+    text = "".join(pieces)
+    kinds = np.full(len(text), KINDS.index("critique"))
+    for pattern, kind in ((_DIMENSION, "dimension"), (_SCORE, "score"), (_TAGS, "tags")):
+        for match in pattern.finditer(text):
+            group = 1 if kind == "score" else 0
+            kinds[match.start(group) : match.end(group)] = KINDS.index(kind)
+    rarer = [KINDS.index(kind) for kind in ("score", "dimension", "tags", "critique")]
+    found, start = [], 0
+    for piece in pieces:
+        inside = set(kinds[start : start + len(piece)].tolist())
+        start += len(piece)
+        found.append(KINDS[next((kind for kind in rarer if kind in inside), KINDS.index("tags"))])
+    return found
+
+
+@torch.no_grad()
+def measure_entropy(
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    *,
+    question: str,
+    max_new_tokens: int,
+    seed: int,
+    batch_size: int = 64,
+) -> dict[str, Any]:
+    """Entropy in nats of an answer per picture: {"n", "answered", "tokens", "entropy", "by_kind", "by_position"}.
+
+    "answered": share that parse_score reads. by_kind: {kind: {"tokens", "entropy"}}; by_position: POSITIONS means, from
+    the first part of the answers to the last. Means are over tokens; null where there is none.
+    """
+    values: list[float] = []
+    kinds: list[str] = []
+    positions: list[int] = []
+    answered = 0
+    for start in range(0, len(samples), batch_size):
+        part = samples[start : start + batch_size]
+        encoded = [backbone.encode(open_picture(one.image), question) for one in part]
+        device = next(backbone.model.parameters()).device
+        prompts = backbone.collate(encoded).to(device)
+        noise = row_noise([("entropy", seed, one.dataset, one.id) for one in part], max_new_tokens)
+        rollout = sample(backbone, prompts, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=noise)
+        rows = torch.arange(len(part), device=device)
+        _, entropy = completion_likelihood(backbone, prompts, rollout.tokens, rollout.mask, rows)
+        for tokens, mask, row in zip(rollout.tokens, rollout.mask, entropy, strict=True):
+            real = tokens[mask]
+            pieces = [backbone.decode(token[None]) for token in real]
+            answered += parse_score(backbone.decode(real)) is not None
+            values += row[mask].tolist()
+            kinds += token_kinds(pieces)
+            positions += [min(POSITIONS - 1, POSITIONS * place // len(real)) for place in range(len(real))]
+    return {
+        "n": len(samples),
+        "answered": answered / len(samples),
+        "tokens": len(values),
+        "entropy": _mean(values),
+        "by_kind": {
+            kind: {"tokens": kinds.count(kind), "entropy": _mean([v for v, k in zip(values, kinds) if k == kind])}
+            for kind in KINDS
+        },
+        "by_position": [_mean([v for v, p in zip(values, positions) if p == place]) for place in range(POSITIONS)],
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def pick_start(candidates: Mapping[str, tuple[float, float]], *, floor: float = 0.9) -> str | None:
+    """The checkpoint to start RAPO from: the highest entropy among those whose answers can be read.
+
+    `candidates`: {name: (entropy, share of readable answers)}. None when none reaches the `floor`.
+    """
+    readable = {name: entropy for name, (entropy, answered) in candidates.items() if answered >= floor}
+    return max(readable, key=lambda name: readable[name]) if readable else None
+
+
+def regret(picked: str, outcomes: Mapping[str, float]) -> float:
+    """How much the best start ends above the picked one, in the metric of `outcomes`; 0 when the pick was the best."""
+    return max(outcomes.values()) - outcomes[picked]

@@ -1,0 +1,222 @@
+"""Signs that a run goes wrong, from the rows that it logs: each with a threshold, what it means and what to try first.
+
+SIGNS is the one table. A sign's `measure` is a pure function of the RAPO rows of metrics.jsonl and the rows of
+completions.jsonl so far; it is None while there is too little to tell. `Watch` raises a sign once, when it first shows.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aes_r1.aescot.leak import find_leak
+from aes_r1.aescot.report import diversity
+from aes_r1.prompts import parse_critique
+
+log = logging.getLogger("aes_r1")
+
+Rows = Sequence[Mapping[str, Any]]
+WINDOW = 10  # steps that a mean is taken over: one step's share is noise
+RANKED = 0.3  # SRCC below which the difference to PLCC says nothing
+FEWEST_CRITIQUES = 16  # logged together before their diversity or leaks are judged
+
+
+@dataclass(frozen=True)
+class Sign:
+    """`measure(metrics, completions)` is bad above (`sense` +1) or below (-1) `threshold`."""
+
+    name: str
+    threshold: float
+    sense: int
+    meaning: str
+    remedy: str
+    measure: Callable[[Rows, Rows], float | None]
+
+    def shows(self, metrics: Rows, completions: Rows) -> float | None:
+        """The measured value when it is beyond the threshold, else None."""
+        value = self.measure(metrics, completions)
+        return value if value is not None and self.sense * (value - self.threshold) > 0 else None
+
+
+# -- measures ----------------------------------------------------------------------------------------------------------
+def recent(metrics: Rows, name: str) -> float | None:
+    """Mean of `name` over the last WINDOW rows that have it; None with fewer."""
+    values = _values(metrics, name)
+    return float(np.mean(values[-WINDOW:])) if len(values) >= WINDOW else None
+
+
+def share_of_start(metrics: Rows, name: str) -> float | None:
+    """Mean of `name` over the last WINDOW rows as a share of that over the first; None before they stand apart."""
+    values = _values(metrics, name)
+    if len(values) < 2 * WINDOW:
+        return None
+    first = float(np.mean(values[:WINDOW]))
+    return float(np.mean(values[-WINDOW:])) / first if first > 0 else None
+
+
+def rank_dominates(metrics: Rows, _: Rows) -> float | None:
+    """Largest SRCC - PLCC of the last validation over its sets, where SRCC is at least RANKED."""
+    for row in reversed(metrics):
+        sets = [name.removesuffix("/srcc") for name in row if name.startswith("eval/") and name.endswith("/srcc")]
+        pairs = [(row[f"{one}/srcc"], row.get(f"{one}/plcc")) for one in sets]
+        gaps = [srcc - plcc for srcc, plcc in pairs if srcc is not None and plcc is not None and srcc >= RANKED]
+        if sets:
+            return max(gaps, default=None)
+    return None
+
+
+def diversity_share(_: Rows, completions: Rows) -> float | None:
+    """distinct-2 of the critiques logged last, as a share of that of those logged first."""
+    steps = list(dict.fromkeys(row["step"] for row in completions))
+    if len(steps) < 2:
+        return None
+    first, last = (_critiques(completions, step) for step in (steps[0], steps[-1]))
+    count = min(len(first), len(last))  # distinct-n falls with the number of texts, so as many of each
+    if count < FEWEST_CRITIQUES:
+        return None
+    before, after = (diversity([text for text, _ in part[:count]])["distinct_2"] for part in (first, last))
+    return after / before if before and after is not None else None
+
+
+def leaking(_: Rows, completions: Rows) -> float | None:
+    """Share of the critiques logged last that name the score that they then give, or say that it was known."""
+    if not completions:
+        return None
+    critiques = _critiques(completions, completions[-1]["step"])
+    told = [find_leak(text, score) is not None for text, score in critiques if score is not None]
+    return float(np.mean(told)) if len(told) >= FEWEST_CRITIQUES else None
+
+
+def _values(metrics: Rows, name: str) -> list[float]:
+    """Finite values of `name`, in order."""
+    return [row[name] for row in metrics if row.get(name) is not None and math.isfinite(row[name])]
+
+
+def _critiques(completions: Rows, step: int) -> list[tuple[str, float | None]]:
+    read = [(parse_critique(row["text"]), row["score"]) for row in completions if row["step"] == step]
+    return [(text, score) for text, score in read if text]
+
+
+ON_TEXT = (diversity_share, leaking)  # change only when completions are logged
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+SIGNS = (
+    Sign(
+        "rank dominates", 0.10, +1,
+        "SRCC - PLCC of a validation set: pictures are ordered well, but scores drift from opinions",
+        "raise reward.error.weight or lower reward.rank.weight",
+        rank_dominates,
+    ),
+    Sign(
+        "entropy collapse", 0.30, -1,
+        "token entropy as a share of its start: outputs of a picture become the same, nothing is left to compare",
+        "lower trainer.lr, raise trainer.clip_high or trainer.kl_coef; start from a shorter cold start",
+        lambda metrics, _: share_of_start(metrics, "policy/entropy"),
+    ),
+    Sign(
+        "zero-spread groups", 0.30, +1,
+        "share of pictures whose outputs all earn the same: they teach nothing",
+        "raise trainer.num_samples or trainer.temperature; raise reward.rank.gamma; trainer.drop_zero_spread=true",
+        lambda metrics, _: recent(metrics, "rollout/zero_spread_groups"),
+    ),
+    Sign(
+        "parse failures", 0.10, +1,
+        "share of outputs that cannot be read: the format was never learned, or is being lost",
+        "a longer cold start, reward.format.weight=1, a lower trainer.lr",
+        lambda metrics, _: recent(metrics, "rollout/parse_failure_rate"),
+    ),
+    Sign(
+        "truncation", 0.10, +1,
+        "share of outputs cut at the longest length: they never reach a score",
+        "raise trainer.max_new_tokens, or shorten the critiques of the cold start",
+        lambda metrics, _: recent(metrics, "rollout/truncated_rate"),
+    ),
+    Sign(
+        "generic critiques", 0.60, -1,
+        "distinct pairs of words as a share of their start: one critique is said of every picture",
+        "raise trainer.kl_coef, stop earlier; check that the critique is used (model.prompt=score_only)",
+        diversity_share,
+    ),
+    Sign(
+        "leaking critiques", 0.05, +1,
+        "share of critiques that name their score or say that it was known: it is written, not reasoned",
+        "filter the cold start's data again (aes_r1.distill), raise trainer.kl_coef",
+        leaking,
+    ),
+    Sign(
+        "KL running away", 0.50, +1,
+        "mean k3 divergence from the start, nats per token: the policy leaves what it was taught",
+        "lower trainer.lr, raise trainer.kl_coef",
+        lambda metrics, _: recent(metrics, "policy/kl_k3"),
+    ),
+)  # fmt: skip
+
+
+@dataclass
+class Watch:
+    """Follows one run's RAPO stage; `alert(title, text)` is called once per sign, when it first shows."""
+
+    alert: Callable[[str, str], None]
+    metrics: list[Mapping[str, Any]] = field(default_factory=list)
+    completions: list[Mapping[str, Any]] = field(default_factory=list)
+    raised: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Rows of before a resume were judged then: what shows in them is not raised again."""
+        self.raised |= {str(row["sign"]) for row in health_rows(self.metrics, self.completions) if row["step"]}
+
+    def step(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Judge the run after `step`; completions of that step are logged before its metrics."""
+        self.metrics.append({"step": step, **metrics})
+        new_text = bool(self.completions) and self.completions[-1]["step"] == step
+        for sign in SIGNS:
+            if sign.name in self.raised or (sign.measure in ON_TEXT and not new_text):
+                continue
+            value = sign.shows(self.metrics, self.completions)
+            if value is not None:
+                self.raised.add(sign.name)
+                text = f"{sign.meaning}: {value:.3g} (threshold {sign.threshold:g}). First remedy: {sign.remedy}."
+                log.warning("step %d: %s: %s", step, sign.name, text)
+                self.alert(sign.name, f"Step {step}. {text}")
+
+    def log_completions(self, step: int, rows: Rows) -> None:
+        self.completions.extend({"step": step, **row} for row in rows)
+
+
+def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
+    """One row per sign for a report: sign, value at the end, threshold, sense, step it first showed or None, words.
+
+    `metrics` and `completions` are the rows of the two files; only those of the RAPO stage count.
+    """
+    metrics = [row for row in metrics if row.get("stage", "rapo") == "rapo"]
+    completions = [row for row in completions if row.get("stage", "rapo") == "rapo"]
+    logged = sorted({row["step"] for row in completions})
+    rows = []
+    for sign in SIGNS:
+        first = None
+        on_text = sign.measure in ON_TEXT
+        for place, row in enumerate(metrics, 1):
+            if on_text and row["step"] not in logged:
+                continue  # nothing new to read
+            so_far = [one for one in completions if one["step"] <= row["step"]] if on_text else []
+            if sign.shows(metrics[:place], so_far) is not None:
+                first = row["step"]
+                break
+        rows.append(
+            {
+                "sign": sign.name,
+                "value": sign.measure(metrics, completions),
+                "threshold": sign.threshold,
+                "sense": "above" if sign.sense > 0 else "below",
+                "step": first,
+                "meaning": sign.meaning,
+                "remedy": sign.remedy,
+            }
+        )
+    return rows

@@ -1,0 +1,100 @@
+"""Trained on photographs, asked about AVT-AI: agreement with opinions by kind of source.
+
+python -m experiments.ai_generated.analyse [RUNS [OUT]]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from aes_r1.evaluation.metrics import correlations
+from aes_r1.settings import InputError
+from experiments.reading import METRICS, Run, over_seeds, read_rows
+from experiments.study import PROTOCOL, Claim, Study, analyse, dots, folders, interval, write
+
+STUDY = Study(
+    name="ai_generated",
+    axes=("reward",),
+    label=lambda settings: settings["reward"]["name"],
+    order=("error", "rank", "rapo"),
+    baseline="rapo",
+    claims=(Claim("rank + error ranks photographs better than error alone", "rapo", "error", "srcc", +1),),
+)
+
+
+def by_source(run: Run, stage: str) -> dict[str, dict[str, Any]]:
+    """{kind of source: correlations} over all AVT-AI pictures, whatever split they are filed under.
+
+    "photographs" are the set's own, "generated" all others together; then each generator by name.
+    """
+    source = {
+        row["id"]: row["attributes"]["source"]
+        for path in sorted((run.folder / "manifests").glob("avt_ai-*.jsonl"))
+        for row in read_rows(path)
+    }
+    answers = {
+        key: value
+        for split in ("train", "validation", "test")
+        for key, value in run.answers(stage, f"avt_ai/{split}", PROTOCOL).items()
+    }
+    groups: dict[str, list[str]] = {"photographs": [], "generated": []}
+    for picture, name in source.items():
+        if picture in answers:
+            groups["photographs" if name == "own" else "generated"].append(picture)
+            if name != "own":
+                groups.setdefault(name, []).append(picture)
+    return {
+        name: correlations([answers[one][0] for one in pictures], [answers[one][1] for one in pictures], seed=run.seed)
+        for name, pictures in groups.items()
+        if pictures
+    }
+
+
+def sources(found: Mapping[str, Mapping[int, Run]]) -> list[dict[str, Any]]:
+    """A row per condition, stage and kind of source; intervals over seeds, and per seed over pictures."""
+    rows = []
+    for condition, by_seed in found.items():
+        for stage in ("cold_start", "rapo"):
+            cells = {seed: by_source(run, stage) for seed, run in by_seed.items() if stage in run.evaluation["stages"]}
+            for kind in dict.fromkeys(kind for one in cells.values() for kind in one):
+                mine = {seed: one[kind] for seed, one in cells.items() if kind in one}
+                rows.append(
+                    {
+                        "condition": condition,
+                        "stage": stage,
+                        "source": kind,
+                        "n": max(one["n"] for one in mine.values()),
+                        **{
+                            metric: {
+                                **over_seeds(one[metric]["value"] for one in mine.values()),
+                                "seeds": {seed: one[metric] for seed, one in mine.items()},
+                            }
+                            for metric in METRICS
+                        },
+                    }
+                )
+    return rows
+
+
+def main(arguments: list[str]) -> None:
+    runs, out = folders(STUDY.name, arguments)
+    try:
+        result, found = analyse(STUDY, runs)
+    except InputError as error:
+        sys.exit(f"aes_r1: {error}")
+    result["sources"] = sources(found)
+    write(out, result, dots(STUDY, result))
+    lines = ["", "### AVT-AI by source", "", "| condition | stage | source | n | SRCC | PLCC | MAE |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in result["sources"]:
+        cells = " | ".join(interval(row[metric]) for metric in METRICS)
+        lines.append(f"| {row['condition']} | {row['stage']} | {row['source']} | {row['n']} | {cells} |")
+    with (out / "table.md").open("a") as file:
+        file.write("\n".join(lines) + "\n")
+    print((out / "table.md").read_text())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,18 @@
+"""The two points that demonstrate a study which is not run in full: `python -m experiments.demonstration STUDY`."""
+
+from __future__ import annotations
+
+import sys
+
+POINTS = {
+    "reward_weights": "+sweeps/rank_share=half,all",
+    "group_size": "trainer.images_per_step=8,32",
+    "data_scale": "data.limit=600,3000",
+    "ties_and_pool": "reward.rank.pool=global,dataset reward.rank.ties=geq",
+    "parse_policy": "reward.failed_parse=none,random",
+    "splits": "data.split_seed=0,1",
+    "ai_generated": "reward=error,rapo",
+}
+
+if __name__ == "__main__":
+    print(f"{POINTS[sys.argv[1]]} seed=0")

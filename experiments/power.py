@@ -1,0 +1,74 @@
+"""What difference can a study show? `python -m experiments.power` prints the table of README.md.
+
+Two conditions are run with the same seeds and answer the same pictures; the mean over seeds of the difference in SRCC
+is tested with a t-test over seeds. A seed's difference varies because training does and because pictures are few:
+
+    var(d) = 2 sd_training^2 + var_pictures,    var_pictures = 2 (1 - c) 1.06 (1 - r^2)^2 / (n - 3)
+
+r is the SRCC of either condition, c the correlation of the two conditions' estimates over resampled pictures, 1.06 the
+factor of Spearman's correlation (Fieller, Hartley and Pearson, 1957). All seeds answer the same pictures, so more seeds
+do not shrink the pictures' share; the test counts it as if they did, and so is a little too hopeful with many seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+MAIN_JOB = Path(__file__).parent / "main_job" / "results" / "result.json"
+
+
+def picture_variance(srcc: float, n: int, agreement: float) -> float:
+    """Variance, over draws of `n` pictures, of the difference of two conditions' SRCC; `agreement` is c above."""
+    return 2 * (1 - agreement) * 1.06 * (1 - srcc**2) ** 2 / (n - 3)
+
+
+def power(effect: float, sd: float, seeds: int, alpha: float = 0.05) -> float:
+    """Chance that a two-sided paired t-test over `seeds` finds a true `effect` when single differences vary by `sd`."""
+    from scipy import stats
+
+    df = seeds - 1
+    critical = stats.t.ppf(1 - alpha / 2, df)
+    shift = effect / sd * math.sqrt(seeds)
+    wrong_side = np.nan_to_num(stats.nct.cdf(-critical, df, shift))  # scipy has no number for a chance near 0
+    return float(stats.nct.sf(critical, df, shift) + wrong_side)
+
+
+def detectable(sd: float, seeds: int, alpha: float = 0.05, wanted: float = 0.8) -> float:
+    """The smallest true effect found with chance `wanted`."""
+    from scipy.optimize import brentq
+
+    return float(brentq(lambda effect: power(effect, sd, seeds, alpha) - wanted, 1e-9, 8 * sd))
+
+
+def sd_over_seeds(place: str = "scenes/test", protocol: str = "sample") -> tuple[float, float]:
+    """(mean, standard deviation over seeds) of SRCC after RAPO in the main job's recorded runs."""
+    rows = json.loads(MAIN_JOB.read_text())["rows"]
+    values = [
+        row["srcc"]["value"]
+        for row in rows
+        if (row["condition"], row["set"], row["protocol"], row["stage"]) == ("critique", place, protocol, "rapo")
+    ]
+    return float(np.mean(values)), float(np.std(values, ddof=1))
+
+
+def table(n: int = 600, agreement: float = 0.5) -> list[str]:
+    """Markdown rows: the effect that 3, 5 and 10 seeds show with 80% chance."""
+    srcc, sd = sd_over_seeds()
+    pictures = math.sqrt(picture_variance(srcc, n, agreement))
+    lines = [
+        "| SD of training | seeds | SD of a difference | smallest SRCC difference shown with 80% |",
+        "|---|---|---|---|",
+    ]
+    for training, name in ((sd, f"{sd:.3f}, as in the main job"), (sd / 2, f"{sd / 2:.3f}, half of it")):
+        for seeds in (3, 5, 10):
+            total = math.sqrt(2 * training**2 + pictures**2)
+            lines.append(f"| {name} | {seeds} | {total:.3f} | {detectable(total, seeds):.3f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))

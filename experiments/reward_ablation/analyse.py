@@ -1,0 +1,32 @@
+"""Which part of the reward does what: conditions of the ablation, paired against error + rank.
+
+python -m experiments.reward_ablation.analyse [RUNS [OUT]]
+"""
+
+from __future__ import annotations
+
+from experiments.study import PAPER, Claim, Study, main
+
+# The paper's names of our reward files.
+NAMES = {"binary": "binary", "error": "error", "rank": "rank", "binary_rank": "binary+rank", "rapo": "error+rank"}
+
+STUDY = Study(
+    name="reward_ablation",
+    axes=("reward",),
+    label=lambda settings: NAMES[settings["reward"]["name"]],
+    order=tuple(NAMES.values()),
+    baseline="error+rank",
+    claims=(
+        Claim("rank alone ranks as well as error alone or better", "rank", "error", "srcc", +1),
+        Claim("rank alone loses PLCC against error alone", "rank", "error", "plcc", -1),
+        Claim("error + rank beats rank alone in PLCC", "error+rank", "rank", "plcc", +1),
+        Claim("error + rank beats rank alone in SRCC", "error+rank", "rank", "srcc", +1),
+        Claim("error + rank beats error alone in SRCC", "error+rank", "error", "srcc", +1),
+        Claim("error + rank beats error alone in PLCC", "error+rank", "error", "plcc", +1),
+        Claim("a threshold alone is worse than the bell", "binary", "error", "srcc", -1),
+    ),
+    paper=PAPER["reward_ablation"],
+)
+
+if __name__ == "__main__":
+    main(STUDY)

@@ -1,0 +1,26 @@
+"""Width of the error reward and softness of the comparison, paired against the paper's .1 and 1e-6.
+
+python -m experiments.sigma_gamma.analyse [RUNS [OUT]]
+"""
+
+from __future__ import annotations
+
+from experiments.study import Claim, Study, main
+
+SIGMAS, GAMMAS = (0.05, 0.1, 0.2), (1e-6, 1e-2)
+
+STUDY = Study(
+    name="sigma_gamma",
+    axes=("reward.error.sigma", "reward.rank.gamma"),
+    label=lambda settings: f"{settings['reward']['error']['sigma']:g}, {settings['reward']['rank']['gamma']:g}",
+    order=tuple(f"{sigma:g}, {gamma:g}" for sigma in SIGMAS for gamma in GAMMAS),
+    baseline="0.1, 1e-06",
+    claims=(
+        Claim("gamma 1e-2 ranks better than 1e-6 at sigma .1", "0.1, 0.01", "0.1, 1e-06", "srcc", +1),
+        Claim("sigma .2 is worse than .1 in PLCC", "0.2, 1e-06", "0.1, 1e-06", "plcc", -1),
+        Claim("sigma .05 is worse than .1 in PLCC", "0.05, 1e-06", "0.1, 1e-06", "plcc", -1),
+    ),
+)
+
+if __name__ == "__main__":
+    main(STUDY)

@@ -1,0 +1,128 @@
+"""Every sign shows on rows made to show it, and on no healthy run."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from aes_r1.evaluation.health import SIGNS, WINDOW, Watch, health_rows
+from aes_r1.evaluation.health_section import health_section
+from aes_r1.prompts import answer
+
+WORDS = [f"word{letter}{other}" for letter in "abcdefghij" for other in "klmnopqrst"]
+
+
+def metrics(count: int = 30, **changes) -> list[dict]:
+    """A healthy run; `changes` are functions of the step, names with __ for /."""
+    healthy = {
+        "policy/entropy": 1.0, "rollout/zero_spread_groups": 0.02, "rollout/parse_failure_rate": 0.01,
+        "rollout/truncated_rate": 0.0, "policy/kl_k3": 0.05,
+    }  # fmt: skip
+    rows = [{"stage": "rapo", "step": step, **healthy} for step in range(1, count + 1)]
+    rows[-1] |= {"eval/scenes/srcc": 0.7, "eval/scenes/plcc": 0.69}
+    for name, value in changes.items():
+        for row in rows:
+            row[name.replace("__", "/")] = value(row["step"])
+    return rows
+
+
+def completions(step: int, critique, score: float = 0.62) -> list[dict]:
+    texts = [critique(place) for place in range(20)]
+    return [
+        {"stage": "rapo", "step": step, "id": str(place), "text": answer(text, score), "score": score}
+        for place, text in enumerate(texts)
+    ]
+
+
+def varied(place: int) -> str:
+    return " ".join(random.Random(place).choices(WORDS, k=30))
+
+
+def shown(rows: list[dict], texts: list[dict]) -> dict[str, int]:
+    return {row["sign"]: row["step"] for row in health_rows(rows, texts) if row["step"] is not None}
+
+
+def test_a_healthy_run_shows_nothing():
+    texts = completions(1, varied) + completions(30, lambda place: varied(place + 100))
+    assert shown(metrics(), texts) == {}
+
+
+@pytest.mark.parametrize(
+    ("sign", "changes", "step"),
+    [
+        # The mean of the last 10 steps passes .1 when 6 of them are at .2: (4 x .01 + 6 x .2) / 10 = .124; 5 give .105.
+        ("parse failures", {"rollout__parse_failure_rate": lambda step: 0.2 if step > 20 else 0.01}, 25),
+        ("truncation", {"rollout__truncated_rate": lambda step: 0.15}, WINDOW),
+        ("zero-spread groups", {"rollout__zero_spread_groups": lambda step: 0.4 if step > 10 else 0.0}, 18),
+        ("KL running away", {"policy__kl_k3": lambda step: 0.1 * step}, 10),
+        # Below .3 of its start of 1: 8 x .2 + 2 x 1 over 10 = .36, 9 x .2 + 1 = .28.
+        ("entropy collapse", {"policy__entropy": lambda step: 0.2 if step > 15 else 1.0}, 24),
+    ],
+)
+def test_a_sign_shows_at_the_step_where_its_mean_passes(sign, changes, step):
+    assert shown(metrics(**changes), []) == {sign: step}
+
+
+def test_rank_dominates_only_where_something_is_ranked():
+    rows = metrics()
+    rows[-1] |= {"eval/scenes/srcc": 0.59, "eval/scenes/plcc": 0.45}
+    assert shown(rows, []) == {"rank dominates": 30}
+    rows[-1] |= {"eval/scenes/srcc": 0.25, "eval/scenes/plcc": 0.05}
+    assert shown(rows, []) == {}
+
+
+def test_one_critique_for_every_picture_is_generic():
+    texts = completions(1, varied) + completions(30, lambda place: varied(7))
+    assert shown(metrics(), texts) == {"generic critiques": 30}
+
+
+def test_a_critique_that_names_its_score_leaks():
+    texts = completions(1, varied) + completions(20, lambda place: f"{varied(place)} so I give it 0.62.")
+    assert shown(metrics(), texts) == {"leaking critiques": 20}
+
+
+def test_too_little_is_no_sign():
+    early = metrics(count=WINDOW - 1, policy__kl_k3=lambda step: 9.0, rollout__parse_failure_rate=lambda step: 1.0)
+    assert shown(early, completions(1, lambda place: "I was told 0.62")[:5]) == {}
+
+
+def test_the_watch_raises_once_and_not_again_after_a_resume(caplog):
+    alerts = []
+    watch = Watch(lambda title, text: alerts.append((title, text)))
+    rows = metrics(rollout__truncated_rate=lambda step: 0.5, policy__grad_norm=lambda step: float("nan"))
+    for row in rows[:20]:
+        watch.step(row["step"], {name: value for name, value in row.items() if name not in ("stage", "step")})
+    assert [title for title, _ in alerts] == ["truncation"]
+    assert "Step 10." in alerts[0][1]
+    assert "max_new_tokens" in alerts[0][1]
+
+    resumed = Watch(lambda title, text: alerts.append((title, text)), metrics=rows[:15])
+    for row in rows[15:]:
+        resumed.step(row["step"], row)
+    assert len(alerts) == 1
+
+
+def test_live_and_in_the_report_a_sign_shows_at_the_same_step():
+    alerts: list[str] = []
+    watch = Watch(lambda title, text: alerts.append(f"{title} {text.split('.')[0]}"))
+    rows = metrics(policy__entropy=lambda step: 0.2 if step > 15 else 1.0)
+    texts = completions(1, varied) + completions(28, lambda place: varied(7))
+    for row in rows:
+        watch.log_completions(row["step"], [one for one in texts if one["step"] == row["step"]])
+        watch.step(row["step"], row)
+    assert sorted(alerts) == sorted(f"{name} Step {step}" for name, step in shown(rows, texts).items())
+    assert len(alerts) == 2
+
+
+def test_the_report_names_step_and_remedy():
+    page = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [])
+    assert "1 of 8 signs showed" in page
+    assert "step 10" in page
+    assert "max_new_tokens" in page
+    assert health_section([{"stage": "sft", "step": 1}], []) == ""
+
+
+def test_every_sign_has_threshold_meaning_and_remedy():
+    assert len({sign.name for sign in SIGNS}) == len(SIGNS) == 8
+    assert all(sign.threshold > 0 and len(sign.meaning) > 30 and len(sign.remedy) > 10 for sign in SIGNS)

@@ -1,0 +1,56 @@
+"""Run folders with known answers, written by the code that writes real ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from aes_r1.evaluation.metrics import summarise
+from aes_r1.settings import Settings, as_dict
+from aes_r1.tracking import Tracker
+from aes_r1.trainer.run_folder import finish_stage, write_rows
+
+MOS = np.linspace(0.05, 0.95, 80)
+
+
+def write_run(
+    folder: Path,
+    settings: Settings,
+    *,
+    noise: dict[str, float],
+    entropy: float = 1.0,
+    failed: float = 0.0,
+    dataset: str = "scenes",
+    sources: list[str] | None = None,
+) -> Path:
+    """A finished run whose answers are the MOS plus noise of the given width, by stage; `failed`: share unreadable."""
+    rng = np.random.default_rng([settings.seed, int(1000 * sum(noise.values()))])
+    rows = []
+    for stage, width in noise.items():
+        scores = np.clip(MOS + rng.normal(0, width, len(MOS)), 0, 1)
+        unreadable = rng.random(len(MOS)) < failed
+        for protocol in ("sample", "greedy"):
+            rows += [
+                {
+                    "stage": stage, "protocol": protocol, "id": f"{place:03d}", "dataset": dataset, "split": "test",
+                    "mos": float(mos), "score": None if lost else round(float(score), 2),
+                }
+                for place, (mos, score, lost) in enumerate(zip(MOS, scores, unreadable))
+            ]  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text(json.dumps(as_dict(settings)))
+    write_rows(folder / "predictions.jsonl", rows)
+    (folder / "evaluation.json").write_text(json.dumps(summarise(rows, n_bootstrap=50)))
+    with Tracker(folder, settings.tracker, as_dict(settings)) as tracker:
+        for step in (1, 2, 3):
+            first = {"policy/entropy": entropy - 0.1 * (step - 1), "rollout/parse_failure_rate": failed}
+            tracker.log("rapo", step, {**first, "reward/total": 1.0 + step / 10, f"eval/{dataset}/srcc": 0.5})
+    if sources is not None:
+        manifest = [{"id": f"{place:03d}", "attributes": {"source": name}} for place, name in enumerate(sources)]
+        (folder / "manifests").mkdir()
+        write_rows(folder / "manifests" / f"{dataset}-test.jsonl", manifest)
+    for stage in ("evaluation", "report"):
+        finish_stage(folder, stage, {})
+    return folder

@@ -1,0 +1,231 @@
+"""Every analysis on run folders whose answer is known; the power calculation against simulation."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aes_r1.settings import InputError, Settings, TrackerSettings
+from experiments.demonstration import POINTS
+from experiments.power import detectable, picture_variance, power, table
+from experiments.reading import by_condition, over_seeds, read_runs
+from experiments.study import analyse, interval, verdict
+from tests.experiments.runs import MOS, write_run
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+BASE = Settings(tracker=TrackerSettings(name="none"))
+
+
+def study_of(name: str):
+    return importlib.import_module(f"experiments.{name}.analyse")
+
+
+def ablation(folder: Path, widths: dict[str, float], seeds=(0, 1, 2)) -> None:
+    for name, width in widths.items():
+        for seed in seeds:
+            settings = replace(BASE, seed=seed, reward=replace(BASE.reward, name=name))
+            write_run(folder / f"{name}{seed}", settings, noise={"rapo": width})
+
+
+def test_the_better_condition_is_found(tmp_path):
+    ablation(tmp_path, {"rapo": 0.05, "error": 0.4, "rank": 0.4})
+    result, _ = analyse(study_of("reward_ablation").STUDY, tmp_path, n_bootstrap=200)
+    verdicts = {claim["text"]: claim["verdict"] for claim in result["claims"]}
+    assert verdicts["error + rank beats error alone in SRCC"] == "yes"
+    assert verdicts["error + rank beats rank alone in PLCC"] == "yes"
+    assert verdicts["a threshold alone is worse than the bell"] == "not run"
+    assert "binary, seed 0" in result["missing"]
+    row = next(one for one in result["differences"] if one["condition"] == "error")
+    assert row["srcc"]["high"] < 0
+    rows = {one["condition"]: one for one in result["rows"] if one["protocol"] == "sample"}
+    gap = rows["error"]["srcc"]["mean"] - rows["error+rank"]["srcc"]["mean"]
+    assert row["srcc"]["mean"] == pytest.approx(gap)  # the same pictures: paired and plain means agree
+    assert set(row["srcc"]["seeds"]) == {0, 1, 2}
+
+
+def test_table_figure_and_result_are_written(tmp_path, capsys):
+    ablation(tmp_path / "runs", {"rapo": 0.05, "error": 0.2}, seeds=(0,))
+    from experiments.study import main
+
+    main(study_of("reward_ablation").STUDY, [str(tmp_path / "runs"), str(tmp_path / "out")])
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "0.6102 / 0.6297" in text  # the paper's error+rank, SRCC / PLCC
+    assert "another scale" in text
+    assert "| one seed |" in text
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["seeds"] == [0]
+    assert (tmp_path / "out" / "figure.png").stat().st_size > 1000
+    assert "<svg" in (tmp_path / "out" / "figure.svg").read_text()
+    assert capsys.readouterr().out.strip() == text.strip()
+
+
+def test_a_run_of_another_recipe_is_refused(tmp_path):
+    ablation(tmp_path, {"rapo": 0.1, "error": 0.1}, seeds=(0,))
+    longer = replace(BASE, seed=1, trainer=replace(BASE.trainer, max_steps=7))
+    write_run(tmp_path / "longer", longer, noise={"rapo": 0.1})
+    with pytest.raises(InputError, match=r"trainer\.max_steps"):
+        analyse(study_of("reward_ablation").STUDY, tmp_path)
+
+
+def test_twice_the_same_point_is_refused(tmp_path):
+    ablation(tmp_path, {"rapo": 0.1}, seeds=(0,))
+    write_run(tmp_path / "again", replace(BASE, seed=0), noise={"rapo": 0.1})
+    with pytest.raises(InputError, match="same condition and seed"):
+        by_condition(read_runs(tmp_path)[0], lambda settings: settings["reward"]["name"], ("reward",))
+
+
+def test_unfinished_runs_are_named_with_their_reason(tmp_path):
+    ablation(tmp_path, {"rapo": 0.1}, seeds=(0,))
+    broken = write_run(tmp_path / "broken", replace(BASE, seed=1), noise={"rapo": 0.1})
+    (broken / "stages" / "evaluation.json").unlink()
+    (broken / "failure.txt").write_text("rank 0: MemoryError: no room\n")
+    runs, unfinished = read_runs(tmp_path)
+    assert len(runs) == 1
+    assert unfinished == ["broken: rank 0: MemoryError: no room"]
+    with pytest.raises(InputError, match="no such folder"):
+        read_runs(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no finished run"):
+        read_runs(tmp_path / "empty")
+
+
+def test_the_interval_over_seeds_is_students():
+    found = over_seeds([0.70, 0.74, 0.72, None])
+    # sd .02, t(2) 4.3027: .72 +- 4.3027 x .02 / sqrt(3) = .0497
+    assert (found["mean"], found["n"]) == (pytest.approx(0.72), 3)
+    assert found["high"] - found["mean"] == pytest.approx(0.0497, abs=1e-4)
+    assert over_seeds([0.5])["low"] is None
+    assert over_seeds([None]) == {"mean": None, "low": None, "high": None, "n": 0}
+    assert interval({"mean": 0.1, "low": -0.05, "high": 0.25}, signed=True) == "+0.100 [-0.050, +0.250]"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sign", "expected"),
+    [(0.1, 0.3, 1, "yes"), (0.1, 0.3, -1, "no"), (-0.3, -0.1, -1, "yes"), (-0.1, 0.3, 1, "not shown")],
+)
+def test_verdicts(low, high, sign, expected):
+    assert verdict({"mean": (low + high) / 2, "low": low, "high": high, "n": 3}, sign) == expected
+
+
+def test_the_rule_and_its_regret(tmp_path, capsys):
+    """Entropy peaks at 2 epochs, 1 epoch ends best, 3 epochs have the most entropy but too few readable answers."""
+    starts = {1: (1.2, 0.0, 0.05), 2: (1.6, 0.02, 0.2), 3: (1.9, 0.5, 0.1), 10: (0.7, 0.0, 0.3)}
+    for epochs, (entropy, failed, width) in starts.items():
+        settings = replace(BASE, cold_start=replace(BASE.cold_start, epochs=epochs))
+        run = write_run(
+            tmp_path / "runs" / str(epochs), settings, noise={"cold_start": 0.5, "rapo": width}, entropy=entropy,
+            failed=failed,
+        )  # fmt: skip
+        kinds = {kind: {"tokens": 5, "entropy": entropy} for kind in ("critique", "dimension", "score", "tags")}
+        probes = [
+            {"step": step, "entropy": entropy, "by_kind": kinds, "by_position": [entropy] * 10} for step in (0, 9)
+        ]
+        (run / "entropy.jsonl").write_text("".join(json.dumps(probe) + "\n" for probe in probes))
+    study_of("sft_entropy").main([str(tmp_path / "runs"), str(tmp_path / "out")])
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    (rule,) = result["rule"]
+    assert (rule["picked"], rule["best"]) == ("2 epochs", "1 epochs")
+    assert rule["regret"] == pytest.approx(rule["ends"]["1 epochs"] - rule["ends"]["2 epochs"])
+    assert rule["regret"] > 0
+    assert all(one["srcc"]["mean"] > 0 for one in result["gains"])
+    assert [row["step"] for row in result["probes"]["10 epochs"]["0"]] == [0, 9]
+    assert "regret in SRCC" in capsys.readouterr().out
+
+
+def test_the_papers_misprinted_row_is_not_beside_ours():
+    paper = study_of("sft_entropy").STUDY.paper
+    assert set(paper) == {"0 epochs", "1 epochs", "2 epochs"}
+
+
+def test_sources_of_ai_made_pictures(tmp_path, capsys):
+    kinds = ["own", "midjourney", "glide", "own"]
+    sources = [kinds[place % 4] for place in range(len(MOS))]
+    settings = replace(BASE, reward=replace(BASE.reward, name="rapo"))
+    write_run(
+        tmp_path / "runs" / "a", settings, noise={"cold_start": 0.5, "rapo": 0.05}, dataset="avt_ai", sources=sources
+    )
+    study_of("ai_generated").main([str(tmp_path / "runs"), str(tmp_path / "out")])
+    rows = json.loads((tmp_path / "out" / "result.json").read_text())["sources"]
+    counts = {row["source"]: row["n"] for row in rows if row["stage"] == "rapo"}
+    assert counts == {"photographs": 40, "generated": 40, "midjourney": 20, "glide": 20}
+    before, after = (next(row for row in rows if row["stage"] == stage) for stage in ("cold_start", "rapo"))
+    assert after["srcc"]["mean"] > before["srcc"]["mean"]
+    assert "midjourney" in capsys.readouterr().out
+
+
+def test_spread_over_splits_and_seeds_by_hand():
+    spread = study_of("splits").spread
+
+    def rows(values):
+        return [{"srcc": {"seeds": {s: {"value": v} for s, v in enumerate(line)}}} for line in values]
+
+    # Within variances .0002, .0002; means .71, .81, between 2 x .005 = .01; (.01 - .0002) / 2 = .0049 = .07^2.
+    found = spread(rows([[0.70, 0.72], [0.80, 0.82]]), "srcc")
+    assert found["seeds"] == pytest.approx(0.0002**0.5)
+    assert found["splits"] == pytest.approx(0.07)
+    assert spread(rows([[0.70, 0.80], [0.80, 0.70]]), "srcc")["splits"] == 0
+    assert spread(rows([[0.70, None], [0.80, 0.82]]), "srcc") == {"seeds": None, "splits": None}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_its_folder(name):
+    folder = ROOT / "experiments" / name
+    text = (folder / "README.md").read_text()
+    for heading in (
+        "**Question.**",
+        "**Expectation.**",
+        "**Command.**",
+        "## What we found",
+        "## What it does not show",
+    ):
+        assert heading in text
+    study = study_of(name).STUDY
+    assert study.name == name
+    assert study.baseline in study.order
+    assert {end for claim in study.claims for end in (claim.condition, claim.than)} <= set(study.order)
+
+
+def test_the_studies_that_are_not_full_are_demonstrated():
+    full = {"reward_ablation", "sigma_gamma", "num_samples", "sft_entropy", "objective"}
+    assert set(POINTS) == set(STUDIES) - full
+
+
+# -- power -------------------------------------------------------------------------------------------------------------
+def test_power_agrees_with_simulation():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(0.06, 0.03, (20_000, 3))
+    t = draws.mean(axis=1) / (draws.std(axis=1, ddof=1) / np.sqrt(3))
+    assert power(0.06, 0.03, 3) == pytest.approx((abs(t) > 4.3027).mean(), abs=0.01)
+    assert power(0.0, 0.03, 3) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_what_is_detectable_is_found_with_the_wanted_chance():
+    for seeds in (3, 5, 10):
+        assert power(detectable(0.03, seeds), 0.03, seeds) == pytest.approx(0.8, abs=1e-6)
+    assert detectable(0.03, 10) < detectable(0.03, 5) < detectable(0.03, 3)
+
+
+def test_picture_variance_agrees_with_simulation():
+    """Two readers with independent errors of the same 600 pictures, drawn anew: SD of the difference of their SRCC."""
+    from scipy import stats
+
+    rng = np.random.default_rng(1)
+    differences, pairs = [], []
+    for _ in range(400):
+        truth = rng.normal(size=600)
+        both = [stats.spearmanr(truth, truth + rng.normal(0, 0.7, 600)).statistic for _ in range(2)]
+        pairs.append(both)
+        differences.append(both[1] - both[0])
+    agreement = np.corrcoef(np.array(pairs).T)[0, 1]
+    expected = picture_variance(float(np.mean(pairs)), 600, float(agreement)) ** 0.5
+    assert np.std(differences) == pytest.approx(expected, rel=0.15)
+
+
+def test_the_readmes_numbers_are_computed():
+    text = (ROOT / "experiments" / "README.md").read_text()
+    assert "\n".join(table()) in text

@@ -1,0 +1,136 @@
+"""The dashboard: the static page, and the workspace as a W&B server receives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from aes_r1.dashboard import SECTIONS, read_studies, static_page, varied
+from aes_r1.settings import InputError, Settings, TrackerSettings
+from aes_r1.tracking import definition
+from tests.experiments.runs import write_run
+
+BASE = Settings(tracker=TrackerSettings(name="none"))
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    for name, width in (("rapo", 0.05), ("rank", 0.3)):
+        settings = replace(BASE, reward=replace(BASE.reward, name=name))
+        write_run(tmp_path / "runs" / "reward_ablation" / name, settings, noise={"rapo": width})
+    return tmp_path / "runs"
+
+
+def test_every_shown_name_is_defined():
+    assert all(definition(name) for names in SECTIONS.values() for name in names)
+
+
+def test_the_page_ranks_runs_and_shows_what_they_differ_in(runs):
+    studies = read_studies(runs)
+    assert varied(studies["reward_ablation"]) == ["reward.name"]
+    html = static_page(studies)
+    body = html.split("<tbody>")[1]
+    assert body.index(">rapo<") < body.index(">rank<")
+    assert "<th>reward.name</th>" in html
+    for section in ("Agreement", "Reward", "Policy"):
+        assert f"<h3>{section}</h3>" in html
+    assert "<script" not in html
+    assert re.findall(r'src="(?!data:)', html) == []
+
+
+def test_no_runs_is_said(tmp_path):
+    with pytest.raises(InputError, match="no run folder"):
+        read_studies(tmp_path)
+
+
+class Server(BaseHTTPRequestHandler):
+    """As much of W&B's GraphQL as saving a view and a report takes; keeps what it was sent."""
+
+    received: list[dict]
+
+    def do_POST(self):
+        content = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        body = json.loads(content) if content.startswith(b"{") else {}  # the client posts telemetry too
+        self.received.append(body)
+        query = body.get("query", "")
+        if "upsertView" in query:
+            name = body["variables"].get("name") or "view"
+            data = {"upsertView": {"view": {"id": "Vmlldzox", "name": name, "displayName": name}, "inserted": True}}
+        elif "upsertModel" in query or "UpsertModel" in query:
+            data = {"upsertModel": {"model": {"id": "p", "name": "aes-r1", "entityName": "team"}, "inserted": True}}
+        else:
+            viewer = {"id": "u", "entity": "team", "username": "me", "flags": "{}", "teams": {"edges": []}}
+            project = {
+                "id": "UDox", "internalId": "UDox", "name": "aes-r1", "entityName": "team", "isBenchmark": False,
+                "createdAt": "2026-01-01T00:00:00", "user": None,
+            }  # fmt: skip
+            projects = {"edges": [{"node": project}], "pageInfo": {"endCursor": None, "hasNextPage": False}}
+            data = {"viewer": viewer, "serverInfo": None, "project": project, "models": projects}
+        answer = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_the_workspace_that_a_server_receives(runs, tmp_path):
+    pytest.importorskip("wandb_workspaces")
+    Server.received = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    done = subprocess.run(
+        [sys.executable, "-m", "aes_r1.dashboard", f"runs={runs}", "entity=team", "project=aes-r1"],
+        env={
+            **os.environ,
+            "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_address[1]}",
+            "WANDB_API_KEY": "0" * 40,
+            "WANDB_DIR": str(tmp_path),
+            "HOME": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    server.shutdown()
+    assert done.returncode == 0, done.stderr
+    views = [one["variables"] for one in Server.received if "upsertView" in one.get("query", "")]
+    workspace = next(one for one in views if one["type"] == "project-view")
+    assert (workspace["entityName"], workspace["projectName"]) == ("team", "aes-r1")
+    assert workspace["displayName"] == "reward_ablation"
+    spec = json.loads(workspace["spec"])
+    sections = {one["name"]: one for one in spec["section"]["panelBankConfig"]["sections"]}
+    assert set(SECTIONS) | {"Sweep", "Critiques"} <= set(sections)
+    lines = {
+        panel["config"]["chartTitle"]: panel["config"]
+        for one in sections.values()
+        for panel in one["panels"]
+        if panel["viewType"] == "Run History Line Plot"
+    }
+    assert lines["sft/loss"]["xAxis"] == "sft/step"
+    assert lines["eval/scenes/srcc"]["xAxis"] == "rapo/step"
+    assert lines["policy/entropy"]["xAxis"] == "rapo/step"
+    coordinates = sections["Sweep"]["panels"][0]["config"]["columns"]
+    assert [one["accessor"] for one in coordinates] == ["config:reward.value.name", "summary:headline/srcc"]
+    assert "reward_ablation" in json.dumps(spec["section"]["runSets"])
+    report = next(one for one in views if one["type"] != "project-view")
+    assert "reward_ablation" in report["spec"]
