@@ -137,8 +137,10 @@ class DeepSpeedEngine:
 
         self.rank, self.size = world()
         self.device = device
+        dtype = next(model.parameters()).dtype
         config = {
             **config,
+            "bf16": {"enabled": dtype == torch.bfloat16},  # bf16 weights; ZeRO keeps float32 ones for the optimizer
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": max_grad_norm,
@@ -155,11 +157,15 @@ class DeepSpeedEngine:
         # DeepSpeed averages over processes; the loss is already divided by the divisor of all of them.
         self.engine.set_gradient_accumulation_boundary(False)
         self.engine.backward(loss * self.size, scale_wrt_gas=False)
+        if self.stage == 3:  # a pass is over: the next may fetch weights ahead in the order that this one took
+            self.optimizer.parameter_offload.get_param_coordinator().reset_step()
 
     def step(self, lr: float) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.engine.set_gradient_accumulation_boundary(True)
+        if self.stage < 2:  # the later stages summed over processes in every backward
+            self.engine.allreduce_gradients()
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(0.0 if norm is None else norm)
@@ -171,8 +177,18 @@ class DeepSpeedEngine:
             return
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters(list(self.model.parameters())):
-            yield
+        # DeepSpeed's hooks would part the weights again after each layer and gather them anew for each token.
+        offload = self.optimizer.parameter_offload
+        for parameter in self.model.parameters():
+            parameter.ds_active_sub_modules.clear()
+        for hook in [*offload.forward_hooks, *offload.backward_hooks]:
+            hook.remove()
+        offload.forward_hooks, offload.backward_hooks = [], []
+        try:
+            with deepspeed.zero.GatheredParameters(list(self.model.parameters())):
+                yield
+        finally:
+            offload._register_deepspeed_module(self.model)
 
     def gather(self, values: Tensor) -> Tensor:
         rows = [torch.empty_like(values) for _ in range(self.size)]

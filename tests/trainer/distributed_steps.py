@@ -1,0 +1,129 @@
+"""Started by torchrun: the same steps of both loops under one engine after another, written down by rank 0.
+
+    torchrun --nproc-per-node=2 -m tests.trainer.distributed_steps START OUT ENGINE [ENGINE ..]
+
+START holds model/ and pictures/; OUT/ENGINE.pt gets metrics, whole gradients of every step and final weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from aes_r1.data.sample import Sample
+from aes_r1.model import backbone as backbones
+from aes_r1.prompts import RATING_PROMPT
+from aes_r1.settings import ColdStartSettings, EngineSettings, ErrorSettings, RewardSettings, TrainerSettings
+from aes_r1.trainer import engine as engines
+from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.sft import train_sft
+from aes_r1.trainer.stopping import StopRequest
+
+WORDS = ("flat light", "dull light", "deep shadow", "strong picture")
+STEPS = 2
+NOT_NUMBERS = ("time/", "perf/")
+
+
+def records(folder: Path) -> list[dict]:
+    paths = sorted(folder.glob("*.png"))
+    return [
+        {"id": path.name, "image": str(path), "critique": f"a {WORDS[place // 3]} .", "mos": (place + 0.5) / 12}
+        for place, path in enumerate(paths)
+    ]
+
+
+def samples(folder: Path) -> list[Sample]:
+    return [Sample(row["id"], row["image"], row["mos"], "made", "train") for row in records(folder)]
+
+
+def engine_settings(name: str) -> EngineSettings:
+    if name == "single":
+        return EngineSettings()
+    # A threshold of 0 parts even the smallest weight, as a large model's are parted.
+    zero = {"stage": int(name[4]), "stage3_param_persistence_threshold": 0}
+    return EngineSettings(name=name, config={"zero_optimization": zero})
+
+
+def whole_gradient(engine, parameter) -> torch.Tensor:
+    if isinstance(engine, engines.SingleEngine):
+        return parameter.grad.clone()
+    from deepspeed.utils import safe_get_full_grad
+
+    return safe_get_full_grad(parameter).clone()
+
+
+def take_steps(start: Path, out: Path, name: str, *, lora: int = 0) -> dict:
+    """Metrics, gradients and weights after STEPS steps of each loop."""
+    settings = engine_settings(name)
+    device = engines.start(settings)
+    backbone = backbones.load(start / "model", dtype="float32", max_pixels=9216)
+    reference = copy.deepcopy(backbone)
+    reference.model.requires_grad_(False).eval()
+    engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=device)
+    found: dict = {"sft": [], "rapo": [], "gradients": []}
+    named = [(key, value) for key, value in backbone.model.named_parameters() if value.requires_grad]
+    plain_step = engine.step
+
+    def step(lr: float) -> torch.Tensor:
+        if hasattr(engine, "engine") and engine.stage < 2:  # ZeRO-1 sums in the step; the sum is looked at before it
+            engine.engine.set_gradient_accumulation_boundary(True)
+        found["gradients"].append({key: whole_gradient(engine, value) for key, value in named})
+        return plain_step(lr)
+
+    if name != "zero1":
+        engine.step = step
+
+    def kept(values: dict) -> dict:
+        return {key: value for key, value in values.items() if not key.startswith(NOT_NUMBERS)}
+
+    train_sft(
+        backbone,
+        engine,
+        records(start / "pictures"),
+        question=RATING_PROMPT,
+        cold_start=ColdStartSettings(epochs=1, lr=1e-3, batch_size=6, micro_batch_size=2),
+        with_critique=True,
+        seed=0,
+        folder=out / name / "sft",
+        log=lambda number, values: found["sft"].append(kept(values)),
+        stop=StopRequest(),
+    )
+    train_rapo(
+        backbone,
+        reference,
+        engine,
+        samples(start / "pictures"),
+        question=RATING_PROMPT,
+        trainer=TrainerSettings(
+            num_samples=4, images_per_step=4, max_steps=STEPS, lr=1e-3, kl_coef=0.05, max_new_tokens=32,
+            micro_batch_size=4, save_every=100, eval_every=100,
+        ),
+        reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
+        shared_prefix=True,
+        seed=0,
+        folder=out / name / "rapo",
+        log=lambda number, values: found["rapo"].append(kept(values)),
+        log_completions=lambda number, rows: None,
+        evaluate=dict,
+        stop=StopRequest(),
+    )  # fmt: skip
+    with engine.gathered() if hasattr(engine, "engine") else nullcontext():
+        found["weights"] = {key: value.detach().clone() for key, value in backbone.model.named_parameters()}
+    return found
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    start, out, *names = sys.argv[1:]
+    for name in names:
+        found = take_steps(Path(start), Path(out), name)
+        if engines.world()[0] == 0:
+            torch.save(found, Path(out) / f"{name}.pt")
+
+
+if __name__ == "__main__":
+    main()
