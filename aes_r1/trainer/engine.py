@@ -143,6 +143,7 @@ class DeepSpeedEngine:
             "bf16": {"enabled": dtype == torch.bfloat16},  # bf16 weights; ZeRO keeps float32 ones for the optimizer
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
+            "managed_gradient_accumulation": False,  # any number of backward passes, then a step
             "gradient_clipping": max_grad_norm,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
@@ -155,7 +156,7 @@ class DeepSpeedEngine:
 
     def backward(self, loss: Tensor) -> None:
         # DeepSpeed averages over processes; the loss is already divided by the divisor of all of them.
-        self.engine.set_gradient_accumulation_boundary(False)
+        self.optimizer.clear_backward_seen_flag()  # a new micro-batch: add to the gradient, do not replace it
         self.engine.backward(loss * self.size, scale_wrt_gas=False)
         if self.stage == 3:  # a pass is over: the next may fetch weights ahead in the order that this one took
             self.optimizer.parameter_offload.get_param_coordinator().reset_step()
@@ -163,9 +164,6 @@ class DeepSpeedEngine:
     def step(self, lr: float) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.engine.set_gradient_accumulation_boundary(True)
-        if self.stage < 2:  # the later stages summed over processes in every backward
-            self.engine.allreduce_gradients()
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(0.0 if norm is None else norm)

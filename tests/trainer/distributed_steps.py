@@ -2,14 +2,13 @@
 
     torchrun --nproc-per-node=2 -m tests.trainer.distributed_steps START OUT ENGINE [ENGINE ..]
 
-START holds model/ and pictures/; OUT/ENGINE.pt gets metrics, whole gradients of every step and final weights.
+START holds model/ and pictures/; OUT/ENGINE.pt gets metrics, Adam's first moments and final weights.
 """
 
 from __future__ import annotations
 
 import copy
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -24,7 +23,6 @@ from aes_r1.trainer.sft import train_sft
 from aes_r1.trainer.stopping import StopRequest
 
 WORDS = ("flat light", "dull light", "deep shadow", "strong picture")
-STEPS = 2
 NOT_NUMBERS = ("time/", "perf/")
 
 
@@ -48,50 +46,28 @@ def engine_settings(name: str) -> EngineSettings:
     return EngineSettings(name=name, config={"zero_optimization": zero})
 
 
-def whole_gradient(engine, parameter) -> torch.Tensor:
+def first_moments(engine) -> dict[str, torch.Tensor]:
+    """Adam's running mean of the gradient: after one step a tenth of the gradient, and linear in every later one."""
+    named = engine.model.named_parameters()
     if isinstance(engine, engines.SingleEngine):
-        return parameter.grad.clone()
-    from deepspeed.utils import safe_get_full_grad
+        return {name: engine.optimizer.state[parameter]["exp_avg"].clone() for name, parameter in named}
+    from deepspeed.utils import safe_get_full_optimizer_state
 
-    return safe_get_full_grad(parameter).clone()
+    return {name: safe_get_full_optimizer_state(parameter, "exp_avg").clone() for name, parameter in named}
 
 
-def take_steps(start: Path, out: Path, name: str, *, lora: int = 0) -> dict:
-    """Metrics, gradients and weights after STEPS steps of each loop."""
+def take_steps(start: Path, out: Path, name: str) -> dict:
+    """Metrics, first moments and weights of two steps of each loop."""
     settings = engine_settings(name)
     device = engines.start(settings)
     backbone = backbones.load(start / "model", dtype="float32", max_pixels=9216)
     reference = copy.deepcopy(backbone)
     reference.model.requires_grad_(False).eval()
-    engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=device)
-    found: dict = {"sft": [], "rapo": [], "gradients": []}
-    named = [(key, value) for key, value in backbone.model.named_parameters() if value.requires_grad]
-    plain_step = engine.step
-
-    def step(lr: float) -> torch.Tensor:
-        if hasattr(engine, "engine") and engine.stage < 2:  # ZeRO-1 sums in the step; the sum is looked at before it
-            engine.engine.set_gradient_accumulation_boundary(True)
-        found["gradients"].append({key: whole_gradient(engine, value) for key, value in named})
-        return plain_step(lr)
-
-    if name != "zero1":
-        engine.step = step
-
+    engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
+    found: dict = {"sft": [], "rapo": []}
     def kept(values: dict) -> dict:
         return {key: value for key, value in values.items() if not key.startswith(NOT_NUMBERS)}
 
-    train_sft(
-        backbone,
-        engine,
-        records(start / "pictures"),
-        question=RATING_PROMPT,
-        cold_start=ColdStartSettings(epochs=1, lr=1e-3, batch_size=6, micro_batch_size=2),
-        with_critique=True,
-        seed=0,
-        folder=out / name / "sft",
-        log=lambda number, values: found["sft"].append(kept(values)),
-        stop=StopRequest(),
-    )
     train_rapo(
         backbone,
         reference,
@@ -99,7 +75,7 @@ def take_steps(start: Path, out: Path, name: str, *, lora: int = 0) -> dict:
         samples(start / "pictures"),
         question=RATING_PROMPT,
         trainer=TrainerSettings(
-            num_samples=4, images_per_step=4, max_steps=STEPS, lr=1e-3, kl_coef=0.05, max_new_tokens=32,
+            num_samples=4, images_per_step=4, max_steps=2, lr=3e-4, kl_coef=0.05, max_new_tokens=32,
             micro_batch_size=4, save_every=100, eval_every=100,
         ),
         reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
@@ -111,7 +87,21 @@ def take_steps(start: Path, out: Path, name: str, *, lora: int = 0) -> dict:
         evaluate=dict,
         stop=StopRequest(),
     )  # fmt: skip
-    with engine.gathered() if hasattr(engine, "engine") else nullcontext():
+    found["rapo_moments"] = first_moments(engine)
+    train_sft(
+        backbone,
+        engine,
+        records(start / "pictures"),
+        question=RATING_PROMPT,
+        cold_start=ColdStartSettings(epochs=1, lr=3e-4, batch_size=6, micro_batch_size=2),
+        with_critique=True,
+        seed=0,
+        folder=out / name / "sft",
+        log=lambda number, values: found["sft"].append(kept(values)),
+        stop=StopRequest(),
+    )
+    found["moments"] = first_moments(engine)
+    with engine.gathered():
         found["weights"] = {key: value.detach().clone() for key, value in backbone.model.named_parameters()}
     return found
 
