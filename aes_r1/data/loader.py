@@ -153,7 +153,9 @@ def _reason(path: str) -> str | None:
 def write_manifest(samples: Sequence[Sample], path: Path) -> None:
     """One JSON object per sample."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in samples), encoding="utf-8")
+    beside = path.with_suffix(".partial")
+    beside.write_text("".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in samples), encoding="utf-8")
+    beside.replace(path)  # half a manifest would pass for a smaller set
 
 
 def read_manifest(path: Path) -> list[Sample]:

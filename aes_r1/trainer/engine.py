@@ -7,8 +7,11 @@ by the divisor of the whole optimizer step; gradients are summed over micro-batc
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import resource
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,20 +77,40 @@ class SingleEngine:
         self.device = device
         self.max_grad_norm = max_grad_norm
         groups = [group for group in parameter_groups(model, weight_decay) if group["params"]]
+        # Of weights in half precision the optimizer keeps float32 ones: it moves them by less than a half can show.
+        self.halves: list[tuple[nn.Parameter, nn.Parameter]] = []
+        for group in groups:
+            group["params"] = [self._in_float32(parameter) for parameter in group["params"]]
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+
+    def _in_float32(self, parameter: nn.Parameter) -> nn.Parameter:
+        if parameter.dtype == torch.float32:
+            return parameter
+        self.halves.append((parameter, nn.Parameter(parameter.detach().float())))
+        return self.halves[-1][1]
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
+        for half, whole in self.halves:  # gradients add up in float32 too
+            if half.grad is not None:
+                whole.grad = half.grad.float() if whole.grad is None else whole.grad.add_(half.grad)
+                half.grad = None
 
     def step(self, lr: float) -> Tensor:
         """Clip, update with learning rate `lr`, clear the gradients; returns the gradient norm before clipping."""
-        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._show_halves()
         return norm
+
+    @torch.no_grad()
+    def _show_halves(self) -> None:
+        for half, whole in self.halves:
+            half.copy_(whole)
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
@@ -108,17 +131,30 @@ class SingleEngine:
     def maximum(self, value: Tensor) -> Tensor:
         return value
 
+    def agreed(self, wish: bool) -> bool:
+        """Whether any process wishes it: the same answer everywhere."""
+        return wish
+
     def barrier(self) -> None:
         pass
 
     def save(self, folder: Path) -> None:
         """Model and optimizer state into `folder`."""
-        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "float32": [whole.detach() for _, whole in self.halves],
+        }
+        torch.save(state, folder / "state.pt")
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, *, processes: int) -> None:
+        """What `save` of `processes` processes wrote."""
         state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for (_, whole), saved in zip(self.halves, state["float32"], strict=True):
+                whole.copy_(saved)
 
 
 class DeepSpeedEngine:
@@ -206,14 +242,47 @@ class DeepSpeedEngine:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return value
 
+    def agreed(self, wish: bool) -> bool:
+        return bool(self.maximum(torch.tensor(int(wish), device=self.device)))
+
     def barrier(self) -> None:
         dist.barrier()
 
     def save(self, folder: Path) -> None:
         self.engine.save_checkpoint(str(folder), tag="state")
 
-    def load(self, folder: Path) -> None:
-        self.engine.load_checkpoint(str(folder), tag="state")
+    def load(self, folder: Path, *, processes: int) -> None:
+        if processes == self.size:
+            self.engine.load_checkpoint(str(folder), tag="state")
+            return
+        # Another number of processes: DeepSpeed's universal checkpoint, one file per weight, parted anew.
+        universal = folder.parent / f".{folder.name}.universal"
+        if self.rank == 0:
+            from deepspeed.checkpoint import ds_to_universal
+
+            shutil.rmtree(universal, ignore_errors=True)
+            (universal / "state").mkdir(parents=True)
+            arguments = ["--input_folder", str(folder / "state"), "--output_folder", str(universal / "state")]
+            arguments += ["--num_extract_workers", "1", "--num_merge_workers", "1", "--inject_missing_state"]
+            with contextlib.redirect_stdout(io.StringIO()), _arguments(arguments):
+                ds_to_universal.main(ds_to_universal.parse_arguments())
+        self.barrier()
+        self.engine._config.load_universal_checkpoint = True
+        self.engine.load_checkpoint(str(universal), tag="state")
+        self.engine._config.load_universal_checkpoint = False
+        self.barrier()
+        if self.rank == 0:
+            shutil.rmtree(universal)
+
+
+@contextlib.contextmanager
+def _arguments(arguments: list[str]) -> Iterator[None]:
+    """Run a tool that reads the command line as if it had been called with `arguments`."""
+    ours, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = ours
 
 
 def build_engine(

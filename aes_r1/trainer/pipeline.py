@@ -30,7 +30,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.settings import DataSettings, InputError, Settings, as_dict, claim_run_folder, fingerprint
 from aes_r1.store import made_once
-from aes_r1.tracking import Tracker
+from aes_r1.tracking import Tracker, read_rows, write_rows
 from aes_r1.trainer import checkpoint, pretrain
 from aes_r1.trainer.engine import build_engine, start, world
 from aes_r1.trainer.rapo import rapo_steps, train_rapo
@@ -40,14 +40,14 @@ from aes_r1.trainer.run_folder import (
     finish_stage,
     log_to,
     progress_bars,
-    read_rows,
     sha256_of,
     stage_done,
     start_over,
-    write_rows,
+    watch_over,
 )
 from aes_r1.trainer.sft import sft_steps, train_sft
 from aes_r1.trainer.stopping import StopRequest, stop_requests
+from aes_r1.trainer.watch import Watch
 
 log = logging.getLogger("aes_r1")
 
@@ -63,20 +63,20 @@ def run(settings: Settings) -> None:
     log_to(folder, rank)
     torch.manual_seed(settings.seed)
     device = start(settings.engine)
-    job = Job(settings, folder, device, rank, size)
-    tracker = Tracker(folder if rank == 0 else None, settings.tracker, as_dict(settings), run_name=settings.run_name)
-    with stop_requests() as stop, tracker, failure_file(folder, rank):
+    watch = watch_over(folder, rank, size) if size > 1 else None
+    job = Job(settings, folder, device, rank, size, watch)
+    with stop_requests() as stop, failure_file(folder, rank, watch):
+        notes = checkpoint.progress_of(folder / "checkpoints")
+        tracker = Tracker(
+            folder if rank == 0 else None,
+            settings.tracker,
+            as_dict(settings),
+            run_name=settings.run_name,
+            run_id=notes.get("wandb_run_id"),
+        )
         job.tracker, job.stop = tracker, stop
-        job.load_data()
-        models = {"base": job.base_model()}
-        if settings.cold_start.epochs > 0 and settings.trainer.init_from != "base":
-            models["cold_start"] = job.cold_start(models["base"])
-        if settings.trainer.name == "rapo":
-            models["rapo"] = job.rapo(job.starting_point(models))
-        elif rank == 0:
-            job.keep_final(models)
-        job.evaluate(models)
-        job.report()
+        with tracker:
+            job.run()
 
 
 class Job:
@@ -85,14 +85,31 @@ class Job:
     tracker: Tracker
     stop: StopRequest
 
-    def __init__(self, settings: Settings, folder: Path, device: torch.device, rank: int, size: int) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, device: torch.device, rank: int, size: int, watch: Watch | None
+    ) -> None:
         self.settings, self.folder, self.device, self.rank, self.size = settings, folder, device, rank, size
+        self.watch = watch
         self.store = Path(settings.store)
         self.question = RATING_PROMPT if settings.model.prompt == "critique" else SCORE_ONLY_PROMPT
         self.max_pixels = settings.data.max_pixels or settings.model.max_pixels
         self.train: list[Sample] = []
         self.validation: list[Sample] = []
         self.tests: list[list[Sample]] = []
+
+    def run(self) -> None:
+        settings = self.settings
+        self.load_data()
+        models = {"base": self.base_model()}
+        if settings.cold_start.epochs > 0 and settings.trainer.init_from != "base":
+            models["cold_start"] = self.cold_start(models["base"])
+        if settings.trainer.name == "rapo":
+            models["rapo"] = self.rapo(self.starting_point(models))
+        elif self.rank == 0:
+            self.keep_final(models)
+        self.evaluate(models)
+        self.report()
+        self._wait()  # rank 0 is the last to leave, or the others' store would leave with it
 
     # -- data: labels and pictures, checked once -----------------------------------------------------------------------
     def load_data(self) -> None:
@@ -183,8 +200,6 @@ class Job:
                 device=self.device,
             )
             rows = target / "metrics.jsonl"
-            done = checkpoint.steps(target / "checkpoints")
-            cut_rows(rows, done[-1] if done else 0)
             with progress_bars() as bar:
                 update = bar("cold start")
 
@@ -205,14 +220,15 @@ class Job:
                     folder=target / "checkpoints",
                     log=record,
                     stop=self.stop,
+                    going_on=lambda step: cut_rows(rows, step) if self.rank == 0 else None,
                 )
             with engine.gathered():
                 if self.rank == 0:
                     backbone.save(target / "model")
-            if self.rank == 0:
-                shutil.rmtree(target / "checkpoints")
 
         self._make_together("cold_starts", digest, make)
+        if self.rank == 0:
+            shutil.rmtree(final / "checkpoints", ignore_errors=True)
         if self.rank == 0 and not stage_done(self.folder, "cold_start"):
             self.tracker.resume("sft", 0)
             for line in (final / "metrics.jsonl").read_text().splitlines():
@@ -288,17 +304,18 @@ class Job:
             max_grad_norm=trainer.max_grad_norm,
             device=self.device,
         )
-        checkpoints = self.folder / "checkpoints"
-        done = checkpoint.steps(checkpoints)
         total = rapo_steps(len(self.train), trainer)
-        self.tracker.resume("rapo", done[-1] if done else 0)
-        log.info(
-            "RAPO: %d steps of %d images x %d outputs%s",
-            total,
-            trainer.images_per_step,
-            trainer.num_samples,
-            f", going on after step {done[-1]}" if done else "",
-        )
+
+        def going_on(step: int) -> None:
+            self.tracker.resume("rapo", step)
+            log.info(
+                "RAPO: %d steps of %d images x %d outputs%s",
+                total,
+                trainer.images_per_step,
+                trainer.num_samples,
+                f", going on after step {step}" if step else "",
+            )
+
         pictures = {one.id: one.image for one in self.train}
         with progress_bars() as bar:
             update = bar("RAPO")
@@ -324,11 +341,13 @@ class Job:
                 reward=settings.reward,
                 shared_prefix=settings.model.shared_prefix,
                 seed=settings.seed,
-                folder=checkpoints,
+                folder=self.folder / "checkpoints",
                 log=record,
                 log_completions=lambda step, rows: self.tracker.completions("rapo", step, rows, pictures),
                 evaluate=lambda: self._validate(backbone),
                 stop=self.stop,
+                going_on=going_on,
+                notes=self.tracker.notes(),
             )
         with engine.gathered():
             if self.rank == 0:
@@ -345,7 +364,10 @@ class Job:
         if not final.exists():
             source = models.get("cold_start", models["base"])
             if Path(source).is_dir():
-                shutil.copytree(source, final)
+                beside = self.folder / ".model.partial"
+                shutil.rmtree(beside, ignore_errors=True)
+                shutil.copytree(source, beside)
+                beside.rename(final)
 
     def _validate(self, backbone: Backbone) -> dict[str, float]:
         """SRCC and PLCC on validation pictures, by data set, one output at the evaluation temperature."""
@@ -439,8 +461,9 @@ class Job:
 
     # -- processes -----------------------------------------------------------------------------------------------------
     def _wait(self) -> None:
-        if self.size > 1:
-            torch.distributed.barrier()
+        """Wait for every process, without a time limit: one of them may be busy alone for hours."""
+        if self.watch is not None:
+            self.watch.wait()
 
     def _make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> None:
         """Like made_once, with every process inside `make`; rank 0 holds the lock and renames."""

@@ -7,6 +7,7 @@ a long wait for a process that is busy alone (pretraining, an expert behind an A
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -29,7 +30,9 @@ class Watch:
 
     def __init__(self, rank: int, size: int, host: str, port: int, on_failure: Callable[[str], None]) -> None:
         self.rank, self.size, self.on_failure = rank, size, on_failure
-        self._store = dist.PrefixStore("watch", dist.TCPStore(host, port, is_master=False, timeout=timedelta(minutes=5)))
+        self._store = dist.PrefixStore(
+            "watch", dist.TCPStore(host, port, is_master=False, timeout=timedelta(minutes=5))
+        )
         self._waits = 0
         self._ended = threading.Event()
         self._last: dict[int, tuple[int, float]] = {}
@@ -66,10 +69,8 @@ class Watch:
     def end(self) -> None:
         """This process is through: its silence means nothing from now on."""
         self._ended.set()
-        try:
+        with contextlib.suppress(RuntimeError):  # nobody may be left to be told
             self._store.set(f"through/{self.rank}", "")
-        except RuntimeError:
-            pass  # nobody is left to be told
         self._thread.join()
 
     def _look(self) -> None:
@@ -95,5 +96,7 @@ class Watch:
             before, since = self._last.get(other, (count, now))
             self._last[other] = (count, now if count != before else since)
             if count == before and now - since > limit and not self._store.check([f"through/{other}"]):
-                return f"rank {other}: no sign of life for {limit:.0f} s (killed, out of memory, or its machine is gone)"
+                return (
+                    f"rank {other}: no sign of life for {limit:.0f} s (killed, out of memory, or its machine is gone)"
+                )
         return None

@@ -48,11 +48,14 @@ def engine_settings(name: str) -> EngineSettings:
 
 def first_moments(engine) -> dict[str, torch.Tensor]:
     """Adam's running mean of the gradient: after one step a tenth of the gradient, and linear in every later one."""
-    named = engine.model.named_parameters()
+    named = list(engine.model.named_parameters())
     if isinstance(engine, engines.SingleEngine):
         return {name: engine.optimizer.state[parameter]["exp_avg"].clone() for name, parameter in named}
     from deepspeed.utils import safe_get_full_optimizer_state
 
+    if engine.stage < 3:  # DeepSpeed links a parameter to its state before Adam has any
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
     return {name: safe_get_full_optimizer_state(parameter, "exp_avg").clone() for name, parameter in named}
 
 
@@ -65,6 +68,7 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     reference.model.requires_grad_(False).eval()
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
     found: dict = {"sft": [], "rapo": []}
+
     def kept(values: dict) -> dict:
         return {key: value for key, value in values.items() if not key.startswith(NOT_NUMBERS)}
 
