@@ -59,12 +59,13 @@ def peak_memory_gb() -> float:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay, vectors (norms, biases) do not."""
+    """Matrices decay, vectors (norms, biases) do not; a group without any is left out."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
+    groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in trained if parameter.dim() >= 2], "weight_decay": weight_decay},
         {"params": [parameter for parameter in trained if parameter.dim() < 2], "weight_decay": 0.0},
     ]
+    return [group for group in groups if group["params"]]
 
 
 class SingleEngine:
@@ -76,7 +77,7 @@ class SingleEngine:
         self.model = model.to(device)
         self.device = device
         self.max_grad_norm = max_grad_norm
-        groups = [group for group in parameter_groups(model, weight_decay) if group["params"]]
+        groups = parameter_groups(model, weight_decay)
         # Of weights in half precision the optimizer keeps float32 ones: it moves them by less than a half can show.
         self.halves: list[tuple[nn.Parameter, nn.Parameter]] = []
         for group in groups:

@@ -1,8 +1,11 @@
 """Started by torchrun: the same steps of both loops under one engine after another, written down by rank 0.
 
-    torchrun --nproc-per-node=2 -m tests.trainer.distributed_steps START OUT ENGINE [ENGINE ..]
+    torchrun --nproc-per-node=2 -m tests.trainer.distributed_steps steps START OUT ENGINE [ENGINE ..]
+    torchrun --nproc-per-node=1 -m tests.trainer.distributed_steps resume START OUT ENGINE [ENGINE ..]
 
-START holds model/ and pictures/; OUT/ENGINE.pt gets metrics, Adam's first moments and final weights.
+START holds model/ and pictures/. `steps` writes OUT/ENGINE.pt: metrics, Adam's first moments, final weights; `resume`
+loads the checkpoint that it left into a new engine, of any number of processes, writes OUT/ENGINE_resumed_SIZE.pt and
+exports OUT/ENGINE_model_SIZE.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import ColdStartSettings, EngineSettings, ErrorSettings, RewardSettings, TrainerSettings
+from aes_r1.trainer import checkpoint
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.sft import train_sft
@@ -79,7 +83,8 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
         samples(start / "pictures"),
         question=RATING_PROMPT,
         trainer=TrainerSettings(
-            num_samples=4, images_per_step=4, max_steps=2, lr=3e-4, kl_coef=0.05, max_new_tokens=32,
+            num_samples=4, images_per_step=4, max_steps=2, lr=3e-4, kl_coef=0.05, max_new_tokens=24,
+            temperature=1.3,
             micro_batch_size=4, save_every=100, eval_every=100,
         ),
         reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
@@ -105,18 +110,38 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
         stop=StopRequest(),
     )
     found["moments"] = first_moments(engine)
+    found["weights"] = whole_weights(backbone, engine)
+    return found
+
+
+def whole_weights(backbone, engine) -> dict[str, torch.Tensor]:
     with engine.gathered():
-        found["weights"] = {key: value.detach().clone() for key, value in backbone.model.named_parameters()}
+        return {key: value.detach().clone() for key, value in backbone.model.named_parameters()}
+
+
+def resume(start: Path, out: Path, name: str) -> dict:
+    """Progress, weights and first moments that a new engine finds in the checkpoint of `take_steps`."""
+    settings = engine_settings(name)
+    device = engines.start(settings)
+    backbone = backbones.load(start / "model", dtype="float32", max_pixels=9216)
+    engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
+    progress = checkpoint.load_latest(out / name / "sft", engine)
+    found = {"progress": progress, "weights": whole_weights(backbone, engine), "moments": first_moments(engine)}
+    with engine.gathered():
+        if engine.rank == 0:
+            backbone.save(out / f"{name}_model_{engine.size}")
+    engine.barrier()
     return found
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    start, out, *names = sys.argv[1:]
+    mode, start, out, *names = sys.argv[1:]
+    rank, size = engines.world()
     for name in names:
-        found = take_steps(Path(start), Path(out), name)
-        if engines.world()[0] == 0:
-            torch.save(found, Path(out) / f"{name}.pt")
+        found = (take_steps if mode == "steps" else resume)(Path(start), Path(out), name)
+        if rank == 0:
+            torch.save(found, Path(out) / (f"{name}.pt" if mode == "steps" else f"{name}_resumed_{size}.pt"))
 
 
 if __name__ == "__main__":
