@@ -46,7 +46,7 @@ from aes_r1.trainer.run_folder import (
     watch_over,
 )
 from aes_r1.trainer.sft import sft_steps, train_sft
-from aes_r1.trainer.stopping import StopRequest, stop_requests
+from aes_r1.trainer.stopping import Stopped, StopRequest, stop_requests
 from aes_r1.trainer.watch import Watch
 
 log = logging.getLogger("aes_r1")
@@ -400,6 +400,7 @@ class Job:
             rows = []
             with progress_bars() as bar:
                 for test in self.tests:
+                    self._leave_if_asked()
                     update = bar(f"{stage} on {test[0].dataset}")
                     rows += self._predictions(
                         backbone, test[: self.settings.evaluation.limit], self.settings.evaluation.protocols, update
@@ -464,6 +465,14 @@ class Job:
         """Wait for every process, without a time limit: one of them may be busy alone for hours."""
         if self.watch is not None:
             self.watch.wait()
+
+    def _leave_if_asked(self) -> None:
+        """Between what is repeated anyway: leave when any process was asked to. Collective."""
+        asked = [(bool(self.stop), self.stop.requeue)] * self.size
+        if self.size > 1:
+            torch.distributed.all_gather_object(asked, asked[0])
+        if any(stop for stop, _ in asked):
+            raise Stopped(any(requeue for _, requeue in asked))
 
     def _make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> None:
         """Like made_once, with every process inside `make`; rank 0 holds the lock and renames."""

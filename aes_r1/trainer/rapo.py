@@ -215,7 +215,7 @@ def train_rapo(
             progress = {"best": best, "score": score, **(notes or {})}
             checkpoint.save(folder, step + 1, engine, progress, keep=trainer.keep_checkpoints)
         if stopping and not last:
-            raise Stopped(stop.requeue)
+            raise Stopped(engine.agreed(stop.requeue))
 
 
 @contextlib.contextmanager

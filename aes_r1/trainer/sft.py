@@ -112,7 +112,7 @@ def train_sft(
         if stopping or last or (step + 1) % cold_start.save_every == 0:
             checkpoint.save(folder, step + 1, engine, {}, keep=2)
         if stopping and not last:
-            raise Stopped(stop.requeue)
+            raise Stopped(engine.agreed(stop.requeue))
 
 
 def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

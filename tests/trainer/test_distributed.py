@@ -1,4 +1,4 @@
-"""Two real processes (gloo) take the same steps as one, under every ZeRO stage: numbers, checkpoints, exported weights."""
+"""Two real processes (gloo) take the steps of one under every ZeRO stage: numbers, checkpoints, exported weights."""
 
 from __future__ import annotations
 
