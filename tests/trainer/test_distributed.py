@@ -59,7 +59,7 @@ def out(start, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_equal_one(out, stage):
     one, two = torch.load(out / "single.pt"), torch.load(out / f"{stage}.pt")
@@ -76,7 +76,7 @@ def test_two_processes_equal_one(out, stage):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("processes", [2, 1])
 def test_a_checkpoint_goes_on_with_the_same_or_another_number_of_processes(start, out, processes):
     stages = STAGES if processes == 2 else ("zero2", "zero3")
