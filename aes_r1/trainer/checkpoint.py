@@ -130,9 +130,10 @@ def load_latest(root: Path, engine) -> dict | None:
 def _superfluous(root: Path, keep: int) -> list[int]:
     """Steps that are neither among the last `keep` nor the best."""
     found = steps(root)
-    scored = [(step, (_read_progress(root / f"step_{step}") or {}).get("score")) for step in found]
-    best = max(((score, -step) for step, score in scored if score is not None), default=(None, None))[1]
-    return [step for step in found[:-keep] if step != (None if best is None else -best)]
+    scores = {step: (_read_progress(root / f"step_{step}") or {}).get("score") for step in found}
+    scored = [step for step in found if scores[step] is not None]
+    best = max(scored, key=lambda step: scores[step], default=None)  # the first of equals
+    return [step for step in found[:-keep] if step != best]
 
 
 def _damage(folder: Path, engine) -> list[str]:

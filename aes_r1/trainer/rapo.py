@@ -198,7 +198,8 @@ def train_rapo(
             )
 
         # -- evaluate --------------------------------------------------------------------------------------------------
-        last, score = step + 1 == total, None
+        last = step + 1 == total
+        score: float | None = None
         if last or (step + 1) % trainer.eval_every == 0:
             evaluated = time.perf_counter()
             backbone.model.eval()
