@@ -47,6 +47,7 @@ def settings(base: Path, root: Path, out: Path, **changes) -> Settings:
         "data": {"name": "folder", "root": str(root)},
         "model": {"path": str(base), "max_pixels": 9216},
         "expert": {"name": "pixels"},
+        "judge": {"name": "scenes"},
         "cold_start": {"epochs": 1, "lr": 1e-3, "batch_size": 2, "micro_batch_size": 2},
         "trainer": {
             "num_samples": 2,
