@@ -29,7 +29,7 @@ def launcher(name: str) -> list[str]:
     port = str(free_port())
     if name == "torchrun":
         return [str(BIN / "torchrun"), "--nproc-per-node=2", f"--master-port={port}", "-m"]
-    return [str(BIN / "deepspeed"), "--num_gpus=2", f"--master_port={port}", "--module"]
+    return [str(BIN / "deepspeed"), "--no_local_rank", "--num_gpus=2", f"--master_port={port}", "--module"]
 
 
 @pytest.mark.slow
