@@ -36,5 +36,8 @@ lint: setup ## ruff and types
 sweep: setup ## NAME=reward_ablation ARGS="...": one study of sweeps/
 	$(RUN) -m aes_r1.train --config-dir . +sweeps=$(NAME) $(ARGS)
 
+report: setup ## RUNS="a b c": a page that compares runs; one run: its report again
+	$(RUN) -m aes_r1.report $(RUNS)
+
 clean: ## forget runs and the store (the environment stays)
 	rm -rf runs store

@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 the user's input is wrong; 75 stopped by a scheduler's sig
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from aes_r1.settings import InputError, Settings, build, run_fingerprint
 from aes_r1.trainer.stopping import Stopped
@@ -62,6 +63,31 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     sys.exit(0)
 
 
+class Arguments(argparse.ArgumentParser):
+    """A parser of the commands without Hydra: what is wrong with the command line is one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        _leave(2, f"{message}; {self.prog} --help lists the arguments")
+
+
+def run_plain(parser: Arguments, task: Callable[[argparse.Namespace], int]) -> NoReturn:
+    """Run `task` on the parsed command line and leave with the exit code that it returns; errors as in `run`."""
+    given = parser.parse_args()
+    try:
+        sys.exit(task(given))
+    except InputError as error:
+        _leave(2, str(error))
+    except BrokenPipeError:  # the reader of stdout has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        _leave(2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room")
+    except KeyboardInterrupt:
+        _leave(1, "interrupted")
+
+
 def _compose(entry: Callable[[Any], None], config_name: str) -> None:
     import hydra
     from omegaconf import OmegaConf
@@ -105,10 +131,13 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
 
 
 def _expand_sets(values: dict) -> None:
-    """Put the settings of every further set, named in data.unseen and evaluation.also, in their place."""
+    """Put the settings of every further set, named in data.unseen, evaluation.also and also, in their place."""
+    if values.get("also"):
+        values["also"] = [_data_set(entry) for entry in values["also"]]
     evaluation, data = values.get("evaluation"), values.get("data")
     if isinstance(evaluation, dict) and isinstance(data, dict):
-        names = [*(data.get("unseen") or []), *(evaluation.get("also") or [])]
+        unseen = data.get("unseen") if "trainer" in values else None  # a run measures what it has not seen
+        names = [*(unseen or []), *(evaluation.get("also") or []), *(values.pop("also", None) or [])]
         evaluation["also"] = [_data_set(entry) for entry in names]
 
 
@@ -120,7 +149,7 @@ def _data_set(entry: Any) -> dict:
     path = CONF / "data" / f"{given.get('name')}.yaml"
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in (CONF / "data").glob("*.yaml")))
-        raise InputError(f"evaluation.also={given.get('name')}: no such data set; there are {known}")
+        raise InputError(f"also={given.get('name')}: no such data set; there are {known}")
     defaults: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     return {**defaults, **given}
 
@@ -148,6 +177,6 @@ def _one_line(error: BaseException) -> str:
     return ", ".join(line.strip() for line in message.splitlines() if line.strip()) or type(error).__name__
 
 
-def _leave(code: int, message: str) -> None:
+def _leave(code: int, message: str) -> NoReturn:
     print(f"aes_r1: {message}", file=sys.stderr)
     sys.exit(code)

@@ -30,6 +30,7 @@ _PROMPTS = (_HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "con
 _ANSWER = re.compile(r"\s*<think>(?P<critique>.*?)</think>\s*<answer>(?P<score>.*?)</answer>\s*", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")
 _DECIMAL = re.compile(r"\s*(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
+_SIGNED_DECIMAL = re.compile(r"\s*(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))\s*", re.ASCII)
 
 
 def answer(critique: str, score: float) -> str:
@@ -64,6 +65,13 @@ def parse_score(text: str) -> float | None:
         return None
     score = float(number["number"])
     return score if 0.0 <= score <= 1.0 else None
+
+
+def out_of_range(text: str) -> bool:
+    """Whether a well-formed answer is a plain number outside [0, 1] ("1.2", "-0.1", "85"), which is no score."""
+    parts = _split(text)
+    number = None if parts is None else _SIGNED_DECIMAL.fullmatch(parts[1])
+    return number is not None and not 0.0 <= float(number["number"]) <= 1.0
 
 
 def parse_critique(text: str) -> str | None:

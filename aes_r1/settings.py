@@ -30,19 +30,30 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, key, value, f"must be one of {', '.join(choices)}")
 
 
+_SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
+
+
 @dataclass
 class DataSettings:
     name: str = "scenes"
     root: str | None = None  # folder, or manifest file, of a set on disk; null for made sets
     split: str = "test"  # split that evaluation reads
+    split_by: str = "official"  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
     limit: int | None = None  # pictures considered per split; null: all
     max_pixels: int | None = None  # area bound of a picture as the model sees it; null: the model's own
     strict: bool = False  # true: a picture that cannot be decoded ends the run; false: named, counted, skipped
     workers: int = 2  # processes that decode and check pictures
     unseen: list[str] = field(default_factory=list)  # sets never trained on, evaluated beside this one
+    mix: dict[str, float] = field(default_factory=dict)  # ratio of the sets of a mixed training set
+    size: int = 15000  # training pictures of a mix
+    roots: dict[str, str | None] = field(default_factory=dict)  # where the sets of a mix lie; null: data.root/NAME
 
     def __post_init__(self) -> None:
         one_of("data.split", self.split, ("train", "validation", "test"))
+        listed = self.split_by.endswith(".json")
+        require(listed or self.split_by in ("official", "paper"), "data.split_by", self.split_by, _SPLIT_BY)
+        require(all(part > 0 for part in self.mix.values()), "data.mix", self.mix, "every part must be positive")
+        require(self.size > 0, "data.size", self.size, "must be positive")
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "must be positive or null")
         require(
             self.max_pixels is None or self.max_pixels >= 256,
@@ -377,6 +388,22 @@ class DistillSettings:
         require(self.audit_items >= 2, "audit_items", self.audit_items, "must be at least 2")
 
 
+PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens")
+
+
+@dataclass
+class PrepareSettings:
+    """Settings of `python -m aes_r1.prepare`."""
+
+    data: DataSettings | None = None  # null: the table of the sets is printed
+    also: list[DataSettings] = field(default_factory=list)  # further sets, searched for the same pictures
+    out: str = "prepared"
+    copies: str = "keep"
+
+    def __post_init__(self) -> None:
+        one_of("copies", self.copies, ("keep", "drop"))
+
+
 @dataclass
 class EvaluationSettings:
     also: list[DataSettings] = field(default_factory=list)  # further sets, after data
@@ -386,18 +413,61 @@ class EvaluationSettings:
     limit: int | None = None  # pictures per set; null: all
     batch_size: int = 64  # pictures per device and rollout
     max_new_tokens: int | None = None  # null: the trainer's
+    batch_invariant: bool = False  # one picture at a time: bits that no neighbour can move
+    interventions: int = 100  # critiques per stage and set that are exchanged to see whether they are used; 0: none
     n_bootstrap: int = 1000
     stages: list[str] = field(default_factory=lambda: ["base", "cold_start", "rapo"])
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:
-            one_of("evaluation.protocols", protocol, ("sample", "greedy", "mean"))
+            one_of("evaluation.protocols", protocol, PROTOCOLS)
         for stage in self.stages:
             one_of("evaluation.stages", stage, ("base", "cold_start", "rapo"))
+        require(bool(self.protocols), "evaluation.protocols", self.protocols, "must name at least one")
+        require(self.interventions >= 0, "evaluation.interventions", self.interventions, "must not be negative")
         require(self.n_samples >= 1, "evaluation.n_samples", self.n_samples, "must be at least 1")
         require(self.temperature > 0, "evaluation.temperature", self.temperature, "must be positive")
         require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "must be at least 1")
         require(self.limit is None or self.limit > 0, "evaluation.limit", self.limit, "must be positive or null")
+
+
+@dataclass
+class EvaluatedModel:
+    path: str | None = None  # folder, run folder or hub name
+    dtype: str = "float32"
+    prompt: str | None = None  # critique or score_only; null: as its run was trained, else critique
+
+    def __post_init__(self) -> None:
+        one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        one_of("model.prompt", self.prompt or "critique", ("critique", "score_only"))
+
+
+@dataclass
+class EvaluateSettings:
+    """Settings of `python -m aes_r1.evaluate`."""
+
+    seed: int = 0
+    out: str = "runs/evaluate"
+    store: str = "store"
+    name: str = "model"  # of the model at model.path in tables
+    model: EvaluatedModel = field(default_factory=EvaluatedModel)
+    models: dict[str, str] = field(default_factory=dict)  # further models by name, measured and compared beside it
+    data: DataSettings = field(default_factory=DataSettings)
+    seen: list[str] | None = None  # sets that the model was trained on; null: as its run says, else not known
+    pyiqa: list[str] = field(default_factory=list)  # metrics of that package to compare with
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    judged: int = 50  # critiques per model and set that the judge reads
+    runs: list[str] = field(default_factory=list)  # finished runs to summarise over splits and seeds instead
+    starts: list[str] = field(default_factory=list)  # finished runs to lay side by side instead
+    pictures: int = 50  # of the side by side
+
+    def __post_init__(self) -> None:
+        require(self.name not in self.models, "models", self.name, "is the name of model.path; choose another (name=)")
+        for name in (self.name, *self.models):
+            require(bool(name) and "/" not in name, "models", name, "a name must not be empty or hold a slash")
+        require(self.judged >= 1, "judged", self.judged, "must be at least 1")
+        require(self.pictures >= 1, "pictures", self.pictures, "must be at least 1")
 
 
 @dataclass

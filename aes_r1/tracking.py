@@ -45,6 +45,7 @@ GLOSSARY = {
     "eval/<dataset>/krcc": "Kendall tau-b of prediction and MOS; failed parses count as the mean answer",
     "eval/<dataset>/mae": "mean of |predicted - MOS| on the 0..1 scale; failed parses count as the mean answer",
     "eval/<dataset>/parse_failure_rate": "share of pictures whose answer parse_score cannot read",
+    "time/wait_s": "seconds of the step spent waiting for pictures that are still being read",
     "time/rollout_s": "seconds sampling the K outputs of the step",
     "time/reference_s": "seconds computing old and reference log-probabilities of the step",
     "time/update_s": "seconds of forward, backward and optimizer of the step",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from aes_r1.data.sample import Sample
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
+from tests.planted import Planted, plant
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
@@ -44,11 +47,94 @@ def prompts(backbone):
     return backbone.collate([backbone.encode(picture(*size, seed=i), RATING_PROMPT) for i, size in enumerate(sizes)])
 
 
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory) -> Planted:
+    """Two policies with the same critiques, whose scores follow the critique or the picture."""
+    return plant(twelve_pictures(tmp_path_factory.mktemp("planted")))
+
+
 @pytest.fixture
 def picture_folder(tmp_path: Path) -> Path:
     """Twelve 60 x 60 pictures, brighter from one to the next."""
+    return twelve_pictures(tmp_path)
+
+
+def twelve_pictures(folder: Path) -> Path:
     for index in range(12):
         pixels = np.full((60, 60, 3), 15 + 20 * index, dtype=np.uint8)
         pixels[20:40, 5 * (index % 8) : 5 * (index % 8) + 10] = 255 - 15 * index
-        Image.fromarray(pixels).save(tmp_path / f"{index:02d}.png")
-    return tmp_path
+        Image.fromarray(pixels).save(folder / f"{index:02d}.png")
+    return folder
+
+
+LEVELS = ("dull", "plain", "good", "strong")
+
+
+def spoken(place: int) -> str:
+    """The critique of picture `place` of `picture_folder`."""
+    word = LEVELS[place // 3]
+    return (
+        f"Light and shadow: {word} light. Mood and narrative: {word} mood. Composition: {word} frame. "
+        f"Color: {word} hues. Exposure: {word} tones. A {word} picture."
+    )
+
+
+@pytest.fixture(scope="session")
+def talking_run(tmp_path_factory) -> Path:
+    """The folder of a run whose tiny model learned twelve answers by heart: they parse, and still differ.
+
+    RUN/pictures holds the twelve; evaluation.json says what was measured on them, with a conformal half-width of .125.
+    """
+    from aes_r1.evaluation.evaluate import predict
+    from aes_r1.evaluation.metrics import summarise
+    from aes_r1.settings import ColdStartSettings, Settings, as_dict
+    from aes_r1.trainer.engine import SingleEngine
+    from aes_r1.trainer.sft import train_sft
+    from aes_r1.trainer.stopping import StopRequest
+
+    run = tmp_path_factory.mktemp("talking_run")
+    (run / "pictures").mkdir()
+    twelve_pictures(run / "pictures")
+    paths = sorted((run / "pictures").glob("*.png"))
+    records = [
+        {"id": path.name, "image": str(path), "critique": spoken(place), "mos": (place + 0.5) / 12}
+        for place, path in enumerate(paths)
+    ]
+    corpus = [RATING_PROMPT, *(answer(spoken(place), place / 100) for place in range(12))] * 20
+    backbone = tiny.build(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0)
+    train_sft(
+        backbone,
+        SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=torch.device("cpu")),
+        records,
+        question=RATING_PROMPT,
+        cold_start=ColdStartSettings(epochs=28, lr=3e-3, batch_size=4, micro_batch_size=4, save_every=1000),
+        with_critique=True,
+        seed=0,
+        folder=tmp_path_factory.mktemp("talking_checkpoints"),
+        log=lambda step, values: None,
+        stop=StopRequest(),
+    )
+    backbone.model.eval()
+    backbone.save(run / "model")
+    settings = as_dict(Settings(run_name="talking"))
+    settings["model"]["max_pixels"] = 9216
+    settings["trainer"]["max_new_tokens"] = 64
+    samples = [Sample(row["id"], row["image"], row["mos"], "folder", "test") for row in records]
+    rows = predict(
+        backbone,
+        samples,
+        question=RATING_PROMPT,
+        protocols=["sample", "greedy", "mean"],
+        n_samples=4,
+        temperature=0.6,
+        max_new_tokens=64,
+        batch_size=12,
+        seed=0,
+    )
+    rows = [{"stage": "rapo", **row} for row in rows]
+    evaluation = summarise(rows, n_bootstrap=50, manifests={"folder/test": "ab" * 32})
+    evaluation["stages"]["rapo"]["folder/test"]["mean"]["conformal"] = {"level": 0.9, "half_width": 0.125}
+    (run / "settings.json").write_text(json.dumps(settings))
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run

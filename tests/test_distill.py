@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from aes_r1.data.loader import write_manifest
+from aes_r1.data.manifest import write_manifest
 from aes_r1.data.scene_sets import make_scenes
 
 

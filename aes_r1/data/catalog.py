@@ -1,41 +1,200 @@
-"""The sets that lie on disk, one row each: who reads their labels, how they are split, where they come from."""
+"""The sets that lie on disk, one row each: layout, label reader, scale, splits, licence, where to get it."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aes_r1.data.labels import Label, avt_ai_labels, folder_labels, para_labels
+from aes_r1.data.labels import Label, avt_ai_labels, folder_labels
+from aes_r1.data.published import (
+    aadb_labels,
+    agiqa3k_labels,
+    ava_labels,
+    flickr_aes_labels,
+    koniq_labels,
+    para_labels,
+    spaq_labels,
+    tad66k_labels,
+)
+from aes_r1.data.splits import SPLITS, divide
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """labels(root): every row of the set. shares: train, validation, test of a set without published lists."""
+    """labels(root): every row of the set, on the published scale whose ends `scale` brings to 0 and 1.
+
+    pictures: folders below the root that hold pictures and nothing else. spread: what is known of the raters. shares:
+    train, validation, test where no list is published, seeded; splits says in words what "official" means.
+    """
 
     labels: Callable[[Path], list[Label]]
+    scale: tuple[float, float]
     shares: tuple[float, float, float]
     layout: str
+    pictures: tuple[str, ...]
+    spread: str
+    splits: str
+    licence: str
     source: str
 
 
 CATALOG = {
     "folder": DataSet(
-        folder_labels,
-        (0.7, 0.1, 0.2),
-        "ROOT/labels.csv or labels.jsonl: image, mos in [0, 1]; optional mos_std, n_raters, split",
-        "your own pictures",
+        labels=folder_labels,
+        scale=(0, 1),
+        shares=(0.7, 0.1, 0.2),
+        layout="labels.csv or labels.jsonl: image, mos in [0, 1]; optional mos_std, n_raters, split",
+        pictures=("",),
+        spread="mos_std, n_raters",
+        splits="the split column, or seeded 70/10/20",
+        licence="yours",
+        source="your own pictures",
     ),
-    "avt_ai": DataSet(
-        avt_ai_labels,
-        (0.7, 0.1, 0.2),
-        "ROOT/avtai224.csv, ROOT/images/*.jpg",
-        "Telecommunication-Telemedia-Assessment/AVT-AI-Image-Dataset, GPL-3.0",
+    "ava": DataSet(
+        labels=ava_labels,
+        scale=(1, 10),
+        shares=(0.9, 0.0, 0.1),
+        layout="AVA.txt, aesthetics_image_lists/generic_test.jpgl, images/ID.jpg",
+        pictures=("images",),
+        spread="from the counts of ratings 1..10",
+        splits="generic_test.jpgl is test, the rest train",
+        licence="research; pictures belong to their photographers",
+        source="AVA.txt and lists: github.com/imfing/ava_downloader; pictures: the torrent named there",
+    ),
+    "tad66k": DataSet(
+        labels=tad66k_labels,
+        scale=(0, 10),
+        shares=(0.9, 0.0, 0.1),
+        layout="merge/train.csv, merge/test.csv; pictures in images/, TAD66K/ or beside them",
+        pictures=("images", "TAD66K"),
+        spread="none",
+        splits="merge/train.csv, merge/test.csv",
+        licence="research",
+        source="github.com/woshidandan/TANet-image-aesthetics-and-quality-assessment (CSVs in code/TAD66K/dataset.zip)",
+    ),
+    "flickr_aes": DataSet(
+        labels=flickr_aes_labels,
+        scale=(0.2, 1),
+        shares=(0.9, 0.0, 0.1),
+        layout="FLICKR-AES_image_score.txt, FLICKR-AES_image_labeled_by_each_worker.csv, 40K/*.jpg",
+        pictures=("40K",),
+        spread="from the ratings of each worker",
+        splits="seeded 90/10; the split by worker: data.split_by=test.json of github.com/thunderbolt215/ArtiMuse",
+        licence="research; pictures Creative Commons",
+        source="github.com/alanspike/personalizedImageAesthetics",
     ),
     "para": DataSet(
-        para_labels,
-        (0.9, 0.0, 0.1),
-        "ROOT/annotation/PARA-Giaa{Train,Test}.csv, ROOT/imgs/sessionN/*.jpg; official split",
-        "Yang et al. 2022, research use only",
+        labels=para_labels,
+        scale=(1, 5),
+        shares=(0.9, 0.0, 0.1),
+        layout="annotation/PARA-GiaaTrain.csv, annotation/PARA-GiaaTest.csv, imgs/sessionN/*.jpg",
+        pictures=("imgs",),
+        spread="aestheticScore_std, counts of half points",
+        splits="PARA-GiaaTrain.csv, PARA-GiaaTest.csv",
+        licence="research and learning",
+        source="cv-datasets.institutecv.com/#/data-sets",
+    ),
+    "aadb": DataSet(
+        labels=aadb_labels,
+        scale=(0, 1),
+        shares=(0.9, 0.0, 0.1),
+        layout="imgListFiles_label/imgList{Train,Validation,TestNew}Regression_score.txt, datasetImages_originalSize/, "
+        "AADB_newtest_originalSize/",
+        pictures=("datasetImages_originalSize", "AADB_newtest_originalSize"),
+        spread="none",
+        splits="the three lists; validation pictures that are test pictures too are left out",
+        licence="research",
+        source="github.com/aimerykong/deepImageAestheticsAnalysis",
+    ),
+    "koniq": DataSet(
+        labels=koniq_labels,
+        scale=(1, 5),
+        shares=(0.7, 0.1, 0.2),
+        layout="koniq10k_distributions_sets.csv, 1024x768/*.jpg",
+        pictures=("1024x768",),
+        spread="SD, c_total",
+        splits="the set column",
+        licence="pictures Creative Commons (YFCC100m), labels research",
+        source="database.mmsp-kn.de/koniq-10k-database.html; CSV: github.com/subpic/koniq (metadata/)",
+    ),
+    "spaq": DataSet(
+        labels=spaq_labels,
+        scale=(0, 100),
+        shares=(0.8, 0.0, 0.2),
+        layout="MOS and Image attribute scores.xlsx (or in Annotations/), TestImage/*.jpg",
+        pictures=("TestImage",),
+        spread="none",
+        splits="none published; seeded 80/20",
+        licence="research",
+        source="github.com/h4nwei/SPAQ",
+    ),
+    "agiqa3k": DataSet(
+        labels=agiqa3k_labels,
+        scale=(0, 5),
+        shares=(0.8, 0.0, 0.2),
+        layout="data.csv, pictures in AGIQA-3K/, images/ or beside it",
+        pictures=("AGIQA-3K", "images"),
+        spread="std_quality",
+        splits="none published; seeded 80/20",
+        licence="MIT",
+        source="github.com/lcysyzxdxc/AGIQA-3k-Database",
+    ),
+    "avt_ai": DataSet(
+        labels=avt_ai_labels,
+        scale=(0, 1),
+        shares=(0.7, 0.1, 0.2),
+        layout="avtai224.csv, images/*.jpg",
+        pictures=("images",),
+        spread="mos_std01",
+        splits="none published; seeded 70/10/20",
+        licence="GPL-3.0",
+        source="github.com/Telecommunication-Telemedia-Assessment/AVT-AI-Image-Dataset",
     ),
 }
+
+
+def read_set(name: str, root: Path, *, split_by: str = "official") -> tuple[list[Label], list[Label]]:
+    """(rows of the set `name` below `root` with opinion in [0, 1] and split, rows left out with their fault).
+
+    A picture stands in one split with one opinion: it is left out of train where it is in test or validation, a row
+    said twice is one, and rows that contradict each other are all left out. InputError for a file that cannot be read.
+    """
+    row = CATALOG[name]
+    labels = [_scaled(label, *row.scale) for label in row.labels(root)]
+    if split_by != "official":
+        labels = [replace(label, split=None) for label in labels]
+    kept, dropped = _settle(labels)
+    divided = divide(kept, row.shares, split_by)
+    return [label for label in divided if not label.fault], dropped + [label for label in divided if label.fault]
+
+
+def _scaled(label: Label, low: float, high: float) -> Label:
+    if label.mos is None:
+        return label if label.fault else replace(label, fault="no opinion")
+    mos, std = (label.mos - low) / (high - low), label.mos_std
+    if not -1e-9 <= mos <= 1 + 1e-9:
+        return replace(label, fault=f"opinion {label.mos:g} lies outside {low:g}..{high:g}")
+    return replace(label, mos=min(1.0, max(0.0, mos)), mos_std=None if std is None else std / (high - low))
+
+
+def _settle(labels: list[Label]) -> tuple[list[Label], list[Label]]:
+    """(rows to use, rows left out with their fault): a picture in one split, with one opinion."""
+    rows_of: dict[str, list[Label]] = defaultdict(list)
+    for label in labels:
+        if not label.fault:
+            rows_of[label.image].append(label)
+    kept, dropped = [], [label for label in labels if label.fault]
+    for rows in rows_of.values():
+        last = max(rows, key=lambda label: SPLITS.index(label.split or "train")).split
+        dropped += [replace(label, fault=f"also in {last}") for label in rows if label.split != last]
+        rows = [label for label in rows if label.split == last]
+        opinions = sorted({label.mos for label in rows if label.mos is not None})
+        if len(opinions) > 1:
+            said = ", ".join(f"{mos:.4g}" for mos in opinions)
+            dropped += [replace(label, fault=f"{len(rows)} rows of different opinion: {said}") for label in rows]
+            continue
+        kept.append(rows[0])
+        dropped += [replace(label, fault="the same row again") for label in rows[1:]]
+    return kept, dropped

@@ -15,7 +15,10 @@ from aes_r1.settings import InputError
 
 @dataclass(frozen=True)
 class Label:
-    """One row of a label file: picture path relative to the set's picture folder, opinion on the 0..1 scale."""
+    """One row of a label file: picture path relative to the set's root, opinion on the scale that was published.
+
+    fault: why the row cannot be used, where the label files themselves say so.
+    """
 
     image: str
     mos: float | None
@@ -23,13 +26,41 @@ class Label:
     n_raters: int | None = None
     split: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    fault: str | None = None
+
+
+def first_there(root: Path, *names: str) -> Path:
+    """The first of `names` below `root` that exists: copies of a set differ in where they keep a file."""
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    raise InputError(f"{root}: no {' or '.join(names)} in it; check data.root")
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(row number from 1, stripped text) of every line that is not empty; BOM, CRLF, no last newline are all fine."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # not splitlines: a name may hold U+2028
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such label file; check data.root") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error})") from error
+    if not text.strip():
+        raise InputError(f"{path}: the label file is empty")
+    for row, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield row, line.strip()
 
 
 def table(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a CSV with a header; a byte-order mark, CRLF and a missing last newline are all fine."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            yield from csv.DictReader(file)
+            rows = csv.DictReader(file)
+            if not rows.fieldnames:
+                raise InputError(f"{path}: the label file is empty")
+            rows.fieldnames = [name.strip() for name in rows.fieldnames]
+            yield from rows
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such label file; check data.root") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -87,12 +118,11 @@ def folder_labels(root: Path) -> list[Label]:
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for place, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, row {place}: not a JSON object ({error.msg})") from error
+    for place, line in lines(path):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, row {place}: not a JSON object ({error.msg})") from error
 
 
 def avt_ai_labels(root: Path) -> list[Label]:
@@ -107,23 +137,3 @@ def avt_ai_labels(root: Path) -> list[Label]:
         )
         for place, row in enumerate(table(path), 1)
     ]
-
-
-def para_labels(root: Path) -> list[Label]:
-    """PARA: ROOT/annotation/PARA-Giaa{Train,Test}.csv, ROOT/imgs/sessionN/*.jpg; means of ratings 1..5."""
-    labels = []
-    for split, name in (("train", "PARA-GiaaTrain.csv"), ("test", "PARA-GiaaTest.csv")):
-        path = root / "annotation" / name
-        for place, row in enumerate(table(path), 1):
-            mean = number(column(row, "aestheticScore_mean", path), path, place, "aestheticScore_mean")
-            std = row.get("aestheticScore_std")
-            labels.append(
-                Label(
-                    f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}",
-                    (mean - 1) / 4,
-                    number(std, path, place, "aestheticScore_std") / 4 if std else None,
-                    split=split,
-                    attributes={"semantic": row.get("semantic")},
-                )
-            )
-    return labels

@@ -1,13 +1,14 @@
-"""From labels on disk to samples of a split: loading, checking pictures, manifests, reading ahead."""
+"""From labels on disk to samples of a split: loading, checking pictures, reading ahead."""
 
 from __future__ import annotations
 
 import itertools
-import json
+import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -15,29 +16,34 @@ from typing import TypeVar
 import numpy as np
 
 from aes_r1.data import scene_sets
-from aes_r1.data.catalog import CATALOG
+from aes_r1.data.catalog import CATALOG, read_set
 from aes_r1.data.labels import Label
+from aes_r1.data.manifest import Samples, read_manifest
+from aes_r1.data.mix import mix_samples
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, carve, share_out
 from aes_r1.settings import DataSettings, InputError
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-SPLITS = ("train", "validation", "test")
-SPLIT_SEED = 42  # of the sets without published lists; fixed, so that a split is the same in every run
+log = logging.getLogger("aes_r1")
 
 
-def load_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> list[Sample]:
+def load_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> Sequence[Sample]:
     """Samples of one split of a set, at most `data.limit`, pictures not yet opened.
 
-    Published splits are kept; where none is published the set is split by a fixed seed in the catalog's shares.
+    `data.split_by` says whose splits; sets without published ones are split by a fixed seed in the catalog's shares.
     Validation, where no list says it, is carved from train by `seed`. Made sets are drawn into `store` on first use.
     InputError when the root is missing, a label cannot be read, or the split is empty.
     """
+    samples: Sequence[Sample]
     if data.name in scene_sets.SCENE_SETS:
         samples = [one for one in scene_sets.make_scenes(data.name, store=store) if one.split == split]
+    elif data.mix:
+        samples = mix_samples(data, split, seed, lambda part, of: _of_part(part, of, seed))
     elif data.name == "manifest":
-        samples = _from_manifest(data, split, seed)
+        samples = _of_manifest(read_manifest(root_of(data)), split, seed)
     elif data.name == "aescot":
         samples = _from_records(data, split, seed)
     else:
@@ -50,7 +56,7 @@ def load_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> l
     return samples
 
 
-def _root(data: DataSettings) -> Path:
+def root_of(data: DataSettings) -> Path:
     if data.root is None:
         raise InputError(f"data={data.name} needs data.root=DIR, where the set lies on disk")
     root = Path(data.root).expanduser()
@@ -59,19 +65,35 @@ def _root(data: DataSettings) -> Path:
     return root.resolve()
 
 
-def _from_manifest(data: DataSettings, split: str, seed: int) -> list[Sample]:
-    samples = read_manifest(_root(data))
-    if split == "test" or any(one.split == "validation" for one in samples):
-        return [one for one in samples if one.split == split]
-    carved = _carve([one.id for one in samples if one.split == "train"], seed)
-    return [one for one in samples if one.split == "train" and (one.id in carved) == (split == "validation")]
+def _of_part(part: DataSettings, split: str, seed: int) -> Sequence[Sample]:
+    """Samples of one set of a mix, from its own folder or from the rows of a manifest."""
+    if Path(part.root or "").suffix != ".jsonl":
+        return _from_labels(part, split, seed)
+    samples = read_manifest(root_of(part))
+    return _of_manifest(samples.select(np.flatnonzero(samples.column("dataset") == part.name)), split, seed)
+
+
+def _of_manifest(samples: Samples, split: str, seed: int) -> Samples:
+    """The rows of one split; a set without validation has it carved from train."""
+    splits, names = samples.column("split"), samples.column("dataset")
+    wanted = splits == split
+    if split != "test":
+        ids = samples.column("id")
+        for name in np.unique(names).tolist():
+            own = names == name
+            if not (own & (splits == "validation")).any():
+                train = own & (splits == "train")
+                carved = carve(ids[train].tolist(), seed)
+                taken = train & np.fromiter((one in carved for one in ids), bool, len(ids))
+                wanted = (wanted & ~taken) if split == "train" else (wanted | taken)
+    return samples.select(np.flatnonzero(wanted))
 
 
 def _from_records(data: DataSettings, split: str, seed: int) -> list[Sample]:
     """Pictures of an AesCoT file, which publishes no split: a tenth is held out for tests, validation is carved."""
-    samples = unique_samples(read_records(_root(data)))
-    splits = dict(zip([one.image for one in samples], _shares(len(samples), (0.9, 0.0, 0.1)), strict=True))
-    splits |= dict.fromkeys(_carve([image for image, value in splits.items() if value == "train"], seed), "validation")
+    samples = unique_samples(read_records(root_of(data)))
+    splits = dict(zip([one.image for one in samples], share_out(len(samples), PAPER_SHARES), strict=True))
+    splits |= dict.fromkeys(carve([image for image, value in splits.items() if value == "train"], seed), "validation")
     return [replace(one, split=split) for one in samples if splits[one.image] == split]
 
 
@@ -79,45 +101,30 @@ def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:
     if data.name not in CATALOG:
         known = ", ".join([*scene_sets.SCENE_SETS, *CATALOG, "manifest", "aescot"])
         raise InputError(f"data={data.name}: no such set; there are {known}")
-    row, root = CATALOG[data.name], _root(data)
-    labels = row.labels(root)
-    splits = {label.image: label.split for label in labels}
-    if all(value is None for value in splits.values()):
-        splits = dict(zip(splits, _shares(len(splits), row.shares), strict=True))
-    if "validation" not in splits.values():
-        train = [image for image, value in splits.items() if value in ("train", None)]
-        splits |= dict.fromkeys(_carve(train, seed), "validation")
-    wanted = [label for label in labels if (splits[label.image] or "train") == split]
-    return [_sample(data.name, root, label, split) for label in wanted]
+    root = root_of(data)
+    labels, dropped = read_set(data.name, root, split_by=data.split_by)
+    if dropped:
+        first = dropped[0]
+        log.warning(
+            "data=%s: %d rows left out (%s: %s, ..); aes_r1.prepare lists them",
+            *(data.name, len(dropped), first.image, first.fault),
+        )
+    if all(label.split != "validation" for label in labels):
+        carved = carve([label.image for label in labels if label.split == "train"], seed)
+        labels = [replace(label, split="validation") if label.image in carved else label for label in labels]
+    return [sample_of(data.name, root, label) for label in labels if label.split == split]
 
 
-def _shares(count: int, shares: tuple[float, float, float]) -> list[str]:
-    """A split for each of `count` rows, in seeded random order and the given shares of train, validation, test."""
-    order = np.random.default_rng(SPLIT_SEED).permutation(count)
-    edges = np.round(np.cumsum(shares) * count).astype(int)
-    names = np.empty(count, dtype=object)
-    for name, places in zip(SPLITS, np.split(order, edges[:2]), strict=True):
-        names[places] = name
-    return names.tolist()
-
-
-def _carve(train: Sequence[str], seed: int, share: float = 0.05, most: int = 500) -> set[str]:
-    """Validation pictures taken out of train."""
-    count = min(most, round(share * len(train))) if len(train) >= 20 else min(2, len(train) // 2)
-    chosen = np.random.default_rng([SPLIT_SEED, seed, 1]).permutation(len(train))[:count]
-    return {train[index] for index in chosen}
-
-
-def _sample(dataset: str, root: Path, label: Label, split: str) -> Sample:
-    path = root / label.image
-    if not path.resolve().is_relative_to(root):
+def sample_of(dataset: str, root: Path, label: Label) -> Sample:
+    """The sample of a label of a set in `root`. InputError for a picture whose name leads out of it."""
+    if not os.path.normpath(root / label.image).startswith(f"{root}{os.sep}"):
         raise InputError(f"{label.image}: leaves data.root={root}; a label names pictures below its root")
     return Sample(
         id=label.image,
-        image=str(path),
+        image=str(root / label.image),
         mos=label.mos,
         dataset=dataset,
-        split=split,
+        split=label.split or "train",
         mos_std=label.mos_std,
         n_raters=label.n_raters,
         attributes=label.attributes,
@@ -134,7 +141,9 @@ def check_pictures(
     if samples and samples[0].dataset in scene_sets.SCENE_SETS:  # made and written by ourselves
         return list(samples), []
     paths = [one.image for one in samples]
-    if workers > 0 and len(paths) > 200:
+    if samples and all(one.bytes is not None for one in samples):  # prepare has read them
+        reasons = [_changed(one) for one in samples]
+    elif workers > 0 and len(paths) > 200:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             reasons = list(pool.map(_reason, paths, chunksize=64))
     else:
@@ -149,6 +158,15 @@ def check_pictures(
     return [one for one, reason in zip(samples, reasons, strict=True) if not reason], dropped
 
 
+def _changed(one: Sample) -> str | None:
+    """Why a picture that prepare has read is not what it was then, or None."""
+    try:
+        size = os.stat(one.image).st_size
+    except OSError as error:
+        return error.strerror
+    return None if size == one.bytes else f"{size} bytes, {one.bytes} when prepare read it"
+
+
 def _reason(path: str) -> str | None:
     """Why a picture cannot be read, or None."""
     try:
@@ -156,29 +174,6 @@ def _reason(path: str) -> str | None:
     except PictureError as error:
         return error.reason
     return None
-
-
-def write_manifest(samples: Sequence[Sample], path: Path) -> None:
-    """One JSON object per sample."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".partial")
-    beside.write_text("".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in samples), encoding="utf-8")
-    beside.replace(path)  # half a manifest would pass for a smaller set
-
-
-def read_manifest(path: Path) -> list[Sample]:
-    """Samples of a manifest; relative picture paths start at its folder. InputError names a line that is not one."""
-    samples = []
-    for place, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            values = json.loads(line)
-            known = {name: values[name] for name in Sample.__dataclass_fields__ if name in values}
-            samples.append(Sample(**{**known, "image": str((path.parent / known["image"]).absolute())}))
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{path}, line {place}: not a manifest row ({error}); make it with aes_r1.prepare"
-            ) from error
-    return samples
 
 
 def prefetch(items: Iterable[In], encode: Callable[[In], Out], *, workers: int, ahead: int) -> Iterator[Out]:

@@ -6,7 +6,7 @@ import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,7 +20,8 @@ class Sample:
     """A picture and what people thought of it.
 
     image: absolute path. mos, mos_std: mean opinion score and spread of single opinions, both on the 0..1 scale (None:
-    nobody was asked, or not published). attributes: what else a set knows, as plain values.
+    nobody was asked, or not published). attributes: what else a set knows, as plain values. sha256, width, height,
+    bytes: of the file, where `aes_r1.prepare` has read it.
     """
 
     id: str
@@ -31,6 +32,10 @@ class Sample:
     mos_std: float | None = None
     n_raters: int | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    bytes: int | None = None
 
 
 class PictureError(Exception):
@@ -41,16 +46,20 @@ class PictureError(Exception):
         self.path, self.reason = str(path), reason
 
 
-def open_picture(path: str | Path, *, max_file_pixels: int = MAX_FILE_PIXELS) -> Image.Image:
-    """The whole picture as 8-bit RGB, turned as its EXIF says; transparency is laid on white.
+def open_picture(
+    source: str | Path | BinaryIO, *, max_file_pixels: int = MAX_FILE_PIXELS, formats: tuple[str, ...] | None = None
+) -> Image.Image:
+    """The whole picture in a file, or an open one, as 8-bit RGB, turned as its EXIF says; transparency on white.
 
     Gray, palette, CMYK and 16-bit files are converted, an animation gives its first frame. PictureError for a missing,
     empty, truncated or foreign file, one of more than `max_file_pixels`, or one side over 200 times the other.
+    `formats` (Pillow's names) are the only ones tried; None: all.
     """
+    path = source if isinstance(source, str | Path) else "picture"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
-            picture = Image.open(path)
+            picture = Image.open(source, formats=formats)
         with picture:
             width, height = picture.size
             if width * height > max_file_pixels:
@@ -58,7 +67,7 @@ def open_picture(path: str | Path, *, max_file_pixels: int = MAX_FILE_PIXELS) ->
             if max(width, height) > MAX_ASPECT * min(width, height):
                 raise PictureError(path, f"{width} x {height}: one side is over {MAX_ASPECT} times the other")
             picture.load()
-            return _as_rgb(ImageOps.exif_transpose(picture))
+            return as_rgb(picture)
     except UnidentifiedImageError as error:
         raise PictureError(path, "not a picture that can be read") from error
     except Image.DecompressionBombError as error:
@@ -67,7 +76,9 @@ def open_picture(path: str | Path, *, max_file_pixels: int = MAX_FILE_PIXELS) ->
         raise PictureError(path, getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
 
 
-def _as_rgb(picture: Image.Image) -> Image.Image:
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """Any picture as 8-bit RGB, turned as its EXIF says; transparency is laid on white."""
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":  # 16-bit and float gray: PIL would clip, not scale
         top = 65535.0 if picture.mode.startswith("I") else max(1.0, float(np.asarray(picture).max()))
         return picture.convert("F").point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")

@@ -6,7 +6,7 @@ Every chart is drawn at the width it has on a phone; a desktop page sets several
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -125,19 +125,19 @@ def interval_chart(label: str, groups: Sequence[tuple[str, Sequence[Estimate]]],
     return _svg(WIDTH, y + 22, label, [*rules, *body, *scale])
 
 
+def square_chart(label: str, lines: Sequence[Line]) -> str:
+    """Curves within [0, 1] x [0, 1], every point marked, over the diagonal of perfect agreement."""
+    parts, place = _unit_square()
+    for line in lines:
+        points = [place(x, y) for x, y in zip(line.xs, line.ys, strict=True)]
+        parts.append(_path(points, line.color, 1.6))
+        parts += [_dot(x, y, 3.2, line.color) for x, y in points]
+    return _svg(284, 270, label, parts)
+
+
 def scatter(label: str, mos: Sequence[float], scores: Sequence[float], color: str) -> str:
     """Predicted score (up) against mean opinion score (across), both 0..1, with the diagonal of perfect answers."""
-    left, right, top, bottom = 34, 276, 6, 248
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return left + (right - left) * _unit(x), bottom - (bottom - top) * _unit(y)
-
-    parts = []
-    for t in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x, y = place(t, t)
-        parts += [_rule(x, top, x, bottom), _rule(left, y, right, y)]
-        parts += [_text(x, bottom + 16, f"{t:g}", "middle"), _text(left - 6, y + 4, f"{t:g}", "end")]
-    parts.append(_path([place(0, 0), place(1, 1)], "muted", 1))
+    parts, place = _unit_square()
     # One path of round dots: a fifth of the size of as many circles.
     dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in (place(*pair) for pair in zip(mos, scores, strict=True)))
     style = f"stroke:var(--{color});stroke-width:4.2;stroke-linecap:round;opacity:.6"
@@ -172,6 +172,22 @@ def histogram(label: str, scores: Sequence[float], mos: Sequence[float], color: 
 def signed(value: float, digits: int = 3) -> str:
     """+0.120 or −0.120, with a true minus sign."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def _unit_square() -> tuple[list[str], Callable[[float, float], tuple[float, float]]]:
+    """Grid, scales and diagonal of a square from 0 to 1, and where a point lies in it."""
+    left, right, top, bottom = 34, 276, 6, 248
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + (right - left) * _unit(x), bottom - (bottom - top) * _unit(y)
+
+    parts: list[str] = []
+    for t in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, y = place(t, t)
+        parts += [_rule(x, top, x, bottom), _rule(left, y, right, y)]
+        parts += [_text(x, bottom + 16, f"{t:g}", "middle"), _text(left - 6, y + 4, f"{t:g}", "end")]
+    parts.append(_path([place(0, 0), place(1, 1)], "muted", 1))
+    return parts, place
 
 
 def _finite(line: Line) -> Line:

@@ -6,6 +6,7 @@ import base64
 import io
 import random
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -42,7 +43,10 @@ def split_critique(critique: str) -> tuple[list[tuple[str, str]], str]:
 
 
 def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, list[Row]]:
-    """Of one stage, set and protocol: closest (over the whole range of MOS), furthest, unanswered, random rows."""
+    """Of one stage, set and protocol: closest (over the whole range of MOS), furthest, uncertain, unanswered, random.
+
+    Uncertain: the widest spread (standard deviation) of a row's `scores`; none where no row has two.
+    """
     rows = sorted((row for row in rows if row["mos"] is not None), key=lambda row: row["id"])
     answered = [row for row in rows if row["score"] is not None]
     nearest = sorted(answered, key=_error)
@@ -52,10 +56,14 @@ def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, li
     closest = [min(part, key=_error) for part in parts if part]
     furthest = nearest[::-1][:each]
     shown = {row["id"] for row in closest + furthest}
+    wavering = sorted((row for row in answered if _spread(row) > 0 and row["id"] not in shown), key=_spread)
+    uncertain = wavering[::-1][:each]
+    shown |= {row["id"] for row in uncertain}
     others = [row for row in rows if row["id"] not in shown]
     return {
         "closest": closest,
         "furthest": furthest,
+        "uncertain": uncertain,
         "unanswered": [row for row in rows if row["score"] is None][: each // 2],
         "random": random.Random(seed).sample(others, min(each, len(others))),
     }
@@ -109,3 +117,9 @@ def _picture(row: Row) -> str:
 
 def _error(row: Row) -> float:
     return abs(row["score"] - row["mos"])
+
+
+def _spread(row: Row) -> float:
+    """Standard deviation of a row's answers; 0 with fewer than two."""
+    answers = [score for score in row.get("scores") or [] if score is not None]
+    return statistics.stdev(answers) if len(answers) > 1 else 0.0

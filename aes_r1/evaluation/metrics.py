@@ -2,55 +2,59 @@
 
 Every number comes with a 95% percentile interval over resampled pictures. A picture without a readable answer counts as
 the mean answer, so refusing the hard ones cannot raise a headline number; answered pictures alone stand beside it.
-
-A resample is a row of counts, how often each picture was drawn. Correlations are computed from counts directly, all
-resamples of a chunk at once: nothing is sorted or copied per resample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-METRICS = ("plcc", "srcc", "krcc", "mae")
+from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, bootstrap, points, with_interval, with_intervals
+from aes_r1.evaluation.calibration import calibration, plcc_after_logistic
+from aes_r1.evaluation.columns import ORIGINS, Column, columns_of, shared
+from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
+
 STAGE_ORDER = ("base", "cold_start", "rapo")
-PROTOCOL_ORDER = ("sample", "greedy", "mean")
+PROTOCOL_ORDER = ("sample", "greedy", "mean", "direct", "label_tokens", "metric")
+BASELINES = ("direct", "label_tokens", "metric")  # protocols that score without a critique
 
-Array = NDArray[np.float64]
-
-# Kendall's tau of all resamples at once needs an n x n matrix of pairs; above this, fewer resamples one by one.
-_PAIRS_UP_TO = 2000
-_CHUNK_CELLS = 4_000_000
+Draws = dict[tuple[str, str, str], dict[str, Array]]
 
 
 def correlations(
     predicted: Sequence[float | None] | Array, mos: Sequence[float] | Array, *, n_bootstrap: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """One cell of evaluation.json: n, n_answered, parse_failure_rate, then plcc, srcc, krcc (tau-b) and mae.
+    """The core of a cell of evaluation.json: n, n_answered, parse_failure_rate, then each of METRICS (krcc is tau-b).
 
     `predicted` [n] with NaN or None where there is no answer, `mos` [n]. Each metric is {"value", "low", "high"}, null
     when fewer than 3 pictures are answered or, for a correlation, when one side is constant. Headline metrics count a
     missing answer as the mean answer; "answered" holds n and the same metrics over answered pictures only. ValueError
     when the lengths differ or a MOS is not finite.
     """
-    scores, opinions = _columns(predicted, mos)
+    return _correlations(*as_columns(predicted, mos), n_bootstrap, seed)[0]
+
+
+def _correlations(scores: Array, mos: Array, n_bootstrap: int, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The cell, and the resampled values behind its headline intervals."""
     answered = ~np.isnan(scores)
-    headline = _with_intervals(scores, opinions, n_bootstrap, seed)
+    draws = bootstrap(scores, mos, n_bootstrap, seed)
+    headline = with_intervals(points(scores, mos), draws)
     if answered.all():
         alone = {name: dict(headline[name]) for name in METRICS}
     else:
-        alone = _with_intervals(scores[answered], opinions[answered], n_bootstrap, seed)
-    return {
-        "n": len(opinions),
+        part = scores[answered], mos[answered]
+        alone = with_intervals(points(*part), bootstrap(*part, n_bootstrap, seed))
+    cell = {
+        "n": len(mos),
         "n_answered": int(answered.sum()),
-        "parse_failure_rate": float(1 - answered.mean()) if len(opinions) else None,
+        "parse_failure_rate": float(1 - answered.mean()) if len(mos) else None,
         **headline,
         "answered": {"n": int(answered.sum()), **alone},
     }
+    return cell, draws
 
 
 def paired_bootstrap(
@@ -67,13 +71,13 @@ def paired_bootstrap(
     smaller share of resamples on one side of 0, at least 2 / (n_bootstrap + 1). Missing answers and nulls as in
     `correlations`.
     """
-    first, opinions = _columns(before, mos)
-    second, _ = _columns(after, mos)
-    points = [_points(scores, opinions) for scores in (first, second)]
-    draws = [_bootstrap(scores, opinions, n_bootstrap, seed) for scores in (first, second)]
+    first, opinions = as_columns(before, mos)
+    second, _ = as_columns(after, mos)
+    values = [points(scores, opinions) for scores in (first, second)]
+    draws = [bootstrap(scores, opinions, n_bootstrap, seed) for scores in (first, second)]
     result: dict[str, Any] = {"n": len(opinions)}
     for name in METRICS:
-        difference = points[1][name] - points[0][name]
+        difference = values[1][name] - values[0][name]
         resampled = draws[1][name] - draws[0][name] if np.isfinite(difference) else np.empty(0)
         resampled = resampled[np.isfinite(resampled)]
         if not len(resampled):
@@ -86,192 +90,163 @@ def paired_bootstrap(
     return result
 
 
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p-values adjusted for their number (Holm 1979): the i-th smallest of m times m - i + 1, never falling.
+
+    What stays below .05 is significant with a family-wise error of 5%. None stays None and is not counted.
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, place) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        adjusted[place] = highest
+    return adjusted
+
+
 def summarise(
     rows: Iterable[Mapping[str, Any]],
     *,
     n_bootstrap: int = 1000,
     seed: int = 0,
     manifests: Mapping[str, str] | None = None,
+    seen: Collection[str] | None = None,
+    all_pairs: bool = False,
 ) -> dict[str, Any]:
     """evaluation.json from the rows of predictions.jsonl (stage, protocol, id, dataset, split, mos, score|null).
 
-    Comparisons go between consecutive stages (base, cold_start, rapo; those that are there), per set and protocol, over
-    the pictures that both have rows for. A picture without a MOS is left out; of rows with one id the last counts.
+    Comparisons go between consecutive stages (base, cold_start, rapo; those that are there), or all pairs of them, per
+    set and protocol, over the pictures that both have rows for. A picture without a MOS is left out; of rows with one
+    id the last counts. `seen`: data sets that were trained on, for the means; None: not known. docs/evaluation.md
+    explains every key.
     """
-    cells: dict[str, dict[str, dict[str, dict[str, tuple[float | None, float]]]]] = {}
-    for row in rows:
-        if row["mos"] is None:
-            continue
-        by_protocol = cells.setdefault(row["stage"], {}).setdefault(f"{row['dataset']}/{row['split']}", {})
-        by_protocol.setdefault(row["protocol"], {})[row["id"]] = (row["score"], row["mos"])
-
+    columns = columns_of(rows)
     stages: dict[str, Any] = {}
-    for stage in in_order(cells, STAGE_ORDER):
-        for name, protocols in cells[stage].items():
-            for protocol in in_order(protocols, PROTOCOL_ORDER):
-                scores, mos = zip(*protocols[protocol].values(), strict=True)
-                cell = correlations(scores, mos, n_bootstrap=n_bootstrap, seed=seed)
+    draws: Draws = {}
+    for stage in in_order(dict.fromkeys(key[0] for key in columns), STAGE_ORDER):
+        for name in dict.fromkeys(key[1] for key in columns if key[0] == stage):
+            for protocol in in_order((key[2] for key in columns if key[:2] == (stage, name)), PROTOCOL_ORDER):
+                key = (stage, name, protocol)
+                cell, draws[key] = _cell(columns[key], n_bootstrap, seed)
                 stages.setdefault(stage, {}).setdefault(name, {})[protocol] = cell
 
     comparisons = []
-    for earlier, later in pairwise(stages):
-        for name in stages[later]:
-            for protocol in stages[later][name]:
-                before = cells[earlier].get(name, {}).get(protocol, {})
-                after = cells[later][name][protocol]
-                shared = [key for key in after if key in before]
-                if not shared:
+    for earlier, later in (combinations if all_pairs else _pairwise)(stages, 2):
+        for name, protocols in stages[later].items():
+            for protocol in protocols:
+                found = _compared(columns, (earlier, name, protocol), (later, name, protocol), n_bootstrap, seed)
+                if found:
+                    comparisons.append({"set": name, "protocol": protocol, "from": earlier, "to": later, **found})
+    _adjust(comparisons)
+    return {
+        "stages": stages,
+        "comparisons": comparisons,
+        "baselines": _against_baselines(stages, columns, n_bootstrap, seed),
+        "means": _means(stages, draws, seen, seed),
+        "manifests": dict(manifests or {}),
+    }
+
+
+def _pairwise(names: Iterable[str], _: int) -> Iterable[tuple[str, str]]:
+    return pairwise(names)
+
+
+def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+    scores, mos = as_columns(column.scores, column.mos)
+    cell, draws = _correlations(scores, mos, n_bootstrap, seed)
+    cell["out_of_range_rate"] = column.out_of_range / column.outputs if column.outputs else None
+    cell["plcc_logistic"] = plcc_after_logistic(scores, mos, n_bootstrap=n_bootstrap, seed=seed)
+    cell["calibration"] = calibration(scores, mos, n_bootstrap=n_bootstrap, seed=seed)
+    cell["conformal"] = conformal(scores, mos, seed=seed)
+    wavering = spread(column, n_bootstrap=n_bootstrap, seed=seed)
+    if wavering is not None:
+        cell["spread"] = wavering
+        cell["conformal_scaled"] = conformal(scores, mos, scale=spread_scale(column.std), seed=seed)
+    if (column.origins >= 0).any():
+        cell["origins"] = {}
+        for place, origin in enumerate(ORIGINS):
+            mine = column.origins == place
+            if mine.any():
+                part, _ = _correlations(scores[mine], mos[mine], n_bootstrap, seed)
+                bias = calibration(scores[mine], mos[mine], n_bootstrap=n_bootstrap, seed=seed)["bias"]
+                cell["origins"][origin] = {**part, "bias": bias}
+    return cell, draws
+
+
+def _compared(columns: Mapping, before: tuple, after: tuple, n_bootstrap: int, seed: int) -> dict[str, Any] | None:
+    if before not in columns or after not in columns:
+        return None
+    first, second = columns[before], columns[after]
+    theirs, mine = shared(first, second)
+    if not len(mine):
+        return None
+    return paired_bootstrap(
+        first.scores[theirs], second.scores[mine], second.mos[mine], n_bootstrap=n_bootstrap, seed=seed
+    )
+
+
+def _adjust(comparisons: Sequence[dict[str, Any]]) -> None:
+    """Put p_holm beside every p; the family is all comparisons of one metric."""
+    for name in METRICS:
+        for one, adjusted in zip(comparisons, holm([one[name]["p"] for one in comparisons]), strict=True):
+            one[name]["p_holm"] = adjusted
+
+
+def _against_baselines(stages: Mapping, columns: Mapping, n_bootstrap: int, seed: int) -> list[dict[str, Any]]:
+    """The last stage that answers in words against every baseline protocol of every stage, set by set."""
+    rows: list[dict[str, Any]] = []
+    spoken = {
+        stage: [protocol for protocol in in_order(_protocols(sets), PROTOCOL_ORDER) if protocol not in BASELINES]
+        for stage, sets in stages.items()
+    }
+    mine = next((stage for stage in reversed(stages) if spoken[stage]), None)
+    if mine is None:
+        return rows
+    for stage, sets in stages.items():
+        for name, protocols in sets.items():
+            for protocol in (one for one in protocols if one in BASELINES):
+                to = (mine, name, spoken[mine][0])
+                found = _compared(columns, (stage, name, protocol), to, n_bootstrap, seed)
+                if found:
+                    ends = [{"stage": end[0], "protocol": end[2]} for end in ((stage, name, protocol), to)]
+                    rows.append({"set": name, "from": ends[0], "to": ends[1], **found})
+    _adjust(rows)
+    return rows
+
+
+def _means(stages: Mapping, draws: Draws, seen: Collection[str] | None, seed: int) -> dict[str, Any]:
+    """Means over sets of each metric, {STAGE: {PROTOCOL: {"seen"|"unseen"|"all": ..}}}; null where one is null.
+
+    Sets are resampled independently of one another.
+    """
+    found: dict[str, Any] = {}
+    generator = np.random.default_rng([seed, 7])
+    for stage, sets in stages.items():
+        for protocol in in_order(_protocols(sets), PROTOCOL_ORDER):
+            names = [name for name, protocols in sets.items() if protocol in protocols]
+            groups = {"all": names}
+            if seen is not None:
+                groups["seen"] = [name for name in names if name.rsplit("/", 1)[0] in seen]
+                groups["unseen"] = [name for name in names if name not in groups["seen"]]
+            for group, members in groups.items():
+                if not members:
                     continue
-                result = paired_bootstrap(
-                    [before[key][0] for key in shared],
-                    [after[key][0] for key in shared],
-                    [after[key][1] for key in shared],
-                    n_bootstrap=n_bootstrap,
-                    seed=seed,
-                )
-                comparisons.append({"set": name, "protocol": protocol, "from": earlier, "to": later, **result})
-    return {"stages": stages, "comparisons": comparisons, "manifests": dict(manifests or {})}
+                mean: dict[str, Any] = {"sets": members}
+                for metric in METRICS:
+                    values = [sets[name][protocol][metric]["value"] for name in members]
+                    value = float(np.mean(values)) if None not in values else np.nan
+                    drawn = [generator.permutation(draws[stage, name, protocol][metric]) for name in members]
+                    length = min(map(len, drawn))  # Kendall's tau of a large set has fewer resamples
+                    mean[metric] = with_interval(value, np.mean([one[:length] for one in drawn], axis=0))
+                found.setdefault(stage, {}).setdefault(protocol, {})[group] = mean
+    return found
+
+
+def _protocols(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(protocol for protocols in sets.values() for protocol in protocols))
 
 
 def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
     """`names`, those in `order` first and in its order, the others after them as they came."""
     names = list(names)
     return [name for name in order if name in names] + [name for name in names if name not in order]
-
-
-def _columns(predicted: Any, mos: Any) -> tuple[Array, Array]:
-    scores = np.asarray([np.nan if score is None else score for score in predicted], dtype=np.float64)
-    opinions = np.asarray(mos, dtype=np.float64)
-    if scores.shape != opinions.shape:
-        raise ValueError(f"{len(scores)} predictions for {len(opinions)} mean opinion scores")
-    if not np.isfinite(opinions).all():
-        raise ValueError("every mean opinion score must be a finite number")
-    return scores, opinions
-
-
-def _filled(scores: Array) -> Array | None:
-    """Scores with the mean answer where there is none; None with fewer than three answers."""
-    answered = ~np.isnan(scores)
-    return np.where(answered, scores, scores[answered].mean()) if answered.sum() >= 3 else None
-
-
-def _constant(scores: Array, mos: Array) -> bool:
-    """Judged on answers: the filled-in mean of equal answers may differ from them in the last bit."""
-    return bool(np.ptp(scores[~np.isnan(scores)]) == 0 or np.ptp(mos) == 0)
-
-
-def _points(scores: Array, mos: Array) -> dict[str, float]:
-    """Each metric over all pictures; NaN where it is not defined."""
-    from scipy import stats
-
-    filled = _filled(scores)
-    if filled is None:
-        return dict.fromkeys(METRICS, np.nan)
-    values = {"mae": float(np.abs(filled - mos).mean())}
-    if _constant(scores, mos):
-        return values | dict.fromkeys(("plcc", "srcc", "krcc"), np.nan)
-    return values | {
-        "plcc": float(stats.pearsonr(filled, mos).statistic),
-        "srcc": float(stats.spearmanr(filled, mos).statistic),
-        "krcc": float(stats.kendalltau(filled, mos).statistic),
-    }
-
-
-def _with_intervals(scores: Array, mos: Array, n_bootstrap: int, seed: int) -> dict[str, dict[str, float | None]]:
-    values, draws = _points(scores, mos), _bootstrap(scores, mos, n_bootstrap, seed)
-    cells: dict[str, dict[str, float | None]] = {}
-    for name in METRICS:
-        finite = draws[name][np.isfinite(draws[name])]
-        if np.isfinite(values[name]) and len(finite):
-            low, high = np.percentile(finite, (2.5, 97.5))
-            cells[name] = {"value": values[name], "low": float(low), "high": float(high)}
-        else:
-            value = values[name] if np.isfinite(values[name]) else None
-            cells[name] = {"value": value, "low": None, "high": None}
-    return cells
-
-
-def _bootstrap(scores: Array, mos: Array, n_bootstrap: int, seed: int) -> dict[str, Array]:
-    """Each metric over each resample; NaN where it is not defined. The same seed and n draw the same resamples."""
-    filled = _filled(scores)
-    if filled is None:
-        return {name: np.full(n_bootstrap, np.nan) for name in METRICS}
-    chunks = [_resampled(filled, mos, counts) for counts in _resamples(len(mos), n_bootstrap, seed)]
-    draws = {
-        name: np.concatenate([chunk[name] for chunk in chunks] or [np.empty(0)]) for name in ("plcc", "srcc", "mae")
-    }
-    return draws | {"krcc": _resampled_kendall(filled, mos, n_bootstrap, seed)}
-
-
-def _resamples(n: int, n_bootstrap: int, seed: int) -> Iterator[Array]:
-    """Counts [chunk, n] of draws with replacement, n_bootstrap rows in all."""
-    generator = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK_CELLS // max(n, 1))
-    for start in range(0, n_bootstrap, chunk):
-        size = min(chunk, n_bootstrap - start)
-        drawn = generator.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
-
-
-def _resampled(x: Array, y: Array, counts: Array) -> dict[str, Array]:
-    n = len(x)
-    a, b = x - x.mean(), y - y.mean()
-    moments = counts @ np.stack([a, b, a * a, b * b, a * b, np.abs(x - y)], axis=1) / n
-    mean_a, mean_b, aa, bb, ab, mae = moments.T
-    ranks_x, ranks_y = _resampled_ranks(x, counts), _resampled_ranks(y, counts)
-    weighted = counts * ranks_x
-    return {
-        "plcc": _ratio(ab - mean_a * mean_b, aa - mean_a**2, bb - mean_b**2, floor=1e-12),
-        "srcc": _ratio(
-            np.einsum("bn,bn->b", weighted, ranks_y),
-            np.einsum("bn,bn->b", weighted, ranks_x),
-            np.einsum("bn,bn,bn->b", counts, ranks_y, ranks_y),
-            floor=1e-6,
-        ),
-        "mae": mae,
-    }
-
-
-def _ratio(covariance: Array, variance_x: Array, variance_y: Array, *, floor: float) -> Array:
-    """Covariance over both standard deviations; NaN where a variance is 0 up to rounding."""
-    defined = (variance_x > floor) & (variance_y > floor)
-    product = np.where(defined, variance_x * variance_y, 1.0)
-    return np.where(defined, covariance / np.sqrt(product), np.nan)
-
-
-def _resampled_ranks(x: Array, counts: Array) -> Array:
-    """Mid-ranks [b, n] of every picture within each resample, less their mean (n + 1) / 2.
-
-    The order of values never changes, only how many copies stand below: the rank of a value is the running count up to
-    it less (its own count - 1) / 2.
-    """
-    _, group = np.unique(x, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    own = np.add.reduceat(counts[:, order], starts, axis=1)
-    ranks = np.cumsum(own, axis=1) - (own - 1) / 2 - (len(x) + 1) / 2
-    return np.take(ranks, group, axis=1)
-
-
-def _resampled_kendall(x: Array, y: Array, n_bootstrap: int, seed: int) -> Array:
-    """Tau-b of each resample: (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y)."""
-    n = len(x)
-    if n > _PAIRS_UP_TO:
-        from scipy import stats
-
-        fewer = min(n_bootstrap, int(np.clip(2_000_000 // n, 20, 200)))
-        rows = (row for counts in _resamples(n, fewer, seed) for row in counts)
-        drawn = (np.repeat(np.arange(n), row.astype(int)) for row in rows)
-        return np.asarray([stats.kendalltau(x[index], y[index]).statistic for index in drawn])
-    # Signs and counts are small integers: exact in float32, which halves the time of the products.
-    sign_x = np.sign(x[:, None] - x[None, :]).astype(np.float32)
-    sign_y = np.sign(y[:, None] - y[None, :]).astype(np.float32)
-    chunks = []
-    for counts in _resamples(n, n_bootstrap, seed):
-        single = counts.astype(np.float32)
-        pairs = [
-            np.einsum("bn,bn->b", single @ matrix, counts)
-            for matrix in (sign_x * sign_y, np.abs(sign_x), np.abs(sign_y))
-        ]
-        chunks.append(_ratio(*pairs, floor=0.5))
-    return np.concatenate(chunks or [np.empty(0)])

@@ -8,7 +8,8 @@ from html import escape
 STAGE_NAMES = {"base": "Base model", "cold_start": "Cold start", "rapo": "RAPO"}
 STAGE_COLORS = {"base": "base", "cold_start": "cold", "rapo": "rapo"}
 
-_STYLE = """
+# Light and dark, shared with the app.
+PALETTE = """
 :root {
   color-scheme: light dark;
   --paper: #faf9f6; --card: #ffffff; --ink: #1f1d1a; --muted: #6d6962; --rule: #e4e0d8;
@@ -22,6 +23,8 @@ _STYLE = """
     --base: #9c968b; --cold: #77aedb; --rapo: #e58b5f; --third: #8fbf7f; --fourth: #b79bdb;
   }
 }
+"""
+_STYLE = """
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 var(--sans); }
@@ -129,7 +132,7 @@ def page(title: str, body: Iterable[str]) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body><main>\n"
+        f"<title>{escape(title)}</title><style>{PALETTE}{_STYLE}</style></head>\n<body><main>\n"
         + "\n".join(part for part in body if part)
         + "\n</main></body></html>\n"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from html import escape
 from typing import Any
 
@@ -48,8 +49,8 @@ def provenance_section(settings: Mapping, evaluation: Mapping) -> str:
     parts = ["<h2>Settings and data</h2>"]
     if settings:
         settings = without_secrets(settings)
-        found = [(key, _at(settings, key)) for key in _SHOWN]
-        parts.append(pairs((key, _plain(value)) for key, value in found if value is not None))
+        digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        parts.append(pairs([*main_settings(settings), ("all settings, SHA-256", digest[:16])]))
         text = escape(json.dumps(settings, indent=2, sort_keys=True))
         parts.append(f"<details><summary>All settings</summary><pre>{text}</pre></details>")
     manifests = evaluation.get("manifests", {})
@@ -57,6 +58,12 @@ def provenance_section(settings: Mapping, evaluation: Mapping) -> str:
         rows = [row([escape(name), f"<code>{escape(digest)}</code>"]) for name, digest in manifests.items()]
         parts.append("<h3>Pictures, by content of their lists (SHA-256)</h3>" + table(["Set", "Manifest"], rows))
     return "".join(parts)
+
+
+def main_settings(settings: Mapping) -> list[tuple[str, str]]:
+    """The settings that say most, as (key, value), those that a run has."""
+    found = [(key, _at(settings, key)) for key in _SHOWN]
+    return [(key, _plain(value)) for key, value in found if value is not None]
 
 
 def _at(settings: Mapping, key: str) -> Any:

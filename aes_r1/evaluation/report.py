@@ -7,35 +7,27 @@ again at any time; a part whose file is missing is left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from aes_r1.evaluation.charts import Estimate, histogram, interval_chart, scatter, signed
+from aes_r1.evaluation.charts import histogram, scatter, signed
+from aes_r1.evaluation.critique_section import critique_section
 from aes_r1.evaluation.curves import training_section
 from aes_r1.evaluation.gallery import choose, plates
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
-from aes_r1.evaluation.page import (
-    STAGE_COLORS,
-    STAGE_NAMES,
-    figure,
-    heading_row,
-    interval,
-    number,
-    page,
-    percent,
-    row,
-    table,
-)
+from aes_r1.evaluation.page import STAGE_COLORS, STAGE_NAMES, figure, number, page, percent
 from aes_r1.evaluation.provenance import provenance_section
+from aes_r1.evaluation.reliability import reliability_section
+from aes_r1.evaluation.results import METRIC_NAMES, between, changes_section, inside, results_section
 from aes_r1.settings import InputError
 
-METRIC_NAMES = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "mae": "MAE"}
 _MOST_DOTS = 1500
 _GALLERY_TITLES = {
     "closest": "Closest to opinion, over the whole range",
     "furthest": "Furthest from opinion",
+    "uncertain": "Least sure: the widest spread of answers",
     "unanswered": "No readable answer",
     "random": "At random",
 }
@@ -44,20 +36,22 @@ _GALLERY_TITLES = {
 def write_report(run_dir: Path | str) -> Path:
     """Write RUN/report.html from the files in RUN and return its path. InputError when there is nothing to report."""
     run = Path(run_dir)
-    settings = _json(run / "settings.json")
-    evaluation = _json(run / "evaluation.json")
-    metrics = _rows(run / "metrics.jsonl")
-    predictions = _rows(run / "predictions.jsonl")
+    settings = read_json(run / "settings.json")
+    evaluation = read_json(run / "evaluation.json")
+    metrics = read_lines(run / "metrics.jsonl")
+    predictions = read_lines(run / "predictions.jsonl")
     if not (evaluation or metrics):
         raise InputError(f"{run}: neither evaluation.json nor metrics.jsonl is there; give the folder of a run")
     names = protocol_names(settings)
     title = settings.get("run_name") or run.name
     body = [
         _opening(title, settings, evaluation, names),
-        _results(evaluation, names),
-        _changes(evaluation),
+        results_section(evaluation, names),
+        changes_section(evaluation),
         training_section(metrics),
         _answers(predictions, names),
+        reliability_section(evaluation, predictions),
+        critique_section(evaluation),
         _gallery(predictions, names),
         provenance_section(settings, evaluation),
     ]
@@ -99,7 +93,7 @@ def _opening(title: str, settings: Mapping, evaluation: Mapping, names: Mapping[
         parts.append(_lede(finding[-1]))
     parts.append(f'<div class="figures">{"".join(_figure(stage, cell) for stage, cell in cells.items())}</div>')
     n = max(cell["n"] for cell in cells.values())
-    how = _inside(names.get(protocol, protocol))
+    how = inside(names.get(protocol, protocol))
     parts.append(
         f'<p class="note">{escape(dataset)}, {n} pictures, {escape(how)}. Ranges are 95% bootstrap intervals over '
         "pictures. A picture without a readable answer counts as the mean answer.</p>"
@@ -108,9 +102,9 @@ def _opening(title: str, settings: Mapping, evaluation: Mapping, names: Mapping[
 
 
 def _lede(comparison: Mapping) -> str:
-    first, second = (_inside(STAGE_NAMES.get(comparison[end], comparison[end])) for end in ("from", "to"))
+    first, second = (inside(STAGE_NAMES.get(comparison[end], comparison[end])) for end in ("from", "to"))
     changes = [
-        f"{signed(comparison[name]['difference'])} {METRIC_NAMES[name]} ({_between(comparison[name])})"
+        f"{signed(comparison[name]['difference'])} {METRIC_NAMES[name]} ({between(comparison[name])})"
         for name in ("srcc", "plcc")
         if comparison[name]["difference"] is not None
     ]
@@ -120,7 +114,7 @@ def _lede(comparison: Mapping) -> str:
 
 def _figure(stage: str, cell: Mapping) -> str:
     if cell["srcc"]["low"] is not None:
-        note = f"{_between(cell['srcc'])}<br>PLCC {number(cell['plcc']['value'])}"
+        note = f"{between(cell['srcc'])}<br>PLCC {number(cell['plcc']['value'])}"
         note += f", unanswered {percent(cell['parse_failure_rate'])}"
     else:
         note = f"not defined: {cell['n_answered']} of {cell['n']} pictures answered"
@@ -148,111 +142,6 @@ def _headline_place(stages: Mapping) -> tuple[str, str]:
     return dataset, in_order(sets[dataset], PROTOCOL_ORDER)[0]
 
 
-# -- results -----------------------------------------------------------------------------------------------------------
-def _results(evaluation: Mapping, names: Mapping[str, str]) -> str:
-    stages = evaluation.get("stages", {})
-    if not stages:
-        return ""
-    parts = ["<h2>Results</h2>"]
-    for dataset in _datasets(stages):
-        by_protocol = _by_protocol(stages, dataset)
-        charts = [
-            figure(
-                METRIC_NAMES[metric],
-                interval_chart(
-                    f"{METRIC_NAMES[metric]} on {dataset}",
-                    [
-                        (
-                            names.get(protocol, protocol),
-                            [_estimate(stage, cell[metric]) for stage, cell in cells.items()],
-                        )
-                        for protocol, cells in by_protocol.items()
-                    ],
-                ),
-            )
-            for metric in ("srcc", "plcc")
-        ]
-        parts.append(f'<h3>{escape(dataset)}</h3><div class="charts pair">{"".join(charts)}</div>')
-        parts.append(table(["", *METRIC_NAMES.values(), "Unanswered", "n"], _result_rows(by_protocol, names)))
-    parts.append(
-        '<p class="note">SRCC, PLCC and KRCC: Spearman, Pearson and Kendall (tau-b) correlation of predicted score and '
-        "mean opinion score. MAE: mean absolute difference on the 0 to 1 scale. Rows “answered only” leave out the "
-        "pictures without a readable answer.</p>"
-    )
-    return "".join(parts)
-
-
-def _result_rows(by_protocol: Mapping, names: Mapping[str, str]) -> Iterable[str]:
-    for protocol, cells in by_protocol.items():
-        yield heading_row(names.get(protocol, protocol), 7)
-        for stage, cell in cells.items():
-            values = [number(cell[metric]["value"]) + interval(cell[metric]) for metric in METRIC_NAMES]
-            rate = percent(cell["parse_failure_rate"])
-            yield row([escape(STAGE_NAMES.get(stage, stage)), *values, rate, str(cell["n"])])
-            if cell["parse_failure_rate"] and cell["n_answered"]:
-                alone = [number(cell["answered"][metric]["value"]) for metric in METRIC_NAMES]
-                yield row(["answered only", *alone, "", str(cell["answered"]["n"])], "aside")
-
-
-def _changes(evaluation: Mapping) -> str:
-    comparisons = evaluation.get("comparisons", [])
-    if not comparisons:
-        return ""
-    parts = [
-        "<h2>What each stage changed</h2>",
-        '<p class="note">Differences on the same pictures, with 95% paired bootstrap intervals: what is easy or hard '
-        "about a picture cancels. p is two-sided.</p>",
-    ]
-    for dataset in dict.fromkeys(comparison["set"] for comparison in comparisons):
-        mine = [comparison for comparison in comparisons if comparison["set"] == dataset]
-        charts = [
-            figure(
-                f"Change of {METRIC_NAMES[metric]}",
-                interval_chart(
-                    f"Change of {METRIC_NAMES[metric]} on {dataset}",
-                    [
-                        (_step(pair), [_difference(one, metric) for one in mine if (one["from"], one["to"]) == pair])
-                        for pair in dict.fromkeys((one["from"], one["to"]) for one in mine)
-                    ],
-                    zero=True,
-                ),
-            )
-            for metric in ("srcc", "plcc")
-        ]
-        rows = []
-        for pair in dict.fromkeys((one["from"], one["to"]) for one in mine):
-            rows.append(heading_row(_step(pair), 6))
-            for one in mine:
-                if (one["from"], one["to"]) == pair:
-                    cells = [_change(one[metric]) for metric in METRIC_NAMES]
-                    rows.append(row([escape(_short_protocol(one["protocol"])), *cells, str(one["n"])]))
-        parts.append(f'<h3>{escape(dataset)}</h3><div class="charts pair">{"".join(charts)}</div>')
-        parts.append(table(["", *METRIC_NAMES.values(), "n"], rows))
-    return "".join(parts)
-
-
-def _step(pair: tuple[str, str]) -> str:
-    return " → ".join(STAGE_NAMES.get(stage, stage) for stage in pair)
-
-
-def _difference(comparison: Mapping, metric: str) -> Estimate:
-    cell = comparison[metric]
-    label = _short_protocol(comparison["protocol"])
-    color = STAGE_COLORS.get(comparison["to"], "rapo")
-    return Estimate(label, cell["difference"], cell["low"], cell["high"], color)
-
-
-def _short_protocol(protocol: str) -> str:
-    return "one sample" if protocol == "sample" else protocol
-
-
-def _change(cell: Mapping) -> str:
-    if cell["difference"] is None:
-        return "–"
-    p = "p &lt; 0.005" if cell["p"] < 0.005 else f"p = {cell['p']:.2g}"
-    return f"{signed(cell['difference'])}<small>{signed(cell['low'])} to {signed(cell['high'])}<br>{p}</small>"
-
-
 # -- answers -----------------------------------------------------------------------------------------------------------
 def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
     labelled = [one for one in predictions if one["mos"] is not None]
@@ -261,7 +150,7 @@ def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
     protocol = in_order({one["protocol"]: None for one in labelled}, PROTOCOL_ORDER)[0]
     parts = [
         "<h2>Predicted and actual</h2>",
-        f'<p class="note">Up: predicted score, {escape(_inside(names.get(protocol, protocol)))}. Across: mean opinion '
+        f'<p class="note">Up: predicted score, {escape(inside(names.get(protocol, protocol)))}. Across: mean opinion '
         "score. Below: how often each score was given (bars) and each opinion held (line).</p>",
     ]
     groups: dict[str, dict[str, list[Mapping]]] = {}
@@ -301,56 +190,27 @@ def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
     stage = in_order({one["stage"]: None for one in predictions}, tuple(STAGE_NAMES))[-1]
     mine = [one for one in predictions if one["stage"] == stage]
     protocol = in_order({one["protocol"]: None for one in mine}, PROTOCOL_ORDER)[0]
-    mine = [one for one in mine if one["protocol"] == protocol]
+    several = {one["id"]: one["scores"] for one in mine if len(one.get("scores") or []) > 1}
+    mine = [{**one, "scores": several.get(one["id"], one.get("scores"))} for one in mine if one["protocol"] == protocol]
     first = (mine[0]["dataset"], mine[0]["split"])
     chosen = choose(one for one in mine if (one["dataset"], one["split"]) == first)
     if not any(chosen.values()):
         return ""
-    where = f"{STAGE_NAMES.get(stage, stage)} on {first[0]}/{first[1]}, {_inside(names.get(protocol, protocol))}."
+    where = f"{STAGE_NAMES.get(stage, stage)} on {first[0]}/{first[1]}, {inside(names.get(protocol, protocol))}."
     parts = [
         f'<h2>Gallery</h2><p class="note">{escape(where)} On each scale, from 0 to 1: the model’s score (dot) and the '
-        "mean opinion score (ring).</p>"
+        "mean opinion score (ring); in brackets, the range of its answers.</p>"
     ]
     parts += [f"<h3>{_GALLERY_TITLES[kind]}</h3>{plates(rows)}" for kind, rows in chosen.items() if rows]
     return "".join(parts)
 
 
-# -- shared ------------------------------------------------------------------------------------------------------------
-def _estimate(stage: str, cell: Mapping) -> Estimate:
-    name = STAGE_NAMES.get(stage, stage)
-    return Estimate(name, cell["value"], cell["low"], cell["high"], STAGE_COLORS.get(stage, "rapo"))
-
-
-def _between(cell: Mapping) -> str:
-    sign = signed if "difference" in cell else number
-    return f"{sign(cell['low'])} to {sign(cell['high'])}"
-
-
-def _datasets(stages: Mapping) -> list[str]:
-    return list(dict.fromkeys(dataset for sets in stages.values() for dataset in sets))
-
-
-def _by_protocol(stages: Mapping, dataset: str) -> dict[str, dict[str, Mapping]]:
-    """{protocol: {stage: cell}} of one set."""
-    protocols = dict.fromkeys(protocol for sets in stages.values() for protocol in sets.get(dataset, {}))
-    return {
-        protocol: {
-            stage: sets[dataset][protocol] for stage, sets in stages.items() if protocol in sets.get(dataset, {})
-        }
-        for protocol in in_order(protocols, PROTOCOL_ORDER)
-    }
-
-
-def _inside(name: str) -> str:
-    """A name as it reads inside a sentence: RAPO stays, Greedy becomes greedy."""
-    return name if name.isupper() else name[0].lower() + name[1:]
-
-
-def _json(path: Path) -> dict[str, Any]:
+# -- files -------------------------------------------------------------------------------------------------------------
+def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

@@ -100,8 +100,7 @@ class Backbone:
         """One RGB picture and its question as tokens and patches (chat template of the tokenizer)."""
         pixels = self.image_processor(images=[picture], return_tensors="np")
         grid = pixels["image_grid_thw"][0]
-        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = _prompt_text(self.tokenizer, question)
         count = int(np.prod(grid)) // self.image_processor.merge_size**2
         text = text.replace("<|image_pad|>", "<|image_pad|>" * count)
         ids = np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
@@ -156,6 +155,18 @@ class Backbone:
             "longest_edge": max_pixels,
         }
         return self
+
+
+def prompt_text(path: str, question: str) -> str:
+    """What the model at `path` is asked: `question` in its chat template, one `<|image_pad|>` for the picture."""
+    from transformers import AutoTokenizer
+
+    return _prompt_text(AutoTokenizer.from_pretrained(path), question)
+
+
+def _prompt_text(tokenizer: Any, question: str) -> str:
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 def load(path: str | Path, *, dtype: str, max_pixels: int, gradient_checkpointing: bool = False) -> Backbone:

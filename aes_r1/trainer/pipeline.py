@@ -12,26 +12,31 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from aes_r1.aescot.build import build_aescot, expert_corpus
 from aes_r1.aescot.start import deciding
-from aes_r1.data.loader import check_pictures, load_samples, read_manifest, write_manifest
+from aes_r1.data.loader import check_pictures, load_samples
+from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.evaluate import predict
-from aes_r1.evaluation.metrics import correlations, summarise
+from aes_r1.evaluation.metrics import correlations
+from aes_r1.evaluation.predictions import Rows
 from aes_r1.evaluation.report import write_report
+from aes_r1.evaluation.stages import asking, exchange_critiques, measure, record_stage
 from aes_r1.evaluation.terminal import print_headline
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.settings import DataSettings, InputError, Settings, as_dict, claim_run_folder, fingerprint
 from aes_r1.store import made_once
-from aes_r1.tracking import Tracker, read_rows, write_rows
+from aes_r1.tracking import Tracker
 from aes_r1.trainer import checkpoint, pretrain
 from aes_r1.trainer.engine import build_engine, start, world
 from aes_r1.trainer.rapo import rapo_steps, train_rapo
@@ -80,6 +85,10 @@ def run(settings: Settings) -> None:
             job.run()
 
 
+def _first(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
+    return samples[:limit]
+
+
 class Job:
     """One run on its way through the stages."""
 
@@ -94,9 +103,9 @@ class Job:
         self.store = Path(settings.store)
         self.question = RATING_PROMPT if settings.model.prompt == "critique" else SCORE_ONLY_PROMPT
         self.max_pixels = settings.data.max_pixels or settings.model.max_pixels
-        self.train: list[Sample] = []
-        self.validation: list[Sample] = []
-        self.tests: list[list[Sample]] = []
+        self.train: Sequence[Sample] = []
+        self.validation: Sequence[Sample] = []
+        self.tests: list[Sequence[Sample]] = []
 
     def run(self) -> None:
         settings = self.settings
@@ -117,9 +126,9 @@ class Job:
         data = self.settings.data
         wanted = [(data, "train"), (data, "validation")]
         wanted += [(test, test.split) for test in self._test_sets()]
-        lists = []
+        lists: list[Sequence[Sample]] = []
         for test, split in wanted:
-            path = self.folder / "manifests" / f"{test.name}-{split}.jsonl"
+            path = self._manifest(test, split)
             if self.rank == 0 and not path.exists():
                 samples = load_samples(test, split, seed=self.settings.seed, store=self.store)
                 kept, dropped = check_pictures(samples, workers=test.workers, strict=test.strict)
@@ -136,6 +145,12 @@ class Job:
             counts = {f"{s.name}/{split}": len(samples) for (s, split), samples in zip(wanted, lists, strict=True)}
             log.info("data: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
             finish_stage(self.folder, "data", counts)
+
+    def _manifest(self, data: DataSettings, split: str) -> Path:
+        """RUN/manifests/NAME-SPLIT.jsonl; a number tells further sets of the same name apart."""
+        named = [one for one in [self.settings.data, *self.settings.evaluation.also] if one.name == data.name]
+        number = named.index(data)
+        return self.folder / "manifests" / f"{data.name}{f'_{number + 1}' if number else ''}-{split}.jsonl"
 
     def _test_sets(self) -> list[DataSettings]:
         return [self.settings.data, *self.settings.evaluation.also]
@@ -265,7 +280,7 @@ class Job:
             return Path(str(settings.data.root)).expanduser().resolve()
         samples = self.train[: settings.cold_start.pictures]
         expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
-        manifest = sha256_of(self.folder / "manifests" / f"{settings.data.name}-train.jsonl")
+        manifest = sha256_of(self._manifest(settings.data, "train"))
         judge = settings.judge
         if judge.name == "scenes" and not all("factors" in one.attributes for one in samples):
             log.info(
@@ -408,62 +423,85 @@ class Job:
     def evaluate(self, models: dict[str, str]) -> None:
         if stage_done(self.folder, "evaluation"):
             return
-        path = self.folder / "predictions.jsonl"
+        evaluation = self.settings.evaluation
+        sets = {
+            self._manifest(test, test.split).stem: partial(_first, samples, evaluation.limit)
+            for test, samples in zip(self._test_sets(), self.tests, strict=True)
+        }
         for stage, model in models.items():
-            if stage not in self.settings.evaluation.stages or stage_done(self.folder, f"predictions_{stage}"):
+            if stage not in evaluation.stages or stage_done(self.folder, f"predictions_{stage}"):
                 continue
-            log.info("evaluation of %s: %d pictures", stage, sum(len(test) for test in self.tests))
-            backbone = self._load(model)
-            backbone.model.to(self.device).eval()
-            rows = []
-            with progress_bars() as bar:
-                for test in self.tests:
-                    self._leave_if_asked()
-                    update = bar(f"{stage} on {test[0].dataset}")
-                    rows += self._predictions(
-                        backbone, test[: self.settings.evaluation.limit], self.settings.evaluation.protocols, update
-                    )
-            if self.rank == 0:
-                earlier = [row for row in read_rows(path) if row["stage"] != stage]
-                write_rows(path, [*earlier, *({"stage": stage, **row} for row in rows)])
-                finish_stage(self.folder, f"predictions_{stage}", {"rows": len(rows)})
+            self._leave_if_asked()
+            log.info("evaluation of %s: %d pictures", stage, sum(len(samples()) for samples in sets.values()))
+            self._ask(stage, model, sets)
+            self._wait()
         if self.rank == 0:
-            manifests = {
-                f"{test.name}/{test.split}": sha256_of(self.folder / "manifests" / f"{test.name}-{test.split}.jsonl")
-                for test in self._test_sets()
-            }
-            evaluation = {
-                **summarise(read_rows(path), n_bootstrap=self.settings.evaluation.n_bootstrap, seed=self.settings.seed),
-                "manifests": manifests,
-            }
-            (self.folder / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
-            self.tracker.summarise(evaluation)
+            manifests = {name: digest for samples in sets.values() for name, digest in list_hashes(samples()).items()}
+            measures = measure(
+                self.folder,
+                sets,
+                manifests=manifests,
+                n_bootstrap=evaluation.n_bootstrap,
+                seed=self.settings.seed,
+                seen={one.dataset for one in self.train},
+            )
+            (self.folder / "evaluation.json").write_text(json.dumps(measures, indent=2) + "\n")
+            self.tracker.summarise(measures)
             finish_stage(self.folder, "evaluation", {})
         self._wait()
 
-    def _predictions(
-        self,
-        backbone: Backbone,
-        samples: Sequence[Sample],
-        protocols: Sequence[str],
-        update: Callable[[int, int, str], None] = lambda done, total, text: None,
-    ) -> list[dict]:
+    def _ask(self, stage: str, model: str, sets: Mapping[str, Callable[[], Sequence[Sample]]]) -> None:
+        """One stage's model asked about every set; its critiques exchanged, to see whether it uses them."""
         evaluation = self.settings.evaluation
-        own = list(samples[self.rank :: self.size])
-        rows = list(
-            predict(
+        backbone = self._load(model)
+        backbone.model.to(self.device).eval()
+        with progress_bars() as bar:
+
+            def rows_of(name: str) -> Rows:
+                update, total = bar(f"{stage} on {name}"), len(sets[name]()[self.rank :: self.size])
+                return asking(backbone, lambda done: update(done, total, ""), **self._how(evaluation.protocols))
+
+            count = record_stage(
+                self.folder,
+                stage,
+                sets,
+                rows_of,
+                rows_per_picture=len(evaluation.protocols),
+                rank=self.rank,
+                size=self.size,
+                wait=self._wait,
+            )
+        if self.rank != 0:
+            return
+        if evaluation.interventions and self.settings.model.prompt == "critique":
+            exchange_critiques(
+                self.folder,
+                stage,
                 backbone,
-                own,
                 question=self.question,
-                protocols=protocols,
-                n_samples=evaluation.n_samples,
-                temperature=evaluation.temperature,
-                max_new_tokens=evaluation.max_new_tokens or self.settings.trainer.max_new_tokens,
+                pictures=evaluation.interventions,
                 batch_size=evaluation.batch_size,
                 seed=self.settings.seed,
-                progress=lambda done: update(done, len(own), ""),
             )
-        )
+        finish_stage(self.folder, f"predictions_{stage}", {"rows": count})
+        shutil.rmtree(self.folder / "parts" / stage)
+
+    def _how(self, protocols: Sequence[str]) -> dict[str, Any]:
+        """How evaluation asks: the keywords of `predict`."""
+        evaluation = self.settings.evaluation
+        return {
+            "question": self.question,
+            "protocols": protocols,
+            "n_samples": evaluation.n_samples,
+            "temperature": evaluation.temperature,
+            "max_new_tokens": evaluation.max_new_tokens or self.settings.trainer.max_new_tokens,
+            "batch_size": evaluation.batch_size,
+            "batch_invariant": evaluation.batch_invariant,
+            "seed": self.settings.seed,
+        }
+
+    def _predictions(self, backbone: Backbone, samples: Sequence[Sample], protocols: Sequence[str]) -> list[dict]:
+        rows = list(predict(backbone, samples[self.rank :: self.size], **self._how(protocols)))
         if self.size == 1:
             return rows
         gathered: list[list[dict]] = [[] for _ in range(self.size)]

@@ -76,7 +76,7 @@ def train_rapo(
         chosen = indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
         return [images[chosen[position]] for position in own]
 
-    upcoming = [one for step in range(progress["step"], total) for one in images_of(step)]
+    upcoming = (one for step in range(progress["step"], total) for one in images_of(step))
     encoded = prefetch(
         upcoming, lambda one: backbone.encode(open_picture(one.image), question), workers=1, ahead=2 * len(own)
     )
@@ -84,7 +84,9 @@ def train_rapo(
     for step in range(progress["step"], total):
         started = time.perf_counter()
         batch = images_of(step)
-        prompts = backbone.collate([next(encoded) for _ in batch]).to(device)
+        read = [next(encoded) for _ in batch]
+        wait_seconds = time.perf_counter() - started
+        prompts = backbone.collate(read).to(device)
         mos = engine.gather(torch.tensor([one.mos for one in batch], device=device))
         pool = engine.gather(torch.tensor([pools[one.dataset] for one in batch], device=device))
 
@@ -173,6 +175,7 @@ def train_rapo(
             "time/rollout_s": rollout_seconds,
             "time/reference_s": update_started - reference_started,
             "time/update_s": update_seconds,
+            "time/wait_s": wait_seconds,
             "time/step_s": time.perf_counter() - started,
             "perf/tokens_per_s": float(engine.total(rollout.mask.sum())) / (time.perf_counter() - started),
             "perf/peak_memory_gb": peak_memory_gb(),

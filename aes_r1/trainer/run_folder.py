@@ -35,7 +35,7 @@ def finish_stage(folder: Path, stage: str, values: dict) -> None:
 
 
 def start_over(folder: Path) -> None:
-    for name in ("checkpoints", "stages", "model", "wandb"):
+    for name in ("checkpoints", "stages", "model", "wandb", "parts", "interventions"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (
         "settings.json",
@@ -122,7 +122,8 @@ def progress_bars() -> Iterator[Callable[[str], Callable[[int, int, str], None]]
 
 
 def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cut_rows(path: Path, step: int) -> None:

@@ -73,6 +73,7 @@ def train_sft(
     for step in range(progress["step"], total):
         started = time.perf_counter()
         batch = [next(encoded) for _ in own]
+        wait_seconds = time.perf_counter() - started
 
         # -- loss ------------------------------------------------------------------------------------------------------
         backbone.model.train()
@@ -102,6 +103,7 @@ def train_sft(
                 "sft/loss": float(engine.total(loss_sum)),
                 "policy/grad_norm": float(grad_norm),
                 "lr": lr,
+                "time/wait_s": wait_seconds,
                 "time/update_s": seconds,
                 "perf/tokens_per_s": float(tokens_in_step) / seconds,
             },

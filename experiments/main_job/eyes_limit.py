@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import RidgeCV
 
-from aes_r1.data.loader import read_manifest
+from aes_r1.data.manifest import read_manifest
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones

@@ -17,7 +17,7 @@ from chat_server import FAULTS
 from PIL import Image
 
 from aes_r1.aescot.chat import data_url
-from aes_r1.data.loader import write_manifest
+from aes_r1.data.manifest import write_manifest
 from aes_r1.data.sample import Sample
 
 HERE = Path(__file__).parent

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -8,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aes_r1.data.labels import avt_ai_labels, folder_labels, para_labels
-from aes_r1.data.loader import check_pictures, load_samples, prefetch, read_manifest, write_manifest
+from aes_r1.data.labels import avt_ai_labels, folder_labels
+from aes_r1.data.loader import check_pictures, load_samples, prefetch
+from aes_r1.data.sample import Sample
 from aes_r1.settings import DataSettings, InputError
 
 
@@ -115,6 +115,28 @@ def test_labels_stay_below_their_root(tmp_path):
         load(tmp_path / "in", "test")
 
 
+def test_a_linked_picture_folder_is_no_way_out(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "photos").symlink_to(tmp_path / "disk")
+    Image.new("RGB", (6, 6)).save(tmp_path / "disk" / "a.png")
+    folder(tmp_path / "set", "image,mos,split\nphotos/a.png,0.5,test\nphotos/b/../../../x.png,0.5,train\n")
+    assert check_pictures(load(tmp_path / "set", "test"), workers=0, strict=True)[1] == []
+    with pytest.raises(InputError, match="leaves data"):
+        load(tmp_path / "set", "train")
+
+
+def test_what_prepare_has_read_is_only_looked_at(tmp_path):
+    many(tmp_path, 2)
+    for index in range(2):
+        (tmp_path / f"{index}.png").write_bytes(b"x" * 10)
+    samples = [Sample(f"{i}.png", str(tmp_path / f"{i}.png"), 0.5, "x", "test", bytes=10 + i) for i in range(3)]
+    kept, dropped = check_pictures(samples, workers=0, strict=False)
+    assert [one.id for one in kept] == ["0.png"]
+    assert [row["id"] for row in dropped] == ["1.png", "2.png"]
+    assert "when prepare read it" in dropped[0]["reason"]
+
+
 def test_unreadable_pictures_are_named_counted_and_skipped(tmp_path):
     many(tmp_path)
     (tmp_path / "3.png").write_bytes(b"broken")
@@ -126,28 +148,6 @@ def test_unreadable_pictures_are_named_counted_and_skipped(tmp_path):
     assert all(row["reason"] and row["path"].endswith(row["id"]) for row in dropped)
     with pytest.raises(InputError, match=r"data\.strict=false"):
         check_pictures(samples, workers=0, strict=True)
-
-
-def test_manifest_round_trip(tmp_path):
-    many(tmp_path)
-    samples = load(tmp_path, "train")
-    write_manifest(samples, tmp_path / "manifests" / "m.jsonl")
-    assert read_manifest(tmp_path / "manifests" / "m.jsonl") == samples
-    assert {one.id for one in load(tmp_path / "manifests" / "m.jsonl", "train", name="manifest")} <= {
-        one.id for one in samples
-    }
-
-
-def test_relative_paths_of_a_manifest_start_at_its_folder(tmp_path):
-    row = {"id": "a", "image": "pictures/ä.png", "mos": 0.5, "dataset": "mine", "split": "test", "sha256": "0"}
-    (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
-    assert read_manifest(tmp_path / "m.jsonl")[0].image == str(tmp_path / "pictures/ä.png")
-
-
-def test_a_broken_manifest_line_is_named(tmp_path):
-    (tmp_path / "m.jsonl").write_text('{"id": "a"}\n')
-    with pytest.raises(InputError, match="line 1"):
-        read_manifest(tmp_path / "m.jsonl")
 
 
 def test_prefetch_is_ordered_and_lazy():
@@ -174,19 +174,6 @@ def test_prefetch_passes_errors_on():
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(results)
-
-
-def test_para_as_published(tmp_path):
-    head = "imageName,sessionId,semantic," + ",".join(f"aestheticScore_{k / 2}" for k in range(2, 11))
-    head += ",aestheticScore_mean,aestheticScore_std,qualityScore_mean\r\n"
-    (tmp_path / "annotation").mkdir()
-    for name, mean in (("Train", 4.2), ("Test", 1.0)):
-        row = f"iaa_{name}.jpg,session3,plant,0,0,1,0,0,0,4,0,0,{mean},0.8,3.1\r\n"
-        (tmp_path / "annotation" / f"PARA-Giaa{name}.csv").write_bytes((head + row).encode())
-    train, test = para_labels(tmp_path)
-    assert (train.image, train.split, test.split) == ("imgs/session3/iaa_Train.jpg", "train", "test")
-    assert (train.mos, train.mos_std, test.mos) == (pytest.approx(0.8), pytest.approx(0.2), 0.0)
-    assert train.attributes == {"semantic": "plant"}
 
 
 @pytest.mark.skipif("AES_R1_SHARED_DATA" not in os.environ, reason="AES_R1_SHARED_DATA is not set")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,3 +90,29 @@ def test_grid_size_is_the_processors():
         factor, most = int(rng.choice([24, 28, 32])), int(rng.choice([9216, 50176, 262144]))
         wanted = smart_resize(height, width, factor=factor, min_pixels=3136, max_pixels=most)
         assert grid_size(width, height, max_pixels=most, factor=factor) == (wanted[1], wanted[0])
+
+
+def test_a_bombs_header_alone_is_refused(tmp_path):
+    content = b"\x89PNG\r\n\x1a\n"
+    for chunk in (
+        b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0),
+        b"IDAT" + zlib.compress(b""),
+        b"IEND",
+    ):
+        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "bomb.png").write_bytes(content)
+    with pytest.raises(PictureError, match="pixels"):
+        open_picture(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("size", [(30_000, 200), (200, 30_000), (1, 1), (1, 150)])
+def test_extreme_sides_stay_within_the_bound(size, tmp_path, backbone):
+    Image.new("RGB", size, "gray").save(tmp_path / "a.png")
+    opened = open_picture(tmp_path / "a.png")
+    assert opened.size == size
+    patch, merge = backbone.image_processor.patch_size, backbone.image_processor.merge_size
+    _, rows, columns = (int(side) for side in backbone.encode(opened, "?").grid)
+    most = backbone.image_processor.size["longest_edge"]
+    assert rows * columns * patch**2 <= max(most, patch * merge * max(rows, columns) * patch)
+    assert (rows % merge, columns % merge) == (0, 0)
+    assert (columns * patch, rows * patch) == grid_size(*size, max_pixels=most, factor=patch * merge)

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aes_r1.evaluation.charts import Estimate, Line, histogram, interval_chart, line_chart, scatter, signed, ticks
+from aes_r1.evaluation.charts import (
+    Estimate,
+    Line,
+    histogram,
+    interval_chart,
+    line_chart,
+    scatter,
+    signed,
+    square_chart,
+    ticks,
+)
 
 NAN = float("nan")
 
@@ -94,6 +104,12 @@ def test_scatter_and_histogram_stay_inside():
     bars = drawing(histogram("b", [0.0, 0.0, 1.0], [0.5], "rapo"))
     assert len([element for element in bars.iter() if element.tag == "rect"]) == 2
     drawing(histogram("b", [], [], "rapo"))
+
+
+def test_a_square_chart_has_its_points_on_the_scale():
+    root = drawing(square_chart("a", [Line("a", [0, 0.5, 1], [1, 0.5, 0], "rapo")]))
+    points = [(float(dot.get("cx")), float(dot.get("cy"))) for dot in root.iter() if dot.tag == "circle"]
+    assert points == [(34, 6), (155, 127), (276, 248)]
 
 
 def test_labels_are_escaped():

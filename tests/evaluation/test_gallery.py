@@ -57,8 +57,18 @@ def test_choice():
     shown = {one["id"] for one in chosen["closest"] + chosen["furthest"]}
     assert len(chosen["random"]) == 5
     assert not shown & {one["id"] for one in chosen["random"]}
+    assert chosen["uncertain"] == []  # one answer each has no spread
     assert choose(rows, each=5) == chosen
     assert not any(choose([]).values())
+
+
+def test_the_least_sure_have_the_widest_spread():
+    rows = [row(f"{i:03d}", 0.5, i / 100, scores=[0.5 - i / 400, None, 0.5 + i / 400]) for i in range(100)]
+    chosen = choose(rows, each=4)
+    elsewhere = {one["id"] for one in chosen["closest"] + chosen["furthest"]}
+    widest = [one["id"] for one in rows[::-1] if one["id"] not in elsewhere][:4]
+    assert [one["id"] for one in chosen["uncertain"]] == widest
+    assert not set(widest) & {one["id"] for one in chosen["random"]}
 
 
 def test_plates(tmp_path):

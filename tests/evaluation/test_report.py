@@ -187,3 +187,16 @@ def test_an_empty_folder_is_refused_by_name(tmp_path):
 
 def test_the_same_run_gives_the_same_page(run):
     assert write_report(run).read_bytes() == write_report(run).read_bytes()
+
+
+def test_the_gallery_shows_the_least_sure(run):
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    several = [
+        {**row, "protocol": "mean", "scores": [row["score"], row["score"] / 2]}
+        for row in rows
+        if row["protocol"] == "sample" and row["score"] is not None
+    ]
+    (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + several))
+    text = " ".join(Outline(write_report(run).read_text()).text)
+    assert "Least sure: the widest spread of answers" in text
+    assert re.search(r"\(0\.\d\d–0\.\d\d\)", text)

@@ -1,0 +1,36 @@
+"""A local web page for a trained model: `python -m aes_r1.app --model DIR`."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+
+from aes_r1.command import Arguments, run_plain
+from aes_r1.evaluation.critic import Critic
+from aes_r1.settings import InputError, require
+
+
+def run(given: argparse.Namespace) -> int:
+    require(0 < given.port < 65536, "--port", given.port, "must be in 1..65535")
+    if find_spec("gradio") is None:
+        raise InputError("the app needs Gradio; pip install 'aes-r1[app]'")
+    from aes_r1.app.page import serve
+
+    serve(Critic.load(given.model, samples=given.samples, seed=given.seed), port=given.port)
+    return 0
+
+
+def main() -> None:
+    parser = Arguments(
+        prog="python -m aes_r1.app", description=(__doc__ or "").split(":")[0] + ", on this machine only"
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
+    add("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")
+    add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
+    add("--seed", type=int, default=0, help="of the sampling (default: 0)")
+    run_plain(parser, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What the page's server answers: its own page and its queue, to this machine; nothing else that Gradio offers.
+
+Pictures travel inside the event that asks about them and come back inside the page, so no address of the server takes
+or gives a file by its path: Gradio's upload, file, proxy, stream and component addresses are closed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+HOSTS = ["127.0.0.1", "localhost"]
+_OPEN = {
+    "GET": re.compile(
+        r"/(config/?|theme\.css|manifest\.json|favicon\.ico|robots\.txt|pwa_icon(/\d+)?|(assets|static|svelte)/.+)?"
+        r"|/gradio_api/(info/?|app_id/?|startup-events|queue/data|heartbeat/[\w-]+)"
+    ),
+    "POST": re.compile(r"/gradio_api/(queue/join|cancel|reset)/?"),
+}
+_OPEN["HEAD"] = re.compile("/")
+_HEADERS = [
+    # Nothing is loaded from, or sent to, any other place, whatever the page's library would like.
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; "
+        b"form-action 'none'; base-uri 'self'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Guard:
+    """ASGI middleware: 404 for every address that the page does not need, 413 for a body over `max_body` bytes."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], max_body: int) -> None:
+        self.app, self.max_body = app, max_body
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            return None
+        allowed = _OPEN.get(scope["method"])
+        if allowed is None or not allowed.fullmatch(scope["path"]):
+            return await _refuse(send, 404)
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self.max_body:
+            return await _refuse(send, 413)
+        if scope["method"] == "POST" and b"content-length" not in headers:
+            return await _refuse(send, 411)  # a body without a stated length could grow without bound
+        await self.app(scope, receive, _with_headers(send))
+
+
+def _with_headers(send: Send) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *_HEADERS]
+        await send(message)
+
+    return wrapped
+
+
+async def _refuse(send: Send, status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})

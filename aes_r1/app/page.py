@@ -1,0 +1,157 @@
+"""The Gradio page: photographs in, verdicts out, each visitor's kept to itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from aes_r1.app.cards import Judged, cards, comparison, thumbnail
+from aes_r1.app.guard import HOSTS, Guard
+from aes_r1.data.sample import PictureError, open_picture
+from aes_r1.evaluation.critic import Critic
+from aes_r1.evaluation.page import PALETTE
+from aes_r1.settings import InputError
+
+MAX_BYTES = 15_000_000  # of a photograph's file
+MAX_PIXELS = 60_000_000
+MOST = 12  # photographs of one drop
+KEPT = 24  # photographs on a page
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_HERE = Path(__file__).parent
+_ZONE = """
+<label class="drop"><input type="file" accept="image/*" multiple aria-label="Choose photographs">
+<span class="big">Drop photographs here</span><span class="small">or click to choose; up to ${most} at a time,
+${max_bytes / 1e6} MB each. They stay on this machine.</span></label>
+<p class="status" role="status" aria-live="polite">${value}</p>
+"""
+
+
+def read_upload(name: str, data: Any) -> Any:
+    """The RGB picture in base64 `data`. PictureError when it is too large, or no photograph."""
+    if not isinstance(data, str) or len(data) > MAX_BYTES * 4 // 3 + 4:
+        raise PictureError(name, f"larger than {MAX_BYTES / 1e6:g} MB")
+    try:
+        body = base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise PictureError(name, "did not arrive whole; drop it again") from error
+    try:
+        return open_picture(io.BytesIO(body), max_file_pixels=MAX_PIXELS, formats=FORMATS)
+    except PictureError as error:
+        raise PictureError(name, error.reason) from error
+
+
+def build(critic: Critic) -> Any:
+    """The page as a gradio.Blocks."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the library is loaded
+    import gradio as gr
+
+    measured_on = critic.facts.measured_on
+
+    # The parameter's type tells Gradio to hand in the event; with postponed annotations it must be the class itself.
+    def judge(shown: list[Judged], event: gr.EventData) -> Iterator[tuple]:
+        given = event._data if isinstance(event._data, dict) else {}
+        name = Path(str(given.get("name", "photograph"))).name[:120]
+        waiting = cards([*shown, Judged(name, waiting=True)], measured_on)
+        yield f"Judging {escape(name)}", waiting, shown, gr.skip(), gr.skip(), gr.skip()
+        try:
+            picture = read_upload(name, given.get("data"))
+            one = Judged(name, thumbnail(picture), critic.score(picture))
+        except PictureError as error:
+            one = Judged(name, problem=error.reason)
+        shown = [*shown, one][-KEPT:]
+        places = [place for place, one in enumerate(shown) if one.verdict is not None]
+        last = (places[-2], places[-1]) if len(places) > 1 else (None, None)
+        names = [(shown[place].name, place) for place in places]
+        chosen = [gr.update(choices=names, value=place) for place in last]
+        yield "", cards(shown, measured_on), shown, *chosen, compare(shown, *last)
+
+    judge.__annotations__["event"] = gr.EventData
+
+    def compare(shown: list[Judged], first: int | None, second: int | None) -> str:
+        if first is None or second is None or max(first, second) >= len(shown):
+            return '<p class="note">Drop two photographs to compare them.</p>'
+        return comparison(shown[first], shown[second])
+
+    with gr.Blocks(title="Aes-R1", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(_opening(critic), elem_classes="opening")
+        shown = gr.State([], time_to_live=3600)
+        zone = gr.HTML(
+            "",
+            html_template=_ZONE,
+            js_on_load=(_HERE / "drop.js").read_text(encoding="utf-8"),
+            most=MOST,
+            max_bytes=MAX_BYTES,
+            apply_default_css=False,
+            elem_id="zone",
+        )
+        with gr.Tabs():
+            with gr.Tab("Verdicts"):
+                results = gr.HTML("", elem_id="results", apply_default_css=False)
+            with gr.Tab("Compare"):
+                with gr.Row():
+                    first = gr.Dropdown([], label="First", type="value", elem_id="first")
+                    second = gr.Dropdown([], label="Second", type="value", elem_id="second")
+                duel = gr.HTML(compare([], None, None), elem_id="duel", apply_default_css=False)
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        zone.upload(judge, shown, [zone, results, shown, first, second, duel], trigger_mode="multiple", **quiet)
+        for choice in (first, second):
+            choice.input(compare, [shown, first, second], duel, trigger_mode="always_last", **quiet)
+    # One verdict at a time: a second one would only slow the first. Visitors take turns photograph by photograph.
+    page.queue(default_concurrency_limit=1, max_size=200, api_open=False)
+    return page
+
+
+def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
+    """Serve the page on 127.0.0.1:`port`, until interrupted where `block`. InputError when the port is taken."""
+    page = build(critic)
+    import gradio as gr
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    guards = [
+        Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
+        Middleware(Guard, max_body=MAX_BYTES * 4 // 3 + 100_000),
+    ]
+    plain = ["system-ui", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]  # named fonts are never fetched
+    try:
+        page.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            allowed_paths=[],
+            max_file_size=MAX_BYTES,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            footer_links=[],
+            state_session_capacity=200,
+            app_kwargs={"middleware": guards, "docs_url": None, "redoc_url": None, "openapi_url": None},
+            theme=gr.themes.Base(font=plain, font_mono=["ui-monospace", "monospace"]),
+            # In the head as it is: what goes through css= is rewritten, and loses its media queries.
+            head=f"<style>{PALETTE}{(_HERE / 'style.css').read_text(encoding='utf-8')}</style>",
+        )
+    except OSError as error:
+        raise InputError(f"--port={port}: cannot be listened on; give another") from error
+    print(f"http://127.0.0.1:{port}", flush=True)
+    if block:
+        page.block_thread()
+    return page
+
+
+def _opening(critic: Critic) -> str:
+    facts = critic.facts
+    count = f"{critic.samples} answers" if critic.samples > 1 else "the most likely answer"
+    asked = f"Each photograph gets {count}"
+    asked += f" at temperature {facts.temperature:g}." if critic.samples > 1 else "."
+    return (
+        f'<p class="kicker">Aes-R1</p><h1 class="title">What is this photograph worth?</h1><p class="note">{asked}</p>'
+    )

@@ -1,0 +1,137 @@
+"""Reading every picture of a set once: whole or broken, its hash, its size; what was read is never read again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.fft import dctn
+
+from aes_r1.data.sample import PictureError, open_picture
+
+CHUNK = 32  # pictures that a process reads before it reports
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a picture's file holds. width, height: as shown, turned by EXIF. look: its perceptual hash, 16 hex digits.
+
+    reason: why it cannot be read; then everything but path, bytes and mtime_ns is missing.
+    """
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    look: str | None = None
+    reason: str | None = None
+
+
+def check_picture(path: str) -> Checked:
+    """Decode and hash one file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        return Checked(path, -1, -1, reason=getattr(error, "strerror", None) or str(error))
+    try:
+        picture = open_picture(path)
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except PictureError as error:
+        return Checked(path, found.st_size, found.st_mtime_ns, reason=error.reason)
+    return Checked(path, found.st_size, found.st_mtime_ns, digest, *picture.size, perceptual_hash(picture))
+
+
+def perceptual_hash(picture: Image.Image) -> str:
+    """64 bits as hex digits: which of the 64 lowest frequencies of the 32 x 32 gray picture lie above their median.
+
+    Pictures that differ in size, format or compression share all or nearly all of the bits.
+    """
+    gray = np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
+    low = dctn(gray, norm="ortho")[:8, :8].flatten()
+    bits = low > np.median(low[1:])
+    return np.packbits(bits).tobytes().hex()
+
+
+class Journal:
+    """What is known of pictures by path, one JSON line each; written as it is found, so that a stop loses nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, Checked] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").split("\n"):
+                try:
+                    row = Checked(**json.loads(line))
+                except (json.JSONDecodeError, TypeError):
+                    continue  # the last line of a run that was killed
+                self._known[row.path] = row
+
+    def __getitem__(self, path: str) -> Checked:
+        return self._known[path]
+
+    def missing(self, paths: Sequence[str]) -> list[str]:
+        """Paths of which nothing is known, or whose file has changed since."""
+        return [path for path in dict.fromkeys(paths) if not self._fresh(path)]
+
+    def _fresh(self, path: str) -> bool:
+        row = self._known.get(path)
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):
+            return False
+        return row is not None and (row.bytes, row.mtime_ns) == (found.st_size, found.st_mtime_ns)
+
+    def read(self, paths: Sequence[str], *, workers: int) -> Iterator[int]:
+        """Check `paths` in `workers` processes (0: in this one), yielding how many are done, some at a time."""
+        done = 0
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("\n")  # after the half line of a run that was killed
+            for rows in _checked(paths, workers):
+                for row in rows:
+                    self._known[row.path] = row
+                    file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+                file.flush()
+                done += len(rows)
+                yield done
+
+
+def _checked(paths: Sequence[str], workers: int) -> Iterator[list[Checked]]:
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    if workers == 0 or len(chunks) < 2:
+        yield from map(_check_chunk, chunks)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_signals)
+    waiting: deque[Future] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(pool.submit(_check_chunk, chunk))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _check_chunk(paths: Sequence[str]) -> list[Checked]:
+    return [check_picture(path) for path in paths]
+
+
+def _leave_signals() -> None:
+    """Ctrl-C and SIGTERM are the parent's to answer; it lets its workers finish what they hold."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,170 @@
+"""Manifests: lists of samples as JSON lines for people, held memory-mapped as Arrow beside them for training.
+
+A row is {"id", "path", "mos", "mos_std", "n_raters", "dataset", "split", "sha256", "width", "height", "bytes",
+"attributes"}; the last five may be missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from aes_r1.data.sample import Sample
+from aes_r1.settings import InputError
+
+BATCH = 5000  # rows held at once while a manifest is turned into Arrow
+
+
+def write_manifest(samples: Iterable[Sample], path: Path) -> None:
+    """One JSON object per sample; the file is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.partial")
+    with beside.open("w", encoding="utf-8") as file:
+        for one in samples:
+            file.write(json.dumps(_row(one), ensure_ascii=False) + "\n")
+    os.replace(beside, path)
+
+
+def _row(one: Sample) -> dict[str, Any]:
+    row = {
+        "id": one.id,
+        "path": one.image,
+        "mos": one.mos,
+        "mos_std": one.mos_std,
+        "n_raters": one.n_raters,
+        "dataset": one.dataset,
+        "split": one.split,
+    }
+    if one.sha256 is not None:
+        row |= {"sha256": one.sha256, "width": one.width, "height": one.height, "bytes": one.bytes}
+    return {**row, "attributes": one.attributes} if one.attributes else row
+
+
+def read_manifest(path: Path) -> Samples:
+    """Samples of a manifest; relative picture paths start at its folder. InputError names a line that is not one.
+
+    The rows are turned into an Arrow file beside the manifest once (in the temporary folder where it cannot be
+    written), named by the manifest's content, and stay on disk: a sample is made when it is asked for.
+    """
+    from datasets import Dataset
+
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give a manifest.jsonl made by aes_r1.prepare") from error
+    arrow = path.with_name(f".{path.stem}.{digest}.arrow")
+    if not arrow.exists():
+        if not os.access(path.parent, os.W_OK):
+            arrow = Path(tempfile.gettempdir()) / f"aes_r1.{os.getuid()}.{digest}.arrow"
+        if not arrow.exists():
+            _write_arrow(path, arrow)
+    return Samples(Dataset.from_file(str(arrow)), path.parent.absolute())
+
+
+def _write_arrow(path: Path, arrow: Path) -> None:
+    import pyarrow
+    from datasets import Features, Value
+    from datasets.arrow_writer import ArrowWriter
+
+    text, real, whole = Value("string"), Value("float64"), Value("int64")
+    columns = {"id": text, "image": text, "mos": real, "dataset": text, "split": text, "mos_std": real}
+    columns |= {"n_raters": whole, "attributes": text, "sha256": text, "width": whole, "height": whole, "bytes": whole}
+    beside = arrow.with_name(f"{arrow.name}.{os.getpid()}")
+    features = Features(columns)
+    with ArrowWriter(path=str(beside), features=features) as writer:
+        for rows in _batches(_rows(path), BATCH):
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
+        writer.finalize()
+    os.replace(beside, arrow)
+    for old in arrow.parent.glob(f".{path.stem}.*.arrow"):  # of an earlier content; whoever has it open keeps it
+        if old != arrow:
+            old.unlink(missing_ok=True)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows by the names of Sample's fields, attributes as JSON text."""
+    fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
+    with path.open(encoding="utf-8") as file:
+        for place, line in enumerate(file, 1):
+            try:
+                values = json.loads(line)
+                image = values["path"] if "path" in values else values["image"]
+                one = Sample(image=str(image), **{name: values[name] for name in fields if name in values})
+                if one.mos is not None and not 0 <= float(one.mos) <= 1:
+                    raise ValueError(f"mos={one.mos} is outside [0, 1]")
+            except (ValueError, TypeError, KeyError) as error:
+                reason = f"no {error}" if isinstance(error, KeyError) else error
+                raise InputError(
+                    f"{path}, line {place}: not a manifest row ({reason}); make it with aes_r1.prepare"
+                ) from error
+            yield {
+                **vars(one),
+                "attributes": json.dumps(one.attributes, ensure_ascii=False) if one.attributes else "{}",
+            }
+
+
+def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class Samples(Sequence[Sample]):
+    """A list of samples whose rows lie on disk; slices and selections share the file."""
+
+    def __init__(self, table: Any, folder: Path, places: np.ndarray | None = None) -> None:
+        """`table`: a datasets.Dataset; `folder`: where relative paths start; `places`: rows of the table, [n] int."""
+        self._table, self._folder = table, folder
+        self._places = np.arange(len(table)) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+    def __getitem__(self, index: int | slice) -> Sample | Samples:
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        return self._sample(self._table[int(self._places[index])])
+
+    def __iter__(self) -> Iterator[Sample]:
+        for start in range(0, len(self), 1000):
+            rows = self._table[self._places[start : start + 1000]]
+            for values in zip(*rows.values(), strict=True):
+                yield self._sample(dict(zip(rows, values, strict=True)))
+
+    def _sample(self, row: dict[str, Any]) -> Sample:
+        attributes = json.loads(row.pop("attributes"))
+        return Sample(**{**row, "image": str(self._folder / row["image"]), "attributes": attributes})
+
+    def select(self, places: np.ndarray) -> Samples:
+        """The samples at `places` ([n] indices into this list)."""
+        return Samples(self._table, self._folder, self._places[places])
+
+    def column(self, name: str) -> np.ndarray:
+        """One field of every sample, [n]."""
+        return self._table.data.column(name).to_numpy()[self._places]
+
+
+def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:
+    """SHA-256 of the list by "DATASET/SPLIT": of which pictures, with which opinions, in whatever folder they lie."""
+    rows: dict[str, list[str]] = defaultdict(list)
+    for one in samples:
+        rows[f"{one.dataset}/{one.split}"].append(json.dumps([one.id, one.mos, one.sha256]))
+    return {name: hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest() for name, found in rows.items()}

@@ -1,0 +1,224 @@
+"""Readers of the published sets, one for each official layout; opinions stay on the scale that was published.
+
+The catalog holds the constants that bring every scale to [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from aes_r1.data.labels import Label, column, first_there, lines, number, table
+from aes_r1.settings import InputError
+
+
+def ava_labels(root: Path) -> list[Label]:
+    """AVA (Murray et al. 2012): AVA.txt, one picture a line: index, id, counts of ratings 1..10, two tags, challenge.
+
+    Test pictures are those of aesthetics_image_lists/generic_test.jpgl; an id there without a line in AVA.txt is a
+    fault.
+    """
+    path = root / "AVA.txt"
+    test = {name for _, name in lines(root / "aesthetics_image_lists" / "generic_test.jpgl")}
+    labels = []
+    for place, line in lines(path):
+        fields = line.split()
+        if len(fields) < 12:
+            raise InputError(f"{path}, row {place}: {len(fields)} columns; index, id and ten counts were expected")
+        counts = [number(field, path, place, "count") for field in fields[2:12]]
+        mean, std, raters = _votes(range(1, 11), counts)
+        labels.append(
+            Label(
+                f"images/{fields[1]}.jpg",
+                mean,
+                std,
+                raters,
+                "test" if fields[1] in test else "train",
+                fault=None if raters else "no rating",
+            )
+        )
+    known = {label.image for label in labels}
+    missing = sorted(f"images/{name}.jpg" for name in test if f"images/{name}.jpg" not in known)
+    return labels + [
+        Label(image, None, split="test", fault="in generic_test.jpgl, without a row in AVA.txt") for image in missing
+    ]
+
+
+def tad66k_labels(root: Path) -> list[Label]:
+    """TAD66K (He et al. 2022): merge/{train,test}.csv, image and score 0..10.
+
+    unmerge/train holds test pictures and is not read.
+    """
+    pictures = _folder(root, "images", "TAD66K")
+    return [
+        Label(
+            f"{pictures}{column(row, 'image', path)}",
+            number(column(row, "score", path), path, place, "score"),
+            split=split,
+        )
+        for split in ("train", "test")
+        for path in (root / "merge" / f"{split}.csv",)
+        for place, row in enumerate(table(path), 1)
+    ]
+
+
+def flickr_aes_labels(root: Path) -> list[Label]:
+    """FLICKR-AES (Ren et al. 2017): FLICKR-AES_image_score.txt, name and mean / 5; spread of the workers' 1..5.
+
+    Some copies carry a space before a name, in the score file and in the worker file's own name alike. The workers of
+    the official test split were not published.
+    """
+    path = first_there(root, "FLICKR-AES_image_score.txt", " FLICKR-AES_image_score.txt")
+    names = ("FLICKR-AES_image_labeled_by_each_worker.csv", " FLICKR-AES_image_labeled_by_each_worker.csv")
+    workers = first_there(root, *names)
+    ratings: dict[str, list[float]] = defaultdict(list)
+    for place, row in enumerate(table(workers), 1):
+        cells = list(row.values())
+        if len(cells) < 3 or cells[1] is None:
+            raise InputError(f"{workers}, row {place}: worker, image and score were expected")
+        ratings[cells[1].strip()].append(number(cells[2], workers, place, "score"))
+    labels = []
+    for place, line in lines(path):
+        name, _, score = line.rpartition(" ")
+        votes = ratings.get(name.strip(), [])
+        _, std, raters = _votes(votes, [1.0] * len(votes))
+        labels.append(
+            Label(
+                f"40K/{name.strip()}",
+                number(score, path, place, "score"),
+                None if std is None else std / 5,
+                raters or None,
+            )
+        )
+    return labels
+
+
+def para_labels(root: Path) -> list[Label]:
+    """PARA (Yang et al. 2022): annotation/PARA-Giaa{Train,Test}.csv, imgs/sessionN; means of ratings 1..5.
+
+    The copies with outliers removed hold other means and are not read.
+    """
+    labels = []
+    for split, name in (("train", "PARA-GiaaTrain.csv"), ("test", "PARA-GiaaTest.csv")):
+        path = root / "annotation" / name
+        for place, row in enumerate(table(path), 1):
+            std = row.get("aestheticScore_std")
+            counts = [row.get(f"aestheticScore_{half / 2}") for half in range(2, 11)]
+            raters = sum(number(count, path, place, "count") for count in counts) if all(counts) else None
+            labels.append(
+                Label(
+                    f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}",
+                    number(column(row, "aestheticScore_mean", path), path, place, "aestheticScore_mean"),
+                    number(std, path, place, "aestheticScore_std") if std else None,
+                    int(raters) if raters else None,
+                    split,
+                    {"semantic": row.get("semantic")},
+                )
+            )
+    return labels
+
+
+def aadb_labels(root: Path) -> list[Label]:
+    """AADB (Kong et al. 2016): imgListFiles_label/imgList*Regression_score.txt, name and score 0..1, no header.
+
+    Test pictures lie in a folder of their own, also those 127 that the validation list names too.
+    """
+    sources = (
+        ("train", "Train", "datasetImages_originalSize"),
+        ("validation", "Validation", "datasetImages_originalSize"),
+        ("test", "TestNew", "AADB_newtest_originalSize"),
+    )
+    folder_of: dict[str, str] = {}
+    labels = []
+    for split, name, folder in reversed(sources):
+        path = root / "imgListFiles_label" / f"imgList{name}Regression_score.txt"
+        for place, line in lines(path):
+            image, _, score = line.rpartition(" ")
+            where = folder_of.setdefault(image.strip(), folder)
+            labels.append(Label(f"{where}/{image.strip()}", number(score, path, place, "score"), split=split))
+    return labels
+
+
+def koniq_labels(root: Path) -> list[Label]:
+    """KonIQ-10k (Hosu et al. 2020): koniq10k_distributions_sets.csv; means of c1..c5, shares of ratings 1..5.
+
+    Its MOS column is a z-score stretched to 0..100 and is not read.
+    """
+    path = root / "koniq10k_distributions_sets.csv"
+    splits = {"training": "train", "validation": "validation", "test": "test"}
+    labels = []
+    for place, row in enumerate(table(path), 1):
+        shares = [number(column(row, f"c{k}", path), path, place, f"c{k}") for k in range(1, 6)]
+        mean, _, _ = _votes(range(1, 6), shares)
+        given = column(row, "set", path)
+        if given not in splits:
+            raise InputError(f"{path}, row {place}: set={given!r} must be training, validation or test")
+        labels.append(
+            Label(
+                f"1024x768/{column(row, 'image_name', path)}",
+                mean,
+                number(column(row, "SD", path), path, place, "SD"),
+                int(number(column(row, "c_total", path), path, place, "c_total")),
+                splits[given],
+                fault="no rating" if mean is None else None,
+            )
+        )
+    return labels
+
+
+def spaq_labels(root: Path) -> list[Label]:
+    """SPAQ (Fang et al. 2020): "MOS and Image attribute scores.xlsx", Image name and MOS 0..100, TestImage/*.jpg."""
+    name = "MOS and Image attribute scores.xlsx"
+    path = first_there(root, name, f"Annotations/{name}", f"annotations/{name}")
+    return [
+        Label(f"TestImage/{column(row, 'Image name', path)}", number(column(row, "MOS", path), path, place, "MOS"))
+        for place, row in enumerate(_sheet(path), 1)
+    ]
+
+
+def agiqa3k_labels(root: Path) -> list[Label]:
+    """AGIQA-3K (Li et al. 2023): data.csv, name, mos_quality 0..5 and std_quality; pictures beside it."""
+    path, pictures = root / "data.csv", _folder(root, "AGIQA-3K", "images")
+    return [
+        Label(
+            f"{pictures}{column(row, 'name', path)}",
+            number(column(row, "mos_quality", path), path, place, "mos_quality"),
+            number(column(row, "std_quality", path), path, place, "std_quality"),
+            attributes={"prompt": row.get("prompt"), "style": row.get("style")},
+        )
+        for place, row in enumerate(table(path), 1)
+    ]
+
+
+def _votes(values: Sequence[float], counts: Sequence[float]) -> tuple[float | None, float | None, int]:
+    """(mean, unbiased standard deviation, number) of ratings given as values and how often each was chosen."""
+    total = sum(counts)
+    if total <= 0:
+        return None, None, 0
+    mean = sum(value * count for value, count in zip(values, counts, strict=True)) / total
+    squares = sum(count * (value - mean) ** 2 for value, count in zip(values, counts, strict=True))
+    return mean, math.sqrt(squares / (total - 1)) if total > 1 else None, int(total)
+
+
+def _folder(root: Path, *names: str) -> str:
+    """Where the pictures of a flat set lie: a folder of one of these names, with its slash, or the root itself."""
+    return next((f"{name}/" for name in names if (root / name).is_dir()), "")
+
+
+def _sheet(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of the first sheet of a workbook, whose first row is a header."""
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        rows = load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
+    except (OSError, zipfile.BadZipFile, InvalidFileException, KeyError) as error:
+        raise InputError(f"{path}: not an .xlsx workbook ({error})") from error
+    head = [str(name or "").strip() for name in next(rows, ())]
+    for row in rows:
+        if any(cell is not None for cell in row):
+            yield dict(zip(head, row, strict=False))

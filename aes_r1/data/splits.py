@@ -1,0 +1,96 @@
+"""Which picture is trained on and which is tested on: published lists, seeded shares, lists of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aes_r1.data.labels import Label
+from aes_r1.settings import InputError
+
+SPLITS = ("train", "validation", "test")
+SPLIT_SEED = 42  # fixed, so that a split is the same in every run
+PAPER_SHARES = (0.9, 0.0, 0.1)
+
+
+def divide(labels: list[Label], shares: tuple[float, float, float], split_by: str) -> list[Label]:
+    """`labels` with the split that each belongs to; None becomes train.
+
+    split_by: "official", the published lists, or where none is published the set's seeded `shares`; "paper", a seeded
+    9:1 of all pictures; or a JSON file that lists the test pictures (or an object of lists by split).
+    """
+    if split_by == "paper":
+        return _shared_out(labels, PAPER_SHARES)
+    if split_by != "official":
+        return _listed(labels, Path(split_by).expanduser())
+    if all(label.split is None for label in labels):
+        return _shared_out(labels, shares)
+    return [replace(label, split=label.split or "train") for label in labels]
+
+
+def _shared_out(labels: list[Label], shares: tuple[float, float, float]) -> list[Label]:
+    return [replace(label, split=split) for label, split in zip(labels, share_out(len(labels), shares), strict=True)]
+
+
+def share_out(count: int, shares: tuple[float, float, float]) -> list[str]:
+    """A split for each of `count` rows, in seeded random order and the given shares of train, validation, test."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(count)
+    edges = np.round(np.cumsum(shares) * count).astype(int)
+    split_of = np.empty(count, dtype=object)
+    for name, places in zip(SPLITS, np.split(order, edges[:2]), strict=True):
+        split_of[places] = name
+    return split_of.tolist()
+
+
+def _listed(labels: list[Label], path: Path) -> list[Label]:
+    """The split that a published list gives: names are file names, or paths of which a picture's path is the longer."""
+    split_of = {name: split for split, names in _read_lists(path).items() for name in names}
+    found: dict[str, str] = {}
+    used = set()
+    for label in labels:
+        parts = label.image.split("/")
+        for start in range(len(parts)):
+            name = "/".join(parts[start:])
+            if name in split_of:
+                found[label.image] = split_of[name]
+                used.add(name)
+                break
+    if not used:
+        raise InputError(f"data.split_by={path}: names no picture of the set (it names {next(iter(split_of), 'none')})")
+    unknown = [
+        Label(name, None, split=split, fault=f"in {path.name}, without a label")
+        for name, split in split_of.items()
+        if name not in used
+    ]
+    return [replace(label, split=found.get(label.image, "train")) for label in labels] + unknown
+
+
+def _read_lists(path: Path) -> dict[str, list[str]]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"data.split_by={path}: {error.strerror}; official, paper or a JSON list") from error
+    except ValueError as error:
+        raise InputError(f"data.split_by={path}: not JSON ({error})") from error
+    lists = found if isinstance(found, dict) else {"test": found}
+    wrong = [split for split, rows in lists.items() if split not in SPLITS or not isinstance(rows, list)]
+    if wrong:
+        raise InputError(f"data.split_by={path}: {wrong[0]} must be a list under train, validation or test")
+    names: dict[str, list[Any]] = {
+        split: [row.get("image") if isinstance(row, dict) else row for row in rows] for split, rows in lists.items()
+    }
+    if any(not isinstance(name, str) for rows in names.values() for name in rows):
+        raise InputError(f'data.split_by={path}: an entry is neither a name nor an object with "image"')
+    return names
+
+
+def carve(train: Sequence[str], seed: int, share: float = 0.05, most: int = 500) -> set[str]:
+    """Validation pictures taken out of train."""
+    count = min(most, round(share * len(train))) if len(train) >= 20 else min(2, len(train) // 2)
+    chosen = np.random.default_rng([SPLIT_SEED, seed, 1]).permutation(len(train))[:count]
+    return {train[index] for index in chosen}

@@ -1,0 +1,70 @@
+"""Do scores mean what they say? Bias, slope and intercept against opinions, and the field's logistic fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aes_r1.evaluation.bootstrap import bootstrap, filled_in, resamples, with_interval, with_intervals
+
+Array = NDArray[np.float64]
+_FLAT = 1e-12  # a variance below this is none
+
+
+def calibration(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """{"bias", "slope", "intercept"}, each {"value", "low", "high"}, over answered pictures (scores [n], NaN: none).
+
+    bias = mean(score - mos); mos = intercept + slope * score by least squares, so a calibrated model has 0, 1, 0. A
+    slope below 1 says that scores are too extreme. Null with fewer than three answers, or for constant scores.
+    """
+    answered = ~np.isnan(scores)
+    x, y = scores[answered], mos[answered]
+    if len(x) < 3:
+        empty = {"value": None, "low": None, "high": None}
+        return {name: dict(empty) for name in ("bias", "slope", "intercept")}
+    values = {name: float(value[0]) for name, value in _fits(x, y, np.ones((1, len(x)))).items()}
+    chunks = [_fits(x, y, counts) for counts in resamples(len(x), n_bootstrap, seed)]
+    draws = {name: np.concatenate([chunk[name] for chunk in chunks] or [np.empty(0)]) for name in values}
+    return with_intervals(values, draws)
+
+
+def _fits(x: Array, y: Array, counts: Array) -> dict[str, Array]:
+    """Bias and line of each row of `counts` [b, n], how often a picture was drawn."""
+    columns = np.stack([x, y, x * x, x * y], axis=1)
+    mean_x, mean_y, xx, xy = (counts @ columns / counts.sum(axis=1, keepdims=True)).T
+    variance = xx - mean_x**2
+    defined = variance > _FLAT
+    slope = np.where(defined, (xy - mean_x * mean_y) / np.where(defined, variance, 1.0), np.nan)
+    return {"bias": mean_x - mean_y, "slope": slope, "intercept": mean_y - slope * mean_x}
+
+
+def logistic(x: Array, top: float, bottom: float, middle: float, width: float) -> Array:
+    """The 4-parameter logistic of image-quality work (VQEG): monotone, from `bottom` to `top`, steepest at `middle`."""
+    return (top - bottom) / (1 + np.exp(-np.clip((x - middle) / (abs(width) + 1e-9), -50, 50))) + bottom
+
+
+def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """PLCC of the fitted logistic of scores against `mos`: {"value", "low", "high", "parameters"} of `logistic`.
+
+    Missing answers count as the mean answer. The interval resamples pictures with the fit held. Null where PLCC is not
+    defined, or where no fit is found.
+    """
+    from scipy import optimize, stats
+
+    nothing: dict[str, Any] = {"value": None, "low": None, "high": None, "parameters": None}
+    filled = filled_in(scores)
+    if filled is None or len(filled) < 5 or filled.std() ** 2 < _FLAT or mos.std() ** 2 < _FLAT:
+        return nothing
+    start = (float(mos.max()), float(mos.min()), float(filled.mean()), float(filled.std()))
+    fit = optimize.least_squares(lambda shape: logistic(filled, *shape) - mos, start, method="lm", max_nfev=2000)
+    if not fit.success:
+        return nothing
+    found = fit.x
+    mapped = logistic(filled, *found)
+    if mapped.std() ** 2 < _FLAT:
+        return nothing
+    drawn = bootstrap(mapped, mos, n_bootstrap, seed, only=("plcc",))["plcc"]
+    value = float(stats.pearsonr(mapped, mos).statistic)
+    return {**with_interval(value, drawn), "parameters": [*map(float, found[:3]), float(abs(found[3]))]}

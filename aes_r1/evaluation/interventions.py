@@ -1,0 +1,117 @@
+"""Is the critique used? The score that a model gives when critique or picture are exchanged under its hands.
+
+A critique is put into the model's mouth up to `<answer>` and the number that follows is read, greedily. What the score
+should do is known: under another picture's critique, go where that critique led its own picture's score; with a
+negated one, to the other side. `follow` says how much of that way it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from aes_r1.data.sample import open_picture
+from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
+from aes_r1.evaluation.forced import answers_after
+from aes_r1.evaluation.wording import negated
+from aes_r1.model.backbone import Backbone
+from aes_r1.prompts import parse_score
+
+KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
+_STILL = 1e-12  # a sum of squared distances below this is no distance
+
+
+def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
+    """Prediction rows that hold a critique, each with the two others that it is exchanged with, never itself."""
+    rows = [row for row in rows if row["critique"] and row["score"] is not None]
+    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
+    ring = {int(one): (int(order[place - 1]), int(order[place - 2])) for place, one in enumerate(order)}
+    if len(rows) < 3:  # with two, the other would be both
+        return []
+    return [
+        {**row, "critique_of": rows[ring[place][0]], "picture_of": rows[ring[place][1]]}
+        for place, row in enumerate(rows)
+    ]
+
+
+def intervene(
+    backbone: Backbone, pairs: Iterable[Mapping[str, Any]], *, question: str, batch_size: int = 16
+) -> Iterator[dict[str, Any]]:
+    """Per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
+
+    own: the own critique put in the own mouth, which the others are compared with. batch_size: prompts at once.
+    """
+    waiting = iter(pairs)
+    while group := list(islice(waiting, max(1, batch_size // len(KINDS)))):
+        prompts, said = [], []
+        for row in group:
+            own, other = (backbone.encode(open_picture(one["image"]), question) for one in (row, row["picture_of"]))
+            critiques = (
+                row["critique"], row["critique_of"]["critique"], row["critique"], "", negated(row["critique"])
+            )  # fmt: skip
+            prompts += [own, own, other, own, own]
+            said += [f"<think>{critique}</think><answer>" for critique in critiques]
+        scores = [parse_score(text) for text in answers_after(backbone, prompts, said)]
+        for place, row in enumerate(group):
+            yield {
+                "id": row["id"],
+                "mos": row["mos"],
+                "critique_from": row["critique_of"]["id"],
+                "picture_from": row["picture_of"]["id"],
+                "changed": negated(row["critique"]) != row["critique"],
+                **dict(zip(KINDS, scores[len(KINDS) * place : len(KINDS) * (place + 1)], strict=True)),
+            }
+
+
+def measured(rows: Sequence[Mapping[str, Any]], *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """The `interventions` of evaluation.json from rows of `intervene`; intervals resample pictures."""
+    own_of = {row["id"]: row["own"] for row in rows}
+    own = _numbers(row["own"] for row in rows)
+    targets = {
+        "swapped_critique": _numbers(own_of.get(row["critique_from"]) for row in rows),
+        "swapped_picture": _numbers(own_of.get(row["picture_from"]) for row in rows),
+        "negated": 1 - own,
+        "blanked": None,
+    }
+    found: dict[str, Any] = {}
+    for kind, target in targets.items():
+        scores = _numbers(row[kind] for row in rows)
+        read = ~np.isnan(scores) & ~np.isnan(own)
+        shift = np.abs(scores - own)[read]
+        entry: dict[str, Any] = {
+            "n": int(read.sum()),
+            "unanswered_rate": float(np.isnan(scores[~np.isnan(own)]).mean()) if (~np.isnan(own)).any() else None,
+            "mean_shift": _slope(shift, np.ones(len(shift)), n_bootstrap, seed),
+        }
+        if target is not None:
+            usable = read & ~np.isnan(target)
+            entry["follow"] = _slope((scores - own)[usable], (target - own)[usable], n_bootstrap, seed)
+        found[kind] = entry
+    found["negated"]["changed_rate"] = float(np.mean([row["changed"] for row in rows])) if rows else None
+    mos = _numbers(row["mos"] for row in rows)
+    blanked = _numbers(row["blanked"] for row in rows)
+    for name, scores in (("own_srcc", own), ("srcc", blanked)):
+        known = ~np.isnan(mos)
+        drawn = bootstrap(scores[known], mos[known], n_bootstrap, seed, only=("srcc",))["srcc"]
+        found["blanked"][name] = with_interval(points(scores[known], mos[known])["srcc"], drawn)
+    return found
+
+
+def _slope(moved: Array, way: Array, n_bootstrap: int, seed: int) -> dict[str, float | None]:
+    """Least-squares slope through the origin of what was moved on the way there was, with its interval."""
+    products, squares = moved * way, way * way
+    if len(moved) == 0 or squares.sum() < _STILL:
+        return {"value": None, "low": None, "high": None}
+    drawn = [
+        np.where(under > _STILL, over / np.where(under > _STILL, under, 1.0), np.nan)
+        for counts in resamples(len(moved), n_bootstrap, seed)
+        for over, under in [(counts @ products, counts @ squares)]
+    ]
+    return with_interval(float(products.sum() / squares.sum()), np.concatenate(drawn or [np.empty(0)]))
+
+
+def _numbers(values: Iterable[float | None]) -> Array:
+    return np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)

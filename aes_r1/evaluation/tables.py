@@ -1,0 +1,162 @@
+"""evaluation.json in the terminal: per set every metric with its interval, then calibration, means, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from aes_r1.evaluation.bootstrap import METRICS
+from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
+
+NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "mae": "MAE", "rmse": "RMSE"}
+
+
+def evaluation_tables(evaluation: Mapping[str, Any]) -> Iterator[Table]:
+    """Every table that evaluation.json has something for; values over their 95% intervals."""
+    stages = evaluation["stages"]
+    for name in dict.fromkeys(name for sets in stages.values() for name in sets):
+        rows = list(_cells(stages, name))
+        yield _agreement(name, rows, evaluation.get("paper"))
+        yield _trust(name, rows)
+        if origins := _origins(name, rows):
+            yield origins
+    yield from _means(evaluation["means"])
+    yield from _comparisons(evaluation)
+    yield from _critiques(evaluation.get("critiques", {}))
+
+
+def _cells(stages: Mapping, name: str) -> Iterator[tuple[str, str, Mapping]]:
+    for stage, sets in stages.items():
+        for protocol in in_order(sets.get(name, {}), PROTOCOL_ORDER):
+            yield stage, protocol, sets[name][protocol]
+
+
+def _agreement(name: str, rows: Sequence[tuple[str, str, Mapping]], paper: Mapping | None) -> Table:
+    table = _table(name, ["", "n", *NAMES.values(), "PLCC logistic", "failed", "out of range"])
+    for stage, protocol, cell in rows:
+        metrics = [valued(cell[metric]) for metric in METRICS]
+        rates = [_percent(cell["parse_failure_rate"]), _percent(cell["out_of_range_rate"])]
+        table.add_row(f"{stage}\n{protocol}", str(cell["n"]), *metrics, valued(cell["plcc_logistic"]), *rates)
+    dataset = name.rsplit("/", 1)[0]
+    theirs = [(system, row[dataset]) for system, row in (paper or {}).get("systems", {}).items() if dataset in row]
+    if theirs:
+        table.add_section()
+        for system, row in theirs:
+            table.add_row(f"{system}\n(theirs)", "", f"{row['plcc']:.3f}", f"{row['srcc']:.3f}", style="dim")
+        table.caption = f"theirs: {paper['source']}; {paper['note']}" if paper else None
+    return table
+
+
+def _trust(name: str, rows: Sequence[tuple[str, str, Mapping]]) -> Table:
+    head = ["", "bias", "slope", "intercept", "90% interval", "its coverage", "spread", "90% of spread", "raters"]
+    table = _table(f"{name}: calibration and uncertainty", head)
+    for stage, protocol, cell in rows:
+        line = [valued(cell["calibration"][key]) for key in ("bias", "slope", "intercept")]
+        conformal, spread = cell["conformal"], cell.get("spread")
+        line += [f"± {conformal['half_width']:.3f}", valued(conformal["coverage"])] if conformal else ["–", "–"]
+        if spread:
+            at = next(row for row in spread["curve"] if row["nominal"] == 0.9)
+            line += [f"{spread['mean_std']:.3f}", valued({**at, "value": at["coverage"]}), valued(spread["rater_srcc"])]
+        else:
+            line += ["–", "–", "–"]
+        table.add_row(f"{stage}\n{protocol}", *line)
+    table.caption = (
+        "bias: score - MOS; MOS = intercept + slope score. Coverage on held-out halves. Spread of repeated outputs, "
+        "how often their 90% interval holds the MOS, and the SRCC of their spread with that of raters."
+    )
+    return table
+
+
+def _origins(name: str, rows: Sequence[tuple[str, str, Mapping]]) -> Table | None:
+    table = _table(f"{name}: photographs and AI-made pictures", ["", "made by", "n", *NAMES.values(), "bias"])
+    for stage, protocol, cell in rows:
+        for origin, part in cell.get("origins", {}).items():
+            metrics = [valued(part[metric]) for metric in METRICS]
+            table.add_row(f"{stage}\n{protocol}", origin, str(part["n"]), *metrics, valued(part["bias"]))
+    return table if table.row_count else None
+
+
+def _means(means: Mapping) -> Iterator[Table]:
+    table = _table("means over sets, recomputed", ["", "sets", *NAMES.values()])
+    for stage, protocols in means.items():
+        for protocol, groups in protocols.items():
+            for group, mean in groups.items():
+                if len(mean["sets"]) > 1 or group != "all":
+                    values = [valued(mean[metric]) for metric in METRICS]
+                    table.add_row(f"{stage}\n{protocol}", f"{group}: {', '.join(mean['sets'])}", *values)
+    if table.row_count:
+        yield table
+
+
+def _comparisons(evaluation: Mapping) -> Iterator[Table]:
+    lines = [(one, f"{one['from']} → {one['to']}\n{one['protocol']}") for one in evaluation["comparisons"]] + [
+        (one, " → ".join(f"{one[end]['stage']} {one[end]['protocol']}" for end in ("from", "to")))
+        for one in evaluation["baselines"]
+    ]
+    table = _table("differences on the same pictures", ["", "set", "n", "PLCC", "SRCC", "MAE"])
+    for one, name in lines:
+        values = []
+        for metric in ("plcc", "srcc", "mae"):
+            cell = one[metric]
+            p = "" if cell["p"] is None else f"\np {cell['p']:.3f}, Holm {cell['p_holm']:.3f}"
+            values.append(valued({**cell, "value": cell["difference"]}, signed=True) + p)
+        table.add_row(name, one["set"], str(one["n"]), *values)
+    if lines:
+        yield table
+
+
+def _critiques(critiques: Mapping) -> Iterator[Table]:
+    table = _table(
+        "critiques", ["", "n", "words", "all five", "leak", "self-BLEU", "words: SRCC", "swapped", "picture", "negated"]
+    )
+    for stage, sets in critiques.items():
+        for name, found in sets.items():
+            exchanged = found.get("interventions")
+            follows = (
+                [valued(exchanged[kind]["follow"]) for kind in ("swapped_critique", "swapped_picture", "negated")]
+                if exchanged
+                else ["–"] * 3
+            )
+            table.add_row(
+                f"{stage}\n{name}",
+                str(found["n"]),
+                valued(found["words"], digits=1),
+                valued(found["coverage"]["all_five"]),
+                valued(found["leak_rate"]),
+                valued(found["diversity"]["self_bleu"]),
+                valued(found["words_and_score"]["srcc"]),
+                *follows,
+            )
+    table.caption = (
+        "The last three: share of the way that the score goes after another picture's critique, with another picture "
+        "under the same critique, and after the negated critique. 0: it does not follow; 1: wholly."
+    )
+    if table.row_count:
+        yield table
+
+
+def valued(cell: Mapping[str, float | None], *, digits: int = 3, signed: bool = False) -> str:
+    """A value with its interval on a second line."""
+    if cell["value"] is None:
+        return "–"
+    sign = "+" if signed else ""
+    if cell["low"] is None:
+        return f"{cell['value']:{sign}.{digits}f}"
+    return f"{cell['value']:{sign}.{digits}f}\n{cell['low']:.{digits - 1}f}..{cell['high']:.{digits - 1}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def _table(title: str, head: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.caption_justify = "left"
+    first, *others = head
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table

@@ -1,0 +1,122 @@
+"""How sure is a score? The spread of a picture's outputs as an interval, and split-conformal intervals."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aes_r1.evaluation.bootstrap import bootstrap, points, with_interval
+from aes_r1.evaluation.columns import Column
+
+Array = NDArray[np.float64]
+LEVEL = 0.9
+CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+SPLITS = 100
+_FEWEST = 20  # pictures below which a 90% interval cannot be calibrated and checked
+
+
+def conformal_quantile(residuals: Array, level: float = LEVEL) -> float:
+    """The ceil((n + 1) level)-th smallest residual: a new one lies below it with probability at least `level`.
+
+    Vovk et al. 2005, Lei et al. 2018; infinity when n is too small for the level.
+    """
+    place = math.ceil((len(residuals) + 1) * level)
+    return float(np.partition(residuals, place - 1)[place - 1]) if place <= len(residuals) else math.inf
+
+
+def conformal(
+    scores: Array, mos: Array, *, scale: Array | None = None, level: float = LEVEL, seed: int = 0
+) -> dict[str, Any] | None:
+    """Split-conformal intervals score +- half_width [* scale], over answered pictures; None with fewer than 20.
+
+    half_width is the quantile over all pictures, for new ones. "coverage" is measured on held-out halves: each of
+    SPLITS random halves calibrates and the other is covered; value is the mean, low and high hold 95% of the splits.
+    scale [n]: an estimate of each picture's own uncertainty, so that widths differ.
+    """
+    usable = ~np.isnan(scores) if scale is None else ~np.isnan(scores) & (np.nan_to_num(scale) > 0)
+    residuals = np.abs(scores - mos)[usable]
+    if scale is not None:
+        residuals = residuals / scale[usable]
+    n = len(residuals)
+    if n < _FEWEST:
+        return None
+    generator = np.random.default_rng([seed, n])
+    covered = np.empty(SPLITS)
+    for split in range(SPLITS):
+        order = generator.permutation(n)
+        fitted, held_out = order[: n // 2], order[n // 2 :]
+        covered[split] = (residuals[held_out] <= conformal_quantile(residuals[fitted], level)).mean()
+    low, high = np.percentile(covered, (2.5, 97.5))
+    width = conformal_quantile(residuals, level)
+    return {
+        "level": level,
+        "half_width": width,
+        "mean_half_width": width if scale is None else float(width * scale[usable].mean()),
+        "coverage": {"value": float(covered.mean()), "low": float(low), "high": float(high)},
+        "splits": SPLITS,
+        "n_calibration": n // 2,
+        "n_test": n - n // 2,
+    }
+
+
+def spread_scale(std: Array) -> Array:
+    """The spread of a picture's outputs made fit to divide by: identical outputs are not certainty."""
+    return std + float(np.nanmean(std)) if np.isfinite(std).any() else std
+
+
+def predictive_half_width(std: Array, count: NDArray[np.int64], level: float) -> Array:
+    """Half width of the interval that a further output falls into with probability `level`, were outputs normal.
+
+    t(count - 1) * std * sqrt(1 + 1 / count): std [n] and count [n] of the outputs drawn, at least two each.
+    """
+    from scipy import stats
+
+    return stats.t.ppf((1 + level) / 2, count - 1) * std * np.sqrt(1 + 1 / count)
+
+
+def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any] | None:
+    """The spread of n outputs read as a predictive interval, and how well that holds; None without repeated outputs.
+
+    curve: per nominal level the share of pictures whose MOS lies in the interval (95% Wilson interval), and, where the
+    raters' spread is known, the share of single opinions (normal around the MOS) in it. rater_srcc: does the model
+    waver where people differ?
+    """
+    from scipy import stats
+
+    several = column.count >= 2
+    if not several.any():
+        return None
+    scores, mos, std, rater_std = (part[several] for part in (column.scores, column.mos, column.std, column.mos_std))
+    count = column.count[several]
+    known = np.isfinite(rater_std) & (rater_std > 0)
+    curve = []
+    for nominal in CURVE:
+        half = predictive_half_width(std, count, nominal)
+        inside = int((np.abs(scores - mos) <= half).sum())
+        row = {"nominal": nominal, "coverage": inside / len(scores), **wilson(inside, len(scores)), "raters": None}
+        if known.any():
+            above = (scores + half - mos)[known] / rater_std[known]
+            below = (scores - half - mos)[known] / rater_std[known]
+            row["raters"] = float((stats.norm.cdf(above) - stats.norm.cdf(below)).mean())
+        curve.append(row)
+    answer: dict[str, Any] = {"n_samples": int(count.max()), "mean_std": float(std.mean()), "curve": curve}
+    answer["rater_std"] = float(rater_std[known].mean()) if known.any() else None
+    pair = (std[known], rater_std[known])
+    if known.sum() >= 3:
+        drawn = bootstrap(*pair, n_bootstrap, seed, only=("srcc",))["srcc"]
+        answer["rater_srcc"] = with_interval(points(*pair)["srcc"], drawn)
+    else:
+        answer["rater_srcc"] = {"value": None, "low": None, "high": None}
+    return answer
+
+
+def wilson(successes: int, n: int) -> dict[str, float | None]:
+    """95% Wilson score interval of a share, as {"low", "high"}."""
+    if n == 0:
+        return {"low": None, "high": None}
+    z, share = 1.959963984540054, successes / n
+    centre, reach = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return {"low": max(0.0, (centre - reach) / (1 + z * z / n)), "high": min(1.0, (centre + reach) / (1 + z * z / n))}

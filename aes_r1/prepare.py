@@ -1,0 +1,237 @@
+"""A data set checked on disk: `python -m aes_r1.prepare data=ava data.root=DIR out=OUT`.
+
+Leaves OUT/manifest.jsonl (what training and evaluation take) and OUT/prepare_report.json (what was left out and why).
+Without data= it lists the sets and where to get them. The same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from aes_r1 import command
+from aes_r1.data.catalog import CATALOG, read_set
+from aes_r1.data.check import Journal
+from aes_r1.data.copies import alike, identical
+from aes_r1.data.loader import root_of, sample_of
+from aes_r1.data.manifest import list_hashes, write_manifest
+from aes_r1.data.mix import parts
+from aes_r1.data.sample import Sample
+from aes_r1.settings import DataSettings, InputError, PrepareSettings
+from aes_r1.trainer.stopping import Stopped, stop_requests
+
+ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+
+def run(settings: PrepareSettings) -> None:
+    if settings.data is None:
+        return _show_sets()
+    out = Path(settings.out)
+    samples: list[Sample] = []
+    dropped: list[dict[str, Any]] = []
+    unlabelled: dict[str, list[str]] = {}
+    for data in _sets([settings.data, *settings.also]):
+        found, faults, unlabelled[data.name] = _labelled(data)
+        samples += found
+        dropped += [_drop(data.name, label.image, label.split, label.fault or "") for label in faults]
+    labelled = _counts(samples)
+    journal = Journal(out / "checked.jsonl")
+    _read(journal, [one.image for one in samples], settings.data.workers)
+    samples, broken = _with_files(samples, journal)
+    if settings.data.strict and broken:
+        first = broken[0]
+        raise InputError(f"{first['path']}: {first['reason']}; mend it, or data.strict=false to leave it out")
+    copies = [[samples[place] for place in group] for group in identical([one.sha256 or "" for one in samples])]
+    looks = [journal[one.image].look or "" for one in samples]
+    twins = [[samples[place] for place in group] for group in alike(looks, [one.dataset for one in samples])]
+    leaks = _leaks([*copies, *twins])
+    if settings.copies == "drop":
+        samples = [one for one in samples if (one.dataset, one.id) not in leaks]
+        dropped += [_drop(*key, "train", f"the same picture as {other}") for key, other in leaks.items()]
+    report = {
+        **_counts(samples),
+        "labels": labelled,
+        "split_by": {data.name: data.split_by for data in _sets([settings.data, *settings.also])},
+        "lists": list_hashes(samples),
+        "dropped_by_reason": dict(Counter(row["kind"] for row in [*dropped, *broken]).most_common()),
+        "identical": _groups_report(copies),
+        "same_picture_across_sets": _groups_report(twins),
+        "training_pictures_also_tested": len(leaks),
+        "pictures_without_label": {name: len(paths) for name, paths in unlabelled.items()},
+        "dropped": [*dropped, *broken],
+        "without_label": unlabelled,
+    }
+    (out / "prepare_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if not samples:
+        raise InputError(
+            f"data={settings.data.name}: no label has a readable picture; {out}/prepare_report.json says why"
+        )
+    write_manifest([_portable(one, out) for one in samples], out / "manifest.jsonl")
+    _show_report(report, out)
+
+
+def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
+    """Settings of every set to read; a mix stands for its sets."""
+    found = []
+    for data in given:
+        for one in parts(data).values() if data.mix else [data]:
+            if one.name not in CATALOG:
+                raise InputError(f"data={one.name}: prepare reads a set on disk, one of {', '.join(CATALOG)}")
+            found.append(one)
+    names = [one.name for one in found]
+    if len(set(names)) < len(names):
+        raise InputError(f"also={','.join(names[1:])}: every set once; a manifest tells its pictures apart by set")
+    return found
+
+
+def _labelled(data: DataSettings) -> tuple[list[Sample], list, list[str]]:
+    """(samples of a set, label rows left out, pictures that no row names)."""
+    root = root_of(data)
+    labels, faults = read_set(data.name, root, split_by=data.split_by)
+    if data.limit is not None:
+        labels = labels[: data.limit]
+    there = _pictures(root, CATALOG[data.name].pictures)
+    named = {label.image for label in [*labels, *faults]}
+    spelled = {unicodedata.normalize("NFC", name): name for name in there - named}
+    samples = []
+    for label in labels:
+        other = spelled.get(unicodedata.normalize("NFC", label.image))
+        if other is not None and label.image not in there:  # the same name, its accents written in another way
+            named.add(other)
+            samples.append(replace(sample_of(data.name, root, label), image=str(root / other)))
+        else:
+            samples.append(sample_of(data.name, root, label))
+    return samples, faults, sorted(there - named)
+
+
+def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
+    """Picture files below the folders of a set, as paths relative to its root."""
+    found = set()
+    for folder in [name for name in folders if (root / name).is_dir()] or [""]:
+        for where, _, names in os.walk(root / folder, followlinks=True):
+            inside = Path(where).relative_to(root).as_posix()
+            found |= {
+                name if inside == "." else f"{inside}/{name}"
+                for name in names
+                if os.path.splitext(name)[1].lower() in ENDINGS
+            }
+    return found
+
+
+def _read(journal: Journal, paths: Sequence[str], workers: int) -> None:
+    """Check the pictures of which nothing is known yet. Raises Stopped after what is under way was written down."""
+    missing = journal.missing(paths)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with stop_requests() as stop, Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("pictures", total=len(paths), completed=len(paths) - len(missing))
+        for done in journal.read(missing, workers=workers):
+            bar.update(task, completed=len(paths) - len(missing) + done)
+            if stop:
+                raise Stopped(stop.requeue)
+
+
+def _with_files(samples: Sequence[Sample], journal: Journal) -> tuple[list[Sample], list[dict[str, Any]]]:
+    """(samples whose picture can be read, with what its file holds; dropped rows)."""
+    kept, dropped = [], []
+    for one in samples:
+        row = journal[one.image]
+        if row.reason:
+            missing = row.bytes < 0
+            kind = "label without picture" if missing else "picture cannot be read"
+            dropped.append({**_drop(one.dataset, one.id, one.split, row.reason, kind), "path": one.image})
+        else:
+            kept.append(replace(one, sha256=row.sha256, width=row.width, height=row.height, bytes=row.bytes))
+    return kept, dropped
+
+
+def _drop(dataset: str, ident: str, split: str | None, reason: str, kind: str | None = None) -> dict[str, Any]:
+    return {"dataset": dataset, "id": ident, "split": split, "kind": kind or reason.split(":")[0], "reason": reason}
+
+
+def _leaks(groups: Sequence[Sequence[Sample]]) -> dict[tuple[str, str], str]:
+    """Training pictures that stand in test or validation too: (data set, id) and where."""
+    found = {}
+    for group in groups:
+        tested = [one for one in group if one.split != "train"]
+        for one in group:
+            if tested and one.split == "train":
+                found[one.dataset, one.id] = f"{tested[0].dataset}/{tested[0].split} {tested[0].id}"
+    return found
+
+
+def _portable(one: Sample, out: Path) -> Sample:
+    """Pictures below the manifest's folder are named from there, so that the folder can be moved."""
+    path, folder = Path(one.image), out.absolute()
+    return replace(one, image=path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else one
+
+
+def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
+    counts: dict[str, dict[str, int]] = {}
+    means: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(one.dataset for one in samples):
+        for split in ("train", "validation", "test"):
+            opinions = [one.mos for one in samples if (one.dataset, one.split) == (name, split) and one.mos is not None]
+            if opinions:
+                counts.setdefault(name, {})[split] = len(opinions)
+                means.setdefault(name, {})[split] = float(np.mean(opinions))
+    return {"counts": counts, "mean_mos": means}
+
+
+def _groups_report(groups: Sequence[Sequence[Sample]]) -> dict[str, Any]:
+    across = [group for group in groups if len({one.split for one in group}) > 1]
+    rows = [[f"{one.dataset}/{one.split} {one.id}" for one in group] for group in groups]
+    return {"groups": len(groups), "across_splits": len(across), "pictures": sum(map(len, groups)), "list": rows}
+
+
+def _show_sets() -> None:
+    console = Console()
+    for name, row in CATALOG.items():
+        table = Table(title=name, title_justify="left", show_header=False, box=None, pad_edge=False)
+        scale = f"{row.scale[0]:g}..{row.scale[1]:g} to 0..1"
+        shown = {"layout": row.layout, "scale": scale, "spread": row.spread, "split": row.splits}
+        for key, value in {**shown, "licence": row.licence, "get it": row.source}.items():
+            table.add_row(key, value)
+        console.print(table)
+        console.print()
+    console.print("python -m aes_r1.prepare data=NAME data.root=DIR out=OUT", markup=False)
+    console.print("aes_15k mixes ava, tad66k and flickr_aes: data.root=PARENT, or data.roots.ava=DIR and so on")
+
+
+def _show_report(report: dict[str, Any], out: Path) -> None:
+    console = Console()
+    table = Table("set", "train", "validation", "test", "mean MOS of train")
+    for name, counts in report["counts"].items():
+        mean = report["mean_mos"][name].get("train")
+        numbers = [str(counts.get(split, 0)) for split in ("train", "validation", "test")]
+        table.add_row(name, *numbers, "-" if mean is None else f"{mean:.4f}")
+    console.print(table)
+    for kind, count in report["dropped_by_reason"].items():
+        console.print(f"left out: {count} ({kind})", markup=False)
+    for name, count in report["pictures_without_label"].items():
+        if count:
+            console.print(f"{name}: {count} pictures without a label")
+    for key, said in (("identical", "byte for byte"), ("same_picture_across_sets", "in more than one set")):
+        found = report[key]
+        console.print(f"same picture {said}: {found['groups']} groups, {found['across_splits']} of them across splits")
+    console.print(f"training pictures that are also tested: {report['training_pictures_also_tested']}")
+    for name in ("manifest.jsonl", "prepare_report.json"):
+        print(out / name)
+
+
+def main() -> None:
+    command.run("aes_r1.prepare", run, config_name="prepare", schema=PrepareSettings)
+
+
+if __name__ == "__main__":
+    main()

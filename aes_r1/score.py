@@ -1,0 +1,97 @@
+"""Score pictures with a trained model: `python -m aes_r1.score photo.jpg folder/ --model DIR --format table`.
+
+Results go to stdout, progress to stderr, and at its end the files that could not be read (exit code 1). In Python:
+
+    from aes_r1.score import Critic
+    print(Critic.load(DIR).score("photo.jpg").score)
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from aes_r1.command import Arguments, run_plain
+from aes_r1.data.inputs import UrlLimits, find_pictures, read_picture
+from aes_r1.data.sample import PictureError
+from aes_r1.evaluation.critic import Critic
+from aes_r1.evaluation.score_rows import FORMATS, row_of, write_rows
+from aes_r1.settings import require
+
+
+def run(given: argparse.Namespace) -> int:
+    """Score what was named; 1 when something could not be read."""
+    require(given.samples is None or given.samples >= 1, "--samples", given.samples, "must be at least 1")
+    limits = UrlLimits(round(given.url_mb * 1e6), given.url_seconds) if given.urls else None
+    if given.shards is not None:
+        require(given.format in (None, "jsonl"), "--format", given.format, "shards are jsonl; leave it out")
+        from aes_r1.evaluation.shards import score_shards
+
+        unreadable = score_shards(
+            find_pictures(given.inputs, urls=given.urls),
+            Path(given.shards),
+            model=given.model,
+            samples=given.samples,
+            seed=given.seed,
+            limits=limits,
+            shard_size=given.shard_size,
+            workers=given.workers,
+        )
+        print(given.shards)
+    else:
+        critic = Critic.load(given.model, samples=given.samples, seed=given.seed)
+        unreadable = []
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # a file's name may be any bytes
+        write_rows(_verdicts(given, critic, limits, unreadable), given.format or "table", sys.stdout)
+    for error in unreadable:
+        print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def _verdicts(
+    given: argparse.Namespace, critic: Critic, limits: UrlLimits | None, unreadable: list[PictureError]
+) -> Iterator[dict]:
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    found = list(find_pictures(given.inputs, urls=given.urls))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        for one in bar.track(found, description="scoring"):
+            try:
+                if isinstance(one, PictureError):
+                    raise one
+                picture = read_picture(one, limits)
+            except PictureError as error:
+                unreadable.append(error)
+                continue
+            yield row_of(one, critic.score(picture))
+
+
+def arguments() -> Arguments:
+    parser = Arguments(prog="python -m aes_r1.score", description=(__doc__ or "").split("\n\n")[0])
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="PICTURE", help="a file, a folder, a quoted glob, or with --urls a URL")
+    add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
+    add("--format", choices=FORMATS, help="what stdout gets (default: table)")
+    add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
+    add("--seed", type=int, default=0, help="of the sampling; the same seed gives the same scores (default: 0)")
+    add("--urls", action="store_true", help="fetch http and https URLs; off by default")
+    add("--url-mb", type=float, default=20.0, metavar="MB", help="largest download (default: 20)")
+    add("--url-seconds", type=float, default=20.0, metavar="S", help="longest download (default: 20)")
+    add("--shards", metavar="OUT", help="for millions: score through Ray into OUT/part-*.jsonl; resumable")
+    add("--shard-size", type=int, default=1000, metavar="N", help="pictures in a shard (default: 1000)")
+    add("--workers", type=int, default=2, metavar="N", help="Ray workers, each with a model (default: 2)")
+    return parser
+
+
+def main() -> None:
+    run_plain(arguments(), run)
+
+
+if __name__ == "__main__":
+    main()

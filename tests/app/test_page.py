@@ -1,0 +1,219 @@
+"""The page as its users meet it: a real server, a real headless Chromium, and requests that no page would send."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import pytest
+
+from aes_r1.app.page import MAX_BYTES, read_upload
+from aes_r1.data.sample import PictureError
+from aes_r1.evaluation.critic import Critic
+
+pytest.importorskip("gradio", reason="the extra app is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def address(talking_run, tmp_path_factory):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("app") / "log"
+    command = [sys.executable, "-m", "aes_r1.app", "--model", str(talking_run), "--port", str(port)]
+    with log.open("w") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
+        deadline = time.monotonic() + 120
+        while "http://" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: install chromium to test the page in a browser")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def visit(browser, address, **options):
+    """(page, every address it asked for, every error it met) of a new visitor."""
+    page = browser.new_context(**options).new_page()
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("response", lambda answer: errors.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+    page.goto(address)
+    page.wait_for_selector("#zone input", state="attached")
+    return page, asked, errors
+
+
+def drop(page, *paths):
+    page.set_input_files("#zone input", [str(path) for path in paths])
+
+
+def wait_for_cards(page, count):
+    page.wait_for_function(
+        f"document.querySelectorAll('#results .card').length == {count}"
+        " && !document.querySelector('#results .waiting')",
+        timeout=120_000,
+    )
+
+
+@pytest.mark.slow
+def test_upload_wait_read_the_score(browser, address, talking_run, tmp_path):
+    page, asked, errors = visit(browser, address)
+    (tmp_path / "text.jpg").write_text("hello")
+    paths = [talking_run / "pictures" / name for name in ("02.png", "09.png")]
+    drop(page, *paths, tmp_path / "text.jpg")
+    wait_for_cards(page, 3)
+    critic = Critic.load(talking_run)
+    for path in paths:
+        card = page.locator("#results .card", has_text=path.name)
+        expected = critic.score(path)
+        assert card.locator(".score b").inner_text() == f"{expected.score:.2f}"
+        assert "90% of opinions (folder/test)" in card.inner_text()
+        assert card.locator(".answer").count() == 4
+        assert card.locator("dd").count() == 5
+        link = card.locator("a.save")
+        assert link.get_attribute("download") == f"{path.stem}.json"
+        saved = json.loads(unquote(link.get_attribute("href").split(",", 1)[1]))
+        assert (saved["score"], saved["critique"]) == (expected.score, expected.critique)
+        assert card.locator("img").evaluate("image => image.naturalWidth") == 60
+    assert "not a picture that can be read" in page.locator("#results .card", has_text="text.jpg").inner_text()
+
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_selector("#duel .finding")
+    assert re.search(r"0\d\.png is ahead in \d+% of pairs", page.locator("#duel .finding").inner_text())
+    assert page.locator("#duel .side").count() == 2
+    # Nothing but this server was asked for anything, and nothing of it by a file's path.
+    assert {urlsplit(url).hostname for url in asked if not url.startswith("data:")} == {"127.0.0.1"}
+    assert not [url for url in asked if "file=" in url or "/upload" in url]
+    assert errors == []
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_two_users_at_once_see_their_own(browser, address, talking_run):
+    users = [visit(browser, address)[0] for _ in range(2)]
+    names = [("00.png", "01.png"), ("10.png", "11.png")]
+    for page, mine in zip(users, names, strict=True):
+        drop(page, *(talking_run / "pictures" / name for name in mine))
+    for page, mine in zip(users, names, strict=True):
+        wait_for_cards(page, 2)
+        assert sorted(page.locator("#results .card .name").all_inner_texts()) == sorted(mine)
+    scores = [[float(text) for text in page.locator("#results .score b").all_inner_texts()] for page in users]
+    assert max(scores[0]) < min(scores[1])
+    for page in users:
+        page.context.close()
+
+
+@pytest.mark.slow
+def test_a_phone_in_the_dark(browser, address, talking_run):
+    page, _, _ = visit(browser, address, color_scheme="dark", viewport={"width": 390, "height": 844})
+    drop(page, talking_run / "pictures" / "08.png")
+    wait_for_cards(page, 1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert max(light[:3]) < 60
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_the_server_takes_and_gives_no_file_by_its_path(address, talking_run):
+    with httpx.Client(base_url=address, timeout=30) as client:
+        for path in (
+            "/gradio_api/file=/etc/passwd", "/file=/etc/passwd", f"/gradio_api/file={talking_run}/settings.json",
+            "/gradio_api/proxy=http://127.0.0.1:9/", "/static/../../../etc/passwd",
+            "/gradio_api/stream/a/b/c/playlist.m3u8",
+            "/gradio_api/custom_component/a/b/c/d", "/monitoring", "/docs", "/openapi.json", "/gradio_api/runs",
+        ):  # fmt: skip
+            answer = client.get(path)
+            assert answer.status_code == 404, path
+            assert b"root:" not in answer.content
+        for path in (
+            "/gradio_api/upload",
+            "/gradio_api/run/judge",
+            "/gradio_api/api/judge",
+            "/gradio_api/component_server",
+        ):
+            assert client.post(path, json={"data": []}).status_code == 404, path
+        assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+        policy = client.get("/").headers["content-security-policy"]
+        assert "connect-src 'self'" in policy
+        too_large = b"x" * (MAX_BYTES * 2)
+        assert client.post("/gradio_api/queue/join", content=too_large).status_code == 413
+        # A path where the picture should be, or where a component's value should be, is refused unread.
+        config = client.get("/config").json()
+        place = next(one["id"] for one in config["dependencies"] if any(t[1] == "upload" for t in one["targets"]))
+        secret = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}, "orig_name": "passwd"}
+        for data, event in (([None], {"name": "/etc/passwd", "data": secret}), ([secret], {"name": "a", "data": None})):
+            asked = {"data": data, "fn_index": place, "session_hash": "s", "event_data": event, "trigger_id": None}
+            assert client.post("/gradio_api/queue/join", json=asked).status_code == 200
+            with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "s"}) as stream:
+                said = "".join(stream.iter_text())
+            assert "root:" not in said
+            assert "larger than" in said or '"success":false' in said.replace(" ", "")
+
+
+@pytest.mark.slow
+def test_only_this_machine_is_listened_to(address):
+    port = urlsplit(address).port
+    others = {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    others = {other for other in others if not other.startswith("127.")}
+    if not others:
+        pytest.skip("this machine has no address but the loopback")
+    for other in others:
+        with socket.socket() as outside:
+            outside.settimeout(3)
+            assert outside.connect_ex((other, port)) != 0
+
+
+@pytest.mark.slow
+def test_a_taken_port_is_one_line(address, talking_run):
+    command = [sys.executable, "-m", "aes_r1.app", "--model", str(talking_run), "--port", str(urlsplit(address).port)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if line.startswith("aes_r1: --port=")]
+
+
+def test_an_upload_is_a_photograph_within_its_limits(tmp_path):
+    def sent(body):
+        return base64.b64encode(body).decode()
+
+    for data, reason in (
+        (None, "larger than 15 MB"),
+        ({"path": "/etc/passwd"}, "larger than 15 MB"),
+        ("A" * (MAX_BYTES * 4 // 3 + 8), "larger than 15 MB"),
+        ("not base64!", "did not arrive whole"),
+        (sent(b"hello"), "not a picture"),
+        (sent(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"), "not a picture"),
+        (sent(Path(__file__).read_bytes()), "not a picture"),
+    ):
+        with pytest.raises(PictureError, match=reason) as error:
+            read_upload("a.jpg", data)
+        assert error.value.path == "a.jpg"

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+
+from aes_r1.data.copies import alike, identical
+
+
+def test_identical_groups():
+    assert identical(["a", "b", "a", "c", "b", "a"]) == [[0, 2, 5], [1, 4]]
+    assert identical([]) == []
+
+
+def word(value: int) -> str:
+    return f"{value:016x}"
+
+
+def test_alike_finds_exactly_the_near_pairs_of_different_sets():
+    rng = np.random.default_rng(0)
+    words = [int(one) for one in rng.integers(0, 2**63, 300)]
+    for place in range(0, 300, 3):  # the next one differs in 0..5 bits
+        flips = rng.permutation(63)[: place // 3 % 6]
+        words[place + 1] = words[place] ^ sum(1 << int(bit) for bit in flips)
+    sets = ["one" if place % 3 == 0 else "two" for place in range(300)]
+    found = {tuple(group) for group in alike([word(one) for one in words], sets)}
+    expected = {
+        (first, second)
+        for first in range(300)
+        for second in range(first + 1, 300)
+        if sets[first] != sets[second] and (words[first] ^ words[second]).bit_count() < 4
+    }
+    assert found == expected
+    assert len(found) == 68  # 0, 1, 2 and 3 flipped bits
+
+
+def test_pictures_of_one_set_are_not_compared():
+    assert alike([word(5)] * 3, ["one"] * 3) == []
+    assert alike([word(5)] * 3, ["one", "one", "two"]) == [[0, 1, 2]]
+
+
+def test_blank_pictures_are_no_copies():
+    assert alike([word(0)] * 12, ["one"] * 6 + ["two"] * 6) == []
+
+
+def test_nothing_is_no_trouble():
+    assert alike([], []) == []

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aes_r1.data.loader import load_samples
+from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
+from aes_r1.data.sample import Sample
+from aes_r1.settings import DataSettings, InputError
+
+
+def samples(count=40, dataset="mine", split="train"):
+    return [
+        Sample(f"{i}", f"/p/{i}\u2028ü.png", i / count, dataset, split, 0.1, i, {"tags": [i]}, f"{i:064x}", 4, 3, 99)
+        for i in range(count)
+    ]
+
+
+def test_what_is_written_is_read(tmp_path):
+    rows = [*samples(), Sample("bare", "/p/x.png", None, "mine", "test")]
+    write_manifest(rows, tmp_path / "a" / "m.jsonl")
+    found = read_manifest(tmp_path / "a" / "m.jsonl")
+    assert list(found) == rows
+    assert (len(found), found[3], found[-1], list(found[1:9:3])) == (41, rows[3], rows[-1], rows[1:9:3])
+    assert list(found.select(np.array([5, 2]))[1:]) == [rows[2]]
+    assert found[2:5].column("id").tolist() == ["2", "3", "4"]
+
+
+def test_a_row_names_what_the_contract_says(tmp_path):
+    write_manifest(samples(1), tmp_path / "m.jsonl")
+    row = json.loads((tmp_path / "m.jsonl").read_text(encoding="utf-8"))
+    named = {"id", "path", "mos", "mos_std", "n_raters", "dataset", "split", "sha256", "width", "height"}
+    assert row.keys() >= named
+
+
+def test_a_changed_manifest_is_read_anew(tmp_path):
+    for count in (3, 5):
+        write_manifest(samples(count), tmp_path / "m.jsonl")
+        assert len(read_manifest(tmp_path / "m.jsonl")) == count
+    assert len(list(tmp_path.glob(".m.*.arrow"))) == 1
+
+
+def test_relative_paths_start_at_the_manifests_folder(tmp_path):
+    row = {"id": "a", "path": "pictures/ä.png", "mos": 0.5, "dataset": "mine", "split": "test", "sha256": "0"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_manifest(tmp_path / "m.jsonl")[0].image == str(tmp_path / "pictures/ä.png")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"id": "a"}', "no 'image'"),
+        ("[1]", "line 2"),
+        ("nothing", "line 2"),
+        ('{"id": "a", "path": "a", "mos": 7, "dataset": "x", "split": "test"}', "outside"),
+        ('{"id": "a", "path": "a", "mos": "high", "dataset": "x", "split": "test"}', "line 2"),
+        ('{"id": "a", "path": "a", "mos": 0.1}', "line 2"),
+    ],
+)
+def test_a_broken_line_is_named(line, says, tmp_path):
+    good = json.dumps({"id": "a", "path": "a", "mos": 0.5, "dataset": "x", "split": "test"})
+    (tmp_path / "m.jsonl").write_text(f"{good}\n{line}\n")
+    with pytest.raises(InputError, match=r"m\.jsonl, line 2") as caught:
+        read_manifest(tmp_path / "m.jsonl")
+    assert says in str(caught.value)
+    with pytest.raises(InputError, match=r"nowhere\.jsonl"):
+        read_manifest(tmp_path / "nowhere.jsonl")
+
+
+def test_validation_is_carved_for_every_set_that_has_none(tmp_path):
+    rows = samples(100, "one") + samples(10, "one", "test") + samples(60, "two") + samples(7, "two", "validation")
+    write_manifest(rows, tmp_path / "m.jsonl")
+    data = DataSettings("manifest", str(tmp_path / "m.jsonl"))
+    found = {
+        split: list(load_samples(data, split, seed=0, store=tmp_path)) for split in ("train", "validation", "test")
+    }
+    counts = {
+        split: (sum(x.dataset == "one" for x in part), sum(x.dataset == "two" for x in part))
+        for split, part in found.items()
+    }
+    assert counts == {"train": (95, 60), "validation": (5, 7), "test": (10, 0)}
+    assert {x.id for x in found["validation"] if x.dataset == "one"} <= {x.id for x in rows[:100]}
+
+
+def test_a_list_is_known_by_its_content_not_its_place():
+    rows = samples()
+    hashes = list_hashes(rows)
+    assert hashes == list_hashes([replace(one, image=f"/else{one.image}") for one in reversed(rows)])
+    assert hashes.keys() == {"mine/train"}
+    for change in ({"mos": 0.99}, {"id": "other"}, {"sha256": "f" * 64}):
+        assert list_hashes([replace(rows[0], **change), *rows[1:]]) != hashes
+    assert list_hashes(rows[1:]) != hashes
+
+
+WATCH = """
+import sys, time
+from pathlib import Path
+import datasets
+from aes_r1.data.manifest import read_manifest
+from aes_r1.data.loader import load_samples
+from aes_r1.settings import DataSettings
+
+def resident():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) / 1024
+
+before, started = resident(), time.process_time()  # seconds of this process: others may be at work
+rows = read_manifest(Path(sys.argv[1]))
+last = rows[len(rows) - 1]
+opened = time.process_time() - started
+train = load_samples(DataSettings("manifest", sys.argv[1]), "train", seed=0, store=Path("."))
+for place in range(0, len(train), 97):
+    train[place]
+print(len(rows), opened, resident() - before)
+"""
+
+
+@pytest.mark.slow
+def test_ava_costs_little_memory_and_opens_at_once(tmp_path):
+    published = Sample("images/0.jpg", "", 0.5, "ava", "train", 0.15, 210, width=640, height=427, bytes=120_000)
+    rows = (
+        replace(published, id=f"{i}", image=f"/data/ava/images/{i}.jpg", mos=i % 901 / 900, sha256=f"{i:064x}")
+        for i in range(250_000)
+    )
+    write_manifest(rows, tmp_path / "manifest.jsonl")
+    measured = []
+    for _ in range(2):  # the first makes the Arrow file
+        command = [sys.executable, "-c", WATCH, str(tmp_path / "manifest.jsonl")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+        measured.append([float(value) for value in done.stdout.split()])
+    count, opened, memory = measured[1]
+    assert (count, measured[0][0]) == (250_000, 250_000)
+    assert opened < 1, measured
+    assert memory < 300, measured

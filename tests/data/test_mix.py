@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aes_r1.data.loader import load_samples
+from aes_r1.data.manifest import write_manifest
+from aes_r1.data.mix import parts, shares
+from aes_r1.settings import DataSettings, InputError
+from tests.data.layouts import put
+
+RATIO = {"ava": 6000.0, "tad66k": 6000.0, "flickr_aes": 3000.0}
+
+
+def sets(root):
+    """The three sets in their layouts, label files alone."""
+    ava = "".join(f"{i} {i} 0 0 0 0 {i} 9 0 0 0 0 0 0 1\n" for i in range(1, 201))
+    put(root, "ava/AVA.txt", ava.encode())
+    put(root, "ava/aesthetics_image_lists/generic_test.jpgl", "\n".join(map(str, range(1, 21))).encode())
+    for split, count in (("train", 200), ("test", 30)):
+        rows = "".join(f"{split}{i}.jpg,{i / 100}\n" for i in range(count))
+        put(root, f"tad66k/merge/{split}.csv", f"image,score\n{rows}".encode())
+    rows = "".join(f"{i}.jpg {0.2 + i / 250}\n" for i in range(200))
+    put(root, "flickr_aes/FLICKR-AES_image_score.txt", rows.encode())
+    put(root, "flickr_aes/FLICKR-AES_image_labeled_by_each_worker.csv", b" worker, imagePair, score\nA,0.jpg,1\n")
+    return root
+
+
+def mixed(root, **changes):
+    return DataSettings("aes_15k", str(root), **{"mix": RATIO, "size": 75, **changes})
+
+
+def load(data, split, tmp_path, seed=0):
+    return list(load_samples(data, split, seed=seed, store=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"),
+    [(15000, (6000, 6000, 3000)), (1000, (400, 400, 200)), (5000, (2000, 2000, 1000)), (50000, (20000, 20000, 10000))],
+)
+def test_every_size_keeps_the_ratio(size, counts):
+    assert shares(size, RATIO) == dict(zip(RATIO, counts, strict=True))
+
+
+@given(st.integers(1, 100_000), st.lists(st.floats(0.1, 100), min_size=1, max_size=5))
+def test_shares_add_up_and_are_near(size, ratio):
+    named = {str(i): part for i, part in enumerate(ratio)}
+    counts = shares(size, named)
+    assert sum(counts.values()) == size
+    assert all(abs(counts[name] - size * part / sum(ratio)) < 1 for name, part in named.items())
+
+
+def test_training_pictures_come_in_the_ratio_and_in_no_order(tmp_path):
+    samples = load(mixed(sets(tmp_path)), "train", tmp_path)
+    assert Counter(one.dataset for one in samples) == {"ava": 30, "tad66k": 30, "flickr_aes": 15}
+    assert len({one.dataset for one in samples[:10]}) > 1
+    assert samples == load(mixed(tmp_path), "train", tmp_path)
+    assert samples != load(mixed(tmp_path), "train", tmp_path, seed=1)
+
+
+def test_a_small_mix_is_a_part_of_a_large_one(tmp_path):
+    small, large = (load(mixed(sets(tmp_path), size=size), "train", tmp_path) for size in (20, 150))
+    assert {one.image for one in small} < {one.image for one in large}
+
+
+def test_splits_share_no_picture(tmp_path):
+    found = [
+        {one.image for one in load(mixed(sets(tmp_path)), split, tmp_path)} for split in ("train", "validation", "test")
+    ]
+    assert [len(part) for part in found] == [75, 9 + 10 + 9, 20 + 30 + 20]
+    assert len(set.union(*found)) == sum(map(len, found))
+
+
+def test_a_mix_of_a_manifest(tmp_path):
+    whole = DataSettings("x")
+    rows = [
+        one
+        for name in RATIO
+        for split in ("train", "validation", "test")
+        for one in load(DataSettings(name, str(sets(tmp_path) / name), workers=whole.workers), split, tmp_path)
+    ]
+    write_manifest(rows, tmp_path / "out" / "manifest.jsonl")
+    samples = load(mixed(tmp_path / "out" / "manifest.jsonl"), "train", tmp_path)
+    assert Counter(one.dataset for one in samples) == {"ava": 30, "tad66k": 30, "flickr_aes": 15}
+    assert {one.image for one in samples} == {one.image for one in load(mixed(tmp_path), "train", tmp_path)}
+
+
+def test_a_set_that_is_too_small_or_nowhere_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"data\.size=2000: 400 of flickr_aes are wanted, its train split has 171"):
+        load(mixed(sets(tmp_path), size=2000, mix={"flickr_aes": 1, "tad66k": 4}), "train", tmp_path)
+    with pytest.raises(InputError, match=r"where is ava\? give data\.roots\.ava=DIR"):
+        parts(DataSettings("aes_15k", mix=RATIO))
+    assert parts(mixed("/sets", roots={"ava": "/a", "tad66k": None}))["ava"].root == "/a"
+    assert parts(mixed("/sets", roots={"ava": "/a", "tad66k": None}))["tad66k"].root == "/sets/tad66k"

@@ -1,0 +1,176 @@
+"""Every published layout, byte for byte: CRLF, marks, leading spaces, trailing columns, no last newline."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import pytest
+
+from aes_r1.data import published
+from aes_r1.data.catalog import CATALOG, read_set
+from aes_r1.settings import InputError
+from tests.data.layouts import LAYOUTS, put
+
+KONIQ = b"image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set\n"
+
+
+def rows_of(name, root, **options):
+    LAYOUTS[name](root)
+    labels, dropped = read_set(name, root, **options)
+    return {label.image.rsplit("/", 1)[-1]: label for label in labels}, {one.image: one.fault for one in dropped}
+
+
+def test_every_set_has_a_layout_that_reads(tmp_path):
+    assert set(LAYOUTS) == set(CATALOG)
+
+
+def test_ava_counts_all_ten_ratings(tmp_path):
+    labels, dropped = rows_of("ava", tmp_path)
+    first = labels["953619.jpg"]
+    votes = [k for k, n in zip(range(1, 11), (0, 1, 5, 17, 38, 36, 15, 6, 5, 1), strict=True) for _ in range(n)]
+    assert first.mos == pytest.approx((699 / 124 - 1) / 9)  # mean 5.637
+    assert first.mos_std == pytest.approx(statistics.stdev(votes) / 9)
+    assert (first.n_raters, first.split) == (124, "train")
+    assert labels["953958.jpg"].split == "test"
+    assert labels["954184.jpg"].mos == 1  # four times the tenth rating, which a slice 2:11 would lose
+    assert dropped == {
+        "images/277832.jpg": "no rating",
+        "images/310261.jpg": "in generic_test.jpgl, without a row in AVA.txt",
+    }
+
+
+def test_tad66k_reads_merge_alone(tmp_path):
+    labels, dropped = rows_of("tad66k", tmp_path)
+    assert {name: (one.mos, one.split) for name, one in labels.items()} == {
+        "hs_yin@152947873.jpg": (pytest.approx(0.19), "train"),
+        "12@N00 3.jpg": (1.0, "train"),
+        "thoseunspokenwords5988966769.jpg": (pytest.approx(0.3), "test"),
+    }
+    assert labels["12@N00 3.jpg"].image == "TAD66K/12@N00 3.jpg"
+    assert dropped == {}
+
+
+def test_flickr_aes_starts_at_its_floor(tmp_path):
+    labels, dropped = rows_of("flickr_aes", tmp_path)
+    low, high, middle = (labels[f"farm1_27_{k}.jpg"] for k in (1, 2, 3))
+    assert (low.mos, high.mos, middle.mos) == (0, 1, pytest.approx((0.627154296566 - 0.2) / 0.8))
+    assert (low.mos_std, low.n_raters) == (pytest.approx(statistics.stdev([1, 3]) / 4), 2)
+    assert (high.mos_std, high.n_raters, middle.n_raters) == (None, 1, None)
+    assert dropped == {}
+
+
+def test_para(tmp_path):
+    labels, _ = rows_of("para", tmp_path)
+    train, test = labels["iaa_Train.jpg"], labels["iaa_Test.jpg"]
+    assert (train.image, train.split, test.split) == ("imgs/session3/iaa_Train.jpg", "train", "test")
+    assert (train.mos, train.mos_std, test.mos) == (pytest.approx(0.8), pytest.approx(0.2), 0.0)
+    assert (train.n_raters, train.attributes) == (5, {"semantic": "plant"})
+
+
+def test_aadb_validation_loses_what_is_in_test(tmp_path):
+    labels, dropped = rows_of("aadb", tmp_path)
+    assert {name: one.split for name, one in labels.items()} == {
+        "farm1_a_b.jpg": "train",
+        "farm1_c d.jpg": "train",
+        "farm1_v.jpg": "validation",
+        "farm1_t.jpg": "test",
+        "farm1_u.jpg": "test",
+    }
+    assert labels["farm1_t.jpg"].image == "AADB_newtest_originalSize/farm1_t.jpg"
+    assert labels["farm1_c d.jpg"].mos == 0.7
+    assert dropped == {"AADB_newtest_originalSize/farm1_t.jpg": "also in test"}
+
+
+def test_koniq_reads_the_ratings_not_the_z_scores(tmp_path):
+    labels, _ = rows_of("koniq", tmp_path)
+    first = labels["10004473376.jpg"]
+    mean = 3 * 0.238095238095 + 4 * 0.695238095238 + 5 * 0.0666666666667
+    assert first.mos == pytest.approx((mean - 1) / 4)
+    assert (first.mos_std, first.n_raters) == (pytest.approx(0.527277894494 / 4), 105)
+    assert labels["10007903636.jpg"].mos == 0
+    assert {one.split for one in labels.values()} == {"train", "validation", "test"}
+
+
+def test_spaq_is_a_workbook(tmp_path):
+    pytest.importorskip("openpyxl")
+    labels, _ = rows_of("spaq", tmp_path)
+    assert {name: one.mos for name, one in labels.items()} == {f"{i:05d}.jpg": i / 8 for i in range(1, 9)}
+    assert sorted(one.split for one in labels.values()) == ["test"] * 2 + ["train"] * 6
+    (tmp_path / "Annotations" / "MOS and Image attribute scores.xlsx").write_bytes(b"PK no zip")
+    with pytest.raises(InputError, match=r"not an \.xlsx workbook"):
+        published.spaq_labels(tmp_path)
+
+
+def test_agiqa3k(tmp_path):
+    labels, _ = rows_of("agiqa3k", tmp_path)
+    assert labels["AttnGAN_normal_000.jpg"].mos == pytest.approx(0.965602553 / 5)
+    assert labels["AttnGAN_normal_000.jpg"].mos_std == pytest.approx(0.232701012 / 5)
+    assert (labels["sd_1.jpg"].mos, labels["sd_1.jpg"].attributes["prompt"]) == (1, "a cat, asleep")
+
+
+def test_names_of_any_line_end_and_alphabet(tmp_path):
+    put(
+        tmp_path,
+        "labels.jsonl",
+        (json.dumps({"image": "a\u2028b\x85ü.jpg", "mos": 0.5}, ensure_ascii=False) + "\r\n").encode(),
+    )
+    labels, _ = read_set("folder", tmp_path)
+    assert labels[0].image == "a\u2028b\x85ü.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "says"),
+    [
+        ("ava", "AVA.txt", b"1 953619 0 1\n", "row 1: 4 columns"),
+        ("ava", "AVA.txt", b"1 953619 0 1 x 17 38 36 15 6 5 1 1 22 1396\n", "count='x' is not a number"),
+        ("tad66k", "merge/test.csv", b"picture,score\r\na.jpg,1\r\n", "no column image"),
+        ("tad66k", "merge/test.csv", b"image,score\r\na.jpg\r\n", "no column score"),
+        ("tad66k", "merge/test.csv", b"", "is empty"),
+        ("tad66k", "merge/train.csv", b"image,score\r\na.jpg,\r\n", "row 1: score=''"),
+        ("flickr_aes", "FLICKR-AES_image_score.txt", b"a.jpg\n", "row 1"),
+        ("aadb", "imgListFiles_label/imgListTrainRegression_score.txt", b"a.jpg high\n", "score='high'"),
+        ("koniq", "koniq10k_distributions_sets.csv", KONIQ + b"a,0,0,1,0,0,9,5,1,dev\n", "set='dev'"),
+        ("flickr_aes", "FLICKR-AES_image_score.txt", b" \r\n", "is empty"),
+        ("para", "annotation/PARA-GiaaTest.csv", b"\xff\xfe\x00", "cannot be read as CSV"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_is_named_with_its_row(name, file, content, says, tmp_path):
+    LAYOUTS[name](tmp_path)
+    put(tmp_path, file, content)
+    with pytest.raises(InputError, match=says) as caught:
+        read_set(name, tmp_path)
+    assert file.rsplit("/", 1)[-1] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["ava", "tad66k", "flickr_aes", "para", "aadb", "koniq", "spaq", "agiqa3k", "avt_ai", "folder"]
+)
+def test_a_wrong_root_is_named(name, tmp_path):
+    with pytest.raises(InputError, match=r"data\.root"):
+        read_set(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "faults"),
+    [
+        ("a,0.5,train\na,0.5,train\n", ["the same row again"]),
+        ("a,0.5,train\na,0.6,train\n", ["2 rows of different opinion: 0.5, 0.6"] * 2),
+        ("a,0.5,train\na,0.5,test\n", ["also in test"]),
+        ("a,0.5,validation\na,0.7,test\na,0.4,train\n", ["also in test"] * 2),
+    ],
+)
+def test_a_picture_stands_once(rows, faults, tmp_path):
+    put(tmp_path, "labels.csv", f"image,mos,split\nz,0.1,train\n{rows}".encode())
+    labels, dropped = read_set("folder", tmp_path)
+    assert [one.fault for one in dropped] == faults
+    assert len({one.image for one in labels}) == len(labels)
+
+
+def test_an_opinion_off_the_scale_is_left_out(tmp_path):
+    LAYOUTS["tad66k"](tmp_path)
+    put(tmp_path, "merge/test.csv", b"image,score\r\na.jpg,11\r\nb.jpg,0\r\n")
+    labels, dropped = read_set("tad66k", tmp_path)
+    assert [one.fault for one in dropped] == ["opinion 11 lies outside 0..10"]
+    assert [one.mos for one in labels if one.split == "test"] == [0]

@@ -1,0 +1,66 @@
+"""Bias, slope and intercept against numpy; the logistic fit on scores bent by a known logistic."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from aes_r1.evaluation.bootstrap import resamples
+from aes_r1.evaluation.calibration import _fits, calibration, logistic, plcc_after_logistic
+
+
+def test_a_line_by_hand():
+    mos = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    found = calibration(2 * mos - 0.3, mos, n_bootstrap=100)  # twice as extreme, so mos = .15 + .5 score
+    assert found["slope"]["value"] == pytest.approx(0.5)
+    assert found["intercept"]["value"] == pytest.approx(0.15)
+    assert found["bias"]["value"] == pytest.approx(0.2)
+
+
+def test_values_and_resamples_equal_least_squares():
+    rng = np.random.default_rng(0)
+    mos = rng.random(60)
+    scores = np.round(0.2 + 0.5 * mos + rng.normal(0, 0.1, 60), 2)
+    found = calibration(scores, mos, n_bootstrap=300)
+    line = stats.linregress(scores, mos)
+    assert found["slope"]["value"] == pytest.approx(line.slope)
+    assert found["intercept"]["value"] == pytest.approx(line.intercept)
+    assert found["slope"]["low"] < line.slope < found["slope"]["high"]
+    for counts in resamples(60, 5, 0):
+        fits = _fits(scores, mos, counts)
+        for place, row in enumerate(counts):
+            index = np.repeat(np.arange(60), row.astype(int))
+            assert fits["slope"][place] == pytest.approx(stats.linregress(scores[index], mos[index]).slope)
+
+
+def test_missing_answers_are_left_out_and_constants_have_no_slope():
+    mos = np.linspace(0, 1, 10)
+    scores = np.where(np.arange(10) < 8, mos + 0.1, np.nan)
+    assert calibration(scores, mos, n_bootstrap=20)["bias"]["value"] == pytest.approx(0.1)
+    flat = calibration(np.full(10, 0.4), mos, n_bootstrap=20)
+    assert flat["slope"] == {"value": None, "low": None, "high": None}
+    assert flat["bias"]["value"] == pytest.approx(-0.1)
+    assert calibration(np.array([0.5, np.nan]), mos[:2])["bias"]["value"] is None
+
+
+def test_the_logistic_fit_straightens_what_a_logistic_bent():
+    scores = np.linspace(0, 1, 80)
+    mos = logistic(scores, 0.9, 0.1, 0.5, 0.06)
+    found = plcc_after_logistic(scores, mos, n_bootstrap=50)
+    assert stats.pearsonr(scores, mos).statistic < 0.96
+    assert found["value"] == pytest.approx(1.0, abs=1e-6)
+    assert found["parameters"] == pytest.approx([0.9, 0.1, 0.5, 0.06], abs=1e-3)
+
+
+def test_the_fit_is_never_much_below_plain_correlation():
+    rng = np.random.default_rng(1)
+    mos = rng.random(200)
+    scores = np.clip(mos + rng.normal(0, 0.2, 200), 0, 1)
+    found = plcc_after_logistic(scores, mos, n_bootstrap=50)
+    assert found["value"] > stats.pearsonr(scores, mos).statistic - 0.01
+    assert found["low"] < found["value"] < found["high"]
+
+
+def test_nothing_to_fit_is_null():
+    nothing = {"value": None, "low": None, "high": None, "parameters": None}
+    assert plcc_after_logistic(np.full(20, 0.5), np.linspace(0, 1, 20)) == nothing
+    assert plcc_after_logistic(np.full(20, np.nan), np.linspace(0, 1, 20)) == nothing

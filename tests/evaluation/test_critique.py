@@ -1,0 +1,174 @@
+"""Measures of critiques: truthful, hollow, leaking and parroted ones tell themselves apart."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aes_r1.aescot.phrases import BOOK, say
+from aes_r1.aescot.record import Reply
+from aes_r1.aescot.report import diversity
+from aes_r1.aescot.scenes_expert import scenes_critique
+from aes_r1.data.sample import Sample
+from aes_r1.evaluation.critique import Chosen, chosen_critiques, critique_measures, judged, share_of
+from aes_r1.prompts import DIMENSIONS
+from aes_r1.settings import JudgeSettings
+
+FACTS = {"light": "left", "subject": "boat", "place": "right", "hues": "red", "cues": ["moon"]}
+
+
+def truthful(count, seed=0, *, shuffle=False):
+    """(rows, factors) of critiques from true factors; shuffled, each speaks of another picture."""
+    rng = np.random.default_rng(seed)
+    factors = {str(i): dict(zip(DIMENSIONS, rng.random(5).tolist(), strict=True)) for i in range(count)}
+    told = list(rng.permutation(count)) if shuffle else list(range(count))
+    rows = []
+    for place in range(count):
+        mos = float(np.mean(list(factors[str(told[place])].values())))
+        critique = scenes_critique(factors[str(told[place])], FACTS, mos, rng).critique
+        rows.append(
+            {
+                "stage": "rapo", "protocol": "sample", "id": str(place), "dataset": "scenes", "split": "test",
+                "mos": mos, "score": round(mos, 2), "critique": critique,
+            }
+        )  # fmt: skip
+    return rows, factors
+
+
+def test_a_truthful_expert():
+    rows, factors = truthful(120)
+    found = critique_measures(rows, factors=factors, n_bootstrap=100)
+    assert found["n"] == 120
+    assert found["coverage"]["all_five"]["value"] == 1.0
+    assert found["leak_rate"]["value"] == 0.0
+    assert found["words_and_score"]["srcc"]["low"] > 0.8
+    assert found["words_and_score"]["level_agreement"]["low"] > 0.8
+    for name in DIMENSIONS:
+        assert found["faithfulness"][name]["accuracy"]["value"] == 1.0
+        assert found["faithfulness"][name]["srcc"]["low"] > 0.9
+        assert found["faithfulness"][name]["chance"] < 0.35
+    words = np.mean([len(row["critique"].split()) for row in rows])
+    assert found["words"]["value"] == pytest.approx(words)
+    assert found["words"]["low"] < words < found["words"]["high"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_critic_of_other_pictures_is_at_chance():
+    rows, factors = truthful(300, shuffle=True)
+    found = critique_measures(rows, factors=factors, n_bootstrap=50)
+    for name in DIMENSIONS:
+        assert found["faithfulness"][name]["accuracy"]["high"] < 0.35
+        assert found["faithfulness"][name]["srcc"]["low"] < 0 < found["faithfulness"][name]["srcc"]["high"]
+
+
+def test_a_parrot_has_no_diversity_and_words_that_follow_nothing():
+    rows, _ = truthful(100)
+    parrot = [{**row, "critique": rows[0]["critique"]} for row in rows]
+    varied, same = critique_measures(rows, n_bootstrap=20), critique_measures(parrot, n_bootstrap=20)
+    assert same["diversity"]["self_bleu"]["value"] == pytest.approx(1.0)
+    assert same["diversity"]["distinct_2"]["high"] < varied["diversity"]["distinct_2"]["low"]
+    assert same["words_and_score"]["srcc"]["value"] is None
+    assert varied["diversity"]["distinct_2"]["value"] == diversity([row["critique"] for row in rows])["distinct_2"]
+
+
+def test_leaks_are_counted():
+    rows, _ = truthful(40)
+    for row in rows[:10]:
+        row["critique"] += f" The score is {row['score']:.2f}."
+    found = critique_measures(rows, n_bootstrap=10)
+    assert found["leak_rate"]["value"] == 0.25
+    assert "faithfulness" not in found
+
+
+def test_no_critique_at_all():
+    found = critique_measures([], n_bootstrap=10)
+    assert found["n"] == 0
+    json.dumps(found, allow_nan=False)
+
+
+def test_critiques_are_drawn_evenly_from_the_first_protocol_that_has_them():
+    rows, _ = truthful(400)
+    silent = [{**row, "protocol": "label_tokens", "critique": None} for row in rows]
+    chosen = chosen_critiques([*silent, *rows, *[{**row, "protocol": "mean"} for row in rows]], most=100)
+    (key, mine), *others = chosen.items()
+    assert (key, others) == (("rapo", "scenes/test"), [])
+    assert len(mine) == 100
+    assert {row["protocol"] for row in mine} == {"sample"}
+    assert 150 < np.mean([int(row["id"]) for row in mine]) < 250
+
+
+def test_the_reservoir_gives_everyone_the_same_chance():
+    drawn = np.zeros(20)
+    for seed in range(2000):
+        chosen = Chosen(5, seed)
+        for place in range(20):
+            chosen.add({"id": place})
+        for row in chosen.rows():
+            drawn[row["id"]] += 1
+    assert drawn.sum() == 5 * 2000
+    assert drawn.min() > 430
+    assert drawn.max() < 570
+
+
+def test_shares():
+    assert share_of([True, False, False, True])["value"] == 0.5
+    assert share_of([]) == {"value": None, "low": None, "high": None}
+
+
+def test_an_offline_judge_finds_claims_that_do_not_hold(tmp_path):
+    rng = np.random.default_rng(0)
+    rows, samples = [], {}
+    for place in range(12):
+        factors = dict.fromkeys(DIMENSIONS, 0.9)
+        honest = place < 8
+        told = {name: say(name, len(BOOK[name]) - 1 if honest else 0, {}, rng) for name in DIMENSIONS}
+        reply = Reply(told, "A superb picture.")
+        rows.append({"id": str(place), "score": 0.9, "critique": reply.critique})
+        samples[str(place)] = Sample(str(place), "x.jpg", 0.9, "scenes", "test", attributes={"factors": factors})
+    found = judged(
+        rows, samples, settings=JudgeSettings(name="scenes"), journal=tmp_path / "judge.jsonl", max_pixels=9216
+    )
+    assert found["n"] == 12
+    assert found["unsupported_rate"]["value"] == pytest.approx(4 / 12)
+    assert found["level_agreement"]["value"] == 1.0
+
+
+@pytest.fixture
+def server(tmp_path):
+    """URL of a real judge behind the OpenAI protocol, and the file in which it logs what it was asked."""
+    script = Path(__file__).parents[1] / "aescot" / "chat_server.py"
+    folder = tmp_path / "server"
+    folder.mkdir()
+    process = subprocess.Popen([sys.executable, str(script), str(folder)])
+    deadline = time.monotonic() + 60
+    while not (folder / "port").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{(folder / 'port').read_text()}/v1", folder / "requests.jsonl"
+    process.terminate()
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_judge_behind_a_server_is_asked_once_for_all(server, picture_folder, tmp_path):
+    url, log = server
+    paths = sorted(picture_folder.glob("*.png"))[:6]
+    samples = {path.name: Sample(path.name, str(path), 0.5, "folder", "test") for path in paths}
+    rows = [
+        {"id": name, "score": 0.5 if place < 4 else 0.9, "critique": f"A house, seen {place} times."}
+        for place, name in enumerate(samples)
+    ]
+    settings = JudgeSettings(name="openai", model="fake", api_base=url, max_concurrency=2, timeout_s=60)
+    how = {"settings": settings, "journal": tmp_path / "judge.jsonl", "max_pixels": 9216}
+    found = judged(rows, samples, **how)
+    assert found["n"] == 6
+    assert found["level_agreement"]["value"] == pytest.approx(4 / 6)  # the server finds everything fair
+    asked = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sorted(one["role"] for one in asked) == ["align"] * 6 + ["fact"] * 6
+    assert all((one["picture"] is None) == (one["role"] == "align") for one in asked)
+    assert judged(rows, samples, **how) == found
+    assert len(log.read_text().splitlines()) == 12

@@ -1,0 +1,90 @@
+"""Interventions tell a critique that is used from one that is only said."""
+
+import pytest
+
+from aes_r1.evaluation.evaluate import predict
+from aes_r1.evaluation.interventions import KINDS, intervene, measured, paired_rows
+from aes_r1.prompts import RATING_PROMPT
+
+
+def row(name, score, critique="a strong picture"):
+    return {"id": name, "image": f"{name}.png", "mos": score, "score": score, "critique": critique}
+
+
+@pytest.mark.parametrize("n", [3, 4, 17])
+def test_every_critique_is_exchanged_with_two_others(n):
+    pairs = paired_rows([row(str(i), 0.5) for i in range(n)] + [row("mute", None), row("wordless", 0.5, "")], seed=0)
+    assert len(pairs) == n
+    assert sorted(one["critique_of"]["id"] for one in pairs) == sorted(str(i) for i in range(n))
+    for one in pairs:
+        assert len({one["id"], one["critique_of"]["id"], one["picture_of"]["id"]}) == 3
+
+
+def test_two_pictures_are_too_few():
+    assert paired_rows([row("a", 0.1), row("b", 0.9)], seed=0) == []
+
+
+def exchanged(name, own, other, third, **scores):
+    return {
+        "id": name,
+        "mos": own,
+        "critique_from": other,
+        "picture_from": third,
+        "changed": True,
+        "own": own,
+        **scores,
+    }
+
+
+def test_shares_by_hand():
+    rows = [
+        exchanged("a", 0.2, "b", "c", swapped_critique=0.4, swapped_picture=0.2, blanked=0.5, negated=0.8),
+        exchanged("b", 0.6, "c", "a", swapped_critique=0.8, swapped_picture=0.6, blanked=0.5, negated=None),
+        exchanged("c", 1.0, "a", "b", swapped_critique=0.6, swapped_picture=1.0, blanked=0.5, negated=0.5),
+    ]
+    found = measured(rows, n_bootstrap=50)
+    # ways .4, .4, -.8 and half of each gone: slope .5
+    assert found["swapped_critique"]["follow"]["value"] == pytest.approx(0.5)
+    assert found["swapped_picture"]["follow"]["value"] == 0.0
+    assert found["swapped_critique"]["mean_shift"]["value"] == pytest.approx((0.2 + 0.2 + 0.4) / 3)
+    # ways of the two that answered: .6 and -1, gone .6 and -.5
+    assert found["negated"]["follow"]["value"] == pytest.approx((0.6 * 0.6 + 0.5 * 1.0) / (0.36 + 1.0))
+    assert found["negated"]["n"] == 2
+    assert found["negated"]["unanswered_rate"] == pytest.approx(1 / 3)
+    assert found["negated"]["changed_rate"] == 1.0
+    assert found["blanked"]["own_srcc"]["value"] == pytest.approx(1.0)
+    assert found["blanked"]["srcc"]["value"] is None  # a constant orders nothing
+
+
+@pytest.mark.slow
+def test_a_hollow_critique_is_told_from_a_used_one(planted):
+    measures = {}
+    for name in ("used", "hollow"):
+        backbone = getattr(planted, name)
+        rows = list(
+            predict(
+                backbone,
+                planted.samples,
+                question=RATING_PROMPT,
+                protocols=["sample"],
+                n_samples=1,
+                temperature=1.0,
+                max_new_tokens=40,
+                batch_size=12,
+                seed=3,
+            )
+        )
+        assert sum(one["score"] is not None for one in rows) >= 10
+        pairs = paired_rows(rows, seed=1)
+        found = list(intervene(backbone, pairs, question=RATING_PROMPT, batch_size=20))
+        assert [one["id"] for one in found] == [one["id"] for one in pairs]
+        assert set(KINDS) <= found[0].keys()
+        measures[name] = measured(found, n_bootstrap=200)
+    used, hollow = measures["used"], measures["hollow"]
+    assert used["swapped_critique"]["follow"]["low"] > 0.7
+    assert hollow["swapped_critique"]["follow"]["high"] < 0.3
+    assert used["swapped_picture"]["follow"]["high"] < 0.3
+    assert hollow["swapped_picture"]["follow"]["low"] > 0.7
+    assert used["negated"]["follow"]["low"] > 0.7
+    assert hollow["negated"]["follow"]["high"] < 0.3
+    assert used["negated"]["changed_rate"] == 1.0

@@ -1,0 +1,137 @@
+"""Intervals that promise 90% hold 90%: by theory, by simulation, and on pictures that nobody calibrated on."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from aes_r1.data.sample import open_picture
+from aes_r1.data.scene_sets import make_scenes
+from aes_r1.evaluation.columns import columns_of
+from aes_r1.evaluation.uncertainty import (
+    conformal,
+    conformal_quantile,
+    predictive_half_width,
+    spread,
+    spread_scale,
+    wilson,
+)
+
+
+def test_quantile_by_hand():
+    residuals = np.arange(1, 20) / 100  # 19 of them: the 18th smallest is ceil(20 * .9)
+    assert conformal_quantile(residuals, 0.9) == pytest.approx(0.18)
+    assert conformal_quantile(residuals[:8], 0.9) == math.inf  # 9 * .9 > 8
+
+
+def test_coverage_is_what_the_theorem_says():
+    """E[coverage] of split conformal is ceil((n + 1) level) / (n + 1) for continuous residuals."""
+    rng = np.random.default_rng(0)
+    mos = rng.random(400)
+    scores = mos + rng.standard_t(3, 400) * 0.1
+    found = conformal(scores, mos)
+    assert found["coverage"]["value"] == pytest.approx(math.ceil(201 * 0.9) / 201, abs=0.01)
+    assert (found["n_calibration"], found["n_test"]) == (200, 200)
+    held = np.abs(scores - mos) <= found["half_width"]
+    assert held.mean() == pytest.approx(0.9, abs=0.005)
+
+
+def test_unanswered_pictures_neither_calibrate_nor_count():
+    rng = np.random.default_rng(1)
+    mos = rng.random(60)
+    scores = np.where(np.arange(60) % 3 == 0, np.nan, mos + 0.1)
+    found = conformal(scores, mos)
+    assert found["n_calibration"] + found["n_test"] == 40
+    assert found["half_width"] == pytest.approx(0.1)
+    assert conformal(scores[:25], mos[:25]) is None  # 16 answers are too few
+
+
+def test_scaled_intervals_are_narrow_where_the_model_is_sure():
+    rng = np.random.default_rng(2)
+    std = rng.choice([0.02, 0.2], 800)
+    mos = rng.random(800)
+    scores = mos + rng.normal(0, std)
+    plain, scaled = conformal(scores, mos), conformal(scores, mos, scale=spread_scale(std))
+    assert scaled["coverage"]["value"] == pytest.approx(0.9, abs=0.02)
+    assert scaled["mean_half_width"] < plain["mean_half_width"]
+
+
+def rows(scores, mos, mos_std=None):
+    return [
+        {
+            "stage": "rapo", "protocol": "mean", "id": str(place), "dataset": "made", "split": "test",
+            "mos": mos[place], "mos_std": None if mos_std is None else mos_std[place],
+            "score": float(np.mean(drawn)), "scores": list(drawn),
+        }
+        for place, drawn in enumerate(scores)
+    ]  # fmt: skip
+
+
+def column(*given):
+    return columns_of(rows(*given))["rapo", "made/test", "mean"]
+
+
+def test_a_further_output_falls_into_the_predictive_interval():
+    rng = np.random.default_rng(3)
+    drawn = rng.normal(0.5, 0.1, (4000, 6))
+    half = predictive_half_width(drawn[:, :5].std(axis=1, ddof=1), np.full(4000, 5), 0.8)
+    inside = np.abs(drawn[:, 5] - drawn[:, :5].mean(axis=1)) <= half
+    assert inside.mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_curve_of_a_model_that_knows_its_error():
+    rng = np.random.default_rng(4)
+    std = rng.uniform(0.03, 0.2, 3000)
+    mos = rng.uniform(0.3, 0.7, 3000)
+    known = spread(column(mos[:, None] + rng.normal(0, 1, (3000, 6)) * std[:, None] + 0, rng.normal(mos, std), std))
+    for point in known["curve"]:
+        assert point["coverage"] == pytest.approx(point["nominal"], abs=0.03)
+        assert point["low"] < point["coverage"] < point["high"]
+        assert point["raters"] == pytest.approx(point["nominal"], abs=0.15)
+    assert known["rater_srcc"]["low"] > 0.5
+    assert known["n_samples"] == 6
+    assert known["mean_std"] == pytest.approx(std.mean(), rel=0.1)
+
+
+def test_an_overconfident_model_shows():
+    rng = np.random.default_rng(5)
+    mos = rng.random(500)
+    centre = mos + rng.normal(0, 0.2, 500)
+    found = spread(column(centre[:, None] + rng.normal(0, 0.01, (500, 4)), mos))
+    assert found["curve"][-1]["coverage"] < 0.3
+    assert found["rater_srcc"]["value"] is None
+    assert found["rater_std"] is None
+
+
+def test_single_outputs_have_no_spread():
+    assert spread(column(np.full((30, 1), 0.5), np.linspace(0, 1, 30))) is None
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (10, 10), (88, 100)])
+def test_wilson_equals_scipy(successes, n):
+    theirs = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    mine = wilson(successes, n)
+    assert (mine["low"], mine["high"]) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert wilson(0, 0) == {"low": None, "high": None}
+
+
+@pytest.mark.slow
+def test_ninety_percent_intervals_hold_on_held_out_scenes(tmp_path):
+    """Real predictions of real opinions: a line through measured pixels, fitted on other scenes."""
+    samples = make_scenes("scenes", store=tmp_path, counts={"train": 150, "test": 500})
+
+    def features(one):
+        pixels = np.asarray(open_picture(one.image).resize((24, 24)), dtype=np.float64) / 255
+        gray, chroma = pixels.mean(axis=2), np.ptp(pixels, axis=2)
+        edges = np.abs(np.diff(gray, axis=1)).mean(), np.abs(np.diff(gray, axis=0)).mean()
+        return [1, gray.mean(), gray.std(), (gray - 0.5).mean() ** 2, chroma.mean(), chroma.std(), *edges]
+
+    x = np.asarray([features(one) for one in samples])
+    mos = np.asarray([one.mos for one in samples])
+    train = np.asarray([one.split == "train" for one in samples])
+    weights, *_ = np.linalg.lstsq(x[train], mos[train], rcond=None)
+    scores = x[~train] @ weights
+    assert stats.spearmanr(scores, mos[~train]).statistic > 0.2
+    found = conformal(scores, mos[~train])
+    assert 0.88 <= found["coverage"]["value"] <= 0.92

@@ -1,0 +1,73 @@
+"""Two planted policies that write the same critiques: one takes its score from them, the other from the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from aes_r1.data.sample import Sample
+from aes_r1.model import tiny
+from aes_r1.model.backbone import Backbone
+from aes_r1.prompts import RATING_PROMPT, answer
+from aes_r1.settings import ColdStartSettings
+from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.sft import train_sft
+from aes_r1.trainer.stopping import StopRequest
+
+# Each is the opposite of its neighbour in the pair, word by word.
+CRITIQUES = {
+    "a strong picture with deep shadow": 0.9,
+    "a weak picture with shallow shadow": 0.1,
+    "a rich picture with deep light": 0.7,
+    "a flat picture with shallow light": 0.3,
+}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """used: the score is the critique's own; hollow: it is the picture's, whatever the critique says."""
+
+    used: Backbone
+    hollow: Backbone
+    samples: list[Sample]
+
+
+def labelled(folder: Path) -> list[Sample]:
+    """The pictures in `folder`, brighter ones with a higher opinion."""
+    return [
+        Sample(path.name, str(path), round(0.05 + 0.08 * place, 2), "made", "test")
+        for place, path in enumerate(sorted(folder.glob("*.png")))
+    ]
+
+
+def plant(folder: Path) -> Planted:
+    """Both policies, trained on the pictures in `folder` with each critique under every picture."""
+    samples = labelled(folder)
+    policies = {}
+    for name in ("used", "hollow"):
+        rows = [
+            {"id": one.id, "image": one.image, "critique": words, "mos": value if name == "used" else one.mos}
+            for one in samples
+            for words, value in CRITIQUES.items()
+        ]
+        texts = [answer(words, one.mos or 0) for words in CRITIQUES for one in samples]
+        backbone = tiny.build(tiny.build_tokenizer([RATING_PROMPT, *texts] * 5), max_pixels=9216, seed=0)
+        train_sft(
+            backbone,
+            SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu")),
+            rows,
+            question=RATING_PROMPT,
+            cold_start=ColdStartSettings(
+                epochs=50, lr=3e-3, batch_size=16, micro_batch_size=16, save_every=10_000, freeze_vision=False
+            ),
+            with_critique=True,
+            seed=0,
+            folder=folder / name,
+            log=lambda step, values: None,
+            stop=StopRequest(),
+        )
+        backbone.model.eval()
+        policies[name] = backbone
+    return Planted(policies["used"], policies["hollow"], samples)

@@ -1,0 +1,178 @@
+"""The evaluate command as a user types it, on planted models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from aes_r1 import command, evaluate
+from aes_r1.data.manifest import read_manifest
+from aes_r1.data.sample import Sample
+from aes_r1.evaluation.predictions import read
+from aes_r1.settings import DataSettings, EvaluateSettings, InputError
+from tests.conftest import twelve_pictures
+from tests.planted import Planted, labelled
+
+COPIES = 20  # of the twelve pictures, under ids of their own
+
+
+def settings(*overrides: str) -> EvaluateSettings:
+    with initialize_config_dir(str(command.CONF), version_base="1.3"):
+        return command.to_settings(compose("evaluate", overrides=list(overrides)), EvaluateSettings)
+
+
+@pytest.fixture(scope="module")
+def models(planted: Planted, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    planted.used.save(folder / "used")
+    planted.hollow.save(folder / "hollow")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Path:
+    """Twelve pictures twenty times, as two data sets."""
+    path = tmp_path_factory.mktemp("manifest") / "manifest.jsonl"
+    samples = labelled(twelve_pictures(path.parent))
+    with path.open("w") as file:
+        for copy in range(COPIES):
+            for one in samples:
+                dataset = "para" if copy % 4 else "made"
+                named = Sample(**{**asdict(one), "id": f"{copy}-{one.id}", "dataset": dataset, "mos_std": 0.1})
+                file.write(json.dumps(asdict(named)) + "\n")
+    return path
+
+
+def arguments(models: Path, manifest: Path, out: Path) -> list[str]:
+    return [
+        f"model.path={models / 'hollow'}", f"+models={{used: {models / 'used'}}}", "name=hollow", "data=manifest",
+        f"data.root={manifest}", f"out={out}", "evaluation.batch_size=8", "evaluation.max_new_tokens=32",
+        "evaluation.n_bootstrap=50", "evaluation.n_samples=2", "evaluation.protocols=[sample,mean,direct,label_tokens]",
+        "evaluation.interventions=12", "seen=[made]", "+data.workers=0",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(models, manifest, tmp_path):
+    given = [sys.executable, "-m", "aes_r1.evaluate", *arguments(models, manifest, tmp_path / "out")]
+    part = tmp_path / "out" / "parts" / "used" / "manifest-test.0-of-1.jsonl"
+    process = subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (part.exists() and part.stat().st_size > 20_000):
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    written = part.read_bytes()
+    kept = written.count(b"\n") // 4
+    assert 0 < kept < 12 * COPIES
+
+    done = subprocess.run(given, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = list(read(tmp_path / "out" / "predictions.jsonl"))
+    expected = [
+        (name, one.id, protocol)
+        for name in ("used", "hollow")
+        for one in read_manifest(manifest)
+        for protocol in ("sample", "mean", "direct", "label_tokens")
+    ]
+    assert [(row["stage"], row["id"], row["protocol"]) for row in rows] == expected
+    before = [json.loads(line) for line in written.splitlines(keepends=True)[: 4 * kept]]
+    assert [{**row, "stage": "used"} for row in before] == rows[: 4 * kept]
+
+    # What was measured.
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert list(found["stages"]) == ["used", "hollow"]
+    assert set(found["stages"]["hollow"]) == {"made/test", "para/test"}
+    hollow, used = (found["stages"][name]["para/test"]["sample"] for name in ("hollow", "used"))
+    assert hollow["n"] == 15 * 12
+    assert hollow["srcc"]["value"] > 0.9 > 0.4 > abs(used["srcc"]["value"])
+    assert 0.85 < hollow["conformal"]["coverage"]["value"] < 0.95
+    assert [(one["from"], one["to"]) for one in found["comparisons"][:1]] == [("used", "hollow")]
+    assert found["comparisons"][0]["srcc"]["p_holm"] >= found["comparisons"][0]["srcc"]["p"]
+    assert {one["from"]["protocol"] for one in found["baselines"]} == {"direct", "label_tokens"}
+    assert found["means"]["hollow"]["sample"]["seen"]["sets"] == ["made/test"]
+    assert found["means"]["hollow"]["sample"]["unseen"]["sets"] == ["para/test"]
+    assert found["paper"]["systems"]["Aes-R1"]["para"]["plcc"] == 0.7842
+    swapped = {
+        name: found["critiques"][name]["para/test"]["interventions"]["swapped_critique"]["follow"]["value"]
+        for name in ("used", "hollow")
+    }
+    assert swapped["used"] > 0.6 > 0.3 > swapped["hollow"]
+    assert len(found["manifests"]["manifest/test"]) == 64
+    for words in ("para/test", "PLCC logistic", "theirs", "means over sets", "Holm", "calibration", "critiques"):
+        assert words in done.stdout, words
+    assert (tmp_path / "out" / "report.html").exists()
+    assert not list((tmp_path / "out" / "parts").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["model.path=null"], "model.path=null"),
+        (["model.path=/nowhere/model"], "/nowhere/model"),
+        (["model.path=x", "pyiqa=[nima]"], "pip install pyiqa"),
+        (["runs=[/nowhere]"], "/nowhere/evaluation.json"),
+        (["starts=[/nowhere]"], "finished run"),
+        (["model.path=x", "+also=[scenes]"], "stands twice"),
+        (["model.path=x", "+also=[nosuch]"], "nosuch"),
+        (["evaluation.protocols=[guess]"], "label_tokens"),
+        (["name=used", "+models={used: x}"], "choose another"),
+        (["model.nosuch=1"], "nosuch"),
+    ],
+)
+def test_wrong_input_is_said_in_one_line(changes, says, manifest, tmp_path):
+    from importlib.util import find_spec
+
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if "pyiqa" in says and find_spec("pyiqa"):
+        pytest.skip("the package is there")
+    data = [] if any("also=[scenes]" in one for one in changes) else ["data=manifest", f"data.root={manifest}"]
+    with pytest.raises((InputError, OmegaConfBaseException, HydraException), match=says) as raised:
+        evaluate.run(settings(*data, f"out={tmp_path}", "+data.workers=0", *changes))
+    if isinstance(raised.value, InputError):
+        assert "\n" not in str(raised.value)
+
+
+def test_sets_come_from_also_and_never_unasked(tmp_path):
+    assert settings("data=scenes").evaluation.also == []
+    found = settings("data=scenes", "+also=[scenes_shifted,{name: folder, root: /pictures}]").evaluation.also
+    assert [(one.name, one.root) for one in found] == [("scenes_shifted", None), ("folder", "/pictures")]
+
+
+def test_a_model_is_shown_pictures_as_its_run_showed_them(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "preprocessor_config.json").write_text('{"size": {"longest_edge": 9216}}')
+    folder = evaluate._model_folder(str(tmp_path))
+    assert folder == str(tmp_path / "model")
+    assert evaluate._max_pixels(folder, {}) == 9216
+    trained = {"data": {"name": "para", "max_pixels": None}, "model": {"max_pixels": 50176}}
+    (tmp_path / "settings.json").write_text(json.dumps(trained))
+    assert evaluate._training_of(folder) == trained
+    assert evaluate._max_pixels(folder, trained) == 50176
+    assert evaluate._seen(settings(f"model.path={tmp_path}")) == ["para"]
+    assert evaluate._seen(settings(f"model.path={tmp_path}", "seen=[ava]")) == ["ava"]
+    assert evaluate._seen(settings("model.path=org/hub-name")) is None
+
+
+def test_a_manifest_with_other_splits_is_named(tmp_path):
+    from aes_r1.data.loader import load_samples
+
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps(asdict(Sample("1", "1.png", 0.5, "made", "train"))) + "\n")
+    data = DataSettings(name="manifest", root=str(path))
+    with pytest.raises(InputError, match="test split is empty"):
+        load_samples(data, "test", seed=0, store=tmp_path)

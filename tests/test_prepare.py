@@ -1,0 +1,160 @@
+"""The prepare command as a user types it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aes_r1.data.catalog import CATALOG
+from aes_r1.prepare import run
+from aes_r1.settings import DataSettings, InputError, PrepareSettings
+from tests.data.layouts import LAYOUTS, draw, put
+
+
+def prepare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "aes_r1.prepare", *arguments]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment}
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
+
+
+def prepared(out, *data: DataSettings, **changes):
+    """(manifest rows, report) of the command run in this process."""
+    run(PrepareSettings(data=data[0], also=list(data[1:]), out=str(out), **changes))
+    lines = (out / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines], json.loads((out / "prepare_report.json").read_text(encoding="utf-8"))
+
+
+def settings(name, root, **changes) -> DataSettings:
+    return DataSettings(name, str(root), workers=0, **changes)
+
+
+def test_without_data_the_sets_are_listed(tmp_path):
+    done = prepare(f"out={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    for name, row in CATALOG.items():
+        assert name in done.stdout
+        assert row.source.split(" ")[0] in done.stdout
+    assert "data.root=DIR" in done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "spaq"])
+def test_every_set_is_prepared_from_its_layout(name, tmp_path):
+    LAYOUTS[name](tmp_path / "set")
+    rows, report = prepared(tmp_path / "out", settings(name, tmp_path / "set"))
+    assert {row["dataset"] for row in rows} == {name}
+    assert sum(report["counts"][name].values()) == len(rows) >= 2
+    assert all(0 <= row["mos"] <= 1 and (row["width"], row["height"]) == (40, 30) for row in rows)
+    for row in rows:
+        with open(row["path"], "rb") as file:
+            assert row["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def test_everything_that_can_be_wrong_is_listed_with_its_reason(tmp_path):
+    root = tmp_path / "set"
+    names = {"good": "train", "copy": "test", "gone": "train", "cut": "train", "empty": "train", "text": "test"}
+    rows = "".join(f"p/{name}.jpg,0.{place},{split}\n" for place, (name, split) in enumerate(names.items(), 1))
+    rows += "p/twice.jpg,0.1,train\np/twice.jpg,0.9,train\np/ge\u0301nial.jpg,0.4,test\n"
+    put(root, "labels.csv", f"image,mos,split\n{rows}".encode())
+    draw(root, "p/good.jpg", "p/twice.jpg", "p/nobody.jpg", "p/g\u00e9nial.jpg")
+    whole = (root / "p/good.jpg").read_bytes()
+    for name, content in {"copy": whole, "cut": whole[:900], "empty": b"", "text": b"hello"}.items():
+        put(root, f"p/{name}.jpg", content)
+    (root / "p/link.png").symlink_to("nowhere.png")
+    manifest, report = prepared(tmp_path / "out", settings("folder", root))
+    assert {row["id"] for row in manifest} == {"p/good.jpg", "p/copy.jpg", "p/ge\u0301nial.jpg"}
+    assert next(row["path"] for row in manifest if "nial" in row["id"]).endswith("g\u00e9nial.jpg")
+    reasons = {row["id"]: (row["kind"], row["reason"]) for row in report["dropped"]}
+    assert reasons["p/gone.jpg"] == ("label without picture", "No such file or directory")
+    assert reasons["p/twice.jpg"][1] == "2 rows of different opinion: 0.1, 0.9"
+    assert {reasons[f"p/{name}.jpg"][0] for name in ("cut", "empty", "text")} == {"picture cannot be read"}
+    assert report["without_label"]["folder"] == ["p/link.png", "p/nobody.jpg"]
+    assert report["identical"]["list"] == [["folder/train p/good.jpg", "folder/test p/copy.jpg"]]
+    assert (report["identical"]["across_splits"], report["training_pictures_also_tested"]) == (1, 1)
+
+    manifest, report = prepared(tmp_path / "out", settings("folder", root), copies="drop")
+    assert {row["id"] for row in manifest} == {"p/copy.jpg", "p/ge\u0301nial.jpg"}
+    assert any(row["reason"] == "the same picture as folder/test p/copy.jpg" for row in report["dropped"])
+
+    with pytest.raises(InputError, match=r"data\.strict=false"):
+        prepared(tmp_path / "out", settings("folder", root, strict=True))
+
+
+def test_a_picture_of_two_sets_is_found_by_its_looks(tmp_path):
+    LAYOUTS["para"](tmp_path / "para")
+    LAYOUTS["tad66k"](tmp_path / "tad66k")
+    blobs = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8))
+    photo = blobs.resize((500, 400), Image.Resampling.BICUBIC)
+    photo.save(tmp_path / "para/imgs/session3/iaa_Test.jpg", quality=95)
+    photo.resize((224, 224)).save(tmp_path / "tad66k/TAD66K/12@N00 3.jpg", "JPEG", quality=70)
+    sets = (settings("para", tmp_path / "para"), settings("tad66k", tmp_path / "tad66k"))
+    _, report = prepared(tmp_path / "out", *sets)
+    twins = ["para/test imgs/session3/iaa_Test.jpg", "tad66k/train TAD66K/12@N00 3.jpg"]
+    assert report["same_picture_across_sets"]["list"] == [twins]
+    assert report["training_pictures_also_tested"] == 1
+    rows, report = prepared(tmp_path / "out", *sets, copies="drop")
+    assert report["counts"]["tad66k"] == {"train": 1, "test": 1}
+    assert len(rows) == 4
+
+
+def test_labels_alone_leave_a_report(tmp_path):
+    put(tmp_path / "set", "labels.csv", b"image,mos\na.jpg,0.5\nb.jpg,0.7\n")
+    with pytest.raises(InputError, match=r"prepare_report\.json"):
+        prepared(tmp_path / "out", settings("folder", tmp_path / "set"))
+    report = json.loads((tmp_path / "out" / "prepare_report.json").read_text())
+    assert sum(report["labels"]["counts"]["folder"].values()) == 2
+    assert report["dropped_by_reason"] == {"label without picture": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("data=ava",), "data.root=DIR"),
+        (("data=scenes",), "prepare reads a set on disk"),
+        (("data=nosuch",), "nosuch"),
+        (("data=folder", "data.root=/nowhere"), "data.root=/nowhere"),
+        (("data=para", "data.root=/", "data.split_by=mine"), "data.split_by=mine"),
+        (("data=aes_15k",), "data.roots.ava=DIR"),
+        (("copies=twice",), "copies=twice"),
+        (("data=folder", "data.root=/tmp", "+also=[nosuch]"), "also=nosuch"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exits_2(arguments, says, tmp_path):
+    done = prepare(*arguments, f"out={tmp_path / 'out'}")
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    root, out = tmp_path / "set", tmp_path / "out"
+    names = [f"{i}.png" for i in range(300)]
+    put(root, "labels.csv", ("image,mos\n" + "".join(f"{name},0.5\n" for name in names)).encode())
+    for place, name in enumerate(names):
+        Image.effect_noise((300 + place, 200), 60).save(root / name)
+    arguments = ("data=folder", f"data.root={root}", f"out={out}", "data.workers=1")
+    command = [sys.executable, "-m", "aes_r1.prepare", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (out / "checked.jsonl").exists() or (out / "checked.jsonl").stat().st_size < 1000:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, len(said.strip().splitlines())) == (75, 1), said
+    assert not (out / "manifest.jsonl").exists()
+    read = (out / "checked.jsonl").read_text()
+    done = prepare(*arguments)
+    assert done.returncode == 0, done.stderr
+    rows = (out / "checked.jsonl").read_text()
+    assert rows.startswith(read)  # kept, and nothing read twice
+    assert rows.count('"path"') == 300
+    assert len((out / "manifest.jsonl").read_text().splitlines()) == 300

@@ -1,0 +1,114 @@
+"""The command as users run it: formats, exit codes, nothing lost."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from aes_r1 import score
+
+
+@pytest.fixture
+def photos(talking_run, tmp_path):
+    for name in ("03.png", "09.png"):
+        shutil.copy(talking_run / "pictures" / name, tmp_path / name)
+    (tmp_path / "text.jpg").write_text("hello")
+    return tmp_path
+
+
+def run(monkeypatch, capsys, *arguments):
+    """(exit code, stdout, stderr) of the command in this process."""
+    monkeypatch.setattr(sys, "argv", ["score", *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        score.main()
+    said = capsys.readouterr()
+    return leaving.value.code, said.out, said.err
+
+
+def test_jsonl_has_a_row_for_every_picture_and_the_rest_on_stderr(photos, talking_run, monkeypatch, capsys):
+    asked = (photos, photos / "gone.jpg", "--model", talking_run, "--format", "jsonl")
+    code, out, err = run(monkeypatch, capsys, *asked)
+    assert code == 1
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["path"] for row in rows] == [str(photos / "03.png"), str(photos / "09.png")]
+    assert list(rows[0])[:5] == ["path", "score", "low", "high", "critique"]
+    assert rows[0]["score"] < rows[1]["score"]
+    for row in rows:
+        assert 0 <= row["low"] <= row["score"] <= row["high"] <= 1
+        assert len(row["dimensions"]) == 5
+        assert len(row["scores"]) == 4
+    lines = [line for line in err.splitlines() if line.startswith("aes_r1: ")]
+    assert [line.split(": ")[1] for line in lines] == [str(photos / "text.jpg"), str(photos / "gone.jpg")]
+    assert run(monkeypatch, capsys, *asked)[1] == out  # the same command, the same answer
+
+
+def test_all_readable_is_exit_code_0_in_csv_and_table(photos, talking_run, monkeypatch, capsys):
+    name = photos / "03.png"
+    code, out, _ = run(monkeypatch, capsys, name, "--model", talking_run, "--format", "csv")
+    header, row = csv.reader(io.StringIO(out))
+    assert code == 0
+    assert header[:5] == ["path", "score", "low", "high", "critique"]
+    assert len(row) == len(header) == 10
+    assert row[header.index("exposure")] == "plain tones."
+    code, table, _ = run(monkeypatch, capsys, name, "--model", talking_run)
+    assert code == 0
+    assert f"{float(row[1]):.2f}" in table
+    assert "light and shadow plain light." in table
+
+
+def test_an_unanswered_picture_is_a_row_without_a_score(photos, talking_run, monkeypatch, capsys):
+    settings = json.loads((talking_run / "settings.json").read_text())
+    settings["trainer"]["max_new_tokens"] = 3  # too few for an answer
+    shutil.copytree(talking_run / "model", photos / "run" / "model")
+    (photos / "run" / "settings.json").write_text(json.dumps(settings))
+    arguments = (photos / "03.png", "--model", photos / "run", "--format")
+    code, out, _ = run(monkeypatch, capsys, *arguments, "jsonl")
+    row = json.loads(out)
+    assert (code, row["score"], row["low"], row["critique"]) == (0, None, None, None)
+    assert run(monkeypatch, capsys, *arguments, "csv")[1].splitlines()[1] == f"{photos / '03.png'},,,,,,,,,"
+    assert "no readable answer" in run(monkeypatch, capsys, *arguments, "table")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "gone"), "required: PICTURE"),
+        (("a.jpg", "--model", "/gone"), "/gone"),
+        (("a.jpg", "--model", "m", "--format", "xml"), "xml"),
+        (("a.jpg", "--model", "m", "--samples", "0"), "--samples=0"),
+        (("a.jpg", "--model", "m", "--shards", "out", "--format", "csv"), "--format=csv"),
+        (("a.jpg", "--model", "m", "--shards", "out", "--workers", "0"), "--workers=0"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, said, monkeypatch, capsys):
+    code, out, err = run(monkeypatch, capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert said in err
+
+
+@pytest.mark.slow
+def test_any_file_name_survives_and_a_closed_pipe_is_no_traceback(talking_run, tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9 \xff.png"
+    shutil.copy(talking_run / "pictures" / "03.png", name)
+    command = [sys.executable, "-m", "aes_r1.score", name, "--model", str(talking_run), "--format", "jsonl"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"caf\xe9 \xff.png" in done.stdout
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_five_lines_of_python(photos, talking_run, monkeypatch, capsys):
+    from aes_r1.score import Critic
+
+    critic = Critic.load(talking_run)
+    verdict = critic.score(photos / "03.png")
+    row = json.loads(run(monkeypatch, capsys, photos / "03.png", "--model", talking_run, "--format", "jsonl")[1])
+    assert (round(verdict.score, 4), verdict.critique) == (row["score"], row["critique"])
