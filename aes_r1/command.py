@@ -33,6 +33,8 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
 
     The settings are conf/CONFIG_NAME.yaml with the command line's overrides, as an instance of the dataclass `schema`.
     """
+    # DeepSpeed's launcher puts an argument of its own before ours; LOCAL_RANK says the same.
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own printer
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     from hydra.errors import HydraException

@@ -566,7 +566,7 @@ def run_fingerprint(settings: Settings) -> str:
 
 
 # What a run that failed before its first result leaves: a mended command may use the folder.
-_LEFT_BY_FALSE_STARTS = ("settings.json", "run.log", "failure.txt", "wandb")
+_LEFT_BY_FALSE_STARTS = ("settings.json", "settings.partial", "run.log", "failure.txt", "wandb")
 
 
 def claim_run_folder(folder: Path, settings: Settings) -> None:
@@ -583,7 +583,9 @@ def claim_run_folder(folder: Path, settings: Settings) -> None:
                     f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out="
                 )
             return
-        path.write_text(json.dumps(mine, indent=2, sort_keys=True) + "\n")
+        beside = path.with_suffix(".partial")
+        beside.write_text(json.dumps(mine, indent=2, sort_keys=True) + "\n")
+        beside.replace(path)
     except OSError as error:
         raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
 

@@ -81,11 +81,18 @@ class Tracker:
     """Writes one run's metrics and completions into its folder and, as the settings say, to W&B.
 
     `folder` None makes a tracker that writes nothing: the one of every rank but 0. `config` is the run's settings as
-    plain values. Use it as a context manager: leaving on an exception marks the W&B run as failed.
+    plain values; `run_id` a checkpoint's W&B run, gone on with when the folder no longer knows its own. Use it as a
+    context manager: leaving on an exception marks the W&B run as failed.
     """
 
     def __init__(
-        self, folder: Path | None, settings: TrackerSettings, config: Mapping[str, Any], *, run_name: str = "run"
+        self,
+        folder: Path | None,
+        settings: TrackerSettings,
+        config: Mapping[str, Any],
+        *,
+        run_name: str = "run",
+        run_id: str | None = None,
     ) -> None:
         self.folder = folder
         self._completions_per_table = settings.completions
@@ -96,12 +103,12 @@ class Tracker:
             return
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("completions.jsonl", "metrics.jsonl"):
-            rows = _read_rows(folder / name)
+            rows = read_rows(folder / name)
             if rows:
-                _replace(folder / name, rows)
+                write_rows(folder / name, rows)
         self._rows = len(rows)
         if settings.name != "none":
-            self._wandb = _start_wandb(folder, settings, without_secrets(config), run_name)
+            self._wandb = _start_wandb(folder, settings, without_secrets(config), run_name, run_id)
 
     def __enter__(self) -> Tracker:
         return self
@@ -109,15 +116,19 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.finish(failed=kind is not None)
 
+    def notes(self) -> dict[str, str]:
+        """What a checkpoint remembers of the log: the id of the W&B run."""
+        return {} if self._wandb is None else {"wandb_run_id": self._wandb.id}
+
     def resume(self, stage: str, step: int) -> None:
         """Forget what was logged after `step` of `stage`, and every later stage: training goes on from there."""
         if self.folder is None:
             return
         for name in ("metrics.jsonl", "completions.jsonl"):
-            rows = _read_rows(self.folder / name)
+            rows = read_rows(self.folder / name)
             kept = [row for row in rows if (STAGES.index(row["stage"]), row["step"]) <= (STAGES.index(stage), step)]
             if rows:
-                _replace(self.folder / name, kept)
+                write_rows(self.folder / name, kept)
             if name == "metrics.jsonl":
                 self._rows = len(kept)
 
@@ -228,7 +239,9 @@ def _on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {name if name.startswith(f"{stage}/") else f"{stage}/{name}": value for name, value in metrics.items()}
 
 
-def _start_wandb(folder: Path, settings: TrackerSettings, config: Mapping[str, Any], run_name: str) -> Any:
+def _start_wandb(
+    folder: Path, settings: TrackerSettings, config: Mapping[str, Any], run_name: str, run_id: str | None
+) -> Any:
     import wandb
 
     online = settings.name == "wandb"
@@ -237,8 +250,8 @@ def _start_wandb(folder: Path, settings: TrackerSettings, config: Mapping[str, A
     # One id for the life of the run folder, so that a resumed run goes on in the same W&B run.
     id_file = folder / "wandb" / "run_id"
     id_file.parent.mkdir(exist_ok=True)
-    if not id_file.exists():
-        id_file.write_text(secrets.token_hex(4))
+    if not id_file.exists() or not id_file.read_text().strip():
+        id_file.write_text(run_id or secrets.token_hex(4))
     try:
         run = wandb.init(
             dir=str(folder),
@@ -298,7 +311,7 @@ def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         file.write("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
-def _replace(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """All rows or the old file: the swap is one rename."""
     draft = path.with_suffix(".tmp")
     draft.unlink(missing_ok=True)
@@ -307,7 +320,7 @@ def _replace(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     draft.replace(path)
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON-lines file; a last line cut short by a kill is left out."""
     if not path.exists():
         return []

@@ -66,12 +66,11 @@ def completion_likelihood(
     """
     hidden_states = grouped_hidden_states if shared_prefix else plain_hidden_states
     hidden = hidden_states(backbone.core, prompts, tokens, image_of, backbone.image_token)
-    logps, entropy = token_likelihood(
-        hidden[mask],
-        tokens[mask],
-        backbone.core.lm_head,
-        banned=backbone.banned.to(hidden.device),
-        temperature=temperature,
-    )
+    banned = backbone.banned.to(hidden.device)
+
+    def score(states: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        return token_likelihood(states, tokens[mask], head, banned=banned, temperature=temperature)
+
+    logps, entropy = backbone.core.lm_head(hidden[mask], score=score)
     empty = torch.zeros(mask.shape, dtype=torch.float32, device=hidden.device)
     return empty.masked_scatter(mask, logps), empty.masked_scatter(mask, entropy)

@@ -8,12 +8,13 @@ gradients equal to the plain computation (idea: Prefix Grouper, johncaged/Prefix
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 NAME = "shared_prefix"
 
@@ -28,14 +29,26 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention
     return attend(module.layer_idx, query, key, value, kwargs["scaling"]), None
 
 
+class ScoringHead(nn.Linear):
+    """An LM head that can be handed what to do with its logits, `score(states, head)`.
+
+    However many chunks `score` makes, it is one call of one module. ZeRO-3 fetches weights by calls of modules, and
+    every process must make the same ones, whatever the lengths of its completions.
+    """
+
+    def forward(self, states: Tensor, score: Callable | None = None):
+        return super().forward(states) if score is None else score(states, super().forward)
+
+
 def install(model: Any) -> None:
-    """Make the language layers of a transformers model accept an `attend` keyword."""
+    """Make the language layers of a transformers model accept an `attend` keyword, and its head a `score`."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.config.get_text_config()._attn_implementation = NAME
+    model.lm_head.__class__ = ScoringHead
 
 
 def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal=False):

@@ -1,8 +1,13 @@
-"""Checkpoints that a run goes on from: written beside, then renamed, so that a folder is either whole or absent."""
+"""Checkpoints that a run goes on from: written beside, then renamed, so that a folder is either whole or absent.
+
+What a disk did to them afterwards shows in checksums, which are compared before anything is loaded.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import random
 import shutil
@@ -13,6 +18,8 @@ import torch
 
 from aes_r1.settings import InputError
 
+log = logging.getLogger("aes_r1")
+
 
 def random_state() -> dict:
     """State of every global generator. (The loops draw from keyed generators; these guard what libraries draw.)"""
@@ -21,7 +28,7 @@ def random_state() -> dict:
         "python": random.getstate(),
         "numpy": [version, np.asarray(keys).tolist(), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # of this process's device
     }
 
 
@@ -31,32 +38,36 @@ def set_random_state(state: dict) -> None:
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def save(root: Path, step: int, engine, progress: dict, *, keep: int) -> Path:
-    """Write checkpoints/step_N (N optimizer steps done) and prune all but the last `keep`. Collective.
+    """Write checkpoints/step_N (N optimizer steps done), prune all but the last `keep` and the best. Collective.
 
-    `progress` is whatever the loop needs beside weights, optimizer and generators. Raises InputError when the disk is
-    full or cannot be written.
+    `progress` is whatever the loop needs beside weights, optimizer and generators; the best checkpoint is the one with
+    the highest progress["score"], the earlier one of two equal. Raises InputError when the disk is full or cannot be
+    written.
     """
     final, beside = root / f"step_{step}", root / f".step_{step}.partial"
     try:
         if engine.rank == 0:
-            shutil.rmtree(beside, ignore_errors=True)
+            for left in root.glob(".step_*"):  # by a process that was killed while it wrote or pruned
+                shutil.rmtree(left)
             beside.mkdir(parents=True)
         engine.barrier()
         engine.save(beside)
         torch.save(random_state(), beside / f"random_{engine.rank}.pt")
         engine.barrier()
+        files = dict(engine.gather_objects([(name, _sha256(beside / name)) for name in _own_files(beside, engine)]))
         if engine.rank == 0:
-            (beside / "progress.json").write_text(json.dumps({"step": step, **progress}))
+            whole = {"step": step, "processes": engine.size, **progress, "files": files}
+            (beside / "progress.json").write_text(json.dumps(whole))
             if final.exists():
-                shutil.rmtree(final)
+                _remove(final)
             os.replace(beside, final)
-            for old in steps(root)[:-keep]:
-                shutil.rmtree(root / f"step_{old}")
+            for old in _superfluous(root, keep):
+                _remove(root / f"step_{old}")
         engine.barrier()
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "write" not in str(error) and "file" not in str(error):
@@ -68,18 +79,97 @@ def save(root: Path, step: int, engine, progress: dict, *, keep: int) -> Path:
     return final
 
 
+def better(best: dict | None, step: int, score: float | None) -> dict | None:
+    """{"step", "score"} of the best validated step so far; `score` None: this step was not validated."""
+    if score is None or (best is not None and score <= best["score"]):
+        return best
+    return {"step": step, "score": score}
+
+
 def steps(root: Path) -> list[int]:
-    """Steps of the whole checkpoints under `root`, ascending."""
+    """Steps of the checkpoints under `root`, ascending."""
     return sorted(int(path.parent.name.removeprefix("step_")) for path in root.glob("step_*/progress.json"))
 
 
+def progress_of(root: Path) -> dict:
+    """Progress of the newest checkpoint under `root` that can be read, {} when there is none."""
+    for step in reversed(steps(root)):
+        progress = _read_progress(root / f"step_{step}")
+        if progress is not None:
+            return progress
+    return {}
+
+
 def load_latest(root: Path, engine) -> dict | None:
-    """Bring engine and generators to the newest checkpoint; its progress, or None when there is none. Collective."""
-    done = steps(root)
-    if not done:
+    """Bring engine and generators to the newest whole checkpoint; its progress, or None without one. Collective.
+
+    A checkpoint whose files differ from their checksums is named in the log, renamed to damaged_step_N and passed over.
+    """
+    engine.barrier()  # nobody lists the folder while rank 0 still renames in it
+    for step in reversed(steps(root)):
+        folder = root / f"step_{step}"
+        damage = next(iter(engine.gather_objects(_damage(folder, engine))), None)
+        if damage is None:
+            break
+        if engine.rank == 0:
+            log.warning("checkpoint %s is damaged (%s): going on from the one before", folder, damage)
+            aside = root / f"damaged_step_{step}"
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+        engine.barrier()
+    else:
         return None
-    folder = root / f"step_{done[-1]}"
-    engine.load(folder)
+    progress = _read_progress(folder)
+    assert progress is not None
+    engine.load(folder, processes=progress["processes"])
     own = folder / f"random_{engine.rank}.pt"
     set_random_state(torch.load(own if own.exists() else folder / "random_0.pt", weights_only=True))
-    return json.loads((folder / "progress.json").read_text())
+    return progress
+
+
+def _superfluous(root: Path, keep: int) -> list[int]:
+    """Steps that are neither among the last `keep` nor the best."""
+    found = steps(root)
+    scores = {step: (_read_progress(root / f"step_{step}") or {}).get("score") for step in found}
+    scored = [step for step in found if scores[step] is not None]
+    best = max(scored, key=lambda step: scores[step], default=None)  # the first of equals
+    return [step for step in found[:-keep] if step != best]
+
+
+def _damage(folder: Path, engine) -> list[str]:
+    """What is wrong with the files that this process checks; [] for nothing."""
+    progress = _read_progress(folder)
+    if progress is None or "files" not in progress:
+        return ["progress.json: not readable"]
+    for name in sorted(progress["files"])[engine.rank :: engine.size]:
+        if not (folder / name).is_file():
+            return [f"{name}: missing"]
+        if _sha256(folder / name) != progress["files"][name]:
+            return [f"{name}: not what was written"]
+    return []
+
+
+def _read_progress(folder: Path) -> dict | None:
+    try:
+        return json.loads((folder / "progress.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _own_files(folder: Path, engine) -> list[str]:
+    """This process's share of the files to hash."""
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return files[engine.rank :: engine.size]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(folder: Path) -> None:
+    """Take a checkpoint away in one rename, so that none is ever half there; then free its room."""
+    gone = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone)

@@ -7,8 +7,11 @@ by the divisor of the whole optimizer step; gradients are summed over micro-batc
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import resource
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,12 +59,13 @@ def peak_memory_gb() -> float:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay, vectors (norms, biases) do not."""
+    """Matrices decay, vectors (norms, biases) do not; a group without any is left out."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
+    groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in trained if parameter.dim() >= 2], "weight_decay": weight_decay},
         {"params": [parameter for parameter in trained if parameter.dim() < 2], "weight_decay": 0.0},
     ]
+    return [group for group in groups if group["params"]]
 
 
 class SingleEngine:
@@ -73,21 +77,41 @@ class SingleEngine:
         self.model = model.to(device)
         self.device = device
         self.max_grad_norm = max_grad_norm
-        groups = [group for group in parameter_groups(model, weight_decay) if group["params"]]
+        groups = parameter_groups(model, weight_decay)
+        # Of weights in half precision the optimizer keeps float32 ones: it moves them by less than a half can show.
+        self.halves: list[tuple[nn.Parameter, nn.Parameter]] = []
+        for group in groups:
+            group["params"] = [self._in_float32(parameter) for parameter in group["params"]]
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+
+    def _in_float32(self, parameter: nn.Parameter) -> nn.Parameter:
+        if parameter.dtype == torch.float32:
+            return parameter
+        self.halves.append((parameter, nn.Parameter(parameter.detach().float())))
+        return self.halves[-1][1]
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
+        for half, whole in self.halves:  # gradients add up in float32 too
+            if half.grad is not None:
+                whole.grad = half.grad.float() if whole.grad is None else whole.grad.add_(half.grad)
+                half.grad = None
 
     def step(self, lr: float) -> Tensor:
         """Clip, update with learning rate `lr`, clear the gradients; returns the gradient norm before clipping."""
-        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._show_halves()
         return norm
+
+    @torch.no_grad()
+    def _show_halves(self) -> None:
+        for half, whole in self.halves:
+            half.copy_(whole)
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
@@ -108,17 +132,30 @@ class SingleEngine:
     def maximum(self, value: Tensor) -> Tensor:
         return value
 
+    def agreed(self, wish: bool) -> bool:
+        """Whether any process wishes it: the same answer everywhere."""
+        return wish
+
     def barrier(self) -> None:
         pass
 
     def save(self, folder: Path) -> None:
         """Model and optimizer state into `folder`."""
-        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "float32": [whole.detach() for _, whole in self.halves],
+        }
+        torch.save(state, folder / "state.pt")
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, *, processes: int) -> None:
+        """What `save` of `processes` processes wrote."""
         state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for (_, whole), saved in zip(self.halves, state["float32"], strict=True):
+                whole.copy_(saved)
 
 
 class DeepSpeedEngine:
@@ -137,10 +174,13 @@ class DeepSpeedEngine:
 
         self.rank, self.size = world()
         self.device = device
+        dtype = next(model.parameters()).dtype
         config = {
             **config,
+            "bf16": {"enabled": dtype == torch.bfloat16},  # bf16 weights; ZeRO keeps float32 ones for the optimizer
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
+            "managed_gradient_accumulation": False,  # any number of backward passes, then a step
             "gradient_clipping": max_grad_norm,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
@@ -153,13 +193,14 @@ class DeepSpeedEngine:
 
     def backward(self, loss: Tensor) -> None:
         # DeepSpeed averages over processes; the loss is already divided by the divisor of all of them.
-        self.engine.set_gradient_accumulation_boundary(False)
+        self.optimizer.clear_backward_seen_flag()  # a new micro-batch: add to the gradient, do not replace it
         self.engine.backward(loss * self.size, scale_wrt_gas=False)
+        if self.stage == 3:  # a pass is over: the next may fetch weights ahead in the order that this one took
+            self.optimizer.parameter_offload.get_param_coordinator().reset_step()
 
     def step(self, lr: float) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.engine.set_gradient_accumulation_boundary(True)
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(0.0 if norm is None else norm)
@@ -171,8 +212,18 @@ class DeepSpeedEngine:
             return
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters(list(self.model.parameters())):
-            yield
+        # DeepSpeed's hooks would part the weights again after each layer and gather them anew for each token.
+        offload = self.optimizer.parameter_offload
+        for parameter in self.model.parameters():
+            parameter.ds_active_sub_modules.clear()
+        for hook in [*offload.forward_hooks, *offload.backward_hooks]:
+            hook.remove()
+        offload.forward_hooks, offload.backward_hooks = [], []
+        try:
+            with deepspeed.zero.GatheredParameters(list(self.model.parameters())):
+                yield
+        finally:
+            offload._register_deepspeed_module(self.model)
 
     def gather(self, values: Tensor) -> Tensor:
         rows = [torch.empty_like(values) for _ in range(self.size)]
@@ -192,14 +243,47 @@ class DeepSpeedEngine:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return value
 
+    def agreed(self, wish: bool) -> bool:
+        return bool(self.maximum(torch.tensor(int(wish), device=self.device)))
+
     def barrier(self) -> None:
         dist.barrier()
 
     def save(self, folder: Path) -> None:
         self.engine.save_checkpoint(str(folder), tag="state")
 
-    def load(self, folder: Path) -> None:
-        self.engine.load_checkpoint(str(folder), tag="state")
+    def load(self, folder: Path, *, processes: int) -> None:
+        if processes == self.size:
+            self.engine.load_checkpoint(str(folder), tag="state")
+            return
+        # Another number of processes: DeepSpeed's universal checkpoint, one file per weight, parted anew.
+        universal = folder.parent / f".{folder.name}.universal"
+        if self.rank == 0:
+            from deepspeed.checkpoint import ds_to_universal
+
+            shutil.rmtree(universal, ignore_errors=True)
+            (universal / "state").mkdir(parents=True)
+            arguments = ["--input_folder", str(folder / "state"), "--output_folder", str(universal / "state")]
+            arguments += ["--num_extract_workers", "1", "--num_merge_workers", "1", "--inject_missing_state"]
+            with contextlib.redirect_stdout(io.StringIO()), _arguments(arguments):
+                ds_to_universal.main(ds_to_universal.parse_arguments())
+        self.barrier()
+        self.engine._config.load_universal_checkpoint = True
+        self.engine.load_checkpoint(str(universal), tag="state")
+        self.engine._config.load_universal_checkpoint = False
+        self.barrier()
+        if self.rank == 0:
+            shutil.rmtree(universal)
+
+
+@contextlib.contextmanager
+def _arguments(arguments: list[str]) -> Iterator[None]:
+    """Run a tool that reads the command line as if it had been called with `arguments`."""
+    ours, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = ours
 
 
 def build_engine(

@@ -25,9 +25,9 @@ from aes_r1.data.loader import check_pictures, load_samples
 from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
+from aes_r1.evaluation import health
 from aes_r1.evaluation.entropy import measure_entropy
 from aes_r1.evaluation.evaluate import predict
-from aes_r1.evaluation.health import Watch
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.evaluation.predictions import Rows
 from aes_r1.evaluation.report import write_report
@@ -52,9 +52,11 @@ from aes_r1.trainer.run_folder import (
     sha256_of,
     stage_done,
     start_over,
+    watch_over,
 )
 from aes_r1.trainer.sft import sft_steps, train_sft
-from aes_r1.trainer.stopping import StopRequest, stop_requests
+from aes_r1.trainer.stopping import Stopped, StopRequest, stop_requests
+from aes_r1.trainer.watch import Watch
 
 log = logging.getLogger("aes_r1")
 
@@ -70,20 +72,20 @@ def run(settings: Settings) -> None:
     log_to(folder, rank)
     torch.manual_seed(settings.seed)
     device = start(settings.engine)
-    job = Job(settings, folder, device, rank, size)
-    tracker = Tracker(folder if rank == 0 else None, settings.tracker, as_dict(settings), run_name=settings.run_name)
-    with stop_requests() as stop, tracker, failure_file(folder, rank):
+    watch = watch_over(folder, rank, size) if size > 1 else None
+    job = Job(settings, folder, device, rank, size, watch)
+    with stop_requests() as stop, failure_file(folder, rank, watch):
+        notes = checkpoint.progress_of(folder / "checkpoints")
+        tracker = Tracker(
+            folder if rank == 0 else None,
+            settings.tracker,
+            as_dict(settings),
+            run_name=settings.run_name,
+            run_id=notes.get("wandb_run_id"),
+        )
         job.tracker, job.stop = tracker, stop
-        job.load_data()
-        models = {"base": job.base_model()}
-        if settings.cold_start.epochs > 0 and settings.trainer.init_from != "base":
-            models["cold_start"] = job.cold_start(models["base"])
-        if settings.trainer.name == "rapo":
-            models["rapo"] = job.rapo(job.starting_point(models))
-        elif rank == 0:
-            job.keep_final(models)
-        job.evaluate(models)
-        job.report()
+        with tracker:
+            job.run()
 
 
 def _first(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
@@ -95,15 +97,33 @@ class Job:
 
     tracker: Tracker
     stop: StopRequest
+    signs: health.Watch
 
-    def __init__(self, settings: Settings, folder: Path, device: torch.device, rank: int, size: int) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, device: torch.device, rank: int, size: int, watch: Watch | None
+    ) -> None:
         self.settings, self.folder, self.device, self.rank, self.size = settings, folder, device, rank, size
+        self.watch = watch
         self.store = Path(settings.store)
         self.question = RATING_PROMPT if settings.model.prompt == "critique" else SCORE_ONLY_PROMPT
         self.max_pixels = settings.data.max_pixels or settings.model.max_pixels
         self.train: Sequence[Sample] = []
         self.validation: Sequence[Sample] = []
         self.tests: list[Sequence[Sample]] = []
+
+    def run(self) -> None:
+        settings = self.settings
+        self.load_data()
+        models = {"base": self.base_model()}
+        if settings.cold_start.epochs > 0 and settings.trainer.init_from != "base":
+            models["cold_start"] = self.cold_start(models["base"])
+        if settings.trainer.name == "rapo":
+            models["rapo"] = self.rapo(self.starting_point(models))
+        elif self.rank == 0:
+            self.keep_final(models)
+        self.evaluate(models)
+        self.report()
+        self._wait()  # rank 0 is the last to leave, or the others' store would leave with it
 
     # -- data: labels and pictures, checked once -----------------------------------------------------------------------
     def load_data(self) -> None:
@@ -204,9 +224,12 @@ class Job:
                 device=self.device,
             )
             rows = target / "metrics.jsonl"
-            done = checkpoint.steps(target / "checkpoints")
-            for file in (rows, target / "entropy.jsonl"):
-                cut_rows(file, done[-1] if done else -1)
+
+            def going_on(step: int) -> None:
+                for file in (rows, target / "entropy.jsonl"):
+                    if self.rank == 0:
+                        cut_rows(file, step or -1)  # step 0 is measured, too, before the first
+
             with progress_bars() as bar:
                 update = bar("cold start")
 
@@ -228,14 +251,15 @@ class Job:
                     log=record,
                     stop=self.stop,
                     evaluate=lambda step: self._probe(backbone, step, target / "entropy.jsonl"),
+                    going_on=going_on,
                 )
             with engine.gathered():
                 if self.rank == 0:
                     backbone.save(target / "model")
-            if self.rank == 0:
-                shutil.rmtree(target / "checkpoints")
 
         self._make_together("cold_starts", digest, make)
+        if self.rank == 0:
+            shutil.rmtree(final / "checkpoints", ignore_errors=True)
         if self.rank == 0 and not stage_done(self.folder, "cold_start"):
             self.tracker.resume("sft", 0)
             for line in (final / "metrics.jsonl").read_text().splitlines():
@@ -336,26 +360,27 @@ class Job:
             max_grad_norm=trainer.max_grad_norm,
             device=self.device,
         )
-        checkpoints = self.folder / "checkpoints"
-        done = checkpoint.steps(checkpoints)
         total = rapo_steps(len(self.train), trainer)
-        self.tracker.resume("rapo", done[-1] if done else 0)
-        log.info(
-            "RAPO: %d steps of %d images x %d outputs%s",
-            total,
-            trainer.images_per_step,
-            trainer.num_samples,
-            f", going on after step {done[-1]}" if done else "",
-        )
+
+        def going_on(step: int) -> None:
+            self.tracker.resume("rapo", step)
+            earlier = [
+                [row for row in read_rows(self.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
+                for name in ("metrics", "completions")
+            ]
+            self.signs = health.Watch(self.tracker.alert, *earlier)
+            log.info(
+                "RAPO: %d steps of %d images x %d outputs%s",
+                total,
+                trainer.images_per_step,
+                trainer.num_samples,
+                f", going on after step {step}" if step else "",
+            )
+
         pictures = {one.id: one.image for one in self.train}
-        earlier = [
-            [row for row in read_rows(self.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
-            for name in ("metrics", "completions")
-        ]
-        watch = Watch(self.tracker.alert, *earlier)
 
         def log_completions(step: int, rows: list[dict]) -> None:
-            watch.log_completions(step, rows)
+            self.signs.log_completions(step, rows)
             self.tracker.completions("rapo", step, rows, pictures)
 
         with progress_bars() as bar:
@@ -372,7 +397,7 @@ class Job:
                     log.info("step %d: %s  %s", step, shown, "  ".join(f"{n} {v:.3f}" for n, v in validation.items()))
                 self.tracker.log("rapo", step, values)
                 if self.rank == 0:
-                    watch.step(step, values)
+                    self.signs.step(step, values)
 
             train_rapo(
                 backbone,
@@ -384,11 +409,13 @@ class Job:
                 reward=settings.reward,
                 shared_prefix=settings.model.shared_prefix,
                 seed=settings.seed,
-                folder=checkpoints,
+                folder=self.folder / "checkpoints",
                 log=record,
                 log_completions=log_completions,
                 evaluate=lambda: self._validate(backbone),
                 stop=self.stop,
+                going_on=going_on,
+                notes=self.tracker.notes(),
             )
         with engine.gathered():
             if self.rank == 0:
@@ -405,7 +432,10 @@ class Job:
         if not final.exists():
             source = models.get("cold_start", models["base"])
             if Path(source).is_dir():
-                shutil.copytree(source, final)
+                beside = self.folder / ".model.partial"
+                shutil.rmtree(beside, ignore_errors=True)
+                shutil.copytree(source, beside)
+                beside.rename(final)
 
     def _validate(self, backbone: Backbone) -> dict[str, float]:
         """SRCC and PLCC on validation pictures, by data set, one output at the evaluation temperature."""
@@ -436,6 +466,7 @@ class Job:
         for stage, model in models.items():
             if stage not in evaluation.stages or stage_done(self.folder, f"predictions_{stage}"):
                 continue
+            self._leave_if_asked()
             log.info("evaluation of %s: %d pictures", stage, sum(len(samples()) for samples in sets.values()))
             self._ask(stage, model, sets)
             self._wait()
@@ -522,8 +553,17 @@ class Job:
 
     # -- processes -----------------------------------------------------------------------------------------------------
     def _wait(self) -> None:
+        """Wait for every process, without a time limit: one of them may be busy alone for hours."""
+        if self.watch is not None:
+            self.watch.wait()
+
+    def _leave_if_asked(self) -> None:
+        """Between what is repeated anyway: leave when any process was asked to. Collective."""
+        asked = [(bool(self.stop), self.stop.requeue)] * self.size
         if self.size > 1:
-            torch.distributed.barrier()
+            torch.distributed.all_gather_object(asked, asked[0])
+        if any(stop for stop, _ in asked):
+            raise Stopped(any(requeue for _, requeue in asked))
 
     def _make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> None:
         """Like made_once, with every process inside `make`; rank 0 holds the lock and renames."""

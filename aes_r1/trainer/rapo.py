@@ -54,13 +54,18 @@ def train_rapo(
     log_completions: Callable[[int, list[dict]], None],
     evaluate: Callable[[], dict[str, float]],
     stop: StopRequest,
+    going_on: Callable[[int], None] = lambda step: None,
+    notes: dict[str, str] | None = None,
 ) -> None:
     """Train `backbone` in place; `reference` is the frozen start (None: no KL). Resumes from `folder`.
 
-    `evaluate()` gives validation metrics by glossary name. Raises Stopped after a checkpoint when asked to stop.
+    `evaluate()` gives validation metrics by glossary name; `going_on(step)` is called once with the steps that are
+    done; `notes` are kept in every checkpoint. Raises Stopped after a checkpoint when asked to stop.
     """
     total = rapo_steps(len(images), trainer)
     progress = checkpoint.load_latest(folder, engine) or {"step": 0}
+    best = progress.get("best")
+    going_on(progress["step"])
     own = range(engine.rank, trainer.images_per_step, engine.size)
     device = engine.device
     pools = {name: number for number, name in enumerate(sorted({one.dataset for one in images}))}
@@ -201,19 +206,24 @@ def train_rapo(
 
         # -- evaluate --------------------------------------------------------------------------------------------------
         last = step + 1 == total
+        score: float | None = None
         if last or (step + 1) % trainer.eval_every == 0:
             evaluated = time.perf_counter()
             backbone.model.eval()
             with engine.gathered():
-                values |= evaluate()
-            values["time/evaluate_s"] = time.perf_counter() - evaluated
+                validation = evaluate()
+            score = _validation_score(validation)
+            values |= {**validation, "time/evaluate_s": time.perf_counter() - evaluated}
         log(step + 1, values)
 
         # -- save ------------------------------------------------------------------------------------------------------
-        if stop or last or (step + 1) % trainer.save_every == 0:
-            checkpoint.save(folder, step + 1, engine, {}, keep=trainer.keep_checkpoints)
-        if stop and not last:
-            raise Stopped(stop.requeue)
+        stopping, before = engine.agreed(bool(stop)), best
+        best = checkpoint.better(best, step + 1, score)
+        if stopping or last or best != before or (step + 1) % trainer.save_every == 0:
+            progress = {"best": best, "score": score, **(notes or {})}
+            checkpoint.save(folder, step + 1, engine, progress, keep=trainer.keep_checkpoints)
+        if stopping and not last:
+            raise Stopped(engine.agreed(stop.requeue))
 
 
 @contextlib.contextmanager
@@ -263,6 +273,12 @@ def _policy_metrics(sums: dict[str, Tensor], engine) -> dict[str, float]:
         **{f"policy/{name}": value / tokens for name, value in totals.items()},
         "policy/ratio_max": float(engine.maximum(sums["ratio_max"])),
     }
+
+
+def _validation_score(validation: dict[str, float]) -> float | None:
+    """Mean SRCC over the validation sets, by which the best checkpoint is kept; None when none could be computed."""
+    found = [value for name, value in validation.items() if name.endswith("/srcc") and not math.isnan(value)]
+    return sum(found) / len(found) if found else None
 
 
 def _rollout_metrics(scores: Tensor, flat_groups: Tensor, rollout: Rollout, engine) -> dict[str, float]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from aes_r1.tracking import read_rows, write_rows
 from aes_r1.trainer.stopping import Stopped
+from aes_r1.trainer.watch import Watch
 
 log = logging.getLogger("aes_r1")
 
@@ -26,7 +29,9 @@ def finish_stage(folder: Path, stage: str, values: dict) -> None:
     """Leave the done-marker RUN/stages/NAME.json."""
     path = folder / "stages" / f"{stage}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(values) + "\n")
+    beside = path.with_suffix(".partial")
+    beside.write_text(json.dumps(values) + "\n")
+    beside.replace(path)  # a marker is whole or not there
 
 
 def start_over(folder: Path) -> None:
@@ -58,18 +63,42 @@ def log_to(folder: Path, rank: int) -> None:
 
 
 @contextmanager
-def failure_file(folder: Path, rank: int) -> Iterator[None]:
-    """Leave the one-line reason of a failure in RUN/failure.txt; a good end takes an old one away."""
+def failure_file(folder: Path, rank: int, watch: Watch | None = None) -> Iterator[None]:
+    """Leave the one-line reason of a failure in RUN/failure.txt; a new start takes an old one away.
+
+    Of several processes the first to fail says it, or names the one that went without a word.
+    """
     path = folder / "failure.txt"
+    if rank == 0:
+        path.unlink(missing_ok=True)
     try:
         yield
     except Stopped:
         raise  # asked for, and nothing is lost
     except BaseException as error:
-        reason = str(error).splitlines()[0] if str(error) else ""
-        path.write_text(f"rank {rank}: {type(error).__name__}: {reason}\n")
+        lines = str(error).splitlines()
+        reason = f"rank {rank}: {type(error).__name__}: {lines[0] if lines else ''}"
+        if watch is not None:
+            reason = watch.cause(error) or reason
+            watch.failed(reason)
+            log.error("rank %d leaves because of %s", rank, reason)
+        write_failure(path, reason)
         raise
-    path.unlink(missing_ok=True)
+    finally:
+        if watch is not None:
+            watch.end()
+
+
+def write_failure(path: Path, reason: str) -> None:
+    """The first reason stays: what fails later fails because of it."""
+    with suppress(OSError), path.open("x") as file:
+        file.write(reason + "\n")
+
+
+def watch_over(folder: Path, rank: int, size: int) -> Watch:
+    """Watch over the processes that a launcher started."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return Watch(rank, size, host, port, lambda reason: write_failure(folder / "failure.txt", reason))
 
 
 @contextmanager
@@ -95,16 +124,6 @@ def progress_bars() -> Iterator[Callable[[str], Callable[[int, int, str], None]]
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def write_rows(path: Path, rows: list[dict]) -> None:
-    beside = path.with_suffix(".partial")
-    beside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    beside.replace(path)
 
 
 def cut_rows(path: Path, step: int) -> None:

@@ -43,15 +43,18 @@ def train_sft(
     folder: Path,
     log: Callable[[int, dict[str, float]], None],
     stop: StopRequest,
+    going_on: Callable[[int], None] = lambda step: None,
     evaluate: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}); resumes from `folder`.
 
-    `log(step, values)` is called after every optimizer step with glossary names; `evaluate(step)` before the first,
-    every cold_start.probe_every and after the last one. Raises Stopped after a checkpoint when asked to stop.
+    `going_on(step)` is called once with the steps that are done, `log(step, values)` after every optimizer step with
+    glossary names, `evaluate(step)` before the first, every cold_start.probe_every and after the last one. Raises
+    Stopped after a checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(folder, engine) or {"step": 0}
+    going_on(progress["step"])
     own = range(engine.rank, cold_start.batch_size, engine.size)
 
     # -- data ----------------------------------------------------------------------------------------------------------
@@ -119,10 +122,11 @@ def train_sft(
                 evaluate(step + 1)
 
         # -- save ------------------------------------------------------------------------------------------------------
-        if stop or last or (step + 1) % cold_start.save_every == 0:
-            checkpoint.save(folder, step + 1, engine, {}, keep=1)
-        if stop and not last:
-            raise Stopped(stop.requeue)
+        stopping = engine.agreed(bool(stop))
+        if stopping or last or (step + 1) % cold_start.save_every == 0:
+            checkpoint.save(folder, step + 1, engine, {}, keep=2)
+        if stopping and not last:
+            raise Stopped(engine.agreed(stop.requeue))
 
 
 def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import logging
+import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +29,8 @@ def test_everything_comes_back(tmp_path):
     checkpoint.save(tmp_path, 3, first, {"best": 0.5}, keep=2)
     wanted = [random.random(), np.random.rand(), torch.rand(3)]
     second = engine(seed=1)
-    assert checkpoint.load_latest(tmp_path, second) == {"step": 3, "best": 0.5}
+    progress = checkpoint.load_latest(tmp_path, second)
+    assert (progress["step"], progress["best"], progress["processes"]) == (3, 0.5, 1)
     assert [random.random(), np.random.rand()] == wanted[:2]
     assert torch.equal(torch.rand(3), wanted[2])
     assert torch.equal(first.model.weight, second.model.weight)
@@ -49,6 +53,121 @@ def test_half_a_checkpoint_is_none(tmp_path):
     assert checkpoint.steps(tmp_path) == [1]
     checkpoint.save(tmp_path, 2, engine(), {}, keep=2)
     assert checkpoint.steps(tmp_path) == [1, 2]
+
+
+def test_the_best_is_kept_beside_the_last(tmp_path):
+    for step, score in ((1, 0.1), (2, 0.7), (3, 0.7), (4, None), (5, 0.6), (6, None)):
+        checkpoint.save(tmp_path, step, engine(), {"score": score}, keep=2)
+    assert checkpoint.steps(tmp_path) == [2, 5, 6]
+
+
+def test_better():
+    best = None
+    for step, score in ((1, 0.2), (2, None), (3, 0.2), (4, 0.5), (5, 0.4)):
+        best = checkpoint.better(best, step, score)
+    assert best == {"step": 4, "score": 0.5}
+
+
+@pytest.mark.parametrize("name", ["state.pt", "random_0.pt", "progress.json"])
+@pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, name, harm):
+    checkpoint.save(tmp_path, 1, engine(), {}, keep=2)
+    wanted = engine().model.weight
+    checkpoint.save(tmp_path, 2, engine(seed=5), {}, keep=2)
+    path = tmp_path / "step_2" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content if harm == "flipped" else content[: len(content) // 2])
+    logging.getLogger("aes_r1").propagate = True
+    second = engine(seed=1)
+    assert checkpoint.load_latest(tmp_path, second)["step"] == 1
+    assert torch.equal(second.model.weight, wanted)
+    if (name, harm) != ("progress.json", "gone"):  # a folder without it never was a checkpoint
+        assert len(caplog.records) == 1
+        assert "step_2 is damaged" in caplog.text
+        assert (tmp_path / "damaged_step_2").is_dir()
+    checkpoint.save(tmp_path, 2, engine(), {}, keep=2)
+    assert checkpoint.steps(tmp_path) == [1, 2]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing runs after it."""
+
+
+def test_a_kill_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    """The n-th file operation of a save is the last, for every n: what is found afterwards is whole, old or new."""
+    operations = [(os, "replace"), (os, "rename"), (os, "rmdir"), (os, "unlink"), (os, "mkdir"), (torch, "save"),
+                  (Path, "write_text"), (Path, "rename")]  # fmt: skip
+    left: list[int] = []
+
+    def dying(plain):
+        def operation(*arguments, **named):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return plain(*arguments, **named)
+
+        return operation
+
+    made, found = engine(), []
+    for last in range(1, 40):
+        root = tmp_path / str(last)
+        for step in (1, 2):
+            checkpoint.save(root, step, made, {"score": 1.0 / step}, keep=1)
+        left[:] = [last]
+        with monkeypatch.context() as patched:
+            for where, name in operations:
+                patched.setattr(where, name, dying(getattr(where, name)))
+            try:
+                checkpoint.save(root, 3, made, {"score": 0.0}, keep=1)
+            except Killed:
+                killed = True
+            else:
+                killed = False
+        found.append(checkpoint.load_latest(root, engine(seed=1))["step"])
+        assert not list(root.glob("damaged_*"))
+        checkpoint.save(root, 3, made, {"score": 0.0}, keep=1)
+        assert checkpoint.steps(root) == [1, 3]
+        assert not list(root.glob(".step_*"))
+        if not killed:
+            break
+    assert not killed
+    assert last > 5
+    assert set(found) == {2, 3}
+    assert found == sorted(found)
+
+
+def test_the_run_of_the_log_comes_back(tmp_path):
+    checkpoint.save(tmp_path, 1, engine(), {"wandb_run_id": "abc"}, keep=2)
+    assert checkpoint.progress_of(tmp_path)["wandb_run_id"] == "abc"
+    assert checkpoint.progress_of(tmp_path / "nowhere") == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_float32_for_the_optimizer(dtype, tmp_path):
+    """Steps far below what bf16 can show add up; without float32 weights they would all be lost."""
+    model = torch.nn.Linear(3, 2, bias=False).to(dtype)
+    torch.nn.init.ones_(model.weight)
+    made = SingleEngine(model, weight_decay=0.0, max_grad_norm=1e9, device=torch.device("cpu"))
+    for step in range(64):
+        for _ in range(2):  # two micro-batches
+            made.backward(model(torch.ones(1, 3, dtype=dtype)).sum() / 2)
+        made.step(1e-4)
+        if step == 0:
+            assert torch.equal(model.weight, torch.ones_like(model.weight))
+    torch.testing.assert_close(made.halves[0][1].detach(), torch.full((2, 3), 1 - 64e-4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.weight.float(), torch.full((2, 3), 1 - 64e-4), atol=4e-3, rtol=0)
+    assert (model.weight < 1).all()
+    assert all(value.dtype == torch.float32 for value in made.optimizer.state[made.halves[0][1]].values())
+    checkpoint.save(tmp_path, 64, made, {}, keep=1)
+    other = SingleEngine(
+        torch.nn.Linear(3, 2, bias=False).to(dtype), weight_decay=0.0, max_grad_norm=1e9, device=torch.device("cpu")
+    )
+    checkpoint.load_latest(tmp_path, other)
+    assert torch.equal(other.halves[0][1], made.halves[0][1])
 
 
 def test_nothing_to_load(tmp_path):

@@ -1,0 +1,102 @@
+"""Watching over the processes of one job: a failure anywhere ends it everywhere, with its rank and cause named.
+
+Each process counts up a number in the launcher's key-value store once a second, in a thread of its own, and looks at
+the others' numbers. So the end of one is seen by all even while they wait in a collective that would never return, and
+a long wait for a process that is busy alone (pretraining, an expert behind an API) is no false alarm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch.distributed as dist
+
+BEAT_S = 1.0
+SILENT_S = 40.0  # without a sign of life for so long, a process counts as gone
+QUICKLY_S = 4.0  # the same once a collective has failed, so that somebody is known to be gone
+
+
+class Watch:
+    """Signs of life of `size` processes; `on_failure(reason)` is called before a process leaves for another's failure.
+
+    `host` and `port` are those of the launcher's store (MASTER_ADDR, MASTER_PORT).
+    """
+
+    def __init__(self, rank: int, size: int, host: str, port: int, on_failure: Callable[[str], None]) -> None:
+        self.rank, self.size, self.on_failure = rank, size, on_failure
+        self._store = dist.PrefixStore(
+            "watch", dist.TCPStore(host, port, is_master=False, timeout=timedelta(minutes=5))
+        )
+        self._waits = 0
+        self._ended = threading.Event()
+        self._last: dict[int, tuple[int, float]] = {}
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until every process is here, for as long as it takes."""
+        self._waits += 1
+        key = f"wait/{self._waits}"
+        self._store.add(key, 1)
+        while self._store.add(key, 0) < self.size:
+            time.sleep(0.02)
+
+    def failed(self, reason: str) -> None:
+        """Tell the others why this process fails."""
+        try:
+            if self._store.add("failures", 1) == 1:
+                self._store.set("failed", reason)
+        except RuntimeError:
+            pass  # the store went down with its process: the others see that themselves
+
+    def cause(self, error: BaseException) -> str | None:
+        """Whose failure made a collective fail here, or None when `error` is this process's own."""
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            return None
+        for _ in range(2 * int(QUICKLY_S / BEAT_S)):
+            reason = self._reported() or self._silent(QUICKLY_S)
+            if reason:
+                return reason
+            time.sleep(BEAT_S)
+        return None
+
+    def end(self) -> None:
+        """This process is through: its silence means nothing from now on."""
+        self._ended.set()
+        with contextlib.suppress(RuntimeError):  # nobody may be left to be told
+            self._store.set(f"through/{self.rank}", "")
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            try:
+                self._store.add(f"beat/{self.rank}", 1)
+                reason = self._reported() or self._silent(SILENT_S)
+            except RuntimeError:
+                reason = "rank 0: gone, and the launcher's store with it"
+            if reason and not self._ended.wait(2 * QUICKLY_S):  # a process that knows more says so itself
+                self.on_failure(reason)
+                print(f"aes_r1: rank {self.rank} leaves because of {reason}", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    def _reported(self) -> str | None:
+        return self._store.get("failed").decode() if self._store.check(["failed"]) else None
+
+    def _silent(self, limit: float) -> str | None:
+        """Name of a process whose number stood still for `limit` seconds."""
+        now = time.monotonic()
+        for other in range(self.size):
+            count = self._store.add(f"beat/{other}", 0)
+            before, since = self._last.get(other, (count, now))
+            self._last[other] = (count, now if count != before else since)
+            if count == before and now - since > limit and not self._store.check([f"through/{other}"]):
+                return (
+                    f"rank {other}: no sign of life for {limit:.0f} s (killed, out of memory, or its machine is gone)"
+                )
+        return None

@@ -1,0 +1,148 @@
+"""Started by torchrun: the same steps of both loops under one engine after another, written down by rank 0.
+
+    torchrun --nproc-per-node=2 -m tests.trainer.distributed_steps steps START OUT ENGINE [ENGINE ..]
+    torchrun --nproc-per-node=1 -m tests.trainer.distributed_steps resume START OUT ENGINE [ENGINE ..]
+
+START holds model/ and pictures/. `steps` writes OUT/ENGINE.pt: metrics, Adam's first moments, final weights; `resume`
+loads the checkpoint that it left into a new engine, of any number of processes, writes OUT/ENGINE_resumed_SIZE.pt and
+exports OUT/ENGINE_model_SIZE.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+
+import torch
+
+from aes_r1.data.sample import Sample
+from aes_r1.model import backbone as backbones
+from aes_r1.prompts import RATING_PROMPT
+from aes_r1.settings import ColdStartSettings, EngineSettings, ErrorSettings, RewardSettings, TrainerSettings
+from aes_r1.trainer import checkpoint
+from aes_r1.trainer import engine as engines
+from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.sft import train_sft
+from aes_r1.trainer.stopping import StopRequest
+
+WORDS = ("flat light", "dull light", "deep shadow", "strong picture")
+NOT_NUMBERS = ("time/", "perf/")
+
+
+def records(folder: Path) -> list[dict]:
+    paths = sorted(folder.glob("*.png"))
+    return [
+        {"id": path.name, "image": str(path), "critique": f"a {WORDS[place // 3]} .", "mos": (place + 0.5) / 12}
+        for place, path in enumerate(paths)
+    ]
+
+
+def samples(folder: Path) -> list[Sample]:
+    return [Sample(row["id"], row["image"], row["mos"], "made", "train") for row in records(folder)]
+
+
+def engine_settings(name: str) -> EngineSettings:
+    if name == "single":
+        return EngineSettings()
+    # A threshold of 0 parts even the smallest weight, as a large model's are parted.
+    zero = {"stage": int(name[4]), "stage3_param_persistence_threshold": 0}
+    return EngineSettings(name=name, config={"zero_optimization": zero})
+
+
+def first_moments(engine) -> dict[str, torch.Tensor]:
+    """Adam's running mean of the gradient: after one step a tenth of the gradient, and linear in every later one."""
+    named = list(engine.model.named_parameters())
+    if isinstance(engine, engines.SingleEngine):
+        return {name: engine.optimizer.state[parameter]["exp_avg"].clone() for name, parameter in named}
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    if engine.stage < 3:  # DeepSpeed links a parameter to its state before Adam has any
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
+    return {name: safe_get_full_optimizer_state(parameter, "exp_avg").clone() for name, parameter in named}
+
+
+def take_steps(start: Path, out: Path, name: str) -> dict:
+    """Metrics, first moments and weights of two steps of each loop."""
+    settings = engine_settings(name)
+    device = engines.start(settings)
+    backbone = backbones.load(start / "model", dtype="float32", max_pixels=9216)
+    reference = copy.deepcopy(backbone)
+    reference.model.requires_grad_(False).eval()
+    engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
+    found: dict = {"sft": [], "rapo": []}
+
+    def kept(values: dict) -> dict:
+        return {key: value for key, value in values.items() if not key.startswith(NOT_NUMBERS)}
+
+    train_rapo(
+        backbone,
+        reference,
+        engine,
+        samples(start / "pictures"),
+        question=RATING_PROMPT,
+        trainer=TrainerSettings(
+            num_samples=4, images_per_step=4, max_steps=2, lr=3e-4, kl_coef=0.05, max_new_tokens=24,
+            temperature=1.3,
+            micro_batch_size=4, save_every=100, eval_every=100,
+        ),
+        reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
+        shared_prefix=True,
+        seed=0,
+        folder=out / name / "rapo",
+        log=lambda number, values: found["rapo"].append(kept(values)),
+        log_completions=lambda number, rows: None,
+        evaluate=dict,
+        stop=StopRequest(),
+    )  # fmt: skip
+    found["rapo_moments"] = first_moments(engine)
+    train_sft(
+        backbone,
+        engine,
+        records(start / "pictures"),
+        question=RATING_PROMPT,
+        cold_start=ColdStartSettings(epochs=1, lr=3e-4, batch_size=6, micro_batch_size=2),
+        with_critique=True,
+        seed=0,
+        folder=out / name / "sft",
+        log=lambda number, values: found["sft"].append(kept(values)),
+        stop=StopRequest(),
+    )
+    found["moments"] = first_moments(engine)
+    found["weights"] = whole_weights(backbone, engine)
+    return found
+
+
+def whole_weights(backbone, engine) -> dict[str, torch.Tensor]:
+    with engine.gathered():
+        return {key: value.detach().clone() for key, value in backbone.model.named_parameters()}
+
+
+def resume(start: Path, out: Path, name: str) -> dict:
+    """Progress, weights and first moments that a new engine finds in the checkpoint of `take_steps`."""
+    settings = engine_settings(name)
+    device = engines.start(settings)
+    backbone = backbones.load(start / "model", dtype="float32", max_pixels=9216)
+    engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
+    progress = checkpoint.load_latest(out / name / "sft", engine)
+    found = {"progress": progress, "weights": whole_weights(backbone, engine), "moments": first_moments(engine)}
+    with engine.gathered():
+        if engine.rank == 0:
+            backbone.save(out / f"{name}_model_{engine.size}")
+    engine.barrier()
+    return found
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    mode, start, out, *names = sys.argv[1:]
+    rank, size = engines.world()
+    for name in names:
+        found = (take_steps if mode == "steps" else resume)(Path(start), Path(out), name)
+        if rank == 0:
+            torch.save(found, Path(out) / (f"{name}.pt" if mode == "steps" else f"{name}_resumed_{size}.pt"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Two real processes (gloo) take the steps of one under every ZeRO stage: numbers, checkpoints, exported weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from aes_r1.model import backbone as backbones
+from aes_r1.model import tiny
+from tests.conftest import picture_folder
+from tests.trainer import distributed_steps
+from tests.trainer.test_loops import sft
+from tests.trainer.test_watch import free_port
+
+STAGES = ("zero1", "zero2", "zero3")
+TORCHRUN = str(Path(sys.executable).parent / "torchrun")
+
+
+def launch(processes: int, mode: str, start: Path, out: Path, *stages: str) -> None:
+    done = subprocess.run(
+        [
+            *(TORCHRUN, f"--nproc-per-node={processes}", f"--master-port={free_port()}"),
+            *("-m", "tests.trainer.distributed_steps", mode, str(start), str(out), *stages),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def start(tokenizer, tmp_path_factory) -> Path:
+    """A model that can half answer, and its pictures."""
+    folder = tmp_path_factory.mktemp("start")
+    (folder / "pictures").mkdir()
+    picture_folder.__wrapped__(folder / "pictures")
+    backbone = tiny.build(tokenizer, max_pixels=9216, seed=0)
+    sft(backbone, folder / "pictures", folder / "sft", epochs=30)
+    backbone.save(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(start, tmp_path_factory) -> Path:
+    """What one process computed, and two under every stage."""
+    folder = tmp_path_factory.mktemp("out")
+    torch.save(distributed_steps.take_steps(start, folder, "single"), folder / "single.pt")
+    launch(2, "steps", start, folder, *STAGES)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_equal_one(out, stage):
+    one, two = torch.load(out / "single.pt"), torch.load(out / f"{stage}.pt")
+    for loop in ("rapo", "sft"):
+        for wanted, found in zip(one[loop], two[loop], strict=True):
+            assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
+    for name in ("rapo_moments", "moments"):  # linear in the gradients, micro-batches and processes summed
+        for key, wanted in one[name].items():
+            torch.testing.assert_close(two[name][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+    for key, wanted in one["weights"].items():
+        torch.testing.assert_close(two["weights"][key], wanted, atol=1e-5, rtol=1e-5)
+    assert one["rapo"][0]["policy/grad_norm"] > 1e-3
+    assert 0 < one["rapo"][0]["reward/rank"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("processes", [2, 1])
+def test_a_checkpoint_goes_on_with_the_same_or_another_number_of_processes(start, out, processes):
+    stages = STAGES if processes == 2 else ("zero2", "zero3")
+    launch(processes, "resume", start, out, *stages)
+    for stage in stages:
+        wanted, found = torch.load(out / f"{stage}.pt"), torch.load(out / f"{stage}_resumed_{processes}.pt")
+        assert (found["progress"]["step"], found["progress"]["processes"]) == (2, 2)
+        for name in ("weights", "moments"):
+            for key, value in wanted[name].items():
+                torch.testing.assert_close(found[name][key], value, atol=1e-7, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
+        exported = out / f"{stage}_model_{processes}"
+        assert (exported / "model.safetensors").exists()
+        model = backbones.load(exported, dtype="float32", max_pixels=9216).model
+        for key, value in model.named_parameters():
+            assert torch.equal(value, found["weights"][key])
+        shutil.rmtree(exported)

@@ -1,0 +1,134 @@
+"""Loss and gradients against another public implementation: TRL's GRPOTrainer, its own loss on the same rollout.
+
+Log-probabilities on its side come from the transformers model's plain forward, so the whole chain is independent:
+shared prefix, chunked likelihood and loss here; padded batch, full logits and TRL's loss there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.trainer.objective import group_advantage, loss_divisor, policy_loss
+
+AGGREGATION = {"grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant"}
+SAMPLES, LENGTH = 4, 12
+
+
+def trl_trainer(loss_type: str, backbone, temperature: float):
+    """A GRPOTrainer that holds what its loss reads, and asks the transformers model for log-probabilities."""
+    trl = pytest.importorskip("trl")
+    accelerate = pytest.importorskip("accelerate")
+
+    def log_probabilities(model, input_ids, attention_mask, logits_to_keep, **inputs):
+        logits = model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            **{name: inputs[name] for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids")},
+        ).logits[:, -logits_to_keep - 1 : -1]
+        logps = (logits / temperature).masked_fill(backbone.banned, float("-inf")).log_softmax(dim=-1)
+        chosen = logps.gather(2, input_ids[:, -logits_to_keep:, None])[..., 0]
+        return chosen.masked_fill(chosen.isinf(), 0.0), torch.zeros_like(chosen), None
+
+    trainer = trl.GRPOTrainer.__new__(trl.GRPOTrainer)
+    trainer._get_per_token_logps_and_entropies = log_probabilities
+    trainer.accelerator = accelerate.Accelerator(cpu=True)
+    trainer.args = SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1)
+    trainer.model = backbone.model.train()
+    trainer.loss_type, trainer.importance_sampling_level, trainer.beta = loss_type, "token", 0.05
+    trainer.epsilon_low, trainer.epsilon_high, trainer.max_completion_length = 0.2, 0.28, LENGTH
+    trainer.top_entropy_quantile, trainer.off_policy_mask_threshold, trainer.use_vllm = 1.0, None, False
+    trainer.aux_loss_enabled = trainer._entropy_bonus_enabled = False
+    trainer.current_gradient_accumulation_steps = 1
+    trainer._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+    return trainer
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
+    return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+
+@pytest.mark.parametrize("loss_type", AGGREGATION)
+def test_loss_and_gradients_are_trls(backbone, prompts, loss_type):
+    with torch.no_grad():  # make ends likely, so that lengths differ
+        backbone.core.lm_head.weight[backbone.end_token] *= 4
+    rows = len(prompts) * SAMPLES
+    noise = row_noise([("independent", row) for row in range(rows)], LENGTH)
+    rollout = sample(backbone, prompts, num_samples=SAMPLES, max_new_tokens=LENGTH, temperature=0.9, noise=noise)
+    image_of = torch.arange(rows) // SAMPLES
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, *rollout.logps.shape, generator=generator) * 0.3
+    old, reference = (rollout.logps + one for one in noise)  # off policy, so that both clips and the penalty count
+    advantages = group_advantage(torch.rand(len(prompts), SAMPLES, generator=generator)).flatten()
+
+    backbone.model.zero_grad()
+    logps, _ = completion_likelihood(
+        backbone, prompts, rollout.tokens, rollout.mask, image_of, temperature=0.9, shared_prefix=True
+    )
+    divisor = loss_divisor(rollout.mask, AGGREGATION[loss_type], LENGTH)
+    ours, metrics = policy_loss(
+        logps, old, reference, advantages, rollout.mask,
+        clip_low=0.2, clip_high=0.28, kl_coef=0.05, aggregation=AGGREGATION[loss_type], normalizer=divisor,
+    )  # fmt: skip
+    ours.backward()
+    found = gradients(backbone.model)
+
+    backbone.model.zero_grad()
+    copies = prompts.select(image_of)
+    every = torch.cat([copies.input_ids, rollout.tokens], dim=1)
+    trainer = trl_trainer(loss_type, backbone, 0.9)
+    theirs = trainer._compute_loss(
+        backbone.model,
+        {
+            "prompt_ids": copies.input_ids,
+            "prompt_mask": copies.valid.long(),
+            "completion_ids": rollout.tokens,
+            "completion_mask": rollout.mask.long(),
+            "pixel_values": copies.pixel_values,
+            "image_grid_thw": copies.grid,
+            "mm_token_type_ids": (every == backbone.image_token).int(),
+            "advantages": advantages,
+            "old_per_token_logps": old,
+            "ref_per_token_logps": reference,
+            "num_items_in_batch": rollout.mask.sum(),
+        },
+    )
+    theirs.backward()
+    wanted = gradients(backbone.model)
+
+    assert len(set(rollout.mask.sum(dim=1).tolist())) > 1
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    said = trainer._metrics["train"]
+    assert float(metrics["kl_k3"]) == pytest.approx(said["kl"][0], rel=1e-4)
+    assert float(metrics["clip_low_fraction"]) == pytest.approx(said["clip_ratio/low_mean"][0], abs=1e-6)
+    assert float(metrics["clip_high_fraction"]) == pytest.approx(said["clip_ratio/high_mean"][0], abs=1e-6)
+    assert float(metrics["clip_low_fraction"] + metrics["clip_high_fraction"]) > 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_gradient_checkpointing_changes_nothing_but_memory(backbone, prompts, shared):
+    tokens = torch.tensor([backbone.encode_answer("a strong picture with deep shadow")] * 6)
+    mask, image_of = torch.ones_like(tokens, dtype=torch.bool), torch.arange(6) // 2
+    calls, found = [0], []
+    backbone.core.model.language_model.layers[0].mlp.register_forward_pre_hook(
+        lambda *_: calls.__setitem__(0, calls[0] + 1)
+    )
+    backbone.model.train()
+    for checkpointing in (False, True):
+        if checkpointing:
+            backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+        backbone.model.zero_grad()
+        calls[0] = 0
+        logps, _ = completion_likelihood(backbone, prompts, tokens, mask, image_of, shared_prefix=shared)
+        logps.sum().backward()
+        assert calls[0] == 1 + checkpointing  # the layer ran again for the gradient
+        found.append((logps.detach(), gradients(backbone.model)))
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-6)
