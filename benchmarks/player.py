@@ -25,7 +25,6 @@ class Turn:
         if not sys.stdin.readline().strip():
             raise SystemExit(0)
         clock.reset_peak()
-        self.resident = clock.resident_gb()
         self.cpu = clock.processor_seconds()
         self.began = clock.now()
 
@@ -34,9 +33,9 @@ class Turn:
 
     def update_begins(self) -> None:
         self.rollout_peak = clock.peak_gb()
+        self.updating = clock.now()
         clock.reset_peak()
         self.before_update = clock.resident_gb()
-        self.updating = clock.now()
 
     def done(self) -> None:
         ended = clock.now()
