@@ -6,7 +6,7 @@
     python -m benchmarks scaling                 # how ours grows with K, N and length (tiny)
 
 Every system is a process of its own that takes one step when it is told to, so the systems alternate and share whatever
-else the machine is doing. The first steps warm up and do not count; results are medians over the rest, ratios are
+else the machine is doing. Warm-up steps do not count; results are medians over the rest, ratios are
 medians of the ratios of neighbouring steps. Writes benchmarks/results/NAME.json.
 """
 
@@ -20,6 +20,8 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ SUITES = {
         for model in ("qwen2_5_vl_3b", "qwen2_5_vl_7b") for K in (4, 8) for T in (200, 512)
     ],
 }  # fmt: skip
+COMPARED = ("step_s", "cpu_s", "rollout_s", "rollout_cpu_s", "update_s", "update_cpu_s", "update_rise_gb", "update_peak_gb")
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate")
 
 
@@ -94,39 +97,45 @@ class Player:
         self.log.close()
 
 
-def compare(workload: Workload, systems: list[str], rounds: int, work: Path) -> list[dict[str, Any]]:
-    """One row per system: medians over `rounds` steps taken in turn, ratios to ours of neighbouring steps."""
+def compare(
+    workload: Workload, systems: list[str], rounds: int, warm_up: int, work: Path
+) -> Iterator[list[dict[str, Any]]]:
+    """After every counted round: one row per system, medians so far, ratios to ours of neighbouring steps."""
     players = [Player(system, workload, work) for system in systems]
     costs: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
     try:
-        for turn in range(rounds + 1):
+        for turn in range(warm_up + rounds):
             for player in players:
                 cost = player.step()
-                if turn > 0:  # the first step warms up
+                if turn >= warm_up:
                     costs[player.system].append(cost)
+            if turn >= warm_up:
+                yield [row_of(workload, system, costs) for system in systems]
     finally:
         for player in players:
             player.end()
-    rows = []
-    for system in systems:
-        row: dict[str, Any] = {
-            "system": system,
-            "model": workload.model,
-            "K": workload.K,
-            "N": workload.N,
-            "new_tokens": workload.new_tokens,
-            "n": rounds,
-        }
-        for name in costs[system][0]:
-            row[name] = round(statistics.median(cost[name] for cost in costs[system]), 4)
-        row["tokens_per_s"] = round(workload.rows * workload.new_tokens / row["step_s"], 1)
-        if "ours" in costs:
-            for name in ("step_s", "cpu_s", "rollout_s", "update_s", "update_rise_gb", "update_peak_gb"):
-                pairs = zip(costs[system], costs["ours"], strict=True)
-                row[f"{name}_over_ours"] = round(statistics.median(a[name] / max(b[name], 1e-9) for a, b in pairs), 3)
-        row["runs"] = {name: [round(c[name], 4) for c in costs[system]] for name in ("step_s", "cpu_s", "update_s")}
-        rows.append(row)
-    return rows
+
+
+def row_of(workload: Workload, system: str, costs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    mine = costs[system]
+    row: dict[str, Any] = {
+        "system": system,
+        "model": workload.model,
+        "K": workload.K,
+        "N": workload.N,
+        "new_tokens": workload.new_tokens,
+        "picture": list(workload.picture),
+        "n": len(mine),
+    }
+    for name in mine[0]:
+        row[name] = round(statistics.median(cost[name] for cost in mine), 4)
+    row["tokens_per_s"] = round(workload.rows * workload.new_tokens / row["step_s"], 1)
+    if "ours" in costs:
+        for name in COMPARED:
+            pairs = zip(mine, costs["ours"], strict=True)
+            row[f"{name}_over_ours"] = round(statistics.median(a[name] / max(b[name], 1e-9) for a, b in pairs), 3)
+    row["runs"] = {name: [round(cost[name], 4) for cost in mine] for name in COMPARED}
+    return row
 
 
 def header(suite: str) -> dict[str, Any]:
@@ -159,6 +168,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", nargs="?", choices=[*SUITES, "auto"], default="auto")
     parser.add_argument("--rounds", type=int, default=5, help="counted steps of each system")
+    parser.add_argument("--warm-up", type=int, default=1, help="steps of each system that do not count")
+    parser.add_argument("--images", type=int, help="N in place of the suite's")
+    parser.add_argument("--tokens", type=int, help="only workloads of this completion length")
     parser.add_argument("--models", nargs="*", help="only these models")
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS))
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="random weights and pictures")
@@ -173,11 +185,19 @@ def main() -> None:
     systems = ["ours"] if suite == "scaling" else arguments.systems
     result = {**header(suite), "rows": []}
     path = arguments.out / f"{suite}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     for workload in SUITES[suite]:
         if arguments.models and workload.model not in arguments.models:
             continue
-        for row in compare(workload, systems, arguments.rounds, arguments.work):
-            result["rows"].append(row)
+        if arguments.images:
+            workload = replace(workload, N=arguments.images)
+        if arguments.tokens and workload.new_tokens != arguments.tokens:
+            continue
+        rows: list[dict[str, Any]] = []
+        for rows in compare(workload, systems, arguments.rounds, arguments.warm_up, arguments.work):
+            path.write_text(json.dumps({**result, "rows": result["rows"] + rows}, indent=1) + "\n")  # a stop loses little
+        result["rows"] += rows
+        for row in rows:
             print(
                 f"{row['model']:>14} K {row['K']} N {row['N']} T {row['new_tokens']} {row['system']:>10}: "
                 f"step {row['step_s']:.2f} s, rollout {row['rollout_s']:.2f}, reference {row['reference_s']:.2f}, "
@@ -185,8 +205,6 @@ def main() -> None:
                 f"update rise {row['update_rise_gb']:.2f} GB; x{row.get('step_s_over_ours', 1)} of ours",
                 flush=True,
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")  # after every workload: a stop loses one at most
     print(path)
 
 

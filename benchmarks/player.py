@@ -29,11 +29,11 @@ class Turn:
         self.began = clock.now()
 
     def rollout_done(self) -> None:
-        self.rolled = clock.now()
+        self.rolled, self.rolled_cpu = clock.now(), clock.processor_seconds()
 
     def update_begins(self) -> None:
         self.rollout_peak = clock.peak_gb()
-        self.updating = clock.now()
+        self.updating, self.updating_cpu = clock.now(), clock.processor_seconds()
         clock.reset_peak()
         self.before_update = clock.resident_gb()
 
@@ -43,6 +43,8 @@ class Turn:
         values = {
             "rollout_s": self.rolled - self.began + self.extra_seconds,
             "reference_s": self.updating - self.rolled,
+            "rollout_cpu_s": self.rolled_cpu - self.cpu + self.extra_seconds,
+            "update_cpu_s": clock.processor_seconds() - self.updating_cpu,
             "update_s": ended - self.updating,
             "step_s": ended - self.began + self.extra_seconds,
             "cpu_s": clock.processor_seconds() - self.cpu + self.extra_seconds,
