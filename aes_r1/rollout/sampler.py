@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 
 from aes_r1.model.backbone import Backbone, PromptBatch
-from aes_r1.model.shared_prefix import (
-    PromptAttention,
-    causal_mask,
-    embed,
-    language_forward,
-    split_rows,
-)
+from aes_r1.rollout.decode import PlainDecoder, SharedDecoder
 
 
 @dataclass(frozen=True)
@@ -48,73 +42,6 @@ def row_noise(keys: list[tuple], length: int) -> Tensor:
     return torch.from_numpy(rows)
 
 
-class _DecodeAttention:
-    """One new token of each row: over its image's prompt, which all rows of the image share, and over its own past.
-
-    The keys and values of a prompt are read once per image and step and never copied; the rows' own ones stand in a
-    cache preallocated for the longest completion. prompt_keys, prompt_values: per layer [n, kv heads, P, width]; keys,
-    values: per layer [R, kv heads, T, width]; hidden_prompt: [n, 1, 1, P] True on padding; slot: [R], the place of each
-    row's query in an [n, widest group] table.
-    """
-
-    def __init__(self, prompt: PromptAttention, valid: Tensor, samples: int, new_tokens: int) -> None:
-        images = len(valid)
-        self.filled = 0
-        self.prompt_keys, self.prompt_values = list(prompt.keys), list(prompt.values)
-        self.hidden_prompt = None if bool(valid.all()) else ~valid[:, None, None, :]
-        _, heads, _, width = prompt.keys[0].shape
-        shape = (images * samples, heads, new_tokens, width)
-        self.keys = [layer.new_empty(shape) for layer in prompt.keys]
-        self.values = [layer.new_empty(shape) for layer in prompt.values]
-        self.slot = torch.arange(images * samples, device=valid.device)
-        self.widest = samples
-
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        rows = query.shape[2]
-        prompt_keys, prompt_values = self.prompt_keys[layer], self.prompt_values[layer]
-        images, heads, _, width = prompt_keys.shape
-        self.keys[layer][:, :, self.filled] = split_rows(key, rows)[:, :, 0]
-        self.values[layer][:, :, self.filled] = split_rows(value, rows)[:, :, 0]
-        keys, values = (cache[layer][:, :, : self.filled + 1] for cache in (self.keys, self.values))
-        shared = query.shape[1] // heads  # query heads per key-value head
-        query = split_rows(query, rows).reshape(rows, heads, shared, width) * scaling
-
-        table = self._to_table(query, images)  # [n, kv heads, widest * shared, width]
-        over_prompt = table @ prompt_keys.transpose(2, 3)
-        if self.hidden_prompt is not None:
-            over_prompt = over_prompt.masked_fill(self.hidden_prompt, float("-inf"))
-        over_prompt = self._to_rows(over_prompt, images, shared)
-        scores = torch.cat([over_prompt, query @ keys.transpose(2, 3)], dim=3)
-        weights = scores.float().softmax(dim=3).to(value.dtype)
-        on_prompt, on_past = weights.split([over_prompt.shape[3], self.filled + 1], dim=3)
-        output = self._to_rows(self._to_table(on_prompt, images) @ prompt_values, images, shared) + on_past @ values
-        return output.reshape(1, rows, heads * shared, width)
-
-    def _to_table(self, rows: Tensor, images: int) -> Tensor:
-        """[R, kv heads, shared, X] -> [n, kv heads, widest * shared, X], zeros where an image has fewer rows."""
-        count, heads, shared, last = rows.shape
-        if count != images * self.widest:
-            table = rows.new_zeros(images * self.widest, heads, shared, last)
-            rows = table.index_copy_(0, self.slot, rows)
-        rows = rows.view(images, self.widest, heads, shared, last).transpose(1, 2)
-        return rows.reshape(images, heads, self.widest * shared, last)
-
-    def _to_rows(self, table: Tensor, images: int, shared: int) -> Tensor:
-        """The inverse of `_to_table`."""
-        heads, last = table.shape[1], table.shape[3]
-        rows = table.view(images, heads, self.widest, shared, last).transpose(1, 2)
-        rows = rows.reshape(images * self.widest, heads, shared, last)
-        return rows if len(self.slot) == len(rows) else rows[self.slot]
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop every row but `rows` (ascending) from the cache; the prompts stay."""
-        image = self.slot[rows] // self.widest
-        first = torch.searchsorted(image, image)  # of the kept rows, the first of the same image
-        self.slot = image * self.widest + torch.arange(len(rows), device=rows.device) - first
-        self.keys = [layer[rows] for layer in self.keys]
-        self.values = [layer[rows] for layer in self.values]
-
-
 @torch.no_grad()
 def sample(
     backbone: Backbone,
@@ -132,17 +59,13 @@ def sample(
     """
     core, device = backbone.core, backbone.device
     prompts = prompts.to(device)
-    count, width = prompts.input_ids.shape
-    rows = count * num_samples
+    rows = len(prompts) * num_samples
     banned = backbone.banned.to(device)
     noise = None if noise is None else noise.to(device)
 
-    prompt_attention = PromptAttention(count, causal_mask(prompts.valid), keep=True)
-    embeddings = embed(core, prompts.input_ids, prompts.pixel_values, prompts.grid, backbone.image_token)
-    flat = embeddings.reshape(1, count * width, -1)
-    hidden = language_forward(core, flat, prompts.position_ids.reshape(3, 1, -1), prompt_attention)
-    hidden = hidden.reshape(count, width, -1)[:, -1].repeat_interleave(num_samples, dim=0)
-    cache = _DecodeAttention(prompt_attention, prompts.valid, num_samples, max_new_tokens)
+    decoder_of = SharedDecoder if backbone.shares_prefix else PlainDecoder
+    decoder = decoder_of(core, prompts, num_samples, max_new_tokens)
+    hidden = decoder.after_prompt
     position = prompts.next_position.repeat_interleave(num_samples)
 
     tokens = torch.full((rows, max_new_tokens), backbone.pad_token, dtype=torch.long, device=device)
@@ -164,11 +87,9 @@ def sample(
             break
         if left <= 0.75 * len(running):
             kept = running.logical_not().argsort(stable=True)[:left]  # nonzero() would ask the device once more
-            cache.keep(kept)
+            decoder.keep(kept)
             alive, position, chosen, running = alive[kept], position[kept], chosen[kept], running[kept]
-        embedded = core.get_input_embeddings()(chosen)[None]
-        hidden = language_forward(core, embedded, (position + step)[None, None].expand(3, 1, -1), cache)[0]
-        cache.filled += 1
+        hidden = decoder.step(chosen, position + step)
 
     ended = (tokens == backbone.end_token) & mask
     length = int(mask.any(dim=0).sum())
