@@ -217,6 +217,7 @@ class TrainerSettings:
     inner_epochs: int = 1
     minibatches: int = 1  # optimizer steps per inner epoch
     micro_batch_size: int = 8  # completions per device and forward
+    micro_batch_tokens: int | None = None  # tokens per device and forward, prompts counted, in place of the size
     save_every: int = 50
     keep_checkpoints: int = 2
     eval_every: int = 50
@@ -239,6 +240,8 @@ class TrainerSettings:
         require(self.inner_epochs >= 1, "trainer.inner_epochs", self.inner_epochs, "must be at least 1")
         require(self.minibatches >= 1, "trainer.minibatches", self.minibatches, "must be at least 1")
         require(self.micro_batch_size >= 1, "trainer.micro_batch_size", self.micro_batch_size, "must be at least 1")
+        budget = self.micro_batch_tokens
+        require(budget is None or budget >= 1, "trainer.micro_batch_tokens", budget, "must be positive or null")
         require(self.save_every >= 1, "trainer.save_every", self.save_every, "must be at least 1")
         require(self.max_steps is None or self.max_steps >= 1, "trainer.max_steps", self.max_steps, "must be positive")
         one_of("trainer.lr_schedule", self.lr_schedule, ("linear", "constant", "cosine"))

@@ -38,7 +38,8 @@ class PromptBatch:
     """N prompts, left-padded to P tokens.
 
     input_ids, valid: [N, P]; position_ids: [3, N, P] (M-RoPE: time, row, column); next_position: [N], where a
-    completion continues; pixel_values: [all rows, ...]; grid: [N, 3]. features: what the vision tower says about the
+    completion continues; pixel_values: [all rows, ...]; grid: [N, 3]. prompt_tokens, pixel_rows: N numbers on the host,
+    so that no selection has to ask the device. features: what the vision tower says about the
     pictures ([V, D] per used layer) where its weights are fixed, so that it runs once for every use of the batch.
     """
 
@@ -48,6 +49,8 @@ class PromptBatch:
     next_position: Tensor
     pixel_values: Tensor
     grid: Tensor
+    prompt_tokens: tuple[int, ...]
+    pixel_rows: tuple[int, ...]
     tokens_per_row: float
     features: tuple[Tensor, ...] | None = None
 
@@ -60,11 +63,12 @@ class PromptBatch:
 
     def select(self, images: Tensor) -> PromptBatch:
         """The prompts of `images` ([n] indices), padding that none of them needs cut away."""
-        rows = self._pixel_rows(images, 1.0)
-        first = int(self.valid[images].int().argmax(dim=1).min())
+        chosen = images.tolist()
+        prompt_tokens = tuple(self.prompt_tokens[image] for image in chosen)
+        first = self.input_ids.shape[1] - max(prompt_tokens)
         features = self.features
         if features is not None:
-            tokens = self._pixel_rows(images, self.tokens_per_row)
+            tokens = self._rows(chosen, self.tokens_per_row)
             features = tuple(layer[tokens] for layer in features)
         return dataclasses.replace(
             self,
@@ -72,17 +76,23 @@ class PromptBatch:
             valid=self.valid[images, first:],
             position_ids=self.position_ids[:, images, first:],
             next_position=self.next_position[images],
-            pixel_values=self.pixel_values[rows],
+            pixel_values=self.pixel_values[self._rows(chosen, 1.0)],
             grid=self.grid[images],
+            prompt_tokens=prompt_tokens,
+            pixel_rows=tuple(self.pixel_rows[image] for image in chosen),
             features=features,
         )
 
-    def _pixel_rows(self, images: Tensor, per_row: float) -> Tensor:
-        """Where the rows of `images` stand among all rows, or, with `per_row` tokens a row, their tokens."""
-        counts = (self.grid.prod(dim=1).cpu() * per_row).round().long()
-        starts = (counts.cumsum(0) - counts).tolist()
-        pieces = [torch.arange(starts[i], starts[i] + int(counts[i])) for i in images.tolist()]
-        return torch.cat(pieces).to(self.pixel_values.device)
+    @property
+    def padded(self) -> bool:
+        return min(self.prompt_tokens) < self.input_ids.shape[1]
+
+    def _rows(self, images: list[int], per_row: float) -> Tensor:
+        """Where the pixel rows of `images` stand among all rows, or, with `per_row` tokens a row, their tokens."""
+        counts = [round(rows * per_row) for rows in self.pixel_rows]
+        starts = [sum(counts[:image]) for image in images]
+        places = [torch.arange(start, start + counts[image]) for start, image in zip(starts, images, strict=True)]
+        return torch.cat(places).to(self.pixel_values.device)
 
 
 _TENSORS = ("input_ids", "valid", "position_ids", "next_position", "pixel_values", "grid")
@@ -146,6 +156,8 @@ class Backbone:
             next_position=position_ids.amax(dim=(0, 2)) + 1,
             pixel_values=torch.from_numpy(np.concatenate([prompt.pixel_values for prompt in prompts])),
             grid=grid,
+            prompt_tokens=tuple(len(prompt.input_ids) for prompt in prompts),
+            pixel_rows=tuple(len(prompt.pixel_values) for prompt in prompts),
             tokens_per_row=families.tokens_per_row(self.core.config),
         )
 

@@ -48,13 +48,14 @@ def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, mask: Tensor |
     )
 
 
-def causal_mask(valid: Tensor) -> Tensor | None:
-    """[N, P] validity of left-padded prompts -> [N, 1, P, P], True where a query may look; None when nothing is padded.
+def causal_mask(prompts) -> Tensor | None:
+    """[N, 1, P, P] bool of a PromptBatch, True where a query may look; None when nothing is padded.
 
     A padding token looks at itself alone, so that no row of the softmax is empty.
     """
-    if bool(valid.all()):
+    if not prompts.padded:
         return None
+    valid = prompts.valid
     length = valid.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
     own = torch.eye(length, dtype=torch.bool, device=valid.device)
@@ -164,7 +165,7 @@ def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Ten
     attend = GroupAttention(
         images=count,
         prompt_tokens=width,
-        prompt_mask=causal_mask(prompts.valid),
+        prompt_mask=causal_mask(prompts),
         completion_mask=torch.cat([seen_prompt, own_past], dim=2)[:, None],
         image_of=image_of,
     )

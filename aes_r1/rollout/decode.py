@@ -22,13 +22,13 @@ class SharedDecoder:
     def __init__(self, core: Any, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
         self.core = core
         count, width = prompts.input_ids.shape
-        attention = PromptAttention(count, causal_mask(prompts.valid), keep=True)
+        attention = PromptAttention(count, causal_mask(prompts), keep=True)
         embeddings, features, place = embed(core, prompts)
         flat = embeddings.reshape(1, count * width, -1)
         deep = deep_inputs(features, place.reshape(1, -1))
         hidden = language_forward(core, flat, prompts.position_ids.reshape(3, 1, -1), attention, **deep)
         self.after_prompt = hidden.reshape(count, width, -1)[:, -1].repeat_interleave(samples, dim=0)
-        self.cache = _GroupCache(attention, prompts.valid, samples, new_tokens)
+        self.cache = _GroupCache(attention, prompts, samples, new_tokens)
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         embedded = self.core.get_input_embeddings()(tokens)[None]
@@ -83,16 +83,16 @@ class _GroupCache:
     row's query in an [n, widest group] table.
     """
 
-    def __init__(self, prompt: PromptAttention, valid: Tensor, samples: int, new_tokens: int) -> None:
-        images = len(valid)
+    def __init__(self, prompt: PromptAttention, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
+        images = len(prompts)
         self.filled = 0
         self.prompt_keys, self.prompt_values = list(prompt.keys), list(prompt.values)
-        self.hidden_prompt = None if bool(valid.all()) else ~valid[:, None, None, :]
+        self.hidden_prompt = ~prompts.valid[:, None, None, :] if prompts.padded else None
         _, heads, _, width = prompt.keys[0].shape
         shape = (images * samples, heads, new_tokens, width)
         self.keys = [layer.new_empty(shape) for layer in prompt.keys]
         self.values = [layer.new_empty(shape) for layer in prompt.values]
-        self.slot = torch.arange(images * samples, device=valid.device)
+        self.slot = torch.arange(images * samples, device=prompts.valid.device)
         self.widest = samples
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
