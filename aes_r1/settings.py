@@ -432,6 +432,39 @@ class Settings:
             )
 
 
+@dataclass
+class CostSettings:
+    """What `python -m aes_r1.plan` assumes about devices, prices and texts."""
+
+    gpus: int = 8
+    memory_gb: float = 80.0
+    peak_tflops: float = 989.0
+    bandwidth_gb_s: float = 3350.0
+    mfu: float = 0.4
+    decode_efficiency: float = 0.5
+    usd_per_gpu_hour: float | None = None
+    pictures: int = 15000
+    picture_tokens: int = 334
+    question_tokens: int = 120
+    answer_tokens: int | None = 200  # null: trainer.max_new_tokens
+
+    def __post_init__(self) -> None:
+        for key in ("gpus", "memory_gb", "peak_tflops", "bandwidth_gb_s", "pictures", "picture_tokens", "question_tokens"):
+            require(getattr(self, key) > 0, f"plan.{key}", getattr(self, key), "must be positive")
+        require(0 < self.mfu <= 1, "plan.mfu", self.mfu, "must be in (0, 1]")
+        require(0 < self.decode_efficiency <= 1, "plan.decode_efficiency", self.decode_efficiency, "must be in (0, 1]")
+        price, answer = self.usd_per_gpu_hour, self.answer_tokens
+        require(price is None or price >= 0, "plan.usd_per_gpu_hour", price, "must not be negative")
+        require(answer is None or answer > 0, "plan.answer_tokens", answer, "must be positive or null")
+
+
+@dataclass
+class PlanSettings(Settings):
+    """Settings of `python -m aes_r1.plan`: a run's, and what it would run on."""
+
+    plan: CostSettings = field(default_factory=CostSettings)
+
+
 def build(schema: type, config: Any) -> Any:
     """`config` (an OmegaConf node or mapping) as an instance of the dataclass `schema`, or InputError by key."""
     from omegaconf import OmegaConf
