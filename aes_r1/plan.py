@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -45,7 +44,9 @@ def plan(settings: PlanSettings, shape: Shape) -> Plan:
     steps = rapo_steps(assumed.pictures, trainer)
     hours = steps * sum(seconds.values()) / 3600
     usd = None if assumed.usd_per_gpu_hour is None else hours * assumed.gpus * assumed.usd_per_gpu_hour
-    return Plan(shape, trained, memory, flops, seconds, steps, hours, usd, largest_micro_batch(settings, shape, trained))
+    return Plan(
+        shape, trained, memory, flops, seconds, steps, hours, usd, largest_micro_batch(settings, shape, trained)
+    )
 
 
 def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
@@ -180,7 +181,8 @@ def show(found: Plan, settings: PlanSettings) -> None:
     price = "" if found.usd is None else f", {found.usd:,.0f} USD"
     console.print(
         f"{found.steps} steps: {found.hours:.1f} hours on {assumed.gpus} GPUs{price} "
-        f"(MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of the bandwidth; without cold start and evaluation)"
+        f"(MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of the bandwidth; "
+        "without cold start and evaluation)"
     )
 
 

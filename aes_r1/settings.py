@@ -449,7 +449,15 @@ class CostSettings:
     answer_tokens: int | None = 200  # null: trainer.max_new_tokens
 
     def __post_init__(self) -> None:
-        for key in ("gpus", "memory_gb", "peak_tflops", "bandwidth_gb_s", "pictures", "picture_tokens", "question_tokens"):
+        for key in (
+            "gpus",
+            "memory_gb",
+            "peak_tflops",
+            "bandwidth_gb_s",
+            "pictures",
+            "picture_tokens",
+            "question_tokens",
+        ):
             require(getattr(self, key) > 0, f"plan.{key}", getattr(self, key), "must be positive")
         require(0 < self.mfu <= 1, "plan.mfu", self.mfu, "must be in (0, 1]")
         require(0 < self.decode_efficiency <= 1, "plan.decode_efficiency", self.decode_efficiency, "must be in (0, 1]")

@@ -30,7 +30,11 @@ from benchmarks.workload import Workload
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SYSTEMS = {"ours": ("benchmarks.ours", "fast"), "ours_plain": ("benchmarks.ours", "plain"), "trl": ("benchmarks.trl_step",)}
+SYSTEMS = {
+    "ours": ("benchmarks.ours", "fast"),
+    "ours_plain": ("benchmarks.ours", "plain"),
+    "trl": ("benchmarks.trl_step",),
+}
 PICTURE = (588, 448)  # 21 x 16 = 336 picture tokens of 28 x 28 pixels, the whole rectangle nearest to 334
 SUITES = {
     "cpu": [
@@ -53,7 +57,16 @@ SUITES = {
         for model in ("qwen2_5_vl_3b", "qwen2_5_vl_7b") for K in (4, 8) for T in (200, 512)
     ],
 }  # fmt: skip
-COMPARED = ("step_s", "cpu_s", "rollout_s", "rollout_cpu_s", "update_s", "update_cpu_s", "update_rise_gb", "update_peak_gb")
+COMPARED = (
+    "step_s",
+    "cpu_s",
+    "rollout_s",
+    "rollout_cpu_s",
+    "update_s",
+    "update_cpu_s",
+    "update_rise_gb",
+    "update_peak_gb",
+)
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate")
 
 
@@ -195,7 +208,9 @@ def main() -> None:
             continue
         rows: list[dict[str, Any]] = []
         for rows in compare(workload, systems, arguments.rounds, arguments.warm_up, arguments.work):
-            path.write_text(json.dumps({**result, "rows": result["rows"] + rows}, indent=1) + "\n")  # a stop loses little
+            path.write_text(
+                json.dumps({**result, "rows": result["rows"] + rows}, indent=1) + "\n"
+            )  # a stop loses little
         result["rows"] += rows
         for row in rows:
             print(

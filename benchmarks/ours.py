@@ -1,6 +1,6 @@
 """This project's step: the real training loop, told by the parent when to take the next step.
 
-    python -m benchmarks.ours WORKLOAD_JSON WORK_FOLDER plain|fast
+python -m benchmarks.ours WORKLOAD_JSON WORK_FOLDER plain|fast
 """
 
 from __future__ import annotations

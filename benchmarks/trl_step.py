@@ -1,6 +1,6 @@
 """TRL's GRPOTrainer on the same workload, told by the parent when to take the next step.
 
-    python -m benchmarks.trl_step WORKLOAD_JSON WORK_FOLDER
+python -m benchmarks.trl_step WORKLOAD_JSON WORK_FOLDER
 """
 
 from __future__ import annotations

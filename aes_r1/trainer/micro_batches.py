@@ -17,8 +17,8 @@ def micro_batches(
 ) -> list[list[int]]:
     """`rows` (indices into N x num_samples outputs, image by image) in pieces.
 
-    max_tokens None: pieces of `size` outputs as they come. Else: pieces whose forward holds at most `max_tokens` tokens,
-    padding counted, images of similarly long outputs together. An image's outputs stay together while they fit, so that
+    max_tokens None: pieces of `size` outputs as they come. Else: pieces whose forward holds at most `max_tokens` tokens
+    with padding, images of similarly long outputs together. An image's outputs stay together while they fit, so that
     its prompt is computed once; an output that is too long by itself is a piece of its own. lengths: tokens of every
     output; prompt_tokens: tokens of every image's prompt.
     """

@@ -39,20 +39,24 @@ def scored(backbone, prompts, shared, tokens, mask, image_of):
 
 def draw(backbone, prompts, temperature=0.8, samples=3):
     noise = row_noise([("family", row) for row in range(3 * samples)], LENGTH)
-    return sample(
-        backbone, prompts, num_samples=samples, max_new_tokens=LENGTH, temperature=temperature, noise=noise
-    )
+    return sample(backbone, prompts, num_samples=samples, max_new_tokens=LENGTH, temperature=temperature, noise=noise)
 
 
 def test_log_probabilities_are_those_of_the_models_own_forward(family):
     """Picture, positions and padding as transformers itself takes them, one unpadded prompt at a time."""
     name, backbone, prompts = family
     tokens = torch.tensor([backbone.encode_answer("a dull picture")] * 3)
-    logps, _ = completion_likelihood(backbone, prompts, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(3))
+    logps, _ = completion_likelihood(
+        backbone, prompts, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(3)
+    )
     for row in range(3):
         one = prompts.select(torch.tensor([row]))
         input_ids = torch.cat([one.input_ids, tokens[row : row + 1]], dim=1)
-        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "pixel_values": one.pixel_values}
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            "pixel_values": one.pixel_values,
+        }
         if not name.startswith("internvl"):
             inputs["image_grid_thw"] = one.grid
             inputs["mm_token_type_ids"] = (input_ids == backbone.image_token).int()

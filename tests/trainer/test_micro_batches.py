@@ -35,9 +35,7 @@ def test_every_row_once_and_within_the_budget(data):
     prompts = data.draw(st.lists(st.integers(1, 40), min_size=images, max_size=images))
     budget, shared = data.draw(st.integers(1, 400)), data.draw(st.booleans())
     rows = data.draw(st.lists(st.sampled_from(range(images * samples)), unique=True, min_size=1))
-    pieces = micro_batches(
-        rows, lengths, prompts, num_samples=samples, shared_prefix=shared, size=1, max_tokens=budget
-    )
+    pieces = micro_batches(rows, lengths, prompts, num_samples=samples, shared_prefix=shared, size=1, max_tokens=budget)
     assert sorted(row for piece in pieces for row in piece) == sorted(rows)
     for piece in pieces:
         assert len(piece) == 1 or tokens_of(piece, lengths, prompts, samples, shared) <= budget
