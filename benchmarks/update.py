@@ -77,12 +77,13 @@ def main() -> None:
     template = next(one for one in SUITES["cpu"] if one.model == arguments.model)
     workload = replace(template, N=arguments.images, K=arguments.samples, new_tokens=arguments.tokens)
     arguments.work.mkdir(parents=True, exist_ok=True)
+    about = header("update")  # of the code that runs, before anybody edits it
     backbone, prompts = load(workload, arguments.work)
     for _ in range(arguments.rounds):
         costs = update(backbone, prompts, workload, shared_prefix=arguments.path == "shared")
         backbone.model.zero_grad(set_to_none=True)
         size = {"model": workload.model, "K": workload.K, "N": workload.N, "new_tokens": workload.new_tokens}
-        print(json.dumps({**header("update"), "path": arguments.path, **size, **costs}), flush=True)
+        print(json.dumps({**about, "path": arguments.path, **size, **costs}), flush=True)
 
 
 if __name__ == "__main__":
