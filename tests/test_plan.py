@@ -75,7 +75,7 @@ def test_sharing_the_prompt_saves_what_the_prompts_cost(shape):
 def test_the_command_needs_no_weights():
     done = subprocess.run(
         [sys.executable, "-m", "aes_r1.plan", "+experiment=paper", "plan.usd_per_gpu_hour=2", "plan.gpus=16"],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "8.292 B parameters" in done.stdout
