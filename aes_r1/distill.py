@@ -20,6 +20,7 @@ from aes_r1.aescot.audit import agreement, write_audit
 from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.chat import ServerGone
 from aes_r1.aescot.estimate import estimate
+from aes_r1.aescot.start import check_roles
 from aes_r1.data.loader import check_pictures, load_samples
 from aes_r1.settings import DistillSettings
 
@@ -31,6 +32,7 @@ def run(settings: DistillSettings) -> None:
         return _show_agreement(Path(settings.audit))
     data = settings.data
     samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
+    check_roles(samples, settings.expert, settings.judge)
     max_pixels = data.max_pixels or PAPER_PIXELS
     plan = estimate(
         samples, expert=settings.expert, judge=settings.judge, quotas=settings.quotas, max_pixels=max_pixels

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 
 class InputError(Exception):
@@ -300,6 +302,17 @@ class ChatSettings:
         for key in ("max_usd", "input_usd_per_million", "output_usd_per_million"):
             value = getattr(self, key)
             require(value is None or value >= 0, f"{group}.{key}", value, "must not be negative")
+        priced = self.input_usd_per_million, self.output_usd_per_million
+        require(
+            (priced[0] is None) == (priced[1] is None), f"{group}.input_usd_per_million", priced[0], "give both prices"
+        )
+        address = urlsplit(self.api_base or "")
+        if address.password or re.search(
+            "key|token|secret", address.query, re.IGNORECASE
+        ):  # it would stand in distill.json; not repeated in the message either
+            raise InputError(f"{group}.api_base holds a key; give the bare URL and the key by {group}.api_key_env")
+        if not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env or "none"):
+            raise InputError(f"{group}.api_key_env must be the name of an environment variable, not the key itself")
 
 
 @dataclass
@@ -506,13 +519,17 @@ def run_fingerprint(settings: Settings) -> str:
     return fingerprint(values)
 
 
+# What a run that failed before its first result leaves: a mended command may use the folder.
+_LEFT_BY_FALSE_STARTS = ("settings.json", "run.log", "failure.txt", "wandb")
+
+
 def claim_run_folder(folder: Path, settings: Settings) -> None:
     """Write settings.json into `folder`, or check that the one there says the same; other settings are refused."""
     path = folder / "settings.json"
     mine = as_dict(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
+        if path.exists() and any(entry.name not in _LEFT_BY_FALSE_STARTS for entry in folder.iterdir()):
             theirs = json.loads(path.read_text())
             differing = _differences(theirs, mine)
             if differing:

@@ -9,15 +9,22 @@ import sys
 
 import pytest
 
+from aes_r1.data.loader import write_manifest
+from aes_r1.data.scene_sets import make_scenes
+
 
 @pytest.fixture(scope="module")
 def distill(tmp_path_factory):
+    """Runs the command on 200 made scenes, data=manifest."""
     store = tmp_path_factory.mktemp("store")
+    made = make_scenes("scenes", store=store, counts={"train": 200, "validation": 0, "test": 0}, workers=1)
+    write_manifest(made, store / "scenes.jsonl")
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         keyless = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
         settings = {**keyless, "AES_R1_STORE": str(store), "OMP_NUM_THREADS": "1", **environment}
-        command = [sys.executable, "-m", "aes_r1.distill", *arguments]
+        data = ["data=manifest", f"data.root={store / 'scenes.jsonl'}"]
+        command = [sys.executable, "-m", "aes_r1.distill", *data, *arguments]
         return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300, check=False)
 
     return run
@@ -26,13 +33,14 @@ def distill(tmp_path_factory):
 @pytest.mark.slow
 def test_scenes_are_distilled_offline_and_the_audit_page_is_read_back(distill, tmp_path):
     out = tmp_path / "out"
-    done = distill("data=scenes", "data.limit=200", "expert=scenes", "judge=scenes", f"out={out}", "audit_items=20")
+    done = distill("expert=scenes", "judge=scenes", f"out={out}", "audit_items=20")
     assert done.returncode == 0, done.stderr
     assert str(out / "aescot.jsonl") in done.stdout
     names = {path.name for path in out.iterdir()}
     assert names >= {"aescot.jsonl", "rejected.jsonl", "plants.jsonl", "distill_report.json", "audit.html"}
     report = json.loads((out / "distill_report.json").read_text())
-    assert report["kept"] + report["rejected"] == 200
+    count = report["pictures"]["given"]
+    assert report["kept"] + report["rejected"] == count > 150
 
     marks = [{"id": str(i), "filter": "leak", "flagged": i % 2 == 0, "agree": i % 5 > 0} for i in range(20)]
     (tmp_path / "marks.json").write_text(json.dumps({"marks": marks}))
@@ -40,27 +48,37 @@ def test_scenes_are_distilled_offline_and_the_audit_page_is_read_back(distill, t
     assert read.returncode == 0, read.stderr
     assert "0.800" in read.stdout
 
-    quotas = distill("data.limit=200", "quotas={bad: 5, good: 5}", f"out={tmp_path / 'quotas'}")
+    quotas = distill("quotas={bad: 5, good: 5}", f"out={tmp_path / 'quotas'}")
     assert quotas.returncode == 0, quotas.stderr
     kept = [json.loads(line)["level"] for line in (tmp_path / "quotas" / "aescot.jsonl").read_text().splitlines()]
     assert sorted(kept) == ["bad"] * 5 + ["good"] * 5
 
-    again = distill("data.limit=200", "quotas={bad: 5, good: 6}", f"out={tmp_path / 'quotas'}")
+    again = distill("quotas={bad: 5, good: 6}", f"out={tmp_path / 'quotas'}")
     assert again.returncode == 2
     assert "other quotas" in again.stderr
 
     planned = distill(
-        "data.limit=200", "expert=openai", "expert.model=gpt-4.1", "dry_run=true", f"out={tmp_path / 'dry'}",
+        "expert=openai", "expert.model=gpt-4.1", "judge=none", "dry_run=true", f"out={tmp_path / 'dry'}",
         OPENAI_API_KEY="sk-not-a-real-key",
     )  # fmt: skip
     assert planned.returncode == 0, planned.stderr
-    assert "200 calls of gpt-4.1" in planned.stdout
+    assert f"{count} calls of gpt-4.1" in planned.stdout
     assert "USD" in planned.stdout
     assert not list((tmp_path / "dry").glob("*.jsonl"))
 
-    keyless = distill("data.limit=200", "expert=openai", "expert.model=gpt-4.1", f"out={tmp_path / 'dry'}")
+    keyless = distill("expert=openai", "expert.model=gpt-4.1", "judge=none", f"out={tmp_path / 'dry'}")
     assert keyless.returncode == 2
     assert "OPENAI_API_KEY" in keyless.stderr
+
+
+def test_help_fits_on_a_screen_and_names_every_choice(distill):
+    done = distill("--help")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 110
+    for word in ("expert=", "judge=", "quotas", "max_usd", "dry_run", "audit=", "rejected.jsonl", "api_base"):
+        assert word in done.stdout
 
 
 @pytest.mark.parametrize(

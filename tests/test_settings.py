@@ -53,9 +53,17 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     settings = build(Settings, {"out": str(tmp_path)})
     claim_run_folder(tmp_path / "run", settings)
     assert json.loads((tmp_path / "run" / "settings.json").read_text()) == as_dict(settings)
+    (tmp_path / "run" / "stages").mkdir()
     claim_run_folder(tmp_path / "run", build(Settings, {"tracker": {"name": "none"}}))
     with pytest.raises(InputError, match=r"trainer\.lr"):
         claim_run_folder(tmp_path / "run", build(Settings, {"trainer": {"lr": 0.5}}))
+
+
+def test_a_false_start_does_not_keep_its_folder(tmp_path):
+    claim_run_folder(tmp_path, build(Settings, {"data": {"strict": True}}))
+    (tmp_path / "failure.txt").write_text("rank 0: InputError: a picture\n")
+    claim_run_folder(tmp_path, build(Settings, {}))
+    assert json.loads((tmp_path / "settings.json").read_text())["data"]["strict"] is False
 
 
 def test_a_folder_that_cannot_be(tmp_path):

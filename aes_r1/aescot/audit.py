@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.stats import binomtest
 
+from aes_r1.aescot.filters import FILTERS, decisions
 from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.data.sample import PictureError, open_picture
 from aes_r1.settings import InputError
 
-FILTERS = ("leak", "align", "fact")
+SHOWN = ("leak", "align", "fact")  # for every picture; another filter only where it rejects
 THUMBNAIL = 400  # pixels of the longest side
 _PAGE = Path(__file__).with_name("audit_page.html")
 
@@ -30,9 +32,10 @@ def write_audit(out: Path, *, items: int, seed: int, judged: bool) -> Path:
     kept = _sample_lines(out / "aescot.jsonl", items // 2, rng)
     rejected = _by_reason(_sample_lines(out / "rejected.jsonl", None, rng), items - items // 2)
     chosen = [*kept, *rejected]
-    shown = [_item(chosen[int(place)], judged) for place in rng.permutation(len(chosen))]
+    originals = _originals(out / "aescot.jsonl", chosen)
+    shown = [_item(chosen[int(place)], judged, originals) for place in rng.permutation(len(chosen))]
     marker = json.loads((out / "distill.json").read_text())["pictures"][:12]
-    data = json.dumps({"distillation": marker, "filters": FILTERS, "items": shown}).replace("<", "\\u003c")
+    data = json.dumps({"distillation": marker, "items": shown}).replace("<", "\\u003c")
     page = out / "audit.html"
     page.write_text(_PAGE.read_text(encoding="utf-8").replace("@ITEMS@", data), encoding="utf-8")
     return page
@@ -42,7 +45,8 @@ def agreement(path: Path, *, n_bootstrap: int = 2000, seed: int = 0) -> dict[str
     """Agreement per filter from the marks that audit.html exported.
 
     kappa is Cohen's, between the filter's decision and the person's (the decision, or its opposite where the person
-    disagrees), null when neither ever varies; intervals are 95%, bootstrapped over pictures.
+    disagrees), null when neither ever varies, as where only rejections are shown. Intervals are 95%: Wilson's for
+    agreement, which stays honest when nobody ever disagrees, and for kappa a bootstrap over pictures.
     """
     rows = _read_marks(path)
     return {
@@ -69,7 +73,7 @@ def _agreement(rows: Sequence[Mapping[str, Any]], n_bootstrap: int, seed: int) -
     return {
         "n": len(rows),
         "flagged": int(flagged.sum()),
-        "agreement": _interval(float(agree.mean()), [float(agree[draw].mean()) for draw in draws]),
+        "agreement": _share(int(agree.sum()), len(agree)),
         "kappa": _interval(cohens_kappa(flagged, person), kappas),
         "wrongly_rejected": int((flagged & ~agree).sum()),
         "missed": int((~flagged & ~agree).sum()),
@@ -81,6 +85,11 @@ def _interval(value: float | None, draws: Sequence[float]) -> dict[str, float] |
         return None
     low, high = np.percentile(draws, (2.5, 97.5))
     return {"value": value, "low": float(low), "high": float(high)}
+
+
+def _share(part: int, whole: int) -> dict[str, float]:
+    found = binomtest(part, whole).proportion_ci(method="wilson")
+    return {"value": part / whole, "low": float(found.low), "high": float(found.high)}
 
 
 def _read_marks(path: Path) -> list[dict[str, Any]]:
@@ -99,11 +108,24 @@ def _read_marks(path: Path) -> list[dict[str, Any]]:
     return marks
 
 
-def _item(row: Mapping[str, Any], judged: bool) -> dict[str, Any]:
-    details = row.get("details", {})
+def _originals(path: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Critiques by id that a near copy among `rows` copies."""
+    wanted = {_copied(row) for row in rows if "near_copy" in row.get("reasons", ())}
+    with path.open() as file:
+        return {row["id"]: row["critique"] for row in map(json.loads, file) if row["id"] in wanted} if wanted else {}
+
+
+def _copied(row: Mapping[str, Any]) -> str:
+    return row["details"]["near_copy"].split(" like ", 1)[1]
+
+
+def _item(row: Mapping[str, Any], judged: bool, originals: Mapping[str, str]) -> dict[str, Any]:
+    details, reasons = row.get("details", {}), row.get("reasons", ())
     dimensions = row["dimensions"] or {}
+    flags = decisions(reasons, read=row["critique"] is not None, judged=judged)
     said = [(DIMENSION_NAMES[name], text) for name, text in dimensions.items()]
     said += [("Judgement", row["judgement"])] if row["judgement"] else [("Answer", row.get("answer") or "none")]
+    said += [("Earlier critique", originals.get(_copied(row), ""))] if "near_copy" in reasons else []
     return {
         "id": row["id"],
         "dataset": row["dataset"],
@@ -111,20 +133,9 @@ def _item(row: Mapping[str, Any], judged: bool) -> dict[str, Any]:
         "level": row["level"],
         "decision": "rejected: " + ", ".join(row["reasons"]) if row.get("reasons") else "kept",
         "said": said,
-        "flags": _flags(row, judged),
+        "flags": {name: flags[name] for name in FILTERS if name in SHOWN or flags[name]},
         "details": {name: details[name] for name in FILTERS if name in details},
         "picture": _thumbnail(row["image"]),
-    }
-
-
-def _flags(row: Mapping[str, Any], judged: bool) -> dict[str, bool | None]:
-    """What each filter decided: True rejects, False passes, None was not run."""
-    reasons = set(row.get("reasons", ()))
-    ran_align = judged and row["critique"] is not None and reasons <= {"align", "fact", "near_copy"}
-    return {
-        "leak": "leak" in reasons if row["critique"] is not None else None,
-        "align": "align" in reasons if ran_align else None,
-        "fact": "fact" in reasons if ran_align and "align" not in reasons else None,
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -27,55 +28,64 @@ class Budget:
     """Money spent and money held back for calls in flight, in US dollars.
 
     A call is only made when its highest possible price still fits beside everything spent and held back. Until a first
-    answer has shown what prompts really cost, calls go one at a time. Without a ceiling nothing ever waits.
+    answer has shown what the prompts of a role really cost, its calls go one at a time. `spent` and `longest` (prompt
+    tokens by role) are what an earlier start paid and saw. Without a ceiling nothing ever waits.
     """
 
     SAFETY = 1.25  # prompts differ in length and picture size
 
-    def __init__(self, ceiling: float | None, price: Price | None, *, spent: float, max_tokens: int) -> None:
+    def __init__(
+        self,
+        ceiling: float | None,
+        price: Price | None,
+        *,
+        spent: float,
+        max_tokens: int,
+        longest: Mapping[str, int] | None = None,
+    ) -> None:
         if ceiling is not None and price is None:
             raise ValueError("a ceiling needs a price")
         self.ceiling, self.price, self.spent = ceiling, price, spent
         self._max_tokens = max_tokens
         self._held = 0.0
-        self._in_flight = 0
-        self._longest_prompt: int | None = None
+        self._in_flight = Counter[str]()
+        self._longest = dict(longest or {})
         self._changed = asyncio.Condition()
 
-    async def hold(self, estimated_tokens: int) -> float:
+    async def hold(self, role: str, estimated_tokens: int) -> float:
         """Hold back the highest price of a call; raises CeilingReached when it can no longer fit."""
         if self.ceiling is None or self.price is None:
             return 0.0
         async with self._changed:
             while True:
-                highest = self._highest(estimated_tokens)
+                highest = self._highest(role, estimated_tokens)
                 if self.spent + highest > self.ceiling:
                     raise CeilingReached(
                         f"{self.spent:.4f} of {self.ceiling:.4f} USD spent, the next call may cost {highest:.4f}"
                     )
-                blind = self._longest_prompt is None and self._in_flight > 0
+                blind = role not in self._longest and self._in_flight[role] > 0
                 if not blind and self.spent + self._held + highest <= self.ceiling:
                     self._held += highest
-                    self._in_flight += 1
+                    self._in_flight[role] += 1
                     return highest
                 await self._changed.wait()
 
-    async def settle(self, held: float, *, prompt_tokens: int = 0, usd: float = 0.0) -> None:
+    async def settle(self, role: str, held: float, *, prompt_tokens: int = 0, usd: float = 0.0) -> None:
         """Give back what was held for a call and book what it cost (nothing when it failed)."""
         if self.ceiling is None:
             self.spent += usd
             return
         async with self._changed:
             self._held -= held
-            self._in_flight -= 1
+            self._in_flight[role] -= 1
             self.spent += usd
             if prompt_tokens:
-                self._longest_prompt = max(self._longest_prompt or 0, prompt_tokens)
+                self._longest[role] = max(self._longest.get(role, 0), prompt_tokens)
             self._changed.notify_all()
 
-    def _highest(self, estimated_tokens: int) -> float:
+    def _highest(self, role: str, estimated_tokens: int) -> float:
         assert self.price is not None
-        prompt = max(estimated_tokens, self._longest_prompt or 0)
+        prompt = max(estimated_tokens, self._longest.get(role, 0))
         return self.price.of(round(prompt * self.SAFETY), self._max_tokens)
 
 

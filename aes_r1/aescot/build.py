@@ -8,13 +8,12 @@ nothing and gives the same decisions, and buys only what is missing.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,18 +31,12 @@ from aes_r1.aescot.quotas import Draw, read_quotas
 from aes_r1.aescot.record import Reply, record
 from aes_r1.aescot.report import Tally, calls_summary
 from aes_r1.aescot.scenes_expert import scenes_critique
+from aes_r1.aescot.start import check_roles, claim, prompts_of
 from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS
-from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
+from aes_r1.settings import ExpertSettings, JudgeSettings
 
 Progress = Callable[[int, int], None]  # pictures decided, kept
-
-# Settings that change how answers are bought or filtered, not which are asked for: they may change between starts.
-_FREE = (
-    *("max_concurrency", "requests_per_minute", "tokens_per_minute", "retries", "timeout_s", "max_usd"),
-    *("input_usd_per_million", "output_usd_per_million", "response_format", "api_key_env"),
-    *("min_words", "max_words", "near_copy", "tolerance"),
-)
 
 
 @dataclass(frozen=True)
@@ -75,9 +68,10 @@ def build_aescot(
     of another distillation, ServerGone when a server stops answering; a reached price ceiling is said in the report.
     """
     wanted = read_quotas(quotas or {})
+    check_roles(samples, expert, judge)
     started = time.monotonic()
     with ExitStack() as stack:
-        _claim(out, samples, expert, judge, seed, quotas or {}, stack)
+        claim(out, samples, expert, judge, seed=seed, quotas=quotas or {}, max_pixels=max_pixels, stack=stack)
         journal = stack.enter_context(Journal(out / "calls.jsonl")) if "openai" in (expert.name, judge.name) else None
         job = _Job(
             expert=_expert(expert, seed, max_pixels, journal),
@@ -85,7 +79,7 @@ def build_aescot(
             settings=expert,
             tolerance=judge.tolerance,
             draw=Draw(samples, wanted, seed),
-            tally=Tally(seed),
+            tally=Tally(seed, judged=judge.name != "none"),
             copies=NearCopies(expert.near_copy),
             window=4 * max(expert.max_concurrency, judge.max_concurrency),
             kept=stack.enter_context((out / "aescot.jsonl").open("w")),
@@ -105,7 +99,7 @@ def build_aescot(
         report["calls"] = calls_summary(journal.rows()) if journal else {}
         report["wall_seconds"] = round(time.monotonic() - started, 3)
         report["expert"], report["judge"] = expert.model or expert.name, judge.model or judge.name
-        report["prompt_sha256"] = job.expert.prompt_sha256
+        report["prompts"] = prompts_of(expert, judge)
         if expert.name == "scenes":
             report["plants"] = job.tally.plants()
         (out / "distill_report.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -154,7 +148,7 @@ class _Job:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _examine(self, sample: Sample) -> Outcome:
-        """Ask the expert, then every filter; a judge is only paid for a reply that nothing else rejects."""
+        """Ask the expert, then every filter; a judge is paid only for a reply that no pure filter rejects."""
         try:
             attempt = await self.expert.attempt(sample)
         except NoAnswer as error:
@@ -240,50 +234,6 @@ def _judge(settings: JudgeSettings, max_pixels: int, journal: Journal | None) ->
         return ScenesJudge()
     assert journal is not None
     return ChatJudge(ChatModel(settings, journal), max_pixels)
-
-
-def _claim(
-    out: Path,
-    samples: Sequence[Sample],
-    expert: ExpertSettings,
-    judge: JudgeSettings,
-    seed: int,
-    quotas: Mapping[str, Any],
-    stack: ExitStack,
-) -> None:
-    """Make `out` ours alone, and refuse one that holds the distillation of other pictures or settings."""
-    from filelock import FileLock, Timeout
-
-    mine = {
-        "expert": {key: value for key, value in asdict(expert).items() if key not in _FREE},
-        "judge": {key: value for key, value in asdict(judge).items() if key not in _FREE},
-        "seed": seed,
-        "quotas": quotas,
-        "pictures": _digest(samples),
-    }
-    path = out / "distill.json"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(FileLock(out / ".lock", timeout=0))
-        if path.exists():
-            theirs = json.loads(path.read_text())
-            differing = [key for key in mine if theirs.get(key) != json.loads(json.dumps(mine[key]))]
-            if differing:
-                raise InputError(f"{out} holds a distillation with other {', '.join(differing)}; give another out=")
-        path.write_text(json.dumps(mine, indent=2) + "\n")
-    except Timeout as error:
-        raise InputError(
-            f"out={out}: another distillation is writing there; wait for it or give another out="
-        ) from error
-    except OSError as error:
-        raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
-
-
-def _digest(samples: Sequence[Sample]) -> str:
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(f"{sample.dataset}\t{sample.id}\t{sample.mos}\n".encode())
-    return digest.hexdigest()
 
 
 def _write(file: TextIO, row: dict[str, Any]) -> None:

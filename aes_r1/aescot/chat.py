@@ -43,8 +43,12 @@ class ChatModel:
         self.settings, self.journal = settings, journal
         self.model = litellm_name(settings)
         self.price = affordable_price(settings)
-        spent = sum(row["usd"] or 0.0 for row in journal.rows() if row["group"] == settings.group)
-        self.budget = Budget(settings.max_usd, self.price, spent=spent, max_tokens=settings.max_tokens)
+        spent, longest = 0.0, dict[str, int]()
+        for row in journal.rows():
+            if row["group"] == settings.group:
+                spent += row["usd"] or 0.0
+                longest[row["role"]] = max(longest.get(row["role"], 0), row["prompt_tokens"])
+        self.budget = Budget(settings.max_usd, self.price, spent=spent, max_tokens=settings.max_tokens, longest=longest)
         self._requests = TokenBucket(settings.requests_per_minute)
         self._tokens = TokenBucket(settings.tokens_per_minute)
         self._places = asyncio.Semaphore(settings.max_concurrency)
@@ -64,13 +68,13 @@ class ChatModel:
         known = self.journal.get(key)
         if known is None:
             async with self._places:
-                known = await self._buy(role, sample, prompt, picture, max_pixels, schema)
-                self.journal.append(key, known)
+                known = await self._buy(key, role, sample, prompt, picture, max_pixels, schema)
         return Answer(known["text"], known["refused"])
 
     async def _buy(
-        self, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
+        self, key: str, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
     ) -> dict[str, Any]:
+        """Ask the server; nothing is awaited between an answer's arrival and its being on disk."""
         import openai  # litellm's exceptions are its subclasses
 
         content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
@@ -79,9 +83,8 @@ class ChatModel:
             url, size = await asyncio.to_thread(data_url, sample.image, max_pixels)
             content.insert(0, {"type": "image_url", "image_url": {"url": url}})
             estimate += picture_tokens(*size)
-        held = await self.budget.hold(estimate)
+        held = await self.budget.hold(role, estimate)
         try:
-            await self._requests.take()
             await self._tokens.take(estimate + self.settings.max_tokens / 2)
             started = time.monotonic()
             try:
@@ -89,16 +92,18 @@ class ChatModel:
             finally:
                 seconds = time.monotonic() - started
         except openai.OpenAIError as error:
-            await self.budget.settle(held)
-            if type(error).__name__ == "ContentPolicyViolationError":
-                return self._row(role, sample, "", True, 0, 0, seconds)
-            raise self._failed(error) from error
+            if type(error).__name__ != "ContentPolicyViolationError":
+                await self.budget.settle(role, held)
+                raise self._failed(error) from error
+            row = self._row(role, sample, "", True, 0, 0, seconds)
         except BaseException:
-            await self.budget.settle(held)
+            await self.budget.settle(role, held)
             raise
+        else:
+            row = self._read(role, sample, response, seconds, estimate)
         self._failures = 0
-        row = self._read(role, sample, response, seconds, estimate)
-        await self.budget.settle(held, prompt_tokens=row["prompt_tokens"], usd=row["usd"] or 0.0)
+        self.journal.append(key, row)
+        await self.budget.settle(role, held, prompt_tokens=row["prompt_tokens"], usd=row["usd"] or 0.0)
         return row
 
     async def _complete(self, messages: list[dict[str, Any]], schema: dict[str, Any]) -> Any:
@@ -125,6 +130,13 @@ class ChatModel:
                 timeout=settings.timeout_s,
                 disable_cooldowns=True,  # one deployment: taking it out of service would fail every call in flight
             )
+            once = self._router.make_call
+
+            async def paced(*args: Any, **kwargs: Any) -> Any:
+                await self._requests.take()  # retries too count as requests
+                return await once(*args, **kwargs)
+
+            self._router.make_call = paced
         return self._router
 
     def _wants_schema(self) -> bool:
@@ -170,7 +182,7 @@ class ChatModel:
 
     def _failed(self, error: Exception) -> Exception:
         """NoAnswer for one odd call; InputError where the user has to act; ServerGone after too many in a row."""
-        kind, said = type(error).__name__, without_keys(str(error).splitlines()[0][:200])
+        kind, said = type(error).__name__, without_keys(str(error), self.settings).splitlines()[0][:200]
         where = self.settings.api_base or self.settings.model
         if kind in ("AuthenticationError", "PermissionDeniedError", "NotFoundError"):
             return InputError(f"{self.settings.group}.model={self.settings.model}: {where} refused the call: {said}")
@@ -226,10 +238,11 @@ def affordable_price(settings: ChatSettings) -> Price | None:
     return price
 
 
-def without_keys(text: str) -> str:
+def without_keys(text: str, settings: ChatSettings) -> str:
     """`text` without any secret of the environment that a server may have repeated."""
     for name, value in os.environ.items():
-        if len(value) >= 8 and name.endswith(("_KEY", "_TOKEN", "_SECRET")):
+        secret = name == settings.api_key_env or name.endswith(("_KEY", "_TOKEN", "_SECRET"))
+        if secret and len(value) >= 8:
             text = text.replace(value, f"${name}")
     return text
 

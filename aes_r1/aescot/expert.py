@@ -63,9 +63,7 @@ class ScenesExpert:
         self._seed = seed
 
     async def attempt(self, sample: Sample) -> Attempt:
-        factors, facts = sample.attributes.get("factors"), sample.attributes.get("facts", {})
-        if factors is None:
-            raise InputError(f"expert=scenes speaks from known factors, which {sample.id} lacks; use expert=pixels")
+        factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
         rng, mos = picture_rng(self._seed, sample), known_mos(sample)
         plant = draw_plant(self._rates, rng)
         if plant is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Collection
 from typing import Any
 
 from aes_r1.aescot.leak import find_leak
@@ -32,6 +33,9 @@ REASONS = (
     "picture",
 )
 
+# The filters whose decisions are counted and audited; the other reasons say that there was nothing to decide on.
+FILTERS = ("leak", "align", "fact", "length", "language", "missing_dimension", "refusal", "near_copy")
+
 _REFUSAL = re.compile(
     r"\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can(?:'t|not| not)|won't|will not|must decline|decline to|"
     r"don't feel comfortable)"
@@ -45,11 +49,11 @@ _REFUSAL = re.compile(
 _PLACEHOLDER = re.compile(r"\W*(?:n/?a|none|null|nil|todo|tbd|unknown|not applicable|string)?\W*", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH = frozenset(
-    (  # function words that other European languages do not share
+    (  # function words, and critics' words, that other European languages do not share
         *("the", "and", "of", "with", "is", "are", "from", "that", "this", "to", "by", "for", "it", "its", "but", "as"),
         *("while", "which", "not", "into", "where", "when", "than", "their", "them", "there", "at", "no", "some", "an"),
         *("through", "over", "under", "against", "between", "each", "every", "more", "most", "only", "yet", "still"),
-        *("both", "has", "have", "was", "were", "be"),
+        *("both", "has", "have", "was", "were", "be", "light", "shadow", "mood", "picture"),
     )
 )
 
@@ -96,6 +100,24 @@ def form_reasons(reply: Reply, mos: float, *, min_words: int, max_words: int) ->
         "refusal": refusal(critique),
     }
     return {code: words for code, words in found.items() if words is not None}
+
+
+def decisions(reasons: Collection[str], *, read: bool, judged: bool) -> dict[str, bool | None]:
+    """What each of FILTERS decided on a picture: True rejects, False passes, None was not run.
+
+    reasons: why it was rejected (empty: kept). read: a reply could be read from the answer. judged: there is a judge.
+    A judge is asked when no pure filter rejects, for facts when align passes; near copies are looked for at the end.
+    """
+    found: dict[str, bool | None] = {name: name in reasons if name in reasons or read else None for name in FILTERS}
+    passed = read and not any(found[name] for name in ("leak", "length", "language", "refusal"))
+    unanswered = "no_answer" in reasons or "no_verdict" in reasons
+    if not (passed and judged) or (unanswered and not found["align"]):
+        found["align"] = None
+    if found["align"] is not False:
+        found["fact"] = None
+    if not passed or unanswered or found["align"] or found["fact"]:
+        found["near_copy"] = None
+    return found
 
 
 def wrong_length(critique: str, *, min_words: int, max_words: int) -> str | None:

@@ -11,7 +11,6 @@ from aes_r1.aescot.phrases import heard, heard_grade, step_of
 from aes_r1.aescot.record import Reply
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS, LEVELS, judge_prompt, level_of
-from aes_r1.settings import InputError
 
 GRADE_CENTRES = (0.1, 0.3, 0.475, 0.625, 0.775, 0.925)
 STEPS_APART = 2  # a dimension told this far from its true step is a false claim
@@ -109,9 +108,7 @@ class ScenesJudge:
         return Verdict(level_of(GRADE_CENTRES[grade]), GRADE_CENTRES[grade], ())
 
     async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
-        factors, facts = sample.attributes.get("factors"), sample.attributes.get("facts", {})
-        if factors is None:
-            raise InputError(f"judge=scenes knows made scenes alone, not {sample.id}; use judge=none or judge=openai")
+        factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
         claims = []
         for name in DIMENSIONS:
             said = heard(name, reply.dimensions[name])

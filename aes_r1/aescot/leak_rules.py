@@ -47,11 +47,13 @@ _SCORING = (
     r"\b(?:it|i|i'd|would|people|most|as|highly|poorly|well|how) (?:\w+ )?(?:rate|ranked|ranks?)\b",
     r"\brank(?:s|ed|ing)? (?:\w+ )?(?:near|above|below|among|in|at|as|high|low|it|is)\b|\brankings?\b",
     r"\bmos\b|\bmean opinions?\b|\bground[ -]truth\b|\bannotat(?:or|ion|ed)s?\b|\b(?:percent|quart|dec)iles?\b",
-    r"\bvot(?:es?|ers?|ed|ing)\b|\bjur(?:y|ies|ors?)\b|\bthe (?:judges|graders)\b|^graders\b|\. graders\b",
+    r"\bthe median\b(?! (?:strip|line))|\bin school terms\b|\bthe numbers (?:tell|say|show)\b",
+    r"\bvot(?:es?|ers?|ed|ing)\b|\bjur(?:y|ies|ors?)\b|\bthe (?:judges|graders)\b(?!')|^graders\b|\. graders\b",
     r"\b(?:full|top|half|high|low|poor|pass(?:ing)?|failing) marks?\b|\bmarks? out of\b|\b(?:final|overall) (?:mark|"
     r"number)s?\b",
     r"\b(?:gets?|earns?|deserves?|receives?) (?:a |the )?(?:\w+ )?(?:marks?|grades?|points?|stars?)\b",
-    r"\bgraded (?:as|at|an?)\b|\bletter grade\b|\bgrade of\b|\bgrade:? [a-f]\b|\b[a-d](?:[+]| ?minus| ?plus)(?!\w)",
+    r"\bgraded (?:as|at|an?)\b|\bletter grade\b|\bgrade of\b(?! (?:gr[ae]y|"
+    r"colou?r|paper|sand|stone|wood)\b)|\bgrade:? [a-f]\b|\b[a-d](?:[+]|[ -]?minus|[ -]?plus)(?!\w)",
     r"\b[a-d]-(?:grade|level)\b|\bgrade (?:is|was) (?:known|given|set)\b|\bgrade (?:it|this|that picture) (?:got|gets|"
     r"has)\b",
     r"\b(?:the|a|its|that|this|such an?) (?:exact |precise |final |very |rather )?"
@@ -162,6 +164,7 @@ _NUMBERS = (
     rf"towards) (?:an? )?{_FROM_TWO}{_AND_A_HALF}"
     rf"(?:{_END}|(?= (?:at|or so|overall|from|for me|in my|on)\b))",
     rf"\ban? \w+ {_FROM_TWO}{_END}",
+    rf"\bthe {_NUMBER}(?:[ -]{_UNIT})? (?:mark|threshold)\b|\bnot (?:even|quite) {NUMBER_WORD}(?:[ -]{_UNIT})?{_END}",
     rf"\bbetween (?:an? )?(?:\d|{_UNIT}) and (?:an? )?(?:\d+|{_UNIT}){_END}",
     rf"\b(?:\d|{_UNIT})[ -]tenths?\b(?! {FRAME})|\b{NUMBER_WORD}[ -](?:ish|something|plus|odd)\b|"
     rf"\b{_UNIT}ish\b",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aes_r1.aescot.filters import FILTERS, decisions
 from aes_r1.aescot.scenes_expert import PLANTS
 
 DIVERSITY_SAMPLE = 500  # critiques that distinct-n and self-BLEU are computed on, drawn by reservoir
@@ -19,7 +20,10 @@ _TOKEN = re.compile(r"[\w']+|[^\w\s]")
 class Tally:
     """Counts of one distillation, updated picture by picture."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, judged: bool) -> None:
+        self._judged = judged
+        self._examined = Counter[str]()
+        self._failed = Counter[str]()
         self.kept = Counter[str]()
         self.rejected = Counter[str]()
         self.levels: dict[str, Counter[str]] = defaultdict(Counter)
@@ -38,8 +42,12 @@ class Tally:
         self.kept["pictures"] += not reasons
         self.rejected.update(reasons)
         self.rejected["pictures"] += bool(reasons)
-        self.levels[row["level"]][decision] += 1
-        self.datasets[row["dataset"]][decision] += 1
+        for cell in (self.levels[row["level"]], self.datasets[row["dataset"]]):
+            cell[decision] += 1
+            cell.update(f"rejected/{reason}" for reason in reasons)
+        for name, rejects in decisions(reasons, read=row["critique"] is not None, judged=self._judged).items():
+            self._examined[name] += rejects is not None
+            self._failed[name] += rejects is True
         for name in PLANTS:
             self._planted[name] += planted == name
             self._flagged[name] += name in reasons
@@ -60,6 +68,14 @@ class Tally:
             "kept": self.kept["pictures"],
             "rejected": self.rejected["pictures"],
             "rejected_by_reason": reasons,
+            "filters": {
+                name: {
+                    "examined": self._examined[name],
+                    "rejected": self._failed[name],
+                    "pass_rate": _ratio(self._examined[name] - self._failed[name], self._examined[name]),
+                }
+                for name in FILTERS
+            },
             "levels": {name: dict(counts) for name, counts in sorted(self.levels.items())},
             "datasets": {name: dict(counts) for name, counts in sorted(self.datasets.items())},
             "critique_words": _spread(self.words),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aes_r1.aescot.leak_rules import TEENS, TENS, UNITS
 from aes_r1.aescot.phrases import BOOK, FACT_WORDS, JUDGEMENTS, grade_of, heard, judge_aloud, say, step_of
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS, level_of
@@ -20,6 +21,7 @@ _LEAKS = (
     "I was given {score} for it.",
     "Worth {tenths} out of ten.",
     "About {percent} percent.",
+    "{spelled} out of a hundred.",
     "This matches its {level} rating.",
     "Its level is {level}.",
 )
@@ -59,8 +61,20 @@ def planted(kind: str, factors: dict[str, float], facts: dict[str, Any], mos: fl
         others = [grade for grade in others if abs(grade - grade_of(mos)) >= 2] or others
         return replace(reply, judgement=judge_aloud(int(rng.choice(others)), rng))
     template = _LEAKS[int(rng.integers(len(_LEAKS)))]
-    leak = template.format(score=f"{mos:.2f}", tenths=round(mos * 10), percent=round(mos * 100), level=level_of(mos))
+    percent = round(mos * 100)
+    said = {"tenths": round(mos * 10), "percent": percent, "spelled": _spelled(percent).capitalize()}
+    leak = template.format(score=f"{mos:.2f}", level=level_of(mos), **said)
     return replace(reply, judgement=f"{reply.judgement} {leak}")
+
+
+def _spelled(number: int) -> str:
+    """A whole number from 0 to 100 in words."""
+    if number < 20:
+        return (*UNITS, *TEENS)[number]
+    if number == 100:
+        return "one hundred"
+    tens, units = divmod(number, 10)
+    return TENS[tens - 2] + (f"-{UNITS[units]}" if units else "")
 
 
 def _level_of_grade(grade: int) -> str:

@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 from aes_r1.data import scene_sets
 from aes_r1.data.catalog import CATALOG
 from aes_r1.data.labels import Label
-from aes_r1.data.records import record_samples
+from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import PictureError, Sample, open_picture
 from aes_r1.settings import DataSettings, InputError
 
@@ -39,7 +39,7 @@ def load_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> l
     elif data.name == "manifest":
         samples = _from_manifest(data, split, seed)
     elif data.name == "aescot":
-        samples = record_samples(_root(data)) if split == "train" else []
+        samples = _from_records(data, split, seed)
     else:
         samples = _from_labels(data, split, seed)
     if data.limit is not None and len(samples) > data.limit:
@@ -65,6 +65,14 @@ def _from_manifest(data: DataSettings, split: str, seed: int) -> list[Sample]:
         return [one for one in samples if one.split == split]
     carved = _carve([one.id for one in samples if one.split == "train"], seed)
     return [one for one in samples if one.split == "train" and (one.id in carved) == (split == "validation")]
+
+
+def _from_records(data: DataSettings, split: str, seed: int) -> list[Sample]:
+    """Pictures of an AesCoT file, which publishes no split: a tenth is held out for tests, validation is carved."""
+    samples = unique_samples(read_records(_root(data)))
+    splits = dict(zip([one.image for one in samples], _shares(len(samples), (0.9, 0.0, 0.1)), strict=True))
+    splits |= dict.fromkeys(_carve([image for image, value in splits.items() if value == "train"], seed), "validation")
+    return [replace(one, split=split) for one in samples if splits[one.image] == split]
 
 
 def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:

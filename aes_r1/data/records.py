@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,53 @@ from aes_r1.settings import InputError
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Rows {"id", "image", "mos", "critique", ..} of an AesCoT file, one JSON object per line.
+    """Rows {"id", "image", "mos", "critique", ..} of an AesCoT file: one JSON object per line, or one array of them.
 
-    A row is one of our records, or a released one: {"messages": [{"role", "content"}, ..], "images": [path, ..]} whose
-    last message is `<think>critique</think><answer>score</answer>`. Picture paths that are not absolute start at the
-    file's folder. InputError names the line that is neither.
+    A row is one of our records, or a released one: {"messages": [{"role", "content"}, ..], "images": path or [path]}
+    whose last message is `<think>critique</think><answer>score</answer>`. Picture paths that are not absolute start at
+    the file's folder. InputError names the line (or the place in the array) that is neither.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give an AesCoT jsonl file") from error
-    return [_row(Path(path), number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = _array(text)
+    if rows is not None:
+        return [_row(Path(path), number, found) for number, found in enumerate(rows, 1)]
+    lines = text.split("\n")  # splitlines() would also cut at U+2028 inside a critique
+    return [
+        _row(Path(path), number, _object(path, number, line)) for number, line in enumerate(lines, 1) if line.strip()
+    ]
 
 
-def record_samples(path: Path) -> list[Sample]:
-    """The pictures and scores of an AesCoT file as training samples, each picture once."""
+def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
+    """The pictures and scores of records as training samples, each picture once."""
     samples: dict[str, Sample] = {}
-    for row in read_records(path):
+    for row in records:
         name = row.get("dataset", "aescot")
         samples.setdefault(row["image"], Sample(str(row["id"]), row["image"], float(row["mos"]), name, "train"))
     return list(samples.values())
 
 
-def _row(path: Path, number: int, line: str) -> dict[str, Any]:
+def _array(text: str) -> list[Any] | None:
+    """The rows of a file that is one JSON array of objects, else None."""
+    if not text.lstrip().startswith("["):
+        return None
     try:
-        found = json.loads(line)
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return found if any(isinstance(row, dict) for row in found) else None
+
+
+def _object(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{number}: not a JSON object ({error.msg}); one object per line") from error
+
+
+def _row(path: Path, number: int, found: Any) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path}:{number}: not a JSON object; one object per line")
     if "messages" in found:
@@ -53,6 +74,7 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _released(path: Path, number: int, found: dict[str, Any]) -> dict[str, Any]:
     images, said = found.get("images") or [], _last_words(found["messages"])
+    images = [images] if isinstance(images, str) else images
     score, critique = parse_score(said), parse_critique(said)
     if len(images) != 1 or not isinstance(images[0], str):
         raise InputError(f"{path}:{number}: images must hold the path of one picture")

@@ -74,9 +74,9 @@ def paired_bootstrap(
     result: dict[str, Any] = {"n": len(opinions)}
     for name in METRICS:
         difference = points[1][name] - points[0][name]
-        resampled = draws[1][name] - draws[0][name]
+        resampled = draws[1][name] - draws[0][name] if np.isfinite(difference) else np.empty(0)
         resampled = resampled[np.isfinite(resampled)]
-        if not np.isfinite(difference) or not len(resampled):
+        if not len(resampled):
             result[name] = {"difference": None, "low": None, "high": None, "p": None}
             continue
         tail = min((resampled <= 0).sum(), (resampled >= 0).sum())

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from aes_r1.aescot.build import build_aescot, expert_corpus
+from aes_r1.aescot.start import deciding
 from aes_r1.data.loader import check_pictures, load_samples, read_manifest, write_manifest
-from aes_r1.data.records import read_records
+from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.evaluate import predict
 from aes_r1.evaluation.metrics import correlations, summarise
@@ -153,11 +154,19 @@ class Job:
         settings, cold_start = self.settings, self.settings.cold_start
         records_path = self._critiques()
         records = read_records(records_path)
+        if cold_start.data is not None:
+            records = self._readable(records)
+        elif settings.data.name == "aescot":  # its training split, whose pictures were checked
+            training = {one.image for one in self.train}
+            records = [row for row in records if row["image"] in training]
         if not records:
-            raise InputError(f"cold_start.data={records_path}: no record; give an AesCoT file with at least one")
+            raise InputError(
+                f"cold_start.data={records_path}: no record whose picture can be read; give an AesCoT file with one"
+            )
         digest = fingerprint(
             base,
             sha256_of(records_path),
+            *([row["image"] for row in records] if settings.data.name == "aescot" else ()),
             as_dict(cold_start),
             settings.seed,
             self.max_pixels,
@@ -219,6 +228,15 @@ class Job:
             )
         return str(final / "model")
 
+    def _readable(self, records: list[dict]) -> list[dict]:
+        """The records whose pictures can be opened; the others are named and left out, or end a strict run."""
+        data = self.settings.data
+        _, dropped = check_pictures(unique_samples(records), workers=data.workers, strict=data.strict)
+        for row in dropped if self.rank == 0 else []:
+            log.warning("left out %s: %s", row["path"], row["reason"])
+        gone = {row["path"] for row in dropped}
+        return [row for row in records if row["image"] not in gone]
+
     def _critiques(self) -> Path:
         """The AesCoT file of the cold start: given, or written by the expert about training pictures."""
         settings = self.settings
@@ -227,14 +245,28 @@ class Job:
             if not path.is_file():
                 raise InputError(f"cold_start.data={path}: no such file; give an AesCoT jsonl or null")
             return path
+        if settings.data.name == "aescot":
+            return Path(str(settings.data.root)).expanduser().resolve()
         samples = self.train[: settings.cold_start.pictures]
         expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
         manifest = sha256_of(self.folder / "manifests" / f"{settings.data.name}-train.jsonl")
-        digest = fingerprint(manifest, len(samples), as_dict(expert), as_dict(settings.judge), settings.seed)
+        judge = settings.judge
+        if judge.name == "scenes" and not all("factors" in one.attributes for one in samples):
+            log.info(
+                "judge=scenes knows made scenes alone: critiques of %s pass the other filters only", samples[0].dataset
+            )
+            judge = dataclasses.replace(judge, name="none")
+        seen = [self.max_pixels] if "openai" in (expert.name, judge.name) else []
+        digest = fingerprint(manifest, len(samples), deciding(expert), deciding(judge), settings.seed, *seen)
 
         def make(target: Path) -> None:
             log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
-            build_aescot(samples, expert=expert, judge=settings.judge, seed=settings.seed, out=target)
+            build_aescot(
+                samples, expert=expert, judge=judge, seed=settings.seed, out=target, max_pixels=self.max_pixels
+            )
+            stopped = json.loads((target / "distill_report.json").read_text())["stopped"]
+            if stopped is not None:
+                raise InputError(f"critiques of the cold start: {stopped}; a higher ceiling goes on from there")
 
         if self.rank == 0:
             made_once(self.store, "aescot", digest, make)

@@ -1,7 +1,8 @@
 """A real HTTP server that speaks the OpenAI chat protocol with pictures, and misbehaves on purpose.
 
 `python chat_server.py FOLDER [FAULTS] [PROMPT_TOKENS]` listens on a free loopback port, writes FOLDER/port, and logs
-every request to FOLDER/requests.jsonl: {"picture" (digest of its bytes, null without one), "role", "fault", "key"}.
+every request to FOLDER/requests.jsonl: {"at" (s), "subject", "picture" (digest of its bytes, null without one), "role",
+"fault", "key"}. A key that starts with "sk-wrong" is refused with a message that repeats it.
 With FAULTS=1 each of seven faults befalls a tenth of the requests, by the digest and how often it was asked about.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 
 FAULTS = ("rate_limit", "server_error", "slow", "cut", "invalid_json", "empty", "refusal")
-SLOW_S = 3.0
+SLOW_S = 4.0  # longer than the client waits
 WORDS = ("river", "stone", "lantern", "meadow", "window", "harbor", "willow", "kettle", "ladder", "ribbon", "orchard")
 REPLY_TEXT = "The {a} beside the {b} holds the light and the {c} gives the frame its calm."
 
@@ -45,7 +46,11 @@ class Handler(BaseHTTPRequestHandler):
         fault = FAULTS[place] if self.faults and place < len(FAULTS) else None
         if role != "expert" and fault in ("invalid_json", "empty", "refusal"):
             fault = None
-        self._log({"picture": picture, "role": role, "fault": fault, "key": self.headers.get("Authorization")})
+        key = self.headers.get("Authorization", "")
+        if "sk-wrong" in key:
+            return self._send(401, {"error": {"message": f"Incorrect API key provided: {key}", "type": "auth"}})
+        row = {"at": time.monotonic(), "subject": subject, "picture": picture, "role": role, "fault": fault, "key": key}
+        self._log(row)
         if fault == "rate_limit":
             return self._send(429, {"error": {"message": "slow down", "type": "rate_limit"}}, {"Retry-After": "1"})
         if fault == "server_error":

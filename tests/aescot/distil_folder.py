@@ -1,7 +1,7 @@
 """`python distil_folder.py PICTURES OUT URL [KEY=VALUE ..]`: a distillation in a process of its own, to be killed.
 
 PICTURES holds NAME.png files of fair pictures. KEY=VALUE are expert settings, or judge settings as judge.KEY=VALUE.
-Prints the peak memory in MiB.
+Prints the peak memory in MiB when a quarter of the pictures was decided, and at the end.
 """
 
 from __future__ import annotations
@@ -25,16 +25,23 @@ def main() -> None:
     values = {key: json.loads(value) for key, value in given.items()}
     judge = {key.removeprefix("judge."): values.pop(key) for key in list(values) if key.startswith("judge.")}
     limit = values.pop("limit", None)
-    common = {"model": "fake", "api_base": url, "timeout_s": 1.5, "max_concurrency": 32}
+    common = {"model": "fake", "api_base": url, "timeout_s": 2.5, "max_concurrency": 32}
     samples = [Sample(path.stem, str(path), 0.5, "folder", "train") for path in sorted(pictures.glob("*.png"))[:limit]]
+    peaks: list[int] = []
+
+    def watch(decided: int, kept: int) -> None:
+        if decided in (len(samples) // 4, len(samples)):
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
     build_aescot(
         samples,
         expert=ExpertSettings(**{"name": "openai", **common, "near_copy": 0.9, **values}),
         judge=JudgeSettings(**{"name": "none", **(common if judge else {}), **judge}),
         seed=0,
         out=out,
+        progress=watch,
     )
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(*peaks)
 
 
 if __name__ == "__main__":

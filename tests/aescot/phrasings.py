@@ -66,6 +66,13 @@ SLY = (
 
 # A second list, also used while the filter was written: (hidden mos, what the critique says)
 MORE_SLY = (
+    (0.63, "Just over the six mark."),
+    (0.35, "In school terms, a D."),
+    (0.70, "It clears the seventy threshold."),
+    (0.40, "As the numbers tell, it is mediocre."),
+    (0.50, "Right at the median."),
+    (0.29, "Not even thirty."),
+    (0.45, "A C-minus."),
     (0.59, "In numbers: five point nine."),
     (0.59, "My score for it would be average."),
     (0.59, "59/100 is what it deserves."),
@@ -314,6 +321,8 @@ HELD_OUT_SLY = (
 
 # (hidden mos, what an honest critique may say)
 INNOCENT = (
+    (0.55, "The old man's grade of gray coat melts into the wall."),
+    (0.55, "The judges' bench in the court is lit from above."),
     (0.63, "Given the harsh noon light, the face keeps surprising detail."),
     (0.33, "The rule of thirds puts the boat one third from the left."),
     (0.20, "Two figures walk towards the pier."),

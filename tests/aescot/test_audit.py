@@ -1,9 +1,11 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import bootstrap, norm
 from sklearn.metrics import cohen_kappa_score
 
 from aes_r1.aescot.audit import agreement, cohens_kappa, write_audit
@@ -58,8 +60,65 @@ def test_a_filter_that_was_not_run_has_no_decision(distilled):
             assert flags["align"] is None
         if flags["leak"] or flags["align"]:
             assert flags["fact"] is None
+        assert set(flags) >= {"leak", "align", "fact"}
+        assert all(flags[name] for name in set(flags) - {"leak", "align", "fact"})
     unjudged = items(write_audit(distilled, items=40, seed=0, judged=False))["items"]
     assert {item["flags"]["align"] for item in unjudged} == {None}
+
+
+def test_other_filters_are_asked_about_where_they_reject(tmp_path):
+    attributes = {"factors": dict.fromkeys(DIMENSIONS, 0.5), "facts": {}}
+    alike = [Sample(f"s{i}", "/p.png", 0.5, "scenes", "train", attributes=attributes) for i in range(60)]
+    rates = dict.fromkeys(("leak_rate", "align_rate", "fact_rate"), 0.0)
+    expert = ExpertSettings(near_copy=0.9, **rates)
+    build_aescot(alike, expert=expert, judge=JudgeSettings(name="scenes"), seed=0, out=tmp_path)
+    copies = [item for item in items(write_audit(tmp_path, items=10, seed=0, judged=True))["items"]
+              if item["decision"] == "rejected: near_copy"]  # fmt: skip
+    assert copies
+    for item in copies:
+        assert item["flags"] == {"leak": False, "align": False, "fact": False, "near_copy": True}
+        title, critique = item["said"][-1]
+        assert title == "Earlier critique"
+        assert critique.startswith("Light and shadow")
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_person_marks_by_keys_in_a_browser_and_the_export_is_read_back(distilled, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    page_file = write_audit(distilled, items=12, seed=0, judged=True)
+    shown = items(page_file)["items"]
+    asked = [(item, name, flag) for item in shown for name, flag in item["flags"].items() if flag is not None]
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page()
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(page_file.as_uri())
+        page.wait_for_function("document.querySelector('#card img').naturalWidth > 0")
+        page.keyboard.press("a")  # taken back at once
+        page.keyboard.press("u")
+        for number in range(len(asked)):  # keys alone lead through every decision, in order
+            page.keyboard.press("d" if number % 4 == 1 else "a")
+        assert page.locator("#place").inner_text() == f"picture 12 of 12 · {len(asked)} of {len(asked)} marks"
+        page.reload()  # marks outlive a reload
+        assert f"{len(asked)} of {len(asked)} marks" in page.locator("#place").inner_text()
+        with page.expect_download() as download:
+            page.click("#export")
+        download.value.save_as(tmp_path / "marks.json")
+        browser.close()
+    assert errors == []
+    marks = json.loads((tmp_path / "marks.json").read_text())["marks"]
+    expected = [(item["id"], name, flag, number % 4 != 1) for number, (item, name, flag) in enumerate(asked)]
+    assert [(mark["id"], mark["filter"], mark["flagged"], mark["agree"]) for mark in marks] == expected
+    found = agreement(tmp_path / "marks.json")
+    assert sum(row["n"] for row in found.values()) == len(asked)
+    assert sum(row["wrongly_rejected"] + row["missed"] for row in found.values()) == len(asked[1::4])
 
 
 def test_kappa_is_cohens():
@@ -84,11 +143,21 @@ def test_agreement_per_filter_with_intervals(tmp_path):
     leak = found["leak"]
     assert (leak["n"], leak["flagged"], leak["wrongly_rejected"], leak["missed"]) == (45, 24, 4, 1)
     assert leak["agreement"]["value"] == pytest.approx(40 / 45)
-    assert leak["kappa"]["low"] < leak["kappa"]["value"] < leak["kappa"]["high"]
+    share, z = 40 / 45, norm.ppf(0.975)  # Wilson's interval, written out
+    middle, half = share + z**2 / 90, z * np.sqrt(share * (1 - share) / 45 + z**2 / (4 * 45**2))
+    wilson = [(middle - half) / (1 + z**2 / 45), (middle + half) / (1 + z**2 / 45)]
+    assert [leak["agreement"]["low"], leak["agreement"]["high"]] == pytest.approx(wilson)
     flagged = [row["flagged"] for row in marks[:45]]
     person = [row["flagged"] == row["agree"] for row in marks[:45]]
     assert leak["kappa"]["value"] == pytest.approx(cohen_kappa_score(flagged, person))
+    drawn = bootstrap(
+        (flagged, person), cohen_kappa_score, paired=True, vectorized=False, n_resamples=800, method="percentile", rng=1
+    ).confidence_interval
+    assert [leak["kappa"]["low"], leak["kappa"]["high"]] == pytest.approx(list(drawn), abs=0.04)
     assert found["fact"]["kappa"] is None
+    assert (
+        0.5 < found["fact"]["agreement"]["low"] < found["fact"]["agreement"]["high"] == 1.0
+    )  # five of five prove little
     assert "align" not in found
 
 

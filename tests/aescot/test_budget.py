@@ -13,13 +13,13 @@ async def spend(budget, calls, *, prompt_tokens, completion_tokens, estimate):
 
     async def call():
         nonlocal flying, peak, bought
-        held = await budget.hold(estimate)
+        held = await budget.hold("expert", estimate)
         flying += 1
         peak = max(peak, flying)
         await asyncio.sleep(0.001)
         flying -= 1
         bought += 1
-        await budget.settle(held, prompt_tokens=prompt_tokens, usd=PRICE.of(prompt_tokens, completion_tokens))
+        await budget.settle("expert", held, prompt_tokens=prompt_tokens, usd=PRICE.of(prompt_tokens, completion_tokens))
 
     results = await asyncio.gather(*(call() for _ in range(calls)), return_exceptions=True)
     assert all(result is None or isinstance(result, CeilingReached) for result in results)
@@ -49,17 +49,40 @@ def test_calls_run_side_by_side_once_a_first_answer_is_known():
 
 def test_money_spent_before_a_restart_counts():
     async def run():
-        await Budget(1.0, PRICE, spent=0.95, max_tokens=100).hold(10)
+        await Budget(1.0, PRICE, spent=0.95, max_tokens=100).hold("expert", 10)
 
     with pytest.raises(CeilingReached):
         asyncio.run(run())
+
+
+def test_prompts_seen_before_a_restart_count():
+    """A restart at the ceiling must not trust the estimate, which was four times too low, once more."""
+
+    async def run():
+        budget = Budget(1.0, PRICE, spent=0.4, max_tokens=100, longest={"expert": 400})
+        await budget.hold("expert", 100)
+
+    with pytest.raises(CeilingReached):
+        asyncio.run(run())
+
+
+def test_every_role_shows_its_own_price_before_its_calls_run_side_by_side():
+    """What cheap prompts without pictures cost says nothing about those with one."""
+
+    async def run():
+        budget = Budget(10.0, PRICE, spent=0.0, max_tokens=100)
+        await budget.settle("align", await budget.hold("align", 50), prompt_tokens=50, usd=0.1)
+        await spend(budget, 60, prompt_tokens=1500, completion_tokens=100, estimate=100)
+        return budget.spent
+
+    assert 8.0 < asyncio.run(run()) <= 10.0
 
 
 def test_failed_calls_cost_nothing_and_give_back_what_was_held():
     async def run():
         budget = Budget(0.5, PRICE, spent=0.0, max_tokens=100)
         for _ in range(5):
-            await budget.settle(await budget.hold(100))
+            await budget.settle("expert", await budget.hold("expert", 100))
         return budget.spent
 
     assert asyncio.run(run()) == 0.0

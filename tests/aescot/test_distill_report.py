@@ -43,7 +43,7 @@ def row(level="fair"):
 
 
 def test_a_tally_counts_and_measures_filters_against_plants():
-    tally = Tally(seed=0)
+    tally = Tally(seed=0, judged=True)
     tally.add(row(), [], None)
     tally.add(row("good"), ["leak"], "leak")
     tally.add(row("good"), ["leak", "length"], None)
@@ -51,7 +51,11 @@ def test_a_tally_counts_and_measures_filters_against_plants():
     summary = tally.summary()
     assert (summary["kept"], summary["rejected"]) == (2, 2)
     assert summary["rejected_by_reason"] == {"leak": 2, "length": 1}
-    assert summary["levels"] == {"bad": {"kept": 1}, "fair": {"kept": 1}, "good": {"rejected": 2}}
+    good = {"rejected": 2, "rejected/leak": 2, "rejected/length": 1}
+    assert summary["levels"] == {"bad": {"kept": 1}, "fair": {"kept": 1}, "good": good}
+    assert summary["datasets"] == {"ava": {"kept": 2, **good}}
+    assert summary["filters"]["leak"] == {"examined": 4, "rejected": 2, "pass_rate": 0.5}
+    assert summary["filters"]["fact"] == {"examined": 2, "rejected": 0, "pass_rate": 1.0}  # a judge saw two alone
     plants = tally.plants()
     assert (plants["leak"]["precision"], plants["leak"]["recall"]) == (0.5, 1.0)
     assert (plants["align"]["precision"], plants["align"]["recall"]) == (None, 0.0)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from aes_r1.aescot.filters import first_json_object, form_reasons, not_english, read_reply
+from aes_r1.aescot.filters import decisions, first_json_object, form_reasons, not_english, read_reply
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
@@ -104,3 +104,24 @@ def test_accents_in_english_are_english():
 @pytest.mark.parametrize(("text", "found"), [('a {"b": 1} {"c": 2}', {"b": 1}), ("{}", {}), ("{ {", None), ("", None)])
 def test_first_json_object(text, found):
     assert first_json_object(text) == found
+
+
+@pytest.mark.parametrize(
+    ("reasons", "read", "judged", "rejects", "passes"),
+    [
+        ([], True, True, "", "leak align fact length language missing_dimension refusal near_copy"),
+        ([], True, False, "", "leak length language missing_dimension refusal near_copy"),
+        (["leak"], True, True, "leak", "length language missing_dimension refusal"),
+        (["align"], True, True, "align", "leak length language missing_dimension refusal"),
+        (["fact"], True, True, "fact", "leak align length language missing_dimension refusal"),
+        (["near_copy"], True, True, "near_copy", "leak align fact length language missing_dimension refusal"),
+        (["no_verdict"], True, True, "", "leak length language missing_dimension refusal"),
+        (["no_answer"], False, True, "", ""),
+        (["refusal"], False, True, "refusal", ""),
+        (["missing_dimension"], False, True, "missing_dimension", ""),
+    ],
+)
+def test_a_filter_that_was_not_run_decided_nothing(reasons, read, judged, rejects, passes):
+    found = decisions(reasons, read=read, judged=judged)
+    assert {name for name, decided in found.items() if decided} == set(rejects.split())
+    assert {name for name, decided in found.items() if decided is False} == set(passes.split())

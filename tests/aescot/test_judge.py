@@ -7,7 +7,6 @@ from aes_r1.aescot.judge import ScenesJudge, Verdict, misaligned, read_verdict
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
-from aes_r1.settings import InputError
 
 
 @pytest.mark.parametrize(
@@ -55,10 +54,3 @@ def test_the_scenes_judge_reads_the_words_and_knows_the_factors():
     darker = {**true, "exposure": 0.1}
     (claim,) = asyncio.run(judge.fact(sample(darker, facts), told)).unsupported_claims
     assert claim == told.dimensions["exposure"]
-
-
-def test_the_scenes_judge_is_refused_for_pictures_it_does_not_know():
-    told = scenes_critique(dict.fromkeys(DIMENSIONS, 0.9), {}, 0.5, np.random.default_rng(0))
-    photograph = Sample("a", "a.png", 0.5, "ava", "train")
-    with pytest.raises(InputError, match="judge=scenes"):
-        asyncio.run(ScenesJudge().fact(photograph, told))

@@ -80,6 +80,15 @@ def test_a_planted_error_is_of_its_kind_alone(kind):
         assert (far or false) == (kind == "fact")
 
 
+def test_leaks_are_planted_in_every_listed_form():
+    """The score in digits, "given", out of ten, percent, spelled out, "rating", the hidden level as a label."""
+    rng = np.random.default_rng(0)
+    told = [planted("leak", factors(rng), FACTS, 0.63, rng).judgement for _ in range(300)]
+    for words in ("score is 0.63", "given 0.63", "6 out of ten", "63 percent", "Sixty-three out of a hundred",
+                  "fair rating", "level is fair"):  # fmt: skip
+        assert any(words in judgement for judgement in told), words
+
+
 def test_a_false_claim_is_found_even_where_every_cue_is_there():
     facts = {"cues": ["birds", "moon", "companion", "path", "balloon"]}
     for seed in range(50):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from aes_r1.data.records import read_records, record_samples
+from aes_r1.data.records import read_records, unique_samples
 from aes_r1.prompts import answer
 from aes_r1.settings import InputError
 
@@ -33,6 +33,22 @@ def test_the_released_shape_is_read(tmp_path):
     assert row["id"]
 
 
+def test_the_released_arrays_with_one_path_instead_of_a_list_are_read(tmp_path):
+    rows = [{**RELEASED, "images": "b.jpg"}, {**RELEASED, "images": "/data/c.jpg"}]
+    path = tmp_path / "example.json"
+    path.write_text(json.dumps(rows, indent=4))
+    assert [row["image"] for row in read_records(path)] == [str(tmp_path / "b.jpg"), "/data/c.jpg"]
+    path.write_text(json.dumps([*rows, 1]))
+    with pytest.raises(InputError, match=":3: not a JSON object"):
+        read_records(path)
+
+
+def test_a_critique_may_hold_line_separators_of_unicode(tmp_path):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps({**OURS, "critique": "Soft\u2028light.\x85"}, ensure_ascii=False) + "\n")
+    assert read_records(path)[0]["critique"] == "Soft\u2028light.\x85"
+
+
 def test_content_in_parts_is_read(tmp_path):
     parts = [{"type": "text", "text": answer("Soft light.", 0.5)}]
     row = {**RELEASED, "messages": [{"role": "assistant", "content": parts}]}
@@ -42,7 +58,7 @@ def test_content_in_parts_is_read(tmp_path):
 def test_blank_lines_are_skipped_and_samples_have_each_picture_once(tmp_path):
     path = write(tmp_path, OURS, "", RELEASED, OURS)
     assert len(read_records(path)) == 3
-    samples = record_samples(path)
+    samples = unique_samples(read_records(path))
     assert [(sample.mos, sample.split) for sample in samples] == [(0.63, "train"), (0.63, "train")]
 
 

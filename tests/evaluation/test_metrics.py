@@ -241,3 +241,9 @@ def test_consecutive_means_consecutive_among_those_there():
     rows = [prediction(stage, "sample", str(i), x[i], mos[i]) for stage in ("rapo", "base") for i in range(20)]
     comparison = summarise(rows, n_bootstrap=20)["comparisons"]
     assert [(row["from"], row["to"]) for row in comparison] == [("base", "rapo")]
+
+
+def test_a_side_without_answers_compares_to_nothing_at_any_size():
+    mos = np.linspace(0, 1, 2500)  # Kendall's tau of so many has fewer resamples than the other metrics
+    result = paired_bootstrap([None] * 2500, mos, mos, n_bootstrap=300)
+    assert all(result[name]["difference"] is None for name in METRICS)

@@ -1,0 +1,111 @@
+"""What is settled before anything is asked: who can speak of which pictures, and whose folder it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from aes_r1.aescot.expert import known_mos
+from aes_r1.aescot.phrases import BOOK_SHA256
+from aes_r1.data.sample import Sample
+from aes_r1.prompts import prompt_sha256
+from aes_r1.settings import ChatSettings, ExpertSettings, InputError, JudgeSettings
+
+# Settings that change how answers are bought, not which are asked for.
+_BUYING = (
+    *("max_concurrency", "requests_per_minute", "tokens_per_minute", "retries", "timeout_s", "max_usd"),
+    *("input_usd_per_million", "output_usd_per_million", "response_format", "api_key_env"),
+)
+# Settings that change what is kept of the answers; they too may change between two starts in one folder.
+_FILTERING = ("min_words", "max_words", "near_copy", "tolerance")
+
+
+def check_roles(samples: Sequence[Sample], expert: ExpertSettings, judge: JudgeSettings) -> None:
+    """Raise InputError when a picture has no score, or when expert or judge cannot speak of it."""
+    if judge.name == "scenes" and expert.name == "openai":
+        raise InputError(
+            "judge=scenes understands the words of the offline experts alone; with expert=openai give judge=openai "
+            "or judge=none"
+        )
+    for sample in samples:
+        known_mos(sample)
+        if "factors" in sample.attributes:
+            continue
+        if expert.name == "scenes":
+            raise InputError(f"expert=scenes speaks from known factors, which {sample.id} lacks; use expert=pixels")
+        if judge.name == "scenes":
+            raise InputError(f"judge=scenes knows made scenes alone, not {sample.id}; use judge=none or judge=openai")
+
+
+def deciding(settings: ChatSettings) -> dict[str, Any]:
+    """The settings of an expert or judge that decide what comes out, whatever is paid for it and how fast."""
+    return {key: value for key, value in asdict(settings).items() if key not in _BUYING}
+
+
+def prompts_of(expert: ExpertSettings, judge: JudgeSettings) -> dict[str, str]:
+    """Hash of every prompt file that is used; of the phrase book for the offline experts."""
+    used = {"expert": prompt_sha256("expert") if expert.name == "openai" else BOOK_SHA256}
+    checks = ("judge_align", "judge_fact") if judge.name == "openai" else ()
+    return {**used, **{name: prompt_sha256(name) for name in checks}}
+
+
+def claim(
+    out: Path,
+    samples: Sequence[Sample],
+    expert: ExpertSettings,
+    judge: JudgeSettings,
+    *,
+    seed: int,
+    quotas: Mapping[str, Any],
+    max_pixels: int,
+    stack: ExitStack,
+) -> None:
+    """Make `out` ours alone until `stack` closes; InputError when it holds another distillation or is being written.
+
+    Another prompt or picture size would buy every answer anew, so it needs a folder of its own.
+    """
+    from filelock import FileLock, Timeout
+
+    asked = {
+        role: {key: value for key, value in deciding(settings).items() if key not in _FILTERING}
+        for role, settings in (("expert", expert), ("judge", judge))
+    }
+    seen = {"max_pixels": max_pixels} if "openai" in (expert.name, judge.name) else {}
+    mine = {
+        **asked,
+        **seen,
+        "seed": seed,
+        "quotas": quotas,
+        "pictures": _digest(samples),
+        "prompts": prompts_of(expert, judge),
+    }
+    path = out / "distill.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(FileLock(out / ".lock", timeout=0))
+        if path.exists():
+            theirs = json.loads(path.read_text())
+            differing = [key for key in mine if theirs.get(key) != json.loads(json.dumps(mine[key]))]
+            if differing:
+                raise InputError(f"{out} holds a distillation with other {', '.join(differing)}; give another out=")
+        path.write_text(json.dumps(mine, indent=2) + "\n")
+    except Timeout as error:
+        raise InputError(
+            f"out={out}: another distillation is writing there; wait for it or give another out="
+        ) from error
+    except OSError as error:
+        raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error.msg}); give another out=") from error
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(f"{sample.dataset}\t{sample.id}\t{sample.mos}\n".encode())
+    return digest.hexdigest()

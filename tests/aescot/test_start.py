@@ -1,0 +1,99 @@
+import re
+from contextlib import ExitStack
+
+import pytest
+
+from aes_r1.aescot.start import check_roles, claim, deciding, prompts_of
+from aes_r1.data.sample import Sample
+from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
+
+PHOTOGRAPH = Sample("a", "a.png", 0.5, "ava", "train")
+SCENE = Sample("s", "s.png", 0.5, "scenes", "train", attributes={"factors": {}})
+MODEL = {"name": "openai", "model": "m", "api_base": "http://127.0.0.1:1/v1"}
+
+
+@pytest.mark.parametrize(
+    ("sample", "expert", "judge", "said"),
+    [
+        (PHOTOGRAPH, {"name": "scenes"}, {"name": "none"}, "use expert=pixels"),
+        (PHOTOGRAPH, {"name": "pixels"}, {"name": "scenes"}, "use judge=none or judge=openai"),
+        (SCENE, MODEL, {"name": "scenes"}, "judge=openai or judge=none"),
+        (Sample("n", "n.png", None, "ava", "train"), {"name": "pixels"}, {"name": "none"}, "n has no score"),
+    ],
+)
+def test_who_cannot_speak_is_named_before_anything_is_asked(sample, expert, judge, said):
+    with pytest.raises(InputError, match=said):
+        check_roles([sample], ExpertSettings(**expert), JudgeSettings(**judge))
+
+
+@pytest.mark.parametrize(
+    ("sample", "expert", "judge"),
+    [(SCENE, "scenes", "scenes"), (SCENE, "pixels", "scenes"), (PHOTOGRAPH, "pixels", "none")],
+)
+def test_who_can_speak_may(sample, expert, judge):
+    check_roles([sample], ExpertSettings(name=expert), JudgeSettings(name=judge))
+
+
+def take(out, *, samples=(PHOTOGRAPH,), expert=MODEL, judge=None, seed=0, max_pixels=784):
+    with ExitStack() as stack:
+        claim(
+            out,
+            samples,
+            ExpertSettings(**expert),
+            JudgeSettings(**(judge or {"name": "none"})),
+            seed=seed,
+            quotas={},
+            max_pixels=max_pixels,
+            stack=stack,
+        )
+
+
+def test_a_folder_goes_on_under_other_limits_prices_and_filters(tmp_path):
+    take(tmp_path)
+    take(tmp_path, expert={**MODEL, "max_usd": 1.0, "input_usd_per_million": 1.0, "output_usd_per_million": 1.0})
+    take(tmp_path, expert={**MODEL, "min_words": 30, "near_copy": 0.5, "max_concurrency": 2})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 1}, "other seed"),
+        ({"max_pixels": 1568}, "other max_pixels"),
+        ({"samples": (SCENE,)}, "other pictures"),
+        ({"expert": {**MODEL, "model": "other"}}, "other expert"),
+        ({"judge": MODEL}, "other judge, prompts"),
+    ],
+)
+def test_another_distillation_is_refused_for_it_would_be_paid_anew(tmp_path, changes, said):
+    take(tmp_path)
+    with pytest.raises(InputError, match=said):
+        take(tmp_path, **changes)
+
+
+def test_another_prompt_is_refused(tmp_path, monkeypatch):
+    take(tmp_path)
+    monkeypatch.setattr("aes_r1.aescot.start.prompt_sha256", lambda name: "edited")
+    with pytest.raises(InputError, match="other prompts"):
+        take(tmp_path)
+
+
+def test_a_folder_in_use_and_a_damaged_one_are_named(tmp_path):
+    with ExitStack() as stack:
+        settings = ExpertSettings(**MODEL), JudgeSettings(name="none")
+        claim(tmp_path, [PHOTOGRAPH], *settings, seed=0, quotas={}, max_pixels=784, stack=stack)
+        with pytest.raises(InputError, match="another distillation is writing"):
+            take(tmp_path)
+    (tmp_path / "distill.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        take(tmp_path)
+
+
+def test_every_prompt_that_is_used_is_hashed():
+    offline, paid = ExpertSettings(), ExpertSettings(**MODEL)
+    assert set(prompts_of(offline, JudgeSettings())) == {"expert"}
+    hashes = prompts_of(paid, JudgeSettings(**MODEL))
+    assert set(hashes) == {"expert", "judge_align", "judge_fact"}
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in hashes.values())
+    assert hashes["expert"] != prompts_of(offline, JudgeSettings())["expert"]
+    assert "max_usd" not in deciding(paid)
+    assert {"temperature", "min_words"} <= set(deciding(paid))

@@ -1,0 +1,152 @@
+"""The whole job on twelve pictures and a model that knows nothing: stages, files, going on, what is left out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from aes_r1.model import tiny
+from aes_r1.settings import InputError, Settings, build
+from aes_r1.trainer.pipeline import run
+from aes_r1.trainer.stopping import Stopped, StopRequest
+
+LETTERS = "A picture of flat light and deep shadow, with a calm mood. Its composition is level. Colors are muted. 0.5"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A random model in Hugging Face form, as `model.path` gives one."""
+    from aes_r1.prompts import RATING_PROMPT, answer
+
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = tiny.build_tokenizer([RATING_PROMPT, answer(LETTERS, 0.25), answer(LETTERS, 0.87)] * 20)
+    tiny.build(tokenizer, max_pixels=9216, seed=0).save(folder)
+    return folder
+
+
+@pytest.fixture
+def root(picture_folder: Path) -> Path:
+    """Twelve labelled pictures, six of them test, one of the others broken."""
+    rows = [
+        (path.name, (place + 0.5) / 12, "test" if place % 2 else "train")
+        for place, path in enumerate(sorted(picture_folder.glob("*.png")))
+    ]
+    with (picture_folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "mos", "split"), *rows])
+    (picture_folder / "04.png").write_bytes(b"no picture")
+    return picture_folder
+
+
+def settings(base: Path, root: Path, out: Path, **changes) -> Settings:
+    values = {
+        "out": str(out),
+        "store": str(out.parent / "store"),
+        "data": {"name": "folder", "root": str(root)},
+        "model": {"path": str(base), "max_pixels": 9216},
+        "expert": {"name": "pixels"},
+        "judge": {"name": "scenes"},
+        "cold_start": {"epochs": 1, "lr": 1e-3, "batch_size": 2, "micro_batch_size": 2},
+        "trainer": {
+            "num_samples": 2,
+            "images_per_step": 2,
+            "max_steps": 3,
+            "max_new_tokens": 6,
+            "save_every": 1,
+            "eval_every": 2,
+            "completions_every": 1,
+            "lr": 1e-3,
+        },
+        "evaluation": {"n_bootstrap": 20, "n_samples": 2},
+        "tracker": {"name": "none"},
+    }
+    for key, value in changes.items():
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+    return build(Settings, values)
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_the_whole_job(base, root, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(settings(base, root, out))
+
+    assert sorted(path.stem for path in (out / "stages").glob("*.json")) == [
+        *("cold_start", "data", "evaluation"),
+        *("predictions_base", "predictions_cold_start", "predictions_rapo", "rapo", "report"),
+    ]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (out / "model").iterdir()}
+    assert (out / "checkpoints" / "step_3").is_dir()
+
+    metrics = rows_of(out / "metrics.jsonl")
+    assert [(row["stage"], row["step"]) for row in metrics] == [
+        *(("sft", step) for step in (1, 2)),
+        *(("rapo", step) for step in (1, 2, 3)),
+    ]
+    assert "eval/folder/parse_failure_rate" in metrics[3]
+    assert "eval/folder/parse_failure_rate" not in metrics[2]
+    completions = rows_of(out / "completions.jsonl")
+    assert len(completions) == 3 * 2 * 2
+    assert {"id", "k", "text", "score", "reward_total", "advantage", "truncated"} <= completions[0].keys()
+
+    predictions = rows_of(out / "predictions.jsonl")
+    assert len(predictions) == 3 * 3 * 6  # stages, protocols, pictures
+    assert {"stage", "protocol", "id", "dataset", "mos", "score", "scores", "critique"} <= predictions[0].keys()
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    assert list(evaluation["stages"]) == ["base", "cold_start", "rapo"]
+    cell = evaluation["stages"]["rapo"]["folder/test"]["sample"]
+    assert (cell["n"], cell["n_answered"], cell["srcc"]["value"]) == (6, 0, None)  # nobody taught it to answer
+    assert len(evaluation["manifests"]["folder/test"]) == 64
+
+    said = capsys.readouterr()
+    assert "04.png: not a picture that can be read" in (out / "run.log").read_text()
+    assert all(name in said.out for name in ("Base model", "Cold start", "RAPO", "report.html"))
+    assert "<html" in (out / "report.html").read_text()
+
+    # The same command again finds everything done: nothing is trained, asked or logged twice.
+    before = {path: path.stat().st_mtime_ns for path in (out / "model").iterdir()}
+    run(settings(base, root, out))
+    assert rows_of(out / "metrics.jsonl") == metrics
+    assert rows_of(out / "predictions.jsonl") == predictions
+    assert {path: path.stat().st_mtime_ns for path in (out / "model").iterdir()} == before
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(base, root, tmp_path, monkeypatch):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    run(settings(base, root, whole))
+
+    def after_one_step(_: StopRequest) -> bool:
+        rows = rows_of(halves / "metrics.jsonl") if (halves / "metrics.jsonl").exists() else []
+        return bool(rows) and rows[-1]["stage"] == "rapo"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "__bool__", after_one_step)
+        with pytest.raises(Stopped):
+            run(settings(base, root, halves))
+    assert [row["step"] for row in rows_of(halves / "metrics.jsonl") if row["stage"] == "rapo"] == [1]
+    run(settings(base, root, halves))
+    assert (halves / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
+    assert rows_of(halves / "predictions.jsonl") == rows_of(whole / "predictions.jsonl")
+    assert rows_of(halves / "completions.jsonl") == rows_of(whole / "completions.jsonl")
+
+
+def test_records_whose_picture_is_gone_are_named(base, root, tmp_path):
+    (tmp_path / "aescot.jsonl").write_text(
+        json.dumps({"id": "a", "image": str(tmp_path / "gone.png"), "mos": 0.5, "critique": LETTERS}) + "\n"
+    )
+    given = {"cold_start": {"data": str(tmp_path / "aescot.jsonl")}}
+    with pytest.raises(InputError, match="no record whose picture can be read"):
+        run(settings(base, root, tmp_path / "run", **given))
+    assert "gone.png: No such file" in (tmp_path / "run" / "run.log").read_text()
+    assert "no record" in (tmp_path / "run" / "failure.txt").read_text()
+
+
+def test_strict_names_the_first_broken_picture(base, root, tmp_path):
+    with pytest.raises(InputError, match=r"04\.png: not a picture"):
+        run(settings(base, root, tmp_path / "run", data={"strict": True}))
