@@ -115,7 +115,7 @@ def language_activation_bytes(shape: Shape, tokens: int, element: int, *, checkp
 
     Per token and layer: both norms (input in float32, its normalised form twice), the projections' shared input, query
     and key before and after rotation, value, attention output, gate, its activation, up and their product. With
-    gradient checkpointing one state per layer and all of a single layer. The norm after the last layer keeps two states.
+    gradient checkpointing one state per layer and all of a single layer. The last norm keeps two states.
     """
     norms = 2 * (2 * 4 * shape.width + element * shape.width)
     attention = element * (3 * shape.query_width + 4 * shape.key_width)
