@@ -29,8 +29,8 @@ test-fast: setup ## the part that takes under three minutes
 	$(RUN) -m pytest -m 'not slow' $(ARGS)
 
 lint: setup ## ruff and types
-	$(VENV)/bin/ruff check aes_r1 tests experiments
-	$(VENV)/bin/ruff format --check aes_r1 tests experiments
+	$(VENV)/bin/ruff check aes_r1 tests experiments benchmarks
+	$(VENV)/bin/ruff format --check aes_r1 tests experiments benchmarks
 	$(VENV)/bin/mypy
 
 sweep: setup ## NAME=reward_ablation ARGS="...": one study of sweeps/
@@ -60,6 +60,9 @@ dashboard: setup ## W&B views and report of the studies; without an account a st
 
 report: setup ## RUNS="a b c": a page that compares runs; one run: its report again
 	$(RUN) -m aes_r1.report $(RUNS)
+
+bench: setup ## ours, our plain path and TRL on one workload (GPU sizes where there is a GPU); ARGS="cpu --rounds 5"
+	$(RUN) -m benchmarks $(ARGS)
 
 clean: ## forget runs and the store (the environment stays)
 	rm -rf runs store

@@ -195,7 +195,7 @@ def _run_hash(*, _root_: Any) -> str:
     values = {
         key: OmegaConf.to_container(_root_[key], resolve=True) if OmegaConf.is_config(_root_[key]) else _root_[key]
         for key in _root_
-        if key not in ("hydra", "out", "experiment")
+        if key not in ("hydra", "out", "experiment", "plan")
     }
     _expand_sets(values)
     return run_fingerprint(build(Settings, values))

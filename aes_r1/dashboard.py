@@ -87,7 +87,7 @@ def workspace(study: str, runs: Sequence[Mapping[str, Any]], *, entity: str, pro
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    coordinates = [*(wr.Config(key) for key in varied(runs)), wr.SummaryMetric("headline/srcc")]
+    coordinates: list[Any] = [*(wr.Config(key) for key in varied(runs)), wr.SummaryMetric("headline/srcc")]
     sections = [
         ws.Section(
             name=section,

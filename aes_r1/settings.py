@@ -238,6 +238,7 @@ class TrainerSettings:
     inner_epochs: int = 1
     minibatches: int = 1  # optimizer steps per inner epoch
     micro_batch_size: int = 8  # completions per device and forward
+    micro_batch_tokens: int | None = None  # tokens per device and forward, prompts counted, in place of the size
     save_every: int = 50
     keep_checkpoints: int = 2
     eval_every: int = 50
@@ -260,6 +261,8 @@ class TrainerSettings:
         require(self.inner_epochs >= 1, "trainer.inner_epochs", self.inner_epochs, "must be at least 1")
         require(self.minibatches >= 1, "trainer.minibatches", self.minibatches, "must be at least 1")
         require(self.micro_batch_size >= 1, "trainer.micro_batch_size", self.micro_batch_size, "must be at least 1")
+        budget = self.micro_batch_tokens
+        require(budget is None or budget >= 1, "trainer.micro_batch_tokens", budget, "must be positive or null")
         require(self.save_every >= 1, "trainer.save_every", self.save_every, "must be at least 1")
         require(self.max_steps is None or self.max_steps >= 1, "trainer.max_steps", self.max_steps, "must be positive")
         one_of("trainer.lr_schedule", self.lr_schedule, ("linear", "constant", "cosine"))
@@ -530,6 +533,47 @@ class Settings:
                 self.trainer.images_per_step,
                 "the rank reward compares images, so at least 2; or set reward.rank.weight=0",
             )
+
+
+@dataclass
+class CostSettings:
+    """What `python -m aes_r1.plan` assumes about devices, prices and texts."""
+
+    gpus: int = 8
+    memory_gb: float = 80.0
+    peak_tflops: float = 989.0
+    bandwidth_gb_s: float = 3350.0
+    mfu: float = 0.4
+    decode_efficiency: float = 0.5
+    usd_per_gpu_hour: float | None = None
+    pictures: int = 15000
+    picture_tokens: int = 334
+    question_tokens: int = 120
+    answer_tokens: int | None = 200  # null: trainer.max_new_tokens
+
+    def __post_init__(self) -> None:
+        for key in (
+            "gpus",
+            "memory_gb",
+            "peak_tflops",
+            "bandwidth_gb_s",
+            "pictures",
+            "picture_tokens",
+            "question_tokens",
+        ):
+            require(getattr(self, key) > 0, f"plan.{key}", getattr(self, key), "must be positive")
+        require(0 < self.mfu <= 1, "plan.mfu", self.mfu, "must be in (0, 1]")
+        require(0 < self.decode_efficiency <= 1, "plan.decode_efficiency", self.decode_efficiency, "must be in (0, 1]")
+        price, answer = self.usd_per_gpu_hour, self.answer_tokens
+        require(price is None or price >= 0, "plan.usd_per_gpu_hour", price, "must not be negative")
+        require(answer is None or answer > 0, "plan.answer_tokens", answer, "must be positive or null")
+
+
+@dataclass
+class PlanSettings(Settings):
+    """Settings of `python -m aes_r1.plan`: a run's, and what it would run on."""
+
+    plan: CostSettings = field(default_factory=CostSettings)
 
 
 def build(schema: type, config: Any) -> Any:

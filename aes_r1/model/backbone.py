@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from aes_r1.model import shared_prefix
+from aes_r1.model import families, shared_prefix
 from aes_r1.settings import InputError, LoraSettings
 
 MIN_PIXELS = 56 * 56
+log = logging.getLogger("aes_r1")
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
     """One picture and its question, ready for the model.
 
-    input_ids: [P] int64, one `<|image_pad|>` per merged picture patch.
-    pixel_values: [patches, channels * temporal * patch * patch] float32.  grid: [3] (time, rows, columns) of patches.
+    input_ids: [P] int64, one placeholder per picture token.
+    pixel_values: [rows, ...] float32, patches or tiles as the family cuts them.  grid: [3], rows = its product.
     """
 
     input_ids: np.ndarray
@@ -35,7 +38,9 @@ class PromptBatch:
     """N prompts, left-padded to P tokens.
 
     input_ids, valid: [N, P]; position_ids: [3, N, P] (M-RoPE: time, row, column); next_position: [N], where a
-    completion continues; pixel_values: [all patches, D]; grid: [N, 3].
+    completion continues; pixel_values: [all rows, ...]; grid: [N, 3]. prompt_tokens, pixel_rows: N numbers on the host,
+    so that no selection has to ask the device. features: what the vision tower says about the
+    pictures ([V, D] per used layer) where its weights are fixed, so that it runs once for every use of the batch.
     """
 
     input_ids: Tensor
@@ -44,27 +49,53 @@ class PromptBatch:
     next_position: Tensor
     pixel_values: Tensor
     grid: Tensor
+    prompt_tokens: tuple[int, ...]
+    pixel_rows: tuple[int, ...]
+    tokens_per_row: float
+    features: tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str) -> PromptBatch:
-        return PromptBatch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        moved = {name: getattr(self, name).to(device) for name in _TENSORS}
+        return dataclasses.replace(self, **moved)
 
     def select(self, images: Tensor) -> PromptBatch:
         """The prompts of `images` ([n] indices), padding that none of them needs cut away."""
-        patches = self.grid.prod(dim=1)
-        starts = patches.cumsum(0) - patches
-        rows = torch.cat([torch.arange(int(starts[i]), int(starts[i] + patches[i])) for i in images.tolist()])
-        first = int(self.valid[images].int().argmax(dim=1).min())
-        return PromptBatch(
+        chosen = images.tolist()
+        prompt_tokens = tuple(self.prompt_tokens[image] for image in chosen)
+        first = self.input_ids.shape[1] - max(prompt_tokens)
+        features = self.features
+        if features is not None:
+            tokens = self._rows(chosen, self.tokens_per_row)
+            features = tuple(layer[tokens] for layer in features)
+        return dataclasses.replace(
+            self,
             input_ids=self.input_ids[images, first:],
             valid=self.valid[images, first:],
             position_ids=self.position_ids[:, images, first:],
             next_position=self.next_position[images],
-            pixel_values=self.pixel_values[rows.to(self.pixel_values.device)],
+            pixel_values=self.pixel_values[self._rows(chosen, 1.0)],
             grid=self.grid[images],
+            prompt_tokens=prompt_tokens,
+            pixel_rows=tuple(self.pixel_rows[image] for image in chosen),
+            features=features,
         )
+
+    @property
+    def padded(self) -> bool:
+        return min(self.prompt_tokens) < self.input_ids.shape[1]
+
+    def _rows(self, images: list[int], per_row: float) -> Tensor:
+        """Where the pixel rows of `images` stand among all rows, or, with `per_row` tokens a row, their tokens."""
+        counts = [round(rows * per_row) for rows in self.pixel_rows]
+        starts = [sum(counts[:image]) for image in images]
+        places = [torch.arange(start, start + counts[image]) for start, image in zip(starts, images, strict=True)]
+        return torch.cat(places).to(self.pixel_values.device)
+
+
+_TENSORS = ("input_ids", "valid", "position_ids", "next_position", "pixel_values", "grid")
 
 
 class Backbone:
@@ -78,7 +109,8 @@ class Backbone:
         self.model = model
         self.tokenizer = tokenizer
         self.image_processor = image_processor
-        self.image_token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        self.image_token = model.config.image_token_id
+        self.shares_prefix = families.can_share_prefix(model.config)
         self.end_token = tokenizer.eos_token_id
         self.pad_token = tokenizer.pad_token_id
         banned = torch.zeros(model.config.get_text_config().vocab_size, dtype=torch.bool)
@@ -98,13 +130,13 @@ class Backbone:
 
     def encode(self, picture: Image.Image, question: str) -> EncodedPrompt:
         """One RGB picture and its question as tokens and patches (chat template of the tokenizer)."""
-        pixels = self.image_processor(images=[picture], return_tensors="np")
-        grid = pixels["image_grid_thw"][0]
+        config = self.core.config
+        pixels, grid, count = families.prepare(config, self.image_processor, picture)
         text = _prompt_text(self.tokenizer, question)
-        count = int(np.prod(grid)) // self.image_processor.merge_size**2
-        text = text.replace("<|image_pad|>", "<|image_pad|>" * count)
+        once = self.tokenizer.convert_ids_to_tokens(self.image_token)
+        text = text.replace(once, families.placeholder(config, self.tokenizer, count), 1)
         ids = np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
-        return EncodedPrompt(ids, np.asarray(pixels["pixel_values"], dtype=np.float32), np.asarray(grid))
+        return EncodedPrompt(ids, pixels, grid)
 
     def collate(self, prompts: list[EncodedPrompt]) -> PromptBatch:
         """Left-pad `prompts` into one batch (on the CPU) with the positions that the model would give them."""
@@ -115,13 +147,7 @@ class Backbone:
             input_ids[row, width - len(prompt.input_ids) :] = torch.from_numpy(prompt.input_ids)
             valid[row, width - len(prompt.input_ids) :] = True
         grid = torch.from_numpy(np.stack([prompt.grid for prompt in prompts])).long()
-        position_ids, _ = self.core.model.get_rope_index(
-            input_ids,
-            mm_token_type_ids=(input_ids == self.image_token).int(),
-            image_grid_thw=grid,
-            attention_mask=valid.long(),
-        )
-        position_ids = position_ids.masked_fill(~valid, 0)
+        position_ids = families.positions(self.core, input_ids, valid, grid).masked_fill(~valid, 0)
         return PromptBatch(
             input_ids=input_ids,
             valid=valid,
@@ -129,7 +155,19 @@ class Backbone:
             next_position=position_ids.amax(dim=(0, 2)) + 1,
             pixel_values=torch.from_numpy(np.concatenate([prompt.pixel_values for prompt in prompts])),
             grid=grid,
+            prompt_tokens=tuple(len(prompt.input_ids) for prompt in prompts),
+            pixel_rows=tuple(len(prompt.pixel_values) for prompt in prompts),
+            tokens_per_row=families.tokens_per_row(self.core.config),
         )
+
+    @torch.no_grad()
+    def see(self, prompts: PromptBatch) -> PromptBatch:
+        """`prompts` with the vision tower's features, where its weights are fixed; as they are where they train."""
+        trained = any(p.requires_grad and families.is_vision(name) for name, p in self.core.named_parameters())
+        if trained:
+            return prompts
+        features = families.vision_features(self.core, prompts.pixel_values, prompts.grid)
+        return dataclasses.replace(prompts, features=features)
 
     def encode_answer(self, text: str) -> list[int]:
         """Tokens of a completion, the end of the turn included."""
@@ -149,7 +187,12 @@ class Backbone:
         self.image_processor.save_pretrained(folder)
 
     def with_max_pixels(self, max_pixels: int) -> Backbone:
-        """The same backbone seeing pictures of at most `max_pixels`; one image setting for every stage."""
+        """The same backbone seeing pictures of at most `max_pixels`; one image setting for every stage.
+
+        InternVL's square tile is part of its architecture and stays.
+        """
+        if self.core.config.model_type == "internvl":
+            return self
         self.image_processor.size = {
             "shortest_edge": min(MIN_PIXELS, max_pixels),
             "longest_edge": max_pixels,
@@ -170,31 +213,36 @@ def _prompt_text(tokenizer: Any, question: str) -> str:
 
 
 def load(path: str | Path, *, dtype: str, max_pixels: int, gradient_checkpointing: bool = False) -> Backbone:
-    """Load a Qwen2.5-VL style model from a folder or hub name, pictures read by the PIL processor everywhere.
+    """Load a model of families.FAMILIES from a folder or hub name, pictures read by a PIL processor everywhere.
 
     Raises InputError when `path` holds no such model.
     """
-    from transformers import AutoModelForImageTextToText, AutoTokenizer
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the run has its own
     try:
+        kind = AutoConfig.from_pretrained(path).model_type
+        if kind not in families.FAMILIES:
+            raise InputError(f"model.path={path}: a {kind} model; give one of {', '.join(families.FAMILIES)}")
         model = AutoModelForImageTextToText.from_pretrained(path, dtype=getattr(torch, dtype))
         tokenizer = AutoTokenizer.from_pretrained(path)
-        image_processor = Qwen2VLImageProcessorPil.from_pretrained(path)
+        image_processor = families.load_image_processor(kind, path)
     except OSError as error:
         raise InputError(f"model.path={path}: {str(error).splitlines()[0]}; give a model folder or hub name") from error
     shared_prefix.install(model)
+    if not families.can_share_prefix(model.config):
+        text = model.config.get_text_config().model_type
+        log.info("model.path=%s: %s layers cannot share a group's prompt; each output computes its own", path, text)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return Backbone(model, tokenizer, image_processor).with_max_pixels(max_pixels)
 
 
 def freeze(model: nn.Module, *, vision: bool) -> None:
-    """Train everything, or everything but the vision tower and its projector (the merger inside `visual`)."""
+    """Train everything, or everything but the vision tower and its projector ."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not (vision and ".visual." in f".{name}"))
+        parameter.requires_grad_(not (vision and families.is_vision(name)))
 
 
 def add_adapter(backbone: Backbone, lora: LoraSettings) -> Backbone:

@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from aes_r1.model.backbone import Backbone, PromptBatch
 from aes_r1.model.shared_prefix import grouped_hidden_states, plain_hidden_states
 
+CHUNK_LOGITS = 2**25  # logits that exist at once: 134 MB in float32, a few times over
+
 
 def token_likelihood(
     hidden: Tensor,
@@ -19,13 +21,14 @@ def token_likelihood(
     *,
     banned: Tensor | None = None,
     temperature: float = 1.0,
-    chunk_tokens: int = 2048,
+    chunk_tokens: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of each distribution, in nats.
 
     hidden [M, D]; targets [M]; head maps [m, D] to logits [m, V]; banned [V] bool: tokens with probability 0. The
     distribution is softmax(logits / temperature), taken in float32. Logits exist for one chunk at a time and are
-    computed again for the gradient, so memory is chunk_tokens * V whatever M is. Entropy carries no gradient.
+    computed again for the gradient, so memory is chunk_tokens * V whatever M is (None: as many as CHUNK_LOGITS allows).
+    Entropy carries no gradient.
     Returns (log-probabilities [M], entropies [M]).
     """
 
@@ -38,6 +41,9 @@ def token_likelihood(
             entropy = -(logps.exp() * logps.masked_fill(logps == float("-inf"), 0.0)).sum(dim=-1)
         return logps.gather(1, wanted[:, None])[:, 0], entropy
 
+    if chunk_tokens is None:
+        vocabulary = len(banned) if banned is not None else head.weight.shape[0]  # type: ignore[attr-defined]
+        chunk_tokens = max(256, CHUNK_LOGITS // vocabulary)
     pieces = []
     for start in range(0, len(targets), chunk_tokens):
         part, wanted = hidden[start : start + chunk_tokens], targets[start : start + chunk_tokens]
@@ -64,8 +70,9 @@ def completion_likelihood(
 
     tokens, mask: [R, T], right-padded; image_of: [R] in 0..N-1. Returns two [R, T] float32 tensors, 0 beyond the mask.
     """
-    hidden_states = grouped_hidden_states if shared_prefix else plain_hidden_states
-    hidden = hidden_states(backbone.core, prompts, tokens, image_of, backbone.image_token)
+    shared = shared_prefix and backbone.shares_prefix
+    hidden_states = grouped_hidden_states if shared else plain_hidden_states
+    hidden = hidden_states(backbone.core, prompts, tokens, image_of)
     banned = backbone.banned.to(hidden.device)
 
     def score(states: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

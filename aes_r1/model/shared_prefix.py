@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aes_r1.model import families
+
 NAME = "shared_prefix"
 
 
@@ -41,14 +43,16 @@ class ScoringHead(nn.Linear):
 
 
 def install(model: Any) -> None:
-    """Make the language layers of a transformers model accept an `attend` keyword, and its head a `score`."""
+    """Make a transformers model's head accept a `score`, and its language layers an `attend` if they attend plainly."""
+    model.lm_head.__class__ = ScoringHead
+    if not families.can_share_prefix(model.config):
+        return
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.config.get_text_config()._attn_implementation = NAME
-    model.lm_head.__class__ = ScoringHead
 
 
 def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal=False):
@@ -57,13 +61,14 @@ def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, mask: Tensor |
     )
 
 
-def causal_mask(valid: Tensor) -> Tensor | None:
-    """[N, P] validity of left-padded prompts -> [N, 1, P, P], True where a query may look; None when nothing is padded.
+def causal_mask(prompts) -> Tensor | None:
+    """[N, 1, P, P] bool of a PromptBatch, True where a query may look; None when nothing is padded.
 
     A padding token looks at itself alone, so that no row of the softmax is empty.
     """
-    if bool(valid.all()):
+    if not prompts.padded:
         return None
+    valid = prompts.valid
     length = valid.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
     own = torch.eye(length, dtype=torch.bool, device=valid.device)
@@ -135,16 +140,22 @@ def flat_rows(tensor: Tensor) -> Tensor:
     return tensor.transpose(1, 2).reshape(1, rows * length, heads, width)
 
 
-def embed(core: Any, input_ids: Tensor, pixel_values: Tensor, grid: Tensor, image_token: int) -> Tensor:
-    """Token embeddings [N, P, D] with the picture's features in place of its placeholder tokens."""
-    embeddings = core.get_input_embeddings()(input_ids)
-    visual_dtype = next(core.model.visual.parameters()).dtype
-    features = core.model.visual(pixel_values.to(visual_dtype), grid_thw=grid).pooler_output
-    place = (input_ids == image_token)[..., None].expand_as(embeddings)
-    return embeddings.masked_scatter(place, features.to(embeddings.dtype))
+def embed(core: Any, prompts) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    """Token embeddings [N, P, D] with the pictures' features in place of their placeholders.
+
+    Returns (embeddings, the features of every vision layer that is used, [N, P] True on picture tokens). Features that
+    `prompts` carries already are taken from there.
+    """
+    embeddings = core.get_input_embeddings()(prompts.input_ids)
+    features = prompts.features
+    if features is None:
+        features = families.vision_features(core, prompts.pixel_values, prompts.grid)
+    place = prompts.input_ids == core.config.image_token_id
+    filled = embeddings.masked_scatter(place[..., None].expand_as(embeddings), features[0].to(embeddings.dtype))
+    return filled, features, place
 
 
-def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor, image_token: int) -> Tensor:
+def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor) -> Tensor:
     """Hidden states that predict each completion token, prompts and pictures computed once.
 
     prompts: a PromptBatch of N; completions: [R, T] tokens, right-padded; image_of: [R] in 0..N-1.
@@ -153,7 +164,7 @@ def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Ten
     count, width = prompts.input_ids.shape
     rows, length = completions.shape
     fed = length - 1
-    prompt_embeddings = embed(core, prompts.input_ids, prompts.pixel_values, prompts.grid, image_token)
+    prompt_embeddings, features, place = embed(core, prompts)
     hidden_size = prompt_embeddings.shape[-1]
     completion_embeddings = core.get_input_embeddings()(completions[:, :-1])
     flat = torch.cat(
@@ -167,37 +178,42 @@ def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Ten
     attend = GroupAttention(
         images=count,
         prompt_tokens=width,
-        prompt_mask=causal_mask(prompts.valid),
+        prompt_mask=causal_mask(prompts),
         completion_mask=torch.cat([seen_prompt, own_past], dim=2)[:, None],
         image_of=image_of,
     )
-    hidden = language_forward(core, flat, positions, attend)[0]
+    place = F.pad(place.reshape(1, -1), (0, rows * fed))
+    hidden = language_forward(core, flat, positions, attend, **families.deep_inputs(features, place))[0]
     last_of_prompt = hidden[: count * width].reshape(count, width, hidden_size)[:, -1][image_of]
     return torch.cat([last_of_prompt[:, None], hidden[count * width :].reshape(rows, fed, hidden_size)], dim=1)
 
 
-def plain_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor, image_token: int) -> Tensor:
+def plain_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor) -> Tensor:
     """The same as `grouped_hidden_states`, each completion with its own copy of prompt and picture."""
     copies = prompts.select(image_of)
     length = completions.shape[1]
-    input_ids = torch.cat([copies.input_ids, completions[:, :-1]], dim=1)
-    embeddings = embed(core, copies.input_ids, copies.pixel_values, copies.grid, image_token)
+    embeddings, features, place = embed(core, copies)
     embeddings = torch.cat([embeddings, core.get_input_embeddings()(completions[:, :-1])], dim=1)
     steps = torch.arange(length - 1, device=completions.device)
     positions = (copies.next_position[:, None] + steps)[None].expand(3, -1, -1)
     valid = torch.cat([copies.valid, torch.ones_like(completions[:, :-1], dtype=torch.bool)], dim=1)
     output = core.model.language_model(
         inputs_embeds=embeddings,
-        position_ids=torch.cat([copies.position_ids, positions], dim=2),
+        position_ids=families.for_language_model(core, torch.cat([copies.position_ids, positions], dim=2)),
         attention_mask=valid,
         use_cache=False,
+        **families.deep_inputs(features, F.pad(place, (0, length - 1))),
     ).last_hidden_state
-    return output[:, input_ids.shape[1] - length :]
+    return output[:, embeddings.shape[1] - length :]
 
 
-def language_forward(core: Any, embeddings: Tensor, positions: Tensor, attend) -> Tensor:
+def language_forward(core: Any, embeddings: Tensor, positions: Tensor, attend, **deep) -> Tensor:
     """Run the language layers on embeddings [1, S, D] at positions [3, 1, S] with the attention `attend`."""
-    unused = {"full_attention": None, "sliding_attention": None}
     return core.model.language_model(
-        inputs_embeds=embeddings, position_ids=positions, attention_mask=unused, use_cache=False, attend=attend
+        inputs_embeds=embeddings,
+        position_ids=families.for_language_model(core, positions),
+        attention_mask=embeddings.new_zeros(1, 1, 1, 1),  # four dimensions: taken as it is, and `attend` needs none
+        use_cache=False,
+        attend=attend,
+        **deep,
     ).last_hidden_state

@@ -130,9 +130,9 @@ def load_latest(root: Path, engine) -> dict | None:
 def _superfluous(root: Path, keep: int) -> list[int]:
     """Steps that are neither among the last `keep` nor the best."""
     found = steps(root)
-    scores = {step: (_read_progress(root / f"step_{step}") or {}).get("score") for step in found}
-    scored = [step for step in found if scores[step] is not None]
-    best = max(scored, key=lambda step: scores[step], default=None)  # the first of equals
+    read = {step: (_read_progress(root / f"step_{step}") or {}).get("score") for step in found}
+    scores = {step: float(score) for step, score in read.items() if score is not None}
+    best = max(scores, key=lambda step: scores[step], default=None)  # the first of equals
     return [step for step in found[:-keep] if step != best]
 
 

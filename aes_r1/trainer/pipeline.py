@@ -364,11 +364,11 @@ class Job:
 
         def going_on(step: int) -> None:
             self.tracker.resume("rapo", step)
-            earlier = [
+            metrics, completions = (
                 [row for row in read_rows(self.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
                 for name in ("metrics", "completions")
-            ]
-            self.signs = health.Watch(self.tracker.alert, *earlier)
+            )
+            self.signs = health.Watch(self.tracker.alert, list(metrics), list(completions))
             log.info(
                 "RAPO: %d steps of %d images x %d outputs%s",
                 total,

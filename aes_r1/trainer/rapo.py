@@ -28,6 +28,7 @@ from aes_r1.rollout.sampler import Rollout, row_noise, sample
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import peak_memory_gb
+from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
 from aes_r1.trainer.order import indices_of_step
 from aes_r1.trainer.stopping import Stopped, StopRequest
@@ -97,6 +98,7 @@ def train_rapo(
             trainer.max_new_tokens,
         )
         with engine.gathered():
+            prompts = backbone.see(prompts)
             rollout = sample(
                 backbone,
                 prompts,
@@ -131,13 +133,14 @@ def train_rapo(
 
         # -- reference -------------------------------------------------------------------------------------------------
         reference_started = time.perf_counter()
-        every_row = torch.arange(len(in_loss), device=device)
+        every_row = torch.arange(len(in_loss))
+        cut = _cutter(trainer, rollout, prompts, shared_prefix and backbone.shares_prefix)
         ref_logps = old_logps = None
         if trainer.kl_coef > 0:
             with _reference_weights(backbone, reference) as frozen:
-                ref_logps = _score(frozen, prompts, rollout, every_row, trainer, likelihood)
+                ref_logps = _score(frozen, prompts, rollout, cut(every_row), trainer, likelihood)
         if trainer.inner_epochs * trainer.minibatches > 1:
-            old_logps = _score(backbone, prompts, rollout, every_row, trainer, likelihood)
+            old_logps = _score(backbone, prompts, rollout, cut(every_row), trainer, likelihood)
         update_started = time.perf_counter()
 
         # -- loss and step ---------------------------------------------------------------------------------------------
@@ -146,17 +149,18 @@ def train_rapo(
         sums: dict[str, Tensor] = {}
         for minibatch in list(every_row.chunk(trainer.minibatches)) * trainer.inner_epochs:
             divisor = engine.total(loss_divisor(in_loss[minibatch], trainer.aggregation, trainer.max_new_tokens))
-            for rows in minibatch.split(trainer.micro_batch_size):
+            for rows, longest in cut(minibatch):
                 groups, image_of = torch.unique(rows // trainer.num_samples, return_inverse=True)
+                tokens, mask = rollout.tokens[rows, :longest], rollout.mask[rows, :longest]
                 logps, entropy = completion_likelihood(
-                    backbone, prompts.select(groups), rollout.tokens[rows], rollout.mask[rows], image_of, **likelihood
+                    backbone, prompts.select(groups), tokens, mask, image_of.to(device), **likelihood
                 )
                 loss, metrics = policy_loss(
                     logps,
-                    logps.detach() if old_logps is None else old_logps[rows],
-                    None if ref_logps is None else ref_logps[rows],
+                    logps.detach() if old_logps is None else old_logps[rows, :longest],
+                    None if ref_logps is None else ref_logps[rows, :longest],
                     own_advantages[rows],
-                    in_loss[rows],
+                    in_loss[rows, :longest],
                     clip_low=trainer.clip_low,
                     clip_high=trainer.clip_high,
                     kl_coef=trainer.kl_coef,
@@ -164,7 +168,7 @@ def train_rapo(
                     normalizer=divisor,
                 )
                 engine.backward(loss)
-                _accumulate(sums, metrics, entropy, rollout.mask[rows])
+                _accumulate(sums, metrics, entropy, mask)
                 sums["loss"] = sums.get("loss", 0.0) + loss.detach()
             grad_norm = engine.step(lr)
         update_seconds = time.perf_counter() - update_started
@@ -236,19 +240,48 @@ def _reference_weights(backbone: Backbone, reference: Backbone | None):
         yield backbone
 
 
+def _cutter(
+    trainer: TrainerSettings, rollout: Rollout, prompts: PromptBatch, shared: bool
+) -> Callable[[Tensor], list[tuple[Tensor, int]]]:
+    """The step's cut into forward passes: rows -> [(rows of one pass, tokens of its longest output)], on the CPU.
+
+    Lengths leave the device once per step, here, so that no pass has to ask for them.
+    """
+    lengths = rollout.mask.sum(dim=1).tolist()
+
+    def cut(rows: Tensor) -> list[tuple[Tensor, int]]:
+        pieces = micro_batches(
+            rows.tolist(),
+            lengths,
+            prompts.prompt_tokens,
+            num_samples=trainer.num_samples,
+            shared_prefix=shared,
+            size=trainer.micro_batch_size,
+            max_tokens=trainer.micro_batch_tokens,
+        )
+        return [(torch.tensor(piece), max(lengths[row] for row in piece)) for piece in pieces]
+
+    return cut
+
+
 @torch.no_grad()
 def _score(
-    backbone: Backbone, prompts: PromptBatch, rollout: Rollout, rows: Tensor, trainer: TrainerSettings, likelihood: dict
+    backbone: Backbone,
+    prompts: PromptBatch,
+    rollout: Rollout,
+    pieces: list[tuple[Tensor, int]],
+    trainer: TrainerSettings,
+    likelihood: dict,
 ) -> Tensor:
     """[R, T] log-probabilities of the rollout's tokens under `backbone`, without gradient."""
-    pieces = []
-    for part in rows.split(trainer.micro_batch_size):
-        groups, image_of = torch.unique(part // trainer.num_samples, return_inverse=True)
-        logps, _ = completion_likelihood(
-            backbone, prompts.select(groups), rollout.tokens[part], rollout.mask[part], image_of, **likelihood
+    scored = torch.zeros(rollout.mask.shape, dtype=torch.float32, device=rollout.mask.device)
+    for rows, longest in pieces:
+        groups, image_of = torch.unique(rows // trainer.num_samples, return_inverse=True)
+        tokens, mask = rollout.tokens[rows, :longest], rollout.mask[rows, :longest]
+        scored[rows, :longest], _ = completion_likelihood(
+            backbone, prompts.select(groups), tokens, mask, image_of.to(mask.device), **likelihood
         )
-        pieces.append(logps)
-    return torch.cat(pieces)
+    return scored
 
 
 def _accumulate(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Tensor, mask: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -53,8 +55,9 @@ def test_completions_do_not_see_each_other(backbone, prompts):
 
 
 def test_causal_mask():
-    assert causal_mask(torch.ones(2, 3, dtype=torch.bool)) is None
-    mask = causal_mask(torch.tensor([[False, True, True]]))
+    whole = SimpleNamespace(padded=False, valid=torch.ones(2, 3, dtype=torch.bool))
+    assert causal_mask(whole) is None
+    mask = causal_mask(SimpleNamespace(padded=True, valid=torch.tensor([[False, True, True]])))
     expected = [[True, False, False], [False, True, False], [False, True, True]]
     assert mask.shape == (1, 1, 3, 3)
     assert mask[0, 0].tolist() == expected

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aes_r1.data.sample import Sample
-from aes_r1.model.backbone import Backbone
+from aes_r1.model.backbone import Backbone, freeze
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
@@ -172,6 +172,30 @@ def test_rapo_accumulation_changes_nothing(speaker, picture_folder, tmp_path):
     ]
     for row in rows[1:]:
         assert row == pytest.approx(rows[0], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_token_budget_changes_nothing(speaker, picture_folder, tmp_path):
+    whole, cut = copy.deepcopy(speaker), copy.deepcopy(speaker)
+    rows, _ = rapo(whole, picture_folder, tmp_path / "whole", steps=1)
+    cut_rows, _ = rapo(cut, picture_folder, tmp_path / "cut", steps=1, micro_batch_tokens=300)
+    assert cut_rows[0] == pytest.approx(rows[0], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_frozen_vision_tower_is_run_once_and_changes_nothing(speaker, picture_folder, tmp_path, monkeypatch):
+    seen, blind = copy.deepcopy(speaker), copy.deepcopy(speaker)
+    calls = []
+    for backbone in (seen, blind):
+        freeze(backbone.model, vision=True)
+        backbone.model.model.visual.register_forward_hook(lambda *_, owner=backbone: calls.append(owner))
+    with monkeypatch.context() as patch:
+        patch.setattr(blind, "see", lambda prompts: prompts)
+        without, _ = rapo(blind, picture_folder, tmp_path / "blind", steps=1, micro_batch_size=4)
+    once, _ = rapo(seen, picture_folder, tmp_path / "seen", steps=1, micro_batch_size=4)
+    assert sum(owner is seen for owner in calls) == 1
+    assert sum(owner is blind for owner in calls) > 1
+    assert once[0] == pytest.approx(without[0], rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -1,0 +1,102 @@
+"""What differs between backbone families: how a picture is prepared, placed among the tokens and seen.
+
+Qwen2.5-VL and Qwen3-VL cut a picture into patches at its own aspect ratio and count positions in three dimensions;
+InternVL squeezes it into one square tile and counts tokens. Qwen3-VL also feeds features of inner vision layers into
+its first language layers. Everything else is the same for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl")
+VISION_PARTS = (".visual.", ".vision_tower.", ".multi_modal_projector.")
+# Language models whose attention is plain causal softmax attention, so that a group can share its prompt.
+SHARING = ("qwen2_5_vl_text", "qwen3_vl_text", "qwen2", "qwen3", "llama")
+
+
+def is_vision(parameter_name: str) -> bool:
+    """Whether a parameter belongs to the vision tower or its projector."""
+    return any(part in f".{parameter_name}" for part in VISION_PARTS)
+
+
+def can_share_prefix(config: Any) -> bool:
+    """Whether the language layers attend plainly: a known kind, and none of them in sliding windows."""
+    text = config.get_text_config()
+    layers = getattr(text, "layer_types", None) or ["full_attention"]
+    return text.model_type in SHARING and set(layers) == {"full_attention"}
+
+
+def load_image_processor(model_type: str, path: Any) -> Any:
+    """The family's PIL picture processor, so that training and evaluation resize alike on every machine."""
+    if model_type == "internvl":
+        from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+        return GotOcr2ImageProcessorPil.from_pretrained(path, crop_to_patches=False)
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    return Qwen2VLImageProcessorPil.from_pretrained(path)
+
+
+def prepare(config: Any, image_processor: Any, picture: Any) -> tuple[np.ndarray, np.ndarray, int]:
+    """One RGB picture as (pixels [rows, ...] float32, grid [3] whose product is rows, its number of tokens)."""
+    pixels = image_processor(images=[picture], return_tensors="np")
+    values = np.asarray(pixels["pixel_values"], dtype=np.float32)
+    if config.model_type == "internvl":
+        return values, np.array([len(values), 1, 1]), len(values) * config.image_seq_length
+    grid = np.asarray(pixels["image_grid_thw"][0])
+    return values, grid, int(np.prod(grid)) // image_processor.merge_size**2
+
+
+def tokens_per_row(config: Any) -> float:
+    """Language tokens of one row of pixel values."""
+    if config.model_type == "internvl":
+        return config.image_seq_length
+    return 1 / config.vision_config.spatial_merge_size**2
+
+
+def placeholder(config: Any, tokenizer: Any, count: int) -> str:
+    """The text that stands for a picture of `count` tokens, where the chat template put a single placeholder."""
+    text = tokenizer.convert_ids_to_tokens(config.image_token_id) * count
+    return f"<img>{text}</img>" if config.model_type == "internvl" else text
+
+
+def positions(core: Any, input_ids: Tensor, valid: Tensor, grid: Tensor) -> Tensor:
+    """[3, N, P] positions (time, row, column) of left-padded prompts; three times the same where a family counts."""
+    if core.config.model_type == "internvl":
+        return (valid.long().cumsum(dim=1) - 1).clamp(min=0)[None].expand(3, -1, -1)
+    return core.model.get_rope_index(
+        input_ids,
+        mm_token_type_ids=(input_ids == core.config.image_token_id).int(),
+        image_grid_thw=grid,
+        attention_mask=valid.long(),
+    )[0]
+
+
+def for_language_model(core: Any, position_ids: Tensor) -> Tensor:
+    """[3, N, P] positions in the form that the family's language model takes."""
+    return position_ids[0] if core.config.model_type == "internvl" else position_ids
+
+
+def vision_features(core: Any, pixel_values: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
+    """The vision tower: [V, D] features in place of the V placeholder tokens, then those of deeper layers, if any."""
+    pixel_values = pixel_values.to(next(vision_tower(core).parameters()).dtype)
+    if core.config.model_type == "internvl":
+        return (core.model.get_image_features(pixel_values=pixel_values).pooler_output.flatten(0, 1),)
+    output = core.model.visual(pixel_values, grid_thw=grid)
+    return (output.pooler_output, *(getattr(output, "deepstack_features", None) or ()))
+
+
+def vision_tower(core: Any) -> torch.nn.Module:
+    return core.model.vision_tower if core.config.model_type == "internvl" else core.model.visual
+
+
+def deep_inputs(features: tuple[Tensor, ...], place: Tensor) -> dict[str, Any]:
+    """Keywords that hand deeper features to the language model; place [B, S] is True on picture tokens."""
+    if len(features) == 1:
+        return {}
+    return {"visual_pos_masks": place, "deepstack_visual_embeds": list(features[1:])}

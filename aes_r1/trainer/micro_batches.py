@@ -1,0 +1,52 @@
+"""How the outputs of an optimizer step are cut into forward passes. It changes memory and speed, never the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def micro_batches(
+    rows: Sequence[int],
+    lengths: Sequence[int],
+    prompt_tokens: Sequence[int],
+    *,
+    num_samples: int,
+    shared_prefix: bool,
+    size: int,
+    max_tokens: int | None,
+) -> list[list[int]]:
+    """`rows` (indices into N x num_samples outputs, image by image) in pieces.
+
+    max_tokens None: pieces of `size` outputs as they come. Else: pieces whose forward holds at most `max_tokens` tokens
+    with padding, images of similarly long outputs together. An image's outputs stay together while they fit, so that
+    its prompt is computed once; an output that is too long by itself is a piece of its own. lengths: tokens of every
+    output; prompt_tokens: tokens of every image's prompt.
+    """
+    if max_tokens is None:
+        return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+    groups: dict[int, list[int]] = {}
+    for row in sorted(rows, key=lambda row: (-lengths[row], row)):
+        groups.setdefault(row // num_samples, []).append(row)
+    pieces: list[list[int]] = []
+    current: list[int] = []
+
+    def cost(piece: list[int]) -> int:
+        images = {row // num_samples for row in piece}
+        copies = len(images) if shared_prefix else len(piece)
+        return copies * max(prompt_tokens[image] for image in images) + len(piece) * max(lengths[row] for row in piece)
+
+    for group in groups.values():
+        if current and cost(current + group) > max_tokens:
+            pieces.append(current)
+            current = []
+        if cost(current + group) <= max_tokens:
+            current = current + group
+            continue
+        for row in group:  # the image's outputs do not fit together
+            if current and cost([*current, row]) > max_tokens:
+                pieces.append(current)
+                current = []
+            current = [*current, row]
+    if current:
+        pieces.append(current)
+    return [sorted(piece) for piece in pieces]

@@ -1,0 +1,227 @@
+"""Ours, ours with the switches off, and TRL's GRPOTrainer, step by step in turn on the same workload.
+
+    make bench                                   # what the machine can: CPU sizes, or the published sizes on a GPU
+    python -m benchmarks cpu --rounds 5          # tiny and 50 M, float32, one thread
+    python -m benchmarks gpu                     # Qwen2.5-VL-3B and 7B with random weights, bfloat16, LoRA
+    python -m benchmarks scaling                 # how ours grows with K, N and length (tiny)
+
+Every system is a process of its own that takes one step when it is told to, so the systems alternate and share whatever
+else the machine is doing. Warm-up steps do not count; results are medians over the rest, ratios are
+medians of the ratios of neighbouring steps. Writes benchmarks/results/NAME.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.player import MARK
+from benchmarks.workload import Workload
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+SYSTEMS = {
+    "ours": ("benchmarks.ours", "fast"),
+    "ours_plain": ("benchmarks.ours", "plain"),
+    "trl": ("benchmarks.trl_step",),
+}
+PICTURE = (588, 448)  # 21 x 16 = 336 picture tokens of 28 x 28 pixels, the whole rectangle nearest to 334
+SUITES = {
+    "cpu": [
+        Workload("tiny", K=4, N=8, new_tokens=48, picture=(96, 96)),
+        Workload("tiny", K=8, N=8, new_tokens=48, picture=(96, 96)),
+        Workload("tiny", K=8, N=8, new_tokens=200, picture=(96, 96)),
+        Workload("50m", K=4, N=2, new_tokens=64, picture=PICTURE),
+        Workload("50m", K=8, N=2, new_tokens=200, picture=PICTURE),
+    ],
+    "scaling": [
+        *(Workload("tiny", K=K, N=8, new_tokens=64, picture=(96, 96)) for K in (2, 4, 8, 16)),
+        *(Workload("tiny", K=8, N=N, new_tokens=64, picture=(96, 96)) for N in (2, 4, 16)),
+        *(Workload("tiny", K=8, N=8, new_tokens=T, picture=(96, 96)) for T in (16, 32, 128, 256)),
+    ],
+    "gpu": [
+        Workload(
+            model, K=K, N=8, new_tokens=T, picture=PICTURE, dtype="bfloat16", lora=64,
+            micro_batch=16, gradient_checkpointing=True,
+        )
+        for model in ("qwen2_5_vl_3b", "qwen2_5_vl_7b") for K in (4, 8) for T in (200, 512)
+    ],
+}  # fmt: skip
+COMPARED = (
+    "step_s",
+    "cpu_s",
+    "rollout_s",
+    "rollout_cpu_s",
+    "update_s",
+    "update_cpu_s",
+    "update_rise_gb",
+    "update_peak_gb",
+)
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate")
+
+
+class Player:
+    """One system in its own process."""
+
+    def __init__(self, system: str, workload: Workload, work: Path) -> None:
+        module, *rest = SYSTEMS[system]
+        self.system = system
+        self.log = (work / f"{system}.log").open("w")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module, workload.dump(), str(work), *rest],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "HF_HUB_OFFLINE": "1"},
+        )
+        self._answer()
+
+    def step(self) -> dict[str, float]:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        cost = json.loads(self._answer())
+        self._answer()  # ready again
+        return cost
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(MARK):
+                return line.removeprefix(MARK).strip()
+        raise RuntimeError(f"{self.system} ended early; see {self.log.name}")
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.log.close()
+
+
+def compare(
+    workload: Workload, systems: list[str], rounds: int, warm_up: int, work: Path
+) -> Iterator[list[dict[str, Any]]]:
+    """After every counted round: one row per system, medians so far, ratios to ours of neighbouring steps."""
+    players = [Player(system, workload, work) for system in systems]
+    costs: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
+    try:
+        for turn in range(warm_up + rounds):
+            for player in players:
+                cost = player.step()
+                if turn >= warm_up:
+                    costs[player.system].append(cost)
+            if turn >= warm_up:
+                yield [row_of(workload, system, costs) for system in systems]
+    finally:
+        for player in players:
+            player.end()
+
+
+def row_of(workload: Workload, system: str, costs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    mine = costs[system]
+    row: dict[str, Any] = {
+        "system": system,
+        "model": workload.model,
+        "K": workload.K,
+        "N": workload.N,
+        "new_tokens": workload.new_tokens,
+        "picture": list(workload.picture),
+        "n": len(mine),
+    }
+    for name in mine[0]:
+        row[name] = round(statistics.median(cost[name] for cost in mine), 4)
+    row["tokens_per_s"] = round(workload.rows * workload.new_tokens / row["step_s"], 1)
+    if "ours" in costs:
+        for name in COMPARED:
+            pairs = zip(mine, costs["ours"], strict=True)
+            row[f"{name}_over_ours"] = round(statistics.median(a[name] / max(b[name], 1e-9) for a, b in pairs), 3)
+    row["runs"] = {name: [round(cost[name], 4) for cost in mine] for name in COMPARED}
+    return row
+
+
+def header(suite: str) -> dict[str, Any]:
+    import torch
+
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    device = f"cuda:{torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"cpu:{_processor()}"
+    versions = {"python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "suite": suite,
+        "commit": commit.stdout.strip(),
+        "device": device,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{name} x{os.cpu_count()}"
+
+
+def main() -> None:
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", nargs="?", choices=[*SUITES, "auto"], default="auto")
+    parser.add_argument("--rounds", type=int, default=5, help="counted steps of each system")
+    parser.add_argument("--warm-up", type=int, default=1, help="steps of each system that do not count")
+    parser.add_argument("--images", type=int, help="N in place of the suite's")
+    parser.add_argument("--tokens", type=int, help="only workloads of this completion length")
+    parser.add_argument("--models", nargs="*", help="only these models")
+    parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="random weights and pictures")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    suite = arguments.suite
+    if suite == "auto":
+        suite = "gpu" if torch.cuda.is_available() else "cpu"
+    if suite == "gpu" and not torch.cuda.is_available():
+        parser.error("gpu needs a CUDA device")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    systems = ["ours"] if suite == "scaling" else arguments.systems
+    result = {**header(suite), "rows": []}
+    path = arguments.out / f"{suite}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for workload in SUITES[suite]:
+        if arguments.models and workload.model not in arguments.models:
+            continue
+        if arguments.images:
+            workload = replace(workload, N=arguments.images)
+        if arguments.tokens and workload.new_tokens != arguments.tokens:
+            continue
+        rows: list[dict[str, Any]] = []
+        for rows in compare(workload, systems, arguments.rounds, arguments.warm_up, arguments.work):
+            path.write_text(
+                json.dumps({**result, "rows": result["rows"] + rows}, indent=1) + "\n"
+            )  # a stop loses little
+        result["rows"] += rows
+        for row in rows:
+            print(
+                f"{row['model']:>14} K {row['K']} N {row['N']} T {row['new_tokens']} {row['system']:>10}: "
+                f"step {row['step_s']:.2f} s, rollout {row['rollout_s']:.2f}, reference {row['reference_s']:.2f}, "
+                f"update {row['update_s']:.2f}, cpu {row['cpu_s']:.2f}, {row['peak_memory_gb']:.2f} GB, "
+                f"update rise {row['update_rise_gb']:.2f} GB; x{row.get('step_s_over_ours', 1)} of ours",
+                flush=True,
+            )
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

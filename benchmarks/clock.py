@@ -1,0 +1,48 @@
+"""Seconds, processor seconds and peak memory of one phase, on a CPU or a CUDA device."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from pathlib import Path
+
+import torch
+
+CUDA = torch.cuda.is_available()
+
+
+def now() -> float:
+    if CUDA:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def processor_seconds() -> float:
+    return time.process_time()
+
+
+def reset_peak() -> None:
+    """Start a new peak from what is in use: free heap pages go back to the system first, so that they do not count."""
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the resident set's high-water mark starts anew
+
+
+def peak_gb() -> float:
+    """Peak since reset_peak in 10^9 bytes: allocated on the device, or the resident set of the process (Linux)."""
+    if CUDA:
+        return torch.cuda.max_memory_allocated() / 1e9
+    return _status("VmHWM")
+
+
+def resident_gb() -> float:
+    return torch.cuda.memory_allocated() / 1e9 if CUDA else _status("VmRSS")
+
+
+def _status(field: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024 / 1e9
+    raise RuntimeError(f"/proc/self/status has no {field}")

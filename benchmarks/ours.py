@@ -1,0 +1,123 @@
+"""This project's step: the real training loop, told by the parent when to take the next step.
+
+python -m benchmarks.ours WORKLOAD_JSON WORK_FOLDER plain|fast
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from aes_r1.data.sample import Sample
+from aes_r1.model import backbone as backbones
+from aes_r1.prompts import RATING_PROMPT
+from aes_r1.settings import LoraSettings, RewardSettings, TrainerSettings
+from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.stopping import StopRequest
+from benchmarks.player import Turn
+from benchmarks.workload import Workload, random_model
+
+
+class StampedEngine(SingleEngine):
+    """One process, with a stamp where the rewards are gathered and where the update begins."""
+
+    def __init__(self, turn: Turn, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.turn = turn
+        self.gathers = self.totals = 0
+
+    def gather(self, values):
+        self.gathers += 1
+        if self.gathers == 3:  # scores, pools and scores: the third gather follows the rollout
+            self.turn.rollout_done()
+        return super().gather(values)
+
+    def total(self, value):
+        self.totals += 1
+        if self.totals == 1:  # the loss's divisor is the first sum of a step
+            self.turn.update_begins()
+        return super().total(value)
+
+    def step(self, lr):
+        norm = super().step(lr)
+        self.turn.done()
+        return norm
+
+    def next_turn(self) -> None:
+        self.turn.wait()
+        self.gathers = self.totals = 0
+
+
+def main() -> None:
+    workload, work, path = Workload.parse(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fast = path == "fast"
+    backbone = backbones.load(
+        random_model(workload, work),
+        dtype=workload.dtype,
+        max_pixels=max(workload.picture[0] * workload.picture[1], backbones.MIN_PIXELS),
+        gradient_checkpointing=workload.gradient_checkpointing,
+    )
+    backbone.banned[backbone.end_token] = True  # every completion runs to the forced length
+    reference = None
+    if workload.lora:
+        backbone = backbones.add_adapter(backbone, LoraSettings(rank=workload.lora))
+    elif workload.kl_coef:
+        reference = copy.deepcopy(backbone)
+        reference.model.requires_grad_(False).eval().to(device)
+    turn = Turn()
+    engine = StampedEngine(turn, backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)
+    paths = workload.pictures(work / "pictures", workload.N * 4)
+    samples = [Sample(file.stem, str(file), i / len(paths), "made", "train") for i, file in enumerate(paths)]
+    encode, spent = backbone.encode, []
+
+    def timed_encode(picture, question):  # the loop encodes ahead on a thread; its work belongs to the step
+        began = time.thread_time()
+        prompt = encode(picture, question)
+        spent.append(time.thread_time() - began)
+        turn.extra_seconds = workload.N * sum(spent) / len(spent)
+        return prompt
+
+    backbone.encode = timed_encode  # type: ignore[method-assign]
+    trainer = TrainerSettings(
+        num_samples=workload.K,
+        images_per_step=workload.N,
+        max_steps=1000,
+        lr=1e-6,
+        lr_schedule="constant",
+        kl_coef=workload.kl_coef,
+        max_new_tokens=workload.new_tokens,
+        micro_batch_size=workload.micro_batch or workload.rows,
+        mask_truncated=False,
+        save_every=10**9,
+        eval_every=10**9,
+        completions_every=10**9,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        engine.next_turn()
+        train_rapo(
+            backbone,
+            reference,
+            engine,
+            samples,
+            question=RATING_PROMPT,
+            trainer=trainer,
+            reward=RewardSettings(),
+            shared_prefix=fast,
+            seed=0,
+            folder=Path(folder),
+            log=lambda step, values: engine.next_turn(),
+            log_completions=lambda step, rows: None,
+            evaluate=dict,
+            stop=StopRequest(),
+        )
+
+
+if __name__ == "__main__":
+    main()

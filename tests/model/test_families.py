@@ -1,0 +1,124 @@
+"""Every backbone family, as a tiny random relative that is loaded by its path like the published model."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from aes_r1.model import backbone as backbones
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.prompts import RATING_PROMPT
+from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.settings import InputError
+from tests.conftest import picture
+from tests.model.siblings import save_sibling
+
+FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl", "internvl_windows")
+LENGTH = 20
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    folder = save_sibling(request.param, tmp_path_factory.mktemp(request.param))
+    backbone = backbones.load(folder, dtype="float32", max_pixels=9216)
+    sizes = ((192, 192), (224, 160), (96, 200))
+    questions = (RATING_PROMPT, f"{RATING_PROMPT} Be brief.", RATING_PROMPT)
+    encoded = [backbone.encode(picture(*size, seed=i), q) for i, (size, q) in enumerate(zip(sizes, questions))]
+    return request.param, backbone, backbone.collate(encoded)
+
+
+def scored(backbone, prompts, shared, tokens, mask, image_of):
+    backbone.model.zero_grad()
+    logps, _ = completion_likelihood(backbone, prompts, tokens, mask, image_of, temperature=0.7, shared_prefix=shared)
+    (logps * torch.linspace(-1, 1, logps.numel()).reshape(logps.shape)).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in backbone.model.named_parameters() if p.grad is not None}
+    return logps.detach(), gradients
+
+
+def draw(backbone, prompts, temperature=0.8, samples=3):
+    noise = row_noise([("family", row) for row in range(3 * samples)], LENGTH)
+    return sample(backbone, prompts, num_samples=samples, max_new_tokens=LENGTH, temperature=temperature, noise=noise)
+
+
+def test_log_probabilities_are_those_of_the_models_own_forward(family):
+    """Picture, positions and padding as transformers itself takes them, one unpadded prompt at a time."""
+    name, backbone, prompts = family
+    tokens = torch.tensor([backbone.encode_answer("a dull picture")] * 3)
+    logps, _ = completion_likelihood(
+        backbone, prompts, tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(3)
+    )
+    for row in range(3):
+        one = prompts.select(torch.tensor([row]))
+        input_ids = torch.cat([one.input_ids, tokens[row : row + 1]], dim=1)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            "pixel_values": one.pixel_values,
+        }
+        if not name.startswith("internvl"):
+            inputs["image_grid_thw"] = one.grid
+            inputs["mm_token_type_ids"] = (input_ids == backbone.image_token).int()
+        with torch.no_grad():
+            logits = backbone.model(**inputs).logits[0, -tokens.shape[1] - 1 : -1].float()
+        expected = logits.masked_fill(backbone.banned, float("-inf")).log_softmax(dim=-1)
+        expected = expected.gather(1, tokens[row][:, None])[:, 0]
+        torch.testing.assert_close(logps[row].detach(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_shared_prefix_equals_plain(family):
+    _, backbone, prompts = family
+    rollout = draw(backbone, prompts)
+    image_of = torch.arange(3).repeat_interleave(3)
+    shared = scored(backbone, prompts, True, rollout.tokens, rollout.mask, image_of)
+    plain = scored(backbone, prompts, False, rollout.tokens, rollout.mask, image_of)
+    torch.testing.assert_close(shared[0], plain[0], atol=1e-5, rtol=1e-5)
+    assert shared[1].keys() == plain[1].keys()
+    assert any(backbones.families.is_vision(name) for name in shared[1])
+    for name, gradient in plain[1].items():
+        torch.testing.assert_close(shared[1][name], gradient, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_sampled_log_probability_is_the_trainers(family):
+    _, backbone, prompts = family
+    with torch.no_grad():  # some outputs end early, so that rows are dropped on the way
+        head = backbone.core.lm_head.weight
+        saved = head[backbone.end_token].clone()
+        head[backbone.end_token] *= 3
+        rollout = draw(backbone, prompts)
+        logps, _ = completion_likelihood(
+            backbone, prompts, rollout.tokens, rollout.mask, torch.arange(3).repeat_interleave(3), temperature=0.8
+        )
+        head[backbone.end_token] = saved
+    torch.testing.assert_close(rollout.logps, logps, atol=1e-5, rtol=1e-5)
+
+
+def test_features_seen_once_change_nothing(family):
+    _, backbone, prompts = family
+    backbones.freeze(backbone.model, vision=True)
+    seen = backbone.see(prompts)
+    backbones.freeze(backbone.model, vision=False)
+    assert backbone.see(prompts).features is None
+    rollout = draw(backbone, prompts)
+    image_of = torch.tensor([2, 0, 2])
+    tokens, mask = rollout.tokens[[6, 0, 7]], rollout.mask[[6, 0, 7]]
+    for chosen, places in ((seen, image_of), (seen.select(torch.tensor([2, 0])), torch.tensor([0, 1, 0]))):
+        with_features, _ = completion_likelihood(backbone, chosen, tokens, mask, places)
+        without, _ = completion_likelihood(backbone, prompts, tokens, mask, image_of)
+        torch.testing.assert_close(with_features, without, atol=1e-5, rtol=1e-5)
+
+
+def test_what_cannot_share_says_so_once(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="aes_r1"):
+        backbone = backbones.load(save_sibling("internvl_windows", tmp_path), dtype="float32", max_pixels=9216)
+    assert not backbone.shares_prefix
+    assert len([row for row in caplog.records if "cannot share" in row.message]) == 1
+
+
+def test_an_unknown_family_is_named(tmp_path):
+    from transformers import AutoConfig
+
+    AutoConfig.for_model("qwen2").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"a qwen2 model; give one of qwen2_5_vl, qwen3_vl, internvl"):
+        backbones.load(tmp_path, dtype="float32", max_pixels=9216)
