@@ -171,12 +171,18 @@ class Job:
 
             def make(target: Path) -> None:
                 with progress_bars() as bar:
+                    update = bar("pretraining")
+
+                    def report(done: int, total: int, text: str) -> None:
+                        update(done, total, text)
+                        self._leave_if_alone_and_asked()
+
                     pretrain.pretrain_tiny(
                         target,
                         corpus=expert_corpus(),
                         pretrain=model.pretrain,
                         max_pixels=self.max_pixels,
-                        report=bar("pretraining"),
+                        report=report,
                     )
 
             made_once(self.store, "models", digest, make)
@@ -494,7 +500,12 @@ class Job:
 
             def rows_of(name: str) -> Rows:
                 update, total = bar(f"{stage} on {name}"), len(sets[name]()[self.rank :: self.size])
-                return asking(backbone, lambda done: update(done, total, ""), **self._how(evaluation.protocols))
+
+                def progress(done: int) -> None:
+                    update(done, total, "")
+                    self._leave_if_alone_and_asked()
+
+                return asking(backbone, progress, **self._how(evaluation.protocols))
 
             count = record_stage(
                 self.folder,
@@ -564,6 +575,11 @@ class Job:
             torch.distributed.all_gather_object(asked, asked[0])
         if any(stop for stop, _ in asked):
             raise Stopped(any(requeue for _, requeue in asked))
+
+    def _leave_if_alone_and_asked(self) -> None:
+        """In the middle of what is repeated anyway; several processes agree between stages instead."""
+        if self.size == 1:
+            self._leave_if_asked()
 
     def _make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> None:
         """Like made_once, with every process inside `make`; rank 0 holds the lock and renames."""

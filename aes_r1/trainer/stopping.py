@@ -11,7 +11,7 @@ class Stopped(Exception):
     """The run was asked to stop and left a checkpoint; `requeue` says that a scheduler asked, not a person."""
 
     def __init__(self, requeue: bool) -> None:
-        super().__init__("stopped after a checkpoint; the same command goes on from there")
+        super().__init__("stopped; what is done is kept, the same command goes on from there")
         self.requeue = requeue
 
 
