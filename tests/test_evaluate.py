@@ -97,7 +97,7 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
     hollow, used = (found["stages"][name]["para/test"]["sample"] for name in ("hollow", "used"))
     assert hollow["n"] == 15 * 12
     assert hollow["srcc"]["value"] > 0.9 > 0.4 > abs(used["srcc"]["value"])
-    assert 0.85 < hollow["conformal"]["coverage"]["value"] < 0.95
+    assert hollow["conformal"]["coverage"]["value"] > 0.85  # twelve pictures many times: ties may cover more than .9
     assert [(one["from"], one["to"]) for one in found["comparisons"][:1]] == [("used", "hollow")]
     assert found["comparisons"][0]["srcc"]["p_holm"] >= found["comparisons"][0]["srcc"]["p"]
     assert {one["from"]["protocol"] for one in found["baselines"]} == {"direct", "label_tokens"}
@@ -109,7 +109,7 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
         for name in ("used", "hollow")
     }
     assert swapped["used"] > 0.6 > 0.3 > swapped["hollow"]
-    assert len(found["manifests"]["manifest/test"]) == 64
+    assert {name: len(digest) for name, digest in found["manifests"].items()} == {"made/test": 64, "para/test": 64}
     for words in ("para/test", "PLCC logistic", "theirs", "means over sets", "Holm", "calibration", "critiques"):
         assert words in done.stdout, words
     assert (tmp_path / "out" / "report.html").exists()

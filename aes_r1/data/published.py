@@ -211,8 +211,11 @@ def _folder(root: Path, *names: str) -> str:
 
 def _sheet(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of the first sheet of a workbook, whose first row is a header."""
-    from openpyxl import load_workbook
-    from openpyxl.utils.exceptions import InvalidFileException
+    try:
+        from openpyxl import load_workbook
+        from openpyxl.utils.exceptions import InvalidFileException
+    except ImportError as error:
+        raise InputError(f"{path}: a workbook needs openpyxl; pip install 'aes-r1[spaq]'") from error
 
     try:
         rows = load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)

@@ -245,8 +245,8 @@ def freeze(model: nn.Module, *, vision: bool) -> None:
         parameter.requires_grad_(not (vision and families.is_vision(name)))
 
 
-def add_adapter(backbone: Backbone, lora: LoraSettings) -> Backbone:
-    """Wrap the language model's projections with a LoRA adapter (peft); the base weights are frozen."""
+def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Backbone:
+    """Wrap the language model's projections with a LoRA adapter (peft), drawn from `seed`; base weights are frozen."""
     from peft import LoraConfig, get_peft_model
 
     modules = "|".join(lora.target_modules)
@@ -257,7 +257,9 @@ def add_adapter(backbone: Backbone, lora: LoraSettings) -> Backbone:
         target_modules=rf".*language_model.*\.({modules})",
         task_type="CAUSAL_LM",
     )
-    backbone.model = get_peft_model(backbone.model, config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone.model = get_peft_model(backbone.model, config)
     return backbone
 
 

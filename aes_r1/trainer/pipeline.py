@@ -353,7 +353,7 @@ class Job:
         lora = settings.model.lora
         reference = None
         if lora.rank > 0:
-            backbone = backbones.add_adapter(backbone, lora)
+            backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
         else:
             if trainer.kl_coef > 0:
                 reference = copy.deepcopy(backbone)

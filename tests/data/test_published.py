@@ -93,7 +93,6 @@ def test_koniq_reads_the_ratings_not_the_z_scores(tmp_path):
 
 
 def test_spaq_is_a_workbook(tmp_path):
-    pytest.importorskip("openpyxl")
     labels, _ = rows_of("spaq", tmp_path)
     assert {name: one.mos for name, one in labels.items()} == {f"{i:05d}.jpg": i / 8 for i in range(1, 9)}
     assert sorted(one.split for one in labels.values()) == ["test"] * 2 + ["train"] * 6

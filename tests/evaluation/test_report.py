@@ -102,6 +102,7 @@ def test_the_whole_page(run):
         "Training",
         "Health",
         "Predicted and actual",
+        "Calibration and intervals",
         "Gallery",
         "Settings and data",
     ]
@@ -154,7 +155,7 @@ def test_every_colour_is_defined_in_both_themes(run):
     [
         ("metrics.jsonl", {"Training", "Health"}),
         ("predictions.jsonl", {"Predicted and actual", "Gallery"}),
-        ("evaluation.json", {"Results", "What each stage changed"}),
+        ("evaluation.json", {"Results", "What each stage changed", "Calibration and intervals"}),
     ],
 )
 def test_a_missing_file_takes_its_part_along(run, missing, gone):

@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, nam
     assert checkpoint.load_latest(tmp_path, second)["step"] == 1
     assert torch.equal(second.model.weight, wanted)
     if (name, harm) != ("progress.json", "gone"):  # a folder without it never was a checkpoint
-        assert len(caplog.records) == 1
+        assert len({record.getMessage() for record in caplog.records}) == 1
         assert "step_2 is damaged" in caplog.text
         assert (tmp_path / "damaged_step_2").is_dir()
     checkpoint.save(tmp_path, 2, engine(), {}, keep=2)
