@@ -19,6 +19,7 @@ from PIL import Image
 
 from aes_r1.data.sample import as_rgb, open_picture
 from aes_r1.evaluation.gallery import split_critique
+from aes_r1.evaluation.uncertainty import predictive_half_width
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, SCORE_ONLY_PROMPT, parse_critique, parse_score
@@ -148,11 +149,8 @@ def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
 
 def spread_half_width(scores: Sequence[float], coverage: float = COVERAGE) -> float:
     """Half-width of the normal predictive interval of one more answer: t s sqrt(1 + 1/n), s the unbiased deviation."""
-    from scipy import stats
-
-    n = len(scores)
-    t = float(stats.t.ppf(0.5 + coverage / 2, n - 1))
-    return t * float(np.std(scores, ddof=1)) * (1 + 1 / n) ** 0.5
+    std, count = np.std([scores], axis=1, ddof=1), np.array([len(scores)])
+    return float(predictive_half_width(std, count, coverage)[0])
 
 
 def find_model(path: str | Path) -> tuple[str, Facts]:

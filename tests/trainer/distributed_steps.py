@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import ColdStartSettings, EngineSettings, ErrorSettings, RewardSettings, TrainerSettings
@@ -25,21 +24,9 @@ from aes_r1.trainer import engine as engines
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.sft import train_sft
 from aes_r1.trainer.stopping import StopRequest
+from tests.trainer.twelve import records, samples
 
-WORDS = ("flat light", "dull light", "deep shadow", "strong picture")
 NOT_NUMBERS = ("time/", "perf/")
-
-
-def records(folder: Path) -> list[dict]:
-    paths = sorted(folder.glob("*.png"))
-    return [
-        {"id": path.name, "image": str(path), "critique": f"a {WORDS[place // 3]} .", "mos": (place + 0.5) / 12}
-        for place, path in enumerate(paths)
-    ]
-
-
-def samples(folder: Path) -> list[Sample]:
-    return [Sample(row["id"], row["image"], row["mos"], "made", "train") for row in records(folder)]
 
 
 def engine_settings(name: str) -> EngineSettings:

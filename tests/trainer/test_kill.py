@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from aes_r1.model import tiny
-from tests.trainer.distributed_steps import records
+from tests.trainer.twelve import records
 
 MEASURED = ("time/", "perf/")
 

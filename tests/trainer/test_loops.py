@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 
-from aes_r1.data.sample import Sample
 from aes_r1.model.backbone import Backbone, freeze
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
@@ -17,20 +15,7 @@ from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.sft import train_sft
 from aes_r1.trainer.stopping import Stopped, StopRequest
-
-WORDS = ("flat light", "dull light", "deep shadow", "strong picture")
-
-
-def records(folder: Path) -> list[dict]:
-    paths = sorted(folder.glob("*.png"))
-    return [
-        {"id": path.name, "image": str(path), "critique": f"a {WORDS[place // 3]} .", "mos": (place + 0.5) / 12}
-        for place, path in enumerate(paths)
-    ]
-
-
-def samples(folder: Path) -> list[Sample]:
-    return [Sample(row["id"], row["image"], row["mos"], "made", "train") for row in records(folder)]
+from tests.trainer.twelve import records, samples
 
 
 def engine_of(backbone: Backbone) -> SingleEngine:

@@ -1,0 +1,21 @@
+"""Twelve pictures with critiques and opinions, for tests of the loops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aes_r1.data.sample import Sample
+
+WORDS = ("flat light", "dull light", "deep shadow", "strong picture")
+
+
+def records(folder: Path) -> list[dict]:
+    paths = sorted(folder.glob("*.png"))
+    return [
+        {"id": path.name, "image": str(path), "critique": f"a {WORDS[place // 3]} .", "mos": (place + 0.5) / 12}
+        for place, path in enumerate(paths)
+    ]
+
+
+def samples(folder: Path) -> list[Sample]:
+    return [Sample(row["id"], row["image"], row["mos"], "made", "train") for row in records(folder)]
