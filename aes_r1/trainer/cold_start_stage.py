@@ -1,0 +1,173 @@
+"""Cold start: critiques, then supervised fine-tuning, shared with other runs through the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from aes_r1.aescot.build import build_aescot
+from aes_r1.aescot.start import deciding
+from aes_r1.data.loader import check_pictures
+from aes_r1.data.records import read_records, unique_samples
+from aes_r1.evaluation.entropy import measure_entropy
+from aes_r1.model import backbone as backbones
+from aes_r1.model.backbone import Backbone
+from aes_r1.settings import InputError, as_dict, fingerprint
+from aes_r1.store import made_once
+from aes_r1.trainer.engine import build_engine
+from aes_r1.trainer.job import Job
+from aes_r1.trainer.run_folder import (
+    cut_rows,
+    finish_stage,
+    progress_bars,
+    sha256_of,
+    stage_done,
+)
+from aes_r1.trainer.sft import sft_steps, train_sft
+
+log = logging.getLogger("aes_r1")
+
+
+def cold_start(job: Job, base: str) -> str:
+    """Folder in the store of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
+    settings, cold_start = job.settings, job.settings.cold_start
+    records_path = _critiques(job)
+    records = read_records(records_path)
+    if cold_start.data is not None:
+        records = _readable(job, records)
+    elif settings.data.name == "aescot":  # its training split, whose pictures were checked
+        training = {one.image for one in job.train}
+        records = [row for row in records if row["image"] in training]
+    if not records:
+        raise InputError(
+            f"cold_start.data={records_path}: no record whose picture can be read; give an AesCoT file with one"
+        )
+    digest = fingerprint(
+        base,
+        sha256_of(records_path),
+        *([row["image"] for row in records] if settings.data.name == "aescot" else ()),
+        as_dict(cold_start),
+        settings.seed,
+        job.max_pixels,
+        settings.model.prompt,
+        settings.model.dtype,
+    )
+    final = job.store / "cold_starts" / digest
+    total = sft_steps(len(records), cold_start)
+
+    def make(target: Path) -> None:
+        log.info("cold start: %d critiques, %d steps", len(records), total)
+        backbone = job.load(base)
+        backbones.freeze(backbone.model, vision=cold_start.freeze_vision)
+        engine = build_engine(
+            settings.engine,
+            backbone.model,
+            weight_decay=cold_start.weight_decay,
+            max_grad_norm=cold_start.max_grad_norm,
+            device=job.device,
+        )
+        rows = target / "metrics.jsonl"
+
+        def going_on(step: int) -> None:
+            for file in (rows, target / "entropy.jsonl"):
+                if job.rank == 0:
+                    cut_rows(file, step or -1)  # step 0 is measured, too, before the first
+
+        with progress_bars() as bar:
+            update = bar("cold start")
+
+            def record(step: int, values: dict[str, float]) -> None:
+                update(step, total, f"loss {values['sft/loss']:.3f}")
+                if job.rank == 0:
+                    with rows.open("a") as file:
+                        file.write(json.dumps({"step": step, **values}) + "\n")
+
+            train_sft(
+                backbone,
+                engine,
+                records,
+                question=job.question,
+                cold_start=cold_start,
+                with_critique=settings.model.prompt == "critique",
+                seed=settings.seed,
+                folder=target / "checkpoints",
+                log=record,
+                stop=job.stop,
+                evaluate=lambda step: _probe(job, backbone, step, target / "entropy.jsonl"),
+                going_on=going_on,
+            )
+        with engine.gathered():
+            if job.rank == 0:
+                backbone.save(target / "model")
+
+    job.make_together("cold_starts", digest, make)
+    if job.rank == 0:
+        shutil.rmtree(final / "checkpoints", ignore_errors=True)
+    if job.rank == 0 and not stage_done(job.folder, "cold_start"):
+        job.tracker.resume("sft", 0)
+        for line in (final / "metrics.jsonl").read_text().splitlines():
+            values = json.loads(line)
+            job.tracker.log("sft", values.pop("step"), values)
+        if (final / "entropy.jsonl").exists():
+            shutil.copy(final / "entropy.jsonl", job.folder / "entropy.jsonl")
+        finish_stage(job.folder, "cold_start", {"model": str(final / "model"), "records": len(records), "steps": total})
+    return str(final / "model")
+
+
+def _critiques(job: Job) -> Path:
+    """The AesCoT file of the cold start: given, or written by the expert about training pictures."""
+    settings = job.settings
+    if settings.cold_start.data is not None:
+        path = Path(settings.cold_start.data)
+        if not path.is_file():
+            raise InputError(f"cold_start.data={path}: no such file; give an AesCoT jsonl or null")
+        return path
+    if settings.data.name == "aescot":
+        return Path(str(settings.data.root)).expanduser().resolve()
+    samples = job.train[: settings.cold_start.pictures]
+    expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
+    manifest = sha256_of(job.manifest(settings.data, "train"))
+    judge = settings.judge
+    if judge.name == "scenes" and not all("factors" in one.attributes for one in samples):
+        log.info(
+            "judge=scenes knows made scenes alone: critiques of %s pass the other filters only", samples[0].dataset
+        )
+        judge = dataclasses.replace(judge, name="none")
+    seen = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
+    digest = fingerprint(manifest, len(samples), deciding(expert), deciding(judge), settings.seed, *seen)
+
+    def make(target: Path) -> None:
+        log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
+        build_aescot(samples, expert=expert, judge=judge, seed=settings.seed, out=target, max_pixels=job.max_pixels)
+        stopped = json.loads((target / "distill_report.json").read_text())["stopped"]
+        if stopped is not None:
+            raise InputError(f"critiques of the cold start: {stopped}; a higher ceiling goes on from there")
+
+    if job.rank == 0:
+        made_once(job.store, "aescot", digest, make)
+    job.wait()
+    return job.store / "aescot" / digest / "aescot.jsonl"
+
+
+def _readable(job: Job, records: list[dict]) -> list[dict]:
+    """The records whose pictures can be opened; the others are named and left out, or end a strict run."""
+    data = job.settings.data
+    _, dropped = check_pictures(unique_samples(records), workers=data.workers, strict=data.strict)
+    for row in dropped if job.rank == 0 else []:
+        log.warning("left out %s: %s", row["path"], row["reason"])
+    gone = {row["path"] for row in dropped}
+    return [row for row in records if row["image"] not in gone]
+
+
+def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> None:
+    """Append the token entropy of validation answers after `step` of the cold start to `path`."""
+    if job.rank == 0:
+        pictures = job.validation[: job.settings.cold_start.probe_pictures]
+        length, seed = job.settings.trainer.max_new_tokens, job.settings.seed
+        backbone.model.eval()
+        found = measure_entropy(backbone, pictures, question=job.question, max_new_tokens=length, seed=seed)
+        with path.open("a") as file:
+            file.write(json.dumps({"step": step, **found}) + "\n")

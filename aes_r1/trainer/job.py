@@ -1,0 +1,96 @@
+"""What every stage of a run shares: settings, folders, processes, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from aes_r1.data.sample import Sample
+from aes_r1.evaluation import health
+from aes_r1.model import backbone as backbones
+from aes_r1.model.backbone import Backbone
+from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.settings import DataSettings, Settings
+from aes_r1.store import made_once
+from aes_r1.tracking import Tracker
+from aes_r1.trainer.stopping import Stopped, StopRequest
+from aes_r1.trainer.watch import Watch
+
+
+class Job:
+    """One run on its way through the stages; `size` processes share it, of which this is `rank`."""
+
+    tracker: Tracker
+    stop: StopRequest
+    signs: health.Watch
+
+    def __init__(
+        self, settings: Settings, folder: Path, device: torch.device, rank: int, size: int, watch: Watch | None
+    ) -> None:
+        self.settings, self.folder, self.device, self.rank, self.size = settings, folder, device, rank, size
+        self.watch = watch
+        self.store = Path(settings.store)
+        self.question = RATING_PROMPT if settings.model.prompt == "critique" else SCORE_ONLY_PROMPT
+        self.max_pixels = settings.data.max_pixels or settings.model.max_pixels
+        self.train: Sequence[Sample] = []
+        self.validation: Sequence[Sample] = []
+        self.tests: list[Sequence[Sample]] = []
+
+    def manifest(self, data: DataSettings, split: str) -> Path:
+        """RUN/manifests/NAME-SPLIT.jsonl; a number tells further sets of the same name apart."""
+        named = [one for one in [self.settings.data, *self.settings.evaluation.also] if one.name == data.name]
+        number = named.index(data)
+        return self.folder / "manifests" / f"{data.name}{f'_{number + 1}' if number else ''}-{split}.jsonl"
+
+    def test_sets(self) -> list[DataSettings]:
+        return [self.settings.data, *self.settings.evaluation.also]
+
+    def wait(self) -> None:
+        """Wait for every process, without a time limit: one of them may be busy alone for hours."""
+        if self.watch is not None:
+            self.watch.wait()
+
+    def leave_if_asked(self) -> None:
+        """Between what is repeated anyway: leave when any process was asked to. Collective."""
+        asked = [(bool(self.stop), self.stop.requeue)] * self.size
+        if self.size > 1:
+            torch.distributed.all_gather_object(asked, asked[0])
+        if any(stop for stop, _ in asked):
+            raise Stopped(any(requeue for _, requeue in asked))
+
+    def leave_if_alone_and_asked(self) -> None:
+        """In the middle of what is repeated anyway; several processes agree between stages instead."""
+        if self.size == 1:
+            self.leave_if_asked()
+
+    def make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> None:
+        """Like made_once, with every process inside `make`; rank 0 holds the lock and renames."""
+        if self.size == 1:
+            made_once(self.store, kind, digest, make)
+            return
+        final, beside = self.store / kind / digest, self.store / kind / f".{digest}.partial"
+        there = [final.exists()]
+        torch.distributed.broadcast_object_list(there, src=0)
+        if there[0]:
+            return
+        if self.rank == 0:
+
+            def together(target: Path) -> None:
+                self.wait()
+                make(target)
+
+            made_once(self.store, kind, digest, together)
+        else:
+            self.wait()
+            make(beside)
+        self.wait()
+
+    def load(self, path: str) -> Backbone:
+        return backbones.load(
+            path,
+            dtype=self.settings.model.dtype,
+            max_pixels=self.max_pixels,
+            gradient_checkpointing=self.settings.model.gradient_checkpointing,
+        )

@@ -1,0 +1,159 @@
+"""RAPO: where it starts, what it needs, what is logged and validated on the way, what is kept."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import shutil
+from pathlib import Path
+
+from aes_r1.evaluation import health
+from aes_r1.evaluation.metrics import correlations
+from aes_r1.model import backbone as backbones
+from aes_r1.model.backbone import Backbone
+from aes_r1.settings import InputError
+from aes_r1.trainer.engine import build_engine
+from aes_r1.trainer.evaluation_stage import predictions
+from aes_r1.trainer.job import Job
+from aes_r1.trainer.rapo import rapo_steps, train_rapo
+from aes_r1.trainer.run_folder import (
+    finish_stage,
+    progress_bars,
+    read_rows,
+    stage_done,
+)
+
+log = logging.getLogger("aes_r1")
+
+
+def starting_point(job: Job, models: dict[str, str]) -> str:
+    """The model that RAPO starts from, which is its reference too (trainer.init_from)."""
+    wanted = job.settings.trainer.init_from
+    if wanted == "cold_start":
+        return models.get("cold_start", models["base"])
+    return models["base"] if wanted == "base" else wanted
+
+
+def rapo(job: Job, initial: str) -> str:
+    """RUN/model: `initial` after RAPO (paper, stage 2)."""
+    settings, trainer = job.settings, job.settings.trainer
+    final = job.folder / "model"
+    if stage_done(job.folder, "rapo"):
+        return str(final)
+    if trainer.images_per_step % job.size:
+        raise InputError(
+            f"trainer.images_per_step={trainer.images_per_step}: must be divisible by the {job.size} processes"
+        )
+    backbone = job.load(initial)
+    lora = settings.model.lora
+    reference = None
+    if lora.rank > 0:
+        backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
+    else:
+        if trainer.kl_coef > 0:
+            reference = copy.deepcopy(backbone)
+            reference.model.requires_grad_(False).eval().to(job.device)
+        backbones.freeze(backbone.model, vision=settings.model.freeze_vision)
+    engine = build_engine(
+        settings.engine,
+        backbone.model,
+        weight_decay=trainer.weight_decay,
+        max_grad_norm=trainer.max_grad_norm,
+        device=job.device,
+    )
+    total = rapo_steps(len(job.train), trainer)
+
+    def going_on(step: int) -> None:
+        job.tracker.resume("rapo", step)
+        metrics, completions = (
+            [row for row in read_rows(job.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
+            for name in ("metrics", "completions")
+        )
+        job.signs = health.Watch(job.tracker.alert, list(metrics), list(completions))
+        log.info(
+            "RAPO: %d steps of %d images x %d outputs%s",
+            total,
+            trainer.images_per_step,
+            trainer.num_samples,
+            f", going on after step {step}" if step else "",
+        )
+
+    pictures = {one.id: one.image for one in job.train}
+
+    def log_completions(step: int, rows: list[dict]) -> None:
+        job.signs.log_completions(step, rows)
+        job.tracker.completions("rapo", step, rows, pictures)
+
+    with progress_bars() as bar:
+        update = bar("RAPO")
+
+        def record(step: int, values: dict[str, float]) -> None:
+            shown = (
+                f"reward {values['reward/total']:.3f}  KL {values.get('policy/kl_k3', 0):.4f}  "
+                f"entropy {values['policy/entropy']:.2f}"
+            )
+            update(step, total, shown)
+            validation = {name: value for name, value in values.items() if name.startswith("eval/")}
+            if validation and job.rank == 0:
+                log.info("step %d: %s  %s", step, shown, "  ".join(f"{n} {v:.3f}" for n, v in validation.items()))
+            job.tracker.log("rapo", step, values)
+            if job.rank == 0:
+                job.signs.step(step, values)
+
+        train_rapo(
+            backbone,
+            reference,
+            engine,
+            job.train,
+            question=job.question,
+            trainer=trainer,
+            reward=settings.reward,
+            shared_prefix=settings.model.shared_prefix,
+            seed=settings.seed,
+            folder=job.folder / "checkpoints",
+            log=record,
+            log_completions=log_completions,
+            evaluate=lambda: _validate(job, backbone),
+            stop=job.stop,
+            going_on=going_on,
+            notes=job.tracker.notes(),
+        )
+    with engine.gathered():
+        if job.rank == 0:
+            backbones.merged(backbone).save(final)
+    if job.rank == 0:
+        job.tracker.checkpoint("rapo", total, final)
+        finish_stage(job.folder, "rapo", {"model": str(final), "steps": total, "init_from": initial})
+    job.wait()
+    return str(final)
+
+
+def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
+    """SRCC and PLCC on validation pictures, by data set, one output at the evaluation temperature."""
+    rows = predictions(job, backbone, job.validation[: job.settings.trainer.eval_pictures], ["sample"])
+    values = {}
+    for dataset in sorted({row["dataset"] for row in rows}):
+        mine = [row for row in rows if row["dataset"] == dataset]
+        cell = correlations(
+            [math.nan if row["score"] is None else row["score"] for row in mine],
+            [row["mos"] for row in mine],
+            n_bootstrap=0,
+        )
+        for name in ("srcc", "plcc", "mae"):
+            value = cell[name]["value"]
+            values[f"eval/{dataset}/{name}"] = math.nan if value is None else value
+        values[f"eval/{dataset}/parse_failure_rate"] = cell["parse_failure_rate"]
+    return values
+
+
+def keep_final(job: Job, models: dict[str, str]) -> None:
+    """Without RAPO the cold start (or the base model) is the final model."""
+    final = job.folder / "model"
+    if not final.exists():
+        source = models.get("cold_start", models["base"])
+        if Path(source).is_dir():
+            beside = job.folder / ".model.partial"
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.copytree(source, beside)
+            beside.rename(final)
