@@ -136,6 +136,21 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(base, root, tmp_path, monk
     assert rows_of(halves / "completions.jsonl") == rows_of(whole / "completions.jsonl")
 
 
+@pytest.mark.slow
+def test_an_evaluation_is_left_in_the_middle_and_goes_on(base, root, tmp_path, monkeypatch):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    run(settings(base, root, whole, evaluation={"batch_size": 2}))
+    part = halves / "parts" / "cold_start" / "folder-test.0-of-1.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "__bool__", lambda _: part.exists())
+        with pytest.raises(Stopped):
+            run(settings(base, root, halves, evaluation={"batch_size": 2}))
+    assert not (halves / "evaluation.json").exists()
+    assert not (halves / "failure.txt").exists()
+    run(settings(base, root, halves, evaluation={"batch_size": 2}))
+    assert rows_of(halves / "predictions.jsonl") == rows_of(whole / "predictions.jsonl")
+
+
 def test_records_whose_picture_is_gone_are_named(base, root, tmp_path):
     (tmp_path / "aescot.jsonl").write_text(
         json.dumps({"id": "a", "image": str(tmp_path / "gone.png"), "mos": 0.5, "critique": LETTERS}) + "\n"
