@@ -20,6 +20,9 @@ from aes_r1.settings import InputError
 
 log = logging.getLogger("aes_r1")
 
+# What torch.save says when the disk is full or gone; it raises no OSError.
+_TORCH_CANNOT_WRITE = ("write", "file", "inline_container")
+
 
 def random_state() -> dict:
     """State of every global generator. (The loops draw from keyed generators; these guard what libraries draw.)"""
@@ -70,7 +73,7 @@ def save(root: Path, step: int, engine, progress: dict, *, keep: int) -> Path:
                 _remove(root / f"step_{old}")
         engine.barrier()
     except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error) and "file" not in str(error):
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in _TORCH_CANNOT_WRITE):
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(

@@ -178,3 +178,21 @@ def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write the checkpoint"):
         checkpoint.save(tmp_path / "file", 1, engine(), {}, keep=2)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[enforce fail at inline_container.cc:672] . unexpected pos 6220864 vs 6220816",
+        "PytorchStreamWriter failed writing file data/3: file write failed",
+    ],
+)
+def test_a_full_disk_is_said_so(tmp_path, monkeypatch, message):
+    def full(*_: object) -> None:
+        raise RuntimeError(message)
+
+    made = engine()
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match="free some space") as raised:
+        checkpoint.save(tmp_path, 1, made, {}, keep=2)
+    assert "\n" not in str(raised.value)
