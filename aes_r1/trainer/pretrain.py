@@ -20,10 +20,11 @@ import torch
 
 from aes_r1 import prompts
 from aes_r1.data import scenes
-from aes_r1.model import tiny
+from aes_r1.model import likelihood, shared_prefix, tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.settings import PretrainSettings
+from aes_r1.trainer import engine, objective
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import indices_of_step
@@ -36,7 +37,8 @@ MEASURED_SHARE = 0.2  # lessons that ask for one measurement instead of a descri
 
 def source_digest() -> str:
     """Hash of the code that decides what the pretrained model is, so that the store never serves a stale one."""
-    sources = [Path(str(file)).read_text() for file in (__file__, tiny.__file__, scenes.__file__)]
+    modules = (tiny, scenes, likelihood, shared_prefix, engine, objective)
+    sources = [Path(str(file)).read_text() for file in (__file__, *(module.__file__ for module in modules))]
     return hashlib.sha256("".join(sources).encode()).hexdigest()[:12]
 
 
@@ -62,7 +64,7 @@ def pretrain_tiny(
     backbone = tiny.build(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
     readout, features = _readout(backbone, len(scenes.fact_vector(facts[0])), pretrain.seed)
     together = torch.nn.ModuleList([backbone.model, readout])
-    engine = SingleEngine(together, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
+    single = SingleEngine(together, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
     total = pretrain.pictures * pretrain.epochs // pretrain.batch_size
     rng = np.random.default_rng([pretrain.seed, 1])
 
@@ -73,7 +75,7 @@ def pretrain_tiny(
             backbone.encode(pictures[index], question) for index, (question, _) in zip(chosen, lessons, strict=True)
         ]
         batch = backbone.collate(asked)
-        tokens, mask = padded([backbone.encode_answer(text) for _, text in lessons], backbone.pad_token, engine.device)
+        tokens, mask = padded([backbone.encode_answer(text) for _, text in lessons], backbone.pad_token, single.device)
 
         # -- loss ------------------------------------------------------------------------------------------------------
         logps, _ = completion_likelihood(backbone, batch, tokens, mask, torch.arange(len(lessons)))
@@ -82,10 +84,10 @@ def pretrain_tiny(
         per_picture = (batch.grid.prod(dim=1) // backbone.image_processor.merge_size**2).tolist()
         pooled = torch.stack([part.mean(dim=0) for part in features.pop().split(per_picture)])
         seeing = (readout(pooled) - known).square().sum(dim=1).mean()
-        engine.backward(saying + seeing)
+        single.backward(saying + seeing)
 
         # -- step ------------------------------------------------------------------------------------------------------
-        engine.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
+        single.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
         report(step + 1, total, f"saying {saying.item():.3f}  seeing {seeing.item():.3f}")
 
     # -- save ----------------------------------------------------------------------------------------------------------
