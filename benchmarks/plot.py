@@ -20,6 +20,8 @@ from benchmarks.arithmetic import phase_flops
 matplotlib.use("svg")
 
 COLOURS = {"ours": "#1b6ca8", "ours_plain": "#8fb8d8", "trl": "#d98032"}
+
+
 def operations(row: dict[str, Any]) -> float:
     """Of one step, by the plan. TRL's path is the plain one: prompts once per output in reference and update."""
     return sum(phase_flops(row).values())
