@@ -21,6 +21,7 @@ class Turn:
 
     def wait(self) -> None:
         """Blocks until the parent gives the turn; ends the process when the parent hangs up."""
+        clock.hand_back()
         print(f"{MARK} ready", flush=True)
         if not sys.stdin.readline().strip():
             raise SystemExit(0)
