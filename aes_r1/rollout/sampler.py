@@ -61,7 +61,7 @@ def sample(
     core, device = backbone.core, backbone.device
     prompts = prompts.to(device)
     rows = len(prompts) * num_samples
-    banned = backbone.banned.to(device)
+    banned = backbone.banned_on(device)
     noise = None if noise is None else noise.to(device)
 
     decoder = _decoder_of(backbone)(core, prompts, num_samples, max_new_tokens)
