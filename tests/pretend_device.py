@@ -8,6 +8,7 @@ pinned memory. A tensor left on the host where one of the device is needed count
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 
 import torch
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 DEVICE = torch.device("meta")
 _ASKS = {
     "aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::nonzero", "aten::masked_select",
-    "aten::equal", "aten::_unique2", "aten::unique_consecutive", "aten::unique_dim", "aten::allclose",
+    "aten::equal", "aten::_unique2", "aten::unique_consecutive", "aten::unique_dim", "aten::allclose", "aten::masked_scatter_backward",
 }  # fmt: skip
 
 
@@ -50,7 +51,21 @@ class PretendDevice(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
-        self.pinned: set[int] = set()
+        self.pinned: dict[int, torch.Tensor] = {}
+
+    def __enter__(self):
+        self._pin_memory, device = torch.Tensor.pin_memory, self
+
+        def pin_memory(tensor):
+            device.pinned[id(tensor)] = tensor  # kept, so that no other gets its id
+            return tensor
+
+        torch.Tensor.pin_memory = pin_memory
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        torch.Tensor.pin_memory = self._pin_memory
+        return super().__exit__(*error)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -94,3 +109,34 @@ class PretendDevice(TorchDispatchMode):
                 self.waits[f"{name} by a mask"] += 1
         if name == "aten::repeat_interleave" and isinstance(args[0], OnDevice) and kwargs.get("output_size") is None:
             self.waits["aten::repeat_interleave of unknown size"] += 1
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        return OnDevice(tensor)
+
+    def back(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The values of a tensor on the device, without asking."""
+        assert isinstance(tensor, OnDevice)
+        return tensor.values
+
+    @contextlib.contextmanager
+    def holding(self, model: torch.nn.Module):
+        """Parameters and buffers of `model` are on the device while inside; tied ones stay tied."""
+        places = [
+            (held, name, tensor)
+            for module in model.modules()
+            for held in (module._parameters, module._buffers)
+            for name, tensor in held.items()
+            if tensor is not None
+        ]
+        moved: dict[int, torch.Tensor] = {}
+        for held, name, tensor in places:
+            if id(tensor) not in moved:
+                made = OnDevice(tensor.detach())
+                is_parameter = isinstance(tensor, torch.nn.Parameter)
+                moved[id(tensor)] = torch.nn.Parameter(made, tensor.requires_grad) if is_parameter else made
+            held[name] = moved[id(tensor)]
+        try:
+            yield
+        finally:
+            for held, name, tensor in places:
+                held[name] = tensor

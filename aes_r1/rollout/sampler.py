@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from aes_r1.model.backbone import Backbone, PromptBatch
+from aes_r1.model.transfer import send
 from aes_r1.rollout.decode import PlainDecoder, SharedDecoder
 from aes_r1.rollout.graph import CapturedDecoder
 
@@ -62,7 +63,7 @@ def sample(
     prompts = prompts.to(device)
     rows = len(prompts) * num_samples
     banned = backbone.banned_on(device)
-    noise = None if noise is None else noise.to(device)
+    noise = None if noise is None else send(noise, device)
 
     decoder = _decoder_of(backbone)(core, prompts, num_samples, max_new_tokens)
     hidden = decoder.after_prompt

@@ -293,7 +293,12 @@ def _accumulate(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Te
     weighted = {
         name: value * metrics["tokens"] for name, value in metrics.items() if name not in ("tokens", "ratio_max")
     }
-    added = {**weighted, "tokens": metrics["tokens"], "entropy": entropy.sum(), "completion_tokens": entropy.new_full((), count)}
+    added = {
+        **weighted,
+        "tokens": metrics["tokens"],
+        "entropy": entropy.sum(),
+        "completion_tokens": entropy.new_full((), count),
+    }
     for name, value in added.items():
         sums[name] = sums.get(name, torch.zeros_like(value)) + value
     sums["ratio_max"] = torch.maximum(sums.get("ratio_max", metrics["ratio_max"]), metrics["ratio_max"])
