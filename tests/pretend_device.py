@@ -1,7 +1,7 @@
 """A device that a CPU pretends to be, to see what a program asks of a real one.
 
-Tensors on it say that they are on `meta`, but hold values; inside `PretendDevice` operations on them are computed on the
-CPU. What would make the host wait for a CUDA device is counted in `waits`: reading a value (`int()`, `.item()`, `if`),
+Tensors on it say that they are on `meta`, but hold values; inside `PretendDevice` operations on them are computed on
+the CPU. What would make the host wait for a CUDA device is counted in `waits`: reading a value (`int()`, `.item()`, `if`),
 shapes that depend on values (`nonzero`, boolean indexing), and copies either way, unless they are non-blocking ones of
 pinned memory. A tensor left on the host where one of the device is needed counts as a copy too, as indices do in CUDA.
 """
@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 DEVICE = torch.device("meta")
 _ASKS = {
     "aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::nonzero", "aten::masked_select",
-    "aten::equal", "aten::_unique2", "aten::unique_consecutive", "aten::unique_dim", "aten::allclose", "aten::masked_scatter_backward",
+    "aten::equal", "aten::_unique2", "aten::unique_consecutive", "aten::unique_dim", "aten::allclose",
+    "aten::masked_scatter_backward",
 }  # fmt: skip
 
 
@@ -40,7 +41,7 @@ class OnDevice(torch.Tensor):
         return f"OnDevice({self.values!r})"
 
     def tolist(self):
-        raise AssertionError("tolist() of a tensor on the device: use back()")
+        return self.cpu().tolist()
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
@@ -54,17 +55,23 @@ class PretendDevice(TorchDispatchMode):
         self.pinned: dict[int, torch.Tensor] = {}
 
     def __enter__(self):
-        self._pin_memory, device = torch.Tensor.pin_memory, self
+        self._replaced, device = (torch.Tensor.pin_memory, torch.tensor), self
+        plain_tensor = torch.tensor
 
         def pin_memory(tensor):
             device.pinned[id(tensor)] = tensor  # kept, so that no other gets its id
             return tensor
 
-        torch.Tensor.pin_memory = pin_memory
+        def tensor(data, **named):
+            if named.get("device") != DEVICE:
+                return plain_tensor(data, **named)
+            return plain_tensor(data, **{**named, "device": "cpu"}).to(DEVICE)
+
+        torch.Tensor.pin_memory, torch.tensor = pin_memory, tensor
         return super().__enter__()
 
     def __exit__(self, *error):
-        torch.Tensor.pin_memory = self._pin_memory
+        torch.Tensor.pin_memory, torch.tensor = self._replaced
         return super().__exit__(*error)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):

@@ -119,7 +119,7 @@ def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Tens
 
 
 def at_pictures(features: Tensor, place: Tensor) -> Tensor:
-    """[B, S, D]: the rows of `features` [V, D] one after the other where `place` [B, S] is True; elsewhere, any of them.
+    """[B, S, D]: the rows of `features` [V, D], one after the other, where `place` [B, S] is True; elsewhere any row.
 
     An index for every token instead of a mask: a mask's number of places would have to be asked for, forward or
     backward.

@@ -108,7 +108,8 @@ def train_rapo(
                 temperature=trainer.temperature,
                 noise=noise,
             )
-        texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
+        answers = zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)
+        texts = [backbone.decode(tokens[mask]) for tokens, mask in answers]
         parsed = [parse_score(text) for text in texts]
         rollout_seconds = time.perf_counter() - started
 
