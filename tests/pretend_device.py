@@ -1,9 +1,10 @@
 """A device that a CPU pretends to be, to see what a program asks of a real one.
 
 Tensors on it say that they are on `meta`, but hold values; inside `PretendDevice` operations on them are computed on
-the CPU. What would make the host wait for a CUDA device is counted in `waits`: reading a value (`int()`, `.item()`, `if`),
-shapes that depend on values (`nonzero`, boolean indexing), and copies either way, unless they are non-blocking ones of
-pinned memory. A tensor left on the host where one of the device is needed counts as a copy too, as indices do in CUDA.
+the CPU. What would make the host wait for a CUDA device is counted in `waits`: reading a value (`int()`, `.item()`,
+`if`), shapes that depend on values (`nonzero`, boolean indexing), and copies either way, unless they are non-blocking
+ones of pinned memory. A tensor left on the host where one of the device is needed counts as a copy too, as indices do
+in CUDA. Kernels that wait inside of themselves go unnoticed.
 """
 
 from __future__ import annotations

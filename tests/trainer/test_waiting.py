@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
