@@ -16,36 +16,28 @@ from typing import Any
 import matplotlib
 
 from aes_r1.model import cost
-from benchmarks.workload import config_of
+from benchmarks import efficiency
+from benchmarks.workload import Workload
 
 matplotlib.use("svg")
 
 COLOURS = {"ours": "#1b6ca8", "ours_plain": "#8fb8d8", "trl": "#d98032"}
-QUESTION_TOKENS = 141  # the rating prompt and its template in the benchmark's tokenizer
 
 
 def operations(row: dict[str, Any], *, shared: bool) -> float:
     """Operations of one step: rollout, reference, update (three times a forward); prompts once per image or output."""
-    shape = _shape(row["model"])
-    images, outputs, answer = row["N"], row["N"] * row["K"], row["new_tokens"]
-    width, height = row.get("picture", (96, 96))
-    side = 2 * config_of(row["model"])["vision_config"]["patch_size"]
-    picture = (width // side) * (height // side)
-    prompt = picture + QUESTION_TOKENS
-    on_prompt, on_answer = prompt * (prompt + 1) / 2, answer * prompt + answer * (answer + 1) / 2
+    shape, workload = efficiency.shape_of(row["model"]), workload_of(row)
 
-    def forward(copies: int) -> float:
-        prompts = cost.language_flops(shape, copies * prompt, copies * on_prompt, 0)
-        answers = cost.language_flops(shape, outputs * answer, outputs * on_answer, outputs * answer)
-        return prompts + answers + copies * cost.vision_flops(shape, picture)
+    def forward(shared: bool) -> float:
+        pictures = cost.vision_flops(shape, efficiency.picture_tokens(workload))
+        language = efficiency.language_forward_flops(shape, workload, shared=shared)
+        return language + (workload.N if shared else workload.rows) * pictures
 
-    return forward(images) + 4 * forward(images if shared else outputs)
+    return forward(True) + 4 * forward(shared)
 
 
-def _shape(model: str) -> cost.Shape:
-    from transformers import AutoConfig
-
-    return cost.shape_of(AutoConfig.for_model(**config_of(model)))
+def workload_of(row: dict[str, Any]) -> Workload:
+    return Workload(row["model"], row["K"], row["N"], row["new_tokens"], tuple(row.get("picture", (96, 96))))
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ class PromptBatch:
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str) -> PromptBatch:
-        moved = {name: send(getattr(self, name), device) for name in _TENSORS}
+        moved: dict[str, Any] = {name: send(getattr(self, name), device) for name in _TENSORS}
         return dataclasses.replace(self, **moved)
 
     def select(self, images: Tensor) -> PromptBatch:
