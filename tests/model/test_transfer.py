@@ -31,7 +31,7 @@ def family(request, tmp_path_factory):
 
 
 def tokens_of(backbone):
-    allowed = (~backbone.banned).nonzero()[:, 0]
+    allowed = (~backbone.banned.cpu()).nonzero()[:, 0]
     return allowed[torch.randint(len(allowed), MASK.shape, generator=torch.Generator().manual_seed(0))]
 
 
