@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock
@@ -17,19 +18,44 @@ def made_once(store: Path, kind: str, digest: str, make: Callable[[Path], None])
     `digest` is a hash of everything that decides the content. `make` fills a folder beside, which is renamed when it
     is whole; if it stops half way the next call gets the same half folder back, to go on from checkpoints in it.
     """
-    final = store / kind / digest
+    with missing(store, kind, digest) as beside:
+        if beside is not None:
+            make(beside)
+    return store / kind / digest
+
+
+@contextlib.contextmanager
+def missing(store: Path, kind: str, digest: str) -> Iterator[Path | None]:
+    """Under the lock of store/kind/digest: None when it is there, else the folder beside, renamed when left filled.
+
+    InputError when the store cannot be written. What goes wrong while the folder is filled is raised as it is.
+    """
+    final, beside = store / kind / digest, store / kind / f".{digest}.partial"
     if final.exists():
-        return final
-    beside = store / kind / f".{digest}.partial"
-    try:
+        yield None
+        return
+    lock = FileLock(store / kind / f".{digest}.lock")
+    with _writing(store):
         final.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(store / kind / f".{digest}.lock"):
-            if not final.exists():
-                beside.mkdir(exist_ok=True)
-                make(beside)
-                os.replace(beside, final)
+        lock.acquire()
+    try:
+        if final.exists():
+            yield None
+            return
+        with _writing(store):
+            beside.mkdir(exist_ok=True)
+        yield beside
+        with _writing(store):
+            os.replace(beside, final)
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _writing(store: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"store={store}: {error.strerror or error}; give a store that can be written, with room"
         ) from error
-    return final

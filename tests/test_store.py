@@ -58,3 +58,16 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="store="):
         made_once(tmp_path / "file", "things", "abc", _slow)
+
+
+def test_what_goes_wrong_in_the_making_is_not_the_store(tmp_path):
+    def fails(folder: Path) -> None:
+        (folder / "nowhere" / "file").write_text("")
+
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        made_once(tmp_path, "things", "abc", fails)
+
+    def second(folder: Path) -> None:  # the lock is free again
+        (folder / "file").write_text("")
+
+    assert (made_once(tmp_path, "things", "abc", second) / "file").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.settings import DataSettings, Settings
-from aes_r1.store import made_once
+from aes_r1.store import made_once, missing
 from aes_r1.tracking import Tracker
 from aes_r1.trainer.stopping import Stopped, StopRequest
 from aes_r1.trainer.watch import Watch
@@ -66,26 +67,18 @@ class Job:
             self.leave_if_asked()
 
     def make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> None:
-        """Like made_once, with every process inside `make`; rank 0 holds the lock and renames."""
+        """Like made_once, with every process inside `make`; rank 0 holds the lock, decides and renames. Collective."""
         if self.size == 1:
             made_once(self.store, kind, digest, make)
             return
-        final, beside = self.store / kind / digest, self.store / kind / f".{digest}.partial"
-        there = [final.exists()]
-        torch.distributed.broadcast_object_list(there, src=0)
-        if there[0]:
-            return
-        if self.rank == 0:
-
-            def together(target: Path) -> None:
-                self.wait()
-                make(target)
-
-            made_once(self.store, kind, digest, together)
-        else:
-            self.wait()
-            make(beside)
-        self.wait()
+        with contextlib.ExitStack() as held:
+            folder = [held.enter_context(missing(self.store, kind, digest)) if self.rank == 0 else None]
+            self.wait()  # rank 0 may wait for another job's lock for hours, longer than a collective does
+            torch.distributed.broadcast_object_list(folder, src=0)
+            if folder[0] is not None:
+                make(folder[0])
+                self.wait()  # nothing is renamed before everyone is through
+        self.wait()  # nobody looks before it is renamed
 
     def load(self, path: str) -> Backbone:
         return backbones.load(

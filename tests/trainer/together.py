@@ -1,0 +1,50 @@
+"""One of two processes of a job that makes something in a store together: RANK, WORLD_SIZE, MASTER_* as launchers set.
+
+python -m tests.trainer.together STORE NAME OTHER: touches STORE/NAME when it is about to ask for the thing; whoever
+makes it waits for STORE/OTHER, so that the other job stands at the lock by then.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from aes_r1.settings import Settings, build
+from aes_r1.trainer import engine as engines
+from aes_r1.trainer.job import Job
+from aes_r1.trainer.run_folder import failure_file, watch_over
+
+
+def main() -> None:
+    store, name, other = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    rank, size = engines.world()
+    torch.distributed.init_process_group("gloo")
+    watch = watch_over(store / name, rank, size)
+    settings = build(Settings, {"out": str(store / name), "store": str(store), "data": {"name": "scenes"}})
+    job = Job(settings, store / name, torch.device("cpu"), rank, size, watch)
+
+    def make(target: Path) -> None:
+        while not (store / f"{other}.asks").exists():
+            time.sleep(0.05)
+        time.sleep(1.0)
+        everyone = torch.ones(1)
+        torch.distributed.all_reduce(everyone)
+        (target / f"{rank}.txt").write_text(f"{name} of {int(everyone)}")
+
+    with failure_file(store / name, rank, watch):
+        job.wait()
+        if name == "second":  # not before the first one makes it
+            while not (store / "things" / ".abc.partial").exists():
+                time.sleep(0.05)
+        (store / f"{name}.asks").touch()
+        job.make_together("things", "abc", make)
+        assert (store / "things" / "abc").is_dir()  # for every process, as soon as it goes on
+        job.make_together("things", "abc", make)
+        job.wait()
+
+
+if __name__ == "__main__":
+    main()
