@@ -23,17 +23,18 @@ def zero_spread(rewards: Tensor, *, tolerance: float = 1e-8) -> Tensor:
 
 
 def loss_divisor(mask: Tensor, aggregation: str, constant: float) -> Tensor:
-    """Divisor of a whole optimizer step for `aggregation`, from the mask [B, T] of the tokens in its loss.
+    """Divisor of an optimizer step for `aggregation`, from the mask [B, T] of the tokens in its loss.
 
     sequence_mean: outputs with at least one token in the loss (GRPO); token_mean: tokens (DAPO); constant: outputs
-    times `constant`, the longest completion allowed (Dr. GRPO). At least 1.
+    times `constant`, the longest completion allowed (Dr. GRPO). Divisors of parts of a step add up to that of the
+    whole, so a part without a token has 0.
     """
     divisors = {
         "sequence_mean": mask.any(dim=1).sum(),
         "token_mean": mask.sum(),
         "constant": mask.any(dim=1).sum() * constant,
     }
-    return divisors[aggregation].clamp(min=1)
+    return divisors[aggregation]
 
 
 def policy_loss(

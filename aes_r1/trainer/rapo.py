@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,14 @@ from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
 from aes_r1.trainer.order import indices_of_step
 from aes_r1.trainer.stopping import Stopped, StopRequest
+
+
+class Piece(NamedTuple):
+    """One forward pass: r rows [r] of the rollout, their tokens [r, longest], and whether they count in the loss."""
+
+    rows: Tensor
+    mask: Tensor
+    counts: bool
 
 
 def rapo_steps(count: int, trainer: TrainerSettings) -> int:
@@ -136,23 +144,26 @@ def train_rapo(
         # -- reference -------------------------------------------------------------------------------------------------
         reference_started = time.perf_counter()
         every_row = torch.arange(len(in_loss))
-        cut = _cutter(trainer, rollout, prompts, shared_prefix and backbone.shares_prefix)
+        cut = _cutter(trainer, rollout, prompts, engine, shared_prefix and backbone.shares_prefix)
+        everything = cut(every_row)
+        minibatches = [(rows, cut(rows)) for rows in every_row.chunk(trainer.minibatches)]
         ref_logps = old_logps = None
         if trainer.kl_coef > 0:
             with _reference_weights(backbone, reference) as frozen:
-                ref_logps = _score(frozen, prompts, rollout, cut(every_row), trainer, likelihood)
+                ref_logps = _score(frozen, prompts, rollout, everything, trainer, likelihood)
         if trainer.inner_epochs * trainer.minibatches > 1:
-            old_logps = _score(backbone, prompts, rollout, cut(every_row), trainer, likelihood)
+            old_logps = _score(backbone, prompts, rollout, everything, trainer, likelihood)
         update_started = time.perf_counter()
 
         # -- loss and step ---------------------------------------------------------------------------------------------
         backbone.model.train()
         lr = learning_rate(step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps)
         sums: dict[str, Tensor] = {}
-        for minibatch in list(every_row.chunk(trainer.minibatches)) * trainer.inner_epochs:
+        for minibatch, pieces in minibatches * trainer.inner_epochs:
             in_minibatch = in_loss[send(minibatch, device)]
-            divisor = engine.total(loss_divisor(in_minibatch, trainer.aggregation, trainer.max_new_tokens))
-            for chosen, mask in cut(minibatch):
+            own_divisor = loss_divisor(in_minibatch, trainer.aggregation, trainer.max_new_tokens)
+            divisor = engine.total(own_divisor).clamp(min=1)  # of everyone, and no output at all divides by 1
+            for chosen, mask, counts in pieces:
                 groups, image_of = torch.unique(chosen // trainer.num_samples, return_inverse=True)
                 rows, longest = send(chosen, device), mask.shape[1]
                 logps, entropy = completion_likelihood(
@@ -163,7 +174,7 @@ def train_rapo(
                     logps.detach() if old_logps is None else old_logps[rows, :longest],
                     None if ref_logps is None else ref_logps[rows, :longest],
                     own_advantages[rows],
-                    in_loss[rows, :longest],
+                    in_loss[rows, :longest] & counts,
                     clip_low=trainer.clip_low,
                     clip_high=trainer.clip_high,
                     kl_coef=trainer.kl_coef,
@@ -171,8 +182,9 @@ def train_rapo(
                     normalizer=divisor,
                 )
                 engine.backward(loss)
-                _accumulate(sums, metrics, entropy, int(mask.sum()))
-                sums["loss"] = sums.get("loss", 0.0) + loss.detach()
+                if counts:
+                    _accumulate(sums, metrics, entropy, int(mask.sum()))
+                    sums["loss"] = sums.get("loss", 0.0) + loss.detach()
             grad_norm = engine.step(lr)
         update_seconds = time.perf_counter() - update_started
 
@@ -244,15 +256,16 @@ def _reference_weights(backbone: Backbone, reference: Backbone | None):
 
 
 def _cutter(
-    trainer: TrainerSettings, rollout: Rollout, prompts: PromptBatch, shared: bool
-) -> Callable[[Tensor], list[tuple[Tensor, Tensor]]]:
-    """The step's cut into forward passes: rows -> [(r rows of one pass, their mask [r, longest])], on the host.
+    trainer: TrainerSettings, rollout: Rollout, prompts: PromptBatch, engine, shared: bool
+) -> Callable[[Tensor], list[Piece]]:
+    """The step's cut into forward passes, rows -> pieces, on the host. Collective where pieces differ in size.
 
-    Lengths leave the device once per step, here, so that no pass has to ask for them.
+    Lengths leave the device once per step, here, so that no pass has to ask for them. ZeRO gathers weights and sums
+    gradients in every pass, so all processes take as many: whoever has fewer pieces scores its shortest row again.
     """
     lengths = rollout.mask.sum(dim=1).tolist()
 
-    def cut(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def cut(rows: Tensor) -> list[Piece]:
         pieces = micro_batches(
             rows.tolist(),
             lengths,
@@ -262,9 +275,15 @@ def _cutter(
             size=trainer.micro_batch_size,
             max_tokens=trainer.micro_batch_tokens,
         )
-        own = [torch.tensor([lengths[row] for row in piece]) for piece in pieces]
-        masks = [torch.arange(int(counts.max())) < counts[:, None] for counts in own]
-        return [(torch.tensor(piece), mask) for piece, mask in zip(pieces, masks, strict=True)]
+        own = len(pieces)
+        if engine.size > 1 and trainer.micro_batch_tokens is not None:
+            most = int(engine.maximum(torch.tensor(own, device=engine.device)))
+            pieces += [[min(rows.tolist(), key=lambda row: lengths[row])]] * (most - own)
+        tokens = [torch.tensor([lengths[row] for row in piece]) for piece in pieces]
+        masks = [torch.arange(int(counts.max())) < counts[:, None] for counts in tokens]
+        return [
+            Piece(torch.tensor(one), mask, at < own) for at, (one, mask) in enumerate(zip(pieces, masks, strict=True))
+        ]
 
     return cut
 
@@ -274,13 +293,13 @@ def _score(
     backbone: Backbone,
     prompts: PromptBatch,
     rollout: Rollout,
-    pieces: list[tuple[Tensor, Tensor]],
+    pieces: list[Piece],
     trainer: TrainerSettings,
     likelihood: dict,
 ) -> Tensor:
     """[R, T] log-probabilities of the rollout's tokens under `backbone`, without gradient."""
     scored = torch.zeros(rollout.mask.shape, dtype=torch.float32, device=rollout.mask.device)
-    for chosen, mask in pieces:
+    for chosen, mask, _ in pieces:
         groups, image_of = torch.unique(chosen // trainer.num_samples, return_inverse=True)
         rows, longest = send(chosen, scored.device), mask.shape[1]
         scored[rows, :longest], _ = completion_likelihood(

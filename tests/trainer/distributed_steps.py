@@ -21,19 +21,22 @@ from aes_r1.command import CONF
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import ColdStartSettings, EngineSettings, ErrorSettings, RewardSettings, TrainerSettings
-from aes_r1.trainer import checkpoint
+from aes_r1.trainer import checkpoint, rapo
 from aes_r1.trainer import engine as engines
-from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.sft import train_sft
 from aes_r1.trainer.stopping import StopRequest
 from tests.trainer.twelve import records, samples
 
+BUDGET = 160  # tokens of a pass: outputs of one image, three or four of them as they are long
 NOT_NUMBERS = ("time/", "perf/")
 
 
 def engine_settings(name: str) -> EngineSettings:
-    """Of "single", "zero2", "zero3_offload" (as conf/engine has it), with "_bf16" behind for half precision."""
-    name = name.removesuffix("_bf16")
+    """Of "single", "zero2", "zero3_offload" (as conf/engine has it); behind it "_bf16" for half precision, "_budget"
+    for passes of so many tokens.
+    """
+    name = name.removesuffix("_bf16").removesuffix("_budget")
     if name == "single":
         return EngineSettings()
     config = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / f"{name}.yaml"))["config"]
@@ -68,12 +71,19 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     reference = copy.deepcopy(backbone)
     reference.model.requires_grad_(False).eval()
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
-    found: dict = {"sft": [], "rapo": []}
+    found: dict = {"sft": [], "rapo": [], "passes": []}
+    budget = name.endswith("_budget")
 
     def kept(values: dict) -> dict:
         return {key: value for key, value in values.items() if not key.startswith(NOT_NUMBERS)}
 
-    train_rapo(
+    def counted(*arguments, **named) -> list[list[int]]:
+        pieces = micro_batches(*arguments, **named)
+        found["passes"].append(engine.gather_objects([len(pieces)]))
+        return pieces
+
+    rapo.micro_batches = counted
+    rapo.train_rapo(
         backbone,
         reference,
         engine,
@@ -82,7 +92,7 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
         trainer=TrainerSettings(
             num_samples=4, images_per_step=4, max_steps=2, lr=3e-4, kl_coef=0.05, max_new_tokens=24,
             temperature=1.3,
-            micro_batch_size=4, save_every=100, eval_every=100,
+            micro_batch_size=4, micro_batch_tokens=BUDGET if budget else None, save_every=100, eval_every=100,
         ),
         reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
         shared_prefix=True,
@@ -94,6 +104,8 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
         stop=StopRequest(),
     )  # fmt: skip
     found["rapo_moments"] = first_moments(engine)
+    if budget:
+        return found
     train_sft(
         backbone,
         engine,
@@ -108,7 +120,25 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     )
     found["moments"] = first_moments(engine)
     found["weights"] = whole_weights(backbone, engine)
+    found["one_more"] = one_more_step(backbone, engine, start, out / name / "more")
     return found
+
+
+def one_more_step(backbone, engine, start: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """Weights after another step over all records: they tell whether all of Adam's state was there."""
+    train_sft(
+        backbone,
+        engine,
+        records(start / "pictures"),
+        question=RATING_PROMPT,
+        cold_start=ColdStartSettings(epochs=1, lr=3e-4, batch_size=12, micro_batch_size=6),
+        with_critique=True,
+        seed=1,
+        folder=folder,
+        log=lambda number, values: None,
+        stop=StopRequest(),
+    )
+    return whole_weights(backbone, engine)
 
 
 def whole_weights(backbone, engine) -> dict[str, torch.Tensor]:
@@ -128,6 +158,7 @@ def resume(start: Path, out: Path, name: str) -> dict:
         if engine.rank == 0:
             backbone.save(out / f"{name}_model_{engine.size}")
     engine.barrier()
+    found["one_more"] = one_more_step(backbone, engine, start, out / name / f"more_{engine.size}")
     return found
 
 

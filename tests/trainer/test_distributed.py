@@ -20,6 +20,7 @@ from tests.trainer.test_watch import free_port
 
 STAGES = ("zero1", "zero2", "zero3", "zero3_offload")
 HALVES = ("zero2_bf16", "zero3_bf16")
+BUDGETS = ("zero2_budget", "zero3_budget")
 TORCHRUN = str(Path(sys.executable).parent / "torchrun")
 
 
@@ -56,7 +57,7 @@ def out(start, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("out")
     for name in ("single", "single_bf16"):
         torch.save(distributed_steps.take_steps(start, folder, name), folder / f"{name}.pt")
-    launch(2, "steps", start, folder, *STAGES, *HALVES)
+    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS)
     return folder
 
 
@@ -75,6 +76,20 @@ def test_two_processes_equal_one(out, stage):
         torch.testing.assert_close(two["weights"][key], wanted, atol=1e-5, rtol=1e-5)
     assert one["rapo"][0]["policy/grad_norm"] > 1e-3
     assert 0 < one["rapo"][0]["reward/rank"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", BUDGETS)
+def test_processes_that_cut_their_outputs_into_unlike_many_passes_equal_one(out, stage):
+    one, two = torch.load(out / "single.pt"), torch.load(out / f"{stage}.pt")
+    assert any(first != second for first, second in two["passes"])
+    for wanted, found in zip(one["rapo"], two["rapo"], strict=True):
+        assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
+    for key, wanted in one["rapo_moments"].items():
+        torch.testing.assert_close(
+            two["rapo_moments"][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
+        )
 
 
 @pytest.mark.slow
@@ -111,6 +126,10 @@ def test_a_checkpoint_goes_on_with_the_same_or_another_number_of_processes(start
         for name in ("weights", "moments"):
             for key, value in wanted[name].items():
                 torch.testing.assert_close(found[name][key], value, atol=1e-7, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
+        for key, value in wanted["one_more"].items():
+            torch.testing.assert_close(
+                found["one_more"][key], value, atol=1e-6, rtol=0, msg=lambda m, k=key: f"after one more step, {k}: {m}"
+            )
         exported = out / f"{stage}_model_{processes}"
         assert (exported / "model.safetensors").exists()
         model = backbones.load(exported, dtype=distributed_steps.dtype_of(stage), max_pixels=9216).model

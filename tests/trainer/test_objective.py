@@ -91,7 +91,10 @@ def test_divisors():
     assert int(loss_divisor(mask, "sequence_mean", 3)) == 2
     assert int(loss_divisor(mask, "token_mean", 3)) == 3
     assert int(loss_divisor(mask, "constant", 3)) == 6
-    assert int(loss_divisor(mask[2:], "token_mean", 3)) == 1
+    for aggregation in ("sequence_mean", "token_mean", "constant"):  # processes add theirs up; one may have no token
+        parts = [loss_divisor(part, aggregation, 3) for part in (mask[:2], mask[2:])]
+        assert int(parts[1]) == 0
+        assert int(sum(parts)) == int(loss_divisor(mask, aggregation, 3))
 
 
 def test_on_policy_gradient_is_the_policy_gradient():
