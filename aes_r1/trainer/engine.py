@@ -269,9 +269,15 @@ class DeepSpeedEngine:
             with contextlib.redirect_stdout(io.StringIO()), _arguments(arguments):
                 ds_to_universal.main(ds_to_universal.parse_arguments())
         self.barrier()
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
         self.engine._config.load_universal_checkpoint = True
         self.engine.load_checkpoint(str(universal), tag="state")
         self.engine._config.load_universal_checkpoint = False
+        # ZeRO-3 gives every group the first one's weight decay, and all one step counter, which each would count up.
+        for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        for state in self.optimizer.optimizer.state.values():
+            state["step"] = torch.as_tensor(state["step"]).clone()
         self.barrier()
         if self.rank == 0:
             shutil.rmtree(universal)
