@@ -20,8 +20,9 @@ from aes_r1.settings import InputError
 
 log = logging.getLogger("aes_r1")
 
-# What torch.save says when the disk is full or gone; it raises no OSError.
-_TORCH_CANNOT_WRITE = ("write", "file", "inline_container")
+# What torch.save says when the disk is full or gone; it raises no OSError. Not so wide that a collective that fails
+# ("[..gloo..] writev: Broken pipe") reads as a full disk.
+_TORCH_CANNOT_WRITE = ("inline_container.cc", "PytorchStreamWriter", "iostream error", "Parent directory")
 
 
 def random_state() -> dict:

@@ -221,3 +221,30 @@ def test_a_full_disk_is_said_so(tmp_path, monkeypatch, message):
     with pytest.raises(InputError, match="free some space") as raised:
         checkpoint.save(tmp_path, 1, made, {}, keep=2)
     assert "\n" not in str(raised.value)
+
+
+def test_a_collective_that_fails_is_no_full_disk(tmp_path, monkeypatch):
+    message = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] writev [127.0.0.1]:4711: Broken pipe"
+
+    def broken() -> None:
+        raise RuntimeError(message)
+
+    made = engine()
+    monkeypatch.setattr(made, "barrier", broken)
+    with pytest.raises(RuntimeError, match="Broken pipe"):
+        checkpoint.save(tmp_path, 1, made, {}, keep=2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_disk_that_is_full(tmp_path, size):
+    """What torch really says when its file does not take another byte: of a small file, and of one over its buffer."""
+
+    class Full(SingleEngine):
+        def save(self, folder: Path) -> None:
+            (folder / "state.pt").symlink_to("/dev/full")
+            super().save(folder)
+
+    made = Full(torch.nn.Linear(size, size), weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu"))
+    with pytest.raises(InputError, match="free some space"):
+        checkpoint.save(tmp_path, 1, made, {}, keep=2)
