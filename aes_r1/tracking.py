@@ -210,9 +210,11 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.alert(title=title, text=text)
 
-    def finish(self, *, failed: bool = False) -> None:
-        """Close the W&B run; the two files need no closing."""
+    def finish(self, *, failed: bool = False, stopped: bool = False) -> None:
+        """Close the W&B run; the two files need no closing. `stopped`: asked to leave, to go on later."""
         if self._wandb is not None:
+            if stopped:
+                self._wandb.mark_preempting()
             self._wandb.finish(exit_code=1 if failed else 0)
             self._wandb = None
 

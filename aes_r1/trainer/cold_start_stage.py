@@ -17,6 +17,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.settings import InputError, as_dict, fingerprint
 from aes_r1.store import made_once
+from aes_r1.tracking import read_rows
 from aes_r1.trainer.engine import build_engine
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.run_folder import (
@@ -34,6 +35,10 @@ log = logging.getLogger("aes_r1")
 def cold_start(job: Job, base: str) -> str:
     """Folder in the store of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
     settings, cold_start = job.settings, job.settings.cold_start
+    if cold_start.batch_size % job.size and not stage_done(job.folder, "cold_start"):
+        raise InputError(
+            f"cold_start.batch_size={cold_start.batch_size}: must be divisible by the {job.size} processes"
+        )
     records_path = _critiques(job)
     records = read_records(records_path)
     if cold_start.data is not None:
@@ -75,6 +80,7 @@ def cold_start(job: Job, base: str) -> str:
             for file in (rows, target / "entropy.jsonl"):
                 if job.rank == 0:
                     cut_rows(file, step or -1)  # step 0 is measured, too, before the first
+            _log_again(job, rows)  # another run may have made them
 
         with progress_bars() as bar:
             update = bar("cold start")
@@ -84,6 +90,7 @@ def cold_start(job: Job, base: str) -> str:
                 if job.rank == 0:
                     with rows.open("a") as file:
                         file.write(json.dumps({"step": step, **values}) + "\n")
+                job.tracker.log("sft", step, values)
 
             train_sft(
                 backbone,
@@ -103,18 +110,23 @@ def cold_start(job: Job, base: str) -> str:
             if job.rank == 0:
                 backbone.save(target / "model")
 
-    job.make_together("cold_starts", digest, make)
+    made_here = job.make_together("cold_starts", digest, make)
     if job.rank == 0:
         shutil.rmtree(final / "checkpoints", ignore_errors=True)
     if job.rank == 0 and not stage_done(job.folder, "cold_start"):
-        job.tracker.resume("sft", 0)
-        for line in (final / "metrics.jsonl").read_text().splitlines():
-            values = json.loads(line)
-            job.tracker.log("sft", values.pop("step"), values)
+        if not made_here:
+            _log_again(job, final / "metrics.jsonl")
         if (final / "entropy.jsonl").exists():
             shutil.copy(final / "entropy.jsonl", job.folder / "entropy.jsonl")
         finish_stage(job.folder, "cold_start", {"model": str(final / "model"), "records": len(records), "steps": total})
     return str(final / "model")
+
+
+def _log_again(job: Job, path: Path) -> None:
+    """Into the run's own log: the rows of a cold start's steps so far, in place of whatever it holds of them."""
+    job.tracker.resume("sft", 0)
+    for row in read_rows(path) if job.rank == 0 else []:
+        job.tracker.log("sft", row.pop("step"), row)
 
 
 def _critiques(job: Job) -> Path:

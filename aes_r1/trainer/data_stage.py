@@ -66,7 +66,8 @@ def base_model(job: Job) -> str:
 
                 def report(done: int, total: int, text: str) -> None:
                     update(done, total, text)
-                    job.leave_if_alone_and_asked()
+                    if job.size == 1:  # several agree between stages
+                        job.leave_if_asked()
 
                 pretrain.pretrain_tiny(
                     target,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from aes_r1.evaluation.terminal import print_headline
 from aes_r1.model.backbone import Backbone
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.run_folder import finish_stage, progress_bars, stage_done
+from aes_r1.trainer.stopping import Stopped
 
 log = logging.getLogger("aes_r1")
 
@@ -69,9 +71,17 @@ def _ask(job: Job, stage: str, model: str, sets: Mapping[str, Callable[[], Seque
 
             def progress(done: int) -> None:
                 update(done, total, "")
-                job.leave_if_alone_and_asked()
+                if job.asked():
+                    raise Stopped(job.stop.requeue)
 
-            return asking(backbone, progress, **how(job, evaluation.protocols))
+            ask = asking(backbone, progress, **how(job, evaluation.protocols))
+
+            def until_asked(samples: Iterable[Sample]) -> Iterator[dict[str, Any]]:
+                if not job.asked():
+                    with contextlib.suppress(Stopped):  # after whole batches; the processes then leave together
+                        yield from ask(samples)
+
+            return until_asked
 
         count = record_stage(
             job.folder,
@@ -81,7 +91,7 @@ def _ask(job: Job, stage: str, model: str, sets: Mapping[str, Callable[[], Seque
             rows_per_picture=len(evaluation.protocols),
             rank=job.rank,
             size=job.size,
-            wait=job.wait,
+            wait=job.wait_or_leave,
         )
     if job.rank != 0:
         return

@@ -14,7 +14,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.settings import DataSettings, Settings
-from aes_r1.store import made_once, missing
+from aes_r1.store import missing
 from aes_r1.tracking import Tracker
 from aes_r1.trainer.stopping import Stopped, StopRequest
 from aes_r1.trainer.watch import Watch
@@ -53,6 +53,16 @@ class Job:
         if self.watch is not None:
             self.watch.wait()
 
+    def asked(self) -> bool:
+        """Whether this process was asked to leave, or another that has found that out here. Not collective."""
+        return bool(self.stop) if self.watch is None else self.watch.wished(bool(self.stop))
+
+    def wait_or_leave(self) -> None:
+        """Wait for every process, then leave when any was asked to; whoever still works hears of it. Collective."""
+        if self.watch is not None:
+            self.watch.wait(meanwhile=self.asked)
+        self.leave_if_asked()
+
     def leave_if_asked(self) -> None:
         """Between what is repeated anyway: leave when any process was asked to. Collective."""
         asked = [(bool(self.stop), self.stop.requeue)] * self.size
@@ -61,24 +71,21 @@ class Job:
         if any(stop for stop, _ in asked):
             raise Stopped(any(requeue for _, requeue in asked))
 
-    def leave_if_alone_and_asked(self) -> None:
-        """In the middle of what is repeated anyway; several processes agree between stages instead."""
-        if self.size == 1:
-            self.leave_if_asked()
+    def make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> bool:
+        """Like made_once, with every process inside `make`; whether it was made now. Collective.
 
-    def make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> None:
-        """Like made_once, with every process inside `make`; rank 0 holds the lock, decides and renames. Collective."""
-        if self.size == 1:
-            made_once(self.store, kind, digest, make)
-            return
+        Rank 0 holds the lock, decides and renames.
+        """
         with contextlib.ExitStack() as held:
             folder = [held.enter_context(missing(self.store, kind, digest)) if self.rank == 0 else None]
             self.wait()  # rank 0 may wait for another job's lock for hours, longer than a collective does
-            torch.distributed.broadcast_object_list(folder, src=0)
+            if self.size > 1:
+                torch.distributed.broadcast_object_list(folder, src=0)
             if folder[0] is not None:
                 make(folder[0])
                 self.wait()  # nothing is renamed before everyone is through
         self.wait()  # nobody looks before it is renamed
+        return folder[0] is not None
 
     def load(self, path: str) -> Backbone:
         return backbones.load(

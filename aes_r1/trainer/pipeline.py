@@ -20,7 +20,7 @@ from aes_r1.trainer.evaluation_stage import evaluate, report
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.rapo_stage import keep_final, rapo, starting_point
 from aes_r1.trainer.run_folder import failure_file, log_to, start_over, watch_over
-from aes_r1.trainer.stopping import stop_requests
+from aes_r1.trainer.stopping import Stopped, stop_requests
 
 
 def run(settings: Settings) -> None:
@@ -47,7 +47,11 @@ def run(settings: Settings) -> None:
         )
         job.tracker, job.stop = tracker, stop
         with tracker:
-            run_stages(job)
+            try:
+                run_stages(job)
+            except Stopped:
+                tracker.finish(stopped=True)  # no failure
+                raise
 
 
 def run_stages(job: Job) -> None:

@@ -2,7 +2,8 @@
 
 Each process counts up a number in the launcher's key-value store once a second, in a thread of its own, and looks at
 the others' numbers. So the end of one is seen by all even while they wait in a collective that would never return, and
-a long wait for a process that is busy alone (pretraining, an expert behind an API) is no false alarm.
+a long wait for a process that is busy alone (pretraining, an expert behind an API) is no false alarm. A process that is
+stuck but lives gives signs of life all the same: a collective that it never joins fails after `engine.PATIENCE`.
 """
 
 from __future__ import annotations
@@ -39,13 +40,20 @@ class Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
-    def wait(self) -> None:
-        """Wait until every process is here, for as long as it takes."""
+    def wait(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Wait until every process is here, for as long as it takes; `meanwhile()` is called again and again."""
         self._waits += 1
         key = f"wait/{self._waits}"
         self._store.add(key, 1)
         while self._store.add(key, 0) < self.size:
+            meanwhile()
             time.sleep(0.02)
+
+    def wished(self, wish: bool) -> bool:
+        """Whether this process wishes to leave or another one has said so here. Not collective."""
+        if wish:
+            self._store.set("leave", "")
+        return wish or self._store.check(["leave"])
 
     def failed(self, reason: str) -> None:
         """Tell the others why this process fails."""
@@ -67,10 +75,15 @@ class Watch:
         return None
 
     def end(self) -> None:
-        """This process is through: its silence means nothing from now on."""
+        """This process is through: its silence means nothing from now on.
+
+        The store may live in rank 0, which therefore gives the others time to read there what they wait for.
+        """
         self._ended.set()
         with contextlib.suppress(RuntimeError):  # nobody may be left to be told
             self._store.set(f"through/{self.rank}", "")
+            if self.rank == 0:
+                self._store.wait([f"through/{other}" for other in range(self.size)], timedelta(seconds=3 * QUICKLY_S))
         self._thread.join()
 
     def _look(self) -> None:
@@ -83,6 +96,8 @@ class Watch:
             if reason and not self._ended.wait(2 * QUICKLY_S):  # a process that knows more says so itself
                 self.on_failure(reason)
                 print(f"aes_r1: rank {self.rank} leaves because of {reason}", file=sys.stderr, flush=True)
+                with contextlib.suppress(RuntimeError):
+                    self._store.set(f"through/{self.rank}", "")
                 os._exit(1)
 
     def _reported(self) -> str | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from aes_r1.model import tiny
 from tests.trainer.test_watch import free_port
 
 
@@ -52,3 +57,45 @@ def test_two_jobs_share_what_one_of_them_makes(tmp_path):
     assert codes([*first, *second], seconds=120) == [0, 0, 0, 0]
     made = {path.name: path.read_text() for path in Path(tmp_path, "things", "abc").iterdir()}
     assert made == {"0.txt": "first of 2", "1.txt": "first of 2"}
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_processes_leave_an_evaluation_together_in_its_middle_and_go_on(tokenizer, picture_folder, tmp_path):
+    """The signal goes to one of them alone; what was answered by then is not asked again."""
+    tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
+    with (picture_folder / "labels.csv").open("w", newline="") as file:
+        names = sorted(path.name for path in picture_folder.glob("*.png"))
+        rows = [(name, place / 12, "train" if place % 4 == 0 else "test") for place, name in enumerate(names)]
+        csv.writer(file).writerows([("image", "mos", "split"), *rows])
+    out = tmp_path / "run"
+    command = [
+        *("aes_r1.train", "data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base", "engine=zero2"),
+        *("trainer=sft", "cold_start.epochs=0", "trainer.max_new_tokens=100", "tracker=none", "judge=none"),
+        *("evaluation.stages=[base]", "evaluation.protocols=[mean]", "evaluation.n_samples=24"),
+        *("evaluation.batch_size=1", "evaluation.n_bootstrap=20", f"out={out}", f"store={tmp_path}/store"),
+    ]
+    parts = [out / "parts" / "base" / f"folder-test.{rank}-of-2.jsonl" for rank in (0, 1)]
+    started = processes(*command)
+    while not all(rows_of(part) for part in parts):
+        assert all(process.poll() is None for process in started), started[0].communicate()[0]
+        time.sleep(0.02)
+    started[1].send_signal(signal.SIGTERM)
+    assert codes(started, seconds=120) == [75, 75]
+    before = [rows_of(part) for part in parts]
+    assert 2 <= sum(len(part) for part in before) < 9
+    assert not (out / "failure.txt").exists()
+    assert not (out / "predictions.jsonl").exists()
+
+    assert codes(processes(*command), seconds=240) == [0, 0]
+    found = rows_of(out / "predictions.jsonl")
+    assert sorted(row["id"] for row in found) == sorted(name for name, _, split in rows if split == "test")
+    assert [row for part in before for row in part] == [
+        {key: value for key, value in row.items() if key != "stage"}
+        for rank, part in enumerate(before)
+        for row in found[rank::2][: len(part)]
+    ]

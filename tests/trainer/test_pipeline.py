@@ -7,11 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from aes_r1.model import tiny
 from aes_r1.settings import InputError, Settings, build
+from aes_r1.trainer.cold_start_stage import cold_start
+from aes_r1.trainer.job import Job
 from aes_r1.trainer.pipeline import run
 from aes_r1.trainer.stopping import Stopped, StopRequest
+from tests.test_tracking import by_kind, offline_records, values
 
 LETTERS = "A picture of flat light and deep shadow, with a calm mood. Its composition is level. Colors are muted. 0.5"
 
@@ -149,6 +153,38 @@ def test_an_evaluation_is_left_in_the_middle_and_goes_on(base, root, tmp_path, m
     assert not (halves / "failure.txt").exists()
     run(settings(base, root, halves, evaluation={"batch_size": 2}))
     assert rows_of(halves / "predictions.jsonl") == rows_of(whole / "predictions.jsonl")
+
+
+@pytest.mark.slow
+def test_a_cold_start_is_logged_while_it_is_made_and_no_failure_when_stopped(base, root, tmp_path, monkeypatch):
+    """Stopped by one run, finished by another, found ready by the first: the same rows in the log of both."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    short = {"trainer": {"name": "sft"}, "evaluation": {"stages": ["cold_start"], "protocols": ["greedy"]}}
+    watched = settings(base, root, first, **short, tracker={"name": "offline"})
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "__bool__", lambda _: (first / "metrics.jsonl").exists())
+        with pytest.raises(Stopped):
+            run(watched)
+    begun = rows_of(first / "metrics.jsonl")
+    assert [(row["stage"], row["step"]) for row in begun] == [("sft", 1)]
+    assert not (first / "stages" / "cold_start.json").exists()
+    records = offline_records(first)
+    assert [record.exit_code for record in by_kind(records, "exit")] == [0]
+    assert len(by_kind(records, "preempting")) == 1
+    assert [values(item.item)["sft/step"] for item in by_kind(records, "history")] == [1]
+
+    run(settings(base, root, second, **short))
+    rows = rows_of(second / "metrics.jsonl")
+    assert [(row["stage"], row["step"]) for row in rows] == [("sft", 1), ("sft", 2)]
+    assert rows[0] == begun[0]
+    run(settings(base, root, first, **short, tracker={"name": "offline"}))
+    assert rows_of(first / "metrics.jsonl") == rows
+
+
+def test_processes_must_share_a_batch_of_the_cold_start(base, root, tmp_path):
+    job = Job(settings(base, root, tmp_path), tmp_path, torch.device("cpu"), 0, 3, None)
+    with pytest.raises(InputError, match=r"cold_start\.batch_size=2: must be divisible by the 3 processes"):
+        cold_start(job, str(base))
 
 
 def test_records_whose_picture_is_gone_are_named(base, root, tmp_path):
