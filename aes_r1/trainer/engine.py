@@ -13,6 +13,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,21 @@ from torch import Tensor, nn
 
 from aes_r1.settings import EngineSettings, InputError
 
+# Longer than one process's rollout, validation or saving may leave the others in a collective. What one does alone for
+# hours (pretraining, an expert behind an API) is waited for elsewhere, without a limit.
+PATIENCE = timedelta(minutes=30)
+
 
 def world() -> tuple[int, int]:
     """(rank, number of processes) as the launcher says."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def start(engine: EngineSettings) -> torch.device:
-    """Join the process group when there are several processes; returns this process's device."""
+def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.device:
+    """Join the process group when there are several processes; returns this process's device.
+
+    A collective that lasts longer than `patience` fails.
+    """
     rank, size = world()
     if size > 1 and engine.name == "single":
         raise InputError(f"engine=single: {size} processes were launched; give engine=zero2 or launch one")
@@ -47,7 +55,8 @@ def start(engine: EngineSettings) -> torch.device:
         os.environ.setdefault("LOCAL_RANK", "0")
         import deepspeed
 
-        deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+        backend = "nccl" if cuda else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, timeout=patience, verbose=False)
     return device
 
 

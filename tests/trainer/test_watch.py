@@ -16,6 +16,7 @@ CAUSE = {
     "raise": "rank 1: ValueError: a picture has no colours",
     "killed": "rank 1: no sign of life",
     "frozen": "rank 1: no sign of life",
+    "stuck": "rank 0: RuntimeError",  # it waited in vain; who lives and does not come cannot be told
 }
 
 
@@ -34,7 +35,14 @@ def launcher(name: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "how"), [("torchrun", "raise"), ("torchrun", "killed"), ("torchrun", "frozen"), ("deepspeed", "killed")]
+    ("name", "how"),
+    [
+        ("torchrun", "raise"),
+        ("torchrun", "killed"),
+        ("torchrun", "frozen"),
+        ("torchrun", "stuck"),
+        ("deepspeed", "killed"),
+    ],
 )
 def test_the_job_ends_with_the_rank_and_cause_named(name, how, tmp_path):
     process = subprocess.Popen(

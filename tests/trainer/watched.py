@@ -1,6 +1,6 @@
 """Started by a launcher: two processes at one collective after another, of which the second one fails as it is told.
 
-torchrun --nproc-per-node=2 -m tests.trainer.watched FOLDER raise|killed|frozen
+torchrun --nproc-per-node=2 -m tests.trainer.watched FOLDER raise|killed|frozen|stuck
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ def main() -> None:
     folder, how = Path(sys.argv[1]), sys.argv[2]
     rank, size = engines.world()
     log_to(folder, rank)
-    engines.start(EngineSettings(name="zero2"))
+    engines.start(EngineSettings(name="zero2"), patience=timedelta(seconds=10) if how == "stuck" else engines.PATIENCE)
     watch = watch_over(folder, rank, size)
     with stop_requests(), failure_file(folder, rank, watch):
         watch.wait()
@@ -31,6 +33,8 @@ def main() -> None:
             if rank == 1 and number == 50:
                 if how == "raise":
                     raise ValueError("a picture has no colours")
+                if how == "stuck":
+                    time.sleep(600)
                 os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGSTOP)
 
 
