@@ -15,29 +15,16 @@ from typing import Any
 
 import matplotlib
 
-from aes_r1.model import cost
-from benchmarks import efficiency
-from benchmarks.workload import Workload
+from benchmarks.arithmetic import phase_flops
 
 matplotlib.use("svg")
 
 COLOURS = {"ours": "#1b6ca8", "ours_plain": "#8fb8d8", "trl": "#d98032"}
 
 
-def operations(row: dict[str, Any], *, shared: bool) -> float:
-    """Operations of one step: rollout, reference, update (three times a forward); prompts once per image or output."""
-    shape, workload = efficiency.shape_of(row["model"]), workload_of(row)
-
-    def forward(shared: bool) -> float:
-        pictures = cost.vision_flops(shape, efficiency.picture_tokens(workload))
-        language = efficiency.language_forward_flops(shape, workload, shared=shared)
-        return language + (workload.N if shared else workload.rows) * pictures
-
-    return forward(True) + 4 * forward(shared)
-
-
-def workload_of(row: dict[str, Any]) -> Workload:
-    return Workload(row["model"], row["K"], row["N"], row["new_tokens"], tuple(row.get("picture", (96, 96))))
+def operations(row: dict[str, Any]) -> float:
+    """Of one step, by the plan. TRL's path is the plain one: prompts once per output in reference and update."""
+    return sum(phase_flops(row).values())
 
 
 def main() -> None:
@@ -50,7 +37,7 @@ def main() -> None:
     figure, axes = plt.subplots(figsize=(1.6 + 1.7 * len(keys), 3.6), layout="constrained")
     by_key = {(row["model"], row["K"], row["N"], row["new_tokens"], row["system"]): row for row in rows}
     first = by_key[(*keys[0], "ours")]
-    scale = first["cpu_s"] / operations(first, shared=True)
+    scale = first["cpu_s"] / operations(first)
     systems = [name for name in COLOURS if any(row["system"] == name for row in rows)]
     for offset, system in enumerate(systems):
         for place, key in enumerate(keys):
@@ -59,7 +46,7 @@ def main() -> None:
             label = system if place == 0 else None
             axes.bar(x, row["cpu_s"], width=0.24, color=COLOURS[system], label=label)
             label = "arithmetic" if place == 0 and offset == 0 else None
-            axes.plot(x, scale * operations(row, shared=system == "ours"), "kx", label=label)
+            axes.plot(x, scale * operations(row), "kx", label=label)
     axes.set_xticks(range(len(keys)), [f"{model}\nK {K}  N {N}  T {T}" for model, K, N, T in keys])
     axes.set_ylabel("processor seconds of a step")
     axes.legend(frameon=False)
