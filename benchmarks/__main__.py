@@ -28,7 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import efficiency
+from benchmarks import arithmetic, efficiency
 from benchmarks.player import MARK
 from benchmarks.workload import Workload
 
@@ -228,7 +228,7 @@ def main() -> None:
     systems = ["ours"] if suite == "scaling" else arguments.systems
     card = (
         efficiency.card_of(torch.cuda.get_device_name(), arguments.peak_tflops, arguments.bandwidth_gb_s)
-        if (torch.cuda.is_available())
+        if torch.cuda.is_available()
         else None
     )
     if suite == "gpu" and card is None:
@@ -247,12 +247,11 @@ def main() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {**about, "rows": measured_before(path, about, chosen)}
     for workload in chosen:
-        shape = efficiency.shape_of(workload.model)
         rows: list[dict[str, Any]] = []
         for rows in compare(workload, systems, arguments.rounds, arguments.warm_up, arguments.work):
             if card is not None:
                 for row in rows:
-                    row |= efficiency.of_row(row, workload, shape, card)
+                    row |= efficiency.of_row(row, arithmetic.shape(workload.model), card)
             whole = {**result, "rows": result["rows"] + rows}  # a stop loses little
             path.write_text(json.dumps(whole, indent=1) + "\n")
         result["rows"] += rows

@@ -1,7 +1,7 @@
 """How near a step comes to what its card can do: update MFU, decode time over the memory-bandwidth floor.
 
-Pure functions of a benchmark row, a model's shape and a card; operations and bytes are those that aes_r1.model.cost
-counts.
+Pure functions of a benchmark row, a model's shape and a card; operations and bytes are those that aes_r1.plan and
+aes_r1.model.cost count.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from typing import Any
 
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
-from benchmarks.workload import Workload, config_of
+from aes_r1.plan import ELEMENT
+from benchmarks import arithmetic
 
-QUESTION_TOKENS = 141  # the rating prompt and its template in the benchmark's tokenizer
-ELEMENT = {"float32": 4, "bfloat16": 2}
 ADAPTER_ELEMENT = 4  # peft keeps an adapter in float32
 
 
@@ -49,75 +48,47 @@ def card_of(device: str, tflops: float | None = None, gb_s: float | None = None)
     return Card(tflops, gb_s) if tflops and gb_s else None
 
 
-def shape_of(model: str) -> Shape:
-    from transformers import AutoConfig
+def update_flops(row: dict[str, Any], *, recomputed: bool = False) -> float:
+    """Operations of the update as the plan counts them: forward, gradient of states and, unless adapted, of weights.
 
-    return cost.shape_of(AutoConfig.for_model(**config_of(model)))
-
-
-def picture_tokens(workload: Workload) -> int:
-    width, height = workload.picture
-    side = 2 * config_of(workload.model)["vision_config"]["patch_size"]
-    return (width // side) * (height // side)
-
-
-def prompt_tokens(workload: Workload) -> int:
-    return picture_tokens(workload) + QUESTION_TOKENS
-
-
-def language_forward_flops(shape: Shape, workload: Workload, *, shared: bool) -> float:
-    """Operations of one forward pass over the step's outputs; the prompt once per image (`shared`) or per output."""
-    prompt, answer, rows = prompt_tokens(workload), workload.new_tokens, workload.rows
-    copies = workload.N if shared else rows
-    on_prompt, on_answer = prompt * (prompt + 1) / 2, answer * prompt + answer * (answer + 1) / 2
-    prompts = cost.language_flops(shape, copies * prompt, copies * on_prompt, 0)
-    return prompts + cost.language_flops(shape, rows * answer, rows * on_answer, rows * answer)
-
-
-def update_flops(shape: Shape, workload: Workload, *, shared: bool, recomputed: bool = False) -> float:
-    """Operations of the update: forward, gradient of the states and, without an adapter, gradient of the weights.
-
-    An adapter's own operations (a few percent) are not counted, and its frozen vision tower has no part in the update.
-    `recomputed` adds the forward pass that gradient checkpointing repeats: work that is done, but is not the model's.
+    The prompt counts as often as the row's system computes it. An adapter's own operations (a few percent) are left
+    out. `recomputed` adds the forward pass that gradient checkpointing repeats: work that is done, but not the model's.
     """
-    forward = language_forward_flops(shape, workload, shared=shared)
-    if not workload.lora:
-        forward += (workload.N if shared else workload.rows) * cost.vision_flops(shape, picture_tokens(workload))
-    passes = 2 if workload.lora else 3
-    return (passes + (recomputed and workload.gradient_checkpointing)) * forward
+    counted = row["gradient_checkpointing"] and recomputed
+    return arithmetic.phase_flops({**row, "gradient_checkpointing": counted})["update_cpu_s"]
 
 
-def decode_weight_bytes(shape: Shape, workload: Workload) -> float:
+def decode_weight_bytes(shape: Shape, row: dict[str, Any]) -> float:
     """Weights that every token step reads once: the language layers' matrices, the head, an adapter."""
     read = shape.layer_matrix_parameters + shape.width * shape.vocabulary
-    adapter = cost.lora_parameters(shape, workload.lora) if workload.lora else 0
-    return read * ELEMENT[workload.dtype] + adapter * ADAPTER_ELEMENT
+    adapter = cost.lora_parameters(shape, row["lora"]) if row["lora"] else 0
+    return read * ELEMENT[row["dtype"]] + adapter * ADAPTER_ELEMENT
 
 
-def decode_cache_bytes(shape: Shape, workload: Workload) -> float:
+def decode_cache_bytes(shape: Shape, row: dict[str, Any]) -> float:
     """Keys and values that all token steps read together: a prompt's once per image and step, each output's own past.
 
     The first token comes of the prompt, so T tokens take T - 1 steps; step t reads t tokens of every output.
     """
-    answer = workload.new_tokens
-    tokens = (answer - 1) * workload.N * prompt_tokens(workload) + workload.rows * (answer - 1) * answer / 2
-    return cost.cache_bytes(shape, tokens, ELEMENT[workload.dtype])
+    assumed, answer = arithmetic.settings_of(row).plan, row["new_tokens"]
+    prompts = row["N"] * (assumed.picture_tokens + assumed.question_tokens)
+    tokens = (answer - 1) * prompts + row["K"] * row["N"] * (answer - 1) * answer / 2
+    return cost.cache_bytes(shape, tokens, ELEMENT[row["dtype"]])
 
 
-def of_row(row: dict[str, Any], workload: Workload, shape: Shape, card: Card) -> dict[str, float]:
+def of_row(row: dict[str, Any], shape: Shape, card: Card) -> dict[str, float]:
     """What a row of benchmarks.__main__ says about the card.
 
     update_mfu: the model's operations over seconds and peak; update_hfu: those done, recomputed ones included. Floors
     are seconds: weights alone, and with keys and values. decode_over_*: the decode loop over its floor, where the
     system's decode loop was timed; rollout_over_floor: pictures and prompts included, for every system.
     """
-    shared = row["system"] == "ours"
     peak = card.tflops * 1e12 * row["update_s"]
-    weights = (workload.new_tokens - 1) * decode_weight_bytes(shape, workload) / (card.gb_s * 1e9)
-    cache = decode_cache_bytes(shape, workload) / (card.gb_s * 1e9)
+    weights = (row["new_tokens"] - 1) * decode_weight_bytes(shape, row) / (card.gb_s * 1e9)
+    cache = decode_cache_bytes(shape, row) / (card.gb_s * 1e9)
     found = {
-        "update_mfu": update_flops(shape, workload, shared=shared) / peak,
-        "update_hfu": update_flops(shape, workload, shared=shared, recomputed=True) / peak,
+        "update_mfu": update_flops(row) / peak,
+        "update_hfu": update_flops(row, recomputed=True) / peak,
         "decode_floor_s": weights,
         "decode_floor_with_cache_s": weights + cache,
         "rollout_over_floor": row["rollout_s"] / weights,

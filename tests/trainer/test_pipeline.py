@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.settings import InputError, Settings, build
 from aes_r1.trainer.cold_start_stage import cold_start
@@ -185,6 +186,27 @@ def test_processes_must_share_a_batch_of_the_cold_start(base, root, tmp_path):
     job = Job(settings(base, root, tmp_path), tmp_path, torch.device("cpu"), 0, 3, None)
     with pytest.raises(InputError, match=r"cold_start\.batch_size=2: must be divisible by the 3 processes"):
         cold_start(job, str(base))
+
+
+@pytest.mark.slow
+def test_an_adapter_is_all_that_the_cold_start_trains(base, root, tmp_path):
+    """What is kept has plain weights; only the projections that the adapter sits on have moved."""
+    out = tmp_path / "run"
+    run(settings(base, root, out, model={"lora": {"rank": 2}}, evaluation={"stages": []}))
+    started = json.loads((out / "stages" / "cold_start.json").read_text())["model"]
+    before, middle, after = (
+        dict(backbones.load(path, dtype="float32", max_pixels=9216).model.named_parameters())
+        for path in (base, started, out / "model")
+    )
+    assert before.keys() == middle.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], middle[name])}
+    assert moved
+    assert all("language_model" in name and "_proj.weight" in name for name in moved), moved
+
+
+def test_more_pictures_a_step_than_there_are(base, root, tmp_path):
+    with pytest.raises(InputError, match=r"trainer.images_per_step=40: there are \d+ training pictures"):
+        run(settings(base, root, tmp_path / "run", trainer={"images_per_step": 40}))
 
 
 def test_records_whose_picture_is_gone_are_named(base, root, tmp_path):

@@ -60,7 +60,7 @@ def test_sft(backbone, picture_folder, tmp_path, vision):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"micro_batch_tokens": 300}, {"inner_epochs": 2, "minibatches": 2}, {"aggregation": "token_mean"}],
+    [{}, {"micro_batch_tokens": 300}, {"inner_epochs": 2, "minibatches": 2}],
     ids=lambda changes: ",".join(changes) or "plain",
 )
 @pytest.mark.parametrize("vision", ["trained", "frozen"])
