@@ -115,9 +115,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_hash", _run_hash, replace=True)
 
 
-def _point_or_keep(
-    config: Any, module: str, folders: list[str], composed: list[Any], failures: Path
-) -> float | None:
+def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[Any], failures: Path) -> float | None:
     """Called by Hydra: a point of a multirun is run in its own process, a single run's config is kept for `run`.
 
     Returns the point's SRCC, which a sweeper may search by; None when it failed or has none.

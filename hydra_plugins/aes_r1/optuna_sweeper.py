@@ -86,15 +86,21 @@ class OptunaSweeper(Sweeper):
     def _study(self, space: Mapping[str, Any], fixed: Sequence[str]) -> Any:
         """The study of these settings in the file: a new one, or what an earlier command left."""
         optuna = _optuna()
+        from sqlalchemy.exc import DatabaseError
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         shared = self.hydra_context.config_loader.load_sweep_config(self.config, list(fixed))
         with open_dict(shared):
             del shared["hydra"]
         name = fingerprint(run_fingerprint(to_settings(shared)), sorted((key, str(one)) for key, one in space.items()))
-        self.storage.parent.mkdir(parents=True, exist_ok=True)
-        return optuna.create_study(
-            study_name=name, storage=f"sqlite:///{self.storage}", direction="maximize", load_if_exists=True
-        )
+        try:
+            self.storage.parent.mkdir(parents=True, exist_ok=True)
+            return optuna.create_study(
+                study_name=name, storage=f"sqlite:///{self.storage}", direction="maximize", load_if_exists=True
+            )
+        except (OSError, DatabaseError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.orig
+            raise InputError(f"hydra.sweeper.storage={self.storage}: {reason}; give another file") from error
 
     def _sampler(self, study: Any) -> Any:
         """TPE whose random numbers depend on the seed and how many points there are: an interrupted study, gone on
