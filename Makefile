@@ -29,8 +29,8 @@ test-fast: setup ## the part that takes under three minutes
 	$(RUN) -m pytest -m 'not slow' $(ARGS)
 
 lint: setup ## ruff and types
-	$(VENV)/bin/ruff check aes_r1 tests experiments benchmarks
-	$(VENV)/bin/ruff format --check aes_r1 tests experiments benchmarks
+	$(VENV)/bin/ruff check aes_r1 hydra_plugins tests experiments benchmarks
+	$(VENV)/bin/ruff format --check aes_r1 hydra_plugins tests experiments benchmarks
 	$(VENV)/bin/mypy
 
 sweep: setup ## NAME=reward_ablation ARGS="...": one study of sweeps/
