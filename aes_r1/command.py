@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aes_r1.evaluation.headline import headline_srcc
 from aes_r1.settings import InputError, Settings, as_dict, build, differences, run_fingerprint
+from aes_r1.tracking import headline
 from aes_r1.trainer.stopping import Stopped
 
 log = logging.getLogger("aes_r1")
@@ -118,7 +118,7 @@ def register_resolvers() -> None:
 def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[Any], failures: Path) -> float | None:
     """Called by Hydra: a point of a multirun is run in its own process, a single run's config is kept for `run`.
 
-    Returns the point's SRCC, which a sweeper may search by; None when it failed or has none.
+    Returns the point's headline SRCC, which a sweeper may search by; None when it failed or has none.
     With a parallel launcher this runs in a worker, so a failed point leaves its line in the folder `failures`.
     """
     from hydra.core.hydra_config import HydraConfig
@@ -131,7 +131,7 @@ def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[
     overrides = list(hydra_config.overrides.task)
     if _is_done(config):
         print(f"aes_r1: done before: {config.out}", file=sys.stderr)
-        return headline_srcc(Path(config.out))
+        return _srcc(Path(config.out))
     command = point_command(module, folders, overrides, config.out, config.get("processes", 1))
     code = subprocess.run(command, check=False).returncode
     if code != 0:
@@ -139,7 +139,13 @@ def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[
         line = f"{' '.join(overrides)} (exit code {code}, {config.out}/failure.txt)"
         (failures / f"{hydra_config.job.num:05d}").write_text(line)
         return None
-    return headline_srcc(Path(config.out))
+    return _srcc(Path(config.out))
+
+
+def _srcc(folder: Path) -> float | None:
+    """SRCC of the run's last stage, first set, first protocol: headline/srcc of W&B."""
+    path = folder / "evaluation.json"
+    return headline(json.loads(path.read_text())).get("srcc") if path.exists() else None
 
 
 def _is_done(config: Any) -> bool:
