@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from aes_r1.dashboard import SECTIONS, read_studies, static_page, varied
+from aes_r1.evaluation.studies import SECTIONS, read_studies, varied
+from aes_r1.evaluation.studies_page import static_page
 from aes_r1.settings import InputError, Settings, TrackerSettings
 from aes_r1.tracking import definition
 from tests.experiments.runs import write_run
