@@ -183,6 +183,19 @@ def test_a_real_sweep_shares_its_cold_start_and_runs_only_what_is_missing(pictur
     assert probes[0]["step"] == 0
     assert all(probe["entropy"] > 0 for probe in probes)
 
+    told = subprocess.run(
+        [sys.executable, "-m", "experiments.sft_entropy.measure", str(folders[0])],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    measured = {row["stage"]: row for row in map(json.loads, told.stdout.splitlines())}
+    assert list(measured) == ["base", "cold_start", "rapo"]
+    assert measured["cold_start"]["entropy"] == pytest.approx(probes[-1]["entropy"], rel=1e-4), "as while it trained"
+    for row in measured.values():
+        kinds = [kind for kind in row["by_kind"].values() if kind["tokens"]]
+        assert row["tokens"] == sum(kind["tokens"] for kind in kinds) > 0
+        assert row["entropy"] == pytest.approx(sum(kind["tokens"] * kind["entropy"] for kind in kinds) / row["tokens"])
+
     (folders[0] / "stages" / "report.json").unlink()
     before = [(one / "stages" / "rapo.json").stat().st_mtime_ns for one in folders]
     said = sweep()
