@@ -26,8 +26,14 @@ def reset_peak() -> None:
     if CUDA:
         torch.cuda.reset_peak_memory_stats()
     else:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        hand_back()
         Path("/proc/self/clear_refs").write_text("5")  # the resident set's high-water mark starts anew
+
+
+def hand_back() -> None:
+    """Free heap pages go back to the system, so that a process that waits for its turn holds only what it uses."""
+    if not CUDA:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def peak_gb() -> float:

@@ -21,6 +21,7 @@ class Turn:
 
     def wait(self) -> None:
         """Blocks until the parent gives the turn; ends the process when the parent hangs up."""
+        clock.hand_back()
         print(f"{MARK} ready", flush=True)
         if not sys.stdin.readline().strip():
             raise SystemExit(0)
@@ -44,6 +45,7 @@ class Turn:
             "rollout_s": self.rolled - self.began + self.extra_seconds,
             "reference_s": self.updating - self.rolled,
             "rollout_cpu_s": self.rolled_cpu - self.cpu + self.extra_seconds,
+            "reference_cpu_s": self.updating_cpu - self.rolled_cpu,
             "update_cpu_s": clock.processor_seconds() - self.updating_cpu,
             "update_s": ended - self.updating,
             "step_s": ended - self.began + self.extra_seconds,

@@ -15,37 +15,16 @@ from typing import Any
 
 import matplotlib
 
-from aes_r1.model import cost
-from benchmarks.workload import config_of
+from benchmarks.arithmetic import phase_flops
 
 matplotlib.use("svg")
 
 COLOURS = {"ours": "#1b6ca8", "ours_plain": "#8fb8d8", "trl": "#d98032"}
-QUESTION_TOKENS = 141  # the rating prompt and its template in the benchmark's tokenizer
 
 
-def operations(row: dict[str, Any], *, shared: bool) -> float:
-    """Operations of one step: rollout, reference, update (three times a forward); prompts once per image or output."""
-    shape = _shape(row["model"])
-    images, outputs, answer = row["N"], row["N"] * row["K"], row["new_tokens"]
-    width, height = row.get("picture", (96, 96))
-    side = 2 * config_of(row["model"])["vision_config"]["patch_size"]
-    picture = (width // side) * (height // side)
-    prompt = picture + QUESTION_TOKENS
-    on_prompt, on_answer = prompt * (prompt + 1) / 2, answer * prompt + answer * (answer + 1) / 2
-
-    def forward(copies: int) -> float:
-        prompts = cost.language_flops(shape, copies * prompt, copies * on_prompt, 0)
-        answers = cost.language_flops(shape, outputs * answer, outputs * on_answer, outputs * answer)
-        return prompts + answers + copies * cost.vision_flops(shape, picture)
-
-    return forward(images) + 4 * forward(images if shared else outputs)
-
-
-def _shape(model: str) -> cost.Shape:
-    from transformers import AutoConfig
-
-    return cost.shape_of(AutoConfig.for_model(**config_of(model)))
+def operations(row: dict[str, Any]) -> float:
+    """Of one step, by the plan. TRL's path is the plain one: prompts once per output in reference and update."""
+    return sum(phase_flops(row).values())
 
 
 def main() -> None:
@@ -58,7 +37,7 @@ def main() -> None:
     figure, axes = plt.subplots(figsize=(1.6 + 1.7 * len(keys), 3.6), layout="constrained")
     by_key = {(row["model"], row["K"], row["N"], row["new_tokens"], row["system"]): row for row in rows}
     first = by_key[(*keys[0], "ours")]
-    scale = first["cpu_s"] / operations(first, shared=True)
+    scale = first["cpu_s"] / operations(first)
     systems = [name for name in COLOURS if any(row["system"] == name for row in rows)]
     for offset, system in enumerate(systems):
         for place, key in enumerate(keys):
@@ -67,7 +46,7 @@ def main() -> None:
             label = system if place == 0 else None
             axes.bar(x, row["cpu_s"], width=0.24, color=COLOURS[system], label=label)
             label = "arithmetic" if place == 0 and offset == 0 else None
-            axes.plot(x, scale * operations(row, shared=system == "ours"), "kx", label=label)
+            axes.plot(x, scale * operations(row), "kx", label=label)
     axes.set_xticks(range(len(keys)), [f"{model}\nK {K}  N {N}  T {T}" for model, K, N, T in keys])
     axes.set_ylabel("processor seconds of a step")
     axes.legend(frameon=False)

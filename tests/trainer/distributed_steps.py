@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 
+from aes_r1.command import CONF
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import ColdStartSettings, EngineSettings, ErrorSettings, RewardSettings, TrainerSettings
@@ -30,18 +32,26 @@ NOT_NUMBERS = ("time/", "perf/")
 
 
 def engine_settings(name: str) -> EngineSettings:
+    """Of "single", "zero2", "zero3_offload" (as conf/engine has it), with "_bf16" behind for half precision."""
+    name = name.removesuffix("_bf16")
     if name == "single":
         return EngineSettings()
+    config = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / f"{name}.yaml"))["config"]
     # A threshold of 0 parts even the smallest weight, as a large model's are parted.
-    zero = {"stage": int(name[4]), "stage3_param_persistence_threshold": 0}
-    return EngineSettings(name=name, config={"zero_optimization": zero})
+    config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    return EngineSettings(name=name, config=config)
+
+
+def dtype_of(name: str) -> str:
+    return "bfloat16" if name.endswith("_bf16") else "float32"
 
 
 def first_moments(engine) -> dict[str, torch.Tensor]:
     """Adam's running mean of the gradient: after one step a tenth of the gradient, and linear in every later one."""
     named = list(engine.model.named_parameters())
     if isinstance(engine, engines.SingleEngine):
-        return {name: engine.optimizer.state[parameter]["exp_avg"].clone() for name, parameter in named}
+        whole = dict(engine.halves)
+        return {name: engine.optimizer.state[whole.get(one, one)]["exp_avg"].clone() for name, one in named}
     from deepspeed.utils import safe_get_full_optimizer_state
 
     if engine.stage < 3:  # DeepSpeed links a parameter to its state before Adam has any
@@ -54,7 +64,7 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     """Metrics, first moments and weights of two steps of each loop."""
     settings = engine_settings(name)
     device = engines.start(settings)
-    backbone = backbones.load(start / "model", dtype="float32", max_pixels=9216)
+    backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
     reference = copy.deepcopy(backbone)
     reference.model.requires_grad_(False).eval()
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
@@ -110,7 +120,7 @@ def resume(start: Path, out: Path, name: str) -> dict:
     """Progress, weights and first moments that a new engine finds in the checkpoint of `take_steps`."""
     settings = engine_settings(name)
     device = engines.start(settings)
-    backbone = backbones.load(start / "model", dtype="float32", max_pixels=9216)
+    backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
     progress = checkpoint.load_latest(out / name / "sft", engine)
     found = {"progress": progress, "weights": whole_weights(backbone, engine), "moments": first_moments(engine)}

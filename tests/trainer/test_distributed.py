@@ -18,7 +18,8 @@ from tests.trainer import distributed_steps
 from tests.trainer.test_loops import sft
 from tests.trainer.test_watch import free_port
 
-STAGES = ("zero1", "zero2", "zero3")
+STAGES = ("zero1", "zero2", "zero3", "zero3_offload")
+HALVES = ("zero2_bf16", "zero3_bf16")
 TORCHRUN = str(Path(sys.executable).parent / "torchrun")
 
 
@@ -53,8 +54,9 @@ def start(tokenizer, tmp_path_factory) -> Path:
 def out(start, tmp_path_factory) -> Path:
     """What one process computed, and two under every stage."""
     folder = tmp_path_factory.mktemp("out")
-    torch.save(distributed_steps.take_steps(start, folder, "single"), folder / "single.pt")
-    launch(2, "steps", start, folder, *STAGES)
+    for name in ("single", "single_bf16"):
+        torch.save(distributed_steps.take_steps(start, folder, name), folder / f"{name}.pt")
+    launch(2, "steps", start, folder, *STAGES, *HALVES)
     return folder
 
 
@@ -77,9 +79,31 @@ def test_two_processes_equal_one(out, stage):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+def test_half_precision_under_deepspeed_keeps_a_float32_optimizer(out):
+    """bf16 rounds differently with another batch, and one flipped token changes a rollout; so ZeRO-2 against ZeRO-3,
+    whose batches are the same, exactly, and against one process only roughly, where the tokens are given."""
+    one, zero2, zero3 = (torch.load(out / f"{name}.pt") for name in ("single_bf16", *HALVES))
+    for loop in ("rapo", "sft"):
+        assert len(zero2[loop]) == 2
+        for wanted, found in zip(zero2[loop], zero3[loop], strict=True):
+            assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
+    for key, wanted in zero2["moments"].items():
+        assert wanted.dtype == torch.float32
+        torch.testing.assert_close(
+            zero3["moments"][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
+        )
+    for key, wanted in zero2["weights"].items():
+        assert wanted.dtype == torch.bfloat16
+        assert torch.equal(zero3["weights"][key], wanted)
+    for wanted, found in zip(one["sft"], zero2["sft"], strict=True):
+        assert found["sft/loss"] == pytest.approx(wanted["sft/loss"], rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("processes", [2, 1])
 def test_a_checkpoint_goes_on_with_the_same_or_another_number_of_processes(start, out, processes):
-    stages = STAGES if processes == 2 else ("zero2", "zero3")
+    stages = (*STAGES, *HALVES) if processes == 2 else ("zero2", "zero3")
     launch(processes, "resume", start, out, *stages)
     for stage in stages:
         wanted, found = torch.load(out / f"{stage}.pt"), torch.load(out / f"{stage}_resumed_{processes}.pt")
@@ -89,7 +113,7 @@ def test_a_checkpoint_goes_on_with_the_same_or_another_number_of_processes(start
                 torch.testing.assert_close(found[name][key], value, atol=1e-7, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
         exported = out / f"{stage}_model_{processes}"
         assert (exported / "model.safetensors").exists()
-        model = backbones.load(exported, dtype="float32", max_pixels=9216).model
+        model = backbones.load(exported, dtype=distributed_steps.dtype_of(stage), max_pixels=9216).model
         for key, value in model.named_parameters():
             assert torch.equal(value, found["weights"][key])
         shutil.rmtree(exported)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,8 +45,9 @@ def test_every_row_once_and_within_the_budget(data):
         assert len(piece) == 1 or tokens_of(piece, lengths, prompts, samples, shared) <= budget
 
 
-def test_any_cut_gives_the_same_gradient(backbone, prompts):
-    """The sum over pieces of a token budget equals the single pass, parameter by parameter (1e-5, float32)."""
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_any_cut_gives_the_same_gradient(backbone, prompts, shared_prefix):
+    """Outputs one by one, by fives or by a token budget equal the single pass in loss and gradient (1e-5, float32)."""
     samples, length = 4, 12
     generator = torch.Generator().manual_seed(1)
     allowed = (~backbone.banned).nonzero()[:, 0]
@@ -53,27 +55,37 @@ def test_any_cut_gives_the_same_gradient(backbone, prompts):
     lengths = torch.randint(2, length + 1, (3 * samples,), generator=generator)
     mask = torch.arange(length) < lengths[:, None]
     advantages = torch.linspace(-1, 1, 3 * samples)
+    # Off policy and with a reference, so that the clip and the KL are in the gradient too.
+    old, reference = (-6 + torch.rand((3 * samples, length), generator=generator) for _ in range(2))
 
-    def gradients(budget: int | None) -> tuple[int, dict[str, torch.Tensor]]:
+    def gradients(size: int, budget: int | None = None) -> tuple[int, float, dict[str, torch.Tensor]]:
         backbone.model.zero_grad()
+        total = 0.0
         pieces = micro_batches(
             range(3 * samples), lengths.tolist(), prompts.prompt_tokens,
-            num_samples=samples, shared_prefix=True, size=3 * samples, max_tokens=budget,
+            num_samples=samples, shared_prefix=shared_prefix, size=size, max_tokens=budget,
         )  # fmt: skip
         for piece in pieces:
             rows, longest = torch.tensor(piece), int(lengths[piece].max())
             images, image_of = torch.unique(rows // samples, return_inverse=True)
             kept = mask[rows, :longest]
-            logps, _ = completion_likelihood(backbone, prompts.select(images), tokens[rows, :longest], kept, image_of)
+            logps, _ = completion_likelihood(
+                backbone, prompts.select(images), tokens[rows, :longest], kept, image_of, shared_prefix=shared_prefix
+            )
             loss, _ = policy_loss(
-                logps, logps.detach(), None, advantages[rows], kept,
-                clip_low=0.2, clip_high=0.28, kl_coef=0.0, aggregation="sequence_mean", normalizer=3 * samples,
+                logps, old[rows, :longest], reference[rows, :longest], advantages[rows], kept,
+                clip_low=0.2, clip_high=0.28, kl_coef=0.1, aggregation="sequence_mean", normalizer=3 * samples,
             )  # fmt: skip
             loss.backward()
-        return len(pieces), {n: p.grad.clone() for n, p in backbone.model.named_parameters() if p.grad is not None}
+            total += float(loss.detach())
+        grads = {n: p.grad.clone() for n, p in backbone.model.named_parameters() if p.grad is not None}
+        return len(pieces), total, grads
 
-    (one, whole), (many, cut) = gradients(None), gradients(230)
+    one, loss, whole = gradients(3 * samples)
     assert one == 1
-    assert many > 2
-    for name, gradient in whole.items():
-        torch.testing.assert_close(cut[name], gradient, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 0.01
+    for number, cut in ((12, gradients(1)), (3, gradients(5)), (3, gradients(3 * samples, budget=230))):
+        assert cut[0] >= number
+        assert cut[1] == pytest.approx(loss, abs=1e-5)
+        for name, gradient in whole.items():
+            torch.testing.assert_close(cut[2][name], gradient, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
