@@ -47,10 +47,11 @@ class OptunaSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.composed, self.loader = config, hydra_context.config_loader
+        launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.launch = launcher.launch
 
     def sweep(self, arguments: list[str]) -> None:
         space, fixed = self._space([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
@@ -66,7 +67,7 @@ class OptunaSweeper(Sweeper):
                 study.sampler = self._sampler(study)
                 trials.append(study.ask(space))
             points = [[*fixed, *(f"{name}={value}" for name, value in trial.params.items())] for trial in trials]
-            returned = self.launcher.launch(points, initial_job_idx=len(answers))
+            returned = self.launch(points, initial_job_idx=len(answers))
             for trial, answer in zip(trials, returned, strict=True):
                 _tell(study, trial, answer)
             answers += returned
@@ -78,7 +79,7 @@ class OptunaSweeper(Sweeper):
         """What is searched, by key, and the other overrides. A later argument replaces an earlier one of its key."""
         parsed = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(list(arguments))}
         space = {key: _distribution(one) for key, one in parsed.items() if one.is_sweep_override()}
-        fixed = [one.input_line for one in parsed.values() if not one.is_sweep_override()]
+        fixed = [str(one.input_line) for one in parsed.values() if not one.is_sweep_override()]
         if not space:
             raise InputError("hydra/sweeper=optuna: nothing to search; give a key an interval(low, high) or a list a,b")
         return space, fixed
@@ -89,7 +90,7 @@ class OptunaSweeper(Sweeper):
         from sqlalchemy.exc import DatabaseError
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        shared = self.hydra_context.config_loader.load_sweep_config(self.config, list(fixed))
+        shared = self.loader.load_sweep_config(self.composed, list(fixed))
         with open_dict(shared):
             del shared["hydra"]
         name = fingerprint(run_fingerprint(to_settings(shared)), sorted((key, str(one)) for key, one in space.items()))
