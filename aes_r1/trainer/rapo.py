@@ -30,7 +30,7 @@ from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import peak_memory_gb
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
-from aes_r1.trainer.order import indices_of_step
+from aes_r1.trainer.order import distinct_indices_of_step
 from aes_r1.trainer.stopping import Stopped, StopRequest
 
 
@@ -74,7 +74,7 @@ def train_rapo(
 
     # -- data ----------------------------------------------------------------------------------------------------------
     def images_of(step: int) -> list[Sample]:
-        chosen = indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
+        chosen = distinct_indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
         return [images[chosen[position]] for position in own]
 
     upcoming = (one for step in range(progress["step"], total) for one in images_of(step))

@@ -7,9 +7,10 @@ import copy
 import pytest
 import torch
 
+from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone, freeze
 from aes_r1.prompts import RATING_PROMPT
-from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
+from aes_r1.settings import ColdStartSettings, ErrorSettings, LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
@@ -76,7 +77,8 @@ def rapo(backbone, folder, out, *, steps=4, stop_after=None, **changes):
             **changes,
         }
     )  # fmt: skip
-    reference = copy.deepcopy(backbone) if trainer.kl_coef else None
+    adapted = hasattr(backbone.model, "disable_adapter")
+    reference = copy.deepcopy(backbone) if trainer.kl_coef and not adapted else None
     rows, completions, halt = [], [], Halt(stop_after)
 
     def log(step, values):
@@ -147,6 +149,27 @@ def test_rapo_resumes_bit_for_bit(speaker, picture_folder, tmp_path):
     assert whole[0]["reward/format"] > 0.5
     assert whole[0]["rollout/zero_spread_groups"] < 1
     assert whole[-1]["policy/kl_k3"] > 0
+
+
+@pytest.mark.slow
+def test_an_adapter_is_trained_against_its_absence_and_resumes_bit_for_bit(speaker, picture_folder, tmp_path):
+    """The reference is the policy without its adapter: no divergence at first, some later, and no second model."""
+
+    def adapted():
+        return backbones.add_adapter(copy.deepcopy(speaker), LoraSettings(rank=2), seed=1)
+
+    straight, stopped, resumed = adapted(), adapted(), adapted()
+    whole, _ = rapo(straight, picture_folder, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        rapo(stopped, picture_folder, tmp_path / "parts", stop_after=2)
+    rest, _ = rapo(resumed, picture_folder, tmp_path / "parts")
+    assert rest == whole[2:]
+    assert_same(weights(straight), weights(resumed))
+    assert whole[0]["policy/kl_k3"] == pytest.approx(0, abs=1e-9)
+    assert whole[-1]["policy/kl_k3"] > 0
+    with straight.model.disable_adapter():  # the weights below have not moved
+        frozen = {name.replace(".base_layer", ""): value for name, value in straight.core.named_parameters()}
+        assert all(torch.equal(frozen[name], value) for name, value in speaker.model.named_parameters())
 
 
 @pytest.mark.slow
