@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone, freeze
 from aes_r1.prompts import RATING_PROMPT
+from aes_r1.rollout.graph import CapturedDecoder
 from aes_r1.settings import ColdStartSettings, ErrorSettings, LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import SingleEngine
@@ -20,7 +22,7 @@ from tests.trainer.twelve import records, samples
 
 
 def engine_of(backbone: Backbone) -> SingleEngine:
-    return SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=torch.device("cpu"))
+    return SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=backbone.device)
 
 
 class Halt(StopRequest):
@@ -270,3 +272,23 @@ def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, 
     never, weights_without = trained(None)
     assert (measured, never) == ([0, 4, 6], [])
     assert all(torch.equal(weights_with[name], weights_without[name]) for name in weights_with)
+
+
+@pytest.mark.gpu
+def test_rapo_on_cuda_in_half_precision(speaker, picture_folder, tmp_path, monkeypatch):
+    policy, captured = copy.deepcopy(speaker), []
+    policy.model.to("cuda", torch.bfloat16)
+    before = weights(policy)
+    capture = CapturedDecoder._capture
+    monkeypatch.setattr(CapturedDecoder, "_capture", lambda self: (captured.append(len(self.tokens)), capture(self)))
+    rows, completions = rapo(policy, picture_folder, tmp_path, steps=2, micro_batch_size=6)
+    assert captured == [16, 16]
+    for row in rows:
+        assert all(math.isfinite(value) for value in row.values()), row
+        assert row["policy/ratio_max"] == 1.0
+        assert row["policy/grad_norm"] > 0
+    assert rows[0]["reward/format"] > 0.5
+    assert rows[0]["policy/kl_k3"] == pytest.approx(0.0, abs=1e-6)
+    assert rows[1]["policy/kl_k3"] > 0
+    assert any(row["reward_total"] > 0 for row in completions)
+    assert any(not torch.equal(value, before[name]) for name, value in weights(policy).items())
