@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 from aes_r1.evaluation.entropy import KINDS, pick_start, regret
 from aes_r1.settings import InputError
 from experiments.reading import Run, over_seeds, paired, read_rows
-from experiments.study import PAPER, PROTOCOL, Claim, Study, analyse, folders, interval, write
+from experiments.study import PAPER, PROTOCOL, Claim, Study, analyse, folders, write
+from experiments.tables import interval
 
 EPOCHS = (0, 1, 2, 3, 5, 10)
 FLOOR = 0.9  # share of readable answers that a start must reach
