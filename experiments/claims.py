@@ -66,11 +66,11 @@ def p_value(difference: Mapping[str, Any], sign: int, margin: float = 0.0) -> fl
 def verdict(difference: Mapping[str, Any], sign: int, p_holm: float | None, margin: float = 0.0) -> str:
     """yes or no where the adjusted p is below ALPHA, "not shown" where it is not; and why there is none.
 
-    No verdict is given over the seeds that are left when others answered a constant, which has no correlation.
+    A run that answers nothing or a constant has no correlation; no verdict is given over the seeds that are left.
     """
     run, lost = difference["run"], difference["run"] - difference["n"]
     if lost:
-        return f"not defined: {lost} of {run} seeds answered a constant"
+        return f"not defined: {lost} of {run} seeds answered nothing or a constant"
     if p_holm is None:
         return "one seed" if run else "not run"
     if p_holm < ALPHA:

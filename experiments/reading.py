@@ -134,8 +134,8 @@ def origins(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
 def over_seeds(values: Iterable[float | None]) -> dict[str, Any]:
     """Mean over seeds and its 95% t-interval: {"mean", "low", "high", "n", "run"}; no interval from fewer than two.
 
-    `run` counts the seeds, `n` those whose value is defined and in the mean. A run that answers a constant has no
-    correlation, so n < run says that the mean is of the survivors.
+    `run` counts the seeds, `n` those whose value is defined and in the mean. A run that answers nothing or a constant
+    has no correlation, so n < run says that the mean is of the survivors.
     """
     from scipy import stats
 

@@ -73,7 +73,10 @@ def _rows(result: Mapping[str, Any]) -> list[str]:
     if paper:
         lines += ["\\* Five-set averages of a 7B on photographs: another scale, for the pattern only.", ""]
     if any(row[metric]["n"] < row[metric]["run"] for row in result["rows"] for metric in METRICS):
-        lines += ["A run that answers a constant has no correlation: such means are of the other seeds.", ""]
+        lines += [
+            "A run that answers nothing, or a constant, has no correlation: such means are of the other seeds.",
+            "",
+        ]
     return lines
 
 

@@ -141,8 +141,8 @@ def test_the_p_of_a_claim_is_students():
         ((0.01, 0.01, 0.012), -1, 0.02, 0.01, "yes"),
         ((0.1,), +1, 0.0, None, "one seed"),
         ((), +1, 0.0, None, "not run"),
-        ((0.1, None, 0.3), +1, 0.0, None, "not defined: 1 of 3 seeds answered a constant"),
-        ((None,), +1, 0.0, None, "not defined: 1 of 1 seeds answered a constant"),
+        ((0.1, None, 0.3), +1, 0.0, None, "not defined: 1 of 3 seeds answered nothing or a constant"),
+        ((None,), +1, 0.0, None, "not defined: 1 of 1 seeds answered nothing or a constant"),
     ],
 )
 def test_verdicts(values, sign, margin, p, expected):
@@ -156,7 +156,7 @@ def test_claims_of_one_study_share_their_error():
     alone = p_value(weak, +1)
     assert 0.025 < alone < 0.05  # shown by itself
     assert [row["verdict"] for row in rows] == [
-        "yes", "yes", "not defined: 1 of 3 seeds answered a constant", "not run",
+        "yes", "yes", "not defined: 1 of 3 seeds answered nothing or a constant", "not run",
     ]  # fmt: skip
     assert rows[0]["p_holm"] == pytest.approx(2 * rows[0]["p"])  # two claims have a p
     twice = judged(claims[:2], [weak, weak])
@@ -173,7 +173,7 @@ def test_a_seed_that_answers_a_constant_is_counted_not_dropped(tmp_path):
     row = next(one for one in result["rows"] if one["condition"] == "error")
     assert (row["srcc"]["n"], row["srcc"]["run"], row["mae"]["n"]) == (2, 3, 3)
     verdicts = {claim["text"]: claim["verdict"] for claim in result["claims"]}
-    lost = "not defined: 1 of 3 seeds answered a constant"
+    lost = "not defined: 1 of 3 seeds answered nothing or a constant"
     assert verdicts["error + rank beats error alone in SRCC"] == lost
     assert verdicts["error + rank beats rank alone in SRCC"] != lost
     text = table_of(result)
@@ -234,29 +234,78 @@ def test_the_code_and_the_base_model_of_the_runs_are_named(tmp_path):
         analyse(study_of("reward_ablation").STUDY, tmp_path, n_bootstrap=20)
 
 
+def entropy_run(folder: Path, epochs: int, seed: int = 0, *, width: float, entropy: float, start=0.5, **how) -> Path:
+    """A run of sft_entropy whose cold start erred by `start` and that RAPO ended at `width`."""
+    settings = replace(BASE, seed=seed, cold_start=replace(BASE.cold_start, epochs=epochs))
+    noise = {"cold_start": start, "rapo": width} if epochs else {"rapo": width}
+    return write_run(folder / f"{epochs}-{seed}", settings, noise=noise, entropy=entropy, **how)
+
+
 def test_the_rule_and_its_regret(tmp_path, capsys):
     """Entropy peaks at 2 epochs, 1 epoch ends best, 3 epochs have the most entropy but too few readable answers."""
     starts = {1: (1.2, 0.0, 0.05), 2: (1.6, 0.02, 0.2), 3: (1.9, 0.5, 0.1), 10: (0.7, 0.0, 0.3)}
     for epochs, (entropy, failed, width) in starts.items():
-        settings = replace(BASE, cold_start=replace(BASE.cold_start, epochs=epochs))
-        run = write_run(
-            tmp_path / "runs" / str(epochs), settings, noise={"cold_start": 0.5, "rapo": width}, entropy=entropy,
-            failed=failed,
-        )  # fmt: skip
+        run = entropy_run(tmp_path / "runs", epochs, width=width, entropy=entropy, failed=failed)
         kinds = {kind: {"tokens": 5, "entropy": entropy} for kind in ("critique", "dimension", "score", "tags")}
         probes = [
-            {"step": step, "entropy": entropy, "by_kind": kinds, "by_position": [entropy] * 10} for step in (0, 9)
+            {"step": step, "entropy": entropy + (step == 40), "by_kind": kinds, "by_position": [entropy] * 10}
+            for step in (0, 40, 80)
         ]
         (run / "entropy.jsonl").write_text("".join(json.dumps(probe) + "\n" for probe in probes))
+        (run / "stages" / "cold_start.json").write_text(json.dumps({"steps": 8 * epochs}))
     study_of("sft_entropy").main([str(tmp_path / "runs"), str(tmp_path / "out")])
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     (rule,) = result["rule"]
-    assert (rule["picked"], rule["best"]) == ("2 epochs", "1 epochs")
-    assert rule["regret"] == pytest.approx(rule["ends"]["1 epochs"] - rule["ends"]["2 epochs"])
-    assert rule["regret"] > 0
+    assert (rule["peak"], rule["picked"]["entropy"], rule["best"]) == ("3 epochs", "2 epochs", "1 epochs")
+    assert rule["regret"]["entropy"] == pytest.approx(rule["ends"]["1 epochs"] - rule["ends"]["2 epochs"])
+    assert rule["regret"]["entropy"] == rule["regret"]["2 epochs"] > 0
+    assert rule["regret"]["1 epochs"] == 0
+    assert rule["peak_during"] == {"step": 40, "epoch": 5.0, "entropy": 1.7, "last": 80}  # of the 10 epochs
     assert all(one["srcc"]["mean"] > 0 for one in result["gains"])
-    assert [row["step"] for row in result["probes"]["10 epochs"]["0"]] == [0, 9]
-    assert "regret in SRCC" in capsys.readouterr().out
+    assert [row["step"] for row in result["probes"]["10 epochs"]["0"]] == [0, 40, 80]
+    text = capsys.readouterr().out
+    assert "regret in final SRCC" in text
+    assert "| always 1 epochs | 1 epochs: 0.000 | 0.000 |" in text
+    assert "1.700 at step 40 of 80, epoch 5.0" in text
+
+
+def test_whether_the_outcome_follows_entropy(tmp_path):
+    """More entropy, less noise at the end: final SRCC follows it in both seeds, the gain as well from equal starts."""
+    from experiments.sft_entropy.starts import by_seed, gains, relations, spearman
+
+    study = study_of("sft_entropy").STUDY
+    for seed in (0, 1):
+        for epochs, entropy, width in ((0, 0.2, 0.9), (1, 1.6, 0.02), (2, 1.2, 0.15), (5, 0.9, 0.35), (10, 0.6, 0.6)):
+            failed = 1.0 if epochs == 0 and seed == 1 else 0.0
+            entropy_run(tmp_path, epochs, seed, width=width, entropy=entropy, failed=failed, start=1 + width / 1e3)
+    _, found = analyse(study, tmp_path, n_bootstrap=20)
+    added = gains(found, "scenes/test", 20)
+    assert (added[0]["condition"], added[0]["srcc"]) == ("0 epochs", None)
+    rows = by_seed(found, "scenes/test", added)
+    gain, final, readable = relations(rows)
+    assert [cell["starts"] for cell in gain["seeds"].values()] == [4, 4]  # none of 0 epochs
+    assert final["seeds"][0] == {"rho": pytest.approx(1.0), "starts": 5, "of": 5}
+    assert final["seeds"][1] == {"rho": pytest.approx(1.0), "starts": 4, "of": 5}  # nothing was readable at the end
+    assert readable["seeds"][1]["of"] == 4
+    assert gain["mean"] > 0.5
+    assert spearman([(1.0, 2.0), (2.0, 1.0), (3.0, 0.0)]) == pytest.approx(-1)
+    assert spearman([(1.0, 2.0), (2.0, 1.0)]) is None
+    assert spearman([(1.0, 2.0), (2.0, 2.0), (3.0, 2.0)]) is None
+
+
+def test_a_picked_start_that_collapses_has_no_regret_and_says_so(tmp_path, capsys):
+    for seed in (0, 1):
+        entropy_run(tmp_path / "runs", 1, seed, width=0.1, entropy=1.2)
+        entropy_run(tmp_path / "runs", 2, seed, width=0.2, entropy=1.5, constant=seed == 1)
+    study_of("sft_entropy").main([str(tmp_path / "runs"), str(tmp_path / "out")])
+    rows = json.loads((tmp_path / "out" / "result.json").read_text())["rule"]
+    assert [row["regret"]["entropy"] is None for row in rows] == [False, True]
+    assert rows[1]["best"] == "1 epochs"
+    assert rows[1]["ends"] == {"1 epochs": rows[1]["ends"]["1 epochs"], "2 epochs": None}
+    text = capsys.readouterr().out
+    assert "2 epochs: not defined" in text
+    assert f"{rows[0]['regret']['entropy']:.3f} (1 of 2 seeds)" in text
+    assert "not defined: 1 of 2 seeds answered nothing or a constant" in text
 
 
 def test_the_papers_misprinted_row_is_not_beside_ours():
