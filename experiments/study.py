@@ -125,7 +125,10 @@ def _one_list(runs: Sequence[Run], places: Sequence[str]) -> bool:
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 def dots(study: Study, result: Mapping[str, Any]) -> Any:
-    """A figure: SRCC and PLCC by condition, a dot per seed and a bar at their mean, one row of axes per set."""
+    """A figure: SRCC and PLCC by condition, a dot per seed and a bar at their mean, one row of axes per set.
+
+    A condition whose seeds are not all defined says how many are.
+    """
     places = list(dict.fromkeys(row["set"] for row in result["rows"]))
     width = max(6.0, 1.1 * len(study.order) + 3)
     figure, axes = plt.subplots(
@@ -139,10 +142,15 @@ def dots(study: Study, result: Mapping[str, Any]) -> Any:
                 axis.plot([x] * len(values), values, "o", ms=4, color="C0", alpha=0.6)
                 if row[metric]["mean"] is not None:
                     axis.hlines(row[metric]["mean"], x - 0.25, x + 0.25, color="C1", lw=2)
-            axis.set_xticks(range(len(mine)), [row["condition"] for row in mine], fontsize=8)
+            axis.set_xticks(range(len(mine)), [_tick(row, metric) for row in mine], fontsize=8)
             axis.set_title(f"{metric.upper()}, {place}, one sample", fontsize=9)
             axis.grid(axis="y", lw=0.3)
     return figure
+
+
+def _tick(row: Mapping[str, Any], metric: str) -> str:
+    n, run = row[metric]["n"], row[metric]["run"]
+    return row["condition"] if n == run else f"{row['condition']}\n{n} of {run} seeds defined"
 
 
 def write(here: Path, result: Mapping[str, Any], figure: Any) -> None:

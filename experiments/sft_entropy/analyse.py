@@ -56,10 +56,11 @@ def draw(result: Mapping[str, Any]) -> Any:
     """Entropy by step, by kind and by position; gain and final SRCC against entropy at the start of RAPO."""
     figure, (by_step, by_kind, by_place, gain, outcome) = plt.subplots(1, 5, figsize=(18, 3.4), layout="constrained")
     longest = [condition for condition in result["probes"] if any(result["probes"][condition].values())][-1:]
-    for color, (condition, seeds) in enumerate(result["probes"].items()):
+    colors = {condition: f"C{place}" for place, condition in enumerate(STUDY.order)}
+    for condition, seeds in result["probes"].items():
         for rows in seeds.values():
             points = [row["step"] for row in rows], [row["entropy"] for row in rows]
-            by_step.plot(*points, lw=1, color=f"C{color}", label=condition if rows else None)
+            by_step.plot(*points, lw=1, color=colors[condition], label=condition if rows else None)
     for condition in longest:
         rows = next(rows for rows in result["probes"][condition].values() if rows)
         for kind in KINDS:
@@ -68,14 +69,14 @@ def draw(result: Mapping[str, Any]) -> Any:
         for row in (rows[0], rows[len(rows) // 2], rows[-1]):
             by_place.plot(range(len(row["by_position"])), row["by_position"], lw=1, label=f"step {row['step']}")
     for axis, key in ((gain, "gains"), (outcome, "ends")):
-        for color, condition in enumerate(STUDY.order):
+        for condition, color in colors.items():
             points = [
                 (one["starts"][condition]["entropy"], one[key][condition])
                 for one in result["rule"]
                 if one[key].get(condition) is not None
             ]
             if points:
-                axis.plot(*zip(*points, strict=True), "o", color=f"C{color}", ms=4, label=condition)
+                axis.plot(*zip(*points, strict=True), "o", color=color, ms=4, label=condition)
         axis.set_xlabel("entropy at the start of RAPO, nats", fontsize=8)
     for axis, title in (
         (by_step, "token entropy by step of the cold start"), (by_kind, "by kind of token"),
