@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,8 @@ class ColdStartSettings:
         require(self.lr > 0, "cold_start.lr", self.lr, "must be positive")
         require(self.batch_size >= 1, "cold_start.batch_size", self.batch_size, "must be at least 1")
         require(self.micro_batch_size >= 1, "cold_start.micro_batch_size", self.micro_batch_size, "must be at least 1")
+        require(self.save_every >= 1, "cold_start.save_every", self.save_every, "must be at least 1")
+        require(self.pictures is None or self.pictures >= 1, "cold_start.pictures", self.pictures, "must be positive")
         probe = self.probe_every
         require(probe is None or probe >= 1, "cold_start.probe_every", probe, "must be positive or null")
         require(self.probe_pictures >= 1, "cold_start.probe_pictures", self.probe_pictures, "must be at least 1")
@@ -263,7 +266,9 @@ class TrainerSettings:
         require(self.micro_batch_size >= 1, "trainer.micro_batch_size", self.micro_batch_size, "must be at least 1")
         budget = self.micro_batch_tokens
         require(budget is None or budget >= 1, "trainer.micro_batch_tokens", budget, "must be positive or null")
-        require(self.save_every >= 1, "trainer.save_every", self.save_every, "must be at least 1")
+        for key in ("save_every", "keep_checkpoints", "eval_every", "eval_pictures", "completions_every"):
+            require(getattr(self, key) >= 1, f"trainer.{key}", getattr(self, key), "must be at least 1")
+        require(self.epochs > 0, "trainer.epochs", self.epochs, "must be positive")
         require(self.max_steps is None or self.max_steps >= 1, "trainer.max_steps", self.max_steps, "must be positive")
         one_of("trainer.lr_schedule", self.lr_schedule, ("linear", "constant", "cosine"))
         one_of("trainer.aggregation", self.aggregation, ("sequence_mean", "token_mean", "constant"))
@@ -526,6 +531,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         require(self.processes >= 1, "processes", self.processes, "must be at least 1")
+        require(
+            self.model.dtype != "float16",
+            "model.dtype",
+            self.model.dtype,
+            "training has no loss scaling, so small gradients would vanish; give bfloat16 or float32",
+        )
         if self.trainer.name == "rapo" and self.reward.rank.weight > 0:
             require(
                 self.trainer.images_per_step >= 2,
@@ -599,14 +610,30 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-# Settings that say where, how fast or how loudly a run goes, never what it computes.
-_NOT_IDENTITY = ("out", "store", "run_name", "processes", "tracker")
+# Settings that say where, how fast, how safely or how loudly a run goes, never what it computes (up to rounding, for
+# sums are cut otherwise). So a run that was too large for its memory goes on with smaller micro-batches.
+_NOT_IDENTITY = (
+    *("out", "store", "run_name", "processes", "tracker"),
+    *("data.workers", "evaluation.batch_size", "cold_start.save_every"),
+    *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
+    *("trainer.save_every", "trainer.keep_checkpoints", "trainer.resume"),
+)
 
 
 def run_fingerprint(settings: Settings) -> str:
-    """Identity of a run: two runs with the same digits compute the same numbers."""
-    values = {key: value for key, value in as_dict(settings).items() if key not in _NOT_IDENTITY}
-    return fingerprint(values)
+    """Identity of a run: two runs with the same digits compute the same numbers, up to rounding."""
+    return fingerprint(_without(as_dict(settings), _NOT_IDENTITY))
+
+
+def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """`values` without the dotted `keys`."""
+    here = {key for key in keys if "." not in key}
+    inner = {name: [key.partition(".")[2] for key in keys if key.startswith(f"{name}.")] for name in values}
+    return {
+        name: _without(value, inner[name]) if inner[name] else value
+        for name, value in values.items()
+        if name not in here
+    }
 
 
 # What a run that failed before its first result leaves: a mended command may use the folder.
@@ -637,8 +664,6 @@ def claim_run_folder(folder: Path, settings: Settings) -> None:
 def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
     """Dotted keys in which two runs' settings differ, those left out that change nothing computed."""
     if isinstance(theirs, dict) and isinstance(mine, dict):
-        keys = sorted(set(theirs) | set(mine))
-        if not prefix:
-            keys = [key for key in keys if key not in _NOT_IDENTITY]
+        keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
         return [row for key in keys for row in differences(theirs.get(key), mine.get(key), f"{prefix}{key}.")]
     return [] if theirs == mine else [prefix.rstrip(".")]

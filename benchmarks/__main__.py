@@ -3,11 +3,14 @@
     make bench                                   # what the machine can: CPU sizes, or the published sizes on a GPU
     python -m benchmarks cpu --rounds 5          # tiny and 50 M, float32, one thread
     python -m benchmarks gpu                     # Qwen2.5-VL-3B and 7B with random weights, bfloat16, LoRA
+    python -m benchmarks gpu --models qwen2_5_vl_3b --samples 8 --tokens 200    # one workload: 64 sequences
     python -m benchmarks scaling                 # how ours grows with K, N and length (tiny)
 
 Every system is a process of its own that takes one step when it is told to, so the systems alternate and share whatever
 else the machine is doing. Warm-up steps do not count; results are medians over the rest, ratios are
-medians of the ratios of neighbouring steps. Writes benchmarks/results/NAME.json.
+medians of the ratios of neighbouring steps. On a GPU rows also say how near the card's peak they come
+(benchmarks.efficiency). Writes benchmarks/results/NAME.json; rows of other workloads that the same commit measured on
+the same device stay, so that a suite can be measured in several commands.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import arithmetic, efficiency
 from benchmarks.player import MARK
 from benchmarks.workload import Workload
 
@@ -170,6 +174,34 @@ def _processor() -> str:
     return f"{name} x{os.cpu_count()}"
 
 
+def measured_before(path: Path, about: dict[str, Any], chosen: list[Workload]) -> list[dict[str, Any]]:
+    """Rows of `path` that stand beside new ones: the same code, device and versions, none of the chosen workloads."""
+    if not path.exists():
+        return []
+    before = json.loads(path.read_text())
+    rows = before.pop("rows")
+    for header_of in (before, about := dict(about)):  # the results themselves make a tree dirty
+        header_of["commit"] = header_of["commit"].removesuffix("-dirty")
+    if before != about:
+        return []
+    again = {(one.model, one.K, one.N, one.new_tokens) for one in chosen}
+    return [row for row in rows if (row["model"], row["K"], row["N"], row["new_tokens"]) not in again]
+
+
+def line_of(row: dict[str, Any]) -> str:
+    line = (
+        f"{row['model']:>14} K {row['K']} N {row['N']} T {row['new_tokens']} {row['system']:>10}: "
+        f"step {row['step_s']:.2f} s, rollout {row['rollout_s']:.2f}, reference {row['reference_s']:.2f}, "
+        f"update {row['update_s']:.2f}, cpu {row['cpu_s']:.2f}, {row['peak_memory_gb']:.2f} GB, "
+        f"update rise {row['update_rise_gb']:.2f} GB; x{row.get('step_s_over_ours', 1)} of ours"
+    )
+    if "update_mfu" in row:
+        over = row.get("decode_over_floor")
+        line += f"; update MFU {row['update_mfu']:.2f}"
+        line += "" if over is None else f", decode {over:.2f} of the floor"
+    return line
+
+
 def main() -> None:
     import torch
 
@@ -179,8 +211,11 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=1, help="steps of each system that do not count")
     parser.add_argument("--images", type=int, help="N in place of the suite's")
     parser.add_argument("--tokens", type=int, help="only workloads of this completion length")
+    parser.add_argument("--samples", type=int, help="only workloads of this K")
     parser.add_argument("--models", nargs="*", help="only these models")
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("--peak-tflops", type=float, help="dense 16-bit peak of a card that efficiency.CARDS lacks")
+    parser.add_argument("--bandwidth-gb-s", type=float, help="its memory bandwidth")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="random weights and pictures")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -191,30 +226,37 @@ def main() -> None:
         parser.error("gpu needs a CUDA device")
     arguments.work.mkdir(parents=True, exist_ok=True)
     systems = ["ours"] if suite == "scaling" else arguments.systems
-    result = {**header(suite), "rows": []}
+    card = (
+        efficiency.card_of(torch.cuda.get_device_name(), arguments.peak_tflops, arguments.bandwidth_gb_s)
+        if torch.cuda.is_available()
+        else None
+    )
+    if suite == "gpu" and card is None:
+        parser.error(f"{torch.cuda.get_device_name()}: unknown card; give --peak-tflops and --bandwidth-gb-s")
+    chosen = [
+        replace(one, N=arguments.images or one.N)
+        for one in SUITES[suite]
+        if (not arguments.models or one.model in arguments.models)
+        and (not arguments.tokens or one.new_tokens == arguments.tokens)
+        and (not arguments.samples or arguments.samples == one.K)
+    ]
+    if not chosen:
+        parser.error(f"{suite} has no such workload")
+    about = header(suite)
     path = arguments.out / f"{suite}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    for workload in SUITES[suite]:
-        if arguments.models and workload.model not in arguments.models:
-            continue
-        if arguments.images:
-            workload = replace(workload, N=arguments.images)
-        if arguments.tokens and workload.new_tokens != arguments.tokens:
-            continue
+    result = {**about, "rows": measured_before(path, about, chosen)}
+    for workload in chosen:
         rows: list[dict[str, Any]] = []
         for rows in compare(workload, systems, arguments.rounds, arguments.warm_up, arguments.work):
-            path.write_text(
-                json.dumps({**result, "rows": result["rows"] + rows}, indent=1) + "\n"
-            )  # a stop loses little
+            if card is not None:
+                for row in rows:
+                    row |= efficiency.of_row(row, arithmetic.shape(workload.model), card)
+            whole = {**result, "rows": result["rows"] + rows}  # a stop loses little
+            path.write_text(json.dumps(whole, indent=1) + "\n")
         result["rows"] += rows
         for row in rows:
-            print(
-                f"{row['model']:>14} K {row['K']} N {row['N']} T {row['new_tokens']} {row['system']:>10}: "
-                f"step {row['step_s']:.2f} s, rollout {row['rollout_s']:.2f}, reference {row['reference_s']:.2f}, "
-                f"update {row['update_s']:.2f}, cpu {row['cpu_s']:.2f}, {row['peak_memory_gb']:.2f} GB, "
-                f"update rise {row['update_rise_gb']:.2f} GB; x{row.get('step_s_over_ours', 1)} of ours",
-                flush=True,
-            )
+            print(line_of(row), flush=True)
     print(path)
 
 

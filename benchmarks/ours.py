@@ -16,12 +16,28 @@ import torch
 from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
+from aes_r1.rollout import sampler
 from aes_r1.settings import LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.stopping import StopRequest
 from benchmarks.player import Turn
 from benchmarks.workload import Workload, random_model
+
+
+def stamp_decoding(turn: Turn) -> None:
+    """Stamp where the prompts are computed and the decode loop begins."""
+    decoder_of = sampler._decoder_of
+
+    def stamped(backbone):
+        class Stamped(decoder_of(backbone)):  # type: ignore[misc]
+            def __init__(self, *given) -> None:
+                super().__init__(*given)
+                turn.decode_begins()
+
+        return Stamped
+
+    sampler._decoder_of = stamped
 
 
 class StampedEngine(SingleEngine):
@@ -72,6 +88,7 @@ def main() -> None:
         reference = copy.deepcopy(backbone)
         reference.model.requires_grad_(False).eval().to(device)
     turn = Turn()
+    stamp_decoding(turn)
     engine = StampedEngine(turn, backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)
     paths = workload.pictures(work / "pictures", workload.N * 4)
     samples = [Sample(file.stem, str(file), i / len(paths), "made", "train") for i, file in enumerate(paths)]

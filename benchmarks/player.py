@@ -26,8 +26,12 @@ class Turn:
         if not sys.stdin.readline().strip():
             raise SystemExit(0)
         clock.reset_peak()
+        self.decoding: float | None = None
         self.cpu = clock.processor_seconds()
         self.began = clock.now()
+
+    def decode_begins(self) -> None:
+        self.decoding = clock.now()
 
     def rollout_done(self) -> None:
         self.rolled, self.rolled_cpu = clock.now(), clock.processor_seconds()
@@ -54,4 +58,6 @@ class Turn:
             "update_peak_gb": update_peak,
             "update_rise_gb": update_peak - self.before_update,
         }
+        if self.decoding is not None:
+            values["decode_s"] = self.rolled - self.decoding
         print(f"{MARK} {json.dumps(values)}", flush=True)

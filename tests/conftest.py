@@ -21,6 +21,11 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     """A noise picture with a gradient, different for every seed."""
     rng = np.random.default_rng([seed, width, height])

@@ -28,6 +28,12 @@ from aes_r1.settings import InputError, Settings, as_dict, build, claim_run_fold
         ({"engine": {"name": "zero9"}}, "engine.name=zero9"),
         ({"evaluation": {"protocols": ["best"]}}, "evaluation.protocols=best"),
         ({"cold_start": {"epochs": -1}}, "cold_start.epochs=-1"),
+        ({"cold_start": {"save_every": 0}}, "cold_start.save_every=0"),
+        ({"trainer": {"eval_every": 0}}, "trainer.eval_every=0"),
+        ({"trainer": {"completions_every": 0}}, "trainer.completions_every=0"),
+        ({"trainer": {"keep_checkpoints": 0}}, "trainer.keep_checkpoints=0"),
+        ({"trainer": {"epochs": 0}}, "trainer.epochs=0"),
+        ({"model": {"dtype": "float16"}}, "model.dtype=float16"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(values, says):
@@ -45,7 +51,14 @@ def test_fingerprint_is_of_what_is_computed():
     base = run_fingerprint(build(Settings, {}))
     for same in ({"out": "elsewhere"}, {"store": "elsewhere"}, {"tracker": {"name": "none"}}, {"run_name": "other"}):
         assert run_fingerprint(build(Settings, same)) == base
-    for other in ({"seed": 1}, {"trainer": {"lr": 1e-5}}, {"reward": {"rank": {"ties": "half"}}}):
+    for same in ({"trainer": {"micro_batch_size": 1, "save_every": 7}}, {"data": {"workers": 1}}):  # how, not what
+        assert run_fingerprint(build(Settings, same)) == base
+    for other in (
+        {"seed": 1},
+        {"trainer": {"lr": 1e-5}},
+        {"data": {"limit": 5}},
+        {"reward": {"rank": {"ties": "half"}}},
+    ):
         assert run_fingerprint(build(Settings, other)) != base
 
 
@@ -55,6 +68,7 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     assert json.loads((tmp_path / "run" / "settings.json").read_text()) == as_dict(settings)
     (tmp_path / "run" / "stages").mkdir()
     claim_run_folder(tmp_path / "run", build(Settings, {"tracker": {"name": "none"}}))
+    claim_run_folder(tmp_path / "run", build(Settings, {"trainer": {"micro_batch_tokens": 900}}))
     with pytest.raises(InputError, match=r"trainer\.lr"):
         claim_run_folder(tmp_path / "run", build(Settings, {"trainer": {"lr": 0.5}}))
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aes_r1.model import families, shared_prefix
+from aes_r1.model.transfer import send
 from aes_r1.settings import InputError, LoraSettings
 
 MIN_PIXELS = 56 * 56
@@ -38,8 +39,9 @@ class PromptBatch:
     """N prompts, left-padded to P tokens.
 
     input_ids, valid: [N, P]; position_ids: [3, N, P] (M-RoPE: time, row, column); next_position: [N], where a
-    completion continues; pixel_values: [all rows, ...]; grid: [N, 3]. prompt_tokens, pixel_rows: N numbers on the host,
-    so that no selection has to ask the device. features: what the vision tower says about the
+    completion continues; pixel_values: [all rows, ...]; grid: [N, 3].
+    grid stays on the host, where prompt_tokens and pixel_rows (N numbers each) are too, so that neither a selection nor
+    the vision tower has to ask the device. features: what the vision tower says about the
     pictures ([V, D] per used layer) where its weights are fixed, so that it runs once for every use of the batch.
     """
 
@@ -58,12 +60,13 @@ class PromptBatch:
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str) -> PromptBatch:
-        moved = {name: getattr(self, name).to(device) for name in _TENSORS}
+        moved: dict[str, Any] = {name: send(getattr(self, name), device) for name in _TENSORS}
         return dataclasses.replace(self, **moved)
 
     def select(self, images: Tensor) -> PromptBatch:
-        """The prompts of `images` ([n] indices), padding that none of them needs cut away."""
+        """The prompts of `images` ([n] indices, on the host), padding that none of them needs cut away."""
         chosen = images.tolist()
+        index = send(torch.tensor(chosen), self.input_ids.device)
         prompt_tokens = tuple(self.prompt_tokens[image] for image in chosen)
         first = self.input_ids.shape[1] - max(prompt_tokens)
         features = self.features
@@ -72,12 +75,12 @@ class PromptBatch:
             features = tuple(layer[tokens] for layer in features)
         return dataclasses.replace(
             self,
-            input_ids=self.input_ids[images, first:],
-            valid=self.valid[images, first:],
-            position_ids=self.position_ids[:, images, first:],
-            next_position=self.next_position[images],
+            input_ids=self.input_ids[index, first:],
+            valid=self.valid[index, first:],
+            position_ids=self.position_ids[:, index, first:],
+            next_position=self.next_position[index],
             pixel_values=self.pixel_values[self._rows(chosen, 1.0)],
-            grid=self.grid[images],
+            grid=self.grid[chosen],
             prompt_tokens=prompt_tokens,
             pixel_rows=tuple(self.pixel_rows[image] for image in chosen),
             features=features,
@@ -92,10 +95,10 @@ class PromptBatch:
         counts = [round(rows * per_row) for rows in self.pixel_rows]
         starts = [sum(counts[:image]) for image in images]
         places = [torch.arange(start, start + counts[image]) for start, image in zip(starts, images, strict=True)]
-        return torch.cat(places).to(self.pixel_values.device)
+        return send(torch.cat(places), self.pixel_values.device)
 
 
-_TENSORS = ("input_ids", "valid", "position_ids", "next_position", "pixel_values", "grid")
+_TENSORS = ("input_ids", "valid", "position_ids", "next_position", "pixel_values")
 
 
 class Backbone:
@@ -122,6 +125,12 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def banned_on(self, device: torch.device) -> Tensor:
+        """`banned` on `device`, where it stays from then on."""
+        if self.banned.device != device:
+            self.banned = self.banned.to(device)
+        return self.banned
 
     @property
     def core(self) -> Any:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aes_r1.model.transfer import send
+
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl")
 VISION_PARTS = (".visual.", ".vision_tower.", ".multi_modal_projector.")
 # Language models whose attention is plain causal softmax attention, so that a group can share its prompt.
@@ -83,12 +85,65 @@ def for_language_model(core: Any, position_ids: Tensor) -> Tensor:
 
 
 def vision_features(core: Any, pixel_values: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
-    """The vision tower: [V, D] features in place of the V placeholder tokens, then those of deeper layers, if any."""
+    """The vision tower: [V, D] features in place of the V placeholder tokens, then those of deeper layers, if any.
+
+    grid [N, 3] on the host. What the Qwen towers make of it is worked out here: left to them, they would ask the device
+    how long each picture is, in every layer.
+    """
     pixel_values = pixel_values.to(next(vision_tower(core).parameters()).dtype)
     if core.config.model_type == "internvl":
         return (core.model.get_image_features(pixel_values=pixel_values).pooler_output.flatten(0, 1),)
-    output = core.model.visual(pixel_values, grid_thw=grid)
+    output = core.model.visual(pixel_values, grid_thw=grid, **_laid_out(core.model.visual, grid, pixel_values.device))
     return (output.pooler_output, *(getattr(output, "deepstack_features", None) or ()))
+
+
+def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """The keywords of a Qwen tower for what it else derives from `grid`: indices on the device, lengths on the host."""
+    from transformers import vision_utils
+
+    merge = visual.spatial_merge_size
+    made = {"position_ids": send(vision_utils.get_vision_position_ids(grid, merge), device)}
+    if visual.config.model_type.startswith("qwen2_5_vl"):
+        window_index, made["cu_window_seqlens"] = vision_utils.get_vision_window_index(
+            grid, spatial_merge_size=merge, window_size=visual.window_size, patch_size=visual.patch_size
+        )
+        return {**made, "window_index": send(window_index, device)}
+    indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(
+        grid,
+        num_grid_per_side=visual.num_grid_per_side,
+        mode=visual.interpolation_mode,
+        align_corners=visual.interpolation_align_corners,
+        spatial_merge_size=merge,
+    )
+    return {**made, "interp_indices": send(indices, device), "interp_weights": send(weights, device)}
+
+
+def at_pictures(features: Tensor, place: Tensor) -> Tensor:
+    """[B, S, D]: the rows of `features` [V, D], one after the other, where `place` [B, S] is True; elsewhere any row.
+
+    An index for every token instead of a mask: a mask's number of places would have to be asked for, forward or
+    backward.
+    """
+    order = (place.flatten().cumsum(dim=0) - 1).clamp(min=0)
+    return features.index_select(0, order).reshape(*place.shape, -1)
+
+
+def add_deep_features(states: Tensor, place: Tensor, features: Tensor) -> Tensor:
+    """Qwen3-VL's own `_deepstack_process`, with `at_pictures`: features [V, D] added to states [B, S, D] at `place`."""
+    return torch.where(place[..., None], states + at_pictures(features.to(states.dtype), place), states)
+
+
+def ask_nothing(model: Any) -> None:
+    """Spare a transformers model two questions that its language layers put to the device.
+
+    Rotary frequencies of the kind "dynamic" grow with the longest position, asked for in each pass; up to
+    max_position_embeddings, which prompts here stay far below, they are the plain ones.
+    """
+    language = model.model.language_model
+    if hasattr(language, "_deepstack_process"):
+        language._deepstack_process = add_deep_features
+    if "dynamic" in language.rotary_emb.rope_type:
+        language.rotary_emb.rope_type = "default"
 
 
 def vision_tower(core: Any) -> torch.nn.Module:

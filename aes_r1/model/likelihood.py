@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from aes_r1.model.backbone import Backbone, PromptBatch
 from aes_r1.model.shared_prefix import grouped_hidden_states, plain_hidden_states
+from aes_r1.model.transfer import send
 
 CHUNK_LOGITS = 2**25  # logits that exist at once: 134 MB in float32, a few times over
 
@@ -68,16 +69,19 @@ def completion_likelihood(
 ) -> tuple[Tensor, Tensor]:
     """Log-probability and entropy of every completion token given its picture and prompt.
 
-    tokens, mask: [R, T], right-padded; image_of: [R] in 0..N-1. Returns two [R, T] float32 tensors, 0 beyond the mask.
+    tokens, mask: [R, T], right-padded; image_of: [R] in 0..N-1. mask and image_of are best on the host, where they are
+    read: then nothing is asked of the device. Returns two [R, T] float32 tensors, 0 beyond the mask.
     """
     shared = shared_prefix and backbone.shares_prefix
     hidden_states = grouped_hidden_states if shared else plain_hidden_states
-    hidden = hidden_states(backbone.core, prompts, tokens, image_of)
-    banned = backbone.banned.to(hidden.device)
+    hidden = hidden_states(backbone.core, prompts, tokens, image_of).flatten(0, 1)
+    banned = backbone.banned_on(hidden.device)
+    places = send(mask.flatten().nonzero()[:, 0], hidden.device)
+    targets = tokens.flatten().index_select(0, places)
 
     def score(states: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        return token_likelihood(states, tokens[mask], head, banned=banned, temperature=temperature)
+        return token_likelihood(states, targets, head, banned=banned, temperature=temperature)
 
-    logps, entropy = backbone.core.lm_head(hidden[mask], score=score)
-    empty = torch.zeros(mask.shape, dtype=torch.float32, device=hidden.device)
-    return empty.masked_scatter(mask, logps), empty.masked_scatter(mask, entropy)
+    logps, entropy = backbone.core.lm_head(hidden.index_select(0, places), score=score)
+    empty = torch.zeros(mask.numel(), dtype=torch.float32, device=hidden.device)
+    return empty.index_copy(0, places, logps).view(mask.shape), empty.index_copy(0, places, entropy).view(mask.shape)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aes_r1.model import families
+from aes_r1.model.transfer import send
 
 NAME = "shared_prefix"
 
@@ -45,6 +46,7 @@ class ScoringHead(nn.Linear):
 def install(model: Any) -> None:
     """Make a transformers model's head accept a `score`, and its language layers an `attend` if they attend plainly."""
     model.lm_head.__class__ = ScoringHead
+    families.ask_nothing(model)
     if not families.can_share_prefix(model.config):
         return
     from transformers import AttentionInterface
@@ -151,16 +153,18 @@ def embed(core: Any, prompts) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     if features is None:
         features = families.vision_features(core, prompts.pixel_values, prompts.grid)
     place = prompts.input_ids == core.config.image_token_id
-    filled = embeddings.masked_scatter(place[..., None].expand_as(embeddings), features[0].to(embeddings.dtype))
+    seen = families.at_pictures(features[0].to(embeddings.dtype), place)
+    filled = torch.where(place[..., None], seen, embeddings)
     return filled, features, place
 
 
 def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor) -> Tensor:
     """Hidden states that predict each completion token, prompts and pictures computed once.
 
-    prompts: a PromptBatch of N; completions: [R, T] tokens, right-padded; image_of: [R] in 0..N-1.
+    prompts: a PromptBatch of N; completions: [R, T] tokens, right-padded; image_of: [R] in 0..N-1, best on the host.
     Returns [R, T, D]: row t is the state before token t (the first is the prompt's last state).
     """
+    image_of = send(image_of, completions.device)
     count, width = prompts.input_ids.shape
     rows, length = completions.shape
     fed = length - 1

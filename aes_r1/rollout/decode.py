@@ -1,7 +1,7 @@
 """One token at a time for all running completions: over a prompt that a group shares, or over transformers' own cache.
 
 A decoder holds `after_prompt` ([R, D], the states that predict the first tokens); `step(tokens, positions)` feeds one
-token per row and returns the next states; `keep(rows)` drops the rows that have ended.
+token per row and returns the next states; `keep(rows)` drops the rows that have ended, when `worth_dropping` says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from aes_r1.model.families import deep_inputs, for_language_model
 from aes_r1.model.shared_prefix import PromptAttention, causal_mask, embed, language_forward, split_rows
 
 
-class SharedDecoder:
+class Decoder:
+    """What every decoder does alike."""
+
+    def worth_dropping(self, ended: int, rows: int) -> bool:
+        """Whether `ended` of `rows` are enough to copy the cache without them: a quarter."""
+        return ended >= rows / 4
+
+
+class SharedDecoder(Decoder):
     """Prompt and picture computed once per image; their keys and values serve all of the image's rows."""
 
     def __init__(self, core: Any, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
@@ -28,9 +36,13 @@ class SharedDecoder:
         deep = deep_inputs(features, place.reshape(1, -1))
         hidden = language_forward(core, flat, prompts.position_ids.reshape(3, 1, -1), attention, **deep)
         self.after_prompt = hidden.reshape(count, width, -1)[:, -1].repeat_interleave(samples, dim=0)
-        self.cache = _GroupCache(attention, prompts, samples, new_tokens)
+        self.cache = self._new_cache(attention, prompts, samples, new_tokens)
+
+    def _new_cache(self, *sizes: Any) -> GroupCache:
+        return GroupCache(*sizes)
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        self.cache.begin()
         embedded = self.core.get_input_embeddings()(tokens)[None]
         hidden = language_forward(self.core, embedded, positions[None, None].expand(3, 1, -1), self.cache)[0]
         self.cache.filled += 1
@@ -40,7 +52,7 @@ class SharedDecoder:
         self.cache.keep(rows)
 
 
-class PlainDecoder:
+class PlainDecoder(Decoder):
     """For language models whose attention is their own: transformers' forward and cache, prompt computed once."""
 
     def __init__(self, core: Any, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
@@ -74,14 +86,17 @@ class PlainDecoder:
         self.valid = self.valid[rows]
 
 
-class _GroupCache:
+class GroupCache:
     """One new token of each row: over its image's prompt, which all rows of the image share, and over its own past.
 
     The keys and values of a prompt are read once per image and step and never copied; the rows' own ones stand in a
     cache preallocated for the longest completion. prompt_keys, prompt_values: per layer [n, kv heads, P, width]; keys,
-    values: per layer [R, kv heads, T, width]; hidden_prompt: [n, 1, 1, P] True on padding; slot: [R], the place of each
+    values: per layer [R, kv heads, T, width]; hidden_prompt: [n, 1, 1, P] True on padding; unfilled: [T] True on what
+    `append` returns but is not there yet, None when it returns no more than there is; slot: [R], the place of each
     row's query in an [n, widest group] table.
     """
+
+    unfilled: Tensor | None = None
 
     def __init__(self, prompt: PromptAttention, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
         images = len(prompts)
@@ -99,9 +114,7 @@ class _GroupCache:
         rows = query.shape[2]
         prompt_keys, prompt_values = self.prompt_keys[layer], self.prompt_values[layer]
         images, heads, _, width = prompt_keys.shape
-        self.keys[layer][:, :, self.filled] = split_rows(key, rows)[:, :, 0]
-        self.values[layer][:, :, self.filled] = split_rows(value, rows)[:, :, 0]
-        keys, values = (cache[layer][:, :, : self.filled + 1] for cache in (self.keys, self.values))
+        keys, values = self.append(layer, split_rows(key, rows), split_rows(value, rows))
         shared = query.shape[1] // heads  # query heads per key-value head
         query = split_rows(query, rows).reshape(rows, heads, shared, width) * scaling
 
@@ -110,11 +123,24 @@ class _GroupCache:
         if self.hidden_prompt is not None:
             over_prompt = over_prompt.masked_fill(self.hidden_prompt, float("-inf"))
         over_prompt = self._to_rows(over_prompt, images, shared)
-        scores = torch.cat([over_prompt, query @ keys.transpose(2, 3)], dim=3)
+        over_past = query @ keys.transpose(2, 3)
+        if self.unfilled is not None:
+            over_past = over_past.masked_fill(self.unfilled, float("-inf"))
+        scores = torch.cat([over_prompt, over_past], dim=3)
         weights = scores.float().softmax(dim=3).to(value.dtype)
-        on_prompt, on_past = weights.split([over_prompt.shape[3], self.filled + 1], dim=3)
+        on_prompt, on_past = weights.split([over_prompt.shape[3], over_past.shape[3]], dim=3)
         output = self._to_rows(self._to_table(on_prompt, images) @ prompt_values, images, shared) + on_past @ values
         return output.reshape(1, rows, heads * shared, width)
+
+    def begin(self) -> None:
+        """A step begins, before its first layer."""
+
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in one token's key and value [R, kv heads, 1, width]; returns all of the layer's so far."""
+        self.keys[layer][:, :, self.filled] = key[:, :, 0]
+        self.values[layer][:, :, self.filled] = value[:, :, 0]
+        end = self.filled + 1
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def _to_table(self, rows: Tensor, images: int) -> Tensor:
         """[R, kv heads, shared, X] -> [n, kv heads, widest * shared, X], zeros where an image has fewer rows."""

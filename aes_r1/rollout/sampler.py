@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from aes_r1.model.backbone import Backbone, PromptBatch
+from aes_r1.model.transfer import send
 from aes_r1.rollout.decode import PlainDecoder, SharedDecoder
+from aes_r1.rollout.graph import CapturedDecoder
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,10 @@ def sample(
     core, device = backbone.core, backbone.device
     prompts = prompts.to(device)
     rows = len(prompts) * num_samples
-    banned = backbone.banned.to(device)
-    noise = None if noise is None else noise.to(device)
+    banned = backbone.banned_on(device)
+    noise = None if noise is None else send(noise, device)
 
-    decoder_of = SharedDecoder if backbone.shares_prefix else PlainDecoder
-    decoder = decoder_of(core, prompts, num_samples, max_new_tokens)
+    decoder = _decoder_of(backbone)(core, prompts, num_samples, max_new_tokens)
     hidden = decoder.after_prompt
     position = prompts.next_position.repeat_interleave(num_samples)
 
@@ -85,7 +86,7 @@ def sample(
         left = int(running.sum())  # the step's one question to the device
         if left == 0 or step + 1 == max_new_tokens:
             break
-        if left <= 0.75 * len(running):
+        if decoder.worth_dropping(len(running) - left, len(running)):
             kept = running.logical_not().argsort(stable=True)[:left]  # nonzero() would ask the device once more
             decoder.keep(kept)
             alive, position, chosen, running = alive[kept], position[kept], chosen[kept], running[kept]
@@ -94,6 +95,13 @@ def sample(
     ended = (tokens == backbone.end_token) & mask
     length = int(mask.any(dim=0).sum())
     return Rollout(tokens[:, :length], mask[:, :length], logps[:, :length], ~ended.any(dim=1))
+
+
+def _decoder_of(backbone: Backbone) -> type[SharedDecoder] | type[PlainDecoder]:
+    """On a CPU slices of the cache are cheaper than masks, and launching costs nothing that a graph could save."""
+    if not backbone.shares_prefix:
+        return PlainDecoder
+    return CapturedDecoder if backbone.device.type == "cuda" else SharedDecoder
 
 
 def _draw(logits: Tensor, banned: Tensor, temperature: float, noise: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ log = logging.getLogger("aes_r1")
 
 def cold_start(job: Job, base: str) -> str:
     """Folder in the store of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
-    settings, cold_start = job.settings, job.settings.cold_start
+    settings, cold_start, lora = job.settings, job.settings.cold_start, job.settings.model.lora
     records_path = _critiques(job)
     records = read_records(records_path)
     if cold_start.data is not None:
@@ -54,6 +54,7 @@ def cold_start(job: Job, base: str) -> str:
         job.max_pixels,
         settings.model.prompt,
         settings.model.dtype,
+        *([as_dict(lora)] if lora.rank > 0 else ()),
     )
     final = job.store / "cold_starts" / digest
     total = sft_steps(len(records), cold_start)
@@ -61,7 +62,10 @@ def cold_start(job: Job, base: str) -> str:
     def make(target: Path) -> None:
         log.info("cold start: %d critiques, %d steps", len(records), total)
         backbone = job.load(base)
-        backbones.freeze(backbone.model, vision=cold_start.freeze_vision)
+        if lora.rank > 0:
+            backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
+        else:
+            backbones.freeze(backbone.model, vision=cold_start.freeze_vision)
         engine = build_engine(
             settings.engine,
             backbone.model,
@@ -101,7 +105,7 @@ def cold_start(job: Job, base: str) -> str:
             )
         with engine.gathered():
             if job.rank == 0:
-                backbone.save(target / "model")
+                backbones.merged(backbone).save(target / "model")
 
     job.make_together("cold_starts", digest, make)
     if job.rank == 0:

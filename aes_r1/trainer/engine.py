@@ -150,7 +150,8 @@ class SingleEngine:
 
     def load(self, folder: Path, *, processes: int) -> None:
         """What `save` of `processes` processes wrote."""
-        state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+        # Copied from the host into what is on the device already: a second copy might not fit there.
+        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():

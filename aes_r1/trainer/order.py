@@ -1,4 +1,4 @@
-"""Which samples a step sees: a pure function of seed and step, so that a resumed run needs no iterator state."""
+"""Which samples a step sees: pure functions of seed and step, so that a resumed run needs no iterator state."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ def indices_of_step(step: int, *, per_step: int, count: int, seed: int) -> list[
     epochs = {position // count for position in wanted}
     permutations = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in epochs}
     return [int(permutations[position // count][position % count]) for position in wanted]
+
+
+def distinct_indices_of_step(step: int, *, per_step: int, count: int, seed: int) -> list[int]:
+    """As `indices_of_step`, no sample twice in a step: what does not fill a step at the end of an epoch is left out of
+    that epoch. Needs per_step <= count."""
+    epoch, place = divmod(step, count // per_step)
+    permutation = np.random.default_rng([seed, epoch]).permutation(count)
+    return permutation[place * per_step : (place + 1) * per_step].tolist()

@@ -22,6 +22,7 @@ from aes_r1.data.loader import prefetch
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone, PromptBatch
 from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.transfer import send
 from aes_r1.prompts import parse_score
 from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, row_noise, sample
@@ -30,7 +31,7 @@ from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import peak_memory_gb
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
-from aes_r1.trainer.order import indices_of_step
+from aes_r1.trainer.order import distinct_indices_of_step
 from aes_r1.trainer.stopping import Stopped, StopRequest
 
 
@@ -74,7 +75,7 @@ def train_rapo(
 
     # -- data ----------------------------------------------------------------------------------------------------------
     def images_of(step: int) -> list[Sample]:
-        chosen = indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
+        chosen = distinct_indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
         return [images[chosen[position]] for position in own]
 
     upcoming = (one for step in range(progress["step"], total) for one in images_of(step))
@@ -107,7 +108,8 @@ def train_rapo(
                 temperature=trainer.temperature,
                 noise=noise,
             )
-        texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
+        answers = zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)
+        texts = [backbone.decode(tokens[mask]) for tokens, mask in answers]
         parsed = [parse_score(text) for text in texts]
         rollout_seconds = time.perf_counter() - started
 
@@ -148,12 +150,13 @@ def train_rapo(
         lr = learning_rate(step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps)
         sums: dict[str, Tensor] = {}
         for minibatch in list(every_row.chunk(trainer.minibatches)) * trainer.inner_epochs:
-            divisor = engine.total(loss_divisor(in_loss[minibatch], trainer.aggregation, trainer.max_new_tokens))
-            for rows, longest in cut(minibatch):
-                groups, image_of = torch.unique(rows // trainer.num_samples, return_inverse=True)
-                tokens, mask = rollout.tokens[rows, :longest], rollout.mask[rows, :longest]
+            in_minibatch = in_loss[send(minibatch, device)]
+            divisor = engine.total(loss_divisor(in_minibatch, trainer.aggregation, trainer.max_new_tokens))
+            for chosen, mask in cut(minibatch):
+                groups, image_of = torch.unique(chosen // trainer.num_samples, return_inverse=True)
+                rows, longest = send(chosen, device), mask.shape[1]
                 logps, entropy = completion_likelihood(
-                    backbone, prompts.select(groups), tokens, mask, image_of.to(device), **likelihood
+                    backbone, prompts.select(groups), rollout.tokens[rows, :longest], mask, image_of, **likelihood
                 )
                 loss, metrics = policy_loss(
                     logps,
@@ -168,7 +171,7 @@ def train_rapo(
                     normalizer=divisor,
                 )
                 engine.backward(loss)
-                _accumulate(sums, metrics, entropy, mask)
+                _accumulate(sums, metrics, entropy, int(mask.sum()))
                 sums["loss"] = sums.get("loss", 0.0) + loss.detach()
             grad_norm = engine.step(lr)
         update_seconds = time.perf_counter() - update_started
@@ -242,14 +245,14 @@ def _reference_weights(backbone: Backbone, reference: Backbone | None):
 
 def _cutter(
     trainer: TrainerSettings, rollout: Rollout, prompts: PromptBatch, shared: bool
-) -> Callable[[Tensor], list[tuple[Tensor, int]]]:
-    """The step's cut into forward passes: rows -> [(rows of one pass, tokens of its longest output)], on the CPU.
+) -> Callable[[Tensor], list[tuple[Tensor, Tensor]]]:
+    """The step's cut into forward passes: rows -> [(r rows of one pass, their mask [r, longest])], on the host.
 
     Lengths leave the device once per step, here, so that no pass has to ask for them.
     """
     lengths = rollout.mask.sum(dim=1).tolist()
 
-    def cut(rows: Tensor) -> list[tuple[Tensor, int]]:
+    def cut(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
         pieces = micro_batches(
             rows.tolist(),
             lengths,
@@ -259,7 +262,9 @@ def _cutter(
             size=trainer.micro_batch_size,
             max_tokens=trainer.micro_batch_tokens,
         )
-        return [(torch.tensor(piece), max(lengths[row] for row in piece)) for piece in pieces]
+        own = [torch.tensor([lengths[row] for row in piece]) for piece in pieces]
+        masks = [torch.arange(int(counts.max())) < counts[:, None] for counts in own]
+        return [(torch.tensor(piece), mask) for piece, mask in zip(pieces, masks, strict=True)]
 
     return cut
 
@@ -269,27 +274,32 @@ def _score(
     backbone: Backbone,
     prompts: PromptBatch,
     rollout: Rollout,
-    pieces: list[tuple[Tensor, int]],
+    pieces: list[tuple[Tensor, Tensor]],
     trainer: TrainerSettings,
     likelihood: dict,
 ) -> Tensor:
     """[R, T] log-probabilities of the rollout's tokens under `backbone`, without gradient."""
     scored = torch.zeros(rollout.mask.shape, dtype=torch.float32, device=rollout.mask.device)
-    for rows, longest in pieces:
-        groups, image_of = torch.unique(rows // trainer.num_samples, return_inverse=True)
-        tokens, mask = rollout.tokens[rows, :longest], rollout.mask[rows, :longest]
+    for chosen, mask in pieces:
+        groups, image_of = torch.unique(chosen // trainer.num_samples, return_inverse=True)
+        rows, longest = send(chosen, scored.device), mask.shape[1]
         scored[rows, :longest], _ = completion_likelihood(
-            backbone, prompts.select(groups), tokens, mask, image_of.to(mask.device), **likelihood
+            backbone, prompts.select(groups), rollout.tokens[rows, :longest], mask, image_of, **likelihood
         )
     return scored
 
 
-def _accumulate(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Tensor, mask: Tensor) -> None:
+def _accumulate(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Tensor, count: int) -> None:
     """Add one micro-batch's means, weighted by its tokens; tensors stay on the device."""
     weighted = {
         name: value * metrics["tokens"] for name, value in metrics.items() if name not in ("tokens", "ratio_max")
     }
-    added = {**weighted, "tokens": metrics["tokens"], "entropy": entropy.sum(), "completion_tokens": mask.sum().float()}
+    added = {
+        **weighted,
+        "tokens": metrics["tokens"],
+        "entropy": entropy.sum(),
+        "completion_tokens": entropy.new_full((), count),
+    }
     for name, value in added.items():
         sums[name] = sums.get(name, torch.zeros_like(value)) + value
     sums["ratio_max"] = torch.maximum(sums.get("ratio_max", metrics["ratio_max"]), metrics["ratio_max"])

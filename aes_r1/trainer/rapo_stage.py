@@ -45,6 +45,11 @@ def rapo(job: Job, initial: str) -> str:
         raise InputError(
             f"trainer.images_per_step={trainer.images_per_step}: must be divisible by the {job.size} processes"
         )
+    if trainer.images_per_step > len(job.train):
+        raise InputError(
+            f"trainer.images_per_step={trainer.images_per_step}: there are {len(job.train)} training pictures; "
+            "give at most that many, for a picture is not compared with itself"
+        )
     backbone = job.load(initial)
     lora = settings.model.lora
     reference = None

@@ -18,6 +18,7 @@ from aes_r1.data.loader import prefetch
 from aes_r1.data.sample import open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.transfer import send
 from aes_r1.prompts import answer
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint
@@ -88,8 +89,7 @@ def train_sft(
             part = batch[start : start + cold_start.micro_batch_size]
             prompts = backbone.collate([prompt for prompt, _ in part]).to(engine.device)
             tokens, mask = padded([target for _, target in part], backbone.pad_token, engine.device)
-            image_of = torch.arange(len(part), device=engine.device)
-            logps, _ = completion_likelihood(backbone, prompts, tokens, mask, image_of)
+            logps, _ = completion_likelihood(backbone, prompts, tokens, mask, torch.arange(len(part)))
             loss = -logps.sum() / tokens_in_step
             engine.backward(loss)
             loss_sum += loss.detach()
@@ -130,11 +130,11 @@ def train_sft(
 
 
 def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-pad token lists to [R, T] and say which tokens are real: (tokens, mask)."""
+    """Right-pad token lists to [R, T] and say which tokens are real: (tokens on `device`, mask on the host)."""
     width = max(len(target) for target in targets)
     tokens = torch.full((len(targets), width), pad, dtype=torch.long)
     mask = torch.zeros((len(targets), width), dtype=torch.bool)
     for row, target in enumerate(targets):
         tokens[row, : len(target)] = torch.tensor(target)
         mask[row, : len(target)] = True
-    return tokens.to(device), mask.to(device)
+    return send(tokens, device), mask

@@ -15,7 +15,7 @@ IMAGE_OF = {"image by image": [0, 0, 1, 1, 2, 2], "mixed": [2, 0, 1, 0, 2, 0], "
 
 def completions(backbone, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    allowed = (~backbone.banned).nonzero()[:, 0]
+    allowed = (~backbone.banned.cpu()).nonzero()[:, 0]
     tokens = allowed[torch.randint(len(allowed), (rows, length), generator=generator)]
     lengths = torch.randint(2, length + 1, (rows,), generator=generator)
     return tokens, torch.arange(length) < lengths[:, None]
@@ -23,11 +23,13 @@ def completions(backbone, rows: int, length: int) -> tuple[torch.Tensor, torch.T
 
 def run(backbone, prompts, shared: bool, image_of: list[int]):
     tokens, mask = completions(backbone, len(image_of), 9)
+    tokens = tokens.to(backbone.device)
     backbone.model.zero_grad()
     logps, entropy = completion_likelihood(
         backbone, prompts, tokens, mask, torch.tensor(image_of), temperature=0.7, shared_prefix=shared
     )
-    (logps * torch.linspace(-1, 1, logps.numel()).reshape(logps.shape)).sum().backward()
+    weight = torch.linspace(-1, 1, logps.numel(), device=logps.device)
+    (logps * weight.reshape(logps.shape)).sum().backward()
     gradients = {name: p.grad.clone() for name, p in backbone.model.named_parameters() if p.grad is not None}
     return logps.detach(), entropy, gradients
 
@@ -41,6 +43,21 @@ def test_shared_prefix_equals_plain(backbone, prompts, image_of):
     assert any(".visual." in name for name in shared[2])
     for name, gradient in plain[2].items():
         torch.testing.assert_close(shared[2][name], gradient, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("image_of", IMAGE_OF.values(), ids=IMAGE_OF.keys())
+def test_shared_prefix_equals_plain_on_cuda(backbone, prompts, image_of):
+    on_cpu = run(backbone, prompts, True, image_of)
+    backbone.model.to("cuda")
+    prompts = prompts.to("cuda")
+    shared, plain = run(backbone, prompts, True, image_of), run(backbone, prompts, False, image_of)
+    for one, other in ((shared, plain), (shared, on_cpu)):
+        torch.testing.assert_close(one[0].cpu(), other[0].cpu(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one[1].cpu(), other[1].cpu(), atol=1e-4, rtol=1e-4)
+        assert one[2].keys() == other[2].keys()
+        for name, gradient in other[2].items():
+            torch.testing.assert_close(one[2][name].cpu(), gradient.cpu(), atol=2e-4, rtol=1e-3)
 
 
 def test_completions_do_not_see_each_other(backbone, prompts):

@@ -40,6 +40,31 @@ def test_everything_comes_back(tmp_path):
         assert all(torch.equal(torch.as_tensor(one[name]), torch.as_tensor(other[name])) for name in one)
 
 
+@pytest.mark.gpu
+def test_a_run_on_cuda_goes_on_with_its_own_noise(tmp_path):
+    """Dropout draws from the device's generator, so the weights tell whether that came back."""
+
+    def made(seed: int) -> SingleEngine:
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 2))
+        return SingleEngine(model.train(), weight_decay=0.1, max_grad_norm=1.0, device=torch.device("cuda", 0))
+
+    def trained(one: SingleEngine, steps: int) -> torch.Tensor:
+        for _ in range(steps):
+            one.backward(one.model(torch.randn(4, 3, device="cuda")).square().mean())
+            one.step(0.1)
+        return one.model[0].weight.detach().clone()
+
+    first = made(0)
+    trained(first, 3)
+    checkpoint.save(tmp_path, 3, first, {}, keep=2)
+    wanted = trained(first, 3)
+    second = made(1)
+    trained(second, 1)
+    assert checkpoint.load_latest(tmp_path, second)["step"] == 3
+    assert torch.equal(trained(second, 3), wanted)
+
+
 def test_only_the_last_are_kept(tmp_path):
     for step in (1, 2, 10):
         checkpoint.save(tmp_path, step, engine(), {}, keep=2)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
 
+from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone, freeze
 from aes_r1.prompts import RATING_PROMPT
-from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
+from aes_r1.rollout.graph import CapturedDecoder
+from aes_r1.settings import ColdStartSettings, ErrorSettings, LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
@@ -19,7 +22,7 @@ from tests.trainer.twelve import records, samples
 
 
 def engine_of(backbone: Backbone) -> SingleEngine:
-    return SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=torch.device("cpu"))
+    return SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=backbone.device)
 
 
 class Halt(StopRequest):
@@ -76,7 +79,8 @@ def rapo(backbone, folder, out, *, steps=4, stop_after=None, **changes):
             **changes,
         }
     )  # fmt: skip
-    reference = copy.deepcopy(backbone) if trainer.kl_coef else None
+    adapted = hasattr(backbone.model, "disable_adapter")
+    reference = copy.deepcopy(backbone) if trainer.kl_coef and not adapted else None
     rows, completions, halt = [], [], Halt(stop_after)
 
     def log(step, values):
@@ -147,6 +151,27 @@ def test_rapo_resumes_bit_for_bit(speaker, picture_folder, tmp_path):
     assert whole[0]["reward/format"] > 0.5
     assert whole[0]["rollout/zero_spread_groups"] < 1
     assert whole[-1]["policy/kl_k3"] > 0
+
+
+@pytest.mark.slow
+def test_an_adapter_is_trained_against_its_absence_and_resumes_bit_for_bit(speaker, picture_folder, tmp_path):
+    """The reference is the policy without its adapter: no divergence at first, some later, and no second model."""
+
+    def adapted():
+        return backbones.add_adapter(copy.deepcopy(speaker), LoraSettings(rank=2), seed=1)
+
+    straight, stopped, resumed = adapted(), adapted(), adapted()
+    whole, _ = rapo(straight, picture_folder, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        rapo(stopped, picture_folder, tmp_path / "parts", stop_after=2)
+    rest, _ = rapo(resumed, picture_folder, tmp_path / "parts")
+    assert rest == whole[2:]
+    assert_same(weights(straight), weights(resumed))
+    assert whole[0]["policy/kl_k3"] == pytest.approx(0, abs=1e-9)
+    assert whole[-1]["policy/kl_k3"] > 0
+    with straight.model.disable_adapter():  # the weights below have not moved
+        frozen = {name.replace(".base_layer", ""): value for name, value in straight.core.named_parameters()}
+        assert all(torch.equal(frozen[name], value) for name, value in speaker.model.named_parameters())
 
 
 @pytest.mark.slow
@@ -247,3 +272,23 @@ def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, 
     never, weights_without = trained(None)
     assert (measured, never) == ([0, 4, 6], [])
     assert all(torch.equal(weights_with[name], weights_without[name]) for name in weights_with)
+
+
+@pytest.mark.gpu
+def test_rapo_on_cuda_in_half_precision(speaker, picture_folder, tmp_path, monkeypatch):
+    policy, captured = copy.deepcopy(speaker), []
+    policy.model.to("cuda", torch.bfloat16)
+    before = weights(policy)
+    capture = CapturedDecoder._capture
+    monkeypatch.setattr(CapturedDecoder, "_capture", lambda self: (captured.append(len(self.tokens)), capture(self)))
+    rows, completions = rapo(policy, picture_folder, tmp_path, steps=2, micro_batch_size=6)
+    assert captured == [16, 16]
+    for row in rows:
+        assert all(math.isfinite(value) for value in row.values()), row
+        assert row["policy/ratio_max"] == 1.0
+        assert row["policy/grad_norm"] > 0
+    assert rows[0]["reward/format"] > 0.5
+    assert rows[0]["policy/kl_k3"] == pytest.approx(0.0, abs=1e-6)
+    assert rows[1]["policy/kl_k3"] > 0
+    assert any(row["reward_total"] > 0 for row in completions)
+    assert any(not torch.equal(value, before[name]) for name, value in weights(policy).items())

@@ -1,4 +1,4 @@
-from aes_r1.trainer.order import indices_of_step
+from aes_r1.trainer.order import distinct_indices_of_step, indices_of_step
 
 
 def test_every_sample_once_per_epoch_and_every_step_full():
@@ -23,3 +23,12 @@ def test_seed_decides():
     first = indices_of_step(2, per_step=4, count=50, seed=0)
     assert first == indices_of_step(2, per_step=4, count=50, seed=0)
     assert first != indices_of_step(2, per_step=4, count=50, seed=1)
+
+
+def test_no_sample_twice_in_a_step_and_each_epoch_leaves_out_others():
+    steps = [distinct_indices_of_step(step, per_step=5, count=13, seed=0) for step in range(40)]
+    assert all(len(set(step)) == 5 for step in steps)
+    epochs = [set(steps[start] + steps[start + 1]) for start in range(0, 40, 2)]
+    assert all(len(epoch) == 10 for epoch in epochs)
+    assert set().union(*epochs) == set(range(13))
+    assert len({frozenset(epoch) for epoch in epochs}) > 10

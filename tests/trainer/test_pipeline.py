@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.settings import InputError, Settings, build
 from aes_r1.trainer.pipeline import run
@@ -151,6 +153,27 @@ def test_an_evaluation_is_left_in_the_middle_and_goes_on(base, root, tmp_path, m
     assert not (halves / "failure.txt").exists()
     run(settings(base, root, halves, evaluation={"batch_size": 2}))
     assert rows_of(halves / "predictions.jsonl") == rows_of(whole / "predictions.jsonl")
+
+
+@pytest.mark.slow
+def test_an_adapter_is_all_that_the_cold_start_trains(base, root, tmp_path):
+    """What is kept has plain weights; only the projections that the adapter sits on have moved."""
+    out = tmp_path / "run"
+    run(settings(base, root, out, model={"lora": {"rank": 2}}, evaluation={"stages": []}))
+    started = json.loads((out / "stages" / "cold_start.json").read_text())["model"]
+    before, middle, after = (
+        dict(backbones.load(path, dtype="float32", max_pixels=9216).model.named_parameters())
+        for path in (base, started, out / "model")
+    )
+    assert before.keys() == middle.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], middle[name])}
+    assert moved
+    assert all("language_model" in name and "_proj.weight" in name for name in moved), moved
+
+
+def test_more_pictures_a_step_than_there_are(base, root, tmp_path):
+    with pytest.raises(InputError, match=r"trainer.images_per_step=40: there are \d+ training pictures"):
+        run(settings(base, root, tmp_path / "run", trainer={"images_per_step": 40}))
 
 
 def test_records_whose_picture_is_gone_are_named(base, root, tmp_path):

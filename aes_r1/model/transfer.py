@@ -1,0 +1,17 @@
+"""From the host to the device without waiting for it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """`tensor` on `device`; a host that sends goes on at once, and the device reads in its own time.
+
+    A copy out of ordinary memory makes the host wait until everything queued on the device is done; out of pinned
+    memory it does not. PyTorch keeps the pinned copy until the device has read it.
+    """
+    if tensor.device.type != "cpu" or torch.device(device).type == "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
