@@ -29,8 +29,8 @@ test-fast: setup ## the part that takes under three minutes
 	$(RUN) -m pytest -m 'not slow' $(ARGS)
 
 lint: setup ## ruff and types
-	$(VENV)/bin/ruff check aes_r1 tests experiments benchmarks
-	$(VENV)/bin/ruff format --check aes_r1 tests experiments benchmarks
+	$(VENV)/bin/ruff check aes_r1 hydra_plugins tests experiments benchmarks
+	$(VENV)/bin/ruff format --check aes_r1 hydra_plugins tests experiments benchmarks
 	$(VENV)/bin/mypy
 
 sweep: setup ## NAME=reward_ablation ARGS="...": one study of sweeps/
@@ -52,8 +52,10 @@ demonstrate: setup ## the other studies, two points and one seed each; ai_genera
 		$(RUN) -m experiments.$$study.analyse || failed="$$failed $$study"; \
 	done; test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
 
-sync: ## send offline W&B runs: RUNS=runs
-	find $(or $(RUNS),runs) -type d -name 'offline-run-*' -exec $(VENV)/bin/wandb sync {} +
+sync: ## send offline W&B runs, once `.venv/bin/wandb login` was done: RUNS=runs
+	@test -n "$$(find $(or $(RUNS),runs) -type d -name 'offline-run-*' -print -quit 2>/dev/null)" || \
+		{ echo "no offline W&B run below $(or $(RUNS),runs)"; exit 1; }
+	@find $(or $(RUNS),runs) -type d -name 'offline-run-*' -exec $(VENV)/bin/wandb sync {} +
 
 dashboard: setup ## W&B views and report of the studies; without an account a static page (ENTITY=... RUNS=runs)
 	$(RUN) -m aes_r1.dashboard runs=$(or $(RUNS),runs) $(if $(ENTITY),entity=$(ENTITY)) $(ARGS)

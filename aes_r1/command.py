@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aes_r1.settings import InputError, Settings, as_dict, build, differences, run_fingerprint
+from aes_r1.tracking import headline
 from aes_r1.trainer.stopping import Stopped
 
 log = logging.getLogger("aes_r1")
@@ -41,6 +42,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     from omegaconf.errors import OmegaConfBaseException
 
     composed: list[Any] = []
+    lost: list[str] = []
     failures = Path("runs", "sweeps", f".failed-{secrets.token_hex(4)}").absolute()  # points may run on other machines
     folders = _config_folders(sys.argv)
     try:
@@ -57,9 +59,11 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         if error.errno not in _CANNOT_WRITE:
             raise
         _leave(2, f"{error.filename or 'disk'}: {error.strerror}; give another out= or make room")
+    except PointLost as error:  # the sweeper's last word: all other points are done
+        lost = [str(error)]
     except KeyboardInterrupt:
         _leave(1, "interrupted; the same command goes on from the last checkpoint")
-    failed = [path.read_text() for path in sorted(failures.glob("*"))]
+    failed = [*lost, *(path.read_text() for path in sorted(failures.glob("*")))]
     shutil.rmtree(failures, ignore_errors=True)
     if failed:
         points = "; ".join(failed)
@@ -67,6 +71,10 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
             1, f"{len(failed)} point(s) failed, the others are done; the same command runs what is missing: {points}"
         )
     sys.exit(0)
+
+
+class PointLost(Exception):
+    """A launcher's word that a point's worker died before it could say how the point ended."""
 
 
 class Arguments(argparse.ArgumentParser):
@@ -94,7 +102,7 @@ def run_plain(parser: Arguments, task: Callable[[argparse.Namespace], int]) -> N
         _leave(1, "interrupted")
 
 
-def _compose(entry: Callable[[Any], None], config_name: str) -> None:
+def _compose(entry: Callable[[Any], Any], config_name: str) -> None:
     import hydra
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(entry)()
@@ -107,9 +115,10 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_hash", _run_hash, replace=True)
 
 
-def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[Any], failures: Path) -> None:
+def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[Any], failures: Path) -> float | None:
     """Called by Hydra: a point of a multirun is run in its own process, a single run's config is kept for `run`.
 
+    Returns the point's headline SRCC, which a sweeper may search by; None when it failed or has none.
     With a parallel launcher this runs in a worker, so a failed point leaves its line in the folder `failures`.
     """
     from hydra.core.hydra_config import HydraConfig
@@ -118,17 +127,25 @@ def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.RUN:
         composed.append(config)
-        return
+        return None
     overrides = list(hydra_config.overrides.task)
     if _is_done(config):
         print(f"aes_r1: done before: {config.out}", file=sys.stderr)
-        return
+        return _srcc(Path(config.out))
     command = point_command(module, folders, overrides, config.out, config.get("processes", 1))
     code = subprocess.run(command, check=False).returncode
     if code != 0:
         failures.mkdir(parents=True, exist_ok=True)
         line = f"{' '.join(overrides)} (exit code {code}, {config.out}/failure.txt)"
         (failures / f"{hydra_config.job.num:05d}").write_text(line)
+        return None
+    return _srcc(Path(config.out))
+
+
+def _srcc(folder: Path) -> float | None:
+    """SRCC of the run's last stage, first set, first protocol: headline/srcc of W&B."""
+    path = folder / "evaluation.json"
+    return headline(json.loads(path.read_text())).get("srcc") if path.exists() else None
 
 
 def _is_done(config: Any) -> bool:

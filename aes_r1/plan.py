@@ -11,7 +11,7 @@ from rich.table import Table
 from aes_r1 import command
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
-from aes_r1.settings import PlanSettings
+from aes_r1.settings import InputError, PlanSettings
 from aes_r1.trainer.rapo import rapo_steps
 
 ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -19,7 +19,8 @@ ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Plan:
-    """memory: bytes per GPU by part; flops: operations of one optimizer step by phase, all GPUs; seconds: of one step.
+    """memory: bytes per GPU by part; flops: operations of one optimizer step by phase, all GPUs; seconds: of one step;
+    stage_hours: of each stage of the run, RAPO without its validations.
 
     largest_micro_batch: outputs per GPU and forward that fit beside the rest; 0 when the rest alone does not fit.
     """
@@ -30,7 +31,7 @@ class Plan:
     flops: dict[str, float]
     seconds: dict[str, float]
     steps: int
-    hours: float
+    stage_hours: dict[str, float]
     usd: float | None
     largest_micro_batch: int
 
@@ -42,11 +43,15 @@ def plan(settings: PlanSettings, shape: Shape) -> Plan:
     flops = step_flops(settings, shape)
     seconds = step_seconds(settings, shape, flops)
     steps = rapo_steps(assumed.pictures, trainer)
-    hours = steps * sum(seconds.values()) / 3600
-    usd = None if assumed.usd_per_gpu_hour is None else hours * assumed.gpus * assumed.usd_per_gpu_hour
-    return Plan(
-        shape, trained, memory, flops, seconds, steps, hours, usd, largest_micro_batch(settings, shape, trained)
-    )
+    hours = {
+        "cold start": cold_start_seconds(settings, shape) / 3600,
+        "RAPO": steps * sum(seconds.values()) / 3600,
+        "evaluation": evaluation_seconds(settings, shape) / 3600,
+    }
+    price = assumed.usd_per_gpu_hour
+    usd = None if price is None else sum(hours.values()) * assumed.gpus * price
+    largest = largest_micro_batch(settings, shape, trained)
+    return Plan(shape, trained, memory, flops, seconds, steps, hours, usd, largest)
 
 
 def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
@@ -67,8 +72,8 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     share = {part: assumed.gpus if stage >= least else 1 for part, least in _SHARED_FROM.items()}
     element = ELEMENT[model.dtype]
     whole = shape.parameters * element + (trained * element if model.lora.rank else 0)
-    mixed = settings.engine.name != "single" and element == 2
-    optimizer = trained * (12 if mixed else 2 * element)  # mixed: float32 weights and two moments
+    optimizer = trained * (12 if element == 2 else 8)  # two float32 moments, of 16-bit weights a float32 copy too
+    gradient = 4 if settings.engine.name == "single" else element  # one process adds them up in float32
     offloaded = {"optimizer"} if zero.get("offload_optimizer") else set()
     images = math.ceil(micro_batch / trainer.num_samples) if model.shared_prefix else micro_batch
     prompt = assumed.picture_tokens + assumed.question_tokens
@@ -84,7 +89,7 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     parts = {
         "weights": whole // share["weights"],
         "reference": whole if trainer.kl_coef > 0 and not model.lora.rank else 0,
-        "gradients": trained * element // share["gradients"],
+        "gradients": trained * gradient // share["gradients"],
         "optimizer": optimizer // share["optimizer"],
         "activations": activations,
         "logits": _LOGIT_COPIES * logits,
@@ -143,17 +148,55 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
 def step_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float]) -> dict[str, float]:
     """Seconds of one step: passes at the given MFU, decoding by what it reads (weights and cache, every token)."""
     trainer, assumed = settings.trainer, settings.plan
-    speed = assumed.gpus * assumed.peak_tflops * 1e12 * assumed.mfu
-    seconds = {name: operations / speed for name, operations in flops.items()}
-    answer = assumed.answer_tokens or trainer.max_new_tokens
-    own_images = math.ceil(trainer.images_per_step / assumed.gpus)
-    element = ELEMENT[settings.model.dtype]
+    seconds = {name: operations / _speed(settings) for name, operations in flops.items()}
+    floor = decode_floor(settings, shape, math.ceil(trainer.images_per_step / assumed.gpus), trainer.num_samples)
+    return {**seconds, "rollout, decoding": max(seconds["rollout, decoding"], floor)}
+
+
+def _speed(settings: PlanSettings) -> float:
+    """Operations per second of all GPUs in the passes."""
+    assumed = settings.plan
+    return assumed.gpus * assumed.peak_tflops * 1e12 * assumed.mfu
+
+
+def decode_floor(settings: PlanSettings, shape: Shape, images: int, samples: int) -> float:
+    """Seconds that one GPU needs to read weights and cache for the answers to `images` with `samples` each."""
+    assumed, element = settings.plan, ELEMENT[settings.model.dtype]
+    answer = assumed.answer_tokens or settings.trainer.max_new_tokens
     prompt = assumed.picture_tokens + assumed.question_tokens
-    tokens = own_images * prompt + own_images * trainer.num_samples * answer / 2
+    tokens = images * prompt + images * samples * answer / 2
     weights = (shape.parameters - shape.vision_parameters) * element
     read = answer * (weights + cost.cache_bytes(shape, tokens, element))
-    floor = read / (assumed.bandwidth_gb_s * 1e9 * assumed.decode_efficiency)
-    return {**seconds, "rollout, decoding": max(seconds["rollout, decoding"], floor)}
+    return read / (assumed.bandwidth_gb_s * 1e9 * assumed.decode_efficiency)
+
+
+def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
+    """Every critique read `cold_start.epochs` times: forward and backward over prompt and answer, a picture each."""
+    assumed, model = settings.plan, settings.model
+    prompt, answer = assumed.picture_tokens + assumed.question_tokens, assumed.answer_tokens
+    tokens = prompt + (answer or settings.trainer.max_new_tokens)
+    language = cost.language_flops(shape, tokens, tokens * (tokens + 1) / 2, tokens - prompt)
+    picture = cost.vision_flops(shape, assumed.picture_tokens)
+    frozen = settings.cold_start.freeze_vision or model.lora.rank > 0
+    passes = 3 + model.gradient_checkpointing
+    once = (passes - (model.lora.rank > 0)) * language + (1 if frozen else passes) * picture
+    return settings.cold_start.epochs * assumed.critiques * once / _speed(settings)
+
+
+def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
+    """Every stage answers all test pictures under every protocol, in batches, prompts once per picture and protocol."""
+    assumed, evaluation = settings.plan, settings.evaluation
+    outputs = {"mean": evaluation.n_samples, "direct": 0, "label_tokens": 0}  # the last two answer without decoding
+    prompt = assumed.picture_tokens + assumed.question_tokens
+    one = cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1)
+    one += cost.vision_flops(shape, assumed.picture_tokens)
+    batches = math.ceil(assumed.test_pictures / (assumed.gpus * evaluation.batch_size))
+    seconds = 0.0
+    for protocol in evaluation.protocols:
+        seconds += assumed.test_pictures * one / _speed(settings)
+        if samples := outputs.get(protocol, 1):
+            seconds += batches * decode_floor(settings, shape, evaluation.batch_size, samples)
+    return len(evaluation.stages) * seconds
 
 
 def show(found: Plan, settings: PlanSettings) -> None:
@@ -179,14 +222,20 @@ def show(found: Plan, settings: PlanSettings) -> None:
         else "no micro-batch fits; more GPUs, engine=zero3, a frozen vision tower or model.lora.rank > 0 would help"
     )
     price = "" if found.usd is None else f", {found.usd:,.0f} USD"
+    stages = ", ".join(f"{stage} {hours:.1f}" for stage, hours in found.stage_hours.items())
     console.print(
-        f"{found.steps} steps: {found.hours:.1f} hours on {assumed.gpus} GPUs{price} "
+        f"{found.steps} steps of RAPO; hours on {assumed.gpus} GPUs: {stages}, "
+        f"together {sum(found.stage_hours.values()):.1f}{price} "
         f"(MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of the bandwidth; "
-        "without cold start and evaluation)"
+        f"{assumed.critiques} critiques, {assumed.test_pictures} test pictures)"
     )
 
 
 def run(settings: PlanSettings) -> None:
+    if settings.engine.name == "single" and settings.plan.gpus > 1:
+        raise InputError(
+            f"plan.gpus={settings.plan.gpus}: engine=single is one process; give plan.gpus=1 or engine=zero2"
+        )
     config = cost.load_config(settings.model.path, settings.model.name, command.CONF / "shapes")
     show(plan(settings, cost.shape_of(config)), settings)
 

@@ -558,6 +558,8 @@ class CostSettings:
     decode_efficiency: float = 0.5
     usd_per_gpu_hour: float | None = None
     pictures: int = 15000
+    critiques: int = 9900
+    test_pictures: int = 38000
     picture_tokens: int = 334
     question_tokens: int = 120
     answer_tokens: int | None = 200  # null: trainer.max_new_tokens
@@ -569,6 +571,8 @@ class CostSettings:
             "peak_tflops",
             "bandwidth_gb_s",
             "pictures",
+            "critiques",
+            "test_pictures",
             "picture_tokens",
             "question_tokens",
         ):

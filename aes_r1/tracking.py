@@ -52,8 +52,7 @@ GLOSSARY = {
     "time/evaluate_s": "seconds of the validation of the step",
     "time/step_s": "seconds of the whole step, validation and saving left out",
     "perf/tokens_per_s": "completion tokens of the step / its seconds (cold start: target tokens / update seconds)",
-    "perf/mfu": "model FLOPs of the step / (seconds of the step x peak FLOP/s of all devices)",
-    "perf/peak_memory_gb": "peak allocated memory of rank 0's GPU since the run started, 2^30 bytes",
+    "perf/peak_memory_gb": "peak memory of rank 0 since the run started, 10^9 bytes: its GPU's, or the resident set",
     "lr": "learning rate of the optimizer step",
 }
 
@@ -153,13 +152,13 @@ class Tracker:
         """Append sampled critiques {id, k, text, score|null, rewards.., advantage, truncated}.
 
         `pictures` maps an id to its file; W&B gets a table of the `tracker.completions` rows that err most, pictures
-        included.
+        included, as `worst_first` picks them.
         """
         if self.folder is None or not rows:
             return
         _append(self.folder / "completions.jsonl", [{"stage": stage, "step": step, **row} for row in rows])
         if self._wandb is not None:
-            table = _completions_table(worst_first(rows)[: self._completions_per_table], pictures)
+            table = _completions_table(worst_first(rows, self._completions_per_table), pictures)
             # Into the row of their step, whether that was logged before them or comes after.
             at = self._rows - 1 if self._last == (stage, step) else self._rows
             self._wandb.log({f"{stage}/completions": table}, step=at)
@@ -283,13 +282,29 @@ def _start_wandb(
     return run
 
 
-def worst_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows that know their picture's MOS with an `error` |score - MOS|, largest first, no readable score before all."""
+def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
+    """Up to `most` rows that err most; those that know their MOS with `error` |score - MOS| (null: no score).
+
+    One row per picture, its worst answer. Unreadable answers come first, but take half of the places at most: a run
+    that fails often must still show its worst scores. Places that are left over go to further answers.
+    """
     known = [
-        {**row, "error": None if row["score"] is None else abs(row["score"] - row["mos"])} if "mos" in row else row
+        {**row, "error": None if row.get("score") is None else abs(row["score"] - row["mos"])} if "mos" in row else row
         for row in rows
     ]
-    return sorted(known, key=lambda row: math.inf if row.get("error", 0) is None else row.get("error", 0), reverse=True)
+    readable = [place for place, row in enumerate(known) if row.get("score") is not None]
+    readable.sort(key=lambda place: known[place].get("error", 0), reverse=True)
+    unreadable = [place for place, row in enumerate(known) if row.get("score") is None]
+    shown: list[int] = []
+    pictures = set()  # by file: two sets may share ids
+    for places, limit in ((unreadable, most // 2), (readable, most)):
+        for place in places:
+            picture = (known[place].get("image"), known[place]["id"])
+            if len(shown) < limit and picture not in pictures:
+                shown.append(place)
+                pictures.add(picture)
+    shown += [place for place in readable + unreadable if place not in shown][: most - len(shown)]
+    return [known[place] for place in sorted(shown, key=(unreadable + readable).index)]
 
 
 def _completions_table(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, str]) -> Any:

@@ -1,25 +1,29 @@
-"""Seconds of a step against K, N and length, beside the arithmetic: benchmarks/results/SUITE.json -> a picture.
+"""Processor seconds of a step beside the arithmetic: benchmarks/results/SUITE.json -> a picture.
 
-    python -m benchmarks.plot cpu docs/performance.svg
+    python -m benchmarks.plot cpu docs/performance.svg        # systems side by side, a panel per model
+    python -m benchmarks.plot scaling docs/scaling.svg        # phases of ours against K, N and length
 
-Bars: processor seconds of a step, median. Crosses: operations of the step (aes_r1.model.cost), scaled so that the first
-workload's cross stands on ours; where bars grow as crosses do, time follows the arithmetic.
+Crosses and dashed lines: the plan's operations (benchmarks.arithmetic) over one speed per model, or per phase, the
+median of its rows of ours. Where time grows as they do, it follows the arithmetic.
 """
 
 from __future__ import annotations
 
-import json
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
-from benchmarks.arithmetic import phase_flops
+from benchmarks.arithmetic import PHASES, phase_flops, read, speeds
 
 matplotlib.use("svg")
 
 COLOURS = {"ours": "#1b6ca8", "ours_plain": "#8fb8d8", "trl": "#d98032"}
+PHASE_COLOURS = dict(zip(PHASES, ("#2f8f6b", "#8a6bb8", "#1b6ca8"), strict=True))
+AXES = {"K": "outputs per picture, K", "N": "pictures per step, N", "new_tokens": "tokens per output, T"}
 
 
 def operations(row: dict[str, Any]) -> float:
@@ -27,30 +31,74 @@ def operations(row: dict[str, Any]) -> float:
     return sum(phase_flops(row).values())
 
 
-def main() -> None:
+def compared(rows: Sequence[dict[str, Any]]) -> Any:
+    """Bars of every system by workload, a panel per model."""
     import matplotlib.pyplot as plt
 
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    keys = {model: list(dict.fromkeys(workload(row) for row in rows if row["model"] == model)) for model in models}
+    widths = [len(keys[model]) for model in models]
+    figure, panels = plt.subplots(
+        1, len(models), figsize=(1.2 + 1.9 * sum(widths), 3.4), width_ratios=widths, layout="constrained", squeeze=False
+    )
+    for model, axes in zip(models, panels[0], strict=True):
+        mine = [row for row in rows if row["model"] == model]
+        speed = statistics.median(operations(row) / row["cpu_s"] for row in mine if row["system"] == "ours")
+        systems = [name for name in COLOURS if any(row["system"] == name for row in mine)]
+        for row in mine:
+            offset = systems.index(row["system"]) - (len(systems) - 1) / 2
+            x = keys[model].index(workload(row)) + 0.27 * offset
+            axes.bar(x, row["cpu_s"], width=0.25, color=COLOURS[row["system"]], label=row["system"])
+            if row["system"] != "ours":
+                ratio = f"{row['cpu_s_over_ours']:.1f}×"
+                axes.text(x, 0.02 * max(r["cpu_s"] for r in mine), ratio, ha="center", va="bottom", fontsize=8)
+            axes.plot(x, operations(row) / speed, "kx", ms=5, label="arithmetic")
+        axes.set_xticks(range(len(keys[model])), [f"K {K}  N {N}  T {T}" for K, N, T in keys[model]])
+        axes.set_title({"50m": "50 M parameters", "tiny": "1.2 M parameters"}.get(model, model), fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0, 0].set_ylabel("processor seconds of a step")
+    labels = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
+    panels[0, 0].legend(labels.values(), labels.keys(), frameon=False, fontsize=8)
+    return figure
+
+
+def scaled(rows: Sequence[dict[str, Any]]) -> Any:
+    """Seconds by phase against each of K, N and T, the other two as in the workload that most rows share."""
+    import matplotlib.pyplot as plt
+
+    middle = {name: statistics.mode(row[name] for row in rows) for name in AXES}
+    found = speeds(list(rows))
+    figure, panels = plt.subplots(1, len(AXES), figsize=(10, 3.2), layout="constrained")
+    for axes, (name, title) in zip(panels, AXES.items(), strict=True):
+        mine = [row for row in rows if all(row[other] == middle[other] for other in AXES if other != name)]
+        mine.sort(key=lambda row: row[name])
+        places = [row[name] for row in mine]
+        for phase, colour in PHASE_COLOURS.items():
+            planned = [phase_flops(row)[phase] / found[row["system"], row["model"], phase] for row in mine]
+            axes.plot(
+                places, [row[phase] for row in mine], "o-", color=colour, ms=4, label=phase.removesuffix("_cpu_s")
+            )
+            axes.plot(places, planned, "--", color=colour, lw=1)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_xticks(places, [str(place) for place in places])
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel(title)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("processor seconds of a step")
+    panels[0].plot([], [], "k--", lw=1, label="arithmetic")
+    panels[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def workload(row: dict[str, Any]) -> tuple[int, int, int]:
+    return row["K"], row["N"], row["new_tokens"]
+
+
+def main() -> None:
     suite, target = sys.argv[1], Path(sys.argv[2])
-    result = json.loads((Path(__file__).parent / "results" / f"{suite}.json").read_text())
-    rows = result["rows"]
-    keys = list(dict.fromkeys((row["model"], row["K"], row["N"], row["new_tokens"]) for row in rows))
-    figure, axes = plt.subplots(figsize=(1.6 + 1.7 * len(keys), 3.6), layout="constrained")
-    by_key = {(row["model"], row["K"], row["N"], row["new_tokens"], row["system"]): row for row in rows}
-    first = by_key[(*keys[0], "ours")]
-    scale = first["cpu_s"] / operations(first)
-    systems = [name for name in COLOURS if any(row["system"] == name for row in rows)]
-    for offset, system in enumerate(systems):
-        for place, key in enumerate(keys):
-            row = by_key[(*key, system)]
-            x = place + (offset - (len(systems) - 1) / 2) * 0.26
-            label = system if place == 0 else None
-            axes.bar(x, row["cpu_s"], width=0.24, color=COLOURS[system], label=label)
-            label = "arithmetic" if place == 0 and offset == 0 else None
-            axes.plot(x, scale * operations(row), "kx", label=label)
-    axes.set_xticks(range(len(keys)), [f"{model}\nK {K}  N {N}  T {T}" for model, K, N, T in keys])
-    axes.set_ylabel("processor seconds of a step")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    rows = read(suite)
+    figure = (compared if any(row["system"] != "ours" for row in rows) else scaled)(rows)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, metadata={"Date": None})
     print(target)

@@ -1,5 +1,7 @@
 """What difference can a study show? `python -m experiments.power` prints the table of README.md.
 
+`python -m experiments.power RESULT_JSON` prints it for the spread of differences that a study itself has shown.
+
 Two conditions are run with the same seeds and answer the same pictures; the mean over seeds of the difference in SRCC
 is tested with a t-test over seeds. A seed's difference varies because training does and because pictures are few:
 
@@ -14,7 +16,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +46,10 @@ def detectable(sd: float, seeds: int, alpha: float = 0.05, wanted: float = 0.8) 
     """The smallest true effect found with chance `wanted`."""
     from scipy.optimize import brentq
 
-    return float(brentq(lambda effect: power(effect, sd, seeds, alpha) - wanted, 1e-9, 8 * sd))
+    largest = sd
+    while power(largest, sd, seeds, alpha) < wanted:
+        largest *= 2
+    return float(brentq(lambda effect: power(effect, sd, seeds, alpha) - wanted, 1e-9 * sd, largest))
 
 
 def sd_over_seeds(place: str = "scenes/test", protocol: str = "sample") -> tuple[float, float]:
@@ -70,5 +78,43 @@ def table(n: int = 600, agreement: float = 0.5) -> list[str]:
     return lines
 
 
+def spread(result: Mapping[str, Any], metric: str) -> list[float]:
+    """SDs over seeds of the differences to the baseline that a result.json holds for its first set, one per condition.
+
+    Conditions with fewer than two seeds, or with a seed that has no difference, have none.
+    """
+    place = result["rows"][0]["set"]
+    found = []
+    for one in result["differences"]:
+        values = [seed["difference"] for seed in one[metric]["seeds"].values()]
+        if one["set"] == place and len(values) > 1 and None not in values:
+            found.append(float(np.std(values, ddof=1)))
+    return found
+
+
+def shown_by(result: Mapping[str, Any], seeds: tuple[int, ...]) -> list[str]:
+    """Markdown rows: what the study's own spread lets it show, for one test and for Holm's first of all its claims.
+
+    The SDs of its comparisons are pooled (root of the mean variance): one from three seeds is hardly known.
+    """
+    claims = max(1, len(result["claims"]))
+    strictest = f", the first of {claims} claims (Holm)" if claims > 1 else ""
+    lines = [f"| metric | SD of a difference | seeds | shown with 80% |{strictest and ' as' + strictest[1:] + ' |'}"]
+    lines.append("|---|---|---|---|" + ("---|" if strictest else ""))
+    for metric in ("srcc", "plcc"):
+        each = spread(result, metric)
+        if not each or not any(each):
+            continue
+        pooled = math.sqrt(float(np.mean(np.square(each))))
+        name = f"{pooled:.3f} pooled of {len(each)}, {min(each):.3f} to {max(each):.3f}"
+        for number in seeds:
+            line = f"| {metric.upper()} | {name} | {number} | {detectable(pooled, number):.3f} |"
+            lines.append(line + (f" {detectable(pooled, number, 0.05 / claims):.3f} |" if strictest else ""))
+    return lines if len(lines) > 2 else []
+
+
 if __name__ == "__main__":
-    print("\n".join(table()))
+    if len(sys.argv) > 1:
+        print("\n".join(shown_by(json.loads(Path(sys.argv[1]).read_text()), (3, 5, 10))))
+    else:
+        print("\n".join(table()))

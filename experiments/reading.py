@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from aes_r1.evaluation.metrics import paired_bootstrap
 from aes_r1.settings import InputError, differences
 
 METRICS = ("srcc", "plcc", "mae")
+NOT_RECORDED = "not recorded"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,17 @@ class Run:
     @property
     def seed(self) -> int:
         return self.settings["seed"]
+
+    @property
+    def lists(self) -> Mapping[str, str]:
+        """{"DATASET/SPLIT": SHA-256 of the list of pictures}."""
+        return self.evaluation.get("manifests", {})
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """{"commits", "base"} as recorded in the folder; empty where nothing was."""
+        path = self.folder / "stages" / "origin.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def metrics(self, stage: str) -> list[dict]:
         return [row for row in read_rows(self.folder / "metrics.jsonl") if row["stage"] == stage]
@@ -87,18 +100,55 @@ def by_condition(
     return found
 
 
+def check_pictures(runs: Sequence[Run]) -> None:
+    """InputError when two runs of one seed answered different lists of pictures: nothing pairs them."""
+    first: dict[tuple[int, str], Run] = {}
+    for run in runs:
+        for place, digest in run.lists.items():
+            other = first.setdefault((run.seed, place), run)
+            if other.lists[place] != digest:
+                raise InputError(
+                    f"{run.folder} and {other.folder} answered different pictures of {place}; "
+                    "evaluate both on the same list"
+                )
+
+
+def origins(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
+    """{"commits": {commit: number of runs}, "base": {digest: number of runs}}, "not recorded" where a run has none.
+
+    InputError when two runs started from different base models.
+    """
+    commits, bases = Counter[str](), Counter[str]()
+    first: dict[str, Run] = {}
+    for run in runs:
+        commits["+".join(run.origin.get("commits", [])) or NOT_RECORDED] += 1
+        base = run.origin.get("base") or NOT_RECORDED
+        bases[base] += 1
+        first.setdefault(base, run)
+    known = [run for base, run in first.items() if base != NOT_RECORDED]
+    if len(known) > 1:
+        raise InputError(f"{known[1].folder} and {known[0].folder} started from different base models; keep one")
+    return {"commits": dict(commits), "base": dict(bases)}
+
+
 def over_seeds(values: Iterable[float | None]) -> dict[str, Any]:
-    """Mean over seeds and its 95% t-interval: {"mean", "low", "high", "n"}; no interval from fewer than two."""
+    """Mean over seeds and its 95% t-interval: {"mean", "low", "high", "n", "run"}; no interval from fewer than two.
+
+    `run` counts the seeds, `n` those whose value is defined and in the mean. A run that answers nothing or a constant
+    has no correlation, so n < run says that the mean is of the survivors.
+    """
     from scipy import stats
 
+    values = list(values)
     finite = [value for value in values if value is not None and math.isfinite(value)]
+    count = {"n": len(finite), "run": len(values)}
     if not finite:
-        return {"mean": None, "low": None, "high": None, "n": 0}
+        return {"mean": None, "low": None, "high": None, **count}
     mean = float(np.mean(finite))
     if len(finite) < 2:
-        return {"mean": mean, "low": None, "high": None, "n": 1}
+        return {"mean": mean, "low": None, "high": None, **count}
     half = float(stats.t.ppf(0.975, len(finite) - 1) * np.std(finite, ddof=1) / math.sqrt(len(finite)))
-    return {"mean": mean, "low": mean - half, "high": mean + half, "n": len(finite)}
+    return {"mean": mean, "low": mean - half, "high": mean + half, **count}
 
 
 def paired(
@@ -111,18 +161,24 @@ def paired(
 ) -> dict[str, Any]:
     """Differences after - before of runs of the same seed on the same pictures.
 
-    {METRIC: {"mean", "low", "high", "n", "seeds": {seed: {"difference", "low", "high", "p"}}}}: the outer interval is
-    over seeds (t), the inner ones over pictures (paired bootstrap). With one seed only the inner one is there.
+    {METRIC: {"mean", "low", "high", "n", "run", "seeds": {seed: {"difference", "low", "high", "p"}}}}: the outer
+    interval is over seeds (t), the inner ones over pictures (paired bootstrap). With one seed only the inner one is
+    there. InputError when the two answered different pictures, or pictures with different opinions.
     """
     per_seed = {}
     for seed in sorted(before.keys() & after.keys()):
         first = before[seed].answers(stages[0], place, protocol)
         second = after[seed].answers(stages[1], place, protocol)
-        shared = [key for key in second if key in first]
-        if shared:
-            scores = ([first[key][0] for key in shared], [second[key][0] for key in shared])
-            mos = [second[key][1] for key in shared]
-            per_seed[seed] = paired_bootstrap(*scores, mos, n_bootstrap=n_bootstrap, seed=seed)
+        if {key: mos for key, (_, mos) in first.items()} != {key: mos for key, (_, mos) in second.items()}:
+            raise InputError(
+                f"{after[seed].folder} ({stages[1]}) and {before[seed].folder} ({stages[0]}) answered different "
+                f"pictures of {place}; evaluate both on the same list"
+            )
+        if not second:
+            continue
+        scores = ([first[key][0] for key in second], [value for value, _ in second.values()])
+        mos = [value for _, value in second.values()]
+        per_seed[seed] = paired_bootstrap(*scores, mos, n_bootstrap=n_bootstrap, seed=seed)
     return {
         metric: {
             **over_seeds(found[metric]["difference"] for found in per_seed.values()),

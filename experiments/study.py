@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
-from aes_r1.settings import InputError, as_dict
-from experiments.reading import METRICS, Run, by_condition, over_seeds, paired, read_runs
+from aes_r1.settings import InputError
+from experiments.claims import Claim, judged
+from experiments.reading import METRICS, Run, by_condition, check_pictures, origins, over_seeds, paired, read_runs
+from experiments.tables import table
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -23,19 +25,12 @@ PROTOCOL = "sample"  # of differences and claims: one output at .6, the authors'
 
 
 @dataclass(frozen=True)
-class Claim:
-    """`condition` against `than` in `metric` on the first set; `sign` is the direction that the text claims."""
-
-    text: str
-    condition: str
-    than: str
-    metric: str
-    sign: int
-
-
-@dataclass(frozen=True)
 class Study:
-    """axes: prefixes of the settings that conditions differ in. label: a run's condition, one of `order`."""
+    """axes: prefixes of the settings that conditions differ in. label: a run's condition, one of `order`.
+
+    same_pictures: conditions answer the same pictures, so that they are compared picture by picture; a study whose
+    pictures differ on purpose has no differences and no claims.
+    """
 
     name: str
     axes: tuple[str, ...]
@@ -45,6 +40,7 @@ class Study:
     claims: tuple[Claim, ...] = ()
     paper: Mapping[str, Mapping[str, float]] | None = None  # {condition: {"plcc", "srcc"}}, another scale
     stage: str = "rapo"
+    same_pictures: bool = True
 
 
 def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dict[str, Any], dict[str, dict[int, Run]]]:
@@ -54,6 +50,8 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
     strange = sorted(set(found) - set(study.order))
     if strange:
         raise InputError(f"{folder}: conditions {', '.join(strange)} are not of the study {study.name}")
+    if study.same_pictures:
+        check_pictures(runs)
     found = {condition: found[condition] for condition in study.order if condition in found}
     seeds = sorted({seed for by_seed in found.values() for seed in by_seed})
     places = list(runs[0].evaluation["stages"].get(study.stage, {}))
@@ -73,20 +71,20 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         difference(condition, study.baseline, place)
         for place in places
         for condition in found
-        if study.baseline in found and condition != study.baseline
+        if study.same_pictures and study.baseline in found and condition != study.baseline
     ]
-    claims = [
-        {
-            **as_dict(claim),
-            "verdict": verdict(difference(claim.condition, claim.than, places[0])[claim.metric], claim.sign)
-            if {claim.condition, claim.than} <= found.keys()
-            else "not run",
-        }
+    claimed = [
+        difference(claim.condition, claim.than, places[0])[claim.metric]
+        if {claim.condition, claim.than} <= found.keys()
+        else None
         for claim in study.claims
     ]
     result = {
         "study": study.name,
         "seeds": seeds,
+        "origins": origins(runs),
+        "one_list": _one_list(runs, places),
+        "protocol": PROTOCOL,
         "missing": [
             f"{condition}, seed {seed}"
             for condition in study.order
@@ -96,7 +94,7 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         "unfinished": unfinished,
         "rows": rows,
         "differences": compared,
-        "claims": claims,
+        "claims": judged(study.claims, claimed),
         "paper": study.paper,
     }
     return result, found
@@ -120,65 +118,17 @@ def _row(condition: str, by_seed: Mapping[int, Run], stage: str, place: str, pro
     }
 
 
-def verdict(difference: Mapping[str, Any], sign: int) -> str:
-    """yes or no where the interval over seeds leaves out 0, "not shown" where it does not, "one seed" without one."""
-    if difference["low"] is None:
-        return "one seed" if difference["n"] else "not defined"
-    if difference["low"] > 0 or difference["high"] < 0:
-        return "yes" if (difference["mean"] > 0) == (sign > 0) else "no"
-    return "not shown"
+def _one_list(runs: Sequence[Run], places: Sequence[str]) -> bool:
+    """Whether all seeds answered the same pictures, as far as the folders say."""
+    return all(len({run.lists[place] for run in runs if place in run.lists}) <= 1 for place in places)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
-def table(result: Mapping[str, Any]) -> str:
-    """table.md: rows by set and protocol, differences, claims, what is missing."""
-    seeds = ", ".join(str(seed) for seed in result["seeds"])
-    lines = [f"Seeds {seeds}. Means over seeds, with 95% t-intervals where there are at least two.", ""]
-    for place, protocol in dict.fromkeys((row["set"], row["protocol"]) for row in result["rows"]):
-        mine = [row for row in result["rows"] if (row["set"], row["protocol"]) == (place, protocol)]
-        paper = result["paper"]
-        head = "| condition | n | SRCC | PLCC | MAE | failed |" + (" paper SRCC / PLCC* |" if paper else "")
-        lines += [f"### {place}, {protocol}", "", head, "|---|---|---|---|---|---|" + ("---|" if paper else "")]
-        for row in mine:
-            cells = " | ".join(interval(row[metric]) for metric in METRICS)
-            line = f"| {row['condition']} | {row['n']} | {cells} | {row['parse_failure_rate']:.1%} |"
-            if paper:
-                beside = paper.get(row["condition"])
-                line += f" {beside['srcc']:.4f} / {beside['plcc']:.4f} |" if beside else " – |"
-            lines.append(line)
-        lines.append("")
-    if result["paper"]:
-        lines += ["\\* Five-set averages of a 7B on photographs: another scale, for the pattern only.", ""]
-    if result["differences"]:
-        lines += [
-            f"### Differences, paired by seed and picture, {PROTOCOL}",
-            "",
-            "| set | condition - baseline | SRCC | PLCC | MAE |",
-            "|---|---|---|---|---|",
-        ]
-        for one in result["differences"]:
-            cells = " | ".join(interval(one[metric], signed=True) for metric in METRICS)
-            lines.append(f"| {one['set']} | {one['condition']} - {one['than']} | {cells} |")
-        lines.append("")
-    if result["claims"]:
-        lines += ["### Claims, 95% over seeds", "", "| claim | verdict |", "|---|---|"]
-        lines += [f"| {claim['text']} | {claim['verdict']} |" for claim in result["claims"]] + [""]
-    lines += [f"Missing: {one}." for one in result["missing"]] + [f"Unfinished: {one}." for one in result["unfinished"]]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def interval(value: Mapping[str, Any], *, signed: bool = False) -> str:
-    """0.812 [0.790, 0.834], with a sign where it is a difference."""
-    form = "+.3f" if signed else ".3f"
-    if value["mean"] is None:
-        return "–"
-    if value["low"] is None:
-        return f"{value['mean']:{form}}"
-    return f"{value['mean']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"
-
-
 def dots(study: Study, result: Mapping[str, Any]) -> Any:
-    """A figure: SRCC and PLCC by condition, a dot per seed and a bar at their mean, one row of axes per set."""
+    """A figure: SRCC and PLCC by condition, a dot per seed and a bar at their mean, one row of axes per set.
+
+    A condition whose seeds are not all defined says how many are.
+    """
     places = list(dict.fromkeys(row["set"] for row in result["rows"]))
     width = max(6.0, 1.1 * len(study.order) + 3)
     figure, axes = plt.subplots(
@@ -192,10 +142,15 @@ def dots(study: Study, result: Mapping[str, Any]) -> Any:
                 axis.plot([x] * len(values), values, "o", ms=4, color="C0", alpha=0.6)
                 if row[metric]["mean"] is not None:
                     axis.hlines(row[metric]["mean"], x - 0.25, x + 0.25, color="C1", lw=2)
-            axis.set_xticks(range(len(mine)), [row["condition"] for row in mine], fontsize=8)
+            axis.set_xticks(range(len(mine)), [_tick(row, metric) for row in mine], fontsize=8)
             axis.set_title(f"{metric.upper()}, {place}, one sample", fontsize=9)
             axis.grid(axis="y", lw=0.3)
     return figure
+
+
+def _tick(row: Mapping[str, Any], metric: str) -> str:
+    n, run = row[metric]["n"], row[metric]["run"]
+    return row["condition"] if n == run else f"{row['condition']}\n{n} of {run} seeds defined"
 
 
 def write(here: Path, result: Mapping[str, Any], figure: Any) -> None:

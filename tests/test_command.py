@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -108,9 +109,9 @@ def test_a_failing_point_does_not_end_a_multirun(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_points_of_other_launchers_report_their_failures_too(launcher, tmp_path):
-    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+    pytest.importorskip("ray" if launcher == "ray" else f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
     done = train(
         "--multirun",
         f"hydra/launcher={launcher}",
@@ -137,3 +138,28 @@ def test_a_point_of_several_processes_goes_through_torchrun():
     assert many[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=8"]
     assert many[5:] == one[1:3] + one[5:]
     assert composed("processes=8").out == composed().out
+
+
+@pytest.mark.slow
+def test_a_real_point_of_two_processes_leaves_its_evaluation(talking_run, tmp_path):
+    """Through the basic launcher and torchrun, with gloo: RAPO under ZeRO-2, and every picture asked about once."""
+    pictures = talking_run / "pictures"
+    rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'test')[place % 2]}" for place in range(12)]
+    (pictures / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    done = train(
+        *("--multirun", "+experiment=study", "processes=2", "engine=zero2", "seed=3"),
+        *(f"model.path={talking_run}/model", "trainer.init_from=base", "cold_start.epochs=0"),
+        *("data=folder", f"data.root={pictures}", "expert=pixels", "judge=none"),
+        *("trainer.max_steps=1", "trainer.images_per_step=2", "trainer.num_samples=2", "trainer.micro_batch_size=2"),
+        *("trainer.max_new_tokens=64", "evaluation.protocols=[greedy]", "evaluation.n_bootstrap=20"),
+        *("tracker=none", f"store={tmp_path}/store", f"out={tmp_path}/runs/${{run_hash:}}"),
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    cell = json.loads((run / "evaluation.json").read_text())["stages"]["rapo"]["folder/test"]["greedy"]
+    assert cell["n"] == cell["n_answered"] == 6
+    assert cell["srcc"]["value"] > 0.5, "the model knows its twelve pictures"
+    asked = [json.loads(line)["id"] for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert sorted(asked) == [f"{place:02d}.png" for place in range(1, 12, 2)]
+    assert json.loads((run / "settings.json").read_text())["processes"] == 2

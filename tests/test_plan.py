@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,7 +9,15 @@ import pytest
 from aes_r1.command import CONF
 from aes_r1.model import cost
 from aes_r1.plan import peak, plan, step_flops
-from aes_r1.settings import CostSettings, EngineSettings, LoraSettings, ModelSettings, PlanSettings, TrainerSettings
+from aes_r1.settings import (
+    CostSettings,
+    EngineSettings,
+    EvaluationSettings,
+    LoraSettings,
+    ModelSettings,
+    PlanSettings,
+    TrainerSettings,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +42,34 @@ def test_parts_by_hand(shape):
     assert found.memory["optimizer"] == shape.parameters * 12 // 8
     # 16 images of 454 tokens and 64 outputs of 1024, 28 layers, 4 key-value heads of 128, keys and values, 2 bytes.
     assert found.memory["KV cache"] == (16 * 454 + 64 * 1024) * 28 * 4 * 128 * 2 * 2
-    assert found.usd == pytest.approx(found.hours * 8 * 2.0)
+    assert found.usd == pytest.approx(sum(found.stage_hours.values()) * 8 * 2.0)
     assert found.steps == 1172
+
+
+def test_stages_by_hand(shape):
+    """9,900 critiques of 454 + 200 tokens, vision tower forward alone; 38,000 answers in batches of 64 per GPU."""
+    found = plan(settings(), shape)
+    language = cost.language_flops(shape, 654, 654 * 655 / 2, 200)
+    vision = cost.vision_flops(shape, 334)
+    speed = 8 * 989e12 * 0.4
+    assert found.stage_hours["cold start"] == pytest.approx(9900 * (4 * language + vision) / speed / 3600)
+    one_protocol = dataclasses.replace(settings(), evaluation=EvaluationSettings(protocols=["greedy"], stages=["rapo"]))
+    prompts = 38000 * (cost.language_flops(shape, 454, 454 * 455 / 2, 1) + vision) / speed
+    read = 200 * ((shape.parameters - shape.vision_parameters) * 2 + cost.cache_bytes(shape, 64 * (454 + 100), 2))
+    decoding = 75 * read / (3350e9 * 0.5)  # 38,000 / (8 * 64) batches
+    assert plan(one_protocol, shape).stage_hours["evaluation"] == pytest.approx((prompts + decoding) / 3600)
+    # Four more outputs of a picture share its prompt, in the pass and in what decoding reads.
+    wider = dataclasses.replace(one_protocol, evaluation=EvaluationSettings(protocols=["mean"], stages=["rapo"]))
+    more = 200 * cost.cache_bytes(shape, 64 * 3 * 100, 2) * 75 / (3350e9 * 0.5) / 3600
+    assert plan(wider, shape).stage_hours["evaluation"] == pytest.approx((prompts + decoding) / 3600 + more)
+
+
+def test_one_process_keeps_float32_beside_half_precision(shape):
+    """Float32 weights (4) and moments (8) of the optimizer, and gradients that add up in float32 (4)."""
+    single = dataclasses.replace(settings(gpus=1), engine=EngineSettings())
+    memory = plan(single, shape).memory
+    assert memory["optimizer"] == shape.parameters * 12
+    assert memory["gradients"] == shape.parameters * 4
 
 
 def test_zero_stages_divide_more_and_more(shape):
@@ -49,8 +84,6 @@ def test_zero_stages_divide_more_and_more(shape):
 
 
 def test_the_largest_micro_batch_fits_and_the_next_does_not(shape):
-    import dataclasses
-
     tight = settings()
     tight = dataclasses.replace(tight, plan=dataclasses.replace(tight.plan, memory_gb=52.0))
     found = plan(tight, shape).largest_micro_batch

@@ -18,7 +18,8 @@ from experiments.reward_ablation.analyse import STUDY
 from experiments.study import analyse
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+FILES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+STUDIES = [name for name in FILES if name != "tune"]  # tune is a search: its points are not known before
 # What the points of a study differ in, besides the seed.
 AXES = {
     "reward_ablation": {"reward"},
@@ -65,7 +66,7 @@ def test_every_study_of_the_question_list_is_there():
     assert set(STUDIES) == set(AXES)
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", FILES)
 def test_the_header_says_question_command_time_and_cost(study):
     lines = (ROOT / "sweeps" / f"{study}.yaml").read_text().splitlines()
     head = " ".join(line for line in lines if line.startswith("#"))
@@ -95,6 +96,31 @@ def test_every_point_is_valid_and_differs_only_where_the_study_asks(study):
     assert differing == AXES[study] | {"seed"}
     assert all(one.run_name == one.tracker.group == study and study in one.tracker.tags for one in every)
     assert all(one.trainer.max_steps or one.trainer.epochs < 1 for one in every), "a point of a study is short"
+
+
+def test_the_search_is_over_four_settings_and_never_sees_a_test_picture():
+    config = composed("+sweeps=tune", hydra=True)
+    assert config.hydra.sweeper._target_.endswith("OptunaSweeper")
+    assert config.hydra.sweeper.storage == "runs/tune/study.db"
+    space = config.hydra.sweeper.params
+    assert set(space) == {"reward.error.sigma", "reward.rank.gamma", "reward.error.weight", "trainer.lr"}
+    for end in (0, 1):
+        parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in space.items()])
+        ends = [f"{one.get_key_element()}={(one.value().start, one.value().end)[end]}" for one in parsed]
+        settings = command.to_settings(composed("+sweeps=tune", *ends))
+        assert settings.data.split == "validation"
+        assert settings.evaluation.also == []
+        assert settings.reward.rank.weight == 1
+        assert settings.reward.format.weight == settings.reward.binary.weight == 0, "or the ratio would not be all"
+        assert settings.trainer.scale_advantage
+    usual = command.to_settings(composed("+experiment=study"))
+    for key in ("reward.error.sigma", "reward.rank.gamma", "reward.error.weight", "trainer.lr"):
+        group, *rest = key.split(".")
+        value = getattr(usual, group)
+        for name in rest:
+            value = getattr(value, name)
+        bounds = next(one.value() for one in parsed if one.get_key_element() == key)
+        assert bounds.start <= value <= bounds.end, f"{key}: the usual value is in the space"
 
 
 def test_the_shares_of_rank_and_error_make_one():
@@ -156,6 +182,19 @@ def test_a_real_sweep_shares_its_cold_start_and_runs_only_what_is_missing(pictur
     probes = [json.loads(line) for line in (folders[0] / "entropy.jsonl").read_text().splitlines()]
     assert probes[0]["step"] == 0
     assert all(probe["entropy"] > 0 for probe in probes)
+
+    told = subprocess.run(
+        [sys.executable, "-m", "experiments.sft_entropy.measure", str(folders[0])],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    measured = {row["stage"]: row for row in map(json.loads, told.stdout.splitlines())}
+    assert list(measured) == ["base", "cold_start", "rapo"]
+    assert measured["cold_start"]["entropy"] == pytest.approx(probes[-1]["entropy"], rel=1e-4), "as while it trained"
+    for row in measured.values():
+        kinds = [kind for kind in row["by_kind"].values() if kind["tokens"]]
+        assert row["tokens"] == sum(kind["tokens"] for kind in kinds) > 0
+        assert row["entropy"] == pytest.approx(sum(kind["tokens"] * kind["entropy"] for kind in kinds) / row["tokens"])
 
     (folders[0] / "stages" / "report.json").unlink()
     before = [(one / "stages" / "rapo.json").stat().st_mtime_ns for one in folders]

@@ -20,7 +20,7 @@ CONTRACT = (
     + ["policy/grad_norm", "policy/ratio_max", "rollout/parse_failure_rate", "rollout/truncated_rate"]
     + ["rollout/zero_spread_groups", "rollout/length_mean", "rollout/score_mean", "rollout/score_std", "sft/loss"]
     + ["eval/para/srcc", "eval/scenes/test/plcc", "time/rollout_s", "time/reference_s", "time/update_s"]
-    + ["time/evaluate_s", "perf/tokens_per_s", "perf/mfu", "perf/peak_memory_gb", "lr"]
+    + ["time/evaluate_s", "perf/tokens_per_s", "perf/peak_memory_gb", "lr"]
 )
 
 
@@ -274,11 +274,39 @@ def test_a_resumed_run_is_the_same_run(offline_run):
 
 def test_the_table_shows_the_worst_answers():
     rows = [{"id": name, "mos": 0.5, "score": score} for name, score in (("a", 0.4), ("b", None), ("c", 0.9))]
-    shown = [(row["id"], row["error"]) for row in worst_first(rows)]
+    shown = [(row["id"], row["error"]) for row in worst_first(rows, 3)]
     assert [name for name, _ in shown] == ["b", "c", "a"]
     assert shown[0][1] is None
     assert shown[1][1] == pytest.approx(0.4)
-    assert worst_first([{"id": "x", "score": 0.5}]) == [{"id": "x", "score": 0.5}]
+    assert worst_first([{"id": "x", "score": 0.5}], 1) == [{"id": "x", "score": 0.5}]
+
+
+def test_one_hard_picture_does_not_fill_the_table():
+    """Ten pictures of four answers: those of picture 9 are far off, the others err by a hundredth of their number."""
+    rows = [
+        {"id": str(place), "k": k, "mos": 0.5, "score": 0.5 + (0.4 + k / 100 if place == 9 else place / 100)}
+        for place in range(10)
+        for k in range(4)
+    ]
+    shown = worst_first(rows, 4)
+    assert [row["id"] for row in shown] == ["9", "8", "7", "6"]
+    assert shown[0]["k"] == 3  # the worst of its four
+    # Fewer pictures than places: what is left goes to further answers, the worst first.
+    assert [(row["id"], row["k"]) for row in worst_first(rows[32:], 6)[:5]] == [("9", k) for k in (3, 2, 1, 0)] + [
+        ("8", 0)
+    ]
+    # Two sets with the same ids are two pictures.
+    twins = [{"id": "1", "image": name, "k": k, "mos": 0.5, "score": 0.9} for name in ("a", "b") for k in range(4)]
+    assert {row["image"] for row in worst_first(twins, 2)} == {"a", "b"}
+
+
+def test_unreadable_answers_leave_half_of_the_table_to_the_worst_scores():
+    rows = [{"id": str(place), "k": 0, "mos": 0.5, "score": None} for place in range(6)]
+    rows += [{"id": str(place), "k": 1, "mos": 0.5, "score": 0.5 + place / 100} for place in range(8)]
+    shown = worst_first(rows, 4)
+    assert [row["score"] is None for row in shown] == [True, True, False, False]
+    assert [row["id"] for row in shown] == ["0", "1", "7", "6"]
+    assert [row["score"] for row in worst_first(rows[:6], 4)] == [None] * 4  # nothing readable to show instead
 
 
 def test_the_headline_is_of_the_last_stage_and_the_first_set():

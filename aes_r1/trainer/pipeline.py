@@ -18,6 +18,7 @@ from aes_r1.trainer.data_stage import base_model, load_data
 from aes_r1.trainer.engine import start, world
 from aes_r1.trainer.evaluation_stage import evaluate, report
 from aes_r1.trainer.job import Job
+from aes_r1.trainer.origin import record_origin
 from aes_r1.trainer.rapo_stage import keep_final, rapo, starting_point
 from aes_r1.trainer.run_folder import failure_file, log_to, start_over, watch_over
 from aes_r1.trainer.stopping import Stopped, stop_requests
@@ -59,6 +60,8 @@ def run_stages(job: Job) -> None:
     settings = job.settings
     load_data(job)
     models = {"base": base_model(job)}
+    if job.rank == 0:
+        record_origin(job.folder, models["base"])
     if settings.cold_start.epochs > 0 and settings.trainer.init_from != "base":
         models["cold_start"] = cold_start(job, models["base"])
     if settings.trainer.name == "rapo":

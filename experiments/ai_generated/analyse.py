@@ -12,7 +12,8 @@ from typing import Any
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.settings import InputError
 from experiments.reading import METRICS, Run, over_seeds, read_rows
-from experiments.study import PROTOCOL, Claim, Study, analyse, dots, folders, interval, write
+from experiments.study import PROTOCOL, Claim, Study, analyse, dots, folders, write
+from experiments.tables import interval
 
 STUDY = Study(
     name="ai_generated",

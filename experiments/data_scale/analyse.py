@@ -1,4 +1,4 @@
-"""Pictures with opinions, paired against all 3,000.
+"""Pictures with opinions, most of all those of the cold start, paired against all 3,000.
 
 python -m experiments.data_scale.analyse [RUNS [OUT]]
 """
@@ -13,7 +13,15 @@ STUDY = Study(
     label=lambda settings: f"{settings['data']['limit']} pictures",
     order=("600 pictures", "1000 pictures", "1700 pictures", "3000 pictures"),
     baseline="3000 pictures",
-    claims=(Claim("a fifth of the pictures is worse than all", "600 pictures", "3000 pictures", "srcc", -1),),
+    claims=(
+        Claim(
+            "a fifth of the pictures, at the same steps of RAPO, is worse than all",
+            "600 pictures",
+            "3000 pictures",
+            "srcc",
+            -1,
+        ),
+    ),
 )
 
 if __name__ == "__main__":

@@ -11,13 +11,19 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from aes_r1.evaluation.entropy import KINDS, pick_start, regret
+from aes_r1.evaluation.entropy import KINDS
 from aes_r1.settings import InputError
-from experiments.reading import Run, over_seeds, paired, read_rows
-from experiments.study import PAPER, PROTOCOL, Claim, Study, analyse, folders, interval, write
+from experiments.reading import Run, over_seeds, read_rows
+from experiments.sft_entropy.starts import FIXED, FLOOR, by_seed, gains, relations
+from experiments.study import PAPER, Claim, Study, analyse, folders, write
+from experiments.tables import interval
 
 EPOCHS = (0, 1, 2, 3, 5, 10)
-FLOOR = 0.9  # share of readable answers that a start must reach
+RULES = {
+    "entropy": f"highest entropy with at least {FLOOR:.0%} readable answers",
+    **{name: f"always {name}" for name in FIXED},
+}
+NONE_READABLE = "none reaches the floor"
 
 STUDY = Study(
     name="sft_entropy",
@@ -38,50 +44,6 @@ STUDY = Study(
 )
 
 
-def start_of(run: Run) -> dict[str, float]:
-    """Entropy and share of readable answers of the outputs that RAPO's first step drew from the starting checkpoint."""
-    first = run.metrics("rapo")[0]
-    return {"entropy": first["policy/entropy"], "answered": 1 - first["rollout/parse_failure_rate"]}
-
-
-def rule(found: Mapping[str, Mapping[int, Run]], place: str) -> list[dict[str, Any]]:
-    """Per seed: which start the rule picks, what the best was, and the regret in final SRCC."""
-    rows = []
-    for seed in sorted({seed for by_seed in found.values() for seed in by_seed}):
-        mine = {condition: by_seed[seed] for condition, by_seed in found.items() if seed in by_seed}
-        starts = {condition: start_of(run) for condition, run in mine.items()}
-        ends = {
-            condition: run.evaluation["stages"]["rapo"][place][PROTOCOL]["srcc"]["value"]
-            for condition, run in mine.items()
-        }
-        ends = {condition: value for condition, value in ends.items() if value is not None}
-        picked = pick_start({name: (one["entropy"], one["answered"]) for name, one in starts.items()}, floor=FLOOR)
-        rows.append(
-            {
-                "seed": seed,
-                "picked": picked,
-                "best": max(ends, key=lambda name: ends[name]) if ends else None,
-                "regret": regret(picked, ends) if picked in ends else None,
-                "starts": starts,
-                "ends": ends,
-            }
-        )
-    return rows
-
-
-def gains(found: Mapping[str, Mapping[int, Run]], place: str, n_bootstrap: int) -> list[dict[str, Any]]:
-    """What RAPO adds to its own cold start, by condition; 0 epochs have no cold start."""
-    return [
-        {
-            "condition": condition,
-            "entropy": over_seeds(start_of(run)["entropy"] for run in by_seed.values()),
-            **paired(by_seed, by_seed, ("cold_start", "rapo"), place, PROTOCOL, n_bootstrap),
-        }
-        for condition, by_seed in found.items()
-        if all("cold_start" in run.evaluation["stages"] for run in by_seed.values())
-    ]
-
-
 def probes(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[dict]]]:
     """Measurements during the cold start, RUN/entropy.jsonl, by condition and seed."""
     return {
@@ -91,12 +53,14 @@ def probes(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[d
 
 
 def draw(result: Mapping[str, Any]) -> Any:
-    """Entropy by step, by kind and by position, and final SRCC against entropy at the start of RAPO."""
-    figure, (by_step, by_kind, by_place, outcome) = plt.subplots(1, 4, figsize=(15, 3.2), layout="constrained")
+    """Entropy by step, by kind and by position; gain and final SRCC against entropy at the start of RAPO."""
+    figure, (by_step, by_kind, by_place, gain, outcome) = plt.subplots(1, 5, figsize=(18, 3.4), layout="constrained")
     longest = [condition for condition in result["probes"] if any(result["probes"][condition].values())][-1:]
+    colors = {condition: f"C{place}" for place, condition in enumerate(STUDY.order)}
     for condition, seeds in result["probes"].items():
         for rows in seeds.values():
-            by_step.plot([row["step"] for row in rows], [row["entropy"] for row in rows], lw=1, label=condition)
+            points = [row["step"] for row in rows], [row["entropy"] for row in rows]
+            by_step.plot(*points, lw=1, color=colors[condition], label=condition if rows else None)
     for condition in longest:
         rows = next(rows for rows in result["probes"][condition].values() if rows)
         for kind in KINDS:
@@ -104,13 +68,20 @@ def draw(result: Mapping[str, Any]) -> Any:
             by_kind.plot(*zip(*points, strict=True), lw=1, label=kind)
         for row in (rows[0], rows[len(rows) // 2], rows[-1]):
             by_place.plot(range(len(row["by_position"])), row["by_position"], lw=1, label=f"step {row['step']}")
-    for one in result["rule"]:
-        for condition, end in one["ends"].items():
-            outcome.plot(one["starts"][condition]["entropy"], end, "o", color="C0", ms=4)
-            outcome.annotate(condition, (one["starts"][condition]["entropy"], end), fontsize=6)
+    for axis, key in ((gain, "gains"), (outcome, "ends")):
+        for condition, color in colors.items():
+            points = [
+                (one["starts"][condition]["entropy"], one[key][condition])
+                for one in result["rule"]
+                if one[key].get(condition) is not None
+            ]
+            if points:
+                axis.plot(*zip(*points, strict=True), "o", color=color, ms=4, label=condition)
+        axis.set_xlabel("entropy at the start of RAPO, nats", fontsize=8)
     for axis, title in (
         (by_step, "token entropy by step of the cold start"), (by_kind, "by kind of token"),
-        (by_place, "by tenth of the answer"), (outcome, "final SRCC by entropy at the start of RAPO"),
+        (by_place, "by tenth of the answer"), (gain, "gain in SRCC by RAPO, a dot per seed"),
+        (outcome, "final SRCC, a dot per seed"),
     ):  # fmt: skip
         axis.set_title(title, fontsize=9)
         if axis.get_legend_handles_labels()[0]:
@@ -121,30 +92,98 @@ def draw(result: Mapping[str, Any]) -> Any:
 
 def lines(result: Mapping[str, Any]) -> str:
     """The part of table.md that only this study has."""
-    text = ["", "### What RAPO adds to its cold start", "", "| start | entropy | SRCC | PLCC |", "|---|---|---|---|"]
+    return "\n".join([*_peaks(result), *_gains(result), *_relations(result), *_rules(result)]) + "\n"
+
+
+def _peaks(result: Mapping[str, Any]) -> list[str]:
+    text = ["", "### Where entropy peaks", ""]
     text += [
-        f"| {one['condition']} | {interval(one['entropy'])} | {interval(one['srcc'], signed=True)} "
-        f"| {interval(one['plcc'], signed=True)} |"
-        for one in result["gains"]
+        "| seed | start with the highest entropy | of the readable | during the longest cold start |",
+        "|---|---|---|---|",
     ]
-    text += ["", f"### The rule: highest entropy with at least {FLOOR:.0%} readable answers", ""]
-    text += ["| seed | picked | best | regret in SRCC |", "|---|---|---|---|"]
+    for one in result["rule"]:
+        during = one["peak_during"]
+        where = "not measured"
+        if during:
+            epoch = "" if during["epoch"] is None else f", epoch {during['epoch']:.1f}"
+            where = f"{during['entropy']:.3f} at step {during['step']} of {during['last']}{epoch}"
+        peak = f"{one['peak']}, {one['starts'][one['peak']]['entropy']:.3f}"
+        readable = one["picked"]["entropy"]
+        readable = f"{readable}, {one['starts'][readable]['entropy']:.3f}" if readable else NONE_READABLE
+        text.append(f"| {one['seed']} | {peak} | {readable} | {where} |")
+    return text
+
+
+def _gains(result: Mapping[str, Any]) -> list[str]:
+    text = ["", "### What RAPO adds to its cold start", ""]
+    text += ["| start | entropy | readable | SRCC | PLCC |", "|---|---|---|---|---|"]
+    for one in result["gains"]:
+        cells = [interval(one[metric], signed=True) if one[metric] else "not defined" for metric in ("srcc", "plcc")]
+        start = f"{interval(one['entropy'])} | {interval(one['answered'])}"
+        text.append(f"| {one['condition']} | {start} | {' | '.join(cells)} |")
+    if any(one["srcc"] is None for one in result["gains"]):
+        text += ["", "0 epochs have no cold start to subtract, and the study does not ask the base model: not defined."]
+    return text
+
+
+def _relations(result: Mapping[str, Any]) -> list[str]:
+    names = {"gains": "gain in SRCC by RAPO", "ends": "final SRCC"}
+    text = ["", "### Does what comes of a start follow its entropy?", ""]
     text += [
-        f"| {one['seed']} | {one['picked'] or 'none reaches the floor'} | {one['best'] or '–'} "
-        f"| {'–' if one['regret'] is None else format(one['regret'], '.3f')} |"
-        for one in result["rule"]
+        "Spearman's correlation over the starts of one seed; mean and 95% t-interval over seeds. Of five or six starts "
+        "one has a standard deviation of about .5 by chance alone.",
+        "",
+        "| entropy with | starts | by seed (starts ranked) | mean |",
+        "|---|---|---|---|",
     ]
-    return "\n".join(text) + "\n"
+    for one in result["relations"]:
+        seeds = ", ".join(
+            f"{'–' if cell['rho'] is None else format(cell['rho'], '+.2f')} ({cell['starts']} of {cell['of']})"
+            for cell in one["seeds"].values()
+        )
+        of = f"at least {one['floor']:.0%} readable" if one["floor"] else "all with a cold start"
+        of = "all" if one["outcome"] == "ends" and not one["floor"] else of
+        text.append(f"| {names[one['outcome']]} | {of} | {seeds} | {interval(one, signed=True)} |")
+    return text
+
+
+def _rules(result: Mapping[str, Any]) -> list[str]:
+    text = ["", "### Rules that pick the start, and their regret in final SRCC", ""]
+    text += [
+        "Regret: the best start's SRCC less the picked one's. The best is the highest of noisy values on the same test "
+        "pictures, so that no rule reaches 0 but by luck. Not defined where the picked start ended without a "
+        "correlation.",
+        "",
+    ]
+    rows = result["rule"]
+    head = " | ".join(f"seed {one['seed']}" for one in rows)
+    text += [f"| rule | {head} | mean |", "|---|" + "---|" * (len(rows) + 1)]
+    text.append(f"| the best start | {' | '.join(one['best'] or 'not defined' for one in rows)} | – |")
+    for rule, name in RULES.items():
+        mine = [one for one in rows if rule in one["picked"]]
+        cells = []
+        for one in rows:
+            picked, lost = one["picked"].get(rule), one["regret"].get(rule)
+            if rule not in one["picked"]:
+                cells.append("not run")
+            elif picked is None:
+                cells.append(NONE_READABLE)
+            else:
+                cells.append(f"{picked}: {'not defined' if lost is None else format(lost, '.3f')}")
+        text.append(f"| {name} | {' | '.join(cells)} | {interval(over_seeds(one['regret'][rule] for one in mine))} |")
+    return text
 
 
 def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
     try:
         result, found = analyse(STUDY, runs)
+        place = result["rows"][0]["set"]
+        added = gains(found, place, 1000)
     except InputError as error:
         sys.exit(f"aes_r1: {error}")
-    place = result["rows"][0]["set"]
-    result |= {"gains": gains(found, place, 1000), "rule": rule(found, place), "probes": probes(found)}
+    rule = by_seed(found, place, added)
+    result |= {"gains": added, "rule": rule, "relations": relations(rule), "probes": probes(found)}
     write(out, result, draw(result))
     with (out / "table.md").open("a") as file:
         file.write(lines(result))

@@ -8,30 +8,44 @@ cold start that was measured while it trained (cold_start.probe_every).
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from aes_r1.command import Arguments, run_plain
 from aes_r1.data.loader import read_manifest
 from aes_r1.evaluation.entropy import measure_entropy
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.settings import InputError
 
 
 def models(run: Path) -> dict[str, str]:
-    """Where the models of a run lie: RUN/stages names base and cold start, RUN/model is the final one."""
+    """Where the models of a run lie: RUN/stages names base and cold start, RUN/model is what RAPO left.
+
+    A path of the store may be relative to the folder that the run was started in. InputError where nothing is.
+    """
     found = {}
     for stage in ("base", "cold_start", "rapo"):
         marker = run / "stages" / f"{stage}.json"
         if marker.exists():
-            found[stage] = json.loads(marker.read_text())["model"]
+            path = str(run / "model") if stage == "rapo" else json.loads(marker.read_text())["model"]
+            if not Path(path).exists() and (Path(path).is_absolute() or len(Path(path).parts) > 2):
+                raise InputError(
+                    f"{run}: no {stage} model at {path}; start from the folder that the run was started in"
+                )
+            found[stage] = path
     return found
 
 
-def measure(run: Path) -> list[dict]:
+def measure(run: Path) -> Iterator[dict]:
+    """A row per model of the run, as soon as it is measured. InputError where `run` is no run with a model."""
+    for path in (run / "settings.json", run / "stages" / "base.json"):
+        if not path.exists():
+            raise InputError(f"{path}: no such file; give the folder of a run that has a model")
     settings = json.loads((run / "settings.json").read_text())
     pictures = read_manifest(run / "manifests" / f"{settings['data']['name']}-validation.jsonl")
-    rows = []
     for stage, path in models(run).items():
         max_pixels = settings["data"]["max_pixels"] or settings["model"]["max_pixels"]
         backbone = backbones.load(
@@ -45,11 +59,17 @@ def measure(run: Path) -> list[dict]:
             max_new_tokens=settings["trainer"]["max_new_tokens"],
             seed=settings["seed"],
         )
-        rows.append({"run": str(run), "stage": stage, "epochs": settings["cold_start"]["epochs"], **found})
-    return rows
+        yield {"run": str(run), "stage": stage, "epochs": settings["cold_start"]["epochs"], **found}
+
+
+def print_rows(given: argparse.Namespace) -> int:
+    for run in given.runs:
+        for row in measure(run):
+            print(json.dumps(row), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        for row in measure(Path(argument)):
-            print(json.dumps(row), flush=True)
+    parser = Arguments(prog="python -m experiments.sft_entropy.measure", description=__doc__.splitlines()[0])
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="folder of a run")
+    run_plain(parser, print_rows)

@@ -24,12 +24,21 @@ def write_run(
     failed: float = 0.0,
     dataset: str = "scenes",
     sources: list[str] | None = None,
+    constant: bool = False,
+    without: int = 0,
+    list_hash: str | None = None,
+    origin: dict | None = None,
 ) -> Path:
-    """A finished run whose answers are the MOS plus noise of the given width, by stage; `failed`: share unreadable."""
+    """A finished run whose answers are the MOS plus noise of the given width, by stage; `failed`: share unreadable.
+
+    constant: every score is .5. without: pictures that were not asked. list_hash, origin: what the folder records.
+    """
     rng = np.random.default_rng([settings.seed, int(1000 * sum(noise.values()))])
     rows = []
     for stage, width in noise.items():
         scores = np.clip(MOS + rng.normal(0, width, len(MOS)), 0, 1)
+        if constant:
+            scores = np.full(len(MOS), 0.5)
         unreadable = rng.random(len(MOS)) < failed
         for protocol in ("sample", "greedy"):
             rows += [
@@ -38,11 +47,13 @@ def write_run(
                     "mos": float(mos), "score": None if lost else round(float(score), 2),
                 }
                 for place, (mos, score, lost) in enumerate(zip(MOS, scores, unreadable))
+                if place >= without
             ]  # fmt: skip
     folder.mkdir(parents=True)
     (folder / "settings.json").write_text(json.dumps(as_dict(settings)))
     write_rows(folder / "predictions.jsonl", rows)
-    (folder / "evaluation.json").write_text(json.dumps(summarise(rows, n_bootstrap=50)))
+    lists = {} if list_hash is None else {f"{dataset}/test": list_hash}
+    (folder / "evaluation.json").write_text(json.dumps(summarise(rows, n_bootstrap=50, manifests=lists)))
     with Tracker(folder, settings.tracker, as_dict(settings)) as tracker:
         for step in (1, 2, 3):
             first = {"policy/entropy": entropy - 0.1 * (step - 1), "rollout/parse_failure_rate": failed}
@@ -51,6 +62,8 @@ def write_run(
         manifest = [{"id": f"{place:03d}", "attributes": {"source": name}} for place, name in enumerate(sources)]
         (folder / "manifests").mkdir()
         write_rows(folder / "manifests" / f"{dataset}-test.jsonl", manifest)
+    if origin is not None:
+        finish_stage(folder, "origin", origin)
     for stage in ("evaluation", "report"):
         finish_stage(folder, stage, {})
     return folder

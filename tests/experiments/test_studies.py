@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +13,17 @@ import numpy as np
 import pytest
 
 from aes_r1.settings import InputError, Settings, TrackerSettings
+from experiments.claims import Claim, judged, p_value, verdict
 from experiments.demonstration import POINTS
-from experiments.power import detectable, picture_variance, power, table
+from experiments.power import detectable, picture_variance, power, shown_by, spread, table
 from experiments.reading import by_condition, over_seeds, read_runs
-from experiments.study import analyse, interval, verdict
+from experiments.study import analyse
+from experiments.tables import interval
+from experiments.tables import table as table_of
 from tests.experiments.runs import MOS, write_run
 
 ROOT = Path(__file__).parents[2]
-STUDIES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml") if path.stem != "tune")  # a search, no study
 BASE = Settings(tracker=TrackerSettings(name="none"))
 
 
@@ -34,7 +39,7 @@ def ablation(folder: Path, widths: dict[str, float], seeds=(0, 1, 2)) -> None:
 
 
 def test_the_better_condition_is_found(tmp_path):
-    ablation(tmp_path, {"rapo": 0.05, "error": 0.4, "rank": 0.4})
+    ablation(tmp_path, {"rapo": 0.05, "error": 0.4, "rank": 0.4}, seeds=range(5))
     result, _ = analyse(study_of("reward_ablation").STUDY, tmp_path, n_bootstrap=200)
     verdicts = {claim["text"]: claim["verdict"] for claim in result["claims"]}
     assert verdicts["error + rank beats error alone in SRCC"] == "yes"
@@ -46,7 +51,7 @@ def test_the_better_condition_is_found(tmp_path):
     rows = {one["condition"]: one for one in result["rows"] if one["protocol"] == "sample"}
     gap = rows["error"]["srcc"]["mean"] - rows["error+rank"]["srcc"]["mean"]
     assert row["srcc"]["mean"] == pytest.approx(gap)  # the same pictures: paired and plain means agree
-    assert set(row["srcc"]["seeds"]) == {0, 1, 2}
+    assert set(row["srcc"]["seeds"]) == set(range(5))
 
 
 def test_table_figure_and_result_are_written(tmp_path, capsys):
@@ -97,44 +102,210 @@ def test_unfinished_runs_are_named_with_their_reason(tmp_path):
 def test_the_interval_over_seeds_is_students():
     found = over_seeds([0.70, 0.74, 0.72, None])
     # sd .02, t(2) 4.3027: .72 +- 4.3027 x .02 / sqrt(3) = .0497
-    assert (found["mean"], found["n"]) == (pytest.approx(0.72), 3)
+    assert (found["mean"], found["n"], found["run"]) == (pytest.approx(0.72), 3, 4)
     assert found["high"] - found["mean"] == pytest.approx(0.0497, abs=1e-4)
     assert over_seeds([0.5])["low"] is None
-    assert over_seeds([None]) == {"mean": None, "low": None, "high": None, "n": 0}
-    assert interval({"mean": 0.1, "low": -0.05, "high": 0.25}, signed=True) == "+0.100 [-0.050, +0.250]"
+    assert over_seeds([None]) == {"mean": None, "low": None, "high": None, "n": 0, "run": 1}
+    whole = {"mean": 0.1, "low": -0.05, "high": 0.25, "n": 3, "run": 3}
+    assert interval(whole, signed=True) == "+0.100 [-0.050, +0.250]"
+    assert interval({**whole, "n": 2}) == "0.100 [-0.050, 0.250] (2 of 3 seeds)"
+    assert interval(over_seeds([None, None])) == "not defined (0 of 2 seeds)"
+    assert interval(over_seeds([])) == "–"
+
+
+def seeds_of(*values: float | None) -> dict:
+    """A paired difference as the analyses hold it, one value per seed."""
+    return {**over_seeds(values), "seeds": {seed: {"difference": value} for seed, value in enumerate(values)}}
+
+
+def test_the_p_of_a_claim_is_students():
+    # Two degrees of freedom: p = 1 - t / sqrt(2 + t^2). t = .04 / (.01 / sqrt 3), t^2 = 48.
+    assert p_value(seeds_of(0.03, 0.04, 0.05), +1) == pytest.approx(1 - (48 / 50) ** 0.5)
+    assert p_value(seeds_of(0.03, 0.04, 0.05), -1) == pytest.approx(1 - (48 / 50) ** 0.5)  # two-sided
+    # -.02 is .03 above a margin of .05: t^2 = 27.
+    assert p_value(seeds_of(-0.01, -0.02, -0.03), +1, 0.05) == pytest.approx(1 - (27 / 29) ** 0.5)
+    assert p_value(seeds_of(0.01), +1) is None
+    assert p_value(seeds_of(0.01, None, 0.02), +1) is None
+    assert (p_value(seeds_of(0.5, 0.5), +1), p_value(seeds_of(0.0, 0.0), +1)) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "sign", "expected"),
-    [(0.1, 0.3, 1, "yes"), (0.1, 0.3, -1, "no"), (-0.3, -0.1, -1, "yes"), (-0.1, 0.3, 1, "not shown")],
+    ("values", "sign", "margin", "p", "expected"),
+    [
+        ((0.1, 0.2, 0.3), +1, 0.0, 0.01, "yes"),
+        ((0.1, 0.2, 0.3), -1, 0.0, 0.01, "no"),
+        ((-0.1, -0.2, -0.3), -1, 0.0, 0.01, "yes"),
+        ((0.1, 0.2, 0.3), +1, 0.0, 0.06, "not shown"),
+        ((-0.01, -0.01, -0.012), +1, 0.02, 0.01, "yes"),  # worse, but not by the margin
+        ((-0.03, -0.03, -0.032), +1, 0.02, 0.01, "no"),
+        ((0.01, 0.01, 0.012), -1, 0.02, 0.01, "yes"),
+        ((0.1,), +1, 0.0, None, "one seed"),
+        ((), +1, 0.0, None, "not run"),
+        ((0.1, None, 0.3), +1, 0.0, None, "not defined: 1 of 3 seeds answered nothing or a constant"),
+        ((None,), +1, 0.0, None, "not defined: 1 of 1 seeds answered nothing or a constant"),
+    ],
 )
-def test_verdicts(low, high, sign, expected):
-    assert verdict({"mean": (low + high) / 2, "low": low, "high": high, "n": 3}, sign) == expected
+def test_verdicts(values, sign, margin, p, expected):
+    assert verdict(seeds_of(*values), sign, p, margin) == expected
+
+
+def test_claims_of_one_study_share_their_error():
+    claims = [Claim(name, "a", "b", "srcc", +1) for name in ("strong", "weak", "collapsed", "absent")]
+    strong, weak = seeds_of(0.100, 0.101, 0.102), seeds_of(0.03, 0.04, 0.055)
+    rows = judged(claims, [strong, weak, seeds_of(0.1, None, 0.1), None])
+    alone = p_value(weak, +1)
+    assert 0.025 < alone < 0.05  # shown by itself
+    assert [row["verdict"] for row in rows] == [
+        "yes", "yes", "not defined: 1 of 3 seeds answered nothing or a constant", "not run",
+    ]  # fmt: skip
+    assert rows[0]["p_holm"] == pytest.approx(2 * rows[0]["p"])  # two claims have a p
+    twice = judged(claims[:2], [weak, weak])
+    assert [row["p_holm"] for row in twice] == [pytest.approx(2 * alone)] * 2
+    assert [row["verdict"] for row in twice] == ["not shown"] * 2
+
+
+def test_a_seed_that_answers_a_constant_is_counted_not_dropped(tmp_path):
+    ablation(tmp_path, {"rapo": 0.05, "rank": 0.2})
+    ablation(tmp_path, {"error": 0.4}, seeds=(0, 1))
+    settings = replace(BASE, seed=2, reward=replace(BASE.reward, name="error"))
+    write_run(tmp_path / "error2", settings, noise={"rapo": 0.1}, constant=True)
+    result, _ = analyse(study_of("reward_ablation").STUDY, tmp_path, n_bootstrap=50)
+    row = next(one for one in result["rows"] if one["condition"] == "error")
+    assert (row["srcc"]["n"], row["srcc"]["run"], row["mae"]["n"]) == (2, 3, 3)
+    verdicts = {claim["text"]: claim["verdict"] for claim in result["claims"]}
+    lost = "not defined: 1 of 3 seeds answered nothing or a constant"
+    assert verdicts["error + rank beats error alone in SRCC"] == lost
+    assert verdicts["error + rank beats rank alone in SRCC"] != lost
+    text = table_of(result)
+    assert "(2 of 3 seeds)" in text
+    assert lost in text
+
+
+# -- which pictures, which code ----------------------------------------------------------------------------------------
+def test_runs_of_other_pictures_are_not_paired(tmp_path):
+    rapo, error = BASE, replace(BASE, reward=replace(BASE.reward, name="error"))
+    write_run(tmp_path / "a" / "whole", rapo, noise={"rapo": 0.1})
+    write_run(tmp_path / "a" / "part", error, noise={"rapo": 0.1}, without=5)
+    with pytest.raises(
+        InputError, match=r"part \(rapo\) and .*whole \(rapo\) answered different pictures of scenes/test"
+    ):
+        analyse(study_of("reward_ablation").STUDY, tmp_path / "a", n_bootstrap=20)
+    write_run(tmp_path / "b" / "one", rapo, noise={"rapo": 0.1}, list_hash="12")
+    write_run(tmp_path / "b" / "two", error, noise={"rapo": 0.1}, list_hash="34")
+    with pytest.raises(InputError, match=r"two and .*one answered different pictures of scenes/test"):
+        analyse(study_of("reward_ablation").STUDY, tmp_path / "b", n_bootstrap=20)
+
+
+def test_seeds_with_lists_of_their_own_are_said(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), replace(BASE, seed=seed), noise={"rapo": 0.1}, list_hash=str(seed))
+    result, _ = analyse(study_of("reward_ablation").STUDY, tmp_path, n_bootstrap=20)
+    assert "each with pictures of its own" in table_of(result)
+
+
+def test_splits_differ_on_purpose(tmp_path, capsys):
+    for split in (0, 1):
+        for seed in (0, 1):
+            settings = replace(BASE, seed=seed, data=replace(BASE.data, split_seed=split))
+            name = f"{split}{seed}"
+            write_run(tmp_path / "runs" / name, settings, noise={"rapo": 0.1}, without=split, list_hash=str(split))
+    study_of("splits").main([str(tmp_path / "runs"), str(tmp_path / "out")])
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["differences"] == []
+    assert result["spread"]["srcc"]["seeds"] is not None
+    assert "Standard deviation on scenes/test" in capsys.readouterr().out
+
+
+def test_the_code_and_the_base_model_of_the_runs_are_named(tmp_path):
+    names = ("rapo", "error", "rank")
+    origins = ({"commits": ["aaa"], "base": "77"}, {"commits": ["aaa", "bbb"], "base": "77"}, None)
+    for name, origin in zip(names, origins, strict=True):
+        settings = replace(BASE, reward=replace(BASE.reward, name=name))
+        write_run(tmp_path / name, settings, noise={"rapo": 0.1}, origin=origin)
+    result, _ = analyse(study_of("reward_ablation").STUDY, tmp_path, n_bootstrap=20)
+    assert result["origins"] == {
+        "commits": {"aaa+bbb": 1, "not recorded": 1, "aaa": 1},
+        "base": {"77": 2, "not recorded": 1},
+    }
+    assert "aaa+bbb (1 runs)" in table_of(result)
+    other = replace(BASE, reward=replace(BASE.reward, name="binary"))
+    write_run(tmp_path / "binary", other, noise={"rapo": 0.1}, origin={"commits": ["aaa"], "base": "78"})
+    with pytest.raises(InputError, match="different base models"):
+        analyse(study_of("reward_ablation").STUDY, tmp_path, n_bootstrap=20)
+
+
+def entropy_run(folder: Path, epochs: int, seed: int = 0, *, width: float, entropy: float, start=0.5, **how) -> Path:
+    """A run of sft_entropy whose cold start erred by `start` and that RAPO ended at `width`."""
+    settings = replace(BASE, seed=seed, cold_start=replace(BASE.cold_start, epochs=epochs))
+    noise = {"cold_start": start, "rapo": width} if epochs else {"rapo": width}
+    return write_run(folder / f"{epochs}-{seed}", settings, noise=noise, entropy=entropy, **how)
 
 
 def test_the_rule_and_its_regret(tmp_path, capsys):
     """Entropy peaks at 2 epochs, 1 epoch ends best, 3 epochs have the most entropy but too few readable answers."""
     starts = {1: (1.2, 0.0, 0.05), 2: (1.6, 0.02, 0.2), 3: (1.9, 0.5, 0.1), 10: (0.7, 0.0, 0.3)}
     for epochs, (entropy, failed, width) in starts.items():
-        settings = replace(BASE, cold_start=replace(BASE.cold_start, epochs=epochs))
-        run = write_run(
-            tmp_path / "runs" / str(epochs), settings, noise={"cold_start": 0.5, "rapo": width}, entropy=entropy,
-            failed=failed,
-        )  # fmt: skip
+        run = entropy_run(tmp_path / "runs", epochs, width=width, entropy=entropy, failed=failed)
         kinds = {kind: {"tokens": 5, "entropy": entropy} for kind in ("critique", "dimension", "score", "tags")}
         probes = [
-            {"step": step, "entropy": entropy, "by_kind": kinds, "by_position": [entropy] * 10} for step in (0, 9)
+            {"step": step, "entropy": entropy + (step == 40), "by_kind": kinds, "by_position": [entropy] * 10}
+            for step in (0, 40, 80)
         ]
         (run / "entropy.jsonl").write_text("".join(json.dumps(probe) + "\n" for probe in probes))
+        (run / "stages" / "cold_start.json").write_text(json.dumps({"steps": 8 * epochs}))
     study_of("sft_entropy").main([str(tmp_path / "runs"), str(tmp_path / "out")])
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     (rule,) = result["rule"]
-    assert (rule["picked"], rule["best"]) == ("2 epochs", "1 epochs")
-    assert rule["regret"] == pytest.approx(rule["ends"]["1 epochs"] - rule["ends"]["2 epochs"])
-    assert rule["regret"] > 0
+    assert (rule["peak"], rule["picked"]["entropy"], rule["best"]) == ("3 epochs", "2 epochs", "1 epochs")
+    assert rule["regret"]["entropy"] == pytest.approx(rule["ends"]["1 epochs"] - rule["ends"]["2 epochs"])
+    assert rule["regret"]["entropy"] == rule["regret"]["2 epochs"] > 0
+    assert rule["regret"]["1 epochs"] == 0
+    assert rule["peak_during"] == {"step": 40, "epoch": 5.0, "entropy": 1.7, "last": 80}  # of the 10 epochs
     assert all(one["srcc"]["mean"] > 0 for one in result["gains"])
-    assert [row["step"] for row in result["probes"]["10 epochs"]["0"]] == [0, 9]
-    assert "regret in SRCC" in capsys.readouterr().out
+    assert [row["step"] for row in result["probes"]["10 epochs"]["0"]] == [0, 40, 80]
+    text = capsys.readouterr().out
+    assert "regret in final SRCC" in text
+    assert "| always 1 epochs | 1 epochs: 0.000 | 0.000 |" in text
+    assert "1.700 at step 40 of 80, epoch 5.0" in text
+
+
+def test_whether_the_outcome_follows_entropy(tmp_path):
+    """More entropy, less noise at the end: final SRCC follows it in both seeds, the gain as well from equal starts."""
+    from experiments.sft_entropy.starts import by_seed, gains, relations, spearman
+
+    study = study_of("sft_entropy").STUDY
+    for seed in (0, 1):
+        for epochs, entropy, width in ((0, 0.2, 0.9), (1, 1.6, 0.02), (2, 1.2, 0.15), (5, 0.9, 0.35), (10, 0.6, 0.6)):
+            failed = 1.0 if epochs == 0 and seed == 1 else 0.0
+            entropy_run(tmp_path, epochs, seed, width=width, entropy=entropy, failed=failed, start=1 + width / 1e3)
+    _, found = analyse(study, tmp_path, n_bootstrap=20)
+    added = gains(found, "scenes/test", 20)
+    assert (added[0]["condition"], added[0]["srcc"]) == ("0 epochs", None)
+    rows = by_seed(found, "scenes/test", added)
+    gain, final, readable = relations(rows)
+    assert [cell["starts"] for cell in gain["seeds"].values()] == [4, 4]  # none of 0 epochs
+    assert final["seeds"][0] == {"rho": pytest.approx(1.0), "starts": 5, "of": 5}
+    assert final["seeds"][1] == {"rho": pytest.approx(1.0), "starts": 4, "of": 5}  # nothing was readable at the end
+    assert readable["seeds"][1]["of"] == 4
+    assert gain["mean"] > 0.5
+    assert spearman([(1.0, 2.0), (2.0, 1.0), (3.0, 0.0)]) == pytest.approx(-1)
+    assert spearman([(1.0, 2.0), (2.0, 1.0)]) is None
+    assert spearman([(1.0, 2.0), (2.0, 2.0), (3.0, 2.0)]) is None
+
+
+def test_a_picked_start_that_collapses_has_no_regret_and_says_so(tmp_path, capsys):
+    for seed in (0, 1):
+        entropy_run(tmp_path / "runs", 1, seed, width=0.1, entropy=1.2)
+        entropy_run(tmp_path / "runs", 2, seed, width=0.2, entropy=1.5, constant=seed == 1)
+    study_of("sft_entropy").main([str(tmp_path / "runs"), str(tmp_path / "out")])
+    rows = json.loads((tmp_path / "out" / "result.json").read_text())["rule"]
+    assert [row["regret"]["entropy"] is None for row in rows] == [False, True]
+    assert rows[1]["best"] == "1 epochs"
+    assert rows[1]["ends"] == {"1 epochs": rows[1]["ends"]["1 epochs"], "2 epochs": None}
+    text = capsys.readouterr().out
+    assert "2 epochs: not defined" in text
+    assert f"{rows[0]['regret']['entropy']:.3f} (1 of 2 seeds)" in text
+    assert "not defined: 1 of 2 seeds answered nothing or a constant" in text
 
 
 def test_the_papers_misprinted_row_is_not_beside_ours():
@@ -208,6 +379,38 @@ def test_what_is_detectable_is_found_with_the_wanted_chance():
     for seeds in (3, 5, 10):
         assert power(detectable(0.03, seeds), 0.03, seeds) == pytest.approx(0.8, abs=1e-6)
     assert detectable(0.03, 10) < detectable(0.03, 5) < detectable(0.03, 3)
+
+
+def test_a_strict_alpha_still_has_a_detectable_effect():
+    """Two seeds and an alpha of .05 / 7: more than any few SDs, found all the same."""
+    for seeds, alpha in ((2, 0.05), (2, 0.05 / 7), (3, 0.05 / 7)):
+        assert power(detectable(0.01, seeds, alpha), 0.01, seeds, alpha) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_a_study_says_what_its_own_spread_can_show(tmp_path):
+    def difference(place, *values):
+        return {"set": place, "srcc": seeds_of(*values), "plcc": seeds_of(*values[:1])}
+
+    result = {
+        "rows": [{"set": "a/test"}],
+        "differences": [
+            difference("a/test", 0.0, 0.01, 0.02),
+            difference("a/test", 0.0, 0.03, 0.06),
+            difference("a/test", 0.0, None, 0.9),
+            difference("b/test", 0.0, 0.5, 1.0),
+        ],
+        "claims": [],
+    }
+    assert spread(result, "srcc") == [pytest.approx(0.01), pytest.approx(0.03)]
+    lines = shown_by(result, (3,))
+    pooled = ((0.01**2 + 0.03**2) / 2) ** 0.5
+    assert lines[2:] == [f"| SRCC | {pooled:.3f} pooled of 2, 0.010 to 0.030 | 3 | {detectable(pooled, 3):.3f} |"]
+    strict = shown_by({**result, "claims": [{}] * 4}, (3,))
+    assert strict[2].endswith(f"| {detectable(pooled, 3):.3f} | {detectable(pooled, 3, 0.0125):.3f} |")
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    command = [sys.executable, "-m", "experiments.power", str(tmp_path / "result.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines() == shown_by(result, (3, 5, 10))
 
 
 def test_picture_variance_agrees_with_simulation():

@@ -82,9 +82,11 @@ def test_the_whole_job(base, root, tmp_path, capsys):
     run(settings(base, root, out))
 
     assert sorted(path.stem for path in (out / "stages").glob("*.json")) == [
-        *("cold_start", "data", "evaluation"),
+        *("cold_start", "data", "evaluation", "origin"),
         *("predictions_base", "predictions_cold_start", "predictions_rapo", "rapo", "report"),
     ]
+    origin = json.loads((out / "stages" / "origin.json").read_text())
+    assert (len(origin["commits"]), len(origin["base"])) == (1, 64)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (out / "model").iterdir()}
     assert (out / "checkpoints" / "step_3").is_dir()
 

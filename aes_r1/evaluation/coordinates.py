@@ -1,0 +1,77 @@
+"""Parallel coordinates as inline SVG: a line per run through its settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+TOP, BOTTOM, SPACING, MARGIN = 34, 214, 190, 80
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting or score: a value for every run; numbers stand by size, words in their order."""
+
+    name: str
+    values: Sequence[Any]
+
+
+def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]) -> str:
+    """`colors` names a page variable for every run; an empty one is a run in the background. Empty without runs."""
+    if not colors:
+        return ""
+    heights = [_heights(axis.values) for axis in axes]
+    across = [MARGIN + SPACING * place for place in range(len(axes))]
+    parts = []
+    for run in sorted(range(len(colors)), key=lambda run: bool(colors[run])):  # the background first
+        data = "M" + "L".join(f"{x} {height[run]:.1f}" for x, height in zip(across, heights, strict=True))
+        style = f"stroke:var(--{colors[run] or 'base'});opacity:{0.9 if colors[run] else 0.3}"
+        parts.append(f'<path d="{data}" fill="none" stroke-width="1.6" stroke-linejoin="round" style="{style}"/>')
+    for x, axis, height in zip(across, axes, heights, strict=True):
+        parts.append(
+            f'<line x1="{x}" y1="{TOP}" x2="{x}" y2="{BOTTOM}" class="chart-rule" style="stroke:var(--muted)"/>'
+        )
+        parts.append(_text(x, TOP - 16, axis.name, "middle", "ink"))
+        side, anchor = (7, "start") if x == across[-1] else (-7, "end")  # lines come in from the left
+        parts += [_text(x + side, y + 4, said, anchor, "muted") for y, said in _marks(axis.values, height)]
+    width = across[-1] + MARGIN
+    return (
+        f'<svg viewBox="0 0 {width} {BOTTOM + 14}" role="img" aria-label="{escape(label, quote=True)}" '
+        f'style="max-width:{width}px">{"".join(parts)}</svg>'
+    )
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _heights(values: Sequence[Any]) -> list[float]:
+    """Where every value stands. Positive numbers over more than a factor of 20 stand by their logarithm."""
+    if _numbers(values):
+        low, high = min(values), max(values)
+        by_size = [math.log(value) if low > 0 and high / low > 20 else float(value) for value in values]
+    else:
+        names = sorted({str(value) for value in values})
+        by_size = [float(names.index(str(value))) for value in values]
+    low, high = min(by_size), max(by_size)
+    return [BOTTOM - (BOTTOM - TOP) * ((one - low) / (high - low) if high > low else 0.5) for one in by_size]
+
+
+def _marks(values: Sequence[Any], heights: Sequence[float]) -> list[tuple[float, str]]:
+    """(height, value) of every value where there are few, else of the lowest and the highest."""
+    found = {
+        height: f"{value:.3g}" if isinstance(value, float) else str(value) for value, height in zip(values, heights)
+    }
+    if _numbers(values) and len(found) > 6:
+        found = {height: found[height] for height in (min(found), max(found))}
+    return sorted(found.items())
+
+
+def _text(x: float, y: float, text: str, anchor: str, color: str) -> str:
+    return (
+        f'<text x="{x}" y="{y:.1f}" text-anchor="{anchor}" style="fill:var(--{color});paint-order:stroke;'
+        f'stroke:var(--card);stroke-width:4px">{escape(text)}</text>'
+    )

@@ -1,0 +1,130 @@
+"""table.md of a study, from its result: rows by set and protocol, differences, power, claims, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.power import shown_by
+from experiments.reading import METRICS
+
+
+def table(result: Mapping[str, Any]) -> str:
+    lines = [*_covered(result), *_rows(result), *_differences(result), *_claims(result), *_missing(result)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def interval(value: Mapping[str, Any], *, signed: bool = False) -> str:
+    """0.812 [0.790, 0.834], with a sign where it is a difference, and (2 of 3 seeds) where the others have no value."""
+    form = "+.3f" if signed else ".3f"
+    defined = f"{value['n']} of {value['run']} seeds" if value["n"] != value["run"] else ""
+    if value["mean"] is None:
+        return f"not defined ({defined})" if defined else "–"
+    text = f"{value['mean']:{form}}"
+    if value["low"] is not None:
+        text += f" [{value['low']:{form}}, {value['high']:{form}}]"
+    return text + (f" ({defined})" if defined else "")
+
+
+def over_pictures(value: Mapping[str, Any]) -> str:
+    """From the lowest to the highest end of the seeds' own intervals over pictures."""
+    known = [one for one in value["seeds"].values() if one["low"] is not None]
+    if not known:
+        return "–"
+    return f"[{min(one['low'] for one in known):+.3f}, {max(one['high'] for one in known):+.3f}]"
+
+
+def _covered(result: Mapping[str, Any]) -> list[str]:
+    """What the runs were, and what their intervals do and do not cover."""
+    seeds = ", ".join(str(seed) for seed in result["seeds"])
+    origin = {
+        name: ", ".join(f"{what} ({runs} runs)" for what, runs in result["origins"][name].items())
+        for name in ("commits", "base")
+    }
+    pictures = "given these pictures" if result["one_list"] else "each with pictures of its own"
+    return [
+        f"Seeds {seeds}. Means over seeds, with 95% t-intervals where there are at least two. The intervals cover "
+        f"seeds, {pictures} and one base model: not other pictures, base models or recipes. None is adjusted "
+        "for their number.",
+        "",
+        f"Code: {origin['commits']}. Base model: {origin['base']}.",
+        "",
+    ]
+
+
+def _rows(result: Mapping[str, Any]) -> list[str]:
+    lines, paper = [], result["paper"]
+    for place, protocol in dict.fromkeys((row["set"], row["protocol"]) for row in result["rows"]):
+        head = "| condition | seeds | pictures | SRCC | PLCC | MAE | failed |" + (
+            " paper SRCC / PLCC* |" if paper else ""
+        )
+        lines += [f"### {place}, {protocol}", "", head, "|---|---|---|---|---|---|---|" + ("---|" if paper else "")]
+        for row in result["rows"]:
+            if (row["set"], row["protocol"]) != (place, protocol):
+                continue
+            cells = " | ".join(interval(row[metric]) for metric in METRICS)
+            counts = f"{row['srcc']['run']} | {row['n']}"
+            line = f"| {row['condition']} | {counts} | {cells} | {row['parse_failure_rate']:.1%} |"
+            if paper:
+                beside = paper.get(row["condition"])
+                line += f" {beside['srcc']:.4f} / {beside['plcc']:.4f} |" if beside else " – |"
+            lines.append(line)
+        lines.append("")
+    if paper:
+        lines += ["\\* Five-set averages of a 7B on photographs: another scale, for the pattern only.", ""]
+    if any(row[metric]["n"] < row[metric]["run"] for row in result["rows"] for metric in METRICS):
+        lines += [
+            "A run that answers nothing, or a constant, has no correlation: such means are of the other seeds.",
+            "",
+        ]
+    return lines
+
+
+def _differences(result: Mapping[str, Any]) -> list[str]:
+    if not result["differences"]:
+        return []
+    lines = [
+        f"### Differences, paired by seed and picture, {result['protocol']}",
+        "",
+        "Over pictures: from the lowest to the highest end of the seeds' own 95% intervals, each given its run.",
+        "",
+        "| set | condition - baseline | seeds | SRCC | PLCC | MAE | SRCC over pictures | PLCC over pictures |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in result["differences"]:
+        cells = " | ".join(interval(one[metric], signed=True) for metric in METRICS)
+        pictures = " | ".join(over_pictures(one[metric]) for metric in ("srcc", "plcc"))
+        ends = f"{one['condition']} - {one['than']} | {one['srcc']['run']}"
+        lines.append(f"| {one['set']} | {ends} | {cells} | {pictures} |")
+    lines.append("")
+    shown = shown_by(result, (len(result["seeds"]),)) if len(result["seeds"]) > 1 else []
+    if shown:
+        place = result["rows"][0]["set"]
+        lines += [f"Smallest true difference that these seeds show, by their own spread on {place}:", "", *shown, ""]
+    return lines
+
+
+def _claims(result: Mapping[str, Any]) -> list[str]:
+    if not result["claims"]:
+        return []
+    lines = [
+        f"### Claims, on {result['rows'][0]['set']}",
+        "",
+        "t-test over seeds, p adjusted for the number of claims (Holm): yes and no are below .05, for and against. "
+        "Not shown: neither. A margin makes the claim one of not being worse by as much.",
+        "",
+        "| claim | margin | seeds | difference | p | p (Holm) | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for claim in result["claims"]:
+        difference = claim["difference"]
+        shown = "– | –" if difference is None else f"{difference['run']} | {interval(difference, signed=True)}"
+        p = " | ".join("–" if one is None else f"{one:.3f}" for one in (claim["p"], claim["p_holm"]))
+        margin = f"{claim['margin']:g}" if claim["margin"] else "–"
+        lines.append(f"| {claim['text']} | {margin} | {shown} | {p} | {claim['verdict']} |")
+    return [*lines, ""]
+
+
+def _missing(result: Mapping[str, Any]) -> list[str]:
+    lines = [f"Missing: {one}." for one in result["missing"]]
+    return lines + [f"Unfinished: {one}." for one in result["unfinished"]]

@@ -1,0 +1,183 @@
+"""`hydra/sweeper=optuna`: ask Optuna for points, run them by any launcher, tell it their scores.
+
+The published plugin, hydra-optuna-sweeper, needs Optuna below 3, whose storage no longer works with today's SQLAlchemy;
+it also starts anew what a study holds already.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from aes_r1.command import to_settings
+from aes_r1.settings import InputError, fingerprint, require, run_fingerprint
+
+
+class OptunaSweeper(Sweeper):
+    """Points that TPE proposes, until `n_trials` different ones have a score; higher is better.
+
+    The study lies in the SQLite file `storage`, named by everything that its points share and by the space searched:
+    other settings are another study. A point without a score is a failed trial. The same command runs points that
+    failed or were interrupted again, with the same values and so in the same run folders, then asks for new ones.
+    """
+
+    def __init__(
+        self,
+        storage: str,
+        n_trials: int,
+        n_jobs: int,
+        n_startup_trials: int,
+        seed: int,
+        params: Mapping[str, Any] | None,
+    ) -> None:
+        require(n_trials >= 1, "hydra.sweeper.n_trials", n_trials, "must be at least 1")
+        require(n_jobs >= 1, "hydra.sweeper.n_jobs", n_jobs, "must be at least 1")
+        self.storage, self.n_trials, self.n_jobs = Path(storage), n_trials, n_jobs
+        self.n_startup_trials, self.seed = n_startup_trials, seed
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.composed, self.loader = config, hydra_context.config_loader
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        self.launch = launcher.launch
+
+    def sweep(self, arguments: list[str]) -> None:
+        space, fixed = self._space([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        study = self._study(space, fixed)
+        again = _without_score(study)
+        missing = self.n_trials - len(_scores(study))
+        answers: list[JobReturn] = []
+        while len(answers) < missing:
+            trials = []
+            for _ in range(min(self.n_jobs, missing - len(answers))):
+                if again:
+                    study.enqueue_trial(again.pop(0))
+                study.sampler = self._sampler(study)
+                trials.append(study.ask(space))
+            points = [[*fixed, *(f"{name}={value}" for name, value in trial.params.items())] for trial in trials]
+            returned = self.launch(points, initial_job_idx=len(answers))
+            for trial, answer in zip(trials, returned, strict=True):
+                _tell(study, trial, answer)
+            answers += returned
+        _say_best(study, self.n_trials)
+        for answer in answers:
+            _ = answer.return_value  # raises what a point raised outside of its own process
+
+    def _space(self, arguments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+        """What is searched, by key, and the other overrides. A later argument replaces an earlier one of its key."""
+        parsed = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(list(arguments))}
+        space = {key: _distribution(one) for key, one in parsed.items() if one.is_sweep_override()}
+        fixed = [str(one.input_line) for one in parsed.values() if not one.is_sweep_override()]
+        if not space:
+            raise InputError("hydra/sweeper=optuna: nothing to search; give a key an interval(low, high) or a list a,b")
+        return space, fixed
+
+    def _study(self, space: Mapping[str, Any], fixed: Sequence[str]) -> Any:
+        """The study of these settings in the file: a new one, or what an earlier command left."""
+        optuna = _optuna()
+        from sqlalchemy.exc import DatabaseError
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        shared = self.loader.load_sweep_config(self.composed, list(fixed))
+        with open_dict(shared):
+            del shared["hydra"]
+        name = fingerprint(run_fingerprint(to_settings(shared)), sorted((key, str(one)) for key, one in space.items()))
+        try:
+            self.storage.parent.mkdir(parents=True, exist_ok=True)
+            return optuna.create_study(
+                study_name=name, storage=f"sqlite:///{self.storage}", direction="maximize", load_if_exists=True
+            )
+        except (OSError, DatabaseError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.orig
+            raise InputError(f"hydra.sweeper.storage={self.storage}: {reason}; give another file") from error
+
+    def _sampler(self, study: Any) -> Any:
+        """TPE whose random numbers depend on the seed and how many points there are: an interrupted study, gone on
+        with, asks for what the whole one would have.
+        """
+        points = {_point(trial) for trial in study.get_trials(deepcopy=False)}
+        return _optuna().samplers.TPESampler(
+            seed=self.seed + len(points), n_startup_trials=self.n_startup_trials, constant_liar=self.n_jobs > 1
+        )
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError("hydra/sweeper=optuna needs Optuna; pip install 'aes-r1[launchers]'") from error
+    return optuna
+
+
+def _distribution(override: Override) -> Any:
+    """interval: a number between, of its own kind, on a log scale where tagged so; a list or range: one of it."""
+    distributions = _optuna().distributions
+    value = override.value()
+    if not isinstance(value, IntervalSweep):
+        return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
+    whole = isinstance(value.start, int) and isinstance(value.end, int)
+    kind = distributions.IntDistribution if whole else distributions.FloatDistribution
+    try:
+        return kind(value.start, value.end, log="log" in value.tags)
+    except ValueError as error:
+        raise InputError(f"{override.input_line}: {error}") from error
+
+
+def _point(trial: Any) -> tuple:
+    """What tells a point from another."""
+    return tuple(sorted(trial.params.items()))
+
+
+def _scores(study: Any) -> dict[tuple, float]:
+    """The score of every point that has one."""
+    complete = _optuna().trial.TrialState.COMPLETE
+    return {_point(trial): trial.value for trial in study.get_trials(deepcopy=False, states=(complete,))}
+
+
+def _without_score(study: Any) -> list[dict[str, Any]]:
+    """Points of earlier commands that failed or were interrupted, each once."""
+    state = _optuna().trial.TrialState
+    scored, found = _scores(study), {}
+    for trial in study.get_trials(deepcopy=False, states=(state.RUNNING, state.FAIL)):
+        if trial.state == state.RUNNING:  # nobody will tell
+            study.tell(trial.number, state=state.FAIL)
+        if _point(trial) not in scored:
+            found[_point(trial)] = dict(trial.params)
+    return list(found.values())
+
+
+def _tell(study: Any, trial: Any, answer: JobReturn) -> None:
+    """A point that failed, or whose answers are all alike, has no SRCC: a failed trial, never a score of 0."""
+    score = answer.return_value if answer.status == JobStatus.COMPLETED else None
+    state = _optuna().trial.TrialState
+    study.tell(trial, score, state=state.FAIL if score is None else state.COMPLETE)
+    said = "no score" if score is None else f"SRCC {score:.4f}"
+    print(f"aes_r1: trial {trial.number}: {said}: {_overrides(trial.params)}", file=sys.stderr)
+
+
+def _say_best(study: Any, n_trials: int) -> None:
+    scores = _scores(study)
+    if not scores:
+        print("aes_r1: no trial has a score", file=sys.stderr)
+        return
+    best = study.best_trial
+    print(
+        f"aes_r1: best of {len(scores)} scored points of {n_trials}: SRCC {best.value:.4f}: {_overrides(best.params)}",
+        file=sys.stderr,
+    )
+
+
+def _overrides(params: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in params.items())
