@@ -75,19 +75,19 @@ def test_processes_leave_an_evaluation_together_in_its_middle_and_go_on(tokenize
     out = tmp_path / "run"
     command = [
         *("aes_r1.train", "data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base", "engine=zero2"),
-        *("trainer=sft", "cold_start.epochs=0", "trainer.max_new_tokens=100", "tracker=none", "judge=none"),
-        *("evaluation.stages=[base]", "evaluation.protocols=[mean]", "evaluation.n_samples=24"),
+        *("trainer=sft", "cold_start.epochs=0", "trainer.max_new_tokens=80", "tracker=none", "judge=none"),
+        *("evaluation.stages=[base]", "evaluation.protocols=[mean]", "evaluation.n_samples=12"),
         *("evaluation.batch_size=1", "evaluation.n_bootstrap=20", f"out={out}", f"store={tmp_path}/store"),
     ]
     parts = [out / "parts" / "base" / f"folder-test.{rank}-of-2.jsonl" for rank in (0, 1)]
     started = processes(*command)
-    while not all(rows_of(part) for part in parts):
+    while not any(rows_of(part) for part in parts):
         assert all(process.poll() is None for process in started), started[0].communicate()[0]
         time.sleep(0.02)
     started[1].send_signal(signal.SIGTERM)
     assert codes(started, seconds=120) == [75, 75]
     before = [rows_of(part) for part in parts]
-    assert 2 <= sum(len(part) for part in before) < 9
+    assert 1 <= sum(len(part) for part in before) < 9
     assert not (out / "failure.txt").exists()
     assert not (out / "predictions.jsonl").exists()
 
