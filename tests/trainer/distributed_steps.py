@@ -106,38 +106,31 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     found["rapo_moments"] = first_moments(engine)
     if budget:
         return found
-    train_sft(
-        backbone,
-        engine,
-        records(start / "pictures"),
-        question=RATING_PROMPT,
-        cold_start=ColdStartSettings(epochs=1, lr=3e-4, batch_size=6, micro_batch_size=2),
-        with_critique=True,
-        seed=0,
-        folder=out / name / "sft",
-        log=lambda number, values: found["sft"].append(kept(values)),
-        stop=StopRequest(),
-    )
+    sft(backbone, engine, start, out / name / "sft", lambda number, values: found["sft"].append(kept(values)))
     found["moments"] = first_moments(engine)
     found["weights"] = whole_weights(backbone, engine)
     found["one_more"] = one_more_step(backbone, engine, start, out / name / "more")
     return found
 
 
-def one_more_step(backbone, engine, start: Path, folder: Path) -> dict[str, torch.Tensor]:
-    """Weights after another step over all records: they tell whether all of Adam's state was there."""
+def sft(backbone, engine, start: Path, folder: Path, log=lambda number, values: None, *, batch_size: int = 6) -> None:
     train_sft(
         backbone,
         engine,
         records(start / "pictures"),
         question=RATING_PROMPT,
-        cold_start=ColdStartSettings(epochs=1, lr=3e-4, batch_size=12, micro_batch_size=6),
+        cold_start=ColdStartSettings(epochs=1, lr=3e-4, batch_size=batch_size, micro_batch_size=2),
         with_critique=True,
-        seed=1,
+        seed=0,
         folder=folder,
-        log=lambda number, values: None,
+        log=log,
         stop=StopRequest(),
     )
+
+
+def one_more_step(backbone, engine, start: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """Weights after another step over all records: they tell whether all of Adam's state was there."""
+    sft(backbone, engine, start, folder, batch_size=12)
     return whole_weights(backbone, engine)
 
 
