@@ -306,7 +306,7 @@ def _completions_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     import wandb
     from PIL import Image
 
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "image"]
     table = wandb.Table(columns=["picture", *columns])
     for row in rows:
         picture = None

@@ -235,7 +235,7 @@ def test_completions_table_holds_pictures(offline_run):
     assert counts == [(1, TrackerSettings().completions), (2, 1)]
     path = next((folder / "wandb").glob("offline-run-*/files/" + logged[0]["rapo/completions/path"]))
     table = json.loads(path.read_text())
-    assert table["columns"] == ["picture", "id", "k", "text", "score", "reward/rank", "image"]
+    assert table["columns"] == ["picture", "id", "k", "text", "score", "reward/rank"]
     assert table["data"][0][1:] == ["a", 0, "<think>x</think><answer>0.5</answer>", 0.5, 0.9]
     # The pictures travel in the table's artifact, whose files wait inside the run's own folder.
     tables = [item for item in by_kind(records, "artifact") if item.type == "run_table"]
