@@ -146,19 +146,16 @@ class Tracker:
             self._wandb.log({**_on_axis(stage, known), f"{stage}/step": step}, step=self._rows)
         self._rows, self._last = self._rows + 1, (stage, step)
 
-    def completions(
-        self, stage: str, step: int, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, str]
-    ) -> None:
-        """Append sampled critiques {id, k, text, score|null, rewards.., advantage, truncated}.
+    def completions(self, stage: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append sampled critiques {id, image, k, text, score|null, rewards.., advantage, truncated}.
 
-        `pictures` maps an id to its file; W&B gets a table of the `tracker.completions` rows that err most, pictures
-        included, as `worst_first` picks them.
+        W&B gets a table of the `tracker.completions` rows that err most, with the picture of the file `image`.
         """
         if self.folder is None or not rows:
             return
         _append(self.folder / "completions.jsonl", [{"stage": stage, "step": step, **row} for row in rows])
         if self._wandb is not None:
-            table = _completions_table(worst_first(rows, self._completions_per_table), pictures)
+            table = _completions_table(worst_first(rows, self._completions_per_table))
             # Into the row of their step, whether that was logged before them or comes after.
             at = self._rows - 1 if self._last == (stage, step) else self._rows
             self._wandb.log({f"{stage}/completions": table}, step=at)
@@ -307,16 +304,16 @@ def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[st
     return [known[place] for place in sorted(shown, key=(unreadable + readable).index)]
 
 
-def _completions_table(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, str]) -> Any:
+def _completions_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     import wandb
     from PIL import Image
 
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "image"]
     table = wandb.Table(columns=["picture", *columns])
     for row in rows:
         picture = None
-        if row["id"] in pictures:
-            with Image.open(pictures[row["id"]]) as image:
+        if "image" in row:
+            with Image.open(row["image"]) as image:
                 image.thumbnail((256, 256))
                 picture = wandb.Image(image.convert("RGB"))
         table.add_data(picture, *(row.get(key) for key in columns))

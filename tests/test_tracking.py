@@ -62,7 +62,7 @@ def test_no_step_appears_twice_after_a_resume(tmp_path):
         first.log("sft", step, {"sft/loss": 3.0 - step})
     for step in (1, 2, 3, 4):
         first.log("rapo", step, {"reward/total": step / 10})
-        first.completions("rapo", step, [{"id": "a", "k": 0, "text": "é", "score": None}], {})
+        first.completions("rapo", step, [{"id": "a", "k": 0, "text": "é", "score": None}])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "rapo", "st')  # killed in the middle of a line
 
@@ -94,7 +94,7 @@ def test_ranks_other_than_zero_write_nothing(tmp_path, monkeypatch):
     with Tracker(None, TrackerSettings(), {}) as tracker:
         tracker.resume("rapo", 3)
         tracker.log("rapo", 1, {"lr": 0.1})
-        tracker.completions("rapo", 1, [{"id": "a"}], {})
+        tracker.completions("rapo", 1, [{"id": "a"}])
         tracker.checkpoint("rapo", 1, tmp_path)
         tracker.alert("a", "b")
     assert list(tmp_path.iterdir()) == []
@@ -178,8 +178,8 @@ def offline_run(tmp_path_factory):
         tracker.log("sft", 1, {"sft/loss": 2.0, "lr": 0.1})
         tracker.log("rapo", 1, {"reward/total": 1.25, "policy/entropy": float("nan"), "lr": 0.2})
         row = {"id": "a", "k": 0, "text": "<think>x</think><answer>0.5</answer>", "score": 0.5, "reward/rank": 0.9}
-        tracker.completions("rapo", 1, [row] * 20, {"a": str(folder / "a.png")})
-        tracker.completions("rapo", 2, [row], {})
+        tracker.completions("rapo", 1, [{**row, "image": str(folder / "a.png")}] * 20)
+        tracker.completions("rapo", 2, [row])
         tracker.log("rapo", 2, {"reward/total": 1.5})
         tracker.checkpoint("rapo", 2, checkpoint, srcc=0.7)
         tracker.alert("KL runs away", "kl_k3 1.4 at step 2")

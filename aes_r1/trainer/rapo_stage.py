@@ -84,11 +84,9 @@ def rapo(job: Job, initial: str) -> str:
             f", going on after step {step}" if step else "",
         )
 
-    pictures = {one.id: one.image for one in job.train}
-
     def log_completions(step: int, rows: list[dict]) -> None:
         job.signs.log_completions(step, rows)
-        job.tracker.completions("rapo", step, rows, pictures)
+        job.tracker.completions("rapo", step, rows)
 
     with progress_bars() as bar:
         update = bar("RAPO")
