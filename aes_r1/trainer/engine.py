@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -58,6 +59,13 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
         backend = "nccl" if cuda else "gloo"
         deepspeed.init_distributed(dist_backend=backend, timeout=patience, verbose=False)
     return device
+
+
+def now(device: torch.device) -> float:
+    """Seconds of a clock that is read when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def peak_memory_gb() -> float:

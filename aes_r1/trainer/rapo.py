@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, row_noise, sample
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.engine import peak_memory_gb
+from aes_r1.trainer.engine import now, peak_memory_gb
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
 from aes_r1.trainer.order import distinct_indices_of_step
@@ -92,10 +91,10 @@ def train_rapo(
     )
 
     for step in range(progress["step"], total):
-        started = time.perf_counter()
+        started = now(device)
         batch = images_of(step)
         read = [next(encoded) for _ in batch]
-        wait_seconds = time.perf_counter() - started
+        rollout_started = now(device)
         prompts = backbone.collate(read).to(device)
         mos = engine.gather(torch.tensor([one.mos for one in batch], device=device))
         pool = engine.gather(torch.tensor([pools[one.dataset] for one in batch], device=device))
@@ -119,7 +118,7 @@ def train_rapo(
         answers = zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)
         texts = [backbone.decode(tokens[mask]) for tokens, mask in answers]
         parsed = [parse_score(text) for text in texts]
-        rollout_seconds = time.perf_counter() - started
+        rollout_seconds = now(device) - rollout_started
 
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
         own_scores = torch.tensor([math.nan if score is None else score for score in parsed], device=device)
@@ -142,7 +141,7 @@ def train_rapo(
             in_loss &= ~flat_groups[mine].repeat_interleave(trainer.num_samples)[:, None]
 
         # -- reference -------------------------------------------------------------------------------------------------
-        reference_started = time.perf_counter()
+        reference_started = now(device)
         every_row = torch.arange(len(in_loss))
         cut = _cutter(trainer, rollout, prompts, engine, shared_prefix and backbone.shares_prefix)
         everything = cut(every_row)
@@ -153,7 +152,7 @@ def train_rapo(
                 ref_logps = _score(frozen, prompts, rollout, everything, trainer, likelihood)
         if trainer.inner_epochs * trainer.minibatches > 1:
             old_logps = _score(backbone, prompts, rollout, everything, trainer, likelihood)
-        update_started = time.perf_counter()
+        update_started = now(device)
 
         # -- loss and step ---------------------------------------------------------------------------------------------
         backbone.model.train()
@@ -186,7 +185,7 @@ def train_rapo(
                     _accumulate(sums, metrics, entropy, int(mask.sum()))
                     sums["loss"] = sums.get("loss", 0.0) + loss.detach()
             grad_norm = engine.step(lr)
-        update_seconds = time.perf_counter() - update_started
+        update_seconds = now(device) - update_started
 
         # -- log -------------------------------------------------------------------------------------------------------
         values = {
@@ -198,9 +197,9 @@ def train_rapo(
             "time/rollout_s": rollout_seconds,
             "time/reference_s": update_started - reference_started,
             "time/update_s": update_seconds,
-            "time/wait_s": wait_seconds,
-            "time/step_s": time.perf_counter() - started,
-            "perf/tokens_per_s": float(engine.total(rollout.mask.sum())) / (time.perf_counter() - started),
+            "time/wait_s": rollout_started - started,
+            "time/step_s": now(device) - started,
+            "perf/tokens_per_s": float(engine.total(rollout.mask.sum())) / (now(device) - started),
             "perf/peak_memory_gb": peak_memory_gb(),
         }
         if step == 0 or (step + 1) % trainer.completions_every == 0:
@@ -227,12 +226,12 @@ def train_rapo(
         last = step + 1 == total
         score: float | None = None
         if last or (step + 1) % trainer.eval_every == 0:
-            evaluated = time.perf_counter()
+            evaluated = now(device)
             backbone.model.eval()
             with engine.gathered():
                 validation = evaluate()
             score = _validation_score(validation)
-            values |= {**validation, "time/evaluate_s": time.perf_counter() - evaluated}
+            values |= {**validation, "time/evaluate_s": now(device) - evaluated}
         log(step + 1, values)
 
         # -- save ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ vision tower and projector frozen.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from aes_r1.model.transfer import send
 from aes_r1.prompts import answer
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint
+from aes_r1.trainer.engine import now
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import indices_of_step
 from aes_r1.trainer.stopping import Stopped, StopRequest
@@ -77,9 +77,9 @@ def train_sft(
         with engine.gathered():
             evaluate(0)
     for step in range(progress["step"], total):
-        started = time.perf_counter()
+        started = now(engine.device)
         batch = [next(encoded) for _ in own]
-        wait_seconds = time.perf_counter() - started
+        wait_seconds = now(engine.device) - started
 
         # -- loss ------------------------------------------------------------------------------------------------------
         backbone.model.train()
@@ -101,7 +101,7 @@ def train_sft(
         grad_norm = engine.step(lr)
 
         # -- log -------------------------------------------------------------------------------------------------------
-        seconds = time.perf_counter() - started
+        seconds = now(engine.device) - started
         log(
             step + 1,
             {
