@@ -20,7 +20,14 @@ from omegaconf import OmegaConf
 from aes_r1.command import CONF
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
-from aes_r1.settings import ColdStartSettings, EngineSettings, ErrorSettings, RewardSettings, TrainerSettings
+from aes_r1.settings import (
+    ColdStartSettings,
+    EngineSettings,
+    ErrorSettings,
+    LoraSettings,
+    RewardSettings,
+    TrainerSettings,
+)
 from aes_r1.trainer import checkpoint, rapo
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer.micro_batches import micro_batches
@@ -34,9 +41,9 @@ NOT_NUMBERS = ("time/", "perf/")
 
 def engine_settings(name: str) -> EngineSettings:
     """Of "single", "zero2", "zero3_offload" (as conf/engine has it); behind it "_bf16" for half precision, "_budget"
-    for passes of so many tokens.
+    for passes of so many tokens, "_lora" for an adapter.
     """
-    name = name.removesuffix("_bf16").removesuffix("_budget")
+    name = name.removesuffix("_bf16").removesuffix("_budget").removesuffix("_lora")
     if name == "single":
         return EngineSettings()
     config = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / f"{name}.yaml"))["config"]
@@ -51,7 +58,7 @@ def dtype_of(name: str) -> str:
 
 def first_moments(engine) -> dict[str, torch.Tensor]:
     """Adam's running mean of the gradient: after one step a tenth of the gradient, and linear in every later one."""
-    named = list(engine.model.named_parameters())
+    named = [(name, parameter) for name, parameter in engine.model.named_parameters() if parameter.requires_grad]
     if isinstance(engine, engines.SingleEngine):
         whole = dict(engine.halves)
         return {name: engine.optimizer.state[whole.get(one, one)]["exp_avg"].clone() for name, one in named}
@@ -68,8 +75,13 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     settings = engine_settings(name)
     device = engines.start(settings)
     backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
-    reference = copy.deepcopy(backbone)
-    reference.model.requires_grad_(False).eval()
+    adapted = name.endswith("_lora")
+    reference = None
+    if adapted:
+        backbone = backbones.add_adapter(backbone, LoraSettings(rank=2), seed=0)
+    else:
+        reference = copy.deepcopy(backbone)
+        reference.model.requires_grad_(False).eval()
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
     found: dict = {"sft": [], "rapo": [], "passes": []}
     budget = name.endswith("_budget")
@@ -90,8 +102,8 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
         samples(start / "pictures"),
         question=RATING_PROMPT,
         trainer=TrainerSettings(
-            num_samples=4, images_per_step=4, max_steps=2, lr=3e-4, kl_coef=0.05, max_new_tokens=24,
-            temperature=1.3,
+            num_samples=4, images_per_step=4, max_steps=2, lr=3e-3 if adapted else 3e-4, kl_coef=0.05,
+            max_new_tokens=24, temperature=1.3,
             micro_batch_size=4, micro_batch_tokens=BUDGET if budget else None, save_every=100, eval_every=100,
         ),
         reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
@@ -105,6 +117,12 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     )  # fmt: skip
     found["rapo_moments"] = first_moments(engine)
     if budget:
+        return found
+    if adapted:
+        with engine.gathered():
+            if engine.rank == 0:
+                backbones.merged(backbone).save(out / f"{name}_model")
+        engine.barrier()
         return found
     sft(backbone, engine, start, out / name / "sft", lambda number, values: found["sft"].append(kept(values)))
     found["moments"] = first_moments(engine)

@@ -21,6 +21,7 @@ from tests.trainer.test_watch import free_port
 STAGES = ("zero1", "zero2", "zero3", "zero3_offload")
 HALVES = ("zero2_bf16", "zero3_bf16")
 BUDGETS = ("zero2_budget", "zero3_budget")
+ADAPTED = ("zero2_lora", "zero3_lora")
 TORCHRUN = str(Path(sys.executable).parent / "torchrun")
 
 
@@ -55,9 +56,9 @@ def start(tokenizer, tmp_path_factory) -> Path:
 def out(start, tmp_path_factory) -> Path:
     """What one process computed, and two under every stage."""
     folder = tmp_path_factory.mktemp("out")
-    for name in ("single", "single_bf16"):
+    for name in ("single", "single_bf16", "single_lora"):
         torch.save(distributed_steps.take_steps(start, folder, name), folder / f"{name}.pt")
-    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS)
+    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED)
     return folder
 
 
@@ -90,6 +91,27 @@ def test_processes_that_cut_their_outputs_into_unlike_many_passes_equal_one(out,
         torch.testing.assert_close(
             two["rapo_moments"][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
         )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", ADAPTED)
+def test_an_adapter_under_two_processes_equals_one_and_is_merged_when_saved(out, stage):
+    """Its reference is the policy without it, also where ZeRO-3 parts the weights below."""
+    one, two = torch.load(out / "single_lora.pt"), torch.load(out / f"{stage}.pt")
+    for wanted, found in zip(one["rapo"], two["rapo"], strict=True):
+        assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
+    assert two["rapo"][1]["policy/kl_k3"] > 1e-6
+    assert one["rapo_moments"].keys() == two["rapo_moments"].keys()
+    for key, wanted in one["rapo_moments"].items():
+        assert "lora" in key
+        torch.testing.assert_close(
+            two["rapo_moments"][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
+        )
+    saved = [dict(backbones.load(out / f"{name}_model", dtype="float32", max_pixels=9216).model.named_parameters())
+             for name in ("single_lora", stage)]  # fmt: skip
+    for key, wanted in saved[0].items():
+        torch.testing.assert_close(saved[1][key], wanted, atol=1e-5, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
 
 
 @pytest.mark.slow
