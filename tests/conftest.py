@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -31,6 +32,15 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     rng = np.random.default_rng([seed, width, height])
     pixels = rng.integers(0, 120, (height, width, 3)) + np.linspace(0, 130, width).astype(int)[None, :, None]
     return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture(autouse=True)
+def logger_as_it_was():
+    """A run takes the logger for itself, and Hydra switches off every logger that it finds."""
+    log = logging.getLogger("aes_r1")
+    before = (log.disabled, log.propagate, log.level, list(log.handlers))
+    yield
+    log.disabled, log.propagate, log.level, log.handlers = *before[:3], list(before[3])
 
 
 @pytest.fixture(scope="session")
