@@ -35,12 +35,11 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 @pytest.fixture(autouse=True)
-def logger_as_it_was():
-    """A run takes the logger for itself, and Hydra switches off every logger that it finds."""
+def fresh_logger() -> None:
+    """A run takes the logger for itself, and Hydra switches off every logger that it finds: not the next test's."""
     log = logging.getLogger("aes_r1")
-    before = (log.disabled, log.propagate, log.level, list(log.handlers))
-    yield
-    log.disabled, log.propagate, log.level, log.handlers = *before[:3], list(before[3])
+    log.disabled, log.propagate = False, True
+    log.handlers.clear()
 
 
 @pytest.fixture(scope="session")

@@ -132,6 +132,7 @@ def test_the_shares_of_rank_and_error_make_one():
     assert sorted(set(shares)) == [0, 0.25, 0.5, 0.75, 1]
 
 
+@pytest.mark.slow
 def test_the_five_full_studies_fit_in_four_hours():
     """By the costs measured on 2 cores: 1.1 s per step of 128 outputs, 30 s per epoch of cold start and the like."""
     seconds, cold_starts = 0.0, set()

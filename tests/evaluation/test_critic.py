@@ -55,6 +55,7 @@ def test_no_readable_answer_is_no_score():
     assert one.critique == "far too much"
 
 
+@pytest.mark.slow
 def test_a_verdict_depends_on_the_picture_alone(talking_run, tmp_path):
     first, second = sorted((talking_run / "pictures").glob("*.png"))[:2]
     critic = Critic.load(talking_run)

@@ -50,6 +50,7 @@ def trials(storage: Path) -> list[tuple]:
     return [(trial.params["trainer.lr"], trial.state.name, trial.value) for trial in study.trials]
 
 
+@pytest.mark.slow
 def test_a_score_belongs_to_the_settings_that_gave_it(tmp_path):
     seen = []
 
@@ -102,6 +103,7 @@ def test_an_interrupted_search_asks_for_what_the_whole_one_would(tmp_path):
     assert [one for one in parts if one[1] == "COMPLETE"] == trials(tmp_path / "whole.db")
 
 
+@pytest.mark.slow
 def test_a_point_without_a_score_is_a_failed_trial_and_the_same_command_runs_it_again(tmp_path):
     how = (LEARNING_RATE, "hydra.sweeper.n_trials=4")
     search(tmp_path / "study.db", lambda config: None if config.trainer.lr > 1e-3 else 0.5, *how)
@@ -118,12 +120,14 @@ def test_a_point_without_a_score_is_a_failed_trial_and_the_same_command_runs_it_
     assert len(trials(tmp_path / "study.db")) == 4 + len(failed)
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_with_the_study(tmp_path):
     for n in (1, 3):
         search(tmp_path / "study.db", lambda config: config.trainer.lr, LEARNING_RATE, f"hydra.sweeper.n_trials={n}")
         assert len(trials(tmp_path / "study.db")) == n
 
 
+@pytest.mark.slow
 def test_other_settings_and_another_space_are_other_studies(tmp_path):
     for changed in ("seed=0", "seed=1", "trainer.max_steps=7", "trainer.lr=interval(1e-5, 1e-2)", "seed=0"):
         search(tmp_path / "study.db", lambda config: 0.5, LEARNING_RATE, changed, "hydra.sweeper.n_trials=1")

@@ -87,6 +87,7 @@ def assert_same(one, other, tolerance=1e-6):
     torch.testing.assert_close(one.logps, other.logps, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("decoder", "padding"), [(StaticDecoder, "padded"), (StaticDecoder, "unpadded"), (ReplayedDecoder, "padded")]
 )
@@ -140,6 +141,7 @@ def test_what_memory_held_before_does_not_show(family, monkeypatch):
     assert_same(draw(monkeypatch, family, prompts, Dirty), plain, tolerance=0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_step_is_one_graph_for_every_token(family):
     """No question to the device, no data-dependent shape, nothing in Python that a token changes."""

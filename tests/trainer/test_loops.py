@@ -129,6 +129,7 @@ def test_sft_resumes_bit_for_bit(backbone, picture_folder, tmp_path):
     assert whole[-1][1] < whole[0][1]
 
 
+@pytest.mark.slow
 def test_sft_accumulation_changes_nothing(backbone, picture_folder, tmp_path):
     other = copy.deepcopy(backbone)
     one = sft(backbone, picture_folder, tmp_path / "one", micro=1, lr=1e-3)
