@@ -76,6 +76,7 @@ def test_the_header_says_question_command_time_and_cost(study):
     assert "minutes on 2 cores, no cost" in head
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_point_is_valid_and_differs_only_where_the_study_asks(study):
     config = composed(f"+sweeps={study}", hydra=True)
