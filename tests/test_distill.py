@@ -81,6 +81,7 @@ def test_help_fits_on_a_screen_and_names_every_choice(distill):
         assert word in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "said"),
     [

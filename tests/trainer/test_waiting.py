@@ -58,6 +58,7 @@ def test_sft(backbone, picture_folder, tmp_path, vision):
         assert engine.micro_batches == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{}, {"micro_batch_tokens": 300}, {"inner_epochs": 2, "minibatches": 2}],
