@@ -28,6 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from aes_r1.trainer.origin import code_version
 from benchmarks import arithmetic, efficiency
 from benchmarks.player import MARK
 from benchmarks.workload import Workload
@@ -93,6 +94,9 @@ class Player:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "HF_HUB_OFFLINE": "1"},
         )
+
+    def ready(self) -> None:
+        """Blocks until the model is loaded and the process waits for its turn."""
         self._answer()
 
     def step(self) -> dict[str, float]:
@@ -121,12 +125,17 @@ def compare(
     workload: Workload, systems: list[str], rounds: int, warm_up: int, work: Path
 ) -> Iterator[list[dict[str, Any]]]:
     """After every counted round: one row per system, medians so far, ratios to ours of neighbouring steps."""
-    players = [Player(system, workload, work) for system in systems]
+    players = [Player(systems[0], workload, work)]
+    players[0].ready()  # it has written the weights that the others load, side by side
+    players += [Player(system, workload, work) for system in systems[1:]]
+    for player in players[1:]:
+        player.ready()
     costs: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
     try:
         for turn in range(warm_up + rounds):
             for player in players:
                 cost = player.step()
+                print(f"{workload.model} {player.system} step {turn}: {cost['step_s']:.2f} s", file=sys.stderr)
                 if turn >= warm_up:
                     costs[player.system].append(cost)
             if turn >= warm_up:
@@ -153,15 +162,12 @@ def row_of(workload: Workload, system: str, costs: dict[str, list[dict[str, floa
 def header(suite: str) -> dict[str, Any]:
     import torch
 
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     device = f"cuda:{torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"cpu:{_processor()}"
     versions = {"python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "suite": suite,
-        "commit": commit.stdout.strip(),
+        "commit": code_version(ROOT / "aes_r1"),
         "device": device,
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
         "versions": versions,

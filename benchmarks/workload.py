@@ -131,7 +131,8 @@ def random_model(workload: Workload, folder: Path) -> Path:
     }
     config = AutoConfig.for_model(**{**fields, **ids, "text_config": text})
     torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, workload.dtype))
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # billions of draws take a CPU minutes
+        model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, workload.dtype))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(path)
