@@ -9,7 +9,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from aes_r1.data.loader import write_manifest
+from aes_r1.data.manifest import write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.data.scene_sets import make_scenes
 
