@@ -34,12 +34,12 @@ lint: setup ## ruff and types
 	$(VENV)/bin/mypy
 
 sweep: setup ## NAME=reward_ablation ARGS="...": one study of sweeps/
-	$(RUN) -m aes_r1.train --config-dir . +sweeps=$(NAME) $(ARGS)
+	$(RUN) -m aes_r1.train +sweeps=$(NAME) $(ARGS)
 
 STUDIES := reward_ablation sigma_gamma num_samples sft_entropy objective
 studies: setup ## the five full studies, about 4 hours on 2 cores; the same command goes on where it stopped
 	@for study in $(STUDIES); do \
-		$(RUN) -m aes_r1.train --config-dir . +sweeps=$$study $(ARGS) || failed="$$failed $$study"; \
+		$(RUN) -m aes_r1.train +sweeps=$$study $(ARGS) || failed="$$failed $$study"; \
 		$(RUN) -m experiments.$$study.analyse || failed="$$failed $$study"; \
 	done; test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
 
@@ -48,7 +48,7 @@ demonstrate: setup ## the other studies, two points and one seed each; ai_genera
 	@$(RUN) -m experiments.ties_and_pool.mix
 	@for study in $(DEMONSTRATED); do \
 		points=$$($(RUN) -m experiments.demonstration $$study); \
-		$(RUN) -m aes_r1.train --config-dir . +sweeps=$$study $$points $(ARGS) || failed="$$failed $$study"; \
+		$(RUN) -m aes_r1.train +sweeps=$$study $$points $(ARGS) || failed="$$failed $$study"; \
 		$(RUN) -m experiments.$$study.analyse || failed="$$failed $$study"; \
 	done; test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
 

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +37,11 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     """
     # DeepSpeed's launcher puts an argument of its own before ours; LOCAL_RANK says the same.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
+    sys.argv[1:] = [
+        part
+        for argument in sys.argv[1:]
+        for part in (argument.split("=", 1) if argument.startswith("--config-dir=") else [argument])
+    ]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own printer
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     from hydra.errors import HydraException
@@ -46,6 +52,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     failures = Path("runs", "sweeps", f".failed-{secrets.token_hex(4)}").absolute()  # points may run on other machines
     folders = _config_folders(sys.argv)
     try:
+        _refuse_hidden_keys(sys.argv, schema)
         _compose(lambda config: _point_or_keep(config, module, folders, composed, failures), config_name)
         for config in composed:  # outside of Hydra, which would print lines of its own about an error
             task(to_settings(config, schema))
@@ -164,8 +171,21 @@ def point_command(module: str, folders: list[str], overrides: list[str], out: st
     return [sys.executable, *launch, *folders, *overrides, f"out={out}", "hydra.mode=RUN"]
 
 
+def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:
+    """InputError where Hydra would take a folder of --config-dir DIR, a store/ say, for the choices of a key."""
+    given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    plain = {field.name for field in fields(schema) if not (CONF / field.name).is_dir()}
+    for folder in _config_folders(arguments)[1::2]:
+        for key in sorted(given & plain):
+            if (Path(folder) / key).is_dir():
+                raise InputError(
+                    f"--config-dir {folder}: Hydra takes the folder {Path(folder) / key} for the choices of {key}, so "
+                    f"{key}= cannot be given; leave --config-dir out (+sweeps= needs none) or name another folder"
+                )
+
+
 def _config_folders(arguments: list[str]) -> list[str]:
-    """--config-dir DIR as it was given."""
+    """--config-dir DIR as it was given, in two."""
     return [
         argument
         for index, argument in enumerate(arguments)

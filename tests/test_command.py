@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -129,6 +130,34 @@ def test_points_of_other_launchers_report_their_failures_too(launcher, tmp_path)
     failures = [path.read_text() for path in (tmp_path / "runs").glob("*/failure.txt")]
     assert len(failures) == 2
     assert all("no such file or folder" in failure for failure in failures)
+
+
+@pytest.mark.parametrize("flag", [["--config-dir", "."], ["--config-dir=."], ["-cd", "."]], ids=" ".join)
+def test_a_folder_that_hides_a_key_is_named(tmp_path, flag):
+    """A run leaves store/ beside it, and Hydra would take that folder for the choices of the key `store`."""
+    (tmp_path / "store").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "aes_r1.train", *flag, "+sweeps=parse_policy", "store=elsewhere"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 2
+    told = done.stderr.strip()
+    assert told.startswith("aes_r1: --config-dir .: Hydra takes the folder store for the choices of store, so store=")
+    assert "\n" not in told
+
+
+def test_a_study_needs_no_config_folder(tmp_path):
+    (tmp_path / "store").mkdir()
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "aes_r1.train", "+sweeps=parse_policy", "seed=0", "reward.failed_parse=none",
+            "store=elsewhere", "--cfg", "job", "--package", "store",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert "elsewhere" in done.stdout, done.stderr + done.stdout
 
 
 def test_a_point_of_several_processes_goes_through_torchrun():

@@ -46,8 +46,7 @@ def hydra_is_ready():
 
 
 def composed(*overrides: str, hydra: bool = False):
-    search = f"hydra.searchpath=[file://{ROOT}]"
-    return compose("config", overrides=[*overrides, search], return_hydra_config=hydra)
+    return compose("config", overrides=list(overrides), return_hydra_config=hydra)
 
 
 def points(study: str) -> list[list[str]]:
@@ -161,7 +160,7 @@ def test_a_real_sweep_shares_its_cold_start_and_runs_only_what_is_missing(pictur
     def sweep() -> str:
         done = subprocess.run(
             [
-                sys.executable, "-m", "aes_r1.train", "--config-dir", ".", "+sweeps=reward_ablation",
+                sys.executable, "-m", "aes_r1.train", "+sweeps=reward_ablation",
                 "reward=rank,rapo", "seed=0", "data=folder", f"data.root={picture_folder}", "expert=pixels",
                 "judge=none",
                 "model.pretrain.pictures=32", "model.pretrain.epochs=1", "cold_start.batch_size=4",
