@@ -40,6 +40,8 @@ GLOSSARY = {
     "rollout/score_mean": "mean of the scores that could be read",
     "rollout/score_std": "standard deviation of the scores that could be read",
     "sft/loss": "mean over target tokens of -log pi(token), nats",
+    "sft/entropy": "mean over tokens of drawn validation answers of -sum_v pi(v) log pi(v), nats, at temperature 1",
+    "sft/answered": "share of drawn validation answers that parse_score can read",
     "eval/<dataset>/srcc": "Spearman correlation of prediction and MOS; failed parses count as the mean answer",
     "eval/<dataset>/plcc": "Pearson correlation of prediction and MOS; failed parses count as the mean answer",
     "eval/<dataset>/krcc": "Kendall tau-b of prediction and MOS; failed parses count as the mean answer",

@@ -183,6 +183,12 @@ def test_a_real_sweep_shares_its_cold_start_and_runs_only_what_is_missing(pictur
     probes = [json.loads(line) for line in (folders[0] / "entropy.jsonl").read_text().splitlines()]
     assert probes[0]["step"] == 0
     assert all(probe["entropy"] > 0 for probe in probes)
+    for folder in folders:  # the one that trained the start, and the one that found it in the store
+        logged = {
+            row["step"]: row for row in map(json.loads, (folder / "metrics.jsonl").open()) if row["stage"] == "sft"
+        }
+        for probe in probes[1:]:
+            assert logged[probe["step"]]["sft/entropy"] == probe["entropy"]
 
     told = subprocess.run(
         [sys.executable, "-m", "experiments.sft_entropy.measure", str(folders[0])],

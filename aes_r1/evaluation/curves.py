@@ -25,6 +25,8 @@ def training_section(metrics: Sequence[Mapping]) -> str:
         charts.append(_curves(rapo or sft, f"Validation, {one.removeprefix('eval/')}", wanted, dots=True))
     charts += [
         _curves(sft, "Cold start: loss", {"sft/loss": "cold"}),
+        _curves(sft, "Cold start: entropy of answers", {"sft/entropy": "cold"}, floor=0.0, dots=True),
+        _curves(sft, "Cold start: answers that can be read", {"sft/answered": "cold"}, floor=0.0, dots=True),
         _curves(rapo, "Entropy", {"policy/entropy": "rapo"}, floor=0.0),
         _curves(rapo, "Distance from the start (KL)", {"policy/kl_k3": "rapo", "policy/kl_k1": "cold"}, floor=0.0),
         _curves(

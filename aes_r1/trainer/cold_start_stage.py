@@ -178,12 +178,14 @@ def _readable(job: Job, records: list[dict]) -> list[dict]:
     return [row for row in records if row["image"] not in gone]
 
 
-def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> None:
-    """Append the token entropy of validation answers after `step` of the cold start to `path`."""
-    if job.rank == 0:
-        pictures = job.validation[: job.settings.cold_start.probe_pictures]
-        length, seed = job.settings.trainer.max_new_tokens, job.settings.seed
-        backbone.model.eval()
-        found = measure_entropy(backbone, pictures, question=job.question, max_new_tokens=length, seed=seed)
-        with path.open("a") as file:
-            file.write(json.dumps({"step": step, **found}) + "\n")
+def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, float]:
+    """Append the token entropy of validation answers after `step` of the cold start to `path`; its glossary values."""
+    if job.rank != 0:
+        return {}
+    pictures = job.validation[: job.settings.cold_start.probe_pictures]
+    length, seed = job.settings.trainer.max_new_tokens, job.settings.seed
+    backbone.model.eval()
+    found = measure_entropy(backbone, pictures, question=job.question, max_new_tokens=length, seed=seed)
+    with path.open("a") as file:
+        file.write(json.dumps({"step": step, **found}) + "\n")
+    return {"sft/entropy": found["entropy"], "sft/answered": found["answered"]}

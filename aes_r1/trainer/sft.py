@@ -45,13 +45,13 @@ def train_sft(
     log: Callable[[int, dict[str, float]], None],
     stop: StopRequest,
     going_on: Callable[[int], None] = lambda step: None,
-    evaluate: Callable[[int], None] = lambda step: None,
+    evaluate: Callable[[int], dict[str, float]] = lambda step: {},
 ) -> None:
     """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}); resumes from `folder`.
 
     `going_on(step)` is called once with the steps that are done, `log(step, values)` after every optimizer step with
-    glossary names, `evaluate(step)` before the first, every cold_start.probe_every and after the last one. Raises
-    Stopped after a checkpoint when asked to stop.
+    glossary names, `evaluate(step)` before the first, every cold_start.probe_every and after the last one; what it
+    returns is logged with its step. Raises Stopped after a checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(folder, engine) or {"step": 0}
@@ -102,24 +102,22 @@ def train_sft(
 
         # -- log -------------------------------------------------------------------------------------------------------
         seconds = now(engine.device) - started
-        log(
-            step + 1,
-            {
-                "sft/loss": float(engine.total(loss_sum)),
-                "policy/grad_norm": float(grad_norm),
-                "lr": lr,
-                "time/wait_s": wait_seconds,
-                "time/update_s": seconds,
-                "perf/tokens_per_s": float(tokens_in_step) / seconds,
-            },
-        )
+        values = {
+            "sft/loss": float(engine.total(loss_sum)),
+            "policy/grad_norm": float(grad_norm),
+            "lr": lr,
+            "time/wait_s": wait_seconds,
+            "time/update_s": seconds,
+            "perf/tokens_per_s": float(tokens_in_step) / seconds,
+        }
 
         # -- evaluate --------------------------------------------------------------------------------------------------
         last = step + 1 == total
         if cold_start.probe_every and (last or (step + 1) % cold_start.probe_every == 0):
             backbone.model.eval()
             with engine.gathered():
-                evaluate(step + 1)
+                values |= evaluate(step + 1)
+        log(step + 1, values)
 
         # -- save ------------------------------------------------------------------------------------------------------
         stopping = engine.agreed(bool(stop))

@@ -252,8 +252,12 @@ def test_rapo_raises_its_reward(speaker, picture_folder, tmp_path):
 def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, picture_folder, tmp_path):
     from aes_r1.model import tiny
 
-    def trained(every: int | None) -> tuple[list[int], dict[str, torch.Tensor]]:
-        backbone, measured = tiny.build(tokenizer, max_pixels=9216, seed=0), []
+    def trained(every: int | None) -> tuple[list[int], dict[int, float], dict[str, torch.Tensor]]:
+        backbone, measured, logged = tiny.build(tokenizer, max_pixels=9216, seed=0), [], {}
+
+        def log(step: int, values: dict[str, float]) -> None:
+            logged.update({step: values["sft/entropy"]} if "sft/entropy" in values else {})
+
         train_sft(
             backbone,
             engine_of(backbone),
@@ -263,15 +267,16 @@ def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, 
             with_critique=True,
             seed=0,
             folder=tmp_path / str(every),
-            log=lambda step, values: None,
+            log=log,
             stop=StopRequest(),
-            evaluate=measured.append,
+            evaluate=lambda step: measured.append(step) or {"sft/entropy": step / 10},
         )
-        return measured, backbone.model.state_dict()
+        return measured, logged, backbone.model.state_dict()
 
-    measured, weights_with = trained(4)
-    never, weights_without = trained(None)
+    measured, logged, weights_with = trained(4)
+    never, nothing, weights_without = trained(None)
     assert (measured, never) == ([0, 4, 6], [])
+    assert (logged, nothing) == ({4: 0.4, 6: 0.6}, {}), "with their step, so that no step has two rows"
     assert all(torch.equal(weights_with[name], weights_without[name]) for name in weights_with)
 
 
