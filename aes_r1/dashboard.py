@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1 import command
-from aes_r1.evaluation.studies import SECTIONS, analysis, axis_of, read_studies, shown, varied
+from aes_r1.evaluation.studies import SECTIONS, analysis, axis_of, read_json, read_studies, shown, varied
 from aes_r1.evaluation.studies_page import static_page
 from aes_r1.settings import DashboardSettings, InputError
 from aes_r1.tracking import group_of, refusals
@@ -114,7 +114,7 @@ def publish(settings: DashboardSettings, studies: Mapping[str, Runs]) -> None:
     assert settings.entity is not None
     where = {"entity": settings.entity, "project": settings.project}
     addresses = Path(settings.runs) / "dashboard.json"
-    known = json.loads(addresses.read_text()) if addresses.exists() else {}
+    known = read_json(addresses) if addresses.exists() else {}
     here = known.setdefault(f"{settings.entity}/{settings.project}", {"views": {}})
     for study, runs in studies.items():
         view = _saved_view(workspace(study, runs, **where), here["views"].get(study))

@@ -49,9 +49,9 @@ def read_studies(runs: Path) -> dict[str, list[dict[str, Any]]]:
                 "name": run.name,
                 "folder": run,
                 "state": _state(run),
-                "settings": _json(path),
+                "settings": read_json(path),
                 "metrics": _lines(run / "metrics.jsonl"),
-                "headline": headline(_json(evaluation)) if evaluation.exists() else {},
+                "headline": headline(read_json(evaluation)) if evaluation.exists() else {},
             }
         )
     if not studies:
@@ -59,7 +59,8 @@ def read_studies(runs: Path) -> dict[str, list[dict[str, Any]]]:
     return studies
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; InputError that names it where it is cut."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -74,7 +75,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _broken(path: Path, error: json.JSONDecodeError) -> InputError:
-    return InputError(f"{path}: no JSON ({error.msg}); run its command again, or move {path.parent} elsewhere")
+    return InputError(f"{path}: no JSON ({error.msg}); write it again, or move it elsewhere")
 
 
 def _state(run: Path) -> str:

@@ -1,4 +1,4 @@
-"""Studies as one self-contained page: the results of their runs, their settings beside their SRCC, and their curves."""
+"""Studies as one self-contained page: results of their runs, analysis, settings beside SRCC, curves, worst answers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def _study(study: str, runs: Runs, analysed: str) -> list[str]:
     parts = [
         f'<h2>{escape(study)}</h2><p class="note">{done} of {len(runs)} runs done. SRCC and PLCC of the last stage, '
         "first set and first protocol, with 95% intervals over pictures. The highest mean SRCC comes first.</p>",
-        table(["", "Seed", "SRCC", "PLCC", "MAE", "Unanswered", "Run"], _rows(conditions, signs)),
+        table(
+            [keys[0] if len(keys) == 1 else "", "Seed", "SRCC", "PLCC", "MAE", "Unanswered", "Run"],
+            _rows(conditions, signs),
+        ),
         _health(signs),
         analysis_section(analysed),
     ]
@@ -53,7 +56,9 @@ def _study(study: str, runs: Runs, analysed: str) -> list[str]:
         parts.append("<h3>Settings and results</h3>")
     if drawn and keys:
         parts.append(figure("Settings and SRCC", _coordinates(study, drawn, keys), "A line per run.", names))
-    parts.append(f'<div class="charts">{figure("PLCC by SRCC", _scatter(study, drawn), "A dot per run.", names)}</div>')
+    if drawn:
+        chart = figure("PLCC by SRCC", _scatter(study, drawn), "A dot per run.", names)
+        parts.append(f'<div class="charts" style="margin: 20px 0">{chart}</div>')
     if any(charts.values()):
         said = "Means over the seeds of a condition, by optimizer step. At the right end: the last value."
         if len(conditions) > len(COLORS):
@@ -77,7 +82,8 @@ def _health(signs: Mapping[str, Mapping[str, int]]) -> str:
     """In how many of the runs that keep a log each sign of health.py showed."""
     counts = {sign.name: sum(sign.name in found for found in signs.values()) for sign in SIGNS}
     said = ", ".join(f"{name} in {count}" for name, count in counts.items() if count)
-    told = f"of {len(signs)} runs: {said}" if said else f"none showed in {len(signs)} runs"
+    runs = "1 run" if len(signs) == 1 else f"{len(signs)} runs"
+    told = f"of {runs}: {said}" if said else f"none showed in {runs}"
     return f'<p class="note">Signs of bad health, {told}.</p>' if signs else ""
 
 

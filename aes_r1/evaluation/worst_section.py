@@ -11,7 +11,7 @@ from aes_r1.evaluation.gallery import plates
 from aes_r1.prompts import parse_critique
 from aes_r1.tracking import worst_first
 
-MOST, SIZE = 4, 240  # plates per study, pixels of a picture: the page holds every study
+MOST, SIZE = 3, 240  # plates per study, pixels of a picture: the page holds every study
 
 
 def worst_section(runs: Sequence[tuple[str, Path]]) -> str:

@@ -108,10 +108,10 @@ def test_signs_and_the_worst_answers_are_shown(runs, picture_folder):
     write_rows(folder / "completions.jsonl", rows)
     (folder / "run.log").write_text("10:00:00 step 7: truncation: share of outputs cut: 0.2 (threshold 0.1).\n")
     html = static_page(read_studies(runs), ANALYSES)
-    assert "Signs of bad health, of 1 runs: truncation in 1." in html
+    assert "Signs of bad health, of 1 run: truncation in 1." in html
     assert "<code>rank0</code><small>truncation, step 7</small>" in html
-    assert re.findall(r'alt="picture (\d+)"', html) == ["20", "21", "22", "23"]  # of the last step
-    assert html.count('src="data:image/jpeg') == 4
+    assert re.findall(r'alt="picture (\d+)"', html) == ["20", "21", "22"]  # of the last step
+    assert html.count('src="data:image/jpeg') == 3
     assert 'class="note">rank, seed 0<' in html
 
 
@@ -121,7 +121,11 @@ def test_nothing_sticks_out_of_its_frame_in_a_browser(runs, tmp_path, width):
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: install chromium to test the page in a browser")
-    (tmp_path / "page.html").write_text(static_page(read_studies(runs), ANALYSES))
+    written = tmp_path / "reward_ablation" / "results" / "table.md"
+    written.parent.mkdir(parents=True)
+    text = (ANALYSES / "reward_ablation" / "results" / "table.md").read_text()
+    written.write_text(f"Base model: {64 * 'e'}.\n\n{text}")
+    (tmp_path / "page.html").write_text(static_page(read_studies(runs), tmp_path))
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         shown = browser.new_page(viewport={"width": width, "height": 900})
