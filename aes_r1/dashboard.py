@@ -5,93 +5,173 @@ python -m aes_r1.dashboard runs=runs entity=TEAM
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aes_r1 import command
-from aes_r1.evaluation.studies import SECTIONS, axis_of, read_studies, shown, varied
+from aes_r1.evaluation.studies import SECTIONS, analysis, axis_of, read_json, read_studies, shown, varied
 from aes_r1.evaluation.studies_page import static_page
-from aes_r1.settings import DashboardSettings
+from aes_r1.settings import DashboardSettings, InputError
+from aes_r1.tracking import group_of, refusals
+
+Runs = Sequence[Mapping[str, Any]]
 
 
-def workspace(study: str, runs: Sequence[Mapping[str, Any]], *, entity: str, project: str) -> Any:
-    """The workspace view of one study: its group alone, sections as above, coordinates of what its runs differ in."""
+def workspace(study: str, runs: Runs, *, entity: str, project: str) -> Any:
+    """The workspace view of one study: its runs alone, a group per condition, so that curves are means over seeds."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
     coordinates: list[Any] = [*(wr.Config(key) for key in varied(runs)), wr.SummaryMetric("headline/srcc")]
-    sections = [
-        ws.Section(
-            name=section,
-            panels=[wr.LinePlot(title=name, x=axis_of(name), y=[name]) for name in shown(section, runs)],
-            is_open=True,
-        )
-        for section in SECTIONS
-    ]
-    sections.insert(
-        0,
-        ws.Section(
-            name="Sweep",
-            panels=[
-                wr.ParallelCoordinatesPlot(
-                    title=study, columns=[wr.ParallelCoordinatesPlotColumn(metric=one) for one in coordinates]
-                ),
-                wr.ScatterPlot(
-                    title="PLCC by SRCC", x=wr.SummaryMetric("headline/srcc"), y=wr.SummaryMetric("headline/plcc")
-                ),
-            ],
-            is_open=True,
+    sweep = [
+        wr.ParallelCoordinatesPlot(
+            title=study, columns=[wr.ParallelCoordinatesPlotColumn(metric=one) for one in coordinates]
         ),
-    )
-    sections.append(ws.Section(name="Critiques", panels=[wr.MediaBrowser(media_keys=["rapo/completions"])]))
+        wr.ScatterPlot(title="PLCC by SRCC", x=wr.SummaryMetric("headline/srcc"), y=wr.SummaryMetric("headline/plcc")),
+    ]
+    panels = {section: _lines(shown(section, runs)) for section in SECTIONS}
+    panels["Agreement"] = [*_bars(), *panels["Agreement"]]
+    sections = [ws.Section(name=name, panels=drawn, is_open=True) for name, drawn in {"Sweep": sweep, **panels}.items()]
+    sections.append(ws.Section(name="Critiques", panels=[wr.WeavePanelSummaryTable(table_name="rapo/completions")]))
     return ws.Workspace(
         entity=entity,
         project=project,
         name=study,
         sections=sections,
         runset_settings=ws.RunsetSettings(
-            filters=[ws.Metric("Group") == study],
-            groupby=[ws.Metric("JobType")],
+            filters=_filter(runs),
+            groupby=[ws.Config(key) for key in varied(runs)] or [ws.Metric("Group")],
             order=[ws.Ordering(ws.Summary("headline/srcc"), ascending=False)],
+            pinned_columns=_columns(runs),
         ),
     )
 
 
-def report(studies: Mapping[str, Sequence[Mapping[str, Any]]], *, entity: str, project: str) -> Any:
+def _lines(names: Sequence[str]) -> list[Any]:
+    import wandb_workspaces.reports.v2 as wr
+
+    return [wr.LinePlot(title=name, x=axis_of(name), y=[name]) for name in names]
+
+
+def _bars() -> list[Any]:
+    """The results of the last stage, means over the runs of a condition: the evaluation's, not the validation's."""
+    import wandb_workspaces.reports.v2 as wr
+
+    bars = {
+        f"{name.upper()}, low and high end of its 95% interval": [name, f"{name}_low", f"{name}_high"]
+        for name in ("srcc", "plcc")
+    }
+    bars |= {"MAE": ["mae"], "Unanswered": ["parse_failure_rate"]}
+    return [
+        wr.BarPlot(title=title, metrics=[f"headline/{name}" for name in names], groupby_aggfunc="mean")
+        for title, names in bars.items()
+    ]
+
+
+def _filter(runs: Runs) -> str:
+    """The runs of a study by the W&B groups that their settings name."""
+    return f"Metric('Group') in {sorted({group_of(run['settings']) or '' for run in runs})}"
+
+
+def _columns(runs: Runs) -> list[str]:
+    """Columns of the table of runs: what was set, then what came of it."""
+    keys = [*varied(runs), "seed"]
+    parts = [key.partition(".") for key in keys]
+    measured = [f"{name}{end}" for name in ("srcc", "plcc") for end in ("", "_low", "_high")]
+    return [
+        *(f"config:{first}.value{dot}{rest}" for first, dot, rest in parts),
+        *(f"summary:headline/{name}" for name in measured),
+    ]
+
+
+def report(studies: Mapping[str, Runs], analyses: Path, *, entity: str, project: str) -> Any:
     """A W&B report: per study its table of results, paper values included, beside the curves of its runs."""
     import wandb_workspaces.reports.v2 as wr
 
     blocks: list[Any] = []
     for study, runs in studies.items():
-        written = Path("experiments") / study / "results" / "table.md"
-        said = written.read_text() if written.exists() else "Not analysed yet: run its analyse.py."
+        grouped = [f"config.{key}" for key in varied(runs)] or ["group"]
+        shown_runs = wr.Runset(
+            entity=entity,
+            project=project,
+            name=study,
+            filters=_filter(runs),
+            groupby=grouped,
+            pinned_columns=_columns(runs),
+        )
         blocks += [
             wr.H1(study),
-            wr.MarkdownBlock(said),
-            wr.PanelGrid(
-                runsets=[wr.Runset(entity=entity, project=project, name=study, filters=f'Group == "{study}"')],
-                panels=[wr.LinePlot(title=name, x=axis_of(name), y=[name]) for name in shown("Agreement", runs)],
-            ),
+            wr.MarkdownBlock(analysis(study, analyses)),
+            wr.PanelGrid(runsets=[shown_runs], panels=[*_bars(), *_lines(shown("Agreement", runs))]),
         ]
     return wr.Report(entity=entity, project=project, title="Aes-R1: studies", blocks=blocks)
+
+
+def publish(settings: DashboardSettings, studies: Mapping[str, Runs]) -> None:
+    """Save the views and the report. RUNS/dashboard.json keeps their addresses: the next time they are updated."""
+    assert settings.entity is not None
+    where = {"entity": settings.entity, "project": settings.project}
+    addresses = Path(settings.runs) / "dashboard.json"
+    known = read_json(addresses) if addresses.exists() else {}
+    here = known.setdefault(f"{settings.entity}/{settings.project}", {"views": {}})
+    for study, runs in studies.items():
+        view = _saved_view(workspace(study, runs, **where), here["views"].get(study))
+        here["views"][study] = view.url
+        addresses.write_text(json.dumps(known, indent=2) + "\n")
+        print(f"{study}: {view.url}")
+    made = _saved_report(report(studies, Path(settings.analyses), **where), here.get("report"))
+    here["report"] = made.url
+    addresses.write_text(json.dumps(known, indent=2) + "\n")
+    print(f"report: {made.url}")
+
+
+def _saved_view(made: Any, url: str | None) -> Any:
+    """`made`, saved in the place of the view at `url`; as a new one where there is none any more."""
+    from wandb_workspaces.workspaces import Workspace
+
+    if url is None:
+        return made.save()
+    try:
+        view = Workspace.from_url(url)
+    except ValueError as error:
+        if "not found" not in str(error):
+            raise
+        return made.save()
+    view.sections, view.runset_settings = made.sections, made.runset_settings
+    return view.save()
+
+
+def _saved_report(made: Any, url: str | None) -> Any:
+    """`made`, saved in the place of the report at `url`; as a new one where there is none any more."""
+    from wandb_workspaces.reports.v2 import Report
+
+    if url is None:
+        return made.save()
+    try:
+        there = Report.from_url(url)
+    except TypeError:  # from_url looks into the answer of the server, which is null
+        return made.save()
+    there.blocks = made.blocks
+    return there.save()
 
 
 def build(settings: DashboardSettings) -> None:
     studies = read_studies(Path(settings.runs))
     if settings.entity is None:
         target = Path(settings.out)
+        target = target if target.suffix else target / "dashboard.html"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(static_page(studies), encoding="utf-8")
+        target.write_text(static_page(studies, Path(settings.analyses)), encoding="utf-8")
         print(f"dashboard: {target}")
         return
-    for study, runs in studies.items():
-        view = workspace(study, runs, entity=settings.entity, project=settings.project)
-        view.save()
-        print(f"{study}: {view.url}")
-    made = report(studies, entity=settings.entity, project=settings.project)
-    made.save()
-    print(f"report: {made.url}")
+    try:
+        import wandb_workspaces  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"entity={settings.entity}: {error}; pip install 'aes-r1[dashboards]'") from error
+    with refusals(f"entity={settings.entity}", "wandb login, or leave entity out for a page", requests=True):
+        publish(settings, studies)
 
 
 def main() -> None:

@@ -505,6 +505,7 @@ class DashboardSettings:
 
     runs: str = "runs"
     out: str = "runs/dashboard.html"
+    analyses: str = "experiments"  # folder of STUDY/results/table.md
     project: str = "aes-r1"
     entity: str | None = None  # team or user; null: no account, a page is written instead
 

@@ -11,7 +11,8 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,30 @@ def headline(evaluation: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in named.items() if value is not None}
 
 
+def group_of(config: Mapping[str, Any]) -> str | None:
+    """The W&B group of a run with these settings (plain values): tracker.group, or else its run_name."""
+    return config.get("tracker", {}).get("group") or config.get("run_name")
+
+
+@contextmanager
+def refusals(key: str, way_out: str, *, requests: bool = False) -> Iterator[None]:
+    """What W&B's client refuses (no login, no way to its server) as an InputError of one line.
+
+    requests: what the server refuses of single requests too (somebody else's team).
+    """
+    import wandb
+
+    refused: tuple[type[Exception], ...] = (wandb.errors.UsageError, wandb.errors.CommError)
+    if requests:  # no public name, so no run depends on it
+        from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+
+        refused += (WandbApiFailedError,)
+    try:
+        yield
+    except refused as error:
+        raise InputError(f"{key}: {str(error).splitlines()[0].rstrip('.')}; {way_out}") from error
+
+
 def _on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """Names as W&B knows them: the glossary's for RAPO, all under sft/ for the cold start, so each has one axis."""
     if stage == "rapo":
@@ -252,12 +277,12 @@ def _start_wandb(
     id_file.parent.mkdir(exist_ok=True)
     if not id_file.exists() or not id_file.read_text().strip():
         id_file.write_text(run_id or secrets.token_hex(4))
-    try:
+    with refusals("tracker=wandb", "run `wandb login`, or keep tracker=offline and sync later"):
         run = wandb.init(
             dir=str(folder),
             project=settings.project,
             entity=settings.entity,
-            group=settings.group,
+            group=group_of(config),
             name=run_name,
             tags=settings.tags or None,
             job_type=config.get("trainer", {}).get("name", "train"),
@@ -267,11 +292,6 @@ def _start_wandb(
             mode="online" if online else "offline",
             settings=wandb.Settings(console="off", silent=not online, save_code=False, x_save_requirements=False),
         )
-    except (wandb.errors.UsageError, wandb.errors.CommError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"tracker=wandb: {reason}; run `wandb login`, or keep tracker=offline and sync later"
-        ) from error
     for stage in STAGES:
         run.define_metric(f"{stage}/step", hidden=True)
     run.define_metric("sft/*", step_metric="sft/step")

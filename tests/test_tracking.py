@@ -3,6 +3,7 @@
 import json
 import struct
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from aes_r1.settings import TrackerSettings
-from aes_r1.tracking import GLOSSARY, Tracker, definition, headline, without_secrets, worst_first
+from aes_r1.tracking import GLOSSARY, Tracker, definition, group_of, headline, without_secrets, worst_first
 
 FILES_ONLY = TrackerSettings(name="none")
 # Every name of the run-folder contract.
@@ -172,7 +173,7 @@ def offline_run(tmp_path_factory):
     manifest = folder / "manifest.jsonl"
     manifest.write_text('{"id": "a"}\n')
     settings = TrackerSettings(name="offline", project="aes-r1-test", group="ablation", tags=["tiny", "seed0"])
-    config = {"seed": 3, "trainer": {"lr": 1e-6}, "expert": {"api_key": "sk-planted"}}
+    config = {"seed": 3, "trainer": {"lr": 1e-6}, "expert": {"api_key": "sk-planted"}, "tracker": asdict(settings)}
     with Tracker(folder, settings, config, run_name="rapo_seed3") as tracker:
         tracker.manifest("scenes", "test", manifest, "abc123")
         tracker.log("sft", 1, {"sft/loss": 2.0, "lr": 0.1})
@@ -210,6 +211,11 @@ def test_run_record(offline_run):
     assert config["trainer"] == {"lr": 1e-6}
     assert config["expert"] == {}
     assert b"sk-planted" not in b"".join(path.read_bytes() for path in (folder / "wandb").rglob("*") if path.is_file())
+
+
+def test_a_run_without_a_group_stands_under_its_name():
+    assert group_of({"run_name": "tuned", "tracker": {"group": None}}) == "tuned"
+    assert group_of({"run_name": "tuned", "tracker": {"group": "main"}}) == "main"
 
 
 def test_each_stage_has_its_axis(offline_run):
@@ -323,7 +329,7 @@ def test_the_headline_is_of_the_last_stage_and_the_first_set():
 def test_the_offline_run_has_headline_columns_and_a_job_type(tmp_path):
     cell = {name: {"value": 0.5, "low": 0.4, "high": 0.6} for name in ("srcc", "plcc", "krcc", "mae")}
     settings = TrackerSettings(name="offline", group="reward_ablation", tags=["study"])
-    with Tracker(tmp_path, settings, {"trainer": {"name": "sft"}}) as tracker:
+    with Tracker(tmp_path, settings, {"trainer": {"name": "sft"}, "tracker": asdict(settings)}) as tracker:
         tracker.log("sft", 1, {"sft/loss": 1.0})
         tracker.summarise({"stages": {"rapo": {"a/test": {"sample": cell}}}})
     records = offline_records(tmp_path)

@@ -145,6 +145,28 @@ def scatter(label: str, mos: Sequence[float], scores: Sequence[float], color: st
     return _svg(284, 270, label, parts)
 
 
+def points_chart(label: str, points: Sequence[tuple[float, float, str]], names: tuple[str, str]) -> str:
+    """Points (across, up, page colour) on axes of these names that span what they do. Empty without points."""
+    if not points:
+        return ""
+    left, right, top, bottom = 46, 276, 18, 214
+
+    def scale(values: Sequence[float], start: float, end: float) -> tuple[list[float], Callable[[float], float]]:
+        pad = 0.08 * max(max(values) - min(values), 0.02)
+        low, high = min(values) - pad, max(values) + pad
+        return ticks(low, high), lambda value: start + (end - start) * (value - low) / (high - low)
+
+    marks, across = scale([x for x, _, _ in points], left, right)
+    levels, up = scale([y for _, y, _ in points], bottom, top)
+    parts = [
+        _rule(across(t), top, across(t), bottom) + _text(across(t), bottom + 16, f"{t:g}", "middle") for t in marks
+    ]
+    parts += [_rule(left, up(t), right, up(t)) + _text(left - 6, up(t) + 4, f"{t:g}", "end") for t in levels]
+    parts += [_text(right, bottom + 34, names[0], "end", "ink"), _text(left, top - 6, names[1], "start", "ink")]
+    parts += [_dot(across(x), up(y), 4, color) for x, y, color in points]
+    return _svg(284, 256, label, parts)
+
+
 def histogram(label: str, scores: Sequence[float], mos: Sequence[float], color: str, *, bins: int = 20) -> str:
     """Shares of predicted scores as bars, of mean opinion scores as an outline, both over 0..1."""
     left, right, top, bottom = 34, 276, 6, 92

@@ -25,7 +25,6 @@ _HEADING = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-_THUMBNAIL = (480, 480)
 
 
 def split_critique(critique: str) -> tuple[list[tuple[str, str]], str]:
@@ -69,11 +68,12 @@ def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, li
     }
 
 
-def plates(rows: Sequence[Row]) -> str:
-    return f'<div class="gallery">{"".join(map(_plate, rows))}</div>'
+def plates(rows: Sequence[Row], *, size: int = 480) -> str:
+    """A plate per row, its picture within `size` pixels each way; a row's `run` is named where it has one."""
+    return f'<div class="gallery">{"".join(_plate(row, size) for row in rows)}</div>'
 
 
-def _plate(row: Row) -> str:
+def _plate(row: Row, size: int) -> str:
     tone = STAGE_COLORS.get(row["stage"], "rapo")
     score, mos = row["score"], row["mos"]
     marks = f'<i class="mos" style="left:{100 * mos:.1f}%"></i>'
@@ -85,7 +85,10 @@ def _plate(row: Row) -> str:
         f'<div class="meter">{marks}</div><div class="scores"><span>Model <b>{number(score, 2)}</b>{drawn}</span>'
         f"<span>Opinion <b>{number(mos, 2)}</b></span></div>{_critique(row)}"
     )
-    return f'<article class="plate"><div class="frame">{_picture(row)}</div><div class="words">{words}</div></article>'
+    if "run" in row:
+        words = f'<div class="note">{escape(row["run"])}</div>{words}'
+    frame = f'<div class="frame">{_picture(row, size)}</div>'
+    return f'<article class="plate">{frame}<div class="words">{words}</div></article>'
 
 
 def _critique(row: Row) -> str:
@@ -99,7 +102,7 @@ def _critique(row: Row) -> str:
     return (f"<dl>{items}</dl>" if items else "") + closing
 
 
-def _picture(row: Row) -> str:
+def _picture(row: Row, size: int) -> str:
     """The picture as a small JPEG inside the page, or a word that it is not there."""
     path = row.get("image")
     if not path or not Path(path).exists():
@@ -108,7 +111,7 @@ def _picture(row: Row) -> str:
         image = open_picture(path)
     except PictureError:
         return f'<div class="absent">picture {escape(str(row["id"]))} cannot be read</div>'
-    image.thumbnail(_THUMBNAIL)
+    image.thumbnail((size, size))
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=82)
     data = base64.b64encode(buffer.getvalue()).decode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,6 +188,12 @@ class Watch:
 
     def log_completions(self, step: int, rows: Rows) -> None:
         self.completions.extend({"step": step, **row} for row in rows)
+
+
+def raised_in(log_text: str) -> dict[str, int]:
+    """{sign: step} that the run.log of a Watch tells; the last step where a resumed run told it again."""
+    names = "|".join(re.escape(sign.name) for sign in SIGNS)
+    return {name: int(step) for step, name in re.findall(rf"step (\d+): ({names}): ", log_text)}
 
 
 def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ h2 { font-size: 26px; margin: 72px 0 8px; padding-top: 20px; border-top: 1px sol
 h3 { font-size: 19px; margin: 36px 0 10px; }
 p { max-width: 68ch; margin: 8px 0; }
 .kicker { color: var(--rapo); font-size: 13px; letter-spacing: .12em; text-transform: uppercase; margin: 0; }
-.note, figcaption { color: var(--muted); font-size: 14px; }
+.note, figcaption { color: var(--muted); font-size: 14px; overflow-wrap: anywhere; }
 .lede { font-family: var(--serif); font-size: 21px; line-height: 1.45; max-width: 58ch; margin-top: 24px; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 0 40px;
   margin: 32px 0 8px; }

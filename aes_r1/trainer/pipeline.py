@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.settings import Settings, as_dict, claim_run_folder
+from aes_r1.settings import Settings, as_dict, claim_run_folder, run_fingerprint
 from aes_r1.tracking import Tracker
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.cold_start_stage import cold_start
@@ -43,7 +43,7 @@ def run(settings: Settings) -> None:
             folder if rank == 0 else None,
             settings.tracker,
             as_dict(settings),
-            run_name=settings.run_name,
+            run_name=f"{settings.run_name}/{run_fingerprint(settings)} seed {settings.seed}",
             run_id=notes.get("wandb_run_id"),
         )
         job.tracker, job.stop = tracker, stop

@@ -14,6 +14,7 @@ from aes_r1.evaluation.charts import (
     histogram,
     interval_chart,
     line_chart,
+    points_chart,
     scatter,
     signed,
     square_chart,
@@ -110,6 +111,17 @@ def test_a_square_chart_has_its_points_on_the_scale():
     root = drawing(square_chart("a", [Line("a", [0, 0.5, 1], [1, 0.5, 0], "rapo")]))
     points = [(float(dot.get("cx")), float(dot.get("cy"))) for dot in root.iter() if dot.tag == "circle"]
     assert points == [(34, 6), (155, 127), (276, 248)]
+
+
+def test_points_lie_inside_their_axes():
+    svg = points_chart("runs", [(0.6, 0.61, "rapo"), (0.75, 0.7, "base")], ("SRCC", "PLCC"))
+    places = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)]
+    assert places[0][0] < places[1][0]
+    assert places[0][1] > places[1][1]
+    assert all(46 < x < 276 and 18 < y < 214 for x, y in places)
+    assert "SRCC" in svg
+    assert points_chart("one", [(0.5, 0.5, "rapo")], ("SRCC", "PLCC")).count("<circle") == 1
+    assert points_chart("none", [], ("SRCC", "PLCC")) == ""
 
 
 def test_labels_are_escaped():

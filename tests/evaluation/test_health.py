@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from aes_r1.evaluation.health import SIGNS, WINDOW, Watch, health_rows
+from aes_r1.evaluation.health import SIGNS, WINDOW, Watch, health_rows, raised_in
 from aes_r1.evaluation.health_section import health_section
 from aes_r1.prompts import answer
 
@@ -96,6 +96,7 @@ def test_the_watch_raises_once_and_not_again_after_a_resume(caplog):
     assert [title for title, _ in alerts] == ["truncation"]
     assert "Step 10." in alerts[0][1]
     assert "max_new_tokens" in alerts[0][1]
+    assert raised_in(caplog.text) == {"truncation": 10}
 
     resumed = Watch(lambda title, text: alerts.append((title, text)), metrics=rows[:15])
     for row in rows[15:]:

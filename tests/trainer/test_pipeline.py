@@ -11,7 +11,7 @@ import torch
 
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
-from aes_r1.settings import InputError, Settings, build
+from aes_r1.settings import InputError, Settings, build, run_fingerprint
 from aes_r1.trainer.cold_start_stage import cold_start
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.pipeline import run
@@ -172,6 +172,8 @@ def test_a_cold_start_is_logged_while_it_is_made_and_no_failure_when_stopped(bas
     assert [(row["stage"], row["step"]) for row in begun] == [("sft", 1)]
     assert not (first / "stages" / "cold_start.json").exists()
     records = offline_records(first)
+    named = by_kind(records, "run")[0]
+    assert (named.run_group, named.display_name) == ("run", f"run/{run_fingerprint(watched)} seed 0")
     assert [record.exit_code for record in by_kind(records, "exit")] == [0]
     assert len(by_kind(records, "preempting")) == 1
     assert [values(item.item)["sft/step"] for item in by_kind(records, "history")] == [1]
