@@ -20,7 +20,7 @@ SECTIONS = {
         "rollout/zero_spread_groups",
     ),
     "Policy": ("policy/entropy", "policy/kl_k3", "policy/clip_low_fraction", "policy/clip_high_fraction"),
-    "Cold start": ("sft/loss",),
+    "Cold start": ("sft/loss", "sft/entropy", "sft/answered"),
     "Speed": ("perf/tokens_per_s", "time/step_s", "time/rollout_s", "time/reference_s", "time/update_s"),
 }
 
