@@ -111,8 +111,7 @@ def test_an_invalid_point_and_failing_ones_are_reported_by_every_launcher(launch
         folder=tmp_path,
     )
     assert done.returncode == 1, done.stderr
-    told = done.stderr.strip().splitlines()[-1]
-    assert told.startswith("aes_r1: 3 point(s) failed: ")
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("aes_r1: 3 point(s) failed: ")]
     assert "data.root" in told.partition("trainer.num_samples=4 ")[2]
     assert "(trainer.num_samples=1: must be at least 2" in told, "the point in the middle, by its reason"
     assert "trainer.num_samples=8 " in told

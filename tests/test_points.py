@@ -131,8 +131,10 @@ def test_no_point_outlives_its_sweep(number, arguments, job, tmp_path):
             break
         time.sleep(0.1)
     assert all(is_free(run) for run in runs)
+    killed = number == signal.SIGKILL and "hydra/launcher=ray" in arguments  # Ray kills what its workers started
     for run in runs:
-        assert not steps(run) or (run / "checkpoints" / f"step_{steps(run)[-1]}").is_dir(), "left with a checkpoint"
+        if steps(run) and not killed:
+            assert (run / "checkpoints" / f"step_{steps(run)[-1]}").is_dir(), "left with a checkpoint"
         assert not (run / "failure.txt").exists()
 
 

@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from aes_r1.model import tiny
-from aes_r1.settings import Settings, as_dict, fingerprint
+from aes_r1.settings import PretrainSettings, as_dict, fingerprint
 from aes_r1.trainer import pretrain
 from tests.trainer.test_watch import free_port
 
@@ -69,13 +69,14 @@ def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, pictur
     names = sorted(path.name for path in picture_folder.glob("*.png"))
     rows = [f"{name},{place / 12},{('train', 'test')[place % 2]}" for place, name in enumerate(names)]
     (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
-    settings = Settings()
-    pretraining = fingerprint(as_dict(settings.model.pretrain), settings.model.max_pixels, pretrain.source_digest())
+    few = PretrainSettings(pictures=32, epochs=1)
+    pretraining = fingerprint(as_dict(few), 9216, pretrain.source_digest())
     (tmp_path / "store" / "models").mkdir(parents=True)
     with FileLock(tmp_path / "store" / "models" / f".{pretraining}.lock"):
         started = processes(
             *("aes_r1.train", "data=folder", f"data.root={picture_folder}", "expert=pixels", "judge=none"),
-            *("engine=zero2", "tracker=none", f"out={tmp_path}/run", f"store={tmp_path}/store"),
+            *("model.pretrain.pictures=32", "model.pretrain.epochs=1", "data.max_pixels=9216", "engine=zero2"),
+            *("tracker=none", f"out={tmp_path}/run", f"store={tmp_path}/store"),
             count=count,
         )
         while not (tmp_path / "run" / "stages" / "data.json").exists():
