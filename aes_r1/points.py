@@ -70,10 +70,14 @@ def run_point(command: list[str], sweep: Sweep) -> tuple[int, bool]:
     when the sweep is gone. It then writes its checkpoint, and is waited for.
     """
     parent = os.getppid()
+
+    def orphaned() -> bool:
+        return parent == sweep.process != os.getppid()  # a worker of joblib, which its sweep's end does not end
+
     with _own_requests(sweep) as request:
 
         def told() -> bool:
-            if parent == sweep.process != os.getppid():  # a worker of joblib outlives the sweep by its queue of points
+            if orphaned():
                 sweep.stop()
             return bool(request) or sweep.stops()
 
@@ -83,11 +87,14 @@ def run_point(command: list[str], sweep: Sweep) -> tuple[int, bool]:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return process.wait(_LOOK_S), False
             process.terminate()
-            return process.wait(), True
+            code = process.wait()
         except BaseException:  # a second Ctrl-C, or a launcher that ends its worker
             process.terminate()
             process.wait()
             raise
+    if orphaned():
+        os._exit(code)  # it would wait for further points for ever
+    return code, True
 
 
 @contextlib.contextmanager
