@@ -11,17 +11,17 @@ import json
 import logging
 import os
 import secrets
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aes_r1.settings import InputError, Settings, as_dict, build, differences, run_fingerprint
+from aes_r1.points import Sweep, point_command, run_point
+from aes_r1.settings import InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
 from aes_r1.tracking import headline
-from aes_r1.trainer.stopping import Stopped
+from aes_r1.trainer.stopping import Stopped, stop_requests
 
 log = logging.getLogger("aes_r1")
 
@@ -44,40 +44,49 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     ]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own printer
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # before a time limit; the USR2 of its own kills a point
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     composed: list[Any] = []
-    lost: list[str] = []
-    failures = Path("runs", "sweeps", f".failed-{secrets.token_hex(4)}").absolute()  # points may run on other machines
-    folders = _config_folders(sys.argv)
+    notes = Path("runs", "sweeps", f".points-{secrets.token_hex(4)}").absolute()  # points may run on other machines
+    sweep = Sweep(module, _config_folders(sys.argv), schema, notes, os.getpid())
+    code, said, lost = 0, "", []
     try:
         _refuse_hidden_keys(sys.argv, schema)
-        _compose(lambda config: _point_or_keep(config, module, folders, composed, failures), config_name)
+        with stop_requests(then=sweep.stop) as stop:
+            _compose(lambda config: _point_or_keep(config, sweep, composed), config_name)
+        if stop:
+            raise Stopped(stop.requeue)
         for config in composed:  # outside of Hydra, which would print lines of its own about an error
             task(to_settings(config, schema))
     except InputError as error:
-        _leave(2, str(error))
+        code, said = 2, str(error)
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(2, _one_line(error))
+        code, said = 2, _one_line(error)
     except Stopped as stopped:
-        _leave(75 if stopped.requeue else 1, str(stopped))
+        code, said = 75 if stopped.requeue else 1, str(stopped)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
-        _leave(2, f"{error.filename or 'disk'}: {error.strerror}; give another out= or make room")
+        code, said = 2, f"{error.filename or 'disk'}: {error.strerror}; give another out= or make room"
     except PointLost as error:  # the sweeper's last word: all other points are done
         lost = [str(error)]
     except KeyboardInterrupt:
-        _leave(1, "interrupted; the same command goes on from the last checkpoint")
-    failed = [*lost, *(path.read_text() for path in sorted(failures.glob("*")))]
-    shutil.rmtree(failures, ignore_errors=True)
-    if failed:
-        points = "; ".join(failed)
-        _leave(
-            1, f"{len(failed)} point(s) failed, the others are done; the same command runs what is missing: {points}"
-        )
+        code, said = 1, "interrupted; the same command goes on from the last checkpoint"
+    finally:
+        failed, cut = [*lost, *sweep.lines("failed")], sweep.lines("stopped")
+        sweep.forget()
+    if code == 0 and (failed or cut):
+        code, said = 1 if failed else 75, "the other points are done; the same command runs what is missing"
+    parts = [_listed(failed, "failed"), _listed(cut, "stopped"), said]
+    if code:
+        _leave(code, "; ".join(part for part in parts if part))
     sys.exit(0)
+
+
+def _listed(points: list[str], end: str) -> str:
+    return f"{len(points)} point(s) {end}: {'; '.join(points)}" if points else ""
 
 
 class PointLost(Exception):
@@ -122,11 +131,11 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_hash", _run_hash, replace=True)
 
 
-def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[Any], failures: Path) -> float | None:
+def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | Stopped | None:
     """Called by Hydra: a point of a multirun is run in its own process, a single run's config is kept for `run`.
 
-    Returns the point's headline SRCC, which a sweeper may search by; None when it failed or has none.
-    With a parallel launcher this runs in a worker, so a failed point leaves its line in the folder `failures`.
+    Returns the point's headline SRCC, which a sweeper may search by; None when it failed or has none; Stopped when it
+    was stopped or not begun. With a parallel launcher this runs in a worker.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -135,18 +144,31 @@ def _point_or_keep(config: Any, module: str, folders: list[str], composed: list[
     if hydra_config.mode == RunMode.RUN:
         composed.append(config)
         return None
-    overrides = list(hydra_config.overrides.task)
-    if _is_done(config):
-        print(f"aes_r1: done before: {config.out}", file=sys.stderr)
-        return _srcc(Path(config.out))
-    command = point_command(module, folders, overrides, config.out, config.get("processes", 1))
-    code = subprocess.run(command, check=False).returncode
-    if code != 0:
-        failures.mkdir(parents=True, exist_ok=True)
-        line = f"{' '.join(overrides)} (exit code {code}, {config.out}/failure.txt)"
-        (failures / f"{hydra_config.job.num:05d}").write_text(line)
+    if sweep.stops():
+        return Stopped(True)
+    overrides, out = list(hydra_config.overrides.task), Path(config.out)
+    name, number = " ".join(overrides), hydra_config.job.num
+    try:
+        settings = to_settings(config, sweep.schema)
+    except InputError as error:
+        print(f"aes_r1: {name}: {error}", file=sys.stderr)
+        sweep.note(number, "failed", f"{name} ({error})")
+        with suppress(OSError):
+            out.rmdir()  # Hydra made it, and nothing will ever lie there
         return None
-    return _srcc(Path(config.out))
+    if _is_done(out, settings):
+        print(f"aes_r1: done before: {out}", file=sys.stderr)
+        return _srcc(out)
+    command = point_command(sweep, overrides, config.out, config.get("processes", 1))
+    code, told = run_point(command, sweep)
+    reason = out / "failure.txt"
+    if code == 75 or (code != 0 and told and not reason.exists()):  # torchrun's own code says nothing
+        sweep.note(number, "stopped", f"{name} ({out})")
+        return Stopped(True)
+    if code != 0:
+        sweep.note(number, "failed", f"{name} (exit code {code}, {reason if reason.exists() else out})")
+        return None
+    return _srcc(out)
 
 
 def _srcc(folder: Path) -> float | None:
@@ -155,20 +177,11 @@ def _srcc(folder: Path) -> float | None:
     return headline(json.loads(path.read_text())).get("srcc") if path.exists() else None
 
 
-def _is_done(config: Any) -> bool:
+def _is_done(folder: Path, settings: Any) -> bool:
     """Whether the run folder of a point holds the whole run of these settings."""
-    folder = Path(config.out)
-    if not (folder / "stages" / "report.json").exists() or config.trainer.resume == "never":
+    if not (folder / "stages" / "report.json").exists() or settings.trainer.resume == "never":
         return False
-    return not differences(json.loads((folder / "settings.json").read_text()), as_dict(to_settings(config)))
-
-
-def point_command(module: str, folders: list[str], overrides: list[str], out: str, processes: int) -> list[str]:
-    """One point of a multirun as a process of its own, so that its end ends nothing else; torchrun starts several."""
-    launch = ["-m", module]
-    if processes > 1:
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launch]
-    return [sys.executable, *launch, *folders, *overrides, f"out={out}", "hydra.mode=RUN"]
+    return not differences(json.loads((folder / "settings.json").read_text()), as_dict(settings))
 
 
 def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:
@@ -234,8 +247,20 @@ def _run_hash(*, _root_: Any) -> str:
         for key in _root_
         if key not in ("hydra", "out", "experiment", "plan")
     }
-    _expand_sets(values)
-    return run_fingerprint(build(Settings, values))
+    try:
+        _expand_sets(values)
+        return run_fingerprint(build(Settings, values))
+    except InputError:
+        if not _in_multirun():
+            raise
+        return f"invalid-{fingerprint(values)}"  # Hydra asks for the folder before a point can say what is wrong
+
+
+def _in_multirun() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _one_line(error: BaseException) -> str:

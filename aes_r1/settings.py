@@ -642,7 +642,7 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 # What a run that failed before its first result leaves: a mended command may use the folder.
-_LEFT_BY_FALSE_STARTS = ("settings.json", "settings.partial", "run.log", "failure.txt", "wandb")
+_LEFT_BY_FALSE_STARTS = ("settings.json", "settings.partial", "run.log", "failure.txt", "wandb", ".lock")
 
 
 def claim_run_folder(folder: Path, settings: Settings) -> None:

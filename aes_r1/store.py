@@ -7,27 +7,40 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from aes_r1.settings import InputError
 
+LOOK_S = 1.0  # a wait for another process's lock asks so often whether to go on
 
-def made_once(store: Path, kind: str, digest: str, make: Callable[[Path], None]) -> Path:
+
+def made_once(
+    store: Path,
+    kind: str,
+    digest: str,
+    make: Callable[[Path], None],
+    *,
+    waiting: Callable[[], object] = lambda: None,
+) -> Path:
     """The folder store/kind/digest, made by `make(folder)` unless it is there.
 
     `digest` is a hash of everything that decides the content. `make` fills a folder beside, which is renamed when it
     is whole; if it stops half way the next call gets the same half folder back, to go on from checkpoints in it.
+    `waiting()` is called every LOOK_S seconds while another process makes it, and ends the wait by an exception.
     """
-    with missing(store, kind, digest) as beside:
+    with missing(store, kind, digest, waiting=waiting) as beside:
         if beside is not None:
             make(beside)
     return store / kind / digest
 
 
 @contextlib.contextmanager
-def missing(store: Path, kind: str, digest: str) -> Iterator[Path | None]:
+def missing(
+    store: Path, kind: str, digest: str, *, waiting: Callable[[], object] = lambda: None
+) -> Iterator[Path | None]:
     """Under the lock of store/kind/digest: None when it is there, else the folder beside, renamed when left filled.
 
+    `waiting` as for `made_once`.
     InputError when the store cannot be written. What goes wrong while the folder is filled is raised as it is.
     """
     final, beside = store / kind / digest, store / kind / f".{digest}.partial"
@@ -37,7 +50,8 @@ def missing(store: Path, kind: str, digest: str) -> Iterator[Path | None]:
     lock = FileLock(store / kind / f".{digest}.lock")
     with _writing(store):
         final.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+    while not _acquired(lock, store):
+        waiting()
     try:
         if final.exists():
             yield None
@@ -49,6 +63,15 @@ def missing(store: Path, kind: str, digest: str) -> Iterator[Path | None]:
             os.replace(beside, final)
     finally:
         lock.release()
+
+
+def _acquired(lock: FileLock, store: Path) -> bool:
+    with _writing(store):
+        try:
+            lock.acquire(timeout=LOOK_S)
+        except Timeout:  # an OSError, too
+            return False
+    return True
 
 
 @contextlib.contextmanager

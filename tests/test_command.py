@@ -56,10 +56,11 @@ def test_unseen_sets_are_evaluated_beside():
     ]
 
 
-def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def train(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "aes_r1.train", *arguments],
-        env={**os.environ, **environment},
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
         capture_output=True,
         text=True,
         timeout=550,
@@ -94,42 +95,32 @@ def test_wrong_input_is_one_line_and_exit_code_2(argument, says, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failing_point_does_not_end_a_multirun(tmp_path):
-    done = train(
-        "--multirun",
-        "data=folder",
-        f"data.root={tmp_path / 'nowhere'}",
-        "seed=1,2",
-        f"hydra.sweep.dir={tmp_path}/sweep",
-        f"out={tmp_path}/runs/${{seed}}",
-        "tracker=none",
-    )
-    assert done.returncode == 1
-    assert "2 point(s) failed" in done.stderr
-    assert done.stderr.count("no such file or folder") == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
-def test_points_of_other_launchers_report_their_failures_too(launcher, tmp_path):
-    pytest.importorskip("ray" if launcher == "ray" else f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
+def test_an_invalid_point_and_failing_ones_are_reported_by_every_launcher(launcher, tmp_path):
+    if launcher != "basic":
+        pytest.importorskip("ray" if launcher == "ray" else f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
     done = train(
         "--multirun",
         f"hydra/launcher={launcher}",
         "data=folder",
         f"data.root={tmp_path / 'nowhere'}",
-        "seed=1,2",
+        "trainer.num_samples=4,1,8",
         f"hydra.sweep.dir={tmp_path}/sweep",
         f"out={tmp_path}/runs/${{run_hash:}}",
         "tracker=none",
+        folder=tmp_path,
     )
     assert done.returncode == 1, done.stderr
-    assert "2 point(s) failed" in done.stderr
-    assert "seed=1 " in done.stderr
-    assert "seed=2 " in done.stderr
-    failures = [path.read_text() for path in (tmp_path / "runs").glob("*/failure.txt")]
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("aes_r1: 3 point(s) failed: ")]
+    assert "data.root" in told.partition("trainer.num_samples=4 ")[2]
+    assert "(trainer.num_samples=1: must be at least 2" in told, "the point in the middle, by its reason"
+    assert "trainer.num_samples=8 " in told
+    assert "Traceback" not in done.stderr
+    failures = {path.parent: path.read_text() for path in (tmp_path / "runs").glob("*/failure.txt")}
     assert len(failures) == 2
-    assert all("no such file or folder" in failure for failure in failures)
+    assert all("no such file or folder" in failure for failure in failures.values())
+    assert set((tmp_path / "runs").iterdir()) - {tmp_path / "runs" / "sweeps"} == set(failures), "no folder of no run"
+    assert not list(tmp_path.glob("runs/sweeps/.*"))
 
 
 @pytest.mark.parametrize("flag", [["--config-dir", "."], ["--config-dir=."], ["-cd", "."]], ids=" ".join)
@@ -160,12 +151,7 @@ def test_a_study_needs_no_config_folder(tmp_path):
     assert "elsewhere" in done.stdout, done.stderr + done.stdout
 
 
-def test_a_point_of_several_processes_goes_through_torchrun():
-    one = command.point_command("aes_r1.train", ["--config-dir", "."], ["seed=1"], "runs/a", 1)
-    assert one == [sys.executable, "-m", "aes_r1.train", "--config-dir", ".", "seed=1", "out=runs/a", "hydra.mode=RUN"]
-    many = command.point_command("aes_r1.train", [], ["seed=1"], "runs/a", 8)
-    assert many[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=8"]
-    assert many[5:] == one[1:3] + one[5:]
+def test_how_many_processes_is_no_part_of_a_run():
     assert composed("processes=8").out == composed().out
 
 

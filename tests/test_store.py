@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from aes_r1.settings import InputError
 from aes_r1.store import made_once
@@ -71,3 +73,18 @@ def test_what_goes_wrong_in_the_making_is_not_the_store(tmp_path):
         (folder / "file").write_text("")
 
     assert (made_once(tmp_path, "things", "abc", second) / "file").exists()
+
+
+def test_a_wait_for_the_lock_can_be_left(tmp_path):
+    class Enough(Exception):
+        pass
+
+    def enough() -> None:
+        raise Enough
+
+    (tmp_path / "things").mkdir()
+    started = time.monotonic()
+    with FileLock(tmp_path / "things" / ".abc.lock"), pytest.raises(Enough):
+        made_once(tmp_path, "things", "abc", _slow, waiting=enough)
+    assert time.monotonic() - started < 3
+    assert len(list(made_once(tmp_path, "things", "abc", _slow, waiting=enough).iterdir())) == 20, "nobody holds it now"

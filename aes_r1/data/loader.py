@@ -30,19 +30,23 @@ Out = TypeVar("Out")
 log = logging.getLogger("aes_r1")
 
 
-def load_samples(data: DataSettings, split: str, *, seed: int, store: Path) -> Sequence[Sample]:
+def load_samples(
+    data: DataSettings, split: str, *, seed: int, store: Path, waiting: Callable[[], object] = lambda: None
+) -> Sequence[Sample]:
     """Samples of one split of a set, at most `data.limit`, pictures not yet opened.
 
     `data.split_by` says whose splits; sets without published ones are split by a fixed seed in the catalog's shares.
-    Validation, where no list says it, is carved from train by `seed`. Made sets are drawn into `store` on first use.
+    Validation, where no list says it, is carved from train by `seed`. Made sets are drawn into `store` on first use;
+    `waiting` is called while another process draws them, as `store.made_once` says.
     InputError when the root is missing, a label cannot be read, or the split is empty.
     """
     samples: Sequence[Sample]
     if data.split_seed is not None:
         whole = replace(data, split_seed=None, limit=None)
-        samples = dealt_anew({name: load_samples(whole, name, seed=seed, store=store) for name in SPLITS}, data)[split]
+        published = {name: load_samples(whole, name, seed=seed, store=store, waiting=waiting) for name in SPLITS}
+        samples = dealt_anew(published, data)[split]
     elif data.name in scene_sets.SCENE_SETS:
-        samples = [one for one in scene_sets.make_scenes(data.name, store=store) if one.split == split]
+        samples = [one for one in scene_sets.make_scenes(data.name, store=store, waiting=waiting) if one.split == split]
     elif data.mix:
         samples = mix_samples(data, split, seed, lambda part, of: _of_part(part, of, seed))
     elif data.name == "manifest":

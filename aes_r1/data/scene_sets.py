@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -52,9 +53,18 @@ def opinions(name: str, factors: dict[str, float], rng: np.random.Generator) -> 
 
 
 def make_scenes(
-    name: str, *, store: Path, counts: dict[str, int] | None = None, seed: int = 0, workers: int = 2
+    name: str,
+    *,
+    store: Path,
+    counts: dict[str, int] | None = None,
+    seed: int = 0,
+    workers: int = 2,
+    waiting: Callable[[], object] = lambda: None,
 ) -> list[Sample]:
-    """The samples of the set `name`; pictures are drawn into `store` on first use. `counts`: pictures per split."""
+    """The samples of the set `name`; pictures are drawn into `store` on first use. `counts`: pictures per split.
+
+    `waiting` is called while another process draws them, as `store.made_once` says.
+    """
     counts = counts or SCENE_SETS[name]
     sources = [Path(str(module)).read_text() for module in (scenes.__file__, __file__)]
     digest = fingerprint(name, counts, seed, sources)
@@ -68,7 +78,7 @@ def make_scenes(
             rows = pool.map(_one, jobs, chunksize=100)
             (folder / "samples.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
 
-    folder = made_once(store, "scenes", digest, make).resolve()
+    folder = made_once(store, "scenes", digest, make, waiting=waiting).resolve()
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     return [Sample(**{**row, "image": str(folder / "pictures" / row["image"])}) for row in rows]
 

@@ -162,9 +162,7 @@ def _critiques(job: Job) -> Path:
         if stopped is not None:
             raise InputError(f"critiques of the cold start: {stopped}; a higher ceiling goes on from there")
 
-    if job.rank == 0:
-        made_once(job.store, "aescot", digest, make)
-    job.wait()
+    job.alone(lambda: made_once(job.store, "aescot", digest, make, waiting=job.keep_waiting))
     return job.store / "aescot" / digest / "aescot.jsonl"
 
 

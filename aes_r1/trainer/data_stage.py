@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from aes_r1.aescot.build import expert_corpus
 from aes_r1.data.loader import check_pictures, load_samples
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.settings import InputError, as_dict, fingerprint
+from aes_r1.settings import DataSettings, InputError, as_dict, fingerprint
 from aes_r1.store import made_once
 from aes_r1.trainer import pretrain
 from aes_r1.trainer.job import Job
@@ -31,23 +32,28 @@ def load_data(job: Job) -> None:
     wanted += [(test, test.split) for test in job.test_sets()]
     lists: list[Sequence[Sample]] = []
     for test, split in wanted:
-        path = job.manifest(test, split)
-        if job.rank == 0 and not path.exists():
-            samples = load_samples(test, split, seed=job.settings.seed, store=job.store)
-            kept, dropped = check_pictures(samples, workers=test.workers, strict=test.strict)
-            for row in dropped:
-                log.warning("left out %s: %s", row["path"], row["reason"])
-            if not kept:
-                raise InputError(f"data={test.name}: no picture of the {split} split can be read")
-            write_manifest(kept, path)
-            job.tracker.manifest(test.name, split, path, sha256_of(path))
-        job.wait()
-        lists.append(read_manifest(path))
+        job.alone(partial(_list_pictures, job, test, split))
+        lists.append(read_manifest(job.manifest(test, split)))
     job.train, job.validation, *job.tests = lists
     if job.rank == 0 and not stage_done(job.folder, "data"):
         counts = {f"{s.name}/{split}": len(samples) for (s, split), samples in zip(wanted, lists, strict=True)}
         log.info("data: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
         finish_stage(job.folder, "data", counts)
+
+
+def _list_pictures(job: Job, data: DataSettings, split: str) -> None:
+    """Write the manifest of one split unless it is there."""
+    path = job.manifest(data, split)
+    if path.exists():
+        return
+    samples = load_samples(data, split, seed=job.settings.seed, store=job.store, waiting=job.keep_waiting)
+    kept, dropped = check_pictures(samples, workers=data.workers, strict=data.strict)
+    for row in dropped:
+        log.warning("left out %s: %s", row["path"], row["reason"])
+    if not kept:
+        raise InputError(f"data={data.name}: no picture of the {split} split can be read")
+    write_manifest(kept, path)
+    job.tracker.manifest(data.name, split, path, sha256_of(path))
 
 
 def base_model(job: Job) -> str:
@@ -57,28 +63,26 @@ def base_model(job: Job) -> str:
         return model.path
     digest = fingerprint(as_dict(model.pretrain), job.max_pixels, pretrain.source_digest())
     path = job.store / "models" / digest
-    if job.rank == 0 and not path.exists():
+
+    def make(target: Path) -> None:
         log.info("base model: pretraining the tiny Qwen2.5-VL on facts about %d scenes", model.pretrain.pictures)
+        with progress_bars() as bar:
+            update = bar("pretraining")
 
-        def make(target: Path) -> None:
-            with progress_bars() as bar:
-                update = bar("pretraining")
+            def report(done: int, total: int, text: str) -> None:
+                update(done, total, text)
+                if job.size == 1:  # several agree between stages
+                    job.leave_if_asked()
 
-                def report(done: int, total: int, text: str) -> None:
-                    update(done, total, text)
-                    if job.size == 1:  # several agree between stages
-                        job.leave_if_asked()
+            pretrain.pretrain_tiny(
+                target,
+                corpus=expert_corpus(),
+                pretrain=model.pretrain,
+                max_pixels=job.max_pixels,
+                report=report,
+            )
 
-                pretrain.pretrain_tiny(
-                    target,
-                    corpus=expert_corpus(),
-                    pretrain=model.pretrain,
-                    max_pixels=job.max_pixels,
-                    report=report,
-                )
-
-        made_once(job.store, "models", digest, make)
-    job.wait()
+    job.alone(lambda: made_once(job.store, "models", digest, make, waiting=job.keep_waiting))
     if job.rank == 0:
         finish_stage(job.folder, "base", {"model": str(path)})
     return str(path)

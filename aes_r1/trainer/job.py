@@ -20,6 +20,10 @@ from aes_r1.trainer.stopping import Stopped, StopRequest
 from aes_r1.trainer.watch import Watch
 
 
+class Asked(Exception):
+    """Some process of the job was asked to leave; what waits for another job's lock waits no longer."""
+
+
 class Job:
     """One run on its way through the stages; `size` processes share it, of which this is `rank`."""
 
@@ -71,14 +75,30 @@ class Job:
         if any(stop for stop, _ in asked):
             raise Stopped(any(requeue for _, requeue in asked))
 
+    def keep_waiting(self) -> None:
+        """For the store, again and again while rank 0 waits for another job's lock: Asked when any process was."""
+        if self.asked():
+            raise Asked
+
+    def alone(self, work: Callable[[], object]) -> None:
+        """Rank 0 does `work`, which may raise Asked; the others wait; all leave when any was asked to. Collective."""
+        if self.rank == 0:
+            with contextlib.suppress(Asked):
+                work()
+        self.wait_or_leave()
+
     def make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> bool:
         """Like made_once, with every process inside `make`; whether it was made now. Collective.
 
         Rank 0 holds the lock, decides and renames.
         """
+        folder: list[Path | None] = [None]
         with contextlib.ExitStack() as held:
-            folder = [held.enter_context(missing(self.store, kind, digest)) if self.rank == 0 else None]
-            self.wait()  # rank 0 may wait for another job's lock for hours, longer than a collective does
+
+            def look() -> None:
+                folder[0] = held.enter_context(missing(self.store, kind, digest, waiting=self.keep_waiting))
+
+            self.alone(look)  # rank 0 may wait for another job's lock for hours, longer than a collective does
             if self.size > 1:
                 torch.distributed.broadcast_object_list(folder, src=0)
             if folder[0] is not None:

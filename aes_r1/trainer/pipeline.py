@@ -20,14 +20,19 @@ from aes_r1.trainer.evaluation_stage import evaluate, report
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.origin import record_origin
 from aes_r1.trainer.rapo_stage import keep_final, rapo, starting_point
-from aes_r1.trainer.run_folder import failure_file, log_to, start_over, watch_over
+from aes_r1.trainer.run_folder import failure_file, log_to, start_over, watch_over, worked_on
 from aes_r1.trainer.stopping import Stopped, stop_requests
 
 
 def run(settings: Settings) -> None:
     """Run every stage that is missing in `settings.out`; raises InputError, Stopped or whatever a stage raises."""
-    folder = Path(settings.out)
     rank, size = world()
+    with worked_on(Path(settings.out), rank):
+        _run(settings, rank, size)
+
+
+def _run(settings: Settings, rank: int, size: int) -> None:
+    folder = Path(settings.out)
     if rank == 0:
         if settings.trainer.resume == "never" and folder.exists():
             start_over(folder)

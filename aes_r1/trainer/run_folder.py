@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from aes_r1.settings import InputError
 from aes_r1.tracking import read_rows, write_rows
 from aes_r1.trainer.stopping import Stopped
 from aes_r1.trainer.watch import Watch
@@ -32,6 +34,31 @@ def finish_stage(folder: Path, stage: str, values: dict) -> None:
     beside = path.with_suffix(".partial")
     beside.write_text(json.dumps(values) + "\n")
     beside.replace(path)  # a marker is whole or not there
+
+
+@contextmanager
+def worked_on(folder: Path, rank: int) -> Iterator[None]:
+    """One process works on a run: InputError while another one does. Rank 0 is the one of several; the others pass.
+
+    The kernel lets go of the lock when its holder ends, however it ends.
+    """
+    if rank > 0:
+        yield
+        return
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{folder}: another process works on this run; wait for its end, stop it, or give another out="
+        ) from None
+    except OSError as error:
+        raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def start_over(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class Stopped(Exception):
@@ -30,14 +30,15 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Turn the first stop signal into a request; a second Ctrl-C interrupts at once."""
+def stop_requests(then: Callable[[], object] = lambda: None) -> Iterator[StopRequest]:
+    """Turn the first stop signal into a request and call `then`; a second Ctrl-C interrupts at once."""
     request = StopRequest()
 
     def remember(number: int, frame: object) -> None:
         if request and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.signal = number
+        then()
 
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     before = {number: signal.signal(number, remember) for number in numbers}

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, open_dict
 
 from aes_r1.command import to_settings
 from aes_r1.settings import InputError, fingerprint, require, run_fingerprint
+from aes_r1.trainer.stopping import Stopped
 
 
 class OptunaSweeper(Sweeper):
@@ -68,9 +69,13 @@ class OptunaSweeper(Sweeper):
                 trials.append(study.ask(space))
             points = [[*fixed, *(f"{name}={value}" for name, value in trial.params.items())] for trial in trials]
             returned = self.launch(points, initial_job_idx=len(answers))
-            for trial, answer in zip(trials, returned, strict=True):
-                _tell(study, trial, answer)
             answers += returned
+            stopped = [isinstance(answer._return_value, Stopped) for answer in returned]
+            for trial, answer, cut in zip(trials, returned, stopped, strict=True):
+                if not cut:  # the next command finds it without an end
+                    _tell(study, trial, answer)
+            if any(stopped):
+                break
         _say_best(study, self.n_trials)
         for answer in answers:
             _ = answer.return_value  # raises what a point raised outside of its own process

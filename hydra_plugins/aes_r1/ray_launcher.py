@@ -6,6 +6,7 @@ The published plugin, hydra-ray-launcher, needs cloudpickle below 3, which jobli
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +46,9 @@ class RayLauncher(Launcher):
         setup_globals()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if not ray.is_initialized():  # a search launches many times
+            ours = signal.getsignal(signal.SIGTERM)
             ray.init(**self.init)
+            signal.signal(signal.SIGTERM, ours)  # Ray's would leave at once, and its points with it
         point = ray.remote(**self.remote)(_point)
         state = Singleton.get_state()
         tasks = [

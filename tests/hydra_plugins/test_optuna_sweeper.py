@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from aes_r1 import command
 from aes_r1.settings import InputError
+from aes_r1.trainer.stopping import Stopped
 
 optuna = pytest.importorskip("optuna")
 LEARNING_RATE = "trainer.lr=tag(log, interval(1e-5, 1e-2))"
@@ -82,19 +84,20 @@ def test_a_score_belongs_to_the_settings_that_gave_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_search_asks_for_what_the_whole_one_would(tmp_path):
+@pytest.mark.parametrize("how_it_ends", ["killed", "stopped"])
+def test_an_interrupted_search_asks_for_what_the_whole_one_would(how_it_ends, tmp_path):
     how = (LEARNING_RATE, "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=2")
     search(tmp_path / "whole.db", lambda config: -abs(config.trainer.lr - 1e-3), *how)
     count = 0
 
-    def until_interrupted(config) -> float:
+    def until_interrupted(config) -> float | Stopped:
         nonlocal count
         count += 1
-        if count == 5:
+        if count >= 5 and how_it_ends == "killed":
             raise KeyboardInterrupt
-        return -abs(config.trainer.lr - 1e-3)
+        return Stopped(True) if count >= 5 else -abs(config.trainer.lr - 1e-3)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) if how_it_ends == "killed" else nullcontext():
         search(tmp_path / "parts.db", until_interrupted, *how)
     assert [state for _, state, _ in trials(tmp_path / "parts.db")] == ["COMPLETE"] * 4 + ["RUNNING"] * 2
     search(tmp_path / "parts.db", lambda config: -abs(config.trainer.lr - 1e-3), *how)

@@ -12,8 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from aes_r1.model import tiny
+from aes_r1.settings import PretrainSettings, as_dict, fingerprint
+from aes_r1.trainer import pretrain
 from tests.trainer.test_watch import free_port
 
 
@@ -57,6 +60,35 @@ def test_two_jobs_share_what_one_of_them_makes(tmp_path):
     assert codes([*first, *second], seconds=120) == [0, 0, 0, 0]
     made = {path.name: path.read_text() for path in Path(tmp_path, "things", "abc").iterdir()}
     assert made == {"0.txt": "first of 2", "1.txt": "first of 2"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, picture_folder, tmp_path):
+    """The last process is asked; it is rank 0 that waits."""
+    names = sorted(path.name for path in picture_folder.glob("*.png"))
+    rows = [f"{name},{place / 12},{('train', 'test')[place % 2]}" for place, name in enumerate(names)]
+    (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    few = PretrainSettings(pictures=32, epochs=1)
+    pretraining = fingerprint(as_dict(few), 9216, pretrain.source_digest())
+    (tmp_path / "store" / "models").mkdir(parents=True)
+    with FileLock(tmp_path / "store" / "models" / f".{pretraining}.lock"):
+        started = processes(
+            *("aes_r1.train", "data=folder", f"data.root={picture_folder}", "expert=pixels", "judge=none"),
+            *("model.pretrain.pictures=32", "model.pretrain.epochs=1", "data.max_pixels=9216", "engine=zero2"),
+            *("tracker=none", f"out={tmp_path}/run", f"store={tmp_path}/store"),
+            count=count,
+        )
+        while not (tmp_path / "run" / "stages" / "data.json").exists():
+            assert all(process.poll() is None for process in started), started[0].communicate()[0]
+            time.sleep(0.02)
+        time.sleep(1)
+        started[-1].send_signal(signal.SIGUSR1)
+        asked = time.monotonic()
+        assert codes(started, seconds=60) == [75] * count
+    assert time.monotonic() - asked < 10, "a second or two, and the end of a process on a busy machine"
+    assert not (tmp_path / "store" / "models" / f".{pretraining}.partial").exists(), "it waited"
+    assert not (tmp_path / "run" / "failure.txt").exists()
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -16,6 +16,7 @@ from aes_r1.settings import Settings, build
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.run_folder import failure_file, watch_over
+from aes_r1.trainer.stopping import StopRequest
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
     watch = watch_over(store / name, rank, size)
     settings = build(Settings, {"out": str(store / name), "store": str(store), "data": {"name": "scenes"}})
     job = Job(settings, store / name, torch.device("cpu"), rank, size, watch)
+    job.stop = StopRequest()
 
     def make(target: Path) -> None:
         while not (store / f"{other}.asks").exists():

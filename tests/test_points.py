@@ -1,0 +1,164 @@
+"""Points of a multirun as real processes: they leave with their sweep, and the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock, Timeout
+
+from aes_r1.model import tiny
+from aes_r1.points import Sweep, point_command
+from aes_r1.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+STEPS = 60
+
+
+def test_a_point_of_several_processes_goes_through_torchrun(tmp_path):
+    sweep = Sweep("aes_r1.train", ["--config-dir", "."], Settings, tmp_path, 1)
+    one = point_command(sweep, ["seed=1"], "runs/a", 1)
+    assert one == [sys.executable, "-m", "aes_r1.train", "--config-dir", ".", "seed=1", "out=runs/a", "hydra.mode=RUN"]
+    many = point_command(sweep, ["seed=1"], "runs/a", 8)
+    assert many[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=8"]
+    assert many[5:] == one[1:]
+
+
+@pytest.fixture
+def job(tokenizer, picture_folder, tmp_path) -> list[str]:
+    """RAPO of a random model on twelve pictures: STEPS short steps."""
+    tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
+    rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'train', 'test')[place % 3]}" for place in range(12)]
+    (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    return [
+        *("data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base", "expert=pixels", "judge=none"),
+        *("trainer.init_from=base", "cold_start.epochs=0", "trainer.images_per_step=2", "trainer.num_samples=2"),
+        *("trainer.micro_batch_size=2", "trainer.max_new_tokens=8", f"trainer.max_steps={STEPS}"),
+        *("trainer.save_every=20", "trainer.eval_every=1000", "evaluation.stages=[rapo]"),
+        *("evaluation.protocols=[greedy]", "evaluation.n_bootstrap=20", "tracker=none", f"store={tmp_path}/store"),
+    ]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    with (folder / "said").open("a") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "aes_r1.train", *arguments],
+            cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, stdout=said, stderr=said,
+        )  # fmt: skip
+
+
+def sweep(folder: Path, job: list[str], *arguments: str) -> subprocess.Popen:
+    return start(folder, "--multirun", *job, "out=runs/${seed}", *arguments)
+
+
+def steps(run: Path) -> list[int]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(process: subprocess.Popen, seen: Callable[[], bool], folder: Path) -> None:
+    for _ in range(9000):
+        if seen():
+            return
+        assert process.poll() is None, (folder / "said").read_text()
+        time.sleep(0.02)
+    raise AssertionError("never seen")
+
+
+def is_free(run: Path) -> bool:
+    """Whether no process works on the run."""
+    try:
+        with FileLock(run / ".lock", timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_sweep_that_is_stopped_takes_its_point_along_and_goes_on(number, job, tmp_path):
+    first, second = tmp_path / "runs" / "1", tmp_path / "runs" / "2"
+    process = sweep(tmp_path, job, "seed=1,2")
+    wait_for(process, lambda: len(steps(first)) >= 2, tmp_path)
+    assert not is_free(first)
+    process.send_signal(number)
+    assert process.wait(60) == 75, (tmp_path / "said").read_text()
+    told = (tmp_path / "said").read_text().splitlines()[-1]
+    assert "1 point(s) stopped" in told
+    assert "failed" not in told
+    assert is_free(first)
+    done = steps(first)
+    assert 2 <= len(done) < STEPS
+    assert (first / "checkpoints" / f"step_{done[-1]}").is_dir()
+    assert not second.exists() or not steps(second), "no further point starts"
+    assert not list(tmp_path.glob("runs/sweeps/.*"))
+
+    assert sweep(tmp_path, job, "seed=1,2").wait(300) == 0, (tmp_path / "said").read_text()
+    assert steps(first) == steps(second) == list(range(1, STEPS + 1)), "no step twice"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        ["hydra/launcher=ray"],
+        ["processes=2", "engine=zero2"],
+    ],
+    ids=["basic", "joblib", "ray", "torchrun"],
+)
+def test_no_point_outlives_its_sweep(number, arguments, job, tmp_path):
+    if arguments and "/" in arguments[0]:
+        name = arguments[0].split("=")[1]
+        pytest.importorskip("ray" if name == "ray" else "hydra_plugins.hydra_joblib_launcher")
+    process = sweep(tmp_path, job, "seed=1,2", f"trainer.max_steps={50 * STEPS}", *arguments)
+    first = tmp_path / "runs" / "1"
+    wait_for(process, lambda: len(steps(first)) >= 2, tmp_path)
+    process.send_signal(number)
+    assert process.wait(90) == (75 if number == signal.SIGTERM else -signal.SIGKILL), (tmp_path / "said").read_text()
+    runs = [run for run in (tmp_path / "runs").glob("[12]") if (run / ".lock").exists()]
+    for _ in range(0 if number == signal.SIGTERM else 900):
+        if all(is_free(run) for run in runs):
+            break
+        time.sleep(0.1)
+    assert all(is_free(run) for run in runs)
+    killed = number == signal.SIGKILL and "hydra/launcher=ray" in arguments  # Ray kills what its workers started
+    for run in runs:
+        if steps(run) and not killed:
+            assert (run / "checkpoints" / f"step_{steps(run)[-1]}").is_dir(), "left with a checkpoint"
+        assert not (run / "failure.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_run_has_one_process_that_works_on_it(job, tmp_path):
+    run = tmp_path / "run"
+    long = [*job, "out=run", f"trainer.max_steps={50 * STEPS}"]
+    first = start(tmp_path, *long)
+    try:
+        wait_for(first, lambda: len(steps(run)) >= 2, tmp_path)
+        (tmp_path / "second").mkdir()
+        second = start(tmp_path / "second", *long, f"out={run}", "trainer.resume=never")
+        assert second.wait(60) == 2
+        told = (tmp_path / "second" / "said").read_text()
+        assert told.count("\n") == 1
+        assert told.startswith(f"aes_r1: {run}: another process works on this run; ")
+        assert first.poll() is None
+        assert len(steps(run)) >= 2, "nothing was taken away"
+    finally:
+        first.kill()
+        first.wait()
+    assert is_free(run)
+    third = start(tmp_path, *long)
+    wait_for(third, lambda: not is_free(run) and len(steps(run)) >= 2, tmp_path)
+    third.terminate()
+    assert third.wait(60) == 75
+    assert steps(run) == list(range(1, len(steps(run)) + 1))
