@@ -86,7 +86,8 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
 
 
 def _listed(points: list[str], end: str) -> str:
-    return f"{len(points)} point(s) {end}: {'; '.join(points)}" if points else ""
+    named = "; ".join(dict.fromkeys(points))  # a search may ask for a point again
+    return f"{len(points)} point(s) {end}: {named}" if points else ""
 
 
 class PointLost(Exception):
