@@ -133,7 +133,8 @@ def test_half_precision_under_deepspeed_keeps_a_float32_optimizer(out):
         assert wanted.dtype == torch.bfloat16
         assert torch.equal(zero3["weights"][key], wanted)
     for wanted, found in zip(one["sft"], zero2["sft"], strict=True):
-        assert found["sft/loss"] == pytest.approx(wanted["sft/loss"], rel=0.1)
+        # The loss is near .03, where processors differ by .006 in how they round; a wrong divisor would double it.
+        assert found["sft/loss"] == pytest.approx(wanted["sft/loss"], abs=0.012)
 
 
 @pytest.mark.slow
