@@ -61,7 +61,9 @@ def write_run(
     if sources is not None:
         manifest = [{"id": f"{place:03d}", "attributes": {"source": name}} for place, name in enumerate(sources)]
         (folder / "manifests").mkdir()
-        write_rows(folder / "manifests" / f"{dataset}-test.jsonl", manifest)
+        half = len(manifest) // 2  # a run numbers its lists of one set
+        write_rows(folder / "manifests" / f"{dataset}-train.jsonl", manifest[:half])
+        write_rows(folder / "manifests" / f"{dataset}_2-test.jsonl", manifest[half:])
     if origin is not None:
         finish_stage(folder, "origin", origin)
     for stage in ("evaluation", "report"):
