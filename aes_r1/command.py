@@ -211,7 +211,7 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
     """The validated settings of a composed config."""
     from omegaconf import OmegaConf
 
-    values: Any = OmegaConf.to_container(config, resolve=True)
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     _expand_sets(values)
     return build(schema, values)
 
@@ -229,22 +229,36 @@ def _expand_sets(values: dict) -> None:
 
 def _data_set(entry: Any) -> dict:
     """A further set: the name of a file in conf/data, or a mapping with that name and keys of its own."""
+    given = {"name": entry} if isinstance(entry, str) else dict(entry)
+    named = {file.stem for file in (CONF / "data").glob("*.yaml")} - {"base", "on_disk"}
+    if given.get("name") not in named:
+        raise InputError(f"also={given.get('name')}: no such data set; there are {', '.join(sorted(named))}")
+    return {**group_values("data", given["name"]), **given}
+
+
+def group_values(group: str, option: str) -> dict:
+    """The values of conf/GROUP/OPTION.yaml on top of the files of its group that it extends.
+
+    Hydra composes one file of a group; this reads a second one of the same group.
+    """
     from omegaconf import OmegaConf
 
-    given = {"name": entry} if isinstance(entry, str) else dict(entry)
-    path = CONF / "data" / f"{given.get('name')}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in (CONF / "data").glob("*.yaml")))
-        raise InputError(f"also={given.get('name')}: no such data set; there are {known}")
-    defaults: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    return {**defaults, **given}
+    def load(name: str) -> Any:
+        config: Any = OmegaConf.load(CONF / group / f"{name}.yaml")
+        extended = [load(parent) for parent in config.pop("defaults", []) if parent != "_self_"]
+        return OmegaConf.merge(*extended, config)
+
+    values: Any = OmegaConf.to_container(load(option), resolve=True)
+    return values
 
 
 def _run_hash(*, _root_: Any) -> str:
     from omegaconf import OmegaConf
 
     values = {
-        key: OmegaConf.to_container(_root_[key], resolve=True) if OmegaConf.is_config(_root_[key]) else _root_[key]
+        key: OmegaConf.to_container(_root_[key], resolve=True, throw_on_missing=True)
+        if OmegaConf.is_config(_root_[key])
+        else _root_[key]
         for key in _root_
         if key not in ("hydra", "out", "experiment", "plan")
     }

@@ -70,8 +70,8 @@ class DataSettings:
 class PretrainSettings:
     """Only the tiny model has these: it stands in for a pretrained backbone, so it is pretrained on plain facts."""
 
-    pictures: int = 6000
-    epochs: int = 4
+    pictures: int = 8000
+    epochs: int = 3
     batch_size: int = 32
     lr: float = 2e-3
     seed: int = 0
@@ -96,7 +96,7 @@ class ModelSettings:
     name: str = "tiny_qwen2_5_vl"
     path: str | None = None  # folder or hub name; null: the tiny model is built and pretrained here
     dtype: str = "float32"
-    max_pixels: int = 262144  # area bound of a picture when data.max_pixels does not say
+    max_pixels: int = 9216  # area bound of a picture when data.max_pixels does not say
     freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = False
@@ -191,10 +191,10 @@ class ColdStartSettings:
     expert: str | None = None  # null: the expert group's choice
     pictures: int | None = 3000  # training pictures that the expert is asked about when data is null
     epochs: int = 1  # 0 skips the cold start
-    lr: float = 1e-5
-    batch_size: int = 64  # global
-    micro_batch_size: int = 8  # per device
-    warmup_ratio: float = 0.0
+    lr: float = 2e-3
+    batch_size: int = 32  # global
+    micro_batch_size: int = 32  # per device
+    warmup_ratio: float = 0.05
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     freeze_vision: bool = True
@@ -220,13 +220,13 @@ class TrainerSettings:
 
     name: str = "rapo"  # rapo: cold start, then RAPO; sft: the cold start alone
     init_from: str = "cold_start"  # base | cold_start | a folder with a model
-    num_samples: int = 4  # K outputs per image
-    images_per_step: int = 128  # N
-    max_steps: int | None = None  # null: epochs decide
-    epochs: float = 10.0
-    lr: float = 1e-6
+    num_samples: int = 8  # K outputs per image
+    images_per_step: int = 16  # N
+    max_steps: int | None = 140  # null: epochs decide
+    epochs: float = 1.0
+    lr: float = 2e-4
     lr_schedule: str = "linear"
-    warmup_steps: int = 0
+    warmup_steps: int = 5
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     clip_low: float = 0.2
@@ -237,14 +237,14 @@ class TrainerSettings:
     drop_zero_spread: bool = False  # leave groups without spread out of the loss's divisor
     mask_truncated: bool = True
     temperature: float = 1.0
-    max_new_tokens: int = 1024
+    max_new_tokens: int = 96
     inner_epochs: int = 1
     minibatches: int = 1  # optimizer steps per inner epoch
-    micro_batch_size: int = 8  # completions per device and forward
+    micro_batch_size: int = 128  # completions per device and forward
     micro_batch_tokens: int | None = None  # tokens per device and forward, prompts counted, in place of the size
-    save_every: int = 50
+    save_every: int = 40
     keep_checkpoints: int = 2
-    eval_every: int = 50
+    eval_every: int = 40
     eval_pictures: int = 200
     completions_every: int = 10
     resume: str = "auto"
@@ -345,7 +345,7 @@ class ExpertSettings(ChatSettings):
 
     name: str = "scenes"
     min_words: int = 20  # shorter and longer critiques are rejected
-    max_words: int = 400
+    max_words: int = 80
     near_copy: float | None = (
         None  # estimated Jaccard similarity to an earlier critique that rejects; null: not checked
     )
@@ -373,7 +373,7 @@ class ExpertSettings(ChatSettings):
 class JudgeSettings(ChatSettings):
     """Who reads the critiques blind, and how far its score may lie from the true one."""
 
-    name: str = "none"
+    name: str = "scenes"
     temperature: float = 0.0
     tolerance: float = 0.2
 

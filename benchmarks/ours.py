@@ -108,6 +108,7 @@ def main() -> None:
         max_steps=1000,
         lr=1e-6,
         lr_schedule="constant",
+        warmup_steps=0,
         kl_coef=workload.kl_coef,
         max_new_tokens=workload.new_tokens,
         micro_batch_size=workload.micro_batch or workload.rows,

@@ -127,7 +127,9 @@ def talking_run(tmp_path_factory) -> Path:
         SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=torch.device("cpu")),
         records,
         question=RATING_PROMPT,
-        cold_start=ColdStartSettings(epochs=28, lr=3e-3, batch_size=4, micro_batch_size=4, save_every=1000),
+        cold_start=ColdStartSettings(
+            epochs=28, lr=3e-3, warmup_ratio=0.0, batch_size=4, micro_batch_size=4, save_every=1000
+        ),
         with_critique=True,
         seed=0,
         folder=tmp_path_factory.mktemp("talking_checkpoints"),

@@ -60,7 +60,13 @@ def plant(folder: Path) -> Planted:
             rows,
             question=RATING_PROMPT,
             cold_start=ColdStartSettings(
-                epochs=70, lr=3e-3, batch_size=16, micro_batch_size=16, save_every=10_000, freeze_vision=False
+                epochs=70,
+                lr=3e-3,
+                warmup_ratio=0.0,
+                batch_size=16,
+                micro_batch_size=16,
+                save_every=10_000,
+                freeze_vision=False,
             ),
             with_critique=True,
             seed=0,

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from aes_r1.command import CONF
+from aes_r1.command import CONF, group_values
 from aes_r1.model import cost
 from aes_r1.plan import peak, plan, step_flops
 from aes_r1.settings import (
+    ColdStartSettings,
     CostSettings,
     EngineSettings,
     EvaluationSettings,
@@ -17,6 +18,7 @@ from aes_r1.settings import (
     ModelSettings,
     PlanSettings,
     TrainerSettings,
+    build,
 )
 
 
@@ -27,8 +29,17 @@ def shape():
 
 def settings(stage=3, gpus=8, **model):
     return PlanSettings(
-        model=ModelSettings(**{"name": "qwen2_5_vl_7b", "dtype": "bfloat16", "gradient_checkpointing": True, **model}),
-        trainer=TrainerSettings(),
+        model=ModelSettings(
+            **{
+                "max_pixels": 262144,
+                "name": "qwen2_5_vl_7b",
+                "dtype": "bfloat16",
+                "gradient_checkpointing": True,
+                **model,
+            }
+        ),
+        trainer=build(TrainerSettings, group_values("trainer", "paper")),
+        cold_start=build(ColdStartSettings, group_values("cold_start", "paper")),
         engine=EngineSettings("zero3", {"zero_optimization": {"stage": stage}}),
         plan=CostSettings(gpus=gpus, usd_per_gpu_hour=2.0),
     )

@@ -15,9 +15,8 @@ import sys
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
-from aes_r1.command import CONF
+from aes_r1.command import group_values
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import (
@@ -46,7 +45,7 @@ def engine_settings(name: str) -> EngineSettings:
     name = name.removesuffix("_bf16").removesuffix("_budget").removesuffix("_lora")
     if name == "single":
         return EngineSettings()
-    config = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / f"{name}.yaml"))["config"]
+    config = group_values("engine", name)["config"]
     # A threshold of 0 parts even the smallest weight, as a large model's are parted.
     config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     return EngineSettings(name=name, config=config)
@@ -102,7 +101,7 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
         samples(start / "pictures"),
         question=RATING_PROMPT,
         trainer=TrainerSettings(
-            num_samples=4, images_per_step=4, max_steps=2, lr=3e-3 if adapted else 3e-4, kl_coef=0.05,
+            num_samples=4, images_per_step=4, max_steps=2, warmup_steps=0, lr=3e-3 if adapted else 3e-4, kl_coef=0.05,
             max_new_tokens=24, temperature=1.3,
             micro_batch_size=4, micro_batch_tokens=BUDGET if budget else None, save_every=100, eval_every=100,
         ),
@@ -137,7 +136,7 @@ def sft(backbone, engine, start: Path, folder: Path, log=lambda number, values: 
         engine,
         records(start / "pictures"),
         question=RATING_PROMPT,
-        cold_start=ColdStartSettings(epochs=1, lr=3e-4, batch_size=batch_size, micro_batch_size=2),
+        cold_start=ColdStartSettings(epochs=1, lr=3e-4, warmup_ratio=0.0, batch_size=batch_size, micro_batch_size=2),
         with_critique=True,
         seed=0,
         folder=folder,

@@ -48,7 +48,9 @@ def sft(backbone, folder, out, *, stop_after=None, micro=4, epochs=4, lr=3e-3):
         engine_of(backbone),
         records(folder),
         question=RATING_PROMPT,
-        cold_start=ColdStartSettings(epochs=epochs, lr=lr, batch_size=4, micro_batch_size=micro, save_every=3),
+        cold_start=ColdStartSettings(
+            epochs=epochs, lr=lr, warmup_ratio=0.0, batch_size=4, micro_batch_size=micro, save_every=3
+        ),
         with_critique=True,
         seed=0,
         folder=out,
@@ -74,7 +76,7 @@ def speaker(tokenizer, tmp_path_factory) -> Backbone:
 def rapo(backbone, folder, out, *, steps=4, stop_after=None, **changes):
     trainer = TrainerSettings(
         **{
-            "num_samples": 4, "images_per_step": 4, "max_steps": steps, "lr": 1e-3, "kl_coef": 0.05,
+            "num_samples": 4, "images_per_step": 4, "max_steps": steps, "warmup_steps": 0, "lr": 1e-3, "kl_coef": 0.05,
             "max_new_tokens": 32, "micro_batch_size": 16, "save_every": 100, "eval_every": 100,
             **changes,
         }
@@ -263,7 +265,9 @@ def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, 
             engine_of(backbone),
             records(picture_folder),
             question=RATING_PROMPT,
-            cold_start=ColdStartSettings(epochs=2, lr=3e-3, batch_size=4, micro_batch_size=4, probe_every=every),
+            cold_start=ColdStartSettings(
+                epochs=2, lr=3e-3, warmup_ratio=0.0, batch_size=4, micro_batch_size=4, probe_every=every
+            ),
             with_critique=True,
             seed=0,
             folder=tmp_path / str(every),

@@ -1,0 +1,132 @@
+"""conf/: every key stands in one annotated file, every recipe composes to the values it is known for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aes_r1 import command
+from aes_r1.settings import Settings, as_dict
+from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, composed, train
+
+RECIPES = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text())
+# Given by the command line, or made of it.
+OF_THE_RUN = ("out", "run_name", "evaluation.also")
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values; an empty mapping is a value."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def files(group: str) -> list[Path]:
+    return sorted((command.CONF / group).glob("*.yaml"))
+
+
+def own_keys(path: Path) -> dict[str, Any]:
+    values = yaml.safe_load(path.read_text())
+    values.pop("defaults", None)
+    return dict(flat(values))
+
+
+def inherited_keys(path: Path) -> set[str]:
+    """Dotted keys of the files that `path` extends, of its own group or of another (/chat@_here_: api)."""
+    keys: set[str] = set()
+    for parent in yaml.safe_load(path.read_text()).get("defaults", []):
+        if isinstance(parent, dict):
+            ((group, option),) = parent.items()
+            extended = command.CONF / group.strip("/").removesuffix("@_here_") / f"{option}.yaml"
+        elif parent != "_self_":
+            extended = path.with_name(f"{parent}.yaml")
+        else:
+            continue
+        keys |= set(own_keys(extended)) | inherited_keys(extended)
+    return keys
+
+
+def unexplained(path: Path) -> list[str]:
+    """Keys that `path` brings in without a comment in the line above them or behind them."""
+    values = yaml.compose(path.read_text())
+    lines = path.read_text().splitlines()
+    extended = inherited_keys(path)
+
+    def walk(node: yaml.MappingNode, prefix: str) -> Iterator[str]:
+        for key, value in node.value:
+            name, line = f"{prefix}{key.value}", key.start_mark.line
+            if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+                yield from walk(value, f"{name}.")
+                continue
+            comes_in = name != "defaults" and not any(old == name or old.startswith(f"{name}.") for old in extended)
+            if comes_in and not lines[line - 1].lstrip().startswith("#") and " # " not in lines[line]:
+                yield name
+
+    assert isinstance(values, yaml.MappingNode)
+    return list(walk(values, ""))
+
+
+@pytest.mark.parametrize("group", [*GROUPS, "chat"])
+def test_every_key_is_explained_where_it_comes_in(group):
+    for path in files(group):
+        assert path.read_text().startswith("# "), f"{group}/{path.name} does not say what it is"
+        names = [name for name in unexplained(path) if not (name == "name" and inherited_keys(path))]
+        assert names == [], f"{group}/{path.name}"
+
+
+def test_a_key_without_a_comment_is_found(tmp_path):
+    (tmp_path / "base.yaml").write_text("# A base.\n# Explained.\none: 1\ninner:\n  # Explained.\n  two: 2\n")
+    (tmp_path / "more.yaml").write_text("# More.\ndefaults: [base, _self_]\none: 2\ninner: {two: 3}\nthree: 3\n")
+    assert unexplained(tmp_path / "more.yaml") == ["three"]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_setting_stands_in_a_file_of_its_group(group):
+    written = {key for path in files(group) for key in own_keys(path)}
+    written |= {key for path in files(group) for key in inherited_keys(path)}
+    schema = {key for key, _ in flat(as_dict(getattr(Settings(), group)))}
+    missing = {key for key in schema if not any(name == key or name.startswith(f"{key}.") for name in written)}
+    assert missing == set()
+
+
+def test_a_default_has_one_value():
+    """The dataclasses agree with the composed default recipe, so that there is no second recipe."""
+    recipe, schema = dict(flat(as_dict(composed()))), dict(flat(as_dict(Settings())))
+    differing = {key for key in recipe if recipe[key] != schema[key]}
+    assert differing - set(OF_THE_RUN) == {"data.unseen"}  # of data=scenes; other sets have none
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_keeps_its_values(name):
+    group, _ = name.split("=")
+    settings = as_dict(composed(name))
+    values = dict(flat(settings if group.startswith("+") else settings[group]))
+    assert {key: values[key] for key in RECIPES[name]} == RECIPES[name]
+
+
+def test_every_recipe_is_pinned():
+    assert set(RECIPES) == {f"{group}={option}" for group, option in OPTIONS} | {
+        f"+experiment={name}" for name in EXPERIMENTS
+    }
+
+
+def test_a_base_alone_is_refused():
+    done = train("data=base")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "data.name" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_debug_recipe_runs_every_stage(tmp_path):
+    done = train("+debug=default", "out=run", "store=store", folder=tmp_path, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    stages = json.loads((tmp_path / "run" / "evaluation.json").read_text())["stages"]
+    assert list(stages) == ["base", "cold_start", "rapo"]
