@@ -625,9 +625,23 @@ _NOT_IDENTITY = (
 )
 
 
+# Keys that the first recorded runs did not have, each with the value at which a run computes what it computed without
+# the key. At that value a key is left out of the run's hash, so that recorded runs keep theirs and can be resumed.
+_SINCE_ADDED: dict[str, Any] = {}
+
+
 def run_fingerprint(settings: Settings) -> str:
     """Identity of a run: two runs with the same digits compute the same numbers, up to rounding."""
-    return fingerprint(_without(as_dict(settings), _NOT_IDENTITY))
+    values = as_dict(settings)
+    neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
+    return fingerprint(_without(values, (*_NOT_IDENTITY, *neutral)))
+
+
+def _value(values: dict[str, Any], key: str) -> Any:
+    """The value of the dotted `key`."""
+    for part in key.split("."):
+        values = values[part]
+    return values
 
 
 def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -670,5 +684,6 @@ def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
     """Dotted keys in which two runs' settings differ, those left out that change nothing computed."""
     if isinstance(theirs, dict) and isinstance(mine, dict):
         keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
-        return [row for key in keys for row in differences(theirs.get(key), mine.get(key), f"{prefix}{key}.")]
+        pairs = {key: [side.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
+        return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
     return [] if theirs == mine else [prefix.rstrip(".")]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from aes_r1 import command
-from aes_r1.settings import Settings, as_dict
+from aes_r1.settings import Settings, as_dict, differences, run_fingerprint
 from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, composed, train
 
 RECIPES = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text())
@@ -109,6 +109,26 @@ def test_a_recipe_keeps_its_values(name):
     settings = as_dict(composed(name))
     values = dict(flat(settings if group.startswith("+") else settings[group]))
     assert {key: values[key] for key in RECIPES[name]} == RECIPES[name]
+
+
+def test_a_recorded_run_keeps_its_hash():
+    """A key that is added must stand in settings._SINCE_ADDED with the value that changes nothing."""
+    assert run_fingerprint(composed("+experiment=rapo")) == "4107c3a18371"
+    assert run_fingerprint(composed("+experiment=rapo_zero")) == "39c7329ad8b6"
+
+
+def test_a_key_that_was_added_decides_where_it_changes_something(monkeypatch):
+    settings = composed()
+    with_it = run_fingerprint(settings)
+    monkeypatch.setattr("aes_r1.settings._SINCE_ADDED", {"trainer.scale_advantage": True})
+    without_it = run_fingerprint(settings)
+    assert without_it != with_it
+    recorded = as_dict(settings)
+    del recorded["trainer"]["scale_advantage"]
+    assert differences(recorded, as_dict(settings)) == []
+    changed = composed("trainer.scale_advantage=false")
+    assert run_fingerprint(changed) not in (with_it, without_it)
+    assert differences(recorded, as_dict(changed)) == ["trainer.scale_advantage"]
 
 
 def test_every_recipe_is_pinned():
