@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,8 +21,9 @@ from rich.console import Console
 from aes_r1 import command
 from aes_r1.aescot.chat import ServerGone
 from aes_r1.data.loader import check_pictures, load_samples
-from aes_r1.data.manifest import Samples, list_hashes, read_manifest, write_manifest
+from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.data.splits import LIMIT_SEED, stratified_draw
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.evaluation.critique import chosen_critiques, judged
@@ -39,7 +40,7 @@ from aes_r1.trainer.run_folder import failure_file, finish_stage, log_to, progre
 
 log = logging.getLogger("aes_r1")
 
-Lists = Mapping[str, Callable[[], Samples]]  # NAME-SPLIT: its pictures
+Lists = Mapping[str, Callable[[], Sequence[Sample]]]  # NAME-SPLIT: its pictures
 
 LONGEST_ANSWER = 1024  # tokens, where neither the settings nor the model's run say
 PAPER_PIXELS = 262144  # area at which the paper trains, where the model does not say
@@ -64,7 +65,7 @@ def run(settings: EvaluateSettings) -> None:
     log_to(out, 0)
     with failure_file(out, 0):
         manifests = {f"{one.name}-{one.split}": _manifest(out, one, settings) for one in _sets(settings)}
-        sets: dict[str, Callable[[], Samples]] = {
+        sets: dict[str, Callable[[], Sequence[Sample]]] = {
             name: partial(_pictures, path, settings.evaluation.limit) for name, path in manifests.items()
         }
         for name, path in [*settings.models.items(), (settings.name, settings.model.path)]:
@@ -100,8 +101,8 @@ def _sets(settings: EvaluateSettings) -> list[DataSettings]:
     return sets
 
 
-def _pictures(path: Path, limit: int | None) -> Samples:
-    return read_manifest(path)[:limit]
+def _pictures(path: Path, limit: int | None) -> Sequence[Sample]:
+    return stratified_draw(read_manifest(path), limit, LIMIT_SEED)
 
 
 def _manifest(out: Path, data: DataSettings, settings: EvaluateSettings) -> Path:
@@ -211,7 +212,10 @@ def _seen(settings: EvaluateSettings) -> list[str] | None:
     """Sets that the model was trained on."""
     if settings.seen is not None:
         return settings.seen
-    name = _training_of(_model_folder(settings.model.path or "")).get("data", {}).get("name")
+    data = _training_of(_model_folder(settings.model.path or "")).get("data", {})
+    if data.get("mix"):
+        return list(data["mix"])
+    name = data.get("name")
     return None if name in (None, "manifest", "aescot", "folder") else [name]  # one name for many sets says nothing
 
 

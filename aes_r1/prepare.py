@@ -24,10 +24,12 @@ from aes_r1 import command
 from aes_r1.data.catalog import CATALOG, read_set
 from aes_r1.data.check import Journal
 from aes_r1.data.copies import alike, identical
+from aes_r1.data.labels import Label
 from aes_r1.data.loader import root_of, sample_of
 from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.mix import parts
 from aes_r1.data.sample import Sample
+from aes_r1.data.splits import stratified_places
 from aes_r1.settings import DataSettings, InputError, PrepareSettings
 from aes_r1.trainer.stopping import Stopped, stop_requests
 
@@ -99,10 +101,9 @@ def _labelled(data: DataSettings) -> tuple[list[Sample], list, list[str]]:
     """(samples of a set, label rows left out, pictures that no row names)."""
     root = root_of(data)
     labels, faults = read_set(data.name, root, split_by=data.split_by)
-    if data.limit is not None:
-        labels = labels[: data.limit]
     there = _pictures(root, CATALOG[data.name].pictures)
     named = {label.image for label in [*labels, *faults]}
+    labels = _limited(labels, data.limit)
     spelled = {unicodedata.normalize("NFC", name): name for name in there - named}
     samples = []
     for label in labels:
@@ -113,6 +114,17 @@ def _labelled(data: DataSettings) -> tuple[list[Sample], list, list[str]]:
         else:
             samples.append(sample_of(data.name, root, label))
     return samples, faults, sorted(there - named)
+
+
+def _limited(labels: list[Label], limit: int | None) -> list[Label]:
+    """At most `limit` labels of each split, drawn by a fixed seed."""
+    if limit is None:
+        return labels
+    kept = []
+    for split in dict.fromkeys(label.split for label in labels):
+        mine = [label for label in labels if label.split == split]
+        kept += [mine[place] for place in stratified_places([""] * len(mine), limit, 0)]
+    return kept
 
 
 def _pictures(root: Path, folders: Sequence[str]) -> set[str]:

@@ -48,7 +48,8 @@ class DataSettings:
     unseen: list[str] = field(default_factory=list)  # sets never trained on, evaluated beside this one
     mix: dict[str, float] = field(default_factory=dict)  # ratio of the sets of a mixed training set
     size: int = 15000  # training pictures of a mix
-    roots: dict[str, str | None] = field(default_factory=dict)  # where the sets of a mix lie; null: data.root/NAME
+    # where the sets of a mix lie; null: data.root/NAME. A data.root that is a manifest comes before them
+    roots: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         one_of("data.split", self.split, ("train", "validation", "test"))

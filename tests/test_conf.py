@@ -150,3 +150,13 @@ def test_the_debug_recipe_runs_every_stage(tmp_path):
     assert done.returncode == 0, done.stderr
     stages = json.loads((tmp_path / "run" / "evaluation.json").read_text())["stages"]
     assert list(stages) == ["base", "cold_start", "rapo"]
+
+
+if __name__ == "__main__":  # python -m tests.test_conf: pin what is composed; the diff shows which recipe changed
+    pinned = {}
+    for recipe in [f"{group}={option}" for group, option in OPTIONS] + [f"+experiment={name}" for name in EXPERIMENTS]:
+        whole = as_dict(composed(recipe))
+        group = recipe.split("=")[0]
+        values = dict(flat(whole if group.startswith("+") else whole[group]))
+        pinned[recipe] = {key: value for key, value in values.items() if key not in (*OF_THE_RUN, "store")}
+    (Path(__file__).parent / "golden" / "recipes.json").write_text(json.dumps(pinned, indent=1, sort_keys=True) + "\n")

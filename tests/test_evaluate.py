@@ -15,7 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from aes_r1 import command, evaluate
-from aes_r1.data.manifest import read_manifest
+from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.predictions import read
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError
@@ -166,6 +166,18 @@ def test_a_model_is_shown_pictures_as_its_run_showed_them(tmp_path):
     assert evaluate._seen(settings(f"model.path={tmp_path}")) == ["para"]
     assert evaluate._seen(settings(f"model.path={tmp_path}", "seen=[ava]")) == ["ava"]
     assert evaluate._seen(settings("model.path=org/hub-name")) is None
+    mix = {"name": "aes_15k", "mix": {"ava": 6000, "tad66k": 6000}}
+    (tmp_path / "settings.json").write_text(json.dumps({"data": mix}))
+    assert evaluate._seen(settings(f"model.path={tmp_path}")) == ["ava", "tad66k"]
+
+
+def test_a_limit_asks_about_every_set_of_a_list(manifest):
+    """Sixty pictures of one set, then 180 of another, in blocks."""
+    by_set = sorted(read_manifest(manifest), key=lambda one: one.dataset)
+    write_manifest(by_set, manifest.with_name("blocks.jsonl"))
+    part = evaluate._pictures(manifest.with_name("blocks.jsonl"), 20)
+    assert [one.dataset for one in part] == ["made"] * 5 + ["para"] * 15
+    assert len(evaluate._pictures(manifest, None)) == 240
 
 
 def test_a_manifest_with_other_splits_is_named(tmp_path):

@@ -114,6 +114,20 @@ def test_labels_alone_leave_a_report(tmp_path):
     assert report["dropped_by_reason"] == {"label without picture": 2}
 
 
+def test_a_limit_draws_from_every_split_and_from_the_whole_list(tmp_path):
+    """The labels stand split after split, each sorted by score."""
+    rows = [(f"{split}{place:02d}.png", place / 30, split) for split in ("train", "test") for place in range(30)]
+    text = "".join(f"{name},{mos:.3f},{split}\n" for name, mos, split in rows)
+    put(tmp_path / "set", "labels.csv", f"image,mos,split\n{text}".encode())
+    draw(tmp_path / "set", *(name for name, _, _ in rows))
+    manifest, report = prepared(tmp_path / "out", settings("folder", tmp_path / "set", limit=8))
+    assert report["counts"]["folder"] == {"train": 8, "test": 8}
+    assert report["without_label"]["folder"] == [], "a picture that was not drawn has a label"
+    for split in ("train", "test"):
+        scores = [row["mos"] for row in manifest if row["split"] == split]
+        assert min(scores) < 0.4 < 0.6 < max(scores)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

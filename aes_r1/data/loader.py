@@ -22,7 +22,7 @@ from aes_r1.data.manifest import Samples, read_manifest
 from aes_r1.data.mix import mix_samples
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import PictureError, Sample, open_picture
-from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve, share_out
+from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve, share_out, stratified_draw
 from aes_r1.settings import DataSettings, InputError
 
 In = TypeVar("In")
@@ -55,9 +55,7 @@ def load_samples(
         samples = _from_records(data, split, seed)
     else:
         samples = _from_labels(data, split, seed)
-    if data.limit is not None and len(samples) > data.limit:
-        chosen = np.random.default_rng([SPLIT_SEED, seed]).permutation(len(samples))[: data.limit]
-        samples = [samples[index] for index in sorted(chosen)]
+    samples = stratified_draw(samples, data.limit, seed)
     if not samples:
         raise InputError(f"data={data.name}: the {split} split is empty; check data.root={data.root} and data.split")
     return samples

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from aes_r1.data.labels import Label
+from aes_r1.data.manifest import Samples
+from aes_r1.data.sample import Sample
 from aes_r1.settings import InputError
 
 SPLITS = ("train", "validation", "test")
 SPLIT_SEED = 42  # fixed, so that a split is the same in every run
+LIMIT_SEED = 0  # of evaluation.limit, whatever the run's seed: all models answer the same pictures
 PAPER_SHARES = (0.9, 0.0, 0.1)
 
 
@@ -87,6 +91,44 @@ def _read_lists(path: Path) -> dict[str, list[str]]:
     if any(not isinstance(name, str) for rows in names.values() for name in rows):
         raise InputError(f'data.split_by={path}: an entry is neither a name nor an object with "image"')
     return names
+
+
+def shares(size: int, ratio: Mapping[str, float]) -> dict[str, int]:
+    """`size` shared out in `ratio`, whole numbers that add up to it (largest remainders)."""
+    exact = {name: size * part / sum(ratio.values()) for name, part in ratio.items()}
+    counts = {name: math.floor(value) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])
+    for name in by_remainder[: size - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+def stratified_draw(samples: Sequence[Sample], count: int | None, seed: int) -> Sequence[Sample]:
+    """`count` of `samples` as `stratified_places` draws them, each data set with its share; None: the whole list."""
+    if count is None or count >= len(samples):
+        return samples
+    places = stratified_places(datasets_of(samples), count, seed)
+    return samples.select(places) if isinstance(samples, Samples) else [samples[place] for place in places]
+
+
+def datasets_of(samples: Sequence[Sample]) -> np.ndarray:
+    """Name of every sample's data set, [n], without making the samples of a list that lies on disk."""
+    return samples.column("dataset") if isinstance(samples, Samples) else np.array([one.dataset for one in samples])
+
+
+def stratified_places(names: Sequence[str] | np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Places in a list, rising, of `count` of its entries ([count] int; all where there are no more), drawn by `seed`.
+
+    `names` says of every entry which set it belongs to. Every set keeps its share of the list (largest remainders), and
+    every entry of a set has the same chance, in whatever order the list stands.
+    """
+    names = np.asarray(names)
+    order = np.random.default_rng([SPLIT_SEED, seed]).permutation(len(names))
+    if count >= len(names):
+        return np.sort(order)
+    sizes = dict(zip(*np.unique(names, return_counts=True), strict=True))
+    drawn = [order[names[order] == name][:wanted] for name, wanted in shares(count, sizes).items()]
+    return np.sort(np.concatenate(drawn))
 
 
 def carve(train: Sequence[str], seed: int, share: float = 0.05, most: int = 500) -> set[str]:

@@ -22,6 +22,7 @@ from aes_r1.aescot.phrases import step_of
 from aes_r1.aescot.record import Reply
 from aes_r1.aescot.report import DIVERSITY_SAMPLE, diversity
 from aes_r1.data.sample import Sample
+from aes_r1.data.splits import stratified_places
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
 from aes_r1.evaluation.uncertainty import wilson
 from aes_r1.evaluation.wording import TOUCHED, parts, stated_level, stated_steps, valence
@@ -75,13 +76,14 @@ def critique_measures(
     bootstrap ones, diversity (a property of the whole collection) jackknife ones.
     """
     texts = [row["critique"] for row in rows]
+    varied = stratified_places([row["dataset"] for row in rows], DIVERSITY_SAMPLE, seed)
     touched = {name: [bool(pattern.search(text)) for text in texts] for name, pattern in TOUCHED.items()}
     words = np.asarray([len(text.split()) for text in texts], dtype=np.float64)
     measures: dict[str, Any] = {
         "n": len(rows),
         "words": mean_of(words, n_bootstrap, seed),
         "coverage": {name: share_of(found) for name, found in touched.items()},
-        "diversity": _diversity(texts[:DIVERSITY_SAMPLE], seed),
+        "diversity": _diversity([texts[place] for place in varied], seed),
         "leak_rate": share_of([find_leak(row["critique"], row["score"]) is not None for row in rows]),
         "words_and_score": _words_and_score(rows, n_bootstrap, seed),
     }

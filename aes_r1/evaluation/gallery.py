@@ -59,11 +59,12 @@ def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, li
     uncertain = wavering[::-1][:each]
     shown |= {row["id"] for row in uncertain}
     others = [row for row in rows if row["id"] not in shown]
+    unanswered = [row for row in rows if row["score"] is None]
     return {
         "closest": closest,
         "furthest": furthest,
         "uncertain": uncertain,
-        "unanswered": [row for row in rows if row["score"] is None][: each // 2],
+        "unanswered": random.Random(seed).sample(unanswered, min(each // 2, len(unanswered))),
         "random": random.Random(seed).sample(others, min(each, len(others))),
     }
 

@@ -6,18 +6,20 @@ import dataclasses
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 
 from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.start import deciding
 from aes_r1.data.loader import check_pictures
 from aes_r1.data.records import read_records, unique_samples
+from aes_r1.data.splits import stratified_draw
 from aes_r1.evaluation.entropy import measure_entropy
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.settings import InputError, as_dict, fingerprint
 from aes_r1.store import made_once
-from aes_r1.tracking import read_rows
+from aes_r1.tracking import read_rows, write_rows
 from aes_r1.trainer.engine import build_engine
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.run_folder import (
@@ -31,6 +33,9 @@ from aes_r1.trainer.sft import sft_steps, train_sft
 
 log = logging.getLogger("aes_r1")
 
+_TRAINED = ("id", "image", "mos", "critique")  # what the cold start takes of a record
+_NO_RECORD = "cold_start.data={}: no record whose picture can be read; give an AesCoT file with one"
+
 
 def cold_start(job: Job, base: str) -> str:
     """Folder in the store of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
@@ -40,16 +45,12 @@ def cold_start(job: Job, base: str) -> str:
             f"cold_start.batch_size={cold_start.batch_size}: must be divisible by the {job.size} processes"
         )
     records_path = _critiques(job)
-    records = read_records(records_path)
-    if cold_start.data is not None:
-        records = _readable(job, records)
-    elif settings.data.name == "aescot":  # its training split, whose pictures were checked
+    records = _readable(job, records_path) if cold_start.data is not None else read_records(records_path)
+    if cold_start.data is None and settings.data.name == "aescot":  # its training split, whose pictures were checked
         training = {one.image for one in job.train}
         records = [row for row in records if row["image"] in training]
     if not records:
-        raise InputError(
-            f"cold_start.data={records_path}: no record whose picture can be read; give an AesCoT file with one"
-        )
+        raise InputError(_NO_RECORD.format(records_path))
     digest = fingerprint(
         base,
         sha256_of(records_path),
@@ -143,7 +144,7 @@ def _critiques(job: Job) -> Path:
         return path
     if settings.data.name == "aescot":
         return Path(str(settings.data.root)).expanduser().resolve()
-    samples = job.train[: settings.cold_start.pictures]
+    samples = stratified_draw(job.train, settings.cold_start.pictures, settings.seed)
     expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
     manifest = sha256_of(job.manifest(settings.data, "train"))
     judge = settings.judge
@@ -153,7 +154,8 @@ def _critiques(job: Job) -> Path:
         )
         judge = dataclasses.replace(judge, name="none")
     seen = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
-    digest = fingerprint(manifest, len(samples), deciding(expert), deciding(judge), settings.seed, *seen)
+    drawn = [] if len(samples) == len(job.train) else [[one.dataset, one.id] for one in samples]
+    digest = fingerprint(manifest, len(samples), deciding(expert), deciding(judge), settings.seed, *seen, *drawn)
 
     def make(target: Path) -> None:
         log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
@@ -166,22 +168,40 @@ def _critiques(job: Job) -> Path:
     return job.store / "aescot" / digest / "aescot.jsonl"
 
 
-def _readable(job: Job, records: list[dict]) -> list[dict]:
-    """The records whose pictures can be opened; the others are named and left out, or end a strict run."""
-    data = job.settings.data
+def _readable(job: Job, given: Path) -> list[dict]:
+    """The records of the AesCoT file `given` whose pictures can be opened.
+
+    Rank 0 opens them once and leaves the list in RUN/manifests. Every process reads it there, so all count the same
+    steps even where one of them could not read a picture, and a requeued run opens none again. The list is named by the
+    file's content.
+    """
+    path = job.folder / "manifests" / f"critiques-{sha256_of(given)[:12]}.jsonl"
+    job.alone(partial(_list_readable, job, given, path))
+    return read_rows(path)
+
+
+def _list_readable(job: Job, given: Path, path: Path) -> None:
+    """Write the list unless it is there; records without a picture are named and left out, or end a strict run."""
+    if path.exists():
+        return
+    data, records = job.settings.data, read_records(given)
     _, dropped = check_pictures(unique_samples(records), workers=data.workers, strict=data.strict)
-    for row in dropped if job.rank == 0 else []:
+    for row in dropped:
         log.warning("left out %s: %s", row["path"], row["reason"])
     gone = {row["path"] for row in dropped}
-    return [row for row in records if row["image"] not in gone]
+    kept = [{key: row[key] for key in _TRAINED} for row in records if row["image"] not in gone]
+    if not kept:
+        raise InputError(_NO_RECORD.format(given))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(path, kept)
 
 
 def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, float]:
     """Append the token entropy of validation answers after `step` of the cold start to `path`; its glossary values."""
     if job.rank != 0:
         return {}
-    pictures = job.validation[: job.settings.cold_start.probe_pictures]
     length, seed = job.settings.trainer.max_new_tokens, job.settings.seed
+    pictures = stratified_draw(job.validation, job.settings.cold_start.probe_pictures, seed)
     backbone.model.eval()
     found = measure_entropy(backbone, pictures, question=job.question, max_new_tokens=length, seed=seed)
     with path.open("a") as file:

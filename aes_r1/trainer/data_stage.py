@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from aes_r1.aescot.build import expert_corpus
 from aes_r1.data.loader import check_pictures, load_samples
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.data.splits import datasets_of
 from aes_r1.settings import DataSettings, InputError, as_dict, fingerprint
 from aes_r1.store import made_once
 from aes_r1.trainer import pretrain
 from aes_r1.trainer.job import Job
+from aes_r1.trainer.rapo import rapo_steps
 from aes_r1.trainer.run_folder import (
     finish_stage,
     progress_bars,
@@ -35,10 +38,35 @@ def load_data(job: Job) -> None:
         job.alone(partial(_list_pictures, job, test, split))
         lists.append(read_manifest(job.manifest(test, split)))
     job.train, job.validation, *job.tests = lists
-    if job.rank == 0 and not stage_done(job.folder, "data"):
-        counts = {f"{s.name}/{split}": len(samples) for (s, split), samples in zip(wanted, lists, strict=True)}
-        log.info("data: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
-        finish_stage(job.folder, "data", counts)
+    if job.rank == 0:
+        named = {f"{s.name}/{split}": samples for (s, split), samples in zip(wanted, lists, strict=True)}
+        _say_counts(job, named)
+        if not stage_done(job.folder, "data"):
+            finish_stage(job.folder, "data", {name: len(samples) for name, samples in named.items()})
+
+
+def _say_counts(job: Job, lists: Mapping[str, Sequence[Sample]]) -> None:
+    """The first lines of every start: pictures by list and set, RAPO's steps, and what of it was not planned."""
+    data, trainer = job.settings.data, job.settings.trainer
+    log.info("data: %s", ", ".join(f"{name} {_counted(samples)}" for name, samples in lists.items()))
+    if trainer.name == "rapo":
+        log.info(
+            "RAPO will take %d steps over %d training pictures", rapo_steps(len(job.train), trainer), len(job.train)
+        )
+    planned = min(data.size, data.limit or data.size)
+    if data.mix and len(job.train) != planned:
+        log.warning(
+            "data=%s: %d training pictures, not the %d planned (data.size): the others cannot be read; aes_r1.prepare "
+            "leaves such pictures out before the mix is drawn, so give data.root=OUT/manifest.jsonl of it",
+            *(data.name, len(job.train), planned),
+        )
+
+
+def _counted(samples: Sequence[Sample]) -> str:
+    """`15000 (ava 6000, ..)`; the sets are named where there are several."""
+    counts = Counter(datasets_of(samples).tolist())
+    sets = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    return f"{len(samples)} ({sets})" if len(counts) > 1 else f"{len(samples)}"
 
 
 def _list_pictures(job: Job, data: DataSettings, split: str) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from aes_r1.data.manifest import list_hashes
 from aes_r1.data.sample import Sample
+from aes_r1.data.splits import LIMIT_SEED, stratified_draw
 from aes_r1.evaluation.evaluate import predict
 from aes_r1.evaluation.predictions import Rows
 from aes_r1.evaluation.report import write_report
@@ -33,7 +34,7 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
         return
     evaluation = job.settings.evaluation
     sets = {
-        job.manifest(test, test.split).stem: partial(_first, samples, evaluation.limit)
+        job.manifest(test, test.split).stem: partial(stratified_draw, samples, evaluation.limit, LIMIT_SEED)
         for test, samples in zip(job.test_sets(), job.tests, strict=True)
     }
     for stage, model in models.items():
@@ -132,10 +133,6 @@ def predictions(job: Job, backbone: Backbone, samples: Sequence[Sample], protoco
     torch.distributed.all_gather_object(gathered, rows)
     place = {(one.dataset, one.id): position for position, one in enumerate(samples)}
     return sorted((row for part in gathered for row in part), key=lambda row: place[row["dataset"], row["id"]])
-
-
-def _first(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
-    return samples[:limit]
 
 
 def report(job: Job) -> None:

@@ -8,6 +8,7 @@ import math
 import shutil
 from pathlib import Path
 
+from aes_r1.data.splits import stratified_draw
 from aes_r1.evaluation import health
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
@@ -134,7 +135,8 @@ def rapo(job: Job, initial: str) -> str:
 
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
     """SRCC and PLCC on validation pictures, by data set, one output at the evaluation temperature."""
-    rows = predictions(job, backbone, job.validation[: job.settings.trainer.eval_pictures], ["sample"])
+    pictures = stratified_draw(job.validation, job.settings.trainer.eval_pictures, job.settings.seed)
+    rows = predictions(job, backbone, pictures, ["sample"])
     values = {}
     for dataset in sorted({row["dataset"] for row in rows}):
         mine = [row for row in rows if row["dataset"] == dataset]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aes_r1.command import Arguments, run_plain
 from aes_r1.data.manifest import read_manifest
+from aes_r1.data.splits import stratified_draw
 from aes_r1.evaluation.entropy import measure_entropy
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
@@ -54,7 +55,7 @@ def measure(run: Path) -> Iterator[dict]:
         backbone.model.eval()
         found = measure_entropy(
             backbone,
-            pictures[: settings["cold_start"]["probe_pictures"]],
+            stratified_draw(pictures, settings["cold_start"]["probe_pictures"], settings["seed"]),
             question=RATING_PROMPT if settings["model"]["prompt"] == "critique" else SCORE_ONLY_PROMPT,
             max_new_tokens=settings["trainer"]["max_new_tokens"],
             seed=settings["seed"],

@@ -3,12 +3,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import write_manifest
-from aes_r1.data.mix import parts, shares
+from aes_r1.data.mix import parts
+from aes_r1.data.splits import shares
 from aes_r1.settings import DataSettings, InputError
 from tests.data.layouts import put
 
@@ -43,14 +42,6 @@ def load(data, split, tmp_path, seed=0):
 )
 def test_every_size_keeps_the_ratio(size, counts):
     assert shares(size, RATIO) == dict(zip(RATIO, counts, strict=True))
-
-
-@given(st.integers(1, 100_000), st.lists(st.floats(0.1, 100), min_size=1, max_size=5))
-def test_shares_add_up_and_are_near(size, ratio):
-    named = {str(i): part for i, part in enumerate(ratio)}
-    counts = shares(size, named)
-    assert sum(counts.values()) == size
-    assert all(abs(counts[name] - size * part / sum(ratio)) < 1 for name, part in named.items())
 
 
 def test_training_pictures_come_in_the_ratio_and_in_no_order(tmp_path):
@@ -95,3 +86,17 @@ def test_a_set_that_is_too_small_or_nowhere_is_named(tmp_path):
         parts(DataSettings("aes_15k", mix=RATIO))
     assert parts(mixed("/sets", roots={"ava": "/a", "tad66k": None}))["ava"].root == "/a"
     assert parts(mixed("/sets", roots={"ava": "/a", "tad66k": None}))["tad66k"].root == "/sets/tad66k"
+
+
+def test_a_manifest_comes_before_roots_of_the_environment():
+    found = parts(mixed("/out/manifest.jsonl", roots={"ava": "/a", "tad66k": None, "flickr_aes": "/f"}))
+    assert {one.root for one in found.values()} == {"/out/manifest.jsonl"}
+
+
+def test_a_limit_keeps_the_ratio(tmp_path):
+    samples = load(mixed(sets(tmp_path), limit=25), "train", tmp_path)
+    assert Counter(one.dataset for one in samples) == {"ava": 10, "tad66k": 10, "flickr_aes": 5}
+    whole = load(mixed(tmp_path), "validation", tmp_path)
+    part = load(mixed(tmp_path, limit=14), "validation", tmp_path)
+    assert Counter(one.dataset for one in whole) == {"ava": 9, "tad66k": 10, "flickr_aes": 9}
+    assert sorted(Counter(one.dataset for one in part).values()) == [4, 5, 5]

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aes_r1.data.labels import Label
-from aes_r1.data.splits import carve, divide
+from aes_r1.data.manifest import read_manifest, write_manifest
+from aes_r1.data.sample import Sample
+from aes_r1.data.splits import SPLIT_SEED, carve, divide, shares, stratified_draw, stratified_places
 from aes_r1.settings import InputError
 
 SHARES = (0.8, 0.0, 0.2)
@@ -80,3 +86,51 @@ def test_validation_is_carved_out_of_train():
     assert carve(train, 0) != carve(train, 1)
     assert len(carve([f"{i}" for i in range(100_000)], 0)) == 500
     assert len(carve(train[:3], 0)) == 1
+
+
+@given(st.integers(1, 100_000), st.lists(st.floats(0.1, 100), min_size=1, max_size=5))
+def test_shares_add_up_and_are_near(size, ratio):
+    named = {str(i): part for i, part in enumerate(ratio)}
+    counts = shares(size, named)
+    assert sum(counts.values()) == size
+    assert all(abs(counts[name] - size * part / sum(ratio)) < 1 for name, part in named.items())
+
+
+def blocks(**sizes):
+    """Samples set after set, each sorted by score, as a manifest may hold them."""
+    return [
+        Sample(f"{name}{place}", f"/p/{name}{place}.jpg", place / size, name, "validation")
+        for name, size in sizes.items()
+        for place in range(size)
+    ]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(1, 250), st.integers(0, 3))
+def test_a_draw_keeps_the_sets_shares_and_the_lists_order(sizes, count, seed):
+    names = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
+    places = stratified_places(names, count, seed)
+    assert len(places) == min(count, len(names))
+    assert np.all(np.diff(places) > 0)
+    drawn = Counter(names[place] for place in places)
+    for number, size in enumerate(sizes):
+        assert abs(drawn[str(number)] - min(1, count / len(names)) * size) < 1
+    assert places.tolist() == stratified_places(names, count, seed).tolist()
+
+
+def test_a_draw_of_a_list_that_stands_set_after_set(tmp_path):
+    samples = blocks(ava=500, tad66k=300, flickr_aes=200)
+    drawn = stratified_draw(samples, 100, 0)
+    assert Counter(one.dataset for one in drawn) == {"ava": 50, "tad66k": 30, "flickr_aes": 20}
+    assert stratified_draw(samples, None, 0) == stratified_draw(samples, 1000, 0) == samples
+    assert stratified_draw(samples, 100, 1) != drawn
+    write_manifest(samples, tmp_path / "manifest.jsonl")
+    assert list(stratified_draw(read_manifest(tmp_path / "manifest.jsonl"), 100, 0)) == drawn
+
+
+def test_a_draw_of_a_list_sorted_by_score_reaches_its_end():
+    """Of one set, too: the lowest and the highest scores alike, each with the same chance."""
+    drawn = Counter(one.id for seed in range(400) for one in stratified_draw(blocks(ava=20), 5, seed))
+    assert len(drawn) == 20
+    assert all(60 < count < 140 for count in drawn.values()), "100 expected, standard deviation 9"
+    expected = sorted(np.random.default_rng([SPLIT_SEED, 7]).permutation(20)[:5])
+    assert [one.id for one in stratified_draw(blocks(ava=20), 5, 7)] == [f"ava{place}" for place in expected]

@@ -14,6 +14,7 @@ from aes_r1.aescot.record import Reply
 from aes_r1.aescot.report import diversity
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
+from aes_r1.evaluation import critique
 from aes_r1.evaluation.critique import Chosen, chosen_critiques, critique_measures, judged, share_of
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import JudgeSettings
@@ -73,6 +74,15 @@ def test_a_parrot_has_no_diversity_and_words_that_follow_nothing():
     assert same["diversity"]["distinct_2"]["high"] < varied["diversity"]["distinct_2"]["low"]
     assert same["words_and_score"]["srcc"]["value"] is None
     assert varied["diversity"]["distinct_2"]["value"] == diversity([row["critique"] for row in rows])["distinct_2"]
+
+
+def test_the_variety_is_not_that_of_the_head_of_the_list(monkeypatch):
+    """Forty parrots, then forty that differ, as in a list sorted by theme."""
+    monkeypatch.setattr(critique, "DIVERSITY_SAMPLE", 40)
+    rows, _ = truthful(80)
+    rows[:40] = [{**row, "critique": rows[0]["critique"]} for row in rows[:40]]
+    head, drawn = (critique_measures(some, n_bootstrap=10)["diversity"] for some in (rows[:40], rows))
+    assert drawn["distinct_2"]["value"] > 3 * head["distinct_2"]["value"]
 
 
 def test_leaks_are_counted():

@@ -53,7 +53,9 @@ def test_choice():
         abs(one["score"] - one["mos"]) for one in rows if one["score"] is not None and one["mos"] is not None
     )
     assert [abs(one["score"] - one["mos"]) for one in chosen["furthest"]] == errors[::-1][:5]
-    assert [one["id"] for one in chosen["unanswered"]] == ["x0", "x1"]
+    assert len({one["id"] for one in chosen["unanswered"]} & {f"x{i}" for i in range(8)}) == 2
+    drawn = {one["id"] for seed in range(30) for one in choose(rows, each=5, seed=seed)["unanswered"]}
+    assert drawn == {f"x{i}" for i in range(8)}, "not the first ones alone"
     shown = {one["id"] for one in chosen["closest"] + chosen["furthest"]}
     assert len(chosen["random"]) == 5
     assert not shown & {one["id"] for one in chosen["random"]}

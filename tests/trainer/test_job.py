@@ -91,6 +91,21 @@ def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, pictur
     assert not (tmp_path / "run" / "failure.txt").exists()
 
 
+@pytest.mark.slow
+def test_processes_agree_on_the_critiques_and_open_their_pictures_once(picture_folder, tmp_path):
+    """Of twelve pictures one is broken. Rank 1 can open none of them, and at the second start rank 0 neither."""
+    (picture_folder / "04.png").write_bytes(b"no picture")
+    ids = [f"{number:02d}" for number in range(12)]
+    rows = [{"id": one, "image": f"{one}.png", "mos": 0.5, "critique": "Plain."} for one in ids]
+    (picture_folder / "aescot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run").mkdir()
+    started = processes("tests.trainer.readable", str(tmp_path / "run"), str(picture_folder / "aescot.jsonl"))
+    assert codes(started, seconds=120) == [0, 0]
+    for rank in (0, 1):
+        found = json.loads((tmp_path / "run" / f"{rank}.json").read_text())
+        assert found == [[one for one in ids if one != "04"]] * 2
+
+
 def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from aes_r1.data.manifest import read_manifest, write_manifest
+from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.settings import InputError, Settings, build, run_fingerprint
+from aes_r1.trainer import cold_start_stage
 from aes_r1.trainer.cold_start_stage import cold_start
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.pipeline import run
@@ -190,6 +196,49 @@ def test_processes_must_share_a_batch_of_the_cold_start(base, root, tmp_path):
     job = Job(settings(base, root, tmp_path), tmp_path, torch.device("cpu"), 0, 3, None)
     with pytest.raises(InputError, match=r"cold_start\.batch_size=2: must be divisible by the 3 processes"):
         cold_start(job, str(base))
+
+
+def blocks(root: Path, path: Path) -> Path:
+    """A manifest of eight training and four validation pictures of each of two sets, one set after the other."""
+    pictures = sorted(path for path in root.glob("*.png") if path.name != "04.png")
+    splits = ("train", "train", "validation") * 4
+    write_manifest(
+        [
+            Sample(f"{name}{place}", str(pictures[place % len(pictures)]), place / 12, name, split)
+            for name in ("first", "second")
+            for place, split in enumerate(splits)
+        ],
+        path,
+    )
+    return path
+
+
+def test_critiques_and_probes_are_of_every_set(base, root, tmp_path, monkeypatch):
+    given = settings(
+        *(base, root, tmp_path / "run"),
+        data={"name": "manifest", "root": str(blocks(root, tmp_path / "blocks.jsonl"))},
+        cold_start={"pictures": 8, "probe_pictures": 4},
+        judge={"name": "none"},
+    )
+    job = Job(given, tmp_path / "run", torch.device("cpu"), 0, 1, None)
+    job.stop = StopRequest()
+    samples = read_manifest(tmp_path / "blocks.jsonl")
+    job.train, job.validation = (
+        samples.select(np.flatnonzero(samples.column("split") == split)) for split in ("train", "validation")
+    )
+    write_manifest(job.train, job.manifest(given.data, "train"))
+    critiques = cold_start_stage._critiques(job)
+    written = Counter(row["id"].rstrip("0123456789") for row in rows_of(critiques))
+    assert written == {"first": 4, "second": 4}
+    all_of_them = dataclasses.replace(given, cold_start=dataclasses.replace(given.cold_start, pictures=None))
+    job.settings = all_of_them
+    assert cold_start_stage._critiques(job) != critiques
+
+    probed = []
+    nothing = {"entropy": 1.0, "answered": 1.0}
+    monkeypatch.setattr(cold_start_stage, "measure_entropy", lambda _, some, **how: probed.extend(some) or nothing)
+    cold_start_stage._probe(job, backbones.load(str(base), dtype="float32", max_pixels=9216), 0, tmp_path / "e.jsonl")
+    assert Counter(one.dataset for one in probed) == {"first": 2, "second": 2}
 
 
 @pytest.mark.slow

@@ -1,0 +1,53 @@
+"""How many pictures and critiques a run will read, counted from labels and manifests before any picture is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from aes_r1.data.loader import load_samples
+from aes_r1.data.records import read_records
+from aes_r1.data.scene_sets import SCENE_SETS
+from aes_r1.settings import DataSettings, PlanSettings, Settings
+
+
+def counted(settings: PlanSettings) -> PlanSettings:
+    """`settings` with the counts of its data in place of plan.pictures, plan.critiques and plan.test_pictures.
+
+    As they are where `data.root` does not say where the data lies; plan.test_pictures stays where one of the further
+    sets is nowhere, plan.critiques where there is no cold start. InputError where labels or critiques cannot be read.
+    """
+    if not _is_given(settings.data):
+        return settings
+    pictures = _count(settings, settings.data, "train")
+    found = {"pictures": pictures, "critiques": _critiques(settings, pictures)}
+    tested = [settings.data, *settings.evaluation.also]
+    if all(_is_given(one) or one.name in SCENE_SETS for one in tested):
+        limit = settings.evaluation.limit
+        sizes = [_count(settings, one, one.split) for one in tested]
+        found["test_pictures"] = sum(size if limit is None else min(size, limit) for size in sizes)
+    known = {name: count for name, count in found.items() if count is not None}
+    return dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, **known))
+
+
+def _is_given(data: DataSettings) -> bool:
+    return data.root is not None or (bool(data.mix) and all(data.roots.get(name) for name in data.mix))
+
+
+def _count(settings: Settings, data: DataSettings, split: str) -> int:
+    if data.name in SCENE_SETS:  # not drawn for a count
+        return min(SCENE_SETS[data.name][split], data.limit or SCENE_SETS[data.name][split])
+    return len(load_samples(data, split, seed=settings.seed, store=Path(settings.store)))
+
+
+def _critiques(settings: Settings, pictures: int) -> int | None:
+    """Records of the cold start: those of its file, or one of every picture that the expert is asked about at most."""
+    cold_start, data = settings.cold_start, settings.data
+    if cold_start.epochs == 0 or settings.trainer.init_from == "base":
+        return None
+    if cold_start.data is not None:
+        return len(read_records(Path(cold_start.data)))
+    if data.name == "aescot":
+        training = {one.image for one in load_samples(data, "train", seed=settings.seed, store=Path(settings.store))}
+        return sum(row["image"] in training for row in read_records(Path(str(data.root))))
+    return min(pictures, cold_start.pictures or pictures)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aes_r1.data.counts import counted
+from aes_r1.settings import InputError, PlanSettings, build
+from tests.data.test_mix import RATIO, sets
+
+
+def planned(data, **changes):
+    values = {"data": data, "plan": {"pictures": 7, "critiques": 8, "test_pictures": 9}, **changes}
+    found = counted(build(PlanSettings, values)).plan
+    return found.pictures, found.critiques, found.test_pictures
+
+
+def mixed(root, **changes):
+    return {"name": "aes_15k", "root": str(root), "mix": RATIO, "size": 75, **changes}
+
+
+def test_without_a_root_the_plan_s_own_numbers_stand():
+    assert planned({"name": "aes_15k", "mix": RATIO}) == (7, 8, 9)
+    assert planned({"name": "scenes"}) == (7, 8, 9)
+
+
+def test_counts_come_from_the_data(tmp_path):
+    """Of 560 training rows the mix takes 75; the expert is asked about at most 3,000; 70 test pictures."""
+    assert planned(mixed(sets(tmp_path))) == (75, 75, 70)
+    cut = {"cold_start": {"pictures": 40}, "evaluation": {"limit": 30}}
+    assert planned(mixed(tmp_path), **cut) == (75, 40, 30)
+    roots = {name: str(tmp_path / name) for name in RATIO}
+    assert planned({**mixed(tmp_path), "root": None, "roots": roots}) == (75, 75, 70)
+
+
+def test_further_sets_and_given_critiques(tmp_path):
+    rows = [{"id": str(n), "image": f"{n}.jpg", "mos": 0.5, "critique": "Plain."} for n in range(11)]
+    (tmp_path / "aescot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"cold_start": {"data": str(tmp_path / "aescot.jsonl")}}
+    also = [{"name": "scenes_shifted"}, {"name": "tad66k", "root": str(sets(tmp_path) / "tad66k")}]
+    assert planned(mixed(tmp_path), evaluation={"also": also}, **given) == (75, 11, 70 + 300 + 30)
+    nowhere = {"also": [{"name": "para"}]}
+    assert planned(mixed(tmp_path), evaluation=nowhere, **given) == (75, 11, 9)
+    assert planned(mixed(tmp_path), cold_start={"epochs": 0}) == (75, 8, 70)
+
+
+def test_data_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"cold_start\.data|aescot\.jsonl: cannot be read"):
+        planned(mixed(sets(tmp_path)), cold_start={"data": str(tmp_path / "aescot.jsonl")})
+    with pytest.raises(InputError, match="no such file or folder"):
+        planned(mixed("/nowhere"))
