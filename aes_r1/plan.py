@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aes_r1 import command
+from aes_r1.data.counts import counted
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
 from aes_r1.settings import InputError, PlanSettings
@@ -227,7 +228,7 @@ def show(found: Plan, settings: PlanSettings) -> None:
         f"{found.steps} steps of RAPO; hours on {assumed.gpus} GPUs: {stages}, "
         f"together {sum(found.stage_hours.values()):.1f}{price} "
         f"(MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of the bandwidth; "
-        f"{assumed.critiques} critiques, {assumed.test_pictures} test pictures)"
+        f"{assumed.pictures} training pictures, {assumed.critiques} critiques, {assumed.test_pictures} test pictures)"
     )
 
 
@@ -236,6 +237,7 @@ def run(settings: PlanSettings) -> None:
         raise InputError(
             f"plan.gpus={settings.plan.gpus}: engine=single is one process; give plan.gpus=1 or engine=zero2"
         )
+    settings = counted(settings)
     config = cost.load_config(settings.model.path, settings.model.name, command.CONF / "shapes")
     show(plan(settings, cost.shape_of(config)), settings)
 

@@ -87,7 +87,7 @@ def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
     """Settings of every set to read; a mix stands for its sets."""
     found = []
     for data in given:
-        for one in parts(data).values() if data.mix else [data]:
+        for one in [replace(part, limit=data.limit) for part in parts(data).values()] if data.mix else [data]:
             if one.name not in CATALOG:
                 raise InputError(f"data={one.name}: prepare reads a set on disk, one of {', '.join(CATALOG)}")
             found.append(one)

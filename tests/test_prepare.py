@@ -126,6 +126,8 @@ def test_a_limit_draws_from_every_split_and_from_the_whole_list(tmp_path):
     for split in ("train", "test"):
         scores = [row["mos"] for row in manifest if row["split"] == split]
         assert min(scores) < 0.4 < 0.6 < max(scores)
+    mixed = DataSettings("aes_15k", mix={"folder": 1}, roots={"folder": str(tmp_path / "set")}, workers=0, limit=5)
+    assert prepared(tmp_path / "mixed", mixed)[1]["counts"]["folder"] == {"train": 5, "test": 5}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aes_r1.data.labels import Label
@@ -88,6 +88,7 @@ def test_validation_is_carved_out_of_train():
     assert len(carve(train[:3], 0)) == 1
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(1, 100_000), st.lists(st.floats(0.1, 100), min_size=1, max_size=5))
 def test_shares_add_up_and_are_near(size, ratio):
     named = {str(i): part for i, part in enumerate(ratio)}
@@ -105,6 +106,7 @@ def blocks(**sizes):
     ]
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(1, 250), st.integers(0, 3))
 def test_a_draw_keeps_the_sets_shares_and_the_lists_order(sizes, count, seed):
     names = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
