@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aes_r1.model import tiny
-from tests.trainer.test_watch import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SAID = "aes_r1: stopped; what is done is kept, the same command goes on from there"
