@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from aes_r1.data.sample import Sample
@@ -116,7 +117,17 @@ def talking_run(tmp_path_factory) -> Path:
     """The folder of a run whose tiny model learned twelve answers by heart: they parse, and still differ.
 
     RUN/pictures holds the twelve; evaluation.json says what was measured on them, with a conformal half-width of .125.
+    The processes of the suite share the folder, and the first that needs it makes it: tests only read it.
     """
+    own = tmp_path_factory.getbasetemp()
+    run = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "talking_run"
+    with FileLock(run.with_suffix(".lock")):
+        if not (run / "predictions.jsonl").exists():  # written last
+            learn_by_heart(run, tmp_path_factory.mktemp("talking_checkpoints"))
+    return run
+
+
+def learn_by_heart(run: Path, checkpoints: Path) -> None:
     from aes_r1.evaluation.evaluate import predict
     from aes_r1.evaluation.metrics import summarise
     from aes_r1.settings import ColdStartSettings, Settings, as_dict
@@ -124,8 +135,7 @@ def talking_run(tmp_path_factory) -> Path:
     from aes_r1.trainer.sft import train_sft
     from aes_r1.trainer.stopping import StopRequest
 
-    run = tmp_path_factory.mktemp("talking_run")
-    (run / "pictures").mkdir()
+    (run / "pictures").mkdir(parents=True)
     twelve_pictures(run / "pictures")
     paths = sorted((run / "pictures").glob("*.png"))
     records = [
@@ -142,7 +152,7 @@ def talking_run(tmp_path_factory) -> Path:
         cold_start=ColdStartSettings(epochs=28, lr=3e-3, batch_size=4, micro_batch_size=4, save_every=1000),
         with_critique=True,
         seed=0,
-        folder=tmp_path_factory.mktemp("talking_checkpoints"),
+        folder=checkpoints,
         log=lambda step, values: None,
         stop=StopRequest(),
     )
@@ -169,4 +179,3 @@ def talking_run(tmp_path_factory) -> Path:
     (run / "settings.json").write_text(json.dumps(settings))
     (run / "evaluation.json").write_text(json.dumps(evaluation))
     (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return run

@@ -34,7 +34,9 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
         while not list(out.glob("part-*[0-9].jsonl")) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        process.communicate()
+        _, said = process.communicate()
+    assert process.returncode == 75, said
+    assert said.decode().splitlines()[-1].startswith("aes_r1: stopped; what is done is kept")
     early = {path: path.stat().st_mtime_ns for path in out.glob("part-*.jsonl")}
     assert early
 

@@ -61,12 +61,12 @@ def told(process: subprocess.Popen, number: int) -> list[str]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("command", ["train", "evaluate", "distill", "prepare"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "distill", "prepare", "score --shards OUT"])
 def test_a_command_listens_before_it_imports_a_library(command, number, tmp_path):
     """Whichever library it imports first is one that sends the signal and then takes a minute."""
     for library in ("numpy", "torch", "transformers", "omegaconf", "hydra", "scipy", "rich", "PIL", "filelock"):
         (tmp_path / f"{library}.py").write_text(f"import os, time\nos.kill(os.getpid(), {number:d})\ntime.sleep(60)\n")
-    process = start("-m", f"aes_r1.{command}", folder=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    process = start("-m", *f"aes_r1.{command}".split(), folder=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     _, said = process.communicate(timeout=50)
     assert (process.returncode, said.splitlines()) == (75, [SAID])
 
