@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Tests run in a process for each core, of one thread each: processes of several threads would wait for each other's.
+# The tests of one file stay in one process, because they share what is slow to make.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
 export DS_BUILD_OPS := 0
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 
@@ -22,11 +25,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: setup ## the main job on the embedded default: table and report
 	$(RUN) -m aes_r1.train +experiment=rapo $(ARGS)
 
-test: setup ## the whole CPU suite
-	$(RUN) -m pytest $(ARGS)
+test: setup ## the whole CPU suite; ARGS="tests/reward -k rank" a part of it, ARGS="-n 0" one test after another
+	$(PYTEST) $(ARGS)
 
-test-fast: setup ## the part that takes under three minutes
-	$(RUN) -m pytest -m 'not slow' $(ARGS)
+test-fast: setup ## the part that takes under two minutes
+	$(PYTEST) -m 'not slow' $(ARGS)
 
 lint: setup ## ruff and types
 	$(VENV)/bin/ruff check aes_r1 hydra_plugins tests experiments benchmarks

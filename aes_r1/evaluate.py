@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+from aes_r1.trainer.stopping import leave_when_told
+
+if __name__ == "__main__":
+    leave_when_told()  # before the imports, which take seconds
+
 import json
 import logging
 import shutil

@@ -6,6 +6,11 @@ Without data= it lists the sets and where to get them. The same command goes on 
 
 from __future__ import annotations
 
+from aes_r1.trainer.stopping import leave_when_told
+
+if __name__ == "__main__":
+    leave_when_told()  # before the imports, which take seconds
+
 import json
 import os
 import unicodedata

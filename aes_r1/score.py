@@ -8,9 +8,15 @@ Results go to stdout, progress to stderr, and at its end the files that could no
 
 from __future__ import annotations
 
+import sys
+
+from aes_r1.trainer.stopping import leave_when_told
+
+if __name__ == "__main__" and any(argument.startswith("--shards") for argument in sys.argv):
+    leave_when_told()  # before the imports, which take seconds; without shards nothing would be kept
+
 import argparse
 import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 

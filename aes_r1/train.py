@@ -1,12 +1,21 @@
 """Cold start -> RAPO -> evaluation -> report: `python -m aes_r1.train +experiment=rapo`."""
 
-from aes_r1 import command
+from typing import Any
+
+from aes_r1.trainer.stopping import leave_when_told
 
 
 def main() -> None:
-    from aes_r1.trainer.pipeline import run
+    leave_when_told()  # before the imports, which take a second
+    from aes_r1 import command
 
-    command.run("aes_r1.train", run)
+    command.run("aes_r1.train", _run)
+
+
+def _run(settings: Any) -> None:
+    from aes_r1.trainer.pipeline import run  # takes seconds, for which neither a wrong key nor a sweep has to wait
+
+    run(settings)
 
 
 if __name__ == "__main__":

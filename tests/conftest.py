@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from aes_r1.data.sample import Sample
@@ -26,6 +27,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 def whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions on CUDA round to 10 bits unless told otherwise, which would hide what a test compares."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """A process for each core that this one may use, at most eight (each holds torch); a GPU is for one at a time."""
+    return 1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)), 8)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process has a long one left while the others have nothing to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -104,7 +117,17 @@ def talking_run(tmp_path_factory) -> Path:
     """The folder of a run whose tiny model learned twelve answers by heart: they parse, and still differ.
 
     RUN/pictures holds the twelve; evaluation.json says what was measured on them, with a conformal half-width of .125.
+    The processes of the suite share the folder, and the first that needs it makes it: tests only read it.
     """
+    own = tmp_path_factory.getbasetemp()
+    run = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "talking_run"
+    with FileLock(run.with_suffix(".lock")):
+        if not (run / "predictions.jsonl").exists():  # written last
+            learn_by_heart(run, tmp_path_factory.mktemp("talking_checkpoints"))
+    return run
+
+
+def learn_by_heart(run: Path, checkpoints: Path) -> None:
     from aes_r1.evaluation.evaluate import predict
     from aes_r1.evaluation.metrics import summarise
     from aes_r1.settings import ColdStartSettings, Settings, as_dict
@@ -112,8 +135,7 @@ def talking_run(tmp_path_factory) -> Path:
     from aes_r1.trainer.sft import train_sft
     from aes_r1.trainer.stopping import StopRequest
 
-    run = tmp_path_factory.mktemp("talking_run")
-    (run / "pictures").mkdir()
+    (run / "pictures").mkdir(parents=True)
     twelve_pictures(run / "pictures")
     paths = sorted((run / "pictures").glob("*.png"))
     records = [
@@ -132,7 +154,7 @@ def talking_run(tmp_path_factory) -> Path:
         ),
         with_critique=True,
         seed=0,
-        folder=tmp_path_factory.mktemp("talking_checkpoints"),
+        folder=checkpoints,
         log=lambda step, values: None,
         stop=StopRequest(),
     )
@@ -159,4 +181,3 @@ def talking_run(tmp_path_factory) -> Path:
     (run / "settings.json").write_text(json.dumps(settings))
     (run / "evaluation.json").write_text(json.dumps(evaluation))
     (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return run

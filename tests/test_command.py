@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_a_folder_that_hides_a_key_is_named(tmp_path, flag):
     (tmp_path / "store").mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "aes_r1.train", *flag, "+sweeps=parse_policy", "store=elsewhere"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert done.returncode == 2
@@ -145,7 +146,7 @@ def test_a_study_needs_no_config_folder(tmp_path):
             sys.executable, "-m", "aes_r1.train", "+sweeps=parse_policy", "seed=0", "reward.failed_parse=none",
             "store=elsewhere", "--cfg", "job", "--package", "store",
         ],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert "elsewhere" in done.stdout, done.stderr + done.stdout
@@ -158,7 +159,7 @@ def test_how_many_processes_is_no_part_of_a_run():
 @pytest.mark.slow
 def test_a_real_point_of_two_processes_leaves_its_evaluation(talking_run, tmp_path):
     """Through the basic launcher and torchrun, with gloo: RAPO under ZeRO-2, and every picture asked about once."""
-    pictures = talking_run / "pictures"
+    pictures = shutil.copytree(talking_run / "pictures", tmp_path / "pictures")
     rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'test')[place % 2]}" for place in range(12)]
     (pictures / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
     done = train(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,12 @@ ALLOWED = {
     "gradio": {"app/page.py"},
     "ray": {"evaluation/shards.py"},
 }
+NAMED_OTHERWISE = {"hydra-core": "hydra", "pillow": "PIL", "wandb-workspaces": "wandb_workspaces"}  # when imported
+BROUGHT = {  # by a requirement
+    "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",
+    "starlette": "gradio", "sqlalchemy": "optuna",
+}  # fmt: skip
+FOUND_BY_NAME = {"pyiqa"}  # whose absence is an input error that says how to install it
 
 
 def imports(path: Path) -> set[str]:
@@ -60,6 +69,32 @@ def test_libraries_stop_where_they_should(path):
     for name in {name.split(".")[0] for name in imports(path)} & ALLOWED.keys():
         places = ALLOWED[name]
         assert room(path) in places or str(path.relative_to(HOUSE)) in places, f"{path.name} imports {name}"
+
+
+def requirements(lines: list[str]) -> set[str]:
+    """Names by which the packages of a list of requirements are imported."""
+    names = {re.split(r"[\[>=<]", line)[0] for line in lines}
+    return {NAMED_OTHERWISE.get(name, name) for name in names}
+
+
+def test_what_is_imported_is_required_and_what_is_required_is_imported():
+    project = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text())["project"]
+    required = requirements(project["dependencies"])
+    extras = {name for extra, lines in project["optional-dependencies"].items() for name in requirements(lines)}
+    imported = {name.split(".")[0] for path in FILES for name in imports(path)}
+    imported |= {name.split(".")[0] for path in HOUSE.parent.glob("hydra_plugins/*/*.py") for name in imports(path)}
+    others = imported - sys.stdlib_module_names - {"aes_r1", "hydra_plugins"}
+    assert required <= others, f"{sorted(required - others)} are required and imported nowhere"
+    unexplained = {name for name in others if BROUGHT.get(name, name) not in required | extras} - FOUND_BY_NAME
+    assert not unexplained
+
+
+def test_every_requirement_says_what_it_is_for():
+    lines = (HOUSE.parent / "pyproject.toml").read_text().splitlines()
+    start = lines.index("dependencies = [")
+    listed = lines[start + 1 : lines.index("]", start)]
+    assert len(listed) >= 10
+    assert all("#" in line for line in listed)
 
 
 def test_loops_are_short_and_told_alike():

@@ -164,7 +164,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert (process.returncode, len(said.strip().splitlines())) == (75, 1), said
     assert not (out / "manifest.jsonl").exists()
     read = (out / "checked.jsonl").read_text()

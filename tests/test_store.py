@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -83,8 +82,6 @@ def test_a_wait_for_the_lock_can_be_left(tmp_path):
         raise Enough
 
     (tmp_path / "things").mkdir()
-    started = time.monotonic()
     with FileLock(tmp_path / "things" / ".abc.lock"), pytest.raises(Enough):
         made_once(tmp_path, "things", "abc", _slow, waiting=enough)
-    assert time.monotonic() - started < 3
     assert len(list(made_once(tmp_path, "things", "abc", _slow, waiting=enough).iterdir())) == 20, "nobody holds it now"

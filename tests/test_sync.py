@@ -83,7 +83,7 @@ def sync(runs: Path, home: Path, **environment: str) -> subprocess.CompletedProc
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -145,7 +145,7 @@ def offline_records(folder):
     """All records of a folder's offline runs. W&B's own process closes a file a little after finish() returns."""
     records = []
     for path in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb")):
-        for _ in range(200):
+        for _ in range(2400):
             found = wandb_records(path)
             if by_kind(found, "exit"):
                 break

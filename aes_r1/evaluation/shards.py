@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -128,7 +129,9 @@ class _cluster:
         self.started = not self.ray.is_initialized()
         if self.started:
             local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": self.workers, "include_dashboard": False}
+            ours = signal.getsignal(signal.SIGTERM)
             self.ray.init(log_to_driver=False, logging_level="error", **local)
+            signal.signal(signal.SIGTERM, ours)  # Ray's would leave with an exit code of its own
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = self.ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # ours counts pictures

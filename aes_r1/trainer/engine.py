@@ -50,7 +50,7 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from looking for others
     if engine.name != "single" and not dist.is_initialized():
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", "29517")
+        os.environ.setdefault("MASTER_PORT", "0" if size == 1 else "29517")  # 0: one that is free
         os.environ.setdefault("RANK", str(rank))
         os.environ.setdefault("WORLD_SIZE", str(size))
         os.environ.setdefault("LOCAL_RANK", "0")

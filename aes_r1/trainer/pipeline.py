@@ -40,24 +40,31 @@ def _run(settings: Settings, rank: int, size: int) -> None:
     log_to(folder, rank)
     torch.manual_seed(settings.seed)
     device = start(settings.engine)
-    watch = watch_over(folder, rank, size) if size > 1 else None
-    job = Job(settings, folder, device, rank, size, watch)
-    with stop_requests() as stop, failure_file(folder, rank, watch):
-        notes = checkpoint.progress_of(folder / "checkpoints")
-        tracker = Tracker(
-            folder if rank == 0 else None,
-            settings.tracker,
-            as_dict(settings),
-            run_name=f"{settings.run_name}/{run_fingerprint(settings)} seed {settings.seed}",
-            run_id=notes.get("wandb_run_id"),
-        )
-        job.tracker, job.stop = tracker, stop
-        with tracker:
-            try:
-                run_stages(job)
-            except Stopped:
-                tracker.finish(stopped=True)  # no failure
-                raise
+    with stop_requests() as stop:  # the processes have met: from here on they leave together
+        watch = watch_over(folder, rank, size) if size > 1 else None
+        job = Job(settings, folder, device, rank, size, watch)
+        job.stop = stop
+        with failure_file(folder, rank, watch):
+            _run_tracked(job)
+
+
+def _run_tracked(job: Job) -> None:
+    settings = job.settings
+    notes = checkpoint.progress_of(job.folder / "checkpoints")
+    tracker = Tracker(
+        job.folder if job.rank == 0 else None,
+        settings.tracker,
+        as_dict(settings),
+        run_name=f"{settings.run_name}/{run_fingerprint(settings)} seed {settings.seed}",
+        run_id=notes.get("wandb_run_id"),
+    )
+    job.tracker = tracker
+    with tracker:
+        try:
+            run_stages(job)
+        except Stopped:
+            tracker.finish(stopped=True)  # no failure
+            raise
 
 
 def run_stages(job: Job) -> None:

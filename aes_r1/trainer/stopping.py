@@ -1,17 +1,27 @@
-"""Signals: finish the step, write a checkpoint, then leave."""
+"""Signals that ask a process to stop: it leaves at once while there is nothing to save, later after a checkpoint.
+
+Nothing heavy is imported here, so that a command can listen before it imports anything that takes seconds.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+_FROM_SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1)
+_STOPPED = "stopped; what is done is kept, the same command goes on from there"
 
 
 class Stopped(Exception):
     """The run was asked to stop and left a checkpoint; `requeue` says that a scheduler asked, not a person."""
 
     def __init__(self, requeue: bool) -> None:
-        super().__init__("stopped; what is done is kept, the same command goes on from there")
+        super().__init__(_STOPPED)
         self.requeue = requeue
 
 
@@ -26,7 +36,7 @@ class StopRequest:
 
     @property
     def requeue(self) -> bool:
-        return self.signal in (signal.SIGTERM, signal.SIGUSR1)
+        return self.signal in _FROM_SCHEDULERS
 
 
 @contextlib.contextmanager
@@ -40,10 +50,61 @@ def stop_requests(then: Callable[[], object] = lambda: None) -> Iterator[StopReq
         request.signal = number
         then()
 
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    numbers = (*_FROM_SCHEDULERS, signal.SIGINT)
     before = {number: signal.signal(number, remember) for number in numbers}
     try:
         yield request
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            leaving = request and handler is _leave  # a second signal must not say the line a second time
+            signal.signal(number, signal.SIG_IGN if leaving else handler)
+
+
+def leave_when_told() -> None:
+    """From now on SIGTERM and SIGUSR1 end this process at once, with one line on stderr and exit code 75.
+
+    A command calls this first; `stop_requests` takes over while something has to be saved before the end. Elsewhere
+    an end at any moment is safe, because files are whole or carry the name of a draft.
+
+    Python calls a signal's handler only between two of its own instructions, and to wait for another process or to
+    read a large file may be one instruction that takes minutes. A thread therefore waits for signals as well.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_leave_from_a_thread, args=(reading,), daemon=True).start()
+    for number in _FROM_SCHEDULERS:
+        signal.signal(number, _leave)
+    os.register_at_fork(after_in_child=_end_as_usual)
+
+
+_leaving = threading.Lock()
+
+
+def _leave(number: int, frame: object) -> None:
+    if _leaving.acquire(blocking=False):  # the handler and the thread may both come here
+        _leave_now()
+
+
+def _leave_now() -> NoReturn:
+    for worker in multiprocessing.active_children():
+        worker.kill()  # it would wait for work for ever
+    with contextlib.suppress(OSError):  # nobody may be left to read it
+        os.write(2, f"aes_r1: {_STOPPED}\n".encode())
+    os._exit(75)
+
+
+def _leave_from_a_thread(reading: int) -> None:
+    """`reading` gives the number of every signal that comes; those that `stop_requests` answers are not ours."""
+    while True:
+        for number in os.read(reading, 64):
+            if signal.getsignal(number) is _leave:
+                _leave(number, None)
+
+
+def _end_as_usual() -> None:
+    """In a child that was forked, where the thread does not exist and the pipe is the parent's."""
+    signal.set_wakeup_fd(-1)
+    for number in _FROM_SCHEDULERS:
+        if signal.getsignal(number) is _leave:
+            signal.signal(number, signal.SIG_DFL)

@@ -97,6 +97,7 @@ def test_a_person_marks_by_keys_in_a_browser_and_the_export_is_read_back(distill
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(page_file.as_uri())

@@ -48,7 +48,7 @@ def serve(tmp_path):
         folder.mkdir()
         script = [sys.executable, str(HERE / "chat_server.py"), str(folder), str(int(faults)), str(prompt_tokens)]
         started.append(subprocess.Popen(script))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not (folder / "port").exists():
             assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.05)

@@ -18,9 +18,11 @@ import pytest
 from aes_r1.app.page import MAX_BYTES, read_upload
 from aes_r1.data.sample import PictureError
 from aes_r1.evaluation.critic import Critic
+from tests.ports import free_port
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WAIT_MS = 120_000  # of the browser, for what comes within a second where nothing else runs
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -34,13 +36,11 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def address(talking_run, tmp_path_factory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("app") / "log"
     command = [sys.executable, "-m", "aes_r1.app", "--model", str(talking_run), "--port", str(port)]
     with log.open("w") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while "http://" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -63,6 +63,7 @@ def browser():
 def visit(browser, address, **options):
     """(page, every address it asked for, every error it met) of a new visitor."""
     page = browser.new_context(**options).new_page()
+    page.set_default_timeout(WAIT_MS)
     asked, errors = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -80,7 +81,6 @@ def wait_for_cards(page, count):
     page.wait_for_function(
         f"document.querySelectorAll('#results .card').length == {count}"
         " && !document.querySelector('#results .waiting')",
-        timeout=120_000,
     )
 
 
@@ -145,7 +145,7 @@ def test_a_phone_in_the_dark(browser, address, talking_run):
 
 @pytest.mark.slow
 def test_the_server_takes_and_gives_no_file_by_its_path(address, talking_run):
-    with httpx.Client(base_url=address, timeout=30) as client:
+    with httpx.Client(base_url=address, timeout=120) as client:
         for path in (
             "/gradio_api/file=/etc/passwd", "/file=/etc/passwd", f"/gradio_api/file={talking_run}/settings.json",
             "/gradio_api/proxy=http://127.0.0.1:9/", "/static/../../../etc/passwd",

@@ -65,7 +65,7 @@ class Server(BaseHTTPRequestHandler):
             while self.put(b"x"):
                 time.sleep(0.05)
         elif self.path == "/silent":
-            time.sleep(2)
+            time.sleep(60)
         elif self.path.startswith("/to/"):
             self.send_response(302)
             self.send_header("Location", {"/to/good": "/good", "/to/file": "file:///etc/passwd"}[self.path])
@@ -100,22 +100,20 @@ def server():
 
 
 def test_a_url_is_read_within_its_limits(server):
-    limits = UrlLimits(max_bytes=1_000_000, seconds=0.6)
+    limits, hasty = UrlLimits(max_bytes=1_000_000, seconds=60), UrlLimits(max_bytes=1_000_000, seconds=0.6)
     assert read_picture(f"{server}/good", limits).size == (40, 30)
     assert read_picture(f"{server}/to/good", limits).size == (40, 30)
-    for path, reason in {
-        "text": "not a picture",
-        "endless": "more than 1,000,000 bytes",
-        "trickle": r"longer than 0\.6 s",
-        "silent": r"longer than 0\.6 s",
-        "gone": "Not Found",
-        "to/file": "not allowed",
-    }.items():
-        before = time.monotonic()
+    for path, within, reason in [
+        ("text", limits, "not a picture"),
+        ("endless", limits, "more than 1,000,000 bytes"),
+        ("trickle", hasty, r"longer than 0\.6 s"),
+        ("silent", hasty, r"longer than 0\.6 s"),
+        ("gone", limits, "Not Found"),
+        ("to/file", limits, "not allowed"),
+    ]:
         with pytest.raises(PictureError, match=reason) as error:
-            read_picture(f"{server}/{path}", limits)
+            read_picture(f"{server}/{path}", within)
         assert error.value.path == f"{server}/{path}"
-        assert time.monotonic() - before < 3
     with pytest.raises(PictureError, match="only http"):
         read_picture("ftp://127.0.0.1/a.jpg", limits)
     with pytest.raises(PictureError, match="refused"):

@@ -154,7 +154,7 @@ def server(tmp_path):
     folder = tmp_path / "server"
     folder.mkdir()
     process = subprocess.Popen([sys.executable, str(script), str(folder)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (folder / "port").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)

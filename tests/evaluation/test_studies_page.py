@@ -129,6 +129,7 @@ def test_nothing_sticks_out_of_its_frame_in_a_browser(runs, tmp_path, width):
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         shown = browser.new_page(viewport={"width": width, "height": 900})
+        shown.set_default_timeout(120_000)
         shown.goto((tmp_path / "page.html").as_uri())
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
         outside = """() => [...document.querySelectorAll('figure svg')].filter(svg => {

@@ -14,9 +14,9 @@ import torch
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from tests.conftest import picture_folder
+from tests.ports import free_port
 from tests.trainer import distributed_steps
 from tests.trainer.test_loops import sft
-from tests.trainer.test_watch import free_port
 
 STAGES = ("zero1", "zero2", "zero3", "zero3_offload")
 HALVES = ("zero2_bf16", "zero3_bf16")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from tests.ports import free_port
+
 BIN = Path(sys.executable).parent
+JOBS = [
+    ("torchrun", "raise"),
+    ("torchrun", "killed"),
+    ("torchrun", "frozen"),
+    ("torchrun", "stuck"),
+    ("deepspeed", "killed"),
+]
 CAUSE = {
     "raise": "rank 1: ValueError: a picture has no colours",
     "killed": "rank 1: no sign of life",
@@ -20,10 +29,12 @@ CAUSE = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+class Ended(NamedTuple):
+    """How a job went: its exit code, its folder, and when its launcher was seen to have ended, seconds since 1970."""
+
+    code: int
+    folder: Path
+    at: float
 
 
 def launcher(name: str) -> list[str]:
@@ -33,28 +44,38 @@ def launcher(name: str) -> list[str]:
     return [str(BIN / "deepspeed"), "--no_local_rank", "--num_gpus=2", f"--master_port={port}", "--module"]
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory) -> dict[tuple[str, str], Ended]:
+    """All jobs, run side by side: most of the time they wait for a sign of life."""
+    started = {}
+    for name, how in JOBS:
+        folder = tmp_path_factory.mktemp(f"{name}_{how}")
+        with (folder / "said").open("w") as said:
+            command = [*launcher(name), "tests.trainer.watched", str(folder), how]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+            started[name, how] = folder, subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+    found: dict[tuple[str, str], Ended] = {}
+    deadline = time.monotonic() + 500
+    try:
+        while len(found) < len(started) and time.monotonic() < deadline:
+            for job, (folder, process) in started.items():
+                if job not in found and process.poll() is not None:
+                    found[job] = Ended(process.returncode, folder, time.time())
+            time.sleep(0.1)
+    finally:
+        for _, process in started.values():
+            process.kill()
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "how"),
-    [
-        ("torchrun", "raise"),
-        ("torchrun", "killed"),
-        ("torchrun", "frozen"),
-        ("torchrun", "stuck"),
-        ("deepspeed", "killed"),
-    ],
-)
-def test_the_job_ends_with_the_rank_and_cause_named(name, how, tmp_path):
-    process = subprocess.Popen(
-        [*launcher(name), "tests.trainer.watched", str(tmp_path), how],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    started = time.monotonic()
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode not in (0, 75), said
-    assert (tmp_path / "failure.txt").read_text().startswith(CAUSE[how]), said
+@pytest.mark.parametrize(("name", "how"), JOBS)
+def test_the_job_ends_with_the_rank_and_cause_named(name, how, ended):
+    job = ended[name, how]
+    said = (job.folder / "said").read_text()
+    assert job.code not in (0, 75), said
+    assert (job.folder / "failure.txt").read_text().startswith(CAUSE[how]), said
     assert CAUSE[how] in said
-    assert time.monotonic() - started < 60 + 60  # a minute, and another for the start on a busy machine
+    failed = (job.folder / "fails").stat().st_mtime
+    assert (job.folder / "failure.txt").stat().st_mtime - failed < 60
+    assert job.at - failed < 90, "the processes, and the launcher after them"
