@@ -28,6 +28,7 @@ from aes_r1.trainer.run_folder import (
     stage_done,
 )
 from aes_r1.trainer.sft import sft_steps, train_sft
+from aes_r1.trainer.skipped import warn
 
 log = logging.getLogger("aes_r1")
 
@@ -94,6 +95,7 @@ def cold_start(job: Job, base: str) -> str:
                 if job.rank == 0:
                     with rows.open("a") as file:
                         file.write(json.dumps({"step": step, **values}) + "\n")
+                    warn(step, values["sft/skipped_steps"])
                 job.tracker.log("sft", step, values)
 
             train_sft(
