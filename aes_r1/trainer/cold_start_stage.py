@@ -96,6 +96,8 @@ def cold_start(job: Job, base: str) -> str:
                     with rows.open("a") as file:
                         file.write(json.dumps({"step": step, **values}) + "\n")
                     warn(step, values["sft/skipped_steps"])
+                if values["sft/skipped_steps"]:
+                    job.tracker.alert("not finite", f"Step {step} of the cold start: its optimizer step was skipped.")
                 job.tracker.log("sft", step, values)
 
             train_sft(

@@ -351,7 +351,10 @@ def _policy_metrics(sums: dict[str, Tensor], engine) -> dict[str, float]:
 
 
 def _mismatch(gaps: list[Tensor], pieces: list[Piece], engine) -> dict[str, float]:
-    """Of |log-probability of the sampler - of the trainer| in `pieces`, [r, longest] each: over all processes' tokens."""
+    """How far the trainer's log-probabilities are from the sampler's, over all processes' tokens of `pieces`.
+
+    gaps: |difference| of each counted piece, [r, longest], 0 beyond its mask.
+    """
     tokens = sum(int(piece.mask.sum()) for piece in pieces if piece.counts)
     sums = torch.stack([gap.sum() for gap in gaps]).sum()
     total, count = engine.total(torch.stack([sums, sums.new_tensor(tokens)])).tolist()

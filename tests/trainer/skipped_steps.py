@@ -7,6 +7,7 @@ FOLDER holds model/ and pictures/; every rank writes FOLDER/ENGINE_RANK.pt.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import sys
@@ -93,6 +94,18 @@ def nan_at(plain: Callable, *calls: int, only: bool = True) -> Callable:
     return faulty
 
 
+def shifted(engine, drawn: list[int]) -> Callable:
+    """`sample` with log-probabilities that are 1 too high on rank 0, 2 on rank 1; `drawn` is told the tokens."""
+    plain = rapo.sample
+
+    def sampled(*arguments, **named):
+        rollout = plain(*arguments, **named)
+        drawn.append(int(rollout.mask.sum()))
+        return dataclasses.replace(rollout, logps=rollout.logps + (1.0 + engine.rank) * rollout.mask)
+
+    return sampled
+
+
 def rapo_rows(backbone, engine, pictures: Path, folder: Path, *, watch=lambda: None, **changes) -> list[dict]:
     """What RAPO logs; outputs that cannot be read guess, so that even a random model's differ in reward."""
     rows: list[dict] = []
@@ -137,9 +150,15 @@ def loops(folder: Path, name: str) -> dict:
                 weights.append({key: value.detach().clone() for key, value in engine.model.named_parameters()})
 
         if loop == "rapo":
-            plain, rapo.policy_loss = rapo.policy_loss, nan_at(rapo.policy_loss, 2, only=last)
+            plain, drawn = (rapo.policy_loss, rapo.sample), []
+            rapo.policy_loss, rapo.sample = nan_at(rapo.policy_loss, 2, only=last), shifted(engine, drawn)
             rows = rapo_rows(backbone, engine, folder / "pictures", folder / f"{name}_rapo", watch=look)
-            rapo.policy_loss = plain
+            rapo.policy_loss, rapo.sample = plain
+            found["mismatch"] = {
+                "mean": [row["rollout/mismatch_mean"] for row in rows],
+                "max": [row["rollout/mismatch_max"] for row in rows],
+                "tokens": engine.gather_objects([drawn]),
+            }
             skipped = [row["policy/skipped_steps"] for row in rows]
         else:
             rows = []

@@ -36,7 +36,7 @@ def test_a_count_starts_anew_after_a_step_that_was_taken(tmp_path):
     skips.end_if_too_many(3, tmp_path, "lower trainer.lr")
     for _ in range(LIMIT - 1):
         skips.count(math.inf)
-    with pytest.raises(NeverFinite, match="last 10 optimizer steps .*step_12 keeps .*; lower trainer.lr") as raised:
+    with pytest.raises(NeverFinite, match=r"last 10 optimizer steps .*step_12 keeps .*; lower trainer.lr") as raised:
         skips.end_if_too_many(12, tmp_path, "lower trainer.lr")
     assert "\n" not in str(raised.value)
 
@@ -119,6 +119,17 @@ def test_both_loops_count_the_step_and_leave_the_weights_alone(two_processes, na
         assert all(torch.equal(value, second["weights"][-1][key]) for key, value in first["weights"][-1].items())
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_gap_between_sampler_and_trainer_is_that_of_all_processes_tokens(two_processes, name):
+    found = torch.load(two_processes / f"{name}_0.pt")["mismatch"]
+    first, second = found["tokens"]
+    assert found["max"] == pytest.approx([2.0] * 3, abs=0.05)
+    wanted = [(one + 2 * two) / (one + two) for one, two in zip(first, second, strict=True)]
+    assert found["mean"] == pytest.approx(wanted, abs=0.05 if name.endswith("bf16") else 1e-4)
+
+
 class Faulty:
     """Log-probabilities of NaN from call `first` to call `last`, from 1 on."""
 
@@ -152,7 +163,7 @@ def train(backbone: Backbone, pictures: Path, out: Path, *, epochs: int, stop: S
 
 
 def test_skipped_steps_are_counted_across_a_resume_and_end_the_run(backbone, picture_folder, tmp_path, monkeypatch):
-    """Step 1 is taken, 2 to 5 are skipped, the run is stopped; it goes on and ends after step 11, the tenth in a row."""
+    """Step 1 is taken, 2 to 5 are skipped, the run is stopped; it goes on and ends with step 11, the tenth in a row."""
     start, rows = copy.deepcopy(backbone), []
     monkeypatch.setattr(sft, "completion_likelihood", Faulty(sft.completion_likelihood, first=2))
     with pytest.raises(Stopped):
