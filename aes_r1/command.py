@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from aes_r1.points import Sweep, point_command, run_point
 from aes_r1.settings import InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
 from aes_r1.tracking import headline
+from aes_r1.trainer.skipped import NeverFinite
 from aes_r1.trainer.stopping import Stopped, stop_requests
 
 log = logging.getLogger("aes_r1")
@@ -66,6 +67,8 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         code, said = 2, _one_line(error)
     except Stopped as stopped:
         code, said = 75 if stopped.requeue else 1, str(stopped)
+    except NeverFinite as error:
+        code, said = 1, str(error)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise

@@ -25,6 +25,8 @@ Rows = Sequence[Mapping[str, Any]]
 WINDOW = 10  # steps that a mean is taken over: one step's share is noise
 RANKED = 0.3  # SRCC below which the difference to PLCC says nothing
 FEWEST_CRITIQUES = 16  # logged together before their diversity or leaks are judged
+ALWAYS_FINITE = ("reward/", "policy/", "rollout/")
+MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # where no output of a step could be read
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,13 @@ def share_of_start(metrics: Rows, name: str) -> float | None:
     return float(np.mean(values[-WINDOW:])) / first if first > 0 else None
 
 
+def steps_not_finite(metrics: Rows, _: Rows) -> float | None:
+    """Steps so far with a skipped optimizer step, or with a value that is not finite though every step has one."""
+    if not metrics:
+        return None
+    return float(sum(bool(row.get("policy/skipped_steps")) or _not_finite(row) for row in metrics))
+
+
 def rank_dominates(metrics: Rows, _: Rows) -> float | None:
     """Largest SRCC - PLCC of the last validation over its sets, where SRCC is at least RANKED."""
     for row in reversed(metrics):
@@ -93,8 +102,17 @@ def leaking(_: Rows, completions: Rows) -> float | None:
     return float(np.mean(told)) if len(told) >= FEWEST_CRITIQUES else None
 
 
+def _not_finite(row: Mapping[str, Any]) -> bool:
+    """Whether a metric of `row` is NaN or infinite (null in the file) that only a fault makes so."""
+    return any(
+        value is None or not math.isfinite(value)
+        for name, value in row.items()
+        if name.startswith(ALWAYS_FINITE) and name not in MAY_BE_MISSING
+    )
+
+
 def _values(metrics: Rows, name: str) -> list[float]:
-    """Finite values of `name`, in order."""
+    """Finite values of `name`, in order; that there are others too is `steps_not_finite`'s to say."""
     return [row[name] for row in metrics if row.get(name) is not None and math.isfinite(row[name])]
 
 
@@ -155,6 +173,20 @@ SIGNS = (
         "mean k3 divergence from the start, nats per token: the policy leaves what it was taught",
         "lower trainer.lr, raise trainer.kl_coef",
         lambda metrics, _: recent(metrics, "policy/kl_k3"),
+    ),
+    Sign(
+        "not finite", 0.0, +1,
+        "steps whose loss, gradient or another value was NaN or infinite: a skipped step teaches nothing",
+        "lower trainer.lr, raise trainer.kl_coef; one alone is harmless, many want model.dtype=float32",
+        steps_not_finite,
+    ),
+    # A ratio that errs by 2% a token has used up a tenth of clip_low=.2 by rounding alone, and is 13 times what
+    # bfloat16 does to a healthy sampler here (.0015, docs/distributed.md): then the two compute different things.
+    Sign(
+        "sampler mismatch", 0.02, +1,
+        "mean difference of log-probability between sampler and trainer, nats per token: the update reweights by it",
+        "compare model.shared_prefix=false and model.dtype=float32: equal policies differ by rounding alone",
+        lambda metrics, _: recent(metrics, "rollout/mismatch_mean"),
     ),
 )  # fmt: skip
 

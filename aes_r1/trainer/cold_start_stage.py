@@ -30,6 +30,7 @@ from aes_r1.trainer.run_folder import (
     stage_done,
 )
 from aes_r1.trainer.sft import sft_steps, train_sft
+from aes_r1.trainer.skipped import warn
 
 log = logging.getLogger("aes_r1")
 
@@ -95,6 +96,9 @@ def cold_start(job: Job, base: str) -> str:
                 if job.rank == 0:
                     with rows.open("a") as file:
                         file.write(json.dumps({"step": step, **values}) + "\n")
+                    warn(step, values["sft/skipped_steps"])
+                if values["sft/skipped_steps"]:
+                    job.tracker.alert("not finite", f"Step {step} of the cold start: its optimizer step was skipped.")
                 job.tracker.log("sft", step, values)
 
             train_sft(

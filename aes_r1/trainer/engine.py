@@ -2,12 +2,15 @@
 
 Both engines have the same few methods, so that the loops read the same. A loss handed to `backward` is already divided
 by the divisor of the whole optimizer step; gradients are summed over micro-batches and processes, never averaged again.
+A step whose loss or gradient is not finite on any process is skipped on all: weights and optimizer state stay as they
+are, the gradients are dropped, and the norm that `step` returns is not finite.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import resource
 import shutil
@@ -85,6 +88,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
+def not_finite_throughout(loss: Tensor) -> Tensor:
+    """`loss`, with a gradient of NaN when it is not finite: a term without a gradient may be what is not."""
+    return loss * (1 + (loss - loss).detach())
+
+
 class SingleEngine:
     """One process, AdamW."""
 
@@ -108,21 +116,25 @@ class SingleEngine:
         return self.halves[-1][1]
 
     def backward(self, loss: Tensor) -> None:
-        loss.backward()
+        not_finite_throughout(loss).backward()
         for half, whole in self.halves:  # gradients add up in float32 too
             if half.grad is not None:
                 whole.grad = half.grad.float() if whole.grad is None else whole.grad.add_(half.grad)
                 half.grad = None
 
     def step(self, lr: float) -> Tensor:
-        """Clip, update with learning rate `lr`, clear the gradients; returns the gradient norm before clipping."""
+        """Clip, update with learning rate `lr`, clear the gradients; returns the gradient norm before clipping.
+
+        The update is skipped when the norm is not finite.
+        """
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        if norm.isfinite():
+            self.optimizer.step()
+            self._show_halves()
         self.optimizer.zero_grad(set_to_none=True)
-        self._show_halves()
         return norm
 
     @torch.no_grad()
@@ -212,7 +224,7 @@ class DeepSpeedEngine:
     def backward(self, loss: Tensor) -> None:
         # DeepSpeed averages over processes; the loss is already divided by the divisor of all of them.
         self.optimizer.clear_backward_seen_flag()  # a new micro-batch: add to the gradient, do not replace it
-        self.engine.backward(loss * self.size, scale_wrt_gas=False)
+        self.engine.backward(not_finite_throughout(loss) * self.size, scale_wrt_gas=False)
         if self.stage == 3:  # a pass is over: the next may fetch weights ahead in the order that this one took
             self.optimizer.parameter_offload.get_param_coordinator().reset_step()
 
@@ -220,6 +232,8 @@ class DeepSpeedEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.engine.step()
+        if not self.engine.was_step_applied():
+            return torch.tensor(math.inf)  # all processes agree: the norm is that of the whole gradient
         norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(0.0 if norm is None else norm)
 

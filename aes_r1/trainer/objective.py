@@ -7,6 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+# exp() of a difference of log-probabilities takes at most this one, so that a single token's ratio or divergence stays
+# finite: exp(20) = 4.9e8. verl bounds both likewise, and k3 itself by 10; that would take the penalty's gradient from
+# every token with a difference over 2.6, which a policy that drifts does reach, so it is not done here.
+LARGEST_DIFFERENCE = 20.0
+
 
 def group_advantage(rewards: Tensor, *, scale: bool = True, eps: float = 1e-4) -> Tensor:
     """Advantage of each output over its image's K outputs: (r - mean) / (std + eps), std unbiased (paper, eq. 9).
@@ -54,23 +59,26 @@ def policy_loss(
 
     logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]. ref_logps may be None when
     kl_coef is 0. `normalizer` is the divisor of the whole optimizer step (sequences for sequence_mean, tokens for
-    token_mean, any constant), so that every split into micro-batches and ranks sums to the same gradient.
+    token_mean, any constant), so that every split into micro-batches and ranks sums to the same gradient. Whatever
+    stands outside the mask, infinities and NaN included, touches neither loss nor gradient. Differences of
+    log-probabilities count as LARGEST_DIFFERENCE at most in the ratio and in k3, and have no gradient beyond.
     Returns (loss, metrics): metrics are detached means over this call's tokens (ratio_max: the maximum), with their
     number under "tokens".
     """
     if advantages.dim() == 1:
         advantages = advantages[:, None]
-    kept = mask.to(logps.dtype)
-    ratio = (logps - old_logps).masked_fill(~mask.bool(), 0.0).exp()
+    kept, outside = mask.to(logps.dtype), ~mask.bool()
+    ratio = (logps - old_logps).masked_fill(outside, 0.0).clamp(max=LARGEST_DIFFERENCE).exp()
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     objective = torch.minimum(ratio * advantages, clipped * advantages)
     if ref_logps is not None:
-        difference = (ref_logps - logps).masked_fill(~mask.bool(), 0.0)
-        kl_k3 = difference.exp() - difference - 1
+        difference = (ref_logps - logps).masked_fill(outside, 0.0)
+        bounded = difference.clamp(max=LARGEST_DIFFERENCE)
+        kl_k3 = bounded.exp() - bounded - 1
         objective = objective - kl_coef * kl_k3
     elif kl_coef > 0:
         raise ValueError(f"kl_coef={kl_coef} needs ref_logps")
-    per_token = -objective * kept
+    per_token = -objective.masked_fill(outside, 0.0)  # a product with 0 would keep a NaN
     if aggregation == "sequence_mean":
         loss = (per_token.sum(dim=1) / kept.sum(dim=1).clamp(min=1)).sum() / normalizer
     elif aggregation in ("token_mean", "constant"):

@@ -31,7 +31,10 @@ from aes_r1.trainer.engine import now, peak_memory_gb
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
 from aes_r1.trainer.order import distinct_indices_of_step
+from aes_r1.trainer.skipped import Skips
 from aes_r1.trainer.stopping import Stopped, StopRequest
+
+REMEDY = "lower trainer.lr, raise trainer.kl_coef, or train with model.dtype=float32"
 
 
 class Piece(NamedTuple):
@@ -74,6 +77,7 @@ def train_rapo(
     total = rapo_steps(len(images), trainer)
     progress = checkpoint.load_latest(folder, engine) or {"step": 0}
     best = progress.get("best")
+    skips = Skips(progress.get("skipped_in_a_row", 0))
     going_on(progress["step"])
     own = range(engine.rank, trainer.images_per_step, engine.size)
     device = engine.device
@@ -151,14 +155,16 @@ def train_rapo(
             with _reference_weights(backbone, reference) as frozen:
                 ref_logps = _score(frozen, prompts, rollout, everything, trainer, likelihood)
         if trainer.inner_epochs * trainer.minibatches > 1:
-            old_logps = _score(backbone, prompts, rollout, everything, trainer, likelihood)
+            old_logps = rollout.logps  # of the policy that drew the tokens, so no pass more is needed
         update_started = now(device)
 
         # -- loss and step ---------------------------------------------------------------------------------------------
         backbone.model.train()
         lr = learning_rate(step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps)
         sums: dict[str, Tensor] = {}
-        for minibatch, pieces in minibatches * trainer.inner_epochs:
+        gaps: list[Tensor] = []
+        skipped = 0
+        for number, (minibatch, pieces) in enumerate(minibatches * trainer.inner_epochs):
             in_minibatch = in_loss[send(minibatch, device)]
             own_divisor = loss_divisor(in_minibatch, trainer.aggregation, trainer.max_new_tokens)
             divisor = engine.total(own_divisor).clamp(min=1)  # of everyone, and no output at all divides by 1
@@ -181,18 +187,23 @@ def train_rapo(
                     normalizer=divisor,
                 )
                 engine.backward(loss)
+                if counts and number == 0:  # until the first update the trainer's weights are the sampler's
+                    gaps.append((logps.detach() - rollout.logps[rows, :longest]).abs())  # 0 beyond the mask
                 if counts:
                     _accumulate(sums, metrics, entropy, int(mask.sum()))
                     sums["loss"] = sums.get("loss", 0.0) + loss.detach()
-            grad_norm = engine.step(lr)
+            grad_norm = float(engine.step(lr))
+            skipped += skips.count(grad_norm)
         update_seconds = now(device) - update_started
 
         # -- log -------------------------------------------------------------------------------------------------------
         values = {
             **{f"reward/{name}": float(part.mean()) for name, part in {"total": rewards, **parts}.items()},
             **_policy_metrics(sums, engine),
-            "policy/grad_norm": float(grad_norm),
+            "policy/grad_norm": grad_norm,
+            "policy/skipped_steps": skipped,
             **_rollout_metrics(scores, flat_groups, rollout, engine),
+            **_mismatch(gaps, minibatches[0][1], engine),
             "lr": lr,
             "time/rollout_s": rollout_seconds,
             "time/reference_s": update_started - reference_started,
@@ -237,11 +248,14 @@ def train_rapo(
         # -- save ------------------------------------------------------------------------------------------------------
         stopping, before = engine.agreed(bool(stop)), best
         best = checkpoint.better(best, step + 1, score)
-        if stopping or last or best != before or (step + 1) % trainer.save_every == 0:
-            progress = {"best": best, "score": score, **(notes or {})}
+        if stopping or last or skips.too_many or best != before or (step + 1) % trainer.save_every == 0:
+            progress = {"best": best, "score": score, "skipped_in_a_row": skips.in_a_row, **(notes or {})}
             checkpoint.save(folder, step + 1, engine, progress, keep=trainer.keep_checkpoints)
+        if not last:
+            skips.end_if_too_many(step + 1, folder, REMEDY)
         if stopping and not last:
             raise Stopped(engine.agreed(stop.requeue))
+    skips.end_if_too_many(total, folder, REMEDY)
 
 
 @contextlib.contextmanager
@@ -333,6 +347,20 @@ def _policy_metrics(sums: dict[str, Tensor], engine) -> dict[str, float]:
         "policy/entropy": totals.pop("entropy") / completion_tokens,
         **{f"policy/{name}": value / tokens for name, value in totals.items()},
         "policy/ratio_max": float(engine.maximum(sums["ratio_max"])),
+    }
+
+
+def _mismatch(gaps: list[Tensor], pieces: list[Piece], engine) -> dict[str, float]:
+    """How far the trainer's log-probabilities are from the sampler's, over all processes' tokens of `pieces`.
+
+    gaps: |difference| of each counted piece, [r, longest], 0 beyond its mask.
+    """
+    tokens = sum(int(piece.mask.sum()) for piece in pieces if piece.counts)
+    sums = torch.stack([gap.sum() for gap in gaps]).sum()
+    total, count = engine.total(torch.stack([sums, sums.new_tensor(tokens)])).tolist()
+    return {
+        "rollout/mismatch_mean": total / count,
+        "rollout/mismatch_max": float(engine.maximum(torch.stack([gap.max() for gap in gaps]).max())),
     }
 
 

@@ -24,6 +24,7 @@ from aes_r1.trainer.run_folder import (
     read_rows,
     stage_done,
 )
+from aes_r1.trainer.skipped import warn
 
 log = logging.getLogger("aes_r1")
 
@@ -103,6 +104,7 @@ def rapo(job: Job, initial: str) -> str:
                 log.info("step %d: %s  %s", step, shown, "  ".join(f"{n} {v:.3f}" for n, v in validation.items()))
             job.tracker.log("rapo", step, values)
             if job.rank == 0:
+                warn(step, values["policy/skipped_steps"])
                 job.signs.step(step, values)
 
         train_rapo(

@@ -24,7 +24,10 @@ from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import now
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import indices_of_step
+from aes_r1.trainer.skipped import Skips
 from aes_r1.trainer.stopping import Stopped, StopRequest
+
+REMEDY = "look at the records of these steps, lower cold_start.lr, or train with model.dtype=float32"
 
 
 def sft_steps(count: int, cold_start: ColdStartSettings) -> int:
@@ -56,6 +59,7 @@ def train_sft(
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(folder, engine) or {"step": 0}
     going_on(progress["step"])
+    skips = Skips(progress.get("skipped_in_a_row", 0))
     own = range(engine.rank, cold_start.batch_size, engine.size)
 
     # -- data ----------------------------------------------------------------------------------------------------------
@@ -98,13 +102,14 @@ def train_sft(
         lr = learning_rate(
             step, total, base=cold_start.lr, schedule="cosine", warmup=round(cold_start.warmup_ratio * total)
         )
-        grad_norm = engine.step(lr)
+        grad_norm = float(engine.step(lr))
 
         # -- log -------------------------------------------------------------------------------------------------------
         seconds = now(engine.device) - started
         values = {
             "sft/loss": float(engine.total(loss_sum)),
-            "policy/grad_norm": float(grad_norm),
+            "sft/skipped_steps": skips.count(grad_norm),
+            "policy/grad_norm": grad_norm,
             "lr": lr,
             "time/wait_s": wait_seconds,
             "time/update_s": seconds,
@@ -121,10 +126,13 @@ def train_sft(
 
         # -- save ------------------------------------------------------------------------------------------------------
         stopping = engine.agreed(bool(stop))
-        if stopping or last or (step + 1) % cold_start.save_every == 0:
-            checkpoint.save(folder, step + 1, engine, {}, keep=2)
+        if stopping or last or skips.too_many or (step + 1) % cold_start.save_every == 0:
+            checkpoint.save(folder, step + 1, engine, {"skipped_in_a_row": skips.in_a_row}, keep=2)
+        if not last:
+            skips.end_if_too_many(step + 1, folder, REMEDY)
         if stopping and not last:
             raise Stopped(engine.agreed(stop.requeue))
+    skips.end_if_too_many(total, folder, REMEDY)
 
 
 def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,8 @@ def metrics(count: int = 30, **changes) -> list[dict]:
     """A healthy run; `changes` are functions of the step, names with __ for /."""
     healthy = {
         "policy/entropy": 1.0, "rollout/zero_spread_groups": 0.02, "rollout/parse_failure_rate": 0.01,
-        "rollout/truncated_rate": 0.0, "policy/kl_k3": 0.05,
+        "rollout/truncated_rate": 0.0, "policy/kl_k3": 0.05, "policy/skipped_steps": 0, "rollout/mismatch_mean": 0.0015,
+        "rollout/score_mean": None, "rollout/score_std": float("nan"),
     }  # fmt: skip
     rows = [{"stage": "rapo", "step": step, **healthy} for step in range(1, count + 1)]
     rows[-1] |= {"eval/scenes/srcc": 0.7, "eval/scenes/plcc": 0.69}
@@ -56,6 +57,14 @@ def test_a_healthy_run_shows_nothing():
         ("truncation", {"rollout__truncated_rate": lambda step: 0.15}, WINDOW),
         ("zero-spread groups", {"rollout__zero_spread_groups": lambda step: 0.4 if step > 10 else 0.0}, 18),
         ("KL running away", {"policy__kl_k3": lambda step: 0.1 * step}, 10),
+        # .5 from step 12 on and .0015 before: one of ten at .5 makes .051.
+        ("sampler mismatch", {"rollout__mismatch_mean": lambda step: 0.5 if step > 11 else 0.0015}, 12),
+        # One such step is enough, and so is a null in the file or a NaN or infinity in the live row.
+        ("not finite", {"policy__skipped_steps": lambda step: int(step == 7)}, 7),
+        ("not finite", {"policy__grad_norm": lambda step: None if step == 7 else 0.5}, 7),
+        ("not finite", {"policy__loss": lambda step: float("nan") if step == 1 else 0.5}, 1),
+        ("not finite", {"reward__total": lambda step: float("inf") if step == 30 else 0.5}, 30),
+        ("not finite", {"rollout__mismatch_max": lambda step: float("-inf") if step == 3 else 0.5}, 3),
         # Below .3 of its start of 1: 8 x .2 + 2 x 1 over 10 = .36, 9 x .2 + 1 = .28.
         ("entropy collapse", {"policy__entropy": lambda step: 0.2 if step > 15 else 1.0}, 24),
     ],
@@ -90,7 +99,7 @@ def test_too_little_is_no_sign():
 def test_the_watch_raises_once_and_not_again_after_a_resume(caplog):
     alerts = []
     watch = Watch(lambda title, text: alerts.append((title, text)))
-    rows = metrics(rollout__truncated_rate=lambda step: 0.5, policy__grad_norm=lambda step: float("nan"))
+    rows = metrics(rollout__truncated_rate=lambda step: 0.5)
     for row in rows[:20]:
         watch.step(row["step"], {name: value for name, value in row.items() if name not in ("stage", "step")})
     assert [title for title, _ in alerts] == ["truncation"]
@@ -118,12 +127,12 @@ def test_live_and_in_the_report_a_sign_shows_at_the_same_step():
 
 def test_the_report_names_step_and_remedy():
     page = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [])
-    assert "1 of 8 signs showed" in page
+    assert "1 of 10 signs showed" in page
     assert "step 10" in page
     assert "max_new_tokens" in page
     assert health_section([{"stage": "sft", "step": 1}], []) == ""
 
 
 def test_every_sign_has_threshold_meaning_and_remedy():
-    assert len({sign.name for sign in SIGNS}) == len(SIGNS) == 8
-    assert all(sign.threshold > 0 and len(sign.meaning) > 30 and len(sign.remedy) > 10 for sign in SIGNS)
+    assert len({sign.name for sign in SIGNS}) == len(SIGNS) == 10
+    assert all(sign.threshold >= 0 and len(sign.meaning) > 30 and len(sign.remedy) > 10 for sign in SIGNS)

@@ -58,3 +58,15 @@ def test_nothing_to_score():
     hidden, targets, head = setup()
     logps, entropy = token_likelihood(hidden[:0], targets[:0], head)
     assert logps.shape == entropy.shape == (0,)
+
+
+def test_a_vocabulary_of_152064_is_added_up_exactly():
+    """Where a model is sure, the others' 152,063 terms are too small to be added to the likeliest one by one."""
+    logits = torch.randn(8, 152_064, generator=torch.Generator().manual_seed(0)) * 0.1 - 17
+    likeliest = torch.arange(8)
+    logits[likeliest, likeliest] = 0.0
+    exact = logits.double().log_softmax(dim=-1)
+    wanted = exact[likeliest, likeliest]
+    logps, entropy = token_likelihood(logits, likeliest, torch.nn.Identity(), chunk_tokens=8)
+    torch.testing.assert_close(logps.double(), wanted, atol=2e-6, rtol=0)
+    torch.testing.assert_close(entropy.double(), -(exact.exp() * exact).sum(dim=-1), atol=2e-5, rtol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -10,10 +11,13 @@ import torch
 
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone, freeze
+from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.graph import CapturedDecoder
+from aes_r1.rollout.sampler import sample
 from aes_r1.settings import ColdStartSettings, ErrorSettings, LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
+from aes_r1.trainer import rapo as rapo_loop
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.sft import train_sft
@@ -232,6 +236,71 @@ def test_rapo_without_reference_and_with_inner_epochs(speaker, picture_folder, t
     )
     assert "policy/kl_k3" not in rows[0]
     assert rows[0]["policy/ratio_max"] > 1.0  # the second pass is off policy
+
+
+def of_sampler(change):
+    """`sample`, with `change(backbone, prompts, rollout)` in place of its log-probabilities."""
+
+    def sampled(backbone, prompts, **named):
+        rollout = sample(backbone, prompts, **named)
+        return dataclasses.replace(rollout, logps=change(backbone, prompts, rollout))
+
+    return sampled
+
+
+@pytest.mark.slow
+def test_the_samplers_log_probabilities_serve_as_the_old_ones(speaker, picture_folder, tmp_path, monkeypatch):
+    """Two passes over two minibatches are those that the trainer's own log-probabilities give; no pass more."""
+
+    @torch.no_grad()
+    def of_trainer(backbone, prompts, rollout):
+        image_of = torch.arange(len(rollout.tokens)) // 4
+        return completion_likelihood(backbone, prompts, rollout.tokens, rollout.mask, image_of, temperature=1.0)[0]
+
+    passes, found = [], []
+    score = rapo_loop.completion_likelihood
+    monkeypatch.setattr(rapo_loop, "completion_likelihood", lambda *a, **n: (passes.append(1), score(*a, **n))[1])
+    for name, plain in (("sampler", sample), ("trainer", of_sampler(of_trainer))):
+        monkeypatch.setattr(rapo_loop, "sample", plain)
+        policy = copy.deepcopy(speaker)
+        changes = {"kl_coef": 0.0, "inner_epochs": 2, "minibatches": 2}
+        rows, _ = rapo(policy, picture_folder, tmp_path / name, steps=1, **changes)
+        found.append((rows[0], weights(policy)))
+    assert len(passes) == 2 * 2 * 2
+    (ours, moved), (theirs, wanted) = found
+    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    assert ours["policy/ratio_max"] > 1.01
+    for name, value in wanted.items():
+        torch.testing.assert_close(moved[name], value, atol=2e-4, rtol=0)  # Adam's first steps are of size lr = 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"micro_batch_size": 3}, {"micro_batch_tokens": 300}, {"minibatches": 2}])
+def test_the_gap_between_sampler_and_trainer_is_measured(speaker, picture_folder, tmp_path, monkeypatch, changes):
+    """Over completion tokens alone, each counting once; what on-policy training computes does not depend on it."""
+    counted = []
+
+    def shifted(backbone, prompts, rollout):
+        """By .25 on the first half of the outputs, and 1 on one of their tokens; the other half's by .5."""
+        half = len(rollout.tokens) // 2
+        shift = torch.full(rollout.mask.shape, 0.25)
+        shift[half:] = 0.5
+        shift[1, 0] = -1.0
+        seen = rollout.mask[:half] if "minibatches" in changes else rollout.mask
+        counted.append(float((shift.abs()[: len(seen)] * seen).sum() / seen.sum()))
+        return rollout.logps + shift * rollout.mask
+
+    rows = []
+    for name, plain in (("plain", sample), ("shifted", of_sampler(shifted))):
+        monkeypatch.setattr(rapo_loop, "sample", plain)
+        rows.append(rapo(copy.deepcopy(speaker), picture_folder, tmp_path / name, steps=1, **changes)[0][0])
+    assert 0 < rows[0]["rollout/mismatch_mean"] <= rows[0]["rollout/mismatch_max"] < 1e-4
+    assert rows[1]["rollout/mismatch_mean"] == pytest.approx(counted[0], abs=1e-4)
+    assert rows[1]["rollout/mismatch_max"] == pytest.approx(1.0, abs=1e-4)
+    if "minibatches" not in changes:
+        measured = ("rollout/mismatch_mean", "rollout/mismatch_max")
+        plain, other = ({key: value for key, value in row.items() if key not in measured} for row in rows)
+        assert plain == other
 
 
 @pytest.mark.slow

@@ -184,3 +184,61 @@ def test_learning_rate():
     assert learning_rate(5, 10, base=2.0, schedule="cosine") == pytest.approx(1.0)
     assert learning_rate(9, 10, base=2.0, schedule="constant") == 2.0
     assert [learning_rate(step, 10, base=1.0, schedule="linear", warmup=2) for step in range(3)] == [0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["logps", "old_logps", "ref_logps", "advantages"])
+@pytest.mark.parametrize("value", [float("-inf"), float("inf"), float("nan")])
+@pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "constant"])
+def test_no_gradient_comes_from_outside_the_mask(name, value, aggregation):
+    """-inf: a token that may not be drawn; NaN: what is computed of it. The rest keeps its gradient to the bit."""
+    clean = batch()
+    clean["mask"][0], clean["mask"][1, 2:] = False, False  # a whole row, and the end of one
+    clean["advantages"] = clean["advantages"][:, None].expand(6, 5).clone()
+    harmed = {key: tensor.clone() for key, tensor in clean.items()}
+    harmed[name][~clean["mask"]] = value
+    found = []
+    for values in (clean, harmed):
+        logps = values["logps"].requires_grad_()
+        loss, metrics = policy_loss(**values, **RECIPE, aggregation=aggregation, normalizer=3)
+        loss.backward()
+        found.append((loss.detach(), logps.grad, metrics["clip_low_fraction"], metrics["ratio_max"]))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    assert found[1][1].isfinite().all()
+
+
+@pytest.mark.parametrize("difference", [19.0, 39.0, 100.0, 1e30])
+def test_a_token_far_from_home_has_a_finite_loss(difference):
+    """exp(100) is infinite in float32; up to a difference of 20 k3 and the ratio are what the formula says."""
+    logps = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    far = torch.tensor([[difference, 0.0]])
+    loss, metrics = policy_loss(
+        logps,
+        logps.detach() - far,  # the ratio is exp(difference)
+        logps.detach() + far,  # and so is k3, nearly
+        torch.tensor([-1.0]),
+        torch.ones(1, 2, dtype=torch.bool),
+        **(RECIPE | {"kl_coef": 1.0}),
+        aggregation="token_mean",
+        normalizer=2,
+    )
+    loss.backward()
+    bounded = min(difference, 20.0)
+    k3 = math.exp(bounded) - bounded - 1
+    assert float(metrics["kl_k3"]) == pytest.approx(k3 / 2, rel=1e-5)
+    assert float(metrics["ratio_max"]) == pytest.approx(math.exp(bounded), rel=1e-5)
+    assert loss.item() == pytest.approx((math.exp(bounded) + 1 + k3) / 2, rel=1e-5)
+    assert logps.grad.isfinite().all()
+
+
+def test_home_far_below_still_pulls():
+    """A token that the reference thinks nearly impossible: k3 is linear there and its gradient 1, without a bound."""
+    logps = torch.tensor([[-1.0]], requires_grad=True)
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    loss, _ = policy_loss(
+        logps, logps.detach(), logps.detach() - 50, torch.zeros(1), mask,
+        **RECIPE, aggregation="token_mean", normalizer=1,
+    )  # fmt: skip
+    loss.backward()
+    assert loss.item() == pytest.approx(0.05 * 49)
+    assert logps.grad.item() == pytest.approx(0.05)
