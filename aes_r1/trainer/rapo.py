@@ -27,7 +27,7 @@ from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, row_noise, sample
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.engine import now, peak_memory_gb
+from aes_r1.trainer.engine import Engine, now, peak_memory_gb
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
 from aes_r1.trainer.order import distinct_indices_of_step
@@ -50,7 +50,7 @@ def rapo_steps(count: int, trainer: TrainerSettings) -> int:
 def train_rapo(
     backbone: Backbone,
     reference: Backbone | None,
-    engine,
+    engine: Engine,
     images: Sequence[Sample],
     *,
     question: str,
@@ -255,7 +255,7 @@ def _reference_weights(backbone: Backbone, reference: Backbone | None):
 
 
 def _cutter(
-    trainer: TrainerSettings, rollout: Rollout, prompts: PromptBatch, engine, shared: bool
+    trainer: TrainerSettings, rollout: Rollout, prompts: PromptBatch, engine: Engine, shared: bool
 ) -> Callable[[Tensor], list[Piece]]:
     """The step's cut into forward passes, rows -> pieces, on the host. Collective where pieces differ in size.
 
@@ -323,7 +323,7 @@ def _accumulate(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Te
     sums["ratio_max"] = torch.maximum(sums.get("ratio_max", metrics["ratio_max"]), metrics["ratio_max"])
 
 
-def _policy_metrics(sums: dict[str, Tensor], engine) -> dict[str, float]:
+def _policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
     loss = engine.total(sums.pop("loss"))  # a sum over micro-batches, already divided by the whole step's divisor
     names = sorted(name for name in sums if name != "ratio_max")
     totals = dict(zip(names, engine.total(torch.stack([sums[name].float() for name in names])).tolist(), strict=True))
@@ -342,7 +342,7 @@ def _validation_score(validation: dict[str, float]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _rollout_metrics(scores: Tensor, flat_groups: Tensor, rollout: Rollout, engine) -> dict[str, float]:
+def _rollout_metrics(scores: Tensor, flat_groups: Tensor, rollout: Rollout, engine: Engine) -> dict[str, float]:
     answered = scores[~scores.isnan()]
     rows = float(scores.numel())
     return {
