@@ -98,6 +98,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
+def free(model: nn.Module) -> None:
+    """Give up the memory of weights and gradients, also where a caller's frame or a traceback keeps the module."""
+    for parameter in model.parameters():
+        parameter.data, parameter.grad = parameter.data.new_empty(0), None
+
+
 class Engine(Protocol):
     """Weights, gradients and optimizer state of one model, on this process or parted over all of them.
 
@@ -238,7 +244,7 @@ class SingleEngine:
                 whole.copy_(saved)
 
     def close(self) -> None:
-        _free(self.model)
+        free(self.model)
         del self.model, self.optimizer, self.halves
         _collect()
 
@@ -374,15 +380,9 @@ class DeepSpeedEngine:
         for parameter in self.model.parameters():
             if hasattr(parameter, "ds_tensor"):
                 parameter.ds_tensor = None  # this process's share of the weight
-        _free(self.model)
+        free(self.model)
         del self.model, self.optimizer, self.engine
         _collect()
-
-
-def _free(model: nn.Module) -> None:
-    """Give up the memory of weights and gradients, also where a caller's frame or a traceback keeps the module."""
-    for parameter in model.parameters():
-        parameter.data, parameter.grad = parameter.data.new_empty(0), None
 
 
 def _collect() -> None:

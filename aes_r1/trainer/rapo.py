@@ -31,6 +31,7 @@ from aes_r1.trainer.engine import Engine, now, peak_memory_gb
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
 from aes_r1.trainer.order import distinct_indices_of_step
+from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.stopping import Stopped, StopRequest
 
 
@@ -49,7 +50,7 @@ def rapo_steps(count: int, trainer: TrainerSettings) -> int:
 
 def train_rapo(
     backbone: Backbone,
-    reference: Backbone | None,
+    reference: Reference | None,
     engine: Engine,
     images: Sequence[Sample],
     *,
@@ -66,7 +67,7 @@ def train_rapo(
     going_on: Callable[[int], None] = lambda step: None,
     notes: dict[str, str] | None = None,
 ) -> None:
-    """Train `backbone` in place; `reference` is the frozen start (None: no KL). Resumes from `folder`.
+    """Train `backbone` in place; `reference` is the frozen start (None: no KL, or the policy without its adapter). Resumes from `folder`.
 
     `evaluate()` gives validation metrics by glossary name; `going_on(step)` is called once with the steps that are
     done; `notes` are kept in every checkpoint. Raises Stopped after a checkpoint when asked to stop.
@@ -245,10 +246,11 @@ def train_rapo(
 
 
 @contextlib.contextmanager
-def _reference_weights(backbone: Backbone, reference: Backbone | None):
+def _reference_weights(backbone: Backbone, reference: Reference | None):
     """The frozen start: a copy of its own, or the policy with its adapter switched off."""
     if reference is not None:
-        yield reference
+        with reference.gathered() as frozen:
+            yield frozen
         return
     with backbone.model.disable_adapter():
         yield backbone
