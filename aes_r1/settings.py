@@ -102,12 +102,20 @@ class ModelSettings:
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = False
     prompt: str = "critique"  # critique: think, then score; score_only: the control without a critique
+    reference: str = "device"  # where RAPO's frozen start lies between its uses: device, host or sharded
     lora: LoraSettings = field(default_factory=LoraSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
 
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         one_of("model.prompt", self.prompt, ("critique", "score_only"))
+        one_of("model.reference", self.reference, ("device", "host", "sharded"))
+        require(
+            self.reference == "device" or self.lora.rank == 0,
+            "model.reference",
+            self.reference,
+            "with model.lora.rank > 0 the reference is the policy without its adapter and takes no memory; give device",
+        )
 
 
 @dataclass
@@ -620,7 +628,7 @@ def fingerprint(*parts: Any) -> str:
 # sums are cut otherwise). So a run that was too large for its memory goes on with smaller micro-batches.
 _NOT_IDENTITY = (
     *("out", "store", "run_name", "processes", "tracker"),
-    *("data.workers", "evaluation.batch_size", "cold_start.save_every"),
+    *("data.workers", "evaluation.batch_size", "cold_start.save_every", "model.reference"),
     *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
     *("trainer.save_every", "trainer.keep_checkpoints", "trainer.resume"),
 )

@@ -20,6 +20,7 @@ from aes_r1.rollout import sampler
 from aes_r1.settings import LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.stopping import StopRequest
 from benchmarks.player import Turn
 from benchmarks.workload import Workload, random_model
@@ -85,8 +86,7 @@ def main() -> None:
     if workload.lora:
         backbone = backbones.add_adapter(backbone, LoraSettings(rank=workload.lora))
     elif workload.kl_coef:
-        reference = copy.deepcopy(backbone)
-        reference.model.requires_grad_(False).eval().to(device)
+        reference = Reference(copy.deepcopy(backbone), device)
     turn = Turn()
     stamp_decoding(turn)
     engine = StampedEngine(turn, backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)

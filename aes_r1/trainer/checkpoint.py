@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from aes_r1.settings import InputError
+from aes_r1.trainer.engine import Engine
 
 log = logging.getLogger("aes_r1")
 
@@ -46,7 +47,7 @@ def set_random_state(state: dict) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def save(root: Path, step: int, engine, progress: dict, *, keep: int) -> Path:
+def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int) -> Path:
     """Write checkpoints/step_N (N optimizer steps done), prune all but the last `keep` and the best. Collective.
 
     `progress` is whatever the loop needs beside weights, optimizer and generators; the best checkpoint is the one with
@@ -104,7 +105,7 @@ def progress_of(root: Path) -> dict:
     return {}
 
 
-def load_latest(root: Path, engine) -> dict | None:
+def load_latest(root: Path, engine: Engine) -> dict | None:
     """Bring engine and generators to the newest whole checkpoint; its progress, or None without one. Collective.
 
     A checkpoint whose files differ from their checksums is named in the log, renamed to damaged_step_N and passed over.
@@ -140,7 +141,7 @@ def _superfluous(root: Path, keep: int) -> list[int]:
     return [step for step in found[:-keep] if step != best]
 
 
-def _damage(folder: Path, engine) -> list[str]:
+def _damage(folder: Path, engine: Engine) -> list[str]:
     """What is wrong with the files that this process checks; [] for nothing."""
     progress = _read_progress(folder)
     if progress is None or "files" not in progress:
@@ -160,7 +161,7 @@ def _read_progress(folder: Path) -> dict | None:
         return None
 
 
-def _own_files(folder: Path, engine) -> list[str]:
+def _own_files(folder: Path, engine: Engine) -> list[str]:
     """This process's share of the files to hash."""
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return files[engine.rank :: engine.size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -20,7 +21,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.settings import InputError, as_dict, fingerprint
 from aes_r1.store import made_once
 from aes_r1.tracking import read_rows, write_rows
-from aes_r1.trainer.engine import build_engine
+from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.run_folder import (
     cut_rows,
@@ -80,6 +81,10 @@ def cold_start(job: Job, base: str) -> str:
             max_grad_norm=cold_start.max_grad_norm,
             device=job.device,
         )
+        with contextlib.closing(engine):
+            train(backbone, engine, target)
+
+    def train(backbone: Backbone, engine: Engine, target: Path) -> None:
         rows = target / "metrics.jsonl"
 
         def going_on(step: int) -> None:

@@ -1,31 +1,31 @@
 """Where the weights live and how a step is taken: one process in plain PyTorch, or many through DeepSpeed ZeRO.
 
-Both engines have the same few methods, so that the loops read the same. A loss handed to `backward` is already divided
-by the divisor of the whole optimizer step; gradients are summed over micro-batches and processes, never averaged again.
-A step whose loss or gradient is not finite on any process is skipped on all: weights and optimizer state stay as they
-are, the gradients are dropped, and the norm that `step` returns is not finite.
+The loops know an `Engine`; there are two, SingleEngine and DeepSpeedEngine.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import math
 import os
 import resource
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from aes_r1.settings import EngineSettings, InputError
+from aes_r1.trainer.compiled_ops import before_compiling
 
 # Longer than one process's rollout, validation or saving may leave the others in a collective. What one does alone for
 # hours (pretraining, an expert behind an API) is waited for elsewhere, without a limit.
@@ -40,7 +40,8 @@ def world() -> tuple[int, int]:
 def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.device:
     """Join the process group when there are several processes; returns this process's device.
 
-    A collective that lasts longer than `patience` fails.
+    A collective that lasts longer than `patience` fails. Raises InputError when the launch does not fit the engine or
+    is no launcher's, and when DeepSpeed would wait for a compilation that nobody does.
     """
     rank, size = world()
     if size > 1 and engine.name == "single":
@@ -52,16 +53,26 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from looking for others
     if engine.name != "single" and not dist.is_initialized():
+        if size > 1 and "MASTER_PORT" not in os.environ:
+            raise InputError(f"MASTER_PORT: not set for {size} processes; start them with torchrun, or set it for all")
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", "0" if size == 1 else "29517")  # 0: one that is free
+        os.environ.setdefault("MASTER_PORT", str(_free_port()))
         os.environ.setdefault("RANK", str(rank))
         os.environ.setdefault("WORLD_SIZE", str(size))
         os.environ.setdefault("LOCAL_RANK", "0")
+        before_compiling()
         import deepspeed
 
         backend = "nccl" if cuda else "gloo"
         deepspeed.init_distributed(dist_backend=backend, timeout=patience, verbose=False)
     return device
+
+
+def _free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def now(device: torch.device) -> float:
@@ -91,6 +102,72 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def not_finite_throughout(loss: Tensor) -> Tensor:
     """`loss`, with a gradient of NaN when it is not finite: a term without a gradient may be what is not."""
     return loss * (1 + (loss - loss).detach())
+
+
+def free(model: nn.Module) -> None:
+    """Give up the memory of weights and gradients, also where a caller's frame or a traceback keeps the module."""
+    for parameter in model.parameters():
+        parameter.data, parameter.grad = parameter.data.new_empty(0), None
+
+
+class Engine(Protocol):
+    """Weights, gradients and optimizer state of one model, on this process or parted over all of them.
+
+    `rank` of `size` processes, `device` of this one; `model` is the module to call. The methods are collective: every
+    process calls them in the same order.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    model: nn.Module
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of one micro-batch.
+
+        The loss is already divided by the divisor of the whole optimizer step: gradients are summed over micro-batches
+        and processes, never averaged again.
+        """
+
+    def step(self, lr: float) -> Tensor:
+        """Clip, update with learning rate `lr`, clear the gradients; returns the gradient norm before clipping.
+
+        Where loss or gradient are not finite on any process, the update is skipped on all: weights and optimizer state
+        stay as they are, the gradients are dropped, and the returned norm is not finite.
+        """
+
+    def gathered(self) -> contextlib.AbstractContextManager[None]:
+        """Whole weights on every process while inside."""
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Rows of every process, in rank order; each has as many."""
+
+    def gather_objects(self, values: list) -> list:
+        """The entries of every process's list, in rank order."""
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over processes."""
+
+    def maximum(self, value: Tensor) -> Tensor:
+        """Largest over processes, by element."""
+
+    def agreed(self, wish: bool) -> bool:
+        """Whether any process wishes it: the same answer everywhere."""
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+
+    def save(self, folder: Path) -> None:
+        """Model and optimizer state into `folder`."""
+
+    def load(self, folder: Path, *, processes: int) -> None:
+        """What `save` of `processes` processes wrote."""
+
+    def close(self) -> None:
+        """Free weights, gradients, optimizer state and buffers, whoever still refers to the model.
+
+        Neither the engine nor its model can be used afterwards. The one method that is not collective.
+        """
 
 
 class SingleEngine:
@@ -123,10 +200,6 @@ class SingleEngine:
                 half.grad = None
 
     def step(self, lr: float) -> Tensor:
-        """Clip, update with learning rate `lr`, clear the gradients; returns the gradient norm before clipping.
-
-        The update is skipped when the norm is not finite.
-        """
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
         for group in self.optimizer.param_groups:
@@ -144,32 +217,27 @@ class SingleEngine:
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
-        """Whole weights on every process while inside (they are whole here anyway)."""
         yield
 
     def gather(self, values: Tensor) -> Tensor:
-        """Rows of every process, in rank order."""
         return values
 
     def gather_objects(self, values: list) -> list:
         return values
 
     def total(self, value: Tensor) -> Tensor:
-        """Sum over processes."""
         return value
 
     def maximum(self, value: Tensor) -> Tensor:
         return value
 
     def agreed(self, wish: bool) -> bool:
-        """Whether any process wishes it: the same answer everywhere."""
         return wish
 
     def barrier(self) -> None:
         pass
 
     def save(self, folder: Path) -> None:
-        """Model and optimizer state into `folder`."""
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -178,7 +246,6 @@ class SingleEngine:
         torch.save(state, folder / "state.pt")
 
     def load(self, folder: Path, *, processes: int) -> None:
-        """What `save` of `processes` processes wrote."""
         # Copied from the host into what is on the device already: a second copy might not fit there.
         state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
@@ -186,6 +253,11 @@ class SingleEngine:
         with torch.no_grad():
             for (_, whole), saved in zip(self.halves, state["float32"], strict=True):
                 whole.copy_(saved)
+
+    def close(self) -> None:
+        free(self.model)
+        del self.model, self.optimizer, self.halves
+        _collect()
 
 
 class DeepSpeedEngine:
@@ -313,6 +385,25 @@ class DeepSpeedEngine:
         if self.rank == 0:
             shutil.rmtree(universal)
 
+    def close(self) -> None:
+        from deepspeed.runtime.zero import parameter_offload
+
+        self.engine.destroy()  # removes the hooks, whose cycles through C++ the garbage collector does not see
+        parameter_offload.FWD_MODULE_STACK.clear()  # of the module: it would keep the last model that was called
+        for parameter in self.model.parameters():
+            if hasattr(parameter, "ds_tensor"):
+                parameter.ds_tensor = None  # this process's share of the weight
+        free(self.model)
+        del self.model, self.optimizer, self.engine
+        _collect()
+
+
+def _collect() -> None:
+    """Free what only cycles keep, and hand cached memory back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
 
 @contextlib.contextmanager
 def _arguments(arguments: list[str]) -> Iterator[None]:
@@ -326,7 +417,7 @@ def _arguments(arguments: list[str]) -> Iterator[None]:
 
 def build_engine(
     settings: EngineSettings, model: nn.Module, *, weight_decay: float, max_grad_norm: float, device: torch.device
-) -> SingleEngine | DeepSpeedEngine:
+) -> Engine:
     if settings.name == "single":
         return SingleEngine(model, weight_decay=weight_decay, max_grad_norm=max_grad_norm, device=device)
     return DeepSpeedEngine(

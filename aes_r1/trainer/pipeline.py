@@ -19,6 +19,7 @@ from aes_r1.trainer.engine import start, world
 from aes_r1.trainer.evaluation_stage import evaluate, report
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.origin import record_origin
+from aes_r1.trainer.reference import check_place
 from aes_r1.trainer.rapo_stage import keep_final, rapo, starting_point
 from aes_r1.trainer.run_folder import failure_file, log_to, start_over, watch_over, worked_on
 from aes_r1.trainer.stopping import Stopped, stop_requests
@@ -32,6 +33,7 @@ def run(settings: Settings) -> None:
 
 
 def _run(settings: Settings, rank: int, size: int) -> None:
+    check_place(settings.model.reference, size)
     folder = Path(settings.out)
     if rank == 0:
         if settings.trainer.resume == "never" and folder.exists():

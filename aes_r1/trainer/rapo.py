@@ -27,10 +27,11 @@ from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, row_noise, sample
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.engine import now, peak_memory_gb
+from aes_r1.trainer.engine import Engine, now, peak_memory_gb
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
 from aes_r1.trainer.order import distinct_indices_of_step
+from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.skipped import Skips
 from aes_r1.trainer.stopping import Stopped, StopRequest
 
@@ -52,8 +53,8 @@ def rapo_steps(count: int, trainer: TrainerSettings) -> int:
 
 def train_rapo(
     backbone: Backbone,
-    reference: Backbone | None,
-    engine,
+    reference: Reference | None,
+    engine: Engine,
     images: Sequence[Sample],
     *,
     question: str,
@@ -69,7 +70,7 @@ def train_rapo(
     going_on: Callable[[int], None] = lambda step: None,
     notes: dict[str, str] | None = None,
 ) -> None:
-    """Train `backbone` in place; `reference` is the frozen start (None: no KL). Resumes from `folder`.
+    """Train `backbone` in place; `reference` is the frozen start (None: no KL, or the policy without its adapter). Resumes from `folder`.
 
     `evaluate()` gives validation metrics by glossary name; `going_on(step)` is called once with the steps that are
     done; `notes` are kept in every checkpoint. Raises Stopped after a checkpoint when asked to stop.
@@ -259,17 +260,18 @@ def train_rapo(
 
 
 @contextlib.contextmanager
-def _reference_weights(backbone: Backbone, reference: Backbone | None):
+def _reference_weights(backbone: Backbone, reference: Reference | None):
     """The frozen start: a copy of its own, or the policy with its adapter switched off."""
     if reference is not None:
-        yield reference
+        with reference.gathered() as frozen:
+            yield frozen
         return
     with backbone.model.disable_adapter():
         yield backbone
 
 
 def _cutter(
-    trainer: TrainerSettings, rollout: Rollout, prompts: PromptBatch, engine, shared: bool
+    trainer: TrainerSettings, rollout: Rollout, prompts: PromptBatch, engine: Engine, shared: bool
 ) -> Callable[[Tensor], list[Piece]]:
     """The step's cut into forward passes, rows -> pieces, on the host. Collective where pieces differ in size.
 
@@ -337,7 +339,7 @@ def _accumulate(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Te
     sums["ratio_max"] = torch.maximum(sums.get("ratio_max", metrics["ratio_max"]), metrics["ratio_max"])
 
 
-def _policy_metrics(sums: dict[str, Tensor], engine) -> dict[str, float]:
+def _policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
     loss = engine.total(sums.pop("loss"))  # a sum over micro-batches, already divided by the whole step's divisor
     names = sorted(name for name in sums if name != "ratio_max")
     totals = dict(zip(names, engine.total(torch.stack([sums[name].float() for name in names])).tolist(), strict=True))
@@ -370,7 +372,7 @@ def _validation_score(validation: dict[str, float]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _rollout_metrics(scores: Tensor, flat_groups: Tensor, rollout: Rollout, engine) -> dict[str, float]:
+def _rollout_metrics(scores: Tensor, flat_groups: Tensor, rollout: Rollout, engine: Engine) -> dict[str, float]:
     answered = scores[~scores.isnan()]
     rows = float(scores.numel())
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
@@ -14,10 +15,11 @@ from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.settings import InputError
-from aes_r1.trainer.engine import build_engine
+from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.evaluation_stage import predictions
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.rapo import rapo_steps, train_rapo
+from aes_r1.trainer.reference import Reference, build_reference
 from aes_r1.trainer.run_folder import (
     finish_stage,
     progress_bars,
@@ -40,9 +42,8 @@ def starting_point(job: Job, models: dict[str, str]) -> str:
 def rapo(job: Job, initial: str) -> str:
     """RUN/model: `initial` after RAPO (paper, stage 2)."""
     settings, trainer = job.settings, job.settings.trainer
-    final = job.folder / "model"
     if stage_done(job.folder, "rapo"):
-        return str(final)
+        return str(job.folder / "model")
     if trainer.images_per_step % job.size:
         raise InputError(
             f"trainer.images_per_step={trainer.images_per_step}: must be divisible by the {job.size} processes"
@@ -54,21 +55,35 @@ def rapo(job: Job, initial: str) -> str:
         )
     backbone = job.load(initial)
     lora = settings.model.lora
-    reference = None
-    if lora.rank > 0:
-        backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
-    else:
-        if trainer.kl_coef > 0:
-            reference = copy.deepcopy(backbone)
-            reference.model.requires_grad_(False).eval().to(job.device)
-        backbones.freeze(backbone.model, vision=settings.model.freeze_vision)
-    engine = build_engine(
-        settings.engine,
-        backbone.model,
-        weight_decay=trainer.weight_decay,
-        max_grad_norm=trainer.max_grad_norm,
-        device=job.device,
-    )
+    with contextlib.ExitStack() as held:
+        reference = None
+        if lora.rank > 0:
+            backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
+        else:
+            if trainer.kl_coef > 0:
+                reference = build_reference(
+                    settings.model.reference,
+                    copy.deepcopy(backbone),
+                    device=job.device,
+                    rank=job.rank,
+                    size=job.size,
+                )
+                held.callback(reference.close)
+            backbones.freeze(backbone.model, vision=settings.model.freeze_vision)
+        engine = build_engine(
+            settings.engine,
+            backbone.model,
+            weight_decay=trainer.weight_decay,
+            max_grad_norm=trainer.max_grad_norm,
+            device=job.device,
+        )
+        held.callback(engine.close)
+        return _train(job, initial, backbone, reference, engine)
+
+
+def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | None, engine: Engine) -> str:
+    """The steps, their log and validation; the trained weights in RUN/model."""
+    settings, trainer, final = job.settings, job.settings.trainer, job.folder / "model"
     total = rapo_steps(len(job.train), trainer)
 
     def going_on(step: int) -> None:

@@ -21,7 +21,7 @@ from aes_r1.model.transfer import send
 from aes_r1.prompts import answer
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.engine import now
+from aes_r1.trainer.engine import Engine, now
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import indices_of_step
 from aes_r1.trainer.skipped import Skips
@@ -37,7 +37,7 @@ def sft_steps(count: int, cold_start: ColdStartSettings) -> int:
 
 def train_sft(
     backbone: Backbone,
-    engine,
+    engine: Engine,
     records: Sequence[dict],
     *,
     question: str,

@@ -10,7 +10,9 @@ exports OUT/ENGINE_model_SIZE.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import sys
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from aes_r1.settings import (
 from aes_r1.trainer import checkpoint, rapo
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer.micro_batches import micro_batches
+from aes_r1.trainer.reference import build_reference
 from aes_r1.trainer.sft import train_sft
 from aes_r1.trainer.stopping import StopRequest
 from tests.trainer.twelve import records, samples
@@ -40,9 +43,10 @@ NOT_NUMBERS = ("time/", "perf/")
 
 def engine_settings(name: str) -> EngineSettings:
     """Of "single", "zero2", "zero3_offload" (as conf/engine has it); behind it "_bf16" for half precision, "_budget"
-    for passes of so many tokens, "_lora" for an adapter.
+    for passes of so many tokens, "_lora" for an adapter, "_hard" for clipping in force and several steps a rollout.
     """
-    name = name.removesuffix("_bf16").removesuffix("_budget").removesuffix("_lora")
+    for suffix in ("_bf16", "_budget", "_lora", "_hard"):
+        name = name.removesuffix(suffix)
     if name == "single":
         return EngineSettings()
     config = group_values("engine", name)["config"]
@@ -69,21 +73,62 @@ def first_moments(engine) -> dict[str, torch.Tensor]:
     return {name: safe_get_full_optimizer_state(parameter, "exp_avg").clone() for name, parameter in named}
 
 
+CLIPPED = 0.02  # far below the gradient norms of "_hard"
+# Where the reference lies: whatever the place, the numbers are those of one process that keeps it on its device.
+PLACES = {"zero2_hard": "sharded", "zero3_hard": "host", "zero2_bf16": "sharded", "zero1": "host"}
+
+
 def take_steps(start: Path, out: Path, name: str) -> dict:
-    """Metrics, first moments and weights of two steps of each loop."""
+    """Metrics, first moments and weights of two steps of each loop; of half precision one plain gradient, too.
+
+    "alive" counts DeepSpeed's engines in this process after ours was closed.
+    """
     settings = engine_settings(name)
     device = engines.start(settings)
+    found = {"gradient": one_gradient(start, out, name)} if name.endswith("_bf16") else {}
     backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
-    adapted = name.endswith("_lora")
     reference = None
-    if adapted:
+    if name.endswith("_lora"):
         backbone = backbones.add_adapter(backbone, LoraSettings(rank=2), seed=0)
     else:
-        reference = copy.deepcopy(backbone)
-        reference.model.requires_grad_(False).eval()
-    engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
-    found: dict = {"sft": [], "rapo": [], "passes": []}
-    budget = name.endswith("_budget")
+        rank, size = engines.world()
+        place, frozen = PLACES.get(name, "device"), copy.deepcopy(backbone)
+        reference = build_reference(place, frozen, device=device, rank=rank, size=size)
+    clip = CLIPPED if name.endswith("_hard") else 1e9
+    engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=clip, device=device)
+    with contextlib.closing(engine):
+        found |= steps_of_both_loops(backbone, reference, engine, start, out, name)
+    return {**found, "alive": engines_alive()}
+
+
+def engines_alive() -> int:
+    from deepspeed import DeepSpeedEngine
+
+    return sum(isinstance(one, DeepSpeedEngine) for one in gc.get_objects())
+
+
+def one_gradient(start: Path, out: Path, name: str) -> dict:
+    """Norm and direction (first moments) of the gradient of the cold start's loss on all twelve records."""
+    settings = engine_settings(name)
+    backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
+    with contextlib.closing(
+        engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=torch.device("cpu"))
+    ) as engine:
+        norms: list[float] = []
+        sft(
+            backbone,
+            engine,
+            start,
+            out / name / "gradient",
+            lambda number, values: norms.append(values["policy/grad_norm"]),
+            batch_size=12,
+        )
+        return {"norm": norms[0], "moments": first_moments(engine)}
+
+
+def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, name: str) -> dict:
+    found: dict = {"sft": [], "rapo": [], "passes": [], "answered": []}
+    budget, adapted, hard = (name.endswith(suffix) for suffix in ("_budget", "_lora", "_hard"))
 
     def kept(values: dict) -> dict:
         return {key: value for key, value in values.items() if not key.startswith(NOT_NUMBERS)}
@@ -92,6 +137,9 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
         pieces = micro_batches(*arguments, **named)
         found["passes"].append(engine.gather_objects([len(pieces)]))
         return pieces
+
+    def answered(step: int, rows: list[dict]) -> None:
+        found["answered"].append(engine.gather_objects([sum(row["score"] is not None for row in rows)]))
 
     rapo.micro_batches = counted
     rapo.train_rapo(
@@ -104,18 +152,19 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
             num_samples=4, images_per_step=4, max_steps=2, warmup_steps=0, lr=3e-3 if adapted else 3e-4, kl_coef=0.05,
             max_new_tokens=24, temperature=1.3,
             micro_batch_size=4, micro_batch_tokens=BUDGET if budget else None, save_every=100, eval_every=100,
+            completions_every=1, minibatches=2 if hard else 1, inner_epochs=2 if hard else 1,
         ),
         reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
         shared_prefix=True,
         seed=0,
         folder=out / name / "rapo",
         log=lambda number, values: found["rapo"].append(kept(values)),
-        log_completions=lambda number, rows: None,
+        log_completions=answered,
         evaluate=dict,
         stop=StopRequest(),
     )  # fmt: skip
     found["rapo_moments"] = first_moments(engine)
-    if budget:
+    if budget or hard:
         return found
     if adapted:
         with engine.gathered():
@@ -162,13 +211,14 @@ def resume(start: Path, out: Path, name: str) -> dict:
     device = engines.start(settings)
     backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
-    progress = checkpoint.load_latest(out / name / "sft", engine)
-    found = {"progress": progress, "weights": whole_weights(backbone, engine), "moments": first_moments(engine)}
-    with engine.gathered():
-        if engine.rank == 0:
-            backbone.save(out / f"{name}_model_{engine.size}")
-    engine.barrier()
-    found["one_more"] = one_more_step(backbone, engine, start, out / name / f"more_{engine.size}")
+    with contextlib.closing(engine):
+        progress = checkpoint.load_latest(out / name / "sft", engine)
+        found = {"progress": progress, "weights": whole_weights(backbone, engine), "moments": first_moments(engine)}
+        with engine.gathered():
+            if engine.rank == 0:
+                backbone.save(out / f"{name}_model_{engine.size}")
+        engine.barrier()
+        found["one_more"] = one_more_step(backbone, engine, start, out / name / f"more_{engine.size}")
     return found
 
 

@@ -21,6 +21,7 @@ from tests.trainer.test_loops import sft
 STAGES = ("zero1", "zero2", "zero3", "zero3_offload")
 HALVES = ("zero2_bf16", "zero3_bf16")
 BUDGETS = ("zero2_budget", "zero3_budget")
+HARD = ("zero2_hard", "zero3_hard")
 ADAPTED = ("zero2_lora", "zero3_lora")
 TORCHRUN = str(Path(sys.executable).parent / "torchrun")
 
@@ -56,9 +57,9 @@ def start(tokenizer, tmp_path_factory) -> Path:
 def out(start, tmp_path_factory) -> Path:
     """What one process computed, and two under every stage."""
     folder = tmp_path_factory.mktemp("out")
-    for name in ("single", "single_bf16", "single_lora"):
+    for name in ("single", "single_bf16", "single_lora", "single_hard"):
         torch.save(distributed_steps.take_steps(start, folder, name), folder / f"{name}.pt")
-    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED)
+    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD)
     return folder
 
 
@@ -77,6 +78,43 @@ def test_two_processes_equal_one(out, stage):
         torch.testing.assert_close(two["weights"][key], wanted, atol=1e-5, rtol=1e-5)
     assert one["rapo"][0]["policy/grad_norm"] > 1e-3
     assert 0 < one["rapo"][0]["reward/rank"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", HARD)
+def test_two_processes_equal_one_with_clipping_in_force_and_several_steps_a_rollout(out, stage):
+    """The reference is parted under ZeRO-2 and in host memory under ZeRO-3; the processes answer unlike often."""
+    one, two = torch.load(out / "single_hard.pt"), torch.load(out / f"{stage}.pt")
+    assert min(values["policy/grad_norm"] for values in one["rapo"]) > 2 * distributed_steps.CLIPPED
+    assert one["rapo"][1]["policy/kl_k3"] > 1e-6
+    assert any(first != second for first, second in two["answered"])
+    assert [sum(counts) for counts in two["answered"]] == [sum(counts) for counts in one["answered"]]
+    for wanted, found in zip(one["rapo"], two["rapo"], strict=True):
+        assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
+    for key, wanted in one["rapo_moments"].items():
+        torch.testing.assert_close(
+            two["rapo_moments"][key], wanted, atol=1e-7, rtol=1e-4, msg=lambda m, k=key: f"{k}: {m}"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", HALVES)
+def test_the_bf16_gradient_of_two_processes_is_that_of_one_in_norm_and_direction(out, stage):
+    """A factor on both halves of precision, the number of processes say, moves the norm; a lost share the direction."""
+    one, two = (torch.load(out / f"{name}.pt")["gradient"] for name in ("single_bf16", stage))
+    flat = [torch.cat([found["moments"][key].flatten() for key in one["moments"]]).double() for found in (one, two)]
+    assert torch.cosine_similarity(flat[0], flat[1], dim=0) > 0.99
+    assert float(flat[1].norm() / flat[0].norm()) == pytest.approx(1.0, abs=0.04)
+    assert two["norm"] / one["norm"] == pytest.approx(1.0, abs=0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", (*STAGES, *HALVES, *ADAPTED))
+def test_a_closed_engine_is_gone(out, stage):
+    assert torch.load(out / f"{stage}.pt")["alive"] == 0
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from aes_r1.trainer import checkpoint
 from aes_r1.trainer import rapo as rapo_loop
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.sft import train_sft
 from aes_r1.trainer.stopping import Stopped, StopRequest
 from tests.trainer.twelve import records, samples
@@ -86,7 +87,8 @@ def rapo(backbone, folder, out, *, steps=4, stop_after=None, **changes):
         }
     )  # fmt: skip
     adapted = hasattr(backbone.model, "disable_adapter")
-    reference = copy.deepcopy(backbone) if trainer.kl_coef and not adapted else None
+    frozen = trainer.kl_coef and not adapted
+    reference = Reference(copy.deepcopy(backbone), backbone.device) if frozen else None
     rows, completions, halt = [], [], Halt(stop_after)
 
     def log(step, values):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+import torch
 
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import ColdStartSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.sft import train_sft
 from aes_r1.trainer.stopping import StopRequest
 from tests.pretend_device import DEVICE, PretendDevice
@@ -71,11 +75,12 @@ def test_rapo(backbone, picture_folder, tmp_path, vision, changes):
         "num_samples": 3, "images_per_step": 4, "max_steps": 1, "kl_coef": 0.05, "max_new_tokens": 12,
         "micro_batch_size": 5, "mask_truncated": False,
     }  # fmt: skip
-    with PretendDevice() as device, device.holding(backbone.model):
+    frozen = Reference(copy.deepcopy(backbone), torch.device("cpu"))
+    with PretendDevice() as device, device.holding(backbone.model), device.holding(frozen.backbone.model):
         engine = WatchedEngine(backbone.model, device)
         with pytest.raises(Seen):
             train_rapo(
-                backbone, backbone, engine, samples(picture_folder), question=RATING_PROMPT,
+                backbone, frozen, engine, samples(picture_folder), question=RATING_PROMPT,
                 trainer=TrainerSettings(**{**settings, **changes}), reward=RewardSettings(), shared_prefix=True, seed=0,
                 folder=tmp_path, log=unused, log_completions=unused, evaluate=unused, stop=StopRequest(),
             )  # fmt: skip

@@ -1,0 +1,66 @@
+"""Where the reference lies between its uses changes no number, and nothing stays when it is closed."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from aes_r1.model import tiny
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.settings import InputError, LoraSettings, ModelSettings
+from aes_r1.trainer.reference import ShardedReference, build_reference
+
+DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda", 0), marks=pytest.mark.gpu)]
+
+
+@torch.no_grad()
+def logps(backbone, prompts) -> torch.Tensor:
+    tokens = torch.arange(30, 36, device=backbone.device).reshape(3, 2)
+    mask = torch.ones(3, 2, dtype=torch.bool)
+    return completion_likelihood(backbone, prompts, tokens, mask, torch.arange(3))[0]
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_reference_in_host_memory_says_the_same_and_leaves_the_device(backbone, prompts, device, dtype):
+    backbone.model.to(dtype)
+    prompts = prompts.to(device)
+    wanted = logps(build_reference("device", copy.deepcopy(backbone), device=device, rank=0, size=1).backbone, prompts)
+    reference = build_reference("host", backbone, device=device, rank=0, size=1)
+    for _ in range(2):  # as often as there are steps
+        assert sum(parameter.numel() for parameter in reference.backbone.model.parameters()) == 0
+        with reference.gathered() as frozen:
+            assert {parameter.device for parameter in frozen.model.parameters()} == {device}
+            assert torch.equal(logps(frozen, prompts), wanted)
+    assert reference.own.device.type == "cpu"
+    assert reference.own.is_pinned() == (device.type == "cuda")
+    reference.close()
+    assert not hasattr(reference, "own")
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_pieces_of_a_parted_reference_are_its_weights(tokenizer, size):
+    """The pieces of all processes, as all_gather lays them behind each other; tied weights are there once."""
+    whole = tiny.build(tokenizer, max_pixels=9216, seed=0)
+    parts = [ShardedReference(copy.deepcopy(whole), torch.device("cpu"), rank=rank, size=size) for rank in range(size)]
+    lengths = {len(part.own) for part in parts}
+    assert len(lengths) == 1
+    held = sum(parameter.nbytes for parameter in whole.model.parameters())
+    assert held / size <= lengths.pop() < 1.1 * held / size
+    row = torch.cat([part.own for part in parts])
+    parts[0]._whole = lambda: row
+    with parts[0].gathered() as frozen:
+        found = dict(frozen.model.named_parameters())
+        for key, wanted in whole.model.named_parameters():
+            assert torch.equal(found[key], wanted), key
+
+
+def test_parts_for_one_process_and_a_copy_that_nobody_asks_are_refused(backbone):
+    with pytest.raises(InputError, match="model.reference=sharded: one process"):
+        build_reference("sharded", backbone, device=torch.device("cpu"), rank=0, size=1)
+    with pytest.raises(InputError, match="model.reference=host: with model.lora.rank > 0"):
+        ModelSettings(reference="host", lora=LoraSettings(rank=2))
+    with pytest.raises(InputError, match="model.reference=disk: must be one of device, host, sharded"):
+        ModelSettings(reference="disk")
