@@ -7,7 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from aes_r1 import command
 from aes_r1.command import CONF
 from aes_r1.model import cost
 from aes_r1.plan import advice, decode_seconds, plan, step_flops, step_traffic
@@ -36,6 +39,12 @@ def settings(stage=3, gpus=8, **model):
     )
 
 
+def composed(*overrides: str) -> PlanSettings:
+    OmegaConf.register_new_resolver("run_hash", command._run_hash, replace=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return command.to_settings(compose("plan", overrides=list(overrides)), PlanSettings)
+
+
 def assume(settings, **changes):
     return dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, **changes))
 
@@ -55,7 +64,7 @@ def test_a_step_by_hand(shape):
     cache = (16 * 454 + 64 * 360 / 2) * 28 * 4 * 128 * 2 * 2
     assert found.seconds["rollout, decoding"] == pytest.approx(360 * (READ + cache) / (3350e9 * 0.08))
     assert found.seconds["update"] == pytest.approx(found.flops["update"] / (8 * 989e12 * 0.15))
-    # 8 passes that gather 16.6 GB three times and add up as many bytes of gradients, one gather to decode; 7 of 8 parts.
+    # 8 passes that gather 16.6 GB three times and sum as many bytes of gradients, one gather to decode; 7 of 8 parts.
     sent = (3 * 8 + 1 + 8) * shape.parameters * 2 * 7 / 8
     assert found.seconds["ZeRO traffic"] == pytest.approx(sent / 300e9)
     assert found.steps == 1172
@@ -174,5 +183,21 @@ def test_reproduce_shows_what_the_command_prints():
         capture_output=True, text=True, timeout=580, check=False, env={**os.environ, "COLUMNS": "110"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    printed = [line.rstrip() for line in done.stdout.splitlines()]
     block = [line.removeprefix("    ") for line in shown.splitlines() if line.startswith("    ")]
-    assert block[: len(done.stdout.splitlines())] == done.stdout.splitlines()
+    assert block[: len(printed)] == printed
+
+
+def test_reproduce_s_other_figures(shape):
+    """What its prose says of a faster decoding: `plan.decode_efficiency=0.3` after its command."""
+    text = " ".join((CONF.parent / "docs" / "reproduce.md").read_text().split())
+    faster = composed("+experiment=paper", "plan.usd_per_gpu_hour=2.5", "plan.decode_efficiency=0.3")
+    found = plan(faster, shape)
+    seconds, hours = sum(found.seconds.values()), sum(found.stage_hours.values())
+    said = f"`plan.decode_efficiency=0.3` the same command says {seconds:.1f} seconds a step, {hours:.1f} hours"
+    assert f"{said} and {found.usd:.0f} USD" in text
+
+
+def test_the_files_and_the_schema_assume_the_same():
+    """What conf/plan.yaml says is what CostSettings says, so tables that skip the files show the command's numbers."""
+    assert composed().plan == CostSettings()

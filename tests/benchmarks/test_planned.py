@@ -36,5 +36,3 @@ def test_measured_rows_are_planned_on_their_card_by_default_assumptions():
     assert (settings.plan.bandwidth_gb_s, settings.plan.longest_answer) == (4800, 1.0)
     default = CostSettings()
     assert (settings.plan.mfu, settings.plan.decode_efficiency) == (default.mfu, default.decode_efficiency)
-    # 36 layers and a head of 3B read for each of 200 tokens at .08 of 4.8 TB/s, near the 17.7 ms that a token took.
-    assert 200 * 0.015 < 3.41 < 200 * 0.0177 * 1.05
