@@ -18,6 +18,7 @@ from aes_r1.settings import (
     CostSettings,
     EngineSettings,
     EvaluationSettings,
+    InputError,
     LoraSettings,
     ModelSettings,
     PlanSettings,
@@ -196,6 +197,13 @@ def test_reproduce_s_other_figures(shape):
     seconds, hours = sum(found.seconds.values()), sum(found.stage_hours.values())
     said = f"`plan.decode_efficiency=0.3` the same command says {seconds:.1f} seconds a step, {hours:.1f} hours"
     assert f"{said} and {found.usd:.0f} USD" in text
+
+
+@pytest.mark.parametrize("wrong", [{"longest_answer": 0.9}, {"interconnect_gb_s": 0.0}, {"mfu": 0.0}, {"mfu": 1.1}])
+def test_assumptions_that_cannot_be_are_refused(wrong):
+    (key,) = wrong
+    with pytest.raises(InputError, match=rf"plan\.{key}={wrong[key]}"):
+        CostSettings(**wrong)
 
 
 def test_the_files_and_the_schema_assume_the_same():
