@@ -12,17 +12,35 @@ from aes_r1 import command
 from aes_r1.data.counts import counted
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
+from aes_r1.plan_memory import (
+    ELEMENT,
+    PHASES,
+    cures,
+    disk,
+    host_memory,
+    largest_micro_batch,
+    mean_answer,
+    memory_per_gpu,
+    most_disk,
+    outputs_per_pass,
+    own_images,
+    peak,
+    phase_memory,
+    reference_place,
+    trained_parameters,
+    whole_bytes,
+    zero_stage,
+)
 from aes_r1.settings import InputError, PlanSettings
 from aes_r1.trainer.rapo import rapo_steps
-
-ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """memory: bytes per GPU by part; flops: operations of one optimizer step by phase, all GPUs; seconds: of one step;
-    stage_hours: of each stage of the run, RAPO without its validations.
+    """memory: bytes per GPU by part; flops: operations of one optimizer step by phase, all GPUs; seconds: of one step,
+    by phase and for what ZeRO sends; stage_hours: of each stage of the run; host, disk: bytes of the node by part.
 
+    runaway_seconds: of decoding when one answer of the step runs to trainer.max_new_tokens.
     largest_micro_batch: outputs per GPU and forward that fit beside the rest; 0 when the rest alone does not fit.
     """
 
@@ -31,97 +49,44 @@ class Plan:
     memory: dict[str, int]
     flops: dict[str, float]
     seconds: dict[str, float]
+    runaway_seconds: float
     steps: int
     stage_hours: dict[str, float]
     usd: float | None
     largest_micro_batch: int
+    host: dict[str, int]
+    disk: dict[str, int]
 
 
 def plan(settings: PlanSettings, shape: Shape) -> Plan:
     trainer, assumed = settings.trainer, settings.plan
     trained = trained_parameters(settings, shape)
-    memory = memory_per_gpu(settings, shape, trained, trainer.micro_batch_size)
-    flops = step_flops(settings, shape)
-    seconds = step_seconds(settings, shape, flops)
+    seconds = step_seconds(settings, shape, flops := step_flops(settings, shape))
     steps = rapo_steps(assumed.pictures, trainer)
+    validations = math.ceil(steps / trainer.eval_every)
     hours = {
         "cold start": cold_start_seconds(settings, shape) / 3600,
         "RAPO": steps * sum(seconds.values()) / 3600,
+        "its validations": validations * asking_seconds(settings, shape, trainer.eval_pictures, 1) / 3600,
         "evaluation": evaluation_seconds(settings, shape) / 3600,
     }
     price = assumed.usd_per_gpu_hour
-    usd = None if price is None else sum(hours.values()) * assumed.gpus * price
-    largest = largest_micro_batch(settings, shape, trained)
-    return Plan(shape, trained, memory, flops, seconds, steps, hours, usd, largest)
-
-
-def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
-    if settings.model.lora.rank > 0:
-        return cost.lora_parameters(shape, settings.model.lora.rank)
-    return shape.parameters - (shape.vision_parameters if settings.model.freeze_vision else 0)
-
-
-def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_batch: int) -> dict[str, int]:
-    """Bytes on one GPU by part. ZeRO divides optimizer (1), gradients (2) and weights (3) among the GPUs.
-
-    What exists in turn stands side by side here: `activations` and `logits` in the update, `KV cache` and the weights
-    that ZeRO-3 gathers in the rollout. The peak is that of the larger phase.
-    """
-    trainer, model, assumed = settings.trainer, settings.model, settings.plan
-    zero = settings.engine.config.get("zero_optimization", {})
-    stage = int(zero.get("stage", 0))
-    share = {part: assumed.gpus if stage >= least else 1 for part, least in _SHARED_FROM.items()}
-    element = ELEMENT[model.dtype]
-    whole = shape.parameters * element + (trained * element if model.lora.rank else 0)
-    optimizer = trained * (12 if element == 2 else 8)  # two float32 moments, of 16-bit weights a float32 copy too
-    gradient = 4 if settings.engine.name == "single" else element  # one process adds them up in float32
-    offloaded = {"optimizer"} if zero.get("offload_optimizer") else set()
-    images = math.ceil(micro_batch / trainer.num_samples) if model.shared_prefix else micro_batch
-    prompt = assumed.picture_tokens + assumed.question_tokens
-    tokens = images * prompt + micro_batch * trainer.max_new_tokens
-    patches = images * assumed.picture_tokens * shape.vision_per_token
-    activations = cost.language_activation_bytes(shape, tokens, element, checkpointed=model.gradient_checkpointing)
-    if not model.freeze_vision and not model.lora.rank:
-        activations += cost.vision_activation_bytes(shape, patches, element, checkpointed=model.gradient_checkpointing)
-    own_images = math.ceil(trainer.images_per_step / assumed.gpus)
-    rows = own_images * trainer.num_samples
-    cached = own_images * prompt + rows * trainer.max_new_tokens
-    logits = 4 * min(max(256 * shape.vocabulary, _CHUNK), rows * trainer.max_new_tokens * shape.vocabulary)
-    parts = {
-        "weights": whole // share["weights"],
-        "reference": whole if trainer.kl_coef > 0 and not model.lora.rank else 0,
-        "gradients": trained * gradient // share["gradients"],
-        "optimizer": optimizer // share["optimizer"],
-        "activations": activations,
-        "logits": _LOGIT_COPIES * logits,
-        "KV cache": cost.cache_bytes(shape, cached, element),
-        "weights gathered for the rollout": whole - whole // share["weights"],
-    }
-    return {name: 0 if name in offloaded else size for name, size in parts.items()}
-
-
-_SHARED_FROM = {"optimizer": 1, "gradients": 2, "weights": 3}
-_CHUNK = 2**25
-_LOGIT_COPIES = 4  # logits, without banned tokens, log-probabilities, their gradient
-
-
-def peak(memory: dict[str, int]) -> int:
-    """Bytes of the larger phase."""
-    rollout, update = ("KV cache", "weights gathered for the rollout"), ("activations", "logits")
-    fixed = sum(size for name, size in memory.items() if name not in rollout + update)
-    return fixed + max(sum(memory[name] for name in rollout), sum(memory[name] for name in update))
-
-
-def largest_micro_batch(settings: PlanSettings, shape: Shape, trained: int) -> int:
-    """Outputs per GPU and forward, at most all of its own, whose peak fits the memory; 0 when not even one fits."""
-    trainer, assumed = settings.trainer, settings.plan
-    own = math.ceil(trainer.images_per_step / assumed.gpus) * trainer.num_samples
-    fits = [
-        size
-        for size in range(1, own + 1)
-        if peak(memory_per_gpu(settings, shape, trained, size)) <= assumed.memory_gb * 1e9
-    ]
-    return max(fits, default=0)
+    return Plan(
+        shape=shape,
+        trained=trained,
+        memory=memory_per_gpu(settings, shape, trained, outputs_per_pass(settings)),
+        flops=flops,
+        seconds=seconds,
+        runaway_seconds=decode_seconds(
+            settings, shape, own_images(settings), trainer.num_samples, trainer.max_new_tokens
+        ),
+        steps=steps,
+        stage_hours=hours,
+        usd=None if price is None else sum(hours.values()) * assumed.gpus * price,
+        largest_micro_batch=largest_micro_batch(settings, shape, trained),
+        host=host_memory(settings, shape, trained),
+        disk=disk(settings, shape, trained),
+    )
 
 
 def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
@@ -129,7 +94,7 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
     trainer, model, assumed = settings.trainer, settings.model, settings.plan
     images, rows = trainer.images_per_step, trainer.images_per_step * trainer.num_samples
     prompt = assumed.picture_tokens + assumed.question_tokens
-    answer = assumed.answer_tokens or trainer.max_new_tokens
+    answer = mean_answer(settings)
     copies = images if model.shared_prefix else rows
     on_prompt, on_answer = prompt * (prompt + 1) / 2, answer * prompt + answer * (answer + 1) / 2
     prompts = cost.language_flops(shape, copies * prompt, copies * on_prompt, 0)
@@ -138,20 +103,45 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
     frozen = model.freeze_vision or model.lora.rank > 0
     once = images * cost.vision_flops(shape, assumed.picture_tokens)
     passes = 3 + model.gradient_checkpointing - (model.lora.rank > 0)  # an adapter needs no gradient of the weights
+    update = passes * (prompts + answers) + (0 if frozen else passes * pictures)
     return {
         "rollout, prompts": cost.language_flops(shape, images * prompt, images * on_prompt, rows) + once,
         "rollout, decoding": answers,
         "reference": prompts + answers + (0 if frozen else pictures) if trainer.kl_coef > 0 else 0.0,
-        "update": passes * (prompts + answers) + (0 if frozen else passes * pictures),
+        "update": trainer.inner_epochs * update,
     }
 
 
 def step_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float]) -> dict[str, float]:
-    """Seconds of one step: passes at the given MFU, decoding by what it reads (weights and cache, every token)."""
-    trainer, assumed = settings.trainer, settings.plan
+    """Seconds of one step: passes at the given MFU, decoding by what it reads, ZeRO by what it sends.
+
+    Decoding reads weights and cache for every token of the step's longest answer: a GPU decodes until its own last
+    answer ends, and all wait for the last GPU, for rewards are ranked over all of them.
+    """
     seconds = {name: operations / _speed(settings) for name, operations in flops.items()}
-    floor = decode_floor(settings, shape, math.ceil(trainer.images_per_step / assumed.gpus), trainer.num_samples)
-    return {**seconds, "rollout, decoding": max(seconds["rollout, decoding"], floor)}
+    limit = settings.trainer.max_new_tokens
+    longest = cost.longest_answer(mean_answer(settings), settings.plan.longest_answer, limit)
+    read = rollout_seconds(settings, shape, longest)
+    seconds["rollout, decoding"] = max(seconds["rollout, decoding"], read)
+    return {**seconds, "ZeRO traffic": step_traffic(settings, shape) / (settings.plan.interconnect_gb_s * 1e9)}
+
+
+def step_traffic(settings: PlanSettings, shape: Shape) -> float:
+    """Bytes that one GPU receives in one step: for the rollout, a divided reference, the update's passes."""
+    trainer, trained = settings.trainer, trained_parameters(settings, shape)
+    rows = own_images(settings) * trainer.num_samples
+    minibatch, size = math.ceil(rows / trainer.minibatches), outputs_per_pass(settings)
+    return cost.traffic_bytes(
+        whole_bytes(settings, shape, trained),
+        trained * ELEMENT[settings.model.dtype],
+        processes=settings.plan.gpus,
+        stage=zero_stage(settings),
+        passes=trainer.inner_epochs * trainer.minibatches * math.ceil(minibatch / size),
+        gathers=2 + settings.model.gradient_checkpointing,
+        steps=trainer.inner_epochs * trainer.minibatches,
+        rollouts=1,
+        reference_passes=math.ceil(rows / size) if reference_place(settings) == "sharded" else 0,
+    )
 
 
 def _speed(settings: PlanSettings) -> float:
@@ -160,76 +150,160 @@ def _speed(settings: PlanSettings) -> float:
     return assumed.gpus * assumed.peak_tflops * 1e12 * assumed.mfu
 
 
-def decode_floor(settings: PlanSettings, shape: Shape, images: int, samples: int) -> float:
-    """Seconds that one GPU needs to read weights and cache for the answers to `images` with `samples` each."""
+def rollout_seconds(settings: PlanSettings, shape: Shape, longest: int) -> float:
+    """Seconds in which a GPU decodes its answers of one step when the longest has `longest` tokens."""
+    return decode_seconds(settings, shape, own_images(settings), settings.trainer.num_samples, longest)
+
+
+def decode_seconds(settings: PlanSettings, shape: Shape, images: int, samples: int, longest: int) -> float:
+    """Seconds in which one GPU decodes `longest` tokens for `images` pictures with `samples` answers each.
+
+    Every token reads the weights once and the cache, which is half full on average.
+    """
     assumed, element = settings.plan, ELEMENT[settings.model.dtype]
-    answer = assumed.answer_tokens or settings.trainer.max_new_tokens
     prompt = assumed.picture_tokens + assumed.question_tokens
-    tokens = images * prompt + images * samples * answer / 2
-    weights = (shape.parameters - shape.vision_parameters) * element
-    read = answer * (weights + cost.cache_bytes(shape, tokens, element))
+    cached = images * prompt + images * samples * longest / 2
+    read = longest * (cost.decode_weight_bytes(shape, element) + cost.cache_bytes(shape, cached, element))
     return read / (assumed.bandwidth_gb_s * 1e9 * assumed.decode_efficiency)
 
 
 def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
     """Every critique read `cold_start.epochs` times: forward and backward over prompt and answer, a picture each."""
-    assumed, model = settings.plan, settings.model
-    prompt, answer = assumed.picture_tokens + assumed.question_tokens, assumed.answer_tokens
-    tokens = prompt + (answer or settings.trainer.max_new_tokens)
+    assumed, model, cold_start = settings.plan, settings.model, settings.cold_start
+    prompt = assumed.picture_tokens + assumed.question_tokens
+    tokens = prompt + mean_answer(settings)
     language = cost.language_flops(shape, tokens, tokens * (tokens + 1) / 2, tokens - prompt)
     picture = cost.vision_flops(shape, assumed.picture_tokens)
-    frozen = settings.cold_start.freeze_vision or model.lora.rank > 0
+    adapted = model.lora.rank > 0
+    frozen = cold_start.freeze_vision or adapted
     passes = 3 + model.gradient_checkpointing
-    once = (passes - (model.lora.rank > 0)) * language + (1 if frozen else passes) * picture
-    return settings.cold_start.epochs * assumed.critiques * once / _speed(settings)
+    once = (passes - adapted) * language + (1 if frozen else passes) * picture
+    trained = shape.parameters - (shape.vision_parameters if cold_start.freeze_vision else 0)
+    if adapted:
+        trained = trained_parameters(settings, shape)
+    steps = math.ceil(assumed.critiques * cold_start.epochs / cold_start.batch_size)
+    traffic = cost.traffic_bytes(
+        whole_bytes(settings, shape, trained),
+        trained * ELEMENT[model.dtype],
+        processes=assumed.gpus,
+        stage=zero_stage(settings),
+        passes=steps * math.ceil(cold_start.batch_size / assumed.gpus / cold_start.micro_batch_size),
+        gathers=2 + model.gradient_checkpointing,
+        steps=steps,
+    )
+    passing = cold_start.epochs * assumed.critiques * once / _speed(settings)
+    return passing + traffic / (assumed.interconnect_gb_s * 1e9)
 
 
 def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
     """Every stage answers all test pictures under every protocol, in batches, prompts once per picture and protocol."""
     assumed, evaluation = settings.plan, settings.evaluation
     outputs = {"mean": evaluation.n_samples, "direct": 0, "label_tokens": 0}  # the last two answer without decoding
+    answered = [outputs.get(protocol, 1) for protocol in evaluation.protocols]
+    once = sum(asking_seconds(settings, shape, assumed.test_pictures, samples) for samples in answered)
+    return len(evaluation.stages) * once
+
+
+def asking_seconds(settings: PlanSettings, shape: Shape, pictures: int, samples: int) -> float:
+    """Seconds in which all GPUs answer `samples` times for each picture, a batch until its longest answer ends."""
+    assumed, evaluation = settings.plan, settings.evaluation
     prompt = assumed.picture_tokens + assumed.question_tokens
     one = cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1)
     one += cost.vision_flops(shape, assumed.picture_tokens)
-    batches = math.ceil(assumed.test_pictures / (assumed.gpus * evaluation.batch_size))
-    seconds = 0.0
-    for protocol in evaluation.protocols:
-        seconds += assumed.test_pictures * one / _speed(settings)
-        if samples := outputs.get(protocol, 1):
-            seconds += batches * decode_floor(settings, shape, evaluation.batch_size, samples)
-    return len(evaluation.stages) * seconds
+    seconds = pictures * one / _speed(settings)
+    if samples > 0:
+        batch = min(evaluation.batch_size, math.ceil(pictures / assumed.gpus))
+        limit = evaluation.max_new_tokens or settings.trainer.max_new_tokens
+        longest = cost.longest_answer(mean_answer(settings), assumed.longest_answer, limit)
+        batches = math.ceil(pictures / (assumed.gpus * batch))
+        seconds += batches * decode_seconds(settings, shape, batch, samples, longest)
+    return seconds
 
 
-def show(found: Plan, settings: PlanSettings) -> None:
-    assumed, trainer, console = settings.plan, settings.trainer, Console()
-    console.print(
+def advice(found: Plan, settings: PlanSettings) -> list[str]:
+    """One line for each thing that stands in the way, with what would help."""
+    trainer, limit = settings.trainer, settings.plan.memory_gb
+    lines = []
+    if found.largest_micro_batch == 0:
+        memory = memory_per_gpu(settings, found.shape, found.trained, 1)
+        phases = phase_memory(memory)
+        phase = max(phases, key=lambda name: phases[name])
+        elsewhere = {name for other, names in PHASES.items() if other != phase for name in names}
+        largest = max((name for name in memory if name not in elsewhere), key=lambda name: memory[name])
+        helping = cures(settings, found.shape)
+        enough = {words: size for words, size in helping.items() if size <= limit * 1e9}
+        shown = ", ".join(f"{words} ({size / 1e9:.1f})" for words, size in (enough or helping).items())
+        lines.append(
+            f"no micro-batch fits: one output needs {peak(memory) / 1e9:.1f} of {limit:g} in the {phase}, most of it "
+            f"{largest} ({memory[largest] / 1e9:.1f}); "
+            + (f"enough by itself: {shown}" if enough else f"none is enough by itself: {shown}")
+        )
+    elif found.largest_micro_batch < outputs_per_pass(settings):
+        lines.append(
+            f"{outputs_per_pass(settings)} outputs in a pass do not fit {limit:g}; "
+            f"give trainer.micro_batch_size={found.largest_micro_batch} or less"
+        )
+    else:
+        lines.append(f"largest micro-batch that fits: {found.largest_micro_batch}")
+        traffic, step = found.seconds["ZeRO traffic"], sum(found.seconds.values())
+        if 4 * traffic > step and zero_stage(settings) == 3 and found.largest_micro_batch > outputs_per_pass(settings):
+            lines.append(
+                f"gathering weights takes {traffic:.1f} of {step:.1f} seconds, in every pass anew; fewer, larger "
+                f"passes gather less: trainer.micro_batch_size={found.largest_micro_batch}"
+            )
+    if trainer.micro_batch_tokens is not None:
+        lines.append(
+            f"trainer.micro_batch_tokens={trainer.micro_batch_tokens}: {outputs_per_pass(settings)} outputs a pass"
+        )
+    return lines
+
+
+def show(found: Plan, settings: PlanSettings, console: Console) -> None:
+    assumed, trainer = settings.plan, settings.trainer
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False)
+
+    say(
         f"{settings.model.name}: {found.shape.parameters / 1e9:.3f} B parameters, {found.trained / 1e9:.3f} B trained; "
         f"{settings.engine.name}, {assumed.gpus} GPUs, N {trainer.images_per_step}, K {trainer.num_samples}"
     )
-    table = Table("memory per GPU", "10^9 bytes", title=f"micro-batch {trainer.micro_batch_size}")
+    table = Table("memory per GPU", "10^9 bytes", title=f"{outputs_per_pass(settings)} outputs in a pass")
+    phase_of = {name: phase for phase, names in PHASES.items() for name in names}
     for name, size in found.memory.items():
-        table.add_row(name, f"{size / 1e9:.2f}")
-    table.add_row("peak", f"{peak(found.memory) / 1e9:.2f} of {assumed.memory_gb:g}")
+        if size:
+            table.add_row(f"{name} ({phase_of[name]})" if name in phase_of else name, f"{size / 1e9:.2f}")
+    for phase, size in phase_memory(found.memory).items():
+        table.add_row(f"together in the {phase}", f"{size / 1e9:.2f} of {assumed.memory_gb:g}")
     console.print(table)
     table = Table("phase of a step", "10^15 FLOP", "seconds")
-    for name, operations in found.flops.items():
-        table.add_row(name, f"{operations / 1e15:.2f}", f"{found.seconds[name]:.1f}")
+    for name, seconds in found.seconds.items():
+        table.add_row(name, f"{found.flops[name] / 1e15:.2f}" if name in found.flops else "", f"{seconds:.1f}")
     table.add_row("step", f"{sum(found.flops.values()) / 1e15:.2f}", f"{sum(found.seconds.values()):.1f}")
     console.print(table)
-    fits = found.largest_micro_batch
-    console.print(
-        f"largest micro-batch that fits: {fits}"
-        if fits
-        else "no micro-batch fits; more GPUs, engine=zero3, a frozen vision tower or model.lora.rank > 0 would help"
+    for line in advice(found, settings):
+        say(line)
+    mean, limit = mean_answer(settings), trainer.max_new_tokens
+    longest = cost.longest_answer(mean, assumed.longest_answer, limit)
+    say(
+        f"decoding is charged to the longest of a step's answers: {longest} tokens, {assumed.longest_answer:g} times "
+        f"the mean {mean}; a single one that runs to {limit} makes it {found.runaway_seconds:.1f} seconds"
     )
     price = "" if found.usd is None else f", {found.usd:,.0f} USD"
     stages = ", ".join(f"{stage} {hours:.1f}" for stage, hours in found.stage_hours.items())
-    console.print(
+    say(
         f"{found.steps} steps of RAPO; hours on {assumed.gpus} GPUs: {stages}, "
-        f"together {sum(found.stage_hours.values()):.1f}{price} "
-        f"(MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of the bandwidth; "
-        f"{assumed.pictures} training pictures, {assumed.critiques} critiques, {assumed.test_pictures} test pictures)"
+        f"together {sum(found.stage_hours.values()):.1f}{price}"
     )
+    say(
+        f"assumed (plan.*): {assumed.pictures} pictures, {assumed.critiques} critiques, {assumed.test_pictures} test "
+        f"pictures; MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of {assumed.bandwidth_gb_s:g} GB/s, "
+        f"ZeRO at {assumed.interconnect_gb_s:g} GB/s"
+    )
+    parts = ", ".join(f"{name} {size / 1e9:.0f}" for name, size in found.host.items() if size)
+    say(f"host memory of the node, 10^9 bytes: {parts}")
+    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in found.disk.items() if size)
+    say(f"disk, 10^9 bytes: at most {most_disk(found.disk) / 1e9:.0f} ({parts})")
 
 
 def run(settings: PlanSettings) -> None:
@@ -239,7 +313,7 @@ def run(settings: PlanSettings) -> None:
         )
     settings = counted(settings)
     config = cost.load_config(settings.model.path, settings.model.name, command.CONF / "shapes")
-    show(plan(settings, cost.shape_of(config)), settings)
+    show(plan(settings, cost.shape_of(config)), settings, Console())
 
 
 def main() -> None:

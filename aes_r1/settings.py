@@ -561,18 +561,21 @@ class CostSettings:
     """What `python -m aes_r1.plan` assumes about devices, prices and texts."""
 
     gpus: int = 8
-    memory_gb: float = 80.0
-    peak_tflops: float = 989.0
-    bandwidth_gb_s: float = 3350.0
-    mfu: float = 0.4
-    decode_efficiency: float = 0.5
+    memory_gb: float = 80.0  # of one GPU, 10^9 bytes
+    peak_tflops: float = 989.0  # dense 16-bit, 10^12 operations per second
+    bandwidth_gb_s: float = 3350.0  # of a GPU's memory, 10^9 bytes per second
+    interconnect_gb_s: float = 300.0  # what a GPU receives from the others while weights are gathered, 10^9 bytes per s
+    fused_attention: bool = True  # masked grouped attention in one kernel; false: its scores are written to memory
+    mfu: float = 0.15  # share of the peak in prompt, reference and update passes, recomputed operations counted
+    decode_efficiency: float = 0.08  # share of the memory bandwidth that decoding reaches
     usd_per_gpu_hour: float | None = None
     pictures: int = 15000
     critiques: int = 9900
     test_pictures: int = 38000
     picture_tokens: int = 334
     question_tokens: int = 120
-    answer_tokens: int | None = 200  # null: trainer.max_new_tokens
+    answer_tokens: int | None = 200  # mean of an answer; null: trainer.max_new_tokens
+    longest_answer: float = 1.8  # of the longest answer to the mean one, over all answers of a step
 
     def __post_init__(self) -> None:
         for key in (
@@ -580,6 +583,7 @@ class CostSettings:
             "memory_gb",
             "peak_tflops",
             "bandwidth_gb_s",
+            "interconnect_gb_s",
             "pictures",
             "critiques",
             "test_pictures",
@@ -592,6 +596,7 @@ class CostSettings:
         price, answer = self.usd_per_gpu_hour, self.answer_tokens
         require(price is None or price >= 0, "plan.usd_per_gpu_hour", price, "must not be negative")
         require(answer is None or answer > 0, "plan.answer_tokens", answer, "must be positive or null")
+        require(self.longest_answer >= 1, "plan.longest_answer", self.longest_answer, "must be at least 1")
 
 
 @dataclass

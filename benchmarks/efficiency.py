@@ -11,7 +11,7 @@ from typing import Any
 
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
-from aes_r1.plan import ELEMENT
+from aes_r1.plan_memory import ELEMENT
 from benchmarks import arithmetic
 
 ADAPTER_ELEMENT = 4  # peft keeps an adapter in float32
@@ -60,9 +60,8 @@ def update_flops(row: dict[str, Any], *, recomputed: bool = False) -> float:
 
 def decode_weight_bytes(shape: Shape, row: dict[str, Any]) -> float:
     """Weights that every token step reads once: the language layers' matrices, the head, an adapter."""
-    read = shape.layer_matrix_parameters + shape.width * shape.vocabulary
     adapter = cost.lora_parameters(shape, row["lora"]) if row["lora"] else 0
-    return read * ELEMENT[row["dtype"]] + adapter * ADAPTER_ELEMENT
+    return cost.decode_weight_bytes(shape, ELEMENT[row["dtype"]]) + adapter * ADAPTER_ELEMENT
 
 
 def decode_cache_bytes(shape: Shape, row: dict[str, Any]) -> float:

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shlex
 import subprocess
 import sys
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from aes_r1 import command
 from aes_r1.command import CONF, group_values
 from aes_r1.model import cost
-from aes_r1.plan import peak, plan, step_flops
+from aes_r1.plan import advice, decode_seconds, plan, step_flops, step_traffic
 from aes_r1.settings import (
     ColdStartSettings,
     CostSettings,
     EngineSettings,
     EvaluationSettings,
+    InputError,
     LoraSettings,
     ModelSettings,
     PlanSettings,
@@ -38,23 +44,75 @@ def settings(stage=3, gpus=8, **model):
                 **model,
             }
         ),
-        trainer=build(TrainerSettings, group_values("trainer", "paper")),
-        cold_start=build(ColdStartSettings, group_values("cold_start", "paper")),
+        trainer=build(TrainerSettings, {**group_values("trainer", "paper"), "eval_pictures": 200}),
+        cold_start=build(ColdStartSettings, {**group_values("cold_start", "paper"), "micro_batch_size": 8}),
         engine=EngineSettings("zero3", {"zero_optimization": {"stage": stage}}),
         plan=CostSettings(gpus=gpus, usd_per_gpu_hour=2.0),
     )
 
 
-def test_parts_by_hand(shape):
+def composed(*overrides: str) -> PlanSettings:
+    OmegaConf.register_new_resolver("run_hash", command._run_hash, replace=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return command.to_settings(compose("plan", overrides=list(overrides)), PlanSettings)
+
+
+def assume(settings, **changes):
+    return dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, **changes))
+
+
+def train(settings, **changes):
+    return dataclasses.replace(settings, trainer=dataclasses.replace(settings.trainer, **changes))
+
+
+# What decoding one token reads at 7B: 28 layers of 2 * 3584^2 + 2 * 3584 * 512 + 3 * 3584 * 18944 and a head of
+# 3584 * 152064, two bytes each.
+READ = 2 * (28 * 233_046_016 + 544_997_376)
+
+
+def test_a_step_by_hand(shape):
+    """64 outputs on each of 8 GPUs, answers of 200 tokens, the longest of all 512 has 1.8 times as many."""
     found = plan(settings(), shape)
-    assert found.memory["weights"] == shape.parameters * 2 // 8
-    assert found.memory["reference"] == shape.parameters * 2
-    assert found.memory["gradients"] == shape.parameters * 2 // 8
-    assert found.memory["optimizer"] == shape.parameters * 12 // 8
-    # 16 images of 454 tokens and 64 outputs of 1024, 28 layers, 4 key-value heads of 128, keys and values, 2 bytes.
-    assert found.memory["KV cache"] == (16 * 454 + 64 * 1024) * 28 * 4 * 128 * 2 * 2
-    assert found.usd == pytest.approx(sum(found.stage_hours.values()) * 8 * 2.0)
+    cache = (16 * 454 + 64 * 360 / 2) * 28 * 4 * 128 * 2 * 2
+    assert found.seconds["rollout, decoding"] == pytest.approx(360 * (READ + cache) / (3350e9 * 0.08))
+    assert found.seconds["update"] == pytest.approx(found.flops["update"] / (8 * 989e12 * 0.15))
+    # 8 passes that gather 16.6 GB three times and sum as many bytes of gradients, one gather to decode; 7 of 8 parts.
+    sent = (3 * 8 + 1 + 8) * shape.parameters * 2 * 7 / 8
+    assert found.seconds["ZeRO traffic"] == pytest.approx(sent / 300e9)
     assert found.steps == 1172
+    assert found.stage_hours["RAPO"] == pytest.approx(1172 * sum(found.seconds.values()) / 3600)
+    assert found.usd == pytest.approx(sum(found.stage_hours.values()) * 8 * 2.0)
+
+
+def test_decoding_lasts_until_the_longest_answer_ends(shape):
+    """The mean says nothing of it; no answer is longer than max_new_tokens."""
+    mean = plan(assume(settings(), longest_answer=1.0), shape).seconds["rollout, decoding"]
+    longest = plan(assume(settings(), longest_answer=3.0), shape).seconds["rollout, decoding"]
+    assert longest > 3 * mean
+    everything = assume(settings(), longest_answer=100.0)
+    capped = plan(everything, shape)
+    assert capped.seconds["rollout, decoding"] == capped.runaway_seconds
+    assert plan(assume(settings(), answer_tokens=None), shape).seconds["rollout, decoding"] == capped.runaway_seconds
+
+
+def test_traffic_grows_with_passes_and_not_with_outputs(shape):
+    base = settings()
+    one = shape.parameters * 2 * 7 / 8
+    assert step_traffic(train(base, micro_batch_size=64), shape) == pytest.approx((3 + 1 + 1) * one)
+    assert step_traffic(train(base, minibatches=4), shape) == step_traffic(base, shape)
+    assert step_traffic(train(base, inner_epochs=2), shape) == pytest.approx((2 * (3 * 8 + 8) + 1) * one)
+    assert step_traffic(settings(gradient_checkpointing=False), shape) == pytest.approx((2 * 8 + 1 + 8) * one)
+    assert step_traffic(settings(stage=2), shape) == pytest.approx((8 + 1) * one)
+    assert step_traffic(settings(gpus=1), shape) == 0
+    adapter = cost.lora_parameters(shape, 64)
+    sent = (3 * 8 + 1) * (shape.parameters + adapter) + 8 * adapter
+    assert step_traffic(settings(lora=LoraSettings(rank=64)), shape) == pytest.approx(sent * 2 * 7 / 8)
+
+
+def test_two_inner_epochs_update_twice(shape):
+    once, twice = step_flops(settings(), shape), step_flops(train(settings(), inner_epochs=2), shape)
+    assert twice["update"] == 2 * once["update"]
+    assert twice["reference"] == once["reference"]
 
 
 def test_stages_by_hand(shape):
@@ -62,50 +120,33 @@ def test_stages_by_hand(shape):
     found = plan(settings(), shape)
     language = cost.language_flops(shape, 654, 654 * 655 / 2, 200)
     vision = cost.vision_flops(shape, 334)
-    speed = 8 * 989e12 * 0.4
-    assert found.stage_hours["cold start"] == pytest.approx(9900 * (4 * language + vision) / speed / 3600)
+    speed = 8 * 989e12 * 0.15
+    # 155 steps of 8 critiques a GPU in one pass: three gathers of all weights, gradients of all but the vision tower.
+    sent = 155 * (3 * shape.parameters + shape.parameters - shape.vision_parameters) * 2 * 7 / 8
+    passes = 9900 * (4 * language + vision) / speed
+    assert found.stage_hours["cold start"] == pytest.approx((passes + sent / 300e9) / 3600)
     one_protocol = dataclasses.replace(settings(), evaluation=EvaluationSettings(protocols=["greedy"], stages=["rapo"]))
-    prompts = 38000 * (cost.language_flops(shape, 454, 454 * 455 / 2, 1) + vision) / speed
-    read = 200 * ((shape.parameters - shape.vision_parameters) * 2 + cost.cache_bytes(shape, 64 * (454 + 100), 2))
-    decoding = 75 * read / (3350e9 * 0.5)  # 38,000 / (8 * 64) batches
-    assert plan(one_protocol, shape).stage_hours["evaluation"] == pytest.approx((prompts + decoding) / 3600)
+    prompt = (cost.language_flops(shape, 454, 454 * 455 / 2, 1) + vision) / speed
+    rate = 3350e9 * 0.08
+    decoding = 75 * 360 * (READ + cost.cache_bytes(shape, 64 * (454 + 180), 2)) / rate  # 38,000 / (8 * 64) batches
+    assert plan(one_protocol, shape).stage_hours["evaluation"] == pytest.approx((38000 * prompt + decoding) / 3600)
     # Four more outputs of a picture share its prompt, in the pass and in what decoding reads.
     wider = dataclasses.replace(one_protocol, evaluation=EvaluationSettings(protocols=["mean"], stages=["rapo"]))
-    more = 200 * cost.cache_bytes(shape, 64 * 3 * 100, 2) * 75 / (3350e9 * 0.5) / 3600
-    assert plan(wider, shape).stage_hours["evaluation"] == pytest.approx((prompts + decoding) / 3600 + more)
+    more = 75 * 360 * cost.cache_bytes(shape, 64 * 3 * 180, 2) / rate
+    expected = (38000 * prompt + decoding + more) / 3600
+    assert plan(wider, shape).stage_hours["evaluation"] == pytest.approx(expected)
+    # 24 validations (every 50 of 1,172 steps and after the last) of 200 pictures, 25 on a GPU in one batch.
+    one = 200 * prompt + 360 * (READ + cost.cache_bytes(shape, 25 * (454 + 180), 2)) / rate
+    assert found.stage_hours["its validations"] == pytest.approx(24 * one / 3600)
 
 
-def test_one_process_keeps_float32_beside_half_precision(shape):
-    """Float32 weights (4) and moments (8) of the optimizer, and gradients that add up in float32 (4)."""
-    single = dataclasses.replace(settings(gpus=1), engine=EngineSettings())
-    memory = plan(single, shape).memory
-    assert memory["optimizer"] == shape.parameters * 12
-    assert memory["gradients"] == shape.parameters * 4
+def test_an_evaluation_s_own_limit_caps_its_answers(shape):
+    def hours(protocol, limit=None):
+        evaluation = EvaluationSettings(protocols=[protocol], stages=["rapo"], max_new_tokens=limit)
+        return plan(dataclasses.replace(settings(), evaluation=evaluation), shape).stage_hours["evaluation"]
 
-
-def test_zero_stages_divide_more_and_more(shape):
-    def of(stage):
-        memory = plan(settings(stage), shape).memory
-        return [memory[part] for part in ("optimizer", "gradients", "weights")]
-
-    whole = of(0)
-    assert of(1) == [whole[0] // 8, *whole[1:]]
-    assert of(2) == [whole[0] // 8, whole[1] // 8, whole[2]]
-    assert of(3) == [size // 8 for size in whole]
-
-
-def test_the_largest_micro_batch_fits_and_the_next_does_not(shape):
-    tight = settings()
-    tight = dataclasses.replace(tight, plan=dataclasses.replace(tight.plan, memory_gb=52.0))
-    found = plan(tight, shape).largest_micro_batch
-    assert 0 < found < 64
-
-    def peak_at(size):
-        trainer = dataclasses.replace(tight.trainer, micro_batch_size=size)
-        return peak(plan(dataclasses.replace(tight, trainer=trainer), shape).memory)
-
-    assert peak_at(found) <= 52e9 < peak_at(found + 1)
-    assert plan(dataclasses.replace(tight, plan=CostSettings(memory_gb=10.0)), shape).largest_micro_batch == 0
+    decoding = hours("greedy", limit=100) - hours("direct")
+    assert decoding == pytest.approx(75 * decode_seconds(settings(), shape, 64, 1, 100) / 3600)
 
 
 def test_sharing_the_prompt_saves_what_the_prompts_cost(shape):
@@ -115,13 +156,67 @@ def test_sharing_the_prompt_saves_what_the_prompts_cost(shape):
     assert plan(settings(lora=LoraSettings(rank=64)), shape).memory["reference"] == 0
 
 
+def test_advice_names_what_is_large_and_what_is_not_on_yet(shape):
+    def said(settings):
+        return " ".join(advice(plan(settings, shape), settings))
+
+    assert said(settings()) == "largest micro-batch that fits: 64"
+    two = said(settings(gpus=2))
+    assert "115.0 of 80 in the rollout, most of it optimizer (49.8)" in two
+    assert "enough by itself: model.lora.rank=64 (40.8), engine=zero3_offload (65.3), plan.gpus=4 (75.1)" in two
+    assert "engine=zero3 " not in two  # it is on
+    adapted = said(assume(settings(gpus=2, lora=LoraSettings(rank=64)), memory_gb=10.0))
+    assert "lora" not in adapted
+    assert "model.reference" not in adapted
+    assert "freeze_vision" not in adapted
+    assert "none is enough by itself" in adapted
+    small = train(assume(settings(), fused_attention=False), micro_batch_size=64)
+    assert said(small) == "64 outputs in a pass do not fit 80; give trainer.micro_batch_size=37 or less"
+
+
+def test_advice_blames_the_wire_where_it_takes_the_time(shape):
+    slow = assume(settings(), interconnect_gb_s=20.0)
+    lines = advice(plan(slow, shape), slow)
+    assert "gathering weights takes 23.9 of" in lines[1]
+    assert "trainer.micro_batch_size=64" in lines[1]
+    cured = train(slow, micro_batch_size=64)
+    assert len(advice(plan(cured, shape), cured)) == 1
+
+
 @pytest.mark.slow
-def test_the_command_needs_no_weights():
+def test_reproduce_shows_what_the_command_prints():
+    """The command of docs/reproduce.md, which needs no weights, prints the lines that stand below it."""
+    text = (CONF.parent / "docs" / "reproduce.md").read_text()
+    before, shown = text.split("It prints", 1)
+    command = shlex.split(before.rstrip().splitlines()[-1])
+    assert command[:3] == ["python", "-m", "aes_r1.plan"]
     done = subprocess.run(
-        [sys.executable, "-m", "aes_r1.plan", "+experiment=paper", "plan.usd_per_gpu_hour=2", "plan.gpus=16"],
-        capture_output=True, text=True, timeout=580, check=False,
+        [sys.executable, *command[1:]],
+        capture_output=True, text=True, timeout=580, check=False, env={**os.environ, "COLUMNS": "110"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "8.292 B parameters" in done.stdout
-    assert "largest micro-batch that fits" in done.stdout
-    assert "USD" in done.stdout
+    printed = [line.rstrip() for line in done.stdout.splitlines()]
+    block = [line.removeprefix("    ") for line in shown.splitlines() if line.startswith("    ")]
+    assert block[: len(printed)] == printed
+
+
+def test_reproduce_s_other_figures(shape):
+    """What its prose says of a faster decoding: `plan.decode_efficiency=0.3` after its command."""
+    text = " ".join((CONF.parent / "docs" / "reproduce.md").read_text().split())
+    faster = composed("+experiment=paper", "plan.usd_per_gpu_hour=2.5", "plan.decode_efficiency=0.3")
+    found = plan(faster, shape)
+    seconds, hours = sum(found.seconds.values()), sum(found.stage_hours.values())
+    said = f"`plan.decode_efficiency=0.3` the same command says {seconds:.1f} seconds a step, {hours:.1f} hours"
+    assert f"{said} and {found.usd:.0f} USD" in text
+
+
+@pytest.mark.parametrize("wrong", [{"longest_answer": 0.9}, {"interconnect_gb_s": 0.0}, {"mfu": 0.0}, {"mfu": 1.1}])
+def test_assumptions_that_cannot_be_are_refused(wrong):
+    (key,) = wrong
+    with pytest.raises(InputError, match=rf"plan\.{key}={wrong[key]}"):
+        CostSettings(**wrong)
+
+
+def test_the_files_and_the_schema_assume_the_same():
+    """What conf/plan.yaml says is what CostSettings says, so tables that skip the files show the command's numbers."""
+    assert composed().plan == CostSettings()

@@ -1,12 +1,14 @@
-"""What a model costs before it is run: parameters, floating-point operations, bytes of activations and cache.
+"""What a model costs before it is run: parameters, floating-point operations, bytes in memory, on disk and on the way.
 
 Parameters are counted on the model itself, built without memory (meta device). Operations count matrix products alone,
-a multiplication and an addition as two, attention over the tokens that are really seen.
+a multiplication and an addition as two, attention over the tokens that are really seen. `element` is always the bytes
+of one number: 4 in float32, 2 in bfloat16.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ class Shape:
     vision_parameters: int
     layers: int
     width: int
+    heads: int  # of the query, in one language layer
     query_width: int  # heads * head width
     key_width: int  # key-value heads * head width
     hidden: int  # feed-forward width
@@ -67,6 +70,7 @@ def shape_of(config: Any) -> Shape:
         vision_parameters=sum(p.numel() for name, p in named if is_vision(name)),
         layers=text.num_hidden_layers,
         width=text.hidden_size,
+        heads=text.num_attention_heads,
         query_width=text.num_attention_heads * head_width,
         key_width=text.num_key_value_heads * head_width,
         hidden=text.intermediate_size,
@@ -138,3 +142,102 @@ def vision_activation_bytes(shape: Shape, patches: float, element: int, *, check
 def cache_bytes(shape: Shape, tokens: float, element: int) -> int:
     """Keys and values of `tokens` tokens in every layer."""
     return round(2 * shape.layers * shape.key_width * element * tokens)
+
+
+def decode_weight_bytes(shape: Shape, element: int) -> int:
+    """Weights that the decoding of one token reads: the language layers' matrices and the head."""
+    return element * (shape.layer_matrix_parameters + shape.width * shape.vocabulary)
+
+
+def prompt_pass_bytes(shape: Shape, tokens: int, element: int) -> int:
+    """Bytes that a pass without gradient holds at once, beside weights and cache: one layer's feed-forward.
+
+    Per token: the state that goes around it, its normalised form, gate, activated gate, up and their product, and what
+    comes out.
+    """
+    return tokens * element * (3 * shape.width + 4 * shape.hidden)
+
+
+def attention_score_bytes(shape: Shape, rows: int, answer: int, prompt: int, *, checkpointed: bool) -> int:
+    """Bytes of attention scores where PyTorch writes them out: its "math" path, which no fused kernel can replace.
+
+    rows: outputs in one pass; answer, prompt: tokens of the longest ones. Each of `heads` heads has a score for every
+    pair of an answer's token and what it may look at, in float32, three times over (scores, with the mask, softmax).
+    With gradient checkpointing they exist for one layer at a time.
+    """
+    layers = 1 if checkpointed else shape.layers
+    return 3 * 4 * layers * rows * shape.heads * answer * (prompt + answer)
+
+
+def live_weight_bytes(parameters: int, element: int, *, most: int, ahead: int) -> int:
+    """Bytes of whole weights that ZeRO-3 holds in a pass: at most `most` gathered parameters and `ahead` on the way."""
+    return element * min(parameters, most + ahead)
+
+
+def reduce_bytes(largest: int, element: int, *, bucket: int, buckets: int) -> int:
+    """Bytes of the buffers in which DeepSpeed sums gradients over processes.
+
+    bucket: elements of one buffer; largest: elements of the largest trained weight, whose gradient stands beside the
+    buffer when it does not fit in.
+    """
+    return element * (buckets * bucket + (largest if largest > bucket else 0))
+
+
+def optimizer_step_bytes(elements: int, *, gradient_copied: bool) -> int:
+    """Bytes that an AdamW step over `elements` parameters adds for a moment: the square root of the second moment.
+
+    gradient_copied: the gradient lies there in half precision and is first copied to float32, as ZeRO does.
+    """
+    return elements * (8 if gradient_copied else 4)
+
+
+def traffic_bytes(
+    weights: int,
+    gradients: int,
+    *,
+    processes: int,
+    stage: int,
+    passes: int,
+    gathers: int,
+    steps: int,
+    rollouts: int = 0,
+    reference_passes: int = 0,
+) -> float:
+    """Bytes that each process receives from the others under ZeRO `stage` while it takes `steps` optimizer steps.
+
+    weights, gradients: bytes of all weights and of all gradients, as they are sent; passes: forward and backward passes
+    of a process; gathers: how often one such pass needs the weights (3: forward, forward again for the recomputed
+    activations, backward; 2 without recomputation); rollouts: gathers of the whole model to decode with it;
+    reference_passes: passes of a reference that is divided like the weights. Every process has its own share of what
+    is gathered or summed, so it receives (processes - 1) / processes of it.
+    """
+    others = (processes - 1) / processes
+    if stage == 3:
+        return others * ((gathers * passes + rollouts + reference_passes) * weights + passes * gradients)
+    if stage in (1, 2):  # each process updates its share; the updated weights then go to all
+        return others * (passes * gradients + steps * gradients)
+    return others * 2 * passes * gradients  # summed on every process
+
+
+def checkpoint_bytes(trained: int, fixed: int, element: int, *, weights_again: bool) -> int:
+    """Bytes on disk of one checkpoint: float32 weights and two moments of what is trained, 12 bytes per parameter.
+
+    fixed: parameters that are not trained, written as they are; weights_again: the trained weights as the model holds
+    them are written beside the optimizer's float32 ones. Measured for 19.9 M float32 parameters under ZeRO-3, which
+    does not write them again: 12.0 bytes per parameter.
+    """
+    return (12 + element * weights_again) * trained + element * fixed
+
+
+def reference_bytes(weights: int, processes: int, place: str) -> tuple[int, int]:
+    """Bytes on one GPU of a reference of `weights` bytes: (all the time, more of it while it scores).
+
+    place: none; device, whole on every GPU; sharded, divided among them, its layers gathered as they are needed, which
+    needs no more than the update does; host, in host memory, whole on the GPU for its pass.
+    """
+    return {"none": (0, 0), "device": (weights, 0), "sharded": (weights // processes, 0), "host": (0, weights)}[place]
+
+
+def longest_answer(mean: int, ratio: float, limit: int) -> int:
+    """Tokens of the longest answer of a step: `ratio` times the mean one, at most `limit`."""
+    return min(math.ceil(mean * ratio), limit)

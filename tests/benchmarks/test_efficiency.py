@@ -16,8 +16,8 @@ from benchmarks.__main__ import SUITES, measured_before
 from benchmarks.efficiency import Card, card_of
 
 SHAPE = Shape(
-    parameters=1300, vision_parameters=100, layers=2, width=10, query_width=10, key_width=4, hidden=20, vocabulary=50,
-    layer_matrix_parameters=600, vision_layers=1, vision_width=8, vision_hidden=16, vision_per_token=4,
+    parameters=1300, vision_parameters=100, layers=2, width=10, heads=2, query_width=10, key_width=4, hidden=20,
+    vocabulary=50, layer_matrix_parameters=600, vision_layers=1, vision_width=8, vision_hidden=16, vision_per_token=4,
 )  # fmt: skip
 # 96 x 96 pixels are 4 x 4 picture tokens of the tiny model; with 141 of question a prompt has 157.
 ADAPTED = {

@@ -17,6 +17,10 @@ from tests.model.siblings import save_sibling
 
 # Parameters as the models' own pages count them.
 PUBLISHED = {"qwen2_5_vl_3b": 3_754_622_976, "qwen2_5_vl_7b": 8_292_166_656, "qwen3_vl_4b": 4_437_815_808}
+SMALL = cost.Shape(
+    parameters=1300, vision_parameters=100, layers=3, width=10, heads=2, query_width=10, key_width=4, hidden=20,
+    vocabulary=50, layer_matrix_parameters=600, vision_layers=1, vision_width=8, vision_hidden=16, vision_per_token=4,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -104,3 +108,54 @@ def test_cache_bytes_by_hand(backbone, prompts):
     shape = cost.shape_of(backbone.model.config)
     # 3 layers, 2 key-value heads of 32, keys and values, 4 bytes.
     assert cost.cache_bytes(shape, 10, 4) == 3 * 2 * 32 * 2 * 4 * 10
+
+
+def test_scores_by_hand():
+    """2 outputs of 5 tokens after a prompt of 7, 2 heads: every token has 12 scores, 4 bytes each, three times."""
+    scores = 2 * 2 * 5 * (7 + 5) * 4 * 3
+    assert cost.attention_score_bytes(SMALL, 2, 5, 7, checkpointed=True) == scores
+    assert cost.attention_score_bytes(SMALL, 2, 5, 7, checkpointed=False) == 3 * scores
+
+
+def test_passing_bytes_by_hand():
+    assert cost.decode_weight_bytes(SMALL, 2) == 2 * (600 + 10 * 50)
+    assert cost.prompt_pass_bytes(SMALL, 7, 2) == 7 * 2 * (3 * 10 + 4 * 20)
+    assert cost.live_weight_bytes(1300, 2, most=1000, ahead=50) == 2100
+    assert cost.live_weight_bytes(1300, 2, most=2000, ahead=50) == 2600
+    assert cost.reduce_bytes(400, 2, bucket=500, buckets=1) == 1000
+    assert cost.reduce_bytes(600, 2, bucket=500, buckets=2) == 2 * (2 * 500 + 600)
+    assert cost.optimizer_step_bytes(100, gradient_copied=True) == 800
+    assert cost.optimizer_step_bytes(100, gradient_copied=False) == 400
+
+
+def test_traffic_by_hand():
+    """Weights of 100 bytes and gradients of 60 on four processes: each receives three quarters of what is shared."""
+
+    def sent(stage, processes=4, **more):
+        return cost.traffic_bytes(
+            100, 60, processes=processes, stage=stage, passes=5, gathers=3, steps=2, rollouts=1, **more
+        )
+
+    assert sent(3) == 0.75 * ((3 * 5 + 1) * 100 + 5 * 60)
+    assert sent(3, reference_passes=5) == sent(3) + 0.75 * 5 * 100
+    assert sent(2) == sent(1) == 0.75 * (5 * 60 + 2 * 60)
+    assert sent(0) == 0.75 * 2 * 5 * 60
+    assert sent(3, processes=1) == 0
+
+
+def test_checkpoints_by_hand():
+    assert cost.checkpoint_bytes(100, 0, 2, weights_again=False) == 1200
+    assert cost.checkpoint_bytes(100, 30, 2, weights_again=True) == 1200 + 200 + 60
+
+
+def test_where_a_reference_lies():
+    assert cost.reference_bytes(800, 8, "device") == (800, 0)
+    assert cost.reference_bytes(800, 8, "sharded") == (100, 0)
+    assert cost.reference_bytes(800, 8, "host") == (0, 800)
+    assert cost.reference_bytes(800, 8, "none") == (0, 0)
+
+
+def test_the_longest_answer():
+    assert cost.longest_answer(200, 1.8, 1024) == 360
+    assert cost.longest_answer(200, 1.8, 300) == 300
+    assert cost.longest_answer(7, 1.5, 100) == 11

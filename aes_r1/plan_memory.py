@@ -1,0 +1,245 @@
+"""What a run needs beside time: bytes per GPU by phase, of host memory, on disk; and what would make it fit.
+
+Formulas stand in aes_r1/model/cost.py; here they meet a run's settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from aes_r1.model import cost
+from aes_r1.model.cost import Shape
+from aes_r1.settings import EngineSettings, LoraSettings, PlanSettings
+
+ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
+    if settings.model.lora.rank > 0:
+        return cost.lora_parameters(shape, settings.model.lora.rank)
+    return shape.parameters - (shape.vision_parameters if settings.model.freeze_vision else 0)
+
+
+def reference_place(settings: PlanSettings) -> str:
+    """Where the reference lies, as cost.reference_bytes takes it; none without KL or with the base under an adapter."""
+    if settings.trainer.kl_coef == 0 or settings.model.lora.rank > 0:
+        return "none"
+    return settings.model.reference
+
+
+def own_images(settings: PlanSettings) -> int:
+    """Pictures of one GPU in one step."""
+    return math.ceil(settings.trainer.images_per_step / settings.plan.gpus)
+
+
+def mean_answer(settings: PlanSettings) -> int:
+    """Tokens."""
+    limit = settings.trainer.max_new_tokens
+    return min(settings.plan.answer_tokens or limit, limit)
+
+
+def outputs_per_pass(settings: PlanSettings) -> int:
+    """Outputs of one forward pass on one GPU; under a budget of tokens, as many of the longest as fit it."""
+    trainer, assumed = settings.trainer, settings.plan
+    budget, own = trainer.micro_batch_tokens, own_images(settings) * trainer.num_samples
+    if budget is None:
+        return min(trainer.micro_batch_size, own)
+    prompt = assumed.picture_tokens + assumed.question_tokens
+    sizes = range(1, own + 1)
+    fits = [n for n in sizes if images_of(settings, n) * prompt + n * trainer.max_new_tokens <= budget]
+    return max(fits, default=1)
+
+
+def images_of(settings: PlanSettings, outputs: int) -> int:
+    """How often a pass over `outputs` outputs computes a prompt and its picture."""
+    return math.ceil(outputs / settings.trainer.num_samples) if settings.model.shared_prefix else outputs
+
+
+def zero_stage(settings: PlanSettings) -> int:
+    return int(settings.engine.config.get("zero_optimization", {}).get("stage", 0))
+
+
+# Parts of memory_per_gpu that exist in one phase alone; all others exist all the time.
+PHASES = {
+    "rollout": ("KV cache", "weights gathered for the rollout", "prompt pass"),
+    "reference": ("reference on the GPU for its pass",),
+    "update": ("activations", "attention scores", "logits", "live weights"),
+    "optimizer step": ("optimizer's temporaries",),
+}
+
+
+def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_batch: int) -> dict[str, int]:
+    """Bytes on one GPU by part. ZeRO divides optimizer (1), gradients (2) and weights (3) among the GPUs.
+
+    Answers count with trainer.max_new_tokens each, as the longest ones do. What exists in turn stands side by side
+    here; `phase_memory` says what each phase needs. One stage's engine is alive at a time, so RAPO's is the only one.
+    The rollout's prompt pass is over before its cache is full: counting both leaves room for the vision tower's pass.
+    """
+    trainer, model, assumed = settings.trainer, settings.model, settings.plan
+    zero, stage = settings.engine.config.get("zero_optimization", {}), zero_stage(settings)
+    share = {part: assumed.gpus if stage >= least else 1 for part, least in _SHARED_FROM.items()}
+    element = ELEMENT[model.dtype]
+    whole = whole_bytes(settings, shape, trained)
+    optimizer = trained * (12 if element == 2 else 8)  # two float32 moments, of 16-bit weights a float32 copy too
+    gradient = _gradient_element(settings)
+    offloaded = {"optimizer", "optimizer's temporaries"} if zero.get("offload_optimizer") else set()
+    images = images_of(settings, micro_batch)
+    prompt = assumed.picture_tokens + assumed.question_tokens
+    tokens = images * prompt + micro_batch * trainer.max_new_tokens
+    patches = images * assumed.picture_tokens * shape.vision_per_token
+    checkpointed = model.gradient_checkpointing
+    activations = cost.language_activation_bytes(shape, tokens, element, checkpointed=checkpointed)
+    if not model.freeze_vision and not model.lora.rank:
+        activations += cost.vision_activation_bytes(shape, patches, element, checkpointed=checkpointed)
+    written_out = model.shared_prefix and not assumed.fused_attention
+    scores = cost.attention_score_bytes(shape, micro_batch, trainer.max_new_tokens, prompt, checkpointed=checkpointed)
+    own = own_images(settings)
+    rows = own * trainer.num_samples
+    logits = 4 * min(max(256 * shape.vocabulary, _CHUNK), rows * trainer.max_new_tokens * shape.vocabulary)
+    reference, fetched = cost.reference_bytes(shape.parameters * element, assumed.gpus, reference_place(settings))
+    buckets = 2 if stage < 3 and zero.get("overlap_comm") else 1
+    largest = 0 if model.lora.rank else shape.width * shape.vocabulary
+    bucket = cost.reduce_bytes(largest, element, bucket=int(zero.get("reduce_bucket_size", 5e8)), buckets=buckets)
+    live = cost.live_weight_bytes(
+        whole // element,
+        element,
+        most=int(zero.get("stage3_max_live_parameters", 1e9)),
+        ahead=int(zero.get("stage3_prefetch_bucket_size", 5e7)),
+    )
+    stepped = trained // share["optimizer"]
+    if stage == 3:
+        stepped = min(stepped, int(zero.get("sub_group_size", 1e9)))
+    parts = {
+        "weights": whole // share["weights"],
+        "reference": reference,
+        "gradients": trained * gradient // share["gradients"],
+        "optimizer": optimizer // share["optimizer"],
+        "reduce bucket": bucket if stage > 0 else 0,
+        "activations": activations,
+        "attention scores": scores if written_out else 0,
+        "logits": _LOGIT_COPIES * logits,
+        "live weights": live if share["weights"] > 1 else 0,
+        "KV cache": cost.cache_bytes(shape, own * prompt + rows * trainer.max_new_tokens, element),
+        "weights gathered for the rollout": whole - whole // share["weights"],
+        "prompt pass": cost.prompt_pass_bytes(shape, own * prompt, element),
+        "reference on the GPU for its pass": fetched,
+        "optimizer's temporaries": cost.optimizer_step_bytes(stepped, gradient_copied=gradient < 4),
+    }
+    return {name: 0 if name in offloaded else size for name, size in parts.items()}
+
+
+_SHARED_FROM = {"optimizer": 1, "gradients": 2, "weights": 3}
+_CHUNK = 2**25
+_LOGIT_COPIES = 4  # logits, without banned tokens, log-probabilities, their gradient
+
+
+def whole_bytes(settings: PlanSettings, shape: Shape, trained: int) -> int:
+    """Bytes of all weights, an adapter's included."""
+    element = ELEMENT[settings.model.dtype]
+    return shape.parameters * element + (trained * element if settings.model.lora.rank else 0)
+
+
+def _gradient_element(settings: PlanSettings) -> int:
+    """Bytes of one number of the accumulated gradient: one process adds up in float32, DeepSpeed as it is told."""
+    told = settings.engine.config.get("data_types", {}).get("grad_accum_dtype")
+    return 4 if settings.engine.name == "single" or told == "fp32" else ELEMENT[settings.model.dtype]
+
+
+def phase_memory(memory: dict[str, int]) -> dict[str, int]:
+    """Bytes on one GPU in each phase of a step."""
+    passing = {name for names in PHASES.values() for name in names}
+    always = sum(size for name, size in memory.items() if name not in passing)
+    return {phase: always + sum(memory[name] for name in names) for phase, names in PHASES.items()}
+
+
+def peak(memory: dict[str, int]) -> int:
+    """Bytes of the largest phase."""
+    return max(phase_memory(memory).values())
+
+
+def largest_micro_batch(settings: PlanSettings, shape: Shape, trained: int) -> int:
+    """Outputs per GPU and forward, at most all of its own, whose peak fits the memory; 0 when not even one fits."""
+    own = own_images(settings) * settings.trainer.num_samples
+    limit = settings.plan.memory_gb * 1e9
+    sizes = range(1, own + 1)
+    fits = [size for size in sizes if peak(memory_per_gpu(settings, shape, trained, size)) <= limit]
+    return max(fits, default=0)
+
+
+def host_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
+    """Bytes of host memory that all processes of one node need: each loads the whole model before anything is divided.
+
+    RAPO copies its reference from the loaded policy, so two models of each process are there for a moment.
+    """
+    place, gpus = reference_place(settings), settings.plan.gpus
+    model = shape.parameters * ELEMENT[settings.model.dtype]
+    offloads = settings.engine.config.get("zero_optimization", {}).get("offload_optimizer")
+    return {
+        "while models are loaded": gpus * model * (1 if place == "none" else 2),
+        "reference": gpus * model if place == "host" else 0,
+        "optimizer": 12 * trained if offloads else 0,
+    }
+
+
+def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
+    """Bytes on disk by part while the run goes on."""
+    model, cold_start, stage = settings.model, settings.cold_start, zero_stage(settings)
+    element = ELEMENT[model.dtype]
+    again = stage < 3 and (settings.engine.name != "single" or element == 2)
+
+    def checkpoint(trained: int) -> int:
+        fixed = shape.parameters if model.lora.rank else shape.parameters - trained
+        return cost.checkpoint_bytes(trained, fixed, element, weights_again=again)
+
+    frozen = cold_start.freeze_vision and not model.lora.rank
+    first = checkpoint(shape.parameters - shape.vision_parameters if frozen else trained)
+    started = cold_start.epochs > 0
+    return {
+        "one checkpoint": checkpoint(trained),
+        # Those kept, the best one, and one that is written before an old one goes.
+        "RAPO's checkpoints": (settings.trainer.keep_checkpoints + 2) * checkpoint(trained),
+        "the cold start's checkpoints": 3 * first if started else 0,  # gone when it is done
+        "models (cold start, last, best)": (2 + started) * shape.parameters * element,
+    }
+
+
+def most_disk(parts: dict[str, int]) -> int:
+    """Bytes at the fullest moment: the cold start's checkpoints are gone before RAPO writes its own."""
+    checkpoints = max(parts["RAPO's checkpoints"], parts["the cold start's checkpoints"])
+    return checkpoints + parts["models (cold start, last, best)"]
+
+
+def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
+    """What is not on yet and would lower the peak of a pass over one output: {its words: the peak with it, bytes}."""
+    model, engine, gpus = settings.model, settings.engine, settings.plan.gpus
+
+    def needs(changed: PlanSettings) -> int:
+        return peak(memory_per_gpu(changed, shape, trained_parameters(changed, shape), 1))
+
+    def with_model(**changes) -> PlanSettings:
+        return dataclasses.replace(settings, model=dataclasses.replace(model, **changes))
+
+    def with_zero(name: str, **changes) -> PlanSettings:
+        zero = {**engine.config.get("zero_optimization", {}), "stage": 3, **changes}
+        return dataclasses.replace(settings, engine=EngineSettings(name, {**engine.config, "zero_optimization": zero}))
+
+    now = needs(settings)
+    offload = {"offload_optimizer": {"device": "cpu"}}
+    more = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, gpus=2 * gpus))
+    found = {
+        "engine=zero3": needs(with_zero("zero3")),
+        "engine=zero3_offload": needs(with_zero("zero3_offload", **offload)),
+        "model.gradient_checkpointing=true": needs(with_model(gradient_checkpointing=True)),
+        "model.freeze_vision=true": needs(with_model(freeze_vision=True)),
+        f"plan.gpus={2 * gpus}": now if engine.name == "single" else needs(more),
+    }
+    if model.lora.rank == 0:
+        found["model.lora.rank=64"] = needs(with_model(lora=LoraSettings(rank=64)))
+    memory = memory_per_gpu(settings, shape, trained_parameters(settings, shape), 1)
+    if reference_place(settings) == "device":
+        for place in ("sharded", "host") if gpus > 1 else ("host",):
+            kept, fetched = cost.reference_bytes(memory["reference"], gpus, place)
+            moved = {**memory, "reference": kept, "reference on the GPU for its pass": fetched}
+            found[f"model.reference={place}"] = peak(moved)
+    return {words: size for words, size in sorted(found.items(), key=lambda one: one[1]) if size < now}

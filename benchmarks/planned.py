@@ -1,0 +1,129 @@
+"""What `aes_r1.plan` says by its default assumptions beside what was measured and published: a table for the docs.
+
+    python -m benchmarks.planned
+
+The H200 steps are the rows of benchmarks/results/gpu.json, whose decoding the default of plan.decode_efficiency was
+taken from; their other phases were not fitted. The H100 steps are EasyR1's, another program on the same model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from aes_r1.plan import plan
+from aes_r1.settings import CostSettings, EngineSettings, ModelSettings, PlanSettings, TrainerSettings
+from benchmarks import arithmetic
+from benchmarks.efficiency import CARDS
+
+# A measured phase and the plan's parts of it.
+MEASURED = {
+    "rollout_s": ("rollout, prompts", "rollout, decoding"),
+    "reference_s": ("reference",),
+    "update_s": ("update",),
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of EasyR1's performance baselines for Qwen2.5-VL-7B on Geometry3k with 8 H100 of 80 GB.
+
+    micro_batch: outputs per device and pass of the update; seconds: of one step; tokens_per_s: of one GPU over the
+    whole step, prompts counted; mfu: of the update, without recomputation.
+    Source: github.com/hiyouga/EasyR1, assets/baselines.md (EasyR1 0.3.0), the rest from its examples/config.yaml.
+    """
+
+    name: str
+    micro_batch: int
+    seconds: float
+    tokens_per_s: float
+    mfu: float
+
+
+EASYR1 = (
+    Published("AMP, 4 outputs a pass", 4, 180, 1200, 0.136),
+    Published("BF16, 4 outputs a pass", 4, 190, 1280, 0.139),
+    Published("AMP, 10 outputs a pass", 10, 170, 1400, 0.192),
+)
+PROMPTS, OUTPUTS, GPUS = 512, 5, 8  # of one step; optimizer steps of 128 prompts
+PICTURE, QUESTION = 334, 120  # tokens: its smallest picture, 262,144 pixels, and a question as long as ours (not known)
+
+
+def answer_tokens(row: Published) -> int:
+    """Mean tokens of an answer: what the published throughput leaves for it beside the prompt."""
+    return round(row.tokens_per_s * GPUS * row.seconds / (PROMPTS * OUTPUTS)) - PICTURE - QUESTION
+
+
+def settings_of(row: Published, *, shared_prefix: bool) -> PlanSettings:
+    """A step of that workload taken by Aes-R1."""
+    return PlanSettings(
+        model=ModelSettings(
+            name="qwen2_5_vl_7b", dtype="bfloat16", gradient_checkpointing=True, shared_prefix=shared_prefix
+        ),
+        trainer=TrainerSettings(
+            num_samples=OUTPUTS,
+            images_per_step=PROMPTS,
+            minibatches=4,
+            max_new_tokens=2048,
+            micro_batch_size=row.micro_batch,
+        ),
+        engine=EngineSettings("zero3", {"zero_optimization": {"stage": 3}}),
+        plan=CostSettings(
+            gpus=GPUS, picture_tokens=PICTURE, question_tokens=QUESTION, answer_tokens=answer_tokens(row)
+        ),
+    )
+
+
+def measured_settings(row: dict[str, Any]) -> PlanSettings:
+    """A row of gpu.json by the plan's default assumptions, on its card; every answer was forced to the same length."""
+    settings, card = arithmetic.settings_of(row), CARDS["H200"]
+    assumed = dataclasses.replace(
+        settings.plan, peak_tflops=card.tflops, bandwidth_gb_s=card.gb_s, memory_gb=141.0, longest_answer=1.0
+    )
+    return dataclasses.replace(settings, plan=assumed)
+
+
+def lines_of_measured(row: dict[str, Any]) -> list[str]:
+    """Table rows: seconds by phase, then the 10^9 bytes that the update adds."""
+    name = f"3B with LoRA, one H200, {row['system']}"
+    seconds = plan(measured_settings(row), arithmetic.shape(row["model"])).seconds
+    lines = []
+    for phase, parts in MEASURED.items():
+        lines.append(_line(name, f"{phase.removesuffix('_s')}, s", sum(seconds[part] for part in parts), row[phase], 2))
+    lines.append(_line(name, "step, s", sum(seconds.values()), row["step_s"], 2))
+    lines.append(_line(name, "GB that the update adds", arithmetic.planned_rise(row), row["update_rise_gb"], 2))
+    return lines
+
+
+def lines_of_published(row: Published) -> list[str]:
+    shape, lines = arithmetic.shape("qwen2_5_vl_7b"), []
+    for words, shared in (("prompts once per output", False), ("prompts shared", True)):
+        seconds = sum(plan(settings_of(row, shared_prefix=shared), shape).seconds.values())
+        name = f"7B, 8 H100, {row.name}; plan: {words}"
+        lines.append(_line(name, "step, s", seconds, row.seconds, 0))
+        lines.append(_line(name, "outputs / s", PROMPTS * OUTPUTS / seconds, PROMPTS * OUTPUTS / row.seconds, 1))
+    return lines
+
+
+def _line(workload: str, what: str, planned: float, found: float, digits: int) -> str:
+    return f"| {workload} | {what} | {planned:.{digits}f} | {found:.{digits}f} | {planned / found:.2f} |"
+
+
+def table() -> str:
+    """Markdown."""
+    lines = ["| workload | what | plan | measured or published | plan over it |", "|---|---|---|---|---|"]
+    for row in arithmetic.read("gpu"):
+        if row["system"] != "trl":
+            lines += lines_of_measured(row)
+    for published in EASYR1:
+        lines += lines_of_published(published)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
