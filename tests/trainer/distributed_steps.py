@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import sys
 from pathlib import Path
 
@@ -80,10 +79,7 @@ PLACES = {"zero2_hard": "sharded", "zero3_hard": "host", "zero2_bf16": "sharded"
 
 
 def take_steps(start: Path, out: Path, name: str) -> dict:
-    """Metrics, first moments and weights of two steps of each loop; of half precision one plain gradient, too.
-
-    "alive" counts DeepSpeed's engines in this process after ours was closed.
-    """
+    """Metrics, first moments and weights of two steps of each loop; of half precision one plain gradient, too."""
     settings = engine_settings(name)
     device = engines.start(settings)
     found = {"gradient": one_gradient(start, out, name)} if name.endswith("_bf16") else {}
@@ -99,13 +95,7 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=clip, device=device)
     with contextlib.closing(engine):
         found |= steps_of_both_loops(backbone, reference, engine, start, out, name)
-    return {**found, "alive": engines_alive()}
-
-
-def engines_alive() -> int:
-    from deepspeed import DeepSpeedEngine
-
-    return sum(isinstance(one, DeepSpeedEngine) for one in gc.get_objects())
+    return found
 
 
 def one_gradient(start: Path, out: Path, name: str) -> dict:
@@ -113,9 +103,7 @@ def one_gradient(start: Path, out: Path, name: str) -> dict:
     settings = engine_settings(name)
     backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
     with contextlib.closing(
-        engines.build_engine(
-            settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=torch.device("cpu")
-        )
+        engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=torch.device("cpu"))
     ) as engine:
         norms: list[float] = []
         sft(

@@ -34,7 +34,9 @@ print("started")
 def owner(lock: Path) -> subprocess.Popen:
     """A process that has taken `lock` and holds it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen([sys.executable, "-c", TAKE, str(lock), file_baton.__file__], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", TAKE, str(lock), file_baton.__file__], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "taken\n"
     return process

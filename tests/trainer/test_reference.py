@@ -44,9 +44,7 @@ def test_a_reference_in_host_memory_says_the_same_and_leaves_the_device(backbone
 def test_the_pieces_of_a_parted_reference_are_its_weights(tokenizer, size):
     """The pieces of all processes, as all_gather lays them behind each other; tied weights are there once."""
     whole = tiny.build(tokenizer, max_pixels=9216, seed=0)
-    parts = [
-        ShardedReference(copy.deepcopy(whole), torch.device("cpu"), rank=rank, size=size) for rank in range(size)
-    ]
+    parts = [ShardedReference(copy.deepcopy(whole), torch.device("cpu"), rank=rank, size=size) for rank in range(size)]
     lengths = {len(part.own) for part in parts}
     assert len(lengths) == 1
     held = sum(parameter.nbytes for parameter in whole.model.parameters())
@@ -60,9 +58,9 @@ def test_the_pieces_of_a_parted_reference_are_its_weights(tokenizer, size):
 
 
 def test_parts_for_one_process_and_a_copy_that_nobody_asks_are_refused(backbone):
-    with pytest.raises(InputError, match="model.reference=sharded: one process"):
+    with pytest.raises(InputError, match=r"model\.reference=sharded: one process"):
         build_reference("sharded", backbone, device=torch.device("cpu"), rank=0, size=1)
-    with pytest.raises(InputError, match="model.reference=host: with model.lora.rank > 0"):
+    with pytest.raises(InputError, match=r"model\.reference=host: with model\.lora\.rank > 0"):
         ModelSettings(reference="host", lora=LoraSettings(rank=2))
-    with pytest.raises(InputError, match="model.reference=disk: must be one of device, host, sharded"):
+    with pytest.raises(InputError, match=r"model\.reference=disk: must be one of device, host, sharded"):
         ModelSettings(reference="disk")
