@@ -73,7 +73,8 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     element = ELEMENT[model.dtype]
     whole = shape.parameters * element + (trained * element if model.lora.rank else 0)
     optimizer = trained * (12 if element == 2 else 8)  # two float32 moments, of 16-bit weights a float32 copy too
-    gradient = 4 if settings.engine.name == "single" else element  # one process adds them up in float32
+    accumulated = settings.engine.config.get("data_types", {}).get("grad_accum_dtype")
+    gradient = 4 if settings.engine.name == "single" or accumulated == "fp32" else element  # added up in float32
     offloaded = {"optimizer"} if zero.get("offload_optimizer") else set()
     images = math.ceil(micro_batch / trainer.num_samples) if model.shared_prefix else micro_batch
     prompt = assumed.picture_tokens + assumed.question_tokens
@@ -86,15 +87,18 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     rows = own_images * trainer.num_samples
     cached = own_images * prompt + rows * trainer.max_new_tokens
     logits = 4 * min(max(256 * shape.vocabulary, _CHUNK), rows * trainer.max_new_tokens * shape.vocabulary)
+    reference = whole if trainer.kl_coef > 0 and not model.lora.rank else 0
+    kept = {"device": reference, "host": 0, "sharded": reference // assumed.gpus}[model.reference]
     parts = {
         "weights": whole // share["weights"],
-        "reference": whole if trainer.kl_coef > 0 and not model.lora.rank else 0,
+        "reference": kept,
         "gradients": trained * gradient // share["gradients"],
         "optimizer": optimizer // share["optimizer"],
         "activations": activations,
         "logits": _LOGIT_COPIES * logits,
         "KV cache": cost.cache_bytes(shape, cached, element),
         "weights gathered for the rollout": whole - whole // share["weights"],
+        "reference gathered for its phase": reference if model.reference != "device" else 0,
     }
     return {name: 0 if name in offloaded else size for name, size in parts.items()}
 
@@ -105,10 +109,11 @@ _LOGIT_COPIES = 4  # logits, without banned tokens, log-probabilities, their gra
 
 
 def peak(memory: dict[str, int]) -> int:
-    """Bytes of the larger phase."""
+    """Bytes of the largest phase."""
     rollout, update = ("KV cache", "weights gathered for the rollout"), ("activations", "logits")
-    fixed = sum(size for name, size in memory.items() if name not in rollout + update)
-    return fixed + max(sum(memory[name] for name in rollout), sum(memory[name] for name in update))
+    phases = (rollout, ("reference gathered for its phase",), update)
+    fixed = sum(size for name, size in memory.items() if name not in sum(phases, ()))
+    return fixed + max(sum(memory[name] for name in phase) for phase in phases)
 
 
 def largest_micro_batch(settings: PlanSettings, shape: Shape, trained: int) -> int:

@@ -114,3 +114,16 @@ def test_the_command_needs_no_weights():
     assert "8.292 B parameters" in done.stdout
     assert "largest micro-batch that fits" in done.stdout
     assert "USD" in done.stdout
+
+
+def test_a_reference_elsewhere_takes_its_room_in_its_phase_alone(shape):
+    whole, (host, sharded) = shape.parameters * 2, (plan(settings(reference=p), shape) for p in ("host", "sharded"))
+    assert (host.memory["reference"], sharded.memory["reference"]) == (0, whole // 8)
+    assert host.memory["reference gathered for its phase"] == whole
+    assert plan(settings(), shape).memory["reference gathered for its phase"] == 0
+
+
+def test_gradients_that_add_up_in_float32_take_four_bytes(shape):
+    wanted = settings()
+    wanted.engine.config["data_types"] = {"grad_accum_dtype": "fp32"}
+    assert plan(wanted, shape).memory["gradients"] == shape.parameters * 4 // 8
