@@ -114,7 +114,8 @@ def one_gradient(start: Path, out: Path, name: str) -> dict:
             lambda number, values: norms.append(values["policy/grad_norm"]),
             batch_size=12,
         )
-        return {"norm": norms[0], "moments": first_moments(engine)}
+        adds_up_in = getattr(engine.optimizer, "gradient_accumulation_dtype", None)  # DeepSpeed's alone
+        return {"norm": norms[0], "moments": first_moments(engine), "adds_up_in": adds_up_in}
 
 
 def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, name: str) -> dict:

@@ -48,8 +48,8 @@ def test_no_engine_of_the_stages_before_is_alive(base, root, tmp_path, stage, pl
         assert (seen["rapo"]["engines"], seen["evaluation"]["engines"]) == (1, 2)
         for name in ("rapo", "evaluation"):
             assert seen[name]["after"] == [], f"{stage}, rank {rank}, at the start of {name}"
-            # The module itself lies in cycles; what takes memory has gone without waiting for the garbage collector.
-            assert {part.split(": ")[1] for part in seen[name]["before"]} <= {"model"}
+            # Module and engine hold each other by hooks; what takes memory has gone before the garbage collector came.
+            assert {part.split(": ")[1] for part in seen[name]["before"]} <= {"model", "deepspeed"}
 
 
 class Broken(Exception):

@@ -104,6 +104,7 @@ def test_two_processes_equal_one_with_clipping_in_force_and_several_steps_a_roll
 def test_the_bf16_gradient_of_two_processes_is_that_of_one_in_norm_and_direction(out, stage):
     """A factor on both halves of precision, the number of processes say, moves the norm; a lost share the direction."""
     one, two = (torch.load(out / f"{name}.pt")["gradient"] for name in ("single_bf16", stage))
+    assert two["adds_up_in"] == torch.float32
     flat = [torch.cat([found["moments"][key].flatten() for key in one["moments"]]).double() for found in (one, two)]
     assert torch.cosine_similarity(flat[0], flat[1], dim=0) > 0.99
     assert float(flat[1].norm() / flat[0].norm()) == pytest.approx(1.0, abs=0.04)
