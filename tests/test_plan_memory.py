@@ -208,3 +208,10 @@ def test_disk_by_hand(shape):
     without = dataclasses.replace(settings(), cold_start=ColdStartSettings(epochs=0))
     assert disk(without, shape, parameters)["models (cold start, last, best)"] == 2 * 2 * parameters
     assert disk(without, shape, parameters)["the cold start's checkpoints"] == 0
+
+
+def test_a_reference_elsewhere_takes_its_room_in_its_pass_alone(shape):
+    whole = shape.parameters * 2
+    host, sharded = (memory_per_gpu(settings(reference=place), shape, 10**9, 8) for place in ("host", "sharded"))
+    assert (host["reference"], sharded["reference"]) == (0, whole // 8)
+    assert host["reference on the GPU for its pass"] == whole

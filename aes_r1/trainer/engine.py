@@ -289,6 +289,7 @@ class DeepSpeedEngine:
             "steps_per_print": 10**9,
         }
         optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+        self.plain_linear = nn.functional.linear  # ZeRO-3 puts its own in place, which rounds bf16 otherwise
         self.engine, self.optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self.model = self.engine.module
         self.stage = int(config.get("zero_optimization", {}).get("stage", 0))
@@ -327,7 +328,9 @@ class DeepSpeedEngine:
             with deepspeed.zero.GatheredParameters(list(self.model.parameters())):
                 yield
         finally:
-            offload._register_deepspeed_module(self.model)
+            # Counted from 0: DeepSpeed's own count goes on from model to model and must not differ between processes,
+            # of which one may have merged an adapter meanwhile and so has fewer modules.
+            offload._register_deepspeed_module(self.model, count=[0])
 
     def gather(self, values: Tensor) -> Tensor:
         rows = [torch.empty_like(values) for _ in range(self.size)]
@@ -391,8 +394,10 @@ class DeepSpeedEngine:
         self.engine.destroy()  # removes the hooks, whose cycles through C++ the garbage collector does not see
         parameter_offload.FWD_MODULE_STACK.clear()  # of the module: it would keep the last model that was called
         for parameter in self.model.parameters():
-            if hasattr(parameter, "ds_tensor"):
-                parameter.ds_tensor = None  # this process's share of the weight
+            vars(parameter).clear()  # what DeepSpeed hung on it: the share of this process, the optimizer
+        vars(self.optimizer).clear()  # buckets and float32 states go even where autograd's graph keeps its shell
+        self.engine.optimizer = self.engine.module = None
+        nn.functional.linear = self.plain_linear  # type: ignore[assignment]
         free(self.model)
         del self.model, self.optimizer, self.engine
         _collect()

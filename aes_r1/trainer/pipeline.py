@@ -19,8 +19,8 @@ from aes_r1.trainer.engine import start, world
 from aes_r1.trainer.evaluation_stage import evaluate, report
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.origin import record_origin
-from aes_r1.trainer.reference import check_place
 from aes_r1.trainer.rapo_stage import keep_final, rapo, starting_point
+from aes_r1.trainer.reference import check_place
 from aes_r1.trainer.run_folder import failure_file, log_to, start_over, watch_over, worked_on
 from aes_r1.trainer.stopping import Stopped, stop_requests
 

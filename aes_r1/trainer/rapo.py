@@ -70,7 +70,8 @@ def train_rapo(
     going_on: Callable[[int], None] = lambda step: None,
     notes: dict[str, str] | None = None,
 ) -> None:
-    """Train `backbone` in place; `reference` is the frozen start (None: no KL, or the policy without its adapter). Resumes from `folder`.
+    """Train `backbone` in place; `reference` is the frozen start (None: no KL, or an adapter is switched off for it).
+    Resumes from `folder`.
 
     `evaluate()` gives validation metrics by glossary name; `going_on(step)` is called once with the steps that are
     done; `notes` are kept in every checkpoint. Raises Stopped after a checkpoint when asked to stop.

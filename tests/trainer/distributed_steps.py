@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import sys
 from pathlib import Path
 
@@ -79,10 +78,7 @@ PLACES = {"zero2_hard": "sharded", "zero3_hard": "host", "zero2_bf16": "sharded"
 
 
 def take_steps(start: Path, out: Path, name: str) -> dict:
-    """Metrics, first moments and weights of two steps of each loop; of half precision one plain gradient, too.
-
-    "alive" counts DeepSpeed's engines in this process after ours was closed.
-    """
+    """Metrics, first moments and weights of two steps of each loop; of half precision one plain gradient, too."""
     settings = engine_settings(name)
     device = engines.start(settings)
     found = {"gradient": one_gradient(start, out, name)} if name.endswith("_bf16") else {}
@@ -98,13 +94,7 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=clip, device=device)
     with contextlib.closing(engine):
         found |= steps_of_both_loops(backbone, reference, engine, start, out, name)
-    return {**found, "alive": engines_alive()}
-
-
-def engines_alive() -> int:
-    from deepspeed import DeepSpeedEngine
-
-    return sum(isinstance(one, DeepSpeedEngine) for one in gc.get_objects())
+    return found
 
 
 def one_gradient(start: Path, out: Path, name: str) -> dict:
@@ -123,7 +113,8 @@ def one_gradient(start: Path, out: Path, name: str) -> dict:
             lambda number, values: norms.append(values["policy/grad_norm"]),
             batch_size=12,
         )
-        return {"norm": norms[0], "moments": first_moments(engine)}
+        adds_up_in = getattr(engine.optimizer, "gradient_accumulation_dtype", None)  # DeepSpeed's alone
+        return {"norm": norms[0], "moments": first_moments(engine), "adds_up_in": adds_up_in}
 
 
 def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, name: str) -> dict:

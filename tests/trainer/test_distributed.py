@@ -100,21 +100,18 @@ def test_two_processes_equal_one_with_clipping_in_force_and_several_steps_a_roll
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("stage", HALVES)
-def test_the_bf16_gradient_of_two_processes_is_that_of_one_in_norm_and_direction(out, stage):
+@pytest.mark.parametrize(
+    ("stage", "cosine", "tolerance"),
+    [("zero2_bf16", 0.9995, 0.002), ("zero3_bf16", 0.99, 0.04)],  # ZeRO-3's linear layers round the bias separately
+)
+def test_the_bf16_gradient_of_two_processes_is_that_of_one_in_norm_and_direction(out, stage, cosine, tolerance):
     """A factor on both halves of precision, the number of processes say, moves the norm; a lost share the direction."""
     one, two = (torch.load(out / f"{name}.pt")["gradient"] for name in ("single_bf16", stage))
+    assert two["adds_up_in"] == torch.float32
     flat = [torch.cat([found["moments"][key].flatten() for key in one["moments"]]).double() for found in (one, two)]
-    assert torch.cosine_similarity(flat[0], flat[1], dim=0) > 0.99
-    assert float(flat[1].norm() / flat[0].norm()) == pytest.approx(1.0, abs=0.04)
-    assert two["norm"] / one["norm"] == pytest.approx(1.0, abs=0.04)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("stage", (*STAGES, *HALVES, *ADAPTED))
-def test_a_closed_engine_is_gone(out, stage):
-    assert torch.load(out / f"{stage}.pt")["alive"] == 0
+    assert torch.cosine_similarity(flat[0], flat[1], dim=0) > cosine
+    assert float(flat[1].norm() / flat[0].norm()) == pytest.approx(1.0, abs=tolerance)
+    assert two["norm"] / one["norm"] == pytest.approx(1.0, abs=tolerance)
 
 
 @pytest.mark.slow
@@ -154,23 +151,15 @@ def test_an_adapter_under_two_processes_equals_one_and_is_merged_when_saved(out,
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_half_precision_under_deepspeed_keeps_a_float32_optimizer(out):
-    """bf16 rounds differently with another batch, and one flipped token changes a rollout; so ZeRO-2 against ZeRO-3,
-    whose batches are the same, exactly, and against one process only roughly, where the tokens are given."""
-    one, zero2, zero3 = (torch.load(out / f"{name}.pt") for name in ("single_bf16", *HALVES))
-    for loop in ("rapo", "sft"):
-        assert len(zero2[loop]) == 2
-        for wanted, found in zip(zero2[loop], zero3[loop], strict=True):
-            assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
-    for key, wanted in zero2["moments"].items():
-        assert wanted.dtype == torch.float32
-        torch.testing.assert_close(
-            zero3["moments"][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
-        )
-    for key, wanted in zero2["weights"].items():
-        assert wanted.dtype == torch.bfloat16
-        assert torch.equal(zero3["weights"][key], wanted)
-    for wanted, found in zip(one["sft"], zero2["sft"], strict=True):
+@pytest.mark.parametrize("stage", HALVES)
+def test_half_precision_under_deepspeed_keeps_a_float32_optimizer(out, stage):
+    """bf16 rounds differently with another batch, and one flipped token changes a rollout; so against one process only
+    roughly, where the tokens are given."""
+    one, two = torch.load(out / "single_bf16.pt"), torch.load(out / f"{stage}.pt")
+    assert len(two["rapo"]) == len(two["sft"]) == 2
+    assert {value.dtype for value in two["moments"].values()} == {torch.float32}
+    assert {value.dtype for value in two["weights"].values()} == {torch.bfloat16}
+    for wanted, found in zip(one["sft"], two["sft"], strict=True):
         # The loss is near .03, where processors differ by .006 in how they round; a wrong divisor would double it.
         assert found["sft/loss"] == pytest.approx(wanted["sft/loss"], abs=0.012)
 

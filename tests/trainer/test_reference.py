@@ -58,9 +58,9 @@ def test_the_pieces_of_a_parted_reference_are_its_weights(tokenizer, size):
 
 
 def test_parts_for_one_process_and_a_copy_that_nobody_asks_are_refused(backbone):
-    with pytest.raises(InputError, match="model.reference=sharded: one process"):
+    with pytest.raises(InputError, match=r"model\.reference=sharded: one process"):
         build_reference("sharded", backbone, device=torch.device("cpu"), rank=0, size=1)
-    with pytest.raises(InputError, match="model.reference=host: with model.lora.rank > 0"):
+    with pytest.raises(InputError, match=r"model\.reference=host: with model\.lora\.rank > 0"):
         ModelSettings(reference="host", lora=LoraSettings(rank=2))
-    with pytest.raises(InputError, match="model.reference=disk: must be one of device, host, sharded"):
+    with pytest.raises(InputError, match=r"model\.reference=disk: must be one of device, host, sharded"):
         ModelSettings(reference="disk")
