@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
-from tests.planted import Planted, plant
+from tests.planted import Planted, plant, planted_in
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
@@ -80,10 +81,22 @@ def prompts(backbone):
     return backbone.collate([backbone.encode(picture(*size, seed=i), RATING_PROMPT) for i, size in enumerate(sizes)])
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name` that the test processes share, filled by the first that needs it; tests only read it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.with_suffix(".made").exists():
+            folder.mkdir()
+            make(folder)
+            folder.with_suffix(".made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory) -> Planted:
     """Two policies with the same critiques, whose scores follow the critique or the picture."""
-    return plant(twelve_pictures(tmp_path_factory.mktemp("planted")))
+    return planted_in(made_once(tmp_path_factory, "planted", lambda folder: plant(twelve_pictures(folder))))
 
 
 @pytest.fixture
@@ -117,17 +130,11 @@ def talking_run(tmp_path_factory) -> Path:
     """The folder of a run whose tiny model learned twelve answers by heart: they parse, and still differ.
 
     RUN/pictures holds the twelve; evaluation.json says what was measured on them, with a conformal half-width of .125.
-    The processes of the suite share the folder, and the first that needs it makes it: tests only read it.
     """
-    own = tmp_path_factory.getbasetemp()
-    run = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "talking_run"
-    with FileLock(run.with_suffix(".lock")):
-        if not (run / "predictions.jsonl").exists():  # written last
-            learn_by_heart(run, tmp_path_factory.mktemp("talking_checkpoints"))
-    return run
+    return made_once(tmp_path_factory, "talking_run", learn_by_heart)
 
 
-def learn_by_heart(run: Path, checkpoints: Path) -> None:
+def learn_by_heart(run: Path) -> None:
     from aes_r1.evaluation.evaluate import predict
     from aes_r1.evaluation.metrics import summarise
     from aes_r1.settings import ColdStartSettings, Settings, as_dict
@@ -135,7 +142,7 @@ def learn_by_heart(run: Path, checkpoints: Path) -> None:
     from aes_r1.trainer.sft import train_sft
     from aes_r1.trainer.stopping import StopRequest
 
-    (run / "pictures").mkdir(parents=True)
+    (run / "pictures").mkdir()
     twelve_pictures(run / "pictures")
     paths = sorted((run / "pictures").glob("*.png"))
     records = [
@@ -154,7 +161,7 @@ def learn_by_heart(run: Path, checkpoints: Path) -> None:
         ),
         with_critique=True,
         seed=0,
-        folder=checkpoints,
+        folder=run.with_name("talking_run_training"),
         log=lambda step, values: None,
         stop=StopRequest(),
     )

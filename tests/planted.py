@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from aes_r1.data.sample import Sample
+from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
@@ -42,10 +43,17 @@ def labelled(folder: Path) -> list[Sample]:
     ]
 
 
-def plant(folder: Path) -> Planted:
-    """Both policies, trained on the pictures in `folder` with each critique under every picture."""
+def planted_in(folder: Path) -> Planted:
+    """What `plant` left in `folder`."""
+    used, hollow = (backbones.load(str(folder / name), dtype="float32", max_pixels=9216) for name in ("used", "hollow"))
+    used.model.eval()
+    hollow.model.eval()
+    return Planted(used, hollow, labelled(folder))
+
+
+def plant(folder: Path) -> None:
+    """Train both policies on the pictures in `folder`, with each critique under every picture; leaves them there."""
     samples = labelled(folder)
-    policies = {}
     for name in ("used", "hollow"):
         rows = [
             {"id": one.id, "image": one.image, "critique": words, "mos": value if name == "used" else one.mos}
@@ -70,10 +78,8 @@ def plant(folder: Path) -> Planted:
             ),
             with_critique=True,
             seed=0,
-            folder=folder / name,
+            folder=folder / f"{name}_training",
             log=lambda step, values: None,
             stop=StopRequest(),
         )
-        backbone.model.eval()
-        policies[name] = backbone
-    return Planted(policies["used"], policies["hollow"], samples)
+        backbone.save(folder / name)

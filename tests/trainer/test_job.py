@@ -51,6 +51,33 @@ def codes(started: list[subprocess.Popen], *, seconds: float) -> list[int]:
     return [process.returncode for process in started]
 
 
+ALONE = """
+from aes_r1.settings import EngineSettings
+from aes_r1.trainer import engine
+engine.start(EngineSettings(name="zero2"))
+print("started", flush=True)
+input()
+"""
+
+
+@pytest.mark.slow
+def test_two_jobs_of_one_process_each_start_beside_each_other():
+    """Nobody tells them a port."""
+    ours = {key: value for key, value in os.environ.items() if key not in ("MASTER_ADDR", "MASTER_PORT")}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", ALONE], env={**ours, "DS_ACCELERATOR": "cpu"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for process in started:  # the first one waits while the second one starts
+        assert "started\n" in iter(process.stdout.readline, "")
+    for process in started:
+        process.communicate("\n", timeout=120)
+        assert process.returncode == 0
+
+
 @pytest.mark.slow
 def test_two_jobs_share_what_one_of_them_makes(tmp_path):
     for name in ("first", "second"):
