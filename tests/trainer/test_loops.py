@@ -302,6 +302,18 @@ def test_the_gap_between_sampler_and_trainer_is_measured(speaker, picture_folder
 
 
 @pytest.mark.slow
+def test_in_half_precision_sampler_and_trainer_differ_by_rounding(speaker, picture_folder, tmp_path):
+    """The number of docs/distributed.md (pytest -s prints it); a threshold of health.SIGNS stands well above it."""
+    policy = copy.deepcopy(speaker)
+    policy.model.to(torch.bfloat16)
+    rows, _ = rapo(policy, picture_folder, tmp_path, steps=3, images_per_step=6, num_samples=8, temperature=1.3)
+    means, largest = ([row[f"rollout/mismatch_{name}"] for row in rows] for name in ("mean", "max"))
+    print(f"bfloat16: mean {sum(means) / 3:.1e}, max {max(largest):.3f} nats per token")
+    assert 0 < max(means) < 0.01
+    assert max(largest) < 0.3
+
+
+@pytest.mark.slow
 def test_truncated_outputs_stay_out_of_the_loss(speaker, picture_folder, tmp_path):
     rows, completions = rapo(copy.deepcopy(speaker), picture_folder, tmp_path, steps=1, max_new_tokens=3, kl_coef=0.0)
     assert rows[0]["rollout/truncated_rate"] == 1.0
