@@ -180,8 +180,8 @@ SIGNS = (
         "lower trainer.lr, raise trainer.kl_coef; one alone is harmless, many want model.dtype=float32",
         steps_not_finite,
     ),
-    # A ratio that errs by 2% a token has used up a tenth of clip_low=.2 by rounding alone, and is 13 times what
-    # bfloat16 does to a healthy sampler here (.0015, docs/distributed.md): then the two compute different things.
+    # A ratio that errs by 2% a token has used up a tenth of clip_low=.2 before anything is learned, and .02 is over ten
+    # times what bfloat16 makes of equal weights (docs/distributed.md): then the two compute different things.
     Sign(
         "sampler mismatch", 0.02, +1,
         "mean difference of log-probability between sampler and trainer, nats per token: the update reweights by it",

@@ -28,6 +28,7 @@ from tests.trainer.twelve import records, samples
 
 # A term without a gradient is NaN or infinite; the loss is finite and its gradient NaN; the gradient overflows.
 KINDS = ("nan loss", "infinite loss", "nan gradient", "infinite gradient")
+TOGETHER = ("nan loss", "infinite gradient")  # of two processes
 
 
 def toy(dtype: torch.dtype) -> nn.Module:
@@ -203,7 +204,9 @@ def toys(folder: Path, name: str) -> dict:
     def built():
         return engines.build_engine(settings, toy(dtype), weight_decay=0.1, max_grad_norm=1.0, device=device)
 
-    found = {kind: toy_steps(built(), kind) for kind in KINDS}
+    if name.startswith("zero3"):  # the biases stay whole on every process, the weights are parted
+        settings.config["zero_optimization"]["stage3_param_persistence_threshold"] = 10
+    found = {kind: toy_steps(built(), kind) for kind in TOGETHER}
     found["without"] = toy_steps(built(), None)
     # The very first step is skipped, then saved and loaded: no optimizer state exists yet.
     first = built()

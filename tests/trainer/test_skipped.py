@@ -97,7 +97,7 @@ def test_two_processes_agree_and_go_on_as_if_the_step_had_not_been(two_processes
     """What was not finite on rank 1 alone is skipped on both; a state saved before any step was taken is whole."""
     ranks = [torch.load(two_processes / f"{name}_{rank}.pt") for rank in (0, 1)]
     for found in ranks:
-        for kind in skipped_steps.KINDS:
+        for kind in skipped_steps.TOGETHER:
             assert [math.isfinite(norm) for norm in found[kind]["norms"]] == [True, False, True], kind
             skipped_steps.assert_equal(found[kind], found["without"])
         assert [math.isfinite(norm) for norm in found["first"]["norms"]] == [False, True]
