@@ -243,7 +243,8 @@ class TrainerSettings:
     micro_batch_size: int = 8  # completions per device and forward
     micro_batch_tokens: int | None = None  # tokens per device and forward, prompts counted, in place of the size
     save_every: int = 50
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # checkpoints that a run keeps to go on from
+    keep_optimizer: bool = False  # true: also when it is done; false: it then keeps only what can be exported
     eval_every: int = 50
     eval_pictures: int = 200
     completions_every: int = 10
@@ -621,7 +622,7 @@ _NOT_IDENTITY = (
     *("out", "store", "run_name", "processes", "tracker"),
     *("data.workers", "evaluation.batch_size", "cold_start.save_every"),
     *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
-    *("trainer.save_every", "trainer.keep_checkpoints", "trainer.resume"),
+    *("trainer.save_every", "trainer.keep_checkpoints", "trainer.keep_optimizer", "trainer.resume"),
 )
 
 

@@ -20,7 +20,7 @@ from aes_r1.trainer.evaluation_stage import evaluate, report
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.origin import record_origin
 from aes_r1.trainer.rapo_stage import keep_final, rapo, starting_point
-from aes_r1.trainer.run_folder import failure_file, log_to, start_over, watch_over, worked_on
+from aes_r1.trainer.run_folder import failure_file, log_to, stage_values, start_over, watch_over, worked_on
 from aes_r1.trainer.stopping import Stopped, stop_requests
 
 
@@ -43,7 +43,7 @@ def _run(settings: Settings, rank: int, size: int) -> None:
     watch = watch_over(folder, rank, size) if size > 1 else None
     job = Job(settings, folder, device, rank, size, watch)
     with stop_requests() as stop, failure_file(folder, rank, watch):
-        notes = checkpoint.progress_of(folder / "checkpoints")
+        notes = {**checkpoint.progress_of(folder / "checkpoints"), **stage_values(folder, "rapo")}
         tracker = Tracker(
             folder if rank == 0 else None,
             settings.tracker,

@@ -66,7 +66,9 @@ def train_rapo(
     going_on: Callable[[int], None] = lambda step: None,
     notes: dict[str, str] | None = None,
 ) -> None:
-    """Train `backbone` in place; `reference` is the frozen start (None: no KL). Resumes from `folder`.
+    """Train `backbone` in place; `reference` is the frozen start (None: no KL).
+
+    Resumes from `folder`, RUN/checkpoints; the model of the best validation is kept beside it, in RUN/best.
 
     `evaluate()` gives validation metrics by glossary name; `going_on(step)` is called once with the steps that are
     done; `notes` are kept in every checkpoint. Raises Stopped after a checkpoint when asked to stop.
@@ -237,9 +239,11 @@ def train_rapo(
         # -- save ------------------------------------------------------------------------------------------------------
         stopping, before = engine.agreed(bool(stop)), best
         best = checkpoint.better(best, step + 1, score)
-        if stopping or last or best != before or (step + 1) % trainer.save_every == 0:
-            progress = {"best": best, "score": score, **(notes or {})}
-            checkpoint.save(folder, step + 1, engine, progress, keep=trainer.keep_checkpoints)
+        if best is not None and best != before:
+            checkpoint.save_best(folder.with_name("best"), best["step"], best["score"], engine, backbone)
+        if stopping or last or (step + 1) % trainer.save_every == 0:
+            progress = {"best": best, **(notes or {})}
+            checkpoint.save(folder, step + 1, engine, progress, keep=trainer.keep_checkpoints, backbone=backbone)
         if stopping and not last:
             raise Stopped(engine.agreed(stop.requeue))
 
@@ -337,8 +341,12 @@ def _policy_metrics(sums: dict[str, Tensor], engine) -> dict[str, float]:
 
 
 def _validation_score(validation: dict[str, float]) -> float | None:
-    """Mean SRCC over the validation sets, by which the best checkpoint is kept; None when none could be computed."""
-    found = [value for name, value in validation.items() if name.endswith("/srcc") and not math.isnan(value)]
+    """Mean SRCC over the validation sets, by which the best model is kept; None where nothing was validated.
+
+    A set whose answers have no SRCC (all alike, or too few) counts as 0, as answers that rank nothing do. Left out, it
+    would leave a mean over other sets, which no other step's could be compared with.
+    """
+    found = [0.0 if math.isnan(value) else value for name, value in validation.items() if name.endswith("/srcc")]
     return sum(found) / len(found) if found else None
 
 

@@ -13,6 +13,7 @@ from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.settings import InputError
+from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import build_engine
 from aes_r1.trainer.evaluation_stage import predictions
 from aes_r1.trainer.job import Job
@@ -22,6 +23,7 @@ from aes_r1.trainer.run_folder import (
     progress_bars,
     read_rows,
     stage_done,
+    stage_values,
 )
 
 log = logging.getLogger("aes_r1")
@@ -40,6 +42,7 @@ def rapo(job: Job, initial: str) -> str:
     settings, trainer = job.settings, job.settings.trainer
     final = job.folder / "model"
     if stage_done(job.folder, "rapo"):
+        _free_room(job)  # a kill may have come between
         return str(final)
     if trainer.images_per_step % job.size:
         raise InputError(
@@ -127,9 +130,17 @@ def rapo(job: Job, initial: str) -> str:
             backbones.merged(backbone).save(final)
     if job.rank == 0:
         job.tracker.checkpoint("rapo", total, final)
-        finish_stage(job.folder, "rapo", {"model": str(final), "steps": total, "init_from": initial})
+        done = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.notes()}
+        finish_stage(job.folder, "rapo", done)
+        _free_room(job)
     job.wait()
     return str(final)
+
+
+def _free_room(job: Job) -> None:
+    """Rid the checkpoints of a finished run of what nobody goes on from, unless trainer.keep_optimizer."""
+    if job.rank == 0 and not job.settings.trainer.keep_optimizer:
+        checkpoint.keep_models_alone(job.folder / "checkpoints", final=stage_values(job.folder, "rapo")["steps"])
 
 
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
