@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aes_r1 import command
+from aes_r1.evaluation.asking import AskingConfig
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
 from aes_r1.settings import InputError, PlanSettings
@@ -186,7 +187,8 @@ def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
 def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
     """Every stage answers all test pictures under every protocol, in batches, prompts once per picture and protocol."""
     assumed, evaluation = settings.plan, settings.evaluation
-    outputs = {"mean": evaluation.n_samples, "direct": 0, "label_tokens": 0}  # the last two answer without decoding
+    drawn = evaluation.n_samples or AskingConfig.n_samples
+    outputs = {"mean": drawn, "direct": 0, "label_tokens": 0}  # the last two answer without decoding
     prompt = assumed.picture_tokens + assumed.question_tokens
     one = cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1)
     one += cost.vision_flops(shape, assumed.picture_tokens)
