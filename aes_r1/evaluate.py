@@ -1,5 +1,6 @@
 """Evaluation: `python -m aes_r1.evaluate model.path=DIR data=para data.root=PARA '+also=[aadb]' out=OUT`.
 
+Under torchrun every process asks its own copy of a model about its share of the pictures, and rank 0 does the rest.
 `runs=[..]` summarises finished runs over splits and seeds, `starts=[..]` lays their critiques side by side.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -30,65 +31,99 @@ from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import LIMIT_SEED, stratified_draw
 from aes_r1.evaluation.across_runs import across_runs
+from aes_r1.evaluation.asking import PAPER_PIXELS, AskingConfig, find_model, question_of, read_json, run_of
 from aes_r1.evaluation.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.evaluation.critique import chosen_critiques, judged
 from aes_r1.evaluation.evaluate import number_row
-from aes_r1.evaluation.predictions import read
+from aes_r1.evaluation.predictions import Rows, read
 from aes_r1.evaluation.report import write_report
 from aes_r1.evaluation.side_by_side import side_by_side
 from aes_r1.evaluation.stages import asking, exchange_critiques, measure, record_stage
 from aes_r1.evaluation.tables import evaluation_tables, valued
 from aes_r1.model import backbone as backbones
-from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
-from aes_r1.settings import DataSettings, EvaluateSettings, InputError, claim_run_folder
-from aes_r1.trainer.run_folder import failure_file, finish_stage, log_to, progress_bars, stage_done
+from aes_r1.prompts import RATING_PROMPT
+from aes_r1.settings import DataSettings, EngineSettings, EvaluateSettings, InputError, claim_run_folder
+from aes_r1.trainer.engine import start, world
+from aes_r1.trainer.run_folder import failure_file, finish_stage, log_to, progress_bars, stage_done, watch_over
 
 log = logging.getLogger("aes_r1")
 
 Lists = Mapping[str, Callable[[], Sequence[Sample]]]  # NAME-SPLIT: its pictures
 
-LONGEST_ANSWER = 1024  # tokens, where neither the settings nor the model's run say
-PAPER_PIXELS = 262144  # area at which the paper trains, where the model does not say
 REPORT_UP_TO = 100_000  # rows that fit a page
 _CHUNK = 2000  # pictures checked at once
 
 
+class Process(NamedTuple):
+    """This process among the `size` of the launch; `wait` returns when every one has called it."""
+
+    rank: int
+    size: int
+    device: torch.device
+    wait: Callable[[], None]
+
+
 def run(settings: EvaluateSettings) -> None:
-    if settings.runs:
-        return _show_runs(settings)
-    if settings.starts:
-        folders = [Path(folder) for folder in settings.starts]
-        how = {"n_bootstrap": settings.evaluation.n_bootstrap, "seed": settings.seed}
-        print(side_by_side(folders, Path(settings.out), pictures=settings.pictures, **how))
-        return None
+    rank, size = world()
+    if settings.runs or settings.starts:
+        return _show(settings) if rank == 0 else None
     if settings.model.path is None:
         raise InputError("model.path=null: give a folder with a model, a run folder or a hub name")
     for metric in settings.pyiqa:
         require_pyiqa(metric)
-    out = Path(settings.out)
-    claim_run_folder(out, settings)  # type: ignore[arg-type]  # of any settings
-    log_to(out, 0)
-    with failure_file(out, 0):
-        manifests = {f"{one.name}-{one.split}": _manifest(out, one, settings) for one in _sets(settings)}
-        sets: dict[str, Callable[[], Sequence[Sample]]] = {
-            name: partial(_pictures, path, settings.evaluation.limit) for name, path in manifests.items()
-        }
-        for name, path in [*settings.models.items(), (settings.name, settings.model.path)]:
-            _ask_model(out, name, path, sets, settings)
-        for metric in settings.pyiqa:
-            _ask_metric(out, metric, sets)
-        evaluation = measure(
-            out,
-            sets,
-            manifests={name: digest for samples in sets.values() for name, digest in list_hashes(samples()).items()},
-            n_bootstrap=settings.evaluation.n_bootstrap,
-            seed=settings.seed,
-            seen=_seen(settings),
-            all_pairs=True,
-        )
-        if settings.judge.name != "none":
-            _judge(out, evaluation, sets, settings)
-        (out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+    out, several = Path(settings.out), size > 1
+    if rank == 0:
+        claim_run_folder(out, settings)  # type: ignore[arg-type]  # of any settings
+    log_to(out, rank)
+    # No weight is parted, so which engine it is says only whether the processes know of each other.
+    device = start(EngineSettings(name="zero1" if several else "single"))
+    watch = watch_over(out, rank, size) if several else None
+    mine = Process(rank, size, device, watch.wait if watch else lambda: None)
+    with failure_file(out, rank, watch):
+        _evaluate(out, settings, mine)
+        mine.wait()  # rank 0 is the last to leave, or the others' store would leave with it
+
+
+def _show(settings: EvaluateSettings) -> None:
+    """What is made of finished runs, without asking a model."""
+    if settings.runs:
+        _show_runs(settings)
+    else:
+        folders = [Path(folder) for folder in settings.starts]
+        how = {"n_bootstrap": settings.evaluation.n_bootstrap, "seed": settings.seed}
+        print(side_by_side(folders, Path(settings.out), pictures=settings.pictures, **how))
+
+
+def _evaluate(out: Path, settings: EvaluateSettings, mine: Process) -> None:
+    """Ask, every process its share; then, on rank 0 alone, measure and show."""
+    if mine.rank == 0:
+        for one in _sets(settings):
+            _list_pictures(out, one, settings)
+    mine.wait()
+    manifests = {f"{one.name}-{one.split}": _manifest(out, one) for one in _sets(settings)}
+    sets: dict[str, Callable[[], Sequence[Sample]]] = {
+        name: partial(_pictures, path, settings.evaluation.limit) for name, path in manifests.items()
+    }
+    for name, path in [*settings.models.items(), (settings.name, str(settings.model.path))]:
+        _ask_model(out, name, path, sets, settings, mine)
+        mine.wait()  # nobody looks whether the next one is done while rank 0 may still write
+    for metric in settings.pyiqa:
+        _ask_metric(out, metric, sets, mine)
+        mine.wait()
+    if mine.rank != 0:
+        return
+    evaluation = measure(
+        out,
+        sets,
+        manifests={name: digest for samples in sets.values() for name, digest in list_hashes(samples()).items()},
+        n_bootstrap=settings.evaluation.n_bootstrap,
+        seed=settings.seed,
+        seen=_seen(settings),
+        all_pairs=True,
+    )
+    if settings.judge.name != "none":
+        _judge(out, evaluation, sets, settings)
+    (out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
     console = Console(width=None if Console().is_terminal else 132)
     for table in evaluation_tables(evaluation):
         console.print(table)
@@ -110,16 +145,20 @@ def _pictures(path: Path, limit: int | None) -> Sequence[Sample]:
     return stratified_draw(read_manifest(path), limit, LIMIT_SEED)
 
 
-def _manifest(out: Path, data: DataSettings, settings: EvaluateSettings) -> Path:
-    """OUT/manifests/NAME-SPLIT.jsonl: the pictures of a set that can be read, checked once, a part at a time."""
-    path = out / "manifests" / f"{data.name}-{data.split}.jsonl"
+def _manifest(out: Path, data: DataSettings) -> Path:
+    return out / "manifests" / f"{data.name}-{data.split}.jsonl"
+
+
+def _list_pictures(out: Path, data: DataSettings, settings: EvaluateSettings) -> None:
+    """Leave OUT/manifests/NAME-SPLIT.jsonl: the pictures of a set that can be read, checked once, a part at a time."""
+    path = _manifest(out, data)
     if path.exists():
-        return path
+        return
     samples = load_samples(data, data.split, seed=settings.seed, store=Path(settings.store))
 
     def readable() -> Iterator[Sample]:
-        for start in range(0, len(samples), _CHUNK):
-            kept, dropped = check_pictures(samples[start : start + _CHUNK], workers=data.workers, strict=data.strict)
+        for place in range(0, len(samples), _CHUNK):
+            kept, dropped = check_pictures(samples[place : place + _CHUNK], workers=data.workers, strict=data.strict)
             for row in dropped:
                 log.warning("left out %s: %s", row["path"], row["reason"])
             yield from kept
@@ -129,103 +168,96 @@ def _manifest(out: Path, data: DataSettings, settings: EvaluateSettings) -> Path
     if first is None:
         raise InputError(f"data={data.name}: no picture of the {data.split} split can be read")
     write_manifest(chain([first], found), path)
-    return path
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
-def _ask_model(out: Path, name: str, path: str, sets: Lists, settings: EvaluateSettings) -> None:
+def _ask_model(out: Path, name: str, path: str, sets: Lists, settings: EvaluateSettings, mine: Process) -> None:
     if stage_done(out, f"predictions_{name}"):
         return
     evaluation = settings.evaluation
-    folder = _model_folder(path)
-    trained = _training_of(folder)
-    prompt = settings.model.prompt or trained.get("model", {}).get("prompt", "critique")
-    question = RATING_PROMPT if prompt == "critique" else SCORE_ONLY_PROMPT
-    backbone = backbones.load(
-        folder, dtype=settings.model.dtype, max_pixels=settings.data.max_pixels or _max_pixels(folder, trained)
-    )
-    backbone.model.to(_device()).eval()
+    folder, facts = find_model(path)
+    asked = asked_here(facts, settings)
+    backbone = backbones.load(folder, dtype=asked.dtype_on(mine.device), max_pixels=asked.max_pixels)
+    backbone.model.to(mine.device).eval()
     how: dict[str, Any] = {
-        "question": question,
+        **asked.answers(),
         "protocols": evaluation.protocols,
-        "n_samples": evaluation.n_samples,
-        "temperature": evaluation.temperature,
-        "max_new_tokens": evaluation.max_new_tokens or trained.get("trainer", {}).get("max_new_tokens", LONGEST_ANSWER),
         "batch_size": evaluation.batch_size,
         "batch_invariant": evaluation.batch_invariant,
         "seed": settings.seed,
     }
     with progress_bars() as bar:
 
-        def rows_of(wanted: str) -> Any:
-            update, total = bar(f"{name} on {wanted}"), len(sets[wanted]())
+        def rows_of(wanted: str) -> Rows:
+            update, total = bar(f"{name} on {wanted}"), len(sets[wanted]()[mine.rank :: mine.size])
             return asking(backbone, lambda done: update(done, total, ""), **how)
 
-        count = record_stage(out, name, sets, rows_of, rows_per_picture=len(evaluation.protocols))
-    if evaluation.interventions and prompt == "critique":
+        count = _record(out, name, sets, rows_of, len(evaluation.protocols), mine)
+    if mine.rank != 0:
+        return
+    if evaluation.interventions and asked.question == RATING_PROMPT:
         exchange_critiques(
             out,
             name,
             backbone,
-            question=question,
+            question=asked.question,
             pictures=evaluation.interventions,
             batch_size=evaluation.batch_size,
             seed=settings.seed,
         )
-    _finish(out, name, count)
+    _finish(out, name, {"rows": count, "asked": asked.noted(mine.device)})
 
 
-def _ask_metric(out: Path, metric: str, sets: Lists) -> None:
+def asked_here(facts: AskingConfig, settings: EvaluateSettings) -> AskingConfig:
+    """As a model is known to be asked, unless the settings say otherwise."""
+    evaluation, prompt = settings.evaluation, settings.model.prompt
+    return facts.given(
+        question=question_of(prompt) if prompt else None,
+        max_pixels=settings.data.max_pixels,
+        max_new_tokens=evaluation.max_new_tokens,
+        temperature=evaluation.temperature,
+        n_samples=evaluation.n_samples,
+        dtype=settings.model.dtype,
+    )
+
+
+def _record(
+    out: Path, name: str, sets: Lists, rows_of: Callable[[str], Rows], rows_per_picture: int, mine: Process
+) -> int:
+    return record_stage(
+        out, name, sets, rows_of, rows_per_picture=rows_per_picture, rank=mine.rank, size=mine.size, wait=mine.wait
+    )
+
+
+def _ask_metric(out: Path, metric: str, sets: Lists, mine: Process) -> None:
     name = f"pyiqa-{metric}"
     if stage_done(out, f"predictions_{name}"):
         return
-    scores = pyiqa_scorer(metric, _device())
+    scores = pyiqa_scorer(metric, mine.device)
 
     def rows_of(samples: Iterable[Sample]) -> Iterator[dict[str, Any]]:
         return (number_row(one, "metric", value) for one, value in scores(samples))
 
-    _finish(out, name, record_stage(out, name, sets, lambda _: rows_of, rows_per_picture=1))
+    count = _record(out, name, sets, lambda _: rows_of, 1, mine)
+    if mine.rank == 0:
+        _finish(out, name, {"rows": count})
 
 
-def _finish(out: Path, name: str, count: int) -> None:
-    finish_stage(out, f"predictions_{name}", {"rows": count})
+def _finish(out: Path, name: str, values: dict[str, Any]) -> None:
+    finish_stage(out, f"predictions_{name}", values)
     shutil.rmtree(out / "parts" / name)
-
-
-def _model_folder(path: str) -> str:
-    """`path`, or the model inside it when it is a run's folder."""
-    inside = Path(path) / "model"
-    return str(inside) if (inside / "config.json").exists() else path
-
-
-def _training_of(folder: str) -> dict[str, Any]:
-    """The settings of the run that made the model at RUN/model; empty when nothing is known."""
-    path = Path(folder).parent / "settings.json"
-    return json.loads(path.read_text(encoding="utf-8")) if Path(folder).is_dir() and path.exists() else {}
-
-
-def _max_pixels(folder: str, trained: dict[str, Any]) -> int:
-    """The area at which the model was trained: its run's, else its own processor's, at most the paper's."""
-    if trained:
-        return trained.get("data", {}).get("max_pixels") or trained.get("model", {}).get("max_pixels", PAPER_PIXELS)
-    path = Path(folder) / "preprocessor_config.json"
-    own = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return min(PAPER_PIXELS, own.get("size", {}).get("longest_edge", PAPER_PIXELS))
 
 
 def _seen(settings: EvaluateSettings) -> list[str] | None:
     """Sets that the model was trained on."""
     if settings.seen is not None:
         return settings.seen
-    data = _training_of(_model_folder(settings.model.path or "")).get("data", {})
+    run = run_of(Path(find_model(settings.model.path or "")[0]))
+    data = {} if run is None else read_json(run / "settings.json").get("data", {})
     if data.get("mix"):
         return list(data["mix"])
     name = data.get("name")
     return None if name in (None, "manifest", "aescot", "folder") else [name]  # one name for many sets says nothing
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 # -- judge -------------------------------------------------------------------------------------------------------------

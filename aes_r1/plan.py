@@ -10,6 +10,7 @@ from rich.table import Table
 
 from aes_r1 import command
 from aes_r1.data.counts import counted
+from aes_r1.evaluation.asking import AskingConfig
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
 from aes_r1.plan_memory import (
@@ -198,7 +199,8 @@ def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
 def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
     """Every stage answers all test pictures under every protocol, in batches, prompts once per picture and protocol."""
     assumed, evaluation = settings.plan, settings.evaluation
-    outputs = {"mean": evaluation.n_samples, "direct": 0, "label_tokens": 0}  # the last two answer without decoding
+    drawn = evaluation.n_samples or AskingConfig.n_samples
+    outputs = {"mean": drawn, "direct": 0, "label_tokens": 0}  # the last two answer without decoding
     answered = [outputs.get(protocol, 1) for protocol in evaluation.protocols]
     once = sum(asking_seconds(settings, shape, assumed.test_pictures, samples) for samples in answered)
     return len(evaluation.stages) * once

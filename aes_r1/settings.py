@@ -252,7 +252,8 @@ class TrainerSettings:
     micro_batch_size: int = 128  # completions per device and forward
     micro_batch_tokens: int | None = None  # tokens per device and forward, prompts counted, in place of the size
     save_every: int = 40
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # checkpoints that a run keeps to go on from
+    keep_optimizer: bool = False  # true: also when it is done; false: it then keeps only what can be exported
     eval_every: int = 40
     eval_pictures: int = 200
     completions_every: int = 10
@@ -433,11 +434,11 @@ class PrepareSettings:
 class EvaluationSettings:
     also: list[DataSettings] = field(default_factory=list)  # further sets, after data
     protocols: list[str] = field(default_factory=lambda: ["sample", "greedy", "mean"])
-    n_samples: int = 4  # outputs that the mean protocol draws
-    temperature: float = 0.6
+    n_samples: int | None = 4  # outputs that the mean protocol draws; null: as the model's run asked, else 4
+    temperature: float | None = 0.6  # null: as the model's run asked, else 0.6
     limit: int | None = None  # pictures per set; null: all
     batch_size: int = 64  # pictures per device and rollout
-    max_new_tokens: int | None = None  # null: the trainer's
+    max_new_tokens: int | None = None  # null: the trainer's; of a model that no run here made, 1024
     batch_invariant: bool = False  # one picture at a time: bits that no neighbour can move
     interventions: int = 100  # critiques per stage and set that are exchanged to see whether they are used; 0: none
     n_bootstrap: int = 1000
@@ -450,8 +451,11 @@ class EvaluationSettings:
             one_of("evaluation.stages", stage, ("base", "cold_start", "rapo"))
         require(bool(self.protocols), "evaluation.protocols", self.protocols, "must name at least one")
         require(self.interventions >= 0, "evaluation.interventions", self.interventions, "must not be negative")
-        require(self.n_samples >= 1, "evaluation.n_samples", self.n_samples, "must be at least 1")
-        require(self.temperature > 0, "evaluation.temperature", self.temperature, "must be positive")
+        drawn, temperature, longest = self.n_samples, self.temperature, self.max_new_tokens
+        require(drawn is None or drawn >= 1, "evaluation.n_samples", drawn, "must be at least 1 or null")
+        positive = temperature is None or temperature > 0
+        require(positive, "evaluation.temperature", temperature, "must be positive or null")
+        require(longest is None or longest >= 1, "evaluation.max_new_tokens", longest, "must be at least 1 or null")
         require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "must be at least 1")
         require(self.limit is None or self.limit > 0, "evaluation.limit", self.limit, "must be positive or null")
 
@@ -459,11 +463,11 @@ class EvaluationSettings:
 @dataclass
 class EvaluatedModel:
     path: str | None = None  # folder, run folder or hub name
-    dtype: str = "float32"
+    dtype: str | None = None  # null: as its run trained, else bfloat16 on a GPU that has it and float32 elsewhere
     prompt: str | None = None  # critique or score_only; null: as its run was trained, else critique
 
     def __post_init__(self) -> None:
-        one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        one_of("model.dtype", self.dtype or "float32", ("float32", "bfloat16", "float16"))
         one_of("model.prompt", self.prompt or "critique", ("critique", "score_only"))
 
 
@@ -635,7 +639,7 @@ _NOT_IDENTITY = (
     *("out", "store", "run_name", "processes", "tracker"),
     *("data.workers", "evaluation.batch_size", "cold_start.save_every", "model.reference"),
     *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
-    *("trainer.save_every", "trainer.keep_checkpoints", "trainer.resume"),
+    *("trainer.save_every", "trainer.keep_checkpoints", "trainer.keep_optimizer", "trainer.resume"),
 )
 
 

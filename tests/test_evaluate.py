@@ -18,9 +18,11 @@ from aes_r1 import command, evaluate
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.predictions import read
-from aes_r1.settings import DataSettings, EvaluateSettings, InputError
+from aes_r1.settings import DataSettings, EvaluateSettings, InputError, Settings, as_dict
 from tests.conftest import twelve_pictures
 from tests.planted import Planted, labelled
+from tests.trainer.test_distributed import TORCHRUN
+from tests.trainer.test_watch import free_port
 
 COPIES = 20  # of the twelve pictures, under ids of their own
 
@@ -152,17 +154,10 @@ def test_sets_come_from_also_and_never_unasked(tmp_path):
     assert [(one.name, one.root) for one in found] == [("scenes_shifted", None), ("folder", "/pictures")]
 
 
-def test_a_model_is_shown_pictures_as_its_run_showed_them(tmp_path):
+def test_the_sets_that_a_run_trained_on_are_known(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
-    (tmp_path / "model" / "preprocessor_config.json").write_text('{"size": {"longest_edge": 9216}}')
-    folder = evaluate._model_folder(str(tmp_path))
-    assert folder == str(tmp_path / "model")
-    assert evaluate._max_pixels(folder, {}) == 9216
-    trained = {"data": {"name": "para", "max_pixels": None}, "model": {"max_pixels": 50176}}
-    (tmp_path / "settings.json").write_text(json.dumps(trained))
-    assert evaluate._training_of(folder) == trained
-    assert evaluate._max_pixels(folder, trained) == 50176
+    (tmp_path / "settings.json").write_text(json.dumps(as_dict(Settings(data=DataSettings(name="para")))))
     assert evaluate._seen(settings(f"model.path={tmp_path}")) == ["para"]
     assert evaluate._seen(settings(f"model.path={tmp_path}", "seen=[ava]")) == ["ava"]
     assert evaluate._seen(settings("model.path=org/hub-name")) is None
@@ -178,6 +173,30 @@ def test_a_limit_asks_about_every_set_of_a_list(manifest):
     part = evaluate._pictures(manifest.with_name("blocks.jsonl"), 20)
     assert [one.dataset for one in part] == ["made"] * 5 + ["para"] * 15
     assert len(evaluate._pictures(manifest, None)) == 240
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(models, manifest, tmp_path):
+    """Row by row, also where their shares differ (11 pictures of each), and the second model after the first."""
+    given = [
+        *arguments(models, manifest, tmp_path / "two"), "evaluation.limit=11", "evaluation.batch_invariant=true",
+        "evaluation.interventions=4", "evaluation.protocols=[sample,greedy,mean,label_tokens]",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [TORCHRUN, "--nproc-per-node=2", f"--master-port={free_port()}", "-m", "aes_r1.evaluate", *given],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    evaluate.run(settings(*[one.replace(str(tmp_path / "two"), str(tmp_path / "one")) for one in given]))
+    rows = [list(read(tmp_path / name / "predictions.jsonl")) for name in ("one", "two")]
+    assert len(rows[0]) == 2 * 4 * 11
+    assert rows[0] == rows[1]
+    found = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
+    assert found[0] == found[1]
+    marker = json.loads((tmp_path / "two" / "stages" / "predictions_used.json").read_text())
+    assert (marker["rows"], marker["asked"]["max_new_tokens"], marker["asked"]["dtype"]) == (44, 32, "float32")
+    assert done.stdout.count("report.html") == 1  # rank 0 alone speaks
+    assert not list((tmp_path / "two" / "parts").glob("*"))
 
 
 def test_a_manifest_with_other_splits_is_named(tmp_path):

@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
+from aes_r1.data.sample import open_picture
 from aes_r1.evaluation.critic import Critic
 from aes_r1.evaluation.model_card import TEN_LINES
 from aes_r1.export import export, main
+from aes_r1.model import backbone as backbones
 from aes_r1.prompts import parse_critique, parse_score
 from aes_r1.settings import InputError
 
@@ -63,20 +66,82 @@ def test_the_card_and_the_docs_show_the_same_lines():
     assert len([line for line in block.splitlines() if line and not line.startswith(("from ", "import "))]) == 10
 
 
+@pytest.fixture(scope="module")
+def run_of_steps(talking_run, tmp_path_factory) -> Path:
+    """The talking run as RAPO leaves one: its last step is the 6th, the best the 4th, and the 2nd was saved, too.
+
+    The models of the three differ: those before the last have bfloat16 weights, the 2nd step's somewhat larger ones.
+    """
+    run = tmp_path_factory.mktemp("steps") / "run"
+    shutil.copytree(talking_run, run)
+    trained = backbones.load(run / "model", dtype="float32", max_pixels=9216)
+    trained.save_half(run / "best" / "model")
+    (run / "best" / "validation.json").write_text('{"step": 4, "srcc": 0.75}')
+    with torch.no_grad():
+        for parameter in trained.model.get_output_embeddings().parameters():
+            parameter.mul_(1.03)
+    trained.save_half(run / "checkpoints" / "step_2" / "model")
+    (run / "stages").mkdir()
+    (run / "stages" / "rapo.json").write_text('{"steps": 6}')
+    return run
+
+
 @pytest.mark.slow
-def test_plain_transformers_gives_the_greedy_answer(exported, talking_run, tmp_path):
-    shutil.copytree(exported, tmp_path / "OUT")
-    shutil.copy(talking_run / "pictures" / "10.png", tmp_path / "photo.jpg")  # a .png named .jpg is a picture too
+@pytest.mark.parametrize("step", ["last", "best", "2"])
+def test_plain_transformers_gives_the_greedy_answer(run_of_steps, step, tmp_path):
+    export(run_of_steps, tmp_path / "OUT", step=step)
+    photo = run_of_steps / "pictures" / "10.png"
+    shutil.copy(photo, tmp_path / "photo.jpg")  # a .png named .jpg is a picture too
     (block,) = python_blocks(DOCS.read_text())
-    script = f"{block}\nimport sys\nassert 'aes_r1' not in sys.modules\n"
+    script = f"{block}\nimport sys\nassert 'aes_r1' not in sys.modules\nprint(model.dtype, file=sys.stderr)\n"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    ours = Critic.load(exported, samples=1).score(talking_run / "pictures" / "10.png")
-    assert ours.score is not None
-    assert (parse_score(done.stdout), parse_critique(done.stdout)) == (ours.score, ours.critique)
+    assert done.stderr.splitlines()[-1] == ("torch.float32" if step == "last" else "torch.bfloat16")
+    critic = Critic.load(tmp_path / "OUT", samples=1)
+    (said,) = critic.answers(open_picture(photo))
+    assert parse_score(said) is not None
+    assert (parse_score(done.stdout), parse_critique(done.stdout)) == (parse_score(said), parse_critique(said))
+
+
+def test_every_step_that_a_run_keeps_is_exported_by_its_name(run_of_steps, tmp_path):
+    def weights(folder: Path) -> bytes:
+        return (folder / "model.safetensors").read_bytes()
+
+    wanted = {
+        "last": run_of_steps / "model",
+        "6": run_of_steps / "model",  # the last step's weights, in their full precision
+        "best": run_of_steps / "best" / "model",
+        "4": run_of_steps / "best" / "model",
+        "2": run_of_steps / "checkpoints" / "step_2" / "model",
+    }
+    for step, source in wanted.items():
+        out = export(run_of_steps, tmp_path / step, step=step)
+        assert weights(out) == weights(source)
+        facts = json.loads((out / "aes_r1.json").read_text())
+        assert facts["max_new_tokens"] == 64
+        card = (out / "README.md").read_text()
+        assert "transformers 5" in card
+        # What was measured is said of the model that was measured, and of no other.
+        measured = step in ("last", "6")
+        assert (out / "evaluation.json").exists() == measured == bool(facts["half_widths"])
+        assert ("not evaluated" in card or "is of the weights after its last step" in card) != measured
+        assert (ModelCard.load(out / "README.md").data.eval_results is not None) == measured
+    assert "after step 4 of RAPO, the best by validation (mean SRCC 0.7500" in (tmp_path / "best/README.md").read_text()
+    assert "after step 2 of RAPO" in (tmp_path / "2" / "README.md").read_text()
+    assert Critic.load(run_of_steps / "best").facts == Critic.load(tmp_path / "best").facts  # with and without export
+
+
+def test_a_step_that_is_not_there_is_one_line_that_lists_the_others(run_of_steps, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["export", str(run_of_steps), str(tmp_path / "OUT"), "--step", "3"])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    said = capsys.readouterr().err
+    assert leaving.value.code == 2
+    assert said.endswith(f"--step=3: {run_of_steps} has no such model; there are: best, last, 2, 4, 6\n")
+    assert said.count("\n") == 1
 
 
 def test_an_exported_folder_scores_as_the_run_does(exported, talking_run):

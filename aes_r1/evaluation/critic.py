@@ -7,9 +7,8 @@ alone: never on a file's name, on other pictures of a call, or on the order.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,16 @@ import torch
 from PIL import Image
 
 from aes_r1.data.sample import as_rgb, open_picture
+from aes_r1.evaluation.asking import Facts, find_model
 from aes_r1.evaluation.gallery import split_critique
 from aes_r1.evaluation.uncertainty import predictive_half_width
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, SCORE_ONLY_PROMPT, parse_critique, parse_score
+from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score
 from aes_r1.rollout.sampler import row_noise, sample
-from aes_r1.settings import InputError, fingerprint, require
+from aes_r1.settings import fingerprint, require
 
 COVERAGE = 0.9  # of every interval
-PAPER_PIXELS = 262144
-FACTS_FILE = "aes_r1.json"  # in an exported folder: the Facts of the model
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a model folder does not say itself: how it was asked in training, and how far off it was on test pictures.
-
-    half_widths: by protocol (mean, greedy) the split-conformal one of `measured_on`: score +- half-width holds the mean
-    opinion score of nine in ten pictures of that kind. Empty where no evaluation left any.
-    """
-
-    question: str = RATING_PROMPT
-    max_pixels: int | None = None  # None: what the folder's image processor says
-    max_new_tokens: int = 512
-    temperature: float = 0.6
-    n_samples: int = 8
-    dtype: str | None = None  # None: bfloat16 on a GPU, float32 elsewhere
-    half_widths: dict[str, float] = field(default_factory=dict)
-    measured_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +67,7 @@ class Critic:
         """
         folder, facts = find_model(path)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = facts.dtype or ("bfloat16" if place.type == "cuda" else "float32")
-        backbone = backbones.load(folder, dtype=dtype, max_pixels=facts.max_pixels or _processor_pixels(folder))
+        backbone = backbones.load(folder, dtype=facts.dtype_on(place), max_pixels=facts.max_pixels)
         backbone.model.to(place).eval()
         return cls(backbone, facts, samples=samples, seed=seed)
 
@@ -151,68 +130,6 @@ def spread_half_width(scores: Sequence[float], coverage: float = COVERAGE) -> fl
     """Half-width of the normal predictive interval of one more answer: t s sqrt(1 + 1/n), s the unbiased deviation."""
     std, count = np.std([scores], axis=1, ddof=1), np.array([len(scores)])
     return float(predictive_half_width(std, count, coverage)[0])
-
-
-def find_model(path: str | Path) -> tuple[str, Facts]:
-    """(model folder or hub name, Facts) of a run, RUN/model, an exported folder, any other folder or a hub name."""
-    folder = Path(path).expanduser()
-    if (folder / FACTS_FILE).exists():
-        return str(folder), _facts_of(folder / FACTS_FILE)
-    run = folder if (folder / "model").is_dir() else folder.parent if folder.name == "model" else None
-    if run is not None and (run / "settings.json").exists():
-        return str(run / "model"), run_facts(run)
-    if folder.exists() and not (folder / "config.json").exists():
-        raise InputError(f"{path}: holds no model (config.json is missing); give a run's folder or a model's")
-    return str(folder if folder.exists() else path), Facts()
-
-
-def run_facts(run: Path) -> Facts:
-    """How the model of RUN was asked, from RUN/settings.json, and its half-width, from RUN/evaluation.json."""
-    settings = _json(run / "settings.json")
-    model, evaluation, trainer = settings["model"], settings["evaluation"], settings["trainer"]
-    measured = _json(run / "evaluation.json") if (run / "evaluation.json").exists() else {}
-    half_widths, measured_on = conformal_half_widths(measured)
-    return Facts(
-        question=RATING_PROMPT if model["prompt"] == "critique" else SCORE_ONLY_PROMPT,
-        max_pixels=settings["data"]["max_pixels"] or model["max_pixels"],
-        max_new_tokens=evaluation["max_new_tokens"] or trainer["max_new_tokens"],
-        temperature=evaluation["temperature"],
-        n_samples=evaluation["n_samples"],
-        dtype=model["dtype"],
-        half_widths=half_widths,
-        measured_on=measured_on,
-    )
-
-
-def conformal_half_widths(evaluation: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
-    """By protocol the half-width that an evaluation holds for its last stage on its first set, and that set's name."""
-    stages = evaluation.get("stages") or {}
-    if not stages:
-        return {}, None
-    name, cells = next(iter(stages[list(stages)[-1]].items()))
-    known = {protocol: (cell.get("conformal") or {}).get("half_width") for protocol, cell in cells.items()}
-    return {protocol: width for protocol, width in known.items() if width is not None}, name
-
-
-def _facts_of(path: Path) -> Facts:
-    try:
-        return Facts(**_json(path))
-    except TypeError as error:
-        raise InputError(f"{path}: {error}; export the run again") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-
-
-def _processor_pixels(folder: str) -> int:
-    """The area bound in the folder's own image processor, at most the paper's."""
-    path = Path(folder) / "preprocessor_config.json"
-    size = _json(path).get("size", {}) if path.exists() else {}
-    return min(int(size.get("longest_edge") or PAPER_PIXELS), PAPER_PIXELS)
 
 
 def _parts(critique: str | None) -> tuple[dict[str, str], str | None]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from aes_r1.evaluation.critic import Facts
+from aes_r1.evaluation.asking import Facts
 from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
 from aes_r1.evaluation.page import STAGE_NAMES, number, percent
 from aes_r1.evaluation.provenance import main_settings
@@ -27,14 +28,24 @@ is_picture = (tokens["input_ids"] == tokenizer.convert_tokens_to_ids("<|image_pa
 output = model.generate(**tokens, **pixels, mm_token_type_ids=is_picture)
 print(tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
 """
+_NOT_EVALUATED = "The evaluation of the run is of the weights after its last step, so nothing else is known of these."
 _LICENSES = {"tiny_qwen2_5_vl": "apache-2.0"}  # of the base model, where it is surely known
 _MADE = ("scenes", "scenes_shifted", "scenes_harsh")
 
 
 def model_card(
-    settings: Mapping[str, Any], evaluation: Mapping[str, Any], counts: Mapping[str, int], facts: Facts, folder: str
+    settings: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    counts: Mapping[str, int],
+    facts: Facts,
+    folder: str,
+    *,
+    weights: str | None = None,
 ) -> str:
-    """The card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split."""
+    """The card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split.
+
+    weights: which ones these are, where they are not those that the run evaluated.
+    """
     name = str(settings["run_name"])
     parts = [
         _header(name, settings, evaluation),
@@ -42,12 +53,13 @@ def model_card(
         "composition, color and exposure, and scores it from 0 to 1: `<think>critique</think><answer>0.63</answer>`. "
         "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, "
         "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)).",
-        f"## Use\n\nWith transformers alone:\n\n```python\n{TEN_LINES.format(folder=folder)}```\n\n"
+        f"## Use\n\nWith transformers {version('transformers').split('.')[0]} alone (config.json is in its style, "
+        f"and older ones know some keys by other names):\n\n```python\n{TEN_LINES.format(folder=folder)}```\n\n"
         f"or, with intervals and batches, `python -m aes_r1.score photo.jpg --model {folder}`.",
         "## Data\n\n" + "\n".join(_data(settings, evaluation, counts)),
         "## Recipe\n\n| setting | value |\n|---|---|\n"
         + "\n".join(f"| `{key}` | {_cell(value)} |" for key, value in main_settings(without_secrets(settings))),
-        "## Measured\n\n" + _measured(evaluation),
+        "## Measured\n\n" + (_measured(evaluation) if weights is None else f"{weights} {_NOT_EVALUATED}"),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(settings, evaluation, facts)),
     ]
     return "\n\n".join(parts) + "\n"

@@ -69,7 +69,7 @@ def protocol_names(settings: Mapping[str, Any]) -> dict[str, str]:
     evaluation = settings.get("evaluation", {})
     temperature, count = evaluation.get("temperature", 0.6), evaluation.get("n_samples")
     return {
-        "sample": f"One sample at temperature {temperature:g}",
+        "sample": "One sample" if temperature is None else f"One sample at temperature {temperature:g}",
         "greedy": "Greedy",
         "mean": f"Mean of {count} samples" if count else "Mean of samples",
     }

@@ -1,21 +1,30 @@
-"""Checkpoints that a run goes on from: written beside, then renamed, so that a folder is either whole or absent.
+"""What a run keeps of its training: checkpoints to go on from, and the best model.
 
-What a disk did to them afterwards shows in checksums, which are compared before anything is loaded.
+    checkpoints/step_N/          optimizer, schedule, generators, progress; and model/, the weights in bfloat16 as a
+                                 Hugging Face folder, which is all that is left of it when the run is done
+    best/model/                  the same of the step with the highest validation score, best/validation.json beside it
+
+Each is written beside, then renamed, so that a folder is either whole or absent. What a disk did to a checkpoint
+afterwards shows in checksums, which are compared before anything is loaded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
+from aes_r1.model.backbone import Backbone
 from aes_r1.settings import InputError
 from aes_r1.trainer.engine import Engine
 
@@ -47,21 +56,22 @@ def set_random_state(state: dict) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int) -> Path:
-    """Write checkpoints/step_N (N optimizer steps done), prune all but the last `keep` and the best. Collective.
+def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, backbone: Backbone | None = None) -> Path:
+    """Write checkpoints/step_N (N optimizer steps done) and prune all but the last `keep`. Collective.
 
-    `progress` is whatever the loop needs beside weights, optimizer and generators; the best checkpoint is the one with
-    the highest progress["score"], the earlier one of two equal. Raises InputError when the disk is full or cannot be
-    written.
+    `progress` is whatever the loop needs beside weights, optimizer and generators; `backbone` is written in Hugging
+    Face form, too. Raises InputError when the disk is full or cannot be written.
     """
     final, beside = root / f"step_{step}", root / f".step_{step}.partial"
-    try:
+    with _written(final):
         if engine.rank == 0:
             for left in root.glob(".step_*"):  # by a process that was killed while it wrote or pruned
                 shutil.rmtree(left)
             beside.mkdir(parents=True)
         engine.barrier()
         engine.save(beside)
+        if backbone is not None:
+            _save_model(beside / "model", engine, backbone)
         torch.save(random_state(), beside / f"random_{engine.rank}.pt")
         engine.barrier()
         files = dict(engine.gather_objects([(name, _sha256(beside / name)) for name in _own_files(beside, engine)]))
@@ -71,17 +81,70 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int) ->
             if final.exists():
                 _remove(final)
             os.replace(beside, final)
-            for old in _superfluous(root, keep):
+            for old in steps(root)[:-keep]:
                 _remove(root / f"step_{old}")
         engine.barrier()
-    except (OSError, RuntimeError) as error:
+    return final
+
+
+def save_best(best: Path, step: int, score: float, engine, backbone: Backbone) -> None:
+    """Put the weights after `step`, validated with `score`, in the place of the best ones so far. Collective.
+
+    Raises InputError when the disk is full or cannot be written.
+    """
+    with _written(best):
+        beside = best.with_name(".best.partial")
+        if engine.rank == 0:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+        _save_model(beside / "model", engine, backbone)
+        if engine.rank == 0:
+            (beside / "validation.json").write_text(json.dumps({"step": step, "srcc": score}) + "\n")
+            before = _before(best)
+            shutil.rmtree(before, ignore_errors=True)
+            if best.exists():
+                best.rename(before)
+            os.replace(beside, best)
+            shutil.rmtree(before, ignore_errors=True)
+
+
+def _before(best: Path) -> Path:
+    """Where the best model so far lies while another takes its place."""
+    return best.with_name(".best.before")
+
+
+def _save_model(folder: Path, engine, backbone: Backbone) -> None:
+    with engine.gathered():
+        if engine.rank == 0:
+            backbone.save_half(folder)
+
+
+def keep_models_alone(root: Path, *, final: int) -> None:
+    """Of the checkpoints of a finished run leave what can be exported: model/, and nothing of step `final`."""
+    for useless in [*root.glob(".step_*"), *root.glob("damaged_step_*")]:
+        shutil.rmtree(useless)
+    for folder in root.glob("step_*"):
+        if folder.name == f"step_{final}":
+            _remove(folder)  # the run's own model is that one
+        elif (folder / "model").is_dir():
+            (folder / "progress.json").unlink(missing_ok=True)  # first, so that nobody goes on from a part of it
+            for path in folder.iterdir():
+                if path.name != "model":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def _written(final: Path) -> Iterator[None]:
+    """Say in one line when the disk does not take `final`."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
         if isinstance(error, RuntimeError) and not any(word in str(error) for word in _TORCH_CANNOT_WRITE):
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(
             f"{final}: cannot write the checkpoint ({reason}); free some space or give another out="
         ) from error
-    return final
 
 
 def better(best: dict | None, step: int, score: float | None) -> dict | None:
@@ -108,8 +171,12 @@ def progress_of(root: Path) -> dict:
 def load_latest(root: Path, engine: Engine) -> dict | None:
     """Bring engine and generators to the newest whole checkpoint; its progress, or None without one. Collective.
 
+    `root` is RUN/checkpoints; a best model whose replacement was cut short is put back in its place beside it.
     A checkpoint whose files differ from their checksums is named in the log, renamed to damaged_step_N and passed over.
     """
+    best = root.with_name("best")
+    if engine.rank == 0 and _before(best).exists() and not best.exists():
+        _before(best).rename(best)  # a kill came before the other one had taken its place
     engine.barrier()  # nobody lists the folder while rank 0 still renames in it
     for step in reversed(steps(root)):
         folder = root / f"step_{step}"
@@ -130,15 +197,6 @@ def load_latest(root: Path, engine: Engine) -> dict | None:
     own = folder / f"random_{engine.rank}.pt"
     set_random_state(torch.load(own if own.exists() else folder / "random_0.pt", weights_only=True))
     return progress
-
-
-def _superfluous(root: Path, keep: int) -> list[int]:
-    """Steps that are neither among the last `keep` nor the best."""
-    found = steps(root)
-    read = {step: (_read_progress(root / f"step_{step}") or {}).get("score") for step in found}
-    scores = {step: float(score) for step, score in read.items() if score is not None}
-    best = max(scores, key=lambda step: scores[step], default=None)  # the first of equals
-    return [step for step in found[:-keep] if step != best]
 
 
 def _damage(folder: Path, engine: Engine) -> list[str]:

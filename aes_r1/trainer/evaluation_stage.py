@@ -106,7 +106,7 @@ def _ask(job: Job, stage: str, model: str, sets: Mapping[str, Callable[[], Seque
             batch_size=evaluation.batch_size,
             seed=job.settings.seed,
         )
-    finish_stage(job.folder, f"predictions_{stage}", {"rows": count})
+    finish_stage(job.folder, f"predictions_{stage}", {"rows": count, "asked": job.asking.noted(job.device)})
     shutil.rmtree(job.folder / "parts" / stage)
 
 
@@ -114,11 +114,8 @@ def how(job: Job, protocols: Sequence[str]) -> dict[str, Any]:
     """How evaluation asks: the keywords of `predict`."""
     evaluation = job.settings.evaluation
     return {
-        "question": job.question,
+        **job.asking.answers(),
         "protocols": protocols,
-        "n_samples": evaluation.n_samples,
-        "temperature": evaluation.temperature,
-        "max_new_tokens": evaluation.max_new_tokens or job.settings.trainer.max_new_tokens,
         "batch_size": evaluation.batch_size,
         "batch_invariant": evaluation.batch_invariant,
         "seed": job.settings.seed,

@@ -10,10 +10,10 @@ import torch
 
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation import health
+from aes_r1.evaluation.asking import asking_of
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
-from aes_r1.settings import DataSettings, Settings
+from aes_r1.settings import DataSettings, Settings, as_dict
 from aes_r1.store import missing
 from aes_r1.tracking import Tracker
 from aes_r1.trainer.stopping import Stopped, StopRequest
@@ -37,8 +37,8 @@ class Job:
         self.settings, self.folder, self.device, self.rank, self.size = settings, folder, device, rank, size
         self.watch = watch
         self.store = Path(settings.store)
-        self.question = RATING_PROMPT if settings.model.prompt == "critique" else SCORE_ONLY_PROMPT
-        self.max_pixels = settings.data.max_pixels or settings.model.max_pixels
+        self.asking = asking_of(as_dict(settings))
+        self.question, self.max_pixels = self.asking.question, self.asking.max_pixels
         self.train: Sequence[Sample] = []
         self.validation: Sequence[Sample] = []
         self.tests: list[Sequence[Sample]] = []

@@ -21,7 +21,7 @@ from aes_r1.trainer.job import Job
 from aes_r1.trainer.origin import record_origin
 from aes_r1.trainer.rapo_stage import keep_final, rapo, starting_point
 from aes_r1.trainer.reference import check_place
-from aes_r1.trainer.run_folder import failure_file, log_to, start_over, watch_over, worked_on
+from aes_r1.trainer.run_folder import failure_file, log_to, stage_values, start_over, watch_over, worked_on
 from aes_r1.trainer.stopping import Stopped, stop_requests
 
 
@@ -52,7 +52,7 @@ def _run(settings: Settings, rank: int, size: int) -> None:
 
 def _run_tracked(job: Job) -> None:
     settings = job.settings
-    notes = checkpoint.progress_of(job.folder / "checkpoints")
+    notes = {**checkpoint.progress_of(job.folder / "checkpoints"), **stage_values(job.folder, "rapo")}
     tracker = Tracker(
         job.folder if job.rank == 0 else None,
         settings.tracker,

@@ -71,7 +71,8 @@ def train_rapo(
     notes: dict[str, str] | None = None,
 ) -> None:
     """Train `backbone` in place; `reference` is the frozen start (None: no KL, or an adapter is switched off for it).
-    Resumes from `folder`.
+
+    Resumes from `folder`, RUN/checkpoints; the model of the best validation is kept beside it, in RUN/best.
 
     `evaluate()` gives validation metrics by glossary name; `going_on(step)` is called once with the steps that are
     done; `notes` are kept in every checkpoint. Raises Stopped after a checkpoint when asked to stop.
@@ -250,9 +251,11 @@ def train_rapo(
         # -- save ------------------------------------------------------------------------------------------------------
         stopping, before = engine.agreed(bool(stop)), best
         best = checkpoint.better(best, step + 1, score)
-        if stopping or last or skips.too_many or best != before or (step + 1) % trainer.save_every == 0:
-            progress = {"best": best, "score": score, "skipped_in_a_row": skips.in_a_row, **(notes or {})}
-            checkpoint.save(folder, step + 1, engine, progress, keep=trainer.keep_checkpoints)
+        if best is not None and best != before:
+            checkpoint.save_best(folder.with_name("best"), best["step"], best["score"], engine, backbone)
+        if stopping or last or skips.too_many or (step + 1) % trainer.save_every == 0:
+            progress = {"best": best, "skipped_in_a_row": skips.in_a_row, **(notes or {})}
+            checkpoint.save(folder, step + 1, engine, progress, keep=trainer.keep_checkpoints, backbone=backbone)
         if not last:
             skips.end_if_too_many(step + 1, folder, REMEDY)
         if stopping and not last:
@@ -368,8 +371,12 @@ def _mismatch(gaps: list[Tensor], pieces: list[Piece], engine) -> dict[str, floa
 
 
 def _validation_score(validation: dict[str, float]) -> float | None:
-    """Mean SRCC over the validation sets, by which the best checkpoint is kept; None when none could be computed."""
-    found = [value for name, value in validation.items() if name.endswith("/srcc") and not math.isnan(value)]
+    """Mean SRCC over the validation sets, by which the best model is kept; None where nothing was validated.
+
+    A set whose answers have no SRCC (all alike, or too few) counts as 0, as answers that rank nothing do. Left out, it
+    would leave a mean over other sets, which no other step's could be compared with.
+    """
+    found = [0.0 if math.isnan(value) else value for name, value in validation.items() if name.endswith("/srcc")]
     return sum(found) / len(found) if found else None
 
 

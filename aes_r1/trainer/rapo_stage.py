@@ -15,6 +15,7 @@ from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.settings import InputError
+from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.evaluation_stage import predictions
 from aes_r1.trainer.job import Job
@@ -25,6 +26,7 @@ from aes_r1.trainer.run_folder import (
     progress_bars,
     read_rows,
     stage_done,
+    stage_values,
 )
 from aes_r1.trainer.skipped import warn
 
@@ -43,6 +45,7 @@ def rapo(job: Job, initial: str) -> str:
     """RUN/model: `initial` after RAPO (paper, stage 2)."""
     settings, trainer = job.settings, job.settings.trainer
     if stage_done(job.folder, "rapo"):
+        _free_room(job)  # a kill may have come between
         return str(job.folder / "model")
     if trainer.images_per_step % job.size:
         raise InputError(
@@ -145,9 +148,17 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
             backbones.merged(backbone).save(final)
     if job.rank == 0:
         job.tracker.checkpoint("rapo", total, final)
-        finish_stage(job.folder, "rapo", {"model": str(final), "steps": total, "init_from": initial})
+        done = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.notes()}
+        finish_stage(job.folder, "rapo", done)
+        _free_room(job)
     job.wait()
     return str(final)
+
+
+def _free_room(job: Job) -> None:
+    """Rid the checkpoints of a finished run of what nobody goes on from, unless trainer.keep_optimizer."""
+    if job.rank == 0 and not job.settings.trainer.keep_optimizer:
+        checkpoint.keep_models_alone(job.folder / "checkpoints", final=stage_values(job.folder, "rapo")["steps"])
 
 
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:

@@ -27,6 +27,12 @@ def stage_done(folder: Path, stage: str) -> bool:
     return (folder / "stages" / f"{stage}.json").exists()
 
 
+def stage_values(folder: Path, stage: str) -> dict:
+    """What the stage's done-marker says, {} while it is not done."""
+    path = folder / "stages" / f"{stage}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def finish_stage(folder: Path, stage: str, values: dict) -> None:
     """Leave the done-marker RUN/stages/NAME.json."""
     path = folder / "stages" / f"{stage}.json"
@@ -62,7 +68,17 @@ def worked_on(folder: Path, rank: int) -> Iterator[None]:
 
 
 def start_over(folder: Path) -> None:
-    for name in ("checkpoints", "stages", "model", "wandb", "parts", "interventions"):
+    for name in (
+        "checkpoints",
+        "best",
+        ".best.before",
+        ".best.partial",
+        "stages",
+        "model",
+        "wandb",
+        "parts",
+        "interventions",
+    ):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (
         "settings.json",

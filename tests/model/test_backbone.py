@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from aes_r1.model import backbone as backbones
 from aes_r1.model.likelihood import completion_likelihood
@@ -56,6 +57,39 @@ def test_adapter_trains_and_merges(backbone, prompts):
 def test_an_adapter_is_merged_before_saving(backbone, tmp_path):
     with pytest.raises(InputError, match="merge"):
         backbones.add_adapter(backbone, LoraSettings(rank=2)).save(tmp_path)
+
+
+def weights_of(model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_half_that_is_saved_on_the_way_is_the_final_model_rounded(backbone, adapted, tmp_path):
+    """With an adapter too, which goes on training: neither it nor the weights below it move a bit."""
+    if adapted:
+        backbone = backbones.add_adapter(backbone, LoraSettings(rank=2))
+        with torch.no_grad():
+            for name, parameter in backbone.model.named_parameters():
+                if "lora_" in name:
+                    parameter.normal_(std=0.1)
+    before = weights_of(backbone.model)
+    backbone.save_half(tmp_path / "half")
+    for name, value in weights_of(backbone.model).items():
+        assert torch.equal(value, before[name]), name
+    final = weights_of(backbones.merged(backbone).model)
+    assert not adapted or any(not torch.equal(final[name], before.get(f"base_model.model.{name}", final[name] + 1))
+                              for name in final)  # fmt: skip
+    saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "half")  # as its config.json says
+    assert saved.dtype == torch.bfloat16
+    found = weights_of(saved)
+    assert found.keys() == final.keys()
+    for name, value in final.items():
+        assert torch.equal(found[name], value.bfloat16()), name
+    backbone.save(tmp_path / "whole")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.52 * sizes[1]  # tied weights stand in both once
+    loaded = backbones.load(tmp_path / "half", dtype="float32", max_pixels=9216)
+    assert loaded.decode(torch.tensor(loaded.encode_answer("a strong picture 0.87"))) == "a strong picture 0.87"
 
 
 def test_only_the_end_of_the_turn_may_be_written(backbone):

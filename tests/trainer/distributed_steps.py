@@ -3,7 +3,8 @@
     torchrun --nproc-per-node=2 -m tests.trainer.distributed_steps steps START OUT ENGINE [ENGINE ..]
     torchrun --nproc-per-node=1 -m tests.trainer.distributed_steps resume START OUT ENGINE [ENGINE ..]
 
-START holds model/ and pictures/. `steps` writes OUT/ENGINE.pt: metrics, Adam's first moments, final weights; `resume`
+START holds model/ and pictures/. `steps` writes OUT/ENGINE.pt (metrics, Adam's first moments, weights) and what a run
+keeps, OUT/ENGINE/checkpoints and OUT/ENGINE/best; `resume`
 loads the checkpoint that it left into a new engine, of any number of processes, writes OUT/ENGINE_resumed_SIZE.pt and
 exports OUT/ENGINE_model_SIZE.
 """
@@ -148,10 +149,10 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
         shared_prefix=True,
         seed=0,
-        folder=out / name / "rapo",
+        folder=out / name / "checkpoints",
         log=lambda number, values: found["rapo"].append(kept(values)),
         log_completions=answered,
-        evaluate=dict,
+        evaluate=lambda: {"eval/twelve/srcc": 0.5},
         stop=StopRequest(),
     )  # fmt: skip
     found["rapo_moments"] = first_moments(engine)
@@ -163,6 +164,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
                 backbones.merged(backbone).save(out / f"{name}_model")
         engine.barrier()
         return found
+    found["rapo_weights"] = whole_weights(backbone, engine)
     sft(backbone, engine, start, out / name / "sft", lambda number, values: found["sft"].append(kept(values)))
     found["moments"] = first_moments(engine)
     found["weights"] = whole_weights(backbone, engine)

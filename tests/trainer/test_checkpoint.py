@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import random
 from pathlib import Path
@@ -8,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from aes_r1.settings import InputError
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.rapo import _validation_score
 
 
 def engine(seed=0):
@@ -22,6 +26,10 @@ def engine(seed=0):
         made.backward(model(torch.randn(4, 3)).square().mean())
         made.step(0.1)
     return made
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing runs after it."""
 
 
 def test_everything_comes_back(tmp_path):
@@ -80,10 +88,64 @@ def test_half_a_checkpoint_is_none(tmp_path):
     assert checkpoint.steps(tmp_path) == [1, 2]
 
 
-def test_the_best_is_kept_beside_the_last(tmp_path):
-    for step, score in ((1, 0.1), (2, 0.7), (3, 0.7), (4, None), (5, 0.6), (6, None)):
-        checkpoint.save(tmp_path, step, engine(), {"score": score}, keep=2)
-    assert checkpoint.steps(tmp_path) == [2, 5, 6]
+class Written:
+    """Stands for a backbone: what it would write says which step it is of."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def save_half(self, folder: Path) -> None:
+        folder.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            (folder / name).write_text(str(self.step))
+
+
+def test_only_the_last_are_kept_whatever_was_best(tmp_path):
+    """A checkpoint is there to go on from; the best model has a folder of its own, without optimizer."""
+    made = engine()
+    for step, score in ((1, 0.1), (2, 0.7), (3, 0.5), (4, 0.6)):
+        if score == 0.7:
+            checkpoint.save_best(tmp_path / "best", step, score, made, Written(step))
+        checkpoint.save(tmp_path / "checkpoints", step, made, {}, keep=2, backbone=Written(step))
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3, 4]
+    assert (tmp_path / "best" / "model" / "model.safetensors").read_text() == "2"
+    assert json.loads((tmp_path / "best" / "validation.json").read_text()) == {"step": 2, "srcc": 0.7}
+    assert {path.name for path in (tmp_path / "best").iterdir()} == {"model", "validation.json"}
+
+
+def test_a_finished_run_keeps_the_models_of_its_checkpoints_alone(tmp_path):
+    made = engine()
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, made, {}, keep=3, backbone=Written(step))
+    checkpoint.save(tmp_path, 4, made, {}, keep=4)  # without a model, as an older version wrote them
+    (tmp_path / "damaged_step_9").mkdir()
+    for _ in range(2):  # the second time there is nothing left to do
+        checkpoint.keep_models_alone(tmp_path, final=3)
+        left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        models = {f"step_{step}/model/{name}" for step in (1, 2) for name in ("config.json", "model.safetensors")}
+        assert left == models | {f"step_4/{name}" for name in ("progress.json", "random_0.pt", "state.pt")}
+    assert not (tmp_path / "step_3").exists()
+    assert checkpoint.steps(tmp_path) == [4]
+
+
+def test_nobody_goes_on_from_a_checkpoint_that_is_being_pruned(tmp_path, monkeypatch):
+    made = engine()
+    checkpoint.save(tmp_path, 1, made, {}, keep=2, backbone=Written(1))
+    plain, calls = Path.unlink, []
+
+    def dying(path: Path, **named) -> None:
+        calls.append(path.name)
+        if len(calls) == 2:
+            raise Killed
+        plain(path, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", dying)
+        with pytest.raises(Killed):
+            checkpoint.keep_models_alone(tmp_path, final=9)
+    assert calls[0] == "progress.json"
+    assert checkpoint.load_latest(tmp_path, engine(seed=1)) is None
+    assert (tmp_path / "step_1" / "model" / "model.safetensors").read_text() == "1"
 
 
 def test_better():
@@ -118,10 +180,6 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, nam
     assert checkpoint.steps(tmp_path) == [1, 2]
 
 
-class Killed(BaseException):
-    """Stands for kill -9: nothing runs after it."""
-
-
 def test_a_kill_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
     """The n-th file operation of a save is the last, for every n: what is found afterwards is whole, old or new."""
     operations = [(os, "replace"), (os, "rename"), (os, "rmdir"), (os, "unlink"), (os, "mkdir"), (torch, "save"),
@@ -141,21 +199,21 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path, monkey
     for last in range(1, 40):
         root = tmp_path / str(last)
         for step in (1, 2):
-            checkpoint.save(root, step, made, {"score": 1.0 / step}, keep=1)
+            checkpoint.save(root, step, made, {}, keep=1)
         left[:] = [last]
         with monkeypatch.context() as patched:
             for where, name in operations:
                 patched.setattr(where, name, dying(getattr(where, name)))
             try:
-                checkpoint.save(root, 3, made, {"score": 0.0}, keep=1)
+                checkpoint.save(root, 3, made, {}, keep=1)
             except Killed:
                 killed = True
             else:
                 killed = False
         found.append(checkpoint.load_latest(root, engine(seed=1))["step"])
         assert not list(root.glob("damaged_*"))
-        checkpoint.save(root, 3, made, {"score": 0.0}, keep=1)
-        assert checkpoint.steps(root) == [1, 3]
+        checkpoint.save(root, 3, made, {}, keep=1)
+        assert checkpoint.steps(root) == [3]
         assert not list(root.glob(".step_*"))
         if not killed:
             break
@@ -163,6 +221,79 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path, monkey
     assert last > 5
     assert set(found) == {2, 3}
     assert found == sorted(found)
+
+
+def test_a_kill_at_any_file_operation_leaves_a_whole_best_model(tmp_path, monkeypatch):
+    """For every n: after a kill at the n-th file operation the best model is whole, the old or the new one."""
+    operations = [(os, "replace"), (os, "rename"), (os, "rmdir"), (os, "unlink"), (os, "mkdir"), (Path, "rename"),
+                  (Path, "mkdir"), (Path, "write_text")]  # fmt: skip
+    left, found, made = [0], [], engine()
+
+    def dying(plain):
+        def operation(*arguments, **named):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return plain(*arguments, **named)
+
+        return operation
+
+    for last in range(1, 40):
+        run = tmp_path / str(last)
+        best, checkpoints = run / "best", run / "checkpoints"
+        checkpoint.save(checkpoints, 1, made, {}, keep=1)
+        checkpoint.save_best(best, 1, 0.1, made, Written(1))
+        left[:] = [last]
+        with monkeypatch.context() as patched:
+            for where, name in operations:
+                patched.setattr(where, name, dying(getattr(where, name)))
+            try:
+                checkpoint.save_best(best, 2, 0.2, made, Written(2))
+            except Killed:
+                killed = True
+            else:
+                killed = False
+        if best.exists():  # before anybody has tidied up: never half a model
+            assert len({path.read_text() for path in (best / "model").iterdir()}) == 1
+        checkpoint.load_latest(checkpoints, engine(seed=1))  # the run goes on
+        step = json.loads((best / "validation.json").read_text())["step"]
+        assert {path.read_text() for path in (best / "model").iterdir()} == {str(step)}
+        found.append(step)
+        checkpoint.save_best(best, 3, 0.3, made, Written(3))
+        assert {path.name for path in run.iterdir()} == {"best", "checkpoints"}
+        assert json.loads((best / "validation.json").read_text())["step"] == 3
+        if not killed:
+            break
+    assert not killed
+    assert last > 5
+    assert set(found) == {1, 2}
+    assert found == sorted(found)
+
+
+def test_a_best_model_that_cannot_be_written_is_one_line(tmp_path):
+    class Full(Written):
+        def save_half(self, folder: Path) -> None:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    checkpoint.save_best(tmp_path / "best", 1, 0.1, engine(), Written(1))
+    with pytest.raises(InputError, match=r"No space left on device.*free some space") as raised:
+        checkpoint.save_best(tmp_path / "best", 2, 0.2, engine(), Full(2))
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "best" / "model" / "config.json").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    ("validation", "score"),
+    [
+        ({"eval/a/srcc": 0.5, "eval/b/srcc": 0.1, "eval/a/plcc": 0.9}, 0.3),
+        ({"eval/a/srcc": 0.5, "eval/b/srcc": math.nan}, 0.25),  # b's answers are all alike: half of .5, not .5
+        ({"eval/a/srcc": math.nan}, 0.0),
+        ({"eval/a/srcc": -0.4, "eval/b/srcc": math.nan}, -0.2),
+        ({}, None),
+    ],
+)
+def test_every_validation_has_a_score_of_the_same_sets(validation, score):
+    assert _validation_score(validation) == (None if score is None else pytest.approx(score))
 
 
 def test_the_run_of_the_log_comes_back(tmp_path):

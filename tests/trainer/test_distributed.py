@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
+from aes_r1.export import export
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
+from aes_r1.settings import Settings, as_dict
 from tests.conftest import picture_folder
 from tests.ports import free_port
 from tests.trainer import distributed_steps
@@ -147,6 +151,30 @@ def test_an_adapter_under_two_processes_equals_one_and_is_merged_when_saved(out,
              for name in ("single_lora", stage)]  # fmt: skip
     for key, wanted in saved[0].items():
         torch.testing.assert_close(saved[1][key], wanted, atol=1e-5, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", ["zero2", "zero3", *HALVES, *ADAPTED])
+def test_the_best_model_and_each_checkpoint_of_two_processes_are_exported_whole(out, stage, tmp_path):
+    """Wherever the weights were parted, transformers finds all of them, an adapter merged, and no other value."""
+    if stage in ADAPTED:
+        model = backbones.load(out / f"{stage}_model", dtype="float32", max_pixels=9216).model
+        wanted = dict(model.named_parameters())
+    else:
+        wanted = torch.load(out / f"{stage}.pt")["rapo_weights"]
+    (out / stage / "settings.json").write_text(json.dumps(as_dict(Settings())))
+    (kept,) = (out / stage / "checkpoints").glob("step_*/progress.json")
+    assert kept.parent.name == "step_2"
+    best = export(out / stage, tmp_path / "best", step="best")
+    shutil.rmtree(out / stage / "best")  # of the same step: now its checkpoint is the only one
+    for folder in (best, export(out / stage, tmp_path / "checkpoint", step="2")):
+        loaded = AutoModelForImageTextToText.from_pretrained(folder)
+        assert loaded.dtype == torch.bfloat16
+        weights = dict(loaded.named_parameters())
+        assert weights.keys() == wanted.keys()
+        for key, value in wanted.items():
+            assert torch.equal(weights[key], value.bfloat16()), key
 
 
 @pytest.mark.slow

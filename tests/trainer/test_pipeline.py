@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.export import export
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.settings import InputError, Settings, build, run_fingerprint
-from aes_r1.trainer import cold_start_stage
+from aes_r1.trainer import checkpoint, cold_start_stage
 from aes_r1.trainer.cold_start_stage import cold_start
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.pipeline import run
@@ -94,7 +96,22 @@ def test_the_whole_job(base, root, tmp_path, capsys):
     origin = json.loads((out / "stages" / "origin.json").read_text())
     assert (len(origin["commits"]), len(origin["base"])) == (1, 64)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (out / "model").iterdir()}
-    assert (out / "checkpoints" / "step_3").is_dir()
+    # Nobody goes on from a finished run: of its checkpoints only weights are left, and none twice.
+    kept = {str(path.relative_to(out)) for path in out.rglob("model.safetensors")}
+    assert kept == {
+        "model/model.safetensors",
+        "best/model/model.safetensors",
+        "checkpoints/step_2/model/model.safetensors",
+    }
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step_2"]
+    assert [path.name for path in (out / "checkpoints" / "step_2").iterdir()] == ["model"]
+    # Nobody taught it to answer, so no validation ranks anything, and the first of equals is the best.
+    assert json.loads((out / "best" / "validation.json").read_text()) == {"step": 2, "srcc": 0.0}
+    final = backbones.load(out / "model", dtype="float32", max_pixels=9216).model.state_dict()
+    for step, exact in (("last", True), ("3", True), ("best", False), ("2", False)):
+        exported = AutoModelForImageTextToText.from_pretrained(export(out, tmp_path / step, step=step))
+        same = [torch.equal(value, final[name]) for name, value in exported.state_dict().items()]
+        assert all(same) == exact, step
 
     metrics = rows_of(out / "metrics.jsonl")
     assert [(row["stage"], row["step"]) for row in metrics] == [
@@ -132,7 +149,8 @@ def test_the_whole_job(base, root, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(base, root, tmp_path, monkeypatch):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    run(settings(base, root, whole))
+    run(settings(base, root, whole, trainer={"keep_optimizer": True}))
+    assert checkpoint.steps(whole / "checkpoints") == [2, 3]
 
     def after_one_step(_: StopRequest) -> bool:
         rows = rows_of(halves / "metrics.jsonl") if (halves / "metrics.jsonl").exists() else []
@@ -144,7 +162,10 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(base, root, tmp_path, monk
             run(settings(base, root, halves))
     assert [row["step"] for row in rows_of(halves / "metrics.jsonl") if row["stage"] == "rapo"] == [1]
     run(settings(base, root, halves))
-    assert (halves / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
+    assert checkpoint.steps(halves / "checkpoints") == []
+    for name in ("model", "best/model", "checkpoints/step_2/model"):
+        one, other = (folder / name / "model.safetensors" for folder in (halves, whole))
+        assert one.read_bytes() == other.read_bytes(), name
     assert rows_of(halves / "predictions.jsonl") == rows_of(whole / "predictions.jsonl")
     assert rows_of(halves / "completions.jsonl") == rows_of(whole / "completions.jsonl")
 
@@ -157,10 +178,12 @@ def test_an_evaluation_is_left_in_the_middle_and_goes_on(base, root, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "__bool__", lambda _: part.exists())
         with pytest.raises(Stopped):
-            run(settings(base, root, halves, evaluation={"batch_size": 2}))
+            run(settings(base, root, halves, evaluation={"batch_size": 2}, tracker={"name": "offline"}))
     assert not (halves / "evaluation.json").exists()
     assert not (halves / "failure.txt").exists()
-    run(settings(base, root, halves, evaluation={"batch_size": 2}))
+    run(settings(base, root, halves, evaluation={"batch_size": 2}, tracker={"name": "offline"}))
+    logged = {path.stem for path in (halves / "wandb").rglob("run-*.wandb")}
+    assert len(logged) == 1, "it goes on with the log of the run, also when no checkpoint is left"
     assert rows_of(halves / "predictions.jsonl") == rows_of(whole / "predictions.jsonl")
 
 
