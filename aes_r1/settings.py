@@ -619,7 +619,7 @@ def fingerprint(*parts: Any) -> str:
 # sums are cut otherwise). So a run that was too large for its memory goes on with smaller micro-batches.
 _NOT_IDENTITY = (
     *("out", "store", "run_name", "processes", "tracker"),
-    *("data.workers", "evaluation.batch_size", "cold_start.save_every"),
+    *("data.workers", "evaluation.batch_size", "cold_start.micro_batch_size", "cold_start.save_every"),
     *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
     *("trainer.save_every", "trainer.keep_checkpoints", "trainer.resume"),
 )
@@ -627,7 +627,9 @@ _NOT_IDENTITY = (
 
 def run_fingerprint(settings: Settings) -> str:
     """Identity of a run: two runs with the same digits compute the same numbers, up to rounding."""
-    return fingerprint(_without(as_dict(settings), _NOT_IDENTITY))
+    identity = _without(as_dict(settings), _NOT_IDENTITY)
+    identity["cold_start"]["micro_batch_size"] = 32  # counts as the default recipe's, whatever it is
+    return fingerprint(identity)
 
 
 def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -281,7 +281,7 @@ def load(
 
 def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model.path") -> None:
     """InputError unless the model at `path` can be loaded and asked `question` about a picture; no weight is read."""
-    backbone = load(path, dtype="bfloat16", max_pixels=max_pixels, key=key, weights=False)
+    backbone = load(path, dtype="float32", max_pixels=max_pixels, key=key, weights=False)
     try:
         backbone.encode(Image.new("RGB", (64, 64)), question)
     except InputError as error:
@@ -293,6 +293,9 @@ def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | No
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging as theirs
 
+    if device is not None and not Path(path).is_dir():  # nothing is downloaded for a look
+        with torch.device(device):
+            return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
     verbosity = theirs.get_verbosity()
     theirs.set_verbosity_error()  # its table of what does not fit is said below, in a line
     try:

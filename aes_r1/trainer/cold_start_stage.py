@@ -20,6 +20,7 @@ from aes_r1.store import made_once
 from aes_r1.tracking import read_rows
 from aes_r1.trainer.engine import build_engine
 from aes_r1.trainer.job import Job
+from aes_r1.trainer.origin import model_digest
 from aes_r1.trainer.run_folder import (
     cut_rows,
     finish_stage,
@@ -29,16 +30,14 @@ from aes_r1.trainer.run_folder import (
 )
 from aes_r1.trainer.sft import sft_steps, train_sft
 
+# Where the critiques are from, for their content counts; how fast and how safely they are learned.
+_NOT_IDENTITY = ("data", "expert", "pictures", "micro_batch_size", "save_every")
 log = logging.getLogger("aes_r1")
 
 
 def cold_start(job: Job, base: str) -> str:
     """Folder in the store of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
     settings, cold_start, lora = job.settings, job.settings.cold_start, job.settings.model.lora
-    if cold_start.batch_size % job.size and not stage_done(job.folder, "cold_start"):
-        raise InputError(
-            f"cold_start.batch_size={cold_start.batch_size}: must be divisible by the {job.size} processes"
-        )
     records_path = _critiques(job)
     records = read_records(records_path)
     if cold_start.data is not None:
@@ -50,11 +49,12 @@ def cold_start(job: Job, base: str) -> str:
         raise InputError(
             f"cold_start.data={records_path}: no record whose picture can be read; give an AesCoT file with one"
         )
+    job.alone(lambda: model_digest(base, job.store))  # read once; the others find the digest in the store
     digest = fingerprint(
-        base,
+        model_digest(base, job.store) or base,
         sha256_of(records_path),
         *([row["image"] for row in records] if settings.data.name == "aescot" else ()),
-        as_dict(cold_start),
+        {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY},
         settings.seed,
         job.max_pixels,
         settings.model.prompt,
@@ -137,10 +137,7 @@ def _critiques(job: Job) -> Path:
     """The AesCoT file of the cold start: given, or written by the expert about training pictures."""
     settings = job.settings
     if settings.cold_start.data is not None:
-        path = Path(settings.cold_start.data)
-        if not path.is_file():
-            raise InputError(f"cold_start.data={path}: no such file; give an AesCoT jsonl or null")
-        return path
+        return Path(settings.cold_start.data)
     if settings.data.name == "aescot":
         return Path(str(settings.data.root)).expanduser().resolve()
     samples = job.train[: settings.cold_start.pictures]

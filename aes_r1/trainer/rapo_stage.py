@@ -12,7 +12,6 @@ from aes_r1.evaluation import health
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
-from aes_r1.settings import InputError
 from aes_r1.trainer.engine import build_engine
 from aes_r1.trainer.evaluation_stage import predictions
 from aes_r1.trainer.job import Job
@@ -41,15 +40,6 @@ def rapo(job: Job, initial: str) -> str:
     final = job.folder / "model"
     if stage_done(job.folder, "rapo"):
         return str(final)
-    if trainer.images_per_step % job.size:
-        raise InputError(
-            f"trainer.images_per_step={trainer.images_per_step}: must be divisible by the {job.size} processes"
-        )
-    if trainer.images_per_step > len(job.train):
-        raise InputError(
-            f"trainer.images_per_step={trainer.images_per_step}: there are {len(job.train)} training pictures; "
-            "give at most that many, for a picture is not compared with itself"
-        )
     backbone = job.load(initial)
     lora = settings.model.lora
     reference = None
