@@ -60,13 +60,17 @@ def _near(folder: Path) -> str:
 
 
 def _hub_config(name: str, key: str) -> Any:
+    from httpx import HTTPError
+    from huggingface_hub import constants, get_session, try_to_load_from_cache
     from transformers.utils.hub import cached_file
 
     try:
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            get_session().head(constants.ENDPOINT, timeout=5)  # a download would try for half a minute
         return json.loads(Path(str(cached_file(name, "config.json"))).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        said = str(error).splitlines()[0]
-        raise InputError(f"{key}={name}: no such folder, and the hub has no such model ({said}); {_WAY_OUT}") from error
+    except (OSError, ValueError, HTTPError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{key}={name}: no such folder, nor a model of the hub ({said}); {_WAY_OUT}") from error
 
 
 def _check_kind(config: dict[str, Any], path: str | Path, key: str) -> None:

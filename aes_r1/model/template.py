@@ -75,7 +75,7 @@ def _without_ending(template: str, ending: str) -> str:
     """`template`, whose prompts end before `ending`."""
     text = json.dumps(ending)
     return (
-        f"{{% set whole %}}{template}{{% endset %}}"
+        f"{{% set whole +%}}{template}{{%+ endset %}}"  # plus: no white space of the template is lost
         f"{{{{ whole[:-{len(ending)}] if add_generation_prompt and whole.endswith({text}) else whole }}}}"
     )
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from aes_r1.model import tiny
 
-ASSISTANT = "<|im_start|>assistant\\n"
+ASSISTANT = "<|im_start|>assistant\n"
 
 
 def old_layout(source: Path, folder: Path) -> Path:
@@ -85,8 +85,8 @@ def _old_name(name: str) -> str:
 
 # -- templates ---------------------------------------------------------------------------------------------------------
 def generation_prompt(ending: str) -> str:
-    """The tiny template whose prompts end with `ending` after the assistant's header (\\n as in Jinja)."""
-    return tiny.CHAT_TEMPLATE.replace(ASSISTANT, ASSISTANT + ending).replace("\n", "\\n")
+    """The tiny template whose prompts end with `ending` after the assistant's header."""
+    return tiny.CHAT_TEMPLATE.replace(ASSISTANT, ASSISTANT + ending)
 
 
 def _template(text: str) -> Callable[[Path], None]:
