@@ -279,13 +279,17 @@ def load(
     return Backbone(model, tokenizer, image_processor).with_max_pixels(max_pixels)
 
 
-def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model.path") -> None:
-    """InputError unless the model at `path` can be loaded and asked `question` about a picture; no weight is read."""
+def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model.path") -> Backbone:
+    """The model at `path` without its weights; InputError unless it can be asked `question` about a picture.
+
+    Weights are looked at by name and shape; no number is read.
+    """
     backbone = load(path, dtype="float32", max_pixels=max_pixels, key=key, weights=False)
     try:
         backbone.encode(Image.new("RGB", (64, 64)), question)
-    except InputError as error:
+    except InputError as error:  # begins with the path
         raise InputError(f"{key}={error}") from error
+    return backbone
 
 
 def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | None) -> Any:
@@ -299,7 +303,7 @@ def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | No
     verbosity = theirs.get_verbosity()
     theirs.set_verbosity_error()  # its table of what does not fit is said below, in a line
     try:
-        model, found = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
             config=config,
             dtype=getattr(torch, dtype),
@@ -310,6 +314,7 @@ def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | No
         )
     finally:
         theirs.set_verbosity(verbosity)
+    model, found = loaded
     faults = {
         "are missing": sorted(found["missing_keys"]),
         "are not of this architecture": sorted(found["unexpected_keys"]),
@@ -339,8 +344,15 @@ def freeze(model: nn.Module, *, vision: bool) -> None:
 
 
 def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Backbone:
-    """Wrap the language model's projections with a LoRA adapter (peft), drawn from `seed`; base weights are frozen."""
+    """Wrap the language model's projections with a LoRA adapter (peft), drawn from `seed`; base weights are frozen.
+
+    InputError where the model has none of the modules that the settings name.
+    """
     from peft import LoraConfig, get_peft_model
+
+    known = {name.rpartition(".")[2] for name, _ in backbone.model.named_modules() if "language_model" in name}
+    if not known & set(lora.target_modules):
+        raise InputError(f"model.lora.target_modules={lora.target_modules}: the language model has none of them")
 
     modules = "|".join(lora.target_modules)
     config = LoraConfig(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,11 @@ def _check_weights(folder: Path, key: str) -> None:
                 f"{key}={folder}: {len(missing)} of {len(wanted)} weight files are missing ({missing[0]}, ..); "
                 "download them again"
             )
-    files = sorted(folder.glob("*.safetensors"))
-    if not files and not list(folder.glob("pytorch_model*.bin")):
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
         raise InputError(f"{key}={folder}: holds no weights (*.safetensors); download them")
     for file in files:
-        fault = _safetensors_fault(file)
+        fault = _safetensors_fault(file) if file.suffix == ".safetensors" else _torch_fault(file)
         if fault:
             raise InputError(f"{key}={folder}: {file.name} {fault}; download it again")
 
@@ -152,6 +153,11 @@ def _safetensors_fault(file: Path) -> str | None:
         return "is not a safetensors file"
     whole = 8 + length + end
     return None if size == whole else f"is cut: {size:,} of {whole:,} bytes"
+
+
+def _torch_fault(file: Path) -> str | None:
+    """What is wrong with a file of torch.save, a zip archive whose list of contents stands at its end, or None."""
+    return _stand_in(file) or (None if zipfile.is_zipfile(file) else "is cut or damaged")
 
 
 def _stand_in(file: Path) -> str | None:

@@ -47,8 +47,9 @@ def check_launch(settings: Settings) -> None:
     if tasks > 1 and "WORLD_SIZE" not in os.environ:
         raise InputError(
             f"SLURM_NTASKS={tasks}: srun starts {tasks} processes that do not know of each other; give srun "
-            "--ntasks-per-node=1 torchrun --nproc-per-node=GPUS --nnodes=.. --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 "
-            "-m aes_r1.train .., or set WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in every task"
+            "--ntasks-per-node=1 torchrun --nnodes=$SLURM_NNODES --nproc-per-node=GPUS --rdzv-backend=c10d "
+            "--rdzv-endpoint=$MASTER_ADDR:29500 -m aes_r1.train .., or set WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR "
+            "and MASTER_PORT in every task (docs/distributed.md)"
         )
     _, size = world()
     engine = settings.engine.name
@@ -127,7 +128,9 @@ def _check_models(settings: Settings) -> None:
     for key, path in named.items():
         if path is not None:
             max_pixels = settings.data.max_pixels or model.max_pixels
-            backbones.check(path, question=question, max_pixels=max_pixels, key=key)
+            backbone = backbones.check(path, question=question, max_pixels=max_pixels, key=key)
+            if model.lora.rank > 0:
+                backbones.add_adapter(backbone, model.lora)
 
 
 def check_counts(job: Job) -> None:

@@ -41,7 +41,10 @@ def old_layout(source: Path, folder: Path) -> Path:
     shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
     for shard, inside in shards.items():
         save_file({name: weights[name] for name in inside}, folder / shard, metadata={"format": "pt"})
-    index = {"metadata": {"total_size": 0}, "weight_map": {name: shard for shard, inside in shards.items() for name in inside}}
+    index = {
+        "metadata": {"total_size": 0},
+        "weight_map": {name: shard for shard, inside in shards.items() for name in inside},
+    }
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
     tokenizer = json.loads((source / "tokenizer.json").read_text())
@@ -49,7 +52,9 @@ def old_layout(source: Path, folder: Path) -> Path:
     merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["model"]["merges"])
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
     added = {
-        str(row["id"]): {key: row[key] for key in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")}
+        str(row["id"]): {
+            key: row[key] for key in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+        }
         for row in tokenizer["added_tokens"]
     }
     special = [row["content"] for row in tokenizer["added_tokens"] if row["special"]]
@@ -112,7 +117,7 @@ def _remove(*names: str) -> Callable[[Path], None]:
     return remove
 
 
-def _cut(name: str, size: int) -> Callable[[Path], None]:
+def _cut(name: str, size: int | None) -> Callable[[Path], None]:
     def cut(folder: Path) -> None:
         (folder / name).write_bytes((folder / name).read_bytes()[:size])
 
@@ -149,6 +154,17 @@ def _lost_shard(folder: Path) -> None:
     names = load_file(folder / "model.safetensors")
     index = {"weight_map": dict.fromkeys(names, "model.safetensors") | {"x": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _pickled(size: int | None) -> Callable[[Path], None]:
+    """The weights as torch.save writes them, cut to `size` bytes."""
+
+    def write(folder: Path) -> None:
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        _cut("pytorch_model.bin", size)(folder)
+
+    return write
 
 
 def _nan(weights: dict[str, torch.Tensor]) -> None:
@@ -189,6 +205,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights a web page": (_write("model.safetensors", PAGE), r"model\.safetensors is a web page"),
     "weights no safetensors": (_write("model.safetensors", b"\4\0\0\0\0\0\0\0nope"), r"is not a safetensors file"),
     "no weights": (_remove("model.safetensors"), "holds no weights"),
+    "weights of torch cut": (_pickled(3_000_000), r"pytorch_model\.bin is cut or damaged"),
+    "weights of torch empty": (_pickled(0), r"pytorch_model\.bin is empty"),
     "a shard lost": (_lost_shard, r"1 of 2 weight files are missing \(model-00002-of-00002\.safetensors"),
     "a key of another name": (
         _weights(_other_name),

@@ -58,7 +58,7 @@ def test_a_file_is_no_model(tmp_path):
 
 def test_a_hub_name_that_cannot_be_reached_is_one_line(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(InputError, match="^model.path=nobody/nothing: no such folder, nor a model of the hub") as found:
+    with pytest.raises(InputError, match=r"^model.path=nobody/nothing: no such folder, nor a model of the hub") as found:
         backbones.load("nobody/nothing", dtype="float32", max_pixels=9216)
     assert "\n" not in str(found.value)
 
@@ -121,5 +121,5 @@ def test_another_models_tokenizer_is_refused(plain, tmp_path):
     shutil.copytree(plain, tmp_path / "small")
     config["text_config"]["vocab_size"] = 40
     (tmp_path / "small" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="its tokenizer has .* tokens, the model 40"):
+    with pytest.raises(InputError, match=r"its tokenizer has .* tokens, the model 40"):
         backbones.check(tmp_path / "small", question=RATING_PROMPT, max_pixels=9216)

@@ -130,7 +130,8 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
 
     prompt = backbone.encode(picture(60, 60), RATING_PROMPT)
     [forced] = answers_after(backbone, [prompt], [f"<think>{words[0]}</think><answer>"])
-    assert parse_score(forced) is not None and parse_critique(forced) == words[0]
+    assert parse_score(forced) is not None
+    assert parse_critique(forced) == words[0]
     for row in intervene(backbone, paired_rows(greedy, seed=0), question=RATING_PROMPT):
         assert all(row[kind] is not None for kind in KINDS[:3]), row
 

@@ -66,8 +66,8 @@ def test_what_is_not_there(arguments, says, refusal):
 @pytest.mark.parametrize(
     ("environment", "arguments", "says"),
     [
-        ({"SLURM_NTASKS": "4"}, [], "SLURM_NTASKS=4: srun starts 4 processes that do not know of each other; give srun"),
-        ({"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "2"}, [], "torchrun --nproc-per-node=GPUS"),
+        ({"SLURM_NTASKS": "4"}, [], "SLURM_NTASKS=4: srun starts 4 processes that do not know of each other"),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "2"}, [], "give srun --ntasks-per-node=1 torchrun"),
         ({"WORLD_SIZE": "4", "RANK": "1"}, [], "WORLD_SIZE=4: LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"),
         (TOGETHER, [], "engine=single: 3 processes were launched; give engine=zero2"),
         (TOGETHER, ["engine=zero2"], "cold_start.batch_size=32: must be divisible by the 3 processes"),
@@ -96,6 +96,11 @@ def test_models_that_are_not_whole(key, fault, base, tmp_path, refusal):  # noqa
     spoil(folder)
     line = refusal(f"{key}={folder}")
     assert line.startswith(f"aes_r1: {key}={folder}: ")
+
+
+def test_an_adapter_that_finds_no_place(base, refusal):  # noqa: F811
+    line = refusal(f"model.path={base}", "model.lora.rank=2", "+model.lora.target_modules=[query]")
+    assert "model.lora.target_modules=['query']: the language model has none of them" in line
 
 
 @pytest.mark.parametrize(
