@@ -637,7 +637,8 @@ def fingerprint(*parts: Any) -> str:
 # sums are cut otherwise). So a run that was too large for its memory goes on with smaller micro-batches.
 _NOT_IDENTITY = (
     *("out", "store", "run_name", "processes", "tracker"),
-    *("data.workers", "evaluation.batch_size", "cold_start.save_every", "model.reference"),
+    *("data.workers", "evaluation.batch_size", "model.reference"),
+    *("cold_start.micro_batch_size", "cold_start.save_every"),
     *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
     *("trainer.save_every", "trainer.keep_checkpoints", "trainer.keep_optimizer", "trainer.resume"),
 )
@@ -652,7 +653,9 @@ def run_fingerprint(settings: Settings) -> str:
     """Identity of a run: two runs with the same digits compute the same numbers, up to rounding."""
     values = as_dict(settings)
     neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
-    return fingerprint(_without(values, (*_NOT_IDENTITY, *neutral)))
+    identity = _without(values, (*_NOT_IDENTITY, *neutral))
+    identity["cold_start"]["micro_batch_size"] = 32  # counts as the default recipe's, whatever it is
+    return fingerprint(identity)
 
 
 def _value(values: dict[str, Any], key: str) -> Any:

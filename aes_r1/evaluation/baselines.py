@@ -35,7 +35,9 @@ def level_expectation(backbone: Backbone, prompts: Sequence[EncodedPrompt]) -> l
     for row, ids in enumerate(words):
         tokens[row, : len(ids)] = torch.tensor(ids)
         mask[row, : len(ids)] = True
-    batch = backbone.collate([continued(backbone, prompt, LEVEL_OPENING) for prompt in prompts]).to(backbone.device)
+    # Where the chat template opens a think block, the words come after it, as they would where it opens none.
+    opening = f"<think></think>{LEVEL_OPENING}" if backbone.answer_prefix else LEVEL_OPENING
+    batch = backbone.collate([continued(backbone, prompt, opening) for prompt in prompts]).to(backbone.device)
     count, device = len(prompts), backbone.device
     logps, _ = completion_likelihood(
         backbone,

@@ -76,7 +76,7 @@ def measure_entropy(
         _, entropy = completion_likelihood(backbone, prompts, rollout.tokens, rollout.mask, rows)
         for tokens, mask, row in zip(rollout.tokens, rollout.mask, entropy, strict=True):
             real = tokens[mask]
-            pieces = [backbone.decode(token[None]) for token in real]
+            pieces = [backbone.words(token[None]) for token in real]
             answered += parse_score(backbone.decode(real)) is not None
             values += row[mask].tolist()
             kinds += token_kinds(pieces)

@@ -14,7 +14,7 @@ ANSWER_TOKENS = 16  # room for a number and the closing tag
 
 def continued(backbone: Backbone, prompt: EncodedPrompt, said: str) -> EncodedPrompt:
     """`prompt` with the tokens of `said` at its end, as if the model had begun its answer with them."""
-    ids = np.asarray(backbone.tokenizer(said, add_special_tokens=False)["input_ids"], dtype=np.int64)
+    ids = np.asarray(backbone.encode_words(said), dtype=np.int64)
     return EncodedPrompt(np.concatenate([prompt.input_ids, ids]), prompt.pixel_values, prompt.grid)
 
 
@@ -26,5 +26,5 @@ def answers_after(
     rollout = sample(
         backbone, backbone.collate(forced), num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None
     )
-    texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
+    texts = [backbone.words(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [words + text for words, text in zip(said, texts, strict=True)]

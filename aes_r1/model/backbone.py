@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from aes_r1.model import families, shared_prefix
+from aes_r1.model import families, files, shared_prefix, template
 from aes_r1.model.transfer import send
 from aes_r1.settings import InputError, LoraSettings
 
 MIN_PIXELS = 56 * 56
+# What transformers raises at files that it cannot make a model of.
+_LOADING_FAILS = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError)
 log = logging.getLogger("aes_r1")
 
 
@@ -108,11 +110,13 @@ class Backbone:
 
     `model` is a transformers image-text-to-text model, `banned` a [vocabulary] bool mask of tokens that a completion
     never holds (every special token but the end of the turn): it is applied in sampling and in scoring alike.
+    `answer_prefix` is what every prompt already says of the answer, `<think>` where the chat template opens it.
     """
 
     def __init__(self, model: Any, tokenizer: Any, image_processor: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.answer_prefix = template.opening(tokenizer)
         self.image_processor = image_processor
         self.image_token = model.config.image_token_id
         self.shares_prefix = families.can_share_prefix(model.config)
@@ -140,13 +144,23 @@ class Backbone:
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def encode(self, picture: Image.Image, question: str) -> EncodedPrompt:
-        """One RGB picture and its question as tokens and patches (chat template of the tokenizer)."""
+        """One RGB picture and its question as tokens and patches (chat template of the tokenizer).
+
+        InputError where the template does not show the picture once, in as many tokens as it needs.
+        """
         config = self.core.config
         pixels, grid, count = families.prepare(config, self.image_processor, picture)
-        text = _prompt_text(self.tokenizer, question)
+        text = template.prompt_text(self.tokenizer, question)
         once = self.tokenizer.convert_ids_to_tokens(self.image_token)
-        text = text.replace(once, families.placeholder(config, self.tokenizer, count), 1)
+        shown = families.placeholder(config, self.tokenizer, count)
+        text = template.with_picture(self.tokenizer, text, one=once, picture=shown)
         ids = np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
+        found = int((ids == self.image_token).sum())
+        if found != count:
+            raise InputError(
+                f"{self.tokenizer.name_or_path}: a prompt holds {found} of the {count} tokens of its picture; its "
+                "tokenizer does not know the placeholder as one token, so take the files of the model's own repository"
+            )
         return EncodedPrompt(ids, pixels, grid)
 
     def collate(self, prompts: list[EncodedPrompt]) -> PromptBatch:
@@ -181,11 +195,23 @@ class Backbone:
         return dataclasses.replace(prompts, features=features)
 
     def encode_answer(self, text: str) -> list[int]:
-        """Tokens of a completion, the end of the turn included."""
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_token]
+        """Tokens of a completion, the end of the turn included; of a whole answer, what follows `answer_prefix`."""
+        return [*self.encode_words(text), self.end_token]
+
+    def encode_words(self, text: str) -> list[int]:
+        """Tokens of the beginning `text` of an answer, without the tag that the prompt has already opened."""
+        following = text.removeprefix(self.answer_prefix.rstrip())
+        return self.tokenizer(following, add_special_tokens=False)["input_ids"]
 
     def decode(self, tokens: Tensor) -> str:
-        """Text of one completion ([T] tokens up to and without the end of the turn)."""
+        """The whole answer that a completion ([T] tokens up to and without the end of the turn) amounts to.
+
+        What the prompt already said is part of it.
+        """
+        return self.answer_prefix + self.words(tokens)
+
+    def words(self, tokens: Tensor) -> str:
+        """Text of [T] tokens alone."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def save(self, folder: Path) -> None:
@@ -231,41 +257,104 @@ class Backbone:
 
 def prompt_text(path: str, question: str) -> str:
     """What the model at `path` is asked: `question` in its chat template, one `<|image_pad|>` for the picture."""
-    from transformers import AutoTokenizer
-
-    return _prompt_text(AutoTokenizer.from_pretrained(path), question)
+    return template.prompt_text(template.load_tokenizer(path), question)
 
 
-def _prompt_text(tokenizer: Any, question: str) -> str:
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
-
-def load(path: str | Path, *, dtype: str, max_pixels: int, gradient_checkpointing: bool = False) -> Backbone:
+def load(
+    path: str | Path,
+    *,
+    dtype: str,
+    max_pixels: int,
+    gradient_checkpointing: bool = False,
+    key: str = "model.path",
+    weights: bool = True,
+) -> Backbone:
     """Load a model of families.FAMILIES from a folder or hub name, pictures read by a PIL processor everywhere.
 
-    Raises InputError when `path` holds no such model.
+    Raises InputError, naming the setting `key`, when `path` holds no such model, or weights that are not all of it.
+    weights=False leaves them on the meta device, by name and shape alone.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the run has its own
+    files.check(path, key)
     try:
-        kind = AutoConfig.from_pretrained(path).model_type
-        if kind not in families.FAMILIES:
-            raise InputError(f"model.path={path}: a {kind} model; give one of {', '.join(families.FAMILIES)}")
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype=getattr(torch, dtype))
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        image_processor = families.load_image_processor(kind, path)
-    except OSError as error:
-        raise InputError(f"model.path={path}: {str(error).splitlines()[0]}; give a model folder or hub name") from error
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokenizer = template.checked(template.load_tokenizer(path), config)
+        image_processor = families.load_image_processor(config.model_type, path)
+        model = _load_weights(path, config, dtype=dtype, device=None if weights else "meta")
+    except InputError as error:  # begins with the path
+        raise InputError(f"{key}={error}") from error
+    except (StrictDataclassError, *_LOADING_FAILS) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{key}={path}: cannot be loaded ({said}); give a whole model folder or hub name") from error
     shared_prefix.install(model)
     if not families.can_share_prefix(model.config):
         text = model.config.get_text_config().model_type
-        log.info("model.path=%s: %s layers cannot share a group's prompt; each output computes its own", path, text)
+        log.info("%s=%s: %s layers cannot share a group's prompt; each output computes its own", key, path, text)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return Backbone(model, tokenizer, image_processor).with_max_pixels(max_pixels)
+
+
+def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model.path") -> Backbone:
+    """The model at `path` without its weights; InputError unless it can be asked `question` about a picture.
+
+    Weights are looked at by name and shape; no number is read.
+    """
+    backbone = load(path, dtype="float32", max_pixels=max_pixels, key=key, weights=False)
+    try:
+        backbone.encode(Image.new("RGB", (64, 64)), question)
+    except InputError as error:  # begins with the path
+        raise InputError(f"{key}={error}") from error
+    return backbone
+
+
+def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | None) -> Any:
+    """The model with its weights; InputError unless they fill the architecture, and only it, with finite numbers."""
+    from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging as theirs
+
+    if device is not None and not Path(path).is_dir():  # nothing is downloaded for a look
+        with torch.device(device):
+            return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+    verbosity = theirs.get_verbosity()
+    theirs.set_verbosity_error()  # its table of what does not fit is said below, in a line
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            path,
+            config=config,
+            dtype=getattr(torch, dtype),
+            device_map=device,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    finally:
+        theirs.set_verbosity(verbosity)
+    model, found = loaded
+    faults = {
+        "are missing": sorted(found["missing_keys"]),
+        "are not of this architecture": sorted(found["unexpected_keys"]),
+        "have another shape": sorted(
+            f"{name} {tuple(there)}, not {tuple(wanted)}" for name, there, wanted in found["mismatched_keys"]
+        ),
+    }
+    if device is None:
+        faults["hold NaN or infinity"] = [name for name, one in model.named_parameters() if not _finite(one)]
+    said = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in faults.items() if names]
+    if said:
+        raise InputError(
+            f"{path}: the weights do not fit config.json: {'; '.join(said)}; take both from the same, whole repository"
+        )
+    return model
+
+
+def _finite(values: Tensor) -> bool:
+    """Whether every number is; the extremes of values with a NaN are NaN. Needs no memory of their size."""
+    return values.numel() == 0 or all(torch.isfinite(extreme) for extreme in torch.aminmax(values.detach()))
 
 
 def freeze(model: nn.Module, *, vision: bool) -> None:
@@ -275,8 +364,15 @@ def freeze(model: nn.Module, *, vision: bool) -> None:
 
 
 def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Backbone:
-    """Wrap the language model's projections with a LoRA adapter (peft), drawn from `seed`; base weights are frozen."""
+    """Wrap the language model's projections with a LoRA adapter (peft), drawn from `seed`; base weights are frozen.
+
+    InputError where the model has none of the modules that the settings name.
+    """
     from peft import LoraConfig, get_peft_model
+
+    known = {name.rpartition(".")[2] for name, _ in backbone.model.named_modules() if "language_model" in name}
+    if not known & set(lora.target_modules):
+        raise InputError(f"model.lora.target_modules={lora.target_modules}: the language model has none of them")
 
     modules = "|".join(lora.target_modules)
     config = LoraConfig(

@@ -23,6 +23,7 @@ from aes_r1.store import made_once
 from aes_r1.tracking import read_rows, write_rows
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.job import Job
+from aes_r1.trainer.origin import model_digest
 from aes_r1.trainer.run_folder import (
     cut_rows,
     finish_stage,
@@ -33,6 +34,8 @@ from aes_r1.trainer.run_folder import (
 from aes_r1.trainer.sft import sft_steps, train_sft
 from aes_r1.trainer.skipped import warn
 
+# Where the critiques are from, for their content counts; how fast and how safely they are learned.
+_NOT_IDENTITY = ("data", "expert", "pictures", "micro_batch_size", "save_every")
 log = logging.getLogger("aes_r1")
 
 _TRAINED = ("id", "image", "mos", "critique")  # what the cold start takes of a record
@@ -42,10 +45,6 @@ _NO_RECORD = "cold_start.data={}: no record whose picture can be read; give an A
 def cold_start(job: Job, base: str) -> str:
     """Folder in the store of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
     settings, cold_start, lora = job.settings, job.settings.cold_start, job.settings.model.lora
-    if cold_start.batch_size % job.size and not stage_done(job.folder, "cold_start"):
-        raise InputError(
-            f"cold_start.batch_size={cold_start.batch_size}: must be divisible by the {job.size} processes"
-        )
     records_path = _critiques(job)
     records = _readable(job, records_path) if cold_start.data is not None else read_records(records_path)
     if cold_start.data is None and settings.data.name == "aescot":  # its training split, whose pictures were checked
@@ -53,11 +52,12 @@ def cold_start(job: Job, base: str) -> str:
         records = [row for row in records if row["image"] in training]
     if not records:
         raise InputError(_NO_RECORD.format(records_path))
+    job.alone(lambda: model_digest(base, job.store))  # read once; the others find the digest in the store
     digest = fingerprint(
-        base,
+        model_digest(base, job.store) or base,
         sha256_of(records_path),
         *([row["image"] for row in records] if settings.data.name == "aescot" else ()),
-        as_dict(cold_start),
+        {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY},
         settings.seed,
         job.max_pixels,
         settings.model.prompt,
@@ -147,10 +147,7 @@ def _critiques(job: Job) -> Path:
     """The AesCoT file of the cold start: given, or written by the expert about training pictures."""
     settings = job.settings
     if settings.cold_start.data is not None:
-        path = Path(settings.cold_start.data)
-        if not path.is_file():
-            raise InputError(f"cold_start.data={path}: no such file; give an AesCoT jsonl or null")
-        return path
+        return Path(settings.cold_start.data)
     if settings.data.name == "aescot":
         return Path(str(settings.data.root)).expanduser().resolve()
     samples = stratified_draw(job.train, settings.cold_start.pictures, settings.seed)

@@ -44,8 +44,6 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
     is no launcher's, and when DeepSpeed would wait for a compilation that nobody does.
     """
     rank, size = world()
-    if size > 1 and engine.name == "single":
-        raise InputError(f"engine=single: {size} processes were launched; give engine=zero2 or launch one")
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
@@ -73,6 +71,18 @@ def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+def require_deepspeed(engine: str) -> None:
+    """InputError where DeepSpeed, which `engine` needs, is not installed or does not load."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    try:
+        import deepspeed  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"engine={engine}: DeepSpeed cannot be loaded ({error}); pip install deepspeed, or give engine=single"
+        ) from error
 
 
 def now(device: torch.device) -> float:

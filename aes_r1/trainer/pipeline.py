@@ -12,7 +12,7 @@ import torch
 
 from aes_r1.settings import Settings, as_dict, claim_run_folder, run_fingerprint
 from aes_r1.tracking import Tracker
-from aes_r1.trainer import checkpoint
+from aes_r1.trainer import checkpoint, preflight
 from aes_r1.trainer.cold_start_stage import cold_start
 from aes_r1.trainer.data_stage import base_model, load_data
 from aes_r1.trainer.engine import start, world
@@ -27,6 +27,7 @@ from aes_r1.trainer.stopping import Stopped, stop_requests
 
 def run(settings: Settings) -> None:
     """Run every stage that is missing in `settings.out`; raises InputError, Stopped or whatever a stage raises."""
+    preflight.check(settings)
     rank, size = world()
     with worked_on(Path(settings.out), rank):
         _run(settings, rank, size)
@@ -73,10 +74,11 @@ def run_stages(job: Job) -> None:
     """The story of a run, stage by stage."""
     settings = job.settings
     load_data(job)
+    preflight.check_counts(job)
     models = {"base": base_model(job)}
     if job.rank == 0:
-        record_origin(job.folder, models["base"])
-    if settings.cold_start.epochs > 0 and settings.trainer.init_from != "base":
+        record_origin(job.folder, models["base"], job.store)
+    if preflight.makes_cold_start(settings):
         models["cold_start"] = cold_start(job, models["base"])
     if settings.trainer.name == "rapo":
         models["rapo"] = rapo(job, starting_point(job, models))

@@ -14,7 +14,6 @@ from aes_r1.evaluation import health
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
-from aes_r1.settings import InputError
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.evaluation_stage import predictions
@@ -47,15 +46,6 @@ def rapo(job: Job, initial: str) -> str:
     if stage_done(job.folder, "rapo"):
         _free_room(job)  # a kill may have come between
         return str(job.folder / "model")
-    if trainer.images_per_step % job.size:
-        raise InputError(
-            f"trainer.images_per_step={trainer.images_per_step}: must be divisible by the {job.size} processes"
-        )
-    if trainer.images_per_step > len(job.train):
-        raise InputError(
-            f"trainer.images_per_step={trainer.images_per_step}: there are {len(job.train)} training pictures; "
-            "give at most that many, for a picture is not compared with itself"
-        )
     backbone = job.load(initial)
     lora = settings.model.lora
     with contextlib.ExitStack() as held:

@@ -43,22 +43,47 @@ def test_an_installed_copy_is_named_by_its_version(package, tmp_path):
         assert code_version(folder) == f"version {aes_r1.__version__}"
 
 
-def test_the_digest_is_of_weights_and_configuration(tmp_path):
-    def model(name: str, weights: bytes, config: str = "{}") -> str:
+def test_the_digest_is_of_what_a_model_computes_with(tmp_path):
+    def model(name: str, weights: bytes, **others: str) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(weights)
-        (folder / "config.json").write_text(config)
-        return str(folder)
+        for file, text in {"config": "{}", "tokenizer": "{}", **others}.items():
+            (folder / f"{file}.json").write_text(text)
+        return folder
+
+    def digest(folder: Path) -> str | None:
+        return model_digest(str(folder), tmp_path / "store")
 
     one = model("one", b"abc")
-    assert model_digest(one) == model_digest(model("elsewhere", b"abc"))
-    assert len({model_digest(one), model_digest(model("b", b"abd")), model_digest(model("c", b"abc", "[]"))}) == 3
-    (Path(one) / "README.md").write_text("words")
-    assert model_digest(one) == model_digest(str(tmp_path / "elsewhere"))
+    assert digest(one) == digest(model("elsewhere", b"abc"))
+    others = [
+        model("weights", b"abd"),
+        model("config", b"abc", config="[]"),
+        model("tokenizer", b"abc", tokenizer="[]"),
+        model("template", b"abc", chat_template="{}"),
+        model("pictures", b"abc", preprocessor_config="{}"),
+    ]
+    assert len({digest(one), *map(digest, others)}) == 6
+    (one / "README.md").write_text("words")
+    (one / "generation_config.json").write_text("{}")
+    assert digest(one) == digest(tmp_path / "elsewhere")
     (tmp_path / "empty").mkdir()
-    assert model_digest(str(tmp_path / "empty")) is None
-    assert model_digest("nobody/never-downloaded") is None
+    assert digest(tmp_path / "empty") is None
+    assert model_digest("nobody/never-downloaded", tmp_path / "store") is None
+
+
+def test_weights_are_read_once_and_again_when_they_were_written(tmp_path, monkeypatch):
+    base = tmp_path / "base"
+    base.mkdir()
+    weights = base / "model.safetensors"
+    weights.write_bytes(b"abc")
+    first = model_digest(str(base), tmp_path / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr("aes_r1.trainer.origin.sha256_of", lambda path: pytest.fail(f"{path} was read again"))
+        assert model_digest(str(base), tmp_path / "store") == first
+    weights.write_bytes(b"abd")  # in the same folder, of the same size
+    assert model_digest(str(base), tmp_path / "store") != first
 
 
 def test_a_run_that_goes_on_names_every_commit_and_keeps_its_base(tmp_path, monkeypatch):
@@ -66,14 +91,15 @@ def test_a_run_that_goes_on_names_every_commit_and_keeps_its_base(tmp_path, monk
     base.mkdir()
     run.mkdir()
     (base / "model.safetensors").write_bytes(b"abc")
-    digest = model_digest(str(base))
+    store = tmp_path / "store"
+    digest = model_digest(str(base), store)
     origin = run / "stages" / "origin.json"
-    record_origin(run, "nobody/never-downloaded")
+    record_origin(run, "nobody/never-downloaded", store)
     first = json.loads(origin.read_text())
     assert first["base"] is None
-    record_origin(run, str(base))
+    record_origin(run, str(base), store)
     assert json.loads(origin.read_text()) == {"commits": first["commits"], "base": digest}
     monkeypatch.setattr("aes_r1.trainer.origin.code_version", lambda package: "newer")
     (base / "model.safetensors").write_bytes(b"other")
-    record_origin(run, str(base))
+    record_origin(run, str(base), store)
     assert json.loads(origin.read_text()) == {"commits": [*first["commits"], "newer"], "base": digest}

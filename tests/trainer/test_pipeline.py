@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from aes_r1.data.manifest import read_manifest, write_manifest
@@ -20,7 +22,6 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.settings import InputError, Settings, build, run_fingerprint
 from aes_r1.trainer import checkpoint, cold_start_stage
-from aes_r1.trainer.cold_start_stage import cold_start
 from aes_r1.trainer.job import Job
 from aes_r1.trainer.pipeline import run
 from aes_r1.trainer.stopping import Stopped, StopRequest
@@ -215,10 +216,31 @@ def test_a_cold_start_is_logged_while_it_is_made_and_no_failure_when_stopped(bas
     assert rows_of(first / "metrics.jsonl") == rows
 
 
-def test_processes_must_share_a_batch_of_the_cold_start(base, root, tmp_path):
-    job = Job(settings(base, root, tmp_path), tmp_path, torch.device("cpu"), 0, 3, None)
-    with pytest.raises(InputError, match=r"cold_start\.batch_size=2: must be divisible by the 3 processes"):
-        cold_start(job, str(base))
+@pytest.mark.slow
+def test_a_cold_start_is_found_by_what_decides_it(base, root, tmp_path):
+    """The same base in another folder and smaller micro-batches find it; other weights in the same folder do not."""
+    started = tmp_path / "store" / "cold_starts"
+    short = {"trainer": {"name": "sft"}, "evaluation": {"stages": []}}
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+
+    def made(out: str, path: Path, **cold_start) -> str:
+        run(settings(path, root, tmp_path / out, **short, model={"path": str(path)}, cold_start=cold_start))
+        return Path(json.loads((tmp_path / out / "stages" / "cold_start.json").read_text())["model"]).parent.name
+
+    first = made("first", base)
+    assert made("copied", model) == first
+    assert made("smaller", base, micro_batch_size=1, save_every=3) == first
+    assert made("faster", base, lr=2e-3) != first
+    weights = load_file(model / "model.safetensors")
+    name, value = next(iter(weights.items()))
+    save_file({**weights, name: value + 0.01}, model / "model.safetensors", metadata={"format": "pt"})
+    other = made("other", model)
+    assert other != first
+    tiny_template = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").write_text("{# asked alike, by other words #}" + tiny_template)
+    assert made("template", model) not in (first, other)
+    assert len(list(started.glob("[!.]*"))) == 4
 
 
 def blocks(root: Path, path: Path) -> Path:
@@ -285,14 +307,15 @@ def test_more_pictures_a_step_than_there_are(base, root, tmp_path):
         run(settings(base, root, tmp_path / "run", trainer={"images_per_step": 40}))
 
 
-def test_records_whose_picture_is_gone_are_named(base, root, tmp_path):
+def test_records_whose_picture_cannot_be_read_are_named(base, root, tmp_path):
+    (tmp_path / "gone.png").write_bytes(b"no picture")
     (tmp_path / "aescot.jsonl").write_text(
         json.dumps({"id": "a", "image": str(tmp_path / "gone.png"), "mos": 0.5, "critique": LETTERS}) + "\n"
     )
     given = {"cold_start": {"data": str(tmp_path / "aescot.jsonl")}}
     with pytest.raises(InputError, match="no record whose picture can be read"):
         run(settings(base, root, tmp_path / "run", **given))
-    assert "gone.png: No such file" in (tmp_path / "run" / "run.log").read_text()
+    assert "gone.png: not a picture" in (tmp_path / "run" / "run.log").read_text()
     assert "no record" in (tmp_path / "run" / "failure.txt").read_text()
 
 

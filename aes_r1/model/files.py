@@ -1,0 +1,176 @@
+"""What a model's folder must hold before anything of it is loaded: whole files of a model that can be trained here.
+
+Only the head of a weight file is read, so a folder of any size is looked through in a moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from aes_r1.model import families
+from aes_r1.settings import InputError
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+_WAY_OUT = "give a model folder or hub name"
+
+
+def check(path: str | Path, key: str) -> None:
+    """InputError, naming `key`, unless `path` is a hub name or a folder with a whole model of families.FAMILIES.
+
+    Of a hub name only config.json is asked for: what the hub hands out is whole.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        if folder.exists():
+            raise InputError(f"{key}={path}: is a file; {_WAY_OUT}")
+        if not _HUB_NAME.fullmatch(str(path)):
+            raise InputError(f"{key}={path}: no such folder; {_WAY_OUT}")
+        _check_kind(_hub_config(str(path), key), path, key)
+        return
+    if not (folder / "config.json").exists():
+        raise InputError(f"{key}={path}: holds no config.json; {_near(folder)}")
+    for file in sorted(folder.glob("*.json")):
+        fault = _json_fault(file)
+        if fault:
+            raise InputError(f"{key}={path}: {file.name} {fault}; download it again")
+    _check_kind(json.loads((folder / "config.json").read_text(encoding="utf-8")), path, key)
+    _check_weights(folder, key)
+    tokenizers = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
+    if not any(all((folder / name).exists() for name in names) for names in tokenizers):
+        raise InputError(
+            f"{key}={path}: holds no tokenizer (tokenizer.json, or vocab.json and merges.txt); "
+            "copy the files of the model's own repository into it"
+        )
+    if not any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json")):
+        raise InputError(
+            f"{key}={path}: holds no preprocessor_config.json; copy that of the model's own repository into it"
+        )
+
+
+def _near(folder: Path) -> str:
+    """The way out where a folder is not a model's."""
+    if (folder / "adapter_config.json").exists():
+        return "it is an adapter; merge it into its base model (peft: merge_and_unload) and save that"
+    inside = sorted(file.parent for file in folder.glob("*/config.json"))
+    return f"give {inside[0]}" if inside else _WAY_OUT
+
+
+def _hub_config(name: str, key: str) -> Any:
+    from httpx import HTTPError
+    from huggingface_hub import constants, get_session, try_to_load_from_cache
+    from transformers.utils.hub import cached_file
+
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            get_session().head(constants.ENDPOINT, timeout=5)  # a download would try for half a minute
+        return json.loads(Path(str(cached_file(name, "config.json"))).read_text(encoding="utf-8"))
+    except (OSError, ValueError, HTTPError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{key}={name}: no such folder, nor a model of the hub ({said}); {_WAY_OUT}") from error
+
+
+def _check_kind(config: dict[str, Any], path: str | Path, key: str) -> None:
+    kind = config.get("model_type")
+    if kind not in families.FAMILIES:
+        known = ", ".join(families.FAMILIES)
+        if "auto_map" in config:
+            raise InputError(
+                f"{key}={path}: a {kind} model that brings its own code, which is never run; give the repository in "
+                f"transformers' own format (for InternVL the one whose name ends in -hf), one of {known}"
+            )
+        said = "config.json names no model_type" if kind is None else f"a {kind} model"
+        raise InputError(f"{key}={path}: {said}; give one of {known}")
+    quantised = config.get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method", "?") if isinstance(quantised, dict) else quantised
+        raise InputError(
+            f"{key}={path}: its weights are quantised ({method}) and cannot be trained; give the 16-bit model"
+        )
+
+
+def _check_weights(folder: Path, key: str) -> None:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+        wanted = sorted(set(shards.values()))
+        missing = [name for name in wanted if not (folder / name).exists()]
+        if missing:
+            raise InputError(
+                f"{key}={folder}: {len(missing)} of {len(wanted)} weight files are missing ({missing[0]}, ..); "
+                "download them again"
+            )
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise InputError(f"{key}={folder}: holds no weights (*.safetensors); download them")
+    for file in files:
+        fault = _safetensors_fault(file) if file.suffix == ".safetensors" else _torch_fault(file)
+        if fault:
+            raise InputError(f"{key}={folder}: {file.name} {fault}; download it again")
+
+
+def _json_fault(file: Path) -> str | None:
+    """What is wrong with a file that should hold a JSON object, or None."""
+    fault = _stand_in(file)
+    if fault:
+        return fault
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"is not whole JSON ({error})"
+    # A hub folder has no other JSON, but people keep lists beside their models.
+    return None if isinstance(found, dict) or file.name not in _OBJECTS else "is not a JSON object"
+
+
+_OBJECTS = (
+    *("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.json"),
+    *("model.safetensors.index.json", "vocab.json", "generation_config.json"),
+)
+
+
+def _safetensors_fault(file: Path) -> str | None:
+    """What is wrong with a safetensors file by its head: eight bytes of length, JSON of that length, then the numbers.
+
+    Format: https://huggingface.co/docs/safetensors
+    """
+    fault = _stand_in(file)
+    if fault:
+        return fault
+    size = os.path.getsize(file)
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        head = opened.read(length) if length <= size - 8 else b""
+    if len(head) != length or not head:
+        return f"is cut or damaged ({size:,} bytes)"
+    try:
+        rows = json.loads(head)
+        end = max((row["data_offsets"][1] for name, row in rows.items() if name != "__metadata__"), default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return "is not a safetensors file"
+    whole = 8 + length + end
+    return None if size == whole else f"is cut: {size:,} of {whole:,} bytes"
+
+
+def _torch_fault(file: Path) -> str | None:
+    """What is wrong with a file of torch.save, a zip archive whose list of contents stands at its end, or None."""
+    return _stand_in(file) or (None if zipfile.is_zipfile(file) else "is cut or damaged")
+
+
+def _stand_in(file: Path) -> str | None:
+    """What lies in the place of a real file after a download that did not work, or None."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(64)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if not start:
+        return "is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file itself (git lfs pull)"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is a web page"
+    return None

@@ -1,0 +1,125 @@
+"""Models that are not whole, each refused in one line; and whole ones in the layouts that people have."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from aes_r1.model import backbone as backbones
+from aes_r1.prompts import RATING_PROMPT
+from aes_r1.settings import InputError
+from tests.conftest import picture
+from tests.model.folders import BROKEN, BROKEN_NUMBERS, old_layout
+from tests.model.siblings import save_sibling
+
+
+@pytest.fixture
+def plain(backbone, tmp_path) -> Path:
+    """The random tiny model, saved."""
+    backbone.save(tmp_path / "plain")
+    return tmp_path / "plain"
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_folder_is_one_line_before_and_at_loading(fault, plain, capfd):
+    spoil, says = BROKEN[fault]
+    spoil(plain)
+    with pytest.raises(InputError, match=f"^trainer.init_from={plain}: .*{says}") as found:
+        backbones.check(plain, question=RATING_PROMPT, max_pixels=9216, key="trainer.init_from")
+    assert "\n" not in str(found.value)
+    with pytest.raises(InputError, match=f"^model.path={plain}: .*{says}"):
+        backbones.load(plain, dtype="float32", max_pixels=9216)
+    assert "LOAD REPORT" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("fault", BROKEN_NUMBERS)
+def test_numbers_that_are_none_are_refused(fault, plain):
+    spoil, says = BROKEN_NUMBERS[fault]
+    spoil(plain)
+    with pytest.raises(InputError, match=f"^model.path={plain}: .*{says}"):
+        backbones.load(plain, dtype="float32", max_pixels=9216)
+
+
+@pytest.mark.parametrize("path", ["/nonexistent", "nope/x/y", "./nope", "nope/"])
+def test_what_can_be_no_hub_name_is_a_folder_that_is_not_there(path):
+    with pytest.raises(InputError, match=f"^model.path={path}: no such folder; give"):
+        backbones.load(path, dtype="float32", max_pixels=9216)
+
+
+def test_a_file_is_no_model(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="is a file"):
+        backbones.load(tmp_path / "model.safetensors", dtype="float32", max_pixels=9216)
+
+
+def test_a_hub_name_that_cannot_be_reached_is_one_line(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(InputError, match=r"^model.path=nobody/nothing: no such folder, nor a model of the") as found:
+        backbones.load("nobody/nothing", dtype="float32", max_pixels=9216)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
+def test_whole_models_of_every_family_pass(family, tmp_path):
+    backbones.check(save_sibling(family, tmp_path), question=RATING_PROMPT, max_pixels=9216)
+
+
+def test_the_older_layout_of_the_hub_is_the_same_model(plain, tmp_path):
+    old = old_layout(plain, tmp_path / "old")
+    backbones.check(old, question=RATING_PROMPT, max_pixels=9216)
+    found, wanted = (backbones.load(folder, dtype="float32", max_pixels=9216) for folder in (old, plain))
+    theirs, ours = (dict(one.model.named_parameters()) for one in (found, wanted))
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+    shown = picture(100, 60)
+    asked, like = (one.encode(shown, RATING_PROMPT) for one in (found, wanted))
+    assert found.tokenizer.decode(asked.input_ids) == wanted.tokenizer.decode(like.input_ids)
+    assert (asked.input_ids == found.image_token).sum() == asked.grid.prod() // 4
+    assert (found.end_token, found.pad_token) == (wanted.end_token, wanted.pad_token)
+    assert torch.equal(found.banned, wanted.banned)
+    found.save(tmp_path / "again")  # and what is saved of it is loaded like any other
+    backbones.check(tmp_path / "again", question=RATING_PROMPT, max_pixels=9216)
+
+
+def test_a_model_of_any_size_is_looked_through_in_seconds(plain):
+    """Seven billion parameters of which the files hold names and shapes, and no number on the disk."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = json.loads((plain / "config.json").read_text())
+    config["text_config"] |= {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064, "layer_types": None,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+    }  # fmt: skip
+    config["vision_config"]["out_hidden_size"] = 3584
+    (plain / "config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(plain))
+    assert sum(one.numel() for one in model.parameters()) > 7e9
+    head, end = {}, 0
+    for name, one in model.named_parameters():
+        head[name] = {"dtype": "BF16", "shape": list(one.shape), "data_offsets": [end, end + 2 * one.numel()]}
+        end += 2 * one.numel()
+    said = json.dumps(head).encode()
+    with (plain / "model.safetensors").open("wb") as file:
+        file.write(len(said).to_bytes(8, "little") + said)
+        file.truncate(8 + len(said) + end)  # a hole
+    backbones.check(plain, question=RATING_PROMPT, max_pixels=9216)
+    with (plain / "model.safetensors").open("r+b") as file:
+        file.truncate(8 + len(said) + end - 1)
+    with pytest.raises(InputError, match="is cut"):
+        backbones.check(plain, question=RATING_PROMPT, max_pixels=9216)
+
+
+def test_another_models_tokenizer_is_refused(plain, tmp_path):
+    """Of more tokens than the model has rows: each that lies beyond would be another's number, or none."""
+    config = json.loads((plain / "config.json").read_text())
+    shutil.copytree(plain, tmp_path / "small")
+    config["text_config"]["vocab_size"] = 40
+    (tmp_path / "small" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"its tokenizer has .* tokens, the model 40"):
+        backbones.check(tmp_path / "small", question=RATING_PROMPT, max_pixels=9216)

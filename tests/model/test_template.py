@@ -1,0 +1,161 @@
+"""Chat templates that begin the answer themselves, and pictures that a template does not show once."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from aes_r1.data.sample import Sample
+from aes_r1.evaluation.critic import Critic, Facts
+from aes_r1.evaluation.evaluate import predict
+from aes_r1.evaluation.forced import answers_after
+from aes_r1.evaluation.interventions import KINDS, intervene, paired_rows
+from aes_r1.model import backbone as backbones
+from aes_r1.model import tiny
+from aes_r1.model.template import prompt_text
+from aes_r1.prompts import RATING_PROMPT, answer, parse_critique, parse_score
+from aes_r1.settings import ColdStartSettings, ErrorSettings, InputError, RewardSettings, TrainerSettings
+from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.sft import train_sft
+from aes_r1.trainer.stopping import StopRequest
+from tests.conftest import picture, twelve_pictures
+from tests.model.folders import TEXT_ONLY, TWICE, generation_prompt
+
+SAID = answer("a dull picture", 0.25)
+
+
+def asked_by(tokenizer, template: str):
+    """The tiny model with random weights and another chat template."""
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = template
+    return tiny.build(own, max_pixels=9216, seed=0)
+
+
+@pytest.mark.parametrize("ending", ["<think>\n", "<think>", "<think>\n\n"])
+def test_what_the_prompt_opened_is_part_of_the_answer(tokenizer, ending):
+    backbone = asked_by(tokenizer, generation_prompt(ending))
+    prompt = backbone.encode(picture(100, 60), RATING_PROMPT)
+    assert backbone.tokenizer.decode(prompt.input_ids).endswith(f"<|im_start|>assistant\n{ending}")
+    assert backbone.answer_prefix == ending
+
+    target = torch.tensor(backbone.encode_answer(SAID))
+    assert backbone.words(target[:-1]) == SAID.removeprefix("<think>")  # the tag is not learned twice
+    assert backbone.decode(target[:-1]) == ending + SAID.removeprefix("<think>")
+    assert parse_score(backbone.decode(target[:-1])) == 0.25
+    assert parse_critique(backbone.decode(target[:-1])) == "a dull picture"
+
+
+def test_a_template_that_opens_nothing_leaves_the_answer_whole(backbone):
+    target = torch.tensor(backbone.encode_answer(SAID))
+    assert (backbone.answer_prefix, backbone.decode(target[:-1])) == ("", SAID)
+
+
+@pytest.mark.parametrize("pair", ["<think>\n\n</think>\n\n", "<think></think>"])
+def test_an_empty_think_block_does_not_stand_before_the_critique(tokenizer, pair, tmp_path):
+    """It is taken out of the template, so that a saved copy is asked alike, by transformers alone too."""
+    asked_by(tokenizer, generation_prompt(pair)).save(tmp_path)
+    backbone = backbones.load(tmp_path, dtype="float32", max_pixels=9216)
+    wanted = prompt_text(tokenizer, RATING_PROMPT)
+    assert wanted.endswith("assistant\n")
+    assert prompt_text(backbone.tokenizer, RATING_PROMPT) == wanted
+    assert (backbone.answer_prefix, backbone.decode(torch.tensor(backbone.encode_words(SAID)))) == ("", SAID)
+    backbone.save(tmp_path / "again")
+    again = backbones.load(tmp_path / "again", dtype="float32", max_pixels=9216).tokenizer
+    assert again.chat_template == backbone.tokenizer.chat_template
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"{pair}kept"}]
+    assert again.apply_chat_template(turns, tokenize=False).endswith(f"{pair}kept<|im_end|>\n")
+
+
+@pytest.mark.parametrize(("template", "count"), [(TEXT_ONLY, 0), (TWICE, 2)])
+def test_a_prompt_shows_the_picture_once_or_is_refused(tokenizer, template, count):
+    backbone = asked_by(tokenizer, template)
+    with pytest.raises(InputError, match=rf"puts {count} placeholders <\|image_pad\|> for one picture"):
+        backbone.encode(picture(100, 60), RATING_PROMPT)
+
+
+def test_a_prompt_holds_as_many_tokens_as_its_picture_needs(backbone):
+    for size in ((60, 60), (192, 96)):
+        prompt = backbone.encode(picture(*size), RATING_PROMPT)
+        assert (prompt.input_ids == backbone.image_token).sum() == np.prod(prompt.grid) // 4
+    backbone.image_token = backbone.tokenizer.convert_tokens_to_ids("<|video_pad|>")  # another than the template's
+    with pytest.raises(InputError, match="puts 0 placeholders"):
+        backbone.encode(picture(60, 60), RATING_PROMPT)
+
+
+@pytest.mark.slow
+def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_path):
+    """Twelve answers learned by heart under a prompt that opens the think block are read wherever answers are."""
+    backbone = asked_by(tokenizer, generation_prompt("<think>\n"))
+    (tmp_path / "pictures").mkdir()
+    twelve_pictures(tmp_path / "pictures")
+    samples = [
+        Sample(path.name, str(path), (place + 0.5) / 12, "made", "test")
+        for place, path in enumerate(sorted((tmp_path / "pictures").glob("*.png")))
+    ]
+    words = ("a dull picture with flat light", "a strong picture with deep shadow")
+    train_sft(
+        backbone,
+        SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=torch.device("cpu")),
+        [
+            {"id": one.id, "image": one.image, "critique": words[place // 6], "mos": one.mos}
+            for place, one in enumerate(samples)
+        ],
+        question=RATING_PROMPT,
+        cold_start=ColdStartSettings(epochs=28, lr=3e-3, batch_size=4, micro_batch_size=4, save_every=1000),
+        with_critique=True,
+        seed=0,
+        folder=tmp_path / "sft",
+        log=lambda step, values: None,
+        stop=StopRequest(),
+    )
+    backbone.model.eval()
+
+    rows = list(
+        predict(
+            backbone, samples, question=RATING_PROMPT, protocols=["greedy", "direct", "label_tokens"], n_samples=1,
+            temperature=0.6, max_new_tokens=40, batch_size=12, seed=0,
+        )
+    )  # fmt: skip
+    greedy = [row for row in rows if row["protocol"] == "greedy"]
+    assert all(row["score"] is not None and row["critique"] in words for row in greedy)
+    assert all(row["text"].startswith("<think>\n") and row["text"].count("<think>") == 1 for row in greedy)
+    assert all(row["text"].startswith("<think></think><answer>") for row in rows if row["protocol"] == "direct")
+
+    critic = Critic(backbone, Facts(max_new_tokens=40), samples=1)
+    assert critic.score(samples[0].image).score == greedy[0]["score"]
+
+    prompt = backbone.encode(picture(60, 60), RATING_PROMPT)
+    [forced] = answers_after(backbone, [prompt], [f"<think>{words[0]}</think><answer>"])
+    assert parse_score(forced) is not None
+    assert parse_critique(forced) == words[0]
+    for row in intervene(backbone, paired_rows(greedy, seed=0), question=RATING_PROMPT):
+        assert all(row[kind] is not None for kind in KINDS[:3]), row
+
+    completions = []
+    train_rapo(
+        backbone,
+        None,
+        SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu")),
+        samples,
+        question=RATING_PROMPT,
+        trainer=TrainerSettings(
+            num_samples=2, images_per_step=4, max_steps=1, kl_coef=0, max_new_tokens=40, temperature=0.3,
+            completions_every=1,
+        ),
+        reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
+        shared_prefix=True,
+        seed=0,
+        folder=tmp_path / "rapo",
+        log=lambda step, values: None,
+        log_completions=lambda step, found: completions.extend(found),
+        evaluate=dict,
+        stop=StopRequest(),
+        going_on=lambda step: None,
+        notes={},
+    )  # fmt: skip
+    assert len(completions) == 8
+    assert sum(row["score"] is not None and row["reward_total"] > 0 for row in completions) >= 6
