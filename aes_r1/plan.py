@@ -88,7 +88,7 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     logits = 4 * min(max(256 * shape.vocabulary, _CHUNK), rows * trainer.max_new_tokens * shape.vocabulary)
     parts = {
         "weights": whole // share["weights"],
-        "reference": whole if trainer.kl_coef > 0 and not model.lora.rank else 0,
+        "reference": whole if trainer.needs_reference and not model.lora.rank else 0,
         "gradients": trained * gradient // share["gradients"],
         "optimizer": optimizer // share["optimizer"],
         "activations": activations,
@@ -140,7 +140,7 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
     return {
         "rollout, prompts": cost.language_flops(shape, images * prompt, images * on_prompt, rows) + once,
         "rollout, decoding": answers,
-        "reference": prompts + answers + (0 if frozen else pictures) if trainer.kl_coef > 0 else 0.0,
+        "reference": prompts + answers + (0 if frozen else pictures) if trainer.needs_reference else 0.0,
         "update": passes * (prompts + answers) + (0 if frozen else passes * pictures),
     }
 

@@ -232,6 +232,8 @@ class TrainerSettings:
     clip_low: float = 0.2
     clip_high: float = 0.28
     kl_coef: float = 0.01
+    credit: str = "all"  # all: one advantage for all tokens (the paper); answer: critique tokens get advantage 0
+    critique_kl_coef: float | None = None  # weight of the divergence on critique tokens; null: kl_coef
     aggregation: str = "sequence_mean"
     scale_advantage: bool = True  # divide by the group's standard deviation
     drop_zero_spread: bool = False  # leave groups without spread out of the loss's divisor
@@ -259,6 +261,9 @@ class TrainerSettings:
         require(0 < self.clip_low < 1, "trainer.clip_low", self.clip_low, "must be in (0, 1)")
         require(self.clip_high > 0, "trainer.clip_high", self.clip_high, "must be positive")
         require(self.kl_coef >= 0, "trainer.kl_coef", self.kl_coef, "must not be negative")
+        one_of("trainer.credit", self.credit, ("all", "answer"))
+        kept = self.critique_kl_coef
+        require(kept is None or kept >= 0, "trainer.critique_kl_coef", kept, "must not be negative; or null")
         require(self.temperature > 0, "trainer.temperature", self.temperature, "must be positive")
         require(self.max_new_tokens >= 1, "trainer.max_new_tokens", self.max_new_tokens, "must be at least 1")
         require(self.inner_epochs >= 1, "trainer.inner_epochs", self.inner_epochs, "must be at least 1")
@@ -273,6 +278,11 @@ class TrainerSettings:
         one_of("trainer.lr_schedule", self.lr_schedule, ("linear", "constant", "cosine"))
         one_of("trainer.aggregation", self.aggregation, ("sequence_mean", "token_mean", "constant"))
         one_of("trainer.resume", self.resume, ("auto", "never"))
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss holds a divergence to the start."""
+        return self.kl_coef > 0 or bool(self.critique_kl_coef)
 
 
 @dataclass

@@ -56,7 +56,7 @@ def rapo(job: Job, initial: str) -> str:
     if lora.rank > 0:
         backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
     else:
-        if trainer.kl_coef > 0:
+        if trainer.needs_reference:
             reference = copy.deepcopy(backbone)
             reference.model.requires_grad_(False).eval().to(job.device)
         backbones.freeze(backbone.model, vision=settings.model.freeze_vision)
