@@ -53,8 +53,9 @@ def policy_loss(
     """Clipped surrogate with clip-higher and a k3 penalty to the reference (paper, eq. 10; DAPO for clip-higher).
 
     logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]; kl_coef: one number or
-    [B, T]. ref_logps may be None when kl_coef is the number 0. `normalizer` is the divisor of the whole optimizer step (sequences for sequence_mean, tokens for
-    token_mean, any constant), so that every split into micro-batches and ranks sums to the same gradient.
+    [B, T]. ref_logps may be None when kl_coef is the number 0. `normalizer` is the divisor of the whole optimizer step
+    (sequences for sequence_mean, tokens for token_mean, any constant), so that every split into micro-batches and ranks
+    sums to the same gradient.
     Returns (loss, metrics): metrics are detached means over this call's tokens (ratio_max: the maximum), with their
     number under "tokens".
     """

@@ -6,13 +6,16 @@ import copy
 import logging
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from aes_r1.data.sample import Sample
 from aes_r1.evaluation import health
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.settings import InputError
+from aes_r1.trainer.critique_validation import critique_metrics
 from aes_r1.trainer.engine import build_engine
 from aes_r1.trainer.evaluation_stage import predictions
 from aes_r1.trainer.job import Job
@@ -70,7 +73,7 @@ def rapo(job: Job, initial: str) -> str:
     total = rapo_steps(len(job.train), trainer)
 
     def going_on(step: int) -> None:
-        job.tracker.resume("rapo", step)
+        job.tracker.resume("rapo", step or -1)  # nothing done: the start is measured again too
         metrics, completions = (
             [row for row in read_rows(job.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
             for name in ("metrics", "completions")
@@ -83,6 +86,13 @@ def rapo(job: Job, initial: str) -> str:
             trainer.num_samples,
             f", going on after step {step}" if step else "",
         )
+        if step == 0:
+            backbone.model.eval()
+            with engine.gathered():
+                start = critique_metrics(job, backbone, _validated(job))
+            job.tracker.log("rapo", 0, start)
+            if job.rank == 0:
+                job.signs.step(0, start)
 
     def log_completions(step: int, rows: list[dict]) -> None:
         job.signs.log_completions(step, rows)
@@ -97,7 +107,7 @@ def rapo(job: Job, initial: str) -> str:
                 f"entropy {values['policy/entropy']:.2f}"
             )
             update(step, total, shown)
-            validation = {name: value for name, value in values.items() if name.startswith("eval/")}
+            validation = {name: value for name, value in values.items() if name.startswith(("eval/", "critique/"))}
             if validation and job.rank == 0:
                 log.info("step %d: %s  %s", step, shown, "  ".join(f"{n} {v:.3f}" for n, v in validation.items()))
             job.tracker.log("rapo", step, values)
@@ -133,9 +143,9 @@ def rapo(job: Job, initial: str) -> str:
 
 
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
-    """SRCC and PLCC on validation pictures, by data set, one output at the evaluation temperature."""
-    rows = predictions(job, backbone, job.validation[: job.settings.trainer.eval_pictures], ["sample"])
-    values = {}
+    """SRCC and PLCC on validation pictures, by data set, one output at the evaluation temperature; critique/* beside."""
+    rows = predictions(job, backbone, _validated(job), ["sample"])
+    values = critique_metrics(job, backbone, _validated(job))
     for dataset in sorted({row["dataset"] for row in rows}):
         mine = [row for row in rows if row["dataset"] == dataset]
         cell = correlations(
@@ -148,6 +158,10 @@ def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
             values[f"eval/{dataset}/{name}"] = math.nan if value is None else value
         values[f"eval/{dataset}/parse_failure_rate"] = cell["parse_failure_rate"]
     return values
+
+
+def _validated(job: Job) -> Sequence[Sample]:
+    return job.validation[: job.settings.trainer.eval_pictures]
 
 
 def keep_final(job: Job, models: dict[str, str]) -> None:
