@@ -440,7 +440,7 @@ class EvaluationSettings:
     batch_size: int = 64  # pictures per device and rollout
     max_new_tokens: int | None = None  # null: the trainer's
     batch_invariant: bool = False  # one picture at a time: bits that no neighbour can move
-    interventions: int = 100  # critiques per stage and set that are exchanged to see whether they are used; 0: none
+    interventions: int = 100  # critiques per stage, set and protocol that are exchanged to see what they do; 0: none
     n_bootstrap: int = 1000
     stages: list[str] = field(default_factory=lambda: ["base", "cold_start", "rapo"])
 

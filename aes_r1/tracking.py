@@ -50,7 +50,7 @@ GLOSSARY = {
     "eval/<dataset>/parse_failure_rate": "share of pictures whose answer parse_score cannot read",
     "critique/distinct": "different greedy critiques of the first 100 validation pictures (step 0: before RAPO)",
     "critique/words_srcc": "Spearman correlation of MOS and how favourable the words of those critiques are",
-    "critique/information_nats": "log pi(critique | own picture) - its mean over two others, nats; 50 of those critiques",
+    "critique/information_nats": "log pi(critique | own picture) - its mean under two others, nats; of 50 critiques",
     "critique/score_information_nats": "the same of the answer's tokens after the same critique",
     "time/wait_s": "seconds of the step spent waiting for pictures that are still being read",
     "time/rollout_s": "seconds sampling the K outputs of the step",
@@ -207,6 +207,9 @@ class Tracker:
                     for metric in ("srcc", "plcc", "krcc", "mae"):
                         if cell[metric]["value"] is not None:
                             self._wandb.summary[f"{stage}/{dataset}/{protocol}/{metric}"] = cell[metric]["value"]
+                    for name, found in cell.get("critiques", {}).items():
+                        if isinstance(found, Mapping) and found["value"] is not None:
+                            self._wandb.summary[f"{stage}/{dataset}/{protocol}/critiques/{name}"] = found["value"]
 
     def alert(self, title: str, text: str) -> None:
         """Tell whoever watches online (parse failures above their limit, KL running away); offline it is recorded."""

@@ -143,7 +143,7 @@ def rapo(job: Job, initial: str) -> str:
 
 
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
-    """SRCC and PLCC on validation pictures, by data set, one output at the evaluation temperature; critique/* beside."""
+    """SRCC and PLCC on validation pictures by data set, of one output at the evaluation temperature; critique/*."""
     rows = predictions(job, backbone, _validated(job), ["sample"])
     values = critique_metrics(job, backbone, _validated(job))
     for dataset in sorted({row["dataset"] for row in rows}):

@@ -62,7 +62,7 @@ def worked_on(folder: Path, rank: int) -> Iterator[None]:
 
 
 def start_over(folder: Path) -> None:
-    for name in ("checkpoints", "stages", "model", "wandb", "parts", "interventions"):
+    for name in ("checkpoints", "stages", "model", "wandb", "parts", "interventions", "information"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (
         "settings.json",
