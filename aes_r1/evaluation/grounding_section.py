@@ -31,8 +31,8 @@ def grounding_section(
 
     Empty where neither evaluation nor metrics looked at critiques.
     """
-    body = "".join([_tables(evaluation, names), _curves(metrics), _examples(evaluation, predictions)])
-    if not body:
+    measured = _tables(evaluation, names) + _curves(metrics)
+    if not measured:
         return ""
     note = (
         "Words: how favourable the critique is; score: the number after it; both as rank correlation with opinions. "
@@ -41,7 +41,9 @@ def grounding_section(
         "picture was drawn by, mean over five. Follows: the share of the way that the score goes when critique or "
         "picture is exchanged."
     )
-    return f'<h2>Do the critiques stay true?</h2><p class="note">{note}</p>{body}'
+    return (
+        f'<h2>Do the critiques stay true?</h2><p class="note">{note}</p>{measured}{_examples(evaluation, predictions)}'
+    )
 
 
 def _tables(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from aes_r1.prompts import answer, critique_length, parse_score
 from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.credit import critique_mask, token_advantages, token_kl_coef
 from aes_r1.trainer.objective import group_advantage, loss_divisor, policy_loss
-from tests.trainer.test_loops import rapo, speaker  # noqa: F401
+from tests.trainer.test_loops import rapo
 
 CPU = torch.device("cpu")
 # "dull.</think><answer>0.6</answer>" as Qwen2.5 cuts it: ".</" and "><" straddle what stands on either side.
@@ -165,12 +165,12 @@ def test_with_credit_for_the_answer_only_the_divergence_moves_the_critique():
 
 
 @pytest.mark.slow
-def test_a_step_that_pays_the_answer_alone(speaker, picture_folder, tmp_path):  # noqa: F811
-    """One whole step of RAPO each: the same outputs and rewards, another gradient, any number of passes."""
+def test_a_step_that_pays_the_answer_alone(planted, picture_folder, tmp_path):
+    """A step of RAPO each, on a model that says this or that: same outputs and rewards, another gradient, any cut."""
 
     def one_step(name, **changes):
-        how = {"steps": 1, "temperature": 1.15, **changes}  # warm enough for words to differ
-        rows, completions = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / name, **how)
+        how = {"steps": 1, "max_new_tokens": 48, **changes}
+        rows, completions = rapo(copy.deepcopy(planted.used), picture_folder, tmp_path / name, **how)
         return rows[0], completions
 
     whole, completions = one_step("whole", credit="answer")
