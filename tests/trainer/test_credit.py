@@ -178,7 +178,7 @@ def test_a_step_that_pays_the_answer_alone(planted, picture_folder, tmp_path):
     paper, same = one_step("paper")
     assert [row["text"] for row in same] == [row["text"] for row in completions]
     read = [row for row in completions if parse_score(row["text"]) is not None]
-    assert len({row["text"].split("</think>")[0] for row in read}) > len({row["id"] for row in read})
+    assert len({(row["id"], row["text"].split("</think>")[0]) for row in read}) > len({row["id"] for row in read})
     assert cut == pytest.approx(whole, rel=1e-4, abs=1e-5)
     assert paper["reward/total"] == whole["reward/total"]
     assert paper["policy/grad_norm"] != pytest.approx(whole["policy/grad_norm"], rel=0.01)
