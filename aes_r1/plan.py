@@ -108,7 +108,7 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
     return {
         "rollout, prompts": cost.language_flops(shape, images * prompt, images * on_prompt, rows) + once,
         "rollout, decoding": answers,
-        "reference": prompts + answers + (0 if frozen else pictures) if trainer.kl_coef > 0 else 0.0,
+        "reference": prompts + answers + (0 if frozen else pictures) if trainer.needs_reference else 0.0,
         "update": trainer.inner_epochs * update,
     }
 

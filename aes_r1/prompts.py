@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from string import Template
 
@@ -78,6 +80,18 @@ def parse_critique(text: str) -> str | None:
     """The critique of an answer whose tags are well formed (its score may still be unreadable), else None."""
     parts = _split(text)
     return None if parts is None else parts[0].strip()
+
+
+def critique_length(pieces: Sequence[str]) -> int:
+    """How many leading tokens of a completion lie inside its critique block, given the string of each token.
+
+    The block ends with the first `</think>`, closing tag included; its opening tag may also stand in the prompt. A
+    token that holds a character of what follows ("><" of "</think><answer>") belongs to the answer, whose format it
+    decides. 0 where the block is never closed.
+    """
+    close = "</think>"
+    start = "".join(pieces).find(close)
+    return 0 if start < 0 else sum(end <= start + len(close) for end in accumulate(map(len, pieces)))
 
 
 def expert_prompt(mos: float) -> str:

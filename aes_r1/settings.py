@@ -241,6 +241,8 @@ class TrainerSettings:
     clip_low: float = 0.2
     clip_high: float = 0.28
     kl_coef: float = 0.01
+    credit: str = "all"  # all: one advantage for all tokens (the paper); answer: critique tokens get advantage 0
+    critique_kl_coef: float | None = None  # weight of the divergence on critique tokens; null: kl_coef
     aggregation: str = "sequence_mean"
     scale_advantage: bool = True  # divide by the group's standard deviation
     drop_zero_spread: bool = False  # leave groups without spread out of the loss's divisor
@@ -269,6 +271,9 @@ class TrainerSettings:
         require(0 < self.clip_low < 1, "trainer.clip_low", self.clip_low, "must be in (0, 1)")
         require(self.clip_high > 0, "trainer.clip_high", self.clip_high, "must be positive")
         require(self.kl_coef >= 0, "trainer.kl_coef", self.kl_coef, "must not be negative")
+        one_of("trainer.credit", self.credit, ("all", "answer"))
+        kept = self.critique_kl_coef
+        require(kept is None or kept >= 0, "trainer.critique_kl_coef", kept, "must not be negative; or null")
         require(self.temperature > 0, "trainer.temperature", self.temperature, "must be positive")
         require(self.max_new_tokens >= 1, "trainer.max_new_tokens", self.max_new_tokens, "must be at least 1")
         require(self.inner_epochs >= 1, "trainer.inner_epochs", self.inner_epochs, "must be at least 1")
@@ -283,6 +288,11 @@ class TrainerSettings:
         one_of("trainer.lr_schedule", self.lr_schedule, ("linear", "constant", "cosine"))
         one_of("trainer.aggregation", self.aggregation, ("sequence_mean", "token_mean", "constant"))
         one_of("trainer.resume", self.resume, ("auto", "never"))
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss holds a divergence to the start."""
+        return self.kl_coef > 0 or bool(self.critique_kl_coef)
 
 
 @dataclass
@@ -440,7 +450,7 @@ class EvaluationSettings:
     batch_size: int = 64  # pictures per device and rollout
     max_new_tokens: int | None = None  # null: the trainer's; of a model that no run here made, 1024
     batch_invariant: bool = False  # one picture at a time: bits that no neighbour can move
-    interventions: int = 100  # critiques per stage and set that are exchanged to see whether they are used; 0: none
+    interventions: int = 100  # critiques per stage, set and protocol that are exchanged to see what they do; 0: none
     n_bootstrap: int = 1000
     stages: list[str] = field(default_factory=lambda: ["base", "cold_start", "rapo"])
 
@@ -646,7 +656,7 @@ _NOT_IDENTITY = (
 
 # Keys that the first recorded runs did not have, each with the value at which a run computes what it computed without
 # the key. At that value a key is left out of the run's hash, so that recorded runs keep theirs and can be resumed.
-_SINCE_ADDED: dict[str, Any] = {}
+_SINCE_ADDED: dict[str, Any] = {"trainer.credit": "all", "trainer.critique_kl_coef": None}
 
 
 def run_fingerprint(settings: Settings) -> str:

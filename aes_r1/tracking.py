@@ -52,6 +52,10 @@ GLOSSARY = {
     "eval/<dataset>/krcc": "Kendall tau-b of prediction and MOS; failed parses count as the mean answer",
     "eval/<dataset>/mae": "mean of |predicted - MOS| on the 0..1 scale; failed parses count as the mean answer",
     "eval/<dataset>/parse_failure_rate": "share of pictures whose answer parse_score cannot read",
+    "critique/distinct": "different greedy critiques of the first 100 validation pictures (step 0: before RAPO)",
+    "critique/words_srcc": "Spearman correlation of MOS and how favourable the words of those critiques are",
+    "critique/information_nats": "log pi(critique | own picture) - its mean under two others, nats; of 50 critiques",
+    "critique/score_information_nats": "the same of the answer's tokens after the same critique",
     "time/wait_s": "seconds of the step spent waiting for pictures that are still being read",
     "time/rollout_s": "seconds sampling the K outputs of the step",
     "time/reference_s": "seconds computing old and reference log-probabilities of the step",
@@ -207,6 +211,9 @@ class Tracker:
                     for metric in ("srcc", "plcc", "krcc", "mae"):
                         if cell[metric]["value"] is not None:
                             self._wandb.summary[f"{stage}/{dataset}/{protocol}/{metric}"] = cell[metric]["value"]
+                    for name, found in cell.get("critiques", {}).items():
+                        if isinstance(found, Mapping) and found["value"] is not None:
+                            self._wandb.summary[f"{stage}/{dataset}/{protocol}/critiques/{name}"] = found["value"]
 
     def alert(self, title: str, text: str) -> None:
         """Tell whoever watches online (parse failures above their limit, KL running away); offline it is recorded."""

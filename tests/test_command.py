@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from aes_r1 import command
-from aes_r1.settings import Settings
+from aes_r1.settings import Settings, as_dict, differences
 
 EXPERIMENTS = sorted(path.stem for path in (command.CONF / "experiment").glob("*.yaml"))
 GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
@@ -43,6 +43,12 @@ def test_every_experiment_is_valid(name):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_is_valid(group, option):
     assert isinstance(composed(f"{group}={option}"), Settings)
+
+
+def test_grounded_is_rapo_with_credit_by_part():
+    paper, grounded = composed("+experiment=rapo"), composed("+experiment=grounded")
+    assert (paper.trainer.credit, grounded.trainer.credit) == ("all", "answer")
+    assert differences(as_dict(paper), as_dict(grounded)) == ["trainer.credit"]
 
 
 def test_same_settings_same_folder():

@@ -17,6 +17,8 @@ from aes_r1.settings import InputError, Settings, as_dict, build, claim_run_fold
         ({"trainer": {"images_per_step": 1}}, "trainer.images_per_step=1"),
         ({"trainer": {"clip_low": 1.5}}, "trainer.clip_low=1.5"),
         ({"trainer": {"aggregation": "mean"}}, "trainer.aggregation=mean"),
+        ({"trainer": {"credit": "words"}}, "trainer.credit=words"),
+        ({"trainer": {"critique_kl_coef": -1}}, "trainer.critique_kl_coef=-1"),
         ({"trainer": {"temperature": 0}}, "trainer.temperature=0"),
         ({"reward": {"error": {"sigma": 0}}}, "reward.error.sigma=0"),
         ({"reward": {"rank": {"gamma": 0}}}, "reward.rank.gamma=0"),

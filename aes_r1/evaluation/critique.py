@@ -29,6 +29,7 @@ from aes_r1.evaluation.wording import TOUCHED, parts, stated_level, stated_steps
 from aes_r1.prompts import DIMENSIONS, level_of
 from aes_r1.settings import JudgeSettings
 
+GROUNDED = ("greedy", "sample")  # protocols whose critiques are followed from stage to stage
 READ = 2000  # critiques per stage and set that are measured, drawn evenly
 _GROUPS, _STUDENT = 10, 2.262  # of the jackknife; t quantile of its 9 degrees of freedom
 _FEWEST_TEXTS = 2 * _GROUPS
@@ -65,6 +66,18 @@ def chosen_critiques(rows: Iterable[Row], *, most: int = READ, seed: int = 0) ->
             if row["protocol"] == protocol:
                 chosen.add(row)
     return {key: chosen.rows() for key, (_, chosen) in found.items()}
+
+
+def rows_by_protocol(
+    rows: Iterable[Row], *, readable: bool, most: int = READ, seed: int = 0
+) -> dict[tuple[str, str, str], list[Row]]:
+    """{(stage, DATASET/SPLIT, protocol): rows} of the protocols GROUNDED; `readable`: with a critique and a score."""
+    found: dict[tuple[str, str, str], Chosen] = {}
+    for row in rows:
+        if row["protocol"] in GROUNDED and (not readable or (row["critique"] and row["score"] is not None)):
+            key = (row["stage"], f"{row['dataset']}/{row['split']}", row["protocol"])
+            found.setdefault(key, Chosen(most, seed)).add(row)
+    return {key: chosen.rows() for key, chosen in found.items()}
 
 
 def critique_measures(

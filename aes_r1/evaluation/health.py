@@ -93,6 +93,12 @@ def diversity_share(_: Rows, completions: Rows) -> float | None:
     return after / before if before and after is not None else None
 
 
+def share_of_first(metrics: Rows, name: str) -> float | None:
+    """The last value of `name` as a share of the first; None with one, or where the first is not positive."""
+    values = _values(metrics, name)
+    return values[-1] / values[0] if len(values) > 1 and values[0] > 0 else None
+
+
 def leaking(_: Rows, completions: Rows) -> float | None:
     """Share of the critiques logged last that name the score that they then give, or say that it was known."""
     if not completions:
@@ -161,6 +167,19 @@ SIGNS = (
         "distinct pairs of words as a share of their start: one critique is said of every picture",
         "raise trainer.kl_coef, stop earlier; check that the critique is used (model.prompt=score_only)",
         diversity_share,
+    ),
+    Sign(
+        "critiques turn alike", 0.60, -1,
+        "different greedy critiques of the validation pictures as a share of their start: the words no longer tell "
+        "pictures apart, though sampled ones may still vary",
+        "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
+        lambda metrics, _: share_of_first(metrics, "critique/distinct"),
+    ),
+    Sign(
+        "words lose the picture", 0.50, -1,
+        "what the words know of the picture, nats, as a share of its start: the score is learned, its reasons are lost",
+        "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
+        lambda metrics, _: share_of_first(metrics, "critique/information_nats"),
     ),
     Sign(
         "leaking critiques", 0.05, +1,

@@ -29,6 +29,8 @@ _SHOWN = (
     "trainer.clip_low",
     "trainer.clip_high",
     "trainer.kl_coef",
+    "trainer.credit",
+    "trainer.critique_kl_coef",
     "trainer.aggregation",
     "trainer.temperature",
     "trainer.max_new_tokens",

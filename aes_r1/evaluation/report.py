@@ -16,6 +16,7 @@ from aes_r1.evaluation.charts import histogram, scatter, signed
 from aes_r1.evaluation.critique_section import critique_section
 from aes_r1.evaluation.curves import training_section
 from aes_r1.evaluation.gallery import choose, plates
+from aes_r1.evaluation.grounding_section import grounding_section
 from aes_r1.evaluation.health_section import health_section
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.evaluation.page import STAGE_COLORS, STAGE_NAMES, figure, number, page, percent
@@ -47,6 +48,7 @@ def write_report(run_dir: Path | str) -> Path:
     title = settings.get("run_name") or run.name
     body = [
         _opening(title, settings, evaluation, names),
+        grounding_section(evaluation, metrics, predictions, names),
         results_section(evaluation, names),
         changes_section(evaluation),
         training_section(metrics),

@@ -5,14 +5,16 @@ share this.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from aes_r1.data.sample import Sample
-from aes_r1.evaluation.critique import chosen_critiques, critique_measures
+from aes_r1.evaluation.critique import chosen_critiques, critique_measures, rows_by_protocol
 from aes_r1.evaluation.evaluate import predict
+from aes_r1.evaluation.grounding import grounding
+from aes_r1.evaluation.information import likelihoods, nats
 from aes_r1.evaluation.interventions import intervene, measured, paired_rows
 from aes_r1.evaluation.metrics import summarise
 from aes_r1.evaluation.paper import paper_numbers
@@ -69,22 +71,49 @@ def asking(backbone: Backbone, progress: Callable[[int], None] = lambda done: No
 def exchange_critiques(
     folder: Path, stage: str, backbone: Backbone, *, question: str, pictures: int, batch_size: int, seed: int
 ) -> None:
-    """Intervene on up to `pictures` critiques of `stage` per set: FOLDER/interventions/STAGE/DATASET-SPLIT.jsonl."""
-    mine = (row for row in read(folder / "predictions.jsonl") if row["stage"] == stage)
-    for (_, name), rows in chosen_critiques(mine, most=pictures, seed=seed).items():
-        path = _interventions(folder, stage, name)
-        if path.exists() or not (pairs := paired_rows(rows, seed=seed)):
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".partial")
-        with beside.open("w", encoding="utf-8") as file:
-            for row in intervene(backbone, pairs, question=question, batch_size=batch_size):
-                file.write(json.dumps(row) + "\n")
-        beside.replace(path)
+    """Exchange up to `pictures` critiques of `stage` per set and protocol, and score them beside other pictures.
+
+    FOLDER/interventions/STAGE/DATASET-SPLIT.jsonl and FOLDER/information/STAGE/DATASET-SPLIT.jsonl; a file that is
+    there is kept. Protocols: those of critique.GROUNDED, and else the first that writes critiques.
+    """
+
+    def mine() -> Iterator[dict[str, Any]]:
+        return (row for row in read(folder / "predictions.jsonl") if row["stage"] == stage)
+
+    first = chosen_critiques(mine(), most=pictures, seed=seed)
+    chosen = {(name, rows[0]["protocol"]): rows for (_, name), rows in first.items()}
+    followed = rows_by_protocol(mine(), readable=True, most=pictures, seed=seed)
+    chosen |= {(name, protocol): rows for (_, name, protocol), rows in followed.items()}
+
+    def exchanged(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        return intervene(backbone, paired_rows(rows, seed=seed), question=question, batch_size=batch_size)
+
+    def informed(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        table = likelihoods(backbone, rows, question=question, batch_size=max(1, batch_size // 4), seed=seed)
+        for row, (words, score) in zip(rows, nats(table).tolist() if len(rows) > 1 else [], strict=False):
+            yield {"id": row["id"], "words_nats": words, "score_nats": score}
+
+    for name in dict.fromkeys(name for name, _ in chosen):
+        for kind, measured_rows in (("interventions", exchanged), ("information", informed)):
+            path = _examined(folder, kind, stage, name)
+            if path.exists():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_suffix(".partial")
+            with beside.open("w", encoding="utf-8") as file:
+                for (place, protocol), rows in chosen.items():
+                    for row in measured_rows(rows) if place == name else ():
+                        file.write(json.dumps({"protocol": protocol, **row}) + "\n")
+            beside.replace(path)
 
 
-def _interventions(folder: Path, stage: str, name: str) -> Path:
-    return folder / "interventions" / stage / f"{name.replace('/', '-')}.jsonl"
+def _examined(folder: Path, kind: str, stage: str, name: str) -> Path:
+    return folder / kind / stage / f"{name.replace('/', '-')}.jsonl"
+
+
+def _of_protocol(rows: Iterable[dict[str, Any]], protocol: str) -> list[dict[str, Any]]:
+    """The rows of `protocol`, and those that name none."""
+    return [row for row in rows if row.get("protocol", protocol) == protocol]
 
 
 def measure(
@@ -106,15 +135,34 @@ def measure(
         read(path), n_bootstrap=n_bootstrap, seed=seed, manifests=manifests, seen=seen, all_pairs=all_pairs
     )
     chosen = chosen_critiques(read(path), seed=seed)
-    factors = _factors(sets, {(name, row["id"]) for (_, name), rows in chosen.items() for row in rows})
+    followed = rows_by_protocol(read(path), readable=False, seed=seed)
+    wanted = {(name, row["id"]) for (_, name), rows in chosen.items() for row in rows}
+    wanted |= {(name, row["id"]) for (_, name, _), rows in followed.items() for row in rows}
+    factors = _factors(sets, wanted)
     critiques: dict[str, Any] = {}
     for (stage, name), rows in chosen.items():
         found = critique_measures(rows, factors=factors.get(name), n_bootstrap=n_bootstrap, seed=seed)
-        exchanged = list(read(_interventions(folder, stage, name)))
-        if exchanged:
+        written = read(_examined(folder, "interventions", stage, name))
+        if exchanged := _of_protocol(written, rows[0]["protocol"]):
             found["interventions"] = measured(exchanged, n_bootstrap=n_bootstrap, seed=seed)
         critiques.setdefault(stage, {})[name] = found
     summary["critiques"] = critiques
+    for (stage, name, protocol), rows in followed.items():
+        cell = summary["stages"].get(stage, {}).get(name, {}).get(protocol)
+        if cell is None or not any(row["critique"] for row in rows):
+            continue
+        exchanged, informed = (
+            [row for row in read(_examined(folder, kind, stage, name)) if row.get("protocol") == protocol]
+            for kind in ("interventions", "information")
+        )
+        cell["critiques"] = grounding(
+            rows,
+            factors=factors.get(name),
+            informed=informed,
+            exchanged=measured(exchanged, n_bootstrap=n_bootstrap, seed=seed) if exchanged else None,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        )
     names = {name.rsplit("/", 1)[0] for by_set in summary["stages"].values() for name in by_set}
     return summary | ({"paper": theirs} if (theirs := paper_numbers(names)) else {})
 

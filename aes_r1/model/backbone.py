@@ -214,6 +214,10 @@ class Backbone:
         """Text of [T] tokens alone."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
+    def pieces(self, tokens: Tensor) -> list[str]:
+        """The vocabulary's own string of each of [T] tokens: ASCII stands for itself, other bytes for one sign each."""
+        return self.tokenizer.convert_ids_to_tokens(tokens.tolist())
+
     def save(self, folder: Path) -> None:
         """Write the Hugging Face form: safetensors, config, tokenizer, processor; an adapter is merged first."""
         model = self.model

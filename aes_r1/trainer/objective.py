@@ -51,17 +51,18 @@ def policy_loss(
     *,
     clip_low: float,
     clip_high: float,
-    kl_coef: float,
+    kl_coef: float | Tensor,
     aggregation: str,
     normalizer: float | Tensor,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped surrogate with clip-higher and a k3 penalty to the reference (paper, eq. 10; DAPO for clip-higher).
 
-    logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]. ref_logps may be None when
-    kl_coef is 0. `normalizer` is the divisor of the whole optimizer step (sequences for sequence_mean, tokens for
-    token_mean, any constant), so that every split into micro-batches and ranks sums to the same gradient. Whatever
-    stands outside the mask, infinities and NaN included, touches neither loss nor gradient. Differences of
-    log-probabilities count as LARGEST_DIFFERENCE at most in the ratio and in k3, and have no gradient beyond.
+    logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]; kl_coef: one number or
+    [B, T]. ref_logps may be None when kl_coef is the number 0. `normalizer` is the divisor of the whole optimizer step
+    (sequences for sequence_mean, tokens for token_mean, any constant), so that every split into micro-batches and ranks
+    sums to the same gradient. Whatever stands outside the mask, infinities and NaN included, touches neither loss nor
+    gradient. Differences of log-probabilities count as LARGEST_DIFFERENCE at most in the ratio and in k3, and have no
+    gradient beyond.
     Returns (loss, metrics): metrics are detached means over this call's tokens (ratio_max: the maximum), with their
     number under "tokens".
     """
@@ -76,7 +77,7 @@ def policy_loss(
         bounded = difference.clamp(max=LARGEST_DIFFERENCE)
         kl_k3 = bounded.exp() - bounded - 1
         objective = objective - kl_coef * kl_k3
-    elif kl_coef > 0:
+    elif isinstance(kl_coef, Tensor) or kl_coef > 0:
         raise ValueError(f"kl_coef={kl_coef} needs ref_logps")
     per_token = -objective.masked_fill(outside, 0.0)  # a product with 0 would keep a NaN
     if aggregation == "sequence_mean":

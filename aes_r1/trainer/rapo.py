@@ -27,6 +27,7 @@ from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, row_noise, sample
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
+from aes_r1.trainer.credit import critique_mask, token_advantages, token_kl_coef
 from aes_r1.trainer.engine import Engine, now, peak_memory_gb
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
@@ -122,8 +123,8 @@ def train_rapo(
                 temperature=trainer.temperature,
                 noise=noise,
             )
-        answers = zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)
-        texts = [backbone.decode(tokens[mask]) for tokens, mask in answers]
+        answers = [tokens[mask] for tokens, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)]
+        texts = [backbone.decode(tokens) for tokens in answers]
         parsed = [parse_score(text) for text in texts]
         rollout_seconds = now(device) - rollout_started
 
@@ -136,11 +137,16 @@ def train_rapo(
             guesses = engine.gather(row_noise(keys, 1).to(scores).reshape(len(batch), trainer.num_samples))
         rewards, parts = total_reward(scores, mos, reward, pool=pool, progress=step / total, guesses=guesses)
 
-        # -- advantage -------------------------------------------------------------------------------------------------
+        # -- credit -------------------------------------------------------------------------------------------------
         advantages = group_advantage(rewards, scale=trainer.scale_advantage)
         flat_groups = zero_spread(rewards)
         mine = slice(engine.rank * len(batch), (engine.rank + 1) * len(batch))
-        own_advantages = advantages[mine].flatten()
+        own_advantages = advantages[mine]
+        said = critique_mask(
+            [backbone.pieces(tokens) for tokens in answers], parsed, length=rollout.mask.shape[1], device=device
+        )
+        credit = token_advantages(own_advantages, None, said, trainer.credit)
+        kl_coef = token_kl_coef(trainer.kl_coef, trainer.critique_kl_coef, said)
         in_loss = rollout.mask.clone()
         if trainer.mask_truncated:
             in_loss &= ~rollout.truncated[:, None]
@@ -154,7 +160,7 @@ def train_rapo(
         everything = cut(every_row)
         minibatches = [(rows, cut(rows)) for rows in every_row.chunk(trainer.minibatches)]
         ref_logps = old_logps = None
-        if trainer.kl_coef > 0:
+        if trainer.needs_reference:
             with _reference_weights(backbone, reference) as frozen:
                 ref_logps = _score(frozen, prompts, rollout, everything, trainer, likelihood)
         if trainer.inner_epochs * trainer.minibatches > 1:
@@ -181,11 +187,11 @@ def train_rapo(
                     logps,
                     logps.detach() if old_logps is None else old_logps[rows, :longest],
                     None if ref_logps is None else ref_logps[rows, :longest],
-                    own_advantages[rows],
+                    credit[rows, :longest],
                     in_loss[rows, :longest] & counts,
                     clip_low=trainer.clip_low,
                     clip_high=trainer.clip_high,
-                    kl_coef=trainer.kl_coef,
+                    kl_coef=kl_coef[rows, :longest] if isinstance(kl_coef, Tensor) else kl_coef,
                     aggregation=trainer.aggregation,
                     normalizer=divisor,
                 )
@@ -229,7 +235,7 @@ def train_rapo(
                         "text": texts[row],
                         "score": parsed[row],
                         **{f"reward_{name}": part[row] for name, part in own_parts.items()},
-                        "advantage": float(own_advantages[row]),
+                        "advantage": float(own_advantages.flatten()[row]),
                         "truncated": bool(rollout.truncated[row]),
                     }
                     for row in range(len(texts))

@@ -7,14 +7,17 @@ import copy
 import logging
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from aes_r1.data.sample import Sample
 from aes_r1.data.splits import stratified_draw
 from aes_r1.evaluation import health
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.trainer import checkpoint
+from aes_r1.trainer.critique_validation import critique_metrics
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.evaluation_stage import predictions
 from aes_r1.trainer.job import Job
@@ -53,7 +56,7 @@ def rapo(job: Job, initial: str) -> str:
         if lora.rank > 0:
             backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
         else:
-            if trainer.kl_coef > 0:
+            if trainer.needs_reference:
                 reference = build_reference(
                     settings.model.reference,
                     copy.deepcopy(backbone),
@@ -80,7 +83,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
     total = rapo_steps(len(job.train), trainer)
 
     def going_on(step: int) -> None:
-        job.tracker.resume("rapo", step)
+        job.tracker.resume("rapo", step or -1)  # nothing done: the start is measured again too
         metrics, completions = (
             [row for row in read_rows(job.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
             for name in ("metrics", "completions")
@@ -93,6 +96,13 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
             trainer.num_samples,
             f", going on after step {step}" if step else "",
         )
+        if step == 0:
+            backbone.model.eval()
+            with engine.gathered():
+                start = critique_metrics(job, backbone, _validated(job))
+            job.tracker.log("rapo", 0, start)
+            if job.rank == 0:
+                job.signs.step(0, start)
 
     def log_completions(step: int, rows: list[dict]) -> None:
         job.signs.log_completions(step, rows)
@@ -107,7 +117,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
                 f"entropy {values['policy/entropy']:.2f}"
             )
             update(step, total, shown)
-            validation = {name: value for name, value in values.items() if name.startswith("eval/")}
+            validation = {name: value for name, value in values.items() if name.startswith(("eval/", "critique/"))}
             if validation and job.rank == 0:
                 log.info("step %d: %s  %s", step, shown, "  ".join(f"{n} {v:.3f}" for n, v in validation.items()))
             job.tracker.log("rapo", step, values)
@@ -152,10 +162,9 @@ def _free_room(job: Job) -> None:
 
 
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
-    """SRCC and PLCC on validation pictures, by data set, one output at the evaluation temperature."""
-    pictures = stratified_draw(job.validation, job.settings.trainer.eval_pictures, job.settings.seed)
-    rows = predictions(job, backbone, pictures, ["sample"])
-    values = {}
+    """SRCC and PLCC on validation pictures by data set, of one output at the evaluation temperature; critique/*."""
+    rows = predictions(job, backbone, _validated(job), ["sample"])
+    values = critique_metrics(job, backbone, _validated(job))
     for dataset in sorted({row["dataset"] for row in rows}):
         mine = [row for row in rows if row["dataset"] == dataset]
         cell = correlations(
@@ -168,6 +177,10 @@ def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
             values[f"eval/{dataset}/{name}"] = math.nan if value is None else value
         values[f"eval/{dataset}/parse_failure_rate"] = cell["parse_failure_rate"]
     return values
+
+
+def _validated(job: Job) -> Sequence[Sample]:
+    return stratified_draw(job.validation, job.settings.trainer.eval_pictures, job.settings.seed)
 
 
 def keep_final(job: Job, models: dict[str, str]) -> None:

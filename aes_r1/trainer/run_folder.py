@@ -78,6 +78,7 @@ def start_over(folder: Path) -> None:
         "wandb",
         "parts",
         "interventions",
+        "information",
     ):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (

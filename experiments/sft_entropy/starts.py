@@ -19,7 +19,7 @@ Found = Mapping[str, Mapping[int, Run]]
 
 def start_of(run: Run) -> dict[str, float]:
     """Entropy and share of readable answers of the outputs that RAPO's first step drew from the starting checkpoint."""
-    first = run.metrics("rapo")[0]
+    first = next(row for row in run.metrics("rapo") if "policy/entropy" in row)
     return {"entropy": first["policy/entropy"], "answered": 1 - first["rollout/parse_failure_rate"]}
 
 

@@ -86,6 +86,24 @@ def test_one_critique_for_every_picture_is_generic():
     assert shown(metrics(), texts) == {"generic critiques": 30}
 
 
+@pytest.mark.parametrize(
+    ("sign", "name", "values", "step"),
+    [
+        ("critiques turn alike", "critique/distinct", [92, 80, 50, 30], 20),  # 80 is .87 of 92, 50 is .54
+        ("words lose the picture", "critique/information_nats", [4.5, 3.0, 2.4, 1.5], 30),  # .67, .53, .33
+    ],
+)
+def test_critiques_are_compared_with_those_before_the_first_step(sign, name, values, step):
+    def rows(measured):
+        start, *later = measured
+        first = {"stage": "rapo", "step": 0, name: start}
+        return [first] + [{**row, **({name: later.pop(0)} if row["step"] % 10 == 0 else {})} for row in metrics()]
+
+    assert shown(rows(values), []) == {sign: step}
+    assert shown(rows([values[0]] * 4), []) == {}
+    assert shown(rows([0.0, 0.0, 0.0, 0.0]), []) == {}, "a base model that says nothing has nothing to lose"
+
+
 def test_a_critique_that_names_its_score_leaks():
     texts = completions(1, varied) + completions(20, lambda place: f"{varied(place)} so I give it 0.62.")
     assert shown(metrics(), texts) == {"leaking critiques": 20}
@@ -127,12 +145,12 @@ def test_live_and_in_the_report_a_sign_shows_at_the_same_step():
 
 def test_the_report_names_step_and_remedy():
     page = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [])
-    assert "1 of 10 signs showed" in page
+    assert "1 of 12 signs showed" in page
     assert "step 10" in page
     assert "max_new_tokens" in page
     assert health_section([{"stage": "sft", "step": 1}], []) == ""
 
 
 def test_every_sign_has_threshold_meaning_and_remedy():
-    assert len({sign.name for sign in SIGNS}) == len(SIGNS) == 10
+    assert len({sign.name for sign in SIGNS}) == len(SIGNS) == 12
     assert all(sign.threshold >= 0 and len(sign.meaning) > 30 and len(sign.remedy) > 10 for sign in SIGNS)

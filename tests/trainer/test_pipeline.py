@@ -117,10 +117,10 @@ def test_the_whole_job(base, root, tmp_path, capsys):
     metrics = rows_of(out / "metrics.jsonl")
     assert [(row["stage"], row["step"]) for row in metrics] == [
         *(("sft", step) for step in (1, 2)),
-        *(("rapo", step) for step in (1, 2, 3)),
+        *(("rapo", step) for step in (0, 1, 2, 3)),  # 0: what the critiques are before the first step
     ]
-    assert "eval/folder/parse_failure_rate" in metrics[3]
-    assert "eval/folder/parse_failure_rate" not in metrics[2]
+    assert [row["step"] for row in metrics if "eval/folder/parse_failure_rate" in row] == [2, 3]
+    assert [row["step"] for row in metrics if "critique/distinct" in row] == [0, 2, 3]
     completions = rows_of(out / "completions.jsonl")
     assert len(completions) == 3 * 2 * 2
     assert {"id", "k", "text", "score", "reward_total", "advantage", "truncated"} <= completions[0].keys()
@@ -161,7 +161,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(base, root, tmp_path, monk
         patch.setattr(StopRequest, "__bool__", after_one_step)
         with pytest.raises(Stopped):
             run(settings(base, root, halves))
-    assert [row["step"] for row in rows_of(halves / "metrics.jsonl") if row["stage"] == "rapo"] == [1]
+    assert [row["step"] for row in rows_of(halves / "metrics.jsonl") if row["stage"] == "rapo"] == [0, 1]
     run(settings(base, root, halves))
     assert checkpoint.steps(halves / "checkpoints") == []
     for name in ("model", "best/model", "checkpoints/step_2/model"):

@@ -1,0 +1,63 @@
+"""Which tokens of an output are paid for what: the whole output for its score, or its two parts apart.
+
+One advantage for all tokens (the paper) also pushes the words of the critique towards the better score. Where the score
+does not follow from the words, that push is noise, and the critique drifts until it says the same of every picture.
+With credit by part the critique is left alone, or paid for what is said of the critique itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from aes_r1.prompts import critique_length
+
+
+def critique_mask(
+    completions: Sequence[Sequence[str]], scores: Sequence[float | None], *, length: int, device: torch.device
+) -> Tensor:
+    """[R, length] bool: the tokens of each completion that belong to its critique block.
+
+    completions: [R] lists of the tokens' own strings; scores: [R], None where the answer cannot be read. The block
+    ends with `</think>`; a token that reaches beyond it belongs to the answer (prompts.critique_length).
+
+    A completion without a readable score has no critique here, so that all its tokens carry its advantage. Which of
+    them broke the format is not known: it may be a word after which the block was never closed. The words of readable
+    answers are not paid in return, and need not be: a failure that the words do not bring about pushes them in no
+    direction on average, and one that they bring about pushes them away from it.
+    """
+    critiques = [
+        0 if score is None else critique_length(pieces) for pieces, score in zip(completions, scores, strict=True)
+    ]
+    return (torch.arange(length) < torch.tensor(critiques)[:, None]).to(device)
+
+
+def token_advantages(
+    scores_advantage: Tensor, critique_advantage: Tensor | None, critique_mask: Tensor, mode: str
+) -> Tensor:
+    """[R, T] advantage of every token of R = N * K completions, image by image.
+
+    scores_advantage [N, K]: of the output for its score; critique_advantage [N, K]: of the critique for what is said of
+    it, needed by `parts` alone; critique_mask [R, T] bool: the critique's tokens. mode:
+    all: every token has the output's advantage (the paper). answer: critique tokens have 0, the others the output's.
+    parts: critique tokens have the critique's own. ValueError for another mode or a missing critique_advantage.
+    """
+    of_score = scores_advantage.reshape(-1, 1).expand(critique_mask.shape)
+    if mode == "all":
+        return of_score
+    if mode == "answer":
+        return of_score.masked_fill(critique_mask, 0.0)
+    if mode != "parts":
+        raise ValueError(f"credit={mode}: must be all, answer or parts")
+    if critique_advantage is None:
+        raise ValueError("credit=parts needs critique_advantage")
+    return torch.where(critique_mask, critique_advantage.reshape(-1, 1), of_score)
+
+
+def token_kl_coef(kl_coef: float, critique_kl_coef: float | None, critique_mask: Tensor) -> float | Tensor:
+    """Weight of the divergence: one number, or [R, T] where critique tokens have a weight of their own."""
+    if critique_kl_coef is None or critique_kl_coef == kl_coef:
+        return kl_coef
+    return torch.where(critique_mask, critique_kl_coef, kl_coef)

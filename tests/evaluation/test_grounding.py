@@ -1,0 +1,86 @@
+"""The few numbers that say whether critiques stay true: of truthful ones, of one said of every picture, of none."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from aes_r1.evaluation.grounding import distinct, grounding, words_srcc
+from aes_r1.prompts import DIMENSIONS
+from tests.evaluation.test_critique import truthful
+
+
+def measured(rows, factors=None, **others):
+    given = {"factors": factors, "informed": [], "exchanged": None, "n_bootstrap": 50, **others}
+    found = grounding(rows, **given)
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+def test_truthful_critiques():
+    rows, factors = truthful(60)
+    found = measured(rows, factors)
+    assert found["n"] == 60
+    assert found["distinct"]["value"] == len({row["critique"] for row in rows}) > 50
+    assert found["words_srcc"]["low"] > 0.85
+    assert found["faithfulness"]["low"] > 0.9
+    assert set(found["faithfulness"]["dimensions"]) == set(DIMENSIONS)
+    assert found["information_nats"] is None
+    assert found["follow_critique"] is None
+
+
+def test_one_critique_for_every_picture():
+    rows, factors = truthful(60)
+    alike = [{**row, "critique": rows[0]["critique"]} for row in rows]
+    found = measured(alike, factors)
+    assert found["distinct"]["value"] == 1
+    assert found["words_srcc"] is None
+    assert found["faithfulness"]["value"] == 0.0
+
+
+def test_a_dimension_that_is_said_alike_counts_as_nothing():
+    rows, factors = truthful(60)
+    first = rows[0]["critique"].split(". ")  # sentences in the order of the dimensions
+    part = next(place for place, text in enumerate(first) if text.startswith("Color"))
+    stiff = []
+    for row in rows:
+        said = row["critique"].split(". ")
+        said[part] = first[part]
+        stiff.append({**row, "critique": ". ".join(said)})
+    whole, found = measured(rows, factors)["faithfulness"], measured(stiff, factors)["faithfulness"]
+    assert found["dimensions"]["color"]["value"] == 0.0
+    assert found["value"] == pytest.approx(whole["value"] - whole["dimensions"]["color"]["value"] / 5)
+
+
+def test_words_that_speak_of_another_picture():
+    rows, _ = truthful(200, shuffle=True)
+    opinions = np.random.default_rng(1).permutation([row["mos"] for row in rows])
+    strange = [{**row, "mos": float(mos)} for row, mos in zip(rows, opinions, strict=True)]
+    found = words_srcc(strange, n_bootstrap=100)
+    assert found["low"] < 0 < found["high"]
+
+
+def test_what_cannot_be_told_is_null():
+    rows, _ = truthful(6)
+    assert words_srcc([{**row, "mos": None} for row in rows], n_bootstrap=5) is None
+    assert words_srcc(rows[:2], n_bootstrap=5) is None
+    mute = [{**row, "critique": None, "score": None} for row in rows]
+    assert distinct(mute) == 0
+    found = measured(mute, {row["id"]: dict.fromkeys(DIMENSIONS, 0.5) for row in mute})
+    assert found["words_srcc"] is None
+    assert found["faithfulness"]["value"] == 0.0
+
+
+def test_means_and_follow_by_hand():
+    rows, _ = truthful(4)
+    follow = {"value": 0.25, "low": 0.1, "high": 0.4}
+    found = measured(
+        rows,
+        informed=[{"words_nats": 1.0, "score_nats": 4.0}, {"words_nats": 3.0, "score_nats": 2.0}],
+        exchanged={"swapped_critique": {"follow": follow}, "swapped_picture": {"follow": follow}},
+    )
+    assert (found["information_nats"]["value"], found["score_information_nats"]["value"]) == (2.0, 3.0)
+    assert 1.0 <= found["information_nats"]["low"] <= found["information_nats"]["high"] <= 3.0
+    assert found["follow_critique"] == found["follow_picture"] == follow
