@@ -73,6 +73,8 @@ def run(settings: EvaluateSettings) -> None:
         require_pyiqa(metric)
     out, several = Path(settings.out), size > 1
     if rank == 0:
+        _sets(settings)  # one that stands twice is refused
+        _check_models(out, settings)
         claim_run_folder(out, settings)  # type: ignore[arg-type]  # of any settings
     log_to(out, rank)
     # No weight is parted, so which engine it is says only whether the processes know of each other.
@@ -82,6 +84,20 @@ def run(settings: EvaluateSettings) -> None:
     with failure_file(out, rank, watch):
         _evaluate(out, settings, mine)
         mine.wait()  # rank 0 is the last to leave, or the others' store would leave with it
+
+
+def _check_models(out: Path, settings: EvaluateSettings) -> None:
+    """InputError for a model that cannot be asked, before any picture is listed; a model that has answered is done."""
+    for name, path in _models(settings).items():
+        if not stage_done(out, f"predictions_{name}"):
+            folder, facts = find_model(path)
+            asked, key = asked_here(facts, settings), "model.path" if name == settings.name else f"models.{name}"
+            backbones.check(folder, question=asked.question, max_pixels=asked.max_pixels, key=key)
+
+
+def _models(settings: EvaluateSettings) -> dict[str, str]:
+    """Name -> path, the main one last."""
+    return {**settings.models, settings.name: str(settings.model.path)}
 
 
 def _show(settings: EvaluateSettings) -> None:
@@ -104,7 +120,7 @@ def _evaluate(out: Path, settings: EvaluateSettings, mine: Process) -> None:
     sets: dict[str, Callable[[], Sequence[Sample]]] = {
         name: partial(_pictures, path, settings.evaluation.limit) for name, path in manifests.items()
     }
-    for name, path in [*settings.models.items(), (settings.name, str(settings.model.path))]:
+    for name, path in _models(settings).items():
         _ask_model(out, name, path, sets, settings, mine)
         mine.wait()  # nobody looks whether the next one is done while rank 0 may still write
     for metric in settings.pyiqa:

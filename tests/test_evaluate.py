@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,6 +198,18 @@ def test_two_processes_write_what_one_writes(models, manifest, tmp_path):
     assert (marker["rows"], marker["asked"]["max_new_tokens"], marker["asked"]["dtype"]) == (44, 32, "float32")
     assert done.stdout.count("report.html") == 1  # rank 0 alone speaks
     assert not list((tmp_path / "two" / "parts").glob("*"))
+
+
+def test_a_model_that_cannot_be_asked_is_refused_before_a_picture_is_listed(models, manifest, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(models / "used", broken)
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:1000])
+    for given in (f"model.path={broken}", f"+models={{second: {broken}}}"):
+        out = tmp_path / "out"
+        with pytest.raises(InputError, match=r"^(model\.path|models\.second)=.*broken"):
+            evaluate.run(settings("data=manifest", f"data.root={manifest}", f"model.path={models / 'used'}", given,
+                                  f"out={out}", "data.workers=0"))  # fmt: skip
+        assert not out.exists()
 
 
 def test_a_manifest_with_other_splits_is_named(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from aes_r1.data.loader import load_samples
 from aes_r1.data.records import read_records
@@ -26,7 +27,7 @@ def counted(settings: PlanSettings) -> PlanSettings:
         limit = settings.evaluation.limit
         sizes = [_count(settings, one, one.split) for one in tested]
         found["test_pictures"] = sum(size if limit is None else min(size, limit) for size in sizes)
-    known = {name: count for name, count in found.items() if count is not None}
+    known: dict[str, Any] = {name: count for name, count in found.items() if count is not None}
     return dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, **known))
 
 

@@ -11,10 +11,10 @@ import pytest
 from aes_r1.settings import as_dict
 from aes_r1.trainer import cold_start_stage, rapo_stage
 from aes_r1.trainer.pipeline import run
+from tests.ports import free_port
 from tests.trainer.distributed_steps import engine_settings
 from tests.trainer.test_distributed import TORCHRUN
 from tests.trainer.test_pipeline import base, root, settings  # noqa: F401
-from tests.trainer.test_watch import free_port
 
 
 @pytest.mark.slow

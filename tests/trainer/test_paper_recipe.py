@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
 
 from aes_r1 import command, prepare
 from aes_r1.data.manifest import read_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.export import export
 from aes_r1.model import tiny
-from aes_r1.settings import PrepareSettings, Settings
+from aes_r1.settings import PrepareSettings, Settings, as_dict
 from aes_r1.tracking import Tracker, read_rows
 from aes_r1.trainer.data_stage import load_data
 from aes_r1.trainer.job import Job
-from aes_r1.trainer.pipeline import run
 from aes_r1.trainer.rapo import rapo_steps
 from aes_r1.trainer.stopping import StopRequest
 from tests.data.layouts import draw, put
+from tests.ports import free_port
+from tests.trainer.test_distributed import TORCHRUN
 
 CRITIQUE = "A picture of flat light and deep shadow, with a calm mood. Its composition is level."
 
@@ -120,24 +126,40 @@ def test_a_mix_that_falls_short_says_so_in_the_first_lines_of_every_start(sets, 
 
 
 @pytest.mark.slow
-def test_rapo_draws_its_pictures_from_the_mix(tokenizer, manifest, tmp_path):
-    """Two epochs over 20 of 107 training pictures in steps of 4: ten steps, every picture of the mix twice."""
+@pytest.mark.timeout(900)
+def test_the_paper_s_run_on_two_processes_under_zero3(tokenizer, manifest, tmp_path):
+    """Two epochs over 20 of 107 training pictures in steps of 4: ten steps, every picture of the mix twice; one engine
+    at a time; the best and the last model are exported, and plain transformers loads them."""
     tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
     spoken: dict[str, Sample] = {one.dataset: one for one in read_manifest(manifest) if one.split == "train"}
     rows = [{"id": one.id, "image": one.image, "mos": one.mos, "critique": CRITIQUE} for one in spoken.values()]
     (tmp_path / "aescot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "run"
-    run(
-        paper(
-            *(f"data.root={manifest}", "data.size=20", "data.workers=0", f"cold_start.data={tmp_path}/aescot.jsonl"),
-            *(f"model.path={tmp_path}/base", "model.dtype=float32", "data.max_pixels=9216", "engine=single"),
-            *("cold_start.batch_size=3", "trainer.images_per_step=4", "trainer.num_samples=2", "trainer.epochs=2"),
-            *("trainer.max_new_tokens=4", "trainer.completions_every=1", "trainer.eval_every=10"),
-            *("trainer.eval_pictures=5", "evaluation.limit=8", "evaluation.stages=[rapo]", "evaluation.n_bootstrap=10"),
-            *("evaluation.interventions=0", "tracker=none", f"out={out}", f"store={tmp_path}/store"),
-        )
+    settings = paper(
+        *(f"data.root={manifest}", "data.size=20", "data.workers=0", f"cold_start.data={tmp_path}/aescot.jsonl"),
+        *(f"model.path={tmp_path}/base", "model.dtype=float32", "data.max_pixels=9216", "engine=zero3"),
+        *("cold_start.batch_size=2", "trainer.images_per_step=4", "trainer.num_samples=2", "trainer.epochs=2"),
+        *("trainer.max_new_tokens=4", "trainer.completions_every=1", "trainer.eval_every=10"),
+        *("trainer.eval_pictures=5", "evaluation.limit=8", "evaluation.stages=[rapo]", "evaluation.n_bootstrap=10"),
+        *("evaluation.interventions=0", "tracker=none", f"out={out}", f"store={tmp_path}/store"),
     )
-    steps = [row for row in read_rows(out / "metrics.jsonl") if row["stage"] == "rapo"]
+    (tmp_path / "settings.json").write_text(json.dumps(as_dict(settings)))
+    done = subprocess.run(
+        [
+            *(TORCHRUN, "--nproc-per-node=2", f"--master-port={free_port()}", "-m", "tests.trainer.alive"),
+            *(str(tmp_path / "settings.json"), str(tmp_path)),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=850,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    for rank in range(2):
+        seen = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert seen["rapo"]["after"] == seen["evaluation"]["after"] == []
+    steps = [row for row in read_rows(out / "metrics.jsonl") if row["stage"] == "rapo" and row["step"] > 0]
     assert len(steps) == 10
     drawn = {(row["step"], row["image"]) for row in read_rows(out / "completions.jsonl") if row["stage"] == "rapo"}
     by_picture = Counter(image for _, image in drawn)
@@ -149,3 +171,11 @@ def test_rapo_draws_its_pictures_from_the_mix(tokenizer, manifest, tmp_path):
     assert validated == {"ava", "tad66k", "flickr_aes"}, "not of the first set alone"
     tested = Counter(row["dataset"] for row in read_rows(out / "predictions.jsonl"))
     assert tested == {"ava": 3, "tad66k": 3, "flickr_aes": 2}
+
+    for step in ("best", "last"):
+        folder = export(out, tmp_path / step, step=step)
+        loaded = AutoModelForImageTextToText.from_pretrained(folder)
+        kept = load_file(out / ("best/model" if step == "best" else "model") / "model.safetensors")
+        weights = loaded.state_dict()
+        assert all(torch.equal(weights[name].to(value), value) for name, value in kept.items() if name in weights)
+        assert sum(name in weights for name in kept) > 50
