@@ -268,7 +268,8 @@ def _seen(settings: EvaluateSettings) -> list[str] | None:
     """Sets that the model was trained on."""
     if settings.seen is not None:
         return settings.seen
-    run = run_of(Path(find_model(settings.model.path or "")[0]))
+    folder = Path(settings.model.path or "").expanduser()
+    run = run_of(folder if (folder / "config.json").exists() else folder / "model")
     data = {} if run is None else read_json(run / "settings.json").get("data", {})
     if data.get("mix"):
         return list(data["mix"])

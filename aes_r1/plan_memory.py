@@ -195,12 +195,15 @@ def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
     frozen = cold_start.freeze_vision and not model.lora.rank
     first = checkpoint(shape.parameters - shape.vision_parameters if frozen else trained)
     started = cold_start.epochs > 0
+    exported = shape.parameters * ELEMENT["bfloat16"]  # a checkpoint's model/, and the best model
+    one = checkpoint(trained) + exported
     return {
-        "one checkpoint": checkpoint(trained),
-        # Those kept, the best one, and one that is written before an old one goes.
-        "RAPO's checkpoints": (settings.trainer.keep_checkpoints + 2) * checkpoint(trained),
+        "one checkpoint": one,
+        # Those kept, and one that is written before an old one goes.
+        "RAPO's checkpoints": (settings.trainer.keep_checkpoints + 1) * one,
         "the cold start's checkpoints": 3 * first if started else 0,  # gone when it is done
-        "models (cold start, last, best)": (2 + started) * shape.parameters * element,
+        # The best one lies there twice while it is replaced.
+        "models (cold start, last, best)": (1 + started) * shape.parameters * element + 2 * exported,
     }
 
 

@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aes_r1 import command
-from aes_r1.settings import Settings, run_fingerprint
+from aes_r1.settings import Settings, as_dict, run_fingerprint
+from aes_r1.tracking import group_of
 from experiments.reward_ablation.analyse import STUDY
 from experiments.study import analyse
 
@@ -94,7 +95,7 @@ def test_every_point_is_valid_and_differs_only_where_the_study_asks(study):
         name for one in every for name in vars(first) if getattr(one, name) != getattr(first, name) and name != "out"
     }
     assert differing == AXES[study] | {"seed"}
-    assert all(one.run_name == one.tracker.group == study and study in one.tracker.tags for one in every)
+    assert all(one.run_name == group_of(as_dict(one)) == study and study in one.tracker.tags for one in every)
     assert all(one.trainer.max_steps or one.trainer.epochs < 1 for one in every), "a point of a study is short"
 
 

@@ -27,8 +27,9 @@ from aes_r1.trainer.stopping import Stopped, stop_requests
 
 def run(settings: Settings) -> None:
     """Run every stage that is missing in `settings.out`; raises InputError, Stopped or whatever a stage raises."""
-    preflight.check(settings)
     rank, size = world()
+    with failure_file(Path(settings.out), rank):
+        preflight.check(settings)
     with worked_on(Path(settings.out), rank):
         _run(settings, rank, size)
 

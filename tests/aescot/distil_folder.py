@@ -35,7 +35,7 @@ def main() -> None:
 
     build_aescot(
         samples,
-        expert=ExpertSettings(**{"name": "openai", **common, "near_copy": 0.9, **values}),
+        expert=ExpertSettings(**{"name": "openai", **common, "max_words": 400, "near_copy": 0.9, **values}),
         judge=JudgeSettings(**{"name": "none", **(common if judge else {}), **judge}),
         seed=0,
         out=out,

@@ -38,8 +38,10 @@ def refusal(tmp_path, monkeypatch, capsys):
             train.main()
         assert left.value.code == 2
         assert not store.exists()
-        assert not out.exists() or not any(out.iterdir())  # Hydra makes the folder itself
         [line] = capsys.readouterr().err.splitlines()
+        left_there = list(out.iterdir()) if out.exists() else []  # Hydra makes the folder itself
+        assert [path.name for path in left_there] in ([], ["failure.txt"])
+        assert all(line.removeprefix("aes_r1: ") in path.read_text() for path in left_there)
         return line
 
     return refused
@@ -149,4 +151,4 @@ def test_a_real_process_says_so_within_twenty_seconds(tmp_path):
         "aes_r1: trainer.init_from=/nonexistent: no such folder; give a model folder or hub name"
     ]
     assert not (tmp_path / "store").exists()
-    assert not list(Path(tmp_path / "run").iterdir())
+    assert [path.name for path in Path(tmp_path / "run").iterdir()] == ["failure.txt"]
