@@ -137,7 +137,7 @@ def train_rapo(
             guesses = engine.gather(row_noise(keys, 1).to(scores).reshape(len(batch), trainer.num_samples))
         rewards, parts = total_reward(scores, mos, reward, pool=pool, progress=step / total, guesses=guesses)
 
-        # -- credit -------------------------------------------------------------------------------------------------
+        # -- credit ----------------------------------------------------------------------------------------------------
         advantages = group_advantage(rewards, scale=trainer.scale_advantage)
         flat_groups = zero_spread(rewards)
         mine = slice(engine.rank * len(batch), (engine.rank + 1) * len(batch))
