@@ -328,10 +328,12 @@ def test_truncated_outputs_stay_out_of_the_loss(speaker, picture_folder, tmp_pat
 @pytest.mark.slow
 def test_rapo_raises_its_reward(speaker, picture_folder, tmp_path):
     policy = copy.deepcopy(speaker)
-    rows, _ = rapo(policy, picture_folder, tmp_path, steps=25, images_per_step=6, num_samples=6, lr=1.5e-3)
+    # At temperature 1 the speaker earns 1.9 of 2 from the start; hotter, there is something to gain.
+    sizes = {"images_per_step": 6, "num_samples": 6}
+    rows, _ = rapo(policy, picture_folder, tmp_path, steps=25, lr=1e-3, temperature=1.6, **sizes)
     first = sum(row["reward/total"] for row in rows[:5]) / 5
     last = sum(row["reward/total"] for row in rows[-5:]) / 5
-    assert last > first + 0.02  # the start earns 1.7 of 2 already
+    assert last > first + 0.1
 
 
 def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, picture_folder, tmp_path):
