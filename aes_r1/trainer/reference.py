@@ -7,6 +7,7 @@ parted over the processes. In its phase the device holds it whole, as it holds t
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -42,7 +43,7 @@ class Reference:
         free(self.backbone.model)
 
 
-class StoredReference(Reference):
+class StoredReference(Reference, ABC):
     """A frozen model that leaves the device between its uses: its weights stand in one row of bytes.
 
     With several processes each keeps one piece of the row, all as long.
@@ -69,13 +70,13 @@ class StoredReference(Reference):
         for buffer in self.backbone.model.buffers():  # a few numbers
             buffer.data = buffer.data.to(self.device)
 
+    @abstractmethod
     def _empty(self, length: int) -> Tensor:
         """Room for `length` bytes where this process keeps its piece."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _whole(self) -> Tensor:
         """The whole row on the device."""
-        raise NotImplementedError
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[Backbone]:
