@@ -11,7 +11,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from aes_r1.data import scenes
 from aes_r1.data.sample import Sample
@@ -66,8 +65,7 @@ def make_scenes(
     `waiting` is called while another process draws them, as `store.made_once` says.
     """
     counts = counts or SCENE_SETS[name]
-    sources = [Path(str(module)).read_text() for module in (scenes.__file__, __file__)]
-    digest = fingerprint(name, counts, seed, sources)
+    digest = fingerprint(name, counts, seed, scenes.SCENES_VERSION)
 
     def make(folder: Path) -> None:
         (folder / "pictures").mkdir(exist_ok=True)
@@ -91,14 +89,3 @@ def _one(job: tuple[str, str, int, int, str]) -> Sample:
     ident = f"{split}-{index:05d}"
     picture.save(Path(folder) / f"{ident}.jpg", quality=92)
     return Sample(ident, f"{ident}.jpg", mos, name, split, spread, RATERS, {"factors": factors, "facts": facts})
-
-
-def contact_sheet(samples: list[Sample], *, columns: int = 10, side: int = 192) -> Image.Image:
-    """The pictures of `samples` in rows, worst opinion first."""
-    ranked = sorted(samples, key=lambda one: one.mos or 0.0)
-    sheet = Image.new("RGB", (columns * side, -(-len(ranked) // columns) * side), "white")
-    for place, one in enumerate(ranked):
-        with Image.open(one.image) as picture:
-            picture.thumbnail((side - 4, side - 4))
-            sheet.paste(picture, (place % columns * side + 2, place // columns * side + 2))
-    return sheet

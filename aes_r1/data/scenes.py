@@ -24,6 +24,9 @@ from scipy.special import ndtr
 
 from aes_r1.prompts import DIMENSIONS
 
+# Part of the name of drawn sets and of pretrained models in the store. Raise it with every change that draws other
+# pictures, facts or opinions from the same settings; tests/test_golden.py fails until then.
+SCENES_VERSION = 1
 SUPERSAMPLING = 2
 CORRELATION = 0.15  # of any two factors: careful photographers are careful in more than one way, a little
 MAX_TILT = 24.0  # degrees

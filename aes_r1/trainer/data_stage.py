@@ -12,6 +12,7 @@ from aes_r1.aescot.build import expert_corpus
 from aes_r1.data.loader import check_pictures, load_samples
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.data.splits import datasets_of
 from aes_r1.settings import DataSettings, InputError, as_dict, fingerprint
 from aes_r1.store import made_once
@@ -89,7 +90,7 @@ def base_model(job: Job) -> str:
     model = job.settings.model
     if model.path is not None:
         return model.path
-    digest = fingerprint(as_dict(model.pretrain), job.max_pixels, pretrain.source_digest())
+    digest = fingerprint(as_dict(model.pretrain), job.max_pixels, pretrain.BASE_MODEL_VERSION, SCENES_VERSION)
     path = job.store / "models" / digest
 
     def make(target: Path) -> None:

@@ -60,8 +60,3 @@ def test_made_once_and_read_back(tmp_path):
     more = scene_sets.make_scenes("scenes", store=tmp_path, counts=COUNTS | {"train": 8}, workers=1)
     kept = {one.id: one.mos for one in more}
     assert all(kept[one.id] == one.mos for one in first)
-
-
-def test_contact_sheet(tmp_path):
-    made = scene_sets.make_scenes("scenes_shifted", store=tmp_path, counts=COUNTS, workers=1)
-    assert scene_sets.contact_sheet(made, columns=5, side=50).size == (250, 150)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.model import tiny
 from aes_r1.settings import PretrainSettings, as_dict, fingerprint
 from aes_r1.trainer import pretrain
@@ -97,7 +98,7 @@ def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, pictur
     rows = [f"{name},{place / 12},{('train', 'test')[place % 2]}" for place, name in enumerate(names)]
     (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
     few = PretrainSettings(pictures=32, epochs=1)
-    pretraining = fingerprint(as_dict(few), 9216, pretrain.source_digest())
+    pretraining = fingerprint(as_dict(few), 9216, pretrain.BASE_MODEL_VERSION, SCENES_VERSION)
     (tmp_path / "store" / "models").mkdir(parents=True)
     with FileLock(tmp_path / "store" / "models" / f".{pretraining}.lock"):
         started = processes(

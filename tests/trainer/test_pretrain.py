@@ -44,11 +44,3 @@ def test_lessons_hold_facts_and_no_opinion():
         for question, value in scenes.measure_questions(facts):
             assert not NO_OPINIONS.search(question)
             assert 0 <= value <= 1
-
-
-def test_the_digest_follows_the_code_that_decides(monkeypatch, tmp_path):
-    before = pretrain.source_digest()
-    changed = tmp_path / "tiny.py"
-    changed.write_text("another architecture")
-    monkeypatch.setattr(pretrain.tiny, "__file__", str(changed))
-    assert pretrain.source_digest() != before
