@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aes_r1.points import Sweep, point_command, run_point
+from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
 from aes_r1.tracking import headline
 from aes_r1.trainer.skipped import NeverFinite
-from aes_r1.trainer.stopping import Stopped, stop_requests
 
 log = logging.getLogger("aes_r1")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1 import command
-from aes_r1.evaluation.studies import SECTIONS, analysis, axis_of, read_json, read_studies, shown, varied
-from aes_r1.evaluation.studies_page import static_page
+from aes_r1.report.studies import SECTIONS, analysis, axis_of, read_json, read_studies, shown, varied
+from aes_r1.report.studies_page import static_page
 from aes_r1.settings import DashboardSettings, InputError
 from aes_r1.tracking import group_of, refusals
 

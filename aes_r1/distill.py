@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from aes_r1.trainer.stopping import leave_when_told
+from aes_r1.runs.stopping import leave_when_told
 
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
@@ -26,7 +26,8 @@ from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.chat import ServerGone
 from aes_r1.aescot.estimate import estimate
 from aes_r1.aescot.start import check_roles
-from aes_r1.data.loader import check_pictures, load_samples
+from aes_r1.data.check import check_pictures
+from aes_r1.data.loader import load_samples
 from aes_r1.settings import DistillSettings
 
 PAPER_PIXELS = 262144  # area at which the paper trains, where data.max_pixels is null

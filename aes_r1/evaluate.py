@@ -6,7 +6,7 @@ Under torchrun every process asks its own copy of a model about its share of the
 
 from __future__ import annotations
 
-from aes_r1.trainer.stopping import leave_when_told
+from aes_r1.runs.stopping import leave_when_told
 
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
@@ -26,25 +26,35 @@ from rich.console import Console
 
 from aes_r1 import command
 from aes_r1.aescot.chat import ServerGone
-from aes_r1.data.loader import check_pictures, load_samples
+from aes_r1.data.check import check_pictures
+from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import LIMIT_SEED, stratified_draw
 from aes_r1.evaluation.across_runs import across_runs
-from aes_r1.evaluation.asking import PAPER_PIXELS, AskingConfig, find_model, question_of, read_json, run_of
-from aes_r1.evaluation.baselines import pyiqa_scorer, require_pyiqa
-from aes_r1.evaluation.critique import chosen_critiques, judged
-from aes_r1.evaluation.evaluate import number_row
-from aes_r1.evaluation.predictions import Rows, read
-from aes_r1.evaluation.report import write_report
-from aes_r1.evaluation.side_by_side import side_by_side
-from aes_r1.evaluation.stages import asking, exchange_critiques, measure, record_stage
-from aes_r1.evaluation.tables import evaluation_tables, valued
+from aes_r1.evaluation.critique import judged
+from aes_r1.evaluation.summary import measure
+from aes_r1.inference.asking import PAPER_PIXELS, AskingConfig, find_model, question_of, read_json, run_of
+from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
+from aes_r1.inference.exchange import exchange_critiques
+from aes_r1.inference.predict import number_row
+from aes_r1.inference.predictions import Rows, asking, chosen_critiques, read, record_stage
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
-from aes_r1.settings import DataSettings, EngineSettings, EvaluateSettings, InputError, claim_run_folder
+from aes_r1.report.run_page import write_report
+from aes_r1.report.side_by_side_page import side_by_side
+from aes_r1.report.tables import evaluation_tables, valued
+from aes_r1.runs.folder import (
+    claim_run_folder,
+    failure_file,
+    finish_stage,
+    log_to,
+    progress_bars,
+    stage_done,
+    watch_over,
+)
+from aes_r1.settings import DataSettings, EngineSettings, EvaluateSettings, InputError
 from aes_r1.trainer.engine import start, world
-from aes_r1.trainer.run_folder import failure_file, finish_stage, log_to, progress_bars, stage_done, watch_over
 
 log = logging.getLogger("aes_r1")
 

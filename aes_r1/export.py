@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1.command import Arguments, run_plain
-from aes_r1.evaluation.asking import FACTS_FILE, run_facts
-from aes_r1.evaluation.model_card import model_card
+from aes_r1.inference.asking import FACTS_FILE, run_facts
 from aes_r1.model.backbone import prompt_text
+from aes_r1.report.model_card import model_card
 from aes_r1.settings import InputError
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from aes_r1 import command
 from aes_r1.data.counts import counted
-from aes_r1.evaluation.asking import AskingConfig
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
 from aes_r1.plan_memory import (

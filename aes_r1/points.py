@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from aes_r1.trainer.stopping import StopRequest, stop_requests
+from aes_r1.runs.stopping import StopRequest, stop_requests
 
 _LOOK_S = 0.5  # between looks at whether the sweep was told to stop
 _PR_SET_PDEATHSIG = 1

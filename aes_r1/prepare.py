@@ -6,7 +6,7 @@ Without data= it lists the sets and where to get them. The same command goes on 
 
 from __future__ import annotations
 
-from aes_r1.trainer.stopping import leave_when_told
+from aes_r1.runs.stopping import leave_when_told
 
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
@@ -35,8 +35,8 @@ from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.mix import parts
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import stratified_places
+from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import DataSettings, InputError, PrepareSettings
-from aes_r1.trainer.stopping import Stopped, stop_requests
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 

@@ -111,3 +111,28 @@ def prompt_sha256(name: str) -> str:
 
 def _prompt_file(name: str) -> str:
     return (_PROMPTS / f"{name}.txt").read_text(encoding="utf-8")
+
+
+# How a critique names the five dimensions, each at the opening of its part; Markdown around a name is dropped.
+_HEADING = re.compile(
+    r"(?:^|(?<=[.!?;]\s)|(?<=\n))[-*_#•\s]{0,4}"
+    r"(light (?:and|&) shadow|mood (?:and|&) narrative|composition|colou?r|exposure)"
+    r"[*_\s]{0,3}[:–—-][*_\s]{0,4}",
+    re.IGNORECASE,
+)
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+def split_critique(critique: str) -> tuple[list[tuple[str, str]], str]:
+    """A critique as [(dimension, text)] and its closing judgement; ([], critique) when it names no dimension."""
+    pieces = _HEADING.split(critique.strip())
+    opening, named = pieces[0].strip(), list(zip(pieces[1::2], pieces[2::2], strict=True))
+    if not named:
+        return [], opening
+    *sentences, last = _SENTENCE_END.split(named[-1][1].strip())
+    judgement = last if sentences else ""
+    closing = " ".join(sentences) if sentences else last
+    parts = [(name.capitalize(), text.strip()) for name, text in named[:-1]]
+    parts.append((named[-1][0].capitalize(), closing))
+    return ([("Overall", opening)] if opening else []) + parts, judgement

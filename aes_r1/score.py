@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from aes_r1.trainer.stopping import leave_when_told
+from aes_r1.runs.stopping import leave_when_told
 
 if __name__ == "__main__" and any(argument.startswith("--shards") for argument in sys.argv):
     leave_when_told()  # before the imports, which take seconds; without shards nothing would be kept
@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from aes_r1.command import Arguments, run_plain
-from aes_r1.data.inputs import UrlLimits, find_pictures, read_picture
 from aes_r1.data.sample import PictureError
-from aes_r1.evaluation.critic import Critic
-from aes_r1.evaluation.score_rows import FORMATS, row_of, write_rows
+from aes_r1.scoring.critic import Critic
+from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture
+from aes_r1.scoring.rows import FORMATS, row_of, write_rows
 from aes_r1.settings import require
 
 
@@ -37,7 +37,7 @@ def run(given: argparse.Namespace) -> int:
     limits = UrlLimits(round(given.url_mb * 1e6), given.url_seconds) if given.urls else None
     if given.shards is not None:
         require(given.format in (None, "jsonl"), "--format", given.format, "shards are jsonl; leave it out")
-        from aes_r1.evaluation.shards import score_shards
+        from aes_r1.scoring.shards import score_shards
 
         unreadable = score_shards(
             find_pictures(given.inputs, urls=given.urls),

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -688,27 +687,6 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 # What a run that failed before its first result leaves: a mended command may use the folder.
 _LEFT_BY_FALSE_STARTS = ("settings.json", "settings.partial", "run.log", "failure.txt", "wandb", ".lock")
-
-
-def claim_run_folder(folder: Path, settings: Settings) -> None:
-    """Write settings.json into `folder`, or check that the one there says the same; other settings are refused."""
-    path = folder / "settings.json"
-    mine = as_dict(settings)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.exists() and any(entry.name not in _LEFT_BY_FALSE_STARTS for entry in folder.iterdir()):
-            theirs = json.loads(path.read_text())
-            differing = differences(theirs, mine)
-            if differing:
-                raise InputError(
-                    f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out="
-                )
-            return
-        beside = path.with_suffix(".partial")
-        beside.write_text(json.dumps(mine, indent=2, sort_keys=True) + "\n")
-        beside.replace(path)
-    except OSError as error:
-        raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
 
 
 def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:

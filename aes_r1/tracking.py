@@ -6,16 +6,16 @@ are the record, W&B is a view of it: resuming cuts the files back to the checkpo
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from aes_r1.runs.files import append_rows, read_rows, write_rows
 from aes_r1.settings import InputError, TrackerSettings
 
 STAGES = ("sft", "rapo")
@@ -150,7 +150,7 @@ class Tracker:
             definition(name)
         values = {name: float(value) for name, value in metrics.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        _append(self.folder / "metrics.jsonl", [{"stage": stage, "step": step, **finite}])
+        append_rows(self.folder / "metrics.jsonl", [{"stage": stage, "step": step, **finite}])
         if self._wandb is not None:
             known = {name: value for name, value in finite.items() if value is not None}
             # The row number is W&B's own step: rows repeated after a resume carry numbers it has, and are dropped.
@@ -164,7 +164,7 @@ class Tracker:
         """
         if self.folder is None or not rows:
             return
-        _append(self.folder / "completions.jsonl", [{"stage": stage, "step": step, **row} for row in rows])
+        append_rows(self.folder / "completions.jsonl", [{"stage": stage, "step": step, **row} for row in rows])
         if self._wandb is not None:
             table = _completions_table(worst_first(rows, self._completions_per_table))
             # Into the row of their step, whether that was logged before them or comes after.
@@ -351,25 +351,3 @@ def _completions_table(rows: Sequence[Mapping[str, Any]]) -> Any:
                 picture = wandb.Image(image.convert("RGB"))
         table.add_data(picture, *(row.get(key) for key in columns))
     return table
-
-
-def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """All rows or the old file: the swap is one rename."""
-    draft = path.with_suffix(".tmp")
-    draft.unlink(missing_ok=True)
-    draft.touch()
-    _append(draft, rows)
-    draft.replace(path)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; a last line cut short by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]

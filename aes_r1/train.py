@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aes_r1.trainer.stopping import leave_when_told
+from aes_r1.runs.stopping import leave_when_told
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
 
 
 def _run(settings: Any) -> None:
-    from aes_r1.trainer.pipeline import run  # takes seconds, for which neither a wrong key nor a sweep has to wait
+    from aes_r1.pipeline.run import run  # takes seconds, for which neither a wrong key nor a sweep has to wait
 
     run(settings)
 

@@ -28,7 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from aes_r1.trainer.origin import code_version
+from aes_r1.pipeline.origin import code_version
 from benchmarks import arithmetic, efficiency
 from benchmarks.player import MARK
 from benchmarks.workload import Workload

@@ -17,11 +17,11 @@ from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout import sampler
+from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import Reference
-from aes_r1.trainer.stopping import StopRequest
 from benchmarks.player import Turn
 from benchmarks.workload import Workload, random_model
 

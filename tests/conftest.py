@@ -135,12 +135,12 @@ def talking_run(tmp_path_factory) -> Path:
 
 
 def learn_by_heart(run: Path) -> None:
-    from aes_r1.evaluation.evaluate import predict
-    from aes_r1.evaluation.metrics import summarise
+    from aes_r1.evaluation.summary import summarise
+    from aes_r1.inference.predict import predict
+    from aes_r1.runs.stopping import StopRequest
     from aes_r1.settings import ColdStartSettings, Settings, as_dict
     from aes_r1.trainer.engine import SingleEngine
     from aes_r1.trainer.sft import train_sft
-    from aes_r1.trainer.stopping import StopRequest
 
     (run / "pictures").mkdir()
     twelve_pictures(run / "pictures")

@@ -12,10 +12,10 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
+from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.sft import train_sft
-from aes_r1.trainer.stopping import StopRequest
 
 # Each is the opposite of its neighbour in the pair, word by word.
 CRITIQUES = {

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from aes_r1.evaluation.studies import SECTIONS, read_studies
-from aes_r1.evaluation.studies_page import static_page
+from aes_r1.report.studies import SECTIONS, read_studies
+from aes_r1.report.studies_page import static_page
 from aes_r1.settings import Settings, TrackerSettings
 from tests.experiments.runs import write_run
 

@@ -18,12 +18,12 @@ from hydra import compose, initialize_config_dir
 from aes_r1 import command, evaluate
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.evaluation.predictions import read
+from aes_r1.inference.predictions import read
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError, Settings, as_dict
 from tests.conftest import twelve_pictures
 from tests.planted import Planted, labelled
+from tests.runs.test_watchdog import free_port
 from tests.trainer.test_distributed import TORCHRUN
-from tests.trainer.test_watch import free_port
 
 COPIES = 20  # of the twelve pictures, under ids of their own
 

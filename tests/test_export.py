@@ -13,11 +13,11 @@ import torch
 from huggingface_hub import ModelCard
 
 from aes_r1.data.sample import open_picture
-from aes_r1.evaluation.critic import Critic
-from aes_r1.evaluation.model_card import TEN_LINES
 from aes_r1.export import export, main
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import parse_critique, parse_score
+from aes_r1.report.model_card import TEN_LINES
+from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError
 
 DOCS = Path(__file__).parents[1] / "docs" / "scoring.md"

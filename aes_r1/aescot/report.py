@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from aes_r1.aescot.diversity import DIVERSITY_SAMPLE, diversity, share
 from aes_r1.aescot.filters import FILTERS, decisions
 from aes_r1.aescot.scenes_expert import PLANTS
-
-DIVERSITY_SAMPLE = 500  # critiques that distinct-n and self-BLEU are computed on, drawn by reservoir
-_TOKEN = re.compile(r"[\w']+|[^\w\s]")
 
 
 class Tally:
@@ -72,7 +68,7 @@ class Tally:
                 name: {
                     "examined": self._examined[name],
                     "rejected": self._failed[name],
-                    "pass_rate": _ratio(self._examined[name] - self._failed[name], self._examined[name]),
+                    "pass_rate": share(self._examined[name] - self._failed[name], self._examined[name]),
                 }
                 for name in FILTERS
             },
@@ -89,8 +85,8 @@ class Tally:
                 "planted": self._planted[name],
                 "flagged": self._flagged[name],
                 "caught": self._caught[name],
-                "precision": _ratio(self._caught[name], self._flagged[name]),
-                "recall": _ratio(self._caught[name], self._planted[name]),
+                "precision": share(self._caught[name], self._flagged[name]),
+                "recall": share(self._caught[name], self._planted[name]),
             }
             for name in PLANTS
         }
@@ -114,59 +110,8 @@ def calls_summary(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def diversity(critiques: Sequence[str]) -> dict[str, Any]:
-    """distinct-n (share of different n-grams) and self-BLEU (0 varied .. 1 all alike) of critiques."""
-    tokens = [_TOKEN.findall(critique.lower()) for critique in critiques]
-    return {
-        "n": len(critiques),
-        **{f"distinct_{n}": _distinct(tokens, n) for n in (1, 2, 3)},
-        "self_bleu": self_bleu(tokens),
-    }
-
-
-def self_bleu(texts: Sequence[Sequence[str]]) -> float | None:
-    """Mean BLEU-4 of each text against all others as references (Zhu et al., 2018); None with fewer than two.
-
-    Clipped counts use, per n-gram, the highest count in any other text, so the cost is linear in the number of texts.
-    """
-    if len(texts) < 2:
-        return None
-    lengths = np.array([len(text) for text in texts])
-    log_precision = np.zeros(len(texts))
-    for n in range(1, 5):
-        counts = [_ngrams(text, n) for text in texts]
-        best: dict[tuple[str, ...], tuple[int, int, int]] = {}  # highest count, where, second highest
-        for place, found in enumerate(counts):
-            for gram, count in found.items():
-                top, where, second = best.get(gram, (0, -1, 0))
-                best[gram] = (count, place, top) if count > top else (top, where, max(second, count))
-        for place, found in enumerate(counts):
-            matched = sum(
-                min(count, best[gram][2] if best[gram][1] == place else best[gram][0]) for gram, count in found.items()
-            )
-            log_precision[place] += math.log(max(matched, 1e-9) / max(1, found.total())) / 4
-    closest = [min(np.delete(lengths, place), key=lambda other: abs(other - own)) for place, own in enumerate(lengths)]
-    penalty = np.minimum(0.0, 1 - np.array(closest) / np.maximum(lengths, 1))
-    return float(np.exp(log_precision + penalty).mean())
-
-
-def _ngrams(text: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(text[start : start + n]) for start in range(len(text) - n + 1))
-
-
-def _distinct(texts: Sequence[Sequence[str]], n: int) -> float | None:
-    grams = Counter[tuple[str, ...]]()
-    for text in texts:
-        grams.update(_ngrams(text, n))
-    return _ratio(len(grams), grams.total())
-
-
 def _spread(values: Sequence[int]) -> dict[str, float] | None:
     if not values:
         return None
     low, middle, high = np.percentile(values, (5, 50, 95))
     return {"mean": float(np.mean(values)), "p5": float(low), "median": float(middle), "p95": float(high)}
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

@@ -6,7 +6,7 @@ import argparse
 from importlib.util import find_spec
 
 from aes_r1.command import Arguments, run_plain
-from aes_r1.evaluation.critic import Critic
+from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError, require
 
 

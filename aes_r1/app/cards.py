@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from aes_r1.evaluation.critic import Verdict
-from aes_r1.evaluation.page import number
 from aes_r1.prompts import DIMENSIONS
+from aes_r1.report.html import number
+from aes_r1.scoring.critic import Verdict
 
 NAMES = {
     "light_and_shadow": "Light and shadow",

@@ -14,8 +14,8 @@ from typing import Any
 from aes_r1.app.cards import Judged, cards, comparison, thumbnail
 from aes_r1.app.guard import HOSTS, Guard
 from aes_r1.data.sample import PictureError, open_picture
-from aes_r1.evaluation.critic import Critic
-from aes_r1.evaluation.page import PALETTE
+from aes_r1.report.html import PALETTE
+from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError
 
 MAX_BYTES = 15_000_000  # of a photograph's file

@@ -17,7 +17,9 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
-from aes_r1.data.sample import PictureError, open_picture
+from aes_r1.data import scene_sets
+from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.settings import InputError
 
 CHUNK = 32  # pictures that a process reads before it reports
 
@@ -135,3 +137,48 @@ def _leave_signals() -> None:
     """Ctrl-C and SIGTERM are the parent's to answer; it lets its workers finish what they hold."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+
+
+def check_pictures(
+    samples: Sequence[Sample], *, workers: int, strict: bool
+) -> tuple[list[Sample], list[dict[str, str]]]:
+    """Open every picture once: (samples that can be read, dropped rows {"id", "path", "reason"}).
+
+    With `strict` the first picture that cannot be read raises InputError naming it.
+    """
+    if samples and samples[0].dataset in scene_sets.SCENE_SETS:  # made and written by ourselves
+        return list(samples), []
+    paths = [one.image for one in samples]
+    if samples and all(one.bytes is not None for one in samples):  # prepare has read them
+        reasons = [_changed(one) for one in samples]
+    elif workers > 0 and len(paths) > 200:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            reasons = list(pool.map(_reason, paths, chunksize=64))
+    else:
+        reasons = [_reason(path) for path in paths]
+    dropped = [
+        {"id": one.id, "path": one.image, "reason": reason}
+        for one, reason in zip(samples, reasons, strict=True)
+        if reason
+    ]
+    if strict and dropped:
+        raise InputError(f"{dropped[0]['path']}: {dropped[0]['reason']}; mend it, or data.strict=false to skip it")
+    return [one for one, reason in zip(samples, reasons, strict=True) if not reason], dropped
+
+
+def _changed(one: Sample) -> str | None:
+    """Why a picture that prepare has read is not what it was then, or None."""
+    try:
+        size = os.stat(one.image).st_size
+    except OSError as error:
+        return error.strerror
+    return None if size == one.bytes else f"{size} bytes, {one.bytes} when prepare read it"
+
+
+def _reason(path: str) -> str | None:
+    """Why a picture cannot be read, or None."""
+    try:
+        open_picture(path)
+    except PictureError as error:
+        return error.reason
+    return None

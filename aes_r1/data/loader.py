@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -21,12 +16,10 @@ from aes_r1.data.labels import Label
 from aes_r1.data.manifest import Samples, read_manifest
 from aes_r1.data.mix import mix_samples
 from aes_r1.data.records import read_records, unique_samples
-from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.data.sample import Sample
 from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve, share_out, stratified_draw
 from aes_r1.settings import DataSettings, InputError
 
-In = TypeVar("In")
-Out = TypeVar("Out")
 log = logging.getLogger("aes_r1")
 
 
@@ -145,63 +138,3 @@ def sample_of(dataset: str, root: Path, label: Label) -> Sample:
         n_raters=label.n_raters,
         attributes=label.attributes,
     )
-
-
-def check_pictures(
-    samples: Sequence[Sample], *, workers: int, strict: bool
-) -> tuple[list[Sample], list[dict[str, str]]]:
-    """Open every picture once: (samples that can be read, dropped rows {"id", "path", "reason"}).
-
-    With `strict` the first picture that cannot be read raises InputError naming it.
-    """
-    if samples and samples[0].dataset in scene_sets.SCENE_SETS:  # made and written by ourselves
-        return list(samples), []
-    paths = [one.image for one in samples]
-    if samples and all(one.bytes is not None for one in samples):  # prepare has read them
-        reasons = [_changed(one) for one in samples]
-    elif workers > 0 and len(paths) > 200:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            reasons = list(pool.map(_reason, paths, chunksize=64))
-    else:
-        reasons = [_reason(path) for path in paths]
-    dropped = [
-        {"id": one.id, "path": one.image, "reason": reason}
-        for one, reason in zip(samples, reasons, strict=True)
-        if reason
-    ]
-    if strict and dropped:
-        raise InputError(f"{dropped[0]['path']}: {dropped[0]['reason']}; mend it, or data.strict=false to skip it")
-    return [one for one, reason in zip(samples, reasons, strict=True) if not reason], dropped
-
-
-def _changed(one: Sample) -> str | None:
-    """Why a picture that prepare has read is not what it was then, or None."""
-    try:
-        size = os.stat(one.image).st_size
-    except OSError as error:
-        return error.strerror
-    return None if size == one.bytes else f"{size} bytes, {one.bytes} when prepare read it"
-
-
-def _reason(path: str) -> str | None:
-    """Why a picture cannot be read, or None."""
-    try:
-        open_picture(path)
-    except PictureError as error:
-        return error.reason
-    return None
-
-
-def prefetch(items: Iterable[In], encode: Callable[[In], Out], *, workers: int, ahead: int) -> Iterator[Out]:
-    """`encode(item)` for every item, in order, at most `ahead` computed early by `workers` threads."""
-    pool = ThreadPoolExecutor(max(1, workers))
-    waiting: deque = deque()
-    queue = iter(items)
-    try:
-        waiting.extend(pool.submit(encode, item) for item in itertools.islice(queue, max(1, ahead)))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(encode, item) for item in itertools.islice(queue, 1))
-            yield result
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

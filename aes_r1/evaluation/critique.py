@@ -5,7 +5,7 @@ with what is in the picture. Interventions, which need the model, are in interve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,69 +15,25 @@ import numpy as np
 
 from aes_r1.aescot.budget import CeilingReached
 from aes_r1.aescot.chat import ChatModel, NoAnswer
+from aes_r1.aescot.diversity import DIVERSITY_SAMPLE, diversity
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge
 from aes_r1.aescot.leak import find_leak
 from aes_r1.aescot.phrases import step_of
 from aes_r1.aescot.record import Reply
-from aes_r1.aescot.report import DIVERSITY_SAMPLE, diversity
+from aes_r1.aescot.wording import TOUCHED, parts, stated_level, stated_steps, valence
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import stratified_places
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
 from aes_r1.evaluation.uncertainty import wilson
-from aes_r1.evaluation.wording import TOUCHED, parts, stated_level, stated_steps, valence
+from aes_r1.inference.predictions import Row
 from aes_r1.prompts import DIMENSIONS, level_of
 from aes_r1.settings import JudgeSettings
 
-GROUNDED = ("greedy", "sample")  # protocols whose critiques are followed from stage to stage
-READ = 2000  # critiques per stage and set that are measured, drawn evenly
 _GROUPS, _STUDENT = 10, 2.262  # of the jackknife; t quantile of its 9 degrees of freedom
 _FEWEST_TEXTS = 2 * _GROUPS
 
-Row = Mapping[str, Any]
 Factors = Mapping[str, Mapping[str, float]]
-
-
-class Chosen:
-    """At most `most` rows out of a stream of unknown length, each with the same chance (reservoir), in their order."""
-
-    def __init__(self, most: int, seed: int) -> None:
-        self._most, self._rng, self._seen = most, np.random.default_rng(seed), 0
-        self._rows: list[tuple[int, Row]] = []
-
-    def add(self, row: Row) -> None:
-        self._seen += 1
-        if len(self._rows) < self._most:
-            self._rows.append((self._seen, row))
-        elif (place := int(self._rng.integers(self._seen))) < self._most:
-            self._rows[place] = (self._seen, row)
-
-    def rows(self) -> list[Row]:
-        return [row for _, row in sorted(self._rows, key=lambda one: one[0])]
-
-
-def chosen_critiques(rows: Iterable[Row], *, most: int = READ, seed: int = 0) -> dict[tuple[str, str], list[Row]]:
-    """{(stage, DATASET/SPLIT): rows with a critique and a score} of the first protocol that writes critiques there."""
-    found: dict[tuple[str, str], tuple[str, Chosen]] = {}
-    for row in rows:
-        key = (row["stage"], f"{row['dataset']}/{row['split']}")
-        if row["critique"] and row["score"] is not None:
-            protocol, chosen = found.setdefault(key, (row["protocol"], Chosen(most, seed)))
-            if row["protocol"] == protocol:
-                chosen.add(row)
-    return {key: chosen.rows() for key, (_, chosen) in found.items()}
-
-
-def rows_by_protocol(
-    rows: Iterable[Row], *, readable: bool, most: int = READ, seed: int = 0
-) -> dict[tuple[str, str, str], list[Row]]:
-    """{(stage, DATASET/SPLIT, protocol): rows} of the protocols GROUNDED; `readable`: with a critique and a score."""
-    found: dict[tuple[str, str, str], Chosen] = {}
-    for row in rows:
-        if row["protocol"] in GROUNDED and (not readable or (row["critique"] and row["score"] is not None)):
-            key = (row["stage"], f"{row['dataset']}/{row['split']}", row["protocol"])
-            found.setdefault(key, Chosen(most, seed)).add(row)
-    return {key: chosen.rows() for key, chosen in found.items()}
 
 
 def critique_measures(

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from aes_r1.aescot.wording import stated_steps, valence
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
-from aes_r1.evaluation.wording import stated_steps, valence
 from aes_r1.prompts import DIMENSIONS
 
 Row = Mapping[str, Any]

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from aes_r1.aescot.diversity import diversity
 from aes_r1.aescot.leak import find_leak
-from aes_r1.aescot.report import diversity
 from aes_r1.prompts import parse_critique
 
 log = logging.getLogger("aes_r1")

@@ -7,63 +7,14 @@ negated one, to the other side. `follow` says how much of that way it goes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from aes_r1.data.sample import open_picture
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
-from aes_r1.evaluation.forced import answers_after
-from aes_r1.evaluation.wording import negated
-from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import parse_score
 
-KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 _STILL = 1e-12  # a sum of squared distances below this is no distance
-
-
-def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
-    """Prediction rows that hold a critique, each with the two others that it is exchanged with, never itself."""
-    rows = [row for row in rows if row["critique"] and row["score"] is not None]
-    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-    ring = {int(one): (int(order[place - 1]), int(order[place - 2])) for place, one in enumerate(order)}
-    if len(rows) < 3:  # with two, the other would be both
-        return []
-    return [
-        {**row, "critique_of": rows[ring[place][0]], "picture_of": rows[ring[place][1]]}
-        for place, row in enumerate(rows)
-    ]
-
-
-def intervene(
-    backbone: Backbone, pairs: Iterable[Mapping[str, Any]], *, question: str, batch_size: int = 16
-) -> Iterator[dict[str, Any]]:
-    """Per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
-
-    own: the own critique put in the own mouth, which the others are compared with. batch_size: prompts at once.
-    """
-    waiting = iter(pairs)
-    while group := list(islice(waiting, max(1, batch_size // len(KINDS)))):
-        prompts, said = [], []
-        for row in group:
-            own, other = (backbone.encode(open_picture(one["image"]), question) for one in (row, row["picture_of"]))
-            critiques = (
-                row["critique"], row["critique_of"]["critique"], row["critique"], "", negated(row["critique"])
-            )  # fmt: skip
-            prompts += [own, own, other, own, own]
-            said += [f"<think>{critique}</think><answer>" for critique in critiques]
-        scores = [parse_score(text) for text in answers_after(backbone, prompts, said)]
-        for place, row in enumerate(group):
-            yield {
-                "id": row["id"],
-                "mos": row["mos"],
-                "critique_from": row["critique_of"]["id"],
-                "picture_from": row["picture_of"]["id"],
-                "changed": negated(row["critique"]) != row["critique"],
-                **dict(zip(KINDS, scores[len(KINDS) * place : len(KINDS) * (place + 1)], strict=True)),
-            }
 
 
 def measured(rows: Sequence[Mapping[str, Any]], *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:

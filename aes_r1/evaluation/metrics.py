@@ -6,22 +6,15 @@ the mean answer, so refusing the hard ones cannot raise a headline number; answe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import combinations, pairwise
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, bootstrap, points, with_interval, with_intervals
-from aes_r1.evaluation.calibration import calibration, plcc_after_logistic
-from aes_r1.evaluation.columns import ORIGINS, Column, columns_of, shared
-from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
+from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, bootstrap, points, with_intervals
 
 STAGE_ORDER = ("base", "cold_start", "rapo")
 PROTOCOL_ORDER = ("sample", "greedy", "mean", "direct", "label_tokens", "metric")
-BASELINES = ("direct", "label_tokens", "metric")  # protocols that score without a critique
-
-Draws = dict[tuple[str, str, str], dict[str, Array]]
 
 
 def correlations(
@@ -34,10 +27,12 @@ def correlations(
     missing answer as the mean answer; "answered" holds n and the same metrics over answered pictures only. ValueError
     when the lengths differ or a MOS is not finite.
     """
-    return _correlations(*as_columns(predicted, mos), n_bootstrap, seed)[0]
+    return correlations_with_draws(*as_columns(predicted, mos), n_bootstrap, seed)[0]
 
 
-def _correlations(scores: Array, mos: Array, n_bootstrap: int, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+def correlations_with_draws(
+    scores: Array, mos: Array, n_bootstrap: int, seed: int
+) -> tuple[dict[str, Any], dict[str, Array]]:
     """The cell, and the resampled values behind its headline intervals."""
     answered = ~np.isnan(scores)
     draws = bootstrap(scores, mos, n_bootstrap, seed)
@@ -102,148 +97,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, p * (len(known) - rank)))
         adjusted[place] = highest
     return adjusted
-
-
-def summarise(
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-    manifests: Mapping[str, str] | None = None,
-    seen: Collection[str] | None = None,
-    all_pairs: bool = False,
-) -> dict[str, Any]:
-    """evaluation.json from the rows of predictions.jsonl (stage, protocol, id, dataset, split, mos, score|null).
-
-    Comparisons go between consecutive stages (base, cold_start, rapo; those that are there), or all pairs of them, per
-    set and protocol, over the pictures that both have rows for. A picture without a MOS is left out; of rows with one
-    id the last counts. `seen`: data sets that were trained on, for the means; None: not known. docs/evaluation.md
-    explains every key.
-    """
-    columns = columns_of(rows)
-    stages: dict[str, Any] = {}
-    draws: Draws = {}
-    for stage in in_order(dict.fromkeys(key[0] for key in columns), STAGE_ORDER):
-        for name in dict.fromkeys(key[1] for key in columns if key[0] == stage):
-            for protocol in in_order((key[2] for key in columns if key[:2] == (stage, name)), PROTOCOL_ORDER):
-                key = (stage, name, protocol)
-                cell, draws[key] = _cell(columns[key], n_bootstrap, seed)
-                stages.setdefault(stage, {}).setdefault(name, {})[protocol] = cell
-
-    comparisons = []
-    for earlier, later in (combinations if all_pairs else _pairwise)(stages, 2):
-        for name, protocols in stages[later].items():
-            for protocol in protocols:
-                found = _compared(columns, (earlier, name, protocol), (later, name, protocol), n_bootstrap, seed)
-                if found:
-                    comparisons.append({"set": name, "protocol": protocol, "from": earlier, "to": later, **found})
-    _adjust(comparisons)
-    return {
-        "stages": stages,
-        "comparisons": comparisons,
-        "baselines": _against_baselines(stages, columns, n_bootstrap, seed),
-        "means": _means(stages, draws, seen, seed),
-        "manifests": dict(manifests or {}),
-    }
-
-
-def _pairwise(names: Iterable[str], _: int) -> Iterable[tuple[str, str]]:
-    return pairwise(names)
-
-
-def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
-    scores, mos = as_columns(column.scores, column.mos)
-    cell, draws = _correlations(scores, mos, n_bootstrap, seed)
-    cell["out_of_range_rate"] = column.out_of_range / column.outputs if column.outputs else None
-    cell["plcc_logistic"] = plcc_after_logistic(scores, mos, n_bootstrap=n_bootstrap, seed=seed)
-    cell["calibration"] = calibration(scores, mos, n_bootstrap=n_bootstrap, seed=seed)
-    cell["conformal"] = conformal(scores, mos, seed=seed)
-    wavering = spread(column, n_bootstrap=n_bootstrap, seed=seed)
-    if wavering is not None:
-        cell["spread"] = wavering
-        cell["conformal_scaled"] = conformal(scores, mos, scale=spread_scale(column.std), seed=seed)
-    if (column.origins >= 0).any():
-        cell["origins"] = {}
-        for place, origin in enumerate(ORIGINS):
-            mine = column.origins == place
-            if mine.any():
-                part, _ = _correlations(scores[mine], mos[mine], n_bootstrap, seed)
-                bias = calibration(scores[mine], mos[mine], n_bootstrap=n_bootstrap, seed=seed)["bias"]
-                cell["origins"][origin] = {**part, "bias": bias}
-    return cell, draws
-
-
-def _compared(columns: Mapping, before: tuple, after: tuple, n_bootstrap: int, seed: int) -> dict[str, Any] | None:
-    if before not in columns or after not in columns:
-        return None
-    first, second = columns[before], columns[after]
-    theirs, mine = shared(first, second)
-    if not len(mine):
-        return None
-    return paired_bootstrap(
-        first.scores[theirs], second.scores[mine], second.mos[mine], n_bootstrap=n_bootstrap, seed=seed
-    )
-
-
-def _adjust(comparisons: Sequence[dict[str, Any]]) -> None:
-    """Put p_holm beside every p; the family is all comparisons of one metric."""
-    for name in METRICS:
-        for one, adjusted in zip(comparisons, holm([one[name]["p"] for one in comparisons]), strict=True):
-            one[name]["p_holm"] = adjusted
-
-
-def _against_baselines(stages: Mapping, columns: Mapping, n_bootstrap: int, seed: int) -> list[dict[str, Any]]:
-    """The last stage that answers in words against every baseline protocol of every stage, set by set."""
-    rows: list[dict[str, Any]] = []
-    spoken = {
-        stage: [protocol for protocol in in_order(_protocols(sets), PROTOCOL_ORDER) if protocol not in BASELINES]
-        for stage, sets in stages.items()
-    }
-    mine = next((stage for stage in reversed(stages) if spoken[stage]), None)
-    if mine is None:
-        return rows
-    for stage, sets in stages.items():
-        for name, protocols in sets.items():
-            for protocol in (one for one in protocols if one in BASELINES):
-                to = (mine, name, spoken[mine][0])
-                found = _compared(columns, (stage, name, protocol), to, n_bootstrap, seed)
-                if found:
-                    ends = [{"stage": end[0], "protocol": end[2]} for end in ((stage, name, protocol), to)]
-                    rows.append({"set": name, "from": ends[0], "to": ends[1], **found})
-    _adjust(rows)
-    return rows
-
-
-def _means(stages: Mapping, draws: Draws, seen: Collection[str] | None, seed: int) -> dict[str, Any]:
-    """Means over sets of each metric, {STAGE: {PROTOCOL: {"seen"|"unseen"|"all": ..}}}; null where one is null.
-
-    Sets are resampled independently of one another.
-    """
-    found: dict[str, Any] = {}
-    generator = np.random.default_rng([seed, 7])
-    for stage, sets in stages.items():
-        for protocol in in_order(_protocols(sets), PROTOCOL_ORDER):
-            names = [name for name, protocols in sets.items() if protocol in protocols]
-            groups = {"all": names}
-            if seen is not None:
-                groups["seen"] = [name for name in names if name.rsplit("/", 1)[0] in seen]
-                groups["unseen"] = [name for name in names if name not in groups["seen"]]
-            for group, members in groups.items():
-                if not members:
-                    continue
-                mean: dict[str, Any] = {"sets": members}
-                for metric in METRICS:
-                    values = [sets[name][protocol][metric]["value"] for name in members]
-                    value = float(np.mean(values)) if None not in values else np.nan
-                    drawn = [generator.permutation(draws[stage, name, protocol][metric]) for name in members]
-                    length = min(map(len, drawn))  # Kendall's tau of a large set has fewer resamples
-                    mean[metric] = with_interval(value, np.mean([one[:length] for one in drawn], axis=0))
-                found.setdefault(stage, {}).setdefault(protocol, {})[group] = mean
-    return found
-
-
-def _protocols(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(protocol for protocols in sets.values() for protocol in protocols))
 
 
 def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:

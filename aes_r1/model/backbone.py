@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,93 +15,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aes_r1.model import families, files, shared_prefix, template
-from aes_r1.model.transfer import send
+from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.settings import InputError, LoraSettings
 
 MIN_PIXELS = 56 * 56
 # What transformers raises at files that it cannot make a model of.
 _LOADING_FAILS = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError)
 log = logging.getLogger("aes_r1")
-
-
-@dataclass(frozen=True)
-class EncodedPrompt:
-    """One picture and its question, ready for the model.
-
-    input_ids: [P] int64, one placeholder per picture token.
-    pixel_values: [rows, ...] float32, patches or tiles as the family cuts them.  grid: [3], rows = its product.
-    """
-
-    input_ids: np.ndarray
-    pixel_values: np.ndarray
-    grid: np.ndarray
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    """N prompts, left-padded to P tokens.
-
-    input_ids, valid: [N, P]; position_ids: [3, N, P] (M-RoPE: time, row, column); next_position: [N], where a
-    completion continues; pixel_values: [all rows, ...]; grid: [N, 3].
-    grid stays on the host, where prompt_tokens and pixel_rows (N numbers each) are too, so that neither a selection nor
-    the vision tower has to ask the device. features: what the vision tower says about the
-    pictures ([V, D] per used layer) where its weights are fixed, so that it runs once for every use of the batch.
-    """
-
-    input_ids: Tensor
-    valid: Tensor
-    position_ids: Tensor
-    next_position: Tensor
-    pixel_values: Tensor
-    grid: Tensor
-    prompt_tokens: tuple[int, ...]
-    pixel_rows: tuple[int, ...]
-    tokens_per_row: float
-    features: tuple[Tensor, ...] | None = None
-
-    def __len__(self) -> int:
-        return self.input_ids.shape[0]
-
-    def to(self, device: torch.device | str) -> PromptBatch:
-        moved: dict[str, Any] = {name: send(getattr(self, name), device) for name in _TENSORS}
-        return dataclasses.replace(self, **moved)
-
-    def select(self, images: Tensor) -> PromptBatch:
-        """The prompts of `images` ([n] indices, on the host), padding that none of them needs cut away."""
-        chosen = images.tolist()
-        index = send(torch.tensor(chosen), self.input_ids.device)
-        prompt_tokens = tuple(self.prompt_tokens[image] for image in chosen)
-        first = self.input_ids.shape[1] - max(prompt_tokens)
-        features = self.features
-        if features is not None:
-            tokens = self._rows(chosen, self.tokens_per_row)
-            features = tuple(layer[tokens] for layer in features)
-        return dataclasses.replace(
-            self,
-            input_ids=self.input_ids[index, first:],
-            valid=self.valid[index, first:],
-            position_ids=self.position_ids[:, index, first:],
-            next_position=self.next_position[index],
-            pixel_values=self.pixel_values[self._rows(chosen, 1.0)],
-            grid=self.grid[chosen],
-            prompt_tokens=prompt_tokens,
-            pixel_rows=tuple(self.pixel_rows[image] for image in chosen),
-            features=features,
-        )
-
-    @property
-    def padded(self) -> bool:
-        return min(self.prompt_tokens) < self.input_ids.shape[1]
-
-    def _rows(self, images: list[int], per_row: float) -> Tensor:
-        """Where the pixel rows of `images` stand among all rows, or, with `per_row` tokens a row, their tokens."""
-        counts = [round(rows * per_row) for rows in self.pixel_rows]
-        starts = [sum(counts[:image]) for image in images]
-        places = [torch.arange(start, start + counts[image]) for start, image in zip(starts, images, strict=True)]
-        return send(torch.cat(places), self.pixel_values.device)
-
-
-_TENSORS = ("input_ids", "valid", "position_ids", "next_position", "pixel_values")
 
 
 class Backbone:

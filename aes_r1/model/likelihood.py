@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from aes_r1.model.backbone import Backbone, PromptBatch
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.shared_prefix import grouped_hidden_states, plain_hidden_states
 from aes_r1.model.transfer import send
 

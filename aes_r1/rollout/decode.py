@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aes_r1.model.backbone import PromptBatch
 from aes_r1.model.families import deep_inputs, for_language_model
+from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.shared_prefix import PromptAttention, causal_mask, embed, language_forward, split_rows
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aes_r1.model.backbone import PromptBatch
+from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.shared_prefix import PromptAttention
 from aes_r1.rollout.decode import GroupCache, SharedDecoder
 

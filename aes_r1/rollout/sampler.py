@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aes_r1.model.backbone import Backbone, PromptBatch
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.transfer import send
 from aes_r1.rollout.decode import PlainDecoder, SharedDecoder
 from aes_r1.rollout.graph import CapturedDecoder

@@ -17,14 +17,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from aes_r1.data.loader import prefetch
+from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import Sample, open_picture
-from aes_r1.model.backbone import Backbone, PromptBatch
+from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.transfer import send
 from aes_r1.prompts import parse_score
 from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, row_noise, sample
+from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.credit import critique_mask, token_advantages, token_kl_coef
@@ -34,7 +36,6 @@ from aes_r1.trainer.objective import group_advantage, learning_rate, loss_diviso
 from aes_r1.trainer.order import distinct_indices_of_step
 from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.skipped import Skips
-from aes_r1.trainer.stopping import Stopped, StopRequest
 
 REMEDY = "lower trainer.lr, raise trainer.kl_coef, or train with model.dtype=float32"
 

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.data.loader import prefetch
+from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.transfer import send
 from aes_r1.prompts import answer
+from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import Engine, now
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import indices_of_step
 from aes_r1.trainer.skipped import Skips
-from aes_r1.trainer.stopping import Stopped, StopRequest
 
 REMEDY = "look at the records of these steps, lower cold_start.lr, or train with model.dtype=float32"
 

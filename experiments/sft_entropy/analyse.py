@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from aes_r1.evaluation.entropy import KINDS
+from aes_r1.inference.token_entropy import KINDS
 from aes_r1.settings import InputError
 from experiments.reading import Run, over_seeds, read_rows
 from experiments.sft_entropy.starts import FIXED, FLOOR, by_seed, gains, relations

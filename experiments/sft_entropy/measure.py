@@ -16,7 +16,7 @@ from pathlib import Path
 from aes_r1.command import Arguments, run_plain
 from aes_r1.data.manifest import read_manifest
 from aes_r1.data.splits import stratified_draw
-from aes_r1.evaluation.entropy import measure_entropy
+from aes_r1.inference.token_entropy import measure_entropy
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.settings import InputError

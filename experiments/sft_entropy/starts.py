@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aes_r1.evaluation.entropy import pick_start, regret
+from aes_r1.inference.token_entropy import pick_start, regret
 from experiments.reading import Run, over_seeds, paired, read_rows
 from experiments.study import PROTOCOL
 

@@ -20,8 +20,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from aes_r1.command import to_settings
+from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import InputError, fingerprint, require, run_fingerprint
-from aes_r1.trainer.stopping import Stopped
 
 
 class OptunaSweeper(Sweeper):

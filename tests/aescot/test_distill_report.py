@@ -4,7 +4,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from aes_r1.aescot.report import Tally, calls_summary, diversity, self_bleu
+from aes_r1.aescot.diversity import diversity, self_bleu
+from aes_r1.aescot.report import Tally, calls_summary
 
 
 def plain_self_bleu(texts):

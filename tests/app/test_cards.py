@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from aes_r1.app.cards import Judged, cards, comparison, preference, thumbnail
-from aes_r1.evaluation.critic import verdict
+from aes_r1.scoring.critic import verdict
 
 WORDS = (
     "Light and shadow: soft. Mood and narrative: calm. Composition: loose. Color: warm. Exposure: sound. A fine one."

@@ -17,7 +17,7 @@ import pytest
 
 from aes_r1.app.page import MAX_BYTES, read_upload
 from aes_r1.data.sample import PictureError
-from aes_r1.evaluation.critic import Critic
+from aes_r1.scoring.critic import Critic
 from tests.ports import free_port
 
 pytest.importorskip("gradio", reason="the extra app is not installed")

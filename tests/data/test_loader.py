@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aes_r1.data.check import check_pictures
 from aes_r1.data.labels import avt_ai_labels, folder_labels
-from aes_r1.data.loader import check_pictures, load_samples, prefetch
+from aes_r1.data.loader import load_samples
+from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import Sample
 from aes_r1.settings import DataSettings, InputError
 

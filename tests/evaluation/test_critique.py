@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aes_r1.aescot.diversity import diversity
 from aes_r1.aescot.phrases import BOOK, say
 from aes_r1.aescot.record import Reply
-from aes_r1.aescot.report import diversity
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation import critique
-from aes_r1.evaluation.critique import Chosen, chosen_critiques, critique_measures, judged, share_of
+from aes_r1.evaluation.critique import critique_measures, judged, share_of
+from aes_r1.inference.predictions import Chosen, chosen_critiques
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import JudgeSettings
 

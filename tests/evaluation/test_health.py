@@ -7,8 +7,8 @@ import random
 import pytest
 
 from aes_r1.evaluation.health import SIGNS, WINDOW, Watch, health_rows, raised_in
-from aes_r1.evaluation.health_section import health_section
 from aes_r1.prompts import answer
+from aes_r1.report.health_section import health_section
 
 WORDS = [f"word{letter}{other}" for letter in "abcdefghij" for other in "klmnopqrst"]
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from aes_r1.evaluation.evaluate import predict
-from aes_r1.evaluation.interventions import KINDS, intervene, measured, paired_rows
+from aes_r1.evaluation.interventions import measured
+from aes_r1.inference.exchange import KINDS, intervene, paired_rows
+from aes_r1.inference.predict import predict
 from aes_r1.prompts import RATING_PROMPT
 
 

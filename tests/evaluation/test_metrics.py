@@ -11,7 +11,8 @@ from scipy import stats
 
 from aes_r1.evaluation import bootstrap as resampling
 from aes_r1.evaluation.bootstrap import METRICS
-from aes_r1.evaluation.metrics import correlations, holm, paired_bootstrap, summarise
+from aes_r1.evaluation.metrics import correlations, holm, paired_bootstrap
+from aes_r1.evaluation.summary import summarise
 
 NAN = float("nan")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from aes_r1.evaluation.metrics import summarise
+from aes_r1.evaluation.summary import summarise
+from aes_r1.runs.folder import finish_stage, write_rows
 from aes_r1.settings import Settings, as_dict
 from aes_r1.tracking import Tracker
-from aes_r1.trainer.run_folder import finish_stage, write_rows
 
 MOS = np.linspace(0.05, 0.95, 80)
 

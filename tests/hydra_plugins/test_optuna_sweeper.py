@@ -17,8 +17,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from aes_r1 import command
+from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import InputError
-from aes_r1.trainer.stopping import Stopped
 
 optuna = pytest.importorskip("optuna")
 LEARNING_RATE = "trainer.lr=tag(log, interval(1e-5, 1e-2))"

@@ -21,6 +21,7 @@ import torch
 from aes_r1.command import group_values
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
+from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import (
     ColdStartSettings,
     EngineSettings,
@@ -34,7 +35,6 @@ from aes_r1.trainer import engine as engines
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.reference import build_reference
 from aes_r1.trainer.sft import train_sft
-from aes_r1.trainer.stopping import StopRequest
 from tests.trainer.twelve import records, samples
 
 BUDGET = 160  # tokens of a pass: outputs of one image, three or four of them as they are long

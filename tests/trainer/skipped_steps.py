@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
+from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer import rapo, sft
-from aes_r1.trainer.stopping import StopRequest
 from tests.trainer.distributed_steps import dtype_of, engine_settings
 from tests.trainer.twelve import records, samples
 

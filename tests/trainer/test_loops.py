@@ -15,6 +15,7 @@ from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.graph import CapturedDecoder
 from aes_r1.rollout.sampler import sample
+from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import ColdStartSettings, ErrorSettings, LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer import rapo as rapo_loop
@@ -22,7 +23,6 @@ from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.sft import train_sft
-from aes_r1.trainer.stopping import Stopped, StopRequest
 from tests.trainer.twelve import records, samples
 
 

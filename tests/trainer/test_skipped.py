@@ -15,14 +15,14 @@ import torch
 from aes_r1.command import run
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT
+from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint, rapo, sft
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.skipped import LIMIT, NeverFinite, Skips
-from aes_r1.trainer.stopping import Stopped, StopRequest
+from tests.runs.test_watchdog import free_port
 from tests.trainer import skipped_steps
 from tests.trainer.test_loops import Halt
-from tests.trainer.test_watch import free_port
 from tests.trainer.twelve import records
 
 ENGINES = ("zero1", "zero2", "zero3", "zero3_offload", "zero1_bf16", "zero2_bf16", "zero3_bf16")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
+from aes_r1.pipeline.job import Job
+from aes_r1.runs.folder import failure_file, watch_over
+from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import Settings, build
 from aes_r1.trainer import engine as engines
-from aes_r1.trainer.job import Job
-from aes_r1.trainer.run_folder import failure_file, watch_over
-from aes_r1.trainer.stopping import StopRequest
 
 
 def main() -> None:

@@ -1,0 +1,66 @@
+"""How varied a collection of critiques is: distinct n-grams, self-BLEU, lengths."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+DIVERSITY_SAMPLE = 500  # critiques that distinct-n and self-BLEU are computed on, drawn by reservoir
+
+_TOKEN = re.compile(r"[\w']+|[^\w\s]")
+
+
+def diversity(critiques: Sequence[str]) -> dict[str, Any]:
+    """distinct-n (share of different n-grams) and self-BLEU (0 varied .. 1 all alike) of critiques."""
+    tokens = [_TOKEN.findall(critique.lower()) for critique in critiques]
+    return {
+        "n": len(critiques),
+        **{f"distinct_{n}": _distinct(tokens, n) for n in (1, 2, 3)},
+        "self_bleu": self_bleu(tokens),
+    }
+
+
+def self_bleu(texts: Sequence[Sequence[str]]) -> float | None:
+    """Mean BLEU-4 of each text against all others as references (Zhu et al., 2018); None with fewer than two.
+
+    Clipped counts use, per n-gram, the highest count in any other text, so the cost is linear in the number of texts.
+    """
+    if len(texts) < 2:
+        return None
+    lengths = np.array([len(text) for text in texts])
+    log_precision = np.zeros(len(texts))
+    for n in range(1, 5):
+        counts = [_ngrams(text, n) for text in texts]
+        best: dict[tuple[str, ...], tuple[int, int, int]] = {}  # highest count, where, second highest
+        for place, found in enumerate(counts):
+            for gram, count in found.items():
+                top, where, second = best.get(gram, (0, -1, 0))
+                best[gram] = (count, place, top) if count > top else (top, where, max(second, count))
+        for place, found in enumerate(counts):
+            matched = sum(
+                min(count, best[gram][2] if best[gram][1] == place else best[gram][0]) for gram, count in found.items()
+            )
+            log_precision[place] += math.log(max(matched, 1e-9) / max(1, found.total())) / 4
+    closest = [min(np.delete(lengths, place), key=lambda other: abs(other - own)) for place, own in enumerate(lengths)]
+    penalty = np.minimum(0.0, 1 - np.array(closest) / np.maximum(lengths, 1))
+    return float(np.exp(log_precision + penalty).mean())
+
+
+def _ngrams(text: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(text[start : start + n]) for start in range(len(text) - n + 1))
+
+
+def _distinct(texts: Sequence[Sequence[str]], n: int) -> float | None:
+    grams = Counter[tuple[str, ...]]()
+    for text in texts:
+        grams.update(_ngrams(text, n))
+    return share(len(grams), grams.total())
+
+
+def share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

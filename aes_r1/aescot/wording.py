@@ -1,0 +1,105 @@
+"""What the words of a critique say: which dimensions they touch, how they judge, and the opposite of it.
+
+The phrase book of the offline experts is understood exactly; any other prose by a list of opposites.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from aes_r1.aescot.judge import GRADE_CENTRES
+from aes_r1.aescot.phrases import JUDGEMENTS, heard, heard_grade, say
+from aes_r1.aescot.record import DIMENSION_NAMES, Reply
+from aes_r1.prompts import DIMENSIONS, level_of, split_critique
+
+TOP_STEP = 5  # of a dimension, and of the closing judgement
+
+# Words that a critique of a dimension can hardly do without.
+_TOUCHED = {
+    "light_and_shadow": r"light(?:ing|s|ed)?|shadows?|sunlit|sunlight|backlit|backlight|highlights?|illuminat\w+",
+    "mood_and_narrative": r"mood\w*|narrativ\w+|stor(?:y|ies)|emotion\w*|atmospher\w+|gestures?|symbol\w*|tension",
+    "composition": r"compos\w+|fram(?:e|ed|ing)|balanc\w+|thirds|symmetr\w+|perspective|background|clutter\w*",
+    "color": r"colou?r\w*|hues?|palette|saturat\w+|tones?|tonal|warm|cool|complementary|monochrom\w+",
+    "exposure": r"expos\w+|brightness|overexposed|underexposed|dynamic range|blown|clipp\w+|high[- ]key|low[- ]key",
+}
+TOUCHED = {name: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for name, words in _TOUCHED.items()}
+
+# (favourable, unfavourable): each word's opposite stands beside it.
+OPPOSITES = (
+    ("strong", "weak"), ("balanced", "unbalanced"), ("beautiful", "ugly"), ("superb", "terrible"),
+    ("excellent", "poor"), ("good", "bad"), ("stunning", "dreadful"), ("fine", "lacking"), ("solid", "middling"),
+    ("harmonious", "clashing"), ("pleasing", "unpleasant"), ("clear", "muddled"), ("clean", "cluttered"),
+    ("sharp", "blurry"), ("vivid", "dull"), ("rich", "flat"), ("dramatic", "lifeless"), ("compelling", "uninspired"),
+    ("elegant", "clumsy"), ("engaging", "boring"), ("well", "badly"), ("effective", "ineffective"),
+    ("successful", "failed"), ("careful", "careless"), ("precise", "sloppy"), ("refined", "crude"),
+    ("coherent", "incoherent"), ("deep", "shallow"), ("enhances", "weakens"), ("draws", "loses"),
+    ("supports", "undermines"), ("appealing", "unappealing"), ("interesting", "ordinary"), ("crisp", "soft"),
+    ("masterful", "amateurish"), ("perfect", "ruined"), ("tidy", "messy"), ("fresh", "tired"), ("warm", "cold"),
+    ("lively", "empty"), ("natural", "artificial"),
+)  # fmt: skip
+_TURNED = {a: b for pair in OPPOSITES for a, b in (pair, pair[::-1])}
+_GOOD = {good for good, _ in OPPOSITES}
+_BAD = {bad for _, bad in OPPOSITES}
+_WORD = re.compile(r"[A-Za-z]+")
+_KEYS = {name.lower(): key for key, name in DIMENSION_NAMES.items()}
+
+
+def parts(critique: str) -> tuple[dict[str, str], str]:
+    """Text of each dimension that a critique names, and its closing judgement."""
+    named, judgement = split_critique(critique)
+    keys = ((_KEYS.get(name.lower().replace("&", "and").replace("colour", "color")), text) for name, text in named)
+    return {key: text for key, text in keys if key is not None}, judgement
+
+
+def stated_steps(critique: str) -> dict[str, int]:
+    """Step 0..5 of each dimension that is told in the words of the phrase book."""
+    found = {name: heard(name, text) for name, text in parts(critique)[0].items()}
+    return {name: said[0] for name, said in found.items() if said is not None}
+
+
+def stated_level(critique: str) -> str | None:
+    """bad, fair or good, as the closing judgement has it; None where it says neither good nor bad."""
+    judgement = parts(critique)[1]
+    grade = heard_grade(judgement)
+    if grade is not None:
+        return level_of(GRADE_CENTRES[grade])
+    good, bad = _praise(judgement)
+    return None if good + bad == 0 else "good" if good > bad else "bad" if bad > good else "fair"
+
+
+def valence(critique: str) -> float | None:
+    """How favourable the words are, 0..1: mean step of the phrase book, else the share of favourable words."""
+    steps = stated_steps(critique)
+    if steps:
+        return float(np.mean(list(steps.values()))) / TOP_STEP
+    good, bad = _praise(critique)
+    return good / (good + bad) if good + bad else None
+
+
+def negated(critique: str) -> str:
+    """The critique that says the opposite: every dimension and the judgement turned round, facts kept.
+
+    In the words of the phrase book step s becomes 5 - s; elsewhere each word of OPPOSITES becomes its opposite.
+    """
+    texts, judgement = parts(critique)
+    told = {name: heard(name, text) for name, text in texts.items()}
+    if set(told) != set(DIMENSIONS) or None in told.values():
+        return _WORD.sub(_turned, critique)
+    rng = np.random.default_rng(0)
+    turned = {name: say(name, TOP_STEP - said[0], said[1], rng) for name, said in told.items() if said is not None}
+    grade = heard_grade(judgement)
+    closing = _WORD.sub(_turned, judgement) if grade is None else JUDGEMENTS[TOP_STEP - grade][0]
+    return Reply(turned, closing).critique
+
+
+def _turned(match: re.Match[str]) -> str:
+    word = match[0]
+    other = _TURNED.get(word.lower(), word)
+    return other.capitalize() if word[0].isupper() else other
+
+
+def _praise(text: str) -> tuple[int, int]:
+    words = [word.lower() for word in _WORD.findall(text)]
+    return sum(word in _GOOD for word in words), sum(word in _BAD for word in words)

@@ -1,0 +1,244 @@
+"""evaluation.json: every stage, set and protocol measured, compared and averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, with_interval
+from aes_r1.evaluation.calibration import calibration, plcc_after_logistic
+from aes_r1.evaluation.columns import ORIGINS, Column, columns_of, shared
+from aes_r1.evaluation.critique import critique_measures
+from aes_r1.evaluation.grounding import grounding
+from aes_r1.evaluation.interventions import measured
+from aes_r1.evaluation.metrics import (
+    PROTOCOL_ORDER,
+    STAGE_ORDER,
+    correlations_with_draws,
+    holm,
+    in_order,
+    paired_bootstrap,
+)
+from aes_r1.evaluation.paper import paper_numbers
+from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
+from aes_r1.inference.exchange import examined_file
+from aes_r1.inference.predictions import Sets, chosen_critiques, read, rows_by_protocol
+
+BASELINES = ("direct", "label_tokens", "metric")  # protocols that score without a critique
+
+Draws = dict[tuple[str, str, str], dict[str, Array]]
+
+
+def summarise(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    manifests: Mapping[str, str] | None = None,
+    seen: Collection[str] | None = None,
+    all_pairs: bool = False,
+) -> dict[str, Any]:
+    """evaluation.json from the rows of predictions.jsonl (stage, protocol, id, dataset, split, mos, score|null).
+
+    Comparisons go between consecutive stages (base, cold_start, rapo; those that are there), or all pairs of them, per
+    set and protocol, over the pictures that both have rows for. A picture without a MOS is left out; of rows with one
+    id the last counts. `seen`: data sets that were trained on, for the means; None: not known. docs/evaluation.md
+    explains every key.
+    """
+    columns = columns_of(rows)
+    stages: dict[str, Any] = {}
+    draws: Draws = {}
+    for stage in in_order(dict.fromkeys(key[0] for key in columns), STAGE_ORDER):
+        for name in dict.fromkeys(key[1] for key in columns if key[0] == stage):
+            for protocol in in_order((key[2] for key in columns if key[:2] == (stage, name)), PROTOCOL_ORDER):
+                key = (stage, name, protocol)
+                cell, draws[key] = _cell(columns[key], n_bootstrap, seed)
+                stages.setdefault(stage, {}).setdefault(name, {})[protocol] = cell
+
+    comparisons = []
+    for earlier, later in (combinations if all_pairs else _pairwise)(stages, 2):
+        for name, protocols in stages[later].items():
+            for protocol in protocols:
+                found = _compared(columns, (earlier, name, protocol), (later, name, protocol), n_bootstrap, seed)
+                if found:
+                    comparisons.append({"set": name, "protocol": protocol, "from": earlier, "to": later, **found})
+    _adjust(comparisons)
+    return {
+        "stages": stages,
+        "comparisons": comparisons,
+        "baselines": _against_baselines(stages, columns, n_bootstrap, seed),
+        "means": _means(stages, draws, seen, seed),
+        "manifests": dict(manifests or {}),
+    }
+
+
+def _pairwise(names: Iterable[str], _: int) -> Iterable[tuple[str, str]]:
+    return pairwise(names)
+
+
+def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+    scores, mos = as_columns(column.scores, column.mos)
+    cell, draws = correlations_with_draws(scores, mos, n_bootstrap, seed)
+    cell["out_of_range_rate"] = column.out_of_range / column.outputs if column.outputs else None
+    cell["plcc_logistic"] = plcc_after_logistic(scores, mos, n_bootstrap=n_bootstrap, seed=seed)
+    cell["calibration"] = calibration(scores, mos, n_bootstrap=n_bootstrap, seed=seed)
+    cell["conformal"] = conformal(scores, mos, seed=seed)
+    wavering = spread(column, n_bootstrap=n_bootstrap, seed=seed)
+    if wavering is not None:
+        cell["spread"] = wavering
+        cell["conformal_scaled"] = conformal(scores, mos, scale=spread_scale(column.std), seed=seed)
+    if (column.origins >= 0).any():
+        cell["origins"] = {}
+        for place, origin in enumerate(ORIGINS):
+            mine = column.origins == place
+            if mine.any():
+                part, _ = correlations_with_draws(scores[mine], mos[mine], n_bootstrap, seed)
+                bias = calibration(scores[mine], mos[mine], n_bootstrap=n_bootstrap, seed=seed)["bias"]
+                cell["origins"][origin] = {**part, "bias": bias}
+    return cell, draws
+
+
+def _compared(columns: Mapping, before: tuple, after: tuple, n_bootstrap: int, seed: int) -> dict[str, Any] | None:
+    if before not in columns or after not in columns:
+        return None
+    first, second = columns[before], columns[after]
+    theirs, mine = shared(first, second)
+    if not len(mine):
+        return None
+    return paired_bootstrap(
+        first.scores[theirs], second.scores[mine], second.mos[mine], n_bootstrap=n_bootstrap, seed=seed
+    )
+
+
+def _adjust(comparisons: Sequence[dict[str, Any]]) -> None:
+    """Put p_holm beside every p; the family is all comparisons of one metric."""
+    for name in METRICS:
+        for one, adjusted in zip(comparisons, holm([one[name]["p"] for one in comparisons]), strict=True):
+            one[name]["p_holm"] = adjusted
+
+
+def _against_baselines(stages: Mapping, columns: Mapping, n_bootstrap: int, seed: int) -> list[dict[str, Any]]:
+    """The last stage that answers in words against every baseline protocol of every stage, set by set."""
+    rows: list[dict[str, Any]] = []
+    spoken = {
+        stage: [protocol for protocol in in_order(_protocols(sets), PROTOCOL_ORDER) if protocol not in BASELINES]
+        for stage, sets in stages.items()
+    }
+    mine = next((stage for stage in reversed(stages) if spoken[stage]), None)
+    if mine is None:
+        return rows
+    for stage, sets in stages.items():
+        for name, protocols in sets.items():
+            for protocol in (one for one in protocols if one in BASELINES):
+                to = (mine, name, spoken[mine][0])
+                found = _compared(columns, (stage, name, protocol), to, n_bootstrap, seed)
+                if found:
+                    ends = [{"stage": end[0], "protocol": end[2]} for end in ((stage, name, protocol), to)]
+                    rows.append({"set": name, "from": ends[0], "to": ends[1], **found})
+    _adjust(rows)
+    return rows
+
+
+def _means(stages: Mapping, draws: Draws, seen: Collection[str] | None, seed: int) -> dict[str, Any]:
+    """Means over sets of each metric, {STAGE: {PROTOCOL: {"seen"|"unseen"|"all": ..}}}; null where one is null.
+
+    Sets are resampled independently of one another.
+    """
+    found: dict[str, Any] = {}
+    generator = np.random.default_rng([seed, 7])
+    for stage, sets in stages.items():
+        for protocol in in_order(_protocols(sets), PROTOCOL_ORDER):
+            names = [name for name, protocols in sets.items() if protocol in protocols]
+            groups = {"all": names}
+            if seen is not None:
+                groups["seen"] = [name for name in names if name.rsplit("/", 1)[0] in seen]
+                groups["unseen"] = [name for name in names if name not in groups["seen"]]
+            for group, members in groups.items():
+                if not members:
+                    continue
+                mean: dict[str, Any] = {"sets": members}
+                for metric in METRICS:
+                    values = [sets[name][protocol][metric]["value"] for name in members]
+                    value = float(np.mean(values)) if None not in values else np.nan
+                    drawn = [generator.permutation(draws[stage, name, protocol][metric]) for name in members]
+                    length = min(map(len, drawn))  # Kendall's tau of a large set has fewer resamples
+                    mean[metric] = with_interval(value, np.mean([one[:length] for one in drawn], axis=0))
+                found.setdefault(stage, {}).setdefault(protocol, {})[group] = mean
+    return found
+
+
+def _protocols(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(protocol for protocols in sets.values() for protocol in protocols))
+
+
+def _of_protocol(rows: Iterable[dict[str, Any]], protocol: str) -> list[dict[str, Any]]:
+    """The rows of `protocol`, and those that name none."""
+    return [row for row in rows if row.get("protocol", protocol) == protocol]
+
+
+def measure(
+    folder: Path,
+    sets: Sets,
+    *,
+    manifests: Mapping[str, str],
+    n_bootstrap: int,
+    seed: int,
+    seen: Collection[str] | None,
+    all_pairs: bool = False,
+) -> dict[str, Any]:
+    """evaluation.json of FOLDER (docs/evaluation.md), from its predictions and interventions, each read once or twice.
+
+    sets: where true factors of made scenes are looked up; manifests: {DATASET/SPLIT: sha256}; seen: sets trained on.
+    """
+    path = folder / "predictions.jsonl"
+    summary = summarise(
+        read(path), n_bootstrap=n_bootstrap, seed=seed, manifests=manifests, seen=seen, all_pairs=all_pairs
+    )
+    chosen = chosen_critiques(read(path), seed=seed)
+    followed = rows_by_protocol(read(path), readable=False, seed=seed)
+    wanted = {(name, row["id"]) for (_, name), rows in chosen.items() for row in rows}
+    wanted |= {(name, row["id"]) for (_, name, _), rows in followed.items() for row in rows}
+    factors = _factors(sets, wanted)
+    critiques: dict[str, Any] = {}
+    for (stage, name), rows in chosen.items():
+        found = critique_measures(rows, factors=factors.get(name), n_bootstrap=n_bootstrap, seed=seed)
+        written = read(examined_file(folder, "interventions", stage, name))
+        if exchanged := _of_protocol(written, rows[0]["protocol"]):
+            found["interventions"] = measured(exchanged, n_bootstrap=n_bootstrap, seed=seed)
+        critiques.setdefault(stage, {})[name] = found
+    summary["critiques"] = critiques
+    for (stage, name, protocol), rows in followed.items():
+        cell = summary["stages"].get(stage, {}).get(name, {}).get(protocol)
+        if cell is None or not any(row["critique"] for row in rows):
+            continue
+        exchanged, informed = (
+            [row for row in read(examined_file(folder, kind, stage, name)) if row.get("protocol") == protocol]
+            for kind in ("interventions", "information")
+        )
+        cell["critiques"] = grounding(
+            rows,
+            factors=factors.get(name),
+            informed=informed,
+            exchanged=measured(exchanged, n_bootstrap=n_bootstrap, seed=seed) if exchanged else None,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        )
+    names = {name.rsplit("/", 1)[0] for by_set in summary["stages"].values() for name in by_set}
+    return summary | ({"paper": theirs} if (theirs := paper_numbers(names)) else {})
+
+
+def _factors(sets: Sets, wanted: Collection[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
+    """{DATASET/SPLIT: {id: factors}} of the wanted made scenes."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for samples in sets.values() if wanted else ():
+        for one in samples():
+            name, factors = f"{one.dataset}/{one.split}", one.attributes.get("factors")
+            if factors is None:
+                break  # a set has them of every picture or of none
+            if (name, one.id) in wanted:
+                found.setdefault(name, {})[one.id] = factors
+    return found

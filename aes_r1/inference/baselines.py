@@ -1,0 +1,85 @@
+"""Scores to compare with: level words read from the model's own probabilities, and metrics of the pyiqa package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import util
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aes_r1.data.sample import Sample, open_picture
+from aes_r1.inference.forced_prefix import continued
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.prompt_batch import EncodedPrompt
+from aes_r1.settings import InputError
+
+# Q-Align (Wu et al., 2024): five words of the ITU scale, best first, evenly spaced over 0..1.
+LEVEL_WORDS = ("excellent", "good", "fair", "poor", "bad")
+LEVEL_VALUES = (1.0, 0.75, 0.5, 0.25, 0.0)
+LEVEL_PROMPT = "How would you rate the aesthetics of this image?"
+LEVEL_OPENING = "The aesthetics of the image is"
+
+
+@torch.no_grad()
+def level_expectation(backbone: Backbone, prompts: Sequence[EncodedPrompt]) -> list[float]:
+    """Expected level of each picture in [0, 1]: softmax over the five words after LEVEL_OPENING, mean of their values.
+
+    A word's probability is that of all its tokens, so a vocabulary without whole words serves as well; where each word
+    is one token this is the softmax over five logits. `prompts` ask LEVEL_PROMPT.
+    """
+    words = [backbone.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in LEVEL_WORDS]
+    tokens = torch.full((len(words), max(map(len, words))), backbone.pad_token, dtype=torch.long)
+    mask = torch.zeros(tokens.shape, dtype=torch.bool)
+    for row, ids in enumerate(words):
+        tokens[row, : len(ids)] = torch.tensor(ids)
+        mask[row, : len(ids)] = True
+    # Where the chat template opens a think block, the words come after it, as they would where it opens none.
+    opening = f"<think></think>{LEVEL_OPENING}" if backbone.answer_prefix else LEVEL_OPENING
+    batch = backbone.collate([continued(backbone, prompt, opening) for prompt in prompts]).to(backbone.device)
+    count, device = len(prompts), backbone.device
+    logps, _ = completion_likelihood(
+        backbone,
+        batch,
+        tokens.repeat(count, 1).to(device),
+        mask.repeat(count, 1).to(device),
+        torch.arange(count, device=device).repeat_interleave(len(words)),
+    )
+    shares = logps.sum(dim=1).reshape(count, len(words)).double().softmax(dim=1)
+    return (shares.cpu() @ torch.tensor(LEVEL_VALUES, dtype=torch.float64)).tolist()
+
+
+def require_pyiqa(name: str) -> None:
+    """InputError, in one line, where the package is not installed."""
+    if util.find_spec("pyiqa") is None:
+        raise InputError(f"pyiqa=[{name}]: the package is not installed; pip install pyiqa, or leave pyiqa out")
+
+
+def pyiqa_scorer(name: str, device: torch.device) -> Callable[[Iterable[Sample]], Iterator[tuple[Sample, float]]]:
+    """A no-reference metric of pyiqa as a function of samples: (sample, value), higher is better.
+
+    A metric whose values fall with quality is negated. Values keep the metric's own scale: correlations compare, errors
+    do not. InputError for an unknown name or a metric that needs a reference picture.
+    """
+    require_pyiqa(name)
+    import pyiqa
+
+    if name not in pyiqa.list_models(metric_mode="NR"):
+        raise InputError(f"pyiqa=[{name}]: no such no-reference metric; pyiqa.list_models(metric_mode='NR') names them")
+    metric = pyiqa.create_metric(name, device=device)
+    sign = -1.0 if metric.lower_better else 1.0
+
+    @torch.no_grad()
+    def scores(samples: Iterable[Sample]) -> Iterator[tuple[Sample, float]]:
+        for one in samples:
+            yield one, sign * float(metric(_as_tensor(one).to(device)))
+
+    return scores
+
+
+def _as_tensor(one: Sample) -> Tensor:
+    """[1, 3, height, width] float32 in [0, 1]."""
+    pixels = np.asarray(open_picture(one.image), dtype=np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()

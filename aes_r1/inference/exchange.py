@@ -1,0 +1,106 @@
+"""Counterfactual questions: replace the critique or the image before the answer, and read the score again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aes_r1.aescot.wording import negated
+from aes_r1.data.sample import open_picture
+from aes_r1.inference.forced_prefix import answers_after
+from aes_r1.inference.information import likelihoods, nats
+from aes_r1.inference.predictions import chosen_critiques, read, rows_by_protocol
+from aes_r1.model.backbone import Backbone
+from aes_r1.prompts import parse_score
+
+KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
+
+
+def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
+    """Prediction rows that hold a critique, each with the two others that it is exchanged with, never itself."""
+    rows = [row for row in rows if row["critique"] and row["score"] is not None]
+    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
+    ring = {int(one): (int(order[place - 1]), int(order[place - 2])) for place, one in enumerate(order)}
+    if len(rows) < 3:  # with two, the other would be both
+        return []
+    return [
+        {**row, "critique_of": rows[ring[place][0]], "picture_of": rows[ring[place][1]]}
+        for place, row in enumerate(rows)
+    ]
+
+
+def intervene(
+    backbone: Backbone, pairs: Iterable[Mapping[str, Any]], *, question: str, batch_size: int = 16
+) -> Iterator[dict[str, Any]]:
+    """Per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
+
+    own: the own critique put in the own mouth, which the others are compared with. batch_size: prompts at once.
+    """
+    waiting = iter(pairs)
+    while group := list(islice(waiting, max(1, batch_size // len(KINDS)))):
+        prompts, said = [], []
+        for row in group:
+            own, other = (backbone.encode(open_picture(one["image"]), question) for one in (row, row["picture_of"]))
+            critiques = (
+                row["critique"], row["critique_of"]["critique"], row["critique"], "", negated(row["critique"])
+            )  # fmt: skip
+            prompts += [own, own, other, own, own]
+            said += [f"<think>{critique}</think><answer>" for critique in critiques]
+        scores = [parse_score(text) for text in answers_after(backbone, prompts, said)]
+        for place, row in enumerate(group):
+            yield {
+                "id": row["id"],
+                "mos": row["mos"],
+                "critique_from": row["critique_of"]["id"],
+                "picture_from": row["picture_of"]["id"],
+                "changed": negated(row["critique"]) != row["critique"],
+                **dict(zip(KINDS, scores[len(KINDS) * place : len(KINDS) * (place + 1)], strict=True)),
+            }
+
+
+def exchange_critiques(
+    folder: Path, stage: str, backbone: Backbone, *, question: str, pictures: int, batch_size: int, seed: int
+) -> None:
+    """Exchange up to `pictures` critiques of `stage` per set and protocol, and score them beside other pictures.
+
+    FOLDER/interventions/STAGE/DATASET-SPLIT.jsonl and FOLDER/information/STAGE/DATASET-SPLIT.jsonl; a file that is
+    there is kept. Protocols: those of critique.GROUNDED, and else the first that writes critiques.
+    """
+
+    def mine() -> Iterator[dict[str, Any]]:
+        return (row for row in read(folder / "predictions.jsonl") if row["stage"] == stage)
+
+    first = chosen_critiques(mine(), most=pictures, seed=seed)
+    chosen = {(name, rows[0]["protocol"]): rows for (_, name), rows in first.items()}
+    followed = rows_by_protocol(mine(), readable=True, most=pictures, seed=seed)
+    chosen |= {(name, protocol): rows for (_, name, protocol), rows in followed.items()}
+
+    def exchanged(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        return intervene(backbone, paired_rows(rows, seed=seed), question=question, batch_size=batch_size)
+
+    def informed(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        table = likelihoods(backbone, rows, question=question, batch_size=max(1, batch_size // 4), seed=seed)
+        for row, (words, score) in zip(rows, nats(table).tolist() if len(rows) > 1 else [], strict=False):
+            yield {"id": row["id"], "words_nats": words, "score_nats": score}
+
+    for name in dict.fromkeys(name for name, _ in chosen):
+        for kind, measured_rows in (("interventions", exchanged), ("information", informed)):
+            path = examined_file(folder, kind, stage, name)
+            if path.exists():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_suffix(".partial")
+            with beside.open("w", encoding="utf-8") as file:
+                for (place, protocol), rows in chosen.items():
+                    for row in measured_rows(rows) if place == name else ():
+                        file.write(json.dumps({"protocol": protocol, **row}) + "\n")
+            beside.replace(path)
+
+
+def examined_file(folder: Path, kind: str, stage: str, name: str) -> Path:
+    return folder / kind / stage / f"{name.replace('/', '-')}.jsonl"

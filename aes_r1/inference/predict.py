@@ -1,0 +1,134 @@
+"""Ask a model about pictures and write down what it answered, under the protocols of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+
+from aes_r1.data.prefetch import prefetch
+from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
+from aes_r1.inference.forced_prefix import answers_after
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.prompt_batch import EncodedPrompt
+from aes_r1.prompts import SCORE_ONLY_PROMPT, out_of_range, parse_critique, parse_score
+from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.settings import InputError
+
+NO_CRITIQUE = "<think></think><answer>"  # what `direct` puts into the model's mouth
+
+
+def predict(
+    backbone: Backbone,
+    samples: Iterable[Sample],
+    *,
+    question: str,
+    protocols: Sequence[str],
+    n_samples: int,
+    temperature: float,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+    batch_invariant: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[dict]:
+    """Prediction rows of `samples`, which are read as they are needed: one per picture and protocol, in order.
+
+    sample: one output at `temperature` (the authors' protocol, 0.6); mean: the mean score of `n_samples` of them, of
+    which sample's is the first; greedy: the most likely tokens; direct: the most likely number with an empty critique;
+    label_tokens: expectation over five level words. A picture's outputs depend on `seed` and its id alone; up to the
+    last bits of the arithmetic, which a batch's shape decides, unless `batch_invariant` asks about one at a time.
+    InputError names a picture that cannot be read.
+    """
+    questions = {name: _question(name, question) for name in protocols}
+
+    def encoded(one: Sample) -> tuple[Sample, dict[str, EncodedPrompt]]:
+        try:
+            picture = open_picture(one.image)
+        except PictureError as error:
+            raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
+        return one, {asked: backbone.encode(picture, asked) for asked in dict.fromkeys(questions.values())}
+
+    drawn = n_samples if "mean" in protocols else 1 if "sample" in protocols else 0
+    waiting = prefetch(samples, encoded, workers=1, ahead=2 * batch_size)
+    done = 0
+    while part := list(islice(waiting, batch_size)):
+        for group in [[one] for one in part] if batch_invariant else [part]:
+            outputs: dict[str, list[list[str]]] = {}
+            if drawn:
+                keys = [("evaluation", seed, one.dataset, one.id, k) for one, _ in group for k in range(drawn)]
+                noise = row_noise(keys, max_new_tokens)
+                outputs["mean"] = _texts(backbone, group, question, drawn, max_new_tokens, temperature, noise)
+                outputs["sample"] = [texts[:1] for texts in outputs["mean"]]
+            if "greedy" in protocols:
+                outputs["greedy"] = _texts(backbone, group, question, 1, max_new_tokens, 1.0, None)
+            if "direct" in protocols:
+                asked = [prompts[questions["direct"]] for _, prompts in group]
+                outputs["direct"] = [[text] for text in answers_after(backbone, asked, [NO_CRITIQUE] * len(asked))]
+            levels: list[float] = []
+            if "label_tokens" in protocols:
+                levels = level_expectation(backbone, [prompts[LEVEL_PROMPT] for _, prompts in group])
+            for place, (one, _) in enumerate(group):
+                for name in protocols:
+                    if name == "label_tokens":
+                        yield number_row(one, name, levels[place])
+                    else:
+                        yield _row(one, name, outputs[name][place])
+        done += len(part)
+        progress(done)
+
+
+def _question(protocol: str, question: str) -> str:
+    return {"direct": SCORE_ONLY_PROMPT, "label_tokens": LEVEL_PROMPT}.get(protocol, question)
+
+
+def _texts(
+    backbone: Backbone, group: list, question: str, count: int, length: int, temperature: float, noise
+) -> list[list[str]]:
+    prompts = backbone.collate([encoded[question] for _, encoded in group])
+    rollout = sample(backbone, prompts, num_samples=count, max_new_tokens=length, temperature=temperature, noise=noise)
+    texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
+    return [texts[start : start + count] for start in range(0, len(texts), count)]
+
+
+def number_row(one: Sample, protocol: str, score: float | None) -> dict:
+    """The row of a protocol that says no words."""
+    return {
+        "protocol": protocol,
+        "id": one.id,
+        "dataset": one.dataset,
+        "split": one.split,
+        "image": one.image,
+        "mos": one.mos,
+        "mos_std": one.mos_std,
+        "origin": origin_of(one),
+        "score": score,
+        "scores": [score],
+        "out_of_range": 0,
+        "critique": None,
+        "text": None,
+    }
+
+
+def _row(one: Sample, protocol: str, texts: list[str]) -> dict:
+    scores = [parse_score(text) for text in texts]
+    answered = [score for score in scores if score is not None]
+    return {
+        **number_row(one, protocol, float(np.mean(answered)) if answered else None),
+        "scores": scores,
+        "out_of_range": sum(out_of_range(text) for text in texts),
+        "critique": parse_critique(texts[0]),
+        "text": texts[0],
+    }
+
+
+def origin_of(one: Sample) -> str | None:
+    """photograph, ai, or None where the set does not know who made a picture."""
+    if one.attributes.get("origin") in ("photograph", "ai"):
+        return one.attributes["origin"]
+    if one.dataset == "agiqa3k":
+        return "ai"
+    source = one.attributes.get("source")
+    return ("photograph" if source == "own" else "ai") if one.dataset == "avt_ai" and source else None

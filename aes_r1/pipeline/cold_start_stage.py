@@ -1,0 +1,209 @@
+"""Cold start: critiques, then supervised fine-tuning, shared with other runs through the store."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import shutil
+from functools import partial
+from pathlib import Path
+
+from aes_r1.aescot.build import build_aescot
+from aes_r1.aescot.start import deciding
+from aes_r1.data.check import check_pictures
+from aes_r1.data.records import read_records, unique_samples
+from aes_r1.data.splits import stratified_draw
+from aes_r1.inference.token_entropy import measure_entropy
+from aes_r1.model import backbone as backbones
+from aes_r1.model.backbone import Backbone
+from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.origin import model_digest
+from aes_r1.runs.files import read_rows, sha256_of, write_rows
+from aes_r1.runs.folder import cut_rows, finish_stage, progress_bars, stage_done
+from aes_r1.runs.store import made_once
+from aes_r1.settings import InputError, as_dict, fingerprint
+from aes_r1.trainer.engine import Engine, build_engine
+from aes_r1.trainer.sft import sft_steps, train_sft
+from aes_r1.trainer.skipped import warn
+
+# Where the critiques are from, for their content counts; how fast and how safely they are learned.
+_NOT_IDENTITY = ("data", "expert", "pictures", "micro_batch_size", "save_every")
+log = logging.getLogger("aes_r1")
+
+_TRAINED = ("id", "image", "mos", "critique")  # what the cold start takes of a record
+_NO_RECORD = "cold_start.data={}: no record whose picture can be read; give an AesCoT file with one"
+
+
+def cold_start(job: Job, base: str) -> str:
+    """Folder in the store of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
+    settings, cold_start, lora = job.settings, job.settings.cold_start, job.settings.model.lora
+    records_path = _critiques(job)
+    records = _readable(job, records_path) if cold_start.data is not None else read_records(records_path)
+    if cold_start.data is None and settings.data.name == "aescot":  # its training split, whose pictures were checked
+        training = {one.image for one in job.train}
+        records = [row for row in records if row["image"] in training]
+    if not records:
+        raise InputError(_NO_RECORD.format(records_path))
+    job.alone(lambda: model_digest(base, job.store))  # read once; the others find the digest in the store
+    digest = fingerprint(
+        model_digest(base, job.store) or base,
+        sha256_of(records_path),
+        *([row["image"] for row in records] if settings.data.name == "aescot" else ()),
+        {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY},
+        settings.seed,
+        job.max_pixels,
+        settings.model.prompt,
+        settings.model.dtype,
+        *([as_dict(lora)] if lora.rank > 0 else ()),
+    )
+    final = job.store / "cold_starts" / digest
+    total = sft_steps(len(records), cold_start)
+
+    def make(target: Path) -> None:
+        log.info("cold start: %d critiques, %d steps", len(records), total)
+        backbone = job.load(base)
+        if lora.rank > 0:
+            backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
+        else:
+            backbones.freeze(backbone.model, vision=cold_start.freeze_vision)
+        engine = build_engine(
+            settings.engine,
+            backbone.model,
+            weight_decay=cold_start.weight_decay,
+            max_grad_norm=cold_start.max_grad_norm,
+            device=job.device,
+        )
+        with contextlib.closing(engine):
+            train(backbone, engine, target)
+
+    def train(backbone: Backbone, engine: Engine, target: Path) -> None:
+        rows = target / "metrics.jsonl"
+
+        def going_on(step: int) -> None:
+            for file in (rows, target / "entropy.jsonl"):
+                if job.rank == 0:
+                    cut_rows(file, step or -1)  # step 0 is measured, too, before the first
+            _log_again(job, rows)  # another run may have made them
+
+        with progress_bars() as bar:
+            update = bar("cold start")
+
+            def record(step: int, values: dict[str, float]) -> None:
+                update(step, total, f"loss {values['sft/loss']:.3f}")
+                if job.rank == 0:
+                    with rows.open("a") as file:
+                        file.write(json.dumps({"step": step, **values}) + "\n")
+                    warn(step, values["sft/skipped_steps"])
+                if values["sft/skipped_steps"]:
+                    job.tracker.alert("not finite", f"Step {step} of the cold start: its optimizer step was skipped.")
+                job.tracker.log("sft", step, values)
+
+            train_sft(
+                backbone,
+                engine,
+                records,
+                question=job.question,
+                cold_start=cold_start,
+                with_critique=settings.model.prompt == "critique",
+                seed=settings.seed,
+                folder=target / "checkpoints",
+                log=record,
+                stop=job.stop,
+                evaluate=lambda step: _probe(job, backbone, step, target / "entropy.jsonl"),
+                going_on=going_on,
+            )
+        with engine.gathered():
+            if job.rank == 0:
+                backbones.merged(backbone).save(target / "model")
+
+    made_here = job.make_together("cold_starts", digest, make)
+    if job.rank == 0:
+        shutil.rmtree(final / "checkpoints", ignore_errors=True)
+    if job.rank == 0 and not stage_done(job.folder, "cold_start"):
+        if not made_here:
+            _log_again(job, final / "metrics.jsonl")
+        if (final / "entropy.jsonl").exists():
+            shutil.copy(final / "entropy.jsonl", job.folder / "entropy.jsonl")
+        finish_stage(job.folder, "cold_start", {"model": str(final / "model"), "records": len(records), "steps": total})
+    return str(final / "model")
+
+
+def _log_again(job: Job, path: Path) -> None:
+    """Into the run's own log: the rows of a cold start's steps so far, in place of whatever it holds of them."""
+    job.tracker.resume("sft", 0)
+    for row in read_rows(path) if job.rank == 0 else []:
+        job.tracker.log("sft", row.pop("step"), row)
+
+
+def _critiques(job: Job) -> Path:
+    """The AesCoT file of the cold start: given, or written by the expert about training pictures."""
+    settings = job.settings
+    if settings.cold_start.data is not None:
+        return Path(settings.cold_start.data)
+    if settings.data.name == "aescot":
+        return Path(str(settings.data.root)).expanduser().resolve()
+    samples = stratified_draw(job.train, settings.cold_start.pictures, settings.seed)
+    expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
+    manifest = sha256_of(job.manifest(settings.data, "train"))
+    judge = settings.judge
+    if judge.name == "scenes" and not all("factors" in one.attributes for one in samples):
+        log.info(
+            "judge=scenes knows made scenes alone: critiques of %s pass the other filters only", samples[0].dataset
+        )
+        judge = dataclasses.replace(judge, name="none")
+    seen = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
+    drawn = [] if len(samples) == len(job.train) else [[one.dataset, one.id] for one in samples]
+    digest = fingerprint(manifest, len(samples), deciding(expert), deciding(judge), settings.seed, *seen, *drawn)
+
+    def make(target: Path) -> None:
+        log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
+        build_aescot(samples, expert=expert, judge=judge, seed=settings.seed, out=target, max_pixels=job.max_pixels)
+        stopped = json.loads((target / "distill_report.json").read_text())["stopped"]
+        if stopped is not None:
+            raise InputError(f"critiques of the cold start: {stopped}; a higher ceiling goes on from there")
+
+    job.alone(lambda: made_once(job.store, "aescot", digest, make, waiting=job.keep_waiting))
+    return job.store / "aescot" / digest / "aescot.jsonl"
+
+
+def _readable(job: Job, given: Path) -> list[dict]:
+    """The records of the AesCoT file `given` whose pictures can be opened.
+
+    Rank 0 opens them once and leaves the list in RUN/manifests. Every process reads it there, so all count the same
+    steps even where one of them could not read a picture, and a requeued run opens none again. The list is named by the
+    file's content.
+    """
+    path = job.folder / "manifests" / f"critiques-{sha256_of(given)[:12]}.jsonl"
+    job.alone(partial(_list_readable, job, given, path))
+    return read_rows(path)
+
+
+def _list_readable(job: Job, given: Path, path: Path) -> None:
+    """Write the list unless it is there; records without a picture are named and left out, or end a strict run."""
+    if path.exists():
+        return
+    data, records = job.settings.data, read_records(given)
+    _, dropped = check_pictures(unique_samples(records), workers=data.workers, strict=data.strict)
+    for row in dropped:
+        log.warning("left out %s: %s", row["path"], row["reason"])
+    gone = {row["path"] for row in dropped}
+    kept = [{key: row[key] for key in _TRAINED} for row in records if row["image"] not in gone]
+    if not kept:
+        raise InputError(_NO_RECORD.format(given))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(path, kept)
+
+
+def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, float]:
+    """Append the token entropy of validation answers after `step` of the cold start to `path`; its glossary values."""
+    if job.rank != 0:
+        return {}
+    length, seed = job.settings.trainer.max_new_tokens, job.settings.seed
+    pictures = stratified_draw(job.validation, job.settings.cold_start.probe_pictures, seed)
+    backbone.model.eval()
+    found = measure_entropy(backbone, pictures, question=job.question, max_new_tokens=length, seed=seed)
+    with path.open("a") as file:
+        file.write(json.dumps({"step": step, **found}) + "\n")
+    return {"sft/entropy": found["entropy"], "sft/answered": found["answered"]}

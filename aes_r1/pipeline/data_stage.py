@@ -1,0 +1,114 @@
+"""Data and base model: pictures checked once; a model that is given, or the tiny one, pretrained on plain facts."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from aes_r1.aescot.build import expert_corpus
+from aes_r1.data.check import check_pictures
+from aes_r1.data.loader import load_samples
+from aes_r1.data.manifest import read_manifest, write_manifest
+from aes_r1.data.sample import Sample
+from aes_r1.data.scenes import SCENES_VERSION
+from aes_r1.data.splits import datasets_of
+from aes_r1.pipeline.job import Job
+from aes_r1.runs.files import sha256_of
+from aes_r1.runs.folder import finish_stage, progress_bars, stage_done
+from aes_r1.runs.store import made_once
+from aes_r1.settings import DataSettings, InputError, as_dict, fingerprint
+from aes_r1.trainer import pretrain
+from aes_r1.trainer.rapo import rapo_steps
+
+log = logging.getLogger("aes_r1")
+
+
+def load_data(job: Job) -> None:
+    """Leave RUN/manifests/*.jsonl and hand the job its pictures; those that cannot be read are named and left out."""
+    data = job.settings.data
+    wanted = [(data, "train"), (data, "validation")]
+    wanted += [(test, test.split) for test in job.test_sets()]
+    lists: list[Sequence[Sample]] = []
+    for test, split in wanted:
+        job.alone(partial(_list_pictures, job, test, split))
+        lists.append(read_manifest(job.manifest(test, split)))
+    job.train, job.validation, *job.tests = lists
+    if job.rank == 0:
+        named = {f"{s.name}/{split}": samples for (s, split), samples in zip(wanted, lists, strict=True)}
+        _say_counts(job, named)
+        if not stage_done(job.folder, "data"):
+            finish_stage(job.folder, "data", {name: len(samples) for name, samples in named.items()})
+
+
+def _say_counts(job: Job, lists: Mapping[str, Sequence[Sample]]) -> None:
+    """The first lines of every start: pictures by list and set, RAPO's steps, and what of it was not planned."""
+    data, trainer = job.settings.data, job.settings.trainer
+    log.info("data: %s", ", ".join(f"{name} {_counted(samples)}" for name, samples in lists.items()))
+    if trainer.name == "rapo":
+        log.info(
+            "RAPO will take %d steps over %d training pictures", rapo_steps(len(job.train), trainer), len(job.train)
+        )
+    planned = min(data.size, data.limit or data.size)
+    if data.mix and len(job.train) != planned:
+        log.warning(
+            "data=%s: %d training pictures, not the %d planned (data.size): the others cannot be read; aes_r1.prepare "
+            "leaves such pictures out before the mix is drawn, so give data.root=OUT/manifest.jsonl of it",
+            *(data.name, len(job.train), planned),
+        )
+
+
+def _counted(samples: Sequence[Sample]) -> str:
+    """`15000 (ava 6000, ..)`; the sets are named where there are several."""
+    counts = Counter(datasets_of(samples).tolist())
+    sets = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    return f"{len(samples)} ({sets})" if len(counts) > 1 else f"{len(samples)}"
+
+
+def _list_pictures(job: Job, data: DataSettings, split: str) -> None:
+    """Write the manifest of one split unless it is there."""
+    path = job.manifest(data, split)
+    if path.exists():
+        return
+    samples = load_samples(data, split, seed=job.settings.seed, store=job.store, waiting=job.keep_waiting)
+    kept, dropped = check_pictures(samples, workers=data.workers, strict=data.strict)
+    for row in dropped:
+        log.warning("left out %s: %s", row["path"], row["reason"])
+    if not kept:
+        raise InputError(f"data={data.name}: no picture of the {split} split can be read")
+    write_manifest(kept, path)
+    job.tracker.manifest(data.name, split, path, sha256_of(path))
+
+
+def base_model(job: Job) -> str:
+    """Folder or hub name of the model that everything starts from."""
+    model = job.settings.model
+    if model.path is not None:
+        return model.path
+    digest = fingerprint(as_dict(model.pretrain), job.max_pixels, pretrain.BASE_MODEL_VERSION, SCENES_VERSION)
+    path = job.store / "models" / digest
+
+    def make(target: Path) -> None:
+        log.info("base model: pretraining the tiny Qwen2.5-VL on facts about %d scenes", model.pretrain.pictures)
+        with progress_bars() as bar:
+            update = bar("pretraining")
+
+            def report(done: int, total: int, text: str) -> None:
+                update(done, total, text)
+                if job.size == 1:  # several agree between stages
+                    job.leave_if_asked()
+
+            pretrain.pretrain_tiny(
+                target,
+                corpus=expert_corpus(),
+                pretrain=model.pretrain,
+                max_pixels=job.max_pixels,
+                report=report,
+            )
+
+    job.alone(lambda: made_once(job.store, "models", digest, make, waiting=job.keep_waiting))
+    if job.rank == 0:
+        finish_stage(job.folder, "base", {"model": str(path)})
+    return str(path)

@@ -1,0 +1,116 @@
+"""What every stage of a run shares: settings, folders, processes, pictures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from aes_r1.data.sample import Sample
+from aes_r1.evaluation import health
+from aes_r1.inference.asking import asking_of
+from aes_r1.model import backbone as backbones
+from aes_r1.model.backbone import Backbone
+from aes_r1.runs.stopping import Stopped, StopRequest
+from aes_r1.runs.store import missing
+from aes_r1.runs.watchdog import Watch
+from aes_r1.settings import DataSettings, Settings, as_dict
+from aes_r1.tracking import Tracker
+
+
+class Asked(Exception):
+    """Some process of the job was asked to leave; what waits for another job's lock waits no longer."""
+
+
+class Job:
+    """One run on its way through the stages; `size` processes share it, of which this is `rank`."""
+
+    tracker: Tracker
+    stop: StopRequest
+    signs: health.Watch
+
+    def __init__(
+        self, settings: Settings, folder: Path, device: torch.device, rank: int, size: int, watch: Watch | None
+    ) -> None:
+        self.settings, self.folder, self.device, self.rank, self.size = settings, folder, device, rank, size
+        self.watch = watch
+        self.store = Path(settings.store)
+        self.asking = asking_of(as_dict(settings))
+        self.question, self.max_pixels = self.asking.question, self.asking.max_pixels
+        self.train: Sequence[Sample] = []
+        self.validation: Sequence[Sample] = []
+        self.tests: list[Sequence[Sample]] = []
+
+    def manifest(self, data: DataSettings, split: str) -> Path:
+        """RUN/manifests/NAME-SPLIT.jsonl; a number tells further sets of the same name apart."""
+        named = [one for one in [self.settings.data, *self.settings.evaluation.also] if one.name == data.name]
+        number = named.index(data)
+        return self.folder / "manifests" / f"{data.name}{f'_{number + 1}' if number else ''}-{split}.jsonl"
+
+    def test_sets(self) -> list[DataSettings]:
+        return [self.settings.data, *self.settings.evaluation.also]
+
+    def wait(self) -> None:
+        """Wait for every process, without a time limit: one of them may be busy alone for hours."""
+        if self.watch is not None:
+            self.watch.wait()
+
+    def asked(self) -> bool:
+        """Whether this process was asked to leave, or another that has found that out here. Not collective."""
+        return bool(self.stop) if self.watch is None else self.watch.wished(bool(self.stop))
+
+    def wait_or_leave(self) -> None:
+        """Wait for every process, then leave when any was asked to; whoever still works hears of it. Collective."""
+        if self.watch is not None:
+            self.watch.wait(meanwhile=self.asked)
+        self.leave_if_asked()
+
+    def leave_if_asked(self) -> None:
+        """Between what is repeated anyway: leave when any process was asked to. Collective."""
+        asked = [(bool(self.stop), self.stop.requeue)] * self.size
+        if self.size > 1:
+            torch.distributed.all_gather_object(asked, asked[0])
+        if any(stop for stop, _ in asked):
+            raise Stopped(any(requeue for _, requeue in asked))
+
+    def keep_waiting(self) -> None:
+        """For the store, again and again while rank 0 waits for another job's lock: Asked when any process was."""
+        if self.asked():
+            raise Asked
+
+    def alone(self, work: Callable[[], object]) -> None:
+        """Rank 0 does `work`, which may raise Asked; the others wait; all leave when any was asked to. Collective."""
+        if self.rank == 0:
+            with contextlib.suppress(Asked):
+                work()
+        self.wait_or_leave()
+
+    def make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> bool:
+        """Like made_once, with every process inside `make`; whether it was made now. Collective.
+
+        Rank 0 holds the lock, decides and renames.
+        """
+        folder: list[Path | None] = [None]
+        with contextlib.ExitStack() as held:
+
+            def look() -> None:
+                folder[0] = held.enter_context(missing(self.store, kind, digest, waiting=self.keep_waiting))
+
+            self.alone(look)  # rank 0 may wait for another job's lock for hours, longer than a collective does
+            if self.size > 1:
+                torch.distributed.broadcast_object_list(folder, src=0)
+            if folder[0] is not None:
+                make(folder[0])
+                self.wait()  # nothing is renamed before everyone is through
+        self.wait()  # nobody looks before it is renamed
+        return folder[0] is not None
+
+    def load(self, path: str) -> Backbone:
+        return backbones.load(
+            path,
+            dtype=self.settings.model.dtype,
+            max_pixels=self.max_pixels,
+            gradient_checkpointing=self.settings.model.gradient_checkpointing,
+        )

@@ -1,0 +1,79 @@
+"""What a run was made by: the code's commit and the content of the base model, in RUN/stages/origin.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+
+import aes_r1
+from aes_r1.runs.files import sha256_of
+from aes_r1.runs.folder import finish_stage, stage_done
+from aes_r1.runs.store import made_once
+from aes_r1.settings import fingerprint
+
+
+def record_origin(folder: Path, base: str, store: Path) -> None:
+    """Leave {"commits", "base"}: every commit that worked on the run, in order, and the digest of its base model.
+
+    A run that goes on under newer code names both. The model is read once per run; a hub name that is not yet in the
+    cache has no digest (null) until the run is gone on with.
+    """
+    found: dict = {"commits": [], "base": None}
+    if stage_done(folder, "origin"):
+        found = json.loads((folder / "stages" / "origin.json").read_text())
+    commit = code_version(Path(aes_r1.__file__).parent)
+    commits = found["commits"] + [commit] * (commit not in found["commits"])
+    finish_stage(folder, "origin", {"commits": commits, "base": found["base"] or model_digest(base, store)})
+
+
+def code_version(package: Path) -> str:
+    """`git describe` of the tree that `package` is tracked in, "-dirty" where files were changed; else its version.
+
+    An installed copy that merely lies inside of some other project's tree is not that project's commit.
+    """
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("describe", "--always", "--dirty", "--abbrev=12")
+    except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or no tree
+        return f"version {aes_r1.__version__}"
+
+
+def model_digest(model: str, store: Path) -> str | None:
+    """SHA-256 over what a model computes with: a folder's weights, configuration, tokenizer, template and processor.
+
+    Of a hub name, over its copy in the cache; None where there is none. The same files elsewhere give the same digest.
+    Gigabytes are not read at each start: store/digests keeps it under the files' paths, sizes and times of writing.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        cached = try_to_load_from_cache(model, "config.json")
+        if not isinstance(cached, str):
+            return None
+        folder = Path(cached).parent
+    files = sorted({path for kind in _CONTENT for path in folder.glob(kind)})
+    if not files:
+        return None
+    written = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    kept = made_once(store, "digests", fingerprint(written), lambda target: _write_digest(files, target / "sha256"))
+    return (kept / "sha256").read_text()
+
+
+# Not generation_config.json: how answers are drawn is ours to say.
+_CONTENT = (
+    *("*.safetensors", "*.bin", "config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "chat_template*", "preprocessor_config.json", "processor_config.json"),
+)
+
+
+def _write_digest(files: list[Path], target: Path) -> None:
+    lines = [f"{path.name} {sha256_of(path)}" for path in files]
+    target.write_text(hashlib.sha256("\n".join(lines).encode()).hexdigest())

@@ -1,0 +1,143 @@
+"""What can be known to be wrong before anything is made: launch, data, critiques, models. Seconds, whatever the sizes.
+
+A run makes pictures, pretrains the tiny model and writes critiques for minutes or hours; none of that is begun for a
+command whose later stage cannot start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from aes_r1.aescot.chat import key_of
+from aes_r1.data import mix, scene_sets
+from aes_r1.data.loader import load_samples, root_of
+from aes_r1.data.records import read_records
+from aes_r1.model import backbone as backbones
+from aes_r1.pipeline.job import Job
+from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.runs.folder import stage_done
+from aes_r1.settings import DataSettings, InputError, Settings
+from aes_r1.trainer.engine import require_deepspeed, world
+
+
+def check(settings: Settings) -> None:
+    """InputError unless the run of `settings` can start, by all that can be read in seconds.
+
+    Every process looks at its launch, which it alone knows; rank 0 at the files that all of them share.
+    """
+    check_launch(settings)
+    rank, size = world()
+    _divisible(settings, size)
+    if rank == 0:
+        if _to_come(settings, "data"):
+            for data in (settings.data, *settings.evaluation.also):
+                _check_data(data, settings)
+        _check_critiques(settings)
+        _check_models(settings)
+
+
+def check_launch(settings: Settings) -> None:
+    """InputError unless a launcher's variables say who this process is, and the engine can serve so many."""
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or 1)
+    if tasks > 1 and "WORLD_SIZE" not in os.environ:
+        raise InputError(
+            f"SLURM_NTASKS={tasks}: srun starts {tasks} processes that do not know of each other; give srun "
+            "--ntasks-per-node=1 torchrun --nnodes=$SLURM_NNODES --nproc-per-node=GPUS --rdzv-backend=c10d "
+            "--rdzv-endpoint=$MASTER_ADDR:29500 -m aes_r1.train .., or set WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR "
+            "and MASTER_PORT in every task (docs/distributed.md)"
+        )
+    _, size = world()
+    engine = settings.engine.name
+    if size > 1:
+        lacking = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if lacking:
+            raise InputError(f"WORLD_SIZE={size}: {', '.join(lacking)} is not set; launch by torchrun, which sets them")
+        if engine == "single":
+            raise InputError(f"engine=single: {size} processes were launched; give engine=zero2 or launch one")
+    local, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if devices and local >= devices:
+        raise InputError(f"LOCAL_RANK={local}: this machine has {devices} GPUs; launch one process for each")
+    if engine != "single":
+        require_deepspeed(engine)
+
+
+def _to_come(settings: Settings, stage: str) -> bool:
+    return settings.trainer.resume == "never" or not stage_done(Path(settings.out), stage)
+
+
+def _divisible(settings: Settings, size: int) -> None:
+    """What is shared out among the processes comes out even, in the stages that are still to come."""
+    shared_out = {}
+    if makes_cold_start(settings) and _to_come(settings, "cold_start"):
+        shared_out["cold_start.batch_size"] = settings.cold_start.batch_size
+    if settings.trainer.name == "rapo" and _to_come(settings, "rapo"):
+        shared_out["trainer.images_per_step"] = settings.trainer.images_per_step
+    for key, value in shared_out.items():
+        if value % size:
+            raise InputError(f"{key}={value}: must be divisible by the {size} processes")
+
+
+def makes_cold_start(settings: Settings) -> bool:
+    return settings.cold_start.epochs > 0 and settings.trainer.init_from != "base"
+
+
+def _check_data(data: DataSettings, settings: Settings) -> None:
+    """The set's labels can be read and its splits hold pictures; the pictures themselves are opened later."""
+    if data.name in scene_sets.SCENE_SETS:
+        return
+    for part in mix.parts(data).values() if data.mix else [data]:
+        root_of(part)
+    splits = {data.split, "train", "validation"} if data is settings.data else {data.split}
+    logging.disable(logging.WARNING)  # what is left out is said when the data are loaded
+    try:
+        for split in sorted(splits):
+            load_samples(data, split, seed=settings.seed, store=Path(settings.store))
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _check_critiques(settings: Settings) -> None:
+    """The AesCoT file can be read and its pictures are there; or whoever writes one has the key it needs."""
+    cold_start = settings.cold_start
+    if not makes_cold_start(settings):
+        return
+    if cold_start.data is not None:
+        path = Path(cold_start.data)
+        if not path.is_file():
+            raise InputError(f"cold_start.data={path}: no such file; give an AesCoT jsonl or null")
+        if not any(os.path.exists(row["image"]) for row in read_records(path)):
+            raise InputError(f"cold_start.data={path}: none of its pictures is there; give their paths as they lie")
+    elif settings.data.name != "aescot":
+        expert = replace(settings.expert, name=cold_start.expert or settings.expert.name)
+        for asked in (expert, settings.judge):
+            if asked.name == "openai":
+                key_of(asked)
+
+
+def _check_models(settings: Settings) -> None:
+    model, wanted = settings.model, settings.trainer.init_from
+    question = RATING_PROMPT if model.prompt == "critique" else SCORE_ONLY_PROMPT
+    named = {"model.path": model.path}
+    if settings.trainer.name == "rapo" and wanted not in ("base", "cold_start"):
+        named["trainer.init_from"] = wanted
+    for key, path in named.items():
+        if path is not None:
+            max_pixels = settings.data.max_pixels or model.max_pixels
+            backbone = backbones.check(path, question=question, max_pixels=max_pixels, key=key)
+            if model.lora.rank > 0:
+                backbones.add_adapter(backbone, model.lora)
+
+
+def check_counts(job: Job) -> None:
+    """InputError unless there are pictures enough for a step of RAPO."""
+    trainer = job.settings.trainer
+    if trainer.name == "rapo" and trainer.images_per_step > len(job.train):
+        raise InputError(
+            f"trainer.images_per_step={trainer.images_per_step}: there are {len(job.train)} training pictures; "
+            "give at most that many, for a picture is not compared with itself"
+        )

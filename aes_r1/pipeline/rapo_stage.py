@@ -1,0 +1,195 @@
+"""RAPO: where it starts, what it needs, what is logged and validated on the way, what is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from aes_r1.data.sample import Sample
+from aes_r1.data.splits import stratified_draw
+from aes_r1.evaluation import health
+from aes_r1.evaluation.metrics import correlations
+from aes_r1.model import backbone as backbones
+from aes_r1.model.backbone import Backbone
+from aes_r1.pipeline.critique_validation import critique_metrics
+from aes_r1.pipeline.evaluation_stage import predictions
+from aes_r1.pipeline.job import Job
+from aes_r1.runs.folder import (
+    finish_stage,
+    progress_bars,
+    read_rows,
+    stage_done,
+    stage_values,
+)
+from aes_r1.trainer import checkpoint
+from aes_r1.trainer.engine import Engine, build_engine
+from aes_r1.trainer.rapo import rapo_steps, train_rapo
+from aes_r1.trainer.reference import Reference, build_reference
+from aes_r1.trainer.skipped import warn
+
+log = logging.getLogger("aes_r1")
+
+
+def starting_point(job: Job, models: dict[str, str]) -> str:
+    """The model that RAPO starts from, which is its reference too (trainer.init_from)."""
+    wanted = job.settings.trainer.init_from
+    if wanted == "cold_start":
+        return models.get("cold_start", models["base"])
+    return models["base"] if wanted == "base" else wanted
+
+
+def rapo(job: Job, initial: str) -> str:
+    """RUN/model: `initial` after RAPO (paper, stage 2)."""
+    settings, trainer = job.settings, job.settings.trainer
+    if stage_done(job.folder, "rapo"):
+        _free_room(job)  # a kill may have come between
+        return str(job.folder / "model")
+    backbone = job.load(initial)
+    lora = settings.model.lora
+    with contextlib.ExitStack() as held:
+        reference = None
+        if lora.rank > 0:
+            backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
+        else:
+            if trainer.needs_reference:
+                reference = build_reference(
+                    settings.model.reference,
+                    copy.deepcopy(backbone),
+                    device=job.device,
+                    rank=job.rank,
+                    size=job.size,
+                )
+                held.callback(reference.close)
+            backbones.freeze(backbone.model, vision=settings.model.freeze_vision)
+        engine = build_engine(
+            settings.engine,
+            backbone.model,
+            weight_decay=trainer.weight_decay,
+            max_grad_norm=trainer.max_grad_norm,
+            device=job.device,
+        )
+        held.callback(engine.close)
+        return _train(job, initial, backbone, reference, engine)
+
+
+def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | None, engine: Engine) -> str:
+    """The steps, their log and validation; the trained weights in RUN/model."""
+    settings, trainer, final = job.settings, job.settings.trainer, job.folder / "model"
+    total = rapo_steps(len(job.train), trainer)
+
+    def going_on(step: int) -> None:
+        job.tracker.resume("rapo", step or -1)  # nothing done: the start is measured again too
+        metrics, completions = (
+            [row for row in read_rows(job.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
+            for name in ("metrics", "completions")
+        )
+        job.signs = health.Watch(job.tracker.alert, list(metrics), list(completions))
+        log.info(
+            "RAPO: %d steps of %d images x %d outputs%s",
+            total,
+            trainer.images_per_step,
+            trainer.num_samples,
+            f", going on after step {step}" if step else "",
+        )
+        if step == 0:
+            backbone.model.eval()
+            with engine.gathered():
+                start = critique_metrics(job, backbone, _validated(job))
+            job.tracker.log("rapo", 0, start)
+            if job.rank == 0:
+                job.signs.step(0, start)
+
+    def log_completions(step: int, rows: list[dict]) -> None:
+        job.signs.log_completions(step, rows)
+        job.tracker.completions("rapo", step, rows)
+
+    with progress_bars() as bar:
+        update = bar("RAPO")
+
+        def record(step: int, values: dict[str, float]) -> None:
+            shown = (
+                f"reward {values['reward/total']:.3f}  KL {values.get('policy/kl_k3', 0):.4f}  "
+                f"entropy {values['policy/entropy']:.2f}"
+            )
+            update(step, total, shown)
+            validation = {name: value for name, value in values.items() if name.startswith(("eval/", "critique/"))}
+            if validation and job.rank == 0:
+                log.info("step %d: %s  %s", step, shown, "  ".join(f"{n} {v:.3f}" for n, v in validation.items()))
+            job.tracker.log("rapo", step, values)
+            if job.rank == 0:
+                warn(step, values["policy/skipped_steps"])
+                job.signs.step(step, values)
+
+        train_rapo(
+            backbone,
+            reference,
+            engine,
+            job.train,
+            question=job.question,
+            trainer=trainer,
+            reward=settings.reward,
+            shared_prefix=settings.model.shared_prefix,
+            seed=settings.seed,
+            folder=job.folder / "checkpoints",
+            log=record,
+            log_completions=log_completions,
+            evaluate=lambda: _validate(job, backbone),
+            stop=job.stop,
+            going_on=going_on,
+            notes=job.tracker.notes(),
+        )
+    with engine.gathered():
+        if job.rank == 0:
+            backbones.merged(backbone).save(final)
+    if job.rank == 0:
+        job.tracker.checkpoint("rapo", total, final)
+        done = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.notes()}
+        finish_stage(job.folder, "rapo", done)
+        _free_room(job)
+    job.wait()
+    return str(final)
+
+
+def _free_room(job: Job) -> None:
+    """Rid the checkpoints of a finished run of what nobody goes on from, unless trainer.keep_optimizer."""
+    if job.rank == 0 and not job.settings.trainer.keep_optimizer:
+        checkpoint.keep_models_alone(job.folder / "checkpoints", final=stage_values(job.folder, "rapo")["steps"])
+
+
+def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
+    """SRCC and PLCC on validation pictures by data set, of one output at the evaluation temperature; critique/*."""
+    rows = predictions(job, backbone, _validated(job), ["sample"])
+    values = critique_metrics(job, backbone, _validated(job))
+    for dataset in sorted({row["dataset"] for row in rows}):
+        mine = [row for row in rows if row["dataset"] == dataset]
+        cell = correlations(
+            [math.nan if row["score"] is None else row["score"] for row in mine],
+            [row["mos"] for row in mine],
+            n_bootstrap=0,
+        )
+        for name in ("srcc", "plcc", "mae"):
+            value = cell[name]["value"]
+            values[f"eval/{dataset}/{name}"] = math.nan if value is None else value
+        values[f"eval/{dataset}/parse_failure_rate"] = cell["parse_failure_rate"]
+    return values
+
+
+def _validated(job: Job) -> Sequence[Sample]:
+    return stratified_draw(job.validation, job.settings.trainer.eval_pictures, job.settings.seed)
+
+
+def keep_final(job: Job, models: dict[str, str]) -> None:
+    """Without RAPO the cold start (or the base model) is the final model."""
+    final = job.folder / "model"
+    if not final.exists():
+        source = models.get("cold_start", models["base"])
+        if Path(source).is_dir():
+            beside = job.folder / ".model.partial"
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.copytree(source, beside)
+            beside.rename(final)

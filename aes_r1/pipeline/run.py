@@ -1,0 +1,91 @@
+"""The whole job as a chain of stages: data -> base model -> cold start -> RAPO -> evaluation -> report.
+
+Each stage leaves RUN/stages/NAME.json when it is done and is not repeated. What does not depend on the run (made
+pictures, the pretrained tiny model, cold starts) lives in the store, so that every run and sweep point shares it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from aes_r1.pipeline import preflight
+from aes_r1.pipeline.cold_start_stage import cold_start
+from aes_r1.pipeline.data_stage import base_model, load_data
+from aes_r1.pipeline.evaluation_stage import evaluate, report
+from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.origin import record_origin
+from aes_r1.pipeline.rapo_stage import keep_final, rapo, starting_point
+from aes_r1.runs.folder import claim_run_folder, failure_file, log_to, stage_values, start_over, watch_over, worked_on
+from aes_r1.runs.stopping import Stopped, stop_requests
+from aes_r1.settings import Settings, as_dict, run_fingerprint
+from aes_r1.tracking import Tracker
+from aes_r1.trainer import checkpoint
+from aes_r1.trainer.engine import start, world
+from aes_r1.trainer.reference import check_place
+
+
+def run(settings: Settings) -> None:
+    """Run every stage that is missing in `settings.out`; raises InputError, Stopped or whatever a stage raises."""
+    rank, size = world()
+    with failure_file(Path(settings.out), rank):
+        preflight.check(settings)
+    with worked_on(Path(settings.out), rank):
+        _run(settings, rank, size)
+
+
+def _run(settings: Settings, rank: int, size: int) -> None:
+    check_place(settings.model.reference, size)
+    folder = Path(settings.out)
+    if rank == 0:
+        if settings.trainer.resume == "never" and folder.exists():
+            start_over(folder)
+        claim_run_folder(folder, settings)
+    log_to(folder, rank)
+    torch.manual_seed(settings.seed)
+    device = start(settings.engine)
+    with stop_requests() as stop:  # the processes have met: from here on they leave together
+        watch = watch_over(folder, rank, size) if size > 1 else None
+        job = Job(settings, folder, device, rank, size, watch)
+        job.stop = stop
+        with failure_file(folder, rank, watch):
+            _run_tracked(job)
+
+
+def _run_tracked(job: Job) -> None:
+    settings = job.settings
+    notes = {**checkpoint.progress_of(job.folder / "checkpoints"), **stage_values(job.folder, "rapo")}
+    tracker = Tracker(
+        job.folder if job.rank == 0 else None,
+        settings.tracker,
+        as_dict(settings),
+        run_name=f"{settings.run_name}/{run_fingerprint(settings)} seed {settings.seed}",
+        run_id=notes.get("wandb_run_id"),
+    )
+    job.tracker = tracker
+    with tracker:
+        try:
+            run_stages(job)
+        except Stopped:
+            tracker.finish(stopped=True)  # no failure
+            raise
+
+
+def run_stages(job: Job) -> None:
+    """The story of a run, stage by stage."""
+    settings = job.settings
+    load_data(job)
+    preflight.check_counts(job)
+    models = {"base": base_model(job)}
+    if job.rank == 0:
+        record_origin(job.folder, models["base"], job.store)
+    if preflight.makes_cold_start(settings):
+        models["cold_start"] = cold_start(job, models["base"])
+    if settings.trainer.name == "rapo":
+        models["rapo"] = rapo(job, starting_point(job, models))
+    elif job.rank == 0:
+        keep_final(job, models)
+    evaluate(job, models)
+    report(job)
+    job.wait()  # rank 0 is the last to leave, or the others' store would leave with it

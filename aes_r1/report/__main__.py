@@ -1,0 +1,37 @@
+"""The report of a run, or one page that compares several: `python -m aes_r1.report RUN [RUN ...]`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from aes_r1.command import Arguments, run_plain
+from aes_r1.report.comparison_page import write_comparison
+from aes_r1.report.run_page import write_report
+from aes_r1.settings import InputError, require
+
+
+def run(given: argparse.Namespace) -> int:
+    folders = [Path(name) for name in given.runs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; give the folders of runs")
+    if len(folders) == 1:
+        require(given.out is None, "--out", given.out, "is for several runs; one run's page is RUN/report.html")
+        print(write_report(folders[0]))
+    else:
+        print(write_comparison(folders, Path(given.out) if given.out else folders[0].parent / "comparison.html"))
+    return 0
+
+
+def main() -> None:
+    parser = Arguments(prog="python -m aes_r1.report", description=(__doc__ or "").split(":")[0])
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folders of runs; the others are compared with the first"
+    )
+    parser.add_argument("--out", metavar="FILE", help="the comparison (default: comparison.html beside the first run)")
+    run_plain(parser, run)
+
+
+if __name__ == "__main__":
+    main()

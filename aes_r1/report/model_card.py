@@ -1,0 +1,202 @@
+"""The README.md of an exported model: header for the hub, then data, recipe, measured quality and limits of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
+from aes_r1.inference.asking import Facts
+from aes_r1.report.html import STAGE_NAMES, number, percent
+from aes_r1.report.settings_section import main_settings
+from aes_r1.tracking import without_secrets
+
+TEN_LINES = """\
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+folder, photo = "{folder}", "photo.jpg"
+model, tokenizer = AutoModelForImageTextToText.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+pixels = processor([ImageOps.exif_transpose(Image.open(photo)).convert("RGB")], return_tensors="pt")
+patches = pixels["image_grid_thw"].prod().item() // processor.merge_size**2
+prompt = open(f"{{folder}}/prompt.txt").read().replace("<|image_pad|>", "<|image_pad|>" * patches)
+tokens = tokenizer(prompt, return_tensors="pt")
+is_picture = (tokens["input_ids"] == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
+output = model.generate(**tokens, **pixels, mm_token_type_ids=is_picture)
+print(tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
+"""
+_NOT_EVALUATED = "The evaluation of the run is of the weights after its last step, so nothing else is known of these."
+_LICENSES = {"tiny_qwen2_5_vl": "apache-2.0"}  # of the base model, where it is surely known
+_MADE = ("scenes", "scenes_shifted", "scenes_harsh")
+
+
+def model_card(
+    settings: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    counts: Mapping[str, int],
+    facts: Facts,
+    folder: str,
+    *,
+    weights: str | None = None,
+) -> str:
+    """The card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split.
+
+    weights: which ones these are, where they are not those that the run evaluated.
+    """
+    name = str(settings["run_name"])
+    parts = [
+        _header(name, settings, evaluation),
+        f"# {name}\n\nA vision-language model that critiques a photograph along light and shadow, mood and narrative, "
+        "composition, color and exposure, and scores it from 0 to 1: `<think>critique</think><answer>0.63</answer>`. "
+        "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, "
+        "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)).",
+        f"## Use\n\nWith transformers {version('transformers').split('.')[0]} alone (config.json is in its style, "
+        f"and older ones know some keys by other names):\n\n```python\n{TEN_LINES.format(folder=folder)}```\n\n"
+        f"or, with intervals and batches, `python -m aes_r1.score photo.jpg --model {folder}`.",
+        "## Data\n\n" + "\n".join(_data(settings, evaluation, counts)),
+        "## Recipe\n\n| setting | value |\n|---|---|\n"
+        + "\n".join(f"| `{key}` | {_cell(value)} |" for key, value in main_settings(without_secrets(settings))),
+        "## Measured\n\n" + (_measured(evaluation) if weights is None else f"{weights} {_NOT_EVALUATED}"),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(settings, evaluation, facts)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(name: str, settings: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="image-text-to-text",
+            task_name="Image aesthetic assessment",
+            dataset_type=dataset.split("/")[0],
+            dataset_name=dataset,
+            metric_type=metric,
+            metric_name=f"{metric.upper()} ({protocol}), 95% interval {_between(value)}",
+            metric_value=round(value["value"], 4),
+        )
+        for dataset, protocol, cell in _cells(evaluation)
+        for metric in ("srcc", "plcc", "mae")
+        if (value := cell[metric])["value"] is not None
+    ]
+    base = settings["model"]["path"]
+    card = ModelCardData(
+        language="en",
+        license=_LICENSES.get(settings["model"]["name"], "other"),
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        tags=["aesthetics", "image-quality-assessment", "aes-r1"],
+        base_model=base if base and not Path(base).exists() else None,
+        model_name=name,
+        eval_results=results or None,
+    )
+    return f"---\n{card.to_yaml()}\n---"
+
+
+def _data(settings: Mapping[str, Any], evaluation: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[str]:
+    yield "| set and split | pictures | SHA-256 of the list |\n|---|---|---|"
+    manifests = evaluation.get("manifests", {})
+    for name in [*counts, *(name for name in manifests if name not in counts)]:
+        digest = f"`{manifests[name]}`" if name in manifests else ""
+        yield f"| {name} | {counts.get(name, '')} | {digest} |"
+    expert = settings["cold_start"]["expert"] or settings["expert"]["name"]
+    given = settings["cold_start"]["data"]
+    yield ""
+    yield f"Critiques of the cold start: {'the file ' + Path(given).name if given else 'written by expert=' + expert}."
+
+
+def _measured(evaluation: Mapping[str, Any]) -> str:
+    cells = list(_cells(evaluation))
+    if not cells:
+        return "The run was not evaluated."
+    stage = list(evaluation["stages"])[-1]
+    lines = [
+        f"{STAGE_NAMES.get(stage, stage)} model, 95% bootstrap intervals over pictures. A picture without a readable "
+        "answer counts as the mean answer.",
+        "",
+        "| set | protocol | n | " + " | ".join(metric.upper() for metric in METRICS) + " | unanswered |",
+        "|---" * (4 + len(METRICS)) + "|",
+    ]
+    for dataset, protocol, cell in cells:
+        values = " | ".join(_interval(cell[metric]) for metric in METRICS)
+        lines.append(f"| {dataset} | {protocol} | {cell['n']} | {values} | {percent(cell['parse_failure_rate'])} |")
+    changes = [one for one in evaluation.get("comparisons", []) if one["to"] == stage]
+    if changes:
+        lines += ["", f"Change from the stage before, paired: ({STAGE_NAMES.get(changes[0]['from'], '')})", ""]
+        lines += ["| set | protocol | SRCC | PLCC |", "|---|---|---|---|"]
+        lines += [
+            f"| {one['set']} | {one['protocol']} | {_interval(one['srcc'], 'difference')} | "
+            f"{_interval(one['plcc'], 'difference')} |"
+            for one in changes
+        ]
+    return "\n".join(lines)
+
+
+def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts) -> Iterator[str]:
+    made = settings["data"]["name"] in _MADE
+    if made:
+        yield (
+            "Trained and measured on small made pictures with simulated raters. What it says of a real photograph "
+            "has no known relation to what people think of it."
+        )
+    else:
+        name = settings["data"]["name"]
+        yield f"Scores follow the raters of `{name}`, their time and their taste; others may disagree."
+    if settings["model"]["name"] == "tiny_qwen2_5_vl":
+        yield "A model of about a million parameters that stands in for a pretrained one: it has seen no photograph."
+    for dataset, protocol, cell in _cells(evaluation):
+        if protocol == next(iter(PROTOCOL_ORDER)) and cell["mae"]["value"] is not None:
+            yield (
+                f"On {dataset} a score is off by {number(cell['mae']['value'])} on average (one sample), and "
+                f"{percent(cell['parse_failure_rate'])} of pictures get no readable answer."
+            )
+    if facts.half_widths:
+        wide = ", ".join(f"{number(width)} ({protocol})" for protocol, width in facts.half_widths.items())
+        yield (
+            f"90% intervals are the score plus and minus a fixed half-width, {wide}, measured on {facts.measured_on}; "
+            "on other kinds of pictures they may hold less."
+        )
+    yield from _critique_limits(evaluation)
+    yield "Not made to judge people, nor to decide about anyone's work without a person who looks."
+
+
+def _critique_limits(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    critiques = evaluation.get("critiques", {})
+    stage = list(evaluation.get("stages", {}))[-1:]
+    measured = [cells for name in stage for cells in critiques.get(name, {}).items()]
+    if not measured:
+        yield "Whether the critique bears on the score was not measured in this run."
+    for dataset, cell in measured:
+        swapped = (cell.get("interventions") or {}).get("swapped_critique") or {}
+        if swapped.get("follow") is not None:
+            follow = swapped["follow"]
+            value = follow["value"] if isinstance(follow, Mapping) else follow
+            yield (
+                f"With another picture's critique in its place the score goes {number(value, 2)} of the way to that "
+                f"picture's ({dataset}): 0, the critique is not used; 1, the score follows it wholly."
+            )
+
+
+def _cells(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(set, protocol, cell) of the last stage."""
+    stages = evaluation.get("stages") or {}
+    if stages:
+        for dataset, cells in stages[list(stages)[-1]].items():
+            for protocol in in_order(cells, PROTOCOL_ORDER):
+                yield dataset, protocol, cells[protocol]
+
+
+def _interval(cell: Mapping[str, Any], key: str = "value") -> str:
+    value = number(cell[key])
+    return value if cell["low"] is None else f"{value} [{number(cell['low'])}, {number(cell['high'])}]"
+
+
+def _between(cell: Mapping[str, Any]) -> str:
+    return "unknown" if cell["low"] is None else f"{number(cell['low'])} to {number(cell['high'])}"
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,92 @@
+"""The headline numbers in the terminal, narrow enough for 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
+from aes_r1.inference.predictions import GROUNDED
+from aes_r1.report.html import STAGE_NAMES, number, percent
+
+_NATS = ("information_nats", "score_information_nats")
+
+
+def headline_tables(evaluation: Mapping[str, Any]) -> list[Table]:
+    """evaluation.json as tables per set: per protocol a row for each stage, correlations with 95% intervals.
+
+    One of the scores, and where critiques were read one that lays words and score side by side.
+    """
+    stages = evaluation["stages"]
+    tables = []
+    for dataset in dict.fromkeys(name for sets in stages.values() for name in sets):
+        critiques = _critiques(dataset, stages)
+        tables += [_table(dataset, stages), *([critiques] if critiques.row_count else [])]
+    return tables
+
+
+def print_headline(evaluation: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the headline tables of evaluation.json to `console` (stdout)."""
+    console = console or Console()
+    for table in headline_tables(evaluation):
+        console.print(table)
+
+
+def _table(dataset: str, stages: Mapping[str, Any]) -> Table:
+    by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
+    n = max(cell["n"] for cells in by_stage.values() for cell in cells.values())
+    title = f"{dataset}, {n} pictures, [95% intervals]"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in ("SRCC", "PLCC", "MAE", "failed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for protocol in in_order(dict.fromkeys(name for cells in by_stage.values() for name in cells), PROTOCOL_ORDER):
+        table.add_section()
+        table.add_row(protocol, style="dim")
+        for stage, cells in by_stage.items():
+            if protocol in cells:
+                table.add_row(f"  {STAGE_NAMES.get(stage, stage)}", *_values(cells[protocol]))
+    return table
+
+
+def _critiques(dataset: str, stages: Mapping[str, Any]) -> Table:
+    """Words beside score: rank correlation with the opinions, and what each knows of the picture in nats."""
+    title = f"{dataset}: SRCC with opinions, and nats known of the picture"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("critiques", no_wrap=True)
+    for name in ("words", "score", "words, nats", "score, nats", "distinct"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for protocol in GROUNDED:
+        lines = {
+            stage: sets[dataset][protocol]
+            for stage, sets in stages.items()
+            if sets.get(dataset, {}).get(protocol, {}).get("critiques")
+        }
+        if lines:
+            table.add_section()
+            table.add_row(protocol, style="dim")
+        for stage, cell in lines.items():
+            said = cell["critiques"]
+            table.add_row(
+                f"  {STAGE_NAMES.get(stage, stage)}",
+                _with_interval(said["words_srcc"]) if said["words_srcc"] else "–",
+                number(cell["srcc"]["value"]),
+                *(number(said[name]["value"], 1) if said[name] else "–" for name in _NATS),
+                f"{said['distinct']['value']} of {said['n']}",
+            )
+    return table
+
+
+def _values(cell: Mapping[str, Any]) -> list[str]:
+    correlations = [_with_interval(cell[name]) for name in ("srcc", "plcc")]
+    return [*correlations, number(cell["mae"]["value"]), percent(cell["parse_failure_rate"])]
+
+
+def _with_interval(cell: Mapping[str, Any]) -> str:
+    if cell["low"] is None:
+        return number(cell["value"])
+    return f"{number(cell['value'])} [{number(cell['low'], 2)}, {number(cell['high'], 2)}]"

@@ -1,0 +1,143 @@
+"""A trained model as a critic: `Critic.load(DIR).score("photo.jpg")`.
+
+One picture is judged at a time and its noise comes from its own pixels, so a verdict depends on model, seed and picture
+alone: never on a file's name, on other pictures of a call, or on the order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from aes_r1.data.sample import as_rgb, open_picture
+from aes_r1.evaluation.uncertainty import predictive_half_width
+from aes_r1.inference.asking import Facts, find_model
+from aes_r1.model import backbone as backbones
+from aes_r1.model.backbone import Backbone
+from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, split_critique
+from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.settings import fingerprint, require
+
+COVERAGE = 0.9  # of every interval
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the critic says of one picture.
+
+    score: mean of the answered `scores`, None when no output could be read. low, high: a 90% interval, of the kind
+    named by `interval`: "conformal" (of the mean opinion score) or "samples" (of one more answer of the model); None
+    without either. critique: the one whose own score lies nearest to `score`; dimensions: its parts by name.
+    """
+
+    score: float | None
+    low: float | None
+    high: float | None
+    interval: str | None
+    scores: list[float | None]
+    critique: str | None
+    dimensions: dict[str, str]
+    judgement: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Critic:
+    """A loaded model with its question and its way of sampling."""
+
+    def __init__(self, backbone: Backbone, facts: Facts, *, samples: int | None = None, seed: int = 0) -> None:
+        require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
+        self.backbone, self.facts, self.samples, self.seed = backbone, facts, samples or facts.n_samples, seed
+
+    @classmethod
+    def load(cls, path: str | Path, *, samples: int | None = None, seed: int = 0, device: str | None = None) -> Critic:
+        """The critic in a run's folder, its model folder, an exported folder, or a hub name.
+
+        samples: outputs per picture at the evaluation's temperature, None as many as the evaluation drew; 1 asks once,
+        for the most likely answer. device: None takes a GPU where there is one. InputError when there is no such model.
+        """
+        folder, facts = find_model(path)
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        backbone = backbones.load(folder, dtype=facts.dtype_on(place), max_pixels=facts.max_pixels)
+        backbone.model.to(place).eval()
+        return cls(backbone, facts, samples=samples, seed=seed)
+
+    def score(self, picture: str | Path | Image.Image) -> Verdict:
+        """Critique and score of one picture: a path, or a PIL picture. PictureError when the file cannot be read."""
+        picture = as_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
+        return verdict(self.answers(picture), half_width=self.facts.half_widths.get(self._protocol() or ""))
+
+    def _protocol(self) -> str | None:
+        """The protocol of an evaluation whose intervals hold for these verdicts; the mean of more answers errs less."""
+        if self.samples == 1:
+            return "greedy"
+        return "mean" if self.samples >= self.facts.n_samples else None
+
+    def identity(self) -> str:
+        """A hash of what decides a verdict besides the picture: weights by name and sum, question, sampling."""
+        weights = [(name, float(value.double().sum())) for name, value in self.backbone.model.state_dict().items()]
+        return fingerprint(weights, asdict(self.facts), self.samples, self.seed)
+
+    def answers(self, picture: Image.Image) -> list[str]:
+        """The texts of all outputs to one RGB picture."""
+        facts = self.facts
+        prompts = self.backbone.collate([self.backbone.encode(picture, facts.question)])
+        noise = None
+        if self.samples > 1:
+            content = hashlib.sha256(repr(picture.size).encode() + np.asarray(picture).tobytes()).hexdigest()
+            keys = [("critic", self.seed, content, k) for k in range(self.samples)]
+            noise = row_noise(keys, facts.max_new_tokens)
+        rollout = sample(
+            self.backbone,
+            prompts,
+            num_samples=self.samples,
+            max_new_tokens=facts.max_new_tokens,
+            temperature=facts.temperature,
+            noise=noise,
+        )
+        return [self.backbone.decode(row[mask]) for row, mask in zip(rollout.tokens, rollout.mask, strict=True)]
+
+
+def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
+    """The verdict that several answers to one picture amount to."""
+    scores = [parse_score(text) for text in texts]
+    answered = [score for score in scores if score is not None]
+    if not answered:
+        critique = next((said for said in map(parse_critique, texts) if said), None)
+        return Verdict(None, None, None, None, scores, critique, *_parts(critique))
+    mean = float(np.mean(answered))
+    nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
+    critique = parse_critique(texts[nearest])
+    kind, reach = None, None
+    if half_width is not None:
+        kind, reach = "conformal", half_width
+    elif len(answered) > 1:
+        kind, reach = "samples", spread_half_width(answered)
+    low, high = (None, None) if reach is None else (max(0.0, mean - reach), min(1.0, mean + reach))
+    return Verdict(mean, low, high, kind, scores, critique or None, *_parts(critique))
+
+
+def spread_half_width(scores: Sequence[float], coverage: float = COVERAGE) -> float:
+    """Half-width of the normal predictive interval of one more answer: t s sqrt(1 + 1/n), s the unbiased deviation."""
+    std, count = np.std([scores], axis=1, ddof=1), np.array([len(scores)])
+    return float(predictive_half_width(std, count, coverage)[0])
+
+
+def _parts(critique: str | None) -> tuple[dict[str, str], str | None]:
+    """The five dimensions by name and the closing judgement."""
+    parts, judgement = split_critique(critique or "")
+    names = {name.replace("_", " "): name for name in DIMENSIONS} | {"colour": "color"}
+    dimensions = {}
+    for heading, text in parts:
+        name = names.get(heading.lower().replace("&", "and"))
+        if name:
+            dimensions[name] = text
+    return dimensions, judgement or None

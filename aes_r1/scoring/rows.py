@@ -1,0 +1,77 @@
+"""Verdicts as rows: what `aes_r1.score` prints and what its shards hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import IO, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aes_r1.prompts import DIMENSIONS
+from aes_r1.scoring.critic import Verdict
+
+COLUMNS = ("path", "score", "low", "high", "critique")
+FORMATS = ("table", "jsonl", "csv")
+_PLACES = 4
+
+Row = Mapping[str, Any]
+
+
+def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
+    """path, score, low, high, critique, then what stands behind them; numbers to four places."""
+    said = verdict.as_dict()
+    numbers = {name: None if said[name] is None else round(said[name], _PLACES) for name in ("score", "low", "high")}
+    rest = {name: said[name] for name in ("critique", "dimensions", "judgement", "interval", "scores")}
+    return {"path": path, **numbers, **rest}
+
+
+def write_rows(rows: Iterable[Row], form: str, out: IO[str]) -> None:
+    """`rows` as `form` (jsonl, csv or table) to `out`; a line as soon as its row is there, a table at the end."""
+    {"jsonl": _jsonl, "csv": _csv, "table": _table}[form](rows, out)
+
+
+def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
+    for row in rows:
+        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        out.flush()
+
+
+def _csv(rows: Iterable[Row], out: IO[str]) -> None:
+    """One column for each dimension after the contract's five."""
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*COLUMNS, *DIMENSIONS])
+    for row in rows:
+        values = [row[name] for name in COLUMNS] + [row["dimensions"].get(name) for name in DIMENSIONS]
+        writer.writerow(["" if value is None else value for value in values])
+        out.flush()
+
+
+def _table(rows: Iterable[Row], out: IO[str]) -> None:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=False)
+    table.add_column("path", overflow="fold", ratio=2)
+    for name in ("score", "low", "high"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("critique", overflow="fold", ratio=5)
+    for row in rows:
+        numbers = ["–" if row[name] is None else f"{row[name]:.2f}" for name in ("score", "low", "high")]
+        table.add_row(Text(row["path"]), *numbers, _critique(row))
+    # A pipe has no width: lines there are as long as a wide terminal's.
+    console = Console(file=out, width=None if out is sys.stdout and sys.stdout.isatty() else 160, highlight=False)
+    if table.row_count:
+        console.print(table)
+
+
+def _critique(row: Row) -> Text:
+    """One line per dimension, then the judgement; the whole critique where it has no such parts."""
+    if not row["dimensions"]:
+        return Text(row["critique"] or "no readable answer")
+    lines = [Text.assemble((name.replace("_", " ") + " ", "dim"), text) for name, text in row["dimensions"].items()]
+    if row["judgement"]:
+        lines.append(Text(row["judgement"], style="italic"))
+    return Text("\n").join(lines)

@@ -1,0 +1,183 @@
+"""Scoring millions of pictures: shards of a list, scored by Ray workers, each written whole or not at all.
+
+OUT/plan.json says what is scored how; OUT/part-00000.jsonl holds the rows of a shard in the list's order and
+OUT/part-00000.unreadable.jsonl what of it could not be read. A shard whose part is there is not scored again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from aes_r1.data.sample import PictureError
+from aes_r1.scoring.critic import Critic
+from aes_r1.scoring.inputs import UrlLimits, read_picture
+from aes_r1.scoring.rows import row_of
+from aes_r1.settings import InputError, require
+
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # a file's name may be any bytes
+
+
+class ShardScorer:
+    """One Ray worker: a critic loaded once, then shards as they come."""
+
+    def __init__(self, out: str, model: str, samples: int | None, seed: int, limits: dict | None, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.out = Path(out)
+        self.critic = Critic.load(model, samples=samples, seed=seed)
+        self.limits = None if limits is None else UrlLimits(**limits)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Score the shards of `batch` (columns number and names); returns what was done for the progress line."""
+        done: dict[str, list] = {"number": [], "pictures": [], "process": []}
+        for number, names in zip(batch["number"], batch["names"], strict=True):
+            self._score(int(number), json.loads(names))
+            done["number"].append(int(number))
+            done["pictures"].append(len(json.loads(names)))
+            done["process"].append(os.getpid())
+        return done
+
+    def _score(self, number: int, names: list[str]) -> None:
+        rows, unreadable = [], []
+        for name in names:
+            try:
+                rows.append(row_of(name, self.critic.score(read_picture(name, self.limits))))
+            except PictureError as error:
+                unreadable.append({"path": name, "reason": error.reason})
+        if unreadable:
+            _write(_unreadable(self.out, number), unreadable)
+        _write(_part(self.out, number), rows)  # last: its presence says that the shard is done
+
+
+def score_shards(
+    found: Iterable[str | PictureError],
+    out: Path,
+    *,
+    model: str,
+    samples: int | None,
+    seed: int,
+    limits: UrlLimits | None,
+    shard_size: int,
+    workers: int,
+) -> list[PictureError]:
+    """Score `found` into `out` with `workers` Ray workers and return everything that could not be read.
+
+    Ray connects to the cluster of RAY_ADDRESS, or starts one on this machine. `out` must be one folder for every
+    worker. InputError when `out` holds the shards of another list, model or sampling.
+    """
+    require(shard_size >= 1, "--shard-size", shard_size, "must be at least 1")
+    require(workers >= 1, "--workers", workers, "must be at least 1")
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--shards needs Ray; pip install 'aes-r1[ray]'") from error
+    names: list[str] = []
+    unreadable: list[PictureError] = []
+    for one in found:
+        unreadable.append(one) if isinstance(one, PictureError) else names.append(one)
+    out = out.absolute()
+    model = str(Path(model).absolute()) if Path(model).exists() else model
+    identity = Critic.load(model, samples=samples, seed=seed).identity()  # here, so that a wrong model is one line
+    _claim(out, {"pictures": len(names), "list": _digest(names), "critic": identity, "shard_size": shard_size})
+    shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
+    missing = [{"number": n, "names": json.dumps(part)} for n, part in shards if not _part(out, n).exists()]
+    if missing:
+        with _cluster(ray, workers):
+            _run(ray, missing, out, model, samples, seed, limits, workers)
+    return unreadable + [error for number, _ in shards for error in _read_unreadable(out, number)]
+
+
+def _run(ray: Any, missing: list[dict], out: Path, model: str, samples, seed, limits, workers: int) -> None:
+    gpus = ray.cluster_resources().get("GPU", 0)
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+    done = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
+        ShardScorer,
+        fn_constructor_args=(str(out), model, samples, seed, None if limits is None else asdict(limits), cpus),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(missing))),
+        num_cpus=1,
+        num_gpus=min(1, gpus / workers) if gpus else None,
+    )
+    total = sum(len(json.loads(shard["names"])) for shard in missing)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scoring", total=total)
+        for row in done.iter_rows():
+            bar.advance(task, row["pictures"])
+
+
+class _cluster:
+    """Ray's cluster of RAY_ADDRESS, or one of this machine that ends with the block."""
+
+    def __init__(self, ray: Any, workers: int) -> None:
+        self.ray, self.workers = ray, workers
+
+    def __enter__(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self.started = not self.ray.is_initialized()
+        if self.started:
+            local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": self.workers, "include_dashboard": False}
+            ours = signal.getsignal(signal.SIGTERM)
+            self.ray.init(log_to_driver=False, logging_level="error", **local)
+            signal.signal(signal.SIGTERM, ours)  # Ray's would leave with an exit code of its own
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = self.ray.data.DataContext.get_current()
+        context.enable_progress_bars = False  # ours counts pictures
+        context.enable_auto_log_stats = False
+
+    def __exit__(self, *_: object) -> None:
+        if self.started:
+            self.ray.shutdown()
+
+
+def _claim(out: Path, plan: dict[str, Any]) -> None:
+    path = out / "plan.json"
+    out.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in plan if theirs.get(key) != plan[key]]
+        if differing:
+            raise InputError(f"{out} holds shards of another {' and '.join(differing)}; give another --shards folder")
+        return
+    path.write_text(json.dumps(plan) + "\n", encoding="utf-8")
+
+
+def _digest(names: list[str]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode(errors="surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def _part(out: Path, number: int) -> Path:
+    return out / f"part-{number:05d}.jsonl"
+
+
+def _unreadable(out: Path, number: int) -> Path:
+    return out / f"part-{number:05d}.unreadable.jsonl"
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), **_TEXT)
+    draft.replace(path)
+
+
+def _read_unreadable(out: Path, number: int) -> Iterator[PictureError]:
+    path = _unreadable(out, number)
+    if path.exists():
+        for line in path.read_text(**_TEXT).splitlines():
+            row = json.loads(line)
+            yield PictureError(row["path"], row["reason"])

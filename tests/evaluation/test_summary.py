@@ -1,0 +1,124 @@
+"""One stage from pictures to evaluation.json, asked by two processes' shares, on scenes with known factors."""
+
+import json
+from functools import partial
+
+import numpy as np
+
+from aes_r1.aescot.scenes_expert import scenes_critique
+from aes_r1.data.sample import Sample
+from aes_r1.evaluation.summary import measure
+from aes_r1.inference.exchange import exchange_critiques
+from aes_r1.inference.predictions import read, record_stage
+from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, answer
+
+
+def scenes(name, count, *, known=True):
+    for place in range(count):
+        rng = np.random.default_rng([place, len(name)])
+        factors = dict(zip(DIMENSIONS, rng.random(5).tolist(), strict=True))
+        attributes = {"factors": factors} if known else {}
+        yield Sample(f"{place}", "", float(np.mean(list(factors.values()))), name, "test", 0.1, attributes=attributes)
+
+
+def spoken(some):
+    """What an honest critic of scenes would answer."""
+    for one in some:
+        factors = next(scene for scene in scenes(one.dataset, 50) if scene.id == one.id).attributes["factors"]
+        critique = scenes_critique(factors, {}, one.mos, np.random.default_rng(int(one.id))).critique
+        yield {
+            "protocol": "sample", "id": one.id, "dataset": one.dataset, "split": "test", "image": "", "mos": one.mos,
+            "mos_std": 0.1, "origin": None, "score": round(one.mos, 2), "scores": [round(one.mos, 2)],
+            "out_of_range": 0, "critique": critique, "text": "",
+        }  # fmt: skip
+
+
+def test_two_processes_write_what_one_does(tmp_path):
+    sets = {"scenes-test": partial(scenes, "scenes", 21), "other-test": partial(scenes, "other", 8, known=False)}
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    assert record_stage(one, "rapo", sets, lambda name: spoken, rows_per_picture=1) == 29
+    assert record_stage(two, "rapo", sets, lambda name: spoken, rows_per_picture=1, rank=1, size=2) == 0
+    assert record_stage(two, "rapo", sets, lambda name: spoken, rows_per_picture=1, rank=0, size=2) == 29
+    assert (one / "predictions.jsonl").read_bytes() == (two / "predictions.jsonl").read_bytes()
+
+    exchanged = one / "interventions" / "rapo" / "scenes-test.jsonl"
+    exchanged.parent.mkdir(parents=True)
+    kinds = dict.fromkeys(("own", "swapped_critique", "swapped_picture", "blanked", "negated"), 0.5)
+    row = {"id": "0", "mos": 0.5, "critique_from": "0", "picture_from": "0", "changed": True, **kinds}
+    exchanged.write_text(json.dumps(row) + "\n")
+    found = measure(one, sets, manifests={"scenes/test": "abc"}, n_bootstrap=20, seed=0, seen={"scenes"})
+    json.dumps(found, allow_nan=False)
+    assert found["stages"]["rapo"]["scenes/test"]["sample"]["n"] == 21
+    critiques = found["critiques"]["rapo"]
+    assert critiques["scenes/test"]["faithfulness"]["color"]["accuracy"]["value"] == 1.0
+    assert critiques["scenes/test"]["interventions"]["blanked"]["n"] == 1
+    assert "faithfulness" not in critiques["other/test"]
+    assert "interventions" not in critiques["other/test"]
+    assert "paper" not in found
+    assert found["manifests"] == {"scenes/test": "abc"}
+    assert len(list(read(one / "predictions.jsonl"))) == 29
+
+
+def test_every_stage_set_and_protocol_says_how_true_its_critiques_are(tmp_path):
+    """The cell's "critiques": all of it where words, factors, exchange and information are known, null where not."""
+
+    def both(some):
+        for row in spoken(some):
+            yield row
+            yield {**row, "protocol": "greedy", "critique": "Light and shadow: flat light, no shadow."}
+
+    sets = {"scenes-test": partial(scenes, "scenes", 21), "other-test": partial(scenes, "other", 8, known=False)}
+    record_stage(tmp_path, "rapo", sets, lambda name: both, rows_per_picture=2)
+    kinds = {"own": 0.5, "swapped_critique": 0.3, "swapped_picture": 0.5, "blanked": 0.5, "negated": 0.5}
+    for kind, values in (("interventions", kinds), ("information", {"words_nats": 2.0, "score_nats": 3.0})):
+        path = tmp_path / kind / "rapo" / "scenes-test.jsonl"
+        path.parent.mkdir(parents=True)
+        common = {"protocol": "sample", "mos": 0.5, "critique_from": "1", "picture_from": "1", "changed": True}
+        rows = [{**common, "id": "0", **values}, {**common, "id": "1", **values, "own": 0.3}]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = measure(tmp_path, sets, manifests={}, n_bootstrap=20, seed=0, seen=None)
+    json.dumps(found, allow_nan=False)
+    cells = {name: found["stages"]["rapo"][f"{name}/test"] for name in ("scenes", "other")}
+    sampled, greedy = cells["scenes"]["sample"]["critiques"], cells["scenes"]["greedy"]["critiques"]
+    assert sampled.keys() == greedy.keys() == {
+        *("n", "distinct", "words_srcc", "information_nats", "score_information_nats", "faithfulness"),
+        *("follow_critique", "follow_picture"),
+    }  # fmt: skip
+    assert (sampled["n"], greedy["distinct"]["value"]) == (21, 1)
+    assert sampled["distinct"]["value"] > 15
+    assert sampled["words_srcc"]["value"] > 0.8
+    assert greedy["words_srcc"] is None
+    assert (sampled["information_nats"]["value"], sampled["score_information_nats"]["value"]) == (2.0, 3.0)
+    assert greedy["information_nats"] is greedy["follow_critique"] is None
+    assert sampled["follow_critique"]["value"] == 1.0  # of the way from .5 to .3, all; the second's other is itself
+    assert sampled["follow_picture"]["value"] == 0.0
+    assert cells["other"]["sample"]["critiques"]["faithfulness"] is None
+
+
+def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone, picture_folder, tmp_path):
+    rows = []
+    for protocol in ("sample", "greedy", "mean"):
+        for place, image in enumerate(sorted(picture_folder.glob("*.png"))[:4]):
+            critique = f"a dull light {place}"
+            rows.append(
+                {
+                    "stage": "rapo", "protocol": protocol, "id": str(place), "dataset": "made", "split": "test",
+                    "image": str(image), "mos": place / 4, "score": 0.5, "critique": critique if place else None,
+                    "text": answer(critique, 0.5),
+                }
+            )  # fmt: skip
+    (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    how = {"question": RATING_PROMPT, "pictures": 10, "batch_size": 8, "seed": 0}
+    exchange_critiques(tmp_path, "rapo", backbone, **how)
+    for kind, key in (("interventions", "own"), ("information", "words_nats")):
+        path = tmp_path / kind / "rapo" / "made-test.jsonl"
+        found = list(read(path))
+        assert [(row["protocol"], row["id"]) for row in found] == [
+            (protocol, name) for protocol in ("sample", "greedy") for name in ("1", "2", "3")
+        ]
+        assert all(key in row for row in found)
+        before = path.stat().st_mtime_ns
+        exchange_critiques(tmp_path, "rapo", backbone, **how)
+        assert path.stat().st_mtime_ns == before

@@ -1,0 +1,154 @@
+"""Protocols on real models: what a score may depend on, and what is written down."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from PIL import Image
+
+from aes_r1.data.sample import Sample
+from aes_r1.inference.baselines import LEVEL_OPENING, LEVEL_PROMPT, LEVEL_VALUES, LEVEL_WORDS, level_expectation
+from aes_r1.inference.forced_prefix import continued
+from aes_r1.inference.predict import NO_CRITIQUE, origin_of, predict
+from aes_r1.model import tiny
+from aes_r1.prompts import RATING_PROMPT, out_of_range, parse_score
+from aes_r1.settings import InputError
+from tests.conftest import picture
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> list[Sample]:
+    """Pictures of ten sizes, so that a batch is padded and grids differ."""
+    folder = tmp_path_factory.mktemp("mixed")
+    samples = []
+    for place in range(20):
+        width, height = 60 + 17 * (place % 10), 150 - 9 * (place % 7)
+        picture(width, height, seed=place).save(folder / f"{place}.png")
+        samples.append(Sample(str(place), str(folder / f"{place}.png"), place / 20, "made", "test"))
+    return samples
+
+
+def asked(backbone, samples, protocols=("sample", "greedy", "mean"), **changes) -> dict:
+    how = {
+        "question": RATING_PROMPT, "protocols": list(protocols), "n_samples": 3, "temperature": 0.6,
+        "max_new_tokens": 24, "batch_size": 8, "seed": 0, **changes,
+    }  # fmt: skip
+    return {(row["id"], row["protocol"]): row for row in predict(backbone, samples, **how)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 3, 20])
+def test_a_text_depends_on_neither_batch_nor_order(planted, mixed, batch_size):
+    shuffled = random.Random(batch_size).sample(mixed, len(mixed))
+    for backbone in (planted.hollow,):
+        alone = asked(backbone, mixed, batch_size=1, batch_invariant=True)
+        together = asked(backbone, shuffled, batch_size=batch_size)
+        assert {key: (row["text"], row["scores"]) for key, row in together.items()} == {
+            key: (row["text"], row["scores"]) for key, row in alone.items()
+        }
+        assert len({row["text"] for row in alone.values()}) > 5  # there was something to confuse
+
+
+@pytest.mark.slow
+def test_one_at_a_time_gives_the_same_bits_in_any_company(planted, mixed):
+    """Level expectations are floats, so a last bit would show."""
+    whole = asked(planted.used, mixed, ["label_tokens"], batch_size=20, batch_invariant=True)
+    part = asked(planted.used, mixed[::-3], ["label_tokens"], batch_size=4, batch_invariant=True)
+    assert all(part[key]["score"] == whole[key]["score"] for key in part)
+    batched = asked(planted.used, mixed, ["label_tokens"], batch_size=20)
+    for key, row in batched.items():
+        assert row["score"] == pytest.approx(whole[key]["score"], abs=1e-5)
+
+
+def test_mean_starts_with_sample_and_rows_hold_what_is_known(backbone, mixed):
+    known = [Sample(**{**vars(one), "mos_std": 0.1, "attributes": {"origin": "ai"}}) for one in mixed[:3]]
+    found = asked(backbone, known)
+    for one in known:
+        mean, sample = found[one.id, "mean"], found[one.id, "sample"]
+        assert len(mean["scores"]) == 3
+        assert mean["text"] == sample["text"]
+        assert (mean["mos_std"], mean["origin"], mean["split"]) == (0.1, "ai", "test")
+
+
+@pytest.mark.slow
+def test_direct_has_no_critique(planted):
+    found = asked(planted.hollow, planted.samples, ["direct"])
+    assert all(row["text"].startswith(NO_CRITIQUE) and not row["critique"] for row in found.values())
+    answered = [row for row in found.values() if row["score"] is not None]
+    assert all(row["score"] == parse_score(row["text"]) for row in answered)
+
+
+def test_level_expectation_equals_softmax_of_logits():
+    """Where every level word is one token: against a plain forward pass of transformers."""
+    words = " ".join(LEVEL_WORDS)
+    tokenizer = tiny.build_tokenizer([f"{LEVEL_PROMPT} {LEVEL_OPENING} {words}"] * 60)
+    ids = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in LEVEL_WORDS]
+    assert all(len(one) == 1 for one in ids)
+    backbone = tiny.build(tokenizer, max_pixels=9216, seed=1)
+    prompts = [backbone.encode(picture(*size), LEVEL_PROMPT) for size in ((192, 192), (96, 200))]
+    for prompt, expected in zip(prompts, level_expectation(backbone, prompts), strict=True):
+        batch = backbone.collate([continued(backbone, prompt, LEVEL_OPENING)])
+        with torch.no_grad():
+            logits = backbone.model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.valid.long(),
+                pixel_values=batch.pixel_values,
+                image_grid_thw=batch.grid,
+                mm_token_type_ids=(batch.input_ids == backbone.image_token).int(),
+            ).logits[0, -1, [one[0] for one in ids]]
+        assert expected == pytest.approx(float(logits.softmax(0) @ torch.tensor(LEVEL_VALUES)), abs=1e-5)
+
+
+def test_level_words_of_several_tokens_still_give_a_share(backbone):
+    prompt = backbone.encode(picture(192, 192), LEVEL_PROMPT)
+    alone, *_ = level_expectation(backbone, [prompt])
+    assert 0 < alone < 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("1.2", True), ("-0.1", True), ("85", True), ("+7.5", True), ("0.5", False), ("85/100", False), ("nan", False)],
+)
+def test_out_of_range_is_a_number_outside_the_scale(answer, expected):
+    text = f"<think>a picture</think><answer>{answer}</answer>"
+    assert out_of_range(text) is expected
+    assert not out_of_range(answer)  # without tags it is no answer of any kind
+
+
+@pytest.mark.parametrize(
+    ("dataset", "attributes", "expected"),
+    [
+        ("avt_ai", {"source": "own"}, "photograph"),
+        ("avt_ai", {"source": "dall-e"}, "ai"),
+        ("folder", {"origin": "ai"}, "ai"),
+        ("folder", {"source": "own"}, None),
+        ("agiqa3k", {}, "ai"),
+    ],
+)
+def test_who_made_a_picture(dataset, attributes, expected):
+    assert origin_of(Sample("1", "1.jpg", 0.5, dataset, "test", attributes=attributes)) == expected
+
+
+def test_a_picture_that_vanished_is_named(backbone, tmp_path):
+    Image.new("RGB", (60, 60)).save(tmp_path / "there.png")
+    samples = [Sample(name, str(tmp_path / f"{name}.png"), 0.5, "made", "test") for name in ("there", "gone")]
+    with pytest.raises(InputError, match=r"gone\.png"):
+        asked(backbone, samples)
+
+
+def test_pictures_are_read_as_they_are_needed(backbone, mixed):
+    taken = []
+
+    def endless():
+        for place in range(10_000_000):
+            taken.append(place)
+            yield mixed[place % 3]
+
+    rows = predict(
+        backbone, endless(), question=RATING_PROMPT, protocols=["label_tokens"], n_samples=1, temperature=0.6,
+        max_new_tokens=4, batch_size=2, seed=0,
+    )  # fmt: skip
+    assert [next(rows)["id"] for _ in range(4)] == ["0", "1", "2", "0"]
+    assert len(taken) < 20

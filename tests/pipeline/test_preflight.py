@@ -1,0 +1,154 @@
+"""Commands that cannot come to their end are refused in one line, exit code 2, before anything is made."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from aes_r1 import train
+from aes_r1.pipeline import preflight
+from aes_r1.settings import InputError
+from tests.model.folders import BROKEN
+from tests.pipeline.test_run import base, root  # noqa: F401  # fixtures
+from tests.test_command import composed
+from tests.test_command import train as started
+
+LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")
+TOGETHER = {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"}
+
+
+@pytest.fixture
+def refusal(tmp_path, monkeypatch, capsys):
+    """The one line with which `python -m aes_r1.train ARGUMENTS` is refused; nothing was made."""
+
+    def refused(*arguments: str, **environment: str) -> str:
+        for name in LAUNCH:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        out, store = tmp_path / "run", tmp_path / "store"
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["aes_r1.train", f"out={out}", f"store={store}", *arguments])
+        with pytest.raises(SystemExit) as left:
+            train.main()
+        assert left.value.code == 2
+        assert not store.exists()
+        [line] = capsys.readouterr().err.splitlines()
+        left_there = list(out.iterdir()) if out.exists() else []  # Hydra makes the folder itself
+        assert [path.name for path in left_there] in ([], ["failure.txt"])
+        assert all(line.removeprefix("aes_r1: ") in path.read_text() for path in left_there)
+        return line
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trainer.init_from=/nonexistent"], "trainer.init_from=/nonexistent: no such folder"),
+        (["model.path=/nonexistent"], "model.path=/nonexistent: no such folder"),
+        (["cold_start.data=/nonexistent.jsonl"], "cold_start.data=/nonexistent.jsonl: no such file"),
+        (["data=folder", "data.root=/nonexistent"], "data.root=/nonexistent: no such file or folder"),
+        (["data=ava"], "data=ava needs data.root=DIR"),
+        (["data=aes_15k", "data.root=/nonexistent"], "data.root=/nonexistent/"),
+        (["evaluation.also=[para]"], "data=para needs data.root=DIR"),
+        (["data=manifest", "data.root=/nonexistent.jsonl"], "data.root=/nonexistent.jsonl: no such file"),
+        (["expert=openai", "expert.model=m", "expert.api_key_env=NOT_SET", "judge=none"], "NOT_SET: this environment"),
+    ],
+)
+def test_what_is_not_there(arguments, says, refusal):
+    assert says in refusal(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "says"),
+    [
+        ({"SLURM_NTASKS": "4"}, [], "SLURM_NTASKS=4: srun starts 4 processes that do not know of each other"),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "2"}, [], "give srun --ntasks-per-node=1 torchrun"),
+        ({"WORLD_SIZE": "4", "RANK": "1"}, [], "WORLD_SIZE=4: LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"),
+        (TOGETHER, [], "engine=single: 3 processes were launched; give engine=zero2"),
+        (TOGETHER, ["engine=zero2"], "cold_start.batch_size=32: must be divisible by the 3 processes"),
+        (
+            TOGETHER,
+            ["engine=zero2", "cold_start.batch_size=33", "trainer.images_per_step=32"],
+            "trainer.images_per_step=32: must be divisible by the 3 processes",
+        ),
+    ],
+)
+def test_launches_that_the_engine_cannot_serve(environment, arguments, says, refusal):
+    assert says in refusal(*arguments, **environment)
+
+
+def test_an_engine_without_deepspeed(monkeypatch, refusal):
+    monkeypatch.setitem(sys.modules, "deepspeed", None)  # as if it were not installed
+    assert "engine=zero3: DeepSpeed cannot be loaded" in refusal("engine=zero3")
+
+
+@pytest.mark.parametrize("key", ["model.path", "trainer.init_from"])
+@pytest.mark.parametrize("fault", ["weights cut", "template for text", "another shape", "no tokenizer", "awq"])
+def test_models_that_are_not_whole(key, fault, base, tmp_path, refusal):  # noqa: F811
+    folder = tmp_path / "broken"
+    shutil.copytree(base, folder)
+    spoil, _ = BROKEN[fault]
+    spoil(folder)
+    line = refusal(f"{key}={folder}")
+    assert line.startswith(f"aes_r1: {key}={folder}: ")
+
+
+def test_an_adapter_that_finds_no_place(base, refusal):  # noqa: F811
+    line = refusal(f"model.path={base}", "model.lora.rank=2", "+model.lora.target_modules=[query]")
+    assert "model.lora.target_modules=['query']: the language model has none of them" in line
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("no json", "not a JSON object"),
+        (json.dumps({"id": "a", "image": "a.png", "mos": 7, "critique": "x"}), "mos=7 is not a number in"),
+        (json.dumps({"id": "a", "image": "gone.png", "mos": 0.5, "critique": "x"}), "none of its pictures is there"),
+    ],
+)
+def test_critiques_that_cannot_be_learned(row, says, tmp_path, refusal):
+    path = tmp_path / "aescot.jsonl"
+    path.write_text(row + "\n")
+    assert says in refusal(f"cold_start.data={path}")
+    preflight.check(composed(f"cold_start.data={path}", "trainer.init_from=base"))  # which learns none
+
+
+def test_labels_that_cannot_be_read(root, refusal):  # noqa: F811
+    (root / "labels.csv").write_text("picture,opinion\n01.png,0.5\n")
+    assert "labels.csv" in refusal("data=folder", f"data.root={root}")
+
+
+def test_a_stage_that_is_done_is_not_asked_about(tmp_path, monkeypatch):
+    """A run whose cold start was made by two processes goes on by three, and by a list of pictures that it has."""
+    for name, value in TOGETHER.items():
+        monkeypatch.setenv(name, value)
+    wanted = ("engine=zero2", f"out={tmp_path}", "trainer.images_per_step=33", "data=folder", "data.root=/nonexistent")
+    with pytest.raises(InputError, match="batch_size"):
+        preflight.check(composed(*wanted))
+    (tmp_path / "stages").mkdir()
+    for stage in ("cold_start", "data"):
+        (tmp_path / "stages" / f"{stage}.json").write_text("{}")
+    preflight.check(composed(*wanted))
+    with pytest.raises(InputError, match="batch_size"):
+        preflight.check(composed(*wanted, "trainer.resume=never"))
+
+
+@pytest.mark.slow
+def test_a_real_process_says_so_within_twenty_seconds(tmp_path):
+    before = os.times()
+    done = started("trainer.init_from=/nonexistent", f"out={tmp_path / 'run'}", f"store={tmp_path / 'store'}")
+    after = os.times()  # of the processor, so that others on the machine do not count
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 20
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "aes_r1: trainer.init_from=/nonexistent: no such folder; give a model folder or hub name"
+    ]
+    assert not (tmp_path / "store").exists()
+    assert [path.name for path in Path(tmp_path / "run").iterdir()] == ["failure.txt"]

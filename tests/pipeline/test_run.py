@@ -1,0 +1,325 @@
+"""The whole job on twelve pictures and a model that knows nothing: stages, files, going on, what is left out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+
+from aes_r1.data.manifest import read_manifest, write_manifest
+from aes_r1.data.sample import Sample
+from aes_r1.export import export
+from aes_r1.model import backbone as backbones
+from aes_r1.model import tiny
+from aes_r1.pipeline import cold_start_stage
+from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.run import run
+from aes_r1.runs.stopping import Stopped, StopRequest
+from aes_r1.settings import InputError, Settings, build, run_fingerprint
+from aes_r1.trainer import checkpoint
+from tests.test_tracking import by_kind, offline_records, values
+
+LETTERS = "A picture of flat light and deep shadow, with a calm mood. Its composition is level. Colors are muted. 0.5"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A random model in Hugging Face form, as `model.path` gives one."""
+    from aes_r1.prompts import RATING_PROMPT, answer
+
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = tiny.build_tokenizer([RATING_PROMPT, answer(LETTERS, 0.25), answer(LETTERS, 0.87)] * 20)
+    tiny.build(tokenizer, max_pixels=9216, seed=0).save(folder)
+    return folder
+
+
+@pytest.fixture
+def root(picture_folder: Path) -> Path:
+    """Twelve labelled pictures, six of them test, one of the others broken."""
+    rows = [
+        (path.name, (place + 0.5) / 12, "test" if place % 2 else "train")
+        for place, path in enumerate(sorted(picture_folder.glob("*.png")))
+    ]
+    with (picture_folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "mos", "split"), *rows])
+    (picture_folder / "04.png").write_bytes(b"no picture")
+    return picture_folder
+
+
+def settings(base: Path, root: Path, out: Path, **changes) -> Settings:
+    values = {
+        "out": str(out),
+        "store": str(out.parent / "store"),
+        "data": {"name": "folder", "root": str(root)},
+        "model": {"path": str(base), "max_pixels": 9216},
+        "expert": {"name": "pixels"},
+        "judge": {"name": "scenes"},
+        "cold_start": {"epochs": 1, "lr": 1e-3, "batch_size": 2, "micro_batch_size": 2},
+        "trainer": {
+            "num_samples": 2,
+            "images_per_step": 2,
+            "max_steps": 3,
+            "max_new_tokens": 6,
+            "save_every": 1,
+            "eval_every": 2,
+            "completions_every": 1,
+            "lr": 1e-3,
+        },
+        "evaluation": {"n_bootstrap": 20, "n_samples": 2},
+        "tracker": {"name": "none"},
+    }
+    for key, value in changes.items():
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+    return build(Settings, values)
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_the_whole_job(base, root, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(settings(base, root, out))
+
+    assert sorted(path.stem for path in (out / "stages").glob("*.json")) == [
+        *("cold_start", "data", "evaluation", "origin"),
+        *("predictions_base", "predictions_cold_start", "predictions_rapo", "rapo", "report"),
+    ]
+    origin = json.loads((out / "stages" / "origin.json").read_text())
+    assert (len(origin["commits"]), len(origin["base"])) == (1, 64)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (out / "model").iterdir()}
+    # Nobody goes on from a finished run: of its checkpoints only weights are left, and none twice.
+    kept = {str(path.relative_to(out)) for path in out.rglob("model.safetensors")}
+    assert kept == {
+        "model/model.safetensors",
+        "best/model/model.safetensors",
+        "checkpoints/step_2/model/model.safetensors",
+    }
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step_2"]
+    assert [path.name for path in (out / "checkpoints" / "step_2").iterdir()] == ["model"]
+    # Nobody taught it to answer, so no validation ranks anything, and the first of equals is the best.
+    assert json.loads((out / "best" / "validation.json").read_text()) == {"step": 2, "srcc": 0.0}
+    final = backbones.load(out / "model", dtype="float32", max_pixels=9216).model.state_dict()
+    for step, exact in (("last", True), ("3", True), ("best", False), ("2", False)):
+        exported = AutoModelForImageTextToText.from_pretrained(export(out, tmp_path / step, step=step))
+        same = [torch.equal(value, final[name]) for name, value in exported.state_dict().items()]
+        assert all(same) == exact, step
+
+    metrics = rows_of(out / "metrics.jsonl")
+    assert [(row["stage"], row["step"]) for row in metrics] == [
+        *(("sft", step) for step in (1, 2)),
+        *(("rapo", step) for step in (0, 1, 2, 3)),  # 0: what the critiques are before the first step
+    ]
+    assert [row["step"] for row in metrics if "eval/folder/parse_failure_rate" in row] == [2, 3]
+    assert [row["step"] for row in metrics if "critique/distinct" in row] == [0, 2, 3]
+    completions = rows_of(out / "completions.jsonl")
+    assert len(completions) == 3 * 2 * 2
+    assert {"id", "k", "text", "score", "reward_total", "advantage", "truncated"} <= completions[0].keys()
+
+    predictions = rows_of(out / "predictions.jsonl")
+    assert len(predictions) == 3 * 3 * 6  # stages, protocols, pictures
+    assert {"stage", "protocol", "id", "dataset", "mos", "score", "scores", "critique"} <= predictions[0].keys()
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    assert list(evaluation["stages"]) == ["base", "cold_start", "rapo"]
+    cell = evaluation["stages"]["rapo"]["folder/test"]["sample"]
+    assert (cell["n"], cell["n_answered"], cell["srcc"]["value"]) == (6, 0, None)  # nobody taught it to answer
+    assert len(evaluation["manifests"]["folder/test"]) == 64
+
+    said = capsys.readouterr()
+    assert "04.png: not a picture that can be read" in (out / "run.log").read_text()
+    assert all(name in said.out for name in ("Base model", "Cold start", "RAPO", "report.html"))
+    assert "<html" in (out / "report.html").read_text()
+
+    # The same command again finds everything done: nothing is trained, asked or logged twice.
+    before = {path: path.stat().st_mtime_ns for path in (out / "model").iterdir()}
+    run(settings(base, root, out))
+    assert rows_of(out / "metrics.jsonl") == metrics
+    assert rows_of(out / "predictions.jsonl") == predictions
+    assert {path: path.stat().st_mtime_ns for path in (out / "model").iterdir()} == before
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(base, root, tmp_path, monkeypatch):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    run(settings(base, root, whole, trainer={"keep_optimizer": True}))
+    assert checkpoint.steps(whole / "checkpoints") == [2, 3]
+
+    def after_one_step(_: StopRequest) -> bool:
+        rows = rows_of(halves / "metrics.jsonl") if (halves / "metrics.jsonl").exists() else []
+        return bool(rows) and rows[-1]["stage"] == "rapo"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "__bool__", after_one_step)
+        with pytest.raises(Stopped):
+            run(settings(base, root, halves))
+    assert [row["step"] for row in rows_of(halves / "metrics.jsonl") if row["stage"] == "rapo"] == [0, 1]
+    run(settings(base, root, halves))
+    assert checkpoint.steps(halves / "checkpoints") == []
+    for name in ("model", "best/model", "checkpoints/step_2/model"):
+        one, other = (folder / name / "model.safetensors" for folder in (halves, whole))
+        assert one.read_bytes() == other.read_bytes(), name
+    assert rows_of(halves / "predictions.jsonl") == rows_of(whole / "predictions.jsonl")
+    assert rows_of(halves / "completions.jsonl") == rows_of(whole / "completions.jsonl")
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_left_in_the_middle_and_goes_on(base, root, tmp_path, monkeypatch):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    run(settings(base, root, whole, evaluation={"batch_size": 2}))
+    part = halves / "parts" / "cold_start" / "folder-test.0-of-1.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "__bool__", lambda _: part.exists())
+        with pytest.raises(Stopped):
+            run(settings(base, root, halves, evaluation={"batch_size": 2}, tracker={"name": "offline"}))
+    assert not (halves / "evaluation.json").exists()
+    assert not (halves / "failure.txt").exists()
+    run(settings(base, root, halves, evaluation={"batch_size": 2}, tracker={"name": "offline"}))
+    logged = {path.stem for path in (halves / "wandb").rglob("run-*.wandb")}
+    assert len(logged) == 1, "it goes on with the log of the run, also when no checkpoint is left"
+    assert rows_of(halves / "predictions.jsonl") == rows_of(whole / "predictions.jsonl")
+
+
+@pytest.mark.slow
+def test_a_cold_start_is_logged_while_it_is_made_and_no_failure_when_stopped(base, root, tmp_path, monkeypatch):
+    """Stopped by one run, finished by another, found ready by the first: the same rows in the log of both."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    short = {"trainer": {"name": "sft"}, "evaluation": {"stages": ["cold_start"], "protocols": ["greedy"]}}
+    watched = settings(base, root, first, **short, tracker={"name": "offline"})
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "__bool__", lambda _: (first / "metrics.jsonl").exists())
+        with pytest.raises(Stopped):
+            run(watched)
+    begun = rows_of(first / "metrics.jsonl")
+    assert [(row["stage"], row["step"]) for row in begun] == [("sft", 1)]
+    assert not (first / "stages" / "cold_start.json").exists()
+    records = offline_records(first)
+    named = by_kind(records, "run")[0]
+    assert (named.run_group, named.display_name) == ("run", f"run/{run_fingerprint(watched)} seed 0")
+    assert [record.exit_code for record in by_kind(records, "exit")] == [0]
+    assert len(by_kind(records, "preempting")) == 1
+    assert [values(item.item)["sft/step"] for item in by_kind(records, "history")] == [1]
+
+    run(settings(base, root, second, **short))
+    rows = rows_of(second / "metrics.jsonl")
+    assert [(row["stage"], row["step"]) for row in rows] == [("sft", 1), ("sft", 2)]
+    assert rows[0] == begun[0]
+    run(settings(base, root, first, **short, tracker={"name": "offline"}))
+    assert rows_of(first / "metrics.jsonl") == rows
+
+
+@pytest.mark.slow
+def test_a_cold_start_is_found_by_what_decides_it(base, root, tmp_path):
+    """The same base in another folder and smaller micro-batches find it; other weights in the same folder do not."""
+    started = tmp_path / "store" / "cold_starts"
+    short = {"trainer": {"name": "sft"}, "evaluation": {"stages": []}}
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+
+    def made(out: str, path: Path, **cold_start) -> str:
+        run(settings(path, root, tmp_path / out, **short, model={"path": str(path)}, cold_start=cold_start))
+        return Path(json.loads((tmp_path / out / "stages" / "cold_start.json").read_text())["model"]).parent.name
+
+    first = made("first", base)
+    assert made("copied", model) == first
+    assert made("smaller", base, micro_batch_size=1, save_every=3) == first
+    assert made("faster", base, lr=2e-3) != first
+    weights = load_file(model / "model.safetensors")
+    name, value = next(iter(weights.items()))
+    save_file({**weights, name: value + 0.01}, model / "model.safetensors", metadata={"format": "pt"})
+    other = made("other", model)
+    assert other != first
+    tiny_template = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").write_text("{# asked alike, by other words #}" + tiny_template)
+    assert made("template", model) not in (first, other)
+    assert len(list(started.glob("[!.]*"))) == 4
+
+
+def blocks(root: Path, path: Path) -> Path:
+    """A manifest of eight training and four validation pictures of each of two sets, one set after the other."""
+    pictures = sorted(path for path in root.glob("*.png") if path.name != "04.png")
+    splits = ("train", "train", "validation") * 4
+    write_manifest(
+        [
+            Sample(f"{name}{place}", str(pictures[place % len(pictures)]), place / 12, name, split)
+            for name in ("first", "second")
+            for place, split in enumerate(splits)
+        ],
+        path,
+    )
+    return path
+
+
+def test_critiques_and_probes_are_of_every_set(base, root, tmp_path, monkeypatch):
+    given = settings(
+        *(base, root, tmp_path / "run"),
+        data={"name": "manifest", "root": str(blocks(root, tmp_path / "blocks.jsonl"))},
+        cold_start={"pictures": 8, "probe_pictures": 4},
+        judge={"name": "none"},
+    )
+    job = Job(given, tmp_path / "run", torch.device("cpu"), 0, 1, None)
+    job.stop = StopRequest()
+    samples = read_manifest(tmp_path / "blocks.jsonl")
+    job.train, job.validation = (
+        samples.select(np.flatnonzero(samples.column("split") == split)) for split in ("train", "validation")
+    )
+    write_manifest(job.train, job.manifest(given.data, "train"))
+    critiques = cold_start_stage._critiques(job)
+    written = Counter(row["id"].rstrip("0123456789") for row in rows_of(critiques))
+    assert written == {"first": 4, "second": 4}
+    all_of_them = dataclasses.replace(given, cold_start=dataclasses.replace(given.cold_start, pictures=None))
+    job.settings = all_of_them
+    assert cold_start_stage._critiques(job) != critiques
+
+    probed = []
+    nothing = {"entropy": 1.0, "answered": 1.0}
+    monkeypatch.setattr(cold_start_stage, "measure_entropy", lambda _, some, **how: probed.extend(some) or nothing)
+    cold_start_stage._probe(job, backbones.load(str(base), dtype="float32", max_pixels=9216), 0, tmp_path / "e.jsonl")
+    assert Counter(one.dataset for one in probed) == {"first": 2, "second": 2}
+
+
+@pytest.mark.slow
+def test_an_adapter_is_all_that_the_cold_start_trains(base, root, tmp_path):
+    """What is kept has plain weights; only the projections that the adapter sits on have moved."""
+    out = tmp_path / "run"
+    run(settings(base, root, out, model={"lora": {"rank": 2}}, evaluation={"stages": []}))
+    started = json.loads((out / "stages" / "cold_start.json").read_text())["model"]
+    before, middle, after = (
+        dict(backbones.load(path, dtype="float32", max_pixels=9216).model.named_parameters())
+        for path in (base, started, out / "model")
+    )
+    assert before.keys() == middle.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], middle[name])}
+    assert moved
+    assert all("language_model" in name and "_proj.weight" in name for name in moved), moved
+
+
+def test_more_pictures_a_step_than_there_are(base, root, tmp_path):
+    with pytest.raises(InputError, match=r"trainer.images_per_step=40: there are \d+ training pictures"):
+        run(settings(base, root, tmp_path / "run", trainer={"images_per_step": 40}))
+
+
+def test_records_whose_picture_cannot_be_read_are_named(base, root, tmp_path):
+    (tmp_path / "gone.png").write_bytes(b"no picture")
+    (tmp_path / "aescot.jsonl").write_text(
+        json.dumps({"id": "a", "image": str(tmp_path / "gone.png"), "mos": 0.5, "critique": LETTERS}) + "\n"
+    )
+    given = {"cold_start": {"data": str(tmp_path / "aescot.jsonl")}}
+    with pytest.raises(InputError, match="no record whose picture can be read"):
+        run(settings(base, root, tmp_path / "run", **given))
+    assert "gone.png: not a picture" in (tmp_path / "run" / "run.log").read_text()
+    assert "no record" in (tmp_path / "run" / "failure.txt").read_text()
+
+
+def test_strict_names_the_first_broken_picture(base, root, tmp_path):
+    with pytest.raises(InputError, match=r"04\.png: not a picture"):
+        run(settings(base, root, tmp_path / "run", data={"strict": True}))

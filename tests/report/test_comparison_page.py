@@ -1,0 +1,55 @@
+"""Several runs on one page: named apart, compared on the same pictures, only what differs of the settings."""
+
+import json
+import shutil
+
+import pytest
+
+from aes_r1.evaluation.summary import summarise
+from aes_r1.report.comparison_page import write_comparison
+from aes_r1.settings import InputError
+from tests.report.test_run_page import Outline, run  # noqa: F401  # a fixture
+
+
+@pytest.fixture
+def runs(run, tmp_path_factory):  # noqa: F811
+    """The run, and one whose scores are shrunk to the middle, with another learning rate."""
+    root = tmp_path_factory.mktemp("runs")
+    shutil.copytree(run, root / "a" / "seed0")
+    shutil.copytree(run, root / "b" / "seed0")
+    other = root / "b" / "seed0"
+    rows = [json.loads(line) for line in (other / "predictions.jsonl").read_text().splitlines()]
+    rows = [{**row, "score": None if row["score"] is None else 0.4 + row["score"] / 5} for row in rows]
+    (other / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluation = summarise(rows, n_bootstrap=50, manifests={"scenes/test": "cd" * 32})
+    (other / "evaluation.json").write_text(json.dumps(evaluation))
+    settings = json.loads((other / "settings.json").read_text())
+    settings["trainer"]["lr"] = 0.125
+    (other / "settings.json").write_text(json.dumps(settings))
+    return root / "a" / "seed0", other
+
+
+def test_the_whole_page(runs, tmp_path):
+    path = write_comparison(runs, tmp_path / "pages" / "comparison.html", n_bootstrap=50)
+    html = path.read_text()
+    outline = Outline(html)
+    assert outline.headings == ["Results", "Differences from the first", "Training", "Settings"]
+    assert outline.loads == []
+    text = " ".join(outline.text)
+    for expected in ("a/seed0", "b/seed0", "trainer.lr", "0.125", "different lists", "scenes_shifted/test"):
+        assert expected in text
+    assert "trainer.clip_high" not in text
+    assert "sk-planted" not in html
+    for folder in runs:
+        cell = json.loads((folder / "evaluation.json").read_text())["stages"]["rapo"]["scenes/test"]["sample"]
+        assert f"{cell['srcc']['value']:.3f}" in text
+    # Shrinking keeps ranks but moves scores off: SRCC +0.000, MAE up with an interval that leaves 0 out.
+    assert "+0.000" in text
+
+
+def test_wrong_folders_are_refused(runs, tmp_path):
+    with pytest.raises(InputError, match="twice"):
+        write_comparison([runs[0], runs[0]], tmp_path / "c.html")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"evaluation\.json is missing"):
+        write_comparison([runs[0], tmp_path / "empty"], tmp_path / "c.html")

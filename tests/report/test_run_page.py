@@ -1,0 +1,204 @@
+"""The page as a reader gets it: made from a run folder alone, complete, self-contained, plain about what is missing."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aes_r1.evaluation.summary import summarise
+from aes_r1.report.run_page import write_report
+from aes_r1.settings import InputError, Settings, as_dict
+
+CRITIQUE = (
+    "Light and shadow: soft. Mood and narrative: calm. Composition: loose. Color: warm. Exposure: sound. "
+    "A fine picture."
+)
+
+
+class Outline(HTMLParser):
+    """Checks that tags close in order, and collects headings, text and what the page would load."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.headings, self.loads, self.text = [], [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        assert tag not in ("script", "link", "iframe", "object")
+        self.loads += [value for name, value in attributes if name in ("src", "href", "xlink:href", "data")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run in small: three stages, two sets, two protocols, pictures, an injected tag, a planted secret."""
+    generator = np.random.default_rng(0)
+    Image.new("RGB", (84, 84), (200, 120, 40)).save(tmp_path / "picture.png")
+    rows = []
+    for dataset, n in (("scenes", 60), ("scenes_shifted", 30)):
+        mos = generator.random(n)
+        for stage, noise in (("base", None), ("cold_start", 0.4), ("rapo", 0.1)):
+            for protocol in ("sample", "greedy"):
+                for i in range(n):
+                    score = (
+                        None if noise is None or i == 7 else float(np.clip(mos[i] + generator.normal(0, noise), 0, 1))
+                    )
+                    rows.append(
+                        {"stage": stage, "protocol": protocol, "id": f"{i:03d}", "dataset": dataset, "split": "test"}
+                        | {
+                            "mos": float(mos[i]),
+                            "score": score,
+                            "scores": [score],
+                            "image": str(tmp_path / "picture.png"),
+                        }
+                        | {"critique": f"{CRITIQUE} <script>alert({i})</script>", "text": "no <answer> here"}
+                    )
+    settings = as_dict(Settings(run_name="seed <0>"))
+    settings["expert"]["api_key"] = "sk-planted"
+    metrics = [{"stage": "sft", "step": i, "sft/loss": 3 / i, "lr": 1e-3} for i in range(1, 80)]
+    for i in range(1, 41):
+        values = {
+            "reward/total": i / 40,
+            "reward/rank": 0.5,
+            "reward/error": i / 80,
+            "policy/entropy": None if i == 3 else 0.7,
+        }
+        values |= {"eval/scenes/srcc": 0.7, "eval/scenes/plcc": 0.6} if i % 20 == 0 else {}
+        metrics.append({"stage": "rapo", "step": i, "policy/kl_k3": 0.01, **values})
+    evaluation = summarise(rows, n_bootstrap=50, manifests={"scenes/test": "ab" * 32})
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    for name, lines in (("metrics.jsonl", metrics), ("predictions.jsonl", rows)):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+def test_the_whole_page(run):
+    path = write_report(run)
+    assert path == run / "report.html"
+    html = path.read_text()
+    outline = Outline(html)
+    assert outline.headings == [
+        "Results",
+        "What each stage changed",
+        "Training",
+        "Health",
+        "Predicted and actual",
+        "Calibration and intervals",
+        "Gallery",
+        "Settings and data",
+    ]
+    text = " ".join(outline.text)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    for sets in evaluation["stages"].values():
+        for protocols in sets.values():
+            for cell in protocols.values():
+                for metric in ("srcc", "plcc", "krcc", "mae"):
+                    if cell[metric]["value"] is not None:
+                        assert f"{cell[metric]['value']:.3f}".replace("-", "−") in text
+    last = evaluation["comparisons"][-1]
+    assert f"{last['srcc']['difference']:+.3f}".replace("-", "−") in text
+    for expected in ("RAPO", "Cold start", "Base model", "scenes/test", "scenes_shifted/test", "ab" * 32, "seed <0>"):
+        assert expected in text
+    for expected in ("Light and shadow", "Composition", "A fine picture.", "trainer.num_samples", "No readable answer"):
+        assert expected in text
+    assert "0 of 60 pictures answered" in text
+
+
+def test_it_needs_nothing_but_itself(run):
+    html = write_report(run).read_text()
+    outline = Outline(html)
+    assert outline.loads
+    assert all(value.startswith("data:image/jpeg;base64,") for value in outline.loads)
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert "default-src 'none'" in html
+    assert 'name="viewport"' in html
+    assert "prefers-color-scheme: dark" in html
+    assert not list(run.glob("*.partial"))
+
+
+def test_what_a_model_wrote_is_text(run):
+    html = write_report(run).read_text()
+    assert "<script" not in html
+    assert "&lt;script&gt;alert" in html
+    assert "sk-planted" not in html
+
+
+def test_every_colour_is_defined_in_both_themes(run):
+    html = write_report(run).read_text()
+    light, dark = (set(re.findall(r"--([a-z]+):", block)) for block in re.findall(r":root \{(.*?)\}", html, re.DOTALL))
+    used = set(re.findall(r"var\(--([a-z]+)\)", html)) - {"tone"}
+    assert used <= light
+    assert light - {"serif", "sans"} == dark
+
+
+@pytest.mark.parametrize(
+    ("missing", "gone"),
+    [
+        ("metrics.jsonl", {"Training", "Health"}),
+        ("predictions.jsonl", {"Predicted and actual", "Gallery"}),
+        ("evaluation.json", {"Results", "What each stage changed", "Calibration and intervals"}),
+    ],
+)
+def test_a_missing_file_takes_its_part_along(run, missing, gone):
+    whole = set(Outline(write_report(run).read_text()).headings)
+    (run / missing).unlink()
+    assert set(Outline(write_report(run).read_text()).headings) == whole - gone
+
+
+def test_pictures_that_have_gone_are_said_so(run):
+    (run / "picture.png").unlink()
+    outline = Outline(write_report(run).read_text())
+    assert outline.loads == []
+    assert "not at hand" in " ".join(outline.text)
+
+
+def test_a_run_without_settings_or_stages_before(run):
+    (run / "settings.json").unlink()
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    only = [row for row in rows if row["stage"] == "base"]
+    (run / "evaluation.json").write_text(json.dumps(summarise(only, n_bootstrap=20)))
+    (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in only))
+    text = " ".join(Outline(write_report(run).read_text()).text)
+    assert run.name in text
+    assert "No picture got a readable answer." in text
+
+
+def test_an_empty_folder_is_refused_by_name(tmp_path):
+    with pytest.raises(InputError, match=f"{tmp_path.name}: neither evaluation.json nor metrics.jsonl"):
+        write_report(tmp_path)
+
+
+def test_the_same_run_gives_the_same_page(run):
+    assert write_report(run).read_bytes() == write_report(run).read_bytes()
+
+
+def test_the_gallery_shows_the_least_sure(run):
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    several = [
+        {**row, "protocol": "mean", "scores": [row["score"], row["score"] / 2]}
+        for row in rows
+        if row["protocol"] == "sample" and row["score"] is not None
+    ]
+    (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + several))
+    text = " ".join(Outline(write_report(run).read_text()).text)
+    assert "Least sure: the widest spread of answers" in text
+    assert re.search(r"\(0\.\d\d–0\.\d\d\)", text)

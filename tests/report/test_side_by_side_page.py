@@ -1,0 +1,56 @@
+"""Starts side by side: the same pictures, what each run said of them."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from aes_r1.inference.predictions import read
+from aes_r1.report.side_by_side_page import side_by_side
+from aes_r1.settings import InputError
+
+
+def run_folder(tmp_path, epochs, critique, *, pictures=range(20)):
+    folder = tmp_path / f"run-{epochs}"
+    folder.mkdir()
+    (folder / "settings.json").write_text(json.dumps({"cold_start": {"epochs": epochs}}))
+    with (folder / "predictions.jsonl").open("w") as file:
+        for stage in ("base", "rapo"):
+            for protocol in ("sample", "greedy"):
+                for place in pictures:
+                    path = tmp_path / f"{place}.png"
+                    Image.new("RGB", (40, 30), (12 * place, 80, 90)).save(path)
+                    row = {
+                        "stage": stage, "protocol": protocol, "id": f"p{place}", "dataset": "made", "split": "test",
+                        "image": str(path), "mos": place / 20, "score": place / 25, "scores": [place / 25],
+                        "critique": f"{critique} {stage} {protocol}", "text": "",
+                    }  # fmt: skip
+                    file.write(json.dumps(row) + "\n")
+    return folder
+
+
+def test_three_starts(tmp_path):
+    folders = [run_folder(tmp_path, epochs, words) for epochs, words in ((0, "none"), (1, "one"), (3, "three"))]
+    out = tmp_path / "out"
+    page = side_by_side(folders, out, pictures=5, n_bootstrap=20, seed=0).read_text()
+    rows = list(read(out / "side_by_side.jsonl"))
+    assert [row["id"] for row in rows] == ["p0", "p5", "p10", "p14", "p19"]  # over the whole range of opinions
+    assert list(rows[0]["starts"]) == ["0 epochs", "1 epoch", "3 epochs"]
+    assert rows[0]["starts"]["3 epochs"]["critique"] == "three rapo sample"
+    measures = json.loads((out / "side_by_side.json").read_text())
+    assert measures["1 epoch"]["pictures"] == measures["1 epoch"]["answered"] == 5
+    assert measures["1 epoch"]["words"]["value"] == 3.0
+    assert page.count("data:image/jpeg") == 15
+    assert "three rapo sample" in page
+    assert "base" not in {row["starts"]["0 epochs"]["critique"].split()[1] for row in rows}
+
+
+def test_only_shared_pictures(tmp_path):
+    folders = [run_folder(tmp_path, 0, "a"), run_folder(tmp_path, 1, "b", pictures=range(18, 20))]
+    side_by_side(folders, tmp_path / "out", pictures=50, n_bootstrap=5, seed=0)
+    assert len(list(read(tmp_path / "out" / "side_by_side.jsonl"))) == 2
+    other = run_folder(tmp_path, 2, "c", pictures=range(25, 26))
+    with pytest.raises(InputError, match="share no picture"):
+        side_by_side([folders[0], other], tmp_path / "out", pictures=5, n_bootstrap=5, seed=0)
+    with pytest.raises(InputError, match="finished run"):
+        side_by_side([tmp_path / "nowhere"], tmp_path / "out", pictures=5, n_bootstrap=5, seed=0)

@@ -1,0 +1,58 @@
+"""Runs of studies read from their folders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from aes_r1.report.studies import SECTIONS, read_studies, shown, varied
+from aes_r1.settings import InputError, Settings, TrackerSettings, as_dict
+from aes_r1.tracking import definition
+from tests.experiments.runs import write_run
+
+BASE = Settings(tracker=TrackerSettings(name="none"))
+
+
+def differing(*settings: Settings) -> list[str]:
+    return varied([{"settings": as_dict(one)} for one in settings])
+
+
+def test_every_shown_name_is_defined():
+    assert all(definition(name) for names in SECTIONS.values() for name in names)
+
+
+def test_no_runs_is_said(tmp_path):
+    with pytest.raises(InputError, match="no run folder"):
+        read_studies(tmp_path)
+
+
+def test_a_setting_that_follows_from_another_is_left_out():
+    reward = BASE.reward
+    rank = replace(reward, name="rank", error=replace(reward.error, weight=0.0))
+    error = replace(reward, name="error", rank=replace(reward.rank, weight=0.0))
+    assert differing(*(replace(BASE, reward=one) for one in (reward, rank, error))) == ["reward.name"]
+
+
+def test_settings_of_a_search_are_all_kept():
+    def point(lr: float, sigma: float) -> Settings:
+        error = replace(BASE.reward.error, sigma=sigma)
+        return replace(BASE, trainer=replace(BASE.trainer, lr=lr), reward=replace(BASE.reward, error=error))
+
+    assert set(differing(point(1e-4, 0.1), point(2e-4, 0.2), point(3e-4, 0.3))) == {"trainer.lr", "reward.error.sigma"}
+    assert differing(BASE) == differing(BASE, BASE) == []
+
+
+def test_every_run_says_how_far_it_is(tmp_path):
+    for name in ("done", "failed", "going"):
+        write_run(tmp_path / "study" / name, BASE, noise={"rapo": 0.1})
+    for name in ("failed", "going"):
+        (tmp_path / "study" / name / "stages" / "report.json").unlink()
+    (tmp_path / "study" / "failed" / "failure.txt").write_text("no room\n")
+    runs = read_studies(tmp_path)["study"]
+    assert {run["name"]: run["state"] for run in runs} == {
+        "done": "done",
+        "failed": "failed: no room",
+        "going": "not finished",
+    }
+    assert shown("Agreement", runs) == ["eval/scenes/srcc"]

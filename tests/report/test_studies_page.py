@@ -1,0 +1,141 @@
+"""The page of all studies: its order, its means, and what a browser makes of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aes_r1.report.studies import read_studies, varied
+from aes_r1.report.studies_page import COLORS, _mean_by_step, static_page
+from aes_r1.runs.files import write_rows
+from aes_r1.settings import Settings, TrackerSettings
+from tests.experiments.runs import write_run
+
+BASE = Settings(tracker=TrackerSettings(name="none"))
+ANALYSES = Path(__file__).parents[2] / "experiments"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    for name, width in (("rank", 0.3), ("rapo", 0.05)):
+        for seed in (1, 0):
+            settings = replace(BASE, seed=seed, reward=replace(BASE.reward, name=name))
+            write_run(tmp_path / "runs" / "reward_ablation" / f"{name}{seed}", settings, noise={"rapo": width})
+    return tmp_path / "runs"
+
+
+def test_the_best_condition_comes_first_with_its_seeds_in_order(runs):
+    (runs / "reward_ablation" / "rank1" / "stages" / "report.json").unlink()
+    html = static_page(read_studies(runs), ANALYSES)
+    cells = re.findall(r"<code>(\w+)</code>", html)
+    assert cells == ["rapo0", "rapo1", "rank0", "rank1"]
+    assert "3 of 4 runs done" in html
+    assert html.count("not finished") == 1
+    for section in ("Agreement", "Reward", "Policy"):
+        assert f"<h3>{section}</h3>" in html
+    assert "<script" not in html
+    assert re.findall(r'(?:src|href)="(?!data:)', html) == []
+
+
+def test_a_run_without_results_is_no_error(runs):
+    (runs / "reward_ablation" / "rank0" / "evaluation.json").unlink()
+    (runs / "reward_ablation" / "rank0" / "metrics.jsonl").unlink()
+    assert "<code>rank0</code>" in static_page(read_studies(runs), ANALYSES)
+
+
+def test_of_many_conditions_the_curves_of_the_best_are_drawn(tmp_path):
+    for place in range(7):
+        settings = replace(BASE, trainer=replace(BASE.trainer, lr=1e-4 * (place + 1)))
+        write_run(tmp_path / "tune" / f"point{place}", settings, noise={"rapo": 0.02 + 0.1 * place})
+    html = static_page(read_studies(tmp_path), ANALYSES)
+    assert f"Of 7 conditions, the {len(COLORS)} of the highest SRCC." in html
+    assert re.findall(r"--tone:var\(--\w+\)\">([\d.e-]+)<", html) == ["0.0001", "0.0002", "0.0003", "0.0004", "0.0005"]
+
+
+def test_curves_are_means_over_the_steps_that_all_seeds_reached():
+    first = _metrics({"step": 1, "lr": 1.0}, {"step": 2, "lr": 3.0}, {"step": 3, "lr": 9.0})
+    second = _metrics({"step": 1, "lr": 3.0}, {"step": 2, "lr": 4.0}, {"step": 3, "other": 1.0})
+    assert _mean_by_step([first, second], "lr") == {1: 2.0, 2: 3.5}
+    assert _mean_by_step([first, second], "other") == {3: 1.0}
+    assert _mean_by_step([first, second], "nothing") == {}
+
+
+def test_a_name_that_both_stages_log_is_drawn_of_one():
+    run = _metrics({"step": 1, "perf/tokens_per_s": 7.0})
+    cold = [{"stage": "sft", "step": step, "perf/tokens_per_s": 900.0, "sft/loss": 2.0} for step in (1, 2)]
+    assert _mean_by_step([{"metrics": cold + run["metrics"]}], "perf/tokens_per_s") == {1: 7.0}
+    assert _mean_by_step([{"metrics": cold + run["metrics"]}], "sft/loss") == {1: 2.0, 2: 2.0}
+
+
+def _metrics(*rows: dict) -> dict:
+    return {"metrics": [{"stage": "rapo", **row} for row in rows]}
+
+
+def test_seeds_of_a_condition_stand_together_whatever_their_numbers():
+    """A seed of its own for every run decides nothing; what follows from the choice of a reward is left out."""
+    chosen = [("rapo", 0.0), ("rank", 0.0), ("binary", 0.1), ("binary", 0.1)]
+    runs = [
+        {"settings": {"seed": seed, "reward": {"name": name, "binary": {"weight": weight}}}}
+        for seed, (name, weight) in enumerate(chosen)
+    ]
+    assert varied(runs) == ["reward.name"]
+
+
+def test_the_analysis_stands_beside_the_runs(runs, tmp_path):
+    html = static_page(read_studies(runs), ANALYSES)
+    assert "<th>paper SRCC / PLCC*</th>" in html
+    assert "<td>0.6102 / 0.6297</td>" in html
+    assert html.index("* Five-set averages") < html.index("<summary>The whole analysis</summary>")
+    absent = tmp_path / "elsewhere" / "reward_ablation" / "results" / "table.md"
+    assert f"No analysis at {absent}" in static_page(read_studies(runs), tmp_path / "elsewhere")
+
+
+def test_signs_and_the_worst_answers_are_shown(runs, picture_folder):
+    pictures = sorted(picture_folder.glob("*.png"))
+    row = {"stage": "rapo", "image": str(pictures[0]), "text": "<think>Dull.</think><answer>0.9</answer>", "k": 0}
+    rows = [{**row, "step": step, "id": f"{step}{place}", "mos": 0.1 * place, "score": 0.9}
+            for step in (1, 2) for place in range(8)]  # fmt: skip
+    folder = runs / "reward_ablation" / "rank0"
+    write_rows(folder / "completions.jsonl", rows)
+    (folder / "run.log").write_text("10:00:00 step 7: truncation: share of outputs cut: 0.2 (threshold 0.1).\n")
+    html = static_page(read_studies(runs), ANALYSES)
+    assert "Signs of bad health, of 1 run: truncation in 1." in html
+    assert "<code>rank0</code><small>truncation, step 7</small>" in html
+    assert re.findall(r'alt="picture (\d+)"', html) == ["20", "21", "22"]  # of the last step
+    assert html.count('src="data:image/jpeg') == 3
+    assert 'class="note">rank, seed 0<' in html
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_sticks_out_of_its_frame_in_a_browser(runs, tmp_path, width):
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: install chromium to test the page in a browser")
+    written = tmp_path / "reward_ablation" / "results" / "table.md"
+    written.parent.mkdir(parents=True)
+    text = (ANALYSES / "reward_ablation" / "results" / "table.md").read_text()
+    written.write_text(f"Base model: {64 * 'e'}.\n\n{text}")
+    (tmp_path / "page.html").write_text(static_page(read_studies(runs), tmp_path))
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        shown = browser.new_page(viewport={"width": width, "height": 900})
+        shown.set_default_timeout(120_000)
+        shown.goto((tmp_path / "page.html").as_uri())
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        outside = """() => [...document.querySelectorAll('figure svg')].filter(svg => {
+            const mine = svg.getBoundingClientRect(), frame = svg.closest('figure').getBoundingClientRect();
+            return mine.width < 100 || mine.left < frame.left || mine.right > frame.right;
+        }).length"""
+        assert shown.evaluate("document.querySelectorAll('figure svg').length") >= 4
+        assert shown.evaluate(outside) == 0
+        browser.close()

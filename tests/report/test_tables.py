@@ -1,0 +1,61 @@
+"""Tables of the terminal say what evaluation.json holds, nulls included."""
+
+import io
+
+import numpy as np
+from rich.console import Console
+
+from aes_r1.evaluation.summary import summarise
+from aes_r1.report.tables import evaluation_tables, valued
+
+
+def shown(evaluation) -> str:
+    console = Console(file=io.StringIO(), width=150)
+    for table in evaluation_tables(evaluation):
+        console.print(table)
+    return console.file.getvalue()
+
+
+def rows(stage, protocol, scores, mos):
+    return [
+        {
+            "stage": stage, "protocol": protocol, "id": str(i), "dataset": "avt_ai", "split": "test", "mos": mos[i],
+            "score": scores[i], "scores": [scores[i]], "origin": "ai" if i % 3 else "photograph",
+        }
+        for i in range(len(mos))
+    ]  # fmt: skip
+
+
+def test_every_part_has_its_table():
+    mos = np.linspace(0, 1, 30).tolist()
+    noisy = np.clip(mos + np.random.default_rng(0).normal(0, 0.2, 30), 0, 1).tolist()
+    found = summarise(
+        [
+            *rows("one", "greedy", [None] * 30, mos),
+            *rows("two", "greedy", noisy, mos),
+            *rows("two", "direct", noisy, mos),
+        ],
+        n_bootstrap=30,
+        seen={"avt_ai"},
+        all_pairs=True,
+    )
+    text = shown(found)
+    cell = found["stages"]["two"]["avt_ai/test"]["greedy"]
+    for words in (
+        "avt_ai/test", "PLCC logistic", "100.0%", f"{cell['srcc']['value']:.3f}", "calibration and uncertainty",
+        "photograph", "made by", "seen: avt_ai/test", "one → two", "two direct → two greedy",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "theirs" not in text
+    theirs = shown(
+        {**found, "paper": {"source": "a paper", "note": "n", "systems": {"X": {"avt_ai": {"plcc": 0.5, "srcc": 0.6}}}}}
+    )
+    assert "(theirs)" in theirs
+    assert "0.600" in theirs
+    assert "a paper" in theirs
+
+
+def test_values():
+    assert valued({"value": None, "low": None, "high": None}) == "–"
+    assert valued({"value": 0.5, "low": None, "high": None}) == "0.500"
+    assert valued({"value": 0.1234, "low": -0.1, "high": 0.3}, signed=True) == "+0.123\n-0.10..0.30"

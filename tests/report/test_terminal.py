@@ -1,0 +1,39 @@
+import io
+
+import numpy as np
+from rich.console import Console
+
+from aes_r1.evaluation.summary import summarise
+from aes_r1.report.terminal import print_headline
+
+
+def test_every_number_fits_eighty_columns():
+    generator = np.random.default_rng(0)
+    rows = []
+    for stage, noise in (("base", 2.0), ("cold_start", 0.5), ("rapo", 0.2)):
+        for i, mos in enumerate(generator.random(40)):
+            score = None if stage == "base" and i > 3 else float(mos + generator.normal(0, noise))
+            common = {"stage": stage, "id": str(i), "split": "test", "mos": float(mos), "score": score}
+            rows += [common | {"dataset": "scenes_shifted", "protocol": name} for name in ("mean", "sample")]
+    evaluation = summarise(rows, n_bootstrap=40)
+    said = {"n": 40, "distinct": {"value": 31, "low": None, "high": None}, "score_information_nats": None}
+    said |= {"words_srcc": {"value": -0.512, "low": -0.7, "high": -0.3}}
+    said |= {"information_nats": {"value": 4.47, "low": 4, "high": 5}}
+    evaluation["stages"]["rapo"]["scenes_shifted/test"]["sample"]["critiques"] = said
+    out = io.StringIO()
+    print_headline(evaluation, Console(file=out, width=80))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert text.index("sample") < text.index("mean")
+    for stage in ("base", "cold_start", "rapo"):
+        cell = evaluation["stages"][stage]["scenes_shifted/test"]["sample"]
+        for metric in ("srcc", "plcc", "mae"):
+            assert f"{cell[metric]['value']:.3f}".replace("-", "−") in text
+    assert "90.0%" in text
+    line = next(line for line in text.splitlines() if "31 of 40" in line)
+    own = evaluation["stages"]["rapo"]["scenes_shifted/test"]["sample"]["srcc"]["value"]
+    assert line.split() == ["RAPO", "−0.512", "[−0.70,", "−0.30]", f"{own:.3f}", "4.5", "–", "31", "of", "40"]
+    assert text.index("words, nats") > text.index("PLCC")
+    assert "Cold start" in text
+    assert "scenes_shifted/test, 40 pictures, [95% intervals]" in text

@@ -1,0 +1,43 @@
+"""Started by a launcher: two processes at one collective after another, of which the second one fails as it is told.
+
+torchrun --nproc-per-node=2 -m tests.runs.watched FOLDER raise|killed|frozen|stuck
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from aes_r1.runs.folder import failure_file, log_to, watch_over
+from aes_r1.runs.stopping import stop_requests
+from aes_r1.settings import EngineSettings
+from aes_r1.trainer import engine as engines
+
+
+def main() -> None:
+    folder, how = Path(sys.argv[1]), sys.argv[2]
+    rank, size = engines.world()
+    log_to(folder, rank)
+    engines.start(EngineSettings(name="zero2"), patience=timedelta(seconds=10) if how == "stuck" else engines.PATIENCE)
+    watch = watch_over(folder, rank, size)
+    with stop_requests(), failure_file(folder, rank, watch):
+        watch.wait()
+        for number in range(1_000_000):
+            torch.distributed.all_reduce(torch.zeros(1))
+            if rank == 1 and number == 50:
+                (folder / "fails").touch()
+                if how == "raise":
+                    raise ValueError("a picture has no colours")
+                if how == "stuck":
+                    time.sleep(600)
+                os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+
+
+if __name__ == "__main__":
+    main()

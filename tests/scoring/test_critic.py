@@ -1,0 +1,150 @@
+"""Verdicts: what several answers amount to, what they depend on, and where a model's facts are found."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.inference.predict import predict
+from aes_r1.model import backbone as backbones
+from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.scoring.critic import Critic, find_model, spread_half_width, verdict
+from aes_r1.settings import InputError
+
+
+def said(score, words="Colour: warm. Exposure: dark, but sound. A fair picture."):
+    return f"<think>{words}</think><answer>{score}</answer>"
+
+
+def test_a_verdict_is_the_mean_with_the_critique_of_the_nearest_answer():
+    one = verdict([said("0.20", "far below"), said("0.90", "above"), "no answer", said("0.61")], half_width=None)
+    assert one.score == pytest.approx(0.57)
+    assert one.scores == [0.2, 0.9, None, 0.61]
+    assert one.dimensions == {"color": "warm.", "exposure": "dark, but sound."}
+    assert one.judgement == "A fair picture."
+
+
+def test_the_interval_of_samples_by_hand():
+    # Two answers .4 and .5: s = .1 / sqrt(2), t(1 degree of freedom, .95) = 6.3138, so 6.3138 * .0707 * sqrt(1.5).
+    assert spread_half_width([0.4, 0.5]) == pytest.approx(6.313752 * 0.0707107 * 1.2247449, rel=1e-6)
+    one = verdict([said("0.40"), said("0.42")], half_width=None)
+    assert (one.low, one.high) == (pytest.approx(0.41 - 0.109357, abs=1e-5), pytest.approx(0.41 + 0.109357, abs=1e-5))
+    assert one.interval == "samples"
+
+
+def test_the_interval_of_samples_holds_another_answer_nine_times_in_ten():
+    answers = np.random.default_rng(0).normal(0.5, 0.1, (4000, 6))
+    inside = [abs(row[5] - row[:5].mean()) <= spread_half_width(row[:5]) for row in answers]
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.015)
+
+
+def test_a_conformal_half_width_goes_before_the_spread_and_stays_on_the_scale():
+    one = verdict([said("0.95"), said("0.90")], half_width=0.125)
+    assert (one.low, one.high, one.interval) == (pytest.approx(0.8), 1.0, "conformal")
+    assert verdict([said("0.50")], half_width=None).low is None
+
+
+def test_no_readable_answer_is_no_score():
+    one = verdict(["what a picture", said("1.70", "far too much")], half_width=0.1)
+    assert (one.score, one.low, one.high, one.interval) == (None, None, None, None)
+    assert one.critique == "far too much"
+
+
+@pytest.mark.slow
+def test_a_verdict_depends_on_the_picture_alone(talking_run, tmp_path):
+    first, second = sorted((talking_run / "pictures").glob("*.png"))[:2]
+    critic = Critic.load(talking_run)
+    assert critic.samples == 4  # as the run was evaluated
+    alone = critic.score(first)
+    critic.score(second)
+    moved = tmp_path / "other name.png"
+    shutil.copy(first, moved)
+    assert critic.score(moved) == alone == critic.score(Image.open(first)) == Critic.load(talking_run).score(first)
+    hot = replace(critic.facts, temperature=1.5)
+    picture = open_picture(first)
+    draws = [Critic(critic.backbone, hot, seed=seed).answers(picture) for seed in (1, 1, 2)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_it_has_learned_something(talking_run):
+    """The fixture that other tests lean on: brighter pictures get higher scores, intervals are the run's."""
+    critic = Critic.load(talking_run)
+    verdicts = [critic.score(path) for path in sorted((talking_run / "pictures").glob("*.png"))]
+    scores = [one.score for one in verdicts]
+    assert None not in scores
+    assert np.corrcoef(scores, np.arange(12))[0, 1] > 0.8
+    assert verdicts[0].interval == "conformal"
+    assert verdicts[5].high - verdicts[5].low == pytest.approx(0.25)
+    assert set(verdicts[-1].dimensions) == {
+        "light_and_shadow", "mood_and_narrative", "composition", "color", "exposure",
+    }  # fmt: skip
+
+
+def test_one_sample_is_the_greedy_answer_of_an_evaluation(talking_run):
+    path = talking_run / "pictures" / "04.png"
+    backbone = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
+    rows = predict(
+        backbone, [Sample("04.png", str(path), 0.4, "folder", "test")], question=RATING_PROMPT, protocols=["greedy"],
+        n_samples=1, temperature=0.6, max_new_tokens=64, batch_size=1, seed=0,
+    )  # fmt: skip
+    one = Critic.load(talking_run, samples=1).score(path)
+    row = next(iter(rows))
+    assert (one.score, one.critique) == (row["score"], row["critique"])
+    assert one.low is None  # the evaluation left a half-width for mean scores only
+
+
+def test_fewer_answers_than_were_evaluated_get_no_conformal_interval(talking_run):
+    critic = Critic.load(talking_run, samples=3)
+    path = talking_run / "pictures" / "04.png"
+    assert critic.score(path).interval in ("samples", None)
+    assert Critic(critic.backbone, critic.facts, samples=5).score(path).interval == "conformal"
+
+
+def test_a_pil_picture_is_read_as_its_file_is(talking_run, tmp_path):
+    clear = Image.new("RGBA", (80, 60), (0, 0, 0, 0))
+    clear.paste((250, 120, 30, 255), (10, 10, 40, 30))
+    clear.save(tmp_path / "clear.png")
+    critic = Critic.load(talking_run)
+    assert critic.score(clear) == critic.score(tmp_path / "clear.png")
+
+
+def test_an_unreadable_file_is_named(talking_run, tmp_path):
+    (tmp_path / "text.jpg").write_text("hello")
+    with pytest.raises(PictureError, match=r"text\.jpg"):
+        Critic.load(talking_run).score(tmp_path / "text.jpg")
+
+
+def test_facts_are_found_beside_the_model(talking_run, tmp_path):
+    folder, facts = find_model(talking_run)
+    assert folder == str(talking_run / "model")
+    assert find_model(talking_run / "model") == (folder, facts)
+    assert (facts.max_pixels, facts.max_new_tokens, facts.half_widths) == (9216, 64, {"mean": 0.125})
+    assert facts.measured_on == "folder/test"
+    shutil.copytree(talking_run, tmp_path / "run")
+    settings = json.loads((talking_run / "settings.json").read_text())
+    settings["model"]["prompt"] = "score_only"
+    (tmp_path / "run" / "settings.json").write_text(json.dumps(settings))
+    (tmp_path / "run" / "evaluation.json").unlink()
+    bare = find_model(tmp_path / "run")[1]
+    assert (bare.question, bare.half_widths) == (SCORE_ONLY_PROMPT, {})
+    # A model folder on its own: the processor's own picture size, as it was saved.
+    shutil.copytree(talking_run / "model", tmp_path / "alone")
+    critic = Critic.load(tmp_path / "alone", samples=1)
+    assert critic.backbone.image_processor.size["longest_edge"] == 9216
+    assert critic.facts.half_widths == {}
+    assert critic.backbone.device == torch.device("cpu") or torch.cuda.is_available()
+
+
+def test_no_model_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"config\.json"):
+        Critic.load(tmp_path)
+    (tmp_path / "aes_r1.json").write_text('{"unknown": 1}')
+    with pytest.raises(InputError, match="unknown"):
+        Critic.load(tmp_path)
+    with pytest.raises(InputError, match="samples"):
+        Critic(None, None, samples=0)

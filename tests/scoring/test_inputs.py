@@ -1,0 +1,120 @@
+"""Pictures as a user names them, and URLs from a real server that behaves in every bad way."""
+
+import io
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from PIL import Image
+
+from aes_r1.data.sample import PictureError
+from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.jpg", "a.PNG", "deep/er/c.webp", "notes.txt", ".hidden.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def test_folders_files_and_globs_in_their_order(folder):
+    def below(found):
+        return [one.removeprefix(f"{folder}/") for one in found]
+
+    assert below(find_pictures([str(folder)])) == ["a.PNG", "b.jpg", "deep/er/c.webp"]
+    assert below(find_pictures([f"{folder}/**/*.webp", f"{folder}/notes.txt"])) == ["deep/er/c.webp", "notes.txt"]
+    assert below(find_pictures([f"{folder}/gone.jpg"])) == ["gone.jpg"]  # named when it is opened
+    (folder / "[1].jpg").touch()
+    assert below(find_pictures([f"{folder}/[1].jpg"])) == ["[1].jpg"]
+
+
+def test_what_names_nothing_is_said(folder):
+    found = list(find_pictures([f"{folder}/empty", f"{folder}/*.gif", "https://example.org/a.jpg"]))
+    assert [one.reason for one in found] == [
+        "no picture in this folder",
+        "no file matches",
+        "URLs are not fetched unless --urls is given",
+    ]
+    with pytest.raises(PictureError, match="--urls"):
+        read_picture("https://example.org/a.jpg")
+
+
+class Server(BaseHTTPRequestHandler):
+    """/good is a picture; the others are what their names say."""
+
+    def do_GET(self):
+        body = io.BytesIO()
+        Image.new("RGB", (40, 30), "red").save(body, "PNG")
+        if self.path == "/good":
+            self.answer(body.getvalue())
+        elif self.path == "/text":
+            self.answer(b"hello")
+        elif self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            while self.put(b"x" * 65536):
+                pass
+        elif self.path == "/trickle":
+            self.send_response(200)
+            self.end_headers()
+            while self.put(b"x"):
+                time.sleep(0.05)
+        elif self.path == "/silent":
+            time.sleep(60)
+        elif self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", {"/to/good": "/good", "/to/file": "file:///etc/passwd"}[self.path])
+            self.end_headers()
+        else:
+            self.send_error(404)
+
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def put(self, body):
+        try:
+            self.wfile.write(body)
+            self.wfile.flush()
+        except OSError:
+            return False
+        return True
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_url_is_read_within_its_limits(server):
+    limits, hasty = UrlLimits(max_bytes=1_000_000, seconds=60), UrlLimits(max_bytes=1_000_000, seconds=0.6)
+    assert read_picture(f"{server}/good", limits).size == (40, 30)
+    assert read_picture(f"{server}/to/good", limits).size == (40, 30)
+    for path, within, reason in [
+        ("text", limits, "not a picture"),
+        ("endless", limits, "more than 1,000,000 bytes"),
+        ("trickle", hasty, r"longer than 0\.6 s"),
+        ("silent", hasty, r"longer than 0\.6 s"),
+        ("gone", limits, "Not Found"),
+        ("to/file", limits, "not allowed"),
+    ]:
+        with pytest.raises(PictureError, match=reason) as error:
+            read_picture(f"{server}/{path}", within)
+        assert error.value.path == f"{server}/{path}"
+    with pytest.raises(PictureError, match="only http"):
+        read_picture("ftp://127.0.0.1/a.jpg", limits)
+    with pytest.raises(PictureError, match="refused"):
+        read_picture("http://127.0.0.1:9/a.jpg", limits)
