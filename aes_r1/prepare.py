@@ -105,7 +105,7 @@ def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
 def _labelled(data: DataSettings) -> tuple[list[Sample], list, list[str]]:
     """(samples of a set, label rows left out, pictures that no row names)."""
     root = root_of(data)
-    labels, faults = read_set(data.name, root, split_by=data.split_by)
+    labels, faults = read_set(data.name, root, split_by=data.split_by, attributes=data.attributes)
     there = _pictures(root, CATALOG[data.name].pictures)
     named = {label.image for label in [*labels, *faults]}
     labels = _limited(labels, data.limit)

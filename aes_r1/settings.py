@@ -44,6 +44,9 @@ class DataSettings:
     max_pixels: int | None = None  # area bound of a picture as the model sees it; null: the model's own
     strict: bool = False  # true: a picture that cannot be decoded ends the run; false: named, counted, skipped
     workers: int = 2  # processes that decode and check pictures
+    # column of people's ratings by dimension, or [column, low, high] with the ends of its scale; a list: columns that
+    # are named as their dimensions
+    attributes: Any = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)  # sets never trained on, evaluated beside this one
     mix: dict[str, float] = field(default_factory=dict)  # ratio of the sets of a mixed training set
     size: int = 15000  # training pictures of a mix
@@ -64,6 +67,17 @@ class DataSettings:
             "must be at least 256",
         )
         require(self.workers >= 0, "data.workers", self.workers, "must not be negative")
+        if isinstance(self.attributes, list):
+            self.attributes = {name: name for name in self.attributes}
+        columns = self.attributes
+        require(isinstance(columns, dict), "data.attributes", columns, "must be {dimension: column} or a list")
+        for name, column in columns.items():
+            ends = column[1:] if isinstance(column, list) and len(column) == 3 else [0, 1]
+            rule = "must be a column, or [column, low, high] with low below high"
+            named = isinstance(column[0] if isinstance(column, list) and column else column, str)
+            whole = not isinstance(column, list) or len(column) == 3
+            numbers = all(isinstance(end, int | float) for end in ends)
+            require(named and whole and numbers and ends[0] < ends[1], f"data.attributes.{name}", column, rule)
 
 
 @dataclass
@@ -166,12 +180,44 @@ class FormatSettings:
 
 
 @dataclass
+class FaithfulnessSettings:
+    weight: float = 0.0
+    form: str = "rank"  # rank: pictures in the right order, by dimension; squared: 1 - squared error
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.faithfulness.weight", self.weight, "must not be negative")
+        one_of("reward.faithfulness.form", self.form, ("rank", "squared"))
+
+
+@dataclass
+class ReadBackSettings:
+    weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.read_back.weight", self.weight, "must not be negative")
+
+
+@dataclass
+class InformationSettings:
+    weight: float = 0.0
+    cap: float = 4.0  # nats
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.information.weight", self.weight, "must not be negative")
+        require(self.cap > 0, "reward.information.cap", self.cap, "must be positive")
+
+
+@dataclass
 class RewardSettings:
     name: str = "rapo"
     rank: RankSettings = field(default_factory=RankSettings)
     error: ErrorSettings = field(default_factory=ErrorSettings)
     binary: BinarySettings = field(default_factory=BinarySettings)
     format: FormatSettings = field(default_factory=FormatSettings)
+    # Of the critique, for trainer.credit=parts.
+    faithfulness: FaithfulnessSettings = field(default_factory=FaithfulnessSettings)
+    read_back: ReadBackSettings = field(default_factory=ReadBackSettings)
+    information: InformationSettings = field(default_factory=InformationSettings)
     schedule: str = "joint"
     failed_parse: str = "none"  # none: no score; random: a uniform one takes its place, as in the authors' code
 
@@ -189,6 +235,17 @@ class RewardSettings:
             self.schedule,
             "needs reward.rank.weight > 0 and error or binary weight > 0, one for each half; or use joint",
         )
+
+    @property
+    def critique_weights(self) -> dict[str, float]:
+        """Weight of each reward of the critique that counts; none where only the score is paid."""
+        weights = {name: getattr(self, name).weight for name in ("faithfulness", "read_back", "information")}
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the frozen start reads or scores critiques."""
+        return not {"read_back", "information"}.isdisjoint(self.critique_weights)
 
 
 @dataclass
@@ -240,7 +297,7 @@ class TrainerSettings:
     clip_low: float = 0.2
     clip_high: float = 0.28
     kl_coef: float = 0.01
-    credit: str = "all"  # all: one advantage for all tokens (the paper); answer: critique tokens get advantage 0
+    credit: str = "all"  # all: one advantage for all tokens (the paper); answer: critique tokens get 0; parts: theirs
     critique_kl_coef: float | None = None  # weight of the divergence on critique tokens; null: kl_coef
     aggregation: str = "sequence_mean"
     scale_advantage: bool = True  # divide by the group's standard deviation
@@ -270,7 +327,7 @@ class TrainerSettings:
         require(0 < self.clip_low < 1, "trainer.clip_low", self.clip_low, "must be in (0, 1)")
         require(self.clip_high > 0, "trainer.clip_high", self.clip_high, "must be positive")
         require(self.kl_coef >= 0, "trainer.kl_coef", self.kl_coef, "must not be negative")
-        one_of("trainer.credit", self.credit, ("all", "answer"))
+        one_of("trainer.credit", self.credit, ("all", "answer", "parts"))
         kept = self.critique_kl_coef
         require(kept is None or kept >= 0, "trainer.critique_kl_coef", kept, "must not be negative; or null")
         require(self.temperature > 0, "trainer.temperature", self.temperature, "must be positive")
@@ -567,6 +624,19 @@ class Settings:
                 self.trainer.images_per_step,
                 "the rank reward compares images, so at least 2; or set reward.rank.weight=0",
             )
+        if self.trainer.name == "rapo":
+            self._check_credit()
+
+    def _check_credit(self) -> None:
+        credit, weights = self.trainer.credit, self.reward.critique_weights
+        for name, weight in weights.items() if credit != "parts" else ():
+            rule = f"pays the critique's own tokens, which trainer.credit={credit} does not; give trainer.credit=parts"
+            require(False, f"reward.{name}.weight", weight, rule)
+        if credit == "parts":
+            rule = "needs a reward of the critique: reward.faithfulness.weight, .read_back or .information above 0"
+            require(bool(weights), "trainer.credit", credit, rule)
+            rule = "score_only writes no critique that could be paid; give trainer.credit=all"
+            require(self.model.prompt == "critique", "trainer.credit", credit, rule)
 
 
 @dataclass
@@ -655,7 +725,16 @@ _NOT_IDENTITY = (
 
 # Keys that the first recorded runs did not have, each with the value at which a run computes what it computed without
 # the key. At that value a key is left out of the run's hash, so that recorded runs keep theirs and can be resumed.
-_SINCE_ADDED: dict[str, Any] = {"trainer.credit": "all", "trainer.critique_kl_coef": None}
+_SINCE_ADDED: dict[str, Any] = {
+    "trainer.credit": "all",
+    "trainer.critique_kl_coef": None,
+    "data.attributes": {},
+    "reward.faithfulness": {"weight": 0.0, "form": "rank"},
+    "reward.read_back": {"weight": 0.0},
+    "reward.information": {"weight": 0.0, "cap": 4.0},
+}
+
+_NO_SUCH = object()
 
 
 def run_fingerprint(settings: Settings) -> str:
@@ -663,8 +742,14 @@ def run_fingerprint(settings: Settings) -> str:
     values = as_dict(settings)
     neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
     identity = _without(values, (*_NOT_IDENTITY, *neutral))
+    identity["evaluation"]["also"] = [_as_before(one) for one in values["evaluation"]["also"]]
     identity["cold_start"]["micro_batch_size"] = 32  # counts as the default recipe's, whatever it is
     return fingerprint(identity)
+
+
+def _as_before(one: dict[str, Any]) -> dict[str, Any]:
+    """The settings of one more data set without the keys of _SINCE_ADDED that change nothing."""
+    return {key: value for key, value in one.items() if _SINCE_ADDED.get(f"data.{key}", _NO_SUCH) != value}
 
 
 def _value(values: dict[str, Any], key: str) -> Any:
@@ -695,4 +780,6 @@ def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
         keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
         pairs = {key: [side.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
         return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
+    if isinstance(theirs, list) and isinstance(mine, list):  # of further data sets, for others hold plain values
+        theirs, mine = ([_as_before(one) if isinstance(one, dict) else one for one in side] for side in (theirs, mine))
     return [] if theirs == mine else [prefix.rstrip(".")]

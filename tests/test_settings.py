@@ -7,6 +7,8 @@ import pytest
 from aes_r1.runs.folder import claim_run_folder
 from aes_r1.settings import InputError, Settings, as_dict, build, run_fingerprint
 
+PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0.25}}}
+
 
 @pytest.mark.parametrize(
     ("values", "says"),
@@ -19,6 +21,13 @@ from aes_r1.settings import InputError, Settings, as_dict, build, run_fingerprin
         ({"trainer": {"clip_low": 1.5}}, "trainer.clip_low=1.5"),
         ({"trainer": {"aggregation": "mean"}}, "trainer.aggregation=mean"),
         ({"trainer": {"credit": "words"}}, "trainer.credit=words"),
+        ({"trainer": {"credit": "parts"}}, "trainer.credit=parts: needs a reward of the critique"),
+        ({"reward": {"faithfulness": {"weight": 1}}}, "reward.faithfulness.weight=1.0: pays the critique's own tokens"),
+        ({"reward": {"information": {"weight": 1}}, "trainer": {"credit": "answer"}}, "give trainer.credit=parts"),
+        ({**PARTS, "model": {"prompt": "score_only"}}, "trainer.credit=parts: score_only writes no critique"),
+        ({"reward": {"faithfulness": {"form": "cubic"}}}, "reward.faithfulness.form=cubic"),
+        ({"reward": {"read_back": {"weight": -1}}}, "reward.read_back.weight=-1"),
+        ({"reward": {"information": {"cap": 0}}}, "reward.information.cap=0"),
         ({"trainer": {"critique_kl_coef": -1}}, "trainer.critique_kl_coef=-1"),
         ({"trainer": {"temperature": 0}}, "trainer.temperature=0"),
         ({"reward": {"error": {"sigma": 0}}}, "reward.error.sigma=0"),
@@ -44,6 +53,14 @@ def test_what_is_wrong_is_named_in_one_line(values, says):
         build(Settings, values)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_rewards_of_the_critique_are_those_with_a_weight():
+    reward = build(Settings, PARTS).reward
+    assert (reward.critique_weights, reward.needs_reference) == ({"faithfulness": 0.25}, False)
+    more = build(Settings, {**PARTS, "reward": {"read_back": {"weight": 1}, "information": {"weight": 2}}}).reward
+    assert (more.critique_weights, more.needs_reference) == ({"read_back": 1.0, "information": 2.0}, True)
+    build(Settings, {"trainer": {"name": "sft"}, "reward": {"faithfulness": {"weight": 1}}})  # which pays nobody
 
 
 def test_one_image_is_enough_without_ranking():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from aes_r1.data.labels import Label, avt_ai_labels, folder_labels
 from aes_r1.data.published import (
@@ -18,6 +19,7 @@ from aes_r1.data.published import (
     spaq_labels,
     tad66k_labels,
 )
+from aes_r1.data.ratings import rated
 from aes_r1.data.splits import SPLITS, divide
 
 
@@ -155,14 +157,18 @@ CATALOG = {
 }
 
 
-def read_set(name: str, root: Path, *, split_by: str = "official") -> tuple[list[Label], list[Label]]:
+def read_set(
+    name: str, root: Path, *, split_by: str = "official", attributes: Mapping[str, Any] | None = None
+) -> tuple[list[Label], list[Label]]:
     """(rows of the set `name` below `root` with opinion in [0, 1] and split, rows left out with their fault).
+
+    attributes: columns of ratings by dimension (data.attributes), which the rows then hold.
 
     A picture stands in one split with one opinion: it is left out of train where it is in test or validation, a row
     said twice is one, and rows that contradict each other are all left out. InputError for a file that cannot be read.
     """
     row = CATALOG[name]
-    labels = [_scaled(label, *row.scale) for label in row.labels(root)]
+    labels = [_scaled(label, *row.scale) for label in rated(name, root, row.labels(root), attributes or {})]
     if split_by != "official":
         labels = [replace(label, split=None) for label in labels]
     kept, dropped = _settle(labels)

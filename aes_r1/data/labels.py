@@ -88,14 +88,9 @@ def folder_labels(root: Path) -> list[Label]:
 
     Optional: `mos_std`, `n_raters`, `split` (train, validation, test); further columns are kept as attributes.
     """
-    for name in ("labels.csv", "labels.jsonl"):
-        path = root / name
-        if path.exists():
-            break
-    else:
-        raise InputError(f"data.root={root}: no labels.csv or labels.jsonl in it (columns image, mos in [0, 1])")
+    path = labels_file(root)
     labels = []
-    for place, row in enumerate(table(path) if path.suffix == ".csv" else _json_rows(path), 1):
+    for place, row in enumerate(own_rows(path), 1):
         mos = number(column(row, "mos", path), path, place, "mos")
         if not 0 <= mos <= 1:
             raise InputError(f"{path}, row {place}: mos={mos} is outside [0, 1]; divide by the scale's range first")
@@ -115,6 +110,19 @@ def folder_labels(root: Path) -> list[Label]:
             )
         )
     return labels
+
+
+def labels_file(root: Path) -> Path:
+    """ROOT/labels.csv or ROOT/labels.jsonl."""
+    for path in (root / "labels.csv", root / "labels.jsonl"):
+        if path.exists():
+            return path
+    raise InputError(f"data.root={root}: no labels.csv or labels.jsonl in it (columns image, mos in [0, 1])")
+
+
+def own_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a `labels_file`."""
+    return table(path) if path.suffix == ".csv" else _json_rows(path)
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:

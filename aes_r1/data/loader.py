@@ -34,6 +34,11 @@ def load_samples(
     InputError when the root is missing, a label cannot be read, or the split is empty.
     """
     samples: Sequence[Sample]
+    if data.attributes and (data.mix or data.name in (*scene_sets.SCENE_SETS, "manifest", "aescot")):
+        raise InputError(
+            f"data.attributes: data={data.name} has no columns; give them where a set's own labels are read "
+            "(aes_r1.prepare data=folder, para or aadb keeps them in its manifest)"
+        )
     if data.split_seed is not None:
         whole = replace(data, split_seed=None, limit=None)
         published = {name: load_samples(whole, name, seed=seed, store=store, waiting=waiting) for name in SPLITS}
@@ -111,7 +116,7 @@ def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:
         known = ", ".join([*scene_sets.SCENE_SETS, *CATALOG, "manifest", "aescot"])
         raise InputError(f"data={data.name}: no such set; there are {known}")
     root = root_of(data)
-    labels, dropped = read_set(data.name, root, split_by=data.split_by)
+    labels, dropped = read_set(data.name, root, split_by=data.split_by, attributes=data.attributes)
     if dropped:
         first = dropped[0]
         log.warning(

@@ -52,9 +52,11 @@ def flickr_aes(root: Path) -> None:
 
 def para(root: Path) -> None:
     head = "imageName,sessionId,semantic," + ",".join(f"aestheticScore_{k / 2}" for k in range(2, 11))
-    head += ",aestheticScore_mean,aestheticScore_std,qualityScore_mean\r\n"
+    head += ",aestheticScore_mean,aestheticScore_std,qualityScore_mean,compositionScore_mean,lightScore_mean\r\n"
     for name, mean in (("Train", 4.2), ("Test", 1.0)):
-        row = f"iaa_{name}.jpg,session3,plant,0,0,1,0,0,0,4,0,0,{mean},0.8,3.1\r\n"
+        row = (
+            f"iaa_{name}.jpg,session3,plant,0,0,1,0,0,0,4,0,0,{mean},0.8,3.1,{mean - 0.2 if mean > 1 else 1.0},5.0\r\n"
+        )
         put(root, f"annotation/PARA-Giaa{name}.csv", (head + row).encode())
     put(root, "annotation/PARA_images_mean_score_greaterorequalthan_3_outier_removed.csv", b"imageName,mean\r\nx,5\r\n")
     draw(root, "imgs/session3/iaa_Train.jpg", "imgs/session3/iaa_Test.jpg")
@@ -65,6 +67,10 @@ def aadb(root: Path) -> None:
     put(root, lists.format("Train"), b"farm1_a_b.jpg 0.3\nfarm1_c d.jpg 0.7 \n")
     put(root, lists.format("Validation"), b"farm1_v.jpg 0.25\r\nfarm1_t.jpg 0.65\r\n")
     put(root, lists.format("TestNew"), b"farm1_t.jpg 0.65\nfarm1_u.jpg 1")
+    rated = lists.replace("score", "ColorHarmony")
+    put(root, rated.format("Train"), b"farm1_a_b.jpg -0.5\nfarm1_c d.jpg 1 \n")
+    put(root, rated.format("Validation"), b"farm1_v.jpg 0\r\nfarm1_t.jpg 0.5\r\n")
+    put(root, rated.format("TestNew"), b"farm1_t.jpg 0.5\nfarm1_u.jpg -1")
     draw(root, *(f"datasetImages_originalSize/farm1_{name}.jpg" for name in ("a_b", "c d", "v", "t")))
     draw(root, "AADB_newtest_originalSize/farm1_t.jpg", "AADB_newtest_originalSize/farm1_u.jpg")
 

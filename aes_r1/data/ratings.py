@@ -1,0 +1,147 @@
+"""What is known of single dimensions of a picture: factors of a made scene, or people's ratings (data.attributes)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aes_r1.data.labels import Label, column, labels_file, lines, number, own_rows, table
+from aes_r1.data.sample import Sample
+from aes_r1.prompts import DIMENSIONS
+from aes_r1.settings import InputError
+
+Values = Mapping[str, Mapping[str, float]]  # {picture below the root: {column: value on the published scale}}
+
+
+@dataclass(frozen=True)
+class RatedSet:
+    """How ratings of a set are read: read(root, columns), the ends of their scale, and the column of each dimension."""
+
+    read: Callable[[Path, Sequence[str]], Values]
+    scale: tuple[float, float]
+    columns: Mapping[str, str]
+
+
+def known_ratings(one: Sample) -> dict[str, float]:
+    """{dimension: 0..1} of what is known of a picture; empty where nothing is."""
+    held = (one.attributes.get("factors"), one.attributes.get("ratings"))
+    known = next((values for values in held if isinstance(values, Mapping)), {})  # a column of that name is none
+    return {name: float(known[name]) for name in DIMENSIONS if known.get(name) is not None}
+
+
+def rated(name: str, root: Path, labels: list[Label], attributes: Mapping[str, Any]) -> list[Label]:
+    """`labels` of the set `name` with attributes["ratings"], {dimension: 0..1}, of the columns that were named.
+
+    InputError for what is no dimension, a set without ratings, a column that is not there and a value off its scale.
+    """
+    if not attributes:
+        return labels
+    for dimension in attributes:
+        if dimension not in DIMENSIONS:
+            raise InputError(f"data.attributes.{dimension}: no such dimension; there are {', '.join(DIMENSIONS)}")
+    if name not in RATED:
+        raise InputError(f"data.attributes: data={name} holds no ratings of dimensions; {', '.join(RATED)} may")
+    known = RATED[name]
+    wanted = {
+        dimension: given if isinstance(given, list) else [given, *known.scale]
+        for dimension, given in attributes.items()
+    }
+    values = known.read(root, list(dict.fromkeys(named for named, _, _ in wanted.values())))
+
+    def ratings(label: Label) -> dict[str, float]:
+        found = {}
+        for dimension, (named, low, high) in wanted.items():
+            value = values.get(label.image, {}).get(named)
+            if value is None:
+                continue
+            if not low - 1e-9 <= value <= high + 1e-9:
+                raise InputError(
+                    f"data.attributes.{dimension}={named}: {label.image} has {value:g}, outside {low:g}..{high:g}; "
+                    f"give the ends of its scale: {dimension}: [{named}, LOW, HIGH]"
+                )
+            found[dimension] = min(1.0, max(0.0, (value - low) / (high - low)))
+        return found
+
+    return [replace(label, attributes={**label.attributes, "ratings": ratings(label)}) for label in labels]
+
+
+def ways_out(name: str) -> str:
+    """What gives the set `name` ratings, in the words of an error."""
+    if name not in RATED or not RATED[name].columns:
+        return "give data.attributes={composition: COLUMN, ..} with columns of your labels (data=folder)"
+    columns = ", ".join(f"{dimension}: {named}" for dimension, named in RATED[name].columns.items())
+    return f"give data.attributes={{{columns}}}"
+
+
+def _own_ratings(root: Path, columns: Sequence[str]) -> Values:
+    """Columns of ROOT/labels.csv or labels.jsonl; an empty cell is no rating."""
+    path = labels_file(root)
+    return {
+        column(row, "image", path): {
+            name: number(row[name], path, place, name) for name in columns if _there(row, name, path) not in (None, "")
+        }
+        for place, row in enumerate(own_rows(path), 1)
+    }
+
+
+def _para_ratings(root: Path, columns: Sequence[str]) -> Values:
+    """Columns of annotation/PARA-Giaa{Train,Test}.csv."""
+    return {
+        f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}": {
+            name: number(_there(row, name, path), path, place, name) for name in columns
+        }
+        for split in ("Train", "Test")
+        for path in (root / "annotation" / f"PARA-Giaa{split}.csv",)
+        for place, row in enumerate(table(path), 1)
+    }
+
+
+def _aadb_ratings(root: Path, columns: Sequence[str]) -> Values:
+    """Lists imgListFiles_label/imgList{Train,Validation,TestNew}Regression_COLUMN.txt of name and value, -1..1."""
+    values: dict[str, dict[str, float]] = {}
+    lists, folder = root / "imgListFiles_label", "datasetImages_originalSize"
+    for name in columns:
+        for split in ("Train", "Validation", "TestNew"):
+            path = lists / f"imgList{split}Regression_{name}.txt"
+            if not path.exists():
+                there = sorted(one.stem.rpartition("_")[2] for one in lists.glob(f"imgList{split}Regression_*.txt"))
+                raise InputError(f"data.attributes={name}: no {path}; of that split there are {', '.join(there)}")
+            where = "AADB_newtest_originalSize" if split == "TestNew" else folder
+            for place, line in lines(path):
+                image, _, value = line.rpartition(" ")
+                values.setdefault(f"{where}/{image.strip()}", {})[name] = number(value, path, place, name)
+    return values
+
+
+def _there(row: Mapping[str, Any], name: str, path: Path) -> Any:
+    """The cell of a column that data.attributes names."""
+    if name not in row:
+        raise InputError(f"data.attributes={name}: {path} has no such column; it has {', '.join(map(str, row))}")
+    return row[name]
+
+
+RATED = {
+    "folder": RatedSet(read=_own_ratings, scale=(0, 1), columns={}),
+    "para": RatedSet(
+        read=_para_ratings,
+        scale=(1, 5),
+        columns={
+            "light_and_shadow": "lightScore_mean",
+            "mood_and_narrative": "contentScore_mean",
+            "composition": "compositionScore_mean",
+            "color": "colorScore_mean",
+        },
+    ),
+    "aadb": RatedSet(
+        read=_aadb_ratings,
+        scale=(-1, 1),
+        columns={
+            "light_and_shadow": "Light",
+            "mood_and_narrative": "Content",
+            "composition": "BalacingElements",
+            "color": "ColorHarmony",
+        },
+    ),
+}

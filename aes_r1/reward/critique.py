@@ -1,0 +1,71 @@
+"""Rewards of a critique, which pay its tokens where trainer.credit=parts: is it true, and does it speak of the picture?
+
+    faithfulness   what the words state of a dimension against what is known of it
+    read_back      reward.error.error_reward of the score that a frozen reader takes from the words alone
+    information    log-probability of the words under their own picture, less its mean under other pictures
+
+Each is [N, K], K critiques of N pictures of a step. A critique that says nothing of what is paid for earns 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FORMS = ("rank", "squared")
+
+
+def faithfulness_reward(stated: Tensor, ratings: Tensor, *, form: str = "rank", pool: Tensor | None = None) -> Tensor:
+    """Agreement of what critiques state [N, K, D] with known ratings [N, D], all 0..1; mean over known dimensions.
+
+    stated is NaN where a critique does not speak of a dimension, which earns 0 there. ratings are NaN where nobody
+    rated; a picture without any rating earns 0. ValueError for another form.
+
+    squared: 1 - (stated - rating)^2. Where the model cannot see a dimension, its best answer is the average, said alike
+    of every picture. rank: in each dimension the share of critiques of other pictures (of one `pool` [N], if given)
+    beside which the value is stated in the order of the ratings; equal values count half. To say the average of every
+    picture earns 1/2, as guessing does, and whatever tells pictures apart in the right direction earns more. The square
+    roots of the paper's relative reward are left out: with them the average earns more than an uncertain difference.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form={form}: must be one of {', '.join(FORMS)}")
+    known = ~ratings.isnan()
+    counted = torch.where(known[:, None, :], stated, torch.nan)
+    if form == "squared":
+        by_dimension = (1 - (counted - ratings[:, None, :]) ** 2).nan_to_num(0.0)
+    else:
+        pairs = zip(counted.unbind(2), ratings.unbind(1), strict=True)
+        by_dimension = torch.stack([_concordance(one, rating, pool) for one, rating in pairs], dim=2)
+    return by_dimension.sum(2) / known.sum(1, keepdim=True).clamp(min=1)
+
+
+def _concordance(stated: Tensor, ratings: Tensor, pool: Tensor | None) -> Tensor:
+    """[N, K] mean over other pictures of the share of their critiques beside which the order is that of the ratings.
+
+    stated [N, K], ratings [N]. NaN in stated: earns 0 and is nobody's opponent. 0 without any opponent.
+    """
+    said = ~stated.isnan()
+    opponent = said.any(1) & ~torch.eye(len(stated), dtype=torch.bool, device=stated.device)
+    if pool is not None:
+        opponent = opponent & (pool[:, None] == pool[None, :])
+    # [N, K, N, K]: 1 where the first is stated higher than the second, 1/2 where alike.
+    higher = 0.5 + 0.5 * (stated[:, :, None, None] - stated[None, None]).sign()
+    above = torch.where(said[None, None], higher, 0.0).sum(3) / said.sum(1).clamp(min=1)
+    order = (ratings[:, None] - ratings[None, :]).sign()[:, None, :]
+    agreement = torch.where(opponent[:, None, :], 0.5 + order * (above - 0.5), 0.0).sum(2)
+    mean = agreement / opponent.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(said, mean, 0.0)
+
+
+def information_reward(own: Tensor, others: Tensor, *, cap: float) -> Tensor:
+    """Nats by which words are likelier under their own picture than under other pictures, within -cap..cap.
+
+    own [N, K]: log-probability of each critique under its picture, NaN where there is no critique; others [N, K, M]:
+    under M other pictures. Each difference is bounded before their mean is taken, so that no single picture under which
+    the words are absurd can pay for all. 0 without a critique or another picture. ValueError when cap is not positive.
+    """
+    if not cap > 0:
+        raise ValueError(f"cap={cap}: must be positive")
+    if others.shape[2] == 0:
+        return torch.zeros_like(own)
+    return (own[:, :, None] - others).clamp(-cap, cap).mean(2).nan_to_num(0.0)

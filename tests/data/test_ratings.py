@@ -1,0 +1,84 @@
+"""People's ratings of single dimensions: published files, own columns, scales, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aes_r1.data.loader import load_samples
+from aes_r1.data.manifest import read_manifest, write_manifest
+from aes_r1.data.ratings import known_ratings
+from aes_r1.data.sample import Sample
+from aes_r1.settings import DataSettings, InputError
+from tests.data.layouts import put
+from tests.data.test_published import rows_of
+
+OWN = b"image,mos,harmony,frame\na.png,0.5,0.25,7\nb.png,0.6,,10\n"
+
+
+def test_para_and_aadb_on_their_own_scales(tmp_path):
+    wanted = {"light_and_shadow": "lightScore_mean", "composition": "compositionScore_mean"}
+    labels, _ = rows_of("para", tmp_path / "para", attributes=wanted)
+    assert labels["iaa_Train.jpg"].attributes["ratings"] == pytest.approx({"light_and_shadow": 1, "composition": 0.75})
+    assert labels["iaa_Test.jpg"].attributes["ratings"] == {"light_and_shadow": 1, "composition": 0}
+    labels, _ = rows_of("aadb", tmp_path / "aadb", attributes={"color": "ColorHarmony"})
+    found = {name: one.attributes["ratings"]["color"] for name, one in labels.items()}
+    assert found == {
+        "farm1_a_b.jpg": 0.25, "farm1_c d.jpg": 1, "farm1_v.jpg": 0.5, "farm1_t.jpg": 0.75, "farm1_u.jpg": 0,
+    }  # fmt: skip
+
+
+def samples(root, attributes):
+    return load_samples(DataSettings("folder", str(root), attributes=attributes), "test", seed=0, store=root)
+
+
+def test_own_columns_with_their_scale_and_empty_cells(tmp_path):
+    put(tmp_path, "labels.csv", b"image,mos,split,harmony,frame\na.png,0.5,test,0.25,7\nb.png,0.6,test,,10\n")
+    first, second = samples(tmp_path, {"color": "harmony", "composition": ["frame", 1, 10]})
+    assert known_ratings(first) == pytest.approx({"color": 0.25, "composition": 6 / 9})
+    assert known_ratings(second) == {"composition": 1}
+
+
+def test_a_list_names_columns_called_as_their_dimension(tmp_path):
+    rows = [{"image": f"{k}.png", "mos": 0.5, "color": k / 4, "split": "test"} for k in range(2)]
+    put(tmp_path, "labels.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    assert [known_ratings(one) for one in samples(tmp_path, ["color"])] == [{"color": 0}, {"color": 0.25}]
+
+
+def test_a_manifest_keeps_ratings_and_scenes_know_their_factors(tmp_path):
+    one = Sample("a", str(tmp_path / "a.png"), 0.5, "para", "train", attributes={"ratings": {"color": 0.25}})
+    write_manifest([one], tmp_path / "manifest.jsonl")
+    assert known_ratings(read_manifest(tmp_path / "manifest.jsonl")[0]) == {"color": 0.25}
+    scene = Sample("a", "a.png", 0.5, "scenes", "train", attributes={"factors": {"color": 0.5, "exposure": 1.0}})
+    assert known_ratings(scene) == {"color": 0.5, "exposure": 1.0}
+    assert known_ratings(Sample("a", "a.png", 0.5, "folder", "train", attributes={"ratings": "many"})) == {}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "says"),
+    [
+        ({"lighting": "harmony"}, "data.attributes.lighting: no such dimension; there are light_and_shadow"),
+        ({"color": "hue"}, "has no such column; it has image, mos, harmony, frame"),
+        ({"composition": "frame"}, "a.png has 7, outside 0..1; give the ends of its scale: composition: [frame, LOW"),
+        ({"color": "image"}, "image='a.png' is not a number"),
+        ({"color": ["harmony", 1]}, "data.attributes.color=['harmony', 1]: must be a column, or [column, low, high]"),
+        ({"color": ["harmony", 5, 1]}, "must be a column, or [column, low, high] with low below high"),
+        ("harmony", "data.attributes=harmony: must be {dimension: column} or a list"),
+    ],
+)
+def test_what_is_wrong_is_named(attributes, says, tmp_path):
+    put(tmp_path, "labels.csv", OWN)
+    with pytest.raises(InputError) as caught:
+        samples(tmp_path, attributes)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_list_of_aadb_and_a_set_without_ratings(tmp_path):
+    with pytest.raises(InputError, match=r"Regression_Light\.txt; of that split there are ColorHarmony, score"):
+        rows_of("aadb", tmp_path / "aadb", attributes={"light_and_shadow": "Light"})
+    with pytest.raises(InputError, match="data=ava holds no ratings of dimensions; folder, para, aadb may"):
+        rows_of("ava", tmp_path / "ava", attributes={"color": "x"})
+    with pytest.raises(InputError, match="data=scenes has no columns"):
+        load_samples(DataSettings("scenes", attributes={"color": "x"}), "train", seed=0, store=tmp_path)
