@@ -23,7 +23,8 @@ def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
 
 def reference_place(settings: PlanSettings) -> str:
     """Where the reference lies, as cost.reference_bytes takes it; none without KL or with the base under an adapter."""
-    if not settings.trainer.needs_reference or settings.model.lora.rank > 0:
+    needed = settings.trainer.needs_reference or settings.reward.needs_reference
+    if not needed or settings.model.lora.rank > 0:
         return "none"
     return settings.model.reference
 

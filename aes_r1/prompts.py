@@ -40,6 +40,11 @@ def answer(critique: str, score: float) -> str:
     return f"<think>{critique}</think><answer>{score:.2f}</answer>"
 
 
+def unscored(critique: str) -> str:
+    """The text of an answer up to the score that follows `critique`."""
+    return f"<think>{critique}</think><answer>"
+
+
 def level_of(mos: float) -> str:
     """Level of a mean opinion score in [0, 1]: bad below 0.4, fair below 0.7, else good (paper, section 3.2)."""
     return "bad" if mos < 0.4 else "fair" if mos < 0.7 else "good"

@@ -46,7 +46,7 @@ class DataSettings:
     workers: int = 2  # processes that decode and check pictures
     # column of people's ratings by dimension, or [column, low, high] with the ends of its scale; a list: columns that
     # are named as their dimensions
-    attributes: Any = field(default_factory=dict)
+    attributes: Any = None
     unseen: list[str] = field(default_factory=list)  # sets never trained on, evaluated beside this one
     mix: dict[str, float] = field(default_factory=dict)  # ratio of the sets of a mixed training set
     size: int = 15000  # training pictures of a mix
@@ -69,8 +69,9 @@ class DataSettings:
         require(self.workers >= 0, "data.workers", self.workers, "must not be negative")
         if isinstance(self.attributes, list):
             self.attributes = {name: name for name in self.attributes}
-        columns = self.attributes
-        require(isinstance(columns, dict), "data.attributes", columns, "must be {dimension: column} or a list")
+        columns = {} if self.attributes is None else self.attributes
+        rule = "must be {dimension: column}, a list or null"
+        require(isinstance(columns, dict), "data.attributes", columns, rule)
         for name, column in columns.items():
             ends = column[1:] if isinstance(column, list) and len(column) == 3 else [0, 1]
             rule = "must be a column, or [column, low, high] with low below high"
@@ -263,6 +264,7 @@ class ColdStartSettings:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     freeze_vision: bool = True
+    blank_pictures: float = 0.0  # share of records that teach to score their words with the picture blanked
     save_every: int = 100
     probe_every: int | None = None  # optimizer steps between measurements of token entropy; null: never
     probe_pictures: int = 64  # validation pictures that a measurement answers
@@ -272,6 +274,7 @@ class ColdStartSettings:
         require(self.lr > 0, "cold_start.lr", self.lr, "must be positive")
         require(self.batch_size >= 1, "cold_start.batch_size", self.batch_size, "must be at least 1")
         require(self.micro_batch_size >= 1, "cold_start.micro_batch_size", self.micro_batch_size, "must be at least 1")
+        require(0 <= self.blank_pictures < 1, "cold_start.blank_pictures", self.blank_pictures, "must be in [0, 1)")
         require(self.save_every >= 1, "cold_start.save_every", self.save_every, "must be at least 1")
         require(self.pictures is None or self.pictures >= 1, "cold_start.pictures", self.pictures, "must be positive")
         probe = self.probe_every
@@ -728,7 +731,8 @@ _NOT_IDENTITY = (
 _SINCE_ADDED: dict[str, Any] = {
     "trainer.credit": "all",
     "trainer.critique_kl_coef": None,
-    "data.attributes": {},
+    "data.attributes": None,
+    "cold_start.blank_pictures": 0.0,
     "reward.faithfulness": {"weight": 0.0, "form": "rank"},
     "reward.read_back": {"weight": 0.0},
     "reward.information": {"weight": 0.0, "cap": 4.0},

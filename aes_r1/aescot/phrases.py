@@ -97,6 +97,11 @@ def step_of(factor: float) -> int:
     return min(max(int(factor * 6), 0), 5)
 
 
+def factor_of(step: int) -> float:
+    """The middle of the factors that `step_of` brings to a step."""
+    return (step + 0.5) / 6
+
+
 def fill(phrase: str, facts: dict[str, str]) -> str:
     """`phrase` with its facts filled in; a bracketed part whose fact is unknown is left out."""
 

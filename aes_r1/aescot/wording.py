@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from aes_r1.aescot.judge import GRADE_CENTRES
-from aes_r1.aescot.phrases import JUDGEMENTS, heard, heard_grade, say
+from aes_r1.aescot.phrases import JUDGEMENTS, factor_of, heard, heard_grade, say
 from aes_r1.aescot.record import DIMENSION_NAMES, Reply
 from aes_r1.prompts import DIMENSIONS, level_of, split_critique
 
@@ -57,6 +57,22 @@ def stated_steps(critique: str) -> dict[str, int]:
     """Step 0..5 of each dimension that is told in the words of the phrase book."""
     found = {name: heard(name, text) for name, text in parts(critique)[0].items()}
     return {name: said[0] for name, said in found.items() if said is not None}
+
+
+def stated_values(critique: str) -> dict[str, float]:
+    """0..1 of each dimension: the middle of its step in the words of the phrase book, else its favourable share.
+
+    A dimension of which no word judges is left out.
+    """
+    found = {}
+    for name, text in parts(critique)[0].items():
+        said = heard(name, text)
+        good, bad = _praise(text)
+        if said is not None:
+            found[name] = factor_of(said[0])
+        elif good + bad:
+            found[name] = good / (good + bad)
+    return found
 
 
 def stated_level(critique: str) -> str | None:

@@ -168,7 +168,7 @@ def read_set(
     said twice is one, and rows that contradict each other are all left out. InputError for a file that cannot be read.
     """
     row = CATALOG[name]
-    labels = [_scaled(label, *row.scale) for label in rated(name, root, row.labels(root), attributes or {})]
+    labels = [_scaled(label, *row.scale) for label in rated(name, root, row.labels(root), attributes)]
     if split_by != "official":
         labels = [replace(label, split=None) for label in labels]
     kept, dropped = _settle(labels)

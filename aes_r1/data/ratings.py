@@ -31,7 +31,7 @@ def known_ratings(one: Sample) -> dict[str, float]:
     return {name: float(known[name]) for name in DIMENSIONS if known.get(name) is not None}
 
 
-def rated(name: str, root: Path, labels: list[Label], attributes: Mapping[str, Any]) -> list[Label]:
+def rated(name: str, root: Path, labels: list[Label], attributes: Mapping[str, Any] | None) -> list[Label]:
     """`labels` of the set `name` with attributes["ratings"], {dimension: 0..1}, of the columns that were named.
 
     InputError for what is no dimension, a set without ratings, a column that is not there and a value off its scale.

@@ -38,6 +38,14 @@ class Sample:
     bytes: int | None = None
 
 
+BLANK_SIDE = 96  # pixels
+
+
+def blank_picture() -> Image.Image:
+    """The gray square that stands where a model must answer from words alone; the same for every picture."""
+    return Image.new("RGB", (BLANK_SIDE, BLANK_SIDE), (128, 128, 128))
+
+
 class PictureError(Exception):
     """A picture that cannot be shown to a model; says which file and why."""
 

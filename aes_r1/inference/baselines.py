@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from aes_r1.data.sample import Sample, open_picture
-from aes_r1.inference.forced_prefix import continued
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.prompt_batch import EncodedPrompt
+from aes_r1.rollout.forced_prefix import continued
 from aes_r1.settings import InputError
 
 # Q-Align (Wu et al., 2024): five words of the ITU scale, best first, evenly spaced over 0..1.

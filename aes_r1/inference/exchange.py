@@ -12,11 +12,11 @@ import numpy as np
 
 from aes_r1.aescot.wording import negated
 from aes_r1.data.sample import open_picture
-from aes_r1.inference.forced_prefix import answers_after
 from aes_r1.inference.information import likelihoods, nats
 from aes_r1.inference.predictions import chosen_critiques, read, rows_by_protocol
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import parse_score
+from aes_r1.prompts import parse_score, unscored
+from aes_r1.rollout.forced_prefix import answers_after
 
 KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 
@@ -50,7 +50,7 @@ def intervene(
                 row["critique"], row["critique_of"]["critique"], row["critique"], "", negated(row["critique"])
             )  # fmt: skip
             prompts += [own, own, other, own, own]
-            said += [f"<think>{critique}</think><answer>" for critique in critiques]
+            said += [unscored(critique) for critique in critiques]
         scores = [parse_score(text) for text in answers_after(backbone, prompts, said)]
         for place, row in enumerate(group):
             yield {

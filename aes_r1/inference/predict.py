@@ -10,10 +10,10 @@ import numpy as np
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError, Sample, open_picture
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
-from aes_r1.inference.forced_prefix import answers_after
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import SCORE_ONLY_PROMPT, out_of_range, parse_critique, parse_score
+from aes_r1.rollout.forced_prefix import answers_after
 from aes_r1.rollout.sampler import row_noise, sample
 from aes_r1.settings import InputError
 

@@ -48,11 +48,14 @@ def cold_start(job: Job, base: str) -> str:
     if not records:
         raise InputError(_NO_RECORD.format(records_path))
     job.alone(lambda: model_digest(base, job.store))  # read once; the others find the digest in the store
+    recipe = {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY}
+    if cold_start.blank_pictures == 0:
+        del recipe["blank_pictures"]  # the names of cold starts in the store are older than this key
     digest = fingerprint(
         model_digest(base, job.store) or base,
         sha256_of(records_path),
         *([row["image"] for row in records] if settings.data.name == "aescot" else ()),
-        {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY},
+        recipe,
         settings.seed,
         job.max_pixels,
         settings.model.prompt,

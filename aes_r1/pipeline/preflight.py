@@ -6,8 +6,10 @@ command whose later stage cannot start.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import torch
 from aes_r1.aescot.chat import key_of
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, root_of
+from aes_r1.data.ratings import known_ratings, ways_out
 from aes_r1.data.records import read_records
 from aes_r1.model import backbone as backbones
 from aes_r1.pipeline.job import Job
@@ -38,6 +41,7 @@ def check(settings: Settings) -> None:
             for data in (settings.data, *settings.evaluation.also):
                 _check_data(data, settings)
         _check_critiques(settings)
+        _check_rewards(settings)
         _check_models(settings)
 
 
@@ -93,10 +97,17 @@ def _check_data(data: DataSettings, settings: Settings) -> None:
     for part in mix.parts(data).values() if data.mix else [data]:
         root_of(part)
     splits = {data.split, "train", "validation"} if data is settings.data else {data.split}
-    logging.disable(logging.WARNING)  # what is left out is said when the data are loaded
-    try:
+    with quiet():
         for split in sorted(splits):
             load_samples(data, split, seed=settings.seed, store=Path(settings.store))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing inside the block: what is left out is said when the data are loaded."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
     finally:
         logging.disable(logging.NOTSET)
 
@@ -117,6 +128,26 @@ def _check_critiques(settings: Settings) -> None:
         for asked in (expert, settings.judge):
             if asked.name == "openai":
                 key_of(asked)
+
+
+def _check_rewards(settings: Settings) -> None:
+    """Rewards of the critique find what they need: known dimensions, and a start that reads words."""
+    weights = settings.reward.critique_weights if settings.trainer.name == "rapo" else {}
+    data = settings.data
+    if "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS:
+        with quiet():
+            samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
+        if not any(known_ratings(one) for one in samples):
+            raise InputError(
+                f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
+                f"dimensions; {ways_out(data.name)}, or 0"
+            )
+    learned = makes_cold_start(settings) and settings.cold_start.blank_pictures > 0
+    if "read_back" in weights and settings.trainer.init_from in ("base", "cold_start") and not learned:
+        raise InputError(
+            f"reward.read_back.weight={weights['read_back']:g}: the start has never read words without a picture; "
+            "give cold_start.blank_pictures=0.25, or trainer.init_from=DIR with a model that has"
+        )
 
 
 def _check_models(settings: Settings) -> None:

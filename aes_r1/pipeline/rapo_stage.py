@@ -57,7 +57,7 @@ def rapo(job: Job, initial: str) -> str:
         if lora.rank > 0:
             backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
         else:
-            if trainer.needs_reference:
+            if trainer.needs_reference or settings.reward.needs_reference:
                 reference = build_reference(
                     settings.model.reference,
                     copy.deepcopy(backbone),

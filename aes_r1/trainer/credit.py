@@ -7,7 +7,7 @@ With credit by part the critique is left alone, or paid for what is said of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -54,6 +54,26 @@ def token_advantages(
     if critique_advantage is None:
         raise ValueError("credit=parts needs critique_advantage")
     return torch.where(critique_mask, critique_advantage.reshape(-1, 1), of_score)
+
+
+def critique_advantage(
+    rewards: Mapping[str, Tensor], weights: Mapping[str, float], readable: Tensor, *, scale: bool = True
+) -> Tensor:
+    """[N, K] advantage of each critique: sum over rewards of weight * (r - mean) / (std + 1e-4), std unbiased.
+
+    rewards {name: [N, K]}; readable [N, K] bool: outputs that hold a critique. Mean and spread are those of a picture's
+    readable critiques, and an unreadable one has 0: it is paid as a whole for its score, which it lacks. Each reward is
+    normalised first and weighted then, so a weight says how hard the reward pulls beside the score's advantage. Without
+    `scale` only the mean is taken off.
+    """
+    total = torch.zeros(readable.shape, device=readable.device)
+    count = readable.sum(dim=1, keepdim=True)
+    for name, reward in rewards.items():
+        mean = reward.where(readable, 0.0).sum(dim=1, keepdim=True) / count.clamp(min=1)
+        centered = (reward - mean).where(readable, 0.0)
+        variance = (centered**2).sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+        total = total + weights[name] * (centered / (variance.sqrt() + 1e-4) if scale else centered)
+    return total
 
 
 def token_kl_coef(kl_coef: float, critique_kl_coef: float | None, critique_mask: Tensor) -> float | Tensor:

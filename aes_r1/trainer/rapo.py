@@ -30,7 +30,8 @@ from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
-from aes_r1.trainer.credit import critique_mask, token_advantages, token_kl_coef
+from aes_r1.trainer.credit import critique_advantage, critique_mask, token_advantages, token_kl_coef
+from aes_r1.trainer.critique_rewards import critique_rewards
 from aes_r1.trainer.engine import Engine, peak_memory_gb
 from aes_r1.trainer.micro_batches import MicroBatch, plan_micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
@@ -96,9 +97,12 @@ def train_rapo(
     pools = {name: number for number, name in enumerate(sorted({image.dataset for image in images}))}
 
     # -- data ----------------------------------------------------------------------------------------------------------
-    def images_of(step: int) -> list[Sample]:
+    def all_images_of(step: int) -> list[Sample]:
         chosen = distinct_indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=context.seed)
-        return [images[chosen[position]] for position in local_positions]
+        return [images[place] for place in chosen]
+
+    def images_of(step: int) -> list[Sample]:
+        return all_images_of(step)[engine.rank :: engine.size]
 
     upcoming = (image for step in range(progress["step"], total) for image in images_of(step))
     encoded = prefetch(
@@ -141,7 +145,30 @@ def train_rapo(
             length=rollout.mask.shape[1],
             device=device,
         )
-        credit = token_advantages(advantages, None, in_critique, trainer.credit)
+        paid, critique_advantages = {"advantage": advantages}, None
+        if trainer.credit == "parts":
+            with timer("critique"):
+                judged = critique_rewards(
+                    completions.texts,
+                    completions.scores,
+                    rollout.tokens,
+                    in_critique,
+                    all_images_of(step),
+                    prompts,
+                    reward=reward,
+                    mos=mos,
+                    pool=pool,
+                    question=question,
+                    engine=engine,
+                    frozen=partial(reference_weights, backbone, reference),
+                    micro_batch_size=trainer.micro_batch_size,
+                )
+            reward_parts |= judged
+            critique_advantages = critique_advantage(
+                judged, reward.critique_weights, ~scores.isnan(), scale=trainer.scale_advantage
+            )[local_images]
+            paid["critique_advantage"] = critique_advantages
+        credit = token_advantages(advantages, critique_advantages, in_critique, trainer.credit)
         kl_coef = token_kl_coef(trainer.kl_coef, trainer.critique_kl_coef, in_critique)
         in_loss = rollout.mask.clone()
         if trainer.mask_truncated:
@@ -232,7 +259,7 @@ def train_rapo(
         }
         if step == 0 or (step + 1) % trainer.completions_every == 0:
             earned = {name: part[local_images] for name, part in reward_parts.items()}
-            context.log_completions(step + 1, completion_rows(completions, batch, earned, advantages))
+            context.log_completions(step + 1, completion_rows(completions, batch, earned, paid))
 
         # -- evaluate --------------------------------------------------------------------------------------------------
         last = step + 1 == total
@@ -330,11 +357,12 @@ def completion_logps(
 
 
 def completion_rows(
-    completions: Completions, batch: Sequence[Sample], earned: Mapping[str, Tensor], advantages: Tensor
+    completions: Completions, batch: Sequence[Sample], earned: Mapping[str, Tensor], paid: Mapping[str, Tensor]
 ) -> list[dict]:
-    """Rows of completions.jsonl. earned: {name: [n, K] rewards} and advantages [n, K] of this process's images."""
-    num_samples = advantages.shape[1]
+    """Rows of completions.jsonl. earned: {name: [n, K] rewards} of this process's images; paid: their advantages."""
+    num_samples = len(completions.texts) // len(batch)
     rewards = {f"reward_{name}": part.flatten().tolist() for name, part in earned.items()}
+    rewards |= {name: part.flatten().tolist() for name, part in paid.items()}
     return [
         {
             "id": batch[row // num_samples].id,
@@ -344,7 +372,6 @@ def completion_rows(
             "text": text,
             "score": completions.scores[row],
             **{name: values[row] for name, values in rewards.items()},
-            "advantage": float(advantages.flatten()[row]),
             "truncated": bool(completions.rollout.truncated[row]),
         }
         for row, text in enumerate(completions.texts)

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import open_picture
+from aes_r1.data.sample import blank_picture, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.transfer import send
-from aes_r1.prompts import answer
+from aes_r1.prompts import answer, unscored
+from aes_r1.rollout.forced_prefix import continued
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint
@@ -57,12 +59,18 @@ def train_sft(
     local_positions = range(engine.rank, cold_start.batch_size, engine.size)
 
     # -- data ----------------------------------------------------------------------------------------------------------
-    def encode(record: dict) -> tuple:
-        text = answer(record["critique"] if with_critique else "", record["mos"])
-        return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
+    def encode(shown: tuple[dict, bool]) -> tuple:
+        record, blank = shown
+        critique = record["critique"] if with_critique else ""
+        text = answer(critique, record["mos"])
+        if not blank:
+            return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
+        words = unscored(critique)  # given, for without the picture they could only be guessed
+        prompt = continued(backbone, backbone.encode(blank_picture(), question), words)
+        return prompt, backbone.encode_answer(text.removeprefix(words))
 
     upcoming = [
-        records[index]
+        (records[index], blanked(context.seed, step, position, cold_start.blank_pictures))
         for step in range(progress["step"], total)
         for position, index in enumerate(
             indices_of_step(step, per_step=cold_start.batch_size, count=len(records), seed=context.seed)
@@ -125,6 +133,11 @@ def train_sft(
         if stopping and not last:
             raise Stopped(engine.agreed(context.stop.requeue))
     skips.end_if_too_many(total, context.folder, REMEDY)
+
+
+def blanked(seed: int, step: int, position: int, share: float) -> bool:
+    """Whether the record at `position` of `step` is shown without its picture, as `share` of all are."""
+    return share > 0 and bool(np.random.default_rng([seed, step, position, 7]).random() < share)
 
 
 def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

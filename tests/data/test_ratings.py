@@ -64,7 +64,7 @@ def test_a_manifest_keeps_ratings_and_scenes_know_their_factors(tmp_path):
         ({"color": "image"}, "image='a.png' is not a number"),
         ({"color": ["harmony", 1]}, "data.attributes.color=['harmony', 1]: must be a column, or [column, low, high]"),
         ({"color": ["harmony", 5, 1]}, "must be a column, or [column, low, high] with low below high"),
-        ("harmony", "data.attributes=harmony: must be {dimension: column} or a list"),
+        ("harmony", "data.attributes=harmony: must be {dimension: column}, a list or null"),
     ],
 )
 def test_what_is_wrong_is_named(attributes, says, tmp_path):

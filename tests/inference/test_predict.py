@@ -10,10 +10,10 @@ from PIL import Image
 
 from aes_r1.data.sample import Sample
 from aes_r1.inference.baselines import LEVEL_OPENING, LEVEL_PROMPT, LEVEL_VALUES, LEVEL_WORDS, level_expectation
-from aes_r1.inference.forced_prefix import continued
 from aes_r1.inference.predict import NO_CRITIQUE, origin_of, predict
 from aes_r1.model import tiny
 from aes_r1.prompts import RATING_PROMPT, out_of_range, parse_score
+from aes_r1.rollout.forced_prefix import continued
 from aes_r1.settings import InputError
 from tests.conftest import picture
 

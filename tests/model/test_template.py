@@ -10,12 +10,12 @@ import torch
 
 from aes_r1.data.sample import Sample
 from aes_r1.inference.exchange import KINDS, intervene, paired_rows
-from aes_r1.inference.forced_prefix import answers_after
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.template import prompt_text
 from aes_r1.prompts import RATING_PROMPT, answer, parse_critique, parse_score
+from aes_r1.rollout.forced_prefix import answers_after
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.scoring.critic import Critic, Facts
 from aes_r1.settings import ColdStartSettings, ErrorSettings, InputError, RewardSettings, TrainerSettings
