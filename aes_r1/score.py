@@ -52,6 +52,8 @@ def run(given: argparse.Namespace) -> int:
         print(given.shards)
     else:
         critic = Critic.load(given.model, samples=given.samples, seed=given.seed)
+        if warning := critic.facts.warning():
+            print(f"note: {warning}", file=sys.stderr)
         unreadable = []
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # a file's name may be any bytes

@@ -483,7 +483,7 @@ class DistillSettings:
         require(self.audit_items >= 2, "audit_items", self.audit_items, "must be at least 2")
 
 
-PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens")
+PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens", "read_back")
 
 
 @dataclass

@@ -42,6 +42,9 @@ def test_jsonl_has_a_row_for_every_picture_and_the_rest_on_stderr(photos, talkin
         assert 0 <= row["low"] <= row["score"] <= row["high"] <= 1
         assert len(row["dimensions"]) == 5
         assert len(row["scores"]) == 4
+        assert row["agreement"] == pytest.approx(1 - abs(row["words"] - row["score"]), abs=1e-3)
+        assert row["contradiction"] is None or row["contradiction"].endswith(f"number says {row['score']:.2f}")
+    assert "never a photograph" in err.splitlines()[0], "the model of this test learned in no run of photographs"
     lines = [line for line in err.splitlines() if line.startswith("aes_r1: ")]
     assert [line.split(": ")[1] for line in lines] == [str(photos / "text.jpg"), str(photos / "gone.jpg")]
     assert run(monkeypatch, capsys, *asked)[1] == out  # the same command, the same answer
@@ -53,7 +56,8 @@ def test_all_readable_is_exit_code_0_in_csv_and_table(photos, talking_run, monke
     header, row = csv.reader(io.StringIO(out))
     assert code == 0
     assert header[:5] == ["path", "score", "low", "high", "critique"]
-    assert len(row) == len(header) == 10
+    assert header[10:] == ["words", "agreement", "contradiction"]
+    assert len(row) == len(header) == 13
     assert row[header.index("exposure")] == "plain tones."
     code, table, _ = run(monkeypatch, capsys, name, "--model", talking_run)
     assert code == 0
@@ -70,7 +74,7 @@ def test_an_unanswered_picture_is_a_row_without_a_score(photos, talking_run, mon
     code, out, _ = run(monkeypatch, capsys, *arguments, "jsonl")
     row = json.loads(out)
     assert (code, row["score"], row["low"], row["critique"]) == (0, None, None, None)
-    assert run(monkeypatch, capsys, *arguments, "csv")[1].splitlines()[1] == f"{photos / '03.png'},,,,,,,,,"
+    assert run(monkeypatch, capsys, *arguments, "csv")[1].splitlines()[1] == f"{photos / '03.png'},,,,,,,,,,,,"
     assert "no readable answer" in run(monkeypatch, capsys, *arguments, "table")[1]
 
 

@@ -65,7 +65,8 @@ def _card(one: Judged, measured_on: str | None) -> str:
     save = f'<a class="save" download="{escape(_stem(one.name), quote=True)}.json" href="{link}">Download JSON</a>'
     return (
         f'<article class="card"><div class="frame"><img alt="{name}" src="{one.thumbnail}"></div><div class="words">'
-        f'<p class="name">{name}</p>{_score(verdict, measured_on)}{_critique(verdict)}{save}</div></article>'
+        f'<p class="name">{name}</p>{_score(verdict, measured_on)}{_flag(verdict)}{_critique(verdict)}{save}'
+        "</div></article>"
     )
 
 
@@ -83,6 +84,13 @@ def _score(verdict: Verdict, measured_on: str | None) -> str:
     return (
         f'<p class="score"><b data-score="{verdict.score:.4f}">{number(verdict.score, 2)}</b>{said}</p>{scale(verdict)}'
     )
+
+
+def _flag(verdict: Verdict) -> str:
+    """The contradiction between words and score, where there is one."""
+    if verdict.contradiction is None:
+        return ""
+    return f'<p class="problem" role="note">They do not agree: {escape(verdict.contradiction)}.</p>'
 
 
 def scale(verdict: Verdict) -> str:

@@ -152,6 +152,8 @@ def _opening(critic: Critic) -> str:
     count = f"{critic.samples} answers" if critic.samples > 1 else "the most likely answer"
     asked = f"Each photograph gets {count}"
     asked += f" at temperature {facts.temperature:g}." if critic.samples > 1 else "."
+    warning = f'<p class="problem" role="note">{escape(facts.warning() or "")}</p>' if facts.scenes_alone else ""
     return (
-        f'<p class="kicker">Aes-R1</p><h1 class="title">What is this photograph worth?</h1><p class="note">{asked}</p>'
+        '<p class="kicker">Aes-R1</p><h1 class="title">What is this photograph worth?</h1>'
+        f'<p class="note">{asked}</p>{warning}'
     )

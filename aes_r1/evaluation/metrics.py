@@ -14,7 +14,7 @@ import numpy as np
 from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, bootstrap, points, with_intervals
 
 STAGE_ORDER = ("base", "cold_start", "rapo")
-PROTOCOL_ORDER = ("sample", "greedy", "mean", "direct", "label_tokens", "metric")
+PROTOCOL_ORDER = ("sample", "greedy", "mean", "read_back", "direct", "label_tokens", "metric")
 
 
 def correlations(

@@ -15,9 +15,14 @@ from typing import Any, Self
 
 import torch
 
+from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.settings import InputError
 
+_NEVER_SAW_ONE = (
+    "This model has only ever seen small made scenes, never a photograph: what it says of one shows how scoring works, "
+    "not what the photograph is worth."
+)
 PAPER_PIXELS = 262144  # area at which the paper trains
 FACTS_FILE = "aes_r1.json"  # in an exported folder: the Facts of the model
 
@@ -69,11 +74,17 @@ class Facts(AskingConfig):
     """How a model is asked, and how far off it was on test pictures.
 
     half_widths: by protocol (mean, greedy) the split-conformal one of `measured_on`: score +- half-width holds the mean
-    opinion score of nine in ten pictures of that kind. Empty where no evaluation left any.
+    opinion score of nine in ten pictures of that kind. Empty where no evaluation left any. scenes_alone: whether made
+    scenes are all that the model has ever seen.
     """
 
     half_widths: dict[str, float] = field(default_factory=dict)
     measured_on: str | None = None
+    scenes_alone: bool = False
+
+    def warning(self) -> str | None:
+        """What has to be said above every score of a photograph; None where nothing has."""
+        return _NEVER_SAW_ONE if self.scenes_alone else None
 
 
 def asking_of(settings: Mapping[str, Any]) -> AskingConfig:
@@ -125,12 +136,20 @@ def run_facts(run: Path, model: Path) -> Facts:
 
     The evaluation is of RUN/model alone; the best model and those of checkpoints have bfloat16 weights.
     """
-    asked = asking_of(read_json(run / "settings.json"))
+    settings = read_json(run / "settings.json")
+    asked, made = asking_of(settings), saw_scenes_alone(settings)
     if model != run / "model":
-        return Facts(**{**dataclasses.asdict(asked), "dtype": "bfloat16"})
+        return Facts(**{**dataclasses.asdict(asked), "dtype": "bfloat16"}, scenes_alone=made)
     measured = read_json(run / "evaluation.json") if (run / "evaluation.json").exists() else {}
     half_widths, measured_on = conformal_half_widths(measured)
-    return Facts(**dataclasses.asdict(asked), half_widths=half_widths, measured_on=measured_on)
+    return Facts(**dataclasses.asdict(asked), half_widths=half_widths, measured_on=measured_on, scenes_alone=made)
+
+
+def saw_scenes_alone(settings: Mapping[str, Any]) -> bool:
+    """Whether the models of a run have seen nothing but made scenes: its tiny base, its cold start and its pictures."""
+    foreign = (settings["model"]["path"], settings["cold_start"]["data"])
+    given = settings["trainer"]["init_from"] not in ("base", "cold_start")
+    return settings["data"]["name"] in SCENE_SETS and not any(foreign) and not given
 
 
 def conformal_half_widths(evaluation: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:

@@ -8,11 +8,11 @@ from itertools import islice
 import numpy as np
 
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.data.sample import PictureError, Sample, blank_picture, open_picture
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.prompts import SCORE_ONLY_PROMPT, out_of_range, parse_critique, parse_score
+from aes_r1.prompts import SCORE_ONLY_PROMPT, out_of_range, parse_critique, parse_score, unscored
 from aes_r1.rollout.forced_prefix import answers_after
 from aes_r1.rollout.sampler import row_noise, sample
 from aes_r1.settings import InputError
@@ -38,7 +38,8 @@ def predict(
 
     sample: one output at `temperature` (the authors' protocol, 0.6); mean: the mean score of `n_samples` of them, of
     which sample's is the first; greedy: the most likely tokens; direct: the most likely number with an empty critique;
-    label_tokens: expectation over five level words. A picture's outputs depend on `seed` and its id alone; up to the
+    label_tokens: expectation over five level words; read_back: the most likely number after greedy's critique when the
+    picture is blanked, so that the words alone decide. A picture's outputs depend on `seed` and its id alone; up to the
     last bits of the arithmetic, which a batch's shape decides, unless `batch_invariant` asks about one at a time.
     InputError names a picture that cannot be read.
     """
@@ -62,8 +63,10 @@ def predict(
                 noise = row_noise(keys, max_new_tokens)
                 outputs["mean"] = _texts(backbone, group, question, drawn, max_new_tokens, temperature, noise)
                 outputs["sample"] = [texts[:1] for texts in outputs["mean"]]
-            if "greedy" in protocols:
+            if "greedy" in protocols or "read_back" in protocols:
                 outputs["greedy"] = _texts(backbone, group, question, 1, max_new_tokens, 1.0, None)
+            if "read_back" in protocols:
+                outputs["read_back"] = _read_back(backbone, question, [texts[0] for texts in outputs["greedy"]])
             if "direct" in protocols:
                 asked = [prompts[questions["direct"]] for _, prompts in group]
                 outputs["direct"] = [[text] for text in answers_after(backbone, asked, [NO_CRITIQUE] * len(asked))]
@@ -91,6 +94,17 @@ def _texts(
     rollout = sample(backbone, prompts, num_samples=count, max_new_tokens=length, temperature=temperature, noise=noise)
     texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [texts[start : start + count] for start in range(0, len(texts), count)]
+
+
+def _read_back(backbone: Backbone, question: str, texts: Sequence[str]) -> list[list[str]]:
+    """Each text with its score read again from its critique alone; as it was where it holds no critique."""
+    read = [list(one) for one in zip(texts, strict=True)]
+    places = [place for place, text in enumerate(texts) if parse_critique(text)]
+    said = [unscored(parse_critique(texts[place]) or "") for place in places]
+    blank = [backbone.encode(blank_picture(), question)] * len(said)
+    for place, text in zip(places, answers_after(backbone, blank, said) if said else [], strict=True):
+        read[place] = [text]
+    return read
 
 
 def number_row(one: Sample, protocol: str, score: float | None) -> dict:

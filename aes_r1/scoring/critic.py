@@ -23,6 +23,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, split_critique
 from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.scoring.agreement import agreement
 from aes_r1.settings import fingerprint, require
 
 COVERAGE = 0.9  # of every interval
@@ -34,7 +35,8 @@ class Verdict:
 
     score: mean of the answered `scores`, None when no output could be read. low, high: a 90% interval, of the kind
     named by `interval`: "conformal" (of the mean opinion score) or "samples" (of one more answer of the model); None
-    without either. critique: the one whose own score lies nearest to `score`; dimensions: its parts by name.
+    without either. critique: the one whose own score lies nearest to `score`; dimensions: its parts by name. words,
+    agreement, contradiction: whether critique and score say the same (agreement.Agreement).
     """
 
     score: float | None
@@ -45,6 +47,9 @@ class Verdict:
     critique: str | None
     dimensions: dict[str, str]
     judgement: str | None
+    words: float | None = None
+    agreement: float | None = None
+    contradiction: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -112,7 +117,7 @@ def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
     answered = [score for score in scores if score is not None]
     if not answered:
         critique = next((said for said in map(parse_critique, texts) if said), None)
-        return Verdict(None, None, None, None, scores, critique, *_parts(critique))
+        return Verdict(None, None, None, None, scores, critique, *_parts(critique), *agreement(critique, None))
     mean = float(np.mean(answered))
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
     critique = parse_critique(texts[nearest])
@@ -122,7 +127,8 @@ def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
     elif len(answered) > 1:
         kind, reach = "samples", spread_half_width(answered)
     low, high = (None, None) if reach is None else (max(0.0, mean - reach), min(1.0, mean + reach))
-    return Verdict(mean, low, high, kind, scores, critique or None, *_parts(critique))
+    said = agreement(critique, mean)
+    return Verdict(mean, low, high, kind, scores, critique or None, *_parts(critique), *said)
 
 
 def spread_half_width(scores: Sequence[float], coverage: float = COVERAGE) -> float:

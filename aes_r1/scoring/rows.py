@@ -17,6 +17,7 @@ from aes_r1.prompts import DIMENSIONS
 from aes_r1.scoring.critic import Verdict
 
 COLUMNS = ("path", "score", "low", "high", "critique")
+AGREEMENT = ("words", "agreement", "contradiction")
 FORMATS = ("table", "jsonl", "csv")
 _PLACES = 4
 
@@ -25,10 +26,11 @@ Row = Mapping[str, Any]
 
 def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
     """path, score, low, high, critique, then what stands behind them; numbers to four places."""
-    said = verdict.as_dict()
-    numbers = {name: None if said[name] is None else round(said[name], _PLACES) for name in ("score", "low", "high")}
-    rest = {name: said[name] for name in ("critique", "dimensions", "judgement", "interval", "scores")}
-    return {"path": path, **numbers, **rest}
+    said = {
+        name: round(value, _PLACES) if isinstance(value, float) else value for name, value in verdict.as_dict().items()
+    }
+    shown = ("score", "low", "high", "critique", *AGREEMENT, "dimensions", "judgement", "interval", "scores")
+    return {"path": path, **{name: said[name] for name in shown}}
 
 
 def write_rows(rows: Iterable[Row], form: str, out: IO[str]) -> None:
@@ -43,11 +45,12 @@ def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
 
 
 def _csv(rows: Iterable[Row], out: IO[str]) -> None:
-    """One column for each dimension after the contract's five."""
+    """One column for each dimension after the contract's five, then whether words and score agree."""
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, *DIMENSIONS])
+    writer.writerow([*COLUMNS, *DIMENSIONS, *AGREEMENT])
     for row in rows:
         values = [row[name] for name in COLUMNS] + [row["dimensions"].get(name) for name in DIMENSIONS]
+        values += [row[name] for name in AGREEMENT]
         writer.writerow(["" if value is None else value for value in values])
         out.flush()
 
@@ -55,11 +58,12 @@ def _csv(rows: Iterable[Row], out: IO[str]) -> None:
 def _table(rows: Iterable[Row], out: IO[str]) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=False)
     table.add_column("path", overflow="fold", ratio=2)
-    for name in ("score", "low", "high"):
+    numbered = ("score", "low", "high", "words", "agreement")
+    for name in numbered:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("critique", overflow="fold", ratio=5)
     for row in rows:
-        numbers = ["–" if row[name] is None else f"{row[name]:.2f}" for name in ("score", "low", "high")]
+        numbers = ["–" if row[name] is None else f"{row[name]:.2f}" for name in numbered]
         table.add_row(Text(row["path"]), *numbers, _critique(row))
     # A pipe has no width: lines there are as long as a wide terminal's.
     console = Console(file=out, width=None if out is sys.stdout and sys.stdout.isatty() else 160, highlight=False)
@@ -68,10 +72,11 @@ def _table(rows: Iterable[Row], out: IO[str]) -> None:
 
 
 def _critique(row: Row) -> Text:
-    """One line per dimension, then the judgement; the whole critique where it has no such parts."""
+    """One line per dimension, then the judgement; the whole critique where it has no such parts; a contradiction."""
+    flag = [Text(row["contradiction"], style="bold red")] if row["contradiction"] else []
     if not row["dimensions"]:
-        return Text(row["critique"] or "no readable answer")
+        return Text("\n").join([Text(row["critique"] or "no readable answer"), *flag])
     lines = [Text.assemble((name.replace("_", " ") + " ", "dim"), text) for name, text in row["dimensions"].items()]
     if row["judgement"]:
         lines.append(Text(row["judgement"], style="italic"))
-    return Text("\n").join(lines)
+    return Text("\n").join([*lines, *flag])

@@ -33,6 +33,12 @@ def test_a_card_shows_the_verdict_and_carries_its_json():
     assert "90% of opinions (scenes/test)" in cards([judged("a", "0.4", half_width=0.1)], "scenes/test")
 
 
+def test_words_that_contradict_their_number_are_flagged():
+    html = cards([judged("a", "0.34", words="Color: warm. A stunning, elegant, masterful picture.")], None)
+    assert "They do not agree: words say good, number says 0.34." in html
+    assert "do not agree" not in cards([judged("a", "0.84", words="A stunning, elegant picture.")], None)
+
+
 def test_equal_answers_are_stacked():
     html = cards([judged("a", "0.50", "0.50", "0.50")], None)
     heights = {y for _, y in re.findall(r'<circle cx="([\d.]+)" cy="(\d+)" r="3"', html)}

@@ -65,6 +65,33 @@ def test_what_is_not_there(arguments, says, refusal):
     assert says in refusal(*arguments)
 
 
+PARTS = ("trainer.credit=parts",)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "says"),
+    [
+        (
+            ["reward.faithfulness.weight=1"],
+            "reward.faithfulness.weight=1: data=folder says nothing of single dimensions",
+        ),
+        (["reward.read_back.weight=1"], "the start has never read words without a picture; give cold_start.blank_pict"),
+    ],
+)
+def test_rewards_of_critiques_that_lack_what_they_need(rewards, says, root, refusal):  # noqa: F811
+    given = ["data=folder", f"data.root={root}", "expert=pixels", "judge=none", *PARTS, *rewards]
+    assert says in refusal(*given)
+
+
+def test_rewards_of_critiques_that_have_what_they_need(root):  # noqa: F811
+    preflight.check(composed(*PARTS, "reward.faithfulness.weight=1", "out=none"))  # scenes know their factors
+    preflight.check(composed(*PARTS, "reward.read_back.weight=1", "cold_start.blank_pictures=0.25", "out=none"))
+    lines = (root / "labels.csv").read_text().splitlines()
+    (root / "labels.csv").write_text("\n".join([f"{lines[0]},hue", *(f"{line},7" for line in lines[1:])]))
+    given = ["data=folder", f"data.root={root}", "expert=pixels", "judge=none", "data.attributes={color: [hue, 1, 10]}"]
+    preflight.check(composed(*PARTS, *given, "reward.faithfulness.weight=1", "out=none"))
+
+
 @pytest.mark.parametrize(
     ("environment", "arguments", "says"),
     [

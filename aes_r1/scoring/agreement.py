@@ -1,0 +1,37 @@
+"""Do a critique's words and its score say the same of a picture?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from aes_r1.aescot.wording import stated_level, valence
+from aes_r1.prompts import level_of
+
+APART = 0.35  # of the scale: words and score that lie this far apart contradict each other
+_LEVEL_CENTRES = {"bad": 0.2, "fair": 0.55, "good": 0.85}
+
+
+class Agreement(NamedTuple):
+    """How words and score of one picture go together.
+
+    words: how favourable the critique is, 0..1 (wording.valence); None where it does not judge. agreement: 1 less the
+    distance between words and score; None without either. contradiction: what each says, where they are APART.
+    """
+
+    words: float | None
+    agreement: float | None
+    contradiction: str | None
+
+
+def agreement(critique: str | None, score: float | None) -> Agreement:
+    """Compare the whole critique, and its closing judgement by itself, with the score in [0, 1]."""
+    words = valence(critique) if critique else None
+    if score is None or critique is None:
+        return Agreement(words, None, None)
+    closing = stated_level(critique)
+    levels = {} if words is None else {level_of(words): abs(words - score)}
+    if closing is not None and closing not in levels:
+        levels[closing] = abs(_LEVEL_CENTRES[closing] - score)
+    level, distance = max(levels.items(), key=lambda one: one[1], default=("", 0.0))
+    said = f"words say {level}, number says {score:.2f}" if distance >= APART else None
+    return Agreement(words, None if words is None else 1 - abs(words - score), said)
