@@ -221,7 +221,7 @@ def _ask_model(out: Path, name: str, path: str, sets: Lists, settings: EvaluateS
         count = _record(out, name, sets, rows_of, len(evaluation.protocols), mine)
     if mine.rank != 0:
         return
-    if evaluation.interventions and asked.question == RATING_PROMPT:
+    if evaluation.interventions and asked.question == RATING_PROMPT and asked.answer_from == "image":
         exchange_critiques(
             out,
             name,

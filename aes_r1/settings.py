@@ -116,6 +116,7 @@ class ModelSettings:
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = False
     prompt: str = "critique"  # critique: think, then score; score_only: the control without a critique
+    answer_from: str = "image"  # words: the answer after a critique is drawn with the picture blanked
     reference: str = "device"  # where RAPO's frozen start lies between its uses: device, host or sharded
     lora: LoraSettings = field(default_factory=LoraSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
@@ -123,6 +124,13 @@ class ModelSettings:
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         one_of("model.prompt", self.prompt, ("critique", "score_only"))
+        one_of("model.answer_from", self.answer_from, ("image", "words"))
+        require(
+            self.answer_from == "image" or self.prompt == "critique",
+            "model.answer_from",
+            self.answer_from,
+            "score_only writes no words that an answer could be read from; give model.prompt=critique",
+        )
         one_of("model.reference", self.reference, ("device", "host", "sharded"))
         require(
             self.reference == "device" or self.lora.rank == 0,
@@ -733,6 +741,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "trainer.critique_kl_coef": None,
     "data.attributes": None,
     "cold_start.blank_pictures": 0.0,
+    "model.answer_from": "image",
     "reward.faithfulness": {"weight": 0.0, "form": "rank"},
     "reward.read_back": {"weight": 0.0},
     "reward.information": {"weight": 0.0, "cap": 4.0},

@@ -54,7 +54,7 @@ def grounding(
 ) -> dict[str, Any]:
     """The "critiques" of one cell of evaluation.json (docs/evaluation.md), each {"value", "low", "high"} or None.
 
-    rows: all prediction rows of the cell; factors: {id: {dimension: 0..1}} of made scenes; informed: rows with
+    rows: all prediction rows of the cell; factors: {id: {dimension: 0..1}} of what is known; informed: rows with
     words_nats and score_nats; exchanged: interventions.measured of the same critiques.
     """
     nats = {name: _numbers(informed, name) for name in ("words_nats", "score_nats")}
@@ -73,7 +73,7 @@ def grounding(
 def _faithfulness(
     rows: Sequence[Row], factors: Mapping[str, Mapping[str, float]], n_bootstrap: int, seed: int
 ) -> dict[str, Any] | None:
-    """Rank correlation of the stated step with the true factor, mean over the five dimensions; each under "dimensions".
+    """Rank correlation of the stated step with what is known, mean over the known dimensions; each under "dimensions".
 
     A dimension that is said alike of every picture, or of none, tells nothing of it and counts as 0.
     """
@@ -83,12 +83,17 @@ def _faithfulness(
     steps = [stated_steps(row["critique"]) if row["critique"] else {} for row in known]
     values, draws = {}, {}
     for name in DIMENSIONS:
-        said = np.asarray([one.get(name, np.nan) for one in steps], dtype=np.float64)
-        true = np.asarray([factors[row["id"]][name] for row in known], dtype=np.float64)
+        told = [(one.get(name, np.nan), factors[row["id"]].get(name)) for one, row in zip(steps, known, strict=True)]
+        pairs = [(said, true) for said, true in told if true is not None]
+        if len(pairs) < 3:
+            continue
+        said, true = np.asarray(pairs, dtype=np.float64).T
         values[name] = float(np.nan_to_num(points(said, true)["srcc"]))
         draws[name] = np.nan_to_num(bootstrap(said, true, n_bootstrap, seed, only=("srcc",))["srcc"])
+    if not values:
+        return None
     whole = with_interval(float(np.mean(list(values.values()))), np.mean(list(draws.values()), axis=0))
-    return {**whole, "dimensions": {name: with_interval(values[name], draws[name]) for name in DIMENSIONS}}
+    return {**whole, "dimensions": {name: with_interval(values[name], draws[name]) for name in values}}
 
 
 def _numbers(rows: Sequence[Row], name: str) -> Array:

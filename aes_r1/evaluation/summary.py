@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from aes_r1.data.ratings import known_ratings
 from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, with_interval
 from aes_r1.evaluation.calibration import calibration, plcc_after_logistic
 from aes_r1.evaluation.columns import ORIGINS, Column, columns_of, shared
@@ -232,13 +233,13 @@ def measure(
 
 
 def _factors(sets: Sets, wanted: Collection[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
-    """{DATASET/SPLIT: {id: factors}} of the wanted made scenes."""
+    """{DATASET/SPLIT: {id: {dimension: 0..1}}} of wanted pictures of which dimensions are known (data/ratings.py)."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for samples in sets.values() if wanted else ():
         for one in samples():
-            name, factors = f"{one.dataset}/{one.split}", one.attributes.get("factors")
-            if factors is None:
+            name, factors = f"{one.dataset}/{one.split}", known_ratings(one)
+            if not {"factors", "ratings"} & one.attributes.keys():
                 break  # a set has them of every picture or of none
-            if (name, one.id) in wanted:
+            if factors and (name, one.id) in wanted:
                 found.setdefault(name, {})[one.id] = factors
     return found

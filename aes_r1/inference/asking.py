@@ -41,6 +41,7 @@ class AskingConfig:
     max_new_tokens: int = 1024
     temperature: float = 0.6
     n_samples: int = 4
+    answer_from: str = "image"  # words: the answer after a critique is drawn with the picture blanked
     dtype: str | None = None  # None: bfloat16 on a GPU that has it, float32 elsewhere
 
     def given(self, **values: Any) -> Self:
@@ -66,6 +67,7 @@ class AskingConfig:
             "n_samples": self.n_samples,
             "temperature": self.temperature,
             "max_new_tokens": self.max_new_tokens,
+            "answer_from": self.answer_from,
         }
 
 
@@ -96,6 +98,7 @@ def asking_of(settings: Mapping[str, Any]) -> AskingConfig:
         max_new_tokens=evaluation["max_new_tokens"] or settings["trainer"]["max_new_tokens"],
         temperature=evaluation["temperature"],
         n_samples=evaluation["n_samples"],
+        answer_from=model.get("answer_from"),
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
+from torch import Tensor
 
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError, Sample, blank_picture, open_picture
@@ -15,6 +17,7 @@ from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import SCORE_ONLY_PROMPT, out_of_range, parse_critique, parse_score, unscored
 from aes_r1.rollout.forced_prefix import answers_after
 from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.settings import InputError
 
 NO_CRITIQUE = "<think></think><answer>"  # what `direct` puts into the model's mouth
@@ -32,6 +35,7 @@ def predict(
     batch_size: int,
     seed: int,
     batch_invariant: bool = False,
+    answer_from: str = "image",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[dict]:
     """Prediction rows of `samples`, which are read as they are needed: one per picture and protocol, in order.
@@ -41,6 +45,7 @@ def predict(
     label_tokens: expectation over five level words; read_back: the most likely number after greedy's critique when the
     picture is blanked, so that the words alone decide. A picture's outputs depend on `seed` and its id alone; up to the
     last bits of the arithmetic, which a batch's shape decides, unless `batch_invariant` asks about one at a time.
+    answer_from: words draws the answer after every critique with the picture blanked (rollout/through_words.py).
     InputError names a picture that cannot be read.
     """
     questions = {name: _question(name, question) for name in protocols}
@@ -52,6 +57,8 @@ def predict(
             raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
         return one, {asked: backbone.encode(picture, asked) for asked in dict.fromkeys(questions.values())}
 
+    blank = blank_prompt(backbone, question, answer_from)
+    texts_of = partial(_texts, backbone, blank=blank, question=question, length=max_new_tokens)
     drawn = n_samples if "mean" in protocols else 1 if "sample" in protocols else 0
     waiting = prefetch(samples, encoded, workers=1, ahead=2 * batch_size)
     done = 0
@@ -61,10 +68,10 @@ def predict(
             if drawn:
                 keys = [("evaluation", seed, one.dataset, one.id, k) for one, _ in group for k in range(drawn)]
                 noise = row_noise(keys, max_new_tokens)
-                outputs["mean"] = _texts(backbone, group, question, drawn, max_new_tokens, temperature, noise)
+                outputs["mean"] = texts_of(group, drawn, temperature, noise)
                 outputs["sample"] = [texts[:1] for texts in outputs["mean"]]
             if "greedy" in protocols or "read_back" in protocols:
-                outputs["greedy"] = _texts(backbone, group, question, 1, max_new_tokens, 1.0, None)
+                outputs["greedy"] = texts_of(group, 1, 1.0, None)
             if "read_back" in protocols:
                 outputs["read_back"] = _read_back(backbone, question, [texts[0] for texts in outputs["greedy"]])
             if "direct" in protocols:
@@ -88,10 +95,19 @@ def _question(protocol: str, question: str) -> str:
 
 
 def _texts(
-    backbone: Backbone, group: list, question: str, count: int, length: int, temperature: float, noise
+    backbone: Backbone,
+    group: list,
+    count: int,
+    temperature: float,
+    noise: Tensor | None,
+    *,
+    blank: EncodedPrompt | None,
+    question: str,
+    length: int,
 ) -> list[list[str]]:
     prompts = backbone.collate([encoded[question] for _, encoded in group])
     rollout = sample(backbone, prompts, num_samples=count, max_new_tokens=length, temperature=temperature, noise=noise)
+    rollout = answer_from_words(backbone, rollout, blank, max_new_tokens=length, temperature=temperature, noise=noise)
     texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 

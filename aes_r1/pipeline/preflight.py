@@ -143,9 +143,11 @@ def _check_rewards(settings: Settings) -> None:
                 f"dimensions; {ways_out(data.name)}, or 0"
             )
     learned = makes_cold_start(settings) and settings.cold_start.blank_pictures > 0
-    if "read_back" in weights and settings.trainer.init_from in ("base", "cold_start") and not learned:
+    reading = [f"reward.read_back.weight={weights['read_back']:g}"] if "read_back" in weights else []
+    reading += ["model.answer_from=words"] if settings.model.answer_from == "words" else []
+    if reading and settings.trainer.init_from in ("base", "cold_start") and not learned:
         raise InputError(
-            f"reward.read_back.weight={weights['read_back']:g}: the start has never read words without a picture; "
+            f"{reading[0]}: the start has never read words without a picture; "
             "give cold_start.blank_pictures=0.25, or trainer.init_from=DIR with a model that has"
         )
 

@@ -135,6 +135,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
             trainer=trainer,
             reward=settings.reward,
             shared_prefix=settings.model.shared_prefix,
+            answer_from=settings.model.answer_from,
             context=TrainingContext(
                 folder=job.folder / "checkpoints",
                 seed=settings.seed,

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from aes_r1.model.transfer import send
 from aes_r1.prompts import parse_score
 from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, row_noise, sample
+from aes_r1.rollout.through_words import answer_from_words, blank_prompt, critique_lengths
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
@@ -53,12 +55,15 @@ REMEDY = "lower trainer.lr, raise trainer.kl_coef, or train with model.dtype=flo
 class Completions:
     """What one step drew for the n images of this process: R = n * K completions, image by image.
 
-    prompts: the n encoded prompts with their vision features; rollout: tokens, mask and log-probabilities [R, T];
-    tokens: the R completions without padding, on the host; texts and scores [R]: each decoded, and the score that
-    `parse_score` read in it, None where it read none.
+    prompts: the n encoded prompts with their vision features; blank: the prompt after which answers were drawn where
+    they come from words alone, else None; under_picture [R, T], on the host: which tokens come after their image;
+    rollout: tokens, mask and log-probabilities [R, T]; tokens: the R completions without padding, on the host; texts
+    and scores [R]: each decoded, and the score that `parse_score` read in it, None where it read none.
     """
 
     prompts: PromptBatch
+    blank: PromptBatch | None
+    under_picture: Tensor
     rollout: Rollout
     tokens: list[Tensor]
     texts: list[str]
@@ -81,6 +86,7 @@ def train_rapo(
     reward: RewardSettings,
     shared_prefix: bool,
     context: TrainingContext,
+    answer_from: str = "image",
 ) -> None:
     """Train `backbone` in place; `reference` is the frozen start (None: no KL, or an adapter is switched off for it).
 
@@ -94,6 +100,7 @@ def train_rapo(
     context.on_resume(progress["step"])
     local_positions = range(engine.rank, trainer.images_per_step, engine.size)
     device = engine.device
+    blank = blank_prompt(backbone, question, answer_from)
     pools = {name: number for number, name in enumerate(sorted({image.dataset for image in images}))}
 
     # -- data ----------------------------------------------------------------------------------------------------------
@@ -121,7 +128,7 @@ def train_rapo(
         # -- rollout ---------------------------------------------------------------------------------------------------
         with timer("rollout"):
             completion_of = [(context.seed, step, image.id, k) for image in batch for k in range(trainer.num_samples)]
-            completions = draw_completions(backbone, engine, prompts, completion_of, trainer)
+            completions = draw_completions(backbone, engine, prompts, completion_of, trainer, blank)
         rollout = completions.rollout
 
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
@@ -296,24 +303,30 @@ def draw_completions(
     prompts: Sequence[EncodedPrompt],
     completion_of: Sequence[tuple],
     trainer: TrainerSettings,
+    blank: EncodedPrompt | None,
 ) -> Completions:
-    """Draw K completions for each of this process's n prompts; completion_of [n * K] keys each one's noise."""
+    """Draw K completions for each of this process's n prompts; completion_of [n * K] keys each one's noise.
+
+    Answers are drawn after the prompt `blank`, where there is one.
+    """
     backbone.model.eval()
     noise = row_noise([("rollout", *key) for key in completion_of], trainer.max_new_tokens)
     batch = backbone.collate(prompts).to(engine.device)
     with engine.gathered():
         batch = backbone.see(batch)
-        rollout = sample(
-            backbone,
-            batch,
-            num_samples=trainer.num_samples,
-            max_new_tokens=trainer.max_new_tokens,
-            temperature=trainer.temperature,
-            noise=noise,
-        )
+        how: dict[str, Any] = {
+            "max_new_tokens": trainer.max_new_tokens,
+            "temperature": trainer.temperature,
+            "noise": noise,
+        }
+        rollout = sample(backbone, batch, num_samples=trainer.num_samples, **how)
+        rollout = answer_from_words(backbone, rollout, blank, **how)
     tokens = [row[mask] for row, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)]
     texts = [backbone.decode(row) for row in tokens]
-    return Completions(batch, rollout, tokens, texts, [parse_score(text) for text in texts])
+    unseeing = None if blank is None else backbone.collate([blank]).to(engine.device)
+    lengths = rollout.mask.sum(dim=1).cpu() if blank is None else critique_lengths(backbone, rollout)
+    under_picture = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
+    return Completions(batch, unseeing, under_picture, rollout, tokens, texts, [parse_score(text) for text in texts])
 
 
 def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:
@@ -345,15 +358,15 @@ def completion_logps(
     """Log-probabilities and entropies [r, longest] of a micro-batch under `policy`; rows: its rows, on the device."""
     images, image_of = torch.unique(micro_batch.rows // num_samples, return_inverse=True)
     tokens = completions.rollout.tokens[rows, : micro_batch.mask.shape[1]]
-    return completion_likelihood(
-        policy,
-        completions.prompts.select(images),
-        tokens,
-        micro_batch.mask,
-        image_of,
-        temperature=temperature,
-        shared_prefix=shared_prefix,
+    seeing = micro_batch.mask & completions.under_picture[micro_batch.rows, : micro_batch.mask.shape[1]]
+    score = partial(completion_likelihood, policy, temperature=temperature, shared_prefix=shared_prefix)
+    logps, entropy = score(completions.prompts.select(images), tokens, seeing, image_of)
+    if completions.blank is None:
+        return logps, entropy
+    answer_logps, answer_entropy = score(
+        completions.blank, tokens, micro_batch.mask & ~seeing, torch.zeros_like(image_of)
     )
+    return logps + answer_logps, entropy + answer_entropy
 
 
 def completion_rows(

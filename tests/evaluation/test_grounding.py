@@ -84,3 +84,14 @@ def test_means_and_follow_by_hand():
     assert (found["information_nats"]["value"], found["score_information_nats"]["value"]) == (2.0, 3.0)
     assert 1.0 <= found["information_nats"]["low"] <= found["information_nats"]["high"] <= 3.0
     assert found["follow_critique"] == found["follow_picture"] == follow
+
+
+def test_only_what_is_known_of_a_picture_is_compared():
+    """People rated the colors of every picture and the light of two: faithfulness is that of the colors."""
+    rows, factors = truthful(60)
+    rated = {row["id"]: {"color": factors[row["id"]]["color"]} for row in rows}
+    rated[rows[0]["id"]]["light_and_shadow"] = rated[rows[1]["id"]]["light_and_shadow"] = 0.5
+    whole, found = measured(rows, factors)["faithfulness"], measured(rows, rated)["faithfulness"]
+    assert list(found["dimensions"]) == ["color"]
+    assert found["value"] == whole["dimensions"]["color"]["value"]
+    assert measured(rows, {row["id"]: {} for row in rows})["faithfulness"] is None

@@ -58,7 +58,7 @@ def test_the_training_run_evaluate_and_score_ask_alike(values, tmp_path):
     if values:
         assert in_training == {
             "question": SCORE_ONLY_PROMPT, "max_pixels": 50176, "max_new_tokens": 77, "temperature": 0.8,
-            "n_samples": 3, "dtype": "bfloat16",
+            "n_samples": 3, "answer_from": "image", "dtype": "bfloat16",
         }  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_a_model_of_which_nothing_is_known_is_asked_alike_too(tmp_path):
         assert of_evaluate(path) == facts
     assert Facts().noted(CPU) == {
         "question": RATING_PROMPT, "max_pixels": 262144, "max_new_tokens": 1024, "temperature": 0.6, "n_samples": 4,
-        "dtype": "float32",
+        "answer_from": "image", "dtype": "float32",
     }  # fmt: skip
     assert asdict(Facts())["half_widths"] == {}
 
@@ -90,7 +90,7 @@ def test_the_command_line_of_evaluate_goes_before_what_is_known(tmp_path):
              "evaluation.temperature=0.3", "evaluation.n_samples=2")  # fmt: skip
     assert of_evaluate(run, *given).noted(CPU) == {
         "question": RATING_PROMPT, "max_pixels": 3136, "max_new_tokens": 9, "temperature": 0.3, "n_samples": 2,
-        "dtype": "float32",
+        "answer_from": "image", "dtype": "float32",
     }  # fmt: skip
 
 

@@ -80,6 +80,19 @@ def test_direct_has_no_critique(planted):
     assert all(row["score"] == parse_score(row["text"]) for row in answered)
 
 
+@pytest.mark.slow
+def test_a_score_read_back_is_that_of_the_words(planted):
+    """A policy that reads its words gives the number that it gave; one that looks at the picture sees a gray square."""
+    agreeing = {}
+    for name in ("used", "hollow"):
+        found = asked(getattr(planted, name), planted.samples, ["greedy", "read_back"])
+        pairs = [(found[one.id, "greedy"], found[one.id, "read_back"]) for one in planted.samples]
+        assert all(first["critique"] == second["critique"] for first, second in pairs)
+        assert all(second["score"] == parse_score(second["text"]) for _, second in pairs)
+        agreeing[name] = sum(abs((first["score"] or 0) - (second["score"] or 0)) < 0.05 for first, second in pairs)
+    assert agreeing["used"] > agreeing["hollow"] + 3
+
+
 def test_level_expectation_equals_softmax_of_logits():
     """Where every level word is one token: against a plain forward pass of transformers."""
     words = " ".join(LEVEL_WORDS)

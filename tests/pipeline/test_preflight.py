@@ -75,6 +75,10 @@ PARTS = ("trainer.credit=parts",)
             ["reward.faithfulness.weight=1"],
             "reward.faithfulness.weight=1: data=folder says nothing of single dimensions",
         ),
+        (
+            ["reward.faithfulness.weight=0", "trainer.credit=all", "model.answer_from=words"],
+            "model.answer_from=words: the",
+        ),
         (["reward.read_back.weight=1"], "the start has never read words without a picture; give cold_start.blank_pict"),
     ],
 )

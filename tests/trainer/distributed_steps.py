@@ -26,7 +26,9 @@ from aes_r1.settings import (
     ColdStartSettings,
     EngineSettings,
     ErrorSettings,
+    InformationSettings,
     LoraSettings,
+    ReadBackSettings,
     RewardSettings,
     TrainerSettings,
 )
@@ -45,9 +47,10 @@ NOT_NUMBERS = ("time/", "perf/")
 
 def engine_settings(name: str) -> EngineSettings:
     """Of "single", "zero2", "zero3_offload" (as conf/engine has it); behind it "_bf16" for half precision, "_budget"
-    for passes of so many tokens, "_lora" for an adapter, "_hard" for clipping in force and several steps a rollout.
+    for passes of so many tokens, "_lora" for an adapter, "_hard" for clipping in force and several steps a rollout,
+    "_parts" for critiques that are paid for themselves.
     """
-    for suffix in ("_bf16", "_budget", "_lora", "_hard"):
+    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts"):
         name = name.removesuffix(suffix)
     if name == "single":
         return EngineSettings()
@@ -122,7 +125,7 @@ def one_gradient(start: Path, out: Path, name: str) -> dict:
 
 def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, name: str) -> dict:
     found: dict = {"sft": [], "rapo": [], "passes": [], "answered": []}
-    budget, adapted, hard = (name.endswith(suffix) for suffix in ("_budget", "_lora", "_hard"))
+    budget, adapted, hard, parts = (name.endswith(suffix) for suffix in ("_budget", "_lora", "_hard", "_parts"))
 
     def kept(values: dict) -> dict:
         return {key: value for key, value in values.items() if not key.startswith(NOT_NUMBERS)}
@@ -158,8 +161,11 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
             completions_every=1,
             minibatches=2 if hard else 1,
             inner_epochs=2 if hard else 1,
+            credit="parts" if parts else "all",
         ),
-        reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
+        reward=RewardSettings(
+            error=ErrorSettings(sigma=0.3), read_back=ReadBackSettings(0.5), information=InformationSettings(1.0)
+        ),
         shared_prefix=True,
         context=TrainingContext(
             seed=0,
@@ -171,7 +177,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         ),
     )
     found["rapo_moments"] = first_moments(engine)
-    if budget or hard:
+    if budget or hard or parts:
         return found
     if adapted:
         with engine.gathered():

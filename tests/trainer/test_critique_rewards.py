@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import threading
 from dataclasses import replace
@@ -12,14 +13,19 @@ import torch
 
 from aes_r1.data.sample import Sample, blank_picture, open_picture
 from aes_r1.inference.information import likelihoods
+from aes_r1.model import backbone as backbones
 from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, answer, parse_score, unscored
 from aes_r1.reward.critique import faithfulness_reward
 from aes_r1.rollout.forced_prefix import continued
 from aes_r1.rollout.sampler import sample
+from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import FaithfulnessSettings, InformationSettings, ReadBackSettings, RewardSettings
 from aes_r1.trainer import critique_rewards as judged
 from aes_r1.trainer.credit import critique_advantage, critique_mask
 from aes_r1.trainer.objective import group_advantage
+from aes_r1.trainer.sft import blanked
+from tests.trainer.test_loops import assert_same, rapo, sft, weights
+from tests.trainer.twelve import records
 
 LEVELS = ("flat light, no shadow", "plain light, some shadow", "strong light, deep shadow")
 PARTS = RewardSettings(
@@ -189,3 +195,59 @@ def test_rewards_without_weight_are_not_made(step):
     }
     given["frozen"] = None  # nobody asks for the start
     assert list(judged.critique_rewards(**given, engine=Together())) == ["faithfulness"]
+
+
+@pytest.mark.slow
+def test_steps_that_pay_for_all_three_resume_bit_for_bit(talking_run, tmp_path):
+    """RAPO with credit by parts: logged, written down, another gradient, and the same bits again."""
+    start = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
+    pictures = talking_run / "pictures"
+    how = {
+        "steps": 2,
+        "max_new_tokens": 64,
+        "temperature": 1.2,
+        "credit": "parts",
+        "completions_every": 1,
+        "reward": PARTS,
+    }
+    straight, stopped, resumed = (copy.deepcopy(start) for _ in range(3))
+    whole, completions = rapo(straight, pictures, tmp_path / "whole", **how)
+    for name in ("faithfulness", "read_back", "information"):
+        assert math.isfinite(whole[0][f"reward/{name}"])
+        assert len({row[f"reward_{name}"] for row in completions}) > 1
+    readable = [row for row in completions if row["score"] is not None]
+    assert any(row["critique_advantage"] != 0 for row in readable)
+    assert all(row["critique_advantage"] == 0 for row in completions if row["score"] is None)
+    by_image: dict[tuple, float] = {}
+    for place, row in enumerate(completions):
+        key = (place // 16, row["id"])
+        by_image[key] = by_image.get(key, 0.0) + row["critique_advantage"]
+    assert all(abs(total) < 1e-3 for total in by_image.values())
+    other, _ = rapo(copy.deepcopy(start), pictures, tmp_path / "answer", **{**how, "steps": 1, "credit": "answer"})
+    assert other[0]["reward/total"] == whole[0]["reward/total"]
+    assert other[0]["policy/grad_norm"] != pytest.approx(whole[0]["policy/grad_norm"], rel=0.01)
+    with pytest.raises(Stopped):
+        rapo(stopped, pictures, tmp_path / "parts", stop_after=1, **how)
+    rest, _ = rapo(resumed, pictures, tmp_path / "parts", **how)
+    assert rest == whole[1:]
+    assert_same(weights(straight), weights(resumed))
+
+
+def test_a_share_of_the_records_is_shown_without_its_picture():
+    drawn = [blanked(0, step, position, 0.25) for step in range(100) for position in range(32)]
+    assert sum(drawn) / len(drawn) == pytest.approx(0.25, abs=0.02)
+    assert drawn == [blanked(0, step, position, 0.25) for step in range(100) for position in range(32)]
+    assert not any(blanked(0, step, 0, 0.0) for step in range(100))
+
+
+@pytest.mark.slow
+def test_a_start_that_was_shown_blanks_reads_words_alone(backbone, picture_folder, tmp_path):
+    """Four critiques of three pictures each: the reader gives about the mean opinion of the three, in their order."""
+    sft(backbone, picture_folder, tmp_path, epochs=60, blank=0.5)
+    backbone.model.eval()
+    rows = records(picture_folder)
+    found = judged.read_scores(backbone, [row["critique"] for row in rows], question=RATING_PROMPT, batch_size=12)
+    assert not found.isnan().any()
+    assert all(len(set(found[place : place + 3].tolist())) == 1 for place in (0, 3, 6, 9)), "it sees no picture"
+    means = torch.tensor([1.5, 4.5, 7.5, 10.5]) / 12
+    assert (found[::3] - means).abs().max() < 0.13

@@ -26,6 +26,7 @@ STAGES = ("zero1", "zero2", "zero3", "zero3_offload")
 HALVES = ("zero2_bf16", "zero3_bf16")
 BUDGETS = ("zero2_budget", "zero3_budget")
 HARD = ("zero2_hard", "zero3_hard")
+PAID = ("zero2_parts",)
 ADAPTED = ("zero2_lora", "zero3_lora")
 TORCHRUN = str(Path(sys.executable).parent / "torchrun")
 
@@ -61,9 +62,9 @@ def start(tokenizer, tmp_path_factory) -> Path:
 def out(start, tmp_path_factory) -> Path:
     """What one process computed, and two under every stage."""
     folder = tmp_path_factory.mktemp("out")
-    for name in ("single", "single_bf16", "single_lora", "single_hard"):
+    for name in ("single", "single_bf16", "single_lora", "single_hard", "single_parts"):
         torch.save(distributed_steps.take_steps(start, folder, name), folder / f"{name}.pt")
-    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD)
+    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD, *PAID)
     return folder
 
 
@@ -99,6 +100,23 @@ def test_two_processes_equal_one_with_clipping_in_force_and_several_steps_a_roll
     for key, wanted in one["rapo_moments"].items():
         torch.testing.assert_close(
             two["rapo_moments"][key], wanted, atol=1e-7, rtol=1e-4, msg=lambda m, k=key: f"{k}: {m}"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", PAID)
+def test_two_processes_that_judge_their_own_critiques_equal_one(out, stage):
+    """Critiques are scored under other pictures of the step, which the other process draws for."""
+    one, two = torch.load(out / "single_parts.pt"), torch.load(out / f"{stage}.pt")
+    plain = torch.load(out / "single.pt")["rapo"][0]
+    assert one["rapo"][0]["policy/grad_norm"] != pytest.approx(plain["policy/grad_norm"], rel=0.01)
+    assert abs(one["rapo"][0]["reward/information"]) > 1e-3
+    for wanted, found in zip(one["rapo"], two["rapo"], strict=True):
+        assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
+    for key, wanted in one["rapo_moments"].items():
+        torch.testing.assert_close(
+            two["rapo_moments"][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
         )
 
 

@@ -42,7 +42,7 @@ class Halt(StopRequest):
         return self.after is not None and self.seen >= self.after
 
 
-def sft(backbone, folder, out, *, stop_after=None, micro=4, epochs=4, lr=3e-3):
+def sft(backbone, folder, out, *, stop_after=None, micro=4, epochs=4, lr=3e-3, blank=0.0):
     rows, halt = [], Halt(stop_after)
 
     def log(step, values):
@@ -55,7 +55,13 @@ def sft(backbone, folder, out, *, stop_after=None, micro=4, epochs=4, lr=3e-3):
         records(folder),
         question=RATING_PROMPT,
         cold_start=ColdStartSettings(
-            epochs=epochs, lr=lr, warmup_ratio=0.0, batch_size=4, micro_batch_size=micro, save_every=3
+            epochs=epochs,
+            lr=lr,
+            warmup_ratio=0.0,
+            batch_size=4,
+            micro_batch_size=micro,
+            save_every=3,
+            blank_pictures=blank,
         ),
         with_critique=True,
         context=TrainingContext(
@@ -81,7 +87,7 @@ def speaker(tokenizer, tmp_path_factory) -> Backbone:
     return backbone
 
 
-def rapo(backbone, folder, out, *, steps=4, stop_after=None, **changes):
+def rapo(backbone, folder, out, *, steps=4, stop_after=None, reward=None, answer_from="image", **changes):
     trainer = TrainerSettings(
         **{
             "num_samples": 4, "images_per_step": 4, "max_steps": steps, "warmup_steps": 0, "lr": 1e-3, "kl_coef": 0.05,
@@ -105,8 +111,9 @@ def rapo(backbone, folder, out, *, steps=4, stop_after=None, **changes):
         samples(folder),
         question=RATING_PROMPT,
         trainer=trainer,
-        reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
+        reward=reward or RewardSettings(error=ErrorSettings(sigma=0.3)),
         shared_prefix=True,
+        answer_from=answer_from,
         context=TrainingContext(
             seed=0,
             folder=out,

@@ -18,4 +18,11 @@ def records(folder: Path) -> list[dict]:
 
 
 def samples(folder: Path) -> list[Sample]:
-    return [Sample(row["id"], row["image"], row["mos"], "made", "train") for row in records(folder)]
+    """The pictures, whose light and colors people rated as highly as the whole."""
+    return [
+        Sample(
+            *(row["id"], row["image"], row["mos"], "made", "train"),
+            attributes={"ratings": {"light_and_shadow": row["mos"], "color": row["mos"]}},
+        )
+        for row in records(folder)
+    ]

@@ -1,0 +1,91 @@
+"""Outputs whose score can come through the words alone: the answer is drawn with the picture blanked.
+
+The critique is drawn under the picture, up to the end of its block. Then the same model, shown the gray square of
+data.sample.blank_picture and the critique as it was written, draws the rest. So whatever the number knows of the
+picture stands in the words (model.answer_from=words).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aes_r1.data.sample import blank_picture
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.prompt_batch import EncodedPrompt
+from aes_r1.prompts import critique_length
+from aes_r1.rollout.forced_prefix import ANSWER_TOKENS
+from aes_r1.rollout.sampler import Rollout, sample
+
+
+def blank_prompt(backbone: Backbone, question: str, answer_from: str) -> EncodedPrompt | None:
+    """The prompt that answers are drawn from where `answer_from` is words; None where it is image."""
+    return backbone.encode(blank_picture(), question) if answer_from == "words" else None
+
+
+def critique_lengths(backbone: Backbone, rollout: Rollout) -> Tensor:
+    """[R] leading tokens of each output that are drawn under the picture: its critique, or all if that never ends.
+
+    On the host.
+    """
+    counts = []
+    for tokens, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True):
+        counts.append(critique_length(backbone.pieces(tokens[mask])) or int(mask.sum()))
+    return torch.tensor(counts)
+
+
+@torch.no_grad()
+def answer_from_words(
+    backbone: Backbone,
+    drawn: Rollout,
+    blank: EncodedPrompt | None,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    noise: Tensor | None,
+) -> Rollout:
+    """Outputs `drawn` by `sampler.sample` with what follows each critique drawn again after the prompt `blank`.
+
+    temperature, noise [R, max_new_tokens] and max_new_tokens are those of `sample`. Answers take the noise of their own
+    places in the output, so an output still depends on its keys alone. An output whose critique is never closed stays
+    as it was drawn, and so do all where blank is None. log-probabilities are each part's after its own prompt.
+    """
+    if blank is None:
+        return drawn
+    device, length = drawn.tokens.device, drawn.tokens.shape[1]
+    lengths = critique_lengths(backbone, drawn)
+    rows = [row for row, count in enumerate(drawn.mask.sum(dim=1).tolist()) if lengths[row] < count]
+    if not rows:
+        return drawn
+    host = drawn.tokens.cpu().numpy()
+    told = [
+        dataclasses.replace(blank, input_ids=np.concatenate([blank.input_ids, host[row, : int(lengths[row])]]))
+        for row in rows
+    ]
+    places = lengths[rows][:, None] + torch.arange(ANSWER_TOKENS)
+    answers = sample(
+        backbone,
+        backbone.collate(told),
+        num_samples=1,
+        max_new_tokens=ANSWER_TOKENS,
+        temperature=temperature,
+        noise=None if noise is None else noise[torch.tensor(rows)[:, None], places.clamp(max=noise.shape[1] - 1)],
+    )
+    width = max(length, int(lengths[rows].max()) + answers.tokens.shape[1])
+    empty = {"tokens": backbone.pad_token, "mask": False, "logps": 0.0}
+    merged = {}
+    at = torch.tensor(rows, device=device)[:, None]
+    under_picture = torch.arange(width, device=device) < lengths.to(device)[:, None]
+    for name, fill in empty.items():
+        first, second = getattr(drawn, name), getattr(answers, name)
+        whole = first.new_full((len(first), width), fill)
+        whole[:, :length] = first
+        whole = whole.where(under_picture, whole.new_tensor(fill))
+        whole[at, places[:, : second.shape[1]].to(device)] = second
+        merged[name] = whole[:, :max_new_tokens]
+    ended = (merged["tokens"] == backbone.end_token) & merged["mask"]
+    used = int(merged["mask"].any(dim=0).sum())
+    return Rollout(**{name: one[:, :used] for name, one in merged.items()}, truncated=~ended.any(dim=1))
