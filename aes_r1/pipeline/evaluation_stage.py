@@ -97,8 +97,8 @@ def _ask(job: Job, stage: str, model: str, sets: Mapping[str, Callable[[], Seque
         )
     if job.rank != 0:
         return
-    model = job.settings.model  # where answers come from words alone, nothing is left to find out by exchanging them
-    if evaluation.interventions and model.prompt == "critique" and model.answer_from == "image":
+    modes = job.settings.model  # where answers come from words alone, nothing is left to find out by exchanging them
+    if evaluation.interventions and modes.prompt == "critique" and modes.answer_from == "image":
         exchange_critiques(
             job.folder,
             stage,

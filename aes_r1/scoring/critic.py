@@ -113,8 +113,10 @@ def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
     scores = [parse_score(text) for text in texts]
     answered = [score for score in scores if score is not None]
     if not answered:
-        critique = next((said for said in map(parse_critique, texts) if said), None)
-        return Verdict(None, None, None, None, scores, critique, *_parts(critique), *agreement(critique, None))
+        critique = next((words for words in map(parse_critique, texts) if words), None)
+        return Verdict(
+            None, None, None, None, scores, critique, *_parts(critique), **agreement(critique, None)._asdict()
+        )
     mean = float(np.mean(answered))
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
     critique = parse_critique(texts[nearest])
@@ -124,8 +126,8 @@ def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
     elif len(answered) > 1:
         kind, reach = "samples", spread_half_width(answered)
     low, high = (None, None) if reach is None else (max(0.0, mean - reach), min(1.0, mean + reach))
-    said = agreement(critique, mean)
-    return Verdict(mean, low, high, kind, scores, critique or None, *_parts(critique), *said)
+    said = agreement(critique, mean)._asdict()
+    return Verdict(mean, low, high, kind, scores, critique or None, *_parts(critique), **said)
 
 
 def spread_half_width(scores: Sequence[float], coverage: float = COVERAGE) -> float:
