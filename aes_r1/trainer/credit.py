@@ -64,16 +64,18 @@ def critique_advantage(
     rewards {name: [N, K]}; readable [N, K] bool: outputs that hold a critique. Mean and spread are those of a picture's
     readable critiques, and an unreadable one has 0: it is paid as a whole for its score, which it lacks. Each reward is
     normalised first and weighted then, so a weight says how hard the reward pulls beside the score's advantage. Without
-    `scale` only the mean is taken off.
+    `scale` only the mean is taken off. Computed in float64: where all critiques earn the same, the rounding of their mean
+    would otherwise be divided by 1e-4.
     """
-    total = torch.zeros(readable.shape, device=readable.device)
+    total = torch.zeros(readable.shape, dtype=torch.float64, device=readable.device)
     count = readable.sum(dim=1, keepdim=True)
-    for name, reward in rewards.items():
+    for name, earned in rewards.items():
+        reward = earned.double()
         mean = reward.where(readable, 0.0).sum(dim=1, keepdim=True) / count.clamp(min=1)
         centered = (reward - mean).where(readable, 0.0)
         variance = (centered**2).sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
         total = total + weights[name] * (centered / (variance.sqrt() + 1e-4) if scale else centered)
-    return total
+    return total.float()
 
 
 def token_kl_coef(kl_coef: float, critique_kl_coef: float | None, critique_mask: Tensor) -> float | Tensor:
