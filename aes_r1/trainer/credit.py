@@ -64,8 +64,8 @@ def critique_advantage(
     rewards {name: [N, K]}; readable [N, K] bool: outputs that hold a critique. Mean and spread are those of a picture's
     readable critiques, and an unreadable one has 0: it is paid as a whole for its score, which it lacks. Each reward is
     normalised first and weighted then, so a weight says how hard the reward pulls beside the score's advantage. Without
-    `scale` only the mean is taken off. Computed in float64: where all critiques earn the same, the rounding of their mean
-    would otherwise be divided by 1e-4.
+    `scale` only the mean is taken off. Computed in float64: where all critiques earn the same, the rounding of their
+    mean would otherwise be divided by 1e-4.
     """
     total = torch.zeros(readable.shape, dtype=torch.float64, device=readable.device)
     count = readable.sum(dim=1, keepdim=True)
