@@ -685,10 +685,6 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-# What a run that failed before its first result leaves: a mended command may use the folder.
-_LEFT_BY_FALSE_STARTS = ("settings.json", "settings.partial", "run.log", "failure.txt", "wandb", ".lock")
-
-
 def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
     """Dotted keys in which two runs' settings differ, those left out that change nothing computed."""
     if isinstance(theirs, dict) and isinstance(mine, dict):

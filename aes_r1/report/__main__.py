@@ -8,6 +8,7 @@ from pathlib import Path
 from aes_r1.command import Arguments, run_plain
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError, require
 
 
@@ -17,7 +18,8 @@ def run(given: argparse.Namespace) -> int:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; give the folders of runs")
     if len(folders) == 1:
-        require(given.out is None, "--out", given.out, "is for several runs; one run's page is RUN/report.html")
+        page = RunFolder(folders[0]).report_file
+        require(given.out is None, "--out", given.out, f"is for several runs; one run's page is {page}")
         print(write_report(folders[0]))
     else:
         print(write_comparison(folders, Path(given.out) if given.out else folders[0].parent / "comparison.html"))

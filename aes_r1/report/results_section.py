@@ -8,8 +8,9 @@ from html import escape
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.charts import Estimate, interval_chart, signed
 from aes_r1.report.html import STAGE_COLORS, STAGE_NAMES, figure, heading_row, interval, number, percent, row, table
+from aes_r1.runs.cells import MetricName
 
-METRIC_NAMES = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "mae": "MAE", "rmse": "RMSE"}
+METRIC_NAMES: dict[MetricName, str] = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "mae": "MAE", "rmse": "RMSE"}
 _ORIGINS = {"photograph": "photographs", "ai": "AI-made"}
 
 
@@ -49,7 +50,7 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
-def _metrics_of(by_protocol: Mapping) -> list[str]:
+def _metrics_of(by_protocol: Mapping) -> list[MetricName]:
     """The metrics that every cell has."""
     cells = [cell for cells in by_protocol.values() for cell in cells.values()]
     return [metric for metric in METRIC_NAMES if all(metric in cell for cell in cells)]
