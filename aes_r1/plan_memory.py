@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
@@ -220,10 +221,10 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
     def needs(changed: PlanSettings) -> int:
         return peak(memory_per_gpu(changed, shape, trained_parameters(changed, shape), 1))
 
-    def with_model(**changes) -> PlanSettings:
+    def with_model(**changes: Any) -> PlanSettings:
         return dataclasses.replace(settings, model=dataclasses.replace(model, **changes))
 
-    def with_zero(name: str, **changes) -> PlanSettings:
+    def with_zero(name: str, **changes: Any) -> PlanSettings:
         zero = {**engine.config.get("zero_optimization", {}), "stage": 3, **changes}
         return dataclasses.replace(settings, engine=EngineSettings(name, {**engine.config, "zero_optimization": zero}))
 

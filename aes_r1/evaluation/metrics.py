@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, bootstrap, points, with_intervals
-from aes_r1.runs.cells import Cell
+from aes_r1.runs.cells import Cell, Interval
 
 STAGE_ORDER = ("base", "cold_start", "rapo")
 PROTOCOL_ORDER = ("sample", "greedy", "mean", "direct", "label_tokens", "metric")
@@ -36,6 +36,7 @@ def correlations_with_draws(scores: Array, mos: Array, n_bootstrap: int, seed: i
     answered = ~np.isnan(scores)
     draws = bootstrap(scores, mos, n_bootstrap, seed)
     headline = with_intervals(points(scores, mos), draws)
+    alone: dict[str, Interval]
     if answered.all():
         alone = {name: headline[name].copy() for name in METRICS}
     else:

@@ -17,12 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aes_r1.model import families
+from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.transfer import send
 
 NAME = "shared_prefix"
 
 
-def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs):
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> Any:
     """Attention that transformers calls in every language layer: ours when `attend` is handed in, else SDPA."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -39,7 +42,8 @@ class ScoringHead(nn.Linear):
     every process must make the same ones, whatever the lengths of its completions.
     """
 
-    def forward(self, states: Tensor, score: Callable | None = None):
+    def forward(self, states: Tensor, score: Callable | None = None) -> Any:
+        """Logits of `states`, or what `score` makes of them."""
         return super().forward(states) if score is None else score(states, super().forward)
 
 
@@ -57,13 +61,15 @@ def install(model: Any) -> None:
     model.config.get_text_config()._attn_implementation = NAME
 
 
-def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal=False):
+def scaled_dot_product(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool = False
+) -> Tensor:
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
 
 
-def causal_mask(prompts) -> Tensor | None:
+def causal_mask(prompts: PromptBatch) -> Tensor | None:
     """[N, 1, P, P] bool of a PromptBatch, True where a query may look; None when nothing is padded.
 
     A padding token looks at itself alone, so that no row of the softmax is empty.
@@ -142,7 +148,7 @@ def flat_rows(tensor: Tensor) -> Tensor:
     return tensor.transpose(1, 2).reshape(1, rows * length, heads, width)
 
 
-def embed(core: Any, prompts) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+def embed(core: Any, prompts: PromptBatch) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """Token embeddings [N, P, D] with the pictures' features in place of their placeholders.
 
     Returns (embeddings, the features of every vision layer that is used, [N, P] True on picture tokens). Features that
@@ -158,7 +164,7 @@ def embed(core: Any, prompts) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     return filled, features, place
 
 
-def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor) -> Tensor:
+def grouped_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, image_of: Tensor) -> Tensor:
     """Hidden states that predict each completion token, prompts and pictures computed once.
 
     prompts: a PromptBatch of N; completions: [R, T] tokens, right-padded; image_of: [R] in 0..N-1, best on the host.
@@ -192,7 +198,7 @@ def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Ten
     return torch.cat([last_of_prompt[:, None], hidden[count * width :].reshape(rows, fed, hidden_size)], dim=1)
 
 
-def plain_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor) -> Tensor:
+def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, image_of: Tensor) -> Tensor:
     """The same as `grouped_hidden_states`, each completion with its own copy of prompt and picture."""
     copies = prompts.select(image_of)
     length = completions.shape[1]
@@ -211,7 +217,7 @@ def plain_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tenso
     return output[:, embeddings.shape[1] - length :]
 
 
-def language_forward(core: Any, embeddings: Tensor, positions: Tensor, attend, **deep) -> Tensor:
+def language_forward(core: Any, embeddings: Tensor, positions: Tensor, attend: Callable, **deep: Any) -> Tensor:
     """Run the language layers on embeddings [1, S, D] at positions [3, 1, S] with the attention `attend`."""
     return core.model.language_model(
         inputs_embeds=embeddings,

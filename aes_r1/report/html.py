@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 STAGE_NAMES = {"base": "Base model", "cold_start": "Cold start", "rapo": "RAPO"}
@@ -146,7 +146,7 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}%"
 
 
-def interval(cell: dict, digits: int = 3) -> str:
+def interval(cell: Mapping, digits: int = 3) -> str:
     """Low and high of a metric as a small second line, empty when there are none."""
     if cell["low"] is None:
         return ""

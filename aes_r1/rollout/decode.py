@@ -66,7 +66,7 @@ class PlainDecoder(Decoder):
         self.cache.batch_repeat_interleave(samples)
         self.valid = prompts.valid.repeat_interleave(samples, dim=0)
 
-    def _forward(self, embeddings: Tensor, positions: Tensor, valid: Tensor, **deep) -> Tensor:
+    def _forward(self, embeddings: Tensor, positions: Tensor, valid: Tensor, **deep: Any) -> Tensor:
         return self.core.model.language_model(
             inputs_embeds=embeddings,
             position_ids=for_language_model(self.core, positions),

@@ -99,7 +99,16 @@ def score_shards(
     return unreadable + [error for number, _ in shards for error in _read_unreadable(out, number)]
 
 
-def _run(ray: Any, missing: list[dict], out: Path, model: str, samples, seed, limits, workers: int) -> None:
+def _run(
+    ray: Any,
+    missing: list[dict],
+    out: Path,
+    model: str,
+    samples: int | None,
+    seed: int,
+    limits: UrlLimits | None,
+    workers: int,
+) -> None:
     gpus = ray.cluster_resources().get("GPU", 0)
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
     done = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(

@@ -63,7 +63,8 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
     `progress` is whatever the loop needs beside weights, optimizer and generators; `backbone` is written in Hugging
     Face form, too. Raises InputError when the disk is full or cannot be written.
     """
-    final, beside = root / f"step_{step}", root / f".step_{step}.partial"
+    final = root / f"step_{step}"
+    beside = draft_of(final)
     with _written(final):
         if engine.rank == 0:
             for left in root.glob(".step_*"):  # by a process that was killed while it wrote or pruned

@@ -407,7 +407,7 @@ class DeepSpeedEngine:
             vars(parameter).clear()  # what DeepSpeed hung on it: the share of this process, the optimizer
         vars(self.optimizer).clear()  # buckets and float32 states go even where autograd's graph keeps its shell
         self.engine.optimizer = self.engine.module = None
-        nn.functional.linear = self.plain_linear  # type: ignore[assignment]
+        nn.functional.linear = self.plain_linear
         free(self.model)
         del self.model, self.optimizer, self.engine
         _collect()

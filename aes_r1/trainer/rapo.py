@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -272,7 +272,7 @@ def train_rapo(
 
 
 @contextlib.contextmanager
-def _reference_weights(backbone: Backbone, reference: Reference | None):
+def _reference_weights(backbone: Backbone, reference: Reference | None) -> Iterator[Backbone]:
     """The frozen start: a copy of its own, or the policy with its adapter switched off."""
     if reference is not None:
         with reference.gathered() as frozen:
@@ -364,7 +364,7 @@ def _policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]
     }
 
 
-def _mismatch(gaps: list[Tensor], pieces: list[Piece], engine) -> dict[str, float]:
+def _mismatch(gaps: list[Tensor], pieces: list[Piece], engine: Engine) -> dict[str, float]:
     """How far the trainer's log-probabilities are from the sampler's, over all processes' tokens of `pieces`.
 
     gaps: |difference| of each counted piece, [r, longest], 0 beyond its mask.

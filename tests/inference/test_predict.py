@@ -150,3 +150,20 @@ def test_pictures_are_read_as_they_are_needed(backbone, mixed):
     )  # fmt: skip
     assert [next(rows)["id"] for _ in range(4)] == ["0", "1", "2", "0"]
     assert len(taken) < 20
+
+
+def test_it_ends_after_a_whole_batch_when_told_to_stop(backbone, mixed):
+    """What was asked is given to the end, and nothing more is asked; told before the first batch, nothing is read."""
+    asking, told = AskingConfig(max_new_tokens=4), []
+    rows = predict(
+        backbone, mixed, asking, protocols=["label_tokens"], batch_size=3, seed=0, should_stop=lambda: bool(told)
+    )
+    found = [next(rows)["id"]]
+    told.append(True)
+    found += [row["id"] for row in rows]
+    assert found == ["0", "1", "2"]
+    never = (pytest.fail("a picture was read") for _ in range(1))
+    assert (
+        list(predict(backbone, never, asking, protocols=["greedy"], batch_size=3, seed=0, should_stop=lambda: True))
+        == []
+    )
