@@ -101,6 +101,7 @@ class Arguments(argparse.ArgumentParser):
     """A parser of the commands without Hydra: what is wrong with the command line is one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
+        """Say in one line what is wrong with the command line, and exit with code 2."""
         _leave(2, f"{message}; {self.prog} --help lists the arguments")
 
 

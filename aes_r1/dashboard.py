@@ -158,6 +158,7 @@ def _saved_report(made: Any, url: str | None) -> Any:
 
 
 def build(settings: DashboardSettings) -> None:
+    """Write the page, or publish the views of the account in `settings`."""
     studies = read_studies(Path(settings.runs))
     if settings.entity is None:
         target = Path(settings.out)
@@ -175,6 +176,7 @@ def build(settings: DashboardSettings) -> None:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     command.run("aes_r1.dashboard", build, config_name="dashboard", schema=DashboardSettings)
 
 

@@ -52,9 +52,12 @@ REPORT_UP_TO = 100_000  # rows that fit a page
 
 
 def run(settings: EvaluateSettings) -> None:
+    """Measure models on data sets, or summarise finished runs."""
     rank, size = world()
     if settings.runs or settings.starts:
-        return _show(settings) if rank == 0 else None
+        if rank == 0:
+            _show(settings)
+        return
     if settings.model.path is None:
         raise InputError("model.path=null: give a folder with a model, a run folder or a hub name")
     for metric in settings.pyiqa:
@@ -244,6 +247,7 @@ def _show_runs(settings: EvaluateSettings) -> None:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     command.run("aes_r1.evaluate", run, config_name="evaluate", schema=EvaluateSettings)
 
 

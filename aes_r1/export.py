@@ -18,6 +18,7 @@ from aes_r1.settings import InputError
 
 
 def run(given: argparse.Namespace) -> int:
+    """Export the model that the command line names; returns the exit code."""
     folder = export(Path(given.run), Path(given.out), step=given.step)
     print(folder)
     return 0
@@ -78,6 +79,7 @@ def _which(run: RunFolder, model: Path) -> str | None:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     parser = Arguments(prog="python -m aes_r1.export", description=(__doc__ or "").split(":")[0])
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("out", metavar="OUT", help="a new folder")

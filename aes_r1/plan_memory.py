@@ -17,6 +17,7 @@ ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
+    """The number of weights that RAPO trains."""
     if settings.model.lora.rank > 0:
         return cost.lora_parameters(shape, settings.model.lora.rank)
     return shape.parameters - (shape.vision_parameters if settings.model.freeze_vision else 0)
@@ -58,6 +59,7 @@ def images_of(settings: PlanSettings, outputs: int) -> int:
 
 
 def zero_stage(settings: PlanSettings) -> int:
+    """The ZeRO stage of the engine, 0 without ZeRO."""
     return int(settings.engine.config.get("zero_optimization", {}).get("stage", 0))
 
 

@@ -121,11 +121,13 @@ def decisions(reasons: Collection[str], *, read: bool, judged: bool) -> dict[str
 
 
 def wrong_length(critique: str, *, min_words: int, max_words: int) -> str | None:
+    """How many words `critique` has where that is too few or too many, else None."""
     count = len(critique.split())
     return None if min_words <= count <= max_words else f"{count} words"
 
 
 def refusal(critique: str) -> str | None:
+    """The words by which `critique` declines to judge, None where it does judge."""
     match = _REFUSAL.search(critique)
     return match[0] if match else None
 

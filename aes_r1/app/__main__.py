@@ -11,6 +11,7 @@ from aes_r1.settings import InputError, require
 
 
 def run(given: argparse.Namespace) -> int:
+    """Serve the page until it is stopped; returns the exit code."""
     require(0 < given.port < 65536, "--port", given.port, "must be in 1..65535")
     if find_spec("gradio") is None:
         raise InputError("the app needs Gradio; pip install 'aes-r1[app]'")
@@ -21,6 +22,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     parser = Arguments(
         prog="python -m aes_r1.app", description=(__doc__ or "").split(":")[0] + ", on this machine only"
     )

@@ -123,6 +123,7 @@ def share_of(found: Sequence[bool]) -> dict[str, float | None]:
 
 
 def mean_of(values: Array, n_bootstrap: int, seed: int) -> dict[str, float | None]:
+    """The mean of `values` with its 95% bootstrap interval; None where there are none."""
     if not len(values):
         return {"value": None, "low": None, "high": None}
     drawn = [counts @ values / len(values) for counts in resamples(len(values), n_bootstrap, seed)]
@@ -138,6 +139,7 @@ class Written(Reply):
 
     @property
     def critique(self) -> str:
+        """The text, as a reply of an expert has it."""
         return self.text
 
 

@@ -78,7 +78,7 @@ def record(
     predictor: Predictor,
     *,
     rows_per_picture: int,
-    progress: Callable[[int], object] = lambda done: None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> int:
     """Append to `path` the rows of every sample that it lacks; returns how many pictures it held before.
 
@@ -147,6 +147,7 @@ class Chosen:
         self._rows: list[tuple[int, Row]] = []
 
     def add(self, row: Row) -> None:
+        """Let `row` take part in the draw."""
         self._seen += 1
         if len(self._rows) < self._most:
             self._rows.append((self._seen, row))
@@ -154,6 +155,7 @@ class Chosen:
             self._rows[place] = (self._seen, row)
 
     def rows(self) -> list[Row]:
+        """The rows that were drawn, in the order in which they came."""
         return [row for _, row in sorted(self._rows, key=lambda one: one[0])]
 
 

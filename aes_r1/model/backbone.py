@@ -49,6 +49,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights lie."""
         return next(self.model.parameters()).device
 
     def banned_on(self, device: torch.device) -> Tensor:
@@ -345,4 +346,5 @@ def _in_bfloat16(config: Any) -> Any:
 
 
 def parameter_count(model: nn.Module) -> int:
+    """The number of weights of `model`."""
     return sum(parameter.numel() for parameter in model.parameters())

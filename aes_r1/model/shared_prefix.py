@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from aes_r1.model import families
 from aes_r1.model.prompt_batch import PromptBatch
@@ -64,7 +64,8 @@ def install(model: Any) -> None:
 def scaled_dot_product(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool = False
 ) -> Tensor:
-    return F.scaled_dot_product_attention(
+    """softmax(query key^T scaling, masked) value; heads of `key` and `value` may be shared by several of `query`."""
+    return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
 
@@ -98,7 +99,8 @@ class PromptAttention:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    def __call__(self, _layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one layer, [1, S, heads, width] of the flat row."""
         query, key, value = (split_rows(tensor, self.images) for tensor in (query, key, value))
         if self.keep:
             self.keys.append(key)
@@ -120,7 +122,8 @@ class GroupAttention:
     completion_mask: Tensor
     image_of: Tensor
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    def __call__(self, _layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one layer, [1, S, heads, width] of the flat row."""
         boundary = self.images * self.prompt_tokens
         rows = len(self.image_of)
         prompt_query, prompt_key, prompt_value = (
@@ -192,7 +195,7 @@ def grouped_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, 
         completion_mask=torch.cat([seen_prompt, own_past], dim=2)[:, None],
         image_of=image_of,
     )
-    place = F.pad(place.reshape(1, -1), (0, rows * fed))
+    place = functional.pad(place.reshape(1, -1), (0, rows * fed))
     hidden = language_forward(core, flat, positions, attend, **families.deep_inputs(features, place))[0]
     last_of_prompt = hidden[: count * width].reshape(count, width, hidden_size)[:, -1][image_of]
     return torch.cat([last_of_prompt[:, None], hidden[count * width :].reshape(rows, fed, hidden_size)], dim=1)
@@ -212,7 +215,7 @@ def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, im
         position_ids=families.for_language_model(core, torch.cat([copies.position_ids, positions], dim=2)),
         attention_mask=valid,
         use_cache=False,
-        **families.deep_inputs(features, F.pad(place, (0, length - 1))),
+        **families.deep_inputs(features, functional.pad(place, (0, length - 1))),
     ).last_hidden_state
     return output[:, embeddings.shape[1] - length :]
 

@@ -52,6 +52,7 @@ class Job:
         return self.run.manifest(f"{data.name}{f'_{number + 1}' if number else ''}-{split}")
 
     def test_sets(self) -> list[DataSettings]:
+        """The sets of the evaluation: the run's own, then the others."""
         return [self.settings.data, *self.settings.evaluation.also]
 
     def process(self) -> Process:
@@ -114,6 +115,7 @@ class Job:
         return folder[0] is not None
 
     def load(self, path: str) -> Backbone:
+        """The model at `path`, a folder or a hub name, as the settings say."""
         return backbones.load(
             path,
             dtype=self.settings.model.dtype,

@@ -83,6 +83,7 @@ def _divisible(settings: Settings, size: int) -> None:
 
 
 def makes_cold_start(settings: Settings) -> bool:
+    """Whether the run of `settings` has a cold start."""
     return settings.cold_start.epochs > 0 and settings.trainer.init_from != "base"
 
 

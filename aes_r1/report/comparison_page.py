@@ -47,6 +47,7 @@ class Run:
         return next(reversed(self.evaluation.get("stages") or {}), None)
 
     def cells(self, dataset: str) -> Mapping[str, Cell]:
+        """{protocol: cell} of the last stage on `dataset`."""
         return {} if self.stage is None else self.evaluation["stages"][self.stage].get(dataset, {})
 
 

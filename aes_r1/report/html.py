@@ -139,10 +139,12 @@ def page(title: str, body: Iterable[str]) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
+    """`value` with a fixed number of digits; a dash where there is none."""
     return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def percent(value: float | None) -> str:
+    """A share as a percentage; a dash where there is none."""
     return "–" if value is None else f"{100 * value:.1f}%"
 
 
@@ -174,6 +176,7 @@ def table(head: Sequence[str], rows: Iterable[str]) -> str:
 
 
 def row(cells: Sequence[str], kind: str = "") -> str:
+    """A row of a table; `cells` are HTML."""
     return f'<tr class="{kind}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 

@@ -91,6 +91,7 @@ def shown(section: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def setting(settings: Mapping[str, Any], key: str) -> Any:
+    """The value of the dotted `key`; None where the settings have no such key."""
     value: Any = settings
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

@@ -10,9 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Update(Protocol):
-    """Move one bar: `done` of `total`, with `text` behind it."""
+    """Moves one bar."""
 
-    def __call__(self, done: int, total: int, text: str) -> None: ...
+    def __call__(self, done: int, total: int, text: str) -> None:
+        """Show `done` of `total`, with `text` behind the bar."""
 
 
 @contextmanager

@@ -48,6 +48,7 @@ def random_state() -> dict:
 
 
 def set_random_state(state: dict) -> None:
+    """Put every global generator into a state of `random_state`."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

@@ -433,6 +433,7 @@ def _arguments(arguments: list[str]) -> Iterator[None]:
 def build_engine(
     settings: EngineSettings, model: nn.Module, *, weight_decay: float, max_grad_norm: float, device: torch.device
 ) -> Engine:
+    """The engine that `settings` name, around `model` on `device`."""
     if settings.name == "single":
         return SingleEngine(model, weight_decay=weight_decay, max_grad_norm=max_grad_norm, device=device)
     return DeepSpeedEngine(

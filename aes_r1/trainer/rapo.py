@@ -70,7 +70,7 @@ def train_rapo(
     log_completions: Callable[[int, list[dict]], None],
     evaluate: Callable[[], dict[str, float]],
     stop: StopRequest,
-    going_on: Callable[[int], None] = lambda step: None,
+    going_on: Callable[[int], None] = lambda _: None,
     notes: dict[str, str] | None = None,
 ) -> None:
     """Train `backbone` in place; `reference` is the frozen start (None: no KL, or an adapter is switched off for it).

@@ -47,8 +47,8 @@ def train_sft(
     folder: Path,
     log: Callable[[int, dict[str, float]], None],
     stop: StopRequest,
-    going_on: Callable[[int], None] = lambda step: None,
-    evaluate: Callable[[int], dict[str, float]] = lambda step: {},
+    going_on: Callable[[int], None] = lambda _: None,
+    evaluate: Callable[[int], dict[str, float]] = lambda _: {},
 ) -> None:
     """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}); resumes from `folder`.
 

@@ -84,7 +84,7 @@ def draw(result: Mapping[str, Any]) -> Any:
     ):  # fmt: skip
         axis.set_title(title, fontsize=9)
         if axis.get_legend_handles_labels()[0]:
-            handles = dict(zip(*reversed(axis.get_legend_handles_labels())))
+            handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
             axis.legend(handles.values(), handles.keys(), fontsize=7, frameon=False)
     return figure
 

@@ -47,7 +47,7 @@ def write_run(
                     "stage": stage, "protocol": protocol, "id": f"{place:03d}", "dataset": dataset, "split": "test",
                     "mos": float(mos), "score": None if lost else round(float(score), 2),
                 }
-                for place, (mos, score, lost) in enumerate(zip(MOS, scores, unreadable))
+                for place, (mos, score, lost) in enumerate(zip(MOS, scores, unreadable, strict=True))
                 if place >= without
             ]  # fmt: skip
     folder.mkdir(parents=True)
