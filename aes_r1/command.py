@@ -20,15 +20,13 @@ from typing import Any, NoReturn
 from aes_r1.points import Sweep, point_command, run_point
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
+from aes_r1.settings import CONF, InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
 from aes_r1.tracking import headline
 from aes_r1.trainer.skipped import NeverFinite
 
 log = logging.getLogger("aes_r1")
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-_HERE = Path(__file__).resolve().parent
-CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 
 
 def run(module: str, task: Callable[[Any], None], *, config_name: str = "config", schema: type = Settings) -> None:

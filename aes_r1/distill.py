@@ -28,9 +28,7 @@ from aes_r1.aescot.estimate import estimate
 from aes_r1.aescot.start import check_roles
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import load_samples
-from aes_r1.settings import DistillSettings
-
-PAPER_PIXELS = 262144  # area at which the paper trains, where data.max_pixels is null
+from aes_r1.settings import PAPER_PIXELS, DistillSettings
 
 
 def run(settings: DistillSettings) -> None:

@@ -27,7 +27,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.critique import judged
 from aes_r1.evaluation.summary import measure
-from aes_r1.inference.asking import PAPER_PIXELS, AskingConfig, find_model, question_of
+from aes_r1.inference.asking import AskingConfig, find_model, question_of
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
 from aes_r1.inference.predictions import Process, Sets, chosen_critiques, record_stage
@@ -43,7 +43,7 @@ from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.files import write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
 from aes_r1.runs.log import configure_logging
-from aes_r1.settings import DataSettings, EngineSettings, EvaluateSettings, InputError
+from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError
 from aes_r1.trainer.engine import start, world
 
 log = logging.getLogger("aes_r1")

@@ -17,22 +17,6 @@ from aes_r1.aescot.leak import find_leak
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
-REASONS = (
-    "leak",
-    "align",
-    "fact",
-    "length",
-    "language",
-    "missing_dimension",
-    "refusal",
-    "invalid_json",
-    "empty",
-    "near_copy",
-    "no_answer",
-    "no_verdict",
-    "picture",
-)
-
 # The filters whose decisions are counted and audited; the other reasons say that there was nothing to decide on.
 FILTERS = ("leak", "align", "fact", "length", "language", "missing_dimension", "refusal", "near_copy")
 

@@ -18,9 +18,8 @@ from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
 from aes_r1.runs.folder import RunFolder, is_model, model_in, run_of
-from aes_r1.settings import InputError
+from aes_r1.settings import PAPER_PIXELS, InputError
 
-PAPER_PIXELS = 262144  # area at which the paper trains
 FACTS_FILE = "aes_r1.json"  # in an exported folder: the Facts of the model
 
 

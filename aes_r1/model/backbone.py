@@ -343,8 +343,3 @@ def _in_bfloat16(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     return {key: "bfloat16" if key == "dtype" else _in_bfloat16(value) for key, value in config.items()}
-
-
-def parameter_count(model: nn.Module) -> int:
-    """The number of weights of `model`."""
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -163,10 +163,10 @@ def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
             [row["mos"] for row in mine],
             n_bootstrap=0,
         )
+        found = {"parse_failure_rate": cell["parse_failure_rate"]}
         for name in ("srcc", "plcc", "mae"):
-            value = cell[name]["value"]
-            values[f"eval/{dataset}/{name}"] = math.nan if value is None else value
-        values[f"eval/{dataset}/parse_failure_rate"] = cell["parse_failure_rate"]
+            found[name] = cell[name]["value"]
+        values |= {f"eval/{dataset}/{name}": math.nan if value is None else value for name, value in found.items()}
     return values
 
 

@@ -90,11 +90,13 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
     return final
 
 
-def save_best(best: Path, step: int, score: float, engine: Engine, backbone: Backbone) -> None:
+def save_best(root: Path, step: int, score: float, engine: Engine, backbone: Backbone) -> None:
     """Put the weights after `step`, validated with `score`, in the place of the best ones so far. Collective.
 
-    Raises InputError when the disk is full or cannot be written.
+    `root` is the folder of the checkpoints, beside which the best model lies. Raises InputError when the disk is full
+    or cannot be written.
     """
+    best = best_beside(root)
     with _written(best):
         beside = draft_of(best)
         if engine.rank == 0:

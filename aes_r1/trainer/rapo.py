@@ -26,7 +26,6 @@ from aes_r1.model.transfer import send
 from aes_r1.prompts import parse_score
 from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, row_noise, sample
-from aes_r1.runs.folder import best_beside
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
@@ -260,7 +259,7 @@ def train_rapo(
         stopping, before = engine.agreed(bool(stop)), best
         best = checkpoint.better(best, step + 1, score)
         if best is not None and best != before:
-            checkpoint.save_best(best_beside(folder), best["step"], best["score"], engine, backbone)
+            checkpoint.save_best(folder, best["step"], best["score"], engine, backbone)
         if stopping or last or skips.too_many or (step + 1) % trainer.save_every == 0:
             progress = {"best": best, "skipped_in_a_row": skips.in_a_row, **(notes or {})}
             checkpoint.save(folder, step + 1, engine, progress, keep=trainer.keep_checkpoints, backbone=backbone)

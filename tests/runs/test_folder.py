@@ -46,13 +46,15 @@ def test_the_names_are_those_of_the_contract(tmp_path):
 
 
 def test_a_run_says_how_far_it_is(tmp_path):
-    run = RunFolder(tmp_path)
+    run = RunFolder(tmp_path / "runs" / "one")
+    run.path.mkdir(parents=True)
     run.failure_file.write_text("rank 0: no room\n")
     assert run.state == "failed: rank 0: no room"
     run.finish_stage("report", {})
     assert run.state == "done"
     run.settings_file.write_text("{}")
-    assert [one.path for one in runs_below(tmp_path.parent)] == [tmp_path]
+    assert [one.path for one in runs_below(tmp_path / "runs")] == [run.path]
+    assert [one.path for one in runs_below(tmp_path, "*/*")] == [run.path]
 
 
 def test_rows_are_chosen_by_stage_and_protocol(tmp_path):
