@@ -12,7 +12,10 @@ from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order, paired_bootstrap
 from aes_r1.report.charts import Estimate, Line, interval_chart, line_chart
 from aes_r1.report.html import figure, interval, number, page, percent, row, table
 from aes_r1.report.results_section import METRIC_NAMES, change, datasets, inside
-from aes_r1.report.run_page import protocol_names, read_json, read_lines
+from aes_r1.report.run_page import protocol_names
+from aes_r1.runs.cells import Cell, Evaluation
+from aes_r1.runs.files import write_text_atomically
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 from aes_r1.tracking import without_secrets
 
@@ -34,7 +37,7 @@ class Run:
     name: str
     color: str
     settings: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
+    evaluation: Evaluation
     metrics: Sequence[Mapping[str, Any]]
     predictions: Sequence[Mapping[str, Any]]
 
@@ -43,7 +46,8 @@ class Run:
         """The last stage that was evaluated."""
         return next(reversed(self.evaluation.get("stages") or {}), None)
 
-    def cells(self, dataset: str) -> Mapping[str, Any]:
+    def cells(self, dataset: str) -> Mapping[str, Cell]:
+        """{protocol: cell} of the last stage on `dataset`."""
         return {} if self.stage is None else self.evaluation["stages"][self.stage].get(dataset, {})
 
 
@@ -64,22 +68,21 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
         _settings(runs),
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_suffix(".partial")
-    draft.write_text(page("Runs compared · Aes-R1", body), encoding="utf-8")
-    return draft.replace(out)
+    return write_text_atomically(out, page("Runs compared · Aes-R1", body))
 
 
 def _read(folder: Path, name: str, place: int) -> Run:
-    evaluation = read_json(folder / "evaluation.json")
+    run = RunFolder(folder)
+    evaluation = run.evaluation
     if not evaluation.get("stages"):
-        raise InputError(f"{folder}: evaluation.json is missing; give folders of evaluated runs")
+        raise InputError(f"{folder}: {run.evaluation_file.name} is missing; give folders of evaluated runs")
     return Run(
         name,
         COLORS[place % len(COLORS)],
-        without_secrets(read_json(folder / "settings.json")),
+        without_secrets(run.settings),
         evaluation,
-        read_lines(folder / "metrics.jsonl"),
-        read_lines(folder / "predictions.jsonl"),
+        run.metrics(),
+        list(run.predictions()),
     )
 
 

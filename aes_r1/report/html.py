@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 STAGE_NAMES = {"base": "Base model", "cold_start": "Cold start", "rapo": "RAPO"}
@@ -139,14 +139,16 @@ def page(title: str, body: Iterable[str]) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
+    """`value` with a fixed number of digits; a dash where there is none."""
     return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def percent(value: float | None) -> str:
+    """A share as a percentage; a dash where there is none."""
     return "–" if value is None else f"{100 * value:.1f}%"
 
 
-def interval(cell: dict, digits: int = 3) -> str:
+def interval(cell: Mapping, digits: int = 3) -> str:
     """Low and high of a metric as a small second line, empty when there are none."""
     if cell["low"] is None:
         return ""
@@ -174,6 +176,7 @@ def table(head: Sequence[str], rows: Iterable[str]) -> str:
 
 
 def row(cells: Sequence[str], kind: str = "") -> str:
+    """A row of a table; `cells` are HTML."""
     return f'<tr class="{kind}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 

@@ -8,12 +8,14 @@ from html import escape
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.charts import Estimate, interval_chart, signed
 from aes_r1.report.html import STAGE_COLORS, STAGE_NAMES, figure, heading_row, interval, number, percent, row, table
+from aes_r1.runs.cells import MetricName
 
-METRIC_NAMES = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "mae": "MAE", "rmse": "RMSE"}
+METRIC_NAMES: dict[MetricName, str] = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "mae": "MAE", "rmse": "RMSE"}
 _ORIGINS = {"photograph": "photographs", "ai": "AI-made"}
 
 
 def results_section(evaluation: Mapping, names: Mapping[str, str]) -> str:
+    """Charts and tables of every set; empty without an evaluation."""
     stages = evaluation.get("stages", {})
     if not stages:
         return ""
@@ -49,7 +51,7 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
-def _metrics_of(by_protocol: Mapping) -> list[str]:
+def _metrics_of(by_protocol: Mapping) -> list[MetricName]:
     """The metrics that every cell has."""
     cells = [cell for cells in by_protocol.values() for cell in cells.values()]
     return [metric for metric in METRIC_NAMES if all(metric in cell for cell in cells)]
@@ -155,6 +157,7 @@ def signed_cell(cell: Mapping) -> str:
 
 
 def changes_section(evaluation: Mapping) -> str:
+    """Differences between stages on the same pictures; empty without any."""
     comparisons = evaluation.get("comparisons", [])
     if not comparisons:
         return ""
@@ -204,10 +207,12 @@ def _difference(comparison: Mapping, metric: str) -> Estimate:
 
 
 def short_protocol(protocol: str) -> str:
+    """The name of a protocol inside of a table."""
     return "one sample" if protocol == "sample" else protocol
 
 
 def change(cell: Mapping) -> str:
+    """A difference with its interval and p-value as the HTML of a cell."""
     if cell["difference"] is None:
         return "–"
     p = "p &lt; 0.005" if cell["p"] < 0.005 else f"p = {cell['p']:.2g}"
@@ -222,11 +227,13 @@ def _estimate(stage: str, cell: Mapping) -> Estimate:
 
 
 def between(cell: Mapping) -> str:
+    """The ends of an interval in words."""
     sign = signed if "difference" in cell else number
     return f"{sign(cell['low'])} to {sign(cell['high'])}"
 
 
 def datasets(stages: Mapping) -> list[str]:
+    """The sets of all stages, each once."""
     return list(dict.fromkeys(dataset for sets in stages.values() for dataset in sets))
 
 

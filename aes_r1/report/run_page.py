@@ -6,7 +6,6 @@ again at any time; a part whose file is missing is left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -23,6 +22,8 @@ from aes_r1.report.html import STAGE_COLORS, STAGE_NAMES, figure, number, page, 
 from aes_r1.report.results_section import METRIC_NAMES, between, changes_section, inside, results_section
 from aes_r1.report.settings_section import provenance_section
 from aes_r1.report.training_section import training_section
+from aes_r1.runs.files import write_text_atomically
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 
 _MOST_DOTS = 1500
@@ -36,34 +37,29 @@ _GALLERY_TITLES = {
 
 
 def write_report(run_dir: Path | str) -> Path:
-    """Write RUN/report.html from the files in RUN and return its path. InputError when there is nothing to report."""
-    run = Path(run_dir)
-    settings = read_json(run / "settings.json")
-    evaluation = read_json(run / "evaluation.json")
-    metrics = read_lines(run / "metrics.jsonl")
-    predictions = read_lines(run / "predictions.jsonl")
+    """Write the page of a run from the files in its folder; returns its path. InputError when there is nothing."""
+    run = RunFolder(run_dir)
+    settings, evaluation, metrics = run.settings, run.evaluation, run.metrics()
+    predictions = list(run.predictions())
     if not (evaluation or metrics):
-        raise InputError(f"{run}: neither evaluation.json nor metrics.jsonl is there; give the folder of a run")
+        missing = f"neither {run.evaluation_file.name} nor {run.metrics_file.name} is there"
+        raise InputError(f"{run}: {missing}; give the folder of a run")
     names = protocol_names(settings)
-    title = settings.get("run_name") or run.name
+    title = settings.get("run_name") or run.path.name
     body = [
         _opening(title, settings, evaluation, names),
         grounding_section(evaluation, metrics, predictions, names),
         results_section(evaluation, names),
         changes_section(evaluation),
         training_section(metrics),
-        health_section(metrics, read_lines(run / "completions.jsonl")),
+        health_section(metrics, run.completions()),
         _answers(predictions, names),
         reliability_section(evaluation, predictions),
         critique_section(evaluation),
         _gallery(predictions, names),
         provenance_section(settings, evaluation),
     ]
-    path = run / "report.html"
-    draft = path.with_suffix(".partial")
-    draft.write_text(page(f"{title} · Aes-R1", body), encoding="utf-8")
-    draft.replace(path)
-    return path
+    return write_text_atomically(run.report_file, page(f"{title} · Aes-R1", body))
 
 
 def protocol_names(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -207,14 +203,3 @@ def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
     ]
     parts += [f"<h3>{_GALLERY_TITLES[kind]}</h3>{plates(rows)}" for kind, rows in chosen.items() if rows]
     return "".join(parts)
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

@@ -37,7 +37,7 @@ def _study(study: str, runs: Runs, analysed: str) -> list[str]:
     conditions = _conditions(runs, keys)
     colors = dict(zip(conditions, COLORS, strict=False))
     done = sum(run["state"] == "done" for run in runs)
-    signs = {run["name"]: raised_in(path.read_text()) for run in runs if (path := run["folder"] / "run.log").exists()}
+    signs = {run["name"]: raised_in(run["folder"].log) for run in runs if run["folder"].log_file.exists()}
     parts = [
         f'<h2>{escape(study)}</h2><p class="note">{done} of {len(runs)} runs done. SRCC and PLCC of the last stage, '
         "first set and first protocol, with 95% intervals over pictures. The highest mean SRCC comes first.</p>",
