@@ -34,7 +34,7 @@ NAMED_OTHERWISE = {"hydra-core": "hydra", "pillow": "PIL", "wandb-workspaces": "
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",
     "starlette": "gradio", "sqlalchemy": "optuna", "safetensors": "transformers",
-    "jinja2": "torch", "httpx": "transformers",
+    "markupsafe": "jinja2", "httpx": "transformers",
 }  # fmt: skip
 FOUND_BY_NAME = {"pyiqa"}  # whose absence is an input error that says how to install it
 
