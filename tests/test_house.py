@@ -98,6 +98,17 @@ def test_every_requirement_says_what_it_is_for():
     assert all("#" in line for line in listed)
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if room(path) == "report" or path.parent.name == "app"],
+                         ids=lambda path: str(path.relative_to(HOUSE)))  # fmt: skip
+def test_markup_stands_in_templates(path):
+    """A tag that Python writes is a place where somebody can forget to escape; only drawings may."""
+    if path.name in ("charts.py", "coordinates.py"):
+        return
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    tags = {tag for text in texts if isinstance(text, str) for tag in re.findall(r"</?([a-z][a-z0-9]*)[\s>/]", text)}
+    assert tags <= {"think", "answer", "dataset"}, "markup belongs in templates/"
+
+
 def test_loops_are_short_and_told_alike():
     acts = []
     for name in ("sft.py", "rapo.py"):

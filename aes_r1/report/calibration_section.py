@@ -73,8 +73,8 @@ def _spread_charts(cells: Sequence[tuple[str, str, Mapping]], dataset: str) -> I
     if last is not None:
         caption = (
             f"Across: probability promised by the spread of {last['n_samples']} answers (standard deviation "
-            f"{number(last['mean_std'])} on average in the last stage). Up: share of opinions inside. Below the diagonal: "
-            "surer than it should be."
+            f"{number(last['mean_std'])} on average in the last stage). Up: share of opinions inside. Below the "
+            "diagonal: surer than it should be."
         )
         chart = square_chart(f"Coverage on {dataset}", lines)
         yield Figure("Intervals from the spread", chart, caption, [(line.name, line.color) for line in lines])

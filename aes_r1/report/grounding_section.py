@@ -55,7 +55,9 @@ def _cells(stages: Mapping, dataset: str, names: Mapping[str, str]) -> dict[str,
 
 def _figure(title: str, metrics: Sequence[Mapping]) -> Figure:
     lines = [curve(metrics, metric, name, color, dots=True) for metric, name, color in _CURVES[title]]
-    return Figure(title, line_chart(title, lines, low=0.0), _CAPTION, [(name, color) for _, name, color in _CURVES[title]])
+    return Figure(
+        title, line_chart(title, lines, low=0.0), _CAPTION, [(name, color) for _, name, color in _CURVES[title]]
+    )
 
 
 def _examples(stages: Mapping[str, Any], predictions: Sequence[Mapping]) -> list[Plate]:

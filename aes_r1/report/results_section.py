@@ -26,7 +26,9 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, 
         "origins": list(_origins(stages)),
         "baselines": evaluation.get("baselines", []),  # how the model differs from each way of doing without it
         "paper": paper,
-        "paper_sets": list(dict.fromkeys(name for cells in paper["systems"].values() for name in cells)) if paper else [],
+        "paper_sets": list(dict.fromkeys(name for cells in paper["systems"].values() for name in cells))
+        if paper
+        else [],
     }
 
 

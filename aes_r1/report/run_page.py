@@ -85,7 +85,7 @@ def _facts(settings: Mapping) -> list[str]:
 
 
 def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] | None:
-    """The first set of the last stage, under the first of the protocols that it has, and what the last stage changed."""
+    """The first set of the last stage, under the first protocol that it has, and what the last stage changed."""
     stages = evaluation.get("stages", {})
     if not stages:
         return None

@@ -34,10 +34,13 @@ def training_section(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
     rows = {stage: [one for one in metrics if one["stage"] == stage] for stage in _STAGES}
     rapo, sft = rows["rapo"], rows["sft"]
     given = {name: color for name, color in _REWARDS.items() if any(one.get(f"reward/{name}") for one in rapo)}
-    charts = [_curves(rapo, "Reward", {"reward/total": "ink"} | {f"reward/{name}": given[name] for name in given}, low=0.0)]
-    for one in sorted({name.rsplit("/", 1)[0] for one in metrics for name in one if name.startswith("eval/")}):
-        wanted = {f"{one}/srcc": "rapo", f"{one}/plcc": "cold"}
-        charts.append(_curves(rapo or sft, f"Validation, {one.removeprefix('eval/')}", wanted, dots=True))
+    charts = [
+        _curves(rapo, "Reward", {"reward/total": "ink"} | {f"reward/{name}": given[name] for name in given}, low=0.0)
+    ]
+    evaluated = {name.rsplit("/", 1)[0] for one in metrics for name in one if name.startswith("eval/")}
+    for dataset in sorted(evaluated):
+        wanted = {f"{dataset}/srcc": "rapo", f"{dataset}/plcc": "cold"}
+        charts.append(_curves(rapo or sft, f"Validation, {dataset.removeprefix('eval/')}", wanted, dots=True))
     charts.append(_curves(sft, "Cold start: loss", {"sft/loss": "cold"}))
     charts += [_curves(rows[stage], title, colors, low=0.0, dots=stage == "sft") for stage, title, colors in _CURVES]
     logged = dict.fromkeys(name for one in metrics for name in one if name not in ("stage", "step"))
