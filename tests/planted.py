@@ -14,6 +14,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.sft import train_sft
 
@@ -77,9 +78,11 @@ def plant(folder: Path) -> None:
                 freeze_vision=False,
             ),
             with_critique=True,
-            seed=0,
-            folder=folder / f"{name}_training",
-            log=lambda step, values: None,
-            stop=StopRequest(),
+            context=TrainingContext(
+                seed=0,
+                folder=folder / f"{name}_training",
+                log=lambda step, values: None,
+                stop=StopRequest(),
+            ),
         )
         backbone.save(folder / name)

@@ -18,6 +18,7 @@ from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint, rapo, sft
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.skipped import LIMIT, NeverFinite, Skips
 from tests.runs.test_watchdog import free_port
@@ -155,10 +156,12 @@ def train(backbone: Backbone, pictures: Path, out: Path, *, epochs: int, stop: S
         question=RATING_PROMPT,
         cold_start=ColdStartSettings(epochs=epochs, lr=3e-3, batch_size=4, micro_batch_size=4, save_every=100),
         with_critique=True,
-        seed=0,
-        folder=out,
-        log=log,
-        stop=stop,
+        context=TrainingContext(
+            seed=0,
+            folder=out,
+            log=log,
+            stop=stop,
+        ),
     )
 
 
