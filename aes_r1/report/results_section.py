@@ -106,6 +106,13 @@ def _difference(comparison: Mapping, metric: str) -> Estimate:
     return Estimate(label, cell["difference"], cell["low"], cell["high"], color)
 
 
+def headline_place(stages: Mapping) -> tuple[str, str, str]:
+    """(last stage, its first set, the first of the protocols there): where a run's headline numbers stand."""
+    stage = list(stages)[-1]
+    dataset = next(iter(stages[stage]))
+    return stage, dataset, in_order(stages[stage][dataset], PROTOCOL_ORDER)[0]
+
+
 def datasets(stages: Mapping) -> list[str]:
     return list(dict.fromkeys(dataset for sets in stages.values() for dataset in sets))
 

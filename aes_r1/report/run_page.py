@@ -18,9 +18,11 @@ from aes_r1.report.critique_section import critique_section
 from aes_r1.report.gallery import choose, plates
 from aes_r1.report.grounding_section import grounding_section
 from aes_r1.report.html import STAGE_NAMES, fill, stage_color, stage_name
-from aes_r1.report.results_section import changes_section, results_section
+from aes_r1.report.results_section import changes_section, headline_place, results_section
 from aes_r1.report.settings_section import settings_section
+from aes_r1.report.studies import state_of
 from aes_r1.report.training_section import health_section, training_section
+from aes_r1.report.trouble import trouble
 from aes_r1.settings import InputError
 
 _MOST_DOTS = 1500
@@ -46,6 +48,7 @@ def write_report(run_dir: Path | str) -> Path:
     html = fill(
         "run_page.html",
         title=settings.get("run_name") or run.name,
+        trouble=trouble(state_of(run), evaluation, predictions),
         facts=_facts(settings),
         headline=_headline(evaluation, names),
         grounding=grounding_section(evaluation, metrics, predictions, names),
@@ -89,9 +92,7 @@ def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] |
     stages = evaluation.get("stages", {})
     if not stages:
         return None
-    last = stages[list(stages)[-1]]
-    dataset = next(iter(last))
-    protocol = in_order(last[dataset], PROTOCOL_ORDER)[0]
+    _, dataset, protocol = headline_place(stages)
     cells = {stage: sets[dataset][protocol] for stage, sets in stages.items() if protocol in sets.get(dataset, {})}
     changes = [
         one

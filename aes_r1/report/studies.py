@@ -49,7 +49,7 @@ def read_studies(runs: Path) -> dict[str, list[dict[str, Any]]]:
             {
                 "name": run.name,
                 "folder": run,
-                "state": _state(run),
+                "state": state_of(run),
                 "settings": read_json(path),
                 "metrics": _lines(run / "metrics.jsonl"),
                 "headline": headline(read_json(evaluation)) if evaluation.exists() else {},
@@ -79,7 +79,8 @@ def _broken(path: Path, error: json.JSONDecodeError) -> InputError:
     return InputError(f"{path}: no JSON ({error.msg}); write it again, or move it elsewhere")
 
 
-def _state(run: Path) -> str:
+def state_of(run: Path) -> str:
+    """Done, failed with its reason, or not finished."""
     if (run / "stages" / "report.json").exists():
         return "done"
     failure = run / "failure.txt"

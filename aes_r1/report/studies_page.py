@@ -28,8 +28,12 @@ def static_page(studies: Mapping[str, Runs], analyses: Path) -> str:
 
     analyses: folder of STUDY/results/table.md.
     """
-    shown_studies = [_study(study, runs, analysis(study, analyses)) for study, runs in studies.items()]
-    return fill("studies_page.html", title="Studies", studies=shown_studies)
+    found = [
+        {"id": f"study-{place}", **_study(study, runs, analysis(study, analyses))}
+        for place, (study, runs) in enumerate(studies.items(), 1)
+    ]
+    links = [(one["id"], one["name"]) for one in found]
+    return fill("studies_page.html", title="Studies", studies=found, links=links)
 
 
 def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
@@ -47,6 +51,8 @@ def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
         "name": study,
         "done": sum(run["state"] == "done" for run in runs),
         "runs": len(runs),
+        "ends": _ends(conditions),
+        "trouble": next((run["state"] for run in runs if run["state"] != "done"), "no evaluation"),
         "setting": keys[0] if len(keys) == 1 else "",
         "conditions": {name: [_row(run, signs) for run in members] for name, members in conditions.items()},
         "logs": len(signs),
@@ -64,12 +70,19 @@ def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, 
     found: dict[str, list[Mapping[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
         found.setdefault(_label(run["settings"], keys), []).append(run)
+    order = {name: -2.0 if (srcc := _mean_srcc(members)) is None else srcc for name, members in found.items()}
+    return {name: found[name] for name in sorted(found, key=order.__getitem__, reverse=True)}
 
-    def srcc(name: str) -> float:
-        known = [run["headline"]["srcc"] for run in found[name] if "srcc" in run["headline"]]
-        return fmean(known) if known else -2.0
 
-    return {name: found[name] for name in sorted(found, key=srcc, reverse=True)}
+def _mean_srcc(runs: Runs) -> float | None:
+    known = [run["headline"]["srcc"] for run in runs if "srcc" in run["headline"]]
+    return fmean(known) if known else None
+
+
+def _ends(conditions: Mapping[str, Runs]) -> list[tuple[float | None, str]]:
+    """The highest and the lowest mean SRCC with their conditions. Empty without any."""
+    known = [(srcc, name) for name, runs in conditions.items() if (srcc := _mean_srcc(runs)) is not None]
+    return [known[0], known[-1] if len(known) > 1 else (None, "")] if known else []
 
 
 def _label(settings: Mapping[str, Any], keys: Sequence[str]) -> str:

@@ -21,8 +21,8 @@ from aes_r1.report.studies_page import static_page
 from aes_r1.runs.files import write_rows
 from aes_r1.scoring.critic import verdict
 from aes_r1.settings import Settings, as_dict
+from tests.report.browser import CHROMIUM, FLAGS
 from tests.report.test_critique_section import FULL, cell
-from tests.report.test_studies_page import CHROMIUM, FLAGS
 
 # For names of files and folders too, so without a slash.
 NAME = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +13,10 @@ from aes_r1.report.studies_page import COLORS, _mean_by_step, static_page
 from aes_r1.runs.files import write_rows
 from aes_r1.settings import Settings, TrackerSettings
 from tests.experiments.runs import write_run
+from tests.report.browser import CHROMIUM, FLAGS
 
 BASE = Settings(tracker=TrackerSettings(name="none"))
 ANALYSES = Path(__file__).parents[2] / "experiments"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def test_the_best_condition_comes_first_with_its_seeds_in_order(runs):
     for section in ("Agreement", "Reward", "Policy"):
         assert f"<h3>{section}</h3>" in html
     assert "<script" not in html
-    assert re.findall(r'(?:src|href)="(?!data:)', html) == []
+    assert re.findall(r'(?:src|href)="(?!data:|#)', html) == []
 
 
 def test_a_run_without_results_is_no_error(runs):
