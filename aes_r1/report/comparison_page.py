@@ -139,9 +139,13 @@ def _differences(runs: Sequence[Run], n_bootstrap: int) -> Iterator[tuple[str, s
             before, after = _answers(runs[0], dataset, protocol), _answers(run, dataset, protocol)
             shared = [key for key in before if key in after and after[key][1] == before[key][1]]
             if len(shared) >= 3:
-                scores = [[answers[key][0] for key in shared] for answers in (before, after)]
-                mos = [before[key][1] for key in shared]
-                yield run.name, dataset, paired_bootstrap(*scores, mos, n_bootstrap=n_bootstrap)
+                result = paired_bootstrap(
+                    [before[key][0] for key in shared],
+                    [after[key][0] for key in shared],
+                    [before[key][1] for key in shared],
+                    n_bootstrap=n_bootstrap,
+                )
+                yield run.name, dataset, result
 
 
 def _answers(run: Run, dataset: str, protocol: str | None) -> dict[str, tuple[float | None, float]]:

@@ -41,6 +41,24 @@ def test_the_best_condition_comes_first_with_its_seeds_in_order(runs):
     assert re.findall(r'(?:src|href)="(?!data:|#)', html) == []
 
 
+def test_the_summary_leads_to_every_study_and_says_why_one_has_no_results(runs):
+    dead = write_run(runs / "tune <1>" / "one", BASE, noise={"rapo": 0.1})
+    for gone in ("evaluation.json", "stages/report.json"):
+        (dead / gone).unlink()
+    (dead / "failure.txt").write_text("no such folder\n")
+    html = static_page(read_studies(runs), ANALYSES)
+    summary, contents = html[: html.index("<nav")], re.search(r"<nav.*?</nav>", html, re.DOTALL)[0]
+    assert re.findall(r'<section id="([\w-]+)"', html) == ["study-1", "study-2"]
+    for place, name in (("1", "reward_ablation"), ("2", "tune &lt;1&gt;")):
+        assert f'<a href="#study-{place}">{name}</a>' in summary
+        assert f'<a href="#study-{place}">{name}</a>' in contents
+    assert "4 of 4" in summary
+    best, worst = re.findall(r"([\d.]+)<small>(\w+)</small>", summary)
+    assert (best[1], worst[1]) == ("rapo", "rank")
+    assert float(best[0]) > float(worst[0])
+    assert "failed: no such folder" in summary
+
+
 def test_a_run_without_results_is_no_error(runs):
     (runs / "reward_ablation" / "rank0" / "evaluation.json").unlink()
     (runs / "reward_ablation" / "rank0" / "metrics.jsonl").unlink()
