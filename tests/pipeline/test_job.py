@@ -149,8 +149,8 @@ def test_processes_leave_an_evaluation_together_in_its_middle_and_go_on(tokenize
     out = tmp_path / "run"
     command = [
         *("aes_r1.train", "data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base", "engine=zero2"),
-        *("trainer=sft", "cold_start.epochs=0", "trainer.max_new_tokens=80", "tracker=none", "judge=none"),
-        *("evaluation.stages=[base]", "evaluation.protocols=[mean]", "evaluation.n_samples=12"),
+        *("trainer=sft", "cold_start.epochs=0", "trainer.max_new_tokens=48", "tracker=none", "judge=none"),
+        *("evaluation.stages=[base]", "evaluation.protocols=[mean]", "evaluation.n_samples=6"),
         *("evaluation.batch_size=1", "evaluation.n_bootstrap=20", f"out={out}", f"store={tmp_path}/store"),
     ]
     parts = [out / "parts" / "base" / f"folder-test.{rank}-of-2.jsonl" for rank in (0, 1)]
