@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.trainer.twelve import records
 
 MEASURED = ("time/", "perf/")
@@ -47,7 +48,7 @@ def command(talking_run, picture_folder) -> list[str]:
 def start(command: list[str], folder: Path) -> subprocess.Popen:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "said").open("a") as said:
-        return subprocess.Popen(
+        return processes.Popen(
             [*command, f"out={folder}/run", f"store={folder}/store"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=said,
