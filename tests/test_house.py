@@ -34,7 +34,7 @@ NAMED_OTHERWISE = {"hydra-core": "hydra", "pillow": "PIL", "wandb-workspaces": "
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",
     "starlette": "gradio", "sqlalchemy": "optuna", "safetensors": "transformers",
-    "jinja2": "torch", "httpx": "transformers",
+    "markupsafe": "jinja2", "httpx": "transformers",
 }  # fmt: skip
 FOUND_BY_NAME = {"pyiqa"}  # whose absence is an input error that says how to install it
 
@@ -141,6 +141,17 @@ def test_only_one_room_spells_what_a_run_leaves(path):
 )
 def test_a_name_of_a_run_is_found_wherever_it_is_spelled(code):
     assert len(spelled(ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room(path) == "report" or path.parent.name == "app"],
+                         ids=lambda path: str(path.relative_to(HOUSE)))  # fmt: skip
+def test_markup_stands_in_templates(path):
+    """A tag that Python writes is a place where somebody can forget to escape; only drawings may."""
+    if path.name in ("charts.py", "coordinates.py"):
+        return
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    tags = {tag for text in texts if isinstance(text, str) for tag in re.findall(r"</?([a-z][a-z0-9]*)[\s>/]", text)}
+    assert tags <= {"think", "answer", "dataset"}, "markup belongs in templates/"
 
 
 def test_loops_are_short_and_told_alike():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from aes_r1.evaluation.critique import critique_measures
 from aes_r1.report.gallery import plates
-from aes_r1.report.html import interval, number, page, row, table
+from aes_r1.report.html import fill
 from aes_r1.runs.files import write_json, write_rows, write_text_atomically
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
@@ -44,7 +43,9 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
     }
     write_json(out / "side_by_side.json", measures)
     write_rows(out / "side_by_side.jsonl", (_beside(starts, key) for key in chosen))
-    return write_text_atomically(out / "side_by_side.html", _page(starts, chosen, measures))
+    pictures_shown = [(str(key[2]), plates(rows[key] for rows in starts.values())) for key in chosen]
+    html = fill("side_by_side_page.html", title="Starts, side by side", measures=measures, pictures=pictures_shown)
+    return write_text_atomically(out / "side_by_side.html", html)
 
 
 def _beside(starts: Mapping[str, Mapping[tuple, Row]], key: tuple) -> Row:
@@ -85,27 +86,3 @@ def _measures(rows: Sequence[Row], *, n_bootstrap: int, seed: int) -> dict[str, 
         "mae": float(np.mean(errors)) if errors else None,
         **critique_measures(read_, n_bootstrap=n_bootstrap, seed=seed),
     }
-
-
-def _page(starts: Mapping[str, Mapping], chosen: Sequence[tuple], measures: Mapping[str, Any]) -> str:
-    head = ["", *starts]
-    lines = [
-        ("Pictures answered", lambda m: f"{m['answered']} of {m['pictures']}"),
-        ("MAE", lambda m: number(m["mae"])),
-        ("Words", lambda m: number(m["words"]["value"], 1) + interval(m["words"], 1)),
-        ("All five dimensions", lambda m: _cell(m["coverage"]["all_five"])),
-        ("Distinct-2", lambda m: _cell(m["diversity"]["distinct_2"])),
-        ("Self-BLEU", lambda m: _cell(m["diversity"]["self_bleu"])),
-        ("Score leaked", lambda m: _cell(m["leak_rate"])),
-        ("Words follow score (SRCC)", lambda m: _cell(m["words_and_score"]["srcc"])),
-    ]
-    rows = [row([escape(name), *(cell(measures[start]) for start in starts)]) for name, cell in lines]
-    body = ["<h1>Starts, side by side</h1>", table(head, rows)]
-    for key in chosen:
-        names = f'<p class="note">{escape(" · ".join(starts))}</p>'
-        body.append(f"<h3>{escape(str(key[2]))}</h3>{names}" + plates([rows_[key] for rows_ in starts.values()]))
-    return page("Starts, side by side · Aes-R1", body)
-
-
-def _cell(cell: dict[str, Any]) -> str:
-    return number(cell["value"]) + interval(cell)
