@@ -30,6 +30,7 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, key, value, f"must be one of {', '.join(choices)}")
 
 
+_HUGE = 1e30  # no opinion is that far from 0, and sums of such numbers are finite
 _SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
 
 
@@ -39,6 +40,7 @@ class DataSettings:
     root: str | None = None  # folder, or manifest file, of a set on disk; null for made sets
     split: str = "test"  # split that evaluation reads
     split_by: str = "official"  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
+    scale: list[float] | None = None  # ends of the opinions in your own labels (data=folder); null: 0 and 1
     limit: int | None = None  # pictures considered per split; null: all
     split_seed: int | None = None  # deals all pictures anew, each split as large as before; null: the set's own split
     max_pixels: int | None = None  # area bound of a picture as the model sees it; null: the model's own
@@ -54,6 +56,11 @@ class DataSettings:
         one_of("data.split", self.split, ("train", "validation", "test"))
         listed = self.split_by.endswith(".json")
         require(listed or self.split_by in ("official", "paper"), "data.split_by", self.split_by, _SPLIT_BY)
+        ends = self.scale
+        rule = "give the lowest and the highest possible opinion, as data.scale=[1,10]"
+        require(ends is None or (len(ends) == 2 and -_HUGE < ends[0] < ends[1] < _HUGE), "data.scale", ends, rule)
+        rule = f"data={self.name} has a scale of its own; data.scale is for your own labels, data=folder"
+        require(ends is None or self.name == "folder", "data.scale", ends, rule)
         require(all(part > 0 for part in self.mix.values()), "data.mix", self.mix, "every part must be positive")
         require(self.size > 0, "data.size", self.size, "must be positive")
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "must be positive or null")
@@ -655,7 +662,7 @@ _NOT_IDENTITY = (
 
 # Keys that the first recorded runs did not have, each with the value at which a run computes what it computed without
 # the key. At that value a key is left out of the run's hash, so that recorded runs keep theirs and can be resumed.
-_SINCE_ADDED: dict[str, Any] = {"trainer.credit": "all", "trainer.critique_kl_coef": None}
+_SINCE_ADDED: dict[str, Any] = {"trainer.credit": "all", "trainer.critique_kl_coef": None, "data.scale": None}
 
 
 def run_fingerprint(settings: Settings) -> str:
@@ -663,6 +670,11 @@ def run_fingerprint(settings: Settings) -> str:
     values = as_dict(settings)
     neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
     identity = _without(values, (*_NOT_IDENTITY, *neutral))
+    further = [name.removeprefix("data.") for name in _SINCE_ADDED if name.startswith("data.")]
+    identity["evaluation"]["also"] = [
+        {key: value for key, value in one.items() if key not in further or value != _SINCE_ADDED[f"data.{key}"]}
+        for one in identity["evaluation"]["also"]  # further sets have the keys of data
+    ]
     identity["cold_start"]["micro_batch_size"] = 32  # counts as the default recipe's, whatever it is
     return fingerprint(identity)
 
@@ -695,4 +707,8 @@ def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
         keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
         pairs = {key: [side.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
         return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
+    lists = isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine)
+    if prefix == "evaluation.also." and lists:  # further sets have the keys of data
+        alike = all(not differences(one, other, "data.") for one, other in zip(theirs, mine, strict=True))
+        return [] if alike else ["evaluation.also"]
     return [] if theirs == mine else [prefix.rstrip(".")]

@@ -111,7 +111,7 @@ def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:
         known = ", ".join([*scene_sets.SCENE_SETS, *CATALOG, "manifest", "aescot"])
         raise InputError(f"data={data.name}: no such set; there are {known}")
     root = root_of(data)
-    labels, dropped = read_set(data.name, root, split_by=data.split_by)
+    labels, dropped = read_set(data.name, root, split_by=data.split_by, scale=data.scale)
     if dropped:
         first = dropped[0]
         log.warning(
@@ -129,7 +129,7 @@ def sample_of(dataset: str, root: Path, label: Label) -> Sample:
     if not os.path.normpath(root / label.image).startswith(f"{root}{os.sep}"):
         raise InputError(f"{label.image}: leaves data.root={root}; a label names pictures below its root")
     return Sample(
-        id=label.image,
+        id=label.id or label.image,
         image=str(root / label.image),
         mos=label.mos,
         dataset=dataset,
