@@ -17,6 +17,7 @@ _MOST_FOLDERS = 32
 _MOST_VALUES = 64  # of a tag that is looked at
 _SIZES = {1: "B", 3: "H", 4: "I", 13: "I"}  # TIFF's type to struct's
 _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _COUNTS, _SUBFOLDERS = 256, 257, 259, 262, 273, 279, 330
+_ORIENTATION = 274
 _JPEG, _JPEG_LENGTH, _DNG_VERSION = 513, 514, 50706
 _SENSOR = (32803, 34892)  # photometric interpretations: color filter array, linear raw
 _RAW_CODES = (32767, 32769, 34713, 65000)  # compressions that only sensors' data has
@@ -28,11 +29,12 @@ Tags = dict[int, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Preview:
-    """picture: the largest preview, opened, or None. width, height: of the raw data, as the file says."""
+    """picture: the largest preview, opened, or None. width, height: of the raw data; turn: its EXIF orientation."""
 
     picture: Image.Image | None
     width: int
     height: int
+    turn: int
 
     @property
     def stands_for_it(self) -> bool:
@@ -52,7 +54,8 @@ def find_preview(file: BinaryIO) -> Preview | None:
     sizes = [(tags.get(_WIDTH, (0,))[0], tags.get(_HEIGHT, (0,))[0]) for tags in folders]
     pictures = [picture for tags in folders for picture in _jpeg(file, tags)]
     largest = max(pictures, key=lambda picture: picture.width * picture.height, default=None)
-    return Preview(largest, *max(sizes, key=lambda size: size[0] * size[1]))
+    (turn,) = folders[0].get(_ORIENTATION, (1,))[:1]
+    return Preview(largest, *max(sizes, key=lambda size: size[0] * size[1]), turn)
 
 
 def _is_raw(tags: Tags) -> bool:

@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from aes_r1.data import foreign
 from aes_r1.data.raw_preview import find_preview
-from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, raw_mode
+from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, orientation, raw_mode, turned
 
 MAX_FILE_PIXELS = 200_000_000  # a larger header is refused before anything is decoded
 MAX_FILE_BYTES = 2 << 30
@@ -155,7 +155,8 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
         if not preview.stands_for_it or preview.picture is None:
             raise _Refused("a camera's raw file without a preview of a useful size; export it as JPEG")
         with preview.picture as picture:
-            return _decoded(picture, max_file_pixels)
+            shown, said = _decoded(picture, max_file_pixels), orientation(picture)
+            return turned(shown, preview.turn) if said == 1 else shown  # a preview seldom says itself how it lies
     if foreign.is_heic(head) and "HEIF" in formats and _reads_heic():
         formats = (*formats, "HEIF")
     else:

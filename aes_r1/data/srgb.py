@@ -61,6 +61,11 @@ def as_rgb(picture: Image.Image, shown: Image.Image | None = None) -> Image.Imag
     if clear is not None:
         picture.putalpha(clear)
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return turned(picture, turn)
+
+
+def turned(picture: Image.Image, turn: int) -> Image.Image:
+    """The picture brought upright by an EXIF orientation."""
     return picture.transpose(_TURNS[turn]) if turn in _TURNS else picture
 
 

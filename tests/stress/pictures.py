@@ -15,9 +15,10 @@ import time
 from collections import Counter
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from aes_r1.data.sample import PictureError, open_picture
+from tests.data.cameras import chunk, dng, png
 
 SECONDS = 5.0  # of processor time that one picture may take
 MEMORY = 4 << 30  # bytes of address space; what Pillow, NumPy and the limits of open_picture need is under half
@@ -32,8 +33,9 @@ def seeds() -> dict[str, bytes]:
     exif[0x0112], exif[0x010F] = 6, "a camera"
     clear = color.copy()
     clear.putalpha(128)
-    deep = Image.fromarray((pixels[..., 0].astype(np.uint16) * 16))
+    deep = Image.fromarray(pixels[..., 0].astype(np.uint16) * 16)
     real = Image.fromarray(pixels[..., 0].astype(np.float32) / 255)
+    lab = ImageCms.profileToProfile(color, *map(ImageCms.createProfile, ("sRGB", "LAB")), outputMode="LAB")
     saved = {
         "jpeg": (color, "JPEG", {"exif": exif, "icc_profile": b"\0" * 200}),
         "progressive": (color, "JPEG", {"progressive": True}),
@@ -48,7 +50,8 @@ def seeds() -> dict[str, bytes]:
         "lzw": (color, "TIFF", {"compression": "tiff_lzw"}),
         "tiff of jpeg": (color, "TIFF", {"compression": "jpeg"}),
         "floats": (real, "TIFF", {}),
-        "lab": (color.convert("RGB"), "TIFF", {"compression": "tiff_deflate"}),
+        "lab": (lab, "TIFF", {}),
+        "deflate": (color, "TIFF", {"compression": "tiff_deflate"}),
         "gif": (color, "GIF", {"save_all": True, "append_images": [color.rotate(90)]}),
         "bmp": (color, "BMP", {}),
         "jpeg 2000": (color, "JPEG2000", {}),
@@ -61,7 +64,7 @@ def seeds() -> dict[str, bytes]:
     else:
         pillow_heif.register_heif_opener()
         saved["heic"] = (color, "HEIF", {"exif": exif})
-    found = {}
+    found = {"dng": dng(color, raw=(80, 80), orientation=6), "deep colors": png(pixels.astype(int) * 8)}
     for name, (picture, kind, options) in saved.items():
         stream = io.BytesIO()
         picture.save(stream, kind, **options)
@@ -92,11 +95,24 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
             data[place : place + size] = rng.bytes(size)
         else:
             del data[place if rng.random() < 0.2 else len(data) :]
-    return bytes(data)
+    whole = rng.random() < 0.7 and data[:4] == b"\x89PNG"
+    return with_check_sums(bytes(data)) if whole else bytes(data)
+
+
+def with_check_sums(content: bytes) -> bytes:
+    """A PNG whose chunks have the check sums of what they hold now, so that the damage is not seen at once."""
+    parts, place = [content[:8]], 8
+    while place + 12 <= len(content):
+        length = int.from_bytes(content[place : place + 4])
+        if place + 12 + length > len(content):
+            break
+        parts.append(chunk(content[place + 4 : place + 8], content[place + 8 : place + 8 + length]))
+        place += 12 + length
+    return b"".join(parts) + content[place:]
 
 
 def outcome(content: bytes) -> str:
-    """"opened", or "refused"; anything else that opening `content` does is a fault, in words."""
+    """ "opened", or "refused"; anything else that opening `content` does is a fault, in words."""
     started = time.process_time()
     try:
         picture = open_picture(io.BytesIO(content))
