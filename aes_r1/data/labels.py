@@ -53,7 +53,7 @@ def number(
 
     "1,234" may be meant as 1.234 or 1234: it is whichever lies `within` the range, where only one does.
     """
-    where = f"{path}, {place}: {column}={value!r}"
+    where = f"{path}, {place}: {column}={repr(value)[:60]}"
     if isinstance(value, str):
         text = value.strip().removeprefix("\ufeff")
         if _THOUSANDS.fullmatch(text):

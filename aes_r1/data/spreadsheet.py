@@ -55,7 +55,8 @@ def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
 
 def _decoded(path: Path, content: bytes, fits: Callable[[str], bool] | None) -> str:
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and b"\0" in content[:1000]:  # every second byte of Latin text in UTF-16 is zero
+    head = content[:1000]
+    if encoding == "utf-8" and 4 * head.count(0) > len(head):  # every second byte of Latin text in UTF-16 is zero
         encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
     try:
         return content.decode(encoding)
