@@ -15,6 +15,7 @@ from aes_r1.data.catalog import CATALOG, read_set
 from aes_r1.data.labels import Label
 from aes_r1.data.manifest import Samples, read_manifest
 from aes_r1.data.mix import mix_samples
+from aes_r1.data.names import local_name
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve, share_out, stratified_draw
@@ -66,9 +67,9 @@ def dealt_anew(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[
 
 
 def root_of(data: DataSettings) -> Path:
-    if data.root is None:
+    if data.root is None or not data.root.strip():  # an empty path would be the folder that one is in
         raise InputError(f"data={data.name} needs data.root=DIR, where the set lies on disk")
-    root = Path(data.root).expanduser()
+    root = Path(local_name(data.root)).expanduser()
     if not root.exists():
         raise InputError(f"data.root={data.root}: no such file or folder")
     return root.resolve()
