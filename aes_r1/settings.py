@@ -664,19 +664,22 @@ _NOT_IDENTITY = (
 # the key. At that value a key is left out of the run's hash, so that recorded runs keep theirs and can be resumed.
 _SINCE_ADDED: dict[str, Any] = {"trainer.credit": "all", "trainer.critique_kl_coef": None, "data.scale": None}
 
+_NO_SUCH = object()
+
 
 def run_fingerprint(settings: Settings) -> str:
     """Identity of a run: two runs with the same digits compute the same numbers, up to rounding."""
     values = as_dict(settings)
     neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
     identity = _without(values, (*_NOT_IDENTITY, *neutral))
-    further = [name.removeprefix("data.") for name in _SINCE_ADDED if name.startswith("data.")]
-    identity["evaluation"]["also"] = [
-        {key: value for key, value in one.items() if key not in further or value != _SINCE_ADDED[f"data.{key}"]}
-        for one in identity["evaluation"]["also"]  # further sets have the keys of data
-    ]
+    identity["evaluation"]["also"] = [_as_before(one) for one in values["evaluation"]["also"]]
     identity["cold_start"]["micro_batch_size"] = 32  # counts as the default recipe's, whatever it is
     return fingerprint(identity)
+
+
+def _as_before(one: dict[str, Any]) -> dict[str, Any]:
+    """The settings of one more data set without the keys of _SINCE_ADDED that change nothing."""
+    return {key: value for key, value in one.items() if _SINCE_ADDED.get(f"data.{key}", _NO_SUCH) != value}
 
 
 def _value(values: dict[str, Any], key: str) -> Any:
@@ -707,8 +710,6 @@ def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
         keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
         pairs = {key: [side.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
         return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
-    lists = isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine)
-    if prefix == "evaluation.also." and lists:  # further sets have the keys of data
-        alike = all(not differences(one, other, "data.") for one, other in zip(theirs, mine, strict=True))
-        return [] if alike else ["evaluation.also"]
+    if isinstance(theirs, list) and isinstance(mine, list):  # of further data sets, for others hold plain values
+        theirs, mine = ([_as_before(one) if isinstance(one, dict) else one for one in side] for side in (theirs, mine))
     return [] if theirs == mine else [prefix.rstrip(".")]

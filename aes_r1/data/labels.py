@@ -102,14 +102,14 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
     `image` is a path below ROOT. Optional: `mos_std`, `n_raters`, `split` (train, validation, test); further columns
     are kept as attributes.
     """
-    path = _label_file(root)
-    labels = [_own_label(row, path, place, root, scale) for place, row in _own_rows(path, root)]
+    path = labels_file(root)
+    labels = [_own_label(row, path, place, root, scale) for place, row in own_rows(path)]
     if not labels:
         raise InputError(f"{path}: no row below the header; every picture needs one")
     return labels
 
 
-def _label_file(root: Path) -> Path:
+def labels_file(root: Path) -> Path:
     there = [root / name for name in _FILES if (root / name).exists()]
     if len(there) > 1:
         raise InputError(f"data.root={root}: {' and '.join(path.name for path in there)}; keep the one that is meant")
@@ -120,9 +120,9 @@ def _label_file(root: Path) -> Path:
     raise InputError(f"data.root={root}: no labels.csv or labels.jsonl in it (columns image, mos in [0, 1]){hint}")
 
 
-def _own_rows(path: Path, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def own_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if path.suffix in (".csv", ".tsv"):
-        return table(path, ("image", "mos"), lambda text: _names_pictures(text, path, root))
+        return table(path, ("image", "mos"), lambda text: _names_pictures(text, path, path.parent))
     return sheet(path, ("image", "mos")) if path.suffix == ".xlsx" else json_rows(path)
 
 
