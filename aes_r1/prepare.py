@@ -76,7 +76,11 @@ def run(settings: PrepareSettings) -> None:
         "dropped": [*dropped, *broken],
         "without_label": unlabelled,
     }
-    (out / "prepare_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "prepare_report.json").write_text(
+        json.dumps(report, indent=1, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+        errors="backslashreplace",  # a file's name may be any bytes; JSON reads them back
+    )
     if not samples:
         raise InputError(
             f"data={settings.data.name}: no label has a readable picture; {out}/prepare_report.json says why"

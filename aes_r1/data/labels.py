@@ -115,7 +115,9 @@ def labels_file(root: Path) -> Path:
         raise InputError(f"data.root={root}: {' and '.join(path.name for path in there)}; keep the one that is meant")
     if there:
         return there[0]
-    like = [] if not root.is_dir() else [one.name for one in root.iterdir() if one.name.lower().startswith("labels.")]
+    like = [one.name for one in root.iterdir() if one.name.lower().startswith("labels.")] if root.is_dir() else []
+    if not root.is_dir():
+        raise InputError(f"data.root={root}: a file; give the folder in which labels.csv and the pictures lie")
     hint = f"; rename or save {sorted(like)[0]} as labels.csv" if like else ""
     raise InputError(f"data.root={root}: no labels.csv or labels.jsonl in it (columns image, mos in [0, 1]){hint}")
 

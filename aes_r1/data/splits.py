@@ -85,8 +85,8 @@ def _read_lists(path: Path) -> dict[str, list[str]]:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"data.split_by={path}: {error.strerror}; official, paper or a JSON list") from error
-    except ValueError as error:
-        raise InputError(f"data.split_by={path}: not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"data.split_by={path}: not JSON ({error}); give a list of names, or official") from error
     lists = found if isinstance(found, dict) else {"test": found}
     wrong = [split for split, rows in lists.items() if split not in SPLITS or not isinstance(rows, list)]
     if wrong:

@@ -35,6 +35,7 @@ DEEP_COLORS = {
     for order, other in (("L", "B"), ("B", "L"), ("N", _OTHER))
 }
 _DEPTHS = (255, 1023, 4095, 16383, 65535)  # the largest sample of 8, 10, 12, 14 and 16 bits
+_ROWS = 256  # of a picture that are converted at once
 _SRGB = ImageCms.createProfile("sRGB")
 _SAME = 2  # of 255: profiles that move no color further than this are sRGB itself, rounded
 # Red, green and blue of Adobe RGB (1998) at the D50 white of a profile, and its exponent.
@@ -88,14 +89,22 @@ def eight_bits(samples: np.ndarray) -> np.ndarray:
     Where samples are negative, the smallest is black. Not-a-number is black, infinity the largest finite sample.
     ValueError when no sample is finite.
     """
-    whole = samples.dtype.kind in "iu"
-    finite = samples if whole else samples[np.isfinite(samples)]
-    if finite.size == 0:
+    finite = np.isfinite(samples)
+    if not finite.any():
         raise ValueError("no sample is a finite number")
-    low, high = min(0.0, float(finite.min())), float(finite.max())
-    top = full_scale(high - low, whole=whole or bool((finite == np.round(finite)).all()))
-    scaled = np.clip((np.nan_to_num(samples.astype(np.float32), nan=low, posinf=high, neginf=low) - low) / top, 0, 1)
-    return (scaled * 255 + 0.5).astype(np.uint8)
+    low = min(0.0, float(samples.min(where=finite, initial=np.inf if samples.dtype.kind == "f" else 0)))
+    high = float(samples.max(where=finite, initial=low))
+    blocks = [slice(start, start + _ROWS) for start in range(0, len(samples), _ROWS)]  # bounds what is held in memory
+    whole = samples.dtype.kind in "iu" or all(_are_whole(samples[rows][finite[rows]]) for rows in blocks)
+    top, shown = full_scale(high - low, whole=whole), np.empty(samples.shape, np.uint8)
+    for rows in blocks:
+        real = np.nan_to_num(samples[rows].astype(np.float32), nan=low, posinf=high, neginf=low)
+        shown[rows] = np.clip((real - low) / top, 0, 1) * 255 + 0.5
+    return shown
+
+
+def _are_whole(samples: np.ndarray) -> bool:
+    return bool((samples == np.round(samples)).all())
 
 
 def raw_mode(picture: Image.Image) -> str:
@@ -209,7 +218,7 @@ def adobe_rgb() -> bytes:
 
 
 def icc_profile(colorants: Sequence[Sequence[float]], curve: Sequence[float]) -> bytes:
-    """An ICC profile (version 2) of an RGB space.
+    """An ICC profile (version 2) of an RGB space, or of gray where there are no colorants.
 
     colorants: XYZ of red, green and blue at the D50 white. curve: linear light, 0..1, of evenly spaced samples 0..1.
     """
@@ -217,15 +226,25 @@ def icc_profile(colorants: Sequence[Sequence[float]], curve: Sequence[float]) ->
     def xyz(values: Sequence[float]) -> bytes:
         return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
 
-    white = (0.96420, 1.0, 0.82491)
+    white, space = (0.96420, 1.0, 0.82491), b"RGB " if colorants else b"GRAY"
     shape = b"curv\0\0\0\0" + struct.pack(f">I{len(curve)}H", len(curve), *(round(value * 65535) for value in curve))
-    tags = [(b"wtpt", xyz(white)), *zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, colorants), strict=True)]
-    tags += [(name, shape) for name in (b"rTRC", b"gTRC", b"bTRC")]
+    tags = [(b"wtpt", xyz(white)), *zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, colorants), strict=False)]
+    tags += [(name, shape) for name in ((b"rTRC", b"gTRC", b"bTRC") if colorants else (b"kTRC",))]
     tags += [(b"desc", b"desc\0\0\0\0" + struct.pack(">I", 4) + b"RGB\0" + bytes(79)), (b"cprt", b"text\0\0\0\0none\0")]
     place, table, body = 128 + 4 + 12 * len(tags), b"", b""
     for name, content in tags:
         table += name + struct.pack(">2I", place + len(body), len(content))
         body += content + bytes(-len(content) % 4)
-    head = struct.pack(">I4sI4s4s4s12s4s", place + len(body), b"", 0x02100000, b"mntr", b"RGB ", b"XYZ ", b"", b"acsp")
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s",
+        place + len(body),
+        b"",
+        0x02100000,
+        b"mntr",
+        b"RGB " if colorants else b"GRAY",
+        b"XYZ ",
+        b"",
+        b"acsp",
+    )
     head += bytes(68 - len(head)) + struct.pack(">3i", *(round(value * 65536) for value in white))
     return head + bytes(128 - len(head)) + struct.pack(">I", len(tags)) + table + body

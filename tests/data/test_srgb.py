@@ -98,6 +98,10 @@ def test_transparency_and_palette_have_colors_of_the_profile_too(scene):
 def test_gray_with_a_profile_of_its_own(scene):
     gray = Image.fromarray(scene).convert("L")
     light = [(place / 1023) for place in range(1024)]
+    linear = (srgb_light(np.asarray(gray) / 255) * 255).round().astype(np.uint8)
+    for form in (Image.fromarray(linear), Image.merge("LA", [Image.fromarray(linear), Image.new("L", gray.size, 255)])):
+        found = shown(saved(form, "PNG", icc_profile=icc_profile((), light)))
+        assert np.abs(found[..., 0] - np.asarray(gray)).mean() < 1
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile(SRGB, light)))  # of colors: does not fit, is passed over
     assert off(shown(saved(gray, "PNG", icc_profile=profile.tobytes()))[..., 0], np.asarray(gray)) == 0
 
