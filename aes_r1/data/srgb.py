@@ -241,7 +241,7 @@ def icc_profile(colorants: Sequence[Sequence[float]], curve: Sequence[float]) ->
         b"",
         0x02100000,
         b"mntr",
-        b"RGB " if colorants else b"GRAY",
+        space,
         b"XYZ ",
         b"",
         b"acsp",
