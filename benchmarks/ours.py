@@ -19,6 +19,7 @@ from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout import sampler
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import LoraSettings, RewardSettings, TrainerSettings
+from aes_r1.trainer.context import PhaseTimer, TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import Reference
@@ -41,34 +42,20 @@ def stamp_decoding(turn: Turn) -> None:
     sampler._decoder_of = stamped
 
 
-class StampedEngine(SingleEngine):
-    """One process, with a stamp where the rewards are gathered and where the update begins."""
+class StampedTimer(PhaseTimer):
+    """The loop's own timer, which also tells the parent where the rollout ends and where the update begins and ends."""
 
-    def __init__(self, turn: Turn, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.turn = turn
-        self.gathers = self.totals = 0
+    turn: Turn
 
-    def gather(self, values):
-        self.gathers += 1
-        if self.gathers == 3:  # scores, pools and scores: the third gather follows the rollout
-            self.turn.rollout_done()
-        return super().gather(values)
-
-    def total(self, value):
-        self.totals += 1
-        if self.totals == 1:  # the loss's divisor is the first sum of a step
+    def begin(self, phase: str) -> None:
+        if phase == "update":
             self.turn.update_begins()
-        return super().total(value)
 
-    def step(self, lr):
-        norm = super().step(lr)
-        self.turn.done()
-        return norm
-
-    def next_turn(self) -> None:
-        self.turn.wait()
-        self.gathers = self.totals = 0
+    def end(self, phase: str) -> None:
+        if phase == "rollout":
+            self.turn.rollout_done()
+        elif phase == "update":
+            self.turn.done()
 
 
 def main() -> None:
@@ -89,7 +76,8 @@ def main() -> None:
         reference = Reference(copy.deepcopy(backbone), device)
     turn = Turn()
     stamp_decoding(turn)
-    engine = StampedEngine(turn, backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)
+    StampedTimer.turn = turn
+    engine = SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)
     paths = workload.pictures(work / "pictures", workload.N * 4)
     samples = [Sample(file.stem, str(file), i / len(paths), "made", "train") for i, file in enumerate(paths)]
     encode, spent = backbone.encode, []
@@ -118,7 +106,7 @@ def main() -> None:
         completions_every=10**9,
     )
     with tempfile.TemporaryDirectory() as folder:
-        engine.next_turn()
+        turn.wait()
         train_rapo(
             backbone,
             reference,
@@ -128,12 +116,13 @@ def main() -> None:
             trainer=trainer,
             reward=RewardSettings(),
             shared_prefix=fast,
-            seed=0,
-            folder=Path(folder),
-            log=lambda step, values: engine.next_turn(),
-            log_completions=lambda step, rows: None,
-            evaluate=dict,
-            stop=StopRequest(),
+            context=TrainingContext(
+                seed=0,
+                folder=Path(folder),
+                log=lambda step, values: turn.wait(),
+                stop=StopRequest(),
+                timer=StampedTimer,
+            ),
         )
 
 

@@ -18,6 +18,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
+from aes_r1.trainer.context import TrainingContext
 from tests.planted import Planted, plant, planted_in
 
 torch.set_num_threads(1)
@@ -160,10 +161,12 @@ def learn_by_heart(run: Path) -> None:
             epochs=28, lr=3e-3, warmup_ratio=0.0, batch_size=4, micro_batch_size=4, save_every=1000
         ),
         with_critique=True,
-        seed=0,
-        folder=run.with_name("talking_run_training"),
-        log=lambda step, values: None,
-        stop=StopRequest(),
+        context=TrainingContext(
+            seed=0,
+            folder=run.with_name("talking_run_training"),
+            log=lambda step, values: None,
+            stop=StopRequest(),
+        ),
     )
     backbone.model.eval()
     backbone.save(run / "model")

@@ -11,12 +11,14 @@ from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import RATING_PROMPT, answer
+from aes_r1.prompts import answer
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.sft import train_sft
 
+QUESTION = "Rate."  # short, for most of the tokens that training computes would be the question's
 # Each is the opposite of its neighbour in the pair, word by word.
 CRITIQUES = {
     "a strong picture with deep shadow": 0.9,
@@ -61,25 +63,27 @@ def plant(folder: Path) -> None:
             for words, value in CRITIQUES.items()
         ]
         texts = [answer(words, one.mos or 0) for words in CRITIQUES for one in samples]
-        backbone = tiny.build(tiny.build_tokenizer([RATING_PROMPT, *texts] * 5), max_pixels=9216, seed=0)
+        backbone = tiny.build(tiny.build_tokenizer([QUESTION, *texts] * 5), max_pixels=9216, seed=0)
+        backbones.freeze(backbone.model, vision=name == "used")  # that one needs no eyes
         train_sft(
             backbone,
             SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu")),
             rows,
-            question=RATING_PROMPT,
+            question=QUESTION,
             cold_start=ColdStartSettings(
-                epochs=70,
-                lr=3e-3,
+                epochs=36,
+                lr=5e-3,
                 warmup_ratio=0.0,
-                batch_size=16,
-                micro_batch_size=16,
+                batch_size=12,
+                micro_batch_size=12,
                 save_every=10_000,
-                freeze_vision=False,
             ),
             with_critique=True,
-            seed=0,
-            folder=folder / f"{name}_training",
-            log=lambda step, values: None,
-            stop=StopRequest(),
+            context=TrainingContext(
+                seed=0,
+                folder=folder / f"{name}_training",
+                log=lambda step, values: None,
+                stop=StopRequest(),
+            ),
         )
         backbone.save(folder / name)

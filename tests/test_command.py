@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from aes_r1 import command
 from aes_r1.settings import Settings, as_dict, differences
+from tests import processes
 
 EXPERIMENTS = sorted(path.stem for path in (command.CONF / "experiment").glob("*.yaml"))
 GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
@@ -64,7 +65,7 @@ def test_unseen_sets_are_evaluated_beside():
 
 
 def train(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
+    return processes.run(
         [sys.executable, "-m", "aes_r1.train", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
@@ -134,7 +135,7 @@ def test_an_invalid_point_and_failing_ones_are_reported_by_every_launcher(launch
 def test_a_folder_that_hides_a_key_is_named(tmp_path, flag):
     """A run leaves store/ beside it, and Hydra would take that folder for the choices of the key `store`."""
     (tmp_path / "store").mkdir()
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-m", "aes_r1.train", *flag, "+sweeps=parse_policy", "store=elsewhere"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
@@ -147,7 +148,7 @@ def test_a_folder_that_hides_a_key_is_named(tmp_path, flag):
 
 def test_a_study_needs_no_config_folder(tmp_path):
     (tmp_path / "store").mkdir()
-    done = subprocess.run(
+    done = processes.run(
         [
             sys.executable, "-m", "aes_r1.train", "+sweeps=parse_policy", "seed=0", "reward.failed_parse=none",
             "store=elsewhere", "--cfg", "job", "--package", "store",

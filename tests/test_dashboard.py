@@ -17,6 +17,7 @@ import pytest
 from aes_r1.report.studies import SECTIONS, read_studies
 from aes_r1.report.studies_page import static_page
 from aes_r1.settings import Settings, TrackerSettings
+from tests import processes
 from tests.experiments.runs import write_run
 
 BASE = Settings(tracker=TrackerSettings(name="none"))
@@ -33,7 +34,7 @@ def runs(tmp_path) -> Path:
 
 
 def dashboard(*arguments: str, command: tuple[str, ...] = ("-m", "aes_r1.dashboard"), **environment: str):
-    return subprocess.run(
+    return processes.run(
         [sys.executable, *command, *arguments],
         env={name: value for name, value in os.environ.items() if name != "WANDB_API_KEY"} | environment,
         stdin=subprocess.DEVNULL,

@@ -11,6 +11,7 @@ import pytest
 
 from aes_r1.data.manifest import write_manifest
 from aes_r1.data.scene_sets import make_scenes
+from tests import processes
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def distill(tmp_path_factory):
         settings = {**keyless, "AES_R1_STORE": str(store), "OMP_NUM_THREADS": "1", **environment}
         data = ["data=manifest", f"data.root={store / 'scenes.jsonl'}"]
         command = [sys.executable, "-m", "aes_r1.distill", *data, *arguments]
-        return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300, check=False)
+        return processes.run(command, env=settings, capture_output=True, text=True, timeout=300, check=False)
 
     return run
 

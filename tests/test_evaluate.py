@@ -20,10 +20,11 @@ from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.inference.predictions import read
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError, Settings, as_dict
+from tests import processes
 from tests.conftest import twelve_pictures
 from tests.planted import Planted, labelled
+from tests.processes import TORCHRUN
 from tests.runs.test_watchdog import free_port
-from tests.trainer.test_distributed import TORCHRUN
 
 COPIES = 20  # of the twelve pictures, under ids of their own
 
@@ -68,7 +69,7 @@ def arguments(models: Path, manifest: Path, out: Path) -> list[str]:
 def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(models, manifest, tmp_path):
     given = [sys.executable, "-m", "aes_r1.evaluate", *arguments(models, manifest, tmp_path / "out")]
     part = tmp_path / "out" / "parts" / "used" / "manifest-test.0-of-1.jsonl"
-    process = subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = processes.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while not (part.exists() and part.stat().st_size > 20_000):
         assert process.poll() is None, "ended before it could be killed"
@@ -80,7 +81,7 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
     kept = written.count(b"\n") // 4
     assert 0 < kept < 12 * COPIES
 
-    done = subprocess.run(given, capture_output=True, text=True, timeout=500, check=False)
+    done = processes.run(given, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     rows = list(read(tmp_path / "out" / "predictions.jsonl"))
     expected = [

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -26,6 +25,7 @@ from aes_r1.settings import (
     TrainerSettings,
     build,
 )
+from tests import processes
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_reproduce_shows_what_the_command_prints():
     before, shown = text.split("It prints", 1)
     command = shlex.split(before.rstrip().splitlines()[-1])
     assert command[:3] == ["python", "-m", "aes_r1.plan"]
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, *command[1:]],
         capture_output=True, text=True, timeout=580, check=False, env={**os.environ, "COLUMNS": "110"},
     )  # fmt: skip

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from aes_r1.model import tiny
 from aes_r1.points import Sweep, point_command
 from aes_r1.settings import Settings
+from tests import processes
 
 ROOT = Path(__file__).parents[1]
 STEPS = 60
@@ -48,7 +49,7 @@ def job(tokenizer, picture_folder, tmp_path) -> list[str]:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     with (folder / "said").open("a") as said:
-        return subprocess.Popen(
+        return processes.Popen(
             [sys.executable, "-m", "aes_r1.train", *arguments],
             cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, stdout=said, stderr=said,
         )  # fmt: skip

@@ -17,13 +17,14 @@ from PIL import Image
 from aes_r1.data.catalog import CATALOG
 from aes_r1.prepare import run
 from aes_r1.settings import DataSettings, InputError, PrepareSettings
+from tests import processes
 from tests.data.layouts import LAYOUTS, draw, put
 
 
 def prepare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "aes_r1.prepare", *arguments]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment}
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    return processes.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
 
 
 def prepared(out, *data: DataSettings, **changes):
@@ -159,7 +160,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
         Image.effect_noise((300 + place, 200), 60).save(root / name)
     arguments = ("data=folder", f"data.root={root}", f"out={out}", "data.workers=1")
     command = [sys.executable, "-m", "aes_r1.prepare", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = processes.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (out / "checked.jsonl").exists() or (out / "checked.jsonl").stat().st_size < 1000:
         assert process.poll() is None
         time.sleep(0.02)

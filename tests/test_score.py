@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from aes_r1 import score
+from tests import processes
 
 
 @pytest.fixture
@@ -97,10 +98,10 @@ def test_any_file_name_survives_and_a_closed_pipe_is_no_traceback(talking_run, t
     name = os.fsencode(tmp_path) + b"/caf\xe9 \xff.png"
     shutil.copy(talking_run / "pictures" / "03.png", name)
     command = [sys.executable, "-m", "aes_r1.score", name, "--model", str(talking_run), "--format", "jsonl"]
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = processes.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert b"caf\xe9 \xff.png" in done.stdout
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with processes.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from itertools import product
 from pathlib import Path
@@ -17,6 +16,7 @@ from aes_r1.settings import Settings, as_dict, run_fingerprint
 from aes_r1.tracking import group_of
 from experiments.reward_ablation.analyse import STUDY
 from experiments.study import analyse
+from tests import processes
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
@@ -159,7 +159,7 @@ def test_a_real_sweep_shares_its_cold_start_and_runs_only_what_is_missing(pictur
     runs = tmp_path / "runs"
 
     def sweep() -> str:
-        done = subprocess.run(
+        done = processes.run(
             [
                 sys.executable, "-m", "aes_r1.train", "+sweeps=reward_ablation",
                 "reward=rank,rapo", "seed=0", "data=folder", f"data.root={picture_folder}", "expert=pixels",
@@ -191,7 +191,7 @@ def test_a_real_sweep_shares_its_cold_start_and_runs_only_what_is_missing(pictur
         for probe in probes[1:]:
             assert logged[probe["step"]]["sft/entropy"] == probe["entropy"]
 
-    told = subprocess.run(
+    told = processes.run(
         [sys.executable, "-m", "experiments.sft_entropy.measure", str(folders[0])],
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 from importlib.util import find_spec
 
 from aes_r1.command import Arguments, run_plain
@@ -14,10 +15,21 @@ def run(given: argparse.Namespace) -> int:
     require(0 < given.port < 65536, "--port", given.port, "must be in 1..65535")
     if find_spec("gradio") is None:
         raise InputError("the app needs Gradio; pip install 'aes-r1[app]'")
+    check_port(given.port)  # before the model is loaded, which takes a while
     from aes_r1.app.page import serve
 
     serve(Critic.load(given.model, samples=given.samples, seed=given.seed), port=given.port)
     return 0
+
+
+def check_port(port: int) -> None:
+    """Raise InputError when something else listens on 127.0.0.1:`port`."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just left is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(f"--port={port}: cannot be listened on; give another") from error
 
 
 def main() -> None:

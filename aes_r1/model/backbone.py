@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -83,7 +83,7 @@ class Backbone:
             )
         return EncodedPrompt(ids, pixels, grid)
 
-    def collate(self, prompts: list[EncodedPrompt]) -> PromptBatch:
+    def collate(self, prompts: Sequence[EncodedPrompt]) -> PromptBatch:
         """Left-pad `prompts` into one batch (on the CPU) with the positions that the model would give them."""
         width = max(len(prompt.input_ids) for prompt in prompts)
         input_ids = torch.full((len(prompts), width), self.pad_token, dtype=torch.long)

@@ -24,6 +24,7 @@ from aes_r1.runs.files import read_rows, sha256_of, write_rows
 from aes_r1.runs.folder import cut_rows, finish_stage, progress_bars, stage_done
 from aes_r1.runs.store import made_once
 from aes_r1.settings import InputError, as_dict, fingerprint
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.sft import sft_steps, train_sft
 from aes_r1.trainer.skipped import warn
@@ -81,7 +82,7 @@ def cold_start(job: Job, base: str) -> str:
     def train(backbone: Backbone, engine: Engine, target: Path) -> None:
         rows = target / "metrics.jsonl"
 
-        def going_on(step: int) -> None:
+        def on_resume(step: int) -> None:
             for file in (rows, target / "entropy.jsonl"):
                 if job.rank == 0:
                     cut_rows(file, step or -1)  # step 0 is measured, too, before the first
@@ -107,12 +108,14 @@ def cold_start(job: Job, base: str) -> str:
                 question=job.question,
                 cold_start=cold_start,
                 with_critique=settings.model.prompt == "critique",
-                seed=settings.seed,
-                folder=target / "checkpoints",
-                log=record,
-                stop=job.stop,
-                evaluate=lambda step: _probe(job, backbone, step, target / "entropy.jsonl"),
-                going_on=going_on,
+                context=TrainingContext(
+                    folder=target / "checkpoints",
+                    seed=settings.seed,
+                    stop=job.stop,
+                    log=record,
+                    evaluate=lambda step: _probe(job, backbone, step, target / "entropy.jsonl"),
+                    on_resume=on_resume,
+                ),
             )
         with engine.gathered():
             if job.rank == 0:

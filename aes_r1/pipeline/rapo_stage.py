@@ -27,6 +27,7 @@ from aes_r1.runs.folder import (
     stage_values,
 )
 from aes_r1.trainer import checkpoint
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.rapo import rapo_steps, train_rapo
 from aes_r1.trainer.reference import Reference, build_reference
@@ -82,7 +83,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
     settings, trainer, final = job.settings, job.settings.trainer, job.folder / "model"
     total = rapo_steps(len(job.train), trainer)
 
-    def going_on(step: int) -> None:
+    def on_resume(step: int) -> None:
         job.tracker.resume("rapo", step or -1)  # nothing done: the start is measured again too
         metrics, completions = (
             [row for row in read_rows(job.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
@@ -134,14 +135,16 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
             trainer=trainer,
             reward=settings.reward,
             shared_prefix=settings.model.shared_prefix,
-            seed=settings.seed,
-            folder=job.folder / "checkpoints",
-            log=record,
-            log_completions=log_completions,
-            evaluate=lambda: _validate(job, backbone),
-            stop=job.stop,
-            going_on=going_on,
-            notes=job.tracker.notes(),
+            context=TrainingContext(
+                folder=job.folder / "checkpoints",
+                seed=settings.seed,
+                stop=job.stop,
+                log=record,
+                evaluate=lambda step: _validate(job, backbone),
+                log_completions=log_completions,
+                on_resume=on_resume,
+                extra_state=job.tracker.notes(),
+            ),
         )
     with engine.gathered():
         if job.rank == 0:

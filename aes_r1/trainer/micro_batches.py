@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from aes_r1.trainer.engine import Engine
 
 
 def micro_batches(
@@ -50,3 +56,52 @@ def micro_batches(
     if current:
         pieces.append(current)
     return [sorted(piece) for piece in pieces]
+
+
+class MicroBatch(NamedTuple):
+    """One forward pass.
+
+    rows [r]: which completions of the rollout, on the host; mask [r, longest]: their tokens, on the host; in_loss:
+    whether they count in the loss, which a pass that only keeps step with other processes does not.
+    """
+
+    rows: Tensor
+    mask: Tensor
+    in_loss: bool
+
+
+def plan_micro_batches(
+    rows: Tensor,
+    lengths: Sequence[int],
+    prompt_tokens: Sequence[int],
+    *,
+    engine: Engine,
+    num_samples: int,
+    shared_prefix: bool,
+    size: int,
+    max_tokens: int | None,
+) -> list[MicroBatch]:
+    """Cut the completions `rows` [r] into forward passes, on the host. Collective where passes differ in size.
+
+    ZeRO gathers weights and sums gradients in every pass, so all processes take equally many: whoever has fewer repeats
+    its shortest completion without counting it in the loss. Arguments as in `micro_batches`.
+    """
+    pieces = micro_batches(
+        rows.tolist(),
+        lengths,
+        prompt_tokens,
+        num_samples=num_samples,
+        shared_prefix=shared_prefix,
+        size=size,
+        max_tokens=max_tokens,
+    )
+    counted = len(pieces)
+    if engine.size > 1 and max_tokens is not None:
+        most = int(engine.maximum(torch.tensor(counted, device=engine.device)))
+        pieces += [[min(rows.tolist(), key=lambda row: lengths[row])]] * (most - counted)
+    planned = []
+    for position, piece in enumerate(pieces):
+        tokens = torch.tensor([lengths[row] for row in piece])
+        mask = torch.arange(int(tokens.max())) < tokens[:, None]
+        planned.append(MicroBatch(torch.tensor(piece), mask, position < counted))
+    return planned

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,31 +21,47 @@ from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
-from aes_r1.model.prompt_batch import PromptBatch
+from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.model.transfer import send
 from aes_r1.prompts import parse_score
 from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, row_noise, sample
-from aes_r1.runs.stopping import Stopped, StopRequest
+from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.credit import critique_mask, token_advantages, token_kl_coef
-from aes_r1.trainer.engine import Engine, now, peak_memory_gb
-from aes_r1.trainer.micro_batches import micro_batches
+from aes_r1.trainer.engine import Engine, peak_memory_gb
+from aes_r1.trainer.micro_batches import MicroBatch, plan_micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
 from aes_r1.trainer.order import distinct_indices_of_step
 from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.skipped import Skips
+from aes_r1.trainer.step_metrics import (
+    add_micro_batch,
+    mean_validation_srcc,
+    mismatch_metrics,
+    policy_metrics,
+    rollout_metrics,
+)
 
 REMEDY = "lower trainer.lr, raise trainer.kl_coef, or train with model.dtype=float32"
 
 
-class Piece(NamedTuple):
-    """One forward pass: r rows [r] of the rollout, their tokens [r, longest], and whether they count in the loss."""
+@dataclass(frozen=True)
+class Completions:
+    """What one step drew for the n images of this process: R = n * K completions, image by image.
 
-    rows: Tensor
-    mask: Tensor
-    counts: bool
+    prompts: the n encoded prompts with their vision features; rollout: tokens, mask and log-probabilities [R, T];
+    tokens: the R completions without padding, on the host; texts and scores [R]: each decoded, and the score that
+    `parse_score` read in it, None where it read none.
+    """
+
+    prompts: PromptBatch
+    rollout: Rollout
+    tokens: list[Tensor]
+    texts: list[str]
+    scores: list[float | None]
 
 
 def rapo_steps(count: int, trainer: TrainerSettings) -> int:
@@ -63,216 +79,224 @@ def train_rapo(
     trainer: TrainerSettings,
     reward: RewardSettings,
     shared_prefix: bool,
-    seed: int,
-    folder: Path,
-    log: Callable[[int, dict[str, float]], None],
-    log_completions: Callable[[int, list[dict]], None],
-    evaluate: Callable[[], dict[str, float]],
-    stop: StopRequest,
-    going_on: Callable[[int], None] = lambda step: None,
-    notes: dict[str, str] | None = None,
+    context: TrainingContext,
 ) -> None:
     """Train `backbone` in place; `reference` is the frozen start (None: no KL, or an adapter is switched off for it).
 
-    Resumes from `folder`, RUN/checkpoints; the model of the best validation is kept beside it, in RUN/best.
-
-    `evaluate()` gives validation metrics by glossary name; `going_on(step)` is called once with the steps that are
-    done; `notes` are kept in every checkpoint. Raises Stopped after a checkpoint when asked to stop.
+    Resumes from context.folder, RUN/checkpoints; the model of the best validation is kept beside it, in RUN/best.
+    Raises Stopped after a checkpoint when asked to stop.
     """
     total = rapo_steps(len(images), trainer)
-    progress = checkpoint.load_latest(folder, engine) or {"step": 0}
+    progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     best = progress.get("best")
     skips = Skips(progress.get("skipped_in_a_row", 0))
-    going_on(progress["step"])
-    own = range(engine.rank, trainer.images_per_step, engine.size)
+    context.on_resume(progress["step"])
+    local_positions = range(engine.rank, trainer.images_per_step, engine.size)
     device = engine.device
-    pools = {name: number for number, name in enumerate(sorted({one.dataset for one in images}))}
-    likelihood: dict[str, Any] = {"temperature": trainer.temperature, "shared_prefix": shared_prefix}
+    pools = {name: number for number, name in enumerate(sorted({image.dataset for image in images}))}
 
     # -- data ----------------------------------------------------------------------------------------------------------
     def images_of(step: int) -> list[Sample]:
-        chosen = distinct_indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
-        return [images[chosen[position]] for position in own]
+        chosen = distinct_indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=context.seed)
+        return [images[chosen[position]] for position in local_positions]
 
-    upcoming = (one for step in range(progress["step"], total) for one in images_of(step))
+    upcoming = (image for step in range(progress["step"], total) for image in images_of(step))
     encoded = prefetch(
-        upcoming, lambda one: backbone.encode(open_picture(one.image), question), workers=1, ahead=2 * len(own)
+        upcoming,
+        lambda image: backbone.encode(open_picture(image.image), question),
+        workers=1,
+        ahead=2 * len(local_positions),
     )
 
     for step in range(progress["step"], total):
-        started = now(device)
+        timer = context.timer(device)
         batch = images_of(step)
-        read = [next(encoded) for _ in batch]
-        rollout_started = now(device)
-        prompts = backbone.collate(read).to(device)
-        mos = engine.gather(torch.tensor([one.mos for one in batch], device=device))
-        pool = engine.gather(torch.tensor([pools[one.dataset] for one in batch], device=device))
+        with timer("wait"):
+            prompts = [next(encoded) for _ in batch]
 
         # -- rollout ---------------------------------------------------------------------------------------------------
-        backbone.model.eval()
-        noise = row_noise(
-            [("rollout", seed, step, one.id, k) for one in batch for k in range(trainer.num_samples)],
-            trainer.max_new_tokens,
-        )
-        with engine.gathered():
-            prompts = backbone.see(prompts)
-            rollout = sample(
-                backbone,
-                prompts,
-                num_samples=trainer.num_samples,
-                max_new_tokens=trainer.max_new_tokens,
-                temperature=trainer.temperature,
-                noise=noise,
-            )
-        answers = [tokens[mask] for tokens, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)]
-        texts = [backbone.decode(tokens) for tokens in answers]
-        parsed = [parse_score(text) for text in texts]
-        rollout_seconds = now(device) - rollout_started
+        with timer("rollout"):
+            completion_of = [(context.seed, step, image.id, k) for image in batch for k in range(trainer.num_samples)]
+            completions = draw_completions(backbone, engine, prompts, completion_of, trainer)
+        rollout = completions.rollout
 
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
-        own_scores = torch.tensor([math.nan if score is None else score for score in parsed], device=device)
-        scores = engine.gather(own_scores.reshape(len(batch), trainer.num_samples))
+        mos = engine.gather(torch.tensor([image.mos for image in batch], device=device))
+        pool = engine.gather(torch.tensor([pools[image.dataset] for image in batch], device=device))
+        scores = engine.gather(score_table(completions.scores, trainer.num_samples, device))
         guesses = None
         if reward.failed_parse == "random":
-            keys = [("guess", seed, step, one.id, k) for one in batch for k in range(trainer.num_samples)]
-            guesses = engine.gather(row_noise(keys, 1).to(scores).reshape(len(batch), trainer.num_samples))
-        rewards, parts = total_reward(scores, mos, reward, pool=pool, progress=step / total, guesses=guesses)
+            guesses = engine.gather(
+                row_noise([("guess", *key) for key in completion_of], 1).to(scores).view(len(batch), -1)
+            )
+        rewards, reward_parts = total_reward(scores, mos, reward, pool=pool, progress=step / total, guesses=guesses)
 
         # -- credit ----------------------------------------------------------------------------------------------------
-        advantages = group_advantage(rewards, scale=trainer.scale_advantage)
-        flat_groups = zero_spread(rewards)
-        mine = slice(engine.rank * len(batch), (engine.rank + 1) * len(batch))
-        own_advantages = advantages[mine]
-        said = critique_mask(
-            [backbone.pieces(tokens) for tokens in answers], parsed, length=rollout.mask.shape[1], device=device
+        local_images = slice(engine.rank * len(batch), (engine.rank + 1) * len(batch))  # rows of what was gathered
+        advantages = group_advantage(rewards, scale=trainer.scale_advantage)[local_images]
+        zero_spread_groups = zero_spread(rewards)
+        in_critique = critique_mask(
+            [backbone.pieces(tokens) for tokens in completions.tokens],
+            completions.scores,
+            length=rollout.mask.shape[1],
+            device=device,
         )
-        credit = token_advantages(own_advantages, None, said, trainer.credit)
-        kl_coef = token_kl_coef(trainer.kl_coef, trainer.critique_kl_coef, said)
+        credit = token_advantages(advantages, None, in_critique, trainer.credit)
+        kl_coef = token_kl_coef(trainer.kl_coef, trainer.critique_kl_coef, in_critique)
         in_loss = rollout.mask.clone()
         if trainer.mask_truncated:
             in_loss &= ~rollout.truncated[:, None]
         if trainer.drop_zero_spread:
-            in_loss &= ~flat_groups[mine].repeat_interleave(trainer.num_samples)[:, None]
+            in_loss &= ~zero_spread_groups[local_images].repeat_interleave(trainer.num_samples)[:, None]
 
         # -- reference -------------------------------------------------------------------------------------------------
-        reference_started = now(device)
-        every_row = torch.arange(len(in_loss))
-        cut = _cutter(trainer, rollout, prompts, engine, shared_prefix and backbone.shares_prefix)
-        everything = cut(every_row)
-        minibatches = [(rows, cut(rows)) for rows in every_row.chunk(trainer.minibatches)]
-        ref_logps = old_logps = None
-        if trainer.needs_reference:
-            with _reference_weights(backbone, reference) as frozen:
-                ref_logps = _score(frozen, prompts, rollout, everything, trainer, likelihood)
-        if trainer.inner_epochs * trainer.minibatches > 1:
-            old_logps = rollout.logps  # of the policy that drew the tokens, so no pass more is needed
-        update_started = now(device)
+        with timer("reference"):
+            plan = partial(
+                plan_micro_batches,
+                lengths=rollout.mask.sum(dim=1).tolist(),  # leaves the device here, so that no pass has to ask for it
+                prompt_tokens=completions.prompts.prompt_tokens,
+                engine=engine,
+                num_samples=trainer.num_samples,
+                shared_prefix=shared_prefix and backbone.shares_prefix,
+                size=trainer.micro_batch_size,
+                max_tokens=trainer.micro_batch_tokens,
+            )
+            every_row = torch.arange(len(in_loss))
+            one_pass = plan(every_row)
+            minibatches = [(rows, plan(rows)) for rows in every_row.chunk(trainer.minibatches)]
+            logps_of = partial(
+                completion_logps,
+                completions=completions,
+                num_samples=trainer.num_samples,
+                temperature=trainer.temperature,
+                shared_prefix=shared_prefix,
+            )
+            ref_logps = None
+            if trainer.needs_reference:
+                ref_logps = torch.zeros(rollout.mask.shape, dtype=torch.float32, device=device)
+                with reference_weights(backbone, reference) as frozen, torch.no_grad():
+                    for micro_batch in one_pass:
+                        rows, longest = send(micro_batch.rows, device), micro_batch.mask.shape[1]
+                        ref_logps[rows, :longest], _ = logps_of(frozen, micro_batch, rows)
+            # The sampler's log-probabilities are those of the policy that drew the tokens, so no pass more is needed.
+            old_logps = rollout.logps if trainer.inner_epochs * trainer.minibatches > 1 else None
 
         # -- loss and step ---------------------------------------------------------------------------------------------
-        backbone.model.train()
         lr = learning_rate(step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps)
         sums: dict[str, Tensor] = {}
         gaps: list[Tensor] = []
         skipped = 0
-        for number, (minibatch, pieces) in enumerate(minibatches * trainer.inner_epochs):
-            in_minibatch = in_loss[send(minibatch, device)]
-            own_divisor = loss_divisor(in_minibatch, trainer.aggregation, trainer.max_new_tokens)
-            divisor = engine.total(own_divisor).clamp(min=1)  # of everyone, and no output at all divides by 1
-            for chosen, mask, counts in pieces:
-                groups, image_of = torch.unique(chosen // trainer.num_samples, return_inverse=True)
-                rows, longest = send(chosen, device), mask.shape[1]
-                logps, entropy = completion_likelihood(
-                    backbone, prompts.select(groups), rollout.tokens[rows, :longest], mask, image_of, **likelihood
-                )
-                loss, metrics = policy_loss(
-                    logps,
-                    logps.detach() if old_logps is None else old_logps[rows, :longest],
-                    None if ref_logps is None else ref_logps[rows, :longest],
-                    credit[rows, :longest],
-                    in_loss[rows, :longest] & counts,
-                    clip_low=trainer.clip_low,
-                    clip_high=trainer.clip_high,
-                    kl_coef=kl_coef[rows, :longest] if isinstance(kl_coef, Tensor) else kl_coef,
-                    aggregation=trainer.aggregation,
-                    normalizer=divisor,
-                )
-                engine.backward(loss)
-                if counts and number == 0:  # until the first update the trainer's weights are the sampler's
-                    gaps.append((logps.detach() - rollout.logps[rows, :longest]).abs())  # 0 beyond the mask
-                if counts:
-                    _accumulate(sums, metrics, entropy, int(mask.sum()))
-                    sums["loss"] = sums.get("loss", 0.0) + loss.detach()
-            grad_norm = float(engine.step(lr))
-            skipped += skips.count(grad_norm)
-        update_seconds = now(device) - update_started
+        with timer("update"):
+            backbone.model.train()
+            for number, (minibatch, planned) in enumerate(minibatches * trainer.inner_epochs):
+                divisor = loss_divisor(in_loss[send(minibatch, device)], trainer.aggregation, trainer.max_new_tokens)
+                divisor = engine.total(divisor).clamp(min=1)  # of all processes; a step without any output divides by 1
+                for micro_batch in planned:
+                    rows, longest = send(micro_batch.rows, device), micro_batch.mask.shape[1]
+                    logps, entropy = logps_of(backbone, micro_batch, rows)
+                    loss, metrics = policy_loss(
+                        logps,
+                        logps.detach() if old_logps is None else old_logps[rows, :longest],
+                        None if ref_logps is None else ref_logps[rows, :longest],
+                        credit[rows, :longest],
+                        in_loss[rows, :longest] & micro_batch.in_loss,
+                        clip_low=trainer.clip_low,
+                        clip_high=trainer.clip_high,
+                        kl_coef=kl_coef[rows, :longest] if isinstance(kl_coef, Tensor) else kl_coef,
+                        aggregation=trainer.aggregation,
+                        normalizer=divisor,
+                    )
+                    engine.backward(loss)
+                    if micro_batch.in_loss:
+                        add_micro_batch(sums, metrics, entropy, int(micro_batch.mask.sum()))
+                        sums["loss"] = sums.get("loss", 0.0) + loss.detach()
+                        if number == 0:  # until the first update the trainer's weights are the sampler's
+                            gaps.append((logps.detach() - rollout.logps[rows, :longest]).abs())  # 0 beyond the mask
+                grad_norm = float(engine.step(lr))
+                skipped += skips.count(grad_norm)
 
         # -- log -------------------------------------------------------------------------------------------------------
+        reward_parts = {"total": rewards, **reward_parts}
         values = {
-            **{f"reward/{name}": float(part.mean()) for name, part in {"total": rewards, **parts}.items()},
-            **_policy_metrics(sums, engine),
+            **{f"reward/{name}": float(part.mean()) for name, part in reward_parts.items()},
+            **policy_metrics(sums, engine),
             "policy/grad_norm": grad_norm,
             "policy/skipped_steps": skipped,
-            **_rollout_metrics(scores, flat_groups, rollout, engine),
-            **_mismatch(gaps, minibatches[0][1], engine),
+            **rollout_metrics(scores, zero_spread_groups, rollout, engine),
+            **mismatch_metrics(gaps, minibatches[0][1], engine),
             "lr": lr,
-            "time/rollout_s": rollout_seconds,
-            "time/reference_s": update_started - reference_started,
-            "time/update_s": update_seconds,
-            "time/wait_s": rollout_started - started,
-            "time/step_s": now(device) - started,
-            "perf/tokens_per_s": float(engine.total(rollout.mask.sum())) / (now(device) - started),
+            **{f"time/{phase}_s": seconds for phase, seconds in timer.seconds.items()},
+            "time/step_s": timer.elapsed(),
+            "perf/tokens_per_s": float(engine.total(rollout.mask.sum())) / timer.elapsed(),
             "perf/peak_memory_gb": peak_memory_gb(),
         }
         if step == 0 or (step + 1) % trainer.completions_every == 0:
-            own_parts = {name: part[mine].flatten().tolist() for name, part in {"total": rewards, **parts}.items()}
-            log_completions(
-                step + 1,
-                [
-                    {
-                        "id": batch[row // trainer.num_samples].id,
-                        "image": batch[row // trainer.num_samples].image,
-                        "mos": batch[row // trainer.num_samples].mos,
-                        "k": row % trainer.num_samples,
-                        "text": texts[row],
-                        "score": parsed[row],
-                        **{f"reward_{name}": part[row] for name, part in own_parts.items()},
-                        "advantage": float(own_advantages.flatten()[row]),
-                        "truncated": bool(rollout.truncated[row]),
-                    }
-                    for row in range(len(texts))
-                ],
-            )
+            earned = {name: part[local_images] for name, part in reward_parts.items()}
+            context.log_completions(step + 1, completion_rows(completions, batch, earned, advantages))
 
         # -- evaluate --------------------------------------------------------------------------------------------------
         last = step + 1 == total
-        score: float | None = None
+        validation_srcc: float | None = None
         if last or (step + 1) % trainer.eval_every == 0:
-            evaluated = now(device)
-            backbone.model.eval()
-            with engine.gathered():
-                validation = evaluate()
-            score = _validation_score(validation)
-            values |= {**validation, "time/evaluate_s": now(device) - evaluated}
-        log(step + 1, values)
+            with timer("evaluate"):
+                backbone.model.eval()
+                with engine.gathered():
+                    validation = context.evaluate(step + 1)
+            validation_srcc = mean_validation_srcc(validation)
+            values |= {**validation, "time/evaluate_s": timer.seconds["evaluate"]}
+        context.log(step + 1, values)
 
         # -- save ------------------------------------------------------------------------------------------------------
-        stopping, before = engine.agreed(bool(stop)), best
-        best = checkpoint.better(best, step + 1, score)
+        stopping, before = engine.agreed(bool(context.stop)), best
+        best = checkpoint.better(best, step + 1, validation_srcc)
         if best is not None and best != before:
-            checkpoint.save_best(folder.with_name("best"), best["step"], best["score"], engine, backbone)
+            checkpoint.save_best(context.folder.with_name("best"), best["step"], best["score"], engine, backbone)
         if stopping or last or skips.too_many or (step + 1) % trainer.save_every == 0:
-            progress = {"best": best, "skipped_in_a_row": skips.in_a_row, **(notes or {})}
-            checkpoint.save(folder, step + 1, engine, progress, keep=trainer.keep_checkpoints, backbone=backbone)
+            progress = {"best": best, "skipped_in_a_row": skips.in_a_row, **context.extra_state}
+            checkpoint.save(
+                context.folder, step + 1, engine, progress, keep=trainer.keep_checkpoints, backbone=backbone
+            )
         if not last:
-            skips.end_if_too_many(step + 1, folder, REMEDY)
+            skips.end_if_too_many(step + 1, context.folder, REMEDY)
         if stopping and not last:
-            raise Stopped(engine.agreed(stop.requeue))
-    skips.end_if_too_many(total, folder, REMEDY)
+            raise Stopped(engine.agreed(context.stop.requeue))
+    skips.end_if_too_many(total, context.folder, REMEDY)
+
+
+def draw_completions(
+    backbone: Backbone,
+    engine: Engine,
+    prompts: Sequence[EncodedPrompt],
+    completion_of: Sequence[tuple],
+    trainer: TrainerSettings,
+) -> Completions:
+    """Draw K completions for each of this process's n prompts; completion_of [n * K] keys each one's noise."""
+    backbone.model.eval()
+    noise = row_noise([("rollout", *key) for key in completion_of], trainer.max_new_tokens)
+    batch = backbone.collate(prompts).to(engine.device)
+    with engine.gathered():
+        batch = backbone.see(batch)
+        rollout = sample(
+            backbone,
+            batch,
+            num_samples=trainer.num_samples,
+            max_new_tokens=trainer.max_new_tokens,
+            temperature=trainer.temperature,
+            noise=noise,
+        )
+    tokens = [row[mask] for row, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)]
+    texts = [backbone.decode(row) for row in tokens]
+    return Completions(batch, rollout, tokens, texts, [parse_score(text) for text in texts])
+
+
+def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:
+    """Scores of R = n * num_samples completions as [n, num_samples] on `device`, NaN where there is none."""
+    return torch.tensor([math.nan if score is None else score for score in scores], device=device).view(-1, num_samples)
 
 
 @contextlib.contextmanager
-def _reference_weights(backbone: Backbone, reference: Reference | None):
-    """The frozen start: a copy of its own, or the policy with its adapter switched off."""
+def reference_weights(backbone: Backbone, reference: Reference | None) -> Iterator[Backbone]:
+    """Give the frozen start inside the block: a model of its own, or the policy with its adapter switched off."""
     if reference is not None:
         with reference.gathered() as frozen:
             yield frozen
@@ -281,120 +305,47 @@ def _reference_weights(backbone: Backbone, reference: Reference | None):
         yield backbone
 
 
-def _cutter(
-    trainer: TrainerSettings, rollout: Rollout, prompts: PromptBatch, engine: Engine, shared: bool
-) -> Callable[[Tensor], list[Piece]]:
-    """The step's cut into forward passes, rows -> pieces, on the host. Collective where pieces differ in size.
-
-    Lengths leave the device once per step, here, so that no pass has to ask for them. ZeRO gathers weights and sums
-    gradients in every pass, so all processes take as many: whoever has fewer pieces scores its shortest row again.
-    """
-    lengths = rollout.mask.sum(dim=1).tolist()
-
-    def cut(rows: Tensor) -> list[Piece]:
-        pieces = micro_batches(
-            rows.tolist(),
-            lengths,
-            prompts.prompt_tokens,
-            num_samples=trainer.num_samples,
-            shared_prefix=shared,
-            size=trainer.micro_batch_size,
-            max_tokens=trainer.micro_batch_tokens,
-        )
-        own = len(pieces)
-        if engine.size > 1 and trainer.micro_batch_tokens is not None:
-            most = int(engine.maximum(torch.tensor(own, device=engine.device)))
-            pieces += [[min(rows.tolist(), key=lambda row: lengths[row])]] * (most - own)
-        tokens = [torch.tensor([lengths[row] for row in piece]) for piece in pieces]
-        masks = [torch.arange(int(counts.max())) < counts[:, None] for counts in tokens]
-        return [
-            Piece(torch.tensor(one), mask, at < own) for at, (one, mask) in enumerate(zip(pieces, masks, strict=True))
-        ]
-
-    return cut
+def completion_logps(
+    policy: Backbone,
+    micro_batch: MicroBatch,
+    rows: Tensor,
+    *,
+    completions: Completions,
+    num_samples: int,
+    temperature: float,
+    shared_prefix: bool,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies [r, longest] of a micro-batch under `policy`; rows: its rows, on the device."""
+    images, image_of = torch.unique(micro_batch.rows // num_samples, return_inverse=True)
+    tokens = completions.rollout.tokens[rows, : micro_batch.mask.shape[1]]
+    return completion_likelihood(
+        policy,
+        completions.prompts.select(images),
+        tokens,
+        micro_batch.mask,
+        image_of,
+        temperature=temperature,
+        shared_prefix=shared_prefix,
+    )
 
 
-@torch.no_grad()
-def _score(
-    backbone: Backbone,
-    prompts: PromptBatch,
-    rollout: Rollout,
-    pieces: list[Piece],
-    trainer: TrainerSettings,
-    likelihood: dict,
-) -> Tensor:
-    """[R, T] log-probabilities of the rollout's tokens under `backbone`, without gradient."""
-    scored = torch.zeros(rollout.mask.shape, dtype=torch.float32, device=rollout.mask.device)
-    for chosen, mask, _ in pieces:
-        groups, image_of = torch.unique(chosen // trainer.num_samples, return_inverse=True)
-        rows, longest = send(chosen, scored.device), mask.shape[1]
-        scored[rows, :longest], _ = completion_likelihood(
-            backbone, prompts.select(groups), rollout.tokens[rows, :longest], mask, image_of, **likelihood
-        )
-    return scored
-
-
-def _accumulate(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Tensor, count: int) -> None:
-    """Add one micro-batch's means, weighted by its tokens; tensors stay on the device."""
-    weighted = {
-        name: value * metrics["tokens"] for name, value in metrics.items() if name not in ("tokens", "ratio_max")
-    }
-    added = {
-        **weighted,
-        "tokens": metrics["tokens"],
-        "entropy": entropy.sum(),
-        "completion_tokens": entropy.new_full((), count),
-    }
-    for name, value in added.items():
-        sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    sums["ratio_max"] = torch.maximum(sums.get("ratio_max", metrics["ratio_max"]), metrics["ratio_max"])
-
-
-def _policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
-    loss = engine.total(sums.pop("loss"))  # a sum over micro-batches, already divided by the whole step's divisor
-    names = sorted(name for name in sums if name != "ratio_max")
-    totals = dict(zip(names, engine.total(torch.stack([sums[name].float() for name in names])).tolist(), strict=True))
-    tokens, completion_tokens = max(totals.pop("tokens"), 1.0), max(totals.pop("completion_tokens"), 1.0)
-    return {
-        "policy/loss": float(loss),
-        "policy/entropy": totals.pop("entropy") / completion_tokens,
-        **{f"policy/{name}": value / tokens for name, value in totals.items()},
-        "policy/ratio_max": float(engine.maximum(sums["ratio_max"])),
-    }
-
-
-def _mismatch(gaps: list[Tensor], pieces: list[Piece], engine) -> dict[str, float]:
-    """How far the trainer's log-probabilities are from the sampler's, over all processes' tokens of `pieces`.
-
-    gaps: |difference| of each counted piece, [r, longest], 0 beyond its mask.
-    """
-    tokens = sum(int(piece.mask.sum()) for piece in pieces if piece.counts)
-    sums = torch.stack([gap.sum() for gap in gaps]).sum()
-    total, count = engine.total(torch.stack([sums, sums.new_tensor(tokens)])).tolist()
-    return {
-        "rollout/mismatch_mean": total / count,
-        "rollout/mismatch_max": float(engine.maximum(torch.stack([gap.max() for gap in gaps]).max())),
-    }
-
-
-def _validation_score(validation: dict[str, float]) -> float | None:
-    """Mean SRCC over the validation sets, by which the best model is kept; None where nothing was validated.
-
-    A set whose answers have no SRCC (all alike, or too few) counts as 0, as answers that rank nothing do. Left out, it
-    would leave a mean over other sets, which no other step's could be compared with.
-    """
-    found = [0.0 if math.isnan(value) else value for name, value in validation.items() if name.endswith("/srcc")]
-    return sum(found) / len(found) if found else None
-
-
-def _rollout_metrics(scores: Tensor, flat_groups: Tensor, rollout: Rollout, engine: Engine) -> dict[str, float]:
-    answered = scores[~scores.isnan()]
-    rows = float(scores.numel())
-    return {
-        "rollout/parse_failure_rate": 1 - len(answered) / rows,
-        "rollout/truncated_rate": float(engine.total(rollout.truncated.sum())) / rows,
-        "rollout/zero_spread_groups": float(flat_groups.float().mean()),
-        "rollout/length_mean": float(engine.total(rollout.mask.sum())) / rows,
-        "rollout/score_mean": float(answered.mean()) if len(answered) else math.nan,
-        "rollout/score_std": float(answered.std()) if len(answered) > 1 else math.nan,
-    }
+def completion_rows(
+    completions: Completions, batch: Sequence[Sample], earned: Mapping[str, Tensor], advantages: Tensor
+) -> list[dict]:
+    """Rows of completions.jsonl. earned: {name: [n, K] rewards} and advantages [n, K] of this process's images."""
+    num_samples = advantages.shape[1]
+    rewards = {f"reward_{name}": part.flatten().tolist() for name, part in earned.items()}
+    return [
+        {
+            "id": batch[row // num_samples].id,
+            "image": batch[row // num_samples].image,
+            "mos": batch[row // num_samples].mos,
+            "k": row % num_samples,
+            "text": text,
+            "score": completions.scores[row],
+            **{name: values[row] for name, values in rewards.items()},
+            "advantage": float(advantages.flatten()[row]),
+            "truncated": bool(completions.rollout.truncated[row]),
+        }
+        for row, text in enumerate(completions.texts)
+    ]

@@ -8,8 +8,7 @@ vision tower and projector frozen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 
@@ -19,10 +18,11 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.transfer import send
 from aes_r1.prompts import answer
-from aes_r1.runs.stopping import Stopped, StopRequest
+from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.engine import Engine, now
+from aes_r1.trainer.context import TrainingContext
+from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import indices_of_step
 from aes_r1.trainer.skipped import Skips
@@ -43,24 +43,18 @@ def train_sft(
     question: str,
     cold_start: ColdStartSettings,
     with_critique: bool,
-    seed: int,
-    folder: Path,
-    log: Callable[[int, dict[str, float]], None],
-    stop: StopRequest,
-    going_on: Callable[[int], None] = lambda step: None,
-    evaluate: Callable[[int], dict[str, float]] = lambda step: {},
+    context: TrainingContext,
 ) -> None:
-    """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}); resumes from `folder`.
+    """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}).
 
-    `going_on(step)` is called once with the steps that are done, `log(step, values)` after every optimizer step with
-    glossary names, `evaluate(step)` before the first, every cold_start.probe_every and after the last one; what it
-    returns is logged with its step. Raises Stopped after a checkpoint when asked to stop.
+    Resumes from context.folder. `context.evaluate(step)` is called before the first step, every cold_start.probe_every
+    steps and after the last. Raises Stopped after a checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
-    progress = checkpoint.load_latest(folder, engine) or {"step": 0}
-    going_on(progress["step"])
+    progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
+    context.on_resume(progress["step"])
     skips = Skips(progress.get("skipped_in_a_row", 0))
-    own = range(engine.rank, cold_start.batch_size, engine.size)
+    local_positions = range(engine.rank, cold_start.batch_size, engine.size)
 
     # -- data ----------------------------------------------------------------------------------------------------------
     def encode(record: dict) -> tuple:
@@ -71,49 +65,47 @@ def train_sft(
         records[index]
         for step in range(progress["step"], total)
         for position, index in enumerate(
-            indices_of_step(step, per_step=cold_start.batch_size, count=len(records), seed=seed)
+            indices_of_step(step, per_step=cold_start.batch_size, count=len(records), seed=context.seed)
         )
-        if position in own
+        if position in local_positions
     ]
-    encoded = prefetch(upcoming, encode, workers=1, ahead=2 * len(own))
+    encoded = prefetch(upcoming, encode, workers=1, ahead=2 * len(local_positions))
 
     if progress["step"] == 0 and cold_start.probe_every:
         with engine.gathered():
-            evaluate(0)
+            context.evaluate(0)
     for step in range(progress["step"], total):
-        started = now(engine.device)
-        batch = [next(encoded) for _ in own]
-        wait_seconds = now(engine.device) - started
+        timer = context.timer(engine.device)
+        with timer("wait"):
+            batch = [next(encoded) for _ in local_positions]
 
         # -- loss ------------------------------------------------------------------------------------------------------
-        backbone.model.train()
-        tokens_in_step = engine.total(torch.tensor(sum(len(target) for _, target in batch), device=engine.device))
-        loss_sum = torch.zeros((), device=engine.device)
-        for start in range(0, len(batch), cold_start.micro_batch_size):
-            part = batch[start : start + cold_start.micro_batch_size]
-            prompts = backbone.collate([prompt for prompt, _ in part]).to(engine.device)
-            tokens, mask = padded([target for _, target in part], backbone.pad_token, engine.device)
-            logps, _ = completion_likelihood(backbone, prompts, tokens, mask, torch.arange(len(part)))
-            loss = -logps.sum() / tokens_in_step
-            engine.backward(loss)
-            loss_sum += loss.detach()
+        with timer("update"):
+            backbone.model.train()
+            tokens_in_step = engine.total(torch.tensor(sum(len(target) for _, target in batch), device=engine.device))
+            loss_sum = torch.zeros((), device=engine.device)
+            for start in range(0, len(batch), cold_start.micro_batch_size):
+                part = batch[start : start + cold_start.micro_batch_size]
+                prompts = backbone.collate([prompt for prompt, _ in part]).to(engine.device)
+                tokens, mask = padded([target for _, target in part], backbone.pad_token, engine.device)
+                logps, _ = completion_likelihood(backbone, prompts, tokens, mask, torch.arange(len(part)))
+                loss = -logps.sum() / tokens_in_step
+                engine.backward(loss)
+                loss_sum += loss.detach()
 
-        # -- step ------------------------------------------------------------------------------------------------------
-        lr = learning_rate(
-            step, total, base=cold_start.lr, schedule="cosine", warmup=round(cold_start.warmup_ratio * total)
-        )
-        grad_norm = float(engine.step(lr))
+            # -- step --------------------------------------------------------------------------------------------------
+            warmup = round(cold_start.warmup_ratio * total)
+            lr = learning_rate(step, total, base=cold_start.lr, schedule="cosine", warmup=warmup)
+            grad_norm = float(engine.step(lr))
 
         # -- log -------------------------------------------------------------------------------------------------------
-        seconds = now(engine.device) - started
         values = {
             "sft/loss": float(engine.total(loss_sum)),
             "sft/skipped_steps": skips.count(grad_norm),
             "policy/grad_norm": grad_norm,
             "lr": lr,
-            "time/wait_s": wait_seconds,
-            "time/update_s": seconds,
-            "perf/tokens_per_s": float(tokens_in_step) / seconds,
+            **{f"time/{phase}_s": seconds for phase, seconds in timer.seconds.items()},
+            "perf/tokens_per_s": float(tokens_in_step) / timer.elapsed(),
         }
 
         # -- evaluate --------------------------------------------------------------------------------------------------
@@ -121,18 +113,18 @@ def train_sft(
         if cold_start.probe_every and (last or (step + 1) % cold_start.probe_every == 0):
             backbone.model.eval()
             with engine.gathered():
-                values |= evaluate(step + 1)
-        log(step + 1, values)
+                values |= context.evaluate(step + 1)
+        context.log(step + 1, values)
 
         # -- save ------------------------------------------------------------------------------------------------------
-        stopping = engine.agreed(bool(stop))
+        stopping = engine.agreed(bool(context.stop))
         if stopping or last or skips.too_many or (step + 1) % cold_start.save_every == 0:
-            checkpoint.save(folder, step + 1, engine, {"skipped_in_a_row": skips.in_a_row}, keep=2)
+            checkpoint.save(context.folder, step + 1, engine, {"skipped_in_a_row": skips.in_a_row}, keep=2)
         if not last:
-            skips.end_if_too_many(step + 1, folder, REMEDY)
+            skips.end_if_too_many(step + 1, context.folder, REMEDY)
         if stopping and not last:
-            raise Stopped(engine.agreed(stop.requeue))
-    skips.end_if_too_many(total, folder, REMEDY)
+            raise Stopped(engine.agreed(context.stop.requeue))
+    skips.end_if_too_many(total, context.folder, REMEDY)
 
 
 def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image
 from aes_r1.data.loader import load_samples
 from aes_r1.prompts import answer
 from aes_r1.settings import DataSettings
+from tests import processes
 
 COUNT = 30
 
@@ -64,7 +64,7 @@ def test_a_file_feeds_supervised_fine_tuning(files, backbone, tmp_path, given, t
     command = [sys.executable, "-m", "aes_r1.train", "+experiment=cold_start", *arguments, *limits]
     command += [f"model.path={tmp_path / 'model'}", f"out={tmp_path / 'run'}", "trainer.max_new_tokens=8"]
     store = {**os.environ, "AES_R1_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=store, capture_output=True, text=True, timeout=300, check=False)
+    done = processes.run(command, env=store, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     stage = json.loads((tmp_path / "run" / "stages" / "cold_start.json").read_text())
     assert stage["records"] in trained_on

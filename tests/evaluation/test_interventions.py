@@ -5,7 +5,7 @@ import pytest
 from aes_r1.evaluation.interventions import measured
 from aes_r1.inference.exchange import KINDS, intervene, paired_rows
 from aes_r1.inference.predict import predict
-from aes_r1.prompts import RATING_PROMPT
+from tests.planted import QUESTION
 
 
 def row(name, score, critique="a strong picture"):
@@ -66,7 +66,7 @@ def test_a_hollow_critique_is_told_from_a_used_one(planted):
             predict(
                 backbone,
                 planted.samples,
-                question=RATING_PROMPT,
+                question=QUESTION,
                 protocols=["sample"],
                 n_samples=1,
                 temperature=1.0,
@@ -77,7 +77,7 @@ def test_a_hollow_critique_is_told_from_a_used_one(planted):
         )
         assert sum(one["score"] is not None for one in rows) >= 10
         pairs = paired_rows(rows, seed=1)
-        found = list(intervene(backbone, pairs, question=RATING_PROMPT, batch_size=20))
+        found = list(intervene(backbone, pairs, question=QUESTION, batch_size=20))
         assert [one["id"] for one in found] == [one["id"] for one in pairs]
         assert set(KINDS) <= found[0].keys()
         measures[name] = measured(found, n_bootstrap=200)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from experiments.reading import by_condition, over_seeds, read_runs
 from experiments.study import analyse
 from experiments.tables import interval
 from experiments.tables import table as table_of
+from tests import processes
 from tests.experiments.runs import MOS, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -409,7 +409,7 @@ def test_a_study_says_what_its_own_spread_can_show(tmp_path):
     assert strict[2].endswith(f"| {detectable(pooled, 3):.3f} | {detectable(pooled, 3, 0.0125):.3f} |")
     (tmp_path / "result.json").write_text(json.dumps(result))
     command = [sys.executable, "-m", "experiments.power", str(tmp_path / "result.json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    done = processes.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines() == shown_by(result, (3, 5, 10))
 
 

@@ -19,6 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from aes_r1 import command
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import InputError
+from tests import processes
 
 optuna = pytest.importorskip("optuna")
 LEARNING_RATE = "trainer.lr=tag(log, interval(1e-5, 1e-2))"
@@ -139,7 +140,7 @@ def test_other_settings_and_another_space_are_other_studies(tmp_path):
 
 
 def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
+    return processes.run(
         [sys.executable, "-m", "aes_r1.train", "--multirun", "hydra/sweeper=optuna", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,

@@ -10,7 +10,7 @@ from aes_r1.data.sample import open_picture
 from aes_r1.inference.information import joined, likelihoods, nats
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT, answer, critique_length
-from tests.planted import CRITIQUES
+from tests.planted import CRITIQUES, QUESTION
 
 
 def rows_of(folder, texts):
@@ -68,7 +68,7 @@ def test_the_number_of_a_hollow_critic_knows_the_picture_and_its_words_do_not(pl
             {"image": one.image, "text": answer(words, value if name == "used" else one.mos)}
             for one, (words, value) in zip(planted.samples, said, strict=True)
         ]
-        found[name] = nats(likelihoods(backbone, rows, question=RATING_PROMPT)).mean(axis=0)
+        found[name] = nats(likelihoods(backbone, rows, question=QUESTION)).mean(axis=0)
     assert abs(found["used"][0]) < 0.3
     assert abs(found["hollow"][0]) < 0.3
     assert abs(found["used"][1]) < 0.3

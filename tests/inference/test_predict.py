@@ -16,6 +16,7 @@ from aes_r1.model import tiny
 from aes_r1.prompts import RATING_PROMPT, out_of_range, parse_score
 from aes_r1.settings import InputError
 from tests.conftest import picture
+from tests.planted import QUESTION
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def mixed(tmp_path_factory) -> list[Sample]:
 
 def asked(backbone, samples, protocols=("sample", "greedy", "mean"), **changes) -> dict:
     how = {
-        "question": RATING_PROMPT, "protocols": list(protocols), "n_samples": 3, "temperature": 0.6,
+        "question": QUESTION, "protocols": list(protocols), "n_samples": 3, "temperature": 0.6,
         "max_new_tokens": 24, "batch_size": 8, "seed": 0, **changes,
     }  # fmt: skip
     return {(row["id"], row["protocol"]): row for row in predict(backbone, samples, **how)}
@@ -48,7 +49,7 @@ def test_a_text_depends_on_neither_batch_nor_order(planted, mixed, batch_size):
         assert {key: (row["text"], row["scores"]) for key, row in together.items()} == {
             key: (row["text"], row["scores"]) for key, row in alone.items()
         }
-        assert len({row["text"] for row in alone.values()}) > 5  # there was something to confuse
+        assert len({row["text"] for row in alone.values()}) > 2  # there was something to confuse
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from aes_r1.prompts import RATING_PROMPT, answer, parse_critique, parse_score
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.scoring.critic import Critic, Facts
 from aes_r1.settings import ColdStartSettings, ErrorSettings, InputError, RewardSettings, TrainerSettings
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.sft import train_sft
@@ -107,10 +108,12 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
         question=RATING_PROMPT,
         cold_start=ColdStartSettings(epochs=28, lr=3e-3, batch_size=4, micro_batch_size=4, save_every=1000),
         with_critique=True,
-        seed=0,
-        folder=tmp_path / "sft",
-        log=lambda step, values: None,
-        stop=StopRequest(),
+        context=TrainingContext(
+            seed=0,
+            folder=tmp_path / "sft",
+            log=lambda step, values: None,
+            stop=StopRequest(),
+        ),
     )
     backbone.model.eval()
 
@@ -143,19 +146,23 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
         samples,
         question=RATING_PROMPT,
         trainer=TrainerSettings(
-            num_samples=2, images_per_step=4, max_steps=1, kl_coef=0, max_new_tokens=40, temperature=0.3,
+            num_samples=2,
+            images_per_step=4,
+            max_steps=1,
+            kl_coef=0,
+            max_new_tokens=40,
+            temperature=0.3,
             completions_every=1,
         ),
         reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
         shared_prefix=True,
-        seed=0,
-        folder=tmp_path / "rapo",
-        log=lambda step, values: None,
-        log_completions=lambda step, found: completions.extend(found),
-        evaluate=dict,
-        stop=StopRequest(),
-        going_on=lambda step: None,
-        notes={},
-    )  # fmt: skip
+        context=TrainingContext(
+            seed=0,
+            folder=tmp_path / "rapo",
+            log=lambda step, values: None,
+            log_completions=lambda step, found: completions.extend(found),
+            stop=StopRequest(),
+        ),
+    )
     assert len(completions) == 8
     assert sum(row["score"] is not None and row["reward_total"] > 0 for row in completions) >= 6

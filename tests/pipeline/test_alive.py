@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 
 import pytest
 
@@ -12,9 +10,8 @@ from aes_r1.pipeline import cold_start_stage, rapo_stage
 from aes_r1.pipeline.run import run
 from aes_r1.settings import as_dict
 from tests.pipeline.test_run import base, root, settings  # noqa: F401
-from tests.ports import free_port
+from tests.processes import run_job
 from tests.trainer.distributed_steps import engine_settings
-from tests.trainer.test_distributed import TORCHRUN
 
 
 @pytest.mark.slow
@@ -31,18 +28,7 @@ def test_no_engine_of_the_stages_before_is_alive(base, root, tmp_path, stage, pl
         evaluation={"n_bootstrap": 20, "stages": ["rapo"], "protocols": ["sample"], "limit": 2},
     )
     (tmp_path / "settings.json").write_text(json.dumps(as_dict(whole)))
-    done = subprocess.run(
-        [
-            *(TORCHRUN, "--nproc-per-node=2", f"--master-port={free_port()}", "-m", "tests.pipeline.alive"),
-            *(str(tmp_path / "settings.json"), str(tmp_path)),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_job("tests.pipeline.alive", str(tmp_path / "settings.json"), str(tmp_path))
     for rank in range(2):
         seen = json.loads((tmp_path / f"{rank}.json").read_text())
         assert (seen["rapo"]["engines"], seen["evaluation"]["engines"]) == (1, 2)

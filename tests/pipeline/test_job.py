@@ -18,25 +18,7 @@ from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.model import tiny
 from aes_r1.settings import PretrainSettings, as_dict, fingerprint
 from aes_r1.trainer import pretrain
-from tests.ports import free_port
-
-
-def processes(*command: str, count: int = 2) -> list[subprocess.Popen]:
-    """`python -m COMMAND` started `count` times as one job, directly, as Slurm does."""
-    port = str(free_port())
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", *command],
-            env={
-                **os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(count)
-    ]  # fmt: skip
+from tests.processes import Popen, start_job
 
 
 def codes(started: list[subprocess.Popen], *, seconds: float) -> list[int]:
@@ -66,7 +48,7 @@ def test_two_jobs_of_one_process_each_start_beside_each_other():
     """Nobody tells them a port."""
     ours = {key: value for key, value in os.environ.items() if key not in ("MASTER_ADDR", "MASTER_PORT")}
     started = [
-        subprocess.Popen(
+        Popen(
             [sys.executable, "-c", ALONE], env={**ours, "DS_ACCELERATOR": "cpu"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
@@ -83,8 +65,8 @@ def test_two_jobs_of_one_process_each_start_beside_each_other():
 def test_two_jobs_share_what_one_of_them_makes(tmp_path):
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-    first = processes("tests.trainer.together", str(tmp_path), "first", "second")
-    second = processes("tests.trainer.together", str(tmp_path), "second", "first")
+    first = start_job("tests.trainer.together", str(tmp_path), "first", "second")
+    second = start_job("tests.trainer.together", str(tmp_path), "second", "first")
     assert codes([*first, *second], seconds=240) == [0, 0, 0, 0]
     made = {path.name: path.read_text() for path in Path(tmp_path, "things", "abc").iterdir()}
     assert made == {"0.txt": "first of 2", "1.txt": "first of 2"}
@@ -101,7 +83,7 @@ def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, pictur
     pretraining = fingerprint(as_dict(few), 9216, pretrain.BASE_MODEL_VERSION, SCENES_VERSION)
     (tmp_path / "store" / "models").mkdir(parents=True)
     with FileLock(tmp_path / "store" / "models" / f".{pretraining}.lock"):
-        started = processes(
+        started = start_job(
             *("aes_r1.train", "data=folder", f"data.root={picture_folder}", "expert=pixels", "judge=none"),
             *("model.pretrain.pictures=32", "model.pretrain.epochs=1", "data.max_pixels=9216", "engine=zero2"),
             "trainer.images_per_step=4",
@@ -126,7 +108,7 @@ def test_processes_agree_on_the_critiques_and_open_their_pictures_once(picture_f
     rows = [{"id": one, "image": f"{one}.png", "mos": 0.5, "critique": "Plain."} for one in ids]
     (picture_folder / "aescot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "run").mkdir()
-    started = processes("tests.pipeline.readable", str(tmp_path / "run"), str(picture_folder / "aescot.jsonl"))
+    started = start_job("tests.pipeline.readable", str(tmp_path / "run"), str(picture_folder / "aescot.jsonl"))
     assert codes(started, seconds=120) == [0, 0]
     for rank in (0, 1):
         found = json.loads((tmp_path / "run" / f"{rank}.json").read_text())
@@ -149,12 +131,12 @@ def test_processes_leave_an_evaluation_together_in_its_middle_and_go_on(tokenize
     out = tmp_path / "run"
     command = [
         *("aes_r1.train", "data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base", "engine=zero2"),
-        *("trainer=sft", "cold_start.epochs=0", "trainer.max_new_tokens=80", "tracker=none", "judge=none"),
-        *("evaluation.stages=[base]", "evaluation.protocols=[mean]", "evaluation.n_samples=12"),
+        *("trainer=sft", "cold_start.epochs=0", "trainer.max_new_tokens=48", "tracker=none", "judge=none"),
+        *("evaluation.stages=[base]", "evaluation.protocols=[mean]", "evaluation.n_samples=6"),
         *("evaluation.batch_size=1", "evaluation.n_bootstrap=20", f"out={out}", f"store={tmp_path}/store"),
     ]
     parts = [out / "parts" / "base" / f"folder-test.{rank}-of-2.jsonl" for rank in (0, 1)]
-    started = processes(*command)
+    started = start_job(*command)
     while not any(rows_of(part) for part in parts):
         assert all(process.poll() is None for process in started), started[0].communicate()[0]
         time.sleep(0.02)
@@ -165,7 +147,7 @@ def test_processes_leave_an_evaluation_together_in_its_middle_and_go_on(tokenize
     assert not (out / "failure.txt").exists()
     assert not (out / "predictions.jsonl").exists()
 
-    assert codes(processes(*command), seconds=240) == [0, 0]
+    assert codes(start_job(*command), seconds=240) == [0, 0]
     found = rows_of(out / "predictions.jsonl")
     assert sorted(row["id"] for row in found) == sorted(name for name, _, split in rows if split == "test")
     assert [row for part in before for row in part] == [

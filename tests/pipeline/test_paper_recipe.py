@@ -30,7 +30,7 @@ from aes_r1.trainer.order import distinct_indices_of_step
 from aes_r1.trainer.rapo import rapo_steps
 from tests.data.layouts import draw, put
 from tests.ports import free_port
-from tests.trainer.test_distributed import TORCHRUN
+from tests.processes import TORCHRUN
 
 CRITIQUE = "A picture of flat light and deep shadow, with a calm mood. Its composition is level."
 

@@ -11,6 +11,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings, RewardSettings, TrainerSettings
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import Reference
@@ -53,10 +54,19 @@ def test_sft(backbone, picture_folder, tmp_path, vision):
         engine = WatchedEngine(backbone.model, device)
         with pytest.raises(Seen):
             train_sft(
-                backbone, engine, records(picture_folder), question=RATING_PROMPT, with_critique=True, seed=0,
-                cold_start=ColdStartSettings(batch_size=4, micro_batch_size=2), folder=tmp_path, log=unused,
-                stop=StopRequest(),
-            )  # fmt: skip
+                backbone,
+                engine,
+                records(picture_folder),
+                question=RATING_PROMPT,
+                with_critique=True,
+                cold_start=ColdStartSettings(batch_size=4, micro_batch_size=2),
+                context=TrainingContext(
+                    seed=0,
+                    folder=tmp_path,
+                    log=unused,
+                    stop=StopRequest(),
+                ),
+            )
         # The first use of the device's copy of the banned tokens is the only copy that is waited for, once in a run.
         assert device.waits == {"aten::_to_copy between host and device": 1}
         assert engine.micro_batches == 2
@@ -80,9 +90,22 @@ def test_rapo(backbone, picture_folder, tmp_path, vision, changes):
         engine = WatchedEngine(backbone.model, device)
         with pytest.raises(Seen):
             train_rapo(
-                backbone, frozen, engine, samples(picture_folder), question=RATING_PROMPT,
-                trainer=TrainerSettings(**{**settings, **changes}), reward=RewardSettings(), shared_prefix=True, seed=0,
-                folder=tmp_path, log=unused, log_completions=unused, evaluate=unused, stop=StopRequest(),
-            )  # fmt: skip
+                backbone,
+                frozen,
+                engine,
+                samples(picture_folder),
+                question=RATING_PROMPT,
+                trainer=TrainerSettings(**{**settings, **changes}),
+                reward=RewardSettings(),
+                shared_prefix=True,
+                context=TrainingContext(
+                    seed=0,
+                    folder=tmp_path,
+                    log=unused,
+                    log_completions=unused,
+                    evaluate=unused,
+                    stop=StopRequest(),
+                ),
+            )
         assert not device.waits
         assert engine.micro_batches >= 2

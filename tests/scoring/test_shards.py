@@ -14,6 +14,7 @@ from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.rows import row_of
 from aes_r1.scoring.shards import score_shards
 from aes_r1.settings import InputError
+from tests import processes
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -29,7 +30,7 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
     command += ["--shards", str(out), "--shard-size", "2", "--workers", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with processes.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 500
         while not list(out.glob("part-*[0-9].jsonl")) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -40,7 +41,7 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
     early = {path: path.stat().st_mtime_ns for path in out.glob("part-*.jsonl")}
     assert early
 
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = processes.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert all(path.stat().st_mtime_ns == written for path, written in early.items())
     lines = [line for line in done.stderr.splitlines() if line.startswith("aes_r1: ")]

@@ -32,6 +32,8 @@ from aes_r1.settings import (
 )
 from aes_r1.trainer import checkpoint, rapo
 from aes_r1.trainer import engine as engines
+from aes_r1.trainer import micro_batches as planning
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.reference import build_reference
 from aes_r1.trainer.sft import train_sft
@@ -133,7 +135,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
     def answered(step: int, rows: list[dict]) -> None:
         found["answered"].append(engine.gather_objects([sum(row["score"] is not None for row in rows)]))
 
-    rapo.micro_batches = counted
+    planning.micro_batches = counted
     rapo.train_rapo(
         backbone,
         reference,
@@ -141,20 +143,33 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         samples(start / "pictures"),
         question=RATING_PROMPT,
         trainer=TrainerSettings(
-            num_samples=4, images_per_step=4, max_steps=2, warmup_steps=0, lr=3e-3 if adapted else 3e-4, kl_coef=0.05,
-            max_new_tokens=24, temperature=1.3,
-            micro_batch_size=4, micro_batch_tokens=BUDGET if budget else None, save_every=100, eval_every=100,
-            completions_every=1, minibatches=2 if hard else 1, inner_epochs=2 if hard else 1,
+            num_samples=4,
+            images_per_step=4,
+            max_steps=2,
+            warmup_steps=0,
+            lr=3e-3 if adapted else 3e-4,
+            kl_coef=0.05,
+            max_new_tokens=24,
+            temperature=1.3,
+            micro_batch_size=4,
+            micro_batch_tokens=BUDGET if budget else None,
+            save_every=100,
+            eval_every=100,
+            completions_every=1,
+            minibatches=2 if hard else 1,
+            inner_epochs=2 if hard else 1,
         ),
         reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
         shared_prefix=True,
-        seed=0,
-        folder=out / name / "checkpoints",
-        log=lambda number, values: found["rapo"].append(kept(values)),
-        log_completions=answered,
-        evaluate=lambda: {"eval/twelve/srcc": 0.5},
-        stop=StopRequest(),
-    )  # fmt: skip
+        context=TrainingContext(
+            seed=0,
+            folder=out / name / "checkpoints",
+            log=lambda number, values: found["rapo"].append(kept(values)),
+            log_completions=answered,
+            evaluate=lambda step: {"eval/twelve/srcc": 0.5},
+            stop=StopRequest(),
+        ),
+    )
     found["rapo_moments"] = first_moments(engine)
     if budget or hard:
         return found
@@ -180,10 +195,12 @@ def sft(backbone, engine, start: Path, folder: Path, log=lambda number, values: 
         question=RATING_PROMPT,
         cold_start=ColdStartSettings(epochs=1, lr=3e-4, warmup_ratio=0.0, batch_size=batch_size, micro_batch_size=2),
         with_critique=True,
-        seed=0,
-        folder=folder,
-        log=log,
-        stop=StopRequest(),
+        context=TrainingContext(
+            seed=0,
+            folder=folder,
+            log=log,
+            stop=StopRequest(),
+        ),
     )
 
 

@@ -23,6 +23,7 @@ from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer import rapo, sft
+from aes_r1.trainer.context import TrainingContext
 from tests.trainer.distributed_steps import dtype_of, engine_settings
 from tests.trainer.twelve import records, samples
 
@@ -118,20 +119,29 @@ def rapo_rows(backbone, engine, pictures: Path, folder: Path, *, watch=lambda: N
         question=RATING_PROMPT,
         trainer=TrainerSettings(
             **{
-                "num_samples": 4, "images_per_step": 4, "max_steps": 3, "lr": 1e-2, "kl_coef": 0.0,
-                "max_new_tokens": 4, "micro_batch_size": 8, "mask_truncated": False,
-                "save_every": 100, "eval_every": 100, **changes,
+                "num_samples": 4,
+                "images_per_step": 4,
+                "max_steps": 3,
+                "lr": 1e-2,
+                "kl_coef": 0.0,
+                "max_new_tokens": 4,
+                "micro_batch_size": 8,
+                "mask_truncated": False,
+                "save_every": 100,
+                "eval_every": 100,
+                **changes,
             }
         ),
         reward=RewardSettings(error=ErrorSettings(sigma=0.3), failed_parse="random"),
         shared_prefix=True,
-        seed=0,
-        folder=folder,
-        log=lambda step, values: (rows.append(values), watch()),
-        log_completions=lambda step, found: None,
-        evaluate=dict,
-        stop=StopRequest(),
-    )  # fmt: skip
+        context=TrainingContext(
+            seed=0,
+            folder=folder,
+            log=lambda step, values: (rows.append(values), watch()),
+            log_completions=lambda step, found: None,
+            stop=StopRequest(),
+        ),
+    )
     return rows
 
 
@@ -170,11 +180,13 @@ def loops(folder: Path, name: str) -> dict:
                 question=RATING_PROMPT,
                 cold_start=ColdStartSettings(epochs=1, lr=1e-2, batch_size=4, micro_batch_size=2),
                 with_critique=True,
-                seed=0,
-                folder=folder / f"{name}_sft",
-                log=lambda step, values, rows=rows, look=look: (rows.append(values), look()),
-                stop=StopRequest(),
-                going_on=lambda step, last=last: _harm_sft(2 if last else 0),
+                context=TrainingContext(
+                    seed=0,
+                    folder=folder / f"{name}_sft",
+                    log=lambda step, values, rows=rows, look=look: (rows.append(values), look()),
+                    stop=StopRequest(),
+                    on_resume=lambda step, last=last: _harm_sft(2 if last else 0),
+                ),
             )
             skipped = [row["sft/skipped_steps"] for row in rows]
         found[loop] = {"skipped": skipped, "weights": weights}

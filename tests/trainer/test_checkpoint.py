@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from aes_r1.settings import InputError
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import SingleEngine
-from aes_r1.trainer.rapo import _validation_score
+from aes_r1.trainer.step_metrics import mean_validation_srcc
 
 
 def engine(seed=0):
@@ -293,7 +293,7 @@ def test_a_best_model_that_cannot_be_written_is_one_line(tmp_path):
     ],
 )
 def test_every_validation_has_a_score_of_the_same_sets(validation, score):
-    assert _validation_score(validation) == (None if score is None else pytest.approx(score))
+    assert mean_validation_srcc(validation) == (None if score is None else pytest.approx(score))
 
 
 def test_the_run_of_the_log_comes_back(tmp_path):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.settings import Settings, as_dict
 from tests.conftest import picture_folder
-from tests.ports import free_port
+from tests.processes import run_job
 from tests.trainer import distributed_steps
 from tests.trainer.test_loops import sft
 
@@ -27,22 +24,10 @@ HALVES = ("zero2_bf16", "zero3_bf16")
 BUDGETS = ("zero2_budget", "zero3_budget")
 HARD = ("zero2_hard", "zero3_hard")
 ADAPTED = ("zero2_lora", "zero3_lora")
-TORCHRUN = str(Path(sys.executable).parent / "torchrun")
 
 
 def launch(processes: int, mode: str, start: Path, out: Path, *stages: str) -> None:
-    done = subprocess.run(
-        [
-            *(TORCHRUN, f"--nproc-per-node={processes}", f"--master-port={free_port()}"),
-            *("-m", "tests.trainer.distributed_steps", mode, str(start), str(out), *stages),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_job("tests.trainer.distributed_steps", mode, str(start), str(out), *stages, count=processes)
 
 
 @pytest.fixture(scope="module")

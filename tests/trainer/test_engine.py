@@ -10,6 +10,7 @@ import pytest
 
 from aes_r1.settings import EngineSettings, InputError
 from aes_r1.trainer import engine as engines
+from tests import processes
 
 START = """
 import sys
@@ -25,7 +26,7 @@ sys.stdin.read()
 def test_two_runs_of_one_process_each_share_a_machine():
     environment = {name: value for name, value in os.environ.items() if name not in ("MASTER_PORT", "RANK")}
     both = [
-        subprocess.Popen(
+        processes.Popen(
             [sys.executable, "-c", START],
             env={**environment, "DS_ACCELERATOR": "cpu"},
             stdin=subprocess.PIPE,

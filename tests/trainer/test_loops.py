@@ -19,6 +19,7 @@ from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import ColdStartSettings, ErrorSettings, LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer import rapo as rapo_loop
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import Reference
@@ -57,10 +58,12 @@ def sft(backbone, folder, out, *, stop_after=None, micro=4, epochs=4, lr=3e-3):
             epochs=epochs, lr=lr, warmup_ratio=0.0, batch_size=4, micro_batch_size=micro, save_every=3
         ),
         with_critique=True,
-        seed=0,
-        folder=out,
-        log=log,
-        stop=halt,
+        context=TrainingContext(
+            seed=0,
+            folder=out,
+            log=log,
+            stop=halt,
+        ),
     )
     return rows
 
@@ -104,12 +107,13 @@ def rapo(backbone, folder, out, *, steps=4, stop_after=None, **changes):
         trainer=trainer,
         reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
         shared_prefix=True,
-        seed=0,
-        folder=out,
-        log=log,
-        log_completions=lambda step, found: completions.extend(found),
-        evaluate=dict,
-        stop=halt,
+        context=TrainingContext(
+            seed=0,
+            folder=out,
+            log=log,
+            log_completions=lambda step, found: completions.extend(found),
+            stop=halt,
+        ),
     )
     return rows, completions
 
@@ -354,11 +358,13 @@ def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, 
                 epochs=2, lr=3e-3, warmup_ratio=0.0, batch_size=4, micro_batch_size=4, probe_every=every
             ),
             with_critique=True,
-            seed=0,
-            folder=tmp_path / str(every),
-            log=log,
-            stop=StopRequest(),
-            evaluate=lambda step: measured.append(step) or {"sft/entropy": step / 10},
+            context=TrainingContext(
+                seed=0,
+                folder=tmp_path / str(every),
+                log=log,
+                stop=StopRequest(),
+                evaluate=lambda step: measured.append(step) or {"sft/entropy": step / 10},
+            ),
         )
         return measured, logged, backbone.model.state_dict()
 

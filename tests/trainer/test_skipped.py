@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,15 +16,15 @@ from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint, rapo, sft
+from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.skipped import LIMIT, NeverFinite, Skips
-from tests.runs.test_watchdog import free_port
+from tests.processes import run_job
 from tests.trainer import skipped_steps
 from tests.trainer.test_loops import Halt
 from tests.trainer.twelve import records
 
 ENGINES = ("zero1", "zero2", "zero3", "zero3_offload", "zero1_bf16", "zero2_bf16", "zero3_bf16")
-TORCHRUN = str(Path(sys.executable).parent / "torchrun")
 
 
 def test_a_count_starts_anew_after_a_step_that_was_taken(tmp_path):
@@ -75,18 +73,7 @@ def two_processes(tokenizer, tmp_path_factory) -> Path:
     tiny.build(tokenizer, max_pixels=9216, seed=0).save(folder / "model")
     (folder / "pictures").mkdir()
     twelve_pictures(folder / "pictures")
-    done = subprocess.run(
-        [
-            *(TORCHRUN, "--nproc-per-node=2", f"--master-port={free_port()}"),
-            *("-m", "tests.trainer.skipped_steps", str(folder), *ENGINES),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_job("tests.trainer.skipped_steps", str(folder), *ENGINES)
     return folder
 
 
@@ -155,10 +142,12 @@ def train(backbone: Backbone, pictures: Path, out: Path, *, epochs: int, stop: S
         question=RATING_PROMPT,
         cold_start=ColdStartSettings(epochs=epochs, lr=3e-3, batch_size=4, micro_batch_size=4, save_every=100),
         with_critique=True,
-        seed=0,
-        folder=out,
-        log=log,
-        stop=stop,
+        context=TrainingContext(
+            seed=0,
+            folder=out,
+            log=log,
+            stop=stop,
+        ),
     )
 
 
