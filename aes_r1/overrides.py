@@ -53,7 +53,8 @@ def _check_override(argument: str) -> None:
         if not equals:
             raise InputError(f"{argument}: not KEY=VALUE; give a key and its value, or an option of --help") from error
         reason = " ".join(str(error).split("See https")[0].split())
-        as_text = f"; as text it is {quoted(key, value)}" if quoted(key, value) else "; quote its parts"
+        text = quoted(key, os.path.expanduser(value))
+        as_text = f"; as text it is {text}" if text else "; quote its parts"
         raise InputError(f"{argument}: cannot be read ({reason}){as_text}") from error
     if read.is_sweep_override() and key.lstrip("+") in _PLACES and getattr(read.value(), "simple_form", False):
         places = all(os.path.exists(part) or part.startswith("/") for part in value.split(","))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_a_value_that_hydra_cannot_read_comes_back_quoted(value):
     said = refusal(f"data.root={value}")
     assert said.startswith(f"data.root={value}: ")
     (argument,) = shlex.split(said.rpartition("as text it is ")[2])
-    assert OverridesParser.create().parse_override(argument).value() == value
+    assert OverridesParser.create().parse_override(argument).value() == os.path.expanduser(value)
     overrides.check([argument])
 
 

@@ -34,6 +34,8 @@ DEEP_COLORS = {
     for bands in ("RGB", "RGBA", "RGBX")
     for order, other in (("L", "B"), ("B", "L"), ("N", _OTHER))
 }
+# Gray beside transparency has no such name for its low bytes: read as four bands, they are the second and the fourth.
+DEEP_COLORS["LA;16B"] = "RGBA"
 _DEPTHS = (255, 1023, 4095, 16383, 65535)  # the largest sample of 8, 10, 12, 14 and 16 bits
 _ROWS = 256  # of a picture that are converted at once
 _SRGB = ImageCms.createProfile("sRGB")
@@ -133,8 +135,11 @@ def deep_color(picture: Image.Image, coded: str, again: Callable[[], Image.Image
         opened.tile = [tile._replace(args=_exchanged(tile.args, coded)) for tile in opened.tile]
         opened.load()
         low = np.asarray(opened)
+    if coded == "LA;16B":  # the decoder makes four bands of it
+        low = low[..., 1:2].repeat(3, axis=-1)
     shown = eight_bits(high[..., :bands].astype(np.uint16) * 256 + low[..., :bands])
-    return Image.fromarray(np.concatenate([shown, high[..., 3:4]], axis=-1) if picture.mode == "RGBA" else shown)
+    clear = high[..., 3:] if picture.mode == "RGBA" else high[..., :0]
+    return Image.fromarray(np.concatenate([shown, clear], axis=-1))
 
 
 def _exchanged(args: Any, coded: str) -> Any:
@@ -156,7 +161,11 @@ def full_scale(largest: float, *, whole: bool) -> float:
 def _samples(picture: Image.Image) -> np.ndarray:
     """Gray samples, [height, width]; black is 0 also where a TIFF counts down from white."""
     samples = np.asarray(picture)
-    if isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(262) == 0 and samples.size:
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return samples
+    if picture.tag_v2.get(258) == (32,) and picture.tag_v2.get(339, (1,)) == (1,):  # Pillow knows no unsigned ones
+        samples = samples.view(np.uint32)
+    if picture.tag_v2.get(262) == 0 and samples.size:
         samples = full_scale(float(samples.max()), whole=True) - samples.astype(np.float32)
     return samples
 

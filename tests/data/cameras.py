@@ -84,10 +84,10 @@ def dng(preview: Image.Image | None, *, raw: tuple[int, int], orientation: int =
 
 
 def png(samples: np.ndarray) -> bytes:
-    """A PNG of 16-bit samples, [height, width, 3 or 4]."""
+    """A PNG of 16-bit samples, [height, width, 2 to 4]: gray or colors, the last of 2 or 4 is transparency."""
     height, width, bands = samples.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-    head = struct.pack(">IIBBBBB", width, height, 16, 2 if bands == 3 else 6, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[bands], 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         chunk(name, content) for name, content in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -157,14 +158,36 @@ def test_colors_of_any_depth_in_sixteen_bits_are_as_bright(bits, bands, scene):
     assert off(shown(png(samples)), wanted) <= 1
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_gray_beside_transparency(bits, scene):
+    gray = np.asarray(Image.fromarray(scene).convert("L"))[1:]
+    samples = np.stack([np.round(gray / 255 * (2**bits - 1)).astype(int), np.full(gray.shape, 65535)], -1)
+    samples[0, 0, 0] = 2**bits - 1
+    found = shown(png(samples))
+    assert off(found[1:], gray[1:, :, None].repeat(3, -1)) <= 1
+    samples[5, 5, 1] = 0
+    assert shown(png(samples))[5, 5].tolist() == [255, 255, 255]
+
+
+def test_whole_samples_of_32_bits_have_no_sign():
+    samples = np.linspace(0, 2**32 - 1, 64).reshape(8, 8).astype("<u4")
+    tags = plain((8, 8), "samples", samples.nbytes)
+    tags |= {258: ("H", [32]), 262: ("H", [1]), 277: ("H", [1]), 339: ("H", [1])}
+    found = shown(tiff([tags], {"samples": samples.tobytes()}))[..., 0]
+    assert off(found, np.linspace(0, 255, 64).reshape(8, 8)) <= 1
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_colors_of_twelve_bits_in_a_tiff(order, scene):
     samples = np.round(scene / 255 * 4095).astype(f"{order}u2")
     samples[0, 0] = 4095
     tags = plain((80, 60), "samples", samples.nbytes)
     tags[258] = ("H", [16, 16, 16])
-    found = shown(tiff([tags], {"samples": samples.tobytes()}, order=order))
-    assert off(found[1:], scene[1:]) <= 1
+    packed = zlib.compress(samples.tobytes())
+    deflated = {**tags, 259: ("H", [8]), 279: ("I", [len(packed)])}
+    for folder, content in ((tags, samples.tobytes()), (deflated, packed)):
+        found = shown(tiff([folder], {"samples": content}, order=order))
+        assert off(found[1:], scene[1:]) <= 1
 
 
 @pytest.mark.parametrize(
