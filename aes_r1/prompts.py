@@ -82,6 +82,32 @@ def parse_critique(text: str) -> str | None:
     return None if parts is None else parts[0].strip()
 
 
+# What would break training, whoever wrote it: half a character, which no tokenizer takes; control characters, and those
+# that turn the direction of what follows; our own tags; and what tokenizers and chat templates give a meaning to
+# (<|im_end|>, <image>, </s>, [INST]), at which a model would learn to stop, or which it would take for a picture.
+_SPECIAL = (
+    "s|bos|eos|pad|unk|img|image|video|audio|img_context|image_soft_token|start_of_turn|end_of_turn|start_of_image|"
+    "end_of_image|tool_call|tool_response|box|ref|quad"
+)
+_UNTAUGHT = (
+    (re.compile(r"[\ud800-\udfff]"), "half a character (a lone surrogate)"),
+    (re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]"), "a control character"),
+    (re.compile(r"[\u202a-\u202e\u2066-\u2069]"), "a character that turns the direction of text"),
+    (re.compile(r"</?\s*(?:think|answer)\b[^<>]*>", re.IGNORECASE), "a tag of the answer's format"),
+    (re.compile(r"<[|\uff5c][^<>]{0,60}[|\uff5c]>|<<\w+>>|\[/?INST\]", re.IGNORECASE), "a special token"),
+    (re.compile(rf"</?(?:{_SPECIAL})>", re.IGNORECASE), "a special token"),
+)
+
+
+def untaught(text: str) -> str | None:
+    """Why a model must not be taught `text` as a critique, and what of it is meant; None: it may be."""
+    for pattern, what in _UNTAUGHT:
+        found = pattern.search(text)
+        if found:
+            return f"{what}, {found[0].encode('unicode_escape').decode()}"
+    return None
+
+
 def critique_length(pieces: Sequence[str]) -> int:
     """How many leading tokens of a completion lie inside its critique block, given the string of each token.
 

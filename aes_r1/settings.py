@@ -37,6 +37,7 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, key, value, f"must be one of {', '.join(choices)}")
 
 
+_HUGE = 1e30  # no opinion is that far from 0, and sums of such numbers are finite
 _SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
 
 
@@ -48,6 +49,7 @@ class DataSettings:
     root: str | None = None  # folder, or manifest file, of a set on disk; null for made sets
     split: str = "test"  # split that evaluation reads
     split_by: str = "official"  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
+    scale: list[float] | None = None  # ends of the opinions in your own labels (data=folder); null: 0 and 1
     limit: int | None = None  # pictures considered per split; null: all
     split_seed: int | None = None  # deals all pictures anew, each split as large as before; null: the set's own split
     max_pixels: int | None = None  # area bound of a picture as the model sees it; null: the model's own
@@ -63,6 +65,11 @@ class DataSettings:
         one_of("data.split", self.split, ("train", "validation", "test"))
         listed = self.split_by.endswith(".json")
         require(listed or self.split_by in ("official", "paper"), "data.split_by", self.split_by, _SPLIT_BY)
+        ends = self.scale
+        rule = "give the lowest and the highest possible opinion, as data.scale=[1,10]"
+        require(ends is None or (len(ends) == 2 and -_HUGE < ends[0] < ends[1] < _HUGE), "data.scale", ends, rule)
+        rule = f"data={self.name} has a scale of its own; data.scale is for your own labels, data=folder"
+        require(ends is None or self.name == "folder", "data.scale", ends, rule)
         require(all(part > 0 for part in self.mix.values()), "data.mix", self.mix, "every part must be positive")
         require(self.size > 0, "data.size", self.size, "must be positive")
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "must be positive or null")
@@ -687,7 +694,9 @@ _NOT_IDENTITY = (
 
 # Keys that the first recorded runs did not have, each with the value at which a run computes what it computed without
 # the key. At that value a key is left out of the run's hash, so that recorded runs keep theirs and can be resumed.
-_SINCE_ADDED: dict[str, Any] = {"trainer.credit": "all", "trainer.critique_kl_coef": None}
+_SINCE_ADDED: dict[str, Any] = {"trainer.credit": "all", "trainer.critique_kl_coef": None, "data.scale": None}
+
+_NO_SUCH = object()
 
 
 def run_fingerprint(settings: Settings) -> str:
@@ -695,8 +704,14 @@ def run_fingerprint(settings: Settings) -> str:
     values = as_dict(settings)
     neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
     identity = _without(values, (*_NOT_IDENTITY, *neutral))
+    identity["evaluation"]["also"] = [_as_before(one) for one in values["evaluation"]["also"]]
     identity["cold_start"]["micro_batch_size"] = 32  # counts as the default recipe's, whatever it is
     return fingerprint(identity)
+
+
+def _as_before(one: dict[str, Any]) -> dict[str, Any]:
+    """The settings of one more data set without the keys of _SINCE_ADDED that change nothing."""
+    return {key: value for key, value in one.items() if _SINCE_ADDED.get(f"data.{key}", _NO_SUCH) != value}
 
 
 def _value(values: dict[str, Any], key: str) -> Any:
@@ -723,4 +738,6 @@ def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
         keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
         pairs = {key: [side.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
         return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
+    if isinstance(theirs, list) and isinstance(mine, list):  # of further data sets, for others hold plain values
+        theirs, mine = ([_as_before(one) if isinstance(one, dict) else one for one in side] for side in (theirs, mine))
     return [] if theirs == mine else [prefix.rstrip(".")]

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -352,7 +352,8 @@ def _completions_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     for row in rows:
         picture = None
         if "image" in row:
-            with Image.open(row["image"]) as image:
+            # Plain Pillow reads almost all that training reads; a raw file, say, has no picture in the table.
+            with suppress(OSError), Image.open(row["image"]) as image:
                 image.thumbnail((256, 256))
                 picture = wandb.Image(image.convert("RGB"))
         table.add_data(picture, *(row.get(key) for key in columns))

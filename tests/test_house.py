@@ -30,7 +30,9 @@ ALLOWED = {
     "gradio": {"app/page.py"},
     "ray": {"scoring/shards.py"},
 }
-NAMED_OTHERWISE = {"hydra-core": "hydra", "pillow": "PIL", "wandb-workspaces": "wandb_workspaces"}  # when imported
+NAMED_OTHERWISE = {  # when imported
+    "hydra-core": "hydra", "pillow": "PIL", "pillow-heif": "pillow_heif", "wandb-workspaces": "wandb_workspaces",
+}  # fmt: skip
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",
     "starlette": "gradio", "sqlalchemy": "optuna", "safetensors": "transformers",

@@ -21,7 +21,7 @@ MAX_BYTES = 15_000_000  # of a photograph's file
 MAX_PIXELS = 60_000_000
 MOST = 12  # photographs of one drop
 KEPT = 24  # photographs on a page
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 _HERE = Path(__file__).parent
 
 

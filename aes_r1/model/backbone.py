@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,11 @@ def load(
         model = _load_weights(path, config, dtype=dtype, device=None if weights else "meta")
     except InputError as error:  # begins with the path
         raise InputError(f"{key}={error}") from error
+    except UnpicklingError as error:
+        cure = "it is not run; give a repository with safetensors"
+        raise InputError(
+            f"{key}={path}: pytorch_model.bin is a pickle of more than tensors, or damaged; {cure}"
+        ) from error
     except (StrictDataclassError, *_LOADING_FAILS) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{key}={path}: cannot be loaded ({said}); give a whole model folder or hub name") from error
