@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import logging
 import os
 import secrets
@@ -18,17 +17,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from aes_r1 import overrides
 from aes_r1.points import Sweep, point_command, run_point
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
+from aes_r1.settings import CONF, InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
 from aes_r1.tracking import headline
 from aes_r1.trainer.skipped import NeverFinite
 
 log = logging.getLogger("aes_r1")
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-_HERE = Path(__file__).resolve().parent
-CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 
 
 def run(module: str, task: Callable[[Any], None], *, config_name: str = "config", schema: type = Settings) -> None:
@@ -54,6 +53,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     sweep = Sweep(module, _config_folders(sys.argv), schema, notes, os.getpid())
     code, said, lost = 0, "", []
     try:
+        overrides.check(sys.argv[1:])
         _refuse_hidden_keys(sys.argv, schema)
         with stop_requests(then=sweep.stop) as stop:
             _compose(lambda config: _point_or_keep(config, sweep, composed), config_name)
@@ -64,7 +64,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     except InputError as error:
         code, said = 2, str(error)
     except (HydraException, OmegaConfBaseException) as error:
-        code, said = 2, _one_line(error)
+        code, said = 2, _one_line(error, schema)
     except Stopped as stopped:
         code, said = 75 if stopped.requeue else 1, str(stopped)
     except NeverFinite as error:
@@ -101,7 +101,10 @@ class Arguments(argparse.ArgumentParser):
     """A parser of the commands without Hydra: what is wrong with the command line is one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        _leave(2, f"{message}; {self.prog} --help lists the arguments")
+        """Say in one line what is wrong with the command line, and exit with code 2."""
+        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+        near = overrides.nearest(unknown, self._option_string_actions) if unknown.startswith("-") else ""
+        _leave(2, f"{message}{near}; {self.prog} --help lists the arguments")
 
 
 def run_plain(parser: Arguments, task: Callable[[argparse.Namespace], int]) -> NoReturn:
@@ -150,8 +153,8 @@ def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | St
         return None
     if sweep.stops():
         return Stopped(True)
-    overrides, out = list(hydra_config.overrides.task), Path(config.out)
-    name, number = " ".join(overrides), hydra_config.job.num
+    given, out = list(hydra_config.overrides.task), Path(config.out)
+    name, number = " ".join(given), hydra_config.job.num
     try:
         settings = to_settings(config, sweep.schema)
     except InputError as error:
@@ -163,9 +166,9 @@ def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | St
     if _is_done(out, settings):
         print(f"aes_r1: done before: {out}", file=sys.stderr)
         return _srcc(out)
-    command = point_command(sweep, overrides, config.out, config.get("processes", 1))
+    command = point_command(sweep, given, config.out, config.get("processes", 1))
     code, told = run_point(command, sweep)
-    reason = out / "failure.txt"
+    reason = RunFolder(out).failure_file
     if code == 75 or (code != 0 and told and not reason.exists()):  # torchrun's own code says nothing
         sweep.note(number, "stopped", f"{name} ({out})")
         return Stopped(True)
@@ -177,15 +180,15 @@ def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | St
 
 def _srcc(folder: Path) -> float | None:
     """SRCC of the run's last stage, first set, first protocol: headline/srcc of W&B."""
-    path = folder / "evaluation.json"
-    return headline(json.loads(path.read_text())).get("srcc") if path.exists() else None
+    return headline(RunFolder(folder).evaluation).get("srcc")
 
 
 def _is_done(folder: Path, settings: Any) -> bool:
     """Whether the run folder of a point holds the whole run of these settings."""
-    if not (folder / "stages" / "report.json").exists() or settings.trainer.resume == "never":
+    run = RunFolder(folder)
+    if not run.stage_done("report") or settings.trainer.resume == "never":
         return False
-    return not differences(json.loads((folder / "settings.json").read_text()), as_dict(settings))
+    return not differences(run.settings, as_dict(settings))
 
 
 def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:
@@ -215,6 +218,7 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
     from omegaconf import OmegaConf
 
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    overrides.check_keys(values, schema, CONF)
     _expand_sets(values)
     return build(schema, values)
 
@@ -266,6 +270,7 @@ def _run_hash(*, _root_: Any) -> str:
         if key not in ("hydra", "out", "experiment", "plan")
     }
     try:
+        overrides.check_keys(values, Settings, CONF)
         _expand_sets(values)
         return run_fingerprint(build(Settings, values))
     except InputError:
@@ -281,14 +286,17 @@ def _in_multirun() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _one_line(error: BaseException) -> str:
-    """Hydra's message without its help text; the cause where Hydra only wraps it."""
+def _one_line(error: BaseException, schema: type) -> str:
+    """Hydra's message without its help text, or what it comes to; the cause where Hydra only wraps it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InputError):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     message = str(error).split("Config search path")[0]  # where Hydra looked helps nobody
+    found = overrides.explained(message, schema, CONF)
+    if found is not None:
+        return found
     return ", ".join(line.strip() for line in message.splitlines() if line.strip()) or type(error).__name__
 
 

@@ -13,7 +13,6 @@ if __name__ == "__main__":
 
 import json
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,17 +32,17 @@ from aes_r1.data.labels import Label
 from aes_r1.data.loader import root_of, sample_of
 from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.mix import parts
-from aes_r1.data.sample import Sample
+from aes_r1.data.sample import SUFFIXES, Sample
 from aes_r1.data.splits import stratified_places
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import DataSettings, InputError, PrepareSettings
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-
 
 def run(settings: PrepareSettings) -> None:
+    """Check the sets of `settings` and write their manifest, or list the sets that are known."""
     if settings.data is None:
-        return _show_sets()
+        _show_sets()
+        return
     out = Path(settings.out)
     samples: list[Sample] = []
     dropped: list[dict[str, Any]] = []
@@ -79,7 +78,11 @@ def run(settings: PrepareSettings) -> None:
         "dropped": [*dropped, *broken],
         "without_label": unlabelled,
     }
-    (out / "prepare_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "prepare_report.json").write_text(
+        json.dumps(report, indent=1, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+        errors="backslashreplace",  # a file's name may be any bytes; JSON reads them back
+    )
     if not samples:
         raise InputError(
             f"data={settings.data.name}: no label has a readable picture; {out}/prepare_report.json says why"
@@ -105,19 +108,10 @@ def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
 def _labelled(data: DataSettings) -> tuple[list[Sample], list, list[str]]:
     """(samples of a set, label rows left out, pictures that no row names)."""
     root = root_of(data)
-    labels, faults = read_set(data.name, root, split_by=data.split_by, attributes=data.attributes)
+    labels, faults = read_set(data.name, root, split_by=data.split_by, scale=data.scale, attributes=data.attributes)
     there = _pictures(root, CATALOG[data.name].pictures)
     named = {label.image for label in [*labels, *faults]}
-    labels = _limited(labels, data.limit)
-    spelled = {unicodedata.normalize("NFC", name): name for name in there - named}
-    samples = []
-    for label in labels:
-        other = spelled.get(unicodedata.normalize("NFC", label.image))
-        if other is not None and label.image not in there:  # the same name, its accents written in another way
-            named.add(other)
-            samples.append(replace(sample_of(data.name, root, label), image=str(root / other)))
-        else:
-            samples.append(sample_of(data.name, root, label))
+    samples = [sample_of(data.name, root, label) for label in _limited(labels, data.limit)]
     return samples, faults, sorted(there - named)
 
 
@@ -141,7 +135,7 @@ def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
             found |= {
                 name if inside == "." else f"{inside}/{name}"
                 for name in names
-                if os.path.splitext(name)[1].lower() in ENDINGS
+                if os.path.splitext(name)[1].lower() in SUFFIXES
             }
     return found
 
@@ -247,6 +241,7 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     command.run("aes_r1.prepare", run, config_name="prepare", schema=PrepareSettings)
 
 

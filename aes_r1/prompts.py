@@ -10,8 +10,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 from string import Template
+
+from aes_r1.settings import CONF
 
 DIMENSIONS = ("light_and_shadow", "mood_and_narrative", "composition", "color", "exposure")
 LEVELS = ("bad", "fair", "good")
@@ -26,8 +27,7 @@ SCORE_ONLY_PROMPT = (
     "with two decimals in <answer> </answer>."
 )
 
-_HERE = Path(__file__).resolve().parent
-_PROMPTS = (_HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf") / "prompts"
+_PROMPTS = CONF / "prompts"
 
 _ANSWER = re.compile(r"\s*<think>(?P<critique>.*?)</think>\s*<answer>(?P<score>.*?)</answer>\s*", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")
@@ -85,6 +85,32 @@ def parse_critique(text: str) -> str | None:
     """The critique of an answer whose tags are well formed (its score may still be unreadable), else None."""
     parts = _split(text)
     return None if parts is None else parts[0].strip()
+
+
+# What would break training, whoever wrote it: half a character, which no tokenizer takes; control characters, and those
+# that turn the direction of what follows; our own tags; and what tokenizers and chat templates give a meaning to
+# (<|im_end|>, <image>, </s>, [INST]), at which a model would learn to stop, or which it would take for a picture.
+_SPECIAL = (
+    "s|bos|eos|pad|unk|img|image|video|audio|img_context|image_soft_token|start_of_turn|end_of_turn|start_of_image|"
+    "end_of_image|tool_call|tool_response|box|ref|quad"
+)
+_UNTAUGHT = (
+    (re.compile(r"[\ud800-\udfff]"), "half a character (a lone surrogate)"),
+    (re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]"), "a control character"),
+    (re.compile(r"[\u202a-\u202e\u2066-\u2069]"), "a character that turns the direction of text"),
+    (re.compile(r"</?\s*(?:think|answer)\b[^<>]*>", re.IGNORECASE), "a tag of the answer's format"),
+    (re.compile(r"<[|\uff5c][^<>]{0,60}[|\uff5c]>|<<\w+>>|\[/?INST\]", re.IGNORECASE), "a special token"),
+    (re.compile(rf"</?(?:{_SPECIAL})>", re.IGNORECASE), "a special token"),
+)
+
+
+def untaught(text: str) -> str | None:
+    """Why a model must not be taught `text` as a critique, and what of it is meant; None: it may be."""
+    for pattern, what in _UNTAUGHT:
+        found = pattern.search(text)
+        if found:
+            return f"{what}, {found[0].encode('unicode_escape').decode()}"
+    return None
 
 
 def critique_length(pieces: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ if __name__ == "__main__" and any(argument.startswith("--shards") for argument i
 
 import argparse
 import io
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from aes_r1.command import Arguments, run_plain
 from aes_r1.data.sample import PictureError
 from aes_r1.scoring.critic import Critic
-from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture
+from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
 from aes_r1.scoring.rows import FORMATS, row_of, write_rows
 from aes_r1.settings import require
 
@@ -35,12 +36,14 @@ def run(given: argparse.Namespace) -> int:
     """Score what was named; 1 when something could not be read."""
     require(given.samples is None or given.samples >= 1, "--samples", given.samples, "must be at least 1")
     limits = UrlLimits(round(given.url_mb * 1e6), given.url_seconds) if given.urls else None
+    skipped: Counter[str] = Counter()
+    found = find_pictures(given.inputs, urls=given.urls, skipped=skipped)
     if given.shards is not None:
         require(given.format in (None, "jsonl"), "--format", given.format, "shards are jsonl; leave it out")
         from aes_r1.scoring.shards import score_shards
 
         unreadable = score_shards(
-            find_pictures(given.inputs, urls=given.urls),
+            found,
             Path(given.shards),
             model=given.model,
             samples=given.samples,
@@ -57,17 +60,18 @@ def run(given: argparse.Namespace) -> int:
         unreadable = []
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # a file's name may be any bytes
-        write_rows(_verdicts(given, critic, limits, unreadable), given.format or "table", sys.stdout)
+        write_rows(_verdicts(list(found), critic, limits, unreadable), given.format or "table", sys.stdout)
+    if skipped:
+        print(f"aes_r1: not pictures by their names, so not looked at: {skipped_line(skipped)}", file=sys.stderr)
     for error in unreadable:
         print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)
     return 1 if unreadable else 0
 
 
 def _verdicts(
-    given: argparse.Namespace, critic: Critic, limits: UrlLimits | None, unreadable: list[PictureError]
+    found: list[str | PictureError], critic: Critic, limits: UrlLimits | None, unreadable: list[PictureError]
 ) -> Iterator[dict]:
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    found = list(find_pictures(given.inputs, urls=given.urls))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         for one in bar.track(found, description="scoring"):
             try:
@@ -81,6 +85,7 @@ def _verdicts(
 
 
 def arguments() -> Arguments:
+    """The parser of the command line."""
     parser = Arguments(prog="python -m aes_r1.score", description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PICTURE", help="a file, a folder, a quoted glob, or with --urls a URL")
@@ -98,6 +103,7 @@ def arguments() -> Arguments:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     run_plain(arguments(), run)
 
 

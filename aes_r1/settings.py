@@ -12,8 +12,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+_HERE = Path(__file__).resolve().parent
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # in an installed package, in a checkout
+
+PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 
 
 class InputError(Exception):
@@ -27,18 +33,23 @@ def require(condition: bool, key: str, value: Any, rule: str) -> None:
 
 
 def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise InputError naming `key` unless `value` is one of `choices`."""
     require(value in choices, key, value, f"must be one of {', '.join(choices)}")
 
 
+_HUGE = 1e30  # no opinion is that far from 0, and sums of such numbers are finite
 _SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
 
 
 @dataclass
 class DataSettings:
+    """A data set: which, where it lies, how it is split and read."""
+
     name: str = "scenes"
     root: str | None = None  # folder, or manifest file, of a set on disk; null for made sets
     split: str = "test"  # split that evaluation reads
     split_by: str = "official"  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
+    scale: list[float] | None = None  # ends of the opinions in your own labels (data=folder); null: 0 and 1
     limit: int | None = None  # pictures considered per split; null: all
     split_seed: int | None = None  # deals all pictures anew, each split as large as before; null: the set's own split
     max_pixels: int | None = None  # area bound of a picture as the model sees it; null: the model's own
@@ -57,6 +68,11 @@ class DataSettings:
         one_of("data.split", self.split, ("train", "validation", "test"))
         listed = self.split_by.endswith(".json")
         require(listed or self.split_by in ("official", "paper"), "data.split_by", self.split_by, _SPLIT_BY)
+        ends = self.scale
+        rule = "give the lowest and the highest possible opinion, as data.scale=[1,10]"
+        require(ends is None or (len(ends) == 2 and -_HUGE < ends[0] < ends[1] < _HUGE), "data.scale", ends, rule)
+        rule = f"data={self.name} has a scale of its own; data.scale is for your own labels, data=folder"
+        require(ends is None or self.name == "folder", "data.scale", ends, rule)
         require(all(part > 0 for part in self.mix.values()), "data.mix", self.mix, "every part must be positive")
         require(self.size > 0, "data.size", self.size, "must be positive")
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "must be positive or null")
@@ -94,6 +110,8 @@ class PretrainSettings:
 
 @dataclass
 class LoraSettings:
+    """The low-rank adapter (Hu et al., 2021) that is trained instead of all weights."""
+
     rank: int = 0  # 0: no adapter, all weights are trained
     alpha: float = 32.0
     dropout: float = 0.0
@@ -108,6 +126,8 @@ class LoraSettings:
 
 @dataclass
 class ModelSettings:
+    """The vision-language model that is trained."""
+
     name: str = "tiny_qwen2_5_vl"
     path: str | None = None  # folder or hub name; null: the tiny model is built and pretrained here
     dtype: str = "float32"
@@ -142,6 +162,8 @@ class ModelSettings:
 
 @dataclass
 class RankSettings:
+    """The relative reward: the order of images."""
+
     weight: float = 1.0
     gamma: float = 1e-6
     ties: str = "geq"
@@ -160,6 +182,8 @@ class RankSettings:
 
 @dataclass
 class ErrorSettings:
+    """The absolute reward: the distance to the mean opinion score."""
+
     weight: float = 1.0
     sigma: float = 0.1
     epsilon: float = 1e-5
@@ -172,6 +196,8 @@ class ErrorSettings:
 
 @dataclass
 class BinarySettings:
+    """The reward of earlier work: 1 within a threshold."""
+
     weight: float = 0.0
     threshold: float = 0.1
 
@@ -182,6 +208,8 @@ class BinarySettings:
 
 @dataclass
 class FormatSettings:
+    """The reward of an answer that can be read."""
+
     weight: float = 0.0
 
     def __post_init__(self) -> None:
@@ -190,6 +218,8 @@ class FormatSettings:
 
 @dataclass
 class FaithfulnessSettings:
+    """What a critique states of a dimension against what is known of it."""
+
     weight: float = 0.0
     form: str = "rank"  # rank: pictures in the right order, by dimension; squared: 1 - squared error
 
@@ -200,6 +230,8 @@ class FaithfulnessSettings:
 
 @dataclass
 class ReadBackSettings:
+    """The score that a frozen reader takes from the words alone."""
+
     weight: float = 0.0
 
     def __post_init__(self) -> None:
@@ -208,6 +240,8 @@ class ReadBackSettings:
 
 @dataclass
 class InformationSettings:
+    """What the words know of their own picture."""
+
     weight: float = 0.0
     cap: float = 4.0  # nats
 
@@ -218,6 +252,8 @@ class InformationSettings:
 
 @dataclass
 class RewardSettings:
+    """The rewards of a completion and their weights."""
+
     name: str = "rapo"
     rank: RankSettings = field(default_factory=RankSettings)
     error: ErrorSettings = field(default_factory=ErrorSettings)
@@ -364,6 +400,8 @@ class TrainerSettings:
 
 @dataclass
 class EngineSettings:
+    """What trains the weights: a plain optimizer on one process, or DeepSpeed on several."""
+
     name: str = "single"
     config: dict[str, Any] = field(default_factory=dict)  # handed to deepspeed as it is
 
@@ -509,6 +547,8 @@ class PrepareSettings:
 
 @dataclass
 class EvaluationSettings:
+    """How models are asked about test pictures, and what is measured."""
+
     also: list[DataSettings] = field(default_factory=list)  # further sets, after data
     protocols: list[str] = field(default_factory=lambda: ["sample", "greedy", "mean"])
     n_samples: int | None = 4  # outputs that the mean protocol draws; null: as the model's run asked, else 4
@@ -539,6 +579,8 @@ class EvaluationSettings:
 
 @dataclass
 class EvaluatedModel:
+    """The model that aes_r1.evaluate asks."""
+
     path: str | None = None  # folder, run folder or hub name
     dtype: str | None = None  # null: as its run trained, else bfloat16 on a GPU that has it and float32 elsewhere
     prompt: str | None = None  # critique or score_only; null: as its run was trained, else critique
@@ -578,6 +620,8 @@ class EvaluateSettings:
 
 @dataclass
 class TrackerSettings:
+    """Where training is logged beside the run's own files."""
+
     name: str = "offline"
     project: str = "aes-r1"
     entity: str | None = None
@@ -714,6 +758,7 @@ def build(schema: type, config: Any) -> Any:
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
+    """The settings as plain values."""
     return dataclasses.asdict(settings)
 
 
@@ -739,6 +784,7 @@ _NOT_IDENTITY = (
 _SINCE_ADDED: dict[str, Any] = {
     "trainer.credit": "all",
     "trainer.critique_kl_coef": None,
+    "data.scale": None,
     "data.attributes": None,
     "cold_start.blank_pictures": 0.0,
     "model.answer_from": "image",
@@ -781,10 +827,6 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
         for name, value in values.items()
         if name not in here
     }
-
-
-# What a run that failed before its first result leaves: a mended command may use the folder.
-_LEFT_BY_FALSE_STARTS = ("settings.json", "settings.partial", "run.log", "failure.txt", "wandb", ".lock")
 
 
 def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:

@@ -175,3 +175,14 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     assert rows.startswith(read)  # kept, and nothing read twice
     assert rows.count('"path"') == 300
     assert len((out / "manifest.jsonl").read_text().splitlines()) == 300
+
+
+def test_names_of_any_bytes_and_phones_suffixes_are_in_the_report(tmp_path):
+    root = tmp_path / "set"
+    LAYOUTS["folder"](root)
+    (root / os.fsdecode(b"b\xe4r.jpg")).write_bytes(b"")
+    (root / "IMG_1.HEIC").write_bytes(b"")
+    (root / "notes.txt").write_bytes(b"")
+    _, report = prepared(tmp_path / "out", settings("folder", root))
+    assert {"b\udce4r.jpg", "IMG_1.HEIC"} <= set(report["without_label"]["folder"])
+    assert "notes.txt" not in report["without_label"]["folder"]

@@ -11,10 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from aes_r1.app.cards import Judged, cards, comparison, thumbnail
+from aes_r1.app.cards import Judged, cards, comparison, fill, thumbnail
 from aes_r1.app.guard import HOSTS, Guard
 from aes_r1.data.sample import PictureError, open_picture
-from aes_r1.report.html import PALETTE
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError
 
@@ -22,14 +21,8 @@ MAX_BYTES = 15_000_000  # of a photograph's file
 MAX_PIXELS = 60_000_000
 MOST = 12  # photographs of one drop
 KEPT = 24  # photographs on a page
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 _HERE = Path(__file__).parent
-_ZONE = """
-<label class="drop"><input type="file" accept="image/*" multiple aria-label="Choose photographs">
-<span class="big">Drop photographs here</span><span class="small">or click to choose; up to ${most} at a time,
-${max_bytes / 1e6} MB each. They stay on this machine.</span></label>
-<p class="status" role="status" aria-live="polite">${value}</p>
-"""
 
 
 def read_upload(name: str, data: Any) -> Any:
@@ -75,15 +68,17 @@ def build(critic: Critic) -> Any:
 
     def compare(shown: list[Judged], first: int | None, second: int | None) -> str:
         if first is None or second is None or max(first, second) >= len(shown):
-            return '<p class="note">Drop two photographs to compare them.</p>'
+            return fill("comparison.html", sides=None)
         return comparison(shown[first], shown[second])
 
     with gr.Blocks(title="Aes-R1", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(_opening(critic), elem_classes="opening")
+        asked = {"samples": critic.samples, "temperature": critic.facts.temperature}
+        opening = fill("opening.html", **asked, warning=critic.facts.warning())
+        gr.HTML(opening, elem_classes="opening")
         shown = gr.State([], time_to_live=3600)
         zone = gr.HTML(
             "",
-            html_template=_ZONE,
+            html_template=(_HERE / "templates" / "drop.html").read_text(encoding="utf-8"),  # Gradio fills it in
             js_on_load=(_HERE / "drop.js").read_text(encoding="utf-8"),
             most=MOST,
             max_bytes=MAX_BYTES,
@@ -137,7 +132,7 @@ def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
             app_kwargs={"middleware": guards, "docs_url": None, "redoc_url": None, "openapi_url": None},
             theme=gr.themes.Base(font=plain, font_mono=["ui-monospace", "monospace"]),
             # In the head as it is: what goes through css= is rewritten, and loses its media queries.
-            head=f"<style>{PALETTE}{(_HERE / 'style.css').read_text(encoding='utf-8')}</style>",
+            head=fill("head.html"),
         )
     except OSError as error:
         raise InputError(f"--port={port}: cannot be listened on; give another") from error
@@ -145,15 +140,3 @@ def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
     if block:
         page.block_thread()
     return page
-
-
-def _opening(critic: Critic) -> str:
-    facts = critic.facts
-    count = f"{critic.samples} answers" if critic.samples > 1 else "the most likely answer"
-    asked = f"Each photograph gets {count}"
-    asked += f" at temperature {facts.temperature:g}." if critic.samples > 1 else "."
-    warning = f'<p class="problem" role="note">{escape(facts.warning() or "")}</p>' if facts.scenes_alone else ""
-    return (
-        '<p class="kicker">Aes-R1</p><h1 class="title">What is this photograph worth?</h1>'
-        f'<p class="note">{asked}</p>{warning}'
-    )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aes_r1.data.labels import Label, avt_ai_labels, folder_labels
+from aes_r1.data.names import name_on_disk
 from aes_r1.data.published import (
     aadb_labels,
     agiqa3k_labels,
@@ -47,7 +49,8 @@ CATALOG = {
         labels=folder_labels,
         scale=(0, 1),
         shares=(0.7, 0.1, 0.2),
-        layout="labels.csv or labels.jsonl: image, mos in [0, 1]; optional mos_std, n_raters, split",
+        layout="labels.csv, .tsv, .jsonl, .json or .xlsx: image, mos in [0, 1] or data.scale; optional mos_std, "
+        "n_raters, split",
         pictures=("",),
         spread="mos_std, n_raters",
         splits="the split column, or seeded 70/10/20",
@@ -158,17 +161,26 @@ CATALOG = {
 
 
 def read_set(
-    name: str, root: Path, *, split_by: str = "official", attributes: Mapping[str, Any] | None = None
+    name: str,
+    root: Path,
+    *,
+    split_by: str = "official",
+    scale: Sequence[float] | None = None,
+    attributes: Mapping[str, Any] | None = None,
 ) -> tuple[list[Label], list[Label]]:
     """(rows of the set `name` below `root` with opinion in [0, 1] and split, rows left out with their fault).
 
     attributes: columns of ratings by dimension (data.attributes), which the rows then hold.
 
     A picture stands in one split with one opinion: it is left out of train where it is in test or validation, a row
-    said twice is one, and rows that contradict each other are all left out. InputError for a file that cannot be read.
+    said twice is one, and rows that contradict each other are all left out. `scale`: the ends of the opinions of own
+    pictures (data=folder). InputError for a file that cannot be read.
     """
     row = CATALOG[name]
-    labels = [_scaled(label, *row.scale) for label in rated(name, root, row.labels(root), attributes)]
+    low, high = scale or row.scale
+    found = folder_labels(root, (low, high)) if name == "folder" else row.labels(root)
+    found = rated(name, root, found, attributes, scale=scale)
+    labels = [_on_disk(_scaled(label, low, high), root) for label in found]
     if split_by != "official":
         labels = [replace(label, split=None) for label in labels]
     kept, dropped = _settle(labels)
@@ -183,6 +195,15 @@ def _scaled(label: Label, low: float, high: float) -> Label:
     if not -1e-9 <= mos <= 1 + 1e-9:
         return replace(label, fault=f"opinion {label.mos:g} lies outside {low:g}..{high:g}")
     return replace(label, mos=min(1.0, max(0.0, mos)), mos_std=None if std is None else std / (high - low))
+
+
+def _on_disk(label: Label, root: Path) -> Label:
+    """The label with its picture's name as the disk spells it; its id keeps the accents as the row composes them."""
+    name = name_on_disk(root, label.image)
+    if name == label.image:
+        return label
+    same = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", label.image)
+    return replace(label, image=name, id=label.image if same else None)
 
 
 def _settle(labels: list[Label]) -> tuple[list[Label], list[Label]]:

@@ -1,15 +1,17 @@
-"""Label files as they are published, read into rows of (picture, opinion); one reader per format."""
+"""Label files, read into rows of (picture, opinion): people's own, and what readers of published ones share."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aes_r1.data.names import DRIVE, is_remote, local_name, name_on_disk
+from aes_r1.data.spreadsheet import json_rows, sheet, table, table_in
 from aes_r1.settings import InputError
 
 
@@ -17,7 +19,8 @@ from aes_r1.settings import InputError
 class Label:
     """One row of a label file: picture path relative to the set's root, opinion on the scale that was published.
 
-    fault: why the row cannot be used, where the label files themselves say so.
+    fault: why the row cannot be used, where the label files themselves say so. id: what the row calls the picture,
+    where the disk spells its accents otherwise.
     """
 
     image: str
@@ -27,6 +30,7 @@ class Label:
     split: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     fault: str | None = None
+    id: str | None = None
 
 
 def first_there(root: Path, *names: str) -> Path:
@@ -37,100 +41,151 @@ def first_there(root: Path, *names: str) -> Path:
     raise InputError(f"{root}: no {' or '.join(names)} in it; check data.root")
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(row number from 1, stripped text) of every line that is not empty; BOM, CRLF, no last newline are all fine."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # not splitlines: a name may hold U+2028
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such label file; check data.root") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error})") from error
-    if not text.strip():
-        raise InputError(f"{path}: the label file is empty")
-    for row, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield row, line.strip()
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 
 
-def table(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a CSV with a header; a byte-order mark, CRLF and a missing last newline are all fine."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not rows.fieldnames:
-                raise InputError(f"{path}: the label file is empty")
-            rows.fieldnames = [name.strip() for name in rows.fieldnames]
-            yield from rows
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such label file; check data.root") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
+def number(
+    value: str | float | None, path: Path, place: str, column: str, within: tuple[float, float] | None = None
+) -> float:
+    """A finite number that stands at `place` of `path`; text may have a decimal comma.
 
-
-def number(value: str | float | None, path: Path, row: int, column: str) -> float:
-    try:
-        result = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise InputError(f"{path}, row {row}: {column}={value!r} is not a number") from None
+    "1,234" may be meant as 1.234 or 1234: it is whichever lies `within` the range, where only one does.
+    """
+    where = f"{path}, {place}: {column}={repr(value)[:60]}"
+    if isinstance(value, str):
+        text = value.strip().removeprefix("\ufeff")
+        if _THOUSANDS.fullmatch(text):
+            low, high = within or (-math.inf, math.inf)
+            readings = [float(text.replace(",", mark)) for mark in (".", "")]
+            possible = [reading for reading in readings if low <= reading <= high]
+            if len(possible) > 1:
+                raise InputError(f"{where} may be {' or '.join(f'{one:g}' for one in possible)}; write it with a point")
+            return (possible or readings)[0]
+        if _COMMA.fullmatch(text):
+            text = text.replace(",", ".")
+        result = float(text) if _DECIMAL.fullmatch(text) else None
+        if result is None and text.lower().strip("+-") in ("nan", "inf", "infinity"):
+            result = math.nan
+    else:
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        try:
+            result = float(value) if plain and value is not None else None
+        except OverflowError:
+            result = math.inf
+    if result is None:
+        raise InputError(f"{where} is not a number; write it as 0.63, or take the row out")
     if not math.isfinite(result):
-        raise InputError(f"{path}, row {row}: {column}={value!r} is not finite")
+        raise InputError(f"{where} is not finite; mend it, or take the row out")
     return result
 
 
-def column(row: dict[str, str], name: str, path: Path) -> str:
+def column(row: dict[str, Any], name: str, path: Path) -> Any:
+    """Give the cell `name` of `row`; InputError that names the columns of the file where it is missing."""
     if row.get(name) is None:
-        raise InputError(f"{path}: no column {name}; it has {', '.join(str(key) for key in row)}")
+        has = ", ".join(str(key) for key in row)
+        raise InputError(
+            f"{path}: no column {name}; it has {has}; the first line must name the columns, {name} among them"
+        )
     return row[name]
 
 
-def folder_labels(root: Path) -> list[Label]:
-    """Your own pictures: ROOT/labels.csv or ROOT/labels.jsonl with `image` (path below ROOT) and `mos` in [0, 1].
+_FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
+_OWN = ("image", "mos", "mos_std", "n_raters", "split")
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_SPLITS |= dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
 
-    Optional: `mos_std`, `n_raters`, `split` (train, validation, test); further columns are kept as attributes.
+
+def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[Label]:
+    """Your own pictures: ROOT/labels.csv (or .tsv, .jsonl, .json, .xlsx) with `image` and `mos` in `scale`.
+
+    `image` is a path below ROOT. Optional: `mos_std`, `n_raters`, `split` (train, validation, test); further columns
+    are kept as attributes.
     """
     path = labels_file(root)
-    labels = []
-    for place, row in enumerate(own_rows(path), 1):
-        mos = number(column(row, "mos", path), path, place, "mos")
-        if not 0 <= mos <= 1:
-            raise InputError(f"{path}, row {place}: mos={mos} is outside [0, 1]; divide by the scale's range first")
-        split = row.get("split") or None
-        if split not in (None, "train", "validation", "test"):
-            raise InputError(f"{path}, row {place}: split={split} must be train, validation or test")
-        std, raters = row.get("mos_std"), row.get("n_raters")
-        known = ("image", "mos", "mos_std", "n_raters", "split")
-        labels.append(
-            Label(
-                column(row, "image", path),
-                mos,
-                number(std, path, place, "mos_std") if std not in (None, "") else None,
-                int(number(raters, path, place, "n_raters")) if raters not in (None, "") else None,
-                split,
-                {key: value for key, value in row.items() if key not in known and key is not None},
-            )
-        )
+    labels = [_own_label(row, path, place, root, scale) for place, row in own_rows(path)]
+    if not labels:
+        raise InputError(f"{path}: no row below the header; every picture needs one")
     return labels
 
 
 def labels_file(root: Path) -> Path:
-    """ROOT/labels.csv or ROOT/labels.jsonl."""
-    for path in (root / "labels.csv", root / "labels.jsonl"):
-        if path.exists():
-            return path
-    raise InputError(f"data.root={root}: no labels.csv or labels.jsonl in it (columns image, mos in [0, 1])")
+    """Find the one label file of own pictures in `root`; InputError where there is none, or more than one."""
+    there = [root / name for name in _FILES if (root / name).exists()]
+    if len(there) > 1:
+        raise InputError(f"data.root={root}: {' and '.join(path.name for path in there)}; keep the one that is meant")
+    if there:
+        return there[0]
+    like = [one.name for one in root.iterdir() if one.name.lower().startswith("labels.")] if root.is_dir() else []
+    if not root.is_dir():
+        raise InputError(f"data.root={root}: a file; give the folder in which labels.csv and the pictures lie")
+    hint = f"; rename or save {sorted(like)[0]} as labels.csv" if like else ""
+    raise InputError(f"data.root={root}: no labels.csv or labels.jsonl in it (columns image, mos in [0, 1]){hint}")
 
 
-def own_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a `labels_file`."""
-    return table(path) if path.suffix == ".csv" else _json_rows(path)
+def own_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give (place, row) of every row of an own label file; the place is for messages."""
+    if path.suffix in (".csv", ".tsv"):
+        return table(path, ("image", "mos"), lambda text: _names_pictures(text, path, path.parent))
+    return sheet(path, ("image", "mos")) if path.suffix == ".xlsx" else json_rows(path)
 
 
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for place, line in lines(path):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, row {place}: not a JSON object ({error.msg})") from error
+def _names_pictures(text: str, path: Path, root: Path) -> bool:
+    """Whether a text was decoded rightly: the pictures that it names in other letters than ASCII's are there."""
+    try:
+        names = [str(row.get("image")) for _, row in table_in(text, path, ("image", "mos"))]
+    except InputError:
+        return False
+    foreign = [name for name in names if not name.isascii()]
+    return not foreign or any((root / name_on_disk(root, name)).exists() for name in foreign)
+
+
+def _own_label(row: dict[str, Any], path: Path, place: str, root: Path, scale: tuple[float, float]) -> Label:
+    where, (low, high) = f"{path}, {place}", scale
+    image = image_name(column(row, "image", path), where, root)
+    mos = row.get("mos")
+    if mos is None and "mos" not in row:
+        column(row, "mos", path)
+    if mos is None or (isinstance(mos, str) and not mos.strip()):
+        raise InputError(f"{where}: no opinion (mos={mos!r}); fill it in, or take the row out")
+    score = number(mos, path, place, "mos", scale)
+    if not low <= score <= high:
+        raise InputError(
+            f"{where}: mos={score:g} is outside [{low:g}, {high:g}]; say the ends of your scale: data.scale=[1,10]"
+        )
+    given = row.get("split")
+    split = _SPLITS.get(str(given).strip().lower()) if given not in (None, "") else None
+    if given not in (None, "") and split is None:
+        raise InputError(f"{where}: split={given} must be train, validation or test")
+    std, raters = row.get("mos_std"), row.get("n_raters")
+    spread = number(std, path, place, "mos_std", (0, high - low)) if std not in (None, "") else None
+    if spread is not None and not 0 <= spread <= high - low:
+        raise InputError(f"{where}: mos_std={std} must lie between 0 and {high - low:g}, the length of the scale")
+    count = number(raters, path, place, "n_raters") if raters not in (None, "") else None
+    if count is not None and (count < 1 or count != int(count)):
+        raise InputError(f"{where}: n_raters={raters} must be a whole number above 0, or empty")
+    attributes = {key: value for key, value in row.items() if key and key not in _OWN}
+    if any(_SURROGATE.search(json.dumps(value, ensure_ascii=False, default=str)) for value in attributes.values()):
+        raise InputError(f"{where}: half a character (a lone surrogate) in a column; mend the text")
+    return Label(image, score, spread, None if count is None else int(count), split, attributes)
+
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def image_name(image: Any, where: str, root: Path) -> str:
+    """The name of a row's picture as a path below `root`, where it is one."""
+    if not isinstance(image, str) or not image.strip():
+        raise InputError(f"{where}: image={image!r} is no name; give the picture's path below data.root")
+    if is_remote(image) or image.startswith("data:"):
+        raise InputError(f"{where}: image={image[:60]} is no file here; save the picture below data.root and name that")
+    if DRIVE.match(image):
+        raise InputError(f"{where}: image={image} is an absolute Windows path; give the path below data.root")
+    if _SURROGATE.search(image) or any(ord(letter) < 32 for letter in image):
+        raise InputError(f"{where}: image={image!r} holds what no name should; rename the picture")
+    name = local_name(image)
+    return name if (root / name).exists() else name.strip()
 
 
 def avt_ai_labels(root: Path) -> list[Label]:
@@ -143,5 +198,5 @@ def avt_ai_labels(root: Path) -> list[Label]:
             number(row["mos_std01"], path, place, "mos_std01"),
             attributes={"source": row["source"]},
         )
-        for place, row in enumerate(table(path), 1)
+        for place, row in table(path)
     ]

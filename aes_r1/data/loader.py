@@ -15,6 +15,7 @@ from aes_r1.data.catalog import CATALOG, read_set
 from aes_r1.data.labels import Label
 from aes_r1.data.manifest import Samples, read_manifest
 from aes_r1.data.mix import mix_samples
+from aes_r1.data.names import local_name
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve, share_out, stratified_draw
@@ -71,9 +72,10 @@ def dealt_anew(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[
 
 
 def root_of(data: DataSettings) -> Path:
-    if data.root is None:
+    """Give the folder or file where the set lies on disk; InputError where that is not said or nothing is there."""
+    if data.root is None or not data.root.strip():  # an empty path would be the folder that one is in
         raise InputError(f"data={data.name} needs data.root=DIR, where the set lies on disk")
-    root = Path(data.root).expanduser()
+    root = Path(local_name(data.root)).expanduser()
     if not root.exists():
         raise InputError(f"data.root={data.root}: no such file or folder")
     return root.resolve()
@@ -116,7 +118,7 @@ def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:
         known = ", ".join([*scene_sets.SCENE_SETS, *CATALOG, "manifest", "aescot"])
         raise InputError(f"data={data.name}: no such set; there are {known}")
     root = root_of(data)
-    labels, dropped = read_set(data.name, root, split_by=data.split_by, attributes=data.attributes)
+    labels, dropped = read_set(data.name, root, split_by=data.split_by, scale=data.scale, attributes=data.attributes)
     if dropped:
         first = dropped[0]
         log.warning(
@@ -134,7 +136,7 @@ def sample_of(dataset: str, root: Path, label: Label) -> Sample:
     if not os.path.normpath(root / label.image).startswith(f"{root}{os.sep}"):
         raise InputError(f"{label.image}: leaves data.root={root}; a label names pictures below its root")
     return Sample(
-        id=label.image,
+        id=label.id or label.image,
         image=str(root / label.image),
         mos=label.mos,
         dataset=dataset,

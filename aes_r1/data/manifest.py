@@ -18,6 +18,7 @@ from typing import Any, overload
 import numpy as np
 
 from aes_r1.data.sample import Sample
+from aes_r1.runs.files import sha256_of, write_rows
 from aes_r1.settings import InputError
 
 BATCH = 5000  # rows held at once while a manifest is turned into Arrow
@@ -26,11 +27,7 @@ BATCH = 5000  # rows held at once while a manifest is turned into Arrow
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
     """One JSON object per sample; the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.partial")
-    with beside.open("w", encoding="utf-8") as file:
-        for one in samples:
-            file.write(json.dumps(_row(one), ensure_ascii=False) + "\n")
-    os.replace(beside, path)
+    write_rows(path, map(_row, samples))
 
 
 def _row(one: Sample) -> dict[str, Any]:
@@ -57,8 +54,7 @@ def read_manifest(path: Path) -> Samples:
     from datasets import Dataset
 
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        digest = sha256_of(path)[:16]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a manifest.jsonl made by aes_r1.prepare") from error
     arrow = path.with_name(f".{path.stem}.{digest}.arrow")
@@ -93,23 +89,49 @@ def _write_arrow(path: Path, arrow: Path) -> None:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows by the names of Sample's fields, attributes as JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
-    with path.open(encoding="utf-8") as file:
-        for place, line in enumerate(file, 1):
-            try:
+    place = 0
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                place += 1
                 values = json.loads(line)
                 image = values["path"] if "path" in values else values["image"]
                 one = Sample(image=str(image), **{name: values[name] for name in fields if name in values})
-                if one.mos is not None and not 0 <= float(one.mos) <= 1:
-                    raise ValueError(f"mos={one.mos} is outside [0, 1]")
-            except (ValueError, TypeError, KeyError) as error:
-                reason = f"no {error}" if isinstance(error, KeyError) else error
-                raise InputError(
-                    f"{path}, line {place}: not a manifest row ({reason}); make it with aes_r1.prepare"
-                ) from error
-            yield {
-                **vars(one),
-                "attributes": json.dumps(one.attributes, ensure_ascii=False) if one.attributes else "{}",
-            }
+                _check_types(one)
+                yield {
+                    **vars(one),
+                    "attributes": json.dumps(one.attributes, ensure_ascii=False) if one.attributes else "{}",
+                }
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 after line {place} ({error.reason}); make it with aes_r1.prepare"
+        ) from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path}, line {place}: not a manifest row ({reason}); make it with aes_r1.prepare") from error
+
+
+_TYPES = {
+    **dict.fromkeys(("id", "dataset"), (str,)),
+    **dict.fromkeys(("mos", "mos_std"), (int, float, type(None))),
+    **dict.fromkeys(("n_raters", "width", "height", "bytes"), (int, type(None))),
+    **{"sha256": (str, type(None)), "attributes": (dict,)},
+}
+
+
+def _check_types(one: Sample) -> None:
+    """ValueError, naming the key, for a value of another type, or one that is impossible."""
+    for name, types in _TYPES.items():
+        value = getattr(one, name)
+        if isinstance(value, bool) or not isinstance(value, types):
+            raise ValueError(f"{name}={repr(value)[:40]} is of a wrong type")
+    if one.mos is not None and not 0 <= one.mos <= 1:
+        raise ValueError(f"mos={one.mos} is outside [0, 1]")
+    if one.mos_std is not None and not 0 <= one.mos_std <= 1:
+        raise ValueError(f"mos_std={one.mos_std} is outside [0, 1]")
+    if one.split not in ("train", "validation", "test"):
+        raise ValueError(f"split={repr(one.split)[:40]} is none of train, validation, test")
+    f"{one.id}{one.image}{one.dataset}{one.attributes}".encode()  # UnicodeEncodeError, a ValueError: half a character
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

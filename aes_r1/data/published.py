@@ -6,13 +6,12 @@ The catalog holds the constants that bring every scale to [0, 1].
 from __future__ import annotations
 
 import math
-import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from aes_r1.data.labels import Label, column, first_there, lines, number, table
+from aes_r1.data.labels import Label, column, first_there, number
+from aes_r1.data.spreadsheet import lines, sheet, table
 from aes_r1.settings import InputError
 
 
@@ -28,7 +27,7 @@ def ava_labels(root: Path) -> list[Label]:
     for place, line in lines(path):
         fields = line.split()
         if len(fields) < 12:
-            raise InputError(f"{path}, row {place}: {len(fields)} columns; index, id and ten counts were expected")
+            raise InputError(f"{path}, {place}: {len(fields)} columns; index, id and ten counts were expected")
         counts = [number(field, path, place, "count") for field in fields[2:12]]
         mean, std, raters = _votes(range(1, 11), counts)
         labels.append(
@@ -62,7 +61,7 @@ def tad66k_labels(root: Path) -> list[Label]:
         )
         for split in ("train", "test")
         for path in (root / "merge" / f"{split}.csv",)
-        for place, row in enumerate(table(path), 1)
+        for place, row in table(path)
     ]
 
 
@@ -76,10 +75,10 @@ def flickr_aes_labels(root: Path) -> list[Label]:
     names = ("FLICKR-AES_image_labeled_by_each_worker.csv", " FLICKR-AES_image_labeled_by_each_worker.csv")
     workers = first_there(root, *names)
     ratings: dict[str, list[float]] = defaultdict(list)
-    for place, row in enumerate(table(workers), 1):
+    for place, row in table(workers):
         cells = list(row.values())
         if len(cells) < 3 or cells[1] is None:
-            raise InputError(f"{workers}, row {place}: worker, image and score were expected")
+            raise InputError(f"{workers}, {place}: worker, image and score were expected")
         ratings[cells[1].strip()].append(number(cells[2], workers, place, "score"))
     labels = []
     for place, line in lines(path):
@@ -105,7 +104,7 @@ def para_labels(root: Path) -> list[Label]:
     labels = []
     for split, name in (("train", "PARA-GiaaTrain.csv"), ("test", "PARA-GiaaTest.csv")):
         path = root / "annotation" / name
-        for place, row in enumerate(table(path), 1):
+        for place, row in table(path):
             std = row.get("aestheticScore_std")
             counts = [row.get(f"aestheticScore_{half / 2}") for half in range(2, 11)]
             raters = sum(number(count, path, place, "count") for count in counts) if all(counts) else None
@@ -151,12 +150,12 @@ def koniq_labels(root: Path) -> list[Label]:
     path = root / "koniq10k_distributions_sets.csv"
     splits = {"training": "train", "validation": "validation", "test": "test"}
     labels = []
-    for place, row in enumerate(table(path), 1):
+    for place, row in table(path):
         shares = [number(column(row, f"c{k}", path), path, place, f"c{k}") for k in range(1, 6)]
         mean, _, _ = _votes(range(1, 6), shares)
         given = column(row, "set", path)
         if given not in splits:
-            raise InputError(f"{path}, row {place}: set={given!r} must be training, validation or test")
+            raise InputError(f"{path}, {place}: set={given!r} must be training, validation or test")
         labels.append(
             Label(
                 f"1024x768/{column(row, 'image_name', path)}",
@@ -176,7 +175,7 @@ def spaq_labels(root: Path) -> list[Label]:
     path = first_there(root, name, f"Annotations/{name}", f"annotations/{name}")
     return [
         Label(f"TestImage/{column(row, 'Image name', path)}", number(column(row, "MOS", path), path, place, "MOS"))
-        for place, row in enumerate(_sheet(path), 1)
+        for place, row in sheet(path)
     ]
 
 
@@ -190,7 +189,7 @@ def agiqa3k_labels(root: Path) -> list[Label]:
             number(column(row, "std_quality", path), path, place, "std_quality"),
             attributes={"prompt": row.get("prompt"), "style": row.get("style")},
         )
-        for place, row in enumerate(table(path), 1)
+        for place, row in table(path)
     ]
 
 
@@ -207,21 +206,3 @@ def _votes(values: Sequence[float], counts: Sequence[float]) -> tuple[float | No
 def _folder(root: Path, *names: str) -> str:
     """Where the pictures of a flat set lie: a folder of one of these names, with its slash, or the root itself."""
     return next((f"{name}/" for name in names if (root / name).is_dir()), "")
-
-
-def _sheet(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of the first sheet of a workbook, whose first row is a header."""
-    try:
-        from openpyxl import load_workbook
-        from openpyxl.utils.exceptions import InvalidFileException
-    except ImportError as error:
-        raise InputError(f"{path}: a workbook needs openpyxl; pip install 'aes-r1[spaq]'") from error
-
-    try:
-        rows = load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
-    except (OSError, zipfile.BadZipFile, InvalidFileException, KeyError) as error:
-        raise InputError(f"{path}: not an .xlsx workbook ({error})") from error
-    head = [str(name or "").strip() for name in next(rows, ())]
-    for row in rows:
-        if any(cell is not None for cell in row):
-            yield dict(zip(head, row, strict=False))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aes_r1.data.labels import Label, column, labels_file, lines, number, own_rows, table
+from aes_r1.data.labels import Label, column, image_name, labels_file, number, own_rows
 from aes_r1.data.sample import Sample
+from aes_r1.data.spreadsheet import lines, table
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import InputError
 
@@ -31,10 +32,18 @@ def known_ratings(one: Sample) -> dict[str, float]:
     return {name: float(known[name]) for name in DIMENSIONS if known.get(name) is not None}
 
 
-def rated(name: str, root: Path, labels: list[Label], attributes: Mapping[str, Any] | None) -> list[Label]:
+def rated(
+    name: str,
+    root: Path,
+    labels: list[Label],
+    attributes: Mapping[str, Any] | None,
+    *,
+    scale: Sequence[float] | None = None,
+) -> list[Label]:
     """`labels` of the set `name` with attributes["ratings"], {dimension: 0..1}, of the columns that were named.
 
-    InputError for what is no dimension, a set without ratings, a column that is not there and a value off its scale.
+    `scale`: the ends of own opinions (data.scale), and so of own ratings whose ends are not given. InputError for what
+    is no dimension, a set without ratings, a column that is not there and a value off its scale.
     """
     if not attributes:
         return labels
@@ -45,7 +54,7 @@ def rated(name: str, root: Path, labels: list[Label], attributes: Mapping[str, A
         raise InputError(f"data.attributes: data={name} holds no ratings of dimensions; {', '.join(RATED)} may")
     known = RATED[name]
     wanted = {
-        dimension: given if isinstance(given, list) else [given, *known.scale]
+        dimension: given if isinstance(given, list) else [given, *(scale or known.scale)]
         for dimension, given in attributes.items()
     }
     values = known.read(root, list(dict.fromkeys(named for named, _, _ in wanted.values())))
@@ -77,13 +86,14 @@ def ways_out(name: str) -> str:
 
 def _own_ratings(root: Path, columns: Sequence[str]) -> Values:
     """Columns of ROOT/labels.csv or labels.jsonl; an empty cell is no rating."""
-    path = labels_file(root)
-    return {
-        column(row, "image", path): {
-            name: number(row[name], path, place, name) for name in columns if _there(row, name, path) not in (None, "")
+    path, found = labels_file(root), {}
+    for place, row in own_rows(path):
+        there = {name: _there(row, name, path) for name in columns}
+        image = image_name(column(row, "image", path), f"{path}, {place}", root)
+        found[image] = {
+            name: number(value, path, place, name) for name, value in there.items() if value not in (None, "")
         }
-        for place, row in enumerate(own_rows(path), 1)
-    }
+    return found
 
 
 def _para_ratings(root: Path, columns: Sequence[str]) -> Values:
@@ -94,7 +104,7 @@ def _para_ratings(root: Path, columns: Sequence[str]) -> Values:
         }
         for split in ("Train", "Test")
         for path in (root / "annotation" / f"PARA-Giaa{split}.csv",)
-        for place, row in enumerate(table(path), 1)
+        for place, row in table(path)
     }
 
 

@@ -1,35 +1,54 @@
-"""Reading reasoning data: our own records and the released AesCoT files (messages + images)."""
+"""Reading reasoning data: our own records, the released AesCoT files and what other tools write of the same kind.
+
+A row is one of our records ({"id", "image", "mos", "critique"}), or a conversation about one picture whose last answer
+is `<think>critique</think><answer>score</answer>`:
+
+    {"messages": [{"role", "content"}, ..], "images": ..}          content: text, or parts of text and image
+    {"conversations": [{"from", "value"}, ..], "image": ..}        ShareGPT, LLaVA
+    {"prompt" | "query" | "instruction", "completion" | "response" | "output", "image": ..}
+
+A picture is a path (absolute, `~`, file://, or below the file's folder), {"path"} or {"bytes"}, a data: URL, or base64.
+Pictures that lie in the file itself are written once into a folder beside it.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import base64
+import binascii
+import hashlib
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from aes_r1.data.names import DRIVE, is_remote, local_name, name_on_disk
 from aes_r1.data.sample import Sample
-from aes_r1.prompts import parse_critique, parse_score
+from aes_r1.data.spreadsheet import parse_json
+from aes_r1.prompts import parse_critique, parse_score, untaught
 from aes_r1.settings import InputError
+
+_TURNS = ("messages", "conversations", "conversation")
+_ANSWERS = ("completion", "response", "output", "answer")
+_IMAGES = ("images", "image", "image_path", "image_url")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{200,}={0,2}\s*")
+_HALF = re.compile(r"[\ud800-\udfff]")  # of a character
+_SPEAKERS = ("assistant", "gpt", "model", "bot")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Rows {"id", "image", "mos", "critique", ..} of an AesCoT file: one JSON object per line, or one array of them.
 
-    A row is one of our records, or a released one: {"messages": [{"role", "content"}, ..], "images": path or [path]}
-    whose last message is `<think>critique</think><answer>score</answer>`. Picture paths that are not absolute start at
-    the file's folder. InputError names the line (or the place in the array) that is neither.
+    InputError names the line (or the place in the array) of a row that is no record, and of one whose critique would
+    break training (prompts.untaught).
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give an AesCoT jsonl file") from error
-    rows = _array(text)
-    if rows is not None:
-        return [_row(Path(path), number, found) for number, found in enumerate(rows, 1)]
-    lines = text.split("\n")  # splitlines() would also cut at U+2028 inside a critique
-    return [
-        _row(Path(path), number, _object(path, number, line)) for number, line in enumerate(lines, 1) if line.strip()
-    ]
+        raise InputError(f"{path}: cannot be read ({error}); give an AesCoT jsonl file in UTF-8") from error
+    return [_row(Path(path), number, found) for number, found in _objects(Path(path), text)]
 
 
 def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
@@ -41,57 +60,158 @@ def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
     return list(samples.values())
 
 
-def _array(text: str) -> list[Any] | None:
-    """The rows of a file that is one JSON array of objects, else None."""
-    if not text.lstrip().startswith("["):
-        return None
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    return found if any(isinstance(row, dict) for row in found) else None
-
-
-def _object(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{number}: not a JSON object ({error.msg}); one object per line") from error
+def _objects(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """(line, or place in the array, and value) of every row."""
+    lines = text.split("\n")  # splitlines() would also cut at U+2028 inside a critique
+    if text.lstrip().startswith("["):
+        try:
+            yield from enumerate(parse_json(text, str(path)), 1)
+            return
+        except InputError:
+            if "\n" in text.strip() and lines[0].strip() == "[":  # an array over many lines, and a fault in one of them
+                raise
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield number, parse_json(line, f"{path}:{number}")
 
 
 def _row(path: Path, number: int, found: Any) -> dict[str, Any]:
+    where = f"{path}:{number}"
     if not isinstance(found, dict):
-        raise InputError(f"{path}:{number}: not a JSON object; one object per line")
-    if "messages" in found:
-        return _released(path, number, found)
+        raise InputError(f"{where}: not a JSON object; one object per line")
+    row = _own(path, where, found) if "critique" in found else _conversation(path, number, where, found)
+    reason = untaught(row["critique"])
+    if reason is not None:
+        raise InputError(f"{where}: the critique holds {reason}, which would break training; take it or the row out")
+    return row
+
+
+def _own(path: Path, where: str, found: dict[str, Any]) -> dict[str, Any]:
     missing = [key for key in ("id", "image", "mos", "critique") if found.get(key) is None]
     if missing:
-        raise InputError(f"{path}:{number}: no {', '.join(missing)}; a record needs id, image, mos and critique")
-    if not isinstance(found["mos"], int | float) or not 0 <= found["mos"] <= 1:
-        raise InputError(f"{path}:{number}: mos={found['mos']!r} is not a number in [0, 1]")
-    return {**found, "image": _beside(path, found["image"])}
+        raise InputError(f"{where}: no {', '.join(missing)}; a record needs id, image, mos and critique")
+    mos, critique, named = found["mos"], found["critique"], found["id"]
+    if isinstance(mos, bool) or not isinstance(mos, int | float) or not (math.isfinite(mos) and 0 <= mos <= 1):
+        raise InputError(f"{where}: mos={repr(mos)[:40]} is not a number in [0, 1]; divide by its scale")
+    if not isinstance(critique, str):
+        raise InputError(f"{where}: critique={repr(critique)[:40]} is no text; give the words, or take the row out")
+    if isinstance(named, bool) or not isinstance(named, str | int) or _HALF.search(str(named)):
+        raise InputError(f"{where}: id={repr(named)[:40]} is no name; give a text or a whole number")
+    return {**found, "image": _picture(path, where, found["image"])}
 
 
-def _released(path: Path, number: int, found: dict[str, Any]) -> dict[str, Any]:
-    images, said = found.get("images") or [], _last_words(found["messages"])
-    images = [images] if isinstance(images, str) else images
+def _conversation(path: Path, number: int, where: str, found: dict[str, Any]) -> dict[str, Any]:
+    turns = next((found[key] for key in _TURNS if key in found), None)
+    answers = [found[key] for key in _ANSWERS if isinstance(found.get(key), str | list)]
+    if turns is None and not answers:
+        if any(key in found for key in ("id", "mos")):
+            return _own(path, where, found)
+        raise InputError(
+            f"{where}: neither a record (id, image, mos, critique) nor a conversation (messages and images); "
+            f"it has {', '.join(list(found)[:6])}"
+        )
+    turns = turns if turns is not None else answers[0] if isinstance(answers[0], list) else answers
+    if not isinstance(turns, list) or not turns:
+        raise InputError(f"{where}: its conversation is no list of messages")
+    said, images = _text(turns[-1]), [picture for key in _IMAGES if key in found for picture in _listed(found[key])]
+    speaker = str(turns[-1].get("role", turns[-1].get("from", "assistant"))) if isinstance(turns[-1], dict) else ""
+    if speaker and speaker not in _SPEAKERS:
+        raise InputError(f"{where}: the last message is the {speaker}'s; it must be the answer, <think>..</think>..")
+    images = images or [picture for turn in turns for picture in _pictures_in(turn)]
     score, critique = parse_score(said), parse_critique(said)
-    if len(images) != 1 or not isinstance(images[0], str):
-        raise InputError(f"{path}:{number}: images must hold the path of one picture")
+    if len(images) != 1:
+        raise InputError(f"{where}: images must hold the path of one picture; it has {len(images)}")
     if score is None or critique is None:
-        raise InputError(f"{path}:{number}: the last message is not <think>..</think><answer>score</answer>")
-    return {"id": f"{path.stem}-{number}", "image": _beside(path, images[0]), "mos": score, "critique": critique}
+        seen = " ".join(said.split())[-60:]
+        raise InputError(
+            f"{where}: the last message is not <think>..</think><answer>score</answer> with a score in [0, 1]; "
+            f"it ends in {seen!r}"
+        )
+    image = _picture(path, where, images[0])
+    return {"id": f"{path.stem}-{number}", "image": image, "mos": score, "critique": critique}
 
 
-def _last_words(messages: Any) -> str:
-    """Text of the last message, whether its content is a string or a list of parts."""
-    last = messages[-1] if isinstance(messages, list) and messages else {}
-    content = last.get("content") if isinstance(last, dict) else None
+def _listed(images: Any) -> list[Any]:
+    return [] if images is None else images if isinstance(images, list) else [images]
+
+
+def _text(turn: Any) -> str:
+    """Text of a message, whether its content is a string or a list of parts."""
+    content = turn.get("content", turn.get("value")) if isinstance(turn, dict) else turn
     if isinstance(content, list):
-        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        parts = (part.get("text") if isinstance(part, dict) else part for part in content)
+        content = "".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
 
 
-def _beside(path: Path, image: str) -> str:
-    picture = Path(image)
-    return str(picture if picture.is_absolute() else path.parent / picture)
+def _pictures_in(turn: Any) -> list[Any]:
+    """Pictures among the parts of a message: {"type": "image", "image": ..}, {"type": "image_url", ..}."""
+    content = turn.get("content") if isinstance(turn, dict) else None
+    found = []
+    for part in content if isinstance(content, list) else []:
+        if isinstance(part, dict) and str(part.get("type", "")).startswith(("image", "input_image")):
+            held = next((part[key] for key in ("image", "image_url", "path", "url") if part.get(key)), None)
+            found += [] if held is None else [held]
+    return found
+
+
+def _picture(path: Path, where: str, given: Any) -> str:
+    """The file of a record's picture, which is written where the record itself holds its bytes."""
+    if isinstance(given, dict):
+        held = [given.get(key) for key in ("path", "bytes", "url", "image", "base64", "data")]
+        path_said, content = held[0], held[1]
+        if content is not None and not (isinstance(path_said, str) and os.path.isfile(_beside(path, where, path_said))):
+            return _embedded(path, where, content)
+        given = next((one for one in held if one), None)
+    if not isinstance(given, str) or not given.strip():
+        raise InputError(f"{where}: image={str(given)[:40]!r} is no picture; give its path, or {{'path': ..}}")
+    if given.startswith("data:") or _BASE64.fullmatch(given):
+        return _embedded(path, where, given)
+    return _beside(path, where, given)
+
+
+def _beside(path: Path, where: str, image: str) -> str:
+    """The file of a picture that is named by a path."""
+    if is_remote(image):
+        raise InputError(f"{where}: image={image[:80]} is not on this machine; download it and name the file")
+    if DRIVE.match(image) or any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xDC80 for letter in image):
+        raise InputError(f"{where}: image={image[:80]!r} is no path on this machine; give one below the file's folder")
+    picture = Path(local_name(image))
+    if picture.is_absolute():
+        return str(picture)
+    named = name_on_disk(path.parent, str(picture))
+    if os.path.normpath(named).split(os.sep)[0] == "..":
+        raise InputError(f"{where}: image={image} leaves the folder of the file; give the absolute path if it is meant")
+    return str(path.parent / named)
+
+
+def _embedded(path: Path, where: str, content: Any) -> str:
+    """The file into which a picture is written that lies in the record: base64, a data: URL or a list of bytes."""
+    try:
+        if isinstance(content, list):
+            found = bytes(content)
+        elif isinstance(content, str):
+            head, _, body = content.partition(",") if content.startswith("data:") else ("base64", "", content)
+            if not head.endswith("base64"):
+                raise ValueError("a data: URL must be base64")
+            found = base64.b64decode("".join(body.split()), validate=True)
+        else:
+            raise ValueError(f"{type(content).__name__} is no bytes")
+    except (binascii.Error, TypeError, ValueError) as error:
+        cure = "give it as base64 or by its path"
+        raise InputError(f"{where}: its picture cannot be unpacked ({error}); {cure}") from error
+    name = f"{hashlib.sha256(found).hexdigest()[:32]}.picture"
+    elsewhere = Path(tempfile.gettempdir()) / f"aes_r1.{os.getuid()}.pictures"  # where the file's own is read-only
+    for folder in (path.parent / f".{path.stem}.pictures", elsewhere):
+        target = folder / name
+        if target.exists():
+            return str(target.absolute())
+        try:
+            folder.mkdir(exist_ok=True)
+            beside = target.with_name(f"{name}.{os.getpid()}")
+            beside.write_bytes(found)
+            os.replace(beside, target)
+        except OSError:
+            continue
+        return str(target.absolute())
+    raise InputError(f"{where}: its picture cannot be written beside {path}; make the folder writable")

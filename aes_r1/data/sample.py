@@ -3,16 +3,70 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
+import struct
 import warnings
+import zlib
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+from aes_r1.data import foreign
+from aes_r1.data.raw_preview import find_preview
+from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, orientation, raw_mode, turned
 
 MAX_FILE_PIXELS = 200_000_000  # a larger header is refused before anything is decoded
+MAX_FILE_BYTES = 2 << 30
 MAX_ASPECT = 200  # the resizing of Qwen2-VL takes nothing longer
+MAX_JPEG_SCANS = 500  # a progressive JPEG has about ten; each costs a pass over all pixels
+# What is tried, by Pillow's names: what photographs come in, and nothing that starts a program (EPS) or takes almost
+# any bytes for a picture (TGA, PCX). HEIF is read where pillow-heif is installed.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM")
+# Endings of pictures in a folder. A file's content decides what it is; these decide whether it is looked at.
+SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".jp2",
+        ".j2k",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".dng",
+        ".ppm",
+        ".pgm",
+        ".pnm",
+        ".pfm",
+    ]
+)
+_MOST_PAGES = 64
+# What Pillow's decoders raise on bytes that are not what they expect, beside OSError.
+_DECODERS_FAIL = (
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, struct.error, zlib.error),
+)
+
+# Sizes are held to the limits above instead; a prompt of two megabytes beside a picture is no attack.
+Image.MAX_IMAGE_PIXELS = MAX_FILE_PIXELS
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 << 20
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that are not read
 
 
 @dataclass(frozen=True)
@@ -57,44 +111,114 @@ class PictureError(Exception):
 def open_picture(
     source: str | Path | BinaryIO, *, max_file_pixels: int = MAX_FILE_PIXELS, formats: tuple[str, ...] | None = None
 ) -> Image.Image:
-    """The whole picture in a file, or an open one, as 8-bit RGB, turned as its EXIF says; transparency on white.
+    """The whole picture in a file, or an open one, as 8-bit sRGB, turned as its EXIF says; transparency on white.
 
-    Gray, palette, CMYK and 16-bit files are converted, an animation gives its first frame. PictureError for a missing,
-    empty, truncated or foreign file, one of more than `max_file_pixels`, or one side over 200 times the other.
-    `formats` (Pillow's names) are the only ones tried; None: all.
+    Gray, palette, CMYK, Lab, deep and floating samples are converted (srgb.py). An animation gives its first frame, a
+    TIFF its first page that is neither a reduced copy nor a mask, a camera's raw file its preview. PictureError, one
+    line, for whatever else the file holds, for anything that is no plain file, one of more than `max_file_pixels`, or
+    one side over 200 times the other. `formats` (of FORMATS) are the only ones tried; None: all.
     """
     path = source if isinstance(source, str | Path) else "picture"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
-            picture = Image.open(source, formats=formats)
-        with picture:
-            width, height = picture.size
-            if width * height > max_file_pixels:
-                raise PictureError(path, f"{width} x {height} pixels, more than {max_file_pixels}")
-            if max(width, height) > MAX_ASPECT * min(width, height):
-                raise PictureError(path, f"{width} x {height}: one side is over {MAX_ASPECT} times the other")
-            picture.load()
-            return as_rgb(picture)
-    except UnidentifiedImageError as error:
-        raise PictureError(path, "not a picture that can be read") from error
+        with _plain_file(source) if isinstance(source, str | Path) else nullcontext(source) as file:
+            return _picture_in(file, max_file_pixels, formats or FORMATS)
+    except _Refused as error:
+        raise PictureError(path, str(error)) from error
+    except MemoryError as error:
+        raise PictureError(path, "needs more memory than there is; make it smaller") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(path, "far too many pixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise PictureError(path, getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+        raise PictureError(path, f"more than {max_file_pixels} pixels; make it smaller") from error
+    except OSError as error:
+        said = error.strerror or f"damaged ({_one_line(error)}); export it again"
+        raise PictureError(path, said) from error
+    except _DECODERS_FAIL as error:
+        said = "a name with a NUL in it" if "\0" in str(path) else f"damaged ({_one_line(error)}); export it again"
+        raise PictureError(path, said) from error
 
 
-def as_rgb(picture: Image.Image) -> Image.Image:
-    """Any picture as 8-bit RGB, turned as its EXIF says; transparency is laid on white."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":  # 16-bit and float gray: PIL would clip, not scale
-        top = 65535.0 if picture.mode.startswith("I") else max(1.0, float(np.asarray(picture).max()))
-        return picture.convert("F").point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        layered = picture.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
-    return picture.convert("RGB")
+class _Refused(Exception):
+    """Why a file is not taken for a picture, and the way out."""
+
+
+def _plain_file(path: str | Path) -> BinaryIO:
+    """The file at `path`, opened for reading. Never waits, as the opening of a FIFO would, and starts no device."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    found = os.fstat(file.fileno())
+    if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_FILE_BYTES:
+        return file
+    file.close()
+    if stat.S_ISREG(found.st_mode):
+        raise _Refused(f"a file of {found.st_size:,} bytes, more than {MAX_FILE_BYTES:,}; make it smaller")
+    raise _Refused("a pipe, socket or device, not a file; save the picture to a file first")
+
+
+def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) -> Image.Image:
+    file.seek(0)
+    head = file.read(foreign.HEAD)
+    file.seek(0)
+    if head.startswith(b"\xff\xd8") and (scans := file.read().count(b"\xff\xda")) > MAX_JPEG_SCANS:
+        raise _Refused(f"a JPEG of {scans} scans, made to be slow; export it again")
+    preview = find_preview(file) if "TIFF" in formats else None
+    if preview is not None:
+        if not preview.stands_for_it or preview.picture is None:
+            raise _Refused("a camera's raw file without a preview of a useful size; export it as JPEG")
+        with preview.picture as picture:
+            shown, said = _decoded(picture, max_file_pixels), orientation(picture)
+            return turned(shown, preview.turn) if said == 1 else shown  # a preview seldom says itself how it lies
+    if foreign.is_heic(head) and "HEIF" in formats and _reads_heic():
+        formats = (*formats, "HEIF")
+    else:
+        formats = tuple(name for name in formats if name != "HEIF")
+    file.seek(0)
+    try:
+        picture = Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        raise _Refused(foreign.what_it_is(head)) from error
+    with picture:
+        _first_whole_page(picture)
+        return _decoded(picture, max_file_pixels, lambda: Image.open(file, formats=formats))
+
+
+def _decoded(picture: Image.Image, max_file_pixels: int, again: Callable[[], Image.Image] | None = None) -> Image.Image:
+    width, height = picture.size
+    if width * height > max_file_pixels:
+        raise _Refused(f"{width} x {height} pixels, more than {max_file_pixels}; make it smaller")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise _Refused(f"{width} x {height}: one side is over {MAX_ASPECT} times the other; crop it")
+    coded = raw_mode(picture)
+    picture.load()
+    if again is None or coded not in DEEP_COLORS:
+        return as_rgb(picture)
+    return as_rgb(picture, deep_color(picture, coded, again))
+
+
+def _first_whole_page(picture: Image.Image) -> None:
+    """Turn to a TIFF's first page that is not a reduced copy or a mask; to the first where all are."""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return
+    for page in range(_MOST_PAGES):
+        try:
+            picture.seek(page)
+        except EOFError:
+            break
+        if not picture.tag_v2.get(254, 0) & 5 and picture.tag_v2.get(255, 1) != 2:
+            return
+    picture.seek(0)
+
+
+@cache
+def _reads_heic() -> bool:
+    """Whether HEIC can be read here; Pillow is told how on the first call."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def grid_size(width: int, height: int, *, max_pixels: int, factor: int, min_pixels: int = 56 * 56) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,11 +54,11 @@ def share_out(count: int, shares: tuple[float, float, float]) -> list[str]:
 
 def _listed(labels: list[Label], path: Path) -> list[Label]:
     """The split that a published list gives: names are file names, or paths of which a picture's path is the longer."""
-    split_of = {name: split for split, names in _read_lists(path).items() for name in names}
+    split_of = {_plain(name): split for split, names in _read_lists(path).items() for name in names}
     found: dict[str, str] = {}
     used = set()
     for label in labels:
-        parts = label.image.split("/")
+        parts = _plain(label.image).split("/")
         for start in range(len(parts)):
             name = "/".join(parts[start:])
             if name in split_of:
@@ -74,13 +75,18 @@ def _listed(labels: list[Label], path: Path) -> list[Label]:
     return [replace(label, split=found.get(label.image, "train")) for label in labels] + unknown
 
 
+def _plain(name: str) -> str:
+    """A name as it is compared: folders divided by slashes, accents composed (NFC)."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
+
+
 def _read_lists(path: Path) -> dict[str, list[str]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"data.split_by={path}: {error.strerror}; official, paper or a JSON list") from error
-    except ValueError as error:
-        raise InputError(f"data.split_by={path}: not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"data.split_by={path}: not JSON ({error}); give a list of names, or official") from error
     lists = found if isinstance(found, dict) else {"test": found}
     wrong = [split for split, rows in lists.items() if split not in SPLITS or not isinstance(rows, list)]
     if wrong:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights lie."""
         return next(self.model.parameters()).device
 
     def banned_on(self, device: torch.device) -> Tensor:
@@ -210,6 +212,11 @@ def load(
         model = _load_weights(path, config, dtype=dtype, device=None if weights else "meta")
     except InputError as error:  # begins with the path
         raise InputError(f"{key}={error}") from error
+    except UnpicklingError as error:
+        cure = "it is not run; give a repository with safetensors"
+        raise InputError(
+            f"{key}={path}: pytorch_model.bin is a pickle of more than tensors, or damaged; {cure}"
+        ) from error
     except (StrictDataclassError, *_LOADING_FAILS) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{key}={path}: cannot be loaded ({said}); give a whole model folder or hub name") from error
@@ -342,7 +349,3 @@ def _in_bfloat16(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     return {key: "bfloat16" if key == "dtype" else _in_bfloat16(value) for key, value in config.items()}
-
-
-def parameter_count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from markupsafe import Markup
+
 WIDTH = 360
 
 
@@ -35,6 +37,16 @@ class Estimate:
     high: float | None
     color: str
     missing: str = "not defined"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A titled chart with the page colours of its names; `chart` is empty where there was nothing to draw."""
+
+    title: str
+    chart: str
+    caption: str = ""
+    names: Sequence[tuple[str, str]] = ()
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -283,8 +295,9 @@ def _dot(x: float, y: float, radius: float, color: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" style="fill:var(--{color})"/>'
 
 
-def _svg(width: int, height: float, label: str, parts: Sequence[str]) -> str:
-    return (
+def _svg(width: int, height: float, label: str, parts: Sequence[str]) -> Markup:
+    """The drawing, as markup that the pages take as it is: every word in `parts` is escaped by now."""
+    return Markup(
         f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(label, quote=True)}">'
         f"{''.join(parts)}</svg>"
     )

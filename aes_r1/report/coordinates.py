@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from markupsafe import Markup
+
 TOP, BOTTOM, SPACING, MARGIN = 34, 214, 190, 80
 
 
@@ -38,7 +40,7 @@ def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]
         side, anchor = (7, "start") if x == across[-1] else (-7, "end")  # lines come in from the left
         parts += [_text(x + side, y + 4, said, anchor, "muted") for y, said in _marks(axis.values, height)]
     width = across[-1] + MARGIN
-    return (
+    return Markup(
         f'<svg viewBox="0 0 {width} {BOTTOM + 14}" role="img" aria-label="{escape(label, quote=True)}" '
         f'style="max-width:{width}px">{"".join(parts)}</svg>'
     )
@@ -63,7 +65,8 @@ def _heights(values: Sequence[Any]) -> list[float]:
 def _marks(values: Sequence[Any], heights: Sequence[float]) -> list[tuple[float, str]]:
     """(height, value) of every value where there are few, else of the lowest and the highest."""
     found = {
-        height: f"{value:.3g}" if isinstance(value, float) else str(value) for value, height in zip(values, heights)
+        height: f"{value:.3g}" if isinstance(value, float) else str(value)
+        for value, height in zip(values, heights, strict=True)
     }
     if _numbers(values) and len(found) > 6:
         found = {height: found[height] for height in (min(found), max(found))}

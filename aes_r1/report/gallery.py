@@ -7,13 +7,13 @@ import io
 import random
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aes_r1.data.sample import PictureError, open_picture
 from aes_r1.prompts import split_critique
-from aes_r1.report.html import STAGE_COLORS, number
+from aes_r1.report.html import stage_color
 
 Row = Mapping[str, Any]
 
@@ -46,54 +46,60 @@ def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, li
     }
 
 
-def plates(rows: Sequence[Row], *, size: int = 480) -> str:
+@dataclass(frozen=True)
+class Plate:
+    """A picture with its answer, as gallery in templates/parts.html shows it."""
+
+    id: str
+    color: str  # of the stage
+    mos: float | None
+    score: float | None
+    spread: tuple[float, float] | None  # lowest and highest of several answers
+    picture: str | None  # a data URI
+    absent: str  # why there is no picture
+    run: str
+    parts: Sequence[tuple[str, str]]  # of the critique, by dimension
+    judgement: str
+    unreadable: str  # the start of an answer without a critique
+
+
+def plates(rows: Iterable[Row], *, size: int = 480) -> list[Plate]:
     """A plate per row, its picture within `size` pixels each way; a row's `run` is named where it has one."""
-    return f'<div class="gallery">{"".join(_plate(row, size) for row in rows)}</div>'
+    return [_plate(row, size) for row in rows]
 
 
-def _plate(row: Row, size: int) -> str:
-    tone = STAGE_COLORS.get(row["stage"], "rapo")
-    score, mos = row["score"], row["mos"]
-    marks = f'<i class="mos" style="left:{100 * mos:.1f}%"></i>'
-    if score is not None:
-        marks += f'<i style="left:{100 * score:.1f}%;--tone:var(--{tone})"></i>'
-    spread = [x for x in row.get("scores") or [] if x is not None]
-    drawn = f" ({number(min(spread), 2)}–{number(max(spread), 2)})" if len(spread) > 1 else ""
-    words = (
-        f'<div class="meter">{marks}</div><div class="scores"><span>Model <b>{number(score, 2)}</b>{drawn}</span>'
-        f"<span>Opinion <b>{number(mos, 2)}</b></span></div>{_critique(row)}"
-    )
-    if "run" in row:
-        words = f'<div class="note">{escape(row["run"])}</div>{words}'
-    frame = f'<div class="frame">{_picture(row, size)}</div>'
-    return f'<article class="plate">{frame}<div class="words">{words}</div></article>'
-
-
-def _critique(row: Row) -> str:
+def _plate(row: Row, size: int) -> Plate:
+    answers = [score for score in row.get("scores") or [] if score is not None]
     critique = row.get("critique")
-    if not critique:
-        said = (row.get("text") or "").strip()
-        return f"<dl><dt>Unreadable answer</dt><dd>{escape(said[:400])}</dd></dl>" if said else ""
-    parts, judgement = split_critique(critique)
-    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in parts)
-    closing = f'<p class="judgement">{escape(judgement)}</p>' if judgement else ""
-    return (f"<dl>{items}</dl>" if items else "") + closing
+    parts, judgement = split_critique(critique) if critique else ([], "")
+    picture, absent = _picture(row.get("image"), size)
+    return Plate(
+        id=str(row["id"]),
+        color=stage_color(row["stage"]),
+        mos=row["mos"],
+        score=row["score"],
+        spread=(min(answers), max(answers)) if len(answers) > 1 else None,
+        picture=picture,
+        absent=absent,
+        run=row.get("run", ""),
+        parts=parts,
+        judgement=judgement,
+        unreadable="" if critique else (row.get("text") or "").strip()[:400],
+    )
 
 
-def _picture(row: Row, size: int) -> str:
-    """The picture as a small JPEG inside the page, or a word that it is not there."""
-    path = row.get("image")
+def _picture(path: str | None, size: int) -> tuple[str | None, str]:
+    """The picture as a small JPEG in a data URI, or why it is not there."""
     if not path or not Path(path).exists():
-        return f'<div class="absent">picture {escape(str(row["id"]))} not at hand</div>'
+        return None, "not at hand"
     try:
         image = open_picture(path)
     except PictureError:
-        return f'<div class="absent">picture {escape(str(row["id"]))} cannot be read</div>'
+        return None, "cannot be read"
     image.thumbnail((size, size))
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=82)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="picture {escape(str(row["id"]), quote=True)}" src="data:image/jpeg;base64,{data}">'
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}", ""
 
 
 def _error(row: Row) -> float:

@@ -6,23 +6,23 @@ again at any time; a part whose file is missing is left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
-from aes_r1.report.calibration_section import reliability_section
-from aes_r1.report.charts import histogram, scatter, signed
+from aes_r1.report.calibration_section import calibration_section
+from aes_r1.report.charts import Figure, histogram, scatter
 from aes_r1.report.critique_section import critique_section
 from aes_r1.report.gallery import choose, plates
 from aes_r1.report.grounding_section import grounding_section
-from aes_r1.report.health_section import health_section
-from aes_r1.report.html import STAGE_COLORS, STAGE_NAMES, figure, number, page, percent
-from aes_r1.report.results_section import METRIC_NAMES, between, changes_section, inside, results_section
-from aes_r1.report.settings_section import provenance_section
-from aes_r1.report.training_section import training_section
+from aes_r1.report.html import STAGE_NAMES, fill, stage_color, stage_name
+from aes_r1.report.results_section import changes_section, headline_place, results_section
+from aes_r1.report.settings_section import settings_section
+from aes_r1.report.training_section import health_section, training_section
+from aes_r1.report.trouble import trouble
+from aes_r1.runs.files import write_text_atomically
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 
 _MOST_DOTS = 1500
@@ -37,33 +37,30 @@ _GALLERY_TITLES = {
 
 def write_report(run_dir: Path | str) -> Path:
     """Write RUN/report.html from the files in RUN and return its path. InputError when there is nothing to report."""
-    run = Path(run_dir)
-    settings = read_json(run / "settings.json")
-    evaluation = read_json(run / "evaluation.json")
-    metrics = read_lines(run / "metrics.jsonl")
-    predictions = read_lines(run / "predictions.jsonl")
+    run = RunFolder(run_dir)
+    settings, evaluation, metrics, predictions = run.settings, run.evaluation, run.metrics(), list(run.predictions())
     if not (evaluation or metrics):
-        raise InputError(f"{run}: neither evaluation.json nor metrics.jsonl is there; give the folder of a run")
+        missing = f"neither {run.evaluation_file.name} nor {run.metrics_file.name} is there"
+        raise InputError(f"{run}: {missing}; give the folder of a run")
     names = protocol_names(settings)
-    title = settings.get("run_name") or run.name
-    body = [
-        _opening(title, settings, evaluation, names),
-        grounding_section(evaluation, metrics, predictions, names),
-        results_section(evaluation, names),
-        changes_section(evaluation),
-        training_section(metrics),
-        health_section(metrics, read_lines(run / "completions.jsonl")),
-        _answers(predictions, names),
-        reliability_section(evaluation, predictions),
-        critique_section(evaluation),
-        _gallery(predictions, names),
-        provenance_section(settings, evaluation),
-    ]
-    path = run / "report.html"
-    draft = path.with_suffix(".partial")
-    draft.write_text(page(f"{title} · Aes-R1", body), encoding="utf-8")
-    draft.replace(path)
-    return path
+    html = fill(
+        "run_page.html",
+        title=settings.get("run_name") or run.path.name,
+        trouble=trouble(run.state, evaluation, predictions),
+        facts=_facts(settings),
+        headline=_headline(evaluation, names),
+        grounding=grounding_section(evaluation, metrics, predictions, names),
+        results=results_section(evaluation, names),
+        changes=changes_section(evaluation),
+        training=training_section(metrics),
+        health=health_section(metrics, run.completions()),
+        answers=_answers(predictions, names),
+        calibration=calibration_section(evaluation, predictions),
+        critiques=critique_section(evaluation),
+        gallery=_gallery(predictions, names),
+        settings=settings_section(settings, evaluation),
+    )
+    return write_text_atomically(run.report_file, html)
 
 
 def protocol_names(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -77,120 +74,71 @@ def protocol_names(settings: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-# -- opening: the finding in one sentence and three numbers ------------------------------------------------------------
-def _opening(title: str, settings: Mapping, evaluation: Mapping, names: Mapping[str, str]) -> str:
-    parts = [
-        f'<p class="kicker">Aes-R1 run report</p><h1>{escape(title)}</h1>',
-        f'<p class="note">{_summary(settings)}</p>',
-    ]
+def _facts(settings: Mapping) -> list[str]:
+    """Model, data, reward and seed, those that a run has."""
+    model, data = settings.get("model", {}), settings.get("data", {})
+    facts = [model.get("path") or model.get("name"), data.get("name"), settings.get("reward", {}).get("name")]
+    return [str(fact) for fact in facts if fact] + ([f"seed {settings['seed']}"] if "seed" in settings else [])
+
+
+def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] | None:
+    """The first set of the last stage, under the first protocol that it has, and what the last stage changed."""
     stages = evaluation.get("stages", {})
     if not stages:
-        return "".join(parts)
-    dataset, protocol = _headline_place(stages)
+        return None
+    _, dataset, protocol = headline_place(stages)
     cells = {stage: sets[dataset][protocol] for stage, sets in stages.items() if protocol in sets.get(dataset, {})}
-    finding = [
+    changes = [
         one
         for one in evaluation.get("comparisons", [])
         if (one["set"], one["protocol"]) == (dataset, protocol) and one["srcc"]["difference"] is not None
     ]
-    if finding:
-        parts.append(_lede(finding[-1]))
-    parts.append(f'<div class="figures">{"".join(_figure(stage, cell) for stage, cell in cells.items())}</div>')
-    n = max(cell["n"] for cell in cells.values())
-    how = inside(names.get(protocol, protocol))
-    parts.append(
-        f'<p class="note">{escape(dataset)}, {n} pictures, {escape(how)}. Ranges are 95% bootstrap intervals over '
-        "pictures. A picture without a readable answer counts as the mean answer.</p>"
-    )
-    return "".join(parts)
+    return {
+        "set": dataset,
+        "protocol": names.get(protocol, protocol),
+        "cells": cells,
+        "n": max(cell["n"] for cell in cells.values()),
+        "change": changes[-1] if changes else None,
+    }
 
 
-def _lede(comparison: Mapping) -> str:
-    first, second = (inside(STAGE_NAMES.get(comparison[end], comparison[end])) for end in ("from", "to"))
-    changes = [
-        f"{signed(comparison[name]['difference'])} {METRIC_NAMES[name]} ({between(comparison[name])})"
-        for name in ("srcc", "plcc")
-        if comparison[name]["difference"] is not None
-    ]
-    where = f"on {comparison['n']} pictures of {comparison['set']}"
-    return f'<p class="lede">From {escape(first)} to {escape(second)}: {" and ".join(changes)}, {escape(where)}.</p>'
-
-
-def _figure(stage: str, cell: Mapping) -> str:
-    if cell["srcc"]["low"] is not None:
-        note = f"{between(cell['srcc'])}<br>PLCC {number(cell['plcc']['value'])}"
-        note += f", unanswered {percent(cell['parse_failure_rate'])}"
-    else:
-        note = f"not defined: {cell['n_answered']} of {cell['n']} pictures answered"
-    return (
-        f'<div class="figure" style="--tone:var(--{STAGE_COLORS.get(stage, "rapo")})">'
-        f'<div class="name">{escape(STAGE_NAMES.get(stage, stage))}</div>'
-        f'<div class="value">{number(cell["srcc"]["value"])}<small>SRCC</small></div>'
-        f'<div class="note">{note}</div></div>'
-    )
-
-
-def _summary(settings: Mapping) -> str:
-    model, data = settings.get("model", {}), settings.get("data", {})
-    facts = [model.get("path") or model.get("name"), data.get("name"), settings.get("reward", {}).get("name")]
-    said = [str(fact) for fact in facts if fact]
-    if "seed" in settings:
-        said.append(f"seed {settings['seed']}")
-    return escape(" · ".join(said))
-
-
-def _headline_place(stages: Mapping) -> tuple[str, str]:
-    """The first set of the last stage, under the first of the protocols that it has."""
-    sets = stages[list(stages)[-1]]
-    dataset = next(iter(sets))
-    return dataset, in_order(sets[dataset], PROTOCOL_ORDER)[0]
-
-
-# -- answers -----------------------------------------------------------------------------------------------------------
-def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
+def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[str, Any] | None:
+    """What answers.html shows: per set a scatter and a histogram of every stage."""
     labelled = [one for one in predictions if one["mos"] is not None]
     if not labelled:
-        return ""
+        return None
     protocol = in_order({one["protocol"]: None for one in labelled}, PROTOCOL_ORDER)[0]
-    parts = [
-        "<h2>Predicted and actual</h2>",
-        f'<p class="note">Up: predicted score, {escape(inside(names.get(protocol, protocol)))}. Across: mean opinion '
-        "score. Below: how often each score was given (bars) and each opinion held (line).</p>",
-    ]
     groups: dict[str, dict[str, list[Mapping]]] = {}
     for one in labelled:
         if one["protocol"] == protocol:
             groups.setdefault(f"{one['dataset']}/{one['split']}", {}).setdefault(one["stage"], []).append(one)
-    for dataset, by_stage in groups.items():
-        cards = []
-        for stage in in_order(by_stage, tuple(STAGE_NAMES)):
-            mine = by_stage[stage]
-            answered = [one for one in mine if one["score"] is not None]
-            color, name = STAGE_COLORS.get(stage, "rapo"), STAGE_NAMES.get(stage, stage)
-            caption = f"{len(answered)} of {len(mine)} answered"
-            if len(answered) > _MOST_DOTS:
-                caption += f"; {_MOST_DOTS} of them drawn"
-            stride = max(1, -(-len(answered) // _MOST_DOTS))
-            drawn = answered[::stride]
-            chart = ""
-            if answered:
-                mos, scores = [one["mos"] for one in drawn], [one["score"] for one in drawn]
-                chart = scatter(f"Predicted against mean opinion score, {name}, {dataset}", mos, scores, color)
-                chart += histogram(
-                    f"Scores given, {name}, {dataset}",
-                    [one["score"] for one in answered],
-                    [one["mos"] for one in mine],
-                    color,
-                )
-            cards.append(figure(name, chart or '<p class="note">No picture got a readable answer.</p>', caption))
-        parts.append(f'<h3>{escape(dataset)}</h3><div class="charts narrow">{"".join(cards)}</div>')
-    return "".join(parts)
+    sets = {
+        dataset: [_answer_figure(dataset, stage, rows[stage]) for stage in in_order(rows, tuple(STAGE_NAMES))]
+        for dataset, rows in groups.items()
+    }
+    return {"protocol": names.get(protocol, protocol), "sets": sets}
 
 
-# -- gallery -----------------------------------------------------------------------------------------------------------
-def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
+def _answer_figure(dataset: str, stage: str, rows: Sequence[Mapping]) -> Figure:
+    """Score against opinion above the shares of both; without a chart where nothing was answered."""
+    answered = [one for one in rows if one["score"] is not None]
+    color, name = stage_color(stage), stage_name(stage)
+    caption = f"{len(answered)} of {len(rows)} answered"
+    if not answered:
+        return Figure(name, "", caption)
+    if len(answered) > _MOST_DOTS:
+        caption += f"; {_MOST_DOTS} of them drawn"
+    drawn = answered[:: -(-len(answered) // _MOST_DOTS)]
+    mos, scores = [one["mos"] for one in drawn], [one["score"] for one in drawn]
+    chart = scatter(f"Predicted against mean opinion score, {name}, {dataset}", mos, scores, color)
+    all_scores, all_mos = [one["score"] for one in answered], [one["mos"] for one in rows]
+    return Figure(name, chart + histogram(f"Scores given, {name}, {dataset}", all_scores, all_mos, color), caption)
+
+
+def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[str, Any] | None:
+    """What gallery.html shows: pictures of the first set with the answers of the last stage."""
     if not predictions:
-        return ""
+        return None
     stage = in_order({one["stage"]: None for one in predictions}, tuple(STAGE_NAMES))[-1]
     mine = [one for one in predictions if one["stage"] == stage]
     protocol = in_order({one["protocol"]: None for one in mine}, PROTOCOL_ORDER)[0]
@@ -198,23 +146,6 @@ def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> str:
     mine = [{**one, "scores": several.get(one["id"], one.get("scores"))} for one in mine if one["protocol"] == protocol]
     first = (mine[0]["dataset"], mine[0]["split"])
     chosen = choose(one for one in mine if (one["dataset"], one["split"]) == first)
-    if not any(chosen.values()):
-        return ""
-    where = f"{STAGE_NAMES.get(stage, stage)} on {first[0]}/{first[1]}, {inside(names.get(protocol, protocol))}."
-    parts = [
-        f'<h2>Gallery</h2><p class="note">{escape(where)} On each scale, from 0 to 1: the model’s score (dot) and the '
-        "mean opinion score (ring); in brackets, the range of its answers.</p>"
-    ]
-    parts += [f"<h3>{_GALLERY_TITLES[kind]}</h3>{plates(rows)}" for kind, rows in chosen.items() if rows]
-    return "".join(parts)
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    shown = {_GALLERY_TITLES[kind]: plates(rows) for kind, rows in chosen.items() if rows}
+    where = {"stage": stage, "set": "/".join(first), "protocol": names.get(protocol, protocol)}
+    return {**where, "plates": shown} if shown else None

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from hashlib import sha256
-from html import escape
 from typing import Any
 
-from aes_r1.report.html import pairs, row, table
 from aes_r1.tracking import without_secrets
 
 _SHOWN = (
@@ -44,22 +42,18 @@ _SHOWN = (
 )
 
 
-def provenance_section(settings: Mapping, evaluation: Mapping) -> str:
-    """The settings that say most, all of them folded away, and which pictures the sets were."""
-    if not settings and not evaluation.get("manifests"):
-        return ""
-    parts = ["<h2>Settings and data</h2>"]
-    if settings:
-        settings = without_secrets(settings)
-        digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        parts.append(pairs([*main_settings(settings), ("all settings, SHA-256", digest[:16])]))
-        text = escape(json.dumps(settings, indent=2, sort_keys=True))
-        parts.append(f"<details><summary>All settings</summary><pre>{text}</pre></details>")
+def settings_section(settings: Mapping, evaluation: Mapping) -> dict[str, Any] | None:
+    """What settings.html shows: the settings that say most, all of them as JSON, and which pictures the sets were."""
     manifests = evaluation.get("manifests", {})
-    if manifests:
-        rows = [row([escape(name), f"<code>{escape(digest)}</code>"]) for name, digest in manifests.items()]
-        parts.append("<h3>Pictures, by content of their lists (SHA-256)</h3>" + table(["Set", "Manifest"], rows))
-    return "".join(parts)
+    if not settings and not manifests:
+        return None
+    settings = without_secrets(settings)
+    digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return {
+        "main": [*main_settings(settings), ("all settings, SHA-256", digest[:16])] if settings else [],
+        "text": json.dumps(settings, indent=2, sort_keys=True),
+        "manifests": manifests,
+    }
 
 
 def main_settings(settings: Mapping) -> list[tuple[str, str]]:

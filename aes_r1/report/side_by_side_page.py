@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aes_r1.evaluation.critique import critique_measures
-from aes_r1.inference.predictions import read
 from aes_r1.report.gallery import plates
-from aes_r1.report.html import interval, number, page, row, table
+from aes_r1.report.html import fill
+from aes_r1.runs.files import write_json, write_rows, write_text_atomically
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 
 Row = dict[str, Any]
@@ -42,30 +41,32 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
         name: _measures([rows[key] for key in chosen], n_bootstrap=n_bootstrap, seed=seed)
         for name, rows in starts.items()
     }
-    (out / "side_by_side.json").write_text(json.dumps(measures, indent=2) + "\n", encoding="utf-8")
-    with (out / "side_by_side.jsonl").open("w", encoding="utf-8") as file:
-        for key in chosen:
-            said = {
-                name: {part: rows[key][part] for part in ("score", "critique", "text")} for name, rows in starts.items()
-            }
-            known = {part: first[key][part] for part in ("id", "dataset", "split", "image", "mos")}
-            file.write(json.dumps({**known, "starts": said}) + "\n")
-    path = out / "side_by_side.html"
-    path.write_text(_page(starts, chosen, measures), encoding="utf-8")
-    return path
+    write_json(out / "side_by_side.json", measures)
+    write_rows(out / "side_by_side.jsonl", (_beside(starts, key) for key in chosen))
+    pictures_shown = [(str(key[2]), plates(rows[key] for rows in starts.values())) for key in chosen]
+    html = fill("side_by_side_page.html", title="Starts, side by side", measures=measures, pictures=pictures_shown)
+    return write_text_atomically(out / "side_by_side.html", html)
+
+
+def _beside(starts: Mapping[str, Mapping[tuple, Row]], key: tuple) -> Row:
+    """What is known of one picture, and what every run answered."""
+    first = next(iter(starts.values()))
+    known = {part: first[key][part] for part in ("id", "dataset", "split", "image", "mos")}
+    said = {name: {part: rows[key][part] for part in ("score", "critique", "text")} for name, rows in starts.items()}
+    return {**known, "starts": said}
 
 
 def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:
     """Name of a run's start, and its last stage's rows of the first protocol by (dataset, split, id)."""
-    settings_path, path = folder / "settings.json", folder / "predictions.jsonl"
-    if not path.exists() or not settings_path.exists():
-        raise InputError(f"{folder}: no predictions.jsonl and settings.json in it; give the folder of a finished run")
-    settings = json.loads(settings_path.read_text(encoding="utf-8"))
-    epochs = settings.get("cold_start", {}).get("epochs")
+    run = RunFolder(folder)
+    if not (run.exists and run.predictions_file.exists()):
+        needed = f"{run.predictions_file.name} and {run.settings_file.name}"
+        raise InputError(f"{folder}: no {needed} in it; give the folder of a finished run")
+    epochs = run.settings.get("cold_start", {}).get("epochs")
     name = folder.name if epochs is None else f"{epochs} epoch{'' if epochs == 1 else 's'}"
     last: dict[tuple, Row] = {}
     stage = protocol = None
-    for one in read(path):
+    for one in run.predictions():
         if one["stage"] != stage:
             stage, protocol, last = one["stage"], one["protocol"], {}
         if one["protocol"] == protocol:
@@ -85,27 +86,3 @@ def _measures(rows: Sequence[Row], *, n_bootstrap: int, seed: int) -> dict[str, 
         "mae": float(np.mean(errors)) if errors else None,
         **critique_measures(read_, n_bootstrap=n_bootstrap, seed=seed),
     }
-
-
-def _page(starts: Mapping[str, Mapping], chosen: Sequence[tuple], measures: Mapping[str, Any]) -> str:
-    head = ["", *starts]
-    lines = [
-        ("Pictures answered", lambda m: f"{m['answered']} of {m['pictures']}"),
-        ("MAE", lambda m: number(m["mae"])),
-        ("Words", lambda m: number(m["words"]["value"], 1) + interval(m["words"], 1)),
-        ("All five dimensions", lambda m: _cell(m["coverage"]["all_five"])),
-        ("Distinct-2", lambda m: _cell(m["diversity"]["distinct_2"])),
-        ("Self-BLEU", lambda m: _cell(m["diversity"]["self_bleu"])),
-        ("Score leaked", lambda m: _cell(m["leak_rate"])),
-        ("Words follow score (SRCC)", lambda m: _cell(m["words_and_score"]["srcc"])),
-    ]
-    rows = [row([escape(name), *(cell(measures[start]) for start in starts)]) for name, cell in lines]
-    body = ["<h1>Starts, side by side</h1>", table(head, rows)]
-    for key in chosen:
-        names = f'<p class="note">{escape(" · ".join(starts))}</p>'
-        body.append(f"<h3>{escape(str(key[2]))}</h3>{names}" + plates([rows_[key] for rows_ in starts.values()]))
-    return page("Starts, side by side · Aes-R1", body)
-
-
-def _cell(cell: dict[str, Any]) -> str:
-    return number(cell["value"]) + interval(cell)

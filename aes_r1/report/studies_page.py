@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from aes_r1.evaluation.health import SIGNS, raised_in
-from aes_r1.report.analysis_section import analysis_section
-from aes_r1.report.charts import Line, line_chart, points_chart
+from aes_r1.prompts import parse_critique
+from aes_r1.report.charts import Figure, Line, line_chart, points_chart
 from aes_r1.report.coordinates import Axis, parallel_coordinates
-from aes_r1.report.html import figure, legend, number, page, percent, row, table
+from aes_r1.report.gallery import Plate, plates
+from aes_r1.report.html import fill
 from aes_r1.report.studies import SECTIONS, analysis, setting, shown, stage_of, varied
-from aes_r1.report.worst_section import worst_section
-from aes_r1.tracking import definition
+from aes_r1.runs.folder import RunFolder
+from aes_r1.tracking import definition, worst_first
 
 Runs = Sequence[Mapping[str, Any]]
 COLORS = ("rapo", "cold", "third", "fourth", "base")
+WORST, WORST_SIZE = 3, 240  # plates per study, pixels of a picture: the page holds every study
 
 
 def static_page(studies: Mapping[str, Runs], analyses: Path) -> str:
@@ -26,65 +28,41 @@ def static_page(studies: Mapping[str, Runs], analyses: Path) -> str:
 
     analyses: folder of STUDY/results/table.md.
     """
-    body = ['<p class="kicker">Aes-R1</p><h1>Studies</h1>']
-    for study, runs in studies.items():
-        body += _study(study, runs, analysis(study, analyses))
-    return page("Studies · Aes-R1", body)
+    found = [
+        {"id": f"study-{place}", **_study(study, runs, analysis(study, analyses))}
+        for place, (study, runs) in enumerate(studies.items(), 1)
+    ]
+    links = [(one["id"], one["name"]) for one in found]
+    return fill("studies_page.html", title="Studies", studies=found, links=links)
 
 
-def _study(study: str, runs: Runs, analysed: str) -> list[str]:
+def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
     keys = varied(runs)
     conditions = _conditions(runs, keys)
     colors = dict(zip(conditions, COLORS, strict=False))
-    done = sum(run["state"] == "done" for run in runs)
-    signs = {run["name"]: raised_in(path.read_text()) for run in runs if (path := run["folder"] / "run.log").exists()}
-    parts = [
-        f'<h2>{escape(study)}</h2><p class="note">{done} of {len(runs)} runs done. SRCC and PLCC of the last stage, '
-        "first set and first protocol, with 95% intervals over pictures. The highest mean SRCC comes first.</p>",
-        table(
-            [keys[0] if len(keys) == 1 else "", "Seed", "SRCC", "PLCC", "MAE", "Unanswered", "Run"],
-            _rows(conditions, signs),
-        ),
-        _health(signs),
-        analysis_section(analysed),
-    ]
-    names = list(colors.items()) if len(conditions) <= len(COLORS) else []
-    drawn = [(run, colors.get(name, "")) for name, members in conditions.items() for run in members]
-    drawn = [(run, color) for run, color in drawn if "srcc" in run["headline"]]
-    charts = {section: _curves(section, conditions, colors, runs) for section in SECTIONS}
-    if drawn:
-        parts.append("<h3>Settings and results</h3>")
-    if drawn and keys:
-        parts.append(figure("Settings and SRCC", _coordinates(study, drawn, keys), "A line per run.", names))
-    if drawn:
-        chart = figure("PLCC by SRCC", _scatter(study, drawn), "A dot per run.", names)
-        parts.append(f'<div class="charts" style="margin: 20px 0">{chart}</div>')
-    if any(charts.values()):
-        said = "Means over the seeds of a condition, by optimizer step. At the right end: the last value."
-        if len(conditions) > len(COLORS):
-            said += f" Of {len(conditions)} conditions, the {len(COLORS)} of the highest SRCC."
-        parts.append(f'<p class="note">{said}</p>{legend(colors.items())}')
-    parts += [
-        f'<h3>{escape(section)}</h3><div class="charts">{"".join(drawn_here)}</div>'
-        for section, drawn_here in charts.items()
-        if drawn_here
-    ]
+    signs = {run["name"]: raised_in(run["folder"].log) for run in runs if run["folder"].log_file.exists()}
+    curves = {section: _curves(section, conditions, colors, runs) for section in SECTIONS}
     labelled = [
         (f"{name}, seed {run['settings']['seed']}", run["folder"])
         for name, members in conditions.items()
         for run in members
     ]
-    parts.append(worst_section(labelled))
-    return parts
-
-
-def _health(signs: Mapping[str, Mapping[str, int]]) -> str:
-    """In how many of the runs that keep a log each sign of health.py showed."""
-    counts = {sign.name: sum(sign.name in found for found in signs.values()) for sign in SIGNS}
-    said = ", ".join(f"{name} in {count}" for name, count in counts.items() if count)
-    runs = "1 run" if len(signs) == 1 else f"{len(signs)} runs"
-    told = f"of {runs}: {said}" if said else f"none showed in {runs}"
-    return f'<p class="note">Signs of bad health, {told}.</p>' if signs else ""
+    return {
+        "name": study,
+        "done": sum(run["state"] == "done" for run in runs),
+        "runs": len(runs),
+        "ends": _ends(conditions),
+        "trouble": next((run["state"] for run in runs if run["state"] != "done"), "no evaluation"),
+        "setting": keys[0] if len(keys) == 1 else "",
+        "conditions": {name: [_row(run, signs) for run in members] for name, members in conditions.items()},
+        "logs": len(signs),
+        "signs": {sign.name: n for sign in SIGNS if (n := sum(sign.name in found for found in signs.values()))},
+        "analysis": _analysis(analysed),
+        "results": _results(study, keys, conditions, colors),
+        "legend": list(colors.items()),
+        "curves": {section: figures for section, figures in curves.items() if figures},
+        "worst": _worst(labelled),
+    }
 
 
 def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
@@ -92,12 +70,19 @@ def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, 
     found: dict[str, list[Mapping[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
         found.setdefault(_label(run["settings"], keys), []).append(run)
+    order = {name: -2.0 if (srcc := _mean_srcc(members)) is None else srcc for name, members in found.items()}
+    return {name: found[name] for name in sorted(found, key=order.__getitem__, reverse=True)}
 
-    def srcc(name: str) -> float:
-        known = [run["headline"]["srcc"] for run in found[name] if "srcc" in run["headline"]]
-        return fmean(known) if known else -2.0
 
-    return {name: found[name] for name in sorted(found, key=srcc, reverse=True)}
+def _mean_srcc(runs: Runs) -> float | None:
+    known = [run["headline"]["srcc"] for run in runs if "srcc" in run["headline"]]
+    return fmean(known) if known else None
+
+
+def _ends(conditions: Mapping[str, Runs]) -> list[tuple[float | None, str]]:
+    """The highest and the lowest mean SRCC with their conditions. Empty without any."""
+    known = [(srcc, name) for name, runs in conditions.items() if (srcc := _mean_srcc(runs)) is not None]
+    return [known[0], known[-1] if len(known) > 1 else (None, "")] if known else []
 
 
 def _label(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -119,46 +104,54 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _rows(conditions: Mapping[str, Runs], signs: Mapping[str, Mapping[str, int]]) -> list[str]:
-    rows = []
-    for name, runs in conditions.items():
-        for place, run in enumerate(runs):
-            found = run["headline"]
-            measured = [number(found.get(metric)) + _interval(found, metric) for metric in ("srcc", "plcc")]
-            measured += [number(found.get("mae")), percent(found.get("parse_failure_rate"))]
-            notes = [] if run["state"] == "done" else [run["state"]]
-            notes += [f"{sign}, step {step}" for sign, step in signs.get(run["name"], {}).items()]
-            run_cell = f"<code>{escape(run['name'])}</code>" + "".join(f"<small>{escape(one)}</small>" for one in notes)
-            rows.append(row([escape(name) if place == 0 else "", str(run["settings"]["seed"]), *measured, run_cell]))
-    return rows
+def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    found = run["headline"]
+    notes = [] if run["state"] == "done" else [run["state"]]
+    notes += [f"{sign}, step {step}" for sign, step in signs.get(run["name"], {}).items()]
+    cells = {
+        metric: {"value": found.get(metric), "low": found.get(f"{metric}_low"), "high": found.get(f"{metric}_high")}
+        for metric in ("srcc", "plcc")
+    }
+    return {
+        "name": run["name"],
+        "seed": run["settings"]["seed"],
+        **cells,
+        "mae": found.get("mae"),
+        "unanswered": found.get("parse_failure_rate"),
+        "notes": notes,
+    }
 
 
-def _interval(found: Mapping[str, float], metric: str) -> str:
-    low, high = found.get(f"{metric}_low"), found.get(f"{metric}_high")
-    return "" if low is None else f"<small>{number(low)} to {number(high)}</small>"
+def _results(
+    study: str, keys: Sequence[str], conditions: Mapping[str, Runs], colors: Mapping[str, str]
+) -> dict[str, Figure]:
+    """Settings beside SRCC where any differ, and PLCC by SRCC, of the runs that have results."""
+    drawn = [(run, colors.get(name, "")) for name, members in conditions.items() for run in members]
+    drawn = [(run, color) for run, color in drawn if "srcc" in run["headline"]]
+    names = list(colors.items()) if len(conditions) <= len(COLORS) else []
+    found = {}
+    if drawn and keys:
+        axes = [Axis(_name(key, keys), [setting(run["settings"], key) for run, _ in drawn]) for key in keys]
+        axes.append(Axis("SRCC", [run["headline"]["srcc"] for run, _ in drawn]))
+        chart = parallel_coordinates(f"Settings and SRCC of {study}", axes, [color for _, color in drawn])
+        found["settings"] = Figure("Settings and SRCC", chart, "A line per run.", names)
+    if drawn:
+        of = [(run["headline"], color or "base") for run, color in drawn]
+        points = [(one["srcc"], one["plcc"], color) for one, color in of if "plcc" in one]
+        chart = points_chart(f"PLCC by SRCC of the runs of {study}", points, ("SRCC", "PLCC"))
+        found["plcc"] = Figure("PLCC by SRCC", chart, "A dot per run.", names)
+    return found
 
 
-def _coordinates(study: str, drawn: Sequence[tuple[Mapping[str, Any], str]], keys: Sequence[str]) -> str:
-    axes = [Axis(_name(key, keys), [setting(run["settings"], key) for run, _ in drawn]) for key in keys]
-    axes.append(Axis("SRCC", [run["headline"]["srcc"] for run, _ in drawn]))
-    return parallel_coordinates(f"Settings and SRCC of {study}", axes, [color for _, color in drawn])
-
-
-def _scatter(study: str, drawn: Sequence[tuple[Mapping[str, Any], str]]) -> str:
-    found = [(run["headline"], color or "base") for run, color in drawn]
-    points = [(one["srcc"], one["plcc"], color) for one, color in found if "plcc" in one]
-    return points_chart(f"PLCC by SRCC of the runs of {study}", points, ("SRCC", "PLCC"))
-
-
-def _curves(section: str, conditions: Mapping[str, Runs], colors: Mapping[str, str], runs: Runs) -> list[str]:
+def _curves(section: str, conditions: Mapping[str, Runs], colors: Mapping[str, str], runs: Runs) -> list[Figure]:
     charts = []
     for name in shown(section, runs):
         lines = []
         for condition, color in colors.items():
             points = _mean_by_step(conditions[condition], name)
             lines.append(Line(condition, list(points), list(points.values()), color, dots=name.startswith("eval/")))
-        charts.append(figure(name, line_chart(name, lines), definition(name)))
-    return [chart for chart in charts if chart]
+        charts.append(Figure(name, line_chart(name, lines), definition(name)))
+    return [one for one in charts if one.chart]
 
 
 def _mean_by_step(runs: Runs, name: str) -> dict[int, float]:
@@ -171,3 +164,45 @@ def _mean_by_step(runs: Runs, name: str) -> dict[int, float]:
     columns = [column for column in columns if column]
     shared = sorted(set.intersection(*map(set, columns))) if columns else []
     return {step: fmean(column[step] for column in columns) for step in shared}
+
+
+def _analysis(text: str) -> dict[str, list[dict[str, Any]]]:
+    """What analyse.py wrote as Markdown: all up to the first table and the footnotes in sight, the rest folded away."""
+    blocks = [block.strip() for block in re.split(r"\n\s*\n", text.strip())]
+    tables = [place for place, block in enumerate(blocks) if block.startswith("|")]
+    opening = tables[0] + 1 if tables else len(blocks)
+    footnotes = [block for block in blocks[opening:] if block.startswith(r"\*")]
+    rest = [block for block in blocks[opening:] if block not in footnotes]
+    return {
+        "shown": [_block(block) for block in [*blocks[:opening], *footnotes]],
+        "folded": [_block(block) for block in rest],
+    }
+
+
+def _block(block: str) -> dict[str, Any]:
+    """A heading, a table or a paragraph: all that a table.md is made of."""
+    if block.startswith("|"):
+        head, _, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.split("\n"))
+        return {"kind": "table", "head": head, "rows": rows}
+    kind = "heading" if block.startswith("#") else "paragraph"
+    return {"kind": kind, "text": (block.lstrip("# ") if kind == "heading" else block).replace(r"\*", "*")}
+
+
+def _worst(runs: Sequence[tuple[str, RunFolder]]) -> list[Plate]:
+    """Of the answers sampled last, those that err most; unreadable ones take half of the places at most.
+
+    runs: (label, run).
+    """
+    rows = [{**row, "run": label} for label, run in runs for row in _last_answers(run)]
+    return plates(
+        (
+            {**row, "critique": parse_critique(row["text"]) if row["score"] is not None else None}
+            for row in worst_first(rows, WORST)
+        ),
+        size=WORST_SIZE,
+    )
+
+
+def _last_answers(run: RunFolder) -> list[dict[str, Any]]:
+    """Rows of the last step that was logged, of pictures with a MOS."""
+    return [row for row in run.last_completions() if row.get("mos") is not None]

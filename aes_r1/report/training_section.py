@@ -1,77 +1,73 @@
-"""The report's training curves."""
+"""The report's training curves, and the signs of bad health that they show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import Any
 
-from aes_r1.report.charts import Line, line_chart
-from aes_r1.report.html import figure
+from aes_r1.evaluation.health import health_rows
+from aes_r1.report.charts import Figure, Line, line_chart
 from aes_r1.tracking import GLOSSARY, definition
 
+_STAGES = {"sft": "cold start", "rapo": "RAPO"}
+_REWARDS = {"rank": "cold", "error": "rapo", "binary": "fourth", "format": "third"}
+# (stage, title, {metric: page colour}): charts that start at 0 where nothing lies below.
+_CURVES: Sequence[tuple[str, str, Mapping[str, str]]] = (
+    ("sft", "Cold start: entropy of answers", {"sft/entropy": "cold"}),
+    ("sft", "Cold start: answers that can be read", {"sft/answered": "cold"}),
+    ("rapo", "Entropy", {"policy/entropy": "rapo"}),
+    ("rapo", "Distance from the start (KL)", {"policy/kl_k3": "rapo", "policy/kl_k1": "cold"}),
+    ("rapo", "Answers lost", {"rollout/parse_failure_rate": "rapo", "rollout/truncated_rate": "cold"}),
+    ("rapo", "Scores given", {"rollout/score_mean": "rapo", "rollout/score_std": "cold"}),
+    ("rapo", "Groups without spread", {"rollout/zero_spread_groups": "rapo"}),
+    ("rapo", "Completion length", {"rollout/length_mean": "rapo"}),
+    ("rapo", "Clipped tokens", {"policy/clip_high_fraction": "rapo", "policy/clip_low_fraction": "cold"}),
+    ("rapo", "Gradient norm", {"policy/grad_norm": "rapo"}),
+    ("rapo", "Seconds a step", {"time/rollout_s": "rapo", "time/reference_s": "third", "time/update_s": "cold"}),
+)
 
-def training_section(metrics: Sequence[Mapping]) -> str:
-    """Curves of both stages from the rows of metrics.jsonl; empty without any."""
+
+def training_section(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What training.html shows of the rows of metrics.jsonl; None without any."""
     if not metrics:
-        return ""
-    by_stage = {stage: [one for one in metrics if one["stage"] == stage] for stage in ("sft", "rapo")}
-    evaluated = sorted({name.rsplit("/", 1)[0] for one in metrics for name in one if name.startswith("eval/")})
-    rapo, sft = by_stage["rapo"], by_stage["sft"]
-    weighted = [name for name in ("rank", "error", "binary", "format") if _varies(rapo, f"reward/{name}")]
-    tones = {"total": "ink", "rank": "cold", "error": "rapo", "binary": "fourth", "format": "third"}
-    charts = [_curves(rapo, "Reward", {f"reward/{name}": tones[name] for name in ("total", *weighted)}, floor=0.0)]
-    for one in evaluated:
-        wanted = {f"{one}/srcc": "rapo", f"{one}/plcc": "cold"}
-        charts.append(_curves(rapo or sft, f"Validation, {one.removeprefix('eval/')}", wanted, dots=True))
-    charts += [
-        _curves(sft, "Cold start: loss", {"sft/loss": "cold"}),
-        _curves(sft, "Cold start: entropy of answers", {"sft/entropy": "cold"}, floor=0.0, dots=True),
-        _curves(sft, "Cold start: answers that can be read", {"sft/answered": "cold"}, floor=0.0, dots=True),
-        _curves(rapo, "Entropy", {"policy/entropy": "rapo"}, floor=0.0),
-        _curves(rapo, "Distance from the start (KL)", {"policy/kl_k3": "rapo", "policy/kl_k1": "cold"}, floor=0.0),
-        _curves(
-            rapo, "Answers lost", {"rollout/parse_failure_rate": "rapo", "rollout/truncated_rate": "cold"}, floor=0.0
-        ),
-        _curves(rapo, "Scores given", {"rollout/score_mean": "rapo", "rollout/score_std": "cold"}, floor=0.0),
-        _curves(rapo, "Groups without spread", {"rollout/zero_spread_groups": "rapo"}, floor=0.0),
-        _curves(rapo, "Completion length", {"rollout/length_mean": "rapo"}, floor=0.0),
-        _curves(
-            rapo, "Clipped tokens", {"policy/clip_high_fraction": "rapo", "policy/clip_low_fraction": "cold"}, floor=0.0
-        ),
-        _curves(rapo, "Gradient norm", {"policy/grad_norm": "rapo"}, floor=0.0),
-        _curves(
-            rapo,
-            "Seconds a step",
-            {"time/rollout_s": "rapo", "time/reference_s": "third", "time/update_s": "cold"},
-            floor=0.0,
-        ),
+        return None
+    rows = {stage: [one for one in metrics if one["stage"] == stage] for stage in _STAGES}
+    rapo, sft = rows["rapo"], rows["sft"]
+    given = {name: color for name, color in _REWARDS.items() if any(one.get(f"reward/{name}") for one in rapo)}
+    charts = [
+        _curves(rapo, "Reward", {"reward/total": "ink"} | {f"reward/{name}": given[name] for name in given}, low=0.0)
     ]
-    steps = ", ".join(
-        f"{name} {len(by_stage[stage])}" for stage, name in (("sft", "cold start"), ("rapo", "RAPO")) if by_stage[stage]
-    )
-    shown = "".join(charts)
-    said = f"Logged steps: {steps}. Across: optimizer step. At the right end: the last value."
-    return f'<h2>Training</h2><p class="note">{said}</p><div class="charts">{shown}</div>{_glossary(metrics)}'
+    evaluated = {name.rsplit("/", 1)[0] for one in metrics for name in one if name.startswith("eval/")}
+    for dataset in sorted(evaluated):
+        wanted = {f"{dataset}/srcc": "rapo", f"{dataset}/plcc": "cold"}
+        charts.append(_curves(rapo or sft, f"Validation, {dataset.removeprefix('eval/')}", wanted, dots=True))
+    charts.append(_curves(sft, "Cold start: loss", {"sft/loss": "cold"}))
+    charts += [_curves(rows[stage], title, colors, low=0.0, dots=stage == "sft") for stage, title, colors in _CURVES]
+    logged = dict.fromkeys(name for one in metrics for name in one if name not in ("stage", "step"))
+    return {
+        "steps": [f"{name} {len(rows[stage])}" for stage, name in _STAGES.items() if rows[stage]],
+        "charts": [one for one in charts if one.chart],
+        "glossary": [(name, definition(name)) for name in logged if name in GLOSSARY or name.startswith("eval/")],
+    }
 
 
 def _curves(
-    rows: Sequence[Mapping], title: str, colors: Mapping[str, str], *, floor: float | None = None, dots: bool = False
-) -> str:
-    lines = []
-    for name, color in colors.items():
-        known = [(one["step"], one[name]) for one in rows if one.get(name) is not None]
-        if known:
-            lines.append(Line(name, [step for step, _ in known], [value for _, value in known], color, dots))
-    legend_names = [(line.name.rsplit("/", 1)[-1].replace("_", " "), line.color) for line in lines]
-    return figure(title, line_chart(title, lines, low=floor), names=legend_names)
+    rows: Sequence[Mapping], title: str, colors: Mapping[str, str], *, low: float | None = None, dots: bool = False
+) -> Figure:
+    lines = [curve(rows, name, name, color, dots=dots) for name, color in colors.items()]
+    lines = [line for line in lines if line.xs]
+    names = [(line.name.rsplit("/", 1)[-1].replace("_", " "), line.color) for line in lines]
+    return Figure(title, line_chart(title, lines, low=low), names=names)
 
 
-def _varies(rows: Sequence[Mapping], name: str) -> bool:
-    return any(one.get(name) for one in rows)
+def curve(rows: Sequence[Mapping], metric: str, name: str, color: str, *, dots: bool = False) -> Line:
+    """A metric over the steps of the rows that have it."""
+    known = [(one["step"], one[metric]) for one in rows if one.get(metric) is not None]
+    return Line(name, [step for step, _ in known], [value for _, value in known], color, dots)
 
 
-def _glossary(metrics: Sequence[Mapping]) -> str:
-    logged = dict.fromkeys(name for one in metrics for name in one if name not in ("stage", "step"))
-    known = [name for name in logged if name in GLOSSARY or name.startswith("eval/")]
-    items = "".join(f"<dt><code>{escape(name)}</code></dt><dd>{escape(definition(name))}</dd>" for name in known)
-    return f'<details><summary>What each curve is</summary><dl class="words">{items}</dl></details>'
+def health_section(
+    metrics: Sequence[Mapping[str, Any]], completions: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What health.html shows: a row per sign. Empty without RAPO rows."""
+    return health_rows(metrics, completions) if any(one.get("stage") == "rapo" for one in metrics) else []

@@ -53,6 +53,7 @@ class Verdict:
     contradiction: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
+        """The verdict as plain values."""
         return asdict(self)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import glob
 import io
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
@@ -16,9 +19,10 @@ from urllib.request import Request, urlopen
 
 from PIL import Image
 
-from aes_r1.data.sample import PictureError, open_picture
+from aes_r1.data.names import local_name
+from aes_r1.data.sample import SUFFIXES, PictureError, open_picture
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif", ".ppm", ".pgm"}
+_URL = re.compile(r"(?:https?|ftp)://|data:", re.IGNORECASE)
 _CHUNK = 1 << 16
 
 
@@ -30,22 +34,34 @@ class UrlLimits:
     seconds: float = 20.0
 
 
-def find_pictures(inputs: Iterable[str], *, urls: bool = False) -> Iterator[str | PictureError]:
+def find_pictures(
+    inputs: Iterable[str], *, urls: bool = False, skipped: Counter[str] | None = None
+) -> Iterator[str | PictureError]:
     """Paths (and URLs) that `inputs` name, in their order; a PictureError for an input that names nothing.
 
     A folder gives the files below it whose suffix is a picture's, by name; a glob (`**` goes down) what it matches. A
-    file named outright is taken whatever its suffix. Nothing is opened, and nothing but names is held in memory.
+    file named outright, or by a file:// address, is taken whatever its suffix. `skipped` counts what folders hold
+    besides, by suffix. Nothing is opened, and nothing but names is held in memory.
     """
-    for name in inputs:
+    skipped = Counter() if skipped is None else skipped
+    for given in inputs:
+        name = given if is_url(given) else local_name(given)
         if is_url(name):
             yield name if urls else PictureError(name, "URLs are not fetched unless --urls is given")
         elif os.path.isdir(name):
-            yield from _or_error(_below(name), name, "no picture in this folder")
+            here: Counter[str] = Counter()
+            yield from _or_error(_below(name, here), name, partial(_none_of, here))
+            skipped.update(here)
         elif os.path.exists(name) or not glob.has_magic(name):
             yield name  # a missing file is named when it is opened
         else:
             found = (path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path))
-            yield from _or_error(found, name, "no file matches")
+            yield from _or_error(found, name, lambda: "no file matches")
+
+
+def skipped_line(skipped: Counter[str]) -> str:
+    """What folders hold that was not looked at: "12 .txt, 3 .nef"; empty when there was nothing."""
+    return ", ".join(f"{count} {what}" for what, count in skipped.most_common())
 
 
 def read_picture(name: str, limits: UrlLimits | None = None) -> Image.Image:
@@ -62,24 +78,49 @@ def read_picture(name: str, limits: UrlLimits | None = None) -> Image.Image:
 
 
 def is_url(name: str) -> bool:
-    return urlsplit(name).scheme.lower() in ("http", "https", "ftp", "data") and ":" in name
+    """Whether `name` is an address rather than a file."""
+    return _URL.match(name) is not None
 
 
-def _below(folder: str) -> Iterator[str]:
-    for place, folders, files in os.walk(folder):
+def _below(folder: str, skipped: Counter[str]) -> Iterator[str | PictureError]:
+    closed: list[OSError] = []
+    for place, folders, files in os.walk(folder, onerror=closed.append):
+        while closed:
+            yield _closed(closed.pop())
         folders.sort()
+        skipped["linked folder"] += sum(os.path.islink(os.path.join(place, name)) for name in folders)
         for name in sorted(files):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+            suffix = Path(name).suffix.lower()
+            if name.startswith("."):
+                skipped["hidden picture"] += suffix in SUFFIXES
+            elif suffix in SUFFIXES:
                 yield os.path.join(place, name)
+            else:
+                skipped[suffix or "without a suffix"] += 1
+    while closed:
+        yield _closed(closed.pop())
+    for what in [what for what, count in skipped.items() if not count]:
+        del skipped[what]
 
 
-def _or_error(found: Iterable[str], name: str, reason: str) -> Iterator[str | PictureError]:
+def _closed(error: OSError) -> PictureError:
+    return PictureError(str(error.filename), f"a folder that cannot be read ({error.strerror})")
+
+
+def _none_of(skipped: Counter[str]) -> str:
+    held = skipped_line(skipped)
+    return f"no picture in this folder; it holds {held}" if held else "no picture in this folder"
+
+
+def _or_error(
+    found: Iterable[str | PictureError], name: str, reason: Callable[[], str]
+) -> Iterator[str | PictureError]:
     nothing = True
     for path in found:
         nothing = False
         yield path
     if nothing:
-        yield PictureError(name, reason)
+        yield PictureError(name, reason())
 
 
 def _download(url: str, limits: UrlLimits) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,13 +30,25 @@ from aes_r1.trainer.engine import Engine
 OTHERS = 2  # pictures of the step under which a critique is scored beside its own
 
 
+@dataclass(frozen=True)
+class StepCritiques:
+    """The outputs that one process drew for its n images of a step.
+
+    texts, scores [n * K]: one whose score is None holds no critique. tokens, in_critique [n * K, T]: their tokens and
+    which are the critique's. images: all N of the step in its order, of which this process has every size-th; prompts
+    [n]: those, encoded.
+    """
+
+    texts: Sequence[str]
+    scores: Sequence[float | None]
+    tokens: Tensor
+    in_critique: Tensor
+    images: Sequence[Sample]
+    prompts: Sequence[EncodedPrompt]
+
+
 def critique_rewards(
-    texts: Sequence[str],
-    scores: Sequence[float | None],
-    tokens: Tensor,
-    in_critique: Tensor,
-    images: Sequence[Sample],
-    prompts: Sequence[EncodedPrompt],
+    drawn: StepCritiques,
     *,
     reward: RewardSettings,
     mos: Tensor,
@@ -47,14 +60,13 @@ def critique_rewards(
 ) -> dict[str, Tensor]:
     """{name: [N, K]} of every reward of the critique with a weight, over the images of all processes. Collective.
 
-    texts, scores [n * K]: this process's outputs; one whose score is None holds no critique and earns 0. tokens,
-    in_critique [n * K, T]: their tokens and which are the critique's. images: all N of the step in its order, of which
-    this process has every size-th; prompts [n]: those, encoded. mos, pool [N]: as they were gathered. frozen(): the
-    start of training, which reads and scores critiques, `micro_batch_size` at once.
+    What holds no critique earns 0. mos, pool [N]: as they were gathered. frozen(): the start of training, which reads
+    and scores critiques, `micro_batch_size` at once.
     """
-    weights, own = reward.critique_weights, images[engine.rank :: engine.size]
-    shape = (len(own), len(texts) // len(own))
-    critiques = [parse_critique(text) if score is not None else None for text, score in zip(texts, scores, strict=True)]
+    weights, own = reward.critique_weights, drawn.images[engine.rank :: engine.size]
+    shape = (len(own), len(drawn.texts) // len(own))
+    read_in = zip(drawn.texts, drawn.scores, strict=True)
+    critiques = [parse_critique(text) if score is not None else None for text, score in read_in]
     earned: dict[str, Tensor] = {}
     if "faithfulness" in weights:
         stated = engine.gather(stated_table(critiques).to(mos.device).view(*shape, len(DIMENSIONS)))
@@ -69,10 +81,17 @@ def critique_rewards(
             read_back = engine.gather(read.to(mos.device).view(shape))
             earned["read_back"] = error_reward(read_back, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon)
         if "information" in weights:
-            positions = range(engine.rank, len(images), engine.size)
-            pictures = dict(zip(positions, prompts, strict=True))
+            positions = range(engine.rank, len(drawn.images), engine.size)
+            pictures = dict(zip(positions, drawn.prompts, strict=True))
             logps = under_pictures(
-                start, critiques, tokens, in_critique, images, pictures, question=question, batch_size=micro_batch_size
+                start,
+                critiques,
+                drawn.tokens,
+                drawn.in_critique,
+                drawn.images,
+                pictures,
+                question=question,
+                batch_size=micro_batch_size,
             ).view(*shape, -1)
             gathered = engine.gather(logps)
             earned["information"] = information_reward(

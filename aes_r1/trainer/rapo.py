@@ -33,7 +33,7 @@ from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.credit import critique_advantage, critique_mask, token_advantages, token_kl_coef
-from aes_r1.trainer.critique_rewards import critique_rewards
+from aes_r1.trainer.critique_rewards import StepCritiques, critique_rewards
 from aes_r1.trainer.engine import Engine, peak_memory_gb
 from aes_r1.trainer.micro_batches import MicroBatch, plan_micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
@@ -156,12 +156,10 @@ def train_rapo(
         if trainer.credit == "parts":
             with timer("critique"):
                 judged = critique_rewards(
-                    completions.texts,
-                    completions.scores,
-                    rollout.tokens,
-                    in_critique,
-                    all_images_of(step),
-                    prompts,
+                    StepCritiques(
+                        *(completions.texts, completions.scores, rollout.tokens),
+                        *(in_critique, all_images_of(step), prompts),
+                    ),
                     reward=reward,
                     mos=mos,
                     pool=pool,
@@ -284,7 +282,7 @@ def train_rapo(
         stopping, before = engine.agreed(bool(context.stop)), best
         best = checkpoint.better(best, step + 1, validation_srcc)
         if best is not None and best != before:
-            checkpoint.save_best(context.folder.with_name("best"), best["step"], best["score"], engine, backbone)
+            checkpoint.save_best(context.folder, best["step"], best["score"], engine, backbone)
         if stopping or last or skips.too_many or (step + 1) % trainer.save_every == 0:
             progress = {"best": best, "skipped_in_a_row": skips.in_a_row, **context.extra_state}
             checkpoint.save(

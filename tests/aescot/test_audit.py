@@ -53,6 +53,18 @@ def test_the_page_needs_nothing_else(distilled):
     assert "data:image/jpeg;base64," in text
 
 
+def test_hostile_words_end_no_script(distilled):
+    hostile = "</script><script>alert(1)</script><!-- \"'&<img src=x onerror=alert(2)>\u2028"
+    plain = write_audit(distilled, items=20, seed=0, judged=True).read_text()
+    path = distilled / "aescot.jsonl"
+    rows = [{**json.loads(line), "judgement": hostile, "dataset": hostile} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_audit(distilled, items=20, seed=0, judged=True)
+    assert sum(["Judgement", hostile] in item["said"] for item in items(page)["items"]) == 10  # those that were kept
+    for tag in ("<script", "</script", "<img", "<!--"):
+        assert page.read_text().count(tag) == plain.count(tag)
+
+
 def test_a_filter_that_was_not_run_has_no_decision(distilled):
     for item in items(write_audit(distilled, items=40, seed=0, judged=True))["items"]:
         flags = item["flags"]

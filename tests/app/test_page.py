@@ -211,7 +211,7 @@ def test_an_upload_is_a_photograph_within_its_limits(tmp_path):
         ("A" * (MAX_BYTES * 4 // 3 + 8), "larger than 15 MB"),
         ("not base64!", "did not arrive whole"),
         (sent(b"hello"), "not a picture"),
-        (sent(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"), "not a picture"),
+        (sent(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"), "PostScript"),
         (sent(Path(__file__).read_bytes()), "not a picture"),
     ):
         with pytest.raises(PictureError, match=reason) as error:

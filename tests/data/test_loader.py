@@ -52,10 +52,10 @@ def test_labels_as_json_lines(tmp_path):
     ("rows", "says"),
     [
         ("picture,mos\na.jpg,0.5\n", "no column image"),
-        ("image,mos\na.jpg,high\n", "row 1: mos='high'"),
-        ("image,mos\na.jpg,0.5\nb.jpg,nan\n", "row 2"),
+        ("image,mos\na.jpg,high\n", "line 2: mos='high'"),
+        ("image,mos\na.jpg,0.5\nb.jpg,nan\n", "line 3"),
         ("image,mos\na.jpg,7.5\n", r"outside \[0, 1\]"),
-        ("image,mos,split\na.jpg,0.5,dev\n", "split=dev"),
+        ("image,mos,split\na.jpg,0.5,held-out\n", "split=held-out"),
     ],
 )
 def test_wrong_labels_are_named(rows, says, tmp_path):

@@ -61,6 +61,15 @@ def test_relative_paths_start_at_the_manifests_folder(tmp_path):
         ('{"id": "a", "path": "a", "mos": 7, "dataset": "x", "split": "test"}', "outside"),
         ('{"id": "a", "path": "a", "mos": "high", "dataset": "x", "split": "test"}', "line 2"),
         ('{"id": "a", "path": "a", "mos": 0.1}', "line 2"),
+        ('{"id": 7, "path": "a", "mos": 0.1, "dataset": "x", "split": "test"}', "id=7 is of a wrong type"),
+        ('{"id": "a", "path": "a", "mos": true, "dataset": "x", "split": "test"}', "mos=True is of a wrong type"),
+        ('{"id": "a", "path": "a", "mos": "0.5", "dataset": "x", "split": "test"}', "mos='0.5' is of a wrong type"),
+        ('{"id": "a", "path": "a", "mos": NaN, "dataset": "x", "split": "test"}', "outside"),
+        ('{"id": "a", "path": "a", "mos": 0.5, "dataset": "x", "split": "dev"}', "split='dev'"),
+        ('{"id": "a", "path": "a", "mos": 0.5, "mos_std": -1, "dataset": "x", "split": "test"}', "mos_std=-1"),
+        ('{"id": "\\ud83d", "path": "a", "mos": 0.5, "dataset": "x", "split": "test"}', "surrogates"),
+        ('{"id": "a", "path": "a", "mos": ' + "9" * 5000 + "}", "digits"),
+        ('{"id": ' + "[" * 100_000, "recursion"),
     ],
 )
 def test_a_broken_line_is_named(line, says, tmp_path):
@@ -71,6 +80,12 @@ def test_a_broken_line_is_named(line, says, tmp_path):
     assert says in str(caught.value)
     with pytest.raises(InputError, match=r"nowhere\.jsonl"):
         read_manifest(tmp_path / "nowhere.jsonl")
+
+
+def test_a_manifest_in_another_encoding_is_one_line(tmp_path):
+    (tmp_path / "m.jsonl").write_bytes(b'{"id": "\xe4"}\n')
+    with pytest.raises(InputError, match=r"m\.jsonl: not UTF-8"):
+        read_manifest(tmp_path / "m.jsonl")
 
 
 def test_validation_is_carved_for_every_set_that_has_none(tmp_path):

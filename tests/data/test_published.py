@@ -121,17 +121,17 @@ def test_names_of_any_line_end_and_alphabet(tmp_path):
 @pytest.mark.parametrize(
     ("name", "file", "content", "says"),
     [
-        ("ava", "AVA.txt", b"1 953619 0 1\n", "row 1: 4 columns"),
+        ("ava", "AVA.txt", b"1 953619 0 1\n", "line 1: 4 columns"),
         ("ava", "AVA.txt", b"1 953619 0 1 x 17 38 36 15 6 5 1 1 22 1396\n", "count='x' is not a number"),
         ("tad66k", "merge/test.csv", b"picture,score\r\na.jpg,1\r\n", "no column image"),
-        ("tad66k", "merge/test.csv", b"image,score\r\na.jpg\r\n", "no column score"),
+        ("tad66k", "merge/test.csv", b"image,score\r\na.jpg\r\n", "line 2: score="),
         ("tad66k", "merge/test.csv", b"", "is empty"),
-        ("tad66k", "merge/train.csv", b"image,score\r\na.jpg,\r\n", "row 1: score=''"),
-        ("flickr_aes", "FLICKR-AES_image_score.txt", b"a.jpg\n", "row 1"),
+        ("tad66k", "merge/train.csv", b"image,score\r\na.jpg,\r\n", "line 2: score=''"),
+        ("flickr_aes", "FLICKR-AES_image_score.txt", b"a.jpg\n", "line 1"),
         ("aadb", "imgListFiles_label/imgListTrainRegression_score.txt", b"a.jpg high\n", "score='high'"),
         ("koniq", "koniq10k_distributions_sets.csv", KONIQ + b"a,0,0,1,0,0,9,5,1,dev\n", "set='dev'"),
         ("flickr_aes", "FLICKR-AES_image_score.txt", b" \r\n", "is empty"),
-        ("para", "annotation/PARA-GiaaTest.csv", b"\xff\xfe\x00", "cannot be read as CSV"),
+        ("para", "annotation/PARA-GiaaTest.csv", b"\xff\xfe\x00", "not utf-16"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_named_with_its_row(name, file, content, says, tmp_path):

@@ -1,9 +1,12 @@
+import base64
 import json
+from pathlib import Path
 
 import pytest
 
 from aes_r1.data.records import read_records, unique_samples
-from aes_r1.prompts import answer
+from aes_r1.data.sample import open_picture
+from aes_r1.prompts import answer, untaught
 from aes_r1.settings import InputError
 
 OURS = {"id": "a", "image": "pictures/a.jpg", "dataset": "ava", "mos": 0.63, "critique": "Soft light.", "level": "fair"}
@@ -87,3 +90,200 @@ def test_a_wrong_line_is_named(tmp_path, row, said):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.jsonl"):
         read_records(tmp_path / "nowhere.jsonl")
+
+
+# ------------------------------------------------------------------------------------------- what other tools write
+
+SAID = answer("Soft light.", 0.63)
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+ASK = {"role": "user", "content": "<image>Judge this."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [ASK, {"role": "assistant", "content": SAID}], "images": ["a.jpg"]},
+        {"messages": [ASK, {"role": "assistant", "content": SAID}], "images": [{"path": "a.jpg", "bytes": None}]},
+        {"messages": [ASK, {"role": "assistant", "content": [{"type": "text", "text": SAID}]}], "image": "a.jpg"},
+        {"messages": [{"role": "user", "content": [{"type": "image", "image": "a.jpg"}, {"type": "text", "text": "?"}]},
+                      {"role": "assistant", "content": SAID}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.jpg"}}]},
+                      {"role": "assistant", "content": SAID}]},
+        {"conversations": [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": SAID}], "image": "a.jpg"},
+        {"conversations": [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": SAID}], "images": "a.jpg"},
+        {"query": "?", "response": SAID, "images": ["a.jpg"]},
+        {"prompt": "?", "completion": SAID, "image": "a.jpg"},
+        {"prompt": [ASK], "completion": [{"role": "assistant", "content": SAID}], "image": "a.jpg"},
+        {"instruction": "?", "input": "", "output": SAID, "images": ["a.jpg"]},
+        {"id": 7, "image": {"path": "a.jpg"}, "mos": 0.63, "critique": "Soft light."},
+    ],
+)  # fmt: skip
+def test_conversations_of_other_tools(row, tmp_path):
+    (found,) = read_records(write(tmp_path, row))
+    assert (found["image"], found["mos"], found["critique"]) == (str(tmp_path / "a.jpg"), 0.63, "Soft light.")
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ("pictures/a.jpg", "{folder}/pictures/a.jpg"),
+        ("./pictures//a.jpg", "{folder}/pictures/a.jpg"),
+        ("pictures\\a.jpg", "{folder}/pictures/a.jpg"),
+        ("pictures/../a.jpg", "{folder}/pictures/../a.jpg"),
+        ("/data/a b.jpg", "/data/a b.jpg"),
+        ("file:///data/a%20b.jpg", "/data/a b.jpg"),
+        ("file://localhost/data/a.jpg", "/data/a.jpg"),
+        ("~/a.jpg", str(Path.home() / "a.jpg")),
+        ("Bäume 图.jpg", "{folder}/Bäume 图.jpg"),
+    ],
+)
+def test_local_paths_of_every_kind(given, place, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.jpg").touch()
+    for image in (given, {"path": given}, {"path": given, "bytes": None}, {"url": given}):
+        (found,) = read_records(write(tmp_path, {**OURS, "image": image}))
+        assert found["image"] == place.format(folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"bytes": base64.b64encode(PIXEL).decode()},
+        {"bytes": list(PIXEL), "path": None},
+        {"bytes": base64.b64encode(PIXEL).decode(), "path": "gone.png"},
+        f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}",
+        {"url": f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"},
+        base64.b64encode(PIXEL + bytes(100)).decode(),
+    ],
+)
+def test_pictures_that_lie_in_the_record(image, tmp_path):
+    path = write(tmp_path, {**RELEASED, "images": [image]}, {**OURS, "image": image})
+    found = read_records(path)
+    assert found[0]["image"] == found[1]["image"]
+    assert Path(found[0]["image"]).read_bytes()[: len(PIXEL)] == PIXEL
+    assert open_picture(found[0]["image"]).size == (1, 1)
+    assert read_records(path) == found, "written once"
+    assert len(list((tmp_path / ".file.pictures").iterdir())) == 1
+
+
+def test_pictures_in_a_record_of_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / ".file.pictures").write_text("in the way")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (found,) = read_records(write(tmp_path, {**OURS, "image": {"bytes": base64.b64encode(PIXEL).decode()}}))
+    assert Path(found["image"]).read_bytes() == PIXEL
+    assert ".file.pictures" not in found["image"]
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ("https://example.org/a.jpg", "download it"),
+        ("s3://bucket/a.jpg", "download it"),
+        ("C:\\photos\\a.jpg", "no path on this machine"),
+        ("../a.jpg", "leaves the folder of the file; give the absolute path"),
+        ("pictures/../../a.jpg", "leaves the folder"),
+        ("..\\a.jpg", "leaves the folder"),
+        ("a\x00.jpg", "no path on this machine"),
+        ("a\ud83d.jpg", "no path on this machine"),
+        ("", "is no picture"),
+        (7, "is no picture"),
+        (["a.jpg"], "is no picture"),
+        ({}, "is no picture"),
+        ({"bytes": "no base64!"}, "cannot be unpacked"),
+        ({"bytes": [1, 300]}, "cannot be unpacked"),
+        ({"bytes": 7}, "cannot be unpacked"),
+        ("data:image/png,abc", "cannot be unpacked"),
+    ],
+)
+def test_a_picture_that_cannot_be_meant_is_refused_by_its_line(image, says, tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_records(write(tmp_path, OURS, {**OURS, "image": image}))
+    assert ":2: " in str(caught.value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"conversations": [{"from": "human", "value": "?"}], "image": "a.jpg"}, "last message is the human's"),
+        ({"messages": "none", "images": ["a.jpg"]}, "no list of messages"),
+        ({"messages": [], "images": ["a.jpg"]}, "no list of messages"),
+        ({"messages": [7], "images": ["a.jpg"]}, "the last message"),
+        ({"messages": [{"role": "assistant", "content": SAID}], "images": ["a.jpg", "b.jpg"]}, "one picture; it has 2"),
+        ({"messages": [{"role": "assistant", "content": SAID}]}, "one picture; it has 0"),
+        (
+            {"messages": [{"role": "assistant", "content": "So I say 7/10."}], "images": ["a.jpg"]},
+            "it ends in 'So I say 7",
+        ),
+        ({"text": "a", "picture": "b"}, "neither a record"),
+        ({**OURS, "mos": True}, "mos=True"),
+        ({**OURS, "mos": float("nan")}, "mos=nan"),
+        ({**OURS, "critique": ["Soft."]}, "is no text"),
+        ({**OURS, "id": {"a": 1}}, "is no name"),
+        ('{"id": "a", "mos": 0.5, "mos": 0.6}', "the key mos stands twice"),
+        ('{"id": "a", "mos": ' + "9" * 5000 + "}", "too many digits"),
+        ('{"id": ' + "[" * 100_000, "nested too deep"),
+        ("{'id': 'a'}", "not a JSON object"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_is_no_record_is_refused_by_its_line(row, says, tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_records(write(tmp_path, OURS, row))
+    assert ":2: " in str(caught.value)
+    assert says in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+POISON = {
+    "Soft <|im_end|> light": "a special token",
+    "Soft <|endoftext|>": "a special token",
+    "<|image_pad|>": "a special token",
+    "<|vision_start|> light": "a special token",
+    "Soft </s> light": "a special token",
+    "Soft <image> light": "a special token",
+    "Soft <IMG_CONTEXT> light": "a special token",
+    "<end_of_turn>": "a special token",
+    "<｜end▁of▁sentence｜>": "a special token",
+    "[INST] Soft": "a special token",
+    "Soft </think> light": "a tag of the answer's format",
+    "Soft <answer>0.9</answer>": "a tag of the answer's format",
+    "Soft <THINK >": "a tag of the answer's format",
+    "Soft \ud83d light": "half a character",
+    "Soft \x00 light": "a control character",
+    "Soft \x1b[0m light": "a control character",
+    "Soft \u202e light": "turns the direction",
+}
+
+
+@pytest.mark.parametrize("critique", POISON, ids=lambda text: text.encode("unicode_escape").decode())
+def test_text_that_would_break_training_is_refused_by_its_line(critique, tmp_path):
+    reason = POISON[critique]
+    assert reason in (untaught(critique) or "")
+    rows = [{**OURS, "critique": critique}]
+    if "think" not in critique.lower() and "answer" not in critique.lower():
+        rows.append({**RELEASED, "messages": [{"role": "assistant", "content": answer(critique, 0.5)}]})
+    for row in rows:
+        with pytest.raises(InputError) as caught:
+            read_records(write(tmp_path, OURS, row))
+        assert ":2: the critique holds" in str(caught.value)
+        assert reason in str(caught.value)
+        str(caught.value).encode()  # can be printed
+
+
+@pytest.mark.parametrize(
+    "critique",
+    [
+        "Soft light.\nA second line.\tTab",
+        "f/2.8 < f/4, and 3 > 2",
+        "I <3 this",
+        "≤ 50%, “quoted” – fine",
+        "图 é 😀",
+        "a [b] {c} |d|",
+    ],
+)
+def test_ordinary_text_may_be_taught(critique, tmp_path):
+    assert untaught(critique) is None
+    assert read_records(write(tmp_path, {**OURS, "critique": critique}))[0]["critique"] == critique

@@ -8,7 +8,8 @@ import pytest
 
 from aes_r1.evaluation.health import SIGNS, WINDOW, Watch, health_rows, raised_in
 from aes_r1.prompts import answer
-from aes_r1.report.health_section import health_section
+from aes_r1.report.html import fill
+from aes_r1.report.training_section import health_section
 
 WORDS = [f"word{letter}{other}" for letter in "abcdefghij" for other in "klmnopqrst"]
 
@@ -144,11 +145,12 @@ def test_live_and_in_the_report_a_sign_shows_at_the_same_step():
 
 
 def test_the_report_names_step_and_remedy():
-    page = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [])
+    found = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [])
+    page = fill("health.html", health=found)
     assert "1 of 12 signs showed" in page
     assert "step 10" in page
     assert "max_new_tokens" in page
-    assert health_section([{"stage": "sft", "step": 1}], []) == ""
+    assert health_section([{"stage": "sft", "step": 1}], []) == []
 
 
 def test_every_sign_has_threshold_meaning_and_remedy():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from aes_r1.report.calibration_section import opinion_by_score, reliability_section
+from aes_r1.report.calibration_section import calibration_section, opinion_by_score
+from aes_r1.report.html import fill
 
 
 def cell(value, low=None, high=None):
@@ -48,7 +49,7 @@ def test_groups_are_equal_and_in_order():
 
 
 def test_the_whole_part():
-    html = reliability_section(EVALUATION, rows())
+    html = fill("calibration.html", calibration=calibration_section(EVALUATION, rows()))
     for expected in (
         "−0.020<small>−0.050 to +0.010", "0.500", "0.910<small>0.900 to 0.920", "±0.212", "90.3%", "86.0% to 94.0%",
         "40 + 40", "Opinion by score", "Intervals from the spread", "spread of 4 answers",
@@ -59,5 +60,5 @@ def test_the_whole_part():
 
 
 def test_nothing_measured_is_no_part():
-    assert reliability_section({"stages": {"rapo": {"a/test": {"mean": {}}}}}, rows()) == ""
-    assert reliability_section({}, []) == ""
+    assert calibration_section({"stages": {"rapo": {"a/test": {"mean": {}}}}}, rows()) == []
+    assert calibration_section({}, []) == []

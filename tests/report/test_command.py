@@ -9,7 +9,7 @@ import pytest
 
 from aes_r1.report.__main__ import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def leave(monkeypatch, *arguments):

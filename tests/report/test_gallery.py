@@ -2,6 +2,7 @@ from PIL import Image
 
 from aes_r1.prompts import split_critique
 from aes_r1.report.gallery import choose, plates
+from aes_r1.report.html import templates
 
 
 def row(identity, score, mos, **more):
@@ -77,13 +78,14 @@ def test_the_least_sure_have_the_widest_spread():
 def test_plates(tmp_path):
     Image.new("RGB", (2000, 1000), (10, 120, 200)).save(tmp_path / "a.jpg")
     (tmp_path / "broken.jpg").write_text("no picture")
-    html = plates(
+    shown = plates(
         [
             row("a", 0.7, 0.4, image=str(tmp_path / "a.jpg"), critique="Color: <b>blue</b>. Good."),
             row("b", None, 0.4, image=str(tmp_path / "gone.jpg"), text="<think>unfinished"),
             row("c", 0.5, 0.4, image=str(tmp_path / "broken.jpg")),
         ]
     )
+    html = templates().get_template("parts.html").module.gallery(shown)
     assert html.count("data:image/jpeg;base64,") == 1
     assert len(html) < 30_000
     assert "&lt;b&gt;blue&lt;/b&gt;." in html

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from aes_r1.report.grounding_section import grounding_section
+from aes_r1.report.html import fill
 
 NAMES = {"greedy": "Greedy", "sample": "One sample"}
 
@@ -34,21 +35,25 @@ def predictions(stage: str, words: str) -> list[dict]:
     ]  # fmt: skip
 
 
+def shown(*given) -> str:
+    return fill("grounding.html", grounding=grounding_section(*given, NAMES))
+
+
 def text_of(html: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
 
 
 def test_nothing_measured_nothing_shown():
-    assert grounding_section({}, [], [], NAMES) == ""
+    assert grounding_section({}, [], [], NAMES) is None
     bare = {"stages": {"rapo": {"scenes/test": {"greedy": {"n": 3, "srcc": said(0.5)}}}}}
-    assert grounding_section(bare, [{"step": 1, "reward/total": 1.0}], predictions("rapo", "dull"), NAMES) == ""
+    assert grounding_section(bare, [{"step": 1, "reward/total": 1.0}], predictions("rapo", "dull"), NAMES) is None
 
 
 def test_words_and_score_stand_side_by_side():
-    text = text_of(grounding_section(evaluation(), [], [], NAMES))
+    text = text_of(shown(evaluation(), [], []))
     row = text[text.index(" RAPO ") :].split()
-    shown = [0.097, 0.853, 1.52, 4.49, "85 of 600", 0.21, 0.05, "–"]
-    wanted = [part for one in shown for part in (one.split() if isinstance(one, str) else [str(one)])]
+    expected = [0.097, 0.853, 1.52, 4.49, "85 of 600", 0.21, 0.05, "–"]
+    wanted = [part for one in expected for part in (one.split() if isinstance(one, str) else [str(one)])]
     places = [next(at for at, part in enumerate(row) if part.startswith(one)) for one in wanted[:4]]
     assert places == sorted(places)
     assert "85 of 600" in text
@@ -58,17 +63,17 @@ def test_words_and_score_stand_side_by_side():
 
 def test_curves_from_before_the_first_step():
     rows = [{"stage": "rapo", "step": step, "critique/information_nats": 4.5 - step / 50} for step in (0, 40, 140)]
-    html = grounding_section({}, rows, [], NAMES)
+    html = shown({}, rows, [])
     assert html.count("<svg") == 1
     assert "Known of the picture" in html
 
 
 def test_before_and_after_of_the_same_pictures():
     rows = predictions("cold_start", "rich harmony") + predictions("rapo", "a picture")
-    html = grounding_section(evaluation(), [], rows, NAMES)
+    html = shown(evaluation(), [], rows)
     for place in (1, 4, 7):  # of nine by opinion: one from each third
         assert f"rich harmony {place} &lt;b&gt;." in html
         assert f"a picture {place} &lt;b&gt;." in html
     assert html.count('<article class="plate">') == 6
-    alone = grounding_section(evaluation(), [], predictions("rapo", "a picture"), NAMES)
+    alone = shown(evaluation(), [], predictions("rapo", "a picture"))
     assert "Before and after" not in alone

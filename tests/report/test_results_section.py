@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.report.results_section import changes_section, results_section, signed_cell
+from aes_r1.report.html import fill, templates
+from aes_r1.report.results_section import changes_section, results_section
 
 
 def cell(value, low=None, high=None):
@@ -24,10 +25,10 @@ def evaluation():
 
 
 def test_an_old_evaluation_has_none_of_them(evaluation):
-    html = results_section(evaluation, {})
+    html = fill("results.html", results=results_section(evaluation, {}))
     for title in ("Means over sets", "AI-made", "baselines", "theirs"):
         assert title not in html
-    assert results_section({}, {}) == ""
+    assert results_section({}, {}) is None
 
 
 def test_each_has_its_table(evaluation):
@@ -48,7 +49,7 @@ def test_each_has_its_table(evaluation):
         "note": "On lists that were never released.",
         "systems": {"Aes-R1 <7B>": {"para": {"plcc": 0.66, "srcc": 0.65}}},
     }
-    html = results_section(evaluation, {})
+    html = fill("results.html", results=results_section(evaluation, {}))
     for expected in (
         "RMSE", "0.123", "2.0% of outputs outside 0 to 1", "unseen", "para/test, aadb/test", "0.710", "AI-made",
         "RAPO, one sample against RAPO, label_token", "+0.300", "Holm 0.03", "(theirs, PLCC / SRCC)", "0.660 / 0.650",
@@ -61,12 +62,13 @@ def test_changes_show_what_both_sides_have(evaluation):
     evaluation["comparisons"][0]["srcc"]["p_holm"] = 0.04
     for one in evaluation["comparisons"]:
         del one["rmse"]
-    html = changes_section(evaluation)
+    html = fill("changes.html", changes=changes_section(evaluation))
     assert "Holm 0.04" in html
     assert "MAE" in html
     assert "RMSE" not in html
 
 
 def test_a_signed_value_has_its_sign():
-    assert signed_cell(cell(-0.05, -0.1, 0.02)) == "−0.050<small>−0.100 to +0.020</small>"
-    assert signed_cell(cell(None)) == "–"
+    valued = templates().get_template("parts.html").module.valued
+    assert valued(cell(-0.05, -0.1, 0.02), sign=True) == "−0.050<small>−0.100 to +0.020</small>"
+    assert valued(cell(None), sign=True) == valued(None) == "–"

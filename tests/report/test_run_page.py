@@ -11,6 +11,7 @@ from PIL import Image
 from aes_r1.evaluation.summary import summarise
 from aes_r1.report.run_page import write_report
 from aes_r1.settings import InputError, Settings, as_dict
+from tests.report.browser import CHROMIUM, FLAGS
 
 CRITIQUE = (
     "Light and shadow: soft. Mood and narrative: calm. Composition: loose. Color: warm. Exposure: sound. "
@@ -127,7 +128,9 @@ def test_it_needs_nothing_but_itself(run):
     html = write_report(run).read_text()
     outline = Outline(html)
     assert outline.loads
-    assert all(value.startswith("data:image/jpeg;base64,") for value in outline.loads)
+    anchors = [f"#{one}" for one in re.findall(r'<section id="(\w+)"', html)]
+    assert outline.loads[: len(anchors)] == anchors  # contents, which lead to every part
+    assert all(value.startswith("data:image/jpeg;base64,") for value in outline.loads[len(anchors) :])
     assert not re.search(r"https?://|@import|url\(", html)
     assert "default-src 'none'" in html
     assert 'name="viewport"' in html
@@ -167,7 +170,7 @@ def test_a_missing_file_takes_its_part_along(run, missing, gone):
 def test_pictures_that_have_gone_are_said_so(run):
     (run / "picture.png").unlink()
     outline = Outline(write_report(run).read_text())
-    assert outline.loads == []
+    assert all(value.startswith("#") for value in outline.loads)
     assert "not at hand" in " ".join(outline.text)
 
 
@@ -202,3 +205,44 @@ def test_the_gallery_shows_the_least_sure(run):
     text = " ".join(Outline(write_report(run).read_text()).text)
     assert "Least sure: the widest spread of answers" in text
     assert re.search(r"\(0\.\d\d–0\.\d\d\)", text)
+
+
+def test_a_run_that_cannot_answer_says_so_first(run):
+    for name in ("evaluation.json", "predictions.jsonl"):
+        (run / name).write_text((run / name).read_text().replace('"rapo"', '"later"').replace('"base"', '"rapo"'))
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["stages"] = {"rapo": evaluation["stages"]["rapo"]}
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    html = write_report(run).read_text()
+    first = re.search(r"</h1>\s*<p[^>]*>(.*?)</p>", html, re.DOTALL)[1]
+    assert first.startswith("No picture of scenes/test got an answer that can be read from the model after RAPO; ")
+    assert "of its outputs, 60 broke the format" in first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_a_browser_shows_the_summary_on_one_screen_and_contents_lead_to_every_part(run, width, height):
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: install chromium to test the page in a browser")
+    path = write_report(run)
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        shown = browser.new_page(viewport={"width": width, "height": height})
+        shown.set_default_timeout(120_000)
+        shown.goto(path.as_uri())
+        bottom = "document.querySelector('.contents').getBoundingClientRect().bottom"
+        assert 0 < shown.evaluate(bottom) <= height
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        wide = "[...document.querySelectorAll('table')].filter(one => one.scrollWidth > one.parentElement.clientWidth)"
+        scrolls = "one => getComputedStyle(one.parentElement).overflowX === 'auto'"
+        assert shown.evaluate(f"{wide}.every({scrolls})")
+        assert (width > 400) == (shown.evaluate(f"{wide}.length") == 0)
+        links = shown.locator(".contents a")
+        for place in range(links.count()):
+            links.nth(place).click()
+            title = links.nth(place).inner_text()
+            heading = f"[...document.querySelectorAll('h2')].find(one => one.textContent === {json.dumps(title)})"
+            top = shown.evaluate(f"{heading}.getBoundingClientRect().top")
+            assert shown.evaluate(bottom) - 1 <= top < height, title
+        browser.close()

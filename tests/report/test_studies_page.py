@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +13,10 @@ from aes_r1.report.studies_page import COLORS, _mean_by_step, static_page
 from aes_r1.runs.files import write_rows
 from aes_r1.settings import Settings, TrackerSettings
 from tests.experiments.runs import write_run
+from tests.report.browser import CHROMIUM, FLAGS
 
 BASE = Settings(tracker=TrackerSettings(name="none"))
 ANALYSES = Path(__file__).parents[2] / "experiments"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 @pytest.fixture
@@ -43,7 +38,25 @@ def test_the_best_condition_comes_first_with_its_seeds_in_order(runs):
     for section in ("Agreement", "Reward", "Policy"):
         assert f"<h3>{section}</h3>" in html
     assert "<script" not in html
-    assert re.findall(r'(?:src|href)="(?!data:)', html) == []
+    assert re.findall(r'(?:src|href)="(?!data:|#)', html) == []
+
+
+def test_the_summary_leads_to_every_study_and_says_why_one_has_no_results(runs):
+    dead = write_run(runs / "tune <1>" / "one", BASE, noise={"rapo": 0.1})
+    for gone in ("evaluation.json", "stages/report.json"):
+        (dead / gone).unlink()
+    (dead / "failure.txt").write_text("no such folder\n")
+    html = static_page(read_studies(runs), ANALYSES)
+    summary, contents = html[: html.index("<nav")], re.search(r"<nav.*?</nav>", html, re.DOTALL)[0]
+    assert re.findall(r'<section id="([\w-]+)"', html) == ["study-1", "study-2"]
+    for place, name in (("1", "reward_ablation"), ("2", "tune &lt;1&gt;")):
+        assert f'<a href="#study-{place}">{name}</a>' in summary
+        assert f'<a href="#study-{place}">{name}</a>' in contents
+    assert "4 of 4" in summary
+    best, worst = re.findall(r"([\d.]+)<small>(\w+)</small>", summary)
+    assert (best[1], worst[1]) == ("rapo", "rank")
+    assert float(best[0]) > float(worst[0])
+    assert "failed: no such folder" in summary
 
 
 def test_a_run_without_results_is_no_error(runs):

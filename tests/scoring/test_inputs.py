@@ -1,15 +1,17 @@
 """Pictures as a user names them, and URLs from a real server that behaves in every bad way."""
 
 import io
+import os
 import threading
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
 
 from aes_r1.data.sample import PictureError
-from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture
+from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
 
 
 @pytest.fixture
@@ -33,10 +35,62 @@ def test_folders_files_and_globs_in_their_order(folder):
     assert below(find_pictures([f"{folder}/[1].jpg"])) == ["[1].jpg"]
 
 
+def test_what_a_folder_holds_besides_is_counted_by_suffix(tmp_path):
+    """A phone's folder: nothing is passed over without a word."""
+    names = (
+        "a.heic",
+        "b.HEIC",
+        "c.jfif",
+        "d.dng",
+        "e.mpo",
+        "f.jpg",
+        "clip.MOV",
+        "IMG.AAE",
+        "x.aae",
+        "README",
+        ".g.jpg",
+    )
+    for name in (*names, ".DS_Store", "deep/h.nef", "deep/i.avif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "album").symlink_to(tmp_path / "deep")
+    skipped = Counter()
+    found = [one.removeprefix(f"{tmp_path}/") for one in find_pictures([str(tmp_path)], skipped=skipped)]
+    assert found == ["a.heic", "b.HEIC", "c.jfif", "d.dng", "e.mpo", "f.jpg", "deep/i.avif"]
+    assert skipped == {".aae": 2, ".mov": 1, "without a suffix": 1, "hidden picture": 1, ".nef": 1, "linked folder": 1}
+    assert skipped_line(skipped).startswith("2 .aae, 1 ")
+
+
+def test_a_fifo_in_a_folder_is_named_and_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    (found,) = find_pictures([str(tmp_path)])
+    with pytest.raises(PictureError, match="save the picture to a file first"):
+        read_picture(found)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_cannot_be_read_is_named(folder):
+    (folder / "deep").chmod(0)
+    found = list(find_pictures([str(folder)]))
+    (folder / "deep").chmod(0o755)
+    assert [one.reason for one in found if isinstance(one, PictureError)] == [
+        "a folder that cannot be read (Permission denied)"
+    ]
+
+
+def test_a_file_address_is_a_path(folder):
+    (folder / "a b.jpg").touch()
+    assert list(find_pictures([f"file://{folder}/a%20b.jpg"])) == [f"{folder}/a b.jpg"]
+    assert list(find_pictures(["//[half an address]"])) != []  # no traceback of urlsplit
+
+
 def test_what_names_nothing_is_said(folder):
-    found = list(find_pictures([f"{folder}/empty", f"{folder}/*.gif", "https://example.org/a.jpg"]))
+    (folder / "words").mkdir()
+    (folder / "words" / "a.txt").touch()
+    found = list(find_pictures([f"{folder}/empty", f"{folder}/words", f"{folder}/*.gif", "https://example.org/a.jpg"]))
     assert [one.reason for one in found] == [
         "no picture in this folder",
+        "no picture in this folder; it holds 1 .txt",
         "no file matches",
         "URLs are not fetched unless --urls is given",
     ]

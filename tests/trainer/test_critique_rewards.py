@@ -118,12 +118,14 @@ def step(backbone, picture_folder):
         own = [row for place in range(rank, 4, size) for row in (2 * place, 2 * place + 1)]
         order = [place for first in range(size) for place in range(first, 4, size)]  # as an engine gathers
         return {
-            "texts": [texts[row] for row in own],
-            "scores": [scores[row] for row in own],
-            "tokens": tokens[own],
-            "in_critique": mask[own],
-            "images": images,
-            "prompts": encoded[rank::size],
+            "drawn": judged.StepCritiques(
+                [texts[row] for row in own],
+                [scores[row] for row in own],
+                tokens[own],
+                mask[own],
+                images,
+                encoded[rank::size],
+            ),
             "reward": PARTS,
             "mos": torch.tensor([images[place].mos for place in order]),
             "pool": torch.zeros(4, dtype=torch.long),

@@ -1,0 +1,72 @@
+"""Names of files as people and programs write them, and the file that is meant."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import unicodedata
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote
+
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?=/)", re.IGNORECASE)
+_REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def is_remote(name: str) -> bool:
+    """Whether `name` is an address of something that does not lie here (http://, s3://, ..)."""
+    return _REMOTE.match(name) is not None
+
+
+def local_name(name: str) -> str:
+    """`name` as a path: of a file:// address the path it stands for, else the name itself, `~` expanded."""
+    found = _FILE_URL.match(name)
+    if found:
+        return unquote(name[found.end() :], errors="surrogateescape")
+    return os.path.expanduser(name) if name.startswith("~") else name
+
+
+def name_on_disk(root: Path, name: str) -> str:
+    """The file below `root` that `name` means, as the disk spells it; `name` itself where no file is meant.
+
+    Backslashes divide folders as slashes do, `./` and `//` mean nothing, and accents are the same however they are
+    composed (NFC, NFD). A file that has exactly the given name comes first.
+    """
+    plain = name.isascii() and not ("\\" in name or "//" in name or name.startswith("./") or "/." in name)
+    if plain or _exists(root / name):
+        return name if plain else _tidy(name)
+    divided = _tidy(name if DRIVE.match(name) else name.replace("\\", "/"))
+    if divided.isascii() or _exists(root / divided):
+        return divided
+    found = ""
+    for part in divided.split("/"):
+        below = _spellings(str(root / found))
+        spelled = below.get(unicodedata.normalize("NFC", part))
+        if spelled is None:
+            return divided
+        found = f"{found}/{spelled}" if found else spelled
+    return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a NUL: no file
+        return False
+
+
+def _tidy(name: str) -> str:
+    """`name` without what changes no path; one that climbs (`..`) stays as it is, to be refused by its root."""
+    return name if ".." in name.split("/") or name.startswith("/") else posixpath.normpath(name)
+
+
+@lru_cache(maxsize=256)
+def _spellings(folder: str) -> dict[str, str]:
+    """The names in a folder by their composed form; a name that is composed already comes first."""
+    try:
+        names = sorted(os.listdir(folder), key=lambda name: unicodedata.is_normalized("NFC", name))
+    except (OSError, ValueError):
+        return {}
+    return {unicodedata.normalize("NFC", name): name for name in names}

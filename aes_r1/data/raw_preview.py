@@ -1,0 +1,113 @@
+"""The preview inside a camera's raw file of the TIFF kind (DNG, NEF, CR2, ARW): the camera's own rendering, as JPEG.
+
+The sensor's data is not developed: that takes choices which are not ours. Source: TIFF 6.0; DNG 1.7, chapter 4.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections import deque
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+_MOST_FOLDERS = 32
+_MOST_VALUES = 64  # of a tag that is looked at
+_SIZES = {1: "B", 3: "H", 4: "I", 13: "I"}  # TIFF's type to struct's
+_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _COUNTS, _SUBFOLDERS = 256, 257, 259, 262, 273, 279, 330
+_ORIENTATION = 274
+_JPEG, _JPEG_LENGTH, _DNG_VERSION = 513, 514, 50706
+_SENSOR = (32803, 34892)  # photometric interpretations: color filter array, linear raw
+_RAW_CODES = (32767, 32769, 34713, 65000)  # compressions that only sensors' data has
+_CR2_SLICES = 50752  # tag of the sensor's data in a CR2 file, which is lossless JPEG
+_LEAST_SIDE = 1024  # of a preview that stands for a photograph larger than it
+
+Tags = dict[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """picture: the largest preview, opened, or None. width, height: of the raw data; turn: its EXIF orientation."""
+
+    picture: Image.Image | None
+    width: int
+    height: int
+    turn: int
+
+    @property
+    def stands_for_it(self) -> bool:
+        """Whether the preview is large enough to be judged in place of the photograph."""
+        if self.picture is None:
+            return False
+        longest, raw = max(self.picture.size), max(self.width, self.height)
+        return longest >= _LEAST_SIDE or 2 * longest >= raw
+
+
+def find_preview(file: BinaryIO) -> Preview | None:
+    """The preview in a raw file; None when `file` is no raw file of the TIFF kind. struct.error, OSError: damaged."""
+    folders = _folders(file)
+    raw = [tags for tags in folders if _is_raw(tags)]
+    if not raw and not any(_DNG_VERSION in tags for tags in folders):
+        return None
+    sizes = [(tags.get(_WIDTH, (0,))[0], tags.get(_HEIGHT, (0,))[0]) for tags in folders]
+    pictures = [picture for tags in folders for picture in _jpeg(file, tags)]
+    largest = max(pictures, key=lambda picture: picture.width * picture.height, default=None)
+    (turn,) = folders[0].get(_ORIENTATION, (1,))[:1]
+    return Preview(largest, *max(sizes, key=lambda size: size[0] * size[1]), turn)
+
+
+def _is_raw(tags: Tags) -> bool:
+    said, code = tags.get(_PHOTOMETRIC, (0,))[0], tags.get(_COMPRESSION, (0,))[0]
+    return said in _SENSOR or code in _RAW_CODES or _CR2_SLICES in tags
+
+
+def _folders(file: BinaryIO) -> list[Tags]:
+    """The tags of every image file directory, sub-directories included; short values alone."""
+    file.seek(0)
+    head = file.read(8)
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
+    if order is None:
+        return []
+    waiting = deque([struct.unpack(f"{order}I", head[4:8])[0]])
+    found: dict[int, Tags] = {}
+    while waiting and len(found) < _MOST_FOLDERS:
+        place = waiting.popleft()
+        if place == 0 or place in found:
+            continue
+        file.seek(place)
+        (count,) = struct.unpack(f"{order}H", file.read(2))
+        entries = file.read(12 * count + 4)
+        tags: Tags = {}
+        for start in range(0, 12 * count, 12):
+            tag, kind, values, inside = struct.unpack_from(f"{order}HHI4s", entries, start)
+            if kind not in _SIZES or not 0 < values <= _MOST_VALUES:
+                continue
+            form = f"{order}{values}{_SIZES[kind]}"
+            if struct.calcsize(form) > 4:
+                file.seek(struct.unpack(f"{order}I", inside)[0])
+                inside = file.read(struct.calcsize(form))
+            tags[tag] = struct.unpack_from(form, inside)
+        found[place] = tags
+        waiting.extend(tags.get(_SUBFOLDERS, ()))
+        waiting.append(struct.unpack_from(f"{order}I", entries, 12 * count)[0])
+    return list(found.values())
+
+
+def _jpeg(file: BinaryIO, tags: Tags) -> list[Image.Image]:
+    """The JPEG picture of a directory, opened and not decoded, in a list; empty where it has none that can be read."""
+    if _JPEG in tags and _JPEG_LENGTH in tags:
+        place, length = tags[_JPEG][0], tags[_JPEG_LENGTH][0]
+    elif len(tags.get(_STRIPS, ())) == len(tags.get(_COUNTS, ())) == 1 and not _is_raw(tags):
+        place, length = tags[_STRIPS][0], tags[_COUNTS][0]
+    else:
+        return []
+    file.seek(place)
+    content = file.read(length)
+    if not content.startswith(b"\xff\xd8"):
+        return []
+    try:
+        return [Image.open(io.BytesIO(content), formats=("JPEG",))]
+    except UnidentifiedImageError:
+        return []

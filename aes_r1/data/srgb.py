@@ -1,0 +1,260 @@
+"""Any picture as 8-bit sRGB, which is what the model was taught with: color space, depth, transparency, turn.
+
+A picture says its colors in a profile (ICC), in EXIF (Adobe RGB of cameras that embed no profile), or not at all; then
+they are sRGB, as browsers take them. A profile that cannot be used is passed over, as browsers do.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, TiffImagePlugin
+
+ORIENTATION = 0x0112
+# EXIF orientation to what brings the picture upright; 1 is upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# How Pillow reads colors of 16 bits, and the same with the two bytes of a sample exchanged.
+_OTHER = "B" if sys.byteorder == "little" else "L"
+DEEP_COLORS = {
+    f"{bands};16{order}": f"{bands};16{other}"
+    for bands in ("RGB", "RGBA", "RGBX")
+    for order, other in (("L", "B"), ("B", "L"), ("N", _OTHER))
+}
+# Gray beside transparency has no such name for its low bytes: read as four bands, they are the second and the fourth.
+DEEP_COLORS["LA;16B"] = "RGBA"
+_DEPTHS = (255, 1023, 4095, 16383, 65535)  # the largest sample of 8, 10, 12, 14 and 16 bits
+_ROWS = 256  # of a picture that are converted at once
+_SRGB = ImageCms.createProfile("sRGB")
+_SAME = 2  # of 255: profiles that move no color further than this are sRGB itself, rounded
+# Red, green and blue of Adobe RGB (1998) at the D50 white of a profile, and its exponent.
+ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+ADOBE_RGB_EXPONENT = 563 / 256
+
+
+def as_rgb(picture: Image.Image, shown: Image.Image | None = None) -> Image.Image:
+    """Any picture as 8-bit sRGB, turned as its EXIF says; transparency is laid on white.
+
+    Gray of more than 8 bits, whole or floating, is shown by the range of its samples (`eight_bits`). `shown`: its
+    pixels in 8 bits, where somebody has already brought them there.
+    """
+    turn, profile = orientation(picture), _profile(picture)
+    picture = picture if shown is None else shown
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = Image.fromarray(eight_bits(_samples(picture)))
+    clear = None
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        gray = picture.mode in ("LA", "La")
+        layered = picture.convert("LA" if gray else "RGBA")
+        clear, picture = layered.getchannel("A"), layered.getchannel("L") if gray else layered.convert("RGB")
+    picture = _in_srgb(picture, profile)
+    if clear is not None:
+        picture.putalpha(clear)
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return turned(picture, turn)
+
+
+def turned(picture: Image.Image, turn: int) -> Image.Image:
+    """The picture brought upright by an EXIF orientation."""
+    return picture.transpose(_TURNS[turn]) if turn in _TURNS else picture
+
+
+def orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1..8; 1 where nothing, or nothing that can be read, is said. XMP counts as well.
+
+    Only this one tag is read, so a fault in another one does not matter.
+    """
+    try:
+        said = picture.getexif().get(ORIENTATION, 1)
+        turn = int(said[0] if isinstance(said, tuple) else said)
+    except (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return 1
+    return turn if turn in _TURNS else 1
+
+
+def eight_bits(samples: np.ndarray) -> np.ndarray:
+    """Samples of any depth ([..] real) as bytes, their range kept: 0 is black, `full_scale` white.
+
+    Where samples are negative, the smallest is black. Not-a-number is black, infinity the largest finite sample.
+    ValueError when no sample is finite.
+    """
+    finite = np.isfinite(samples)
+    if not finite.any():
+        raise ValueError("no sample is a finite number")
+    low = min(0.0, float(samples.min(where=finite, initial=np.inf if samples.dtype.kind == "f" else 0)))
+    high = float(samples.max(where=finite, initial=low))
+    blocks = [slice(start, start + _ROWS) for start in range(0, len(samples), _ROWS)]  # bounds what is held in memory
+    whole = samples.dtype.kind in "iu" or all(_are_whole(samples[rows][finite[rows]]) for rows in blocks)
+    top, shown = full_scale(high - low, whole=whole), np.empty(samples.shape, np.uint8)
+    for rows in blocks:
+        real = np.nan_to_num(samples[rows].astype(np.float32), nan=low, posinf=high, neginf=low)
+        shown[rows] = np.clip((real - low) / top, 0, 1) * 255 + 0.5
+    return shown
+
+
+def _are_whole(samples: np.ndarray) -> bool:
+    return bool((samples == np.round(samples)).all())
+
+
+def raw_mode(picture: Image.Image) -> str:
+    """How the decoder of an opened picture reads its samples, in Pillow's words; empty once it is decoded."""
+    tile = getattr(picture, "tile", None)
+    if not tile:
+        return ""
+    said = tile[0][3]
+    said = said[0] if isinstance(said, tuple) and said else said
+    return said if isinstance(said, str) else ""
+
+
+def deep_color(picture: Image.Image, coded: str, again: Callable[[], Image.Image]) -> Image.Image:
+    """The decoded `picture` of 16-bit colors by the range of its samples; `again` opens it anew, as it was coded.
+
+    Pillow keeps the high byte of each sample. Where that leaves two bits unused, the file is decoded once more with the
+    two bytes exchanged, which gives the low ones.
+    """
+    high = np.asarray(picture)
+    bands = 3 if picture.mode in ("RGB", "RGBA", "RGBX") else 1
+    if int(high[..., :bands].max()) >= 64:
+        return picture
+    opened: Any = again()
+    with opened:
+        opened.seek(picture.tell())
+        opened.tile = [tile._replace(args=_exchanged(tile.args, coded)) for tile in opened.tile]
+        opened.load()
+        low = np.asarray(opened)
+    if coded == "LA;16B":  # the decoder makes four bands of it
+        low = low[..., 1:2].repeat(3, axis=-1)
+    shown = eight_bits(high[..., :bands].astype(np.uint16) * 256 + low[..., :bands])
+    clear = high[..., 3:] if picture.mode == "RGBA" else high[..., :0]
+    return Image.fromarray(np.concatenate([shown, clear], axis=-1))
+
+
+def _exchanged(args: Any, coded: str) -> Any:
+    other = DEEP_COLORS[coded]
+    return (other, *args[1:]) if isinstance(args, tuple) else other
+
+
+def full_scale(largest: float, *, whole: bool) -> float:
+    """The sample that is white, given the largest one.
+
+    Whole samples have 8, 10, 12, 14 or 16 bits, whichever hold the largest (a camera's 12 bits are often stored in 16),
+    else the largest is white. Other real samples go from 0 to 1, or to the largest where that is above 1.
+    """
+    if whole and largest > 1:
+        return float(next((depth for depth in _DEPTHS if largest <= depth), largest))
+    return max(1.0, largest)
+
+
+def _samples(picture: Image.Image) -> np.ndarray:
+    """Gray samples, [height, width]; black is 0 also where a TIFF counts down from white."""
+    samples = np.asarray(picture)
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return samples
+    if picture.tag_v2.get(258) == (32,) and picture.tag_v2.get(339, (1,)) == (1,):  # Pillow knows no unsigned ones
+        samples = samples.view(np.uint32)
+    if picture.tag_v2.get(262) == 0 and samples.size:
+        samples = full_scale(float(samples.max()), whole=True) - samples.astype(np.float32)
+    return samples
+
+
+def _profile(picture: Image.Image) -> bytes | None:
+    """The ICC profile that the samples are meant by; None: sRGB."""
+    embedded = picture.info.get("icc_profile")
+    if embedded:
+        return bytes(embedded)
+    if picture.mode == "LAB":
+        return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    try:
+        exif = picture.getexif()
+        said, named = exif.get_ifd(0x8769).get(0xA001), exif.get_ifd(0xA005).get(1)
+    except (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return None
+    # A camera's Adobe RGB (DCF option file): "uncalibrated", and R03 as the interoperability index.
+    return adobe_rgb() if said == 0xFFFF and str(named).startswith("R03") else None
+
+
+def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """A picture without transparency as RGB, its colors brought from `profile` to sRGB."""
+    if picture.mode not in ("L", "RGB", "CMYK", "LAB"):
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
+    transform = _transform(profile, picture.mode) if profile else None
+    if transform is None:
+        return picture.convert("RGB")
+    return ImageCms.applyTransform(picture, transform) or picture.convert("RGB")
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> Any:
+    """What brings colors of `profile` to sRGB; None where it does not fit the mode, or moves nothing."""
+    try:
+        theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        transform = ImageCms.buildTransform(
+            theirs,
+            _SRGB,
+            mode,
+            "RGB",
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None
+    if mode in ("L", "RGB"):
+        steps = np.linspace(0, 255, 9).round().astype(np.uint8)
+        grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(9, 81, 3) if mode == "RGB" else steps[None]
+        colors = Image.fromarray(grid)
+        before, after = np.asarray(colors.convert("RGB"), int), np.asarray(ImageCms.applyTransform(colors, transform))
+        if np.abs(before - after).max() <= _SAME:
+            return None
+    return transform
+
+
+@lru_cache(maxsize=1)
+def adobe_rgb() -> bytes:
+    """Make the ICC profile of Adobe RGB (1998)."""
+    return icc_profile(ADOBE_RGB, [(place / 1023) ** ADOBE_RGB_EXPONENT for place in range(1024)])
+
+
+def icc_profile(colorants: Sequence[Sequence[float]], curve: Sequence[float]) -> bytes:
+    """An ICC profile (version 2) of an RGB space, or of gray where there are no colorants.
+
+    colorants: XYZ of red, green and blue at the D50 white. curve: linear light, 0..1, of evenly spaced samples 0..1.
+    """
+
+    def xyz(values: Sequence[float]) -> bytes:
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+    white, space = (0.96420, 1.0, 0.82491), b"RGB " if colorants else b"GRAY"
+    shape = b"curv\0\0\0\0" + struct.pack(f">I{len(curve)}H", len(curve), *(round(value * 65535) for value in curve))
+    tags = [(b"wtpt", xyz(white)), *zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, colorants), strict=False)]
+    tags += [(name, shape) for name in ((b"rTRC", b"gTRC", b"bTRC") if colorants else (b"kTRC",))]
+    tags += [(b"desc", b"desc\0\0\0\0" + struct.pack(">I", 4) + b"RGB\0" + bytes(79)), (b"cprt", b"text\0\0\0\0none\0")]
+    place, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags:
+        table += name + struct.pack(">2I", place + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s",
+        place + len(body),
+        b"",
+        0x02100000,
+        b"mntr",
+        space,
+        b"XYZ ",
+        b"",
+        b"acsp",
+    )
+    head += bytes(68 - len(head)) + struct.pack(">3i", *(round(value * 65536) for value in white))
+    return head + bytes(128 - len(head)) + struct.pack(">I", len(tags)) + table + body

@@ -1,0 +1,52 @@
+"""Why a run has no numbers, or fewer than it seems: the first line of its report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aes_r1.prompts import out_of_range
+from aes_r1.report.results_section import headline_place
+
+_MOST_UNANSWERED = 0.5  # from here on an evaluation says more of the format than of the scores
+_MODELS = {"base": "the base model", "cold_start": "the model after its cold start", "rapo": "the model after RAPO"}
+
+
+def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence or two; empty where the last stage answered. `state` as studies.state_of says it."""
+    if state.startswith("failed: "):
+        return f"This run failed: {state.removeprefix('failed: ').rstrip('.')}."
+    stages = evaluation.get("stages") or {}
+    if not stages:
+        return "This run has not been evaluated: it was stopped before, or is still going on."
+    stage, dataset, protocol = headline_place(stages)
+    cell, model = stages[stage][dataset][protocol], _MODELS.get(stage, stage)
+    if cell["srcc"]["value"] is not None and cell["parse_failure_rate"] < _MOST_UNANSWERED:
+        return ""
+    if cell["parse_failure_rate"] < _MOST_UNANSWERED:
+        same = "scores or opinions are the same for all pictures"
+        why = "fewer than three pictures were answered" if cell["n_answered"] < 3 else same
+        return f"No correlation is defined on {dataset} for {model}: {why}."
+    reasons = Counter(
+        _reason(one.get("text") or "")
+        for one in predictions
+        if (one["stage"], one["protocol"], f"{one['dataset']}/{one['split']}") == (stage, protocol, dataset)
+        and one["score"] is None
+    )
+    few = "No picture" if not cell["n_answered"] else f"Only {cell['n_answered']} of {cell['n']} pictures"
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    cure = "train the cold start longer (cold_start.epochs), or let outputs be longer (trainer.max_new_tokens)"
+    return (
+        f"{few} of {dataset} got an answer that can be read from {model}{f'; of its outputs, {why}' if why else ''}. "
+        f"What to try: {'a cold start, which teaches the format' if stage == 'base' else cure}."
+    )
+
+
+def _reason(text: str) -> str:
+    """What an unreadable output did, after its number."""
+    if not text.strip():
+        return "said nothing"
+    if "<answer>" not in text:
+        return "ended without an answer"
+    return "gave a number outside 0 to 1" if out_of_range(text) else "broke the format"

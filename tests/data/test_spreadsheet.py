@@ -1,0 +1,325 @@
+"""Label files as people save them: read as they were meant, or refused by their line with the way out."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from aes_r1.data.catalog import read_set
+from aes_r1.data.labels import folder_labels, number
+from aes_r1.data.loader import load_samples
+from aes_r1.data.names import local_name, name_on_disk
+from aes_r1.settings import DataSettings, InputError
+
+
+def own(root: Path, content: str | bytes, name: str = "labels.csv", encoding: str = "utf-8", **options) -> list[tuple]:
+    (root / name).write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    return [(one.image, one.mos) for one in folder_labels(root, **options)]
+
+
+def refusal(root: Path, content: str | bytes, name: str = "labels.csv", **options) -> str:
+    with pytest.raises(InputError) as caught:
+        own(root, content, name, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+TWO = [("a.jpg", 0.63), ("b.jpg", 0.5)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "image,mos\na.jpg,0.63\nb.jpg,0.5\n",
+        "image;mos\na.jpg;0.63\nb.jpg;0.5\n",
+        "image;mos\na.jpg;0,63\nb.jpg;0,5\n",
+        "image\tmos\na.jpg\t0,63\nb.jpg\t,5\n",
+        "image|mos\na.jpg|0.63\nb.jpg|.5\n",
+        "sep=;\nimage;mos\na.jpg;0,63\nb.jpg;0,5\n",
+        '"sep=;"\r\nimage;mos\r\na.jpg;0,63\r\nb.jpg;0,5\r\n',
+        'image,mos\na.jpg,"0,63"\nb.jpg,"0,5"\n',
+        '"image","mos"\r\n"a.jpg","0.63"\r\n"b.jpg","0.5"\r\n',
+        "image,mos,,\na.jpg,0.63,,\nb.jpg,0.5,,,,\n",
+        "\n\nimage,mos\n\na.jpg,0.63\n,\nb.jpg,0.5",
+        "image,mos\ra.jpg,0.63\rb.jpg,0.5\r",
+        " Image , MOS \na.jpg , 0.63\nb.jpg, 0.5 \n",
+        "mos,notes,image\n0.63,x,a.jpg\n5e-1,,b.jpg\n",
+        ",image,mos\n0,a.jpg,0.63\n1,b.jpg,0.5\n",
+        "image;mos;notes\na.jpg;0,63;soft, warm\nb.jpg;0,5;\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_every_way_of_saving_two_rows(content, encoding, tmp_path):
+    assert own(tmp_path, content, encoding=encoding) == TWO
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        ("Bäume – grün.jpg", "cp1252"),
+        ("照片一.jpg", "gb18030"),
+        ("写真ノ一.jpg", "cp932"),
+        ("사진.jpg", "cp949"),
+        ("Žluťoučký.jpg", "cp1250"),
+        ("Ночь.jpg", "cp1251"),
+    ],
+)
+def test_older_encodings_are_known_by_the_pictures_that_are_there(name, encoding, tmp_path):
+    rows = f"image,mos\n{name},0.5\n"
+    said = refusal(tmp_path, rows.encode(encoding))
+    assert "line 2" in said
+    assert "CSV UTF-8" in said
+    (tmp_path / name).touch()
+    assert own(tmp_path, rows, encoding=encoding) == [(name, 0.5)]
+
+
+def test_remarks_in_an_older_encoding_do_no_harm(tmp_path):
+    assert own(tmp_path, "image,mos,remark\na.jpg,0.5,sch\xf6n\n", encoding="cp1252") == [("a.jpg", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("image,mos\na.jpg,0,63\n", ["line 2", "3 cells under 2 columns", "quotes"]),
+        ("image,mos\na.jpg,0.5\n\nb.jpg,0.5,0.1\n", ["line 4", "3 cells"]),
+        ("image,mos\na.jpg\n", ["line 2", "no opinion"]),
+        ("image,mos\na.jpg,\n", ["line 2", "no opinion", "take the row out"]),
+        ("image,mos\n,0.5\n", ["line 2", "image='' is no name"]),
+        ("image,mos,mos\na.jpg,0.5,0.7\n", ["mos stands twice, in columns 2 and 3"]),
+        ("image,mos,MOS\na.jpg,0.5,0.7\n", ["mos stands twice"]),
+        ("image,mos,x,x\na.jpg,0.5,1,2\n", ["x stands twice"]),
+        ("filename,score\na.jpg,0.5\n", ["no column image", "filename, score", "first line must name"]),
+        ("a.jpg,0.5\nb.jpg,0.6\n", ["no column image", "a.jpg, 0.5"]),
+        ("image mos\na.jpg 0.5\n", ["no column image", "image mos"]),
+        ('image,mos\n"a.jpg,0.5\nb.jpg,0.6\n', ["line 2", "not closed"]),
+        ('image,mos\na.jpg,0.5\n"b".jpg,0.6\n', ["line 3", "double the quotes"]),
+        ("image,mos\na.jpg,63%\n", ["line 2", "mos='63%' is not a number"]),
+        ("image,mos\na.jpg,#DIV/0!\n", ["line 2", "not a number"]),
+        ("image,mos\na.jpg,1_0\n", ["not a number"]),
+        ("image,mos\na.jpg,٠.٥\n", ["not a number"]),
+        ("image,mos\na.jpg,inf\n", ["not finite"]),
+        ("image,mos\na.jpg,7.5\n", ["line 2", "outside [0, 1]", "data.scale=[1,10]"]),
+        ("image,mos,mos_std\na.jpg,0.5,-0.1\n", ["line 2", "mos_std=-0.1"]),
+        ("image,mos,mos_std\na.jpg,0.5,3\n", ["mos_std=3", "length of the scale"]),
+        ("image,mos,n_raters\na.jpg,0.5,2.5\n", ["n_raters=2.5", "whole number"]),
+        ("image,mos,n_raters\na.jpg,0.5,0\n", ["n_raters=0"]),
+        ("image,mos,split\na.jpg,0.5,holdout\n", ["line 2", "split=holdout must be train, validation or test"]),
+        ("image,mos\nhttps://x.org/a.jpg,0.5\n", ["line 2", "save the picture below data.root"]),
+        ("image,mos\nC:\\photos\\a.jpg,0.5\n", ["line 2", "absolute Windows path"]),
+        ('image,mos\n"a\nb.jpg",0.5\n', ["line 2", "rename the picture"]),
+        ("image,mos\n", ["no row below the header"]),
+        ("image,mos\na.jpg,0.5\0\n", ["line 2", "NUL"]),
+        (b"\xff\xfei\0m\0a", ["not utf-16"]),
+        ("", ["is empty"]),
+        (" \n \n", ["is empty"]),
+    ],
+)
+def test_what_is_not_meant_for_sure_is_refused(content, says, tmp_path):
+    said = refusal(tmp_path, content)
+    assert all(part in said for part in says), said
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("7\n", ["line 1", "7 is no object"]),
+        ('{"image": "a.jpg", "mos": 0.5}\nnull\n', ["line 2", "null is no object"]),
+        ('[{"image": "a.jpg", "mos": 0.5}, 3]', ["entry 2", "3 is no object"]),
+        ('[{"image": "a.jpg", "mos": 0.5}\n{"image": "b.jpg"}]', ["line 2", "not a JSON object"]),
+        ('{"image": "a.jpg",\n "mos": 0.5}\n', ["line 1", "one object per line"]),
+        ("{'image': 'a.jpg', 'mos': 0.5}\n", ["line 1", "{'image"]),
+        ('{"image": 7, "mos": 0.5}', ["line 1", "image=7 is no name"]),
+        ('{"image": ["a.jpg"], "mos": 0.5}', ["is no name"]),
+        ('{"image": "a.jpg", "mos": true}', ["mos=True is not a number"]),
+        ('{"image": "a.jpg", "mos": null}', ["no opinion"]),
+        ('{"image": "a.jpg", "mos": [0.5]}', ["not a number"]),
+        ('{"image": "a.jpg", "mos": NaN}', ["not finite"]),
+        ('{"image": "a.jpg", "mos": 0.5, "mos": 0.7}', ["line 1", "the key mos stands twice"]),
+        ('{"image": "a.jpg", "mos": 0.5, "n_raters": true}', ["n_raters=True"]),
+        ('{"image": "a.jpg", "mos": ' + "9" * 5000 + "}", ["line 1", "too many digits"]),
+        ('{"image": "a.jpg", "mos": 1' + "0" * 400 + "}", ["not finite"]),
+        ('{"image": "a.jpg", "x": ' + "[" * 100_000 + "]" * 100_000 + "}", ["nested too deep"]),
+        ('{"image": "a\\ud83d.jpg", "mos": 0.5}', ["line 1", "rename the picture"]),
+        ('{"image": "a.jpg", "mos": 0.5, "words": "half \\ud83d"}', ["line 1", "lone surrogate"]),
+        ('{"image": "a\\u0000.jpg", "mos": 0.5}', ["rename the picture"]),
+        ('{"mos": 0.5}', ["no column image"]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_json_that_is_not_meant_for_sure_is_refused(content, says, tmp_path):
+    said = refusal(tmp_path, content, "labels.jsonl")
+    assert all(part in said for part in says), said
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize("name", ["labels.jsonl", "labels.json"])
+def test_lines_and_arrays_of_json(name, tmp_path):
+    rows = [{"image": "a.jpg", "mos": 0.63}, {"image": "b.jpg", "mos": "0.5", "mos_std": None, "split": None}]
+    for content in (
+        "\n".join(map(json.dumps, rows)),
+        "\r\n\r\n".join(map(json.dumps, rows)) + "\r\n",
+        json.dumps(rows),
+        json.dumps(rows, indent=4),
+    ):
+        for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+            assert own(tmp_path, content, name, encoding) == TWO
+
+
+def test_a_workbook(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["Image", "mos", "split"], ["a.jpg", 0.63, "val"], [None, None, None], ["b.jpg", 0.5, "Train"]):
+        book.active.append(row)
+    book.save(tmp_path / "labels.xlsx")
+    assert [(one.image, one.mos, one.split) for one in folder_labels(tmp_path)] == [
+        ("a.jpg", 0.63, "validation"),
+        ("b.jpg", 0.5, "train"),
+    ]
+    (tmp_path / "labels.xlsx").write_bytes(b"no workbook")
+    assert "save it as" in refusal(tmp_path, b"no workbook", "labels.xlsx")
+
+
+def test_two_label_files_and_another_name(tmp_path):
+    (tmp_path / "Labels.CSV").write_text("image,mos\na.jpg,0.5\n")
+    with pytest.raises(InputError, match=r"no labels\.csv.*rename or save Labels\.CSV as labels\.csv"):
+        folder_labels(tmp_path)
+    (tmp_path / "labels.csv").write_text("image,mos\na.jpg,0.5\n")
+    (tmp_path / "labels.jsonl").write_text('{"image": "a.jpg", "mos": 0.7}\n')
+    with pytest.raises(InputError, match=r"labels\.csv and labels\.jsonl; keep the one"):
+        folder_labels(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [("Train", "train"), ("training", "train"), (" VAL ", "validation"), ("valid", "validation"), ("dev", "validation"),
+     ("Validation", "validation"), ("Test", "test"), ("testing", "test"), ("", None)],
+)  # fmt: skip
+def test_words_for_splits(word, split, tmp_path):
+    (tmp_path / "labels.csv").write_text(f"image,mos,split\na.jpg,0.5,{word}\n")
+    assert folder_labels(tmp_path)[0].split == split
+
+
+def test_a_comma_before_three_digits_is_read_by_the_scale():
+    def read(text, *within):
+        return number(text, Path("labels.csv"), "line 2", "mos", within or None)
+
+    assert read("4,125", 1, 5) == 4.125
+    assert read("4,125", 1000, 9000) == 4125
+    assert read("0,125") == 0.125
+    with pytest.raises(InputError, match=r"line 2: mos='4,125' may be 4\.125 or 4125; write it with a point"):
+        read("4,125", 0, 10_000)
+
+
+# ------------------------------------------------------------------------------------------------------------- scale
+
+
+def pictures(root: Path, *names: str) -> None:
+    for place, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 60), (place, 0, 0)).save(root / name, "PNG")
+
+
+def test_own_labels_on_any_scale(tmp_path):
+    (tmp_path / "labels.csv").write_text("image;mos;mos_std\na.png;1;0\nb.png;5,5;1,8\nc.png;10;0,9\n")
+    rows, dropped = read_set("folder", tmp_path, scale=[1, 10])
+    assert dropped == []
+    assert [one.mos for one in rows] == [0, 0.5, 1]
+    assert [one.mos_std for one in rows] == pytest.approx([0, 0.2, 0.1])
+    with pytest.raises(InputError, match=r"line 4: mos=10 is outside \[1, 7\]"):
+        read_set("folder", tmp_path, scale=[1, 7])
+    (tmp_path / "labels.csv").write_text("image,mos\na.png,-3\nb.png,3\n")
+    assert [one.mos for one in read_set("folder", tmp_path, scale=[-3, 3])[0]] == [0, 1]
+
+
+def test_a_scale_reaches_the_samples(tmp_path):
+    names = [f"{place}.png" for place in range(20)]
+    pictures(tmp_path, *names)
+    rows = "".join(f"{name},{1 + place % 10},train\n" for place, name in enumerate(names))
+    (tmp_path / "labels.csv").write_text("image,mos,split\n" + rows)
+    data = DataSettings("folder", str(tmp_path), scale=[1, 10])
+    samples = load_samples(data, "train", seed=0, store=tmp_path)
+    assert {round(9 * (one.mos or 0)) for one in samples} <= set(range(10))
+    assert all(one.mos == int(one.id[:-4]) % 10 / 9 for one in samples)
+
+
+@pytest.mark.parametrize("ends", [[1], [1, 5, 10], [10, 1], [3, 3], [0, float("nan")], [0, float("inf")]])
+def test_an_impossible_scale_is_refused(ends):
+    with pytest.raises(InputError, match=r"data\.scale=.*data\.scale=\[1,10\]"):
+        DataSettings("folder", "x", scale=ends)
+
+
+def test_a_published_set_has_its_own_scale():
+    with pytest.raises(InputError, match="data=ava has a scale of its own"):
+        DataSettings("ava", "x", scale=[1, 10])
+
+
+# ------------------------------------------------------------------------------------------------------------- names
+
+COMPOSED, APART = (unicodedata.normalize(form, "Bäume/Café ñ.png") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize("on_disk", [COMPOSED, APART], ids=["NFC on disk", "NFD on disk"])
+@pytest.mark.parametrize("listed", [COMPOSED, APART], ids=["NFC listed", "NFD listed"])
+def test_accents_are_the_same_however_they_are_composed(on_disk, listed, tmp_path):
+    pictures(tmp_path, on_disk, "z.png")
+    (tmp_path / "labels.csv").write_text(f"image,mos,split\n{listed},0.5,test\nz.png,0.1,test\n")
+    found = load_samples(DataSettings("folder", str(tmp_path)), "test", seed=0, store=tmp_path)
+    assert found[0].image == str(tmp_path / on_disk)
+    assert found[0].id == listed, "a list keeps its hash, whatever disk its pictures lie on"
+
+
+def test_both_spellings_of_one_picture_are_one_picture(tmp_path):
+    pictures(tmp_path, COMPOSED)
+    (tmp_path / "labels.csv").write_text(f"image,mos,split\n{COMPOSED},0.5,train\n{APART},0.5,test\n")
+    rows, dropped = read_set("folder", tmp_path)
+    assert [(one.image, one.split) for one in rows] == [(COMPOSED, "test")]
+    assert [one.fault for one in dropped] == ["also in test"]
+    pictures(tmp_path, APART)  # now there are two
+    assert len(read_set("folder", tmp_path)[0]) == 2
+
+
+def test_a_published_list_names_pictures_in_either_spelling(tmp_path):
+    pictures(tmp_path, APART, "z.png")
+    (tmp_path / "labels.csv").write_text(f"image,mos\n{APART},0.5\nz.png,0.1\n")
+    (tmp_path / "test.json").write_text(json.dumps([COMPOSED.rpartition("/")[2]]))
+    rows, _ = read_set("folder", tmp_path, split_by=str(tmp_path / "test.json"))
+    assert {one.image: one.split for one in rows} == {APART: "test", "z.png": "train"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "file"),
+    [
+        (r"photos\a.png", "photos/a.png"),
+        (r"photos\Bäume\a.png", "photos/Bäume/a.png"),
+        ("./a.png", "a.png"),
+        ("photos//a.png", "photos/a.png"),
+        ("photos/./a.png", "photos/a.png"),
+        (r"a\b.png", r"a\b.png"),
+        ("gone.png", "gone.png"),
+        ("gone ü.png", "gone ü.png"),
+        ("../a.png", "../a.png"),
+    ],
+)
+def test_the_file_that_a_name_means(listed, file, tmp_path):
+    root = tmp_path / "root"
+    pictures(root, "a.png", "photos/a.png", "photos/Bäume/a.png", r"a\b.png")
+    assert name_on_disk(root, listed) == file
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "..\\a.png", "b/../../a.png"])
+def test_a_name_that_leads_out_of_the_root_is_refused(name, tmp_path):
+    pictures(tmp_path, "a.png", "root/b/b.png")
+    (tmp_path / "root" / "labels.csv").write_text(f"image,mos,split\n{name},0.5,test\nb/b.png,0.1,test\n")
+    with pytest.raises(InputError, match=r"leaves data\.root"):
+        load_samples(DataSettings("folder", str(tmp_path / "root")), "test", seed=0, store=tmp_path)
+
+
+def test_addresses_of_local_files():
+    assert local_name("file:///a/b%20c.jpg") == "/a/b c.jpg"
+    assert local_name("file://localhost/a.jpg") == local_name("file:/a.jpg") == "/a.jpg"
+    assert local_name("~/a.jpg") == str(Path.home() / "a.jpg")
+    assert local_name("a~.jpg") == "a~.jpg"

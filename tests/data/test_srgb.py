@@ -1,0 +1,254 @@
+"""One scene in every form in which a camera, a phone or a program saves it: the model sees the same pixels."""
+
+from __future__ import annotations
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from aes_r1.data.sample import PictureError, open_picture
+from aes_r1.data.srgb import ADOBE_RGB, as_rgb, icc_profile
+from tests.data.cameras import dng, jpeg, plain, png, tiff
+
+# Red, green and blue at the D50 white, as the profiles of these names hold them.
+DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
+
+
+def srgb_light(samples: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1: linear light of samples in [0, 1]."""
+    return np.where(samples <= 0.04045, samples / 12.92, ((samples + 0.055) / 1.055) ** 2.4)
+
+
+def srgb_samples(light: np.ndarray) -> np.ndarray:
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.clip(light, 0, None) ** (1 / 2.4) - 0.055)
+
+
+CURVES = {
+    "srgb": (srgb_light, srgb_samples),
+    "adobe": (lambda samples: samples ** (563 / 256), lambda light: np.clip(light, 0, None) ** (256 / 563)),
+    "linear": (lambda samples: samples, lambda light: light),
+}
+SPACES = {"Display P3": (DISPLAY_P3, "srgb"), "Adobe RGB": (ADOBE_RGB, "adobe"), "linear": (SRGB, "linear")}
+
+
+@pytest.fixture(scope="module")
+def scene() -> np.ndarray:
+    """[60, 80, 3] bytes: smooth blobs of many colors, none of them at an end of the scale."""
+    small = np.random.default_rng(0).integers(20, 236, (6, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((80, 60), Image.Resampling.BILINEAR))
+
+
+def in_space(scene: np.ndarray, name: str) -> tuple[Image.Image, bytes]:
+    """(the scene coded in another space, that space's profile), by colorimetry written out here."""
+    colorants, curve = SPACES[name]
+    light, samples = CURVES[curve]
+    xyz = srgb_light(scene / 255) @ np.array(SRGB)
+    coded = samples(np.clip(xyz @ np.linalg.inv(np.array(colorants)), 0, 1))
+    profile = icc_profile(colorants, light(np.linspace(0, 1, 1024)).tolist())
+    return Image.fromarray((coded * 255).round().astype(np.uint8)), profile
+
+
+def saved(picture: Image.Image, kind: str, **options) -> io.BytesIO:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream
+
+
+def shown(stream: io.BytesIO | bytes) -> np.ndarray:
+    opened = open_picture(io.BytesIO(stream) if isinstance(stream, bytes) else stream)
+    assert opened.mode == "RGB"
+    return np.asarray(opened).astype(int)
+
+
+def off(found: np.ndarray, scene: np.ndarray) -> float:
+    return float(np.abs(found - scene.astype(int)).max())
+
+
+@pytest.mark.parametrize(
+    ("space", "kind"),
+    [(space, kind) for space in SPACES for kind in ("PNG", "TIFF", "WEBP", "JPEG", "AVIF")][: 5 + 5 + 3],
+)
+def test_a_copy_in_another_color_space_is_the_same_picture(space, kind, scene):
+    coded, profile = in_space(scene, space)
+    assert off(np.asarray(coded), scene) > 10, "as bytes it is another picture"
+    fine = {"quality": 100, "subsampling": "4:4:4"}
+    lossless = {"WEBP": {"lossless": True}, "JPEG": fine, "AVIF": fine}.get(kind, {})
+    found = shown(saved(coded, kind, icc_profile=profile, **lossless))
+    # Eight bits of linear light are coarse in the shadows: there a step is several steps of sRGB.
+    allowed = {"PNG": 2, "TIFF": 2, "WEBP": 2}.get(kind, 16) + (12 if space == "linear" else 0)
+    assert off(found, scene) <= allowed
+    assert np.abs(found - scene).mean() < 2.5
+
+
+def test_transparency_and_palette_have_colors_of_the_profile_too(scene):
+    coded, profile = in_space(scene, "Adobe RGB")
+    clear = coded.copy()
+    clear.putalpha(255)
+    assert off(shown(saved(clear, "PNG", icc_profile=profile)), scene) <= 2
+    few = coded.quantize(64)
+    plainly = as_rgb(few.convert("RGB"))
+    assert np.abs(shown(saved(few, "PNG", icc_profile=profile)) - np.asarray(plainly)).max() > 5
+    clear.putalpha(0)
+    assert (shown(saved(clear, "PNG", icc_profile=profile)) == 255).all()
+
+
+def test_gray_with_a_profile_of_its_own(scene):
+    gray = Image.fromarray(scene).convert("L")
+    light = [(place / 1023) for place in range(1024)]
+    linear = (srgb_light(np.asarray(gray) / 255) * 255).round().astype(np.uint8)
+    for form in (Image.fromarray(linear), Image.merge("LA", [Image.fromarray(linear), Image.new("L", gray.size, 255)])):
+        found = shown(saved(form, "PNG", icc_profile=icc_profile((), light)))
+        assert np.abs(found[..., 0] - np.asarray(gray)).mean() < 1
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile(SRGB, light)))  # of colors: does not fit, is passed over
+    assert off(shown(saved(gray, "PNG", icc_profile=profile.tobytes()))[..., 0], np.asarray(gray)) == 0
+
+
+def test_a_camera_s_adobe_rgb_without_a_profile(scene):
+    coded, _ = in_space(scene, "Adobe RGB")
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA001] = 0xFFFF
+    exif.get_ifd(0x8769)[0xA005] = {1: "R03", 2: b"0100"}
+    stream = io.BytesIO(jpeg(coded, exif=exif, subsampling=0))
+    assert off(shown(stream), scene) <= 14
+    assert np.abs(shown(stream) - scene).mean() < 2.5
+    assert np.abs(shown(jpeg(coded, subsampling=0)) - scene).mean() > 4, "without the mark it is taken as sRGB"
+
+
+def test_srgb_and_broken_profiles_change_nothing(scene):
+    picture = Image.fromarray(scene)
+    named = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    own = icc_profile(SRGB, srgb_light(np.linspace(0, 1, 1024)).tolist())
+    for profile in (named, own, b"", b"no profile", own[:200], bytes(3000)):
+        assert off(shown(saved(picture, "PNG", icc_profile=profile)), scene) == 0
+
+
+def test_lab_and_cmyk_with_a_profile(scene):
+    picture, srgb = Image.fromarray(scene), ImageCms.createProfile("sRGB")
+    lab = ImageCms.profileToProfile(picture, srgb, ImageCms.createProfile("LAB"), outputMode="LAB")
+    assert lab is not None
+    assert np.abs(shown(saved(lab, "TIFF")) - scene).mean() < 1  # eight bits of Lab are coarse
+    assert off(shown(saved(picture.convert("CMYK"), "TIFF")), scene) <= 2
+
+
+# ---------------------------------------------------------------------------------------------------------- depth
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_gray_of_any_depth_in_sixteen_bits_is_as_bright(bits, kind, scene):
+    gray = np.asarray(Image.fromarray(scene).convert("L"))
+    samples = np.round(gray / 255 * (2**bits - 1)).astype(np.uint16)
+    samples[0, 0], gray = 2**bits - 1, np.where(np.arange(gray.size).reshape(gray.shape) == 0, 255, gray)
+    found = shown(saved(Image.fromarray(samples), kind))
+    assert off(found, gray[..., None].repeat(3, -1)) <= 1
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("bands", [3, 4])
+def test_colors_of_any_depth_in_sixteen_bits_are_as_bright(bits, bands, scene):
+    samples = np.round(scene / 255 * (2**bits - 1)).astype(int)
+    wanted = scene.copy()
+    samples[0, 0], wanted[0, 0] = 2**bits - 1, 255
+    if bands == 4:
+        samples = np.concatenate([samples, np.full((60, 80, 1), 65535)], -1)
+    assert off(shown(png(samples)), wanted) <= 1
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_gray_beside_transparency(bits, scene):
+    gray = np.asarray(Image.fromarray(scene).convert("L"))[1:]
+    samples = np.stack([np.round(gray / 255 * (2**bits - 1)).astype(int), np.full(gray.shape, 65535)], -1)
+    samples[0, 0, 0] = 2**bits - 1
+    found = shown(png(samples))
+    assert off(found[1:], gray[1:, :, None].repeat(3, -1)) <= 1
+    samples[5, 5, 1] = 0
+    assert shown(png(samples))[5, 5].tolist() == [255, 255, 255]
+
+
+def test_whole_samples_of_32_bits_have_no_sign():
+    samples = np.linspace(0, 2**32 - 1, 64).reshape(8, 8).astype("<u4")
+    tags = plain((8, 8), "samples", samples.nbytes)
+    tags |= {258: ("H", [32]), 262: ("H", [1]), 277: ("H", [1]), 339: ("H", [1])}
+    found = shown(tiff([tags], {"samples": samples.tobytes()}))[..., 0]
+    assert off(found, np.linspace(0, 255, 64).reshape(8, 8)) <= 1
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_colors_of_twelve_bits_in_a_tiff(order, scene):
+    samples = np.round(scene / 255 * 4095).astype(f"{order}u2")
+    samples[0, 0] = 4095
+    tags = plain((80, 60), "samples", samples.nbytes)
+    tags[258] = ("H", [16, 16, 16])
+    packed = zlib.compress(samples.tobytes())
+    deflated = {**tags, 259: ("H", [8]), 279: ("I", [len(packed)])}
+    for folder, content in ((tags, samples.tobytes()), (deflated, packed)):
+        found = shown(tiff([folder], {"samples": content}, order=order))
+        assert off(found[1:], scene[1:]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0, 0.5), (0, 7.5), (-1, 1)], ids=["unit", "dim", "above one", "around zero"]
+)
+def test_floating_samples_are_shown_by_their_range(low, high, scene):
+    gray = np.asarray(Image.fromarray(scene).convert("L")) / 255
+    gray[0, :2] = 0, 1
+    samples = (low + (high - low) * gray).astype(np.float32)
+    found = shown(saved(Image.fromarray(samples), "TIFF"))[..., 0]
+    # A unit range stays as dark as it is; any other goes from black to white.
+    assert np.abs(found - gray * (127.5 if high == 0.5 else 255)).max() <= 1
+
+
+def test_whole_floating_samples_of_eight_bits(scene):
+    gray = np.asarray(Image.fromarray(scene).convert("L"))
+    assert off(shown(saved(Image.fromarray(gray.astype(np.float32)), "TIFF"))[..., 0], gray) == 0
+
+
+def test_samples_that_are_no_numbers():
+    samples = np.array([[0, 1], [np.nan, np.inf]], np.float32).repeat(2, 0)
+    assert shown(saved(Image.fromarray(samples), "TIFF"))[:, :, 0].tolist()[2] == [0, 255]
+    with pytest.raises(PictureError, match="no sample is a finite number"):
+        shown(saved(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"))
+
+
+def test_sixteen_bits_that_count_down_from_white():
+    samples = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
+    tags = plain((8, 8), "samples", samples.nbytes)
+    tags |= {258: ("H", [16]), 262: ("H", [0]), 277: ("H", [1])}
+    found = shown(tiff([tags], {"samples": samples.astype("<u2").tobytes()}))[..., 0]
+    assert off(found, (65535 - samples.astype(int)) // 257) <= 1
+
+
+# ---------------------------------------------------------------------------------------------- pages and previews
+
+
+def test_a_tiff_gives_its_first_whole_page():
+    size, blank = (16, 12), bytes(16 * 12 * 3)
+    red = np.full((12, 16, 3), (255, 0, 0), np.uint8).tobytes()
+    reduced = plain(size, "blank", len(blank), t254=("I", [1]))
+    mask = plain(size, "blank", len(blank), t254=("I", [4]))
+    old = plain(size, "blank", len(blank), t255=("H", [2]))
+    whole = plain(size, "red", len(red))
+    contents = {"blank": blank, "red": red}
+    for folders in ([reduced, whole], [mask, old, whole], [whole, reduced], [whole, whole]):
+        assert (shown(tiff(list(folders), contents)) == (255, 0, 0)).all()
+    assert (shown(tiff([reduced, reduced], contents)) == 0).all(), "reduced copies alone: the first"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_raw_file_gives_its_preview_and_not_its_thumbnail(order, orientation, scene):
+    preview = Image.fromarray(scene).resize((400, 300))
+    opened = open_picture(io.BytesIO(dng(preview, raw=(600, 400), orientation=orientation, order=order)))
+    assert opened.size == ((400, 300) if orientation == 1 else (300, 400))
+    upright = opened if orientation == 1 else opened.transpose(Image.Transpose.ROTATE_90)
+    assert np.abs(np.asarray(upright).astype(int) - np.asarray(preview)).mean() < 4
+
+
+@pytest.mark.parametrize("preview", [None, Image.new("RGB", (160, 120))], ids=["none", "thumbnail"])
+def test_a_raw_file_without_a_useful_preview_is_refused(preview):
+    with pytest.raises(PictureError, match="without a preview of a useful size; export it as JPEG"):
+        open_picture(io.BytesIO(dng(preview, raw=(6000, 4000))))

@@ -1,0 +1,32 @@
+"""What is installed from a wheel: the templates and style sheets come along, and a page can be filled in from there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_has_every_file_of_the_package(tmp_path):
+    wheels = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed: make setup")
+    (path,) = wheels.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with ZipFile(path) as wheel:
+        held = set(wheel.namelist())
+        wheel.extractall(tmp_path / "installed")
+    files = [path for path in (ROOT / "aes_r1").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.relative_to(ROOT).as_posix() for path in files} <= held
+    code = (
+        "from aes_r1.report.html import HERE, fill; print(HERE); "
+        "print(fill('side_by_side_page.html', title='<t>', measures={}, pictures=[]))"
+    )
+    there = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=there, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(str(tmp_path / "installed"))
+    assert "--paper" in done.stdout
+    assert "<title>&lt;t&gt; · Aes-R1</title>" in done.stdout
