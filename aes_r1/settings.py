@@ -94,7 +94,9 @@ class LoraSettings:
 @dataclass
 class ModelSettings:
     name: str = "tiny_qwen2_5_vl"
-    path: str | None = None  # folder or hub name; null: the tiny model is built and pretrained here
+    path: str | None = None  # folder or hub name; null: the tiny model, as `base` says
+    # weights of the tiny model. shipped: those in the package; pretrain: made here by `pretrain`; null: path is given
+    base: str | None = "shipped"
     dtype: str = "float32"
     max_pixels: int = 9216  # area bound of a picture when data.max_pixels does not say
     freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
@@ -107,6 +109,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        self._check_base()
         one_of("model.prompt", self.prompt, ("critique", "score_only"))
         one_of("model.reference", self.reference, ("device", "host", "sharded"))
         require(
@@ -115,6 +118,17 @@ class ModelSettings:
             self.reference,
             "with model.lora.rank > 0 the reference is the policy without its adapter and takes no memory; give device",
         )
+
+    def _check_base(self) -> None:
+        if self.path is not None:
+            self.base = None
+            return
+        require(self.base is not None, "model.path", "null", "give a folder or hub name, or model=tiny_qwen2_5_vl")
+        one_of("model.base", str(self.base), ("shipped", "pretrain"))
+        if self.base == "shipped":
+            for key, value in dataclasses.asdict(self.pretrain).items():
+                made = value == getattr(PretrainSettings(), key)
+                require(made, f"model.pretrain.{key}", value, "the shipped base is made; give model.base=pretrain, too")
 
 
 @dataclass
@@ -655,7 +669,9 @@ _NOT_IDENTITY = (
 
 # Keys that the first recorded runs did not have, each with the value at which a run computes what it computed without
 # the key. At that value a key is left out of the run's hash, so that recorded runs keep theirs and can be resumed.
-_SINCE_ADDED: dict[str, Any] = {"trainer.credit": "all", "trainer.critique_kl_coef": None}
+# model.base is null where a path is given, and such runs keep their hash. Recorded runs without a path pretrained one
+# of BASE_MODEL_VERSION 1, which is made no more, so no run of the other two values has their hash or their folder.
+_SINCE_ADDED: dict[str, Any] = {"trainer.credit": "all", "trainer.critique_kl_coef": None, "model.base": None}
 
 
 def run_fingerprint(settings: Settings) -> str:

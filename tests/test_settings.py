@@ -28,6 +28,9 @@ from aes_r1.settings import InputError, Settings, as_dict, build, run_fingerprin
         ({"data": {"split": "all"}}, "data.split=all"),
         ({"data": {"limit": 0}}, "data.limit=0"),
         ({"model": {"dtype": "int8"}}, "model.dtype=int8"),
+        ({"model": {"base": "best"}}, "model.base=best"),
+        ({"model": {"base": None}}, "model.path=null"),
+        ({"model": {"pretrain": {"seed": 1}}}, "model.pretrain.seed=1: "),
         ({"engine": {"name": "zero9"}}, "engine.name=zero9"),
         ({"evaluation": {"protocols": ["best"]}}, "evaluation.protocols=best"),
         ({"cold_start": {"epochs": -1}}, "cold_start.epochs=-1"),
@@ -87,3 +90,13 @@ def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="out="):
         claim_run_folder(tmp_path / "file" / "run", build(Settings, {}))
+
+
+def test_the_base_of_the_tiny_model():
+    shipped = build(Settings, {})
+    assert shipped.model.base == "shipped"
+    seeds = [build(Settings, {"model": {"base": "pretrain", "pretrain": {"seed": seed}}}) for seed in (0, 1)]
+    assert len({run_fingerprint(one) for one in (shipped, *seeds)}) == 3
+    given = build(Settings, {"model": {"path": "some/where", "pretrain": {"seed": 1}}})
+    assert given.model.base is None
+    assert build(Settings, as_dict(given)) == given

@@ -18,6 +18,7 @@ from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, root_of
 from aes_r1.data.records import read_records
 from aes_r1.model import backbone as backbones
+from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.runs.folder import stage_done
@@ -122,6 +123,8 @@ def _check_critiques(settings: Settings) -> None:
 def _check_models(settings: Settings) -> None:
     model, wanted = settings.model, settings.trainer.init_from
     question = RATING_PROMPT if model.prompt == "critique" else SCORE_ONLY_PROMPT
+    if model.base == "shipped":
+        tiny.shipped()
     named = {"model.path": model.path}
     if settings.trainer.name == "rapo" and wanted not in ("base", "cold_start"):
         named["trainer.init_from"] = wanted
