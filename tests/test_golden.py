@@ -86,12 +86,12 @@ def cold_start_losses(folder: Path) -> list[float]:
 
 
 def rapo_steps(folder: Path) -> dict[str, list[float]]:
-    """Mean rewards and losses of five steps of RAPO from the shipped base on twelve made pictures."""
+    """Mean rewards, losses (near 0 on policy) and gradient norms of five steps of RAPO from the shipped base."""
     (folder / "pictures").mkdir()
     twelve_pictures(folder / "pictures")
     shipped = backbones.load(tiny.shipped(), dtype="float32", max_pixels=9216)
     rows, _ = rapo(shipped, folder / "pictures", folder / "run", steps=5, lr=2e-4, max_new_tokens=40)
-    return {name: [row[name] for row in rows] for name in ("reward/total", "policy/loss", "rollout/score_mean")}
+    return {name: [row[name] for row in rows] for name in ("reward/total", "policy/loss", "policy/grad_norm")}
 
 
 def test_the_version_of_the_scenes_stands_for_these_pictures():
@@ -124,8 +124,7 @@ def test_five_steps_of_rapo_from_the_shipped_base_have_the_recorded_rewards_and_
     found, recorded = rapo_steps(tmp_path), RECORDED["rapo"]
     assert found.keys() == recorded.keys()
     for name, values in found.items():
-        assert values == pytest.approx(recorded[name], abs=1e-4), name
-    assert len(set(found["reward/total"])) == 5
+        assert values == pytest.approx(recorded[name], rel=1e-4, abs=1e-4), name
 
 
 if __name__ == "__main__":
