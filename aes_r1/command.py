@@ -18,6 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from aes_r1.aescot.failures import ServerGone
 from aes_r1.points import Sweep, point_command, run_point
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
@@ -26,7 +27,7 @@ from aes_r1.trainer.skipped import NeverFinite
 
 log = logging.getLogger("aes_r1")
 
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+_CANNOT_WRITE = (*(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),)
 _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 
@@ -67,7 +68,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         code, said = 2, _one_line(error)
     except Stopped as stopped:
         code, said = 75 if stopped.requeue else 1, str(stopped)
-    except NeverFinite as error:
+    except (NeverFinite, ServerGone) as error:
         code, said = 1, str(error)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:

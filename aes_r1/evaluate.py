@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 
 from aes_r1 import command
-from aes_r1.aescot.chat import ServerGone
+from aes_r1.aescot.failures import ServerGone
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest

@@ -350,6 +350,12 @@ class ChatSettings:
             (priced[0] is None) == (priced[1] is None), f"{group}.input_usd_per_million", priced[0], "give both prices"
         )
         address = urlsplit(self.api_base or "")
+        require(
+            self.api_base is None or (address.scheme in ("http", "https") and bool(address.hostname)),
+            f"{group}.api_base",
+            re.sub(r"[^/\s]+@", "", self.api_base or ""),
+            "must be a URL, http://HOST:PORT/v1 say",
+        )
         if address.password or re.search(
             "key|token|secret", address.query, re.IGNORECASE
         ):  # it would stand in distill.json; not repeated in the message either

@@ -30,7 +30,12 @@ ALLOWED = {
     "gradio": {"app/page.py"},
     "ray": {"scoring/shards.py"},
 }
-NAMED_OTHERWISE = {"hydra-core": "hydra", "pillow": "PIL", "wandb-workspaces": "wandb_workspaces"}  # when imported
+NAMED_OTHERWISE = {
+    "hydra-core": "hydra",
+    "pillow": "PIL",
+    "json-repair": "json_repair",
+    "wandb-workspaces": "wandb_workspaces",
+}  # when imported
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",
     "starlette": "gradio", "sqlalchemy": "optuna", "safetensors": "transformers",
