@@ -6,8 +6,11 @@ Exit codes: 0 done; 2 the user's input is wrong; 75 stopped by a scheduler's sig
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
+import io
 import json
+import locale
 import logging
 import os
 import secrets
@@ -37,6 +40,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
 
     The settings are conf/CONFIG_NAME.yaml with the command line's overrides, as an instance of the dataclass `schema`.
     """
+    speak_anywhere()
     # DeepSpeed's launcher puts an argument of its own before ours; LOCAL_RANK says the same.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     sys.argv[1:] = [
@@ -107,6 +111,7 @@ class Arguments(argparse.ArgumentParser):
 
 def run_plain(parser: Arguments, task: Callable[[argparse.Namespace], int]) -> NoReturn:
     """Run `task` on the parsed command line and leave with the exit code that it returns; errors as in `run`."""
+    speak_anywhere()
     given = parser.parse_args()
     try:
         sys.exit(task(given))
@@ -121,6 +126,20 @@ def run_plain(parser: Arguments, task: Callable[[argparse.Namespace], int]) -> N
         _leave(2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room")
     except KeyboardInterrupt:
         _leave(1, "interrupted")
+
+
+def speak_anywhere() -> None:
+    """Make names and words of any script fit to be read, written and said, whatever locale the shell has.
+
+    Where the locale is not UTF-8 the command starts again in Python's UTF-8 mode. What a terminal cannot show is said
+    by its number.
+    """
+    if codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _compose(entry: Callable[[Any], Any], config_name: str) -> None:

@@ -51,6 +51,7 @@ def run(settings: DistillSettings) -> None:
         print(f"left out {row['path']}: {row['reason']}", file=sys.stderr)
     out = Path(settings.out)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    gone = None
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("AesCoT", total=len(samples) if not settings.quotas else None)
 
@@ -69,9 +70,10 @@ def run(settings: DistillSettings) -> None:
                 progress=progress,
             )
         except ServerGone as error:
-            bar.stop()
-            print(f"aes_r1: {error}; the same command goes on where it stopped", file=sys.stderr)
-            sys.exit(1)
+            gone = error  # said when the bar is gone, which would draw itself once more
+    if gone is not None:
+        print(f"aes_r1: {gone}; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(1)
     write_audit(out, items=settings.audit_items, seed=settings.seed, judged=settings.judge.name != "none")
     report = json.loads((out / "distill_report.json").read_text(encoding="utf-8"))
     _show_report(report, out)

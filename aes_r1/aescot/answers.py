@@ -79,7 +79,7 @@ def ends_everything(error: Exception) -> str | None:
     if page and (_NO_JSON in text or (isinstance(code, int) and code < 500)):
         return "answers with a web page, a proxy's or a login's; give the address of the API, or set NO_PROXY"
     if code == 402 or (code in (400, 403, 429) and _NO_MONEY.search(text)):
-        return "has no money left for this key; top it up, the same command goes on"
+        return "has no money left for this key; top it up"
     if code == 404 or (code == 400 and _NO_MODEL.search(text)):
         return "knows no such model or address; mend model or api_base"
     if code in (401, 403, 407):

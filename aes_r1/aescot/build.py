@@ -152,7 +152,8 @@ class _Job:
                 if not waiting:
                     return
                 # Whoever hears that the server is gone says so: the first in the row may be waiting for another try.
-                await asyncio.wait({waiting[0], gone}, return_when=asyncio.FIRST_COMPLETED)
+                heard: list[asyncio.Future[Any]] = [waiting[0], gone]
+                await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     gone.result()
                 try:

@@ -54,7 +54,8 @@ def plain(key: str) -> str:
 
 def _known(objects: Iterator[tuple[dict[str, Any], int]], names: Mapping[str, str]) -> list[Reading]:
     """Readings of the objects that hold any of `names`; of those alone without one, so that it can be told apart."""
-    readings, strangers = [], []
+    readings: list[Reading] = []
+    strangers: list[Reading] = []
     for found, depth in objects:
         values: dict[str, Any] = {}
         renamed = False

@@ -99,7 +99,7 @@ def log_to(folder: Path, rank: int) -> None:
     log.propagate = False
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if rank == 0:
-        handlers.append(logging.FileHandler(folder / "run.log"))
+        handlers.append(logging.FileHandler(folder / "run.log", encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         log.addHandler(handler)

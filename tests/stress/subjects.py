@@ -75,7 +75,7 @@ def distilled(where: Path) -> dict[str, Any]:
     """The kept and the rejected records; and no answer may have been paid for twice."""
     found = files("out/aescot.jsonl", "out/rejected.jsonl")(where)
     keys = [row["key"] for row in rows(where / "out/calls.jsonl")]
-    return {**found, "answers": sorted(keys), "answers bought twice": len(keys) - len(set(keys))}
+    return {**found, "answers": len(keys), "answers bought twice": len(keys) - len(set(keys))}
 
 
 def write_pictures(folder: Path, count: int, *, side: int) -> None:
@@ -123,6 +123,7 @@ def start_server(folder: Path) -> tuple[subprocess.Popen, str]:
     """The chat server of the distillation tests, and its URL."""
     folder.mkdir(exist_ok=True)
     (folder / "port").unlink(missing_ok=True)
+    (folder / "requests.jsonl").unlink(missing_ok=True)
     process = subprocess.Popen([sys.executable, str(CHAT_SERVER), str(folder)])
     while not (folder / "port").exists():
         if process.poll() is not None:
