@@ -56,6 +56,20 @@ class Start:
                     env=environment(), cwd=where, stdout=out, stderr=said, start_new_session=True, preexec_fn=limit,
                 ).pid  # fmt: skip
         self.code: int | None = None
+        self._helped, self._began = subject.helped, time.monotonic()
+
+    def worked(self) -> float:
+        """Seconds that its processor worked, which mean the same moment however busy the machine is.
+
+        Where other processes do the work, seconds on the clock.
+        """
+        if self._helped:
+            return time.monotonic() - self._began
+        try:
+            fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def ended(self) -> bool:
         if self.code is None:
@@ -180,19 +194,18 @@ def drafts(where: Path) -> bool:
 
 
 def disturb(kind: str, start: Start, moment: float, on_draft: bool, draw: random.Random, room: Path) -> float | None:
-    """Do `kind` to a start `moment` seconds after it began; the moment, or None when it had ended before."""
-    began = time.monotonic()
-    while time.monotonic() - began < moment:
+    """Do `kind` to a start after `moment` seconds of its work; the moment, or None when it had ended before."""
+    while start.worked() < moment:
         if start.ended():
             return None
-        time.sleep(0.003)
-    while on_draft and time.monotonic() - began < moment + 3 and not drafts(start.where):
+        time.sleep(0.005)
+    at = start.worked()
+    while on_draft and start.worked() < at + 1 and not drafts(start.where):
         if start.ended():
             return None
         time.sleep(0.002)
     if start.ended():
         return None
-    at = time.monotonic() - began
     if kind == "kill":
         start.signal(signal.SIGKILL)
     elif kind in ("terminate", "usr1"):
@@ -273,7 +286,7 @@ def trial(
             kind = draw.choices(kinds, [6 if kind == "kill" else 1 for kind in kinds])[0]
             fork = subject.forkable and draw.random() >= FRESH
             size = int(10 ** draw.uniform(2, 7)) if kind == "file size" else None
-            moment = draw.uniform(0.0, 1.0) * (usual_s if fork or not subject.forkable else 2 * usual_s + IMPORTS_S)
+            moment = draw.uniform(0.0, 1.0) * (usual_s if fork or not subject.forkable else usual_s + IMPORTS_S)
             on_draft = draw.random() < 0.4
             start = Start(subject, where, fork=fork, file_size=size)
             try:
@@ -297,15 +310,17 @@ def trial(
 
 
 def undisturbed(subject: Subject, where: Path, kept: Path) -> tuple[dict[str, str], float]:
-    """The digests of a command that nothing disturbed, and its seconds; `kept` holds them between calls."""
+    """The digests of a command that nothing disturbed, and its seconds of work; `kept` holds them between calls."""
     known = json.loads(kept.read_text()) if kept.exists() else {}
     if subject.name not in known:
         shutil.rmtree(where, ignore_errors=True)
         where.mkdir()
-        began = time.monotonic()
-        start = Start(subject, where, fork=subject.forkable)
-        judge("none", subject, start)
-        known[subject.name] = digests(subject.result(where)), time.monotonic() - began
+        began, worked = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        judge("none", subject, Start(subject, where, fork=subject.forkable))
+        now = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = now.ru_utime + now.ru_stime - worked.ru_utime - worked.ru_stime
+        usual = time.monotonic() - began if subject.helped else seconds
+        known[subject.name] = digests(subject.result(where)), usual
         kept.write_text(json.dumps(known))
     digest, seconds = known[subject.name]
     return digest, seconds
@@ -349,7 +364,7 @@ def run(home: Path, minutes: float, *, seed: int, only: list[str]) -> int:
                 teach(home, url, where)
             for subject in subjects:
                 references[subject.name] = undisturbed(subject, where, home / "references.json")
-                print(f"{subject.name}: {references[subject.name][1]:.1f} s undisturbed", flush=True)
+                print(f"{subject.name}: {references[subject.name][1]:.1f} s of work", flush=True)
             filled = room if os.path.ismount(room) else None
             deadline = time.monotonic() + 60 * minutes
             while time.monotonic() < deadline:

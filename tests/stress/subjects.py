@@ -30,13 +30,14 @@ Result = Callable[[Path], dict[str, Any]]  # what must be the same, by name
 
 @dataclass(frozen=True)
 class Subject:
-    """A command, its result, and how often it is drawn; `drafts` are the files that only a write in progress has."""
+    """A command, its result, and how often it is drawn."""
 
     name: str
     command: Command
     result: Result
     weight: float
     forkable: bool = True  # whether it may start in a copy of a process that has imported everything
+    helped: bool = False  # most of its work is done by processes that it starts
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -167,7 +168,7 @@ def build(home: Path, url: str) -> list[Subject]:
         Subject(
             "distill",
             lambda where: [
-                *("aes_r1.distill", "data=folder", f"data.root={many}", "data.limit=40", "data.workers=0"),
+                *("aes_r1.distill", "data=folder", f"data.root={many}", "data.limit=16", "data.workers=0"),
                 *("expert=openai", "judge=openai", *asked, "expert.max_words=400", f"out={where}/out"),
             ],
             distilled,
@@ -209,6 +210,7 @@ def build(home: Path, url: str) -> list[Subject]:
             lambda where: files(*(f"out/part-{n:05d}.jsonl" for n in range(6)), json_files=("out/plan.json",))(where),
             0.3,
             forkable=False,
+            helped=True,
         ),
         Subject(
             "sweep",
@@ -218,6 +220,7 @@ def build(home: Path, url: str) -> list[Subject]:
             ],
             sweep_result,
             0.6,
+            helped=True,
         ),
     ]
 
