@@ -16,7 +16,6 @@ import json
 import os
 import random
 import resource
-import runpy
 import shutil
 import signal
 import subprocess
@@ -24,9 +23,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.stress.subjects import Subject, build, environment, start_server
+from tests.warm import become, forked
 
 KINDS = ("kill", "terminate", "usr1", "interrupt", "interrupt twice", "freeze", "full disk", "file size", "revoked")
 ROOM_MB = 400  # of the disk that is filled
@@ -47,7 +47,15 @@ class Start:
         self.where = where
         module, *arguments = subject.command(where)
         if fork:
-            self.process = _forked(module, arguments, where, file_size)
+
+            def work() -> NoReturn:
+                os.setsid()
+                os.chdir(where)
+                if file_size is not None:
+                    _limit_files(file_size)
+                become(module, arguments, where, environment())
+
+            self.process = forked(work)
         else:
             with (where / "stdout").open("w") as out, (where / "stderr").open("w") as said:
                 limit = None if file_size is None else lambda: _limit_files(file_size)
@@ -118,40 +126,6 @@ class Start:
 
     def said(self) -> str:
         return (self.where / "stderr").read_text(errors="replace")
-
-
-def _forked(module: str, arguments: list[str], where: Path, file_size: int | None) -> int:
-    """A copy of this process that runs `module` as a command does."""
-    process = os.fork()
-    if process:
-        return process
-    try:
-        os.setsid()
-        os.chdir(where)
-        for number, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(where / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        os.environ.update(environment())
-        if file_size is not None:
-            _limit_files(file_size)
-        sys.stdout = os.fdopen(1, "w", closefd=False)
-        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-        sys.argv = [module, *arguments]
-        code: Any = 0
-        try:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        except SystemExit as left:
-            code = left.code
-    except BaseException:  # as the interpreter does at the end of a process
-        sys.excepthook(*sys.exc_info())
-        code = 130 if isinstance(sys.exc_info()[1], KeyboardInterrupt) else 1
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 def _limit_files(size: int) -> None:
