@@ -314,7 +314,7 @@ class ChatSettings:
     max_concurrency: int = 16  # calls in flight
     requests_per_minute: float | None = None  # null: no limit
     tokens_per_minute: float | None = None  # null: no limit
-    retries: int = 6  # after 429, 5xx, time-outs and cut connections
+    retries: int = 6  # after 429, 5xx, time-outs and cut connections, and after replies that cannot be read
     timeout_s: float = 120.0  # per try
     max_usd: float | None = None  # stops before it is passed; null: no ceiling
     input_usd_per_million: float | None = None  # price of a million tokens; null: litellm's price list

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.stress.subjects import Subject, build, environment, start_server
+from tests.stress.subjects import Subject, build, environment, start_server, streams_of
 from tests.warm import become, forked
 
 KINDS = ("kill", "terminate", "usr1", "interrupt", "interrupt twice", "freeze", "full disk", "file size", "revoked")
@@ -41,10 +41,12 @@ class Fault(Exception):
 
 
 class Start:
-    """One start of a command in `where`; what it says goes to where/stdout and where/stderr."""
+    """One start of a command in `where`; what it says goes to files beside the small disk, which may be full."""
 
     def __init__(self, subject: Subject, where: Path, *, fork: bool, file_size: int | None = None) -> None:
         self.where = where
+        self.streams = streams_of(where)
+        self.streams.mkdir(exist_ok=True)
         module, *arguments = subject.command(where)
         if fork:
 
@@ -53,11 +55,11 @@ class Start:
                 os.chdir(where)
                 if file_size is not None:
                     _limit_files(file_size)
-                become(module, arguments, where, environment())
+                become(module, arguments, self.streams, environment())
 
             self.process = forked(work)
         else:
-            with (where / "stdout").open("w") as out, (where / "stderr").open("w") as said:
+            with (self.streams / "stdout").open("w") as out, (self.streams / "stderr").open("w") as said:
                 limit = None if file_size is None else lambda: _limit_files(file_size)
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", module, *arguments],
@@ -125,7 +127,7 @@ class Start:
             os.kill(self.process, signal.SIGKILL)
 
     def said(self) -> str:
-        return (self.where / "stderr").read_text(errors="replace")
+        return (self.streams / "stderr").read_text(errors="replace")
 
 
 def _limit_files(size: int) -> None:

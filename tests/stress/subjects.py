@@ -40,6 +40,11 @@ class Subject:
     helped: bool = False  # most of its work is done by processes that it starts
 
 
+def streams_of(where: Path) -> Path:
+    """Where a start's words go: not on the disk that is filled."""
+    return where.parent.parent / "said"
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -198,7 +203,7 @@ def build(home: Path, url: str) -> list[Subject]:
         Subject(
             "score",
             lambda where: ["aes_r1.score", str(few), "--model", str(talking), "--format", "jsonl"],
-            lambda where: {"stdout": (where / "stdout").read_text()},
+            lambda where: {"stdout": (streams_of(where) / "stdout").read_text()},
             0.7,
         ),
         Subject(
