@@ -211,9 +211,10 @@ def disturb(kind: str, start: Start, moment: float, on_draft: bool, draw: random
         try:
             start.wait()
         finally:
-            for folder in sorted({start.where, *taken}):
-                with contextlib.suppress(FileNotFoundError):
-                    folder.chmod(0o755)
+            start.where.chmod(0o755)
+            for folder, names, _ in os.walk(start.where):  # one that was renamed meanwhile, too
+                for name in names:
+                    os.chmod(os.path.join(folder, name), 0o755)
     return at
 
 
