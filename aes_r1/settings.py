@@ -360,7 +360,7 @@ class ChatSettings:
     max_concurrency: int = 16  # calls in flight
     requests_per_minute: float | None = None  # null: no limit
     tokens_per_minute: float | None = None  # null: no limit
-    retries: int = 6  # after 429, 5xx, time-outs and cut connections
+    retries: int = 6  # after 429, 5xx, time-outs and cut connections, and after replies that cannot be read
     timeout_s: float = 120.0  # per try
     max_usd: float | None = None  # stops before it is passed; null: no ceiling
     input_usd_per_million: float | None = None  # price of a million tokens; null: litellm's price list
@@ -396,6 +396,12 @@ class ChatSettings:
             (priced[0] is None) == (priced[1] is None), f"{group}.input_usd_per_million", priced[0], "give both prices"
         )
         address = urlsplit(self.api_base or "")
+        require(
+            self.api_base is None or (address.scheme in ("http", "https") and bool(address.hostname)),
+            f"{group}.api_base",
+            re.sub(r"[^/\s]+@", "", self.api_base or ""),
+            "must be a URL, http://HOST:PORT/v1 say",
+        )
         if address.password or re.search(
             "key|token|secret", address.query, re.IGNORECASE
         ):  # it would stand in distill.json; not repeated in the message either

@@ -44,7 +44,9 @@ def check(settings: Settings) -> None:
 
 def check_launch(settings: Settings) -> None:
     """InputError unless a launcher's variables say who this process is, and the engine can serve so many."""
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or 1)
+    # In the shell or batch script of an allocation, where one process starts, there is a job and no step.
+    alone = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or (0 if alone else os.environ.get("SLURM_NTASKS")) or 1)
     if tasks > 1 and "WORLD_SIZE" not in os.environ:
         raise InputError(
             f"SLURM_NTASKS={tasks}: srun starts {tasks} processes that do not know of each other; give srun "
