@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import logging
 import os
 import secrets
@@ -19,16 +18,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aes_r1.points import Sweep, point_command, run_point
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
+from aes_r1.settings import CONF, InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
 from aes_r1.tracking import headline
 from aes_r1.trainer.skipped import NeverFinite
 
 log = logging.getLogger("aes_r1")
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-_HERE = Path(__file__).resolve().parent
-CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 
 
 def run(module: str, task: Callable[[Any], None], *, config_name: str = "config", schema: type = Settings) -> None:
@@ -101,6 +99,7 @@ class Arguments(argparse.ArgumentParser):
     """A parser of the commands without Hydra: what is wrong with the command line is one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
+        """Say in one line what is wrong with the command line, and exit with code 2."""
         _leave(2, f"{message}; {self.prog} --help lists the arguments")
 
 
@@ -165,7 +164,7 @@ def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | St
         return _srcc(out)
     command = point_command(sweep, overrides, config.out, config.get("processes", 1))
     code, told = run_point(command, sweep)
-    reason = out / "failure.txt"
+    reason = RunFolder(out).failure_file
     if code == 75 or (code != 0 and told and not reason.exists()):  # torchrun's own code says nothing
         sweep.note(number, "stopped", f"{name} ({out})")
         return Stopped(True)
@@ -177,15 +176,15 @@ def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | St
 
 def _srcc(folder: Path) -> float | None:
     """SRCC of the run's last stage, first set, first protocol: headline/srcc of W&B."""
-    path = folder / "evaluation.json"
-    return headline(json.loads(path.read_text())).get("srcc") if path.exists() else None
+    return headline(RunFolder(folder).evaluation).get("srcc")
 
 
 def _is_done(folder: Path, settings: Any) -> bool:
     """Whether the run folder of a point holds the whole run of these settings."""
-    if not (folder / "stages" / "report.json").exists() or settings.trainer.resume == "never":
+    run = RunFolder(folder)
+    if not run.stage_done("report") or settings.trainer.resume == "never":
         return False
-    return not differences(json.loads((folder / "settings.json").read_text()), as_dict(settings))
+    return not differences(run.settings, as_dict(settings))
 
 
 def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:

@@ -5,14 +5,14 @@ python -m aes_r1.dashboard runs=runs entity=TEAM
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aes_r1 import command
-from aes_r1.report.studies import SECTIONS, analysis, axis_of, read_json, read_studies, shown, varied
+from aes_r1.report.studies import SECTIONS, analysis, axis_of, read_studies, shown, varied
 from aes_r1.report.studies_page import static_page
+from aes_r1.runs.files import read_json, write_json, write_text_atomically
 from aes_r1.settings import DashboardSettings, InputError
 from aes_r1.tracking import group_of, refusals
 
@@ -119,11 +119,11 @@ def publish(settings: DashboardSettings, studies: Mapping[str, Runs]) -> None:
     for study, runs in studies.items():
         view = _saved_view(workspace(study, runs, **where), here["views"].get(study))
         here["views"][study] = view.url
-        addresses.write_text(json.dumps(known, indent=2) + "\n")
+        write_json(addresses, known)
         print(f"{study}: {view.url}")
     made = _saved_report(report(studies, Path(settings.analyses), **where), here.get("report"))
     here["report"] = made.url
-    addresses.write_text(json.dumps(known, indent=2) + "\n")
+    write_json(addresses, known)
     print(f"report: {made.url}")
 
 
@@ -158,12 +158,13 @@ def _saved_report(made: Any, url: str | None) -> Any:
 
 
 def build(settings: DashboardSettings) -> None:
+    """Write the page, or publish the views of the account in `settings`."""
     studies = read_studies(Path(settings.runs))
     if settings.entity is None:
         target = Path(settings.out)
         target = target if target.suffix else target / "dashboard.html"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(static_page(studies, Path(settings.analyses)), encoding="utf-8")
+        write_text_atomically(target, static_page(studies, Path(settings.analyses)))
         print(f"dashboard: {target}")
         return
     try:
@@ -175,6 +176,7 @@ def build(settings: DashboardSettings) -> None:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     command.run("aes_r1.dashboard", build, config_name="dashboard", schema=DashboardSettings)
 
 

@@ -28,14 +28,14 @@ from aes_r1.aescot.estimate import estimate
 from aes_r1.aescot.start import check_roles
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import load_samples
-from aes_r1.settings import DistillSettings
-
-PAPER_PIXELS = 262144  # area at which the paper trains, where data.max_pixels is null
+from aes_r1.settings import PAPER_PIXELS, DistillSettings
 
 
 def run(settings: DistillSettings) -> None:
+    """Write critiques of the training pictures of a set, or show what an audit found."""
     if settings.audit is not None:
-        return _show_agreement(Path(settings.audit))
+        _show_agreement(Path(settings.audit))
+        return
     data = settings.data
     samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
     check_roles(samples, settings.expert, settings.judge)
@@ -124,6 +124,7 @@ def _with_interval(row: dict[str, float] | None) -> str:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     logging.basicConfig(level=logging.WARNING)
     command.run("aes_r1.distill", run, config_name="distill", schema=DistillSettings)
 

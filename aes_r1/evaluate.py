@@ -11,72 +11,53 @@ from aes_r1.runs.stopping import leave_when_told
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
 
-import json
 import logging
-import shutil
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import chain
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from aes_r1 import command
 from aes_r1.aescot.chat import ServerGone
-from aes_r1.data.check import check_pictures
-from aes_r1.data.loader import load_samples
-from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.data.splits import LIMIT_SEED, stratified_draw
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.critique import judged
 from aes_r1.evaluation.summary import measure
-from aes_r1.inference.asking import PAPER_PIXELS, AskingConfig, find_model, question_of, read_json, run_of
+from aes_r1.inference.asking import AskingConfig, find_model, question_of
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
-from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predict import number_row
-from aes_r1.inference.predictions import Rows, asking, chosen_critiques, read, record_stage
+from aes_r1.inference.predictions import Process, Sets, chosen_critiques, record_stage
+from aes_r1.inference.stage import ask_model, finish, is_answered
 from aes_r1.model import backbone as backbones
-from aes_r1.prompts import RATING_PROMPT
+from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.tables import evaluation_tables, valued
-from aes_r1.runs.folder import (
-    claim_run_folder,
-    failure_file,
-    finish_stage,
-    log_to,
-    progress_bars,
-    stage_done,
-    watch_over,
-)
-from aes_r1.settings import DataSettings, EngineSettings, EvaluateSettings, InputError
+from aes_r1.runs.cells import Evaluation
+from aes_r1.runs.claim import claim_run_folder
+from aes_r1.runs.failure import failure_file, start_heartbeat
+from aes_r1.runs.files import write_json
+from aes_r1.runs.folder import RunFolder, model_in, run_of
+from aes_r1.runs.log import configure_logging
+from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError
 from aes_r1.trainer.engine import start, world
 
 log = logging.getLogger("aes_r1")
 
-Lists = Mapping[str, Callable[[], Sequence[Sample]]]  # NAME-SPLIT: its pictures
-
 REPORT_UP_TO = 100_000  # rows that fit a page
-_CHUNK = 2000  # pictures checked at once
-
-
-class Process(NamedTuple):
-    """This process among the `size` of the launch; `wait` returns when every one has called it."""
-
-    rank: int
-    size: int
-    device: torch.device
-    wait: Callable[[], None]
 
 
 def run(settings: EvaluateSettings) -> None:
+    """Measure models on data sets, or summarise finished runs."""
     rank, size = world()
     if settings.runs or settings.starts:
-        return _show(settings) if rank == 0 else None
+        if rank == 0:
+            _show(settings)
+        return
     if settings.model.path is None:
         raise InputError("model.path=null: give a folder with a model, a run folder or a hub name")
     for metric in settings.pyiqa:
@@ -84,22 +65,22 @@ def run(settings: EvaluateSettings) -> None:
     out, several = Path(settings.out), size > 1
     if rank == 0:
         _sets(settings)  # one that stands twice is refused
-        _check_models(out, settings)
-        claim_run_folder(out, settings)  # type: ignore[arg-type]  # of any settings
-    log_to(out, rank)
+        _check_models(RunFolder(out), settings)
+        claim_run_folder(out, settings)
+    configure_logging(out, rank)
     # No weight is parted, so which engine it is says only whether the processes know of each other.
     device = start(EngineSettings(name="zero1" if several else "single"))
-    watch = watch_over(out, rank, size) if several else None
-    mine = Process(rank, size, device, watch.wait if watch else lambda: None)
+    watch = start_heartbeat(out, rank, size) if several else None
+    process = Process(rank, size, watch.wait if watch else lambda: None)
     with failure_file(out, rank, watch):
-        _evaluate(out, settings, mine)
-        mine.wait()  # rank 0 is the last to leave, or the others' store would leave with it
+        _evaluate(RunFolder(out), settings, process, device)
+        process.wait()  # rank 0 is the last to leave, or the others' store would leave with it
 
 
-def _check_models(out: Path, settings: EvaluateSettings) -> None:
+def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
     """InputError for a model that cannot be asked, before any picture is listed; a model that has answered is done."""
     for name, path in _models(settings).items():
-        if not stage_done(out, f"predictions_{name}"):
+        if not is_answered(run, name):
             folder, facts = find_model(path)
             asked, key = asked_here(facts, settings), "model.path" if name == settings.name else f"models.{name}"
             backbones.check(folder, question=asked.question, max_pixels=asked.max_pixels, key=key)
@@ -120,42 +101,44 @@ def _show(settings: EvaluateSettings) -> None:
         print(side_by_side(folders, Path(settings.out), pictures=settings.pictures, **how))
 
 
-def _evaluate(out: Path, settings: EvaluateSettings, mine: Process) -> None:
+def _evaluate(run: RunFolder, settings: EvaluateSettings, process: Process, device: torch.device) -> None:
     """Ask, every process its share; then, on rank 0 alone, measure and show."""
-    if mine.rank == 0:
-        for one in _sets(settings):
-            _list_pictures(out, one, settings)
-    mine.wait()
-    manifests = {f"{one.name}-{one.split}": _manifest(out, one) for one in _sets(settings)}
-    sets: dict[str, Callable[[], Sequence[Sample]]] = {
-        name: partial(_pictures, path, settings.evaluation.limit) for name, path in manifests.items()
-    }
+    listed = {run.manifest(f"{data.name}-{data.split}"): data for data in _sets(settings)}
+    if process.rank == 0:
+        for manifest, data in listed.items():
+            list_pictures(manifest, data, data.split, seed=settings.seed, store=Path(settings.store))
+    process.wait()
+    sets = drawn_sets(listed, settings.evaluation.limit)
     for name, path in _models(settings).items():
-        _ask_model(out, name, path, sets, settings, mine)
-        mine.wait()  # nobody looks whether the next one is done while rank 0 may still write
+        if not is_answered(run, name):
+            _ask_model(run, name, path, sets, settings, process, device)
+        process.wait()  # nobody looks whether the next one is done while rank 0 may still write
     for metric in settings.pyiqa:
-        _ask_metric(out, metric, sets, mine)
-        mine.wait()
-    if mine.rank != 0:
-        return
+        _ask_metric(run, metric, sets, process, device)
+        process.wait()
+    if process.rank == 0:
+        _measure(run, sets, settings)
+
+
+def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
+    """Leave the evaluation and, where it fits, the page; print both."""
     evaluation = measure(
-        out,
+        run,
         sets,
-        manifests={name: digest for samples in sets.values() for name, digest in list_hashes(samples()).items()},
         n_bootstrap=settings.evaluation.n_bootstrap,
         seed=settings.seed,
         seen=_seen(settings),
         all_pairs=True,
     )
     if settings.judge.name != "none":
-        _judge(out, evaluation, sets, settings)
-    (out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+        _judge(run, evaluation, sets, settings)
+    write_json(run.evaluation_file, evaluation)
     console = Console(width=None if Console().is_terminal else 132)
     for table in evaluation_tables(evaluation):
         console.print(table)
-    print(out / "evaluation.json")
-    if sum(1 for _ in read(out / "predictions.jsonl")) <= REPORT_UP_TO:
-        print(write_report(out))
+    print(run.evaluation_file)
+    if sum(1 for _ in run.predictions()) <= REPORT_UP_TO:
+        print(write_report(run.path))
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -167,71 +150,21 @@ def _sets(settings: EvaluateSettings) -> list[DataSettings]:
     return sets
 
 
-def _pictures(path: Path, limit: int | None) -> Sequence[Sample]:
-    return stratified_draw(read_manifest(path), limit, LIMIT_SEED)
-
-
-def _manifest(out: Path, data: DataSettings) -> Path:
-    return out / "manifests" / f"{data.name}-{data.split}.jsonl"
-
-
-def _list_pictures(out: Path, data: DataSettings, settings: EvaluateSettings) -> None:
-    """Leave OUT/manifests/NAME-SPLIT.jsonl: the pictures of a set that can be read, checked once, a part at a time."""
-    path = _manifest(out, data)
-    if path.exists():
-        return
-    samples = load_samples(data, data.split, seed=settings.seed, store=Path(settings.store))
-
-    def readable() -> Iterator[Sample]:
-        for place in range(0, len(samples), _CHUNK):
-            kept, dropped = check_pictures(samples[place : place + _CHUNK], workers=data.workers, strict=data.strict)
-            for row in dropped:
-                log.warning("left out %s: %s", row["path"], row["reason"])
-            yield from kept
-
-    found = readable()
-    first = next(found, None)
-    if first is None:
-        raise InputError(f"data={data.name}: no picture of the {data.split} split can be read")
-    write_manifest(chain([first], found), path)
-
-
 # -- models ------------------------------------------------------------------------------------------------------------
-def _ask_model(out: Path, name: str, path: str, sets: Lists, settings: EvaluateSettings, mine: Process) -> None:
-    if stage_done(out, f"predictions_{name}"):
-        return
-    evaluation = settings.evaluation
+def _ask_model(
+    run: RunFolder,
+    name: str,
+    path: str,
+    sets: Sets,
+    settings: EvaluateSettings,
+    process: Process,
+    device: torch.device,
+) -> None:
     folder, facts = find_model(path)
-    asked = asked_here(facts, settings)
-    backbone = backbones.load(folder, dtype=asked.dtype_on(mine.device), max_pixels=asked.max_pixels)
-    backbone.model.to(mine.device).eval()
-    how: dict[str, Any] = {
-        **asked.answers(),
-        "protocols": evaluation.protocols,
-        "batch_size": evaluation.batch_size,
-        "batch_invariant": evaluation.batch_invariant,
-        "seed": settings.seed,
-    }
-    with progress_bars() as bar:
-
-        def rows_of(wanted: str) -> Rows:
-            update, total = bar(f"{name} on {wanted}"), len(sets[wanted]()[mine.rank :: mine.size])
-            return asking(backbone, lambda done: update(done, total, ""), **how)
-
-        count = _record(out, name, sets, rows_of, len(evaluation.protocols), mine)
-    if mine.rank != 0:
-        return
-    if evaluation.interventions and asked.question == RATING_PROMPT:
-        exchange_critiques(
-            out,
-            name,
-            backbone,
-            question=asked.question,
-            pictures=evaluation.interventions,
-            batch_size=evaluation.batch_size,
-            seed=settings.seed,
-        )
-    _finish(out, name, {"rows": count, "asked": asked.noted(mine.device)})
+    asking = asked_here(facts, settings)
+    backbone = backbones.load(folder, dtype=asking.dtype_on(device), max_pixels=asking.max_pixels)
+    backbone.model.to(device)
+    ask_model(run, name, backbone, sets, asking, settings.evaluation, seed=settings.seed, process=process)
 
 
 def asked_here(facts: AskingConfig, settings: EvaluateSettings) -> AskingConfig:
@@ -247,40 +180,27 @@ def asked_here(facts: AskingConfig, settings: EvaluateSettings) -> AskingConfig:
     )
 
 
-def _record(
-    out: Path, name: str, sets: Lists, rows_of: Callable[[str], Rows], rows_per_picture: int, mine: Process
-) -> int:
-    return record_stage(
-        out, name, sets, rows_of, rows_per_picture=rows_per_picture, rank=mine.rank, size=mine.size, wait=mine.wait
-    )
-
-
-def _ask_metric(out: Path, metric: str, sets: Lists, mine: Process) -> None:
+def _ask_metric(run: RunFolder, metric: str, sets: Sets, process: Process, device: torch.device) -> None:
     name = f"pyiqa-{metric}"
-    if stage_done(out, f"predictions_{name}"):
+    if is_answered(run, name):
         return
-    scores = pyiqa_scorer(metric, mine.device)
+    scores = pyiqa_scorer(metric, device)
 
-    def rows_of(samples: Iterable[Sample]) -> Iterator[dict[str, Any]]:
-        return (number_row(one, "metric", value) for one, value in scores(samples))
+    def predictor(samples: Iterable[Sample]) -> Iterator[dict[str, Any]]:
+        for one, value in scores(samples):
+            yield number_row(one, "metric", value if math.isfinite(value) else None)
 
-    count = _record(out, name, sets, lambda _: rows_of, 1, mine)
-    if mine.rank == 0:
-        _finish(out, name, {"rows": count})
-
-
-def _finish(out: Path, name: str, values: dict[str, Any]) -> None:
-    finish_stage(out, f"predictions_{name}", values)
-    shutil.rmtree(out / "parts" / name)
+    rows = record_stage(run, name, sets, predictor, rows_per_picture=1, process=process)
+    if process.rank == 0:
+        finish(run, name, {"rows": rows})
 
 
 def _seen(settings: EvaluateSettings) -> list[str] | None:
     """Sets that the model was trained on."""
     if settings.seen is not None:
         return settings.seen
-    folder = Path(settings.model.path or "").expanduser()
-    run = run_of(folder if (folder / "config.json").exists() else folder / "model")
-    data = {} if run is None else read_json(run / "settings.json").get("data", {})
+    run = run_of(model_in(Path(settings.model.path or "").expanduser()))
+    data = {} if run is None else run.settings.get("data", {})
     if data.get("mix"):
         return list(data["mix"])
     name = data.get("name")
@@ -288,15 +208,14 @@ def _seen(settings: EvaluateSettings) -> list[str] | None:
 
 
 # -- judge -------------------------------------------------------------------------------------------------------------
-def _judge(out: Path, evaluation: dict[str, Any], sets: Lists, settings: EvaluateSettings) -> None:
-    for (stage, name), rows in chosen_critiques(
-        read(out / "predictions.jsonl"), most=settings.judged, seed=settings.seed
-    ).items():
+def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: EvaluateSettings) -> None:
+    chosen = chosen_critiques(run.predictions(), most=settings.judged, seed=settings.seed)
+    for (stage, name), rows in chosen.items():
         wanted = {row["id"] for row in rows}
         found = {
             one.id: one
             for samples in sets.values()
-            for one in samples()
+            for one in samples
             if one.id in wanted and f"{one.dataset}/{one.split}" == name
         }
         try:
@@ -304,7 +223,7 @@ def _judge(out: Path, evaluation: dict[str, Any], sets: Lists, settings: Evaluat
                 rows,
                 found,
                 settings=settings.judge,
-                journal=out / "judge.jsonl",
+                journal=run.verdicts_file,
                 max_pixels=settings.data.max_pixels or PAPER_PIXELS,
             )
         except ServerGone as error:
@@ -317,7 +236,7 @@ def _show_runs(settings: EvaluateSettings) -> None:
     found = across_runs([Path(folder) for folder in settings.runs])
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "across_runs.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_json(out / "across_runs.json", found)
     print(f"{len(found['runs'])} runs; mean, 95% t-interval over splits or seeds")
     for stage, sets in found["stages"].items():
         for name, protocols in sets.items():
@@ -328,6 +247,7 @@ def _show_runs(settings: EvaluateSettings) -> None:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     command.run("aes_r1.evaluate", run, config_name="evaluate", schema=EvaluateSettings)
 
 

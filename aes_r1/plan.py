@@ -60,6 +60,7 @@ class Plan:
 
 
 def plan(settings: PlanSettings, shape: Shape) -> Plan:
+    """Time, memory, disk and price of the run of `settings` for a model of `shape`."""
     trainer, assumed = settings.trainer, settings.plan
     trained = trained_parameters(settings, shape)
     seconds = step_seconds(settings, shape, flops := step_flops(settings, shape))
@@ -261,6 +262,7 @@ def advice(found: Plan, settings: PlanSettings) -> list[str]:
 
 
 def show(found: Plan, settings: PlanSettings, console: Console) -> None:
+    """Print `found` as tables."""
     assumed, trainer = settings.plan, settings.trainer
 
     def say(line: str) -> None:
@@ -309,6 +311,7 @@ def show(found: Plan, settings: PlanSettings, console: Console) -> None:
 
 
 def run(settings: PlanSettings) -> None:
+    """Print what the run of `settings` would take."""
     if settings.engine.name == "single" and settings.plan.gpus > 1:
         raise InputError(
             f"plan.gpus={settings.plan.gpus}: engine=single is one process; give plan.gpus=1 or engine=zero2"
@@ -319,6 +322,7 @@ def run(settings: PlanSettings) -> None:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     command.run("aes_r1.plan", run, config_name="plan", schema=PlanSettings)
 
 

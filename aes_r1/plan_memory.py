@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
@@ -16,6 +17,7 @@ ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
+    """The number of weights that RAPO trains."""
     if settings.model.lora.rank > 0:
         return cost.lora_parameters(shape, settings.model.lora.rank)
     return shape.parameters - (shape.vision_parameters if settings.model.freeze_vision else 0)
@@ -57,6 +59,7 @@ def images_of(settings: PlanSettings, outputs: int) -> int:
 
 
 def zero_stage(settings: PlanSettings) -> int:
+    """The ZeRO stage of the engine, 0 without ZeRO."""
     return int(settings.engine.config.get("zero_optimization", {}).get("stage", 0))
 
 
@@ -220,10 +223,10 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
     def needs(changed: PlanSettings) -> int:
         return peak(memory_per_gpu(changed, shape, trained_parameters(changed, shape), 1))
 
-    def with_model(**changes) -> PlanSettings:
+    def with_model(**changes: Any) -> PlanSettings:
         return dataclasses.replace(settings, model=dataclasses.replace(model, **changes))
 
-    def with_zero(name: str, **changes) -> PlanSettings:
+    def with_zero(name: str, **changes: Any) -> PlanSettings:
         zero = {**engine.config.get("zero_optimization", {}), "stage": 3, **changes}
         return dataclasses.replace(settings, engine=EngineSettings(name, {**engine.config, "zero_optimization": zero}))
 

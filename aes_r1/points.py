@@ -41,6 +41,7 @@ class Sweep:
         (self.folder / "stop").touch()
 
     def stops(self) -> bool:
+        """Whether the sweep was told to stop."""
         return (self.folder / "stop").exists()
 
     def note(self, number: int, end: str, line: str) -> None:
@@ -49,9 +50,11 @@ class Sweep:
         (self.folder / end / f"{number:05d}").write_text(line)
 
     def lines(self, end: str) -> list[str]:
+        """The lines of the points with this `end`, in their order."""
         return [path.read_text() for path in sorted((self.folder / end).glob("*"))]
 
     def forget(self) -> None:
+        """Remove what the sweep and its points told each other."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

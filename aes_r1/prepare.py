@@ -42,8 +42,10 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 
 def run(settings: PrepareSettings) -> None:
+    """Check the sets of `settings` and write their manifest, or list the sets that are known."""
     if settings.data is None:
-        return _show_sets()
+        _show_sets()
+        return
     out = Path(settings.out)
     samples: list[Sample] = []
     dropped: list[dict[str, Any]] = []
@@ -247,6 +249,7 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     command.run("aes_r1.prepare", run, config_name="prepare", schema=PrepareSettings)
 
 

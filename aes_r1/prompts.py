@@ -10,8 +10,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 from string import Template
+
+from aes_r1.settings import CONF
 
 DIMENSIONS = ("light_and_shadow", "mood_and_narrative", "composition", "color", "exposure")
 LEVELS = ("bad", "fair", "good")
@@ -26,8 +27,7 @@ SCORE_ONLY_PROMPT = (
     "with two decimals in <answer> </answer>."
 )
 
-_HERE = Path(__file__).resolve().parent
-_PROMPTS = (_HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf") / "prompts"
+_PROMPTS = CONF / "prompts"
 
 _ANSWER = re.compile(r"\s*<think>(?P<critique>.*?)</think>\s*<answer>(?P<score>.*?)</answer>\s*", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")

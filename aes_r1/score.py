@@ -79,6 +79,7 @@ def _verdicts(
 
 
 def arguments() -> Arguments:
+    """The parser of the command line."""
     parser = Arguments(prog="python -m aes_r1.score", description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PICTURE", help="a file, a folder, a quoted glob, or with --urls a URL")
@@ -96,6 +97,7 @@ def arguments() -> Arguments:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     run_plain(arguments(), run)
 
 

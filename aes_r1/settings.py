@@ -12,8 +12,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+_HERE = Path(__file__).resolve().parent
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # in an installed package, in a checkout
+
+PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 
 
 class InputError(Exception):
@@ -27,6 +33,7 @@ def require(condition: bool, key: str, value: Any, rule: str) -> None:
 
 
 def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise InputError naming `key` unless `value` is one of `choices`."""
     require(value in choices, key, value, f"must be one of {', '.join(choices)}")
 
 
@@ -35,6 +42,8 @@ _SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test 
 
 @dataclass
 class DataSettings:
+    """A data set: which, where it lies, how it is split and read."""
+
     name: str = "scenes"
     root: str | None = None  # folder, or manifest file, of a set on disk; null for made sets
     split: str = "test"  # split that evaluation reads
@@ -79,6 +88,8 @@ class PretrainSettings:
 
 @dataclass
 class LoraSettings:
+    """The low-rank adapter (Hu et al., 2021) that is trained instead of all weights."""
+
     rank: int = 0  # 0: no adapter, all weights are trained
     alpha: float = 32.0
     dropout: float = 0.0
@@ -93,6 +104,8 @@ class LoraSettings:
 
 @dataclass
 class ModelSettings:
+    """The vision-language model that is trained."""
+
     name: str = "tiny_qwen2_5_vl"
     path: str | None = None  # folder or hub name; null: the tiny model is built and pretrained here
     dtype: str = "float32"
@@ -119,6 +132,8 @@ class ModelSettings:
 
 @dataclass
 class RankSettings:
+    """The relative reward: the order of images."""
+
     weight: float = 1.0
     gamma: float = 1e-6
     ties: str = "geq"
@@ -137,6 +152,8 @@ class RankSettings:
 
 @dataclass
 class ErrorSettings:
+    """The absolute reward: the distance to the mean opinion score."""
+
     weight: float = 1.0
     sigma: float = 0.1
     epsilon: float = 1e-5
@@ -149,6 +166,8 @@ class ErrorSettings:
 
 @dataclass
 class BinarySettings:
+    """The reward of earlier work: 1 within a threshold."""
+
     weight: float = 0.0
     threshold: float = 0.1
 
@@ -159,6 +178,8 @@ class BinarySettings:
 
 @dataclass
 class FormatSettings:
+    """The reward of an answer that can be read."""
+
     weight: float = 0.0
 
     def __post_init__(self) -> None:
@@ -167,6 +188,8 @@ class FormatSettings:
 
 @dataclass
 class RewardSettings:
+    """The rewards of a completion and their weights."""
+
     name: str = "rapo"
     rank: RankSettings = field(default_factory=RankSettings)
     error: ErrorSettings = field(default_factory=ErrorSettings)
@@ -296,6 +319,8 @@ class TrainerSettings:
 
 @dataclass
 class EngineSettings:
+    """What trains the weights: a plain optimizer on one process, or DeepSpeed on several."""
+
     name: str = "single"
     config: dict[str, Any] = field(default_factory=dict)  # handed to deepspeed as it is
 
@@ -441,6 +466,8 @@ class PrepareSettings:
 
 @dataclass
 class EvaluationSettings:
+    """How models are asked about test pictures, and what is measured."""
+
     also: list[DataSettings] = field(default_factory=list)  # further sets, after data
     protocols: list[str] = field(default_factory=lambda: ["sample", "greedy", "mean"])
     n_samples: int | None = 4  # outputs that the mean protocol draws; null: as the model's run asked, else 4
@@ -471,6 +498,8 @@ class EvaluationSettings:
 
 @dataclass
 class EvaluatedModel:
+    """The model that aes_r1.evaluate asks."""
+
     path: str | None = None  # folder, run folder or hub name
     dtype: str | None = None  # null: as its run trained, else bfloat16 on a GPU that has it and float32 elsewhere
     prompt: str | None = None  # critique or score_only; null: as its run was trained, else critique
@@ -510,6 +539,8 @@ class EvaluateSettings:
 
 @dataclass
 class TrackerSettings:
+    """Where training is logged beside the run's own files."""
+
     name: str = "offline"
     project: str = "aes-r1"
     entity: str | None = None
@@ -633,6 +664,7 @@ def build(schema: type, config: Any) -> Any:
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
+    """The settings as plain values."""
     return dataclasses.asdict(settings)
 
 
@@ -683,10 +715,6 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
         for name, value in values.items()
         if name not in here
     }
-
-
-# What a run that failed before its first result leaves: a mended command may use the folder.
-_LEFT_BY_FALSE_STARTS = ("settings.json", "settings.partial", "run.log", "failure.txt", "wandb", ".lock")
 
 
 def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl and completions.jsonl always, W&B beside them.
+"""What a run writes while it trains: its metrics and completions always, W&B beside them.
 
 Every metric name has one line in GLOSSARY; a name without one is refused, so any curve can be looked up. The two files
 are the record, W&B is a view of it: resuming cuts the files back to the checkpoint, so no step appears twice.
@@ -15,10 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from aes_r1.runs.cells import Evaluation, MetricName
 from aes_r1.runs.files import append_rows, read_rows, write_rows
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError, TrackerSettings
 
 STAGES = ("sft", "rapo")
+HEADLINE_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "mae")
+SUMMARY_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "krcc", "mae")
 
 GLOSSARY = {
     "reward/total": "mean over outputs of w_rank r_rank + w_error r_error + w_binary r_binary + w_format r_format",
@@ -104,21 +108,21 @@ class Tracker:
         run_name: str = "run",
         run_id: str | None = None,
     ) -> None:
-        self.folder = folder
+        self._run = None if folder is None else RunFolder(folder)
         self._completions_per_table = settings.completions
         self._rows = 0
         self._last: tuple[str, int] | None = None
         self._wandb: Any = None
-        if folder is None:
+        if self._run is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("completions.jsonl", "metrics.jsonl"):
-            rows = read_rows(folder / name)
+        self._run.path.mkdir(parents=True, exist_ok=True)
+        for path in (self._run.completions_file, self._run.metrics_file):
+            rows = read_rows(path)
             if rows:
-                write_rows(folder / name, rows)
+                write_rows(path, rows)
         self._rows = len(rows)
         if settings.name != "none":
-            self._wandb = _start_wandb(folder, settings, without_secrets(config), run_name, run_id)
+            self._wandb = _start_wandb(self._run, settings, without_secrets(config), run_name, run_id)
 
     def __enter__(self) -> Tracker:
         return self
@@ -132,27 +136,26 @@ class Tracker:
 
     def resume(self, stage: str, step: int) -> None:
         """Forget what was logged after `step` of `stage`, and every later stage: training goes on from there."""
-        if self.folder is None:
+        if self._run is None:
             return
-        for name in ("metrics.jsonl", "completions.jsonl"):
-            rows = read_rows(self.folder / name)
+        for path in (self._run.metrics_file, self._run.completions_file):
+            rows = read_rows(path)
             kept = [row for row in rows if (STAGES.index(row["stage"]), row["step"]) <= (STAGES.index(stage), step)]
             if rows:
-                write_rows(self.folder / name, kept)
-            if name == "metrics.jsonl":
+                write_rows(path, kept)
+            if path == self._run.metrics_file:
                 self._rows = len(kept)
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Append one row: stage, step, metrics by glossary name (numbers or 0-d tensors; not finite becomes null)."""
-        if self.folder is None:
+        if self._run is None:
             return
         for name in metrics:
             definition(name)
         values = {name: float(value) for name, value in metrics.items()}
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        append_rows(self.folder / "metrics.jsonl", [{"stage": stage, "step": step, **finite}])
+        append_rows(self._run.metrics_file, [{"stage": stage, "step": step, **values}])
         if self._wandb is not None:
-            known = {name: value for name, value in finite.items() if value is not None}
+            known = {name: value for name, value in values.items() if math.isfinite(value)}
             # The row number is W&B's own step: rows repeated after a resume carry numbers it has, and are dropped.
             self._wandb.log({**_on_axis(stage, known), f"{stage}/step": step}, step=self._rows)
         self._rows, self._last = self._rows + 1, (stage, step)
@@ -162,9 +165,9 @@ class Tracker:
 
         W&B gets a table of the `tracker.completions` rows that err most, with the picture of the file `image`.
         """
-        if self.folder is None or not rows:
+        if self._run is None or not rows:
             return
-        append_rows(self.folder / "completions.jsonl", [{"stage": stage, "step": step, **row} for row in rows])
+        append_rows(self._run.completions_file, [{"stage": stage, "step": step, **row} for row in rows])
         if self._wandb is not None:
             table = _completions_table(worst_first(rows, self._completions_per_table))
             # Into the row of their step, whether that was logged before them or comes after.
@@ -195,8 +198,8 @@ class Tracker:
         artifact.add_file(str(path), policy="immutable")
         self._wandb.log_artifact(artifact)
 
-    def summarise(self, evaluation: Mapping[str, Any]) -> None:
-        """Put the numbers of evaluation.json into the W&B summary: STAGE/DATASET/SPLIT/PROTOCOL/metric, and headline/*.
+    def summarise(self, evaluation: Evaluation) -> None:
+        """Put the numbers of the evaluation into the W&B summary: STAGE/DATASET/SPLIT/PROTOCOL/metric, and headline/*.
 
         The headline is the last stage on the first set under the first protocol, with its interval: the columns that a
         table of runs is sorted by.
@@ -208,7 +211,7 @@ class Tracker:
         for stage, sets in evaluation["stages"].items():
             for dataset, protocols in sets.items():
                 for protocol, cell in protocols.items():
-                    for metric in ("srcc", "plcc", "krcc", "mae"):
+                    for metric in SUMMARY_METRICS:
                         if cell[metric]["value"] is not None:
                             self._wandb.summary[f"{stage}/{dataset}/{protocol}/{metric}"] = cell[metric]["value"]
                     for name, found in cell.get("critiques", {}).items():
@@ -229,17 +232,20 @@ class Tracker:
             self._wandb = None
 
 
-def headline(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """srcc, plcc and mae with _low and _high, and parse_failure_rate, of the last stage, first set, first protocol."""
-    if not evaluation["stages"]:
+def headline(evaluation: Evaluation) -> dict[str, float]:
+    """srcc, plcc and mae with _low and _high, and parse_failure_rate, of the last stage, first set, first protocol.
+
+    Empty without an evaluated stage.
+    """
+    stages = evaluation.get("stages")
+    if not stages:
         return {}
-    sets = list(evaluation["stages"].values())[-1]
+    sets = list(stages.values())[-1]
     cell = next(iter(next(iter(sets.values())).values()))
-    named = {
-        f"{metric}{end}": cell[metric][key]
-        for metric in ("srcc", "plcc", "mae")
-        for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
-    }
+    named: dict[str, float | None] = {}
+    for metric in HEADLINE_METRICS:
+        interval = cell[metric]
+        named |= {metric: interval["value"], f"{metric}_low": interval["low"], f"{metric}_high": interval["high"]}
     named["parse_failure_rate"] = cell.get("parse_failure_rate")
     return {name: value for name, value in named.items() if value is not None}
 
@@ -276,21 +282,21 @@ def _on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _start_wandb(
-    folder: Path, settings: TrackerSettings, config: Mapping[str, Any], run_name: str, run_id: str | None
+    run_folder: RunFolder, settings: TrackerSettings, config: Mapping[str, Any], run_name: str, run_id: str | None
 ) -> Any:
     import wandb
 
     online = settings.name == "wandb"
     # Pictures of tables wait here until they are sent: in the run's folder, so that it can be synced from elsewhere.
-    os.environ["WANDB_DATA_DIR"] = str((folder / "wandb").resolve())
+    os.environ["WANDB_DATA_DIR"] = str(run_folder.wandb.resolve())
     # One id for the life of the run folder, so that a resumed run goes on in the same W&B run.
-    id_file = folder / "wandb" / "run_id"
+    id_file = run_folder.wandb / "run_id"
     id_file.parent.mkdir(exist_ok=True)
     if not id_file.exists() or not id_file.read_text().strip():
         id_file.write_text(run_id or secrets.token_hex(4))
     with refusals("tracker=wandb", "run `wandb login`, or keep tracker=offline and sync later"):
         run = wandb.init(
-            dir=str(folder),
+            dir=str(run_folder),
             project=settings.project,
             entity=settings.entity,
             group=group_of(config),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from aes_r1.evaluation.metrics import paired_bootstrap
+from aes_r1.runs.cells import Evaluation
+from aes_r1.runs.folder import RunFolder, runs_below
 from aes_r1.settings import InputError, differences
 
 METRICS = ("srcc", "plcc", "mae")
@@ -21,11 +22,11 @@ NOT_RECORDED = "not recorded"
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run folder."""
+    """One finished run, whose settings and evaluation were read once."""
 
-    folder: Path
+    folder: RunFolder
     settings: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
+    evaluation: Evaluation
 
     @property
     def seed(self) -> int:
@@ -39,24 +40,18 @@ class Run:
     @property
     def origin(self) -> Mapping[str, Any]:
         """{"commits", "base"} as recorded in the folder; empty where nothing was."""
-        path = self.folder / "stages" / "origin.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return self.folder.origin
 
     def metrics(self, stage: str) -> list[dict]:
-        return [row for row in read_rows(self.folder / "metrics.jsonl") if row["stage"] == stage]
+        return self.folder.metrics(stage)
 
     def answers(self, stage: str, place: str, protocol: str) -> dict[str, tuple[float | None, float]]:
         """{picture: (score or None, MOS)} of one set ("DATASET/SPLIT")."""
         return {
             row["id"]: (row["score"], row["mos"])
-            for row in read_rows(self.folder / "predictions.jsonl")
-            if row["stage"] == stage and row["protocol"] == protocol and f"{row['dataset']}/{row['split']}" == place
+            for row in self.folder.predictions(stage, protocol)
+            if f"{row['dataset']}/{row['split']}" == place
         }
-
-
-def read_rows(path: Path) -> list[dict]:
-    """JSON lines; a last line cut short by a kill is left out."""
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
@@ -64,14 +59,11 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; run the study's sweep first")
     runs, unfinished = [], []
-    for path in sorted(folder.glob("*/settings.json")):
-        evaluation = path.parent / "evaluation.json"
-        if (path.parent / "stages" / "evaluation.json").exists():
-            runs.append(Run(path.parent, json.loads(path.read_text()), json.loads(evaluation.read_text())))
+    for run in runs_below(folder):
+        if run.stage_done("evaluation"):
+            runs.append(Run(run, run.settings, run.evaluation))
         else:
-            failure = path.parent / "failure.txt"
-            reason = failure.read_text().strip() if failure.exists() else "stopped before its evaluation"
-            unfinished.append(f"{path.parent.name}: {reason}")
+            unfinished.append(f"{run.path.name}: {run.failure or 'stopped before its evaluation'}")
     if not runs:
         raise InputError(f"{folder}: no finished run in it; run the study's sweep first")
     return runs, unfinished

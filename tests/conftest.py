@@ -137,6 +137,7 @@ def talking_run(tmp_path_factory) -> Path:
 
 def learn_by_heart(run: Path) -> None:
     from aes_r1.evaluation.summary import summarise
+    from aes_r1.inference.asking import AskingConfig
     from aes_r1.inference.predict import predict
     from aes_r1.runs.stopping import StopRequest
     from aes_r1.settings import ColdStartSettings, Settings, as_dict
@@ -177,11 +178,8 @@ def learn_by_heart(run: Path) -> None:
     rows = predict(
         backbone,
         samples,
-        question=RATING_PROMPT,
+        AskingConfig(max_new_tokens=64),
         protocols=["sample", "greedy", "mean"],
-        n_samples=4,
-        temperature=0.6,
-        max_new_tokens=64,
         batch_size=12,
         seed=0,
     )

@@ -18,7 +18,8 @@ from hydra import compose, initialize_config_dir
 from aes_r1 import command, evaluate
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.inference.predictions import read
+from aes_r1.pipeline.data_stage import drawn_sets
+from aes_r1.runs.files import read_rows
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError, Settings, as_dict
 from tests import processes
 from tests.conftest import twelve_pictures
@@ -83,7 +84,7 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
 
     done = processes.run(given, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
-    rows = list(read(tmp_path / "out" / "predictions.jsonl"))
+    rows = read_rows(tmp_path / "out" / "predictions.jsonl")
     expected = [
         (name, one.id, protocol)
         for name in ("used", "hollow")
@@ -172,9 +173,9 @@ def test_a_limit_asks_about_every_set_of_a_list(manifest):
     """Sixty pictures of one set, then 180 of another, in blocks."""
     by_set = sorted(read_manifest(manifest), key=lambda one: one.dataset)
     write_manifest(by_set, manifest.with_name("blocks.jsonl"))
-    part = evaluate._pictures(manifest.with_name("blocks.jsonl"), 20)
+    part = drawn_sets([manifest.with_name("blocks.jsonl")], 20)["blocks"]
     assert [one.dataset for one in part] == ["made"] * 5 + ["para"] * 15
-    assert len(evaluate._pictures(manifest, None)) == 240
+    assert len(drawn_sets([manifest], None)["manifest"]) == 240
 
 
 @pytest.mark.slow
@@ -190,7 +191,7 @@ def test_two_processes_write_what_one_writes(models, manifest, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     evaluate.run(settings(*[one.replace(str(tmp_path / "two"), str(tmp_path / "one")) for one in given]))
-    rows = [list(read(tmp_path / name / "predictions.jsonl")) for name in ("one", "two")]
+    rows = [read_rows(tmp_path / name / "predictions.jsonl") for name in ("one", "two")]
     assert len(rows[0]) == 2 * 4 * 11
     assert rows[0] == rows[1]
     found = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]

@@ -109,6 +109,51 @@ def test_markup_stands_in_templates(path):
     assert tags <= {"think", "answer", "dataset"}, "markup belongs in templates/"
 
 
+# What a run leaves on disk, as only runs/ spells it: files by name anywhere in a string, folders as parts of a path.
+FILES_OF_A_RUN = re.compile(
+    r"\b(settings|evaluation|origin)\.json\b|\b(metrics|completions|predictions|entropy|judge)\.jsonl\b"
+    r"|\breport\.html\b|\bfailure\.txt\b|\brun\.log\b|\.partial\b"
+)
+FOLDERS_OF_A_RUN = {
+    *("stages", "model", "best", "checkpoints", "manifests", "interventions", "information", "parts", "wandb"),
+}
+READERS_OF_RUNS = [*HOUSE.rglob("*.py"), *(HOUSE.parent / "experiments").rglob("*.py")]
+
+
+def spelled(tree: ast.Module) -> set[str]:
+    """Names of a run's files and folders that the code of `tree` spells; docstrings and comments may."""
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    docstrings = {id(block.body[0].value) for block in blocks if block.body and isinstance(block.body[0], ast.Expr)}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            found |= {match[0] for match in FILES_OF_A_RUN.finditer(node.value)}
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            parts = [node.left, node.right]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+            if name in ("Path", "joinpath", "with_name", "glob", "rglob"):
+                parts = node.args
+        for part in parts:
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                found |= FOLDERS_OF_A_RUN & set(part.value.split("/"))
+    return found
+
+
+@pytest.mark.parametrize("path", READERS_OF_RUNS, ids=lambda path: str(path.relative_to(HOUSE.parent)))
+def test_only_one_room_spells_what_a_run_leaves(path):
+    if path.parent != HOUSE / "runs":
+        assert spelled(ast.parse(path.read_text())) == set(), "ask RunFolder for it"
+
+
+@pytest.mark.parametrize(
+    "code", ['run / "stages"', 'Path("runs/x/model")', 'f"{run}/metrics.jsonl"', 'run.glob("checkpoints/*")']
+)
+def test_a_name_of_a_run_is_found_wherever_it_is_spelled(code):
+    assert len(spelled(ast.parse(code))) == 1
+
+
 def test_loops_are_short_and_told_alike():
     acts = []
     for name in ("sft.py", "rapo.py"):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from aes_r1.runs.folder import claim_run_folder
+from aes_r1.runs.claim import claim_run_folder
 from aes_r1.settings import InputError, Settings, as_dict, build, run_fingerprint
 
 

@@ -21,6 +21,7 @@ class Price:
     completion: float
 
     def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """The price of one call in US dollars."""
         return prompt_tokens * self.prompt + completion_tokens * self.completion
 
 

@@ -34,7 +34,7 @@ from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.aescot.start import check_roles, claim, prompts_of
 from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS
-from aes_r1.settings import ExpertSettings, JudgeSettings
+from aes_r1.settings import PAPER_PIXELS, ExpertSettings, JudgeSettings
 
 Progress = Callable[[int, int], None]  # pictures decided, kept
 
@@ -58,7 +58,7 @@ def build_aescot(
     seed: int,
     out: Path,
     quotas: Mapping[str, Any] | None = None,
-    max_pixels: int = 262144,
+    max_pixels: int = PAPER_PIXELS,
     progress: Progress | None = None,
 ) -> Path:
     """Write `out`/aescot.jsonl, rejected.jsonl and distill_report.json; returns the first.

@@ -63,4 +63,5 @@ def _distinct(texts: Sequence[Sequence[str]], n: int) -> float | None:
 
 
 def share(part: int, whole: int) -> float | None:
+    """`part` of `whole`; None where there is nothing to be a part of."""
     return part / whole if whole else None

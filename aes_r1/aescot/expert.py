@@ -45,6 +45,8 @@ class Attempt:
 
 
 class Expert(Protocol):
+    """Whoever writes critiques; `name` and `prompt_sha256` stand in every record."""
+
     name: str
     prompt_sha256: str
 
@@ -63,6 +65,7 @@ class ScenesExpert:
         self._seed = seed
 
     async def attempt(self, sample: Sample) -> Attempt:
+        """One critique of the picture of `sample`, as the Protocol says."""
         factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
         rng, mos = picture_rng(self._seed, sample), known_mos(sample)
         plant = draw_plant(self._rates, rng)
@@ -81,6 +84,7 @@ class PixelsExpert:
         self._seed = seed
 
     async def attempt(self, sample: Sample) -> Attempt:
+        """One critique of the picture of `sample`, as the Protocol says."""
         seen = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
         return Attempt(pixels_critique(seen, known_mos(sample), picture_rng(self._seed, sample)))
 
@@ -94,6 +98,7 @@ class ChatExpert:
         self._chat, self._max_pixels = chat, max_pixels
 
     async def attempt(self, sample: Sample) -> Attempt:
+        """One critique of the picture of `sample`, as the Protocol says."""
         answer = await self._chat.ask(
             "expert",
             sample,
@@ -109,6 +114,7 @@ class ChatExpert:
 
 
 def known_mos(sample: Sample) -> float:
+    """The mean opinion score of `sample`; InputError where it has none."""
     if sample.mos is None:
         raise InputError(f"{sample.id} has no score, so no critique can be matched to it; give a labelled set")
     return sample.mos

@@ -17,22 +17,6 @@ from aes_r1.aescot.leak import find_leak
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
-REASONS = (
-    "leak",
-    "align",
-    "fact",
-    "length",
-    "language",
-    "missing_dimension",
-    "refusal",
-    "invalid_json",
-    "empty",
-    "near_copy",
-    "no_answer",
-    "no_verdict",
-    "picture",
-)
-
 # The filters whose decisions are counted and audited; the other reasons say that there was nothing to decide on.
 FILTERS = ("leak", "align", "fact", "length", "language", "missing_dimension", "refusal", "near_copy")
 
@@ -121,11 +105,13 @@ def decisions(reasons: Collection[str], *, read: bool, judged: bool) -> dict[str
 
 
 def wrong_length(critique: str, *, min_words: int, max_words: int) -> str | None:
+    """How many words `critique` has where that is too few or too many, else None."""
     count = len(critique.split())
     return None if min_words <= count <= max_words else f"{count} words"
 
 
 def refusal(critique: str) -> str | None:
+    """The words by which `critique` declines to judge, None where it does judge."""
     match = _REFUSAL.search(critique)
     return match[0] if match else None
 

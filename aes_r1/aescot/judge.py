@@ -44,6 +44,8 @@ class Verdict:
 
 
 class Judge(Protocol):
+    """Whoever reads critiques and says what is wrong with them."""
+
     async def align(self, sample: Sample, reply: Reply) -> Verdict | None:
         """Level and score read from the critique alone; None: the judge's answer could not be read."""
 
@@ -81,9 +83,11 @@ class ChatJudge:
         self._chat, self._max_pixels = chat, max_pixels
 
     async def align(self, sample: Sample, reply: Reply) -> Verdict | None:
+        """Level and score read from the critique alone, as the Protocol says."""
         return await self._ask("align", sample, reply, picture=False)
 
     async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
+        """The claims that the picture does not support, as the Protocol says."""
         return await self._ask("fact", sample, reply, picture=True)
 
     async def _ask(self, check: str, sample: Sample, reply: Reply, *, picture: bool) -> Verdict | None:
@@ -101,13 +105,15 @@ class ChatJudge:
 class ScenesJudge:
     """An offline judge of the phrase book: hears what is said and compares it with the factors of a made scene."""
 
-    async def align(self, sample: Sample, reply: Reply) -> Verdict | None:
+    async def align(self, sample: Sample, reply: Reply) -> Verdict | None:  # noqa: ARG002, as every judge
+        """Level and score read from the critique alone, as the Protocol says."""
         grade = heard_grade(reply.judgement)
         if grade is None:
             return None
         return Verdict(level_of(GRADE_CENTRES[grade]), GRADE_CENTRES[grade], ())
 
     async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
+        """The claims that the picture does not support, as the Protocol says."""
         factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
         claims = []
         for name in DIMENSIONS:

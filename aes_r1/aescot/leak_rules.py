@@ -178,6 +178,7 @@ _NUMBERS = (
 
 
 def rule(pattern: str) -> re.Pattern[str]:
+    """`pattern` compiled, whatever the case of its letters."""
     return re.compile(pattern, re.IGNORECASE)
 
 

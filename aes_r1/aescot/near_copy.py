@@ -38,6 +38,7 @@ class NearCopies:
         return None
 
     def add(self, identity: str, critique: str) -> None:
+        """Remember `critique` under `identity`, for those that come after it."""
         if self._threshold is None:
             return
         signature = self._signature(critique)

@@ -142,6 +142,7 @@ def heard_grade(judgement: str) -> int | None:
 
 
 def judge_aloud(grade: int, rng: np.random.Generator) -> str:
+    """One of the sentences that say `grade`, drawn by `rng`."""
     choices = JUDGEMENTS[grade]
     return choices[int(rng.integers(len(choices)))]
 

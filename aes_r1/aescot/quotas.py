@@ -73,6 +73,7 @@ class Draw:
         return drawn
 
     def keep(self, sample: Sample) -> None:
+        """Count `sample` as kept in its cell."""
         cell = self.cell_of(sample)
         if cell is not None:
             self._kept[cell] += 1

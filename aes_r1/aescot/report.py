@@ -59,6 +59,7 @@ class Tally:
             self._critiques[place] = critique
 
     def summary(self) -> dict[str, Any]:
+        """The content of distill_report.json."""
         reasons = {name: count for name, count in sorted(self.rejected.items()) if name != "pictures"}
         return {
             "kept": self.kept["pictures"],

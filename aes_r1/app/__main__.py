@@ -12,6 +12,7 @@ from aes_r1.settings import InputError, require
 
 
 def run(given: argparse.Namespace) -> int:
+    """Serve the page until it is stopped; returns the exit code."""
     require(0 < given.port < 65536, "--port", given.port, "must be in 1..65535")
     if find_spec("gradio") is None:
         raise InputError("the app needs Gradio; pip install 'aes-r1[app]'")
@@ -33,6 +34,7 @@ def check_port(port: int) -> None:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     parser = Arguments(
         prog="python -m aes_r1.app", description=(__doc__ or "").split(":")[0] + ", on this machine only"
     )

@@ -43,19 +43,24 @@ class Guard:
         self.app, self.max_body = app, max_body
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it to the page."""
         if scope["type"] == "lifespan":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         if scope["type"] != "http":
-            return None
+            return
         allowed = _OPEN.get(scope["method"])
         if allowed is None or not allowed.fullmatch(scope["path"]):
-            return await _refuse(send, 404)
+            await _refuse(send, 404)
+            return
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.max_body:
-            return await _refuse(send, 413)
+            await _refuse(send, 413)
+            return
         if scope["method"] == "POST" and b"content-length" not in headers:
-            return await _refuse(send, 411)  # a body without a stated length could grow without bound
+            await _refuse(send, 411)  # a body without a stated length could grow without bound
+            return
         await self.app(scope, receive, _with_headers(send))
 
 

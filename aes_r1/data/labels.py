@@ -68,6 +68,7 @@ def table(path: Path) -> Iterator[dict[str, str]]:
 
 
 def number(value: str | float | None, path: Path, row: int, column: str) -> float:
+    """`value` as a finite number; InputError that names file, row and column where it is none."""
     try:
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -78,6 +79,7 @@ def number(value: str | float | None, path: Path, row: int, column: str) -> floa
 
 
 def column(row: dict[str, str], name: str, path: Path) -> str:
+    """The cell `name` of `row`; InputError that names the columns of the file where it is missing."""
     if row.get(name) is None:
         raise InputError(f"{path}: no column {name}; it has {', '.join(str(key) for key in row)}")
     return row[name]

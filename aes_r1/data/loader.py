@@ -66,6 +66,7 @@ def dealt_anew(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[
 
 
 def root_of(data: DataSettings) -> Path:
+    """Where the set lies on disk; InputError where that is not said or nothing is there."""
     if data.root is None:
         raise InputError(f"data={data.name} needs data.root=DIR, where the set lies on disk")
     root = Path(data.root).expanduser()

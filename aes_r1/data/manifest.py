@@ -18,6 +18,7 @@ from typing import Any, overload
 import numpy as np
 
 from aes_r1.data.sample import Sample
+from aes_r1.runs.files import sha256_of, write_rows
 from aes_r1.settings import InputError
 
 BATCH = 5000  # rows held at once while a manifest is turned into Arrow
@@ -26,11 +27,7 @@ BATCH = 5000  # rows held at once while a manifest is turned into Arrow
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
     """One JSON object per sample; the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.partial")
-    with beside.open("w", encoding="utf-8") as file:
-        for one in samples:
-            file.write(json.dumps(_row(one), ensure_ascii=False) + "\n")
-    os.replace(beside, path)
+    write_rows(path, map(_row, samples))
 
 
 def _row(one: Sample) -> dict[str, Any]:
@@ -57,8 +54,7 @@ def read_manifest(path: Path) -> Samples:
     from datasets import Dataset
 
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        digest = sha256_of(path)[:16]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a manifest.jsonl made by aes_r1.prepare") from error
     arrow = path.with_name(f".{path.stem}.{digest}.arrow")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aes_r1.evaluation.bootstrap import METRICS
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 
 
@@ -71,11 +71,11 @@ def over(values: Iterable[tuple[int | None, float | None]]) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    paths = folder / "evaluation.json", folder / "settings.json"
-    for path in paths:
+    run = RunFolder(folder)
+    for path in (run.evaluation_file, run.settings_file):
         if not path.exists():
             raise InputError(f"{path}: no such file; give the folder of a finished run")
-    evaluation, settings = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    settings = run.settings
     recipe = {name: settings.get(name) for name in ("model", "reward", "cold_start", "trainer")}
     recipe["data"] = _without(settings.get("data", {}), "split_seed")
     return {
@@ -83,7 +83,7 @@ def _run(folder: Path) -> dict[str, Any]:
         "split": settings.get("data", {}).get("split_seed"),
         "seed": settings.get("seed"),
         "recipe": recipe,
-        "stages": evaluation["stages"],
+        "stages": run.evaluation["stages"],
     }
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-METRICS = ("plcc", "srcc", "krcc", "mae", "rmse")
+from aes_r1.runs.cells import Interval, MetricName
+
+METRICS: tuple[MetricName, ...] = ("plcc", "srcc", "krcc", "mae", "rmse")
 Array = NDArray[np.float64]
 
 # Kendall's tau of all resamples at once needs an n x n matrix of pairs; above this, fewer resamples one by one.
@@ -60,12 +62,13 @@ def points(scores: Array, mos: Array) -> dict[str, float]:
     }
 
 
-def with_intervals(values: Mapping[str, float], draws: Mapping[str, Array]) -> dict[str, dict[str, float | None]]:
+def with_intervals(values: Mapping[str, float], draws: Mapping[str, Array]) -> dict[str, Interval]:
     """{name: {"value", "low", "high"}}: 95% percentile intervals of `draws`; null where a value is not defined."""
     return {name: with_interval(value, draws[name]) for name, value in values.items()}
 
 
-def with_interval(value: float, drawn: Array) -> dict[str, float | None]:
+def with_interval(value: float, drawn: Array) -> Interval:
+    """`value` with the 95% percentile interval of `drawn`, its resampled values; None where it is not finite."""
     finite = drawn[np.isfinite(drawn)]
     if np.isfinite(value) and len(finite):
         low, high = np.percentile(finite, (2.5, 97.5))

@@ -28,6 +28,7 @@ from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, wit
 from aes_r1.evaluation.uncertainty import wilson
 from aes_r1.inference.predictions import Row
 from aes_r1.prompts import DIMENSIONS, level_of
+from aes_r1.runs.cells import Interval
 from aes_r1.settings import JudgeSettings
 
 _GROUPS, _STUDENT = 10, 2.262  # of the jackknife; t quantile of its 9 degrees of freedom
@@ -122,7 +123,8 @@ def share_of(found: Sequence[bool]) -> dict[str, float | None]:
     return {"value": sum(found) / len(found) if len(found) else None, **wilson(sum(found), len(found))}
 
 
-def mean_of(values: Array, n_bootstrap: int, seed: int) -> dict[str, float | None]:
+def mean_of(values: Array, n_bootstrap: int, seed: int) -> Interval:
+    """The mean of `values` with its 95% bootstrap interval; None where there are none."""
     if not len(values):
         return {"value": None, "low": None, "high": None}
     drawn = [counts @ values / len(values) for counts in resamples(len(values), n_bootstrap, seed)]
@@ -138,6 +140,7 @@ class Written(Reply):
 
     @property
     def critique(self) -> str:
+        """The text, as a reply of an expert has it."""
         return self.text
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from aes_r1.aescot.wording import stated_steps, valence
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
 from aes_r1.prompts import DIMENSIONS
+from aes_r1.runs.cells import Interval
 
 Row = Mapping[str, Any]
-Cell = dict[str, float | None]
 
 
 def distinct(rows: Sequence[Row]) -> int:
@@ -30,7 +30,7 @@ def favour(rows: Sequence[Row]) -> Array:
     return np.asarray([np.nan if one is None else one for one in said], dtype=np.float64)
 
 
-def words_srcc(rows: Sequence[Row], *, n_bootstrap: int, seed: int = 0) -> Cell | None:
+def words_srcc(rows: Sequence[Row], *, n_bootstrap: int, seed: int = 0) -> Interval | None:
     """Rank correlation of the words' favour with the opinions; words that say nothing count as the mean, as scores do.
 
     None where fewer than three critiques or no opinion is there, or one side is constant.
@@ -95,7 +95,7 @@ def _numbers(rows: Sequence[Row], name: str) -> Array:
     return np.asarray([row[name] for row in rows if row[name] is not None], dtype=np.float64)
 
 
-def _mean(values: Array, n_bootstrap: int, seed: int) -> Cell | None:
+def _mean(values: Array, n_bootstrap: int, seed: int) -> Interval | None:
     if not len(values):
         return None
     drawn = [counts @ values / len(values) for counts in resamples(len(values), n_bootstrap, seed)]

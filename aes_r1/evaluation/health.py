@@ -238,6 +238,7 @@ class Watch:
                 self.alert(sign.name, f"Step {step}. {text}")
 
     def log_completions(self, step: int, rows: Rows) -> None:
+        """Take the completions that were sampled at `step`."""
         self.completions.extend({"step": step, **row} for row in rows)
 
 

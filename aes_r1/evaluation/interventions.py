@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
+from aes_r1.runs.cells import Interval
 
 _STILL = 1e-12  # a sum of squared distances below this is no distance
 
@@ -51,7 +52,7 @@ def measured(rows: Sequence[Mapping[str, Any]], *, n_bootstrap: int = 1000, seed
     return found
 
 
-def _slope(moved: Array, way: Array, n_bootstrap: int, seed: int) -> dict[str, float | None]:
+def _slope(moved: Array, way: Array, n_bootstrap: int, seed: int) -> Interval:
     """Least-squares slope through the origin of what was moved on the way there was, with its interval."""
     products, squares = moved * way, way * way
     if len(moved) == 0 or squares.sum() < _STILL:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, bootstrap, points, with_intervals
+from aes_r1.runs.cells import Cell, Interval
 
 STAGE_ORDER = ("base", "cold_start", "rapo")
 PROTOCOL_ORDER = ("sample", "greedy", "mean", "direct", "label_tokens", "metric")
@@ -19,7 +20,7 @@ PROTOCOL_ORDER = ("sample", "greedy", "mean", "direct", "label_tokens", "metric"
 
 def correlations(
     predicted: Sequence[float | None] | Array, mos: Sequence[float] | Array, *, n_bootstrap: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+) -> Cell:
     """The core of a cell of evaluation.json: n, n_answered, parse_failure_rate, then each of METRICS (krcc is tau-b).
 
     `predicted` [n] with NaN or None where there is no answer, `mos` [n]. Each metric is {"value", "low", "high"}, null
@@ -30,23 +31,26 @@ def correlations(
     return correlations_with_draws(*as_columns(predicted, mos), n_bootstrap, seed)[0]
 
 
-def correlations_with_draws(
-    scores: Array, mos: Array, n_bootstrap: int, seed: int
-) -> tuple[dict[str, Any], dict[str, Array]]:
+def correlations_with_draws(scores: Array, mos: Array, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, Array]]:
     """The cell, and the resampled values behind its headline intervals."""
     answered = ~np.isnan(scores)
     draws = bootstrap(scores, mos, n_bootstrap, seed)
     headline = with_intervals(points(scores, mos), draws)
+    alone: dict[str, Interval]
     if answered.all():
-        alone = {name: dict(headline[name]) for name in METRICS}
+        alone = {name: headline[name].copy() for name in METRICS}
     else:
         part = scores[answered], mos[answered]
         alone = with_intervals(points(*part), bootstrap(*part, n_bootstrap, seed))
-    cell = {
+    cell: Cell = {
         "n": len(mos),
         "n_answered": int(answered.sum()),
         "parse_failure_rate": float(1 - answered.mean()) if len(mos) else None,
-        **headline,
+        "plcc": headline["plcc"],
+        "srcc": headline["srcc"],
+        "krcc": headline["krcc"],
+        "mae": headline["mae"],
+        "rmse": headline["rmse"],
         "answered": {"n": int(answered.sum()), **alone},
     }
     return cell, draws

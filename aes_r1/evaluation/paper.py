@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
-_HERE = Path(__file__).resolve().parents[1]
-TABLES = (_HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf") / "paper_tables.json"
+from aes_r1.runs.files import read_json
+from aes_r1.settings import CONF
+
+TABLES = CONF / "paper_tables.json"
 
 
 def paper_numbers(datasets: Collection[str]) -> dict[str, Any] | None:
@@ -16,7 +16,7 @@ def paper_numbers(datasets: Collection[str]) -> dict[str, Any] | None:
 
     The authors' own values; None when it has none of them. Means are not copied: recompute them from the sets.
     """
-    tables = json.loads(TABLES.read_text(encoding="utf-8"))
+    tables = read_json(TABLES)
     systems = {
         system: {name: values for name, values in row.items() if name in datasets}
         for system, row in tables["systems"].items()

@@ -1,14 +1,14 @@
-"""evaluation.json: every stage, set and protocol measured, compared and averaged."""
+"""The evaluation of a run: every stage, set and protocol measured, compared and averaged."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aes_r1.data.manifest import list_hashes
 from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, with_interval
 from aes_r1.evaluation.calibration import calibration, plcc_after_logistic
 from aes_r1.evaluation.columns import ORIGINS, Column, columns_of, shared
@@ -25,8 +25,9 @@ from aes_r1.evaluation.metrics import (
 )
 from aes_r1.evaluation.paper import paper_numbers
 from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
-from aes_r1.inference.exchange import examined_file
-from aes_r1.inference.predictions import Sets, chosen_critiques, read, rows_by_protocol
+from aes_r1.inference.predictions import Sets, chosen_critiques, rows_by_protocol
+from aes_r1.runs.cells import Cell, Evaluation, Stages
+from aes_r1.runs.folder import RunFolder
 
 BASELINES = ("direct", "label_tokens", "metric")  # protocols that score without a critique
 
@@ -41,8 +42,8 @@ def summarise(
     manifests: Mapping[str, str] | None = None,
     seen: Collection[str] | None = None,
     all_pairs: bool = False,
-) -> dict[str, Any]:
-    """evaluation.json from the rows of predictions.jsonl (stage, protocol, id, dataset, split, mos, score|null).
+) -> Evaluation:
+    """The evaluation from prediction rows (stage, protocol, id, dataset, split, mos, score|null).
 
     Comparisons go between consecutive stages (base, cold_start, rapo; those that are there), or all pairs of them, per
     set and protocol, over the pictures that both have rows for. A picture without a MOS is left out; of rows with one
@@ -50,7 +51,7 @@ def summarise(
     explains every key.
     """
     columns = columns_of(rows)
-    stages: dict[str, Any] = {}
+    stages: Stages = {}
     draws: Draws = {}
     for stage in in_order(dict.fromkeys(key[0] for key in columns), STAGE_ORDER):
         for name in dict.fromkeys(key[1] for key in columns if key[0] == stage):
@@ -80,7 +81,7 @@ def _pairwise(names: Iterable[str], _: int) -> Iterable[tuple[str, str]]:
     return pairwise(names)
 
 
-def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
+def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, Array]]:
     scores, mos = as_columns(column.scores, column.mos)
     cell, draws = correlations_with_draws(scores, mos, n_bootstrap, seed)
     cell["out_of_range_rate"] = column.out_of_range / column.outputs if column.outputs else None
@@ -181,32 +182,34 @@ def _of_protocol(rows: Iterable[dict[str, Any]], protocol: str) -> list[dict[str
 
 
 def measure(
-    folder: Path,
+    run: RunFolder,
     sets: Sets,
     *,
-    manifests: Mapping[str, str],
     n_bootstrap: int,
     seed: int,
     seen: Collection[str] | None,
+    manifests: Mapping[str, str] | None = None,
     all_pairs: bool = False,
-) -> dict[str, Any]:
-    """evaluation.json of FOLDER (docs/evaluation.md), from its predictions and interventions, each read once or twice.
+) -> Evaluation:
+    """The evaluation of a run (docs/evaluation.md), from its predictions and interventions, each read once or twice.
 
-    sets: where true factors of made scenes are looked up; manifests: {DATASET/SPLIT: sha256}; seen: sets trained on.
+    sets: where true factors of made scenes are looked up; seen: sets trained on; manifests: {DATASET/SPLIT: sha256},
+    None: those of `sets`.
     """
-    path = folder / "predictions.jsonl"
+    if manifests is None:
+        manifests = {name: digest for samples in sets.values() for name, digest in list_hashes(samples).items()}
     summary = summarise(
-        read(path), n_bootstrap=n_bootstrap, seed=seed, manifests=manifests, seen=seen, all_pairs=all_pairs
+        run.predictions(), n_bootstrap=n_bootstrap, seed=seed, manifests=manifests, seen=seen, all_pairs=all_pairs
     )
-    chosen = chosen_critiques(read(path), seed=seed)
-    followed = rows_by_protocol(read(path), readable=False, seed=seed)
+    chosen = chosen_critiques(run.predictions(), seed=seed)
+    followed = rows_by_protocol(run.predictions(), readable=False, seed=seed)
     wanted = {(name, row["id"]) for (_, name), rows in chosen.items() for row in rows}
     wanted |= {(name, row["id"]) for (_, name, _), rows in followed.items() for row in rows}
     factors = _factors(sets, wanted)
     critiques: dict[str, Any] = {}
     for (stage, name), rows in chosen.items():
         found = critique_measures(rows, factors=factors.get(name), n_bootstrap=n_bootstrap, seed=seed)
-        written = read(examined_file(folder, "interventions", stage, name))
+        written = run.examined("interventions", stage, name)
         if exchanged := _of_protocol(written, rows[0]["protocol"]):
             found["interventions"] = measured(exchanged, n_bootstrap=n_bootstrap, seed=seed)
         critiques.setdefault(stage, {})[name] = found
@@ -216,7 +219,7 @@ def measure(
         if cell is None or not any(row["critique"] for row in rows):
             continue
         exchanged, informed = (
-            [row for row in read(examined_file(folder, kind, stage, name)) if row.get("protocol") == protocol]
+            [row for row in run.examined(kind, stage, name) if row.get("protocol") == protocol]
             for kind in ("interventions", "information")
         )
         cell["critiques"] = grounding(
@@ -228,14 +231,16 @@ def measure(
             seed=seed,
         )
     names = {name.rsplit("/", 1)[0] for by_set in summary["stages"].values() for name in by_set}
-    return summary | ({"paper": theirs} if (theirs := paper_numbers(names)) else {})
+    if theirs := paper_numbers(names):
+        summary["paper"] = theirs
+    return summary
 
 
 def _factors(sets: Sets, wanted: Collection[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
     """{DATASET/SPLIT: {id: factors}} of the wanted made scenes."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for samples in sets.values() if wanted else ():
-        for one in samples():
+        for one in samples:
             name, factors = f"{one.dataset}/{one.split}", one.attributes.get("factors")
             if factors is None:
                 break  # a set has them of every picture or of none

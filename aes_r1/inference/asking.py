@@ -7,7 +7,6 @@ of a model that nothing is known about (a hub name, say) every command assumes t
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,11 @@ from typing import Any, Self
 import torch
 
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
-from aes_r1.settings import InputError
+from aes_r1.runs.cells import Evaluation
+from aes_r1.runs.files import read_json
+from aes_r1.runs.folder import RunFolder, is_model, model_in, run_of
+from aes_r1.settings import PAPER_PIXELS, InputError
 
-PAPER_PIXELS = 262144  # area at which the paper trains
 FACTS_FILE = "aes_r1.json"  # in an exported folder: the Facts of the model
 
 
@@ -54,15 +55,6 @@ class AskingConfig:
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(AskingConfig)}
         return {**values, "dtype": self.dtype_on(device)}
 
-    def answers(self) -> dict[str, Any]:
-        """The keywords of `predict` and `sample` that say how answers are drawn."""
-        return {
-            "question": self.question,
-            "n_samples": self.n_samples,
-            "temperature": self.temperature,
-            "max_new_tokens": self.max_new_tokens,
-        }
-
 
 @dataclass(frozen=True)
 class Facts(AskingConfig):
@@ -96,44 +88,34 @@ def question_of(prompt: str) -> str:
 def find_model(path: str | Path) -> tuple[str, Facts]:
     """(model folder or hub name, Facts) of a run, an exported folder, any other model folder or a hub name.
 
-    A run's models are RUN/model, RUN/best/model and RUN/checkpoints/step_N/model, where /model may be left out.
-    InputError when the folder holds no model.
+    A run's models are those of RunFolder.models, and /model may be left out of their paths. InputError when the folder
+    holds no model.
     """
     folder = Path(path).expanduser()
     if (folder / FACTS_FILE).exists():
         return str(folder), _facts_of(folder / FACTS_FILE)
     if not folder.exists():
         return str(path), Facts()
-    model = folder if (folder / "config.json").exists() else folder / "model"
-    if not (model / "config.json").exists():
+    model = model_in(folder)
+    if not is_model(model):
         raise InputError(f"{path}: holds no model (config.json is missing); give a run's folder or a model's")
     run = run_of(model)
     return str(model), Facts(max_pixels=_processor_pixels(model)) if run is None else run_facts(run, model)
 
 
-def run_of(model: Path) -> Path | None:
-    """The run that made the model in the folder `model`, None when it lies in no run."""
-    if model.name != "model":
-        return None
-    home = model.parent
-    run = home.parent.parent if home.parent.name == "checkpoints" else home.parent if home.name == "best" else home
-    return run if (run / "settings.json").exists() else None
+def run_facts(run: RunFolder, model: Path) -> Facts:
+    """How `model` of the run was asked, from the run's settings, and its half-widths, from the run's evaluation.
 
-
-def run_facts(run: Path, model: Path) -> Facts:
-    """How `model` of RUN was asked, from RUN/settings.json, and its half-widths, from RUN/evaluation.json.
-
-    The evaluation is of RUN/model alone; the best model and those of checkpoints have bfloat16 weights.
+    The evaluation is of the final model alone; the best model and those of checkpoints have bfloat16 weights.
     """
-    asked = asking_of(read_json(run / "settings.json"))
-    if model != run / "model":
+    asked = asking_of(run.settings)
+    if model != run.model:
         return Facts(**{**dataclasses.asdict(asked), "dtype": "bfloat16"})
-    measured = read_json(run / "evaluation.json") if (run / "evaluation.json").exists() else {}
-    half_widths, measured_on = conformal_half_widths(measured)
+    half_widths, measured_on = conformal_half_widths(run.evaluation)
     return Facts(**dataclasses.asdict(asked), half_widths=half_widths, measured_on=measured_on)
 
 
-def conformal_half_widths(evaluation: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
+def conformal_half_widths(evaluation: Evaluation) -> tuple[dict[str, float], str | None]:
     """By protocol the half-width that an evaluation holds for its last stage on its first set, and that set's name."""
     stages = evaluation.get("stages") or {}
     if not stages:
@@ -141,13 +123,6 @@ def conformal_half_widths(evaluation: Mapping[str, Any]) -> tuple[dict[str, floa
     name, cells = next(iter(stages[list(stages)[-1]].items()))
     known = {protocol: (cell.get("conformal") or {}).get("half_width") for protocol, cell in cells.items()}
     return {protocol: width for protocol, width in known.items() if width is not None}, name
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
 
 
 def _facts_of(path: Path) -> Facts:

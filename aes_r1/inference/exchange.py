@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,11 @@ from aes_r1.aescot.wording import negated
 from aes_r1.data.sample import open_picture
 from aes_r1.inference.forced_prefix import answers_after
 from aes_r1.inference.information import likelihoods, nats
-from aes_r1.inference.predictions import chosen_critiques, read, rows_by_protocol
+from aes_r1.inference.predictions import chosen_critiques, rows_by_protocol
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import parse_score
+from aes_r1.runs.files import write_rows
+from aes_r1.runs.folder import EXAMINED, RunFolder
 
 KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 
@@ -64,20 +64,16 @@ def intervene(
 
 
 def exchange_critiques(
-    folder: Path, stage: str, backbone: Backbone, *, question: str, pictures: int, batch_size: int, seed: int
+    run: RunFolder, stage: str, backbone: Backbone, *, question: str, pictures: int, batch_size: int, seed: int
 ) -> None:
     """Exchange up to `pictures` critiques of `stage` per set and protocol, and score them beside other pictures.
 
-    FOLDER/interventions/STAGE/DATASET-SPLIT.jsonl and FOLDER/information/STAGE/DATASET-SPLIT.jsonl; a file that is
-    there is kept. Protocols: those of critique.GROUNDED, and else the first that writes critiques.
+    Leaves run.examined_file(KIND, STAGE, SET) for the kinds interventions and information; a file that is there is
+    kept. Protocols: those of predictions.GROUNDED, and else the first that writes critiques.
     """
-
-    def mine() -> Iterator[dict[str, Any]]:
-        return (row for row in read(folder / "predictions.jsonl") if row["stage"] == stage)
-
-    first = chosen_critiques(mine(), most=pictures, seed=seed)
+    first = chosen_critiques(run.predictions(stage), most=pictures, seed=seed)
     chosen = {(name, rows[0]["protocol"]): rows for (_, name), rows in first.items()}
-    followed = rows_by_protocol(mine(), readable=True, most=pictures, seed=seed)
+    followed = rows_by_protocol(run.predictions(stage), readable=True, most=pictures, seed=seed)
     chosen |= {(name, protocol): rows for (_, name, protocol), rows in followed.items()}
 
     def exchanged(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -89,18 +85,17 @@ def exchange_critiques(
             yield {"id": row["id"], "words_nats": words, "score_nats": score}
 
     for name in dict.fromkeys(name for name, _ in chosen):
-        for kind, measured_rows in (("interventions", exchanged), ("information", informed)):
-            path = examined_file(folder, kind, stage, name)
+        for kind, examine in zip(EXAMINED, (exchanged, informed), strict=True):
+            path = run.examined_file(kind, stage, name)
             if path.exists():
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_suffix(".partial")
-            with beside.open("w", encoding="utf-8") as file:
-                for (place, protocol), rows in chosen.items():
-                    for row in measured_rows(rows) if place == name else ():
-                        file.write(json.dumps({"protocol": protocol, **row}) + "\n")
-            beside.replace(path)
-
-
-def examined_file(folder: Path, kind: str, stage: str, name: str) -> Path:
-    return folder / kind / stage / f"{name.replace('/', '-')}.jsonl"
+            write_rows(
+                path,
+                (
+                    {"protocol": protocol, **row}
+                    for (place, protocol), rows in chosen.items()
+                    if place == name
+                    for row in examine(rows)
+                ),
+            )

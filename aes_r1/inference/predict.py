@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.inference.forced_prefix import answers_after
 from aes_r1.model.backbone import Backbone
@@ -19,55 +23,43 @@ from aes_r1.settings import InputError
 
 NO_CRITIQUE = "<think></think><answer>"  # what `direct` puts into the model's mouth
 
+Encoded = tuple[Sample, dict[str, EncodedPrompt]]  # a picture and its prompts, by question
+
 
 def predict(
     backbone: Backbone,
     samples: Iterable[Sample],
+    asking: AskingConfig,
     *,
-    question: str,
     protocols: Sequence[str],
-    n_samples: int,
-    temperature: float,
-    max_new_tokens: int,
     batch_size: int,
     seed: int,
     batch_invariant: bool = False,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Iterator[dict]:
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[dict[str, Any]]:
     """Prediction rows of `samples`, which are read as they are needed: one per picture and protocol, in order.
 
-    sample: one output at `temperature` (the authors' protocol, 0.6); mean: the mean score of `n_samples` of them, of
-    which sample's is the first; greedy: the most likely tokens; direct: the most likely number with an empty critique;
-    label_tokens: expectation over five level words. A picture's outputs depend on `seed` and its id alone; up to the
-    last bits of the arithmetic, which a batch's shape decides, unless `batch_invariant` asks about one at a time.
-    InputError names a picture that cannot be read.
+    sample: one output at the temperature of `asking` (the authors' protocol, 0.6); mean: the mean score of its
+    n_samples, of which sample's is the first; greedy: the most likely tokens; direct: the most likely number with an
+    empty critique; label_tokens: expectation over five level words. A picture's outputs depend on `seed` and its id
+    alone; up to the last bits of the arithmetic, which a batch's shape decides, unless `batch_invariant` asks about one
+    at a time. The rows end between two batches once `should_stop()` is true. InputError names a picture that cannot be
+    read.
     """
-    questions = {name: _question(name, question) for name in protocols}
+    questions = {name: _question(name, asking.question) for name in protocols}
 
-    def encoded(one: Sample) -> tuple[Sample, dict[str, EncodedPrompt]]:
+    def encoded(one: Sample) -> Encoded:
         try:
             picture = open_picture(one.image)
         except PictureError as error:
             raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
-        return one, {asked: backbone.encode(picture, asked) for asked in dict.fromkeys(questions.values())}
+        return one, {text: backbone.encode(picture, text) for text in dict.fromkeys(questions.values())}
 
-    drawn = n_samples if "mean" in protocols else 1 if "sample" in protocols else 0
     waiting = prefetch(samples, encoded, workers=1, ahead=2 * batch_size)
-    done = 0
-    while part := list(islice(waiting, batch_size)):
-        for group in [[one] for one in part] if batch_invariant else [part]:
-            outputs: dict[str, list[list[str]]] = {}
-            if drawn:
-                keys = [("evaluation", seed, one.dataset, one.id, k) for one, _ in group for k in range(drawn)]
-                noise = row_noise(keys, max_new_tokens)
-                outputs["mean"] = _texts(backbone, group, question, drawn, max_new_tokens, temperature, noise)
-                outputs["sample"] = [texts[:1] for texts in outputs["mean"]]
-            if "greedy" in protocols:
-                outputs["greedy"] = _texts(backbone, group, question, 1, max_new_tokens, 1.0, None)
-            if "direct" in protocols:
-                asked = [prompts[questions["direct"]] for _, prompts in group]
-                outputs["direct"] = [[text] for text in answers_after(backbone, asked, [NO_CRITIQUE] * len(asked))]
-            levels: list[float] = []
+    while not should_stop() and (batch := list(islice(waiting, batch_size))):
+        for group in [[one] for one in batch] if batch_invariant else [batch]:
+            answers = _answers(backbone, group, asking, questions, seed)
+            levels = []
             if "label_tokens" in protocols:
                 levels = level_expectation(backbone, [prompts[LEVEL_PROMPT] for _, prompts in group])
             for place, (one, _) in enumerate(group):
@@ -75,25 +67,48 @@ def predict(
                     if name == "label_tokens":
                         yield number_row(one, name, levels[place])
                     else:
-                        yield _row(one, name, outputs[name][place])
-        done += len(part)
-        progress(done)
+                        yield _row(one, name, answers[name][place])
 
 
 def _question(protocol: str, question: str) -> str:
     return {"direct": SCORE_ONLY_PROMPT, "label_tokens": LEVEL_PROMPT}.get(protocol, question)
 
 
+def _answers(
+    backbone: Backbone, group: Sequence[Encoded], asking: AskingConfig, questions: Mapping[str, str], seed: int
+) -> dict[str, list[list[str]]]:
+    """{protocol: per picture of `group` the texts of its outputs}, of the protocols in `questions` that say words."""
+    found: dict[str, list[list[str]]] = {}
+    drawn = asking.n_samples if "mean" in questions else 1 if "sample" in questions else 0
+    if drawn:
+        keys = [("evaluation", seed, one.dataset, one.id, k) for one, _ in group for k in range(drawn)]
+        found["mean"] = _texts(backbone, group, asking, drawn, row_noise(keys, asking.max_new_tokens))
+        found["sample"] = [texts[:1] for texts in found["mean"]]
+    if "greedy" in questions:
+        found["greedy"] = _texts(backbone, group, dataclasses.replace(asking, temperature=1.0), 1, None)
+    if "direct" in questions:
+        prompts = [encoded[questions["direct"]] for _, encoded in group]
+        found["direct"] = [[text] for text in answers_after(backbone, prompts, [NO_CRITIQUE] * len(prompts))]
+    return found
+
+
 def _texts(
-    backbone: Backbone, group: list, question: str, count: int, length: int, temperature: float, noise
+    backbone: Backbone, group: Sequence[Encoded], asking: AskingConfig, count: int, noise: Tensor | None
 ) -> list[list[str]]:
-    prompts = backbone.collate([encoded[question] for _, encoded in group])
-    rollout = sample(backbone, prompts, num_samples=count, max_new_tokens=length, temperature=temperature, noise=noise)
+    """`count` outputs for each picture of `group`, drawn by `noise`, or the most likely one."""
+    rollout = sample(
+        backbone,
+        backbone.collate([encoded[asking.question] for _, encoded in group]),
+        num_samples=count,
+        max_new_tokens=asking.max_new_tokens,
+        temperature=asking.temperature,
+        noise=noise,
+    )
     texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 
-def number_row(one: Sample, protocol: str, score: float | None) -> dict:
+def number_row(one: Sample, protocol: str, score: float | None) -> dict[str, Any]:
     """The row of a protocol that says no words."""
     return {
         "protocol": protocol,
@@ -112,7 +127,7 @@ def number_row(one: Sample, protocol: str, score: float | None) -> dict:
     }
 
 
-def _row(one: Sample, protocol: str, texts: list[str]) -> dict:
+def _row(one: Sample, protocol: str, texts: list[str]) -> dict[str, Any]:
     scores = [parse_score(text) for text in texts]
     answered = [score for score in scores if score is not None]
     return {

@@ -4,45 +4,104 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from aes_r1.data.sample import Sample
-from aes_r1.inference.predict import predict
-from aes_r1.model.backbone import Backbone
+from aes_r1.runs.files import append_rows, iter_rows, write_rows
+from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.progress import progress_bars
 from aes_r1.settings import InputError
 
 Row = Mapping[str, Any]
-Rows = Callable[[Iterable[Sample]], Iterator[dict[str, Any]]]
-Sets = Mapping[str, Callable[[], Iterable[Sample]]]  # NAME-SPLIT: its pictures, from the first, every time it is called
+Predictor = Callable[[Iterable[Sample]], Iterator[dict[str, Any]]]  # prediction rows of samples, in their order
+Sets = Mapping[str, Sequence[Sample]]  # NAME-SPLIT: its pictures
 GROUNDED = ("greedy", "sample")  # protocols whose critiques are followed from stage to stage
 READ = 2000  # critiques per stage and set that are measured, drawn evenly
 
 
-def record(path: Path, samples: Iterable[Sample], rows_of: Rows, *, rows_per_picture: int) -> int:
+class Process(NamedTuple):
+    """This process among the `size` that share the pictures.
+
+    `wait` returns when every process has called it, and may raise Stopped in all of them; `should_stop` says whether
+    one of them was asked to leave.
+    """
+
+    rank: int = 0
+    size: int = 1
+    wait: Callable[[], None] = lambda: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+ALONE = Process()
+
+
+def record_stage(
+    run: RunFolder,
+    stage: str,
+    sets: Sets,
+    predictor: Predictor,
+    *,
+    rows_per_picture: int,
+    process: Process = ALONE,
+) -> int:
+    """Put the rows of `stage` on every set into the run's predictions, going on after a kill; returns their number.
+
+    Every process asks about every size-th picture. What each has written stays in the run's folder until the caller has
+    noted that the stage is done.
+    """
+    rank, size = process.rank, process.size
+    with progress_bars() as bar:
+        for name, samples in sets.items():
+            update, share = bar(f"{stage} on {name}"), samples[rank::size]
+            record(
+                run.part(stage, name, rank, size),
+                share,
+                predictor,
+                rows_per_picture=rows_per_picture,
+                progress=partial(update, total=len(share), text=""),
+            )
+    process.wait()
+    if rank != 0:
+        return 0
+    written = [[run.part(stage, name, other, size) for other in range(size)] for name in sets]
+    return merge(run.predictions_file, stage, written, rows_per_picture=rows_per_picture)
+
+
+def record(
+    path: Path,
+    samples: Iterable[Sample],
+    predictor: Predictor,
+    *,
+    rows_per_picture: int,
+    progress: Callable[[int], object] = lambda _: None,
+) -> int:
     """Append to `path` the rows of every sample that it lacks; returns how many pictures it held before.
 
-    `samples` come in the same order every time and rows_of(samples) gives `rows_per_picture` rows for each, in order.
+    `samples` come in the same order every time and predictor(samples) gives `rows_per_picture` rows for each, in order.
     Whatever a kill left of the last picture is cut off and asked again: no row is lost, none stands twice.
+    progress(done) is told how many pictures `path` holds. InputError where it holds the rows of other pictures.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    done, last = _whole_pictures(path, rows_per_picture)
+    before, last = _whole_pictures(path, rows_per_picture)
     rest = iter(samples)
-    for one in islice(rest, done):
+    for one in islice(rest, before):
         expected = one.id
-    if done and last != expected:
+    if before and last != expected:
         raise InputError(
             f"{path}: ends with picture {last}, not {expected}; it was written of other pictures: remove it"
         )
-    with path.open("a", encoding="utf-8") as file:
-        for place, row in enumerate(rows_of(rest), 1):
-            file.write(json.dumps(row) + "\n")
-            if place % rows_per_picture == 0:
-                file.flush()
-    return done
+    rows, done = predictor(rest), before
+    progress(done)
+    while picture := list(islice(rows, rows_per_picture)):
+        append_rows(path, picture)
+        done += 1
+        progress(done)
+    return before
 
 
 def _whole_pictures(path: Path, rows_per_picture: int) -> tuple[int, str | None]:
@@ -67,76 +126,17 @@ def merge(path: Path, stage: str, sets: Sequence[Sequence[Path]], *, rows_per_pi
 
     sets: per data set the part of each process, which holds every n-th picture. The file is replaced when it is whole.
     """
-    beside, count = path.with_suffix(".partial"), 0
-    with beside.open("w", encoding="utf-8") as file:
-        for row in read(path):
-            if row["stage"] != stage:
-                file.write(json.dumps(row) + "\n")
-        for parts in sets:
-            for row in _in_turn(parts, rows_per_picture):
-                file.write(json.dumps({"stage": stage, **row}) + "\n")
-                count += 1
-    beside.replace(path)
-    return count
+    kept = sum(row["stage"] != stage for row in iter_rows(path))
+    others = (row for row in iter_rows(path) if row["stage"] != stage)
+    ours = ({"stage": stage, **row} for parts in sets for row in _in_turn(parts, rows_per_picture))
+    return write_rows(path, chain(others, ours)) - kept
 
 
 def _in_turn(parts: Sequence[Path], rows_per_picture: int) -> Iterator[dict[str, Any]]:
     """A picture's rows of each part in turn, until all are at their end."""
-    waiting = [read(part) for part in parts]
+    waiting = [iter_rows(part) for part in parts]
     while rows := [row for part in waiting for row in islice(part, rows_per_picture)]:
         yield from rows
-
-
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON-lines file, one at a time; none when there is no file."""
-    if path.exists():
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
-
-
-def record_stage(
-    folder: Path,
-    stage: str,
-    sets: Sets,
-    rows_of: Callable[[str], Rows],
-    *,
-    rows_per_picture: int,
-    rank: int = 0,
-    size: int = 1,
-    wait: Callable[[], None] = lambda: None,
-) -> int:
-    """Put the rows of `stage` on every set into FOLDER/predictions.jsonl, going on after a kill; returns their number.
-
-    Process `rank` of `size` asks about every size-th picture; `wait` is a barrier of them. rows_of(name) makes rows.
-    The parts stay in FOLDER/parts/STAGE until the caller has noted that the stage is done.
-    """
-    parts = folder / "parts" / stage
-    for name, samples in sets.items():
-        record(
-            _part(parts, name, rank, size),
-            islice(samples(), rank, None, size),
-            rows_of(name),
-            rows_per_picture=rows_per_picture,
-        )
-    wait()
-    if rank != 0:
-        return 0
-    written = [[_part(parts, name, other, size) for other in range(size)] for name in sets]
-    return merge(folder / "predictions.jsonl", stage, written, rows_per_picture=rows_per_picture)
-
-
-def _part(parts: Path, name: str, rank: int, size: int) -> Path:
-    return parts / f"{name}.{rank}-of-{size}.jsonl"
-
-
-def asking(backbone: Backbone, progress: Callable[[int], None] = lambda done: None, **how: Any) -> Rows:
-    """`predict` of one model as a function of samples; `how` are its keywords."""
-
-    def rows_of(samples: Iterable[Sample]) -> Iterator[dict[str, Any]]:
-        return predict(backbone, samples, progress=progress, **how)
-
-    return rows_of
 
 
 class Chosen:
@@ -147,6 +147,7 @@ class Chosen:
         self._rows: list[tuple[int, Row]] = []
 
     def add(self, row: Row) -> None:
+        """Let `row` take part in the draw."""
         self._seen += 1
         if len(self._rows) < self._most:
             self._rows.append((self._seen, row))
@@ -154,6 +155,7 @@ class Chosen:
             self._rows[place] = (self._seen, row)
 
     def rows(self) -> list[Row]:
+        """The rows that were drawn, in the order in which they came."""
         return [row for _, row in sorted(self._rows, key=lambda one: one[0])]
 
 

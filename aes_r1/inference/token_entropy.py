@@ -87,10 +87,15 @@ def measure_entropy(
         "tokens": len(values),
         "entropy": _mean(values),
         "by_kind": {
-            kind: {"tokens": kinds.count(kind), "entropy": _mean([v for v, k in zip(values, kinds) if k == kind])}
+            kind: {
+                "tokens": kinds.count(kind),
+                "entropy": _mean([v for v, k in zip(values, kinds, strict=True) if k == kind]),
+            }
             for kind in KINDS
         },
-        "by_position": [_mean([v for v, p in zip(values, positions) if p == place]) for place in range(POSITIONS)],
+        "by_position": [
+            _mean([v for v, p in zip(values, positions, strict=True) if p == place]) for place in range(POSITIONS)
+        ],
     }
 
 

@@ -49,6 +49,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights lie."""
         return next(self.model.parameters()).device
 
     def banned_on(self, device: torch.device) -> Tensor:
@@ -342,7 +343,3 @@ def _in_bfloat16(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     return {key: "bfloat16" if key == "dtype" else _in_bfloat16(value) for key, value in config.items()}
-
-
-def parameter_count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -147,6 +147,7 @@ def ask_nothing(model: Any) -> None:
 
 
 def vision_tower(core: Any) -> torch.nn.Module:
+    """The vision encoder of a transformers model."""
     return core.model.vision_tower if core.config.model_type == "internvl" else core.model.visual
 
 

@@ -52,6 +52,7 @@ class PromptBatch:
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str) -> PromptBatch:
+        """The same batch with its tensors on `device`."""
         moved: dict[str, Any] = {name: send(getattr(self, name), device) for name in _TENSORS}
         return dataclasses.replace(self, **moved)
 
@@ -80,6 +81,7 @@ class PromptBatch:
 
     @property
     def padded(self) -> bool:
+        """Whether some prompt is shorter than the longest."""
         return min(self.prompt_tokens) < self.input_ids.shape[1]
 
     def _rows(self, images: list[int], per_row: float) -> Tensor:

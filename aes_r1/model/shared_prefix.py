@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from aes_r1.model import families
+from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.transfer import send
 
 NAME = "shared_prefix"
 
 
-def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs):
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> Any:
     """Attention that transformers calls in every language layer: ours when `attend` is handed in, else SDPA."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -39,7 +42,8 @@ class ScoringHead(nn.Linear):
     every process must make the same ones, whatever the lengths of its completions.
     """
 
-    def forward(self, states: Tensor, score: Callable | None = None):
+    def forward(self, states: Tensor, score: Callable | None = None) -> Any:
+        """Logits of `states`, or what `score` makes of them."""
         return super().forward(states) if score is None else score(states, super().forward)
 
 
@@ -57,13 +61,16 @@ def install(model: Any) -> None:
     model.config.get_text_config()._attn_implementation = NAME
 
 
-def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal=False):
-    return F.scaled_dot_product_attention(
+def scaled_dot_product(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool = False
+) -> Tensor:
+    """softmax(query key^T scaling, masked) value; heads of `key` and `value` may be shared by several of `query`."""
+    return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
 
 
-def causal_mask(prompts) -> Tensor | None:
+def causal_mask(prompts: PromptBatch) -> Tensor | None:
     """[N, 1, P, P] bool of a PromptBatch, True where a query may look; None when nothing is padded.
 
     A padding token looks at itself alone, so that no row of the softmax is empty.
@@ -92,7 +99,8 @@ class PromptAttention:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    def __call__(self, _layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one layer, [1, S, heads, width] of the flat row."""
         query, key, value = (split_rows(tensor, self.images) for tensor in (query, key, value))
         if self.keep:
             self.keys.append(key)
@@ -114,7 +122,8 @@ class GroupAttention:
     completion_mask: Tensor
     image_of: Tensor
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    def __call__(self, _layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one layer, [1, S, heads, width] of the flat row."""
         boundary = self.images * self.prompt_tokens
         rows = len(self.image_of)
         prompt_query, prompt_key, prompt_value = (
@@ -142,7 +151,7 @@ def flat_rows(tensor: Tensor) -> Tensor:
     return tensor.transpose(1, 2).reshape(1, rows * length, heads, width)
 
 
-def embed(core: Any, prompts) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+def embed(core: Any, prompts: PromptBatch) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """Token embeddings [N, P, D] with the pictures' features in place of their placeholders.
 
     Returns (embeddings, the features of every vision layer that is used, [N, P] True on picture tokens). Features that
@@ -158,7 +167,7 @@ def embed(core: Any, prompts) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     return filled, features, place
 
 
-def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor) -> Tensor:
+def grouped_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, image_of: Tensor) -> Tensor:
     """Hidden states that predict each completion token, prompts and pictures computed once.
 
     prompts: a PromptBatch of N; completions: [R, T] tokens, right-padded; image_of: [R] in 0..N-1, best on the host.
@@ -186,13 +195,13 @@ def grouped_hidden_states(core: Any, prompts, completions: Tensor, image_of: Ten
         completion_mask=torch.cat([seen_prompt, own_past], dim=2)[:, None],
         image_of=image_of,
     )
-    place = F.pad(place.reshape(1, -1), (0, rows * fed))
+    place = functional.pad(place.reshape(1, -1), (0, rows * fed))
     hidden = language_forward(core, flat, positions, attend, **families.deep_inputs(features, place))[0]
     last_of_prompt = hidden[: count * width].reshape(count, width, hidden_size)[:, -1][image_of]
     return torch.cat([last_of_prompt[:, None], hidden[count * width :].reshape(rows, fed, hidden_size)], dim=1)
 
 
-def plain_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tensor) -> Tensor:
+def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, image_of: Tensor) -> Tensor:
     """The same as `grouped_hidden_states`, each completion with its own copy of prompt and picture."""
     copies = prompts.select(image_of)
     length = completions.shape[1]
@@ -206,12 +215,12 @@ def plain_hidden_states(core: Any, prompts, completions: Tensor, image_of: Tenso
         position_ids=families.for_language_model(core, torch.cat([copies.position_ids, positions], dim=2)),
         attention_mask=valid,
         use_cache=False,
-        **families.deep_inputs(features, F.pad(place, (0, length - 1))),
+        **families.deep_inputs(features, functional.pad(place, (0, length - 1))),
     ).last_hidden_state
     return output[:, embeddings.shape[1] - length :]
 
 
-def language_forward(core: Any, embeddings: Tensor, positions: Tensor, attend, **deep) -> Tensor:
+def language_forward(core: Any, embeddings: Tensor, positions: Tensor, attend: Callable, **deep: Any) -> Tensor:
     """Run the language layers on embeddings [1, S, D] at positions [3, 1, S] with the attention `attend`."""
     return core.model.language_model(
         inputs_embeds=embeddings,

@@ -7,6 +7,7 @@ keeps it, and from then on it is loaded like any other model.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ PATCH = 12
 INITIAL_STD = 0.08  # about 1/sqrt(width): the usual .02 is for far wider models and learns slowly here
 
 
-def build_tokenizer(corpus: Iterable[str]):
+def build_tokenizer(corpus: Iterable[str]) -> Any:
     """A byte-level BPE of VOCABULARY tokens trained on `corpus`, with Qwen's special tokens and chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -61,7 +62,7 @@ def build_tokenizer(corpus: Iterable[str]):
     )
 
 
-def build(tokenizer, *, max_pixels: int, seed: int) -> Backbone:
+def build(tokenizer: Any, *, max_pixels: int, seed: int) -> Backbone:
     """Random weights of the tiny architecture with its tokenizer and picture processor."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,9 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import model_digest
-from aes_r1.runs.files import read_rows, sha256_of, write_rows
-from aes_r1.runs.folder import cut_rows, finish_stage, progress_bars, stage_done
+from aes_r1.runs.files import append_rows, read_json, read_rows, sha256_of, write_rows
+from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.progress import progress_bars
 from aes_r1.runs.store import made_once
 from aes_r1.settings import InputError, as_dict, fingerprint
 from aes_r1.trainer.context import TrainingContext
@@ -59,7 +60,7 @@ def cold_start(job: Job, base: str) -> str:
         settings.model.dtype,
         *([as_dict(lora)] if lora.rank > 0 else ()),
     )
-    final = job.store / "cold_starts" / digest
+    final = RunFolder(job.store / "cold_starts" / digest)
     total = sft_steps(len(records), cold_start)
 
     def make(target: Path) -> None:
@@ -80,13 +81,13 @@ def cold_start(job: Job, base: str) -> str:
             train(backbone, engine, target)
 
     def train(backbone: Backbone, engine: Engine, target: Path) -> None:
-        rows = target / "metrics.jsonl"
+        made = RunFolder(target)
 
         def on_resume(step: int) -> None:
-            for file in (rows, target / "entropy.jsonl"):
+            for file in (made.metrics_file, made.entropy_file):
                 if job.rank == 0:
-                    cut_rows(file, step or -1)  # step 0 is measured, too, before the first
-            _log_again(job, rows)  # another run may have made them
+                    _cut_rows(file, step or -1)  # step 0 is measured, too, before the first
+            _log_again(job, made)  # another run may have made them
 
         with progress_bars() as bar:
             update = bar("cold start")
@@ -94,8 +95,7 @@ def cold_start(job: Job, base: str) -> str:
             def record(step: int, values: dict[str, float]) -> None:
                 update(step, total, f"loss {values['sft/loss']:.3f}")
                 if job.rank == 0:
-                    with rows.open("a") as file:
-                        file.write(json.dumps({"step": step, **values}) + "\n")
+                    append_rows(made.metrics_file, [{"step": step, **values}])
                     warn(step, values["sft/skipped_steps"])
                 if values["sft/skipped_steps"]:
                     job.tracker.alert("not finite", f"Step {step} of the cold start: its optimizer step was skipped.")
@@ -109,35 +109,43 @@ def cold_start(job: Job, base: str) -> str:
                 cold_start=cold_start,
                 with_critique=settings.model.prompt == "critique",
                 context=TrainingContext(
-                    folder=target / "checkpoints",
+                    folder=made.checkpoints,
                     seed=settings.seed,
                     stop=job.stop,
                     log=record,
-                    evaluate=lambda step: _probe(job, backbone, step, target / "entropy.jsonl"),
+                    evaluate=lambda step: _probe(job, backbone, step, made.entropy_file),
                     on_resume=on_resume,
                 ),
             )
         with engine.gathered():
             if job.rank == 0:
-                backbones.merged(backbone).save(target / "model")
+                backbones.merged(backbone).save(made.model)
 
     made_here = job.make_together("cold_starts", digest, make)
     if job.rank == 0:
-        shutil.rmtree(final / "checkpoints", ignore_errors=True)
-    if job.rank == 0 and not stage_done(job.folder, "cold_start"):
+        shutil.rmtree(final.checkpoints, ignore_errors=True)
+    if job.rank == 0 and not job.run.stage_done("cold_start"):
         if not made_here:
-            _log_again(job, final / "metrics.jsonl")
-        if (final / "entropy.jsonl").exists():
-            shutil.copy(final / "entropy.jsonl", job.folder / "entropy.jsonl")
-        finish_stage(job.folder, "cold_start", {"model": str(final / "model"), "records": len(records), "steps": total})
-    return str(final / "model")
+            _log_again(job, final)
+        if final.entropy_file.exists():
+            shutil.copy(final.entropy_file, job.run.entropy_file)
+        job.run.finish_stage("cold_start", {"model": str(final.model), "records": len(records), "steps": total})
+    return str(final.model)
 
 
-def _log_again(job: Job, path: Path) -> None:
+def _log_again(job: Job, made: RunFolder) -> None:
     """Into the run's own log: the rows of a cold start's steps so far, in place of whatever it holds of them."""
     job.tracker.resume("sft", 0)
-    for row in read_rows(path) if job.rank == 0 else []:
-        job.tracker.log("sft", row.pop("step"), row)
+    for row in made.metrics() if job.rank == 0 else []:
+        step = row.pop("step")
+        values = {name: math.nan if value is None else value for name, value in row.items()}
+        job.tracker.log("sft", step, values)
+
+
+def _cut_rows(path: Path, step: int) -> None:
+    """Forget the rows after `step`: training goes on from there."""
+    if path.exists():
+        write_rows(path, [row for row in read_rows(path) if row["step"] <= step])
 
 
 def _critiques(job: Job) -> Path:
@@ -163,7 +171,7 @@ def _critiques(job: Job) -> Path:
     def make(target: Path) -> None:
         log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
         build_aescot(samples, expert=expert, judge=judge, seed=settings.seed, out=target, max_pixels=job.max_pixels)
-        stopped = json.loads((target / "distill_report.json").read_text())["stopped"]
+        stopped = read_json(target / "distill_report.json")["stopped"]
         if stopped is not None:
             raise InputError(f"critiques of the cold start: {stopped}; a higher ceiling goes on from there")
 
@@ -174,11 +182,11 @@ def _critiques(job: Job) -> Path:
 def _readable(job: Job, given: Path) -> list[dict]:
     """The records of the AesCoT file `given` whose pictures can be opened.
 
-    Rank 0 opens them once and leaves the list in RUN/manifests. Every process reads it there, so all count the same
-    steps even where one of them could not read a picture, and a requeued run opens none again. The list is named by the
-    file's content.
+    Rank 0 opens them once and leaves the list among the run's manifests. Every process reads it there, so all count the
+    same steps even where one of them could not read a picture, and a requeued run opens none again. The list is named
+    by the file's content.
     """
-    path = job.folder / "manifests" / f"critiques-{sha256_of(given)[:12]}.jsonl"
+    path = job.run.manifest(f"critiques-{sha256_of(given)[:12]}")
     job.alone(partial(_list_readable, job, given, path))
     return read_rows(path)
 
@@ -207,6 +215,5 @@ def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, flo
     pictures = stratified_draw(job.validation, job.settings.cold_start.probe_pictures, seed)
     backbone.model.eval()
     found = measure_entropy(backbone, pictures, question=job.question, max_new_tokens=length, seed=seed)
-    with path.open("a") as file:
-        file.write(json.dumps({"step": step, **found}) + "\n")
+    append_rows(path, [{"step": step, **found}])
     return {"sft/entropy": found["entropy"], "sft/answered": found["answered"]}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from aes_r1.aescot.build import expert_corpus
@@ -14,16 +15,19 @@ from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.data.scenes import SCENES_VERSION
-from aes_r1.data.splits import datasets_of
+from aes_r1.data.splits import LIMIT_SEED, datasets_of, stratified_draw
+from aes_r1.inference.predictions import Sets
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.files import sha256_of
-from aes_r1.runs.folder import finish_stage, progress_bars, stage_done
+from aes_r1.runs.progress import progress_bars
 from aes_r1.runs.store import made_once
 from aes_r1.settings import DataSettings, InputError, as_dict, fingerprint
 from aes_r1.trainer import pretrain
 from aes_r1.trainer.rapo import rapo_steps
 
 log = logging.getLogger("aes_r1")
+
+_CHECKED_AT_ONCE = 20_000  # samples in memory while their pictures are opened
 
 
 def load_data(job: Job) -> None:
@@ -33,14 +37,14 @@ def load_data(job: Job) -> None:
     wanted += [(test, test.split) for test in job.test_sets()]
     lists: list[Sequence[Sample]] = []
     for test, split in wanted:
-        job.alone(partial(_list_pictures, job, test, split))
+        job.alone(partial(_list_for_run, job, test, split))
         lists.append(read_manifest(job.manifest(test, split)))
     job.train, job.validation, *job.tests = lists
     if job.rank == 0:
         named = {f"{s.name}/{split}": samples for (s, split), samples in zip(wanted, lists, strict=True)}
         _say_counts(job, named)
-        if not stage_done(job.folder, "data"):
-            finish_stage(job.folder, "data", {name: len(samples) for name, samples in named.items()})
+        if not job.run.stage_done("data"):
+            job.run.finish_stage("data", {name: len(samples) for name, samples in named.items()})
 
 
 def _say_counts(job: Job, lists: Mapping[str, Sequence[Sample]]) -> None:
@@ -67,19 +71,50 @@ def _counted(samples: Sequence[Sample]) -> str:
     return f"{len(samples)} ({sets})" if len(counts) > 1 else f"{len(samples)}"
 
 
-def _list_pictures(job: Job, data: DataSettings, split: str) -> None:
-    """Write the manifest of one split unless it is there."""
-    path = job.manifest(data, split)
+def _list_for_run(job: Job, data: DataSettings, split: str) -> None:
+    path, store = job.manifest(data, split), job.store
+    if list_pictures(path, data, split, seed=job.settings.seed, store=store, waiting=job.keep_waiting):
+        job.tracker.manifest(data.name, split, path, sha256_of(path))
+
+
+def list_pictures(
+    path: Path,
+    data: DataSettings,
+    split: str,
+    *,
+    seed: int,
+    store: Path,
+    waiting: Callable[[], object] = lambda: None,
+) -> bool:
+    """Write the manifest `path` of one split unless it is there; returns whether it was written now.
+
+    Every picture is opened once. One that cannot be read is named and left out, or ends a strict run. `waiting` as for
+    `made_once`. InputError when no picture can be read.
+    """
     if path.exists():
-        return
-    samples = load_samples(data, split, seed=job.settings.seed, store=job.store, waiting=job.keep_waiting)
-    kept, dropped = check_pictures(samples, workers=data.workers, strict=data.strict)
-    for row in dropped:
-        log.warning("left out %s: %s", row["path"], row["reason"])
-    if not kept:
+        return False
+    samples = load_samples(data, split, seed=seed, store=store, waiting=waiting)
+    found = _readable(samples, data)
+    first = next(found, None)
+    if first is None:
         raise InputError(f"data={data.name}: no picture of the {split} split can be read")
-    write_manifest(kept, path)
-    job.tracker.manifest(data.name, split, path, sha256_of(path))
+    write_manifest(chain([first], found), path)
+    return True
+
+
+def _readable(samples: Sequence[Sample], data: DataSettings) -> Iterator[Sample]:
+    """Those of `samples` whose pictures can be read, checked a part at a time."""
+    for start in range(0, len(samples), _CHECKED_AT_ONCE):
+        part = samples[start : start + _CHECKED_AT_ONCE]
+        kept, dropped = check_pictures(part, workers=data.workers, strict=data.strict)
+        for row in dropped:
+            log.warning("left out %s: %s", row["path"], row["reason"])
+        yield from kept
+
+
+def drawn_sets(manifests: Iterable[Path], limit: int | None) -> Sets:
+    """The pictures of an evaluation by the names of their manifests, at most `limit` of each."""
+    return {path.stem: stratified_draw(read_manifest(path), limit, LIMIT_SEED) for path in manifests}
 
 
 def base_model(job: Job) -> str:
@@ -110,5 +145,5 @@ def base_model(job: Job) -> str:
 
     job.alone(lambda: made_once(job.store, "models", digest, make, waiting=job.keep_waiting))
     if job.rank == 0:
-        finish_stage(job.folder, "base", {"model": str(path)})
+        job.run.finish_stage("base", {"model": str(path)})
     return str(path)

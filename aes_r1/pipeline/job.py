@@ -11,8 +11,10 @@ import torch
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation import health
 from aes_r1.inference.asking import asking_of
+from aes_r1.inference.predictions import Process
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.runs.store import missing
 from aes_r1.runs.watchdog import Watch
@@ -34,7 +36,7 @@ class Job:
     def __init__(
         self, settings: Settings, folder: Path, device: torch.device, rank: int, size: int, watch: Watch | None
     ) -> None:
-        self.settings, self.folder, self.device, self.rank, self.size = settings, folder, device, rank, size
+        self.settings, self.run, self.device, self.rank, self.size = settings, RunFolder(folder), device, rank, size
         self.watch = watch
         self.store = Path(settings.store)
         self.asking = asking_of(as_dict(settings))
@@ -44,13 +46,18 @@ class Job:
         self.tests: list[Sequence[Sample]] = []
 
     def manifest(self, data: DataSettings, split: str) -> Path:
-        """RUN/manifests/NAME-SPLIT.jsonl; a number tells further sets of the same name apart."""
+        """The list of the pictures of a split; a number tells further sets of the same name apart."""
         named = [one for one in [self.settings.data, *self.settings.evaluation.also] if one.name == data.name]
         number = named.index(data)
-        return self.folder / "manifests" / f"{data.name}{f'_{number + 1}' if number else ''}-{split}.jsonl"
+        return self.run.manifest(f"{data.name}{f'_{number + 1}' if number else ''}-{split}")
 
     def test_sets(self) -> list[DataSettings]:
+        """The sets of the evaluation: the run's own, then the others."""
         return [self.settings.data, *self.settings.evaluation.also]
+
+    def process(self) -> Process:
+        """This process among those that share the pictures of an evaluation."""
+        return Process(self.rank, self.size, self.wait_or_leave, self.asked)
 
     def wait(self) -> None:
         """Wait for every process, without a time limit: one of them may be busy alone for hours."""
@@ -108,6 +115,7 @@ class Job:
         return folder[0] is not None
 
     def load(self, path: str) -> Backbone:
+        """The model at `path`, a folder or a hub name, as the settings say."""
         return backbones.load(
             path,
             dtype=self.settings.model.dtype,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 from pathlib import Path
 
@@ -11,23 +10,21 @@ from huggingface_hub import try_to_load_from_cache
 
 import aes_r1
 from aes_r1.runs.files import sha256_of
-from aes_r1.runs.folder import finish_stage, stage_done
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.store import made_once
 from aes_r1.settings import fingerprint
 
 
-def record_origin(folder: Path, base: str, store: Path) -> None:
+def record_origin(run: RunFolder, base: str, store: Path) -> None:
     """Leave {"commits", "base"}: every commit that worked on the run, in order, and the digest of its base model.
 
     A run that goes on under newer code names both. The model is read once per run; a hub name that is not yet in the
     cache has no digest (null) until the run is gone on with.
     """
-    found: dict = {"commits": [], "base": None}
-    if stage_done(folder, "origin"):
-        found = json.loads((folder / "stages" / "origin.json").read_text())
+    found = run.origin or {"commits": [], "base": None}
     commit = code_version(Path(aes_r1.__file__).parent)
     commits = found["commits"] + [commit] * (commit not in found["commits"])
-    finish_stage(folder, "origin", {"commits": commits, "base": found["base"] or model_digest(base, store)})
+    run.finish_stage("origin", {"commits": commits, "base": found["base"] or model_digest(base, store)})
 
 
 def code_version(package: Path) -> str:

@@ -20,7 +20,7 @@ from aes_r1.data.records import read_records
 from aes_r1.model import backbone as backbones
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
-from aes_r1.runs.folder import stage_done
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
 from aes_r1.trainer.engine import require_deepspeed, world
 
@@ -67,7 +67,7 @@ def check_launch(settings: Settings) -> None:
 
 
 def _to_come(settings: Settings, stage: str) -> bool:
-    return settings.trainer.resume == "never" or not stage_done(Path(settings.out), stage)
+    return settings.trainer.resume == "never" or not RunFolder(settings.out).stage_done(stage)
 
 
 def _divisible(settings: Settings, size: int) -> None:
@@ -83,6 +83,7 @@ def _divisible(settings: Settings, size: int) -> None:
 
 
 def makes_cold_start(settings: Settings) -> bool:
+    """Whether the run of `settings` has a cold start."""
     return settings.cold_start.epochs > 0 and settings.trainer.init_from != "base"
 
 

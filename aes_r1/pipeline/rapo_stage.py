@@ -19,13 +19,8 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.critique_validation import critique_metrics
 from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
-from aes_r1.runs.folder import (
-    finish_stage,
-    progress_bars,
-    read_rows,
-    stage_done,
-    stage_values,
-)
+from aes_r1.runs.files import draft_of
+from aes_r1.runs.progress import progress_bars
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
@@ -45,11 +40,11 @@ def starting_point(job: Job, models: dict[str, str]) -> str:
 
 
 def rapo(job: Job, initial: str) -> str:
-    """RUN/model: `initial` after RAPO (paper, stage 2)."""
+    """The run's final model: `initial` after RAPO (paper, stage 2)."""
     settings, trainer = job.settings, job.settings.trainer
-    if stage_done(job.folder, "rapo"):
+    if job.run.stage_done("rapo"):
         _free_room(job)  # a kill may have come between
-        return str(job.folder / "model")
+        return str(job.run.model)
     backbone = job.load(initial)
     lora = settings.model.lora
     with contextlib.ExitStack() as held:
@@ -79,17 +74,13 @@ def rapo(job: Job, initial: str) -> str:
 
 
 def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | None, engine: Engine) -> str:
-    """The steps, their log and validation; the trained weights in RUN/model."""
-    settings, trainer, final = job.settings, job.settings.trainer, job.folder / "model"
+    """The steps, their log and validation; the trained weights as the run's final model."""
+    settings, trainer, final = job.settings, job.settings.trainer, job.run.model
     total = rapo_steps(len(job.train), trainer)
 
     def on_resume(step: int) -> None:
         job.tracker.resume("rapo", step or -1)  # nothing done: the start is measured again too
-        metrics, completions = (
-            [row for row in read_rows(job.folder / f"{name}.jsonl") if row["stage"] == "rapo"]
-            for name in ("metrics", "completions")
-        )
-        job.signs = health.Watch(job.tracker.alert, list(metrics), list(completions))
+        job.signs = health.Watch(job.tracker.alert, list(job.run.metrics("rapo")), list(job.run.completions("rapo")))
         log.info(
             "RAPO: %d steps of %d images x %d outputs%s",
             total,
@@ -136,11 +127,11 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
             reward=settings.reward,
             shared_prefix=settings.model.shared_prefix,
             context=TrainingContext(
-                folder=job.folder / "checkpoints",
+                folder=job.run.checkpoints,
                 seed=settings.seed,
                 stop=job.stop,
                 log=record,
-                evaluate=lambda step: _validate(job, backbone),
+                evaluate=lambda _: _validate(job, backbone),
                 log_completions=log_completions,
                 on_resume=on_resume,
                 extra_state=job.tracker.notes(),
@@ -152,7 +143,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
     if job.rank == 0:
         job.tracker.checkpoint("rapo", total, final)
         done = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.notes()}
-        finish_stage(job.folder, "rapo", done)
+        job.run.finish_stage("rapo", done)
         _free_room(job)
     job.wait()
     return str(final)
@@ -161,7 +152,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
 def _free_room(job: Job) -> None:
     """Rid the checkpoints of a finished run of what nobody goes on from, unless trainer.keep_optimizer."""
     if job.rank == 0 and not job.settings.trainer.keep_optimizer:
-        checkpoint.keep_models_alone(job.folder / "checkpoints", final=stage_values(job.folder, "rapo")["steps"])
+        checkpoint.keep_models_alone(job.run.checkpoints, final=job.run.stage_values("rapo")["steps"])
 
 
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
@@ -175,10 +166,10 @@ def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
             [row["mos"] for row in mine],
             n_bootstrap=0,
         )
+        found = {"parse_failure_rate": cell["parse_failure_rate"]}
         for name in ("srcc", "plcc", "mae"):
-            value = cell[name]["value"]
-            values[f"eval/{dataset}/{name}"] = math.nan if value is None else value
-        values[f"eval/{dataset}/parse_failure_rate"] = cell["parse_failure_rate"]
+            found[name] = cell[name]["value"]
+        values |= {f"eval/{dataset}/{name}": math.nan if value is None else value for name, value in found.items()}
     return values
 
 
@@ -188,11 +179,11 @@ def _validated(job: Job) -> Sequence[Sample]:
 
 def keep_final(job: Job, models: dict[str, str]) -> None:
     """Without RAPO the cold start (or the base model) is the final model."""
-    final = job.folder / "model"
+    final = job.run.model
     if not final.exists():
         source = models.get("cold_start", models["base"])
         if Path(source).is_dir():
-            beside = job.folder / ".model.partial"
-            shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(source, beside)
-            beside.rename(final)
+            draft = draft_of(final)
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.copytree(source, draft)
+            draft.rename(final)

@@ -17,7 +17,9 @@ from aes_r1.pipeline.evaluation_stage import evaluate, report
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import record_origin
 from aes_r1.pipeline.rapo_stage import keep_final, rapo, starting_point
-from aes_r1.runs.folder import claim_run_folder, failure_file, log_to, stage_values, start_over, watch_over, worked_on
+from aes_r1.runs.claim import claim_run_folder, run_lock, start_over
+from aes_r1.runs.failure import failure_file, start_heartbeat
+from aes_r1.runs.log import configure_logging
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import Settings, as_dict, run_fingerprint
 from aes_r1.tracking import Tracker
@@ -31,7 +33,7 @@ def run(settings: Settings) -> None:
     rank, size = world()
     with failure_file(Path(settings.out), rank):
         preflight.check(settings)
-    with worked_on(Path(settings.out), rank):
+    with run_lock(Path(settings.out), rank):
         _run(settings, rank, size)
 
 
@@ -42,11 +44,11 @@ def _run(settings: Settings, rank: int, size: int) -> None:
         if settings.trainer.resume == "never" and folder.exists():
             start_over(folder)
         claim_run_folder(folder, settings)
-    log_to(folder, rank)
+    configure_logging(folder, rank)
     torch.manual_seed(settings.seed)
     device = start(settings.engine)
     with stop_requests() as stop:  # the processes have met: from here on they leave together
-        watch = watch_over(folder, rank, size) if size > 1 else None
+        watch = start_heartbeat(folder, rank, size) if size > 1 else None
         job = Job(settings, folder, device, rank, size, watch)
         job.stop = stop
         with failure_file(folder, rank, watch):
@@ -55,9 +57,9 @@ def _run(settings: Settings, rank: int, size: int) -> None:
 
 def _run_tracked(job: Job) -> None:
     settings = job.settings
-    notes = {**checkpoint.progress_of(job.folder / "checkpoints"), **stage_values(job.folder, "rapo")}
+    notes = {**checkpoint.progress_of(job.run.checkpoints), **job.run.stage_values("rapo")}
     tracker = Tracker(
-        job.folder if job.rank == 0 else None,
+        job.run.path if job.rank == 0 else None,
         settings.tracker,
         as_dict(settings),
         run_name=f"{settings.run_name}/{run_fingerprint(settings)} seed {settings.seed}",
@@ -79,7 +81,7 @@ def run_stages(job: Job) -> None:
     preflight.check_counts(job)
     models = {"base": base_model(job)}
     if job.rank == 0:
-        record_origin(job.folder, models["base"], job.store)
+        record_origin(job.run, models["base"], job.store)
     if preflight.makes_cold_start(settings):
         models["cold_start"] = cold_start(job, models["base"])
     if settings.trainer.name == "rapo":

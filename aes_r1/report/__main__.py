@@ -8,16 +8,19 @@ from pathlib import Path
 from aes_r1.command import Arguments, run_plain
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError, require
 
 
 def run(given: argparse.Namespace) -> int:
+    """Write the page of one run or of several; returns the exit code."""
     folders = [Path(name) for name in given.runs]
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; give the folders of runs")
     if len(folders) == 1:
-        require(given.out is None, "--out", given.out, "is for several runs; one run's page is RUN/report.html")
+        page = RunFolder(folders[0]).report_file
+        require(given.out is None, "--out", given.out, f"is for several runs; one run's page is {page}")
         print(write_report(folders[0]))
     else:
         print(write_comparison(folders, Path(given.out) if given.out else folders[0].parent / "comparison.html"))
@@ -25,6 +28,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def main() -> None:
+    """Run the command as the command line says; does not return."""
     parser = Arguments(prog="python -m aes_r1.report", description=(__doc__ or "").split(":")[0])
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folders of runs; the others are compared with the first"

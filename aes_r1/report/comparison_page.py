@@ -11,8 +11,11 @@ from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order, paired_bootstrap
 from aes_r1.report.charts import Figure, interval_chart, line_chart
 from aes_r1.report.html import fill, inside
 from aes_r1.report.results_section import CHARTED, datasets, estimate, shared_metrics
-from aes_r1.report.run_page import protocol_names, read_json, read_lines
+from aes_r1.report.run_page import protocol_names
 from aes_r1.report.training_section import curve
+from aes_r1.runs.cells import Cell, Evaluation
+from aes_r1.runs.files import write_text_atomically
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 from aes_r1.tracking import without_secrets
 
@@ -34,7 +37,7 @@ class Run:
     name: str
     color: str
     settings: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
+    evaluation: Evaluation
     metrics: Sequence[Mapping[str, Any]]
     predictions: Sequence[Mapping[str, Any]]
 
@@ -45,9 +48,11 @@ class Run:
 
     @property
     def rapo(self) -> list[Mapping[str, Any]]:
+        """The logged rows of RAPO."""
         return [one for one in self.metrics if one["stage"] == "rapo"]
 
-    def cells(self, dataset: str) -> Mapping[str, Any]:
+    def cells(self, dataset: str) -> Mapping[str, Cell]:
+        """{protocol: cell} of the last stage on `dataset`."""
         return {} if self.stage is None else self.evaluation["stages"][self.stage].get(dataset, {})
 
 
@@ -68,22 +73,21 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
         settings=_settings(runs),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_suffix(".partial")
-    draft.write_text(html, encoding="utf-8")
-    return draft.replace(out)
+    return write_text_atomically(out, html)
 
 
 def _read(folder: Path, name: str, place: int) -> Run:
-    evaluation = read_json(folder / "evaluation.json")
+    run = RunFolder(folder)
+    evaluation = run.evaluation
     if not evaluation.get("stages"):
-        raise InputError(f"{folder}: evaluation.json is missing; give folders of evaluated runs")
+        raise InputError(f"{folder}: {run.evaluation_file.name} is missing; give folders of evaluated runs")
     return Run(
         name,
         COLORS[place % len(COLORS)],
-        without_secrets(read_json(folder / "settings.json")),
+        without_secrets(run.settings),
         evaluation,
-        read_lines(folder / "metrics.jsonl"),
-        read_lines(folder / "predictions.jsonl"),
+        run.metrics(),
+        list(run.predictions()),
     )
 
 

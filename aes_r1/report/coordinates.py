@@ -65,7 +65,8 @@ def _heights(values: Sequence[Any]) -> list[float]:
 def _marks(values: Sequence[Any], heights: Sequence[float]) -> list[tuple[float, str]]:
     """(height, value) of every value where there are few, else of the lowest and the highest."""
     found = {
-        height: f"{value:.3g}" if isinstance(value, float) else str(value) for value, height in zip(values, heights)
+        height: f"{value:.3g}" if isinstance(value, float) else str(value)
+        for value, height in zip(values, heights, strict=True)
     }
     if _numbers(values) and len(found) > 6:
         found = {height: found[height] for height in (min(found), max(found))}

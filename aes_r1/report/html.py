@@ -15,14 +15,17 @@ STAGE_COLORS = {"base": "base", "cold_start": "cold", "rapo": "rapo"}
 
 
 def number(value: float | None, digits: int = 3) -> str:
+    """`value` with a fixed number of digits; a dash where there is none."""
     return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def percent(value: float | None) -> str:
+    """A share as a percentage; a dash where there is none."""
     return "–" if value is None else f"{100 * value:.1f}%"
 
 
 def stage_name(stage: str) -> str:
+    """A stage as the pages call it."""
     return STAGE_NAMES.get(stage, stage)
 
 
@@ -32,6 +35,7 @@ def stage_color(stage: str) -> str:
 
 
 def short_protocol(protocol: str) -> str:
+    """The name of a protocol inside of a table."""
     return "one sample" if protocol == "sample" else protocol
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.charts import Estimate, Figure, interval_chart
 from aes_r1.report.html import short_protocol, stage_color, stage_name
+from aes_r1.runs.cells import MetricName
 
-METRICS = ("srcc", "plcc", "krcc", "mae", "rmse")
-CHARTED = ("srcc", "plcc")
+METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "krcc", "mae", "rmse")
+CHARTED: tuple[MetricName, ...] = ("srcc", "plcc")
 _ORIGINS = {"photograph": "photographs", "ai": "AI-made"}
 
 
@@ -53,10 +54,11 @@ def _set(dataset: str, by_protocol: Mapping[str, Mapping[str, Mapping]], names: 
 
 
 def estimate(name: str, cell: Mapping, color: str) -> Estimate:
+    """A metric's cell as a row of a chart."""
     return Estimate(name, cell["value"], cell["low"], cell["high"], color)
 
 
-def shared_metrics(cells: Iterable[Mapping]) -> list[str]:
+def shared_metrics(cells: Iterable[Mapping]) -> list[MetricName]:
     """The metrics that every cell has."""
     cells = list(cells)
     return [metric for metric in METRICS if all(metric in cell for cell in cells)]
@@ -114,6 +116,7 @@ def headline_place(stages: Mapping) -> tuple[str, str, str]:
 
 
 def datasets(stages: Mapping) -> list[str]:
+    """The sets of all stages, each once."""
     return list(dict.fromkeys(dataset for sets in stages.values() for dataset in sets))
 
 

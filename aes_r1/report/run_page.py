@@ -6,7 +6,6 @@ again at any time; a part whose file is missing is left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from aes_r1.report.grounding_section import grounding_section
 from aes_r1.report.html import STAGE_NAMES, fill, stage_color, stage_name
 from aes_r1.report.results_section import changes_section, headline_place, results_section
 from aes_r1.report.settings_section import settings_section
-from aes_r1.report.studies import state_of
 from aes_r1.report.training_section import health_section, training_section
 from aes_r1.report.trouble import trouble
+from aes_r1.runs.files import write_text_atomically
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 
 _MOST_DOTS = 1500
@@ -36,37 +36,32 @@ _GALLERY_TITLES = {
 
 
 def write_report(run_dir: Path | str) -> Path:
-    """Write RUN/report.html from the files in RUN and return its path. InputError when there is nothing to report."""
-    run = Path(run_dir)
-    settings = read_json(run / "settings.json")
-    evaluation = read_json(run / "evaluation.json")
-    metrics = read_lines(run / "metrics.jsonl")
-    predictions = read_lines(run / "predictions.jsonl")
+    """Write the page of a run from the files in its folder; returns its path. InputError when there is nothing."""
+    run = RunFolder(run_dir)
+    settings, evaluation, metrics = run.settings, run.evaluation, run.metrics()
+    predictions = list(run.predictions())
     if not (evaluation or metrics):
-        raise InputError(f"{run}: neither evaluation.json nor metrics.jsonl is there; give the folder of a run")
+        missing = f"neither {run.evaluation_file.name} nor {run.metrics_file.name} is there"
+        raise InputError(f"{run}: {missing}; give the folder of a run")
     names = protocol_names(settings)
     html = fill(
         "run_page.html",
-        title=settings.get("run_name") or run.name,
-        trouble=trouble(state_of(run), evaluation, predictions),
+        title=settings.get("run_name") or run.path.name,
+        trouble=trouble(run.state, evaluation, predictions),
         facts=_facts(settings),
         headline=_headline(evaluation, names),
         grounding=grounding_section(evaluation, metrics, predictions, names),
         results=results_section(evaluation, names),
         changes=changes_section(evaluation),
         training=training_section(metrics),
-        health=health_section(metrics, read_lines(run / "completions.jsonl")),
+        health=health_section(metrics, run.completions()),
         answers=_answers(predictions, names),
         calibration=calibration_section(evaluation, predictions),
         critiques=critique_section(evaluation),
         gallery=_gallery(predictions, names),
         settings=settings_section(settings, evaluation),
     )
-    path = run / "report.html"
-    draft = path.with_suffix(".partial")
-    draft.write_text(html, encoding="utf-8")
-    draft.replace(path)
-    return path
+    return write_text_atomically(run.report_file, html)
 
 
 def protocol_names(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -155,14 +150,3 @@ def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[s
     shown = {_GALLERY_TITLES[kind]: plates(rows) for kind, rows in chosen.items() if rows}
     where = {"stage": stage, "set": "/".join(first), "protocol": names.get(protocol, protocol)}
     return {**where, "plates": shown} if shown else None
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aes_r1.evaluation.critique import critique_measures
-from aes_r1.inference.predictions import read
 from aes_r1.report.gallery import plates
 from aes_r1.report.html import fill
+from aes_r1.runs.files import write_json, write_rows, write_text_atomically
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 
 Row = dict[str, Any]
@@ -41,32 +41,32 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
         name: _measures([rows[key] for key in chosen], n_bootstrap=n_bootstrap, seed=seed)
         for name, rows in starts.items()
     }
-    (out / "side_by_side.json").write_text(json.dumps(measures, indent=2) + "\n", encoding="utf-8")
-    with (out / "side_by_side.jsonl").open("w", encoding="utf-8") as file:
-        for key in chosen:
-            said = {
-                name: {part: rows[key][part] for part in ("score", "critique", "text")} for name, rows in starts.items()
-            }
-            known = {part: first[key][part] for part in ("id", "dataset", "split", "image", "mos")}
-            file.write(json.dumps({**known, "starts": said}) + "\n")
-    path = out / "side_by_side.html"
-    pictures_shown = [(str(key[2]), plates(rows[key] for rows in starts.values())) for key in chosen]
-    html = fill("side_by_side_page.html", title="Starts, side by side", measures=measures, pictures=pictures_shown)
-    path.write_text(html, encoding="utf-8")
-    return path
+    write_json(out / "side_by_side.json", measures)
+    write_rows(out / "side_by_side.jsonl", (_beside(starts, key) for key in chosen))
+    shown = [(str(key[2]), plates(rows[key] for rows in starts.values())) for key in chosen]
+    html = fill("side_by_side_page.html", title="Starts, side by side", measures=measures, pictures=shown)
+    return write_text_atomically(out / "side_by_side.html", html)
+
+
+def _beside(starts: Mapping[str, Mapping[tuple, Row]], key: tuple) -> Row:
+    """What is known of one picture, and what every run answered."""
+    first = next(iter(starts.values()))
+    known = {part: first[key][part] for part in ("id", "dataset", "split", "image", "mos")}
+    said = {name: {part: rows[key][part] for part in ("score", "critique", "text")} for name, rows in starts.items()}
+    return {**known, "starts": said}
 
 
 def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:
     """Name of a run's start, and its last stage's rows of the first protocol by (dataset, split, id)."""
-    settings_path, path = folder / "settings.json", folder / "predictions.jsonl"
-    if not path.exists() or not settings_path.exists():
-        raise InputError(f"{folder}: no predictions.jsonl and settings.json in it; give the folder of a finished run")
-    settings = json.loads(settings_path.read_text(encoding="utf-8"))
-    epochs = settings.get("cold_start", {}).get("epochs")
+    run = RunFolder(folder)
+    if not (run.exists and run.predictions_file.exists()):
+        needed = f"{run.predictions_file.name} and {run.settings_file.name}"
+        raise InputError(f"{folder}: no {needed} in it; give the folder of a finished run")
+    epochs = run.settings.get("cold_start", {}).get("epochs")
     name = folder.name if epochs is None else f"{epochs} epoch{'' if epochs == 1 else 's'}"
     last: dict[tuple, Row] = {}
     stage = protocol = None
-    for one in read(path):
+    for one in run.predictions():
         if one["stage"] != stage:
             stage, protocol, last = one["stage"], one["protocol"], {}
         if one["protocol"] == protocol:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aes_r1.runs.files import read_rows
+from aes_r1.runs.folder import RunFolder, runs_below
 from aes_r1.settings import InputError, differences
 from aes_r1.tracking import headline
 
@@ -42,49 +41,21 @@ def read_studies(runs: Path) -> dict[str, list[dict[str, Any]]]:
     state: done, failed with its reason, or not finished. InputError without any run, or for a file that is not JSON.
     """
     studies: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(runs.glob("*/*/settings.json")):
-        run = path.parent
-        evaluation = run / "evaluation.json"
-        studies.setdefault(run.parent.name, []).append(
+    for run in runs_below(runs, "*/*"):
+        studies.setdefault(run.path.parent.name, []).append(
             {
-                "name": run.name,
+                "name": run.path.name,
                 "folder": run,
-                "state": state_of(run),
-                "settings": read_json(path),
-                "metrics": _lines(run / "metrics.jsonl"),
-                "headline": headline(read_json(evaluation)) if evaluation.exists() else {},
+                "state": run.state,
+                "settings": run.settings,
+                "metrics": run.metrics(),
+                "headline": headline(run.evaluation),
             }
         )
     if not studies:
-        raise InputError(f"runs={runs}: no run folder in it (runs/STUDY/HASH/settings.json)")
+        looked_for = RunFolder("runs/STUDY/HASH").settings_file
+        raise InputError(f"runs={runs}: no run folder in it ({looked_for})")
     return studies
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; InputError that names it where it is cut."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise _broken(path, error) from error
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        return read_rows(path)
-    except json.JSONDecodeError as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: json.JSONDecodeError) -> InputError:
-    return InputError(f"{path}: no JSON ({error.msg}); write it again, or move it elsewhere")
-
-
-def state_of(run: Path) -> str:
-    """Done, failed with its reason, or not finished."""
-    if (run / "stages" / "report.json").exists():
-        return "done"
-    failure = run / "failure.txt"
-    return f"failed: {failure.read_text().strip()}" if failure.exists() else "not finished"
 
 
 def varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -120,6 +91,7 @@ def shown(section: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def setting(settings: Mapping[str, Any], key: str) -> Any:
+    """The value of the dotted `key`; None where the settings have no such key."""
     value: Any = settings
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from aes_r1.report.coordinates import Axis, parallel_coordinates
 from aes_r1.report.gallery import Plate, plates
 from aes_r1.report.html import fill
 from aes_r1.report.studies import SECTIONS, analysis, setting, shown, stage_of, varied
+from aes_r1.runs.folder import RunFolder
 from aes_r1.tracking import definition, worst_first
 
 Runs = Sequence[Mapping[str, Any]]
@@ -40,7 +40,7 @@ def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
     keys = varied(runs)
     conditions = _conditions(runs, keys)
     colors = dict(zip(conditions, COLORS, strict=False))
-    signs = {run["name"]: raised_in(path.read_text()) for run in runs if (path := run["folder"] / "run.log").exists()}
+    signs = {run["name"]: raised_in(run["folder"].log) for run in runs if run["folder"].log_file.exists()}
     curves = {section: _curves(section, conditions, colors, runs) for section in SECTIONS}
     labelled = [
         (f"{name}, seed {run['settings']['seed']}", run["folder"])
@@ -188,12 +188,12 @@ def _block(block: str) -> dict[str, Any]:
     return {"kind": kind, "text": (block.lstrip("# ") if kind == "heading" else block).replace(r"\*", "*")}
 
 
-def _worst(runs: Sequence[tuple[str, Path]]) -> list[Plate]:
+def _worst(runs: Sequence[tuple[str, RunFolder]]) -> list[Plate]:
     """Of the answers sampled last, those that err most; unreadable ones take half of the places at most.
 
-    runs: (label, run folder).
+    runs: (label, run).
     """
-    rows = [{**row, "run": label} for label, folder in runs for row in _last_answers(folder / "completions.jsonl")]
+    rows = [{**row, "run": label} for label, run in runs for row in _last_answers(run)]
     return plates(
         (
             {**row, "critique": parse_critique(row["text"]) if row["score"] is not None else None}
@@ -203,13 +203,6 @@ def _worst(runs: Sequence[tuple[str, Path]]) -> list[Plate]:
     )
 
 
-def _last_answers(path: Path) -> list[dict[str, Any]]:
-    """Rows of the last step that was logged, of pictures with a MOS; the long rest of the file stays unread."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    rows: list[dict[str, Any]] = []
-    for line in reversed(lines):
-        row = json.loads(line)
-        if rows and (row["stage"], row["step"]) != (rows[-1]["stage"], rows[-1]["step"]):
-            break
-        rows.append(row)
-    return [row for row in reversed(rows) if row.get("mos") is not None]
+def _last_answers(run: RunFolder) -> list[dict[str, Any]]:
+    """Rows of the last step that was logged, of pictures with a MOS."""
+    return [row for row in run.last_completions() if row.get("mos") is not None]

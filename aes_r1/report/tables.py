@@ -10,11 +10,12 @@ from rich.table import Table
 
 from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
+from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages
 
 NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "mae": "MAE", "rmse": "RMSE"}
 
 
-def evaluation_tables(evaluation: Mapping[str, Any]) -> Iterator[Table]:
+def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
     """Every table that evaluation.json has something for; values over their 95% intervals."""
     stages = evaluation["stages"]
     for name in dict.fromkeys(name for sets in stages.values() for name in sets):
@@ -28,13 +29,13 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> Iterator[Table]:
     yield from _critiques(evaluation.get("critiques", {}))
 
 
-def _cells(stages: Mapping, name: str) -> Iterator[tuple[str, str, Mapping]]:
+def _cells(stages: Stages, name: str) -> Iterator[tuple[str, str, Cell]]:
     for stage, sets in stages.items():
         for protocol in in_order(sets.get(name, {}), PROTOCOL_ORDER):
             yield stage, protocol, sets[name][protocol]
 
 
-def _agreement(name: str, rows: Sequence[tuple[str, str, Mapping]], paper: Mapping | None) -> Table:
+def _agreement(name: str, rows: Sequence[tuple[str, str, Cell]], paper: Mapping | None) -> Table:
     table = _table(name, ["", "n", *NAMES.values(), "PLCC logistic", "failed", "out of range"])
     for stage, protocol, cell in rows:
         metrics = [valued(cell[metric]) for metric in METRICS]
@@ -50,7 +51,7 @@ def _agreement(name: str, rows: Sequence[tuple[str, str, Mapping]], paper: Mappi
     return table
 
 
-def _trust(name: str, rows: Sequence[tuple[str, str, Mapping]]) -> Table:
+def _trust(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table:
     head = ["", "bias", "slope", "intercept", "90% interval", "its coverage", "spread", "90% of spread", "raters"]
     table = _table(f"{name}: calibration and uncertainty", head)
     for stage, protocol, cell in rows:
@@ -70,7 +71,7 @@ def _trust(name: str, rows: Sequence[tuple[str, str, Mapping]]) -> Table:
     return table
 
 
-def _origins(name: str, rows: Sequence[tuple[str, str, Mapping]]) -> Table | None:
+def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
     table = _table(f"{name}: photographs and AI-made pictures", ["", "made by", "n", *NAMES.values(), "bias"])
     for stage, protocol, cell in rows:
         for origin, part in cell.get("origins", {}).items():
@@ -138,7 +139,7 @@ def _critiques(critiques: Mapping) -> Iterator[Table]:
         yield table
 
 
-def valued(cell: Mapping[str, float | None], *, digits: int = 3, signed: bool = False) -> str:
+def valued(cell: Interval | Mapping[str, Any], *, digits: int = 3, signed: bool = False) -> str:
     """A value with its interval on a second line."""
     if cell["value"] is None:
         return "–"

@@ -12,11 +12,12 @@ from rich.table import Table
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.inference.predictions import GROUNDED
 from aes_r1.report.html import STAGE_NAMES, number, percent
+from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages
 
 _NATS = ("information_nats", "score_information_nats")
 
 
-def headline_tables(evaluation: Mapping[str, Any]) -> list[Table]:
+def headline_tables(evaluation: Evaluation) -> list[Table]:
     """evaluation.json as tables per set: per protocol a row for each stage, correlations with 95% intervals.
 
     One of the scores, and where critiques were read one that lays words and score side by side.
@@ -29,14 +30,14 @@ def headline_tables(evaluation: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
-def print_headline(evaluation: Mapping[str, Any], console: Console | None = None) -> None:
+def print_headline(evaluation: Evaluation, console: Console | None = None) -> None:
     """Print the headline tables of evaluation.json to `console` (stdout)."""
     console = console or Console()
     for table in headline_tables(evaluation):
         console.print(table)
 
 
-def _table(dataset: str, stages: Mapping[str, Any]) -> Table:
+def _table(dataset: str, stages: Stages) -> Table:
     by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
     n = max(cell["n"] for cells in by_stage.values() for cell in cells.values())
     title = f"{dataset}, {n} pictures, [95% intervals]"
@@ -81,12 +82,12 @@ def _critiques(dataset: str, stages: Mapping[str, Any]) -> Table:
     return table
 
 
-def _values(cell: Mapping[str, Any]) -> list[str]:
+def _values(cell: Cell) -> list[str]:
     correlations = [_with_interval(cell[name]) for name in ("srcc", "plcc")]
     return [*correlations, number(cell["mae"]["value"]), percent(cell["parse_failure_rate"])]
 
 
-def _with_interval(cell: Mapping[str, Any]) -> str:
+def _with_interval(cell: Interval) -> str:
     if cell["low"] is None:
         return number(cell["value"])
     return f"{number(cell['value'])} [{number(cell['low'], 2)}, {number(cell['high'], 2)}]"

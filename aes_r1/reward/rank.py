@@ -10,6 +10,8 @@ mean and unbiased variance of the valid scores of picture j.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -55,7 +57,9 @@ def _moments(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return count, mean, squares.sum(1) / (count - 1).clamp(min=1)
 
 
-def _pairwise(margin: Tensor, link, scores: Tensor, mos: Tensor, ties: str, pool: Tensor | None) -> Tensor:
+def _pairwise(
+    margin: Tensor, link: Callable[[Tensor], Tensor], scores: Tensor, mos: Tensor, ties: str, pool: Tensor | None
+) -> Tensor:
     """Mean over opponents of the agreement between link(margin [N, K, N]) and the order of `mos`."""
     if ties not in TIES:
         raise ValueError(f"ties={ties}: must be one of {', '.join(TIES)}")

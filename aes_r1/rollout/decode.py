@@ -42,6 +42,7 @@ class SharedDecoder(Decoder):
         return GroupCache(*sizes)
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """The last hidden states [R, D] after one more token of every row."""
         self.cache.begin()
         embedded = self.core.get_input_embeddings()(tokens)[None]
         hidden = language_forward(self.core, embedded, positions[None, None].expand(3, 1, -1), self.cache)[0]
@@ -49,13 +50,14 @@ class SharedDecoder(Decoder):
         return hidden
 
     def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone, in this order."""
         self.cache.keep(rows)
 
 
 class PlainDecoder(Decoder):
     """For language models whose attention is their own: transformers' forward and cache, prompt computed once."""
 
-    def __init__(self, core: Any, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
+    def __init__(self, core: Any, prompts: PromptBatch, samples: int, _new_tokens: int) -> None:
         from transformers import DynamicCache
 
         self.core = core
@@ -66,7 +68,7 @@ class PlainDecoder(Decoder):
         self.cache.batch_repeat_interleave(samples)
         self.valid = prompts.valid.repeat_interleave(samples, dim=0)
 
-    def _forward(self, embeddings: Tensor, positions: Tensor, valid: Tensor, **deep) -> Tensor:
+    def _forward(self, embeddings: Tensor, positions: Tensor, valid: Tensor, **deep: Any) -> Tensor:
         return self.core.model.language_model(
             inputs_embeds=embeddings,
             position_ids=for_language_model(self.core, positions),
@@ -77,11 +79,13 @@ class PlainDecoder(Decoder):
         ).last_hidden_state[:, -1]
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """The last hidden states [R, D] after one more token of every row."""
         self.valid = torch.nn.functional.pad(self.valid, (0, 1), value=True)
         embedded = self.core.get_input_embeddings()(tokens)[:, None]
         return self._forward(embedded, positions[None, :, None].expand(3, -1, -1), self.valid)
 
     def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone, in this order."""
         self.cache.batch_select_indices(rows)
         self.valid = self.valid[rows]
 
@@ -111,6 +115,7 @@ class GroupCache:
         self.widest = samples
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one layer for one new token of each row."""
         rows = query.shape[2]
         prompt_keys, prompt_values = self.prompt_keys[layer], self.prompt_values[layer]
         images, heads, _, width = prompt_keys.shape

@@ -39,9 +39,11 @@ class StaticCache(GroupCache):
         self.filled = torch.zeros(1, dtype=torch.long, device=device)  # type: ignore[assignment]
 
     def begin(self) -> None:
+        """Note which places are not filled yet, before a step."""
         self.unfilled = self.places > self.filled
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the keys and values of a step into their places; returns those of all places."""
         keys, values = self.keys[layer], self.values[layer]
         keys.index_copy_(2, self.filled, key)  # type: ignore[arg-type]
         values.index_copy_(2, self.filled, value)  # type: ignore[arg-type]
@@ -65,6 +67,7 @@ class StaticDecoder(SharedDecoder):
         self.positions = torch.zeros(rows, dtype=torch.long, device=device)
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """The last hidden states [R, D] after one more token of every row."""
         self.tokens.copy_(tokens)
         self.positions.copy_(positions)
         return self.advance()
@@ -74,6 +77,7 @@ class StaticDecoder(SharedDecoder):
         return super().step(self.tokens, self.positions)
 
     def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone, in this order."""
         super().keep(rows)
         self._hold(len(rows))
 
@@ -89,6 +93,7 @@ class CapturedDecoder(StaticDecoder):
     warm = 0
 
     def advance(self) -> Tensor:
+        """Run one step: as it is while warming up, then captured, then replayed."""
         if self.graph is None and self.warm < WARM_UP:
             self.warm += 1
             return self._warm_up()
@@ -128,6 +133,7 @@ class CapturedDecoder(StaticDecoder):
         return ended >= max(DROPPED, rows / 2)
 
     def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone, in this order."""
         super().keep(rows)
         self.graph, self.warm = None, 0
 

@@ -1,36 +1,126 @@
-"""Read and write the files of a run: JSON lines appended or written whole, checksums."""
+"""Read and write files: JSON and JSON lines, whole or not at all, and checksums.
+
+A file is written under another name beside its place and then renamed, so that a reader finds the old file or the new
+one and never a part. Rows are appended in place; a last line that a kill cut short is left out when they are read.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aes_r1.settings import InputError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def write_text_atomically(path: Path, text: str) -> Path:
+    """Put `text` in the place of the file `path`, in one rename; returns `path`."""
+    draft = draft_of(path)
+    draft.write_text(text, encoding="utf-8")
+    return draft.replace(path)
+
+
+def write_json(path: Path, values: Mapping[str, Any], *, sort_keys: bool = False) -> Path:
+    """Put `values` in the place of the JSON file `path`, in one rename; a number that is not finite becomes null."""
+    return write_text_atomically(path, _as_json(values, indent=2, sort_keys=sort_keys) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Put `rows` in the place of the JSON-lines file `path`, in one rename; returns how many there are.
+
+    The rows are written as they come, so they may be read from the old file. A number that is not finite becomes null.
+    """
+    draft, count = draft_of(path), 0
+    with draft.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(_as_json(row) + "\n")
+            count += 1
+    draft.replace(path)
+    return count
+
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append `rows` to the JSON-lines file `path` in one write; a number that is not finite becomes null."""
     with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+        file.write("".join(_as_json(row) + "\n" for row in rows))
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """All rows or the old file: the swap is one rename."""
-    draft = path.with_suffix(".tmp")
-    draft.unlink(missing_ok=True)
-    draft.touch()
-    append_rows(draft, rows)
-    draft.replace(path)
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file. InputError that names it when it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give a folder that holds it") from error
+    except ValueError as error:
+        raise _broken(path, error) from error
+
+
+def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON-lines file, one at a time; none when there is no file. InputError for a line that is no JSON."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                return
+            yield _row(path, line, number)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; a last line cut short by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    """All rows of a JSON-lines file; none when there is no file. InputError for a line that is no JSON."""
+    return list(iter_rows(path))
+
+
+def rows_backwards(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON-lines file from the last to the first; what nobody asks for is not parsed."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    for number in range(len(lines), 0, -1):
+        yield _row(path, lines[number - 1], number)
 
 
 def sha256_of(path: Path) -> str:
+    """The SHA-256 of the file's bytes, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def draft_of(path: Path) -> Path:
+    """Where `path` is written before it is renamed into its place."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def _row(path: Path, line: str, number: int) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise _broken(path, error, f", line {number}") from error
+
+
+def _broken(path: Path, error: ValueError, place: str = "") -> InputError:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+    return InputError(f"{path}{place}: no JSON ({reason}); write it again, or move it elsewhere")
+
+
+def _as_json(values: Mapping[str, Any], **how: Any) -> str:
+    try:
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False, **how)
+    except ValueError:  # JSON knows no number that is not finite
+        text = json.dumps(_finite(values), ensure_ascii=False, allow_nan=False, **how)
+    if _SURROGATE.search(text):  # a file's name may be any bytes, and UTF-8 cannot hold all of them
+        return json.dumps(json.loads(text), **how)
+    return text
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None in place of every number that is not finite, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

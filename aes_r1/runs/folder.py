@@ -1,191 +1,234 @@
-"""A run's folder on disk: stage markers, rows, log, failure reason, progress bars."""
+"""A run's folder: the one place that spells the names of what a run leaves on disk.
+
+RUN/settings.json          the resolved, validated settings
+RUN/stages/NAME.json       the mark that a stage is done, with what it found; origin.json says what the run was made by
+RUN/manifests/             the lists of pictures, and of critiques that can be read
+RUN/metrics.jsonl          one row per logged step; completions.jsonl: completions sampled in training
+RUN/entropy.jsonl          token entropy of validation answers during the cold start
+RUN/checkpoints/step_N/    everything needed to go on; best/: the best model by validation; model/: the final model
+RUN/parts/                 predictions of stages that are not done; predictions.jsonl: those of all that are
+RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
+RUN/evaluation.json        what was measured; report.html: the page that shows it
+RUN/run.log                what was printed; failure.txt: the one-line reason of a failure; wandb/: the W&B files
+
+A cold start in the store, and OUT of aes_r1.evaluate, keep what they have of these under the same names.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from aes_r1.runs.cells import Evaluation
+from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, write_json
+from aes_r1.settings import InputError
 
-from aes_r1.runs.files import read_rows, write_rows
-from aes_r1.runs.stopping import Stopped
-from aes_r1.runs.watchdog import Watch
-from aes_r1.settings import _LEFT_BY_FALSE_STARTS, InputError, Settings, as_dict, differences
-
-log = logging.getLogger("aes_r1")
+MODEL = "model"  # a folder in Hugging Face form: of a run, of a checkpoint, of the best step
+EXAMINED = ("interventions", "information")  # what is asked about critiques after the predictions
 
 
-def stage_done(folder: Path, stage: str) -> bool:
-    return (folder / "stages" / f"{stage}.json").exists()
+class RunFolder:
+    """The folder of a run at `path`; of a file that is not there the content is empty."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.settings_file = self.path / "settings.json"
+        self.evaluation_file = self.path / "evaluation.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.completions_file = self.path / "completions.jsonl"
+        self.predictions_file = self.path / "predictions.jsonl"
+        self.entropy_file = self.path / "entropy.jsonl"
+        self.verdicts_file = self.path / "judge.jsonl"
+        self.report_file = self.path / "report.html"
+        self.log_file = self.path / "run.log"
+        self.failure_file = self.path / "failure.txt"
+        self.lock_file = self.path / ".lock"
+        self.model = self.path / MODEL
+        self.checkpoints = self.path / "checkpoints"
+        self.best = best_beside(self.checkpoints)
+        self.best_model = self.best / MODEL
+        self.manifests = self.path / "manifests"
+        self.wandb = self.path / "wandb"
+        self.stages = self.path / "stages"
+        self.all_parts = self.path / "parts"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether this is the folder of a run: it says by which settings."""
+        return self.settings_file.exists()
+
+    # -- contents ------------------------------------------------------------------------------------------------------
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The run's settings as plain values."""
+        return _content(self.settings_file)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What was measured, as docs/evaluation.md explains it."""
+        found: Evaluation = _content(self.evaluation_file)  # type: ignore[assignment]  # as evaluation.summary wrote it
+        return found
+
+    def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
+        """Logged rows, of one stage ("sft" or "rapo") or of both."""
+        return [row for row in iter_rows(self.metrics_file) if stage is None or row["stage"] == stage]
+
+    def completions(self, stage: str | None = None) -> list[dict[str, Any]]:
+        """Completions sampled in training, of one stage or of both."""
+        return [row for row in iter_rows(self.completions_file) if stage is None or row["stage"] == stage]
+
+    def last_completions(self) -> list[dict[str, Any]]:
+        """The completions of the last step that was logged; the long rest of the file is not parsed."""
+        rows: list[dict[str, Any]] = []
+        for row in rows_backwards(self.completions_file):
+            if rows and (row["stage"], row["step"]) != (rows[-1]["stage"], rows[-1]["step"]):
+                break
+            rows.append(row)
+        return rows[::-1]
+
+    def predictions(self, stage: str | None = None, protocol: str | None = None) -> Iterator[dict[str, Any]]:
+        """Prediction rows, one at a time, of one stage and protocol or of all."""
+        for row in iter_rows(self.predictions_file):
+            if (stage is None or row["stage"] == stage) and (protocol is None or row["protocol"] == protocol):
+                yield row
+
+    def examined(self, kind: str, stage: str, name: str) -> list[dict[str, Any]]:
+        """The rows of `examined_file`."""
+        return read_rows(self.examined_file(kind, stage, name))
+
+    @property
+    def entropy(self) -> list[dict[str, Any]]:
+        """Token entropy of validation answers, a row per step at which the cold start measured it."""
+        return read_rows(self.entropy_file)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the run was made by: {"commits", "base"}."""
+        return self.stage_values("origin")
+
+    @property
+    def failure(self) -> str | None:
+        """The one-line reason of the last failure."""
+        return self.failure_file.read_text(encoding="utf-8").strip() if self.failure_file.exists() else None
+
+    @property
+    def log(self) -> str:
+        """What the run printed."""
+        return self.log_file.read_text(encoding="utf-8") if self.log_file.exists() else ""
+
+    @property
+    def state(self) -> str:
+        """`done`, `failed: REASON` or `not finished`."""
+        if self.stage_done("report"):
+            return "done"
+        return "not finished" if self.failure is None else f"failed: {self.failure}"
+
+    # -- stages --------------------------------------------------------------------------------------------------------
+    def stage_done(self, name: str) -> bool:
+        """Whether the stage `name` has left its mark."""
+        return self._stage(name).exists()
+
+    def stage_values(self, name: str) -> dict[str, Any]:
+        """What the mark of the stage says; empty while the stage is not done."""
+        return _content(self._stage(name))
+
+    def finish_stage(self, name: str, values: dict[str, Any]) -> None:
+        """Leave the mark RUN/stages/NAME.json with `values`."""
+        self.stages.mkdir(exist_ok=True)
+        write_json(self._stage(name), values)
+
+    def _stage(self, name: str) -> Path:
+        return self.stages / f"{name}.json"
+
+    # -- files of many names -------------------------------------------------------------------------------------------
+    def manifest(self, name: str) -> Path:
+        """RUN/manifests/NAME.jsonl; `name` is DATASET-SPLIT for a list of pictures."""
+        return self.manifests / f"{name}.jsonl"
+
+    def parts(self, stage: str) -> Path:
+        """The folder of what every process has of `stage` so far."""
+        return self.all_parts / stage
+
+    def part(self, stage: str, name: str, rank: int, size: int) -> Path:
+        """The prediction rows of `stage` on the set `name` that process `rank` of `size` writes."""
+        return self.parts(stage) / f"{name}.{rank}-of-{size}.jsonl"
+
+    def examined_file(self, kind: str, stage: str, name: str) -> Path:
+        """RUN/KIND/STAGE/DATASET-SPLIT.jsonl for a `kind` of EXAMINED and a `name` DATASET/SPLIT."""
+        return self.path / kind / stage / f"{name.replace('/', '-')}.jsonl"
+
+    # -- models --------------------------------------------------------------------------------------------------------
+    @property
+    def best_validation(self) -> dict[str, Any]:
+        """{"step", "srcc"} of the best model."""
+        return _content(validation_file(self.best))
+
+    def models(self) -> dict[str, Path]:
+        """The models of the run: "best", "last" and by number of optimizer steps of RAPO, the most exact one of each.
+
+        The models of checkpoints and the best one have bfloat16 weights; the last one has those of the training.
+        """
+        numbered = {int(path.parent.name.removeprefix("step_")): path for path in self.checkpoints.glob("step_*/model")}
+        named = {}
+        if is_model(self.best_model):
+            named["best"] = self.best_model
+            numbered[self.best_validation["step"]] = self.best_model
+        if is_model(self.model):
+            named["last"] = self.model
+            if finished := self.stage_values("rapo"):
+                numbered[finished["steps"]] = self.model
+        return {**named, **{str(number): numbered[number] for number in sorted(numbered)}}
 
 
-def stage_values(folder: Path, stage: str) -> dict:
-    """What the stage's done-marker says, {} while it is not done."""
-    path = folder / "stages" / f"{stage}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+def run_of(model: Path) -> RunFolder | None:
+    """The run that made the model in the folder `model`, None when it lies in no run."""
+    if model.name != MODEL:
+        return None
+    home = model.parent
+    if home.parent.name == "checkpoints":
+        home = home.parent.parent
+    elif home.name == "best":
+        home = home.parent
+    run = RunFolder(home)
+    return run if run.exists else None
 
 
-def finish_stage(folder: Path, stage: str, values: dict) -> None:
-    """Leave the done-marker RUN/stages/NAME.json."""
-    path = folder / "stages" / f"{stage}.json"
-    path.parent.mkdir(exist_ok=True)
-    beside = path.with_suffix(".partial")
-    beside.write_text(json.dumps(values) + "\n")
-    beside.replace(path)  # a marker is whole or not there
+def model_in(folder: Path) -> Path:
+    """The folder of the model that `folder` names: itself, or /model in it, where the name may be left out."""
+    return folder if is_model(folder) else folder / MODEL
 
 
-@contextmanager
-def worked_on(folder: Path, rank: int) -> Iterator[None]:
-    """One process works on a run: InputError while another one does. Rank 0 is the one of several; the others pass.
-
-    The kernel lets go of the lock when its holder ends, however it ends.
-    """
-    if rank > 0:
-        yield
-        return
-    lock = FileLock(folder / ".lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"{folder}: another process works on this run; wait for its end, stop it, or give another out="
-        ) from None
-    except OSError as error:
-        raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
-    try:
-        yield
-    finally:
-        lock.release()
+def is_model(folder: Path) -> bool:
+    """Whether `folder` holds a model in Hugging Face form."""
+    return (folder / "config.json").exists()
 
 
-def start_over(folder: Path) -> None:
-    for name in (
-        "checkpoints",
-        "best",
-        ".best.before",
-        ".best.partial",
-        "stages",
-        "model",
-        "wandb",
-        "parts",
-        "interventions",
-        "information",
-    ):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (
-        "settings.json",
-        "metrics.jsonl",
-        "completions.jsonl",
-        "predictions.jsonl",
-        "evaluation.json",
-        "failure.txt",
-    ):
-        (folder / name).unlink(missing_ok=True)
+def best_beside(checkpoints: Path) -> Path:
+    """The folder of the best model, which lies beside those of the checkpoints."""
+    return checkpoints.with_name("best")
 
 
-def log_to(folder: Path, rank: int) -> None:
-    """What is said goes to the terminal and to RUN/run.log; ranks above 0 only warn."""
-    log.handlers.clear()
-    log.disabled = False  # Hydra switches off every logger that it finds
-    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-    log.propagate = False
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if rank == 0:
-        handlers.append(logging.FileHandler(folder / "run.log"))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        log.addHandler(handler)
+def validation_file(best: Path) -> Path:
+    """Where the folder of the best model says at which step and with which score it was validated."""
+    return best / "validation.json"
 
 
-@contextmanager
-def failure_file(folder: Path, rank: int, watch: Watch | None = None) -> Iterator[None]:
-    """Leave the one-line reason of a failure in RUN/failure.txt; a new start takes an old one away.
-
-    Of several processes the first to fail says it, or names the one that went without a word.
-    """
-    path = folder / "failure.txt"
-    if rank == 0:
-        path.unlink(missing_ok=True)
-    try:
-        yield
-    except Stopped:
-        raise  # asked for, and nothing is lost
-    except BaseException as error:
-        lines = str(error).splitlines()
-        reason = f"rank {rank}: {type(error).__name__}: {lines[0] if lines else ''}"
-        if watch is not None:
-            reason = watch.cause(error) or reason
-            watch.failed(reason)
-            log.error("rank %d leaves because of %s", rank, reason)
-        write_failure(path, reason)
-        raise
-    finally:
-        if watch is not None:
-            watch.end()
+def require_run(folder: Path | str) -> RunFolder:
+    """The run in `folder`; InputError where there is none."""
+    run = RunFolder(folder)
+    if not run.exists:
+        raise InputError(f"{run}: no run ({run.settings_file.name} is missing); give the folder of one")
+    return run
 
 
-def write_failure(path: Path, reason: str) -> None:
-    """The first reason stays: what fails later fails because of it."""
-    with suppress(OSError), path.open("x") as file:
-        file.write(reason + "\n")
+def runs_below(folder: Path, pattern: str = "*") -> list[RunFolder]:
+    """The runs in `folder`, in the order of their paths; `pattern` "*/*" looks one folder deeper."""
+    return [RunFolder(path.parent) for path in sorted(folder.glob(f"{pattern}/settings.json"))]
 
 
-def watch_over(folder: Path, rank: int, size: int) -> Watch:
-    """Watch over the processes that a launcher started."""
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return Watch(rank, size, host, port, lambda reason: write_failure(folder / "failure.txt", reason))
-
-
-@contextmanager
-def progress_bars() -> Iterator[Callable[[str], Callable[[int, int, str], None]]]:
-    """Progress bars: `bar(name)` makes one, which is then called with (done, total, text)."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(*columns) as progress:
-
-        def bar(name: str) -> Callable[[int, int, str], None]:
-            task = progress.add_task(name, total=None, text="")
-            return lambda done, total, text: progress.update(task, completed=done, total=total, text=text)
-
-        yield bar
-
-
-def cut_rows(path: Path, step: int) -> None:
-    """Forget metric rows after `step`: training goes on from there."""
-    if path.exists():
-        write_rows(path, [row for row in read_rows(path) if row["step"] <= step])
-
-
-def claim_run_folder(folder: Path, settings: Settings) -> None:
-    """Write settings.json into `folder`, or check that the one there says the same; other settings are refused."""
-    path = folder / "settings.json"
-    mine = as_dict(settings)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.exists() and any(entry.name not in _LEFT_BY_FALSE_STARTS for entry in folder.iterdir()):
-            theirs = json.loads(path.read_text())
-            differing = differences(theirs, mine)
-            if differing:
-                raise InputError(
-                    f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out="
-                )
-            return
-        beside = path.with_suffix(".partial")
-        beside.write_text(json.dumps(mine, indent=2, sort_keys=True) + "\n")
-        beside.replace(path)
-    except OSError as error:
-        raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
+def _content(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}

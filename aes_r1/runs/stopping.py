@@ -36,6 +36,7 @@ class StopRequest:
 
     @property
     def requeue(self) -> bool:
+        """Whether a scheduler asked, and will start the same command again."""
         return self.signal in _FROM_SCHEDULERS
 
 
@@ -44,7 +45,7 @@ def stop_requests(then: Callable[[], object] = lambda: None) -> Iterator[StopReq
     """Turn the first stop signal into a request and call `then`; a second Ctrl-C interrupts at once."""
     request = StopRequest()
 
-    def remember(number: int, frame: object) -> None:
+    def remember(number: int, _frame: object) -> None:
         if request and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.signal = number
@@ -81,7 +82,7 @@ def leave_when_told() -> None:
 _leaving = threading.Lock()
 
 
-def _leave(number: int, frame: object) -> None:
+def _leave(_number: int, _frame: object) -> None:
     if _leaving.acquire(blocking=False):  # the handler and the thread may both come here
         _leave_now()
 

@@ -47,6 +47,7 @@ class Verdict:
     judgement: str | None
 
     def as_dict(self) -> dict[str, Any]:
+        """The verdict as plain values."""
         return asdict(self)
 
 

@@ -62,6 +62,7 @@ def read_picture(name: str, limits: UrlLimits | None = None) -> Image.Image:
 
 
 def is_url(name: str) -> bool:
+    """Whether `name` is an address rather than a file."""
     return urlsplit(name).scheme.lower() in ("http", "https", "ftp", "data") and ":" in name
 
 

@@ -94,12 +94,21 @@ def score_shards(
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
     missing = [{"number": n, "names": json.dumps(part)} for n, part in shards if not _part(out, n).exists()]
     if missing:
-        with _cluster(ray, workers):
+        with _Cluster(ray, workers):
             _run(ray, missing, out, model, samples, seed, limits, workers)
     return unreadable + [error for number, _ in shards for error in _read_unreadable(out, number)]
 
 
-def _run(ray: Any, missing: list[dict], out: Path, model: str, samples, seed, limits, workers: int) -> None:
+def _run(
+    ray: Any,
+    missing: list[dict],
+    out: Path,
+    model: str,
+    samples: int | None,
+    seed: int,
+    limits: UrlLimits | None,
+    workers: int,
+) -> None:
     gpus = ray.cluster_resources().get("GPU", 0)
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
     done = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
@@ -118,7 +127,7 @@ def _run(ray: Any, missing: list[dict], out: Path, model: str, samples, seed, li
             bar.advance(task, row["pictures"])
 
 
-class _cluster:
+class _Cluster:
     """Ray's cluster of RAY_ADDRESS, or one of this machine that ends with the block."""
 
     def __init__(self, ray: Any, workers: int) -> None:

@@ -11,7 +11,6 @@ afterwards shows in checksums, which are compared before anything is loaded.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -25,6 +24,8 @@ import torch
 from safetensors import SafetensorError
 
 from aes_r1.model.backbone import Backbone
+from aes_r1.runs.files import draft_of, sha256_of, write_json
+from aes_r1.runs.folder import MODEL, best_beside, validation_file
 from aes_r1.settings import InputError
 from aes_r1.trainer.engine import Engine
 
@@ -47,6 +48,7 @@ def random_state() -> dict:
 
 
 def set_random_state(state: dict) -> None:
+    """Put every global generator into a state of `random_state`."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
@@ -62,7 +64,8 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
     `progress` is whatever the loop needs beside weights, optimizer and generators; `backbone` is written in Hugging
     Face form, too. Raises InputError when the disk is full or cannot be written.
     """
-    final, beside = root / f"step_{step}", root / f".step_{step}.partial"
+    final = root / f"step_{step}"
+    beside = draft_of(final)
     with _written(final):
         if engine.rank == 0:
             for left in root.glob(".step_*"):  # by a process that was killed while it wrote or pruned
@@ -71,10 +74,10 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
         engine.barrier()
         engine.save(beside)
         if backbone is not None:
-            _save_model(beside / "model", engine, backbone)
+            _save_model(beside / MODEL, engine, backbone)
         torch.save(random_state(), beside / f"random_{engine.rank}.pt")
         engine.barrier()
-        files = dict(engine.gather_objects([(name, _sha256(beside / name)) for name in _own_files(beside, engine)]))
+        files = dict(engine.gather_objects([(name, sha256_of(beside / name)) for name in _own_files(beside, engine)]))
         if engine.rank == 0:
             whole = {"step": step, "processes": engine.size, **progress, "files": files}
             (beside / "progress.json").write_text(json.dumps(whole))
@@ -87,19 +90,21 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
     return final
 
 
-def save_best(best: Path, step: int, score: float, engine, backbone: Backbone) -> None:
+def save_best(root: Path, step: int, score: float, engine: Engine, backbone: Backbone) -> None:
     """Put the weights after `step`, validated with `score`, in the place of the best ones so far. Collective.
 
-    Raises InputError when the disk is full or cannot be written.
+    `root` is the folder of the checkpoints, beside which the best model lies. Raises InputError when the disk is full
+    or cannot be written.
     """
+    best = best_beside(root)
     with _written(best):
-        beside = best.with_name(".best.partial")
+        beside = draft_of(best)
         if engine.rank == 0:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
-        _save_model(beside / "model", engine, backbone)
+        _save_model(beside / MODEL, engine, backbone)
         if engine.rank == 0:
-            (beside / "validation.json").write_text(json.dumps({"step": step, "srcc": score}) + "\n")
+            write_json(validation_file(beside), {"step": step, "srcc": score})
             before = _before(best)
             shutil.rmtree(before, ignore_errors=True)
             if best.exists():
@@ -110,10 +115,10 @@ def save_best(best: Path, step: int, score: float, engine, backbone: Backbone) -
 
 def _before(best: Path) -> Path:
     """Where the best model so far lies while another takes its place."""
-    return best.with_name(".best.before")
+    return best.with_name(f".{best.name}.before")
 
 
-def _save_model(folder: Path, engine, backbone: Backbone) -> None:
+def _save_model(folder: Path, engine: Engine, backbone: Backbone) -> None:
     with engine.gathered():
         if engine.rank == 0:
             backbone.save_half(folder)
@@ -126,10 +131,10 @@ def keep_models_alone(root: Path, *, final: int) -> None:
     for folder in root.glob("step_*"):
         if folder.name == f"step_{final}":
             _remove(folder)  # the run's own model is that one
-        elif (folder / "model").is_dir():
+        elif (folder / MODEL).is_dir():
             (folder / "progress.json").unlink(missing_ok=True)  # first, so that nobody goes on from a part of it
             for path in folder.iterdir():
-                if path.name != "model":
+                if path.name != MODEL:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -174,7 +179,7 @@ def load_latest(root: Path, engine: Engine) -> dict | None:
     `root` is RUN/checkpoints; a best model whose replacement was cut short is put back in its place beside it.
     A checkpoint whose files differ from their checksums is named in the log, renamed to damaged_step_N and passed over.
     """
-    best = root.with_name("best")
+    best = best_beside(root)
     if engine.rank == 0 and _before(best).exists() and not best.exists():
         _before(best).rename(best)  # a kill came before the other one had taken its place
     engine.barrier()  # nobody lists the folder while rank 0 still renames in it
@@ -207,7 +212,7 @@ def _damage(folder: Path, engine: Engine) -> list[str]:
     for name in sorted(progress["files"])[engine.rank :: engine.size]:
         if not (folder / name).is_file():
             return [f"{name}: missing"]
-        if _sha256(folder / name) != progress["files"][name]:
+        if sha256_of(folder / name) != progress["files"][name]:
             return [f"{name}: not what was written"]
     return []
 
@@ -223,11 +228,6 @@ def _own_files(folder: Path, engine: Engine) -> list[str]:
     """This process's share of the files to hash."""
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return files[engine.rank :: engine.size]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(folder: Path) -> None:

@@ -59,8 +59,8 @@ class TrainingContext:
     seed: int
     stop: StopRequest
     log: Callable[[int, dict[str, float]], None]
-    evaluate: Callable[[int], dict[str, float]] = lambda step: {}
-    log_completions: Callable[[int, list[dict]], None] = lambda step, rows: None
-    on_resume: Callable[[int], None] = lambda step: None
+    evaluate: Callable[[int], dict[str, float]] = lambda _: {}
+    log_completions: Callable[[int, list[dict]], None] = lambda _, __: None
+    on_resume: Callable[[int], None] = lambda _: None
     extra_state: dict[str, str] = field(default_factory=dict)
     timer: Callable[[torch.device], PhaseTimer] = PhaseTimer

@@ -407,7 +407,7 @@ class DeepSpeedEngine:
             vars(parameter).clear()  # what DeepSpeed hung on it: the share of this process, the optimizer
         vars(self.optimizer).clear()  # buckets and float32 states go even where autograd's graph keeps its shell
         self.engine.optimizer = self.engine.module = None
-        nn.functional.linear = self.plain_linear  # type: ignore[assignment]
+        nn.functional.linear = self.plain_linear
         free(self.model)
         del self.model, self.optimizer, self.engine
         _collect()
@@ -433,6 +433,7 @@ def _arguments(arguments: list[str]) -> Iterator[None]:
 def build_engine(
     settings: EngineSettings, model: nn.Module, *, weight_decay: float, max_grad_norm: float, device: torch.device
 ) -> Engine:
+    """The engine that `settings` name, around `model` on `device`."""
     if settings.name == "single":
         return SingleEngine(model, weight_decay=weight_decay, max_grad_norm=max_grad_norm, device=device)
     return DeepSpeedEngine(

@@ -42,7 +42,7 @@ def loss_divisor(mask: Tensor, aggregation: str, constant: float) -> Tensor:
     return divisors[aggregation]
 
 
-def policy_loss(
+def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that others call it with
     logps: Tensor,
     old_logps: Tensor,
     ref_logps: Tensor | None,

@@ -250,7 +250,7 @@ def train_rapo(
         stopping, before = engine.agreed(bool(context.stop)), best
         best = checkpoint.better(best, step + 1, validation_srcc)
         if best is not None and best != before:
-            checkpoint.save_best(context.folder.with_name("best"), best["step"], best["score"], engine, backbone)
+            checkpoint.save_best(context.folder, best["step"], best["score"], engine, backbone)
         if stopping or last or skips.too_many or (step + 1) % trainer.save_every == 0:
             progress = {"best": best, "skipped_in_a_row": skips.in_a_row, **context.extra_state}
             checkpoint.save(

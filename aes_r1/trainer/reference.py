@@ -80,6 +80,7 @@ class StoredReference(Reference, ABC):
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[Backbone]:
+        """The whole model for the block, gathered from the shares of all processes."""
         row = self._whole()
         for parameter, dtype, shape, start, count in self.places:
             parameter.data = row[start : start + count].view(dtype).view(shape)
@@ -91,6 +92,7 @@ class StoredReference(Reference, ABC):
                 parameter.data = torch.empty(0, dtype=dtype, device=self.device)
 
     def close(self) -> None:
+        """Free what the reference holds."""
         del self.own
         super().close()
 
@@ -108,6 +110,7 @@ class HostReference(StoredReference):
         return self.own.to(self.device, non_blocking=True)
 
     def close(self) -> None:
+        """Free what the reference holds."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.check_error(torch.cuda.cudart().cudaHostUnregister(self.own.data_ptr()))

@@ -36,6 +36,7 @@ class Skips:
 
     @property
     def too_many(self) -> bool:
+        """Whether so many steps in a row were skipped that training should end."""
         return self.in_a_row >= LIMIT
 
     def end_if_too_many(self, step: int, folder: Path, remedy: str) -> None:

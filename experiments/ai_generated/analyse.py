@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from aes_r1.evaluation.metrics import correlations
+from aes_r1.runs.files import read_rows
 from aes_r1.settings import InputError
-from experiments.reading import METRICS, Run, over_seeds, read_rows
+from experiments.reading import METRICS, Run, over_seeds
 from experiments.study import PROTOCOL, Claim, Study, analyse, dots, folders, write
 from experiments.tables import interval
 
@@ -33,7 +34,7 @@ def by_source(run: Run, stage: str) -> dict[str, dict[str, Any]]:
     source = {
         row["id"]: row["attributes"]["source"]
         # A run numbers its lists of one set: avt_ai-train, avt_ai_2-validation, avt_ai_3-test.
-        for path in sorted((run.folder / "manifests").glob("avt_ai*-*.jsonl"))
+        for path in sorted(run.folder.manifests.glob("avt_ai*-*.jsonl"))
         for row in read_rows(path)
     }
     answers = {

@@ -17,14 +17,15 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+from aes_r1.runs.folder import RunFolder
+
 HERE = Path(__file__).parent
 METRICS = ("srcc", "plcc")
 
 
-def rows(condition: str, run: Path) -> list[dict]:
+def rows(condition: str, run: RunFolder) -> list[dict]:
     """One row per set, protocol and stage of a run."""
-    evaluation = json.loads((run / "evaluation.json").read_text())
-    seed = json.loads((run / "settings.json").read_text())["seed"]
+    seed = run.settings["seed"]
     return [
         {
             "condition": condition,
@@ -36,7 +37,7 @@ def rows(condition: str, run: Path) -> list[dict]:
             "parse_failure_rate": cell["parse_failure_rate"],
             **{metric: cell[metric] for metric in (*METRICS, "krcc", "mae")},
         }
-        for stage, sets in evaluation["stages"].items()
+        for stage, sets in run.evaluation["stages"].items()
         for dataset, protocols in sets.items()
         for protocol, cell in protocols.items()
     ]
@@ -64,21 +65,19 @@ def table(found: list[dict], dataset: str, protocol: str) -> list[str]:
     return [*lines, ""]
 
 
-def comparisons(condition: str, run: Path) -> list[dict]:
-    seed = json.loads((run / "settings.json").read_text())["seed"]
-    found = json.loads((run / "evaluation.json").read_text())["comparisons"]
-    return [{"condition": condition, "seed": seed, **comparison} for comparison in found]
+def comparisons(condition: str, run: RunFolder) -> list[dict]:
+    seed = run.settings["seed"]
+    return [{"condition": condition, "seed": seed, **comparison} for comparison in run.evaluation["comparisons"]]
 
 
-def curves(runs: dict[str, list[Path]], target: Path) -> None:
+def curves(runs: dict[str, list[RunFolder]], target: Path) -> None:
     """Reward, divergence, entropy and validation SRCC by RAPO step."""
     names = ("reward/total", "policy/kl_k3", "policy/entropy", "eval/scenes/srcc")
     figure, axes = plt.subplots(1, len(names), figsize=(14, 3), layout="constrained")
     for axis, name in zip(axes, names, strict=True):
         for color, (condition, folders) in enumerate(runs.items()):
             for place, folder in enumerate(folders):
-                steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-                points = [(row["step"], row[name]) for row in steps if row["stage"] == "rapo" and name in row]
+                points = [(row["step"], row[name]) for row in folder.metrics("rapo") if name in row]
                 axis.plot(*zip(*points, strict=True), color=f"C{color}", lw=1, label=condition if place == 0 else None)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("RAPO step", fontsize=8)
@@ -88,7 +87,8 @@ def curves(runs: dict[str, list[Path]], target: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     runs = {
-        name: [Path(run) for run in folders.split(",")] for name, folders in (item.split("=") for item in arguments)
+        name: [RunFolder(run) for run in folders.split(",")]
+        for name, folders in (item.split("=") for item in arguments)
     }
     found = [row for condition, folders in runs.items() for run in folders for row in rows(condition, run)]
     compared = [row for condition, folders in runs.items() for run in folders for row in comparisons(condition, run)]

@@ -8,7 +8,6 @@ Writes results/eyes_limit.json: SRCC with a 95% bootstrap interval for each fact
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from aes_r1.data.sample import Sample, open_picture
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import DIMENSIONS
+from aes_r1.runs.files import write_json
+from aes_r1.runs.folder import RunFolder
 
 HERE = Path(__file__).parent
 
@@ -41,12 +42,12 @@ def targets(samples: list[Sample]) -> np.ndarray:
     return np.array([[one.attributes["factors"][name] for name in DIMENSIONS] + [one.mos] for one in samples])
 
 
-def main(run: Path) -> None:
-    model = json.loads((run / "stages" / "base.json").read_text())["model"]
-    settings = json.loads((run / "settings.json").read_text())
+def main(folder: Path) -> None:
+    run = RunFolder(folder)
+    model, settings = run.stage_values("base")["model"], run.settings
     pixels = settings["data"]["max_pixels"] or settings["model"]["max_pixels"]
     backbone = backbones.load(model, dtype="float32", max_pixels=pixels)
-    train, test = (read_manifest(run / "manifests" / f"scenes-{split}.jsonl") for split in ("train", "test"))
+    train, test = (read_manifest(run.manifest(f"scenes-{split}")) for split in ("train", "test"))
     known, unknown = features(backbone, train), features(backbone, test)
     mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
     result = {}
@@ -55,9 +56,7 @@ def main(run: Path) -> None:
         predicted = ridge.predict((unknown - mean) / spread)
         result[name] = correlations(predicted, targets(test)[:, place])["srcc"]
         print(name, result[name])
-    (HERE / "results" / "eyes_limit.json").write_text(
-        json.dumps({"train": len(train), "test": len(test), "srcc": result}, indent=2) + "\n"
-    )
+    write_json(HERE / "results" / "eyes_limit.json", {"train": len(train), "test": len(test), "srcc": result})
 
 
 if __name__ == "__main__":

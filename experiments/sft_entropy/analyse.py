@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 
 from aes_r1.inference.token_entropy import KINDS
 from aes_r1.settings import InputError
-from experiments.reading import Run, over_seeds, read_rows
+from experiments.reading import Run, over_seeds
 from experiments.sft_entropy.starts import FIXED, FLOOR, by_seed, gains, relations
 from experiments.study import PAPER, Claim, Study, analyse, folders, write
 from experiments.tables import interval
@@ -45,10 +45,9 @@ STUDY = Study(
 
 
 def probes(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[dict]]]:
-    """Measurements during the cold start, RUN/entropy.jsonl, by condition and seed."""
+    """Measurements during the cold start by condition and seed."""
     return {
-        condition: {seed: read_rows(run.folder / "entropy.jsonl") for seed, run in by_seed.items()}
-        for condition, by_seed in found.items()
+        condition: {seed: run.folder.entropy for seed, run in by_seed.items()} for condition, by_seed in found.items()
     }
 
 
@@ -85,7 +84,7 @@ def draw(result: Mapping[str, Any]) -> Any:
     ):  # fmt: skip
         axis.set_title(title, fontsize=9)
         if axis.get_legend_handles_labels()[0]:
-            handles = dict(zip(*reversed(axis.get_legend_handles_labels())))
+            handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
             axis.legend(handles.values(), handles.keys(), fontsize=7, frameon=False)
     return figure
 

@@ -2,7 +2,7 @@
 
     python -m experiments.sft_entropy.measure RUN [RUN ...]
 
-One JSON line per run and model (base, cold_start, rapo) on standard output: what RUN/entropy.jsonl holds for steps of a
+One JSON line per run and model (base, cold_start, rapo) on standard output: what the run itself holds for steps of a
 cold start that was measured while it trained (cold_start.probe_every).
 """
 
@@ -19,19 +19,19 @@ from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.token_entropy import measure_entropy
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.runs.folder import RunFolder, require_run
 from aes_r1.settings import InputError
 
 
-def models(run: Path) -> dict[str, str]:
-    """Where the models of a run lie: RUN/stages names base and cold start, RUN/model is what RAPO left.
+def models(run: RunFolder) -> dict[str, str]:
+    """Where the models of a run lie: its stages name base and cold start, its final model is what RAPO left.
 
     A path of the store may be relative to the folder that the run was started in. InputError where nothing is.
     """
     found = {}
     for stage in ("base", "cold_start", "rapo"):
-        marker = run / "stages" / f"{stage}.json"
-        if marker.exists():
-            path = str(run / "model") if stage == "rapo" else json.loads(marker.read_text())["model"]
+        if run.stage_done(stage):
+            path = str(run.model) if stage == "rapo" else run.stage_values(stage)["model"]
             if not Path(path).exists() and (Path(path).is_absolute() or len(Path(path).parts) > 2):
                 raise InputError(
                     f"{run}: no {stage} model at {path}; start from the folder that the run was started in"
@@ -40,13 +40,13 @@ def models(run: Path) -> dict[str, str]:
     return found
 
 
-def measure(run: Path) -> Iterator[dict]:
-    """A row per model of the run, as soon as it is measured. InputError where `run` is no run with a model."""
-    for path in (run / "settings.json", run / "stages" / "base.json"):
-        if not path.exists():
-            raise InputError(f"{path}: no such file; give the folder of a run that has a model")
-    settings = json.loads((run / "settings.json").read_text())
-    pictures = read_manifest(run / "manifests" / f"{settings['data']['name']}-validation.jsonl")
+def measure(folder: Path) -> Iterator[dict]:
+    """A row per model of the run, as soon as it is measured. InputError where `folder` is no run with a model."""
+    run = require_run(folder)
+    if not run.stage_done("base"):
+        raise InputError(f"{folder}: holds no model yet; give the folder of a run that has one")
+    settings = run.settings
+    pictures = read_manifest(run.manifest(f"{settings['data']['name']}-validation"))
     for stage, path in models(run).items():
         max_pixels = settings["data"]["max_pixels"] or settings["model"]["max_pixels"]
         backbone = backbones.load(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aes_r1.inference.token_entropy import pick_start, regret
-from experiments.reading import Run, over_seeds, paired, read_rows
+from experiments.reading import Run, over_seeds, paired
 from experiments.study import PROTOCOL
 
 FLOOR = 0.9  # share of readable answers that a start must reach
@@ -82,12 +81,11 @@ def by_seed(found: Found, place: str, added: Sequence[Mapping[str, Any]]) -> lis
 
 def peak_during(run: Run) -> dict[str, float | None] | None:
     """Step, epoch and height of the highest entropy that was measured during a run's cold start; None if it was not."""
-    rows = read_rows(run.folder / "entropy.jsonl")
+    rows = run.folder.entropy
     if not rows:
         return None
     highest = max(rows, key=lambda row: row["entropy"])
-    marker = run.folder / "stages" / "cold_start.json"
-    steps = json.loads(marker.read_text())["steps"] if marker.exists() else None
+    steps = run.folder.stage_values("cold_start").get("steps")
     epoch = highest["step"] * run.settings["cold_start"]["epochs"] / steps if steps else None
     return {"step": highest["step"], "epoch": epoch, "entropy": highest["entropy"], "last": rows[-1]["step"]}
 

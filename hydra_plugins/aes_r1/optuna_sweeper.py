@@ -48,6 +48,7 @@ class OptunaSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands to a sweeper."""
         self.composed, self.loader = config, hydra_context.config_loader
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -55,6 +56,7 @@ class OptunaSweeper(Sweeper):
         self.launch = launcher.launch
 
     def sweep(self, arguments: list[str]) -> None:
+        """Search with the overrides of the command line."""
         space, fixed = self._space([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         study = self._study(space, fixed)
         again = _without_score(study)

@@ -34,11 +34,13 @@ class RayLauncher(Launcher):
         self.remote = _plain(remote)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands to a launcher."""
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run every point of the sweep in a Ray task."""
         try:
             import ray
         except ImportError as error:

@@ -3,6 +3,7 @@
 import pytest
 
 from aes_r1.evaluation.interventions import measured
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.exchange import KINDS, intervene, paired_rows
 from aes_r1.inference.predict import predict
 from tests.planted import QUESTION
@@ -66,11 +67,8 @@ def test_a_hollow_critique_is_told_from_a_used_one(planted):
             predict(
                 backbone,
                 planted.samples,
-                question=QUESTION,
+                AskingConfig(QUESTION, temperature=1.0, max_new_tokens=40),
                 protocols=["sample"],
-                n_samples=1,
-                temperature=1.0,
-                max_new_tokens=40,
                 batch_size=12,
                 seed=3,
             )

@@ -1,7 +1,6 @@
 """One stage from pictures to evaluation.json, asked by two processes' shares, on scenes with known factors."""
 
 import json
-from functools import partial
 
 import numpy as np
 
@@ -9,8 +8,10 @@ from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.summary import measure
 from aes_r1.inference.exchange import exchange_critiques
-from aes_r1.inference.predictions import read, record_stage
+from aes_r1.inference.predictions import Process, record_stage
 from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, answer
+from aes_r1.runs.files import read_rows
+from aes_r1.runs.folder import RunFolder
 
 
 def scenes(name, count, *, known=True):
@@ -34,13 +35,13 @@ def spoken(some):
 
 
 def test_two_processes_write_what_one_does(tmp_path):
-    sets = {"scenes-test": partial(scenes, "scenes", 21), "other-test": partial(scenes, "other", 8, known=False)}
+    sets = {"scenes-test": list(scenes("scenes", 21)), "other-test": list(scenes("other", 8, known=False))}
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
-    assert record_stage(one, "rapo", sets, lambda name: spoken, rows_per_picture=1) == 29
-    assert record_stage(two, "rapo", sets, lambda name: spoken, rows_per_picture=1, rank=1, size=2) == 0
-    assert record_stage(two, "rapo", sets, lambda name: spoken, rows_per_picture=1, rank=0, size=2) == 29
+    assert record_stage(RunFolder(one), "rapo", sets, spoken, rows_per_picture=1) == 29
+    assert record_stage(RunFolder(two), "rapo", sets, spoken, rows_per_picture=1, process=Process(1, 2)) == 0
+    assert record_stage(RunFolder(two), "rapo", sets, spoken, rows_per_picture=1, process=Process(0, 2)) == 29
     assert (one / "predictions.jsonl").read_bytes() == (two / "predictions.jsonl").read_bytes()
 
     exchanged = one / "interventions" / "rapo" / "scenes-test.jsonl"
@@ -48,7 +49,7 @@ def test_two_processes_write_what_one_does(tmp_path):
     kinds = dict.fromkeys(("own", "swapped_critique", "swapped_picture", "blanked", "negated"), 0.5)
     row = {"id": "0", "mos": 0.5, "critique_from": "0", "picture_from": "0", "changed": True, **kinds}
     exchanged.write_text(json.dumps(row) + "\n")
-    found = measure(one, sets, manifests={"scenes/test": "abc"}, n_bootstrap=20, seed=0, seen={"scenes"})
+    found = measure(RunFolder(one), sets, manifests={"scenes/test": "abc"}, n_bootstrap=20, seed=0, seen={"scenes"})
     json.dumps(found, allow_nan=False)
     assert found["stages"]["rapo"]["scenes/test"]["sample"]["n"] == 21
     critiques = found["critiques"]["rapo"]
@@ -58,7 +59,7 @@ def test_two_processes_write_what_one_does(tmp_path):
     assert "interventions" not in critiques["other/test"]
     assert "paper" not in found
     assert found["manifests"] == {"scenes/test": "abc"}
-    assert len(list(read(one / "predictions.jsonl"))) == 29
+    assert len(list(RunFolder(one).predictions())) == 29
 
 
 def test_every_stage_set_and_protocol_says_how_true_its_critiques_are(tmp_path):
@@ -69,8 +70,8 @@ def test_every_stage_set_and_protocol_says_how_true_its_critiques_are(tmp_path):
             yield row
             yield {**row, "protocol": "greedy", "critique": "Light and shadow: flat light, no shadow."}
 
-    sets = {"scenes-test": partial(scenes, "scenes", 21), "other-test": partial(scenes, "other", 8, known=False)}
-    record_stage(tmp_path, "rapo", sets, lambda name: both, rows_per_picture=2)
+    sets = {"scenes-test": list(scenes("scenes", 21)), "other-test": list(scenes("other", 8, known=False))}
+    record_stage(RunFolder(tmp_path), "rapo", sets, both, rows_per_picture=2)
     kinds = {"own": 0.5, "swapped_critique": 0.3, "swapped_picture": 0.5, "blanked": 0.5, "negated": 0.5}
     for kind, values in (("interventions", kinds), ("information", {"words_nats": 2.0, "score_nats": 3.0})):
         path = tmp_path / kind / "rapo" / "scenes-test.jsonl"
@@ -78,7 +79,7 @@ def test_every_stage_set_and_protocol_says_how_true_its_critiques_are(tmp_path):
         common = {"protocol": "sample", "mos": 0.5, "critique_from": "1", "picture_from": "1", "changed": True}
         rows = [{**common, "id": "0", **values}, {**common, "id": "1", **values, "own": 0.3}]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = measure(tmp_path, sets, manifests={}, n_bootstrap=20, seed=0, seen=None)
+    found = measure(RunFolder(tmp_path), sets, manifests={}, n_bootstrap=20, seed=0, seen=None)
     json.dumps(found, allow_nan=False)
     cells = {name: found["stages"]["rapo"][f"{name}/test"] for name in ("scenes", "other")}
     sampled, greedy = cells["scenes"]["sample"]["critiques"], cells["scenes"]["greedy"]["critiques"]
@@ -111,14 +112,14 @@ def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone,
             )  # fmt: skip
     (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     how = {"question": RATING_PROMPT, "pictures": 10, "batch_size": 8, "seed": 0}
-    exchange_critiques(tmp_path, "rapo", backbone, **how)
+    exchange_critiques(RunFolder(tmp_path), "rapo", backbone, **how)
     for kind, key in (("interventions", "own"), ("information", "words_nats")):
         path = tmp_path / kind / "rapo" / "made-test.jsonl"
-        found = list(read(path))
+        found = read_rows(path)
         assert [(row["protocol"], row["id"]) for row in found] == [
             (protocol, name) for protocol in ("sample", "greedy") for name in ("1", "2", "3")
         ]
         assert all(key in row for row in found)
         before = path.stat().st_mtime_ns
-        exchange_critiques(tmp_path, "rapo", backbone, **how)
+        exchange_critiques(RunFolder(tmp_path), "rapo", backbone, **how)
         assert path.stat().st_mtime_ns == before

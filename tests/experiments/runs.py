@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.runs.folder import finish_stage, write_rows
+from aes_r1.runs.files import write_rows
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import Settings, as_dict
 from aes_r1.tracking import Tracker
 
@@ -46,7 +47,7 @@ def write_run(
                     "stage": stage, "protocol": protocol, "id": f"{place:03d}", "dataset": dataset, "split": "test",
                     "mos": float(mos), "score": None if lost else round(float(score), 2),
                 }
-                for place, (mos, score, lost) in enumerate(zip(MOS, scores, unreadable))
+                for place, (mos, score, lost) in enumerate(zip(MOS, scores, unreadable, strict=True))
                 if place >= without
             ]  # fmt: skip
     folder.mkdir(parents=True)
@@ -65,7 +66,7 @@ def write_run(
         write_rows(folder / "manifests" / f"{dataset}-train.jsonl", manifest[:half])
         write_rows(folder / "manifests" / f"{dataset}_2-test.jsonl", manifest[half:])
     if origin is not None:
-        finish_stage(folder, "origin", origin)
+        RunFolder(folder).finish_stage("origin", origin)
     for stage in ("evaluation", "report"):
-        finish_stage(folder, stage, {})
+        RunFolder(folder).finish_stage(stage, {})
     return folder

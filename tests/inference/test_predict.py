@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from aes_r1.data.sample import Sample
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.baselines import LEVEL_OPENING, LEVEL_PROMPT, LEVEL_VALUES, LEVEL_WORDS, level_expectation
 from aes_r1.inference.forced_prefix import continued
 from aes_r1.inference.predict import NO_CRITIQUE, origin_of, predict
 from aes_r1.model import tiny
-from aes_r1.prompts import RATING_PROMPT, out_of_range, parse_score
+from aes_r1.prompts import out_of_range, parse_score
 from aes_r1.settings import InputError
 from tests.conftest import picture
 from tests.planted import QUESTION
@@ -32,11 +33,9 @@ def mixed(tmp_path_factory) -> list[Sample]:
 
 
 def asked(backbone, samples, protocols=("sample", "greedy", "mean"), **changes) -> dict:
-    how = {
-        "question": QUESTION, "protocols": list(protocols), "n_samples": 3, "temperature": 0.6,
-        "max_new_tokens": 24, "batch_size": 8, "seed": 0, **changes,
-    }  # fmt: skip
-    return {(row["id"], row["protocol"]): row for row in predict(backbone, samples, **how)}
+    asking = AskingConfig(QUESTION, n_samples=3, max_new_tokens=24)
+    how = {"protocols": list(protocols), "batch_size": 8, "seed": 0, **changes}
+    return {(row["id"], row["protocol"]): row for row in predict(backbone, samples, asking, **how)}
 
 
 @pytest.mark.slow
@@ -148,8 +147,24 @@ def test_pictures_are_read_as_they_are_needed(backbone, mixed):
             yield mixed[place % 3]
 
     rows = predict(
-        backbone, endless(), question=RATING_PROMPT, protocols=["label_tokens"], n_samples=1, temperature=0.6,
-        max_new_tokens=4, batch_size=2, seed=0,
+        backbone, endless(), AskingConfig(max_new_tokens=4), protocols=["label_tokens"], batch_size=2, seed=0,
     )  # fmt: skip
     assert [next(rows)["id"] for _ in range(4)] == ["0", "1", "2", "0"]
     assert len(taken) < 20
+
+
+def test_it_ends_after_a_whole_batch_when_told_to_stop(backbone, mixed):
+    """What was asked is given to the end, and nothing more is asked; told before the first batch, nothing is read."""
+    asking, told = AskingConfig(max_new_tokens=4), []
+    rows = predict(
+        backbone, mixed, asking, protocols=["label_tokens"], batch_size=3, seed=0, should_stop=lambda: bool(told)
+    )
+    found = [next(rows)["id"]]
+    told.append(True)
+    found += [row["id"] for row in rows]
+    assert found == ["0", "1", "2"]
+    never = (pytest.fail("a picture was read") for _ in range(1))
+    assert (
+        list(predict(backbone, never, asking, protocols=["greedy"], batch_size=3, seed=0, should_stop=lambda: True))
+        == []
+    )

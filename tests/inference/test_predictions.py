@@ -7,7 +7,8 @@ import pytest
 
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.summary import summarise
-from aes_r1.inference.predictions import merge, read, record
+from aes_r1.inference.predictions import merge, record
+from aes_r1.runs.files import iter_rows, read_rows
 from aes_r1.settings import InputError
 
 PROTOCOLS = ("sample", "greedy")
@@ -31,7 +32,7 @@ def rows_of(some):
 
 
 def ids(path):
-    return [(row["id"], row["protocol"]) for row in read(path)]
+    return [(row["id"], row["protocol"]) for row in iter_rows(path)]
 
 
 WHOLE = [(f"{i}", protocol) for i in range(7) for protocol in PROTOCOLS]
@@ -74,7 +75,7 @@ def test_parts_of_several_processes_come_together_in_order(tmp_path):
     )
     for _ in range(2):  # a second time changes nothing
         assert merge(path, "rapo", [parts], rows_per_picture=2) == 14
-        found = list(read(path))
+        found = read_rows(path)
         assert found[0] == {"stage": "base", "id": "old"}
         assert [(row["id"], row["protocol"]) for row in found[1:]] == WHOLE
         assert {row["stage"] for row in found[1:]} == {"rapo"}
@@ -95,8 +96,8 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path):
     tracemalloc.start()
     from aes_r1.evaluation.columns import columns_of
 
-    columns = columns_of(read(path))
+    columns = columns_of(iter_rows(path))
     assert tracemalloc.get_traced_memory()[1] < 200 * 2 * 6_000
     tracemalloc.stop()
     assert [len(column.ids) for column in columns.values()] == [6_000, 6_000]
-    assert summarise(read(path), n_bootstrap=2)["stages"]["rapo"]["made/test"]["greedy"]["n"] == 6_000
+    assert summarise(iter_rows(path), n_bootstrap=2)["stages"]["rapo"]["made/test"]["greedy"]["n"] == 6_000

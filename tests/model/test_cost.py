@@ -33,7 +33,7 @@ def test_parameters_are_exact(family, tmp_path):
     folder = save_sibling(family, tmp_path)
     backbone = backbones.load(folder, dtype="float32", max_pixels=9216)
     shape = cost.shape_of(cost.load_config(str(folder), "any", CONF / "shapes"))
-    assert shape.parameters == backbones.parameter_count(backbone.model)
+    assert shape.parameters == backbone.model.num_parameters()
     backbones.freeze(backbone.model, vision=True)
     frozen = sum(p.numel() for p in backbone.model.parameters() if not p.requires_grad)
     assert shape.vision_parameters == frozen

@@ -25,7 +25,8 @@ def family(request, tmp_path_factory):
     backbone = backbones.load(folder, dtype="float32", max_pixels=9216)
     sizes = ((192, 192), (224, 160), (96, 200))
     questions = (RATING_PROMPT, f"{RATING_PROMPT} Be brief.", RATING_PROMPT)
-    encoded = [backbone.encode(picture(*size, seed=i), q) for i, (size, q) in enumerate(zip(sizes, questions))]
+    asked = enumerate(zip(sizes, questions, strict=True))
+    encoded = [backbone.encode(picture(*size, seed=i), q) for i, (size, q) in asked]
     return request.param, backbone, backbone.collate(encoded)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from aes_r1.data.sample import Sample
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.exchange import KINDS, intervene, paired_rows
 from aes_r1.inference.forced_prefix import answers_after
 from aes_r1.inference.predict import predict
@@ -119,8 +120,8 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
 
     rows = list(
         predict(
-            backbone, samples, question=RATING_PROMPT, protocols=["greedy", "direct", "label_tokens"], n_samples=1,
-            temperature=0.6, max_new_tokens=40, batch_size=12, seed=0,
+            backbone, samples, AskingConfig(max_new_tokens=40), protocols=["greedy", "direct", "label_tokens"],
+            batch_size=12, seed=0,
         )
     )  # fmt: skip
     greedy = [row for row in rows if row["protocol"] == "greedy"]

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from aes_r1.model.backbone import parameter_count
-
 
 def test_about_a_million_parameters(backbone):
-    assert 0.8e6 < parameter_count(backbone.model) < 1.6e6
+    assert 0.8e6 < backbone.model.num_parameters() < 1.6e6
     assert type(backbone.model).__name__ == "Qwen2_5_VLForConditionalGeneration"
 
 

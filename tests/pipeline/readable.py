@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.data import loader
+from aes_r1.data import check
 from aes_r1.data.sample import PictureError
 from aes_r1.pipeline.cold_start_stage import _readable
 from aes_r1.pipeline.job import Job
-from aes_r1.runs.folder import failure_file, watch_over
+from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import Settings, build
 from aes_r1.trainer import engine as engines
@@ -30,14 +30,14 @@ def main() -> None:
     folder, given = Path(sys.argv[1]), Path(sys.argv[2])
     rank, size = engines.world()
     torch.distributed.init_process_group("gloo")
-    watch = watch_over(folder, rank, size)
+    watch = start_heartbeat(folder, rank, size)
     job = Job(build(Settings, {"out": str(folder)}), folder, torch.device("cpu"), rank, size, watch)
     job.stop = StopRequest()
     starts = []
     with failure_file(folder, rank, watch):
         for unable in ((1,), (0, 1)):
             if rank in unable:
-                loader.open_picture = gone
+                check.open_picture = gone
             starts.append([row["id"] for row in _readable(job, given)])
             job.wait()
         (folder / f"{rank}.json").write_text(json.dumps(starts))

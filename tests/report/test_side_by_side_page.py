@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from aes_r1.inference.predictions import read
 from aes_r1.report.side_by_side_page import side_by_side
+from aes_r1.runs.files import read_rows
 from aes_r1.settings import InputError
 
 
@@ -33,7 +33,7 @@ def test_three_starts(tmp_path):
     folders = [run_folder(tmp_path, epochs, words) for epochs, words in ((0, "none"), (1, "one"), (3, "three"))]
     out = tmp_path / "out"
     page = side_by_side(folders, out, pictures=5, n_bootstrap=20, seed=0).read_text()
-    rows = list(read(out / "side_by_side.jsonl"))
+    rows = read_rows(out / "side_by_side.jsonl")
     assert [row["id"] for row in rows] == ["p0", "p5", "p10", "p14", "p19"]  # over the whole range of opinions
     assert list(rows[0]["starts"]) == ["0 epochs", "1 epoch", "3 epochs"]
     assert rows[0]["starts"]["3 epochs"]["critique"] == "three rapo sample"
@@ -48,7 +48,7 @@ def test_three_starts(tmp_path):
 def test_only_shared_pictures(tmp_path):
     folders = [run_folder(tmp_path, 0, "a"), run_folder(tmp_path, 1, "b", pictures=range(18, 20))]
     side_by_side(folders, tmp_path / "out", pictures=50, n_bootstrap=5, seed=0)
-    assert len(list(read(tmp_path / "out" / "side_by_side.jsonl"))) == 2
+    assert len(read_rows(tmp_path / "out" / "side_by_side.jsonl")) == 2
     other = run_folder(tmp_path, 2, "c", pictures=range(25, 26))
     with pytest.raises(InputError, match="share no picture"):
         side_by_side([folders[0], other], tmp_path / "out", pictures=5, n_bootstrap=5, seed=0)

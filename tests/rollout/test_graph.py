@@ -67,7 +67,8 @@ def family(request, tmp_path_factory):
 
 def collated(backbone, sizes):
     questions = (RATING_PROMPT, f"{RATING_PROMPT} Be brief.", RATING_PROMPT) if len(sizes) == 3 else [RATING_PROMPT] * 2
-    encoded = [backbone.encode(picture(*size, seed=i), q) for i, (size, q) in enumerate(zip(sizes, questions))]
+    asked = enumerate(zip(sizes, questions, strict=True))
+    encoded = [backbone.encode(picture(*size, seed=i), q) for i, (size, q) in asked]
     prompts = backbone.collate(encoded)
     assert prompts.padded == (len(sizes) == 3)
     return prompts

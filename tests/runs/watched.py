@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.runs.folder import failure_file, log_to, watch_over
+from aes_r1.runs.failure import failure_file, start_heartbeat
+from aes_r1.runs.log import configure_logging
 from aes_r1.runs.stopping import stop_requests
 from aes_r1.settings import EngineSettings
 from aes_r1.trainer import engine as engines
@@ -23,9 +24,9 @@ from aes_r1.trainer import engine as engines
 def main() -> None:
     folder, how = Path(sys.argv[1]), sys.argv[2]
     rank, size = engines.world()
-    log_to(folder, rank)
+    configure_logging(folder, rank)
     engines.start(EngineSettings(name="zero2"), patience=timedelta(seconds=10) if how == "stuck" else engines.PATIENCE)
-    watch = watch_over(folder, rank, size)
+    watch = start_heartbeat(folder, rank, size)
     with stop_requests(), failure_file(folder, rank, watch):
         watch.wait()
         for number in range(1_000_000):

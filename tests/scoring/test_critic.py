@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
-from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.prompts import SCORE_ONLY_PROMPT
 from aes_r1.scoring.critic import Critic, find_model, spread_half_width, verdict
 from aes_r1.settings import InputError
 
@@ -89,8 +90,8 @@ def test_one_sample_is_the_greedy_answer_of_an_evaluation(talking_run):
     path = talking_run / "pictures" / "04.png"
     backbone = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
     rows = predict(
-        backbone, [Sample("04.png", str(path), 0.4, "folder", "test")], question=RATING_PROMPT, protocols=["greedy"],
-        n_samples=1, temperature=0.6, max_new_tokens=64, batch_size=1, seed=0,
+        backbone, [Sample("04.png", str(path), 0.4, "folder", "test")], AskingConfig(max_new_tokens=64),
+        protocols=["greedy"], batch_size=1, seed=0,
     )  # fmt: skip
     one = Critic.load(talking_run, samples=1).score(path)
     row = next(iter(rows))

@@ -105,7 +105,7 @@ def test_only_the_last_are_kept_whatever_was_best(tmp_path):
     made = engine()
     for step, score in ((1, 0.1), (2, 0.7), (3, 0.5), (4, 0.6)):
         if score == 0.7:
-            checkpoint.save_best(tmp_path / "best", step, score, made, Written(step))
+            checkpoint.save_best(tmp_path / "checkpoints", step, score, made, Written(step))
         checkpoint.save(tmp_path / "checkpoints", step, made, {}, keep=2, backbone=Written(step))
     assert checkpoint.steps(tmp_path / "checkpoints") == [3, 4]
     assert (tmp_path / "best" / "model" / "model.safetensors").read_text() == "2"
@@ -242,13 +242,13 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_best_model(tmp_path, monkey
         run = tmp_path / str(last)
         best, checkpoints = run / "best", run / "checkpoints"
         checkpoint.save(checkpoints, 1, made, {}, keep=1)
-        checkpoint.save_best(best, 1, 0.1, made, Written(1))
+        checkpoint.save_best(checkpoints, 1, 0.1, made, Written(1))
         left[:] = [last]
         with monkeypatch.context() as patched:
             for where, name in operations:
                 patched.setattr(where, name, dying(getattr(where, name)))
             try:
-                checkpoint.save_best(best, 2, 0.2, made, Written(2))
+                checkpoint.save_best(checkpoints, 2, 0.2, made, Written(2))
             except Killed:
                 killed = True
             else:
@@ -259,7 +259,7 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_best_model(tmp_path, monkey
         step = json.loads((best / "validation.json").read_text())["step"]
         assert {path.read_text() for path in (best / "model").iterdir()} == {str(step)}
         found.append(step)
-        checkpoint.save_best(best, 3, 0.3, made, Written(3))
+        checkpoint.save_best(checkpoints, 3, 0.3, made, Written(3))
         assert {path.name for path in run.iterdir()} == {"best", "checkpoints"}
         assert json.loads((best / "validation.json").read_text())["step"] == 3
         if not killed:
@@ -275,9 +275,9 @@ def test_a_best_model_that_cannot_be_written_is_one_line(tmp_path):
         def save_half(self, folder: Path) -> None:
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    checkpoint.save_best(tmp_path / "best", 1, 0.1, engine(), Written(1))
+    checkpoint.save_best(tmp_path / "checkpoints", 1, 0.1, engine(), Written(1))
     with pytest.raises(InputError, match=r"No space left on device.*free some space") as raised:
-        checkpoint.save_best(tmp_path / "best", 2, 0.2, engine(), Full(2))
+        checkpoint.save_best(tmp_path / "checkpoints", 2, 0.2, engine(), Full(2))
     assert "\n" not in str(raised.value)
     assert (tmp_path / "best" / "model" / "config.json").read_text() == "1"
 

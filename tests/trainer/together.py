@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from aes_r1.pipeline.job import Job
-from aes_r1.runs.folder import failure_file, watch_over
+from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import Settings, build
 from aes_r1.trainer import engine as engines
@@ -23,7 +23,7 @@ def main() -> None:
     store, name, other = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     rank, size = engines.world()
     torch.distributed.init_process_group("gloo")
-    watch = watch_over(store / name, rank, size)
+    watch = start_heartbeat(store / name, rank, size)
     settings = build(Settings, {"out": str(store / name), "store": str(store), "data": {"name": "scenes"}})
     job = Job(settings, store / name, torch.device("cpu"), rank, size, watch)
     job.stop = StopRequest()

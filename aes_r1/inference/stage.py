@@ -1,0 +1,73 @@
+"""One model asked about every set of an evaluation: what a training run and `aes_r1.evaluate` do alike."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from typing import Any
+
+from aes_r1.inference.asking import AskingConfig
+from aes_r1.inference.exchange import exchange_critiques
+from aes_r1.inference.predict import predict
+from aes_r1.inference.predictions import Process, Sets, record_stage
+from aes_r1.model.backbone import Backbone
+from aes_r1.prompts import RATING_PROMPT
+from aes_r1.runs.folder import RunFolder
+from aes_r1.settings import EvaluationSettings
+
+
+def ask_model(
+    run: RunFolder,
+    stage: str,
+    backbone: Backbone,
+    sets: Sets,
+    asking: AskingConfig,
+    evaluation: EvaluationSettings,
+    *,
+    seed: int,
+    process: Process,
+) -> None:
+    """Leave the prediction rows of `stage` on every set, and its exchanged critiques; then mark it as answered.
+
+    Every process asks about its share; rank 0 does the rest. Started again after a kill, it goes on where that left it.
+    """
+    backbone.model.eval()
+    predictor = partial(
+        predict,
+        backbone,
+        asking=asking,
+        protocols=evaluation.protocols,
+        batch_size=evaluation.batch_size,
+        batch_invariant=evaluation.batch_invariant,
+        seed=seed,
+        should_stop=process.should_stop,
+    )
+    rows = record_stage(run, stage, sets, predictor, rows_per_picture=len(evaluation.protocols), process=process)
+    if process.rank != 0:
+        return
+    if evaluation.interventions and asking.question == RATING_PROMPT:
+        exchange_critiques(
+            run,
+            stage,
+            backbone,
+            question=asking.question,
+            pictures=evaluation.interventions,
+            batch_size=evaluation.batch_size,
+            seed=seed,
+        )
+    finish(run, stage, {"rows": rows, "asked": asking.noted(backbone.device)})
+
+
+def is_answered(run: RunFolder, stage: str) -> bool:
+    """Whether the rows of `stage` on every set are among the run's predictions."""
+    return run.stage_done(_mark(stage))
+
+
+def finish(run: RunFolder, stage: str, values: dict[str, Any]) -> None:
+    """Mark `stage` as answered, with `values`, and free the room of what every process wrote."""
+    run.finish_stage(_mark(stage), values)
+    shutil.rmtree(run.parts(stage))
+
+
+def _mark(stage: str) -> str:
+    return f"predictions_{stage}"

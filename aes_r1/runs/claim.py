@@ -1,0 +1,80 @@
+"""Who may work in a run's folder: one process at a time, and the run of one recipe."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from aes_r1.runs.files import draft_of, write_json
+from aes_r1.runs.folder import EXAMINED, RunFolder
+from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, differences
+
+
+@contextmanager
+def run_lock(folder: Path, rank: int) -> Iterator[None]:
+    """Hold the lock of the run's folder for the block. Only rank 0 takes it. InputError if another process holds it.
+
+    The kernel lets go of the lock when its holder ends, however it ends.
+    """
+    if rank > 0:
+        yield
+        return
+    lock = FileLock(RunFolder(folder).lock_file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{folder}: another process works on this run; wait for its end, stop it, or give another out="
+        ) from None
+    except OSError as error:
+        raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> None:
+    """Write the settings into `folder`, or check that those there say the same; other settings are refused."""
+    run, mine = RunFolder(folder), as_dict(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if run.exists and any(entry.name not in _left_by_false_starts(run) for entry in folder.iterdir()):
+            differing = differences(run.settings, mine)
+            if differing:
+                raise InputError(
+                    f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out="
+                )
+            return
+        write_json(run.settings_file, mine, sort_keys=True)
+    except OSError as error:
+        raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
+
+
+def _left_by_false_starts(run: RunFolder) -> set[str]:
+    """What a run that failed before its first result leaves: a mended command may use the folder."""
+    left = run.settings_file, draft_of(run.settings_file), run.log_file, run.failure_file, run.wandb, run.lock_file
+    return {path.name for path in left} | {"settings.partial"}  # the last is an older version's draft
+
+
+def start_over(folder: Path) -> None:
+    """Remove what a run left in `folder`, but for its log, its lists of pictures and its page."""
+    run = RunFolder(folder)
+    beside = folder.glob(f".{run.best.name}.*")  # of a best model that was being replaced
+    kinds = [folder / kind for kind in EXAMINED]
+    for path in (run.checkpoints, run.best, *beside, run.stages, run.model, run.wandb, run.all_parts, *kinds):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (
+        run.settings_file,
+        run.metrics_file,
+        run.completions_file,
+        run.predictions_file,
+        run.evaluation_file,
+        run.failure_file,
+    ):
+        path.unlink(missing_ok=True)

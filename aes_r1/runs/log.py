@@ -1,0 +1,25 @@
+"""What a run says: to the terminal and to RUN/run.log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from aes_r1.runs.folder import RunFolder
+
+log = logging.getLogger("aes_r1")
+
+
+def configure_logging(folder: Path, rank: int) -> None:
+    """Send what is logged to the terminal and to the log of the run in `folder`; ranks above 0 only warn."""
+    log.handlers.clear()
+    log.disabled = False  # Hydra switches off every logger that it finds
+    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    log.propagate = False
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if rank == 0:
+        handlers.append(logging.FileHandler(RunFolder(folder).log_file))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        log.addHandler(handler)

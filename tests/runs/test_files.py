@@ -1,0 +1,106 @@
+"""Files are whole or not there, and rows are read as they were written."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import pytest
+
+from aes_r1.runs.files import (
+    append_rows,
+    iter_rows,
+    read_json,
+    read_rows,
+    rows_backwards,
+    sha256_of,
+    write_json,
+    write_rows,
+    write_text_atomically,
+)
+from aes_r1.settings import InputError
+
+ROWS = [{"text": "line\u2028separator\x85 and “quotes”"}, {"text": "a\r\nb"}, {"path": "caf\udce9.jpg"}, {"value": 0.1}]
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    """Separators of lines that are not \\n, and names of files that UTF-8 cannot hold, stay inside of their row."""
+    path = tmp_path / "rows.jsonl"
+    assert write_rows(path, iter(ROWS)) == 4
+    append_rows(path, ROWS)
+    assert read_rows(path) == list(iter_rows(path)) == ROWS + ROWS
+    assert list(rows_backwards(path)) == (ROWS + ROWS)[::-1]
+    assert read_rows(tmp_path / "none.jsonl") == list(rows_backwards(tmp_path / "none.jsonl")) == []
+
+
+def test_a_number_that_is_not_finite_becomes_null_at_any_depth(tmp_path):
+    values = {"loss": math.nan, "cells": [{"low": -math.inf, "n": 3}], "name": "nan"}
+    kept = {"loss": None, "cells": [{"low": None, "n": 3}], "name": "nan"}
+    append_rows(tmp_path / "rows.jsonl", [values])
+    write_json(tmp_path / "values.json", values)
+    assert read_rows(tmp_path / "rows.jsonl") == [kept]
+    assert read_json(tmp_path / "values.json") == kept
+
+
+def test_a_last_line_that_was_cut_is_left_out_wherever_it_was_cut(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, ROWS)
+    content = path.read_bytes()
+    last = content.rstrip(b"\n").rindex(b"\n") + 1
+    for cut in range(last, len(content)):
+        path.write_bytes(content[:cut])
+        assert read_rows(path) == ROWS[:-1]
+        assert next(rows_backwards(path)) == ROWS[-2]
+
+
+@pytest.mark.parametrize("writing", [write_rows, lambda path, rows: write_json(path, next(rows))])
+def test_what_fails_half_way_leaves_the_old_file(tmp_path, writing):
+    path = tmp_path / "file"
+    path.write_text("old\n")
+
+    def failing():
+        yield {"is": object()}
+
+    with pytest.raises(TypeError):
+        writing(path, failing())
+    assert path.read_text() == "old\n"
+
+
+def test_rows_may_be_made_of_those_that_they_replace(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, ({"n": n} for n in range(5)))
+    write_rows(path, (row for row in iter_rows(path) if row["n"] % 2))
+    assert read_rows(path) == [{"n": 1}, {"n": 3}]
+    assert [one.name for one in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_text_is_replaced_in_one_piece(tmp_path):
+    path = tmp_path / "page.html"
+    assert write_text_atomically(path, "één") == path
+    write_text_atomically(path, "zwei")
+    assert path.read_text(encoding="utf-8") == "zwei"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", ['{"a": 1', "", "[1,]", "\udcff"])
+def test_a_file_that_is_no_json_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "broken.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"broken\.json: no JSON \(") as raised:
+        read_json(path)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match=r"gone\.json: No such file"):
+        read_json(tmp_path / "gone.json")
+
+
+def test_a_line_that_is_no_json_is_named_by_its_number(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
+    for reading in (read_rows, lambda path: list(rows_backwards(path))):
+        with pytest.raises(InputError, match=r"rows\.jsonl, line 2: no JSON"):
+            reading(path)
+
+
+def test_the_checksum_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()

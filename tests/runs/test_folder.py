@@ -1,0 +1,109 @@
+"""The folder of a run as others see it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aes_r1.runs.claim import start_over
+from aes_r1.runs.files import write_rows
+from aes_r1.runs.folder import RunFolder, model_in, require_run, run_of, runs_below
+from aes_r1.settings import InputError
+
+
+def test_what_is_not_there_is_empty(tmp_path):
+    run = RunFolder(tmp_path / "none")
+    assert run.settings == run.evaluation == run.origin == run.stage_values("data") == run.models() == {}
+    assert run.metrics() == run.completions() == run.last_completions() == run.entropy == list(run.predictions()) == []
+    assert (run.exists, run.failure, run.log, run.state, run.stage_done("data")) == (
+        False,
+        None,
+        "",
+        "not finished",
+        False,
+    )
+    with pytest.raises(InputError, match=r"none: no run \(settings\.json is missing\)"):
+        require_run(tmp_path / "none")
+
+
+def test_the_names_are_those_of_the_contract(tmp_path):
+    """What users and their scripts look for."""
+    run = RunFolder(tmp_path)
+    files = {
+        run.settings_file: "settings.json", run.evaluation_file: "evaluation.json", run.metrics_file: "metrics.jsonl",
+        run.completions_file: "completions.jsonl", run.predictions_file: "predictions.jsonl",
+        run.report_file: "report.html", run.log_file: "run.log", run.failure_file: "failure.txt",
+        run.model: "model", run.best_model: "best/model", run.checkpoints: "checkpoints", run.wandb: "wandb",
+        run.manifest("ava-test"): "manifests/ava-test.jsonl",
+        run.examined_file("interventions", "rapo", "ava/test"): "interventions/rapo/ava-test.jsonl",
+        run.part("rapo", "ava-test", 1, 2): "parts/rapo/ava-test.1-of-2.jsonl",
+    }  # fmt: skip
+    assert {str(path.relative_to(tmp_path)): name for path, name in files.items()} == {n: n for n in files.values()}
+    run.finish_stage("origin", {"commits": ["abc"], "base": None})
+    assert json.loads((tmp_path / "stages" / "origin.json").read_text()) == run.origin
+
+
+def test_a_run_says_how_far_it_is(tmp_path):
+    run = RunFolder(tmp_path / "runs" / "one")
+    run.path.mkdir(parents=True)
+    run.failure_file.write_text("rank 0: no room\n")
+    assert run.state == "failed: rank 0: no room"
+    run.finish_stage("report", {})
+    assert run.state == "done"
+    run.settings_file.write_text("{}")
+    assert [one.path for one in runs_below(tmp_path / "runs")] == [run.path]
+    assert [one.path for one in runs_below(tmp_path, "*/*")] == [run.path]
+
+
+def test_rows_are_chosen_by_stage_and_protocol(tmp_path):
+    run = RunFolder(tmp_path)
+    write_rows(run.metrics_file, [{"stage": "sft", "step": 1}, {"stage": "rapo", "step": 1}])
+    assert [len(run.metrics(stage)) for stage in ("sft", "rapo", None)] == [1, 1, 2]
+    write_rows(run.completions_file, [{"stage": "rapo", "step": step, "k": k} for step in (1, 2) for k in (0, 1)])
+    assert run.last_completions() == [{"stage": "rapo", "step": 2, "k": 0}, {"stage": "rapo", "step": 2, "k": 1}]
+    kinds = [(stage, protocol) for stage in ("base", "rapo") for protocol in ("greedy", "sample")]
+    write_rows(run.predictions_file, [{"stage": stage, "protocol": protocol} for stage, protocol in kinds])
+    assert list(run.predictions("rapo", "greedy")) == [{"stage": "rapo", "protocol": "greedy"}]
+    assert len(list(run.predictions(protocol="sample"))) == 2
+
+
+def model(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_models_and_the_run_that_made_them_find_each_other(tmp_path):
+    """Of one step the final model is more exact than the best one, and that is what the checkpoint was."""
+    run = RunFolder(tmp_path / "run")
+    made = {step: model(run.checkpoints / f"step_{step}" / "model") for step in (5, 10)}
+    last, best = model(run.model), model(run.best_model)
+    (run.best / "validation.json").write_text('{"step": 5, "srcc": 0.5}')
+    assert run.models() == {"best": best, "last": last, "5": best, "10": made[10]}
+    run.finish_stage("rapo", {"steps": 10})
+    assert run.models() == {"best": best, "last": last, "5": best, "10": last}
+    assert run_of(last) is None, "a folder without settings is no run"
+    run.settings_file.write_text("{}")
+    for one in (last, best, made[5]):
+        found = run_of(one)
+        assert found is not None
+        assert found.path == run.path
+        assert model_in(one) == model_in(one.parent) == one
+    assert run_of(model(tmp_path / "elsewhere")) is None
+
+
+def test_starting_over_leaves_the_log_and_the_lists(tmp_path):
+    run = RunFolder(tmp_path)
+    model(run.best_model)
+    model(tmp_path / ".best.before")
+    run.finish_stage("rapo", {"steps": 1})
+    for file in (run.settings_file, run.metrics_file, run.evaluation_file, run.log_file, run.report_file):
+        file.write_text("")
+    for file in (run.manifest("ava-test"), run.examined_file("information", "rapo", "ava/test")):
+        file.parent.mkdir(parents=True)
+        file.write_text("")
+    start_over(tmp_path)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["manifests/ava-test.jsonl", "report.html", "run.log"]
