@@ -20,10 +20,17 @@ _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # in an installed package, in a checkout
 
 PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
 
 
 class InputError(Exception):
-    """The user's input is wrong: one line that names the file, key or value and the way out (exit code 2)."""
+    """The user's input is wrong: one line that names the file, key or value and the way out (exit code 2).
+
+    What it quotes of a file may hold anything: control characters are said by number, so that they move no terminal.
+    """
+
+    def __str__(self) -> str:
+        return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
 
 
 def require(condition: bool, key: str, value: Any, rule: str) -> None:

@@ -49,6 +49,11 @@ def test_what_is_wrong_is_named_in_one_line(values, says):
     assert "\n" not in str(caught.value)
 
 
+def test_what_an_error_quotes_stays_on_its_line_and_moves_no_terminal():
+    said = str(InputError("a.csv, line 2: \x1b[2J\nred\r\x9b\u2028\ud83d Bäume"))
+    assert said == "a.csv, line 2: \\x1b[2J\\nred\\r\\x9b\\u2028\\ud83d Bäume"
+
+
 def test_one_image_is_enough_without_ranking():
     build(Settings, {"trainer": {"images_per_step": 1}, "reward": {"rank": {"weight": 0}}})
 
