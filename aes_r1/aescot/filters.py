@@ -16,7 +16,7 @@ from typing import Any
 from aes_r1.aescot.leak import find_leak
 from aes_r1.aescot.reading import plain, read_object
 from aes_r1.aescot.record import Reply
-from aes_r1.prompts import DIMENSIONS
+from aes_r1.prompts import DIMENSIONS, untaught
 
 # The filters whose decisions are counted and audited; the other reasons say that there was nothing to decide on.
 FILTERS = ("leak", "align", "fact", "length", "language", "missing_dimension", "refusal", "near_copy")
@@ -29,14 +29,6 @@ _REFUSAL = re.compile(
     r"as an ai\b|as a language model|no (?:image|picture|photo(?:graph)?) (?:was|is|has been) (?:provided|attached|"
     r"included|visible)|"
     r"(?:please|could you) (?:provide|upload|attach|share) (?:the|an|a) (?:image|picture|photo))",
-    re.IGNORECASE,
-)
-_UNUSABLE = re.compile(
-    r"[\ud800-\udfff]"  # half of a character
-    r"|[\x00-\x08\x0e-\x1f\x7f-\x9f]"  # control characters
-    r"|[\u202a-\u202e\u2066-\u2069\ufffe\uffff]"  # that turn the direction of what follows, or are none
-    r"|<\|[^\s<>|]{1,40}\|>"  # a special token: a model that learns it ends there, or waits for a picture
-    r"|</?(?:s|think|answer|bos|eos|pad|unk|image)>",
     re.IGNORECASE,
 )
 _NAMES = (*DIMENSIONS, "judgement")
@@ -75,7 +67,7 @@ def read_reply(text: str) -> tuple[Reply | None, dict[str, str], tuple[str, ...]
     if missing:
         return None, {"refusal": refused[0]} if refused else {"missing_dimension": ", ".join(missing)}, ()
     said = {name: " ".join(str(_alone(found.values[name])).split()) for name in _NAMES}
-    unusable = next((words for words in map(unusable_text, said.values()) if words), None)
+    unusable = next((words for words in map(untaught, said.values()) if words), None)
     if unusable is not None:
         return None, {"unusable": unusable}, ()
     listed = ("lists",) if any(not isinstance(found.values[name], str) for name in _NAMES) else ()
@@ -92,12 +84,6 @@ def _alone(value: Any) -> Any:
     """The text of a list or an object that holds nothing else."""
     inside = list(value.values()) if isinstance(value, dict) else value
     return inside[0] if isinstance(inside, list) and len(inside) == 1 and isinstance(inside[0], str) else value
-
-
-def unusable_text(text: str) -> str | None:
-    """What in a text would break a tokenizer, a chat template or the answer format, named in plain ASCII, else None."""
-    found = _UNUSABLE.search(text)
-    return None if found is None else ascii(found[0])[1:-1]
 
 
 def form_reasons(reply: Reply, mos: float, *, min_words: int, max_words: int) -> dict[str, str]:

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from aes_r1.aescot.filters import read_reply, unusable_text
+from aes_r1.aescot.filters import read_reply
 from aes_r1.aescot.judge import Verdict, read_verdict
-from aes_r1.prompts import DIMENSIONS
+from aes_r1.prompts import DIMENSIONS, untaught
 
 SAID = {
     "light_and_shadow": "Soft window light models the face.",
@@ -119,7 +119,7 @@ def test_a_text_that_would_break_training_is_no_reply(planted, name):
     "text", ["A café — “quoted”, naïve; 50 % of the frame.", "a < b and b > c", "emoji 😀 is whole"]
 )
 def test_ordinary_text_is_usable(text):
-    assert unusable_text(text) is None
+    assert untaught(text) is None
 
 
 @pytest.mark.parametrize(
