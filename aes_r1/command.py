@@ -6,7 +6,10 @@ Exit codes: 0 done; 2 the user's input is wrong; 75 stopped by a scheduler's sig
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
+import io
+import locale
 import logging
 import os
 import secrets
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aes_r1 import overrides
+from aes_r1.aescot.failures import ServerGone
 from aes_r1.points import Sweep, point_command, run_point
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, stop_requests
@@ -27,7 +31,7 @@ from aes_r1.trainer.skipped import NeverFinite
 
 log = logging.getLogger("aes_r1")
 
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 def run(module: str, task: Callable[[Any], None], *, config_name: str = "config", schema: type = Settings) -> None:
@@ -35,6 +39,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
 
     The settings are conf/CONFIG_NAME.yaml with the command line's overrides, as an instance of the dataclass `schema`.
     """
+    speak_anywhere()
     # DeepSpeed's launcher puts an argument of its own before ours; LOCAL_RANK says the same.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     sys.argv[1:] = [
@@ -67,7 +72,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         code, said = 2, _one_line(error, schema)
     except Stopped as stopped:
         code, said = 75 if stopped.requeue else 1, str(stopped)
-    except NeverFinite as error:
+    except (NeverFinite, ServerGone) as error:
         code, said = 1, str(error)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
@@ -109,6 +114,7 @@ class Arguments(argparse.ArgumentParser):
 
 def run_plain(parser: Arguments, task: Callable[[argparse.Namespace], int]) -> NoReturn:
     """Run `task` on the parsed command line and leave with the exit code that it returns; errors as in `run`."""
+    speak_anywhere()
     given = parser.parse_args()
     try:
         sys.exit(task(given))
@@ -123,6 +129,20 @@ def run_plain(parser: Arguments, task: Callable[[argparse.Namespace], int]) -> N
         _leave(2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room")
     except KeyboardInterrupt:
         _leave(1, "interrupted")
+
+
+def speak_anywhere() -> None:
+    """Make names and words of any script fit to be read, written and said, whatever locale the shell has.
+
+    Where the locale is not UTF-8 the command starts again in Python's UTF-8 mode. What a terminal cannot show is said
+    by its number.
+    """
+    if codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _compose(entry: Callable[[Any], Any], config_name: str) -> None:

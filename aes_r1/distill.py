@@ -23,8 +23,8 @@ from rich.table import Table
 from aes_r1 import command
 from aes_r1.aescot.audit import agreement, write_audit
 from aes_r1.aescot.build import build_aescot
-from aes_r1.aescot.chat import ServerGone
 from aes_r1.aescot.estimate import estimate
+from aes_r1.aescot.failures import ServerGone
 from aes_r1.aescot.start import check_roles
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import load_samples
@@ -51,6 +51,7 @@ def run(settings: DistillSettings) -> None:
         print(f"left out {row['path']}: {row['reason']}", file=sys.stderr)
     out = Path(settings.out)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    gone = None
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("AesCoT", total=len(samples) if not settings.quotas else None)
 
@@ -69,11 +70,26 @@ def run(settings: DistillSettings) -> None:
                 progress=progress,
             )
         except ServerGone as error:
-            bar.stop()
-            print(f"aes_r1: {error}; the same command goes on where it stopped", file=sys.stderr)
-            sys.exit(1)
+            gone = error  # said when the bar is gone, which would draw itself once more
+    if gone is not None:
+        print(f"aes_r1: {gone}; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(1)
     write_audit(out, items=settings.audit_items, seed=settings.seed, judged=settings.judge.name != "none")
-    _show_report(json.loads((out / "distill_report.json").read_text()), out)
+    report = json.loads((out / "distill_report.json").read_text(encoding="utf-8"))
+    _show_report(report, out)
+    if not report["kept"]:
+        print(f"aes_r1: {_nothing_kept(report)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _nothing_kept(report: dict[str, Any]) -> str:
+    """Why nothing was kept, in one line: what befell most pictures, and what was found the first time."""
+    reasons = report["rejected_by_reason"]
+    if not reasons:
+        return f"kept 0: {report['stopped'] or 'no picture was given'}"
+    most = max(reasons, key=reasons.get)
+    found = " ".join(report["first_reasons"].get(most, "").split())
+    return f"kept 0, rejected {report['rejected']}: {most} {reasons[most]}{f' ({found})' if found else ''}"
 
 
 def _show_plan(plan: dict[str, Any], settings: DistillSettings) -> None:
@@ -96,6 +112,9 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
     for role, row in report["calls"].items():
         usd = "price unknown" if row["usd"] is None else f"{row['usd']:.4f} USD"
         print(f"  {role}: {row['calls']} calls, {usd}")
+    for group, counts in report["mended"].items():
+        if counts:
+            print(f"  {group}: {', '.join(f'{how} {count}' for how, count in counts.items())}")
     for name, row in report.get("plants", {}).items():
         if row["planted"] and row["flagged"]:
             print(f"  planted {name}: precision {row['precision']:.3f}, recall {row['recall']:.3f} of {row['planted']}")

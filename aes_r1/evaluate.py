@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 
 from aes_r1 import command
-from aes_r1.aescot.chat import ServerGone
+from aes_r1.aescot.failures import ServerGone
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.critique import judged

@@ -28,16 +28,18 @@ def check(arguments: Sequence[str]) -> None:
     from hydra._internal.utils import get_args_parser
 
     options = get_args_parser()._option_string_actions
-    values = iter(arguments)
-    for argument in values:
-        if argument.startswith("-"):
-            name = argument.partition("=")[0]
-            if name not in options:
-                raise InputError(f"{argument}: no such option{nearest(name, options)}; --help lists them")
-            if options[name].nargs != 0 and "=" not in argument and name != "--info":
-                next(values, None)
-        else:
+    place = 0
+    while place < len(arguments):
+        argument, place = arguments[place], place + 1
+        if not argument.startswith("-"):
             _check_override(argument)
+            continue
+        name, equals, _ = argument.partition("=")
+        if name not in options:
+            raise InputError(f"{argument}: no such option{nearest(name, options)}; --help lists them")
+        option, following = options[name], arguments[place] if place < len(arguments) else ""
+        optional = option.nargs == "?" and following not in (option.choices or ())
+        place += not (equals or option.nargs == 0 or optional)  # the option's own value
 
 
 def _check_override(argument: str) -> None:

@@ -20,10 +20,17 @@ _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # in an installed package, in a checkout
 
 PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
 
 
 class InputError(Exception):
-    """The user's input is wrong: one line that names the file, key or value and the way out (exit code 2)."""
+    """The user's input is wrong: one line that names the file, key or value and the way out (exit code 2).
+
+    What it quotes of a file may hold anything: control characters are said by number, so that they move no terminal.
+    """
+
+    def __str__(self) -> str:
+        return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
 
 
 def require(condition: bool, key: str, value: Any, rule: str) -> None:
@@ -129,7 +136,9 @@ class ModelSettings:
     """The vision-language model that is trained."""
 
     name: str = "tiny_qwen2_5_vl"
-    path: str | None = None  # folder or hub name; null: the tiny model is built and pretrained here
+    path: str | None = None  # folder or hub name; null: the tiny model, as `base` says
+    # weights of the tiny model. shipped: those in the package; pretrain: made here by `pretrain`; null: path is given
+    base: str | None = "shipped"
     dtype: str = "float32"
     max_pixels: int = 9216  # area bound of a picture when data.max_pixels does not say
     freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
@@ -143,6 +152,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        self._check_base()
         one_of("model.prompt", self.prompt, ("critique", "score_only"))
         one_of("model.answer_from", self.answer_from, ("image", "words"))
         require(
@@ -158,6 +168,17 @@ class ModelSettings:
             self.reference,
             "with model.lora.rank > 0 the reference is the policy without its adapter and takes no memory; give device",
         )
+
+    def _check_base(self) -> None:
+        if self.path is not None:
+            self.base = None
+            return
+        require(self.base is not None, "model.path", "null", "give a folder or hub name, or model=tiny_qwen2_5_vl")
+        one_of("model.base", str(self.base), ("shipped", "pretrain"))
+        if self.base == "shipped":
+            for key, value in dataclasses.asdict(self.pretrain).items():
+                made = value == getattr(PretrainSettings(), key)
+                require(made, f"model.pretrain.{key}", value, "the shipped base is made; give model.base=pretrain, too")
 
 
 @dataclass
@@ -420,7 +441,7 @@ class ChatSettings:
     max_concurrency: int = 16  # calls in flight
     requests_per_minute: float | None = None  # null: no limit
     tokens_per_minute: float | None = None  # null: no limit
-    retries: int = 6  # after 429, 5xx, time-outs and cut connections
+    retries: int = 6  # after 429, 5xx, time-outs and cut connections, and after replies that cannot be read
     timeout_s: float = 120.0  # per try
     max_usd: float | None = None  # stops before it is passed; null: no ceiling
     input_usd_per_million: float | None = None  # price of a million tokens; null: litellm's price list
@@ -456,6 +477,12 @@ class ChatSettings:
             (priced[0] is None) == (priced[1] is None), f"{group}.input_usd_per_million", priced[0], "give both prices"
         )
         address = urlsplit(self.api_base or "")
+        require(
+            self.api_base is None or (address.scheme in ("http", "https") and bool(address.hostname)),
+            f"{group}.api_base",
+            re.sub(r"[^/\s]+@", "", self.api_base or ""),
+            "must be a URL, http://HOST:PORT/v1 say",
+        )
         if address.password or re.search(
             "key|token|secret", address.query, re.IGNORECASE
         ):  # it would stand in distill.json; not repeated in the message either
@@ -781,6 +808,8 @@ _NOT_IDENTITY = (
 
 # Keys that the first recorded runs did not have, each with the value at which a run computes what it computed without
 # the key. At that value a key is left out of the run's hash, so that recorded runs keep theirs and can be resumed.
+# model.base is null where a path is given, and such runs keep their hash. Recorded runs without a path pretrained one
+# of BASE_MODEL_VERSION 1, which is made no more, so no run of the other two values has their hash or their folder.
 _SINCE_ADDED: dict[str, Any] = {
     "trainer.credit": "all",
     "trainer.critique_kl_coef": None,
@@ -791,6 +820,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.faithfulness": {"weight": 0.0, "form": "rank"},
     "reward.read_back": {"weight": 0.0},
     "reward.information": {"weight": 0.0, "cap": 4.0},
+    "model.base": None,
 }
 
 _NO_SUCH = object()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1.runs.cells import Evaluation, MetricName
-from aes_r1.runs.files import append_rows, read_rows, write_rows
+from aes_r1.runs.files import append_rows, read_rows, write_rows, write_text_atomically
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError, TrackerSettings
 
@@ -125,7 +125,7 @@ class Tracker:
             if rows:
                 write_rows(path, rows)
         self._rows = len(rows)
-        if settings.name != "none":
+        if settings.name != "none" and not _switched_off():
             self._wandb = _start_wandb(self._run, settings, without_secrets(config), run_name, run_id)
 
     def __enter__(self) -> Tracker:
@@ -285,34 +285,95 @@ def _on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {name if name.startswith(f"{stage}/") else f"{stage}/{name}": value for name, value in metrics.items()}
 
 
+# What the settings and the run folder decide, whatever the environment says; docs/tracking.md explains each.
+_OURS = (
+    *("WANDB_MODE", "WANDB_DISABLED", "WANDB_SILENT", "WANDB_CONSOLE", "WANDB_DIR", "WANDB_NAME", "WANDB_RUN_GROUP"),
+    *("WANDB_JOB_TYPE", "WANDB_TAGS", "WANDB_RESUME", "WANDB_SAVE_CODE"),
+)
+_OF_A_SWEEP = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WANDB_PROJECT")
+_OFFLINE = ("offline", "dryrun")
+
+
+def _switched_off() -> bool:
+    """Whether the environment switches W&B off altogether; InputError for a mode that W&B does not know."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode not in (*_OFFLINE, "online", "run", "shared", "disabled", ""):
+        raise InputError(f"WANDB_MODE={mode}: W&B knows online, offline and disabled; mend or unset it")
+    return mode == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on")
+
+
+@contextmanager
+def _environment(folder: Path, in_sweep: bool) -> Iterator[None]:
+    """W&B's variables while it starts: without those that the run decides, with folders that can be written.
+
+    Pictures of tables wait in `folder` until they are sent, so that the run can be synced from elsewhere.
+    """
+    import wandb
+
+    before = dict(os.environ)
+    try:
+        for name in _OURS if in_sweep else (*_OURS, *_OF_A_SWEEP):
+            os.environ.pop(name, None)
+        for name, value in os.environ.items():
+            if name.startswith("WANDB_"):
+                try:
+                    wandb.Settings().update_from_env_vars({name: value})
+                except ValueError as error:
+                    shown = "..." if _SECRET.search(name) else value
+                    raise InputError(f"{name}={shown}: W&B cannot use it; mend or unset it") from error
+        for name, place in (("WANDB_CACHE_DIR", "~/.cache"), ("WANDB_CONFIG_DIR", "~/.config")):
+            if name not in os.environ and not _writable(Path(place).expanduser()):
+                os.environ[name] = str((folder / ".home").resolve())
+        os.environ["WANDB_DATA_DIR"] = str(folder.resolve())
+        yield
+    finally:
+        kept = {name: os.environ[name] for name in _FOLDERS if name in os.environ}  # W&B looks there later on, too
+        os.environ.clear()
+        os.environ.update({**before, **kept})
+
+
+_FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")
+
+
+def _writable(folder: Path) -> bool:
+    """Whether `folder`, or the first of its parents that is there, can be written."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK)
+
+
 def _start_wandb(
     run_folder: RunFolder, settings: TrackerSettings, config: Mapping[str, Any], run_name: str, run_id: str | None
 ) -> Any:
     import wandb
 
-    online = settings.name == "wandb"
-    # Pictures of tables wait here until they are sent: in the run's folder, so that it can be synced from elsewhere.
-    os.environ["WANDB_DATA_DIR"] = str(run_folder.wandb.resolve())
+    online = settings.name == "wandb" and os.environ.get("WANDB_MODE") not in _OFFLINE
     # One id for the life of the run folder, so that a resumed run goes on in the same W&B run.
     id_file = run_folder.wandb / "run_id"
     id_file.parent.mkdir(exist_ok=True)
-    if not id_file.exists() or not id_file.read_text().strip():
-        id_file.write_text(run_id or secrets.token_hex(4))
-    with refusals("tracker=wandb", "run `wandb login`, or keep tracker=offline and sync later"):
+    known = id_file.read_text().strip() if id_file.exists() else ""
+    agents = os.environ.get("WANDB_RUN_ID")
+    ident = known or run_id or agents or secrets.token_hex(4)
+    in_sweep = bool(os.environ.get("WANDB_SWEEP_ID")) and ident == agents
+    with (
+        refusals("tracker=wandb", "run `wandb login`, or keep tracker=offline and sync later"),
+        _environment(run_folder.wandb, in_sweep),
+    ):
         run = wandb.init(
             dir=str(run_folder),
-            project=settings.project,
-            entity=settings.entity,
+            project=None if in_sweep else settings.project,
+            entity=None if in_sweep else settings.entity,
             group=group_of(config),
             name=run_name,
             tags=settings.tags or None,
             job_type=config.get("trainer", {}).get("name", "train"),
             config=dict(config),
-            id=id_file.read_text().strip(),
+            id=None if in_sweep else ident,
             resume="allow" if online else None,
             mode="online" if online else "offline",
             settings=wandb.Settings(console="off", silent=not online, save_code=False, x_save_requirements=False),
         )
+    write_text_atomically(id_file, run.id)
     for stage in STAGES:
         run.define_metric(f"{stage}/step", hidden=True)
     run.define_metric("sft/*", step_metric="sft/step")

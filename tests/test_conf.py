@@ -116,8 +116,18 @@ def test_a_recipe_keeps_its_values(name, monkeypatch):
 
 def test_a_recorded_run_keeps_its_hash():
     """A key that is added must stand in settings._SINCE_ADDED with the value that changes nothing."""
-    assert run_fingerprint(composed("+experiment=rapo")) == "4107c3a18371"
-    assert run_fingerprint(composed("+experiment=rapo_zero")) == "39c7329ad8b6"
+    assert run_fingerprint(composed("+experiment=paper")) == "e7631f47300e"
+    assert run_fingerprint(composed("+experiment=rapo", "model.path=some/where")) == "9d8f9d524e7f"
+
+
+def test_a_run_recorded_with_another_base_is_not_taken_for_one_of_this_code():
+    """4107c3a18371 pretrained a base that is made no more, so neither base of now may have its hash or its folder."""
+    recorded = as_dict(composed("+experiment=rapo"))
+    del recorded["model"]["base"]
+    for base in ("shipped", "pretrain"):
+        settings = composed("+experiment=rapo", f"model.base={base}")
+        assert run_fingerprint(settings) != "4107c3a18371"
+        assert differences(recorded, as_dict(settings)) == ["model.base"]
 
 
 def test_a_key_that_was_added_decides_where_it_changes_something(monkeypatch):

@@ -6,6 +6,7 @@ If that is meant, raise SCENES_VERSION or BASE_MODEL_VERSION and record anew: `p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from aes_r1.data import scenes
 from aes_r1.data.scene_sets import SCENE_SETS, opinions
+from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
@@ -22,7 +24,7 @@ from aes_r1.rollout.sampler import row_noise, sample
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer import pretrain
 from tests.conftest import picture, twelve_pictures
-from tests.trainer.test_loops import sft
+from tests.trainer.test_loops import rapo, sft
 
 FILE = Path(__file__).parent / "golden" / "outputs.json"
 RECORDED = json.loads(FILE.read_text()) if FILE.exists() else {}
@@ -83,6 +85,15 @@ def cold_start_losses(folder: Path) -> list[float]:
     return [loss for _, loss in sft(untrained(), folder / "pictures", folder / "run", epochs=2)][:5]
 
 
+def rapo_steps(folder: Path) -> dict[str, list[float]]:
+    """Mean rewards, losses (near 0 on policy) and gradient norms of five steps of RAPO from the shipped base."""
+    (folder / "pictures").mkdir()
+    twelve_pictures(folder / "pictures")
+    shipped = backbones.load(tiny.shipped(), dtype="float32", max_pixels=9216)
+    rows, _ = rapo(shipped, folder / "pictures", folder / "run", steps=5, lr=2e-4, max_new_tokens=40)
+    return {name: [row[name] for row in rows] for name in ("reward/total", "policy/loss", "policy/grad_norm")}
+
+
 def test_the_version_of_the_scenes_stands_for_these_pictures():
     recorded = RECORDED["scenes"]
     assert recorded["version"] == scenes.SCENES_VERSION
@@ -109,12 +120,21 @@ def test_five_steps_of_the_cold_start_have_the_recorded_losses(tmp_path):
     assert cold_start_losses(tmp_path) == pytest.approx(RECORDED["cold_start"], abs=1e-4)
 
 
+def test_five_steps_of_rapo_from_the_shipped_base_have_the_recorded_rewards_and_losses(tmp_path):
+    found, recorded = rapo_steps(tmp_path), RECORDED["rapo"]
+    assert found.keys() == recorded.keys()
+    for name, values in found.items():
+        assert values == pytest.approx(recorded[name], rel=1e-4, abs=1e-4), name
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+    with contextlib.ExitStack() as stack:
+        first, second, third = (stack.enter_context(tempfile.TemporaryDirectory()) for _ in range(3))
         outputs = {
             "scenes": {"version": scenes.SCENES_VERSION, **drawn_scenes()},
             "pretraining": {"version": pretrain.BASE_MODEL_VERSION, "losses": pretraining(Path(first))},
             "sampling": drawn_tokens(),
             "cold_start": cold_start_losses(Path(second)),
+            "rapo": rapo_steps(Path(third)),
         }
     FILE.write_text(json.dumps(outputs, indent=1) + "\n")

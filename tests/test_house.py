@@ -32,6 +32,7 @@ ALLOWED = {
 }
 NAMED_OTHERWISE = {  # when imported
     "hydra-core": "hydra", "pillow": "PIL", "pillow-heif": "pillow_heif", "wandb-workspaces": "wandb_workspaces",
+    "json-repair": "json_repair",
 }  # fmt: skip
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",

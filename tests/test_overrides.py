@@ -79,7 +79,9 @@ def test_a_comma_in_a_place_is_asked_about(key, tmp_path, monkeypatch):
     ],
 )
 def test_what_hydra_reads_as_it_is_meant_passes(argument):
-    overrides.check(["--multirun", "--config-dir", ".", "-cd", "x y", "--cfg", "job", "--config-dir=a b", argument])
+    options = ["--config-dir", ".", "-cd", "x y", "--cfg", "job", "--config-dir=a b", "--info", "searchpath", "-m"]
+    overrides.check(["--multirun", *options, argument, "--info"])
+    overrides.check(["--info", argument])
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
         ({"data": {"split": "all"}}, "data.split=all"),
         ({"data": {"limit": 0}}, "data.limit=0"),
         ({"model": {"dtype": "int8"}}, "model.dtype=int8"),
+        ({"model": {"base": "best"}}, "model.base=best"),
+        ({"model": {"base": None}}, "model.path=null"),
+        ({"model": {"pretrain": {"seed": 1}}}, "model.pretrain.seed=1: "),
         ({"engine": {"name": "zero9"}}, "engine.name=zero9"),
         ({"evaluation": {"protocols": ["best"]}}, "evaluation.protocols=best"),
         ({"cold_start": {"epochs": -1}}, "cold_start.epochs=-1"),
@@ -64,6 +67,11 @@ def test_rewards_of_the_critique_are_those_with_a_weight():
     more = build(Settings, {**PARTS, "reward": {"read_back": {"weight": 1}, "information": {"weight": 2}}}).reward
     assert (more.critique_weights, more.needs_reference) == ({"read_back": 1.0, "information": 2.0}, True)
     build(Settings, {"trainer": {"name": "sft"}, "reward": {"faithfulness": {"weight": 1}}})  # which pays nobody
+
+
+def test_what_an_error_quotes_stays_on_its_line_and_moves_no_terminal():
+    said = str(InputError("a.csv, line 2: \x1b[2J\nred\r\x9b\u2028\ud83d Bäume"))
+    assert said == "a.csv, line 2: \\x1b[2J\\nred\\r\\x9b\\u2028\\ud83d Bäume"
 
 
 def test_one_image_is_enough_without_ranking():
@@ -107,3 +115,13 @@ def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="out="):
         claim_run_folder(tmp_path / "file" / "run", build(Settings, {}))
+
+
+def test_the_base_of_the_tiny_model():
+    shipped = build(Settings, {})
+    assert shipped.model.base == "shipped"
+    seeds = [build(Settings, {"model": {"base": "pretrain", "pretrain": {"seed": seed}}}) for seed in (0, 1)]
+    assert len({run_fingerprint(one) for one in (shipped, *seeds)}) == 3
+    given = build(Settings, {"model": {"path": "some/where", "pretrain": {"seed": 1}}})
+    assert given.model.base is None
+    assert build(Settings, as_dict(given)) == given

@@ -20,8 +20,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from aes_r1.aescot.budget import CeilingReached
-from aes_r1.aescot.chat import ChatModel, NoAnswer, ServerGone
+from aes_r1.aescot.chat import ChatModel
 from aes_r1.aescot.expert import ChatExpert, Expert, PixelsExpert, ScenesExpert, known_mos
+from aes_r1.aescot.failures import NoAnswer, ServerGone
 from aes_r1.aescot.filters import form_reasons
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge, misaligned
@@ -72,10 +73,12 @@ def build_aescot(
     started = time.monotonic()
     with ExitStack() as stack:
         claim(out, samples, expert, judge, seed=seed, quotas=quotas or {}, max_pixels=max_pixels, stack=stack)
-        journal = stack.enter_context(Journal(out / "calls.jsonl")) if "openai" in (expert.name, judge.name) else None
+        paid = [one for one in (expert, judge) if one.name == "openai"]
+        journal = stack.enter_context(Journal(out / "calls.jsonl")) if paid else None
+        chats = {} if journal is None else {one.group: ChatModel(one, journal) for one in paid}
         job = _Job(
-            expert=_expert(expert, seed, max_pixels, journal),
-            judge=_judge(judge, max_pixels, journal),
+            expert=_expert(expert, seed, max_pixels, chats.get("expert")),
+            judge=_judge(judge, max_pixels, chats.get("judge")),
             settings=expert,
             tolerance=judge.tolerance,
             draw=Draw(samples, wanted, seed),
@@ -97,12 +100,14 @@ def build_aescot(
         report["shortfalls"] = job.draw.shortfalls()
         report["stopped"] = job.stopped
         report["calls"] = calls_summary(journal.rows()) if journal else {}
+        report["mended"] = {group: dict(sorted(chat.mended.items())) for group, chat in chats.items()}
+        report["first_reasons"] = job.first_reasons
         report["wall_seconds"] = round(time.monotonic() - started, 3)
         report["expert"], report["judge"] = expert.model or expert.name, judge.model or judge.name
         report["prompts"] = prompts_of(expert, judge)
         if expert.name == "scenes":
             report["plants"] = job.tally.plants()
-        (out / "distill_report.json").write_text(json.dumps(report, indent=2) + "\n")
+        (out / "distill_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         if gone is not None:
             raise gone
     return out / "aescot.jsonl"
@@ -123,6 +128,7 @@ class _Job:
     plants: TextIO | None
     progress: Progress | None
     stopped: str | None = None
+    first_reasons: dict[str, str] = field(default_factory=dict)  # of each code, what was found the first time
 
     async def run(self) -> None:
         while self.stopped is None and (drawn := self.draw.next_round()):
@@ -132,12 +138,24 @@ class _Job:
         """Examine pictures side by side and decide them in order; at the price ceiling finish what is in flight."""
         waiting = deque[asyncio.Task[Outcome]]()
         left = iter(drawn)
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def hear(task: asyncio.Task[Outcome]) -> None:
+            if not task.cancelled() and isinstance(error := task.exception(), ServerGone) and not gone.done():
+                gone.set_exception(error)
+
         try:
             while True:
                 while self.stopped is None and len(waiting) < self.window and (sample := next(left, None)) is not None:
                     waiting.append(asyncio.create_task(self._examine(sample)))
+                    waiting[-1].add_done_callback(hear)
                 if not waiting:
                     return
+                # Whoever hears that the server is gone says so: the first in the row may be waiting for another try.
+                heard: list[asyncio.Future[Any]] = [waiting[0], gone]
+                await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    gone.result()
                 try:
                     self._decide(await waiting.popleft())
                 except CeilingReached as ceiling:
@@ -146,6 +164,7 @@ class _Job:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+            gone.cancel()
 
     async def _examine(self, sample: Sample) -> Outcome:
         """Ask the expert, then every filter; a judge is paid only for a reply that no pure filter rejects."""
@@ -187,6 +206,8 @@ class _Job:
             copied = self.copies.find(reply.critique)
             if copied is not None:
                 reasons["near_copy"] = f"{copied[1]:.2f} like {copied[0]}"
+        for code, words in reasons.items():
+            self.first_reasons.setdefault(code, words[:200])
         if reasons:
             answer = {} if outcome.text is None else {"answer": outcome.text}
             _write(self.rejected, {**row, "reasons": list(reasons), "details": reasons, **answer})
@@ -218,22 +239,22 @@ def _any_facts(rng: np.random.Generator) -> dict[str, Any]:
     return {**facts, "cues": [str(rng.choice(FACT_WORDS["cue"]))]}
 
 
-def _expert(settings: ExpertSettings, seed: int, max_pixels: int, journal: Journal | None) -> Expert:
+def _expert(settings: ExpertSettings, seed: int, max_pixels: int, chat: ChatModel | None) -> Expert:
     if settings.name == "scenes":
         return ScenesExpert(settings, seed)
     if settings.name == "pixels":
         return PixelsExpert(seed)
-    assert journal is not None
-    return ChatExpert(ChatModel(settings, journal), max_pixels)
+    assert chat is not None
+    return ChatExpert(chat, max_pixels)
 
 
-def _judge(settings: JudgeSettings, max_pixels: int, journal: Journal | None) -> Judge | None:
+def _judge(settings: JudgeSettings, max_pixels: int, chat: ChatModel | None) -> Judge | None:
     if settings.name == "none":
         return None
     if settings.name == "scenes":
         return ScenesJudge()
-    assert journal is not None
-    return ChatJudge(ChatModel(settings, journal), max_pixels)
+    assert chat is not None
+    return ChatJudge(chat, max_pixels)
 
 
 def _write(file: TextIO, row: dict[str, Any]) -> None:

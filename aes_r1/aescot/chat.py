@@ -8,32 +8,20 @@ import io
 import math
 import os
 import time
-from dataclasses import dataclass
+from collections import Counter
 from typing import Any
+from urllib.parse import urlsplit
 
+from aes_r1.aescot.answers import Answer, Read, Said, ends_everything, said_in
 from aes_r1.aescot.budget import Budget, Price, TokenBucket
+from aes_r1.aescot.failures import NoAnswer, Refused, ServerGone
 from aes_r1.aescot.journal import Journal
 from aes_r1.data.sample import Sample, grid_size, open_picture
 from aes_r1.settings import ChatSettings, InputError, fingerprint
 
 SIDE_FACTOR = 28  # Qwen2.5-VL's patch and merge: the picture goes out exactly as training shows it
 FAILURES_IN_A_ROW = 20  # so many calls without an answer mean that the server is gone, not that pictures are odd
-
-
-class NoAnswer(Exception):
-    """The server gave no answer to one call, all retries included; a later start asks again."""
-
-
-class ServerGone(Exception):
-    """The server answers nothing any more; what was answered is safe."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said: its text, empty when it refused, and whether it refused."""
-
-    text: str
-    refused: bool
+UNREADABLE_IN_A_ROW = 20  # so many answers of which nothing can be read mean that asking again does not help
 
 
 class ChatModel:
@@ -53,23 +41,50 @@ class ChatModel:
         self._tokens = TokenBucket(settings.tokens_per_minute)
         self._places = asyncio.Semaphore(settings.max_concurrency)
         self._failures = 0
+        self._unread = 0
         self._router: Any = None
+        self._end: Refused | None = None
+        self.mended = Counter[str]()
 
     async def ask(
-        self, role: str, sample: Sample, prompt: str, *, picture: bool, max_pixels: int, schema: dict[str, Any]
+        self,
+        role: str,
+        sample: Sample,
+        prompt: str,
+        *,
+        picture: bool,
+        max_pixels: int,
+        schema: dict[str, Any],
+        read: Read = lambda _: (),
     ) -> Answer:
         """The model's answer to `prompt` about a sample; raises NoAnswer, CeilingReached, ServerGone or InputError.
 
-        The journal's key holds everything that decides the answer, so that nothing is bought twice.
+        An answer of which `read` makes nothing is asked for again, `retries` times, unless the model has given
+        UNREADABLE_IN_A_ROW of them: then it cannot do better. The last one is returned. The journal's key holds
+        everything that decides the answer, so that nothing is bought twice.
         """
         settings = self.settings
         asked = (prompt, sample.image if picture else None, max_pixels, settings.temperature, settings.max_tokens)
-        key = fingerprint(role, sample.dataset, sample.id, self.model, settings.api_base, asked)
-        known = self.journal.get(key)
-        if known is None:
-            async with self._places:
-                known = await self._buy(key, role, sample, prompt, picture, max_pixels, schema)
-        return Answer(known["text"], known["refused"])
+        identity = (role, sample.dataset, sample.id, self.model, settings.api_base, asked)
+        for attempt in range(settings.retries + 1):
+            key = fingerprint(*identity, *((attempt,) if attempt else ()))
+            known = self.journal.get(key)
+            if known is None:
+                async with self._places:
+                    if attempt and self._unread >= UNREADABLE_IN_A_ROW:
+                        break
+                    known = await self._buy(key, role, sample, prompt, picture, max_pixels, schema)
+            answer = Answer(known["text"], known["refused"], known.get("finish") == "length")
+            mended = read(answer)
+            if mended is not None:
+                self._unread = 0
+                source = known.get("source", "content")
+                self.mended.update((*mended, *(() if source == "content" else (source,))))
+                self.mended.update(("asked again",) if attempt else ())
+                return answer
+            self._unread += 1
+        self.mended["unreadable"] += 1
+        return answer
 
     async def _buy(
         self, key: str, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
@@ -77,6 +92,8 @@ class ChatModel:
         """Ask the server; nothing is awaited between an answer's arrival and its being on disk."""
         import openai  # litellm's exceptions are its subclasses
 
+        if self._end is not None:
+            raise self._end
         content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
         estimate = tokens_in(prompt)
         if picture:
@@ -95,7 +112,7 @@ class ChatModel:
             if type(error).__name__ != "ContentPolicyViolationError":
                 await self.budget.settle(role, held)
                 raise self._failed(error) from error
-            row = self._row(role, sample, "", True, 0, 0, seconds)
+            row = self._row(role, sample, Said("", True), 0, 0, seconds)
         except BaseException:
             await self.budget.settle(role, held)
             raise
@@ -121,6 +138,8 @@ class ChatModel:
         if self._router is None:
             litellm = _litellm()
             settings = self.settings
+            check_certificates()
+            reach_loopback(settings.api_base)
             target: dict[str, Any] = {"model": self.model, "api_key": key_of(settings), "max_retries": 0}
             if settings.api_base:
                 target["api_base"] = settings.api_base
@@ -133,8 +152,17 @@ class ChatModel:
             once = self._router.make_call
 
             async def paced(*args: Any, **kwargs: Any) -> Any:
+                import openai
+
                 await self._requests.take()  # retries too count as requests
-                return await once(*args, **kwargs)
+                try:
+                    return await once(*args, **kwargs)
+                except openai.OpenAIError as error:
+                    end = ends_everything(error)
+                    if end is not None:
+                        self._end = self._refused(end, error)
+                        raise self._end from error
+                    raise
 
             self._router.make_call = paced
         return self._router
@@ -146,24 +174,14 @@ class ChatModel:
 
     def _read(self, role: str, sample: Sample, response: Any, seconds: float, estimate: int) -> dict[str, Any]:
         choice = response.choices[0] if response.choices else None
-        message = choice.message if choice else None
-        text = (message.content if message else None) or ""
-        fields = (getattr(message, "provider_specific_fields", None) or {}) if message else {}
-        refused = not text and bool(fields.get("refusal") or (choice and choice.finish_reason == "content_filter"))
+        said = said_in(choice)
         usage = getattr(response, "usage", None)
         prompt_tokens = getattr(usage, "prompt_tokens", 0) or estimate
-        completion_tokens = getattr(usage, "completion_tokens", 0) or tokens_in(text)
-        return self._row(role, sample, text, refused, prompt_tokens, completion_tokens, seconds)
+        completion_tokens = getattr(usage, "completion_tokens", 0) or tokens_in(said.text)
+        return self._row(role, sample, said, prompt_tokens, completion_tokens, seconds)
 
     def _row(
-        self,
-        role: str,
-        sample: Sample,
-        text: str,
-        refused: bool,
-        prompt_tokens: int,
-        completion_tokens: int,
-        seconds: float,
+        self, role: str, sample: Sample, said: Said, prompt_tokens: int, completion_tokens: int, seconds: float
     ) -> dict[str, Any]:
         usd = None if self.price is None else self.price.of(prompt_tokens, completion_tokens)
         return {
@@ -172,8 +190,10 @@ class ChatModel:
             "dataset": sample.dataset,
             "id": sample.id,
             "model": self.settings.model,
-            "text": text,
-            "refused": refused,
+            "text": said.text,
+            "refused": said.refused,
+            "source": said.source,
+            "finish": said.finish,
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
             "usd": usd,
@@ -181,15 +201,42 @@ class ChatModel:
         }
 
     def _failed(self, error: Exception) -> Exception:
-        """NoAnswer for one odd call; InputError where the user has to act; ServerGone after too many in a row."""
-        kind, said = type(error).__name__, without_keys(str(error), self.settings).splitlines()[0][:200]
-        where = self.settings.api_base or self.settings.model
-        if kind in ("AuthenticationError", "PermissionDeniedError", "NotFoundError"):
-            return InputError(f"{self.settings.group}.model={self.settings.model}: {where} refused the call: {said}")
+        """NoAnswer for one odd call, ServerGone after too many in a row."""
         self._failures += 1
+        said = f"{type(error).__name__}: {self._words(error)}"
         if self._failures >= FAILURES_IN_A_ROW:
-            return ServerGone(f"{where} gave no answer {self._failures} times in a row (last: {kind}: {said})")
-        return NoAnswer(f"{kind}: {said}")
+            where = self.settings.api_base or self.settings.model
+            return ServerGone(f"{where} gave no answer {self._failures} times in a row (last: {said})")
+        return NoAnswer(said)
+
+    def _refused(self, end: str, error: Exception) -> Refused:
+        settings = self.settings
+        where = settings.api_base or settings.model
+        return Refused(f"{settings.group}.model={settings.model}: {where} {end} ({self._words(error)})")
+
+    def _words(self, error: Exception) -> str:
+        """The first line of an error, without keys and without litellm's own names for it."""
+        said = without_keys(str(error), self.settings).split("Traceback (most")[0].strip()
+        return (said.splitlines() or [""])[0].replace("litellm.", "")[:200]
+
+
+def reach_loopback(api_base: str | None) -> None:
+    """Keep a call to a server on this machine from a proxy of the environment, which would look on its own machine."""
+    host = urlsplit(api_base or "").hostname
+    if host is None or not (host == "localhost" or host.startswith("127.") or host == "::1"):
+        return
+    for name in ("NO_PROXY", "no_proxy"):
+        given = [part for part in os.environ.get(name, "").split(",") if part]
+        if host not in given and "*" not in given:
+            os.environ[name] = ",".join([*given, host])
+
+
+def check_certificates() -> None:
+    """InputError where the environment names certificates that are not there; the libraries would only trace back."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
+        path = os.environ.get(name)
+        if path and not os.path.exists(path):
+            raise InputError(f"{name}={path}: there is no such file; unset it, or give the file of certificates")
 
 
 def litellm_name(settings: ChatSettings) -> str:

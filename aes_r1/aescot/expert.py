@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aes_r1.aescot.answers import Answer
 from aes_r1.aescot.chat import ChatModel
 from aes_r1.aescot.filters import read_reply
 from aes_r1.aescot.phrases import BOOK_SHA256
@@ -106,11 +107,20 @@ class ChatExpert:
             picture=True,
             max_pixels=self._max_pixels,
             schema=REPLY_SCHEMA,
+            read=_mended,
         )
         if answer.refused:
             return Attempt(None, {"refusal": "the server refused"}, answer.text)
-        reply, reasons = read_reply(answer.text)
+        reply, reasons, _ = read_reply(answer.text)
+        if reply is None and answer.cut:
+            reasons = {code: f"cut at expert.max_tokens, raise it: {words}" for code, words in reasons.items()}
         return Attempt(reply, reasons, None if reply else answer.text)
+
+
+def _mended(answer: Answer) -> tuple[str, ...] | None:
+    """How the answer has to be mended; None: nothing can be read, ask again. A refusal is an answer."""
+    reply, reasons, mended = read_reply(answer.text)
+    return None if reply is None and "refusal" not in reasons and not answer.refused else mended
 
 
 def known_mos(sample: Sample) -> float:

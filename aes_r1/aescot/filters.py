@@ -1,21 +1,22 @@
 """Pure filters over a reply: each answers with what it found, or None when the reply passes.
 
 The reason codes of rejected.jsonl: `leak` here and in leak.py; `align` and `fact` from a judge; `length`, `language`,
-`missing_dimension`, `refusal`, `invalid_json`, `empty` here; `near_copy` from near_copy.py; `no_answer` when the server
-never gave one; `no_verdict` when the judge's answer could not be read; `picture` when the picture could not be opened.
+`missing_dimension`, `refusal`, `invalid_json`, `unusable`, `empty` here; `near_copy` from near_copy.py; `no_answer`
+when the server never gave one; `no_verdict` when the judge's answer could not be read; `picture` when the picture could
+not be opened.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from aes_r1.aescot.leak import find_leak
+from aes_r1.aescot.reading import plain, read_object
 from aes_r1.aescot.record import Reply
-from aes_r1.prompts import DIMENSIONS
+from aes_r1.prompts import DIMENSIONS, untaught
 
 # The filters whose decisions are counted and audited; the other reasons say that there was nothing to decide on.
 FILTERS = ("leak", "align", "fact", "length", "language", "missing_dimension", "refusal", "near_copy")
@@ -30,6 +31,14 @@ _REFUSAL = re.compile(
     r"(?:please|could you) (?:provide|upload|attach|share) (?:the|an|a) (?:image|picture|photo))",
     re.IGNORECASE,
 )
+_NAMES = (*DIMENSIONS, "judgement")
+_KEYS = {  # every way in which models have spelled a key, without case and punctuation
+    **{plain(name): name for name in _NAMES},
+    **dict.fromkeys(("lightandshade", "lightshadow", "lightshade", "lightandshadows"), "light_and_shadow"),
+    **dict.fromkeys(("moodnarrative", "moodandstory"), "mood_and_narrative"),
+    **dict.fromkeys(("colour", "colors", "colours"), "color"),
+    **dict.fromkeys(("judgment", "overalljudgement", "overalljudgment", "finaljudgement"), "judgement"),
+}
 _PLACEHOLDER = re.compile(r"\W*(?:n/?a|none|null|nil|todo|tbd|unknown|not applicable|string)?\W*", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH = frozenset(
@@ -42,36 +51,39 @@ _ENGLISH = frozenset(
 )
 
 
-def first_json_object(text: str) -> dict[str, Any] | None:
-    """The first JSON object that stands anywhere in `text`, else None."""
-    decoder = json.JSONDecoder(strict=False)
-    start = text.find("{")
-    while start >= 0:
-        try:
-            found, _ = decoder.raw_decode(text, start)
-        except json.JSONDecodeError:
-            start = text.find("{", start + 1)
-            continue
-        return found
-    return None
+def read_reply(text: str) -> tuple[Reply | None, dict[str, str], tuple[str, ...]]:
+    """An expert's raw text as (Reply, {}, how it was mended), or (None, {reason code: what was found}, ()).
 
-
-def read_reply(text: str) -> tuple[Reply | None, dict[str, str]]:
-    """An expert's raw text as a Reply, or the reason why it is none ({code: what was found})."""
+    The last object with all six texts is read. Its keys may be written in another way (Title Case, British, wrapped in
+    an object), a text may be alone in a list; a text that training could not bear is a reason, not a reply.
+    """
     if not text.strip():
-        return None, {"empty": ""}
-    found = first_json_object(text)
+        return None, {"empty": ""}, ()
+    found = read_object(text, _KEYS, lambda values: not _missing(values))
+    refused = _REFUSAL.search(text)
     if found is None:
-        refused = _REFUSAL.search(text)
-        return None, {"refusal": refused[0]} if refused else {"invalid_json": text.strip()[:120]}
-    said = {name: found.get(name) for name in (*DIMENSIONS, "judgement")}
-    missing = [name for name, value in said.items() if not isinstance(value, str) or _PLACEHOLDER.fullmatch(value)]
+        return None, {"refusal": refused[0]} if refused else {"invalid_json": text.strip()[:120]}, ()
+    missing = _missing(found.values)
     if missing:
-        refused = _REFUSAL.search(text)
-        return None, {"refusal": refused[0]} if refused else {"missing_dimension": ", ".join(missing)}
-    return Reply(
-        {name: " ".join(str(said[name]).split()) for name in DIMENSIONS}, " ".join(str(said["judgement"]).split())
-    ), {}
+        return None, {"refusal": refused[0]} if refused else {"missing_dimension": ", ".join(missing)}, ()
+    said = {name: " ".join(str(_alone(found.values[name])).split()) for name in _NAMES}
+    unusable = next((words for words in map(untaught, said.values()) if words), None)
+    if unusable is not None:
+        return None, {"unusable": unusable}, ()
+    listed = ("lists",) if any(not isinstance(found.values[name], str) for name in _NAMES) else ()
+    return Reply({name: said[name] for name in DIMENSIONS}, said["judgement"]), {}, (*found.mended, *listed)
+
+
+def _missing(values: Mapping[str, Any]) -> list[str]:
+    """Names of the texts that are not there, or say nothing."""
+    said = {name: _alone(values.get(name)) for name in _NAMES}
+    return [name for name, text in said.items() if not isinstance(text, str) or _PLACEHOLDER.fullmatch(text)]
+
+
+def _alone(value: Any) -> Any:
+    """The text of a list or an object that holds nothing else."""
+    inside = list(value.values()) if isinstance(value, dict) else value
+    return inside[0] if isinstance(inside, list) and len(inside) == 1 and isinstance(inside[0], str) else value
 
 
 def form_reasons(reply: Reply, mos: float, *, min_words: int, max_words: int) -> dict[str, str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from aes_r1.settings import InputError
+
 
 class Journal:
     """An append-only JSON-lines file of answers by key, which survives kill -9.
@@ -25,7 +27,7 @@ class Journal:
         while line := self._file.readline():
             if not line.endswith(b"\n"):
                 break
-            self._places[json.loads(line)["key"]] = whole
+            self._places[_key_of(line, f"{path}:{len(self._places) + 1}")] = whole
             whole += len(line)
         self._file.truncate(whole)
         self._file.seek(whole)
@@ -65,3 +67,11 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def _key_of(line: bytes, place: str) -> str:
+    """The key of a row; InputError when the file was damaged by something else than a kill."""
+    try:
+        return str(json.loads(line)["key"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{place}: not an answer of this program; delete the line, and it is asked again") from error

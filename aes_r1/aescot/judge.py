@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from aes_r1.aescot.answers import Answer
 from aes_r1.aescot.chat import ChatModel
-from aes_r1.aescot.filters import first_json_object
 from aes_r1.aescot.phrases import heard, heard_grade, step_of
+from aes_r1.aescot.reading import plain, read_object
 from aes_r1.aescot.record import Reply
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS, LEVELS, judge_prompt, level_of
@@ -62,18 +64,24 @@ def misaligned(verdict: Verdict, mos: float, tolerance: float) -> str | None:
     return None
 
 
-def read_verdict(text: str) -> Verdict | None:
-    """A judge's raw text, or None where level, score or claims are not what was asked for."""
-    found = first_json_object(text)
-    if found is None:
-        return None
-    level, score, claims = found.get("level"), found.get("score"), found.get("unsupported_claims")
+def read_verdict(text: str) -> tuple[Verdict | None, tuple[str, ...]]:
+    """A judge's raw text and how it was mended; None where level, score or claims are not what was asked for."""
+    found = read_object(text, _KEYS, lambda values: _verdict(values) is not None)
+    verdict = None if found is None else _verdict(found.values)
+    return verdict, found.mended if found is not None and verdict is not None else ()
+
+
+_KEYS = {plain(name): name for name in ("level", "score", "unsupported_claims")}
+
+
+def _verdict(values: Mapping[str, Any]) -> Verdict | None:
+    level, score, claims = values.get("level"), values.get("score"), values.get("unsupported_claims")
     level = level.strip().lower() if isinstance(level, str) else level
     if level not in LEVELS or not isinstance(claims, list):
         return None
     if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
         return None
-    return Verdict(level, score, tuple(str(claim) for claim in claims if str(claim).strip()))
+    return Verdict(str(level), score, tuple(str(claim) for claim in claims if str(claim).strip()))
 
 
 class ChatJudge:
@@ -98,8 +106,14 @@ class ChatJudge:
             picture=picture,
             max_pixels=self._max_pixels,
             schema=VERDICT_SCHEMA,
+            read=_mended,
         )
-        return read_verdict(answer.text)
+        return read_verdict(answer.text)[0]
+
+
+def _mended(answer: Answer) -> tuple[str, ...] | None:
+    verdict, mended = read_verdict(answer.text)
+    return None if verdict is None else mended
 
 
 class ScenesJudge:

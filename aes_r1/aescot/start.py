@@ -93,7 +93,9 @@ def claim(
             differing = [key for key in mine if theirs.get(key) != json.loads(json.dumps(mine[key]))]
             if differing:
                 raise InputError(f"{out} holds a distillation with other {', '.join(differing)}; give another out=")
-        path.write_text(json.dumps(mine, indent=2) + "\n")
+        beside = path.with_suffix(".partial")
+        beside.write_text(json.dumps(mine, indent=2) + "\n")
+        beside.replace(path)  # whole or not there: a damaged one would lock out everything that was paid for
     except Timeout as error:
         raise InputError(
             f"out={out}: another distillation is writing there; wait for it or give another out="
@@ -101,7 +103,7 @@ def claim(
     except OSError as error:
         raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error.msg}); give another out=") from error
+        raise InputError(f"{path} is damaged ({error.msg}); delete it to go on here, or give another out=") from error
 
 
 def _digest(samples: Sequence[Sample]) -> str:

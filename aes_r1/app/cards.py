@@ -31,7 +31,7 @@ class Judged:
 
     @property
     def stem(self) -> str:
-        """The file's name without its suffix."""
+        """The name without its extension."""
         return self.name.rsplit(".", 1)[0] or "verdict"
 
     @property

@@ -100,7 +100,7 @@ def eight_bits(samples: np.ndarray) -> np.ndarray:
     whole = samples.dtype.kind in "iu" or all(_are_whole(samples[rows][finite[rows]]) for rows in blocks)
     top, shown = full_scale(high - low, whole=whole), np.empty(samples.shape, np.uint8)
     for rows in blocks:
-        real = np.nan_to_num(samples[rows].astype(np.float32), nan=low, posinf=high, neginf=low)
+        real = np.nan_to_num(samples[rows].astype(np.float64), nan=low, posinf=high, neginf=low)
         shown[rows] = np.clip((real - low) / top, 0, 1) * 255 + 0.5
     return shown
 

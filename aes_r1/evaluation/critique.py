@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from aes_r1.aescot.budget import CeilingReached
-from aes_r1.aescot.chat import ChatModel, NoAnswer
+from aes_r1.aescot.chat import ChatModel
 from aes_r1.aescot.diversity import DIVERSITY_SAMPLE, diversity
+from aes_r1.aescot.failures import NoAnswer
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge
 from aes_r1.aescot.leak import find_leak

@@ -1,19 +1,23 @@
 """The tiny Qwen2.5-VL: a real Qwen2_5_VLForConditionalGeneration of about a million parameters.
 
-It stands in for a pretrained backbone on machines that hold none: trainer/pretrain.py teaches it to see, the store
-keeps it, and from then on it is loaded like any other model.
+It stands in for a pretrained backbone on machines that hold none: trainer/pretrain.py teaches it to see, and from then
+on it is loaded like any other model. One such base lies in the package (shipped/README.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from aes_r1.model import shared_prefix
 from aes_r1.model.backbone import Backbone
+from aes_r1.runs.files import sha256_of
+from aes_r1.settings import InputError
 
+SHIPPED = Path(__file__).parent / "shipped"
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -115,3 +119,16 @@ _TOKEN_FIELDS = {
     "vision_start_token_id": "<|vision_start|>",
     "vision_end_token_id": "<|vision_end|>",
 }
+
+
+def shipped(folder: Path = SHIPPED) -> Path:
+    """The folder of the base model in the package; InputError unless every file has the hash in its SHA256SUMS."""
+    way_out = "install aes-r1 again (in a clone: git checkout and git status tell), or give model.base=pretrain"
+    try:
+        for line in (folder / "SHA256SUMS").read_text().splitlines():
+            wanted, name = line.split()
+            if sha256_of(folder / name) != wanted:
+                raise InputError(f"model.base=shipped: {folder / name} is not the file that was shipped; {way_out}")
+    except OSError as error:
+        raise InputError(f"model.base=shipped: {error.filename}: {error.strerror}; {way_out}") from error
+    return folder

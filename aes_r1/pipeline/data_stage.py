@@ -1,4 +1,4 @@
-"""Data and base model: pictures checked once; a model that is given, or the tiny one, pretrained on plain facts."""
+"""Data and base model: pictures checked once; a model that is given, or the tiny one, shipped or pretrained here."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.data.splits import LIMIT_SEED, datasets_of, stratified_draw
 from aes_r1.inference.predictions import Sets
+from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.files import sha256_of
 from aes_r1.runs.progress import progress_bars
@@ -122,6 +123,10 @@ def base_model(job: Job) -> str:
     model = job.settings.model
     if model.path is not None:
         return model.path
+    if model.base == "shipped":
+        if job.rank == 0:
+            job.run.finish_stage("base", {"model": str(tiny.shipped())})
+        return str(tiny.SHIPPED)
     digest = fingerprint(as_dict(model.pretrain), job.max_pixels, pretrain.BASE_MODEL_VERSION, SCENES_VERSION)
     path = job.store / "models" / digest
 

@@ -21,6 +21,7 @@ from aes_r1.data.loader import load_samples, root_of
 from aes_r1.data.ratings import known_ratings, ways_out
 from aes_r1.data.records import read_records
 from aes_r1.model import backbone as backbones
+from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.runs.folder import RunFolder
@@ -47,7 +48,9 @@ def check(settings: Settings) -> None:
 
 def check_launch(settings: Settings) -> None:
     """InputError unless a launcher's variables say who this process is, and the engine can serve so many."""
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or 1)
+    # In the shell or batch script of an allocation, where one process starts, there is a job and no step.
+    alone = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or (0 if alone else os.environ.get("SLURM_NTASKS")) or 1)
     if tasks > 1 and "WORLD_SIZE" not in os.environ:
         raise InputError(
             f"SLURM_NTASKS={tasks}: srun starts {tasks} processes that do not know of each other; give srun "
@@ -156,6 +159,8 @@ def _check_rewards(settings: Settings) -> None:
 def _check_models(settings: Settings) -> None:
     model, wanted = settings.model, settings.trainer.init_from
     question = RATING_PROMPT if model.prompt == "critique" else SCORE_ONLY_PROMPT
+    if model.base == "shipped":
+        tiny.shipped()
     named = {"model.path": model.path}
     if settings.trainer.name == "rapo" and wanted not in ("base", "cold_start"):
         named["trainer.init_from"] = wanted

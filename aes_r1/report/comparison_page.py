@@ -48,7 +48,7 @@ class Run:
 
     @property
     def rapo(self) -> list[Mapping[str, Any]]:
-        """The rows of its metrics that RAPO logged."""
+        """The logged rows of RAPO."""
         return [one for one in self.metrics if one["stage"] == "rapo"]
 
     def cells(self, dataset: str) -> Mapping[str, Cell]:

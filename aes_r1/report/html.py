@@ -25,7 +25,7 @@ def percent(value: float | None) -> str:
 
 
 def stage_name(stage: str) -> str:
-    """Give the reader's name of a stage; a model of `evaluate` has its own."""
+    """A stage as the pages call it."""
     return STAGE_NAMES.get(stage, stage)
 
 
@@ -35,7 +35,7 @@ def stage_color(stage: str) -> str:
 
 
 def short_protocol(protocol: str) -> str:
-    """Name a protocol where there is little room."""
+    """The name of a protocol inside of a table."""
     return "one sample" if protocol == "sample" else protocol
 
 

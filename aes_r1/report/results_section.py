@@ -54,11 +54,11 @@ def _set(dataset: str, by_protocol: Mapping[str, Mapping[str, Mapping]], names: 
 
 
 def estimate(name: str, cell: Mapping, color: str) -> Estimate:
-    """Make the drawn form of a value with its interval."""
+    """A metric's cell as a row of a chart."""
     return Estimate(name, cell["value"], cell["low"], cell["high"], color)
 
 
-def shared_metrics(cells: Iterable[Mapping]) -> list[str]:
+def shared_metrics(cells: Iterable[Mapping]) -> list[MetricName]:
     """The metrics that every cell has."""
     cells = list(cells)
     return [metric for metric in METRICS if all(metric in cell for cell in cells)]

@@ -43,8 +43,8 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
     }
     write_json(out / "side_by_side.json", measures)
     write_rows(out / "side_by_side.jsonl", (_beside(starts, key) for key in chosen))
-    pictures_shown = [(str(key[2]), plates(rows[key] for rows in starts.values())) for key in chosen]
-    html = fill("side_by_side_page.html", title="Starts, side by side", measures=measures, pictures=pictures_shown)
+    shown = [(str(key[2]), plates(rows[key] for rows in starts.values())) for key in chosen]
+    html = fill("side_by_side_page.html", title="Starts, side by side", measures=measures, pictures=shown)
     return write_text_atomically(out / "side_by_side.html", html)
 
 

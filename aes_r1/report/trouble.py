@@ -14,7 +14,7 @@ _MODELS = {"base": "the base model", "cold_start": "the model after its cold sta
 
 
 def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence or two; empty where the last stage answered. `state` as studies.state_of says it."""
+    """A sentence or two; empty where the last stage answered. `state` as a RunFolder says it."""
     if state.startswith("failed: "):
         return f"This run failed: {state.removeprefix('failed: ').rstrip('.')}."
     stages = evaluation.get("stages") or {}

@@ -160,7 +160,9 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
         if differing:
             raise InputError(f"{out} holds shards of another {' and '.join(differing)}; give another --shards folder")
         return
-    path.write_text(json.dumps(plan) + "\n", encoding="utf-8")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(plan) + "\n", encoding="utf-8")
+    draft.replace(path)  # a half one would lock out the shards that are done
 
 
 def _digest(names: list[str]) -> str:

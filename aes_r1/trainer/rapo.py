@@ -75,7 +75,7 @@ def rapo_steps(count: int, trainer: TrainerSettings) -> int:
     return trainer.max_steps or math.ceil(count * trainer.epochs / trainer.images_per_step)
 
 
-def train_rapo(
+def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller chooses
     backbone: Backbone,
     reference: Reference | None,
     engine: Engine,

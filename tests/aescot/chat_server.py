@@ -4,6 +4,7 @@
 every request to FOLDER/requests.jsonl: {"at" (s), "subject", "picture" (digest of its bytes, null without one), "role",
 "fault", "key"}. A key that starts with "sk-wrong" is refused with a message that repeats it.
 With FAULTS=1 each of seven faults befalls a tenth of the requests, by the digest and how often it was asked about.
+With FAULTS=2 a tenth of all answers is empty, the judge's too, and a fifth of the critiques gives the score away.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ REPLY_TEXT = "The {a} beside the {b} holds the light and the {c} gives the frame
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     folder: Path
-    faults: bool
+    faults: str
     prompt_tokens: int
     asked: ClassVar[dict[str, int]] = {}
     lock = threading.Lock()
@@ -43,9 +44,11 @@ class Handler(BaseHTTPRequestHandler):
         with self.lock:
             tries = self.asked[role + subject] = self.asked.get(role + subject, 0) + 1
         place = int(hashlib.sha256(f"{role}{subject}{tries}".encode()).hexdigest(), 16) % 10
-        fault = FAULTS[place] if self.faults and place < len(FAULTS) else None
+        fault = FAULTS[place] if self.faults == "1" and place < len(FAULTS) else None
         if role != "expert" and fault in ("invalid_json", "empty", "refusal"):
             fault = None
+        if self.faults == "2":
+            fault = "empty" if place == 0 else "leak" if role == "expert" and int(subject, 16) % 5 == 0 else None
         key = self.headers.get("Authorization", "")
         if "sk-wrong" in key:
             return self._send(401, {"error": {"message": f"Incorrect API key provided: {key}", "type": "auth"}})
@@ -104,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
                 picked.append(WORDS[rest])
             said[name] = REPLY_TEXT.format(a=picked[0], b=picked[1], c=picked[2])
             number = int(hashlib.sha256(f"{name}{subject}".encode()).hexdigest(), 16)
+        if fault == "leak":
+            said["judgement"] += " It earned the 0.50 that it was given."
         return "```json\n" + json.dumps(said) + "\n```"
 
     def _send(self, status: int, body: dict, headers: dict[str, str] | None = None) -> None:
@@ -134,7 +139,7 @@ class Server(ThreadingHTTPServer):
 
 def main() -> None:
     Handler.folder = Path(sys.argv[1])
-    Handler.faults = sys.argv[2:3] == ["1"]
+    Handler.faults = "".join(sys.argv[2:3])
     Handler.prompt_tokens = int(sys.argv[3]) if len(sys.argv) > 3 else 600
     server = Server(("127.0.0.1", 0), Handler)
     (Handler.folder / "port.part").write_text(str(server.server_port))

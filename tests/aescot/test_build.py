@@ -55,7 +55,7 @@ def test_every_picture_stands_in_exactly_one_file_with_the_records_fields(tmp_pa
 
 
 def test_the_filters_catch_what_was_planted(tmp_path):
-    build(scenes(3000), tmp_path, leak_rate=0.1, align_rate=0.1, fact_rate=0.1)
+    build(scenes(1200), tmp_path, leak_rate=0.25, align_rate=0.25, fact_rate=0.25)
     plants = json.loads((tmp_path / "distill_report.json").read_text())["plants"]
     assert min(plants[name]["planted"] for name in plants) > 200
     assert plants["leak"]["precision"] >= 0.98

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aes_r1.aescot.chat import ChatModel, NoAnswer, _litellm, affordable_price, data_url, key_of, price_of, without_keys
+from aes_r1.aescot.chat import ChatModel, _litellm, affordable_price, data_url, key_of, price_of, without_keys
+from aes_r1.aescot.failures import NoAnswer
 from aes_r1.aescot.journal import Journal
 from aes_r1.data.sample import Sample, grid_size
 from aes_r1.settings import ExpertSettings, InputError, JudgeSettings

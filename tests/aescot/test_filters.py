@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from aes_r1.aescot.filters import decisions, first_json_object, form_reasons, not_english, read_reply
+from aes_r1.aescot.filters import decisions, form_reasons, not_english, read_reply
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
@@ -22,19 +22,6 @@ def reply(**changes):
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        json.dumps(SAID),
-        "```json\n" + json.dumps(SAID, indent=2) + "\n```",
-        "Here is my critique {as asked}: " + json.dumps(SAID) + " I hope it helps. {}",
-        json.dumps({**SAID, "extra": {"a": 1}}),
-    ],
-)
-def test_the_first_json_object_of_a_reply_is_read(text):
-    assert read_reply(text) == (reply(), {})
-
-
-@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("", "empty"),
@@ -46,13 +33,12 @@ def test_the_first_json_object_of_a_reply_is_read(text):
         ("As an AI I have no eyes.", "refusal"),
         (json.dumps({**SAID, "color": ""}), "missing_dimension"),
         (json.dumps({**SAID, "color": "N/A"}), "missing_dimension"),
-        (json.dumps({**SAID, "color": ["red"]}), "missing_dimension"),
         (json.dumps({name: text for name, text in SAID.items() if name != "judgement"}), "missing_dimension"),
         (json.dumps({**SAID, "color": "", "judgement": "I cannot view the image."}), "refusal"),
     ],
 )
 def test_a_reply_that_cannot_be_read_has_one_reason(text, reason):
-    read, reasons = read_reply(text)
+    read, reasons, _ = read_reply(text)
     assert read is None
     assert list(reasons) == [reason]
 
@@ -99,11 +85,6 @@ def test_other_languages_are_told_from_english(said):
 
 def test_accents_in_english_are_english():
     assert not_english(reply(composition="The café façade frames the naïve gesture of the girl at the door.")) is None
-
-
-@pytest.mark.parametrize(("text", "found"), [('a {"b": 1} {"c": 2}', {"b": 1}), ("{}", {}), ("{ {", None), ("", None)])
-def test_first_json_object(text, found):
-    assert first_json_object(text) == found
 
 
 @pytest.mark.parametrize(

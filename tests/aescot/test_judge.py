@@ -23,7 +23,7 @@ from aes_r1.prompts import DIMENSIONS
     ],
 )
 def test_a_verdict_is_read_strictly(text, verdict):
-    assert read_verdict(text) == verdict
+    assert read_verdict(text)[0] == verdict
 
 
 @pytest.mark.parametrize(

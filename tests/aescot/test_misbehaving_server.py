@@ -21,6 +21,7 @@ from aes_r1.data.manifest import write_manifest
 from aes_r1.data.sample import Sample
 
 HERE = Path(__file__).parent
+PICTURES = 250
 RETRY_AFTER_S = 1.0  # what the server asks for
 KEY = "sk-loopback-0123456789abcdef"
 
@@ -35,7 +36,7 @@ def write_pictures(folder: Path, count: int, grid: tuple[int, int]) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures"), 500, (6, 8))
+    return write_pictures(tmp_path_factory.mktemp("pictures"), PICTURES, (6, 8))
 
 
 @pytest.fixture
@@ -43,10 +44,10 @@ def serve(tmp_path):
     """A function that starts the server; it returns the URL and the file that logs requests."""
     started = []
 
-    def start(*, faults: bool = False, prompt_tokens: int = 600) -> tuple[str, Path]:
+    def start(*, faults: int = 0, prompt_tokens: int = 600) -> tuple[str, Path]:
         folder = tmp_path / f"server{len(started)}"
         folder.mkdir()
-        script = [sys.executable, str(HERE / "chat_server.py"), str(folder), str(int(faults)), str(prompt_tokens)]
+        script = [sys.executable, str(HERE / "chat_server.py"), str(folder), str(faults), str(prompt_tokens)]
         started.append(subprocess.Popen(script))
         deadline = time.monotonic() + 120
         while not (folder / "port").exists():
@@ -86,6 +87,10 @@ def decided(out: Path) -> list[str]:
     return [row["id"] for name in ("aescot", "rejected") for row in rows(out / f"{name}.jsonl")]
 
 
+def readable(row: dict) -> bool:
+    return row["refused"] or row["text"].endswith("```")
+
+
 def assert_retry_after_is_kept(requests: list[dict]) -> None:
     """No try comes earlier after a 429 than the server asked for."""
     turned_away: dict[tuple[str, str], float] = {}
@@ -96,24 +101,24 @@ def assert_retry_after_is_kept(requests: list[dict]) -> None:
             waits.append(row["at"] - turned_away.pop(subject))
         if row["fault"] == "rate_limit":
             turned_away[subject] = row["at"]
-    assert len(waits) > 50
+    assert len(waits) > 20
     assert min(waits) >= RETRY_AFTER_S
 
 
 @pytest.mark.slow
 def test_every_picture_is_decided_once_and_nothing_is_bought_twice_after_a_kill(pictures, serve, tmp_path):
-    url, log = serve(faults=True)
+    url, log = serve(faults=1)
     out = tmp_path / "out"
     command = distil(pictures, out, url, judge__name="openai", max_concurrency=96)
     first = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(rows(out / "calls.jsonl")) < 300:
+    while len(rows(out / "calls.jsonl")) < 150:
         assert first.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
     first.wait()
     time.sleep(1)  # what was in flight reaches the server
-    had = {(row["role"], row["id"]) for row in rows(out / "calls.jsonl")}
     bought = rows(out / "calls.jsonl")
+    had = {row["id"] for row in bought if row["role"] == "expert" and readable(row)}
     asked_before = len(rows(log))
 
     run(command)
@@ -122,18 +127,17 @@ def test_every_picture_is_decided_once_and_nothing_is_bought_twice_after_a_kill(
     assert sorted(decided(out)) == names
     calls = rows(out / "calls.jsonl")
     assert calls[: len(bought)] == bought
-    assert max(Counter((row["role"], row["id"]) for row in calls).values()) == 1
+    assert len({row["key"] for row in calls}) == len(calls)
     # Every answered request of the second start is new: answers that had arrived were not asked for again.
     again = rows(log)[asked_before:]
-    experts_left = len(names) - sum(role == "expert" for role, _ in had)
-    firsts = {row["picture"] for row in again if row["role"] == "expert"}
-    assert len(firsts) == experts_left
+    assert len({row["picture"] for row in again if row["role"] == "expert"}) == len(names) - len(had)
     reasons = Counter(reason for row in rows(out / "rejected.jsonl") for reason in row["reasons"])
-    assert {"empty", "invalid_json", "refusal", "fact"} <= set(reasons)
+    assert {"refusal", "fact"} <= set(reasons)
+    assert reasons["empty"] + reasons["invalid_json"] <= 2  # asked again until something could be read
     assert reasons["no_answer"] <= 5  # the retries outlast nearly every fault
     experts = [row["fault"] for row in rows(log) if row["role"] == "expert"]
     for fault in FAULTS:  # a tenth of the requests each
-        assert 0.06 < experts.count(fault) / len(experts) < 0.14, fault
+        assert 0.05 < experts.count(fault) / len(experts) < 0.15, fault
     assert_retry_after_is_kept(rows(log))
     everything = b"".join(path.read_bytes() for path in out.iterdir() if path.is_file())
     assert KEY.encode() not in everything
@@ -141,13 +145,25 @@ def test_every_picture_is_decided_once_and_nothing_is_bought_twice_after_a_kill(
 
 
 @pytest.mark.slow
+def test_a_silent_judge_costs_no_critique(pictures, serve, tmp_path):
+    """A tenth of all answers is empty, and a fifth of 120 critiques gives the score away: the rest is kept."""
+    url, _ = serve(faults=2)
+    run(distil(pictures, tmp_path / "out", url, judge__name="openai", limit=120))
+    report = json.loads((tmp_path / "out" / "distill_report.json").read_text())
+    assert set(report["rejected_by_reason"]) == {"leak"}
+    assert 15 < report["rejected_by_reason"]["leak"] < 35
+    assert report["kept"] >= 80
+    assert min(report["mended"][group]["asked again"] for group in ("expert", "judge")) > 5
+
+
+@pytest.mark.slow
 def test_peak_memory_does_not_grow_with_the_number_of_pictures(serve, tmp_path):
     (tmp_path / "noise").mkdir()
-    pictures = write_pictures(tmp_path / "noise", 240, (240, 320))
+    pictures = write_pictures(tmp_path / "noise", 160, (240, 320))
     url, _ = serve()
     early, late = run(distil(pictures, tmp_path / "out", url, max_concurrency=4))
-    sent = sum(len(data_url(str(path), 262144)[0]) for path in list(pictures.iterdir())[:10]) / 10 * 180 / 2**20
-    assert sent > 18  # MiB that came after the first look, which are not kept
+    sent = sum(len(data_url(str(path), 262144)[0]) for path in list(pictures.iterdir())[:10]) / 10 * 120 / 2**20
+    assert sent > 12  # MiB that came after the first look, which are not kept
     assert late - early < 9, (early, late)
 
 
@@ -180,7 +196,7 @@ def test_a_dead_server_ends_the_run_and_keeps_what_was_answered(pictures, tmp_pa
 @pytest.mark.slow
 def test_the_key_stands_in_no_file_and_no_line_of_the_command(pictures, serve, tmp_path):
     url, log = serve()
-    samples = [Sample(f"{i:04d}", f"{pictures}/{i:04d}.png", 0.5, "ava", "train") for i in range(30)]
+    samples = [Sample(f"{i:04d}", f"{pictures}/{i:04d}.png", 0.5, "ava", "train") for i in range(20)]
     write_manifest(samples, tmp_path / "manifest.jsonl")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "aes_r1.distill", "data=manifest", f"data.root={tmp_path / 'manifest.jsonl'}"]
@@ -199,13 +215,13 @@ def test_the_key_stands_in_no_file_and_no_line_of_the_command(pictures, serve, t
         return subprocess.run(line, env=settings, capture_output=True, text=True, timeout=500, cwd=HERE.parents[1])
 
     wrong = distill("sk-wrong-0123456789abcdef")
-    assert wrong.returncode == 2, wrong.stderr
-    assert "refused the call" in wrong.stderr
+    assert wrong.returncode == 1, wrong.stderr
+    assert "refused the call" in wrong.stderr.splitlines()[-1]
     done = distill(KEY)
     assert done.returncode == 0, done.stderr
     assert {row["key"] for row in rows(log)} == {f"Bearer {KEY}"}
     report = json.loads((out / "distill_report.json").read_text())
-    assert report["calls"]["expert"]["calls"] == report["pictures"]["given"] > 25
+    assert report["calls"]["expert"]["calls"] == report["pictures"]["given"] > 15
     assert set(report["prompts"]) == {"expert", "judge_align", "judge_fact"}
     assert {row["prompt_sha256"] for row in rows(out / "aescot.jsonl")} == {report["prompts"]["expert"]}
     said = [wrong.stdout, wrong.stderr, done.stdout, done.stderr]
@@ -214,7 +230,3 @@ def test_the_key_stands_in_no_file_and_no_line_of_the_command(pictures, serve, t
         assert KEY not in text
         assert "sk-wrong-0123456789abcdef" not in text
     assert all(path.stat().st_size for path in (out / "aescot.jsonl", out / "audit.html"))
-
-    mistaken = distill(KEY, f"expert.api_key_env={KEY}")
-    assert mistaken.returncode == 2
-    assert KEY not in mistaken.stderr

@@ -68,7 +68,9 @@ def test_a_real_model_is_asked_about_pictures_and_its_answers_are_kept_with_reas
         pixels = np.random.default_rng(number).integers(0, 255, (300, 420, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
         samples.append(Sample(str(number), str(tmp_path / f"{number}.png"), 0.5, "folder", "train"))
-    expert = ExpertSettings(name="openai", model="tiny", api_base=url, max_concurrency=1, timeout_s=60, max_words=400)
+    expert = ExpertSettings(
+        name="openai", model="tiny", api_base=url, max_concurrency=1, timeout_s=60, max_words=400, retries=0
+    )
     build_aescot(
         samples, expert=expert, judge=JudgeSettings(name="none"), seed=0, out=tmp_path / "out", max_pixels=140 * 140
     )

@@ -61,4 +61,4 @@ def test_the_plan_counts_the_paper_s_run_from_its_data(tmp_path, capsys, monkeyp
         plan.run(command.to_settings(compose("plan", overrides=given), PlanSettings))
     said = " ".join(capsys.readouterr().out.split())
     assert "6 steps of RAPO" in said
-    assert "75 training pictures, 75 critiques, 70 test pictures" in said
+    assert "75 pictures, 75 critiques, 70 test pictures" in said

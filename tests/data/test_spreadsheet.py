@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import unicodedata
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from PIL import Image
 from aes_r1.data.catalog import read_set
 from aes_r1.data.labels import folder_labels, number
 from aes_r1.data.loader import load_samples
+from aes_r1.data.manifest import _rows
 from aes_r1.data.names import local_name, name_on_disk
+from aes_r1.data.records import read_records
+from aes_r1.prompts import answer
 from aes_r1.settings import DataSettings, InputError
 
 
@@ -323,3 +327,46 @@ def test_addresses_of_local_files():
     assert local_name("file://localhost/a.jpg") == local_name("file:/a.jpg") == "/a.jpg"
     assert local_name("~/a.jpg") == str(Path.home() / "a.jpg")
     assert local_name("a~.jpg") == "a~.jpg"
+
+
+# ---------------------------------------------------------------------------------------------------------- by chance
+
+SOURCES = {
+    "labels.csv": [
+        'image,mos,mos_std,n_raters,split\na.jpg,0.5,0.1,12,train\n"b ü.jpg",1,,,test\n',
+        "sep=;\nimage;mos\na.jpg;0,63\nb.jpg;0,5\n",
+    ],
+    "labels.jsonl": ['{"image": "a.jpg", "mos": 0.25, "x": [1, {"y": null}]}\n', '[{"image": "a.jpg", "mos": "0.25"}]'],
+    "records.jsonl": [
+        json.dumps({"id": "a", "image": "a.jpg", "mos": 0.5, "critique": "Soft."}),
+        json.dumps({"conversations": [{"from": "gpt", "value": answer("x", 0.5)}], "image": {"bytes": "aGVsbG8="}}),
+    ],
+    "manifest.jsonl": [json.dumps({"id": "a", "path": "a", "mos": 0.5, "dataset": "x", "split": "test"})],
+}
+PIECES = [*'",;\n\r{[\0/\\', "null", "true", "1e999", "\\ud83d", "..", "\ufeff"]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
+    path, drawn = tmp_path / name, random.Random(name)
+    read = {"records.jsonl": read_records, "manifest.jsonl": lambda path: list(_rows(path))}.get(
+        name, lambda path: folder_labels(path.parent)
+    )
+    outcomes = set()
+    for _ in range(150):
+        content = bytearray(drawn.choice(SOURCES[name]).encode())
+        for _ in range(drawn.randint(1, 3)):
+            place = drawn.randrange(len(content))
+            if drawn.random() < 0.3:
+                content[place] = drawn.randrange(256)
+            elif drawn.random() < 0.5:
+                del content[place : place + drawn.randint(1, 6)]
+            else:
+                content[place:place] = drawn.choice(PIECES).encode()
+        path.write_bytes(content)
+        try:
+            read(path)
+            outcomes.add("read")
+        except InputError as error:
+            outcomes.add("several lines" if "\n" in str(error) else "refused")
+    assert outcomes == {"read", "refused"}

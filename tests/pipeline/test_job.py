@@ -85,7 +85,8 @@ def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, pictur
     with FileLock(tmp_path / "store" / "models" / f".{pretraining}.lock"):
         started = start_job(
             *("aes_r1.train", "data=folder", f"data.root={picture_folder}", "expert=pixels", "judge=none"),
-            *("model.pretrain.pictures=32", "model.pretrain.epochs=1", "data.max_pixels=9216", "engine=zero2"),
+            *("model.base=pretrain", "model.pretrain.pictures=32", "model.pretrain.epochs=1"),
+            *("data.max_pixels=9216", "engine=zero2"),
             "trainer.images_per_step=4",
             *("tracker=none", f"out={tmp_path}/run", f"store={tmp_path}/store"),
             count=count,

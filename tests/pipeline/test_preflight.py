@@ -18,7 +18,10 @@ from tests.pipeline.test_run import base, root  # noqa: F401  # fixtures
 from tests.test_command import composed
 from tests.test_command import train as started
 
-LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")
+LAUNCH = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_ID", "SLURM_STEP_ID"),
+)
 TOGETHER = {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"}
 
 
@@ -100,6 +103,7 @@ def test_rewards_of_critiques_that_have_what_they_need(root):  # noqa: F811
     ("environment", "arguments", "says"),
     [
         ({"SLURM_NTASKS": "4"}, [], "SLURM_NTASKS=4: srun starts 4 processes that do not know of each other"),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, [], "srun starts 4 processes"),
         ({"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "2"}, [], "give srun --ntasks-per-node=1 torchrun"),
         ({"WORLD_SIZE": "4", "RANK": "1"}, [], "WORLD_SIZE=4: LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"),
         (TOGETHER, [], "engine=single: 3 processes were launched; give engine=zero2"),

@@ -1,12 +1,16 @@
-"""`python -m tests.stress pictures --mutations 20000`: try the product with inputs that nobody would write by hand."""
+"""Try the product with inputs and moments that nobody would choose by hand.
+
+python -m tests.stress pictures --mutations 20000
+python -m tests.stress kills --minutes 60
+"""
 
 from __future__ import annotations
 
 import sys
 
-from tests.stress import pictures
+from tests.stress import disturb, pictures
 
-STRESSES = {"pictures": pictures.main}
+STRESSES = {"pictures": pictures.main, "kills": disturb.main}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in STRESSES:

@@ -1,0 +1,87 @@
+"""What a server's answer or error says, before anybody reads the text itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said: its text, empty when it refused, whether it refused, and whether it ran out of tokens."""
+
+    text: str
+    refused: bool
+    cut: bool
+
+
+Read = Callable[[Answer], tuple[str, ...] | None]  # how an answer was mended to be read; None: it cannot be
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a server's answer holds: its text and where that stood (content, tool_call or reasoning)."""
+
+    text: str
+    refused: bool = False
+    source: str = "content"
+    finish: str | None = None
+
+
+def said_in(choice: Any) -> Said:
+    """The text of an answer's first choice, wherever the server put it.
+
+    A server of a reasoning model may leave `content` empty and answer inside its reasoning; another calls a tool whose
+    arguments are the object that was asked for.
+    """
+    message = choice.message if choice else None
+    if message is None:
+        return Said("")
+    finish = str(choice.finish_reason) if choice.finish_reason else None
+    fields = getattr(message, "provider_specific_fields", None) or {}
+    calls = [call.function for call in message.tool_calls or []] or [message.function_call]
+    texts = {
+        "content": message.content,
+        "tool_call": next((call.arguments for call in calls if call is not None), None),
+        "reasoning": getattr(message, "reasoning_content", None) or fields.get("reasoning"),
+    }
+    refused = not texts["content"] and bool(fields.get("refusal") or finish == "content_filter")
+    for source, text in texts.items():
+        if isinstance(text, str) and text.strip() and not refused:
+            return Said(text, False, source, finish)
+    return Said("", refused, "content", finish)
+
+
+_NO_MONEY = re.compile(
+    r"insufficient[ _](?:quota|balance|funds|credits?)|credit balance is too low|payment required|out of credits?"
+    r"|billing_(?:hard_limit|not_active)",
+    re.IGNORECASE,
+)
+_NO_MODEL = re.compile(
+    r"model_not_found|no such model|unknown model|invalid model|model[^.]{0,80}(?:not found|does not exist|not exist)"
+    r"|not a valid model",
+    re.IGNORECASE,
+)
+_PAGE = re.compile(r"<!doctype html|<html", re.IGNORECASE)
+_NO_JSON = "Empty or invalid response from LLM endpoint"  # litellm's words for an answer with code 200
+
+
+def ends_everything(error: Exception) -> str | None:
+    """What an error says that every further call would hear too, with the way out; None: another try may help."""
+    code, text = getattr(error, "status_code", None), str(error)
+    cause: BaseException | None = error
+    while cause is not None:  # the server's own code is lost in litellm's text
+        text += f" {getattr(cause, 'code', None)} {getattr(cause, 'type', None)}"
+        cause = cause.__cause__ or cause.__context__
+    page = _PAGE.search(text) is not None
+    if page and (_NO_JSON in text or (isinstance(code, int) and code < 500)):
+        return "answers with a web page, a proxy's or a login's; give the address of the API, or set NO_PROXY"
+    if code == 402 or (code in (400, 403, 429) and _NO_MONEY.search(text)):
+        return "has no money left for this key; top it up"
+    if code == 404 or (code == 400 and _NO_MODEL.search(text)):
+        return "knows no such model or address; mend model or api_base"
+    if code in (401, 403, 407):
+        return "refused the call; give the right key in the environment"
+    return None

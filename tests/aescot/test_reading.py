@@ -1,0 +1,139 @@
+"""What is read out of a text: the last whole object, spelled in any way that models spell it, in bounded time."""
+
+import json
+import time
+
+import pytest
+
+from aes_r1.aescot.filters import read_reply
+from aes_r1.aescot.judge import Verdict, read_verdict
+from aes_r1.prompts import DIMENSIONS, untaught
+
+SAID = {
+    "light_and_shadow": "Soft window light models the face.",
+    "mood_and_narrative": "A quiet, waiting mood.",
+    "composition": "The sitter stands on the left third.",
+    "color": "Warm browns hold the frame.",
+    "exposure": "Highlights are protected.",
+    "judgement": "A considered, touching portrait.",
+}
+WHOLE = json.dumps(SAID)
+DRAFT = json.dumps({**SAID, "judgement": "A first thought."})
+VERDICT = '{"level": "fair", "score": 0.5, "unsupported_claims": []}'
+
+
+def renamed(**names):
+    return json.dumps({names.get(key, key): text for key, text in SAID.items()})
+
+
+MENDED = [
+    (WHOLE, ()),
+    (f"```json\n{WHOLE}\n```", ()),
+    (f"As you asked {{in JSON}}: {WHOLE} I hope it helps. {{}}", ()),
+    (f"{WHOLE}<|im_end|>", ()),  # the end of the turn, written out by the server
+    (f"Draft: {DRAFT} Final: {WHOLE}", ("draft",)),
+    (f"<think>{DRAFT}</think>\n{WHOLE}", ("draft",)),
+    (f"{WHOLE}\n{WHOLE}", ()),
+    (f'{WHOLE} The schema was {{"light_and_shadow": "...", "judgement": "..."}}', ()),
+    (f'{{"draft": {DRAFT}, "final": {WHOLE}}}', ("wrapped", "draft")),
+    (f'{{"critique": {WHOLE}}}', ("wrapped",)),
+    (f'[{{"response": {{"data": {WHOLE}}}}}]', ("wrapped",)),
+    (json.dumps({key.replace("_", " ").title(): text for key, text in SAID.items()}), ("keys",)),
+    (renamed(color="colour", light_and_shadow="Light & Shade", judgement="judgment"), ("keys",)),
+    (json.dumps({key: [text] for key, text in SAID.items()}), ("lists",)),
+    (json.dumps({**SAID, "color": {"text": SAID["color"]}}), ("lists",)),
+    (WHOLE[:-1] + ",}", ("repaired",)),
+    (WHOLE.replace('"', "“", 1).replace('"', "”", 1), ("repaired",)),
+    (WHOLE.replace('", "', '"\n"'), ("repaired",)),
+    (str(SAID), ("repaired",)),  # Python's quotes
+    (WHOLE[:-1] + "} // done }", ()),
+]
+
+
+@pytest.mark.parametrize(("text", "mended"), MENDED)
+def test_a_reply_is_read_however_it_is_wrapped_and_how_is_said(text, mended):
+    reply, reasons, how = read_reply(text)
+    assert reasons == {}
+    assert {**reply.dimensions, "judgement": reply.judgement} == SAID
+    assert how == mended
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (WHOLE[: len(WHOLE) // 2], "invalid_json"),  # cut short: half a sentence is never made whole
+        (f"{WHOLE[: WHOLE.index('exposure')]}", "invalid_json"),
+        (f'{{"critique": {WHOLE[:-30]}', "invalid_json"),
+        ('{"light_and_shadow": ' + "[" * 3000 + "]" * 3000 + "}", "invalid_json"),
+        ('{"a": ' * 3000 + "}" * 3000, "invalid_json"),
+        ("{" * 100_000, "invalid_json"),
+        ('{"a":' * 60_000, "invalid_json"),
+        ("7", "invalid_json"),
+        ("null", "invalid_json"),
+        ('"' + "x" * 50_000, "invalid_json"),
+        ("\x00", "invalid_json"),
+        ("{}", "missing_dimension"),
+        (json.dumps({**SAID, "color": ["red", 7]}), "missing_dimension"),
+        (json.dumps({**SAID, "color": 7}), "missing_dimension"),
+        (json.dumps({**SAID, "colour": "A second one.", "color": None}), "missing_dimension"),
+        ('{"score": ' + "9" * 5000 + ', "light_and_shadow": "x"}', "missing_dimension"),
+    ],
+)
+def test_a_reply_that_cannot_be_read_is_marked_in_bounded_time(text, reason):
+    started = time.process_time()
+    reply, reasons, _ = read_reply(text)
+    assert reply is None
+    assert list(reasons) == [reason]
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("digits", [5, 5000])
+def test_a_number_of_any_length_beside_the_texts_does_no_harm(digits):
+    reply, _, _ = read_reply(json.dumps({**SAID, "score": 0})[:-2] + "9" * digits + "}")
+    assert reply.judgement == SAID["judgement"]
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "\\ud83d",
+        "\\u0000",
+        "\\u0007",
+        "\\u202e",
+        "<|im_end|>",
+        "<|image_pad|>",
+        "<|endoftext|>",
+        "</think>",
+        "<answer>",
+    ],
+)
+@pytest.mark.parametrize("name", [*DIMENSIONS[:1], "judgement"])
+def test_a_text_that_would_break_training_is_no_reply(planted, name):
+    reply, reasons, _ = read_reply(WHOLE.replace(SAID[name], f"Calm {planted} light."))
+    assert reply is None
+    assert list(reasons) == ["unusable"]
+    assert reasons["unusable"].isascii()
+
+
+@pytest.mark.parametrize(
+    "text", ["A café — “quoted”, naïve; 50 % of the frame.", "a < b and b > c", "emoji 😀 is whole"]
+)
+def test_ordinary_text_is_usable(text):
+    assert untaught(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict", "mended"),
+    [
+        (VERDICT, Verdict("fair", 0.5, ()), ()),
+        (VERDICT.replace("level", "Level").replace("fair", "Fair"), Verdict("fair", 0.5, ()), ("keys",)),
+        (VERDICT.replace("unsupported_claims", "Unsupported Claims"), Verdict("fair", 0.5, ()), ("keys",)),
+        (f'{{"verdict": {VERDICT}}}', Verdict("fair", 0.5, ()), ("wrapped",)),
+        (VERDICT[:-1] + ",}", Verdict("fair", 0.5, ()), ("repaired",)),
+        (f"{VERDICT.replace('fair', 'good')} No, rather: {VERDICT}", Verdict("fair", 0.5, ()), ("draft",)),
+        ('{"level": "fair", "score": ' + "9" * 5000 + ', "unsupported_claims": []}', None, ()),
+        (VERDICT[:-3], None, ()),
+    ],
+)
+def test_a_verdict_is_read_by_the_same_rules(text, verdict, mended):
+    assert read_verdict(text) == (verdict, mended)

@@ -1,0 +1,311 @@
+"""Answers of a real HTTP server that a distillation must survive, and those that must end it at once."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_reading import VERDICT, WHOLE
+
+from aes_r1 import distill
+from aes_r1.aescot.build import build_aescot
+from aes_r1.aescot.chat import UNREADABLE_IN_A_ROW, _litellm
+from aes_r1.aescot.failures import Refused
+from aes_r1.data.sample import Sample
+from aes_r1.settings import DataSettings, DistillSettings, ExpertSettings, InputError, JudgeSettings
+from tests.conftest import picture
+
+Sent = tuple[int, str, str]  # status, content type, body
+
+
+def completion(content: Any, finish: str = "stop", **message: Any) -> Sent:
+    said = {"role": "assistant", "content": content, **message}
+    choices = [{"index": 0, "message": said, "finish_reason": finish}]
+    usage = {"prompt_tokens": 600, "completion_tokens": 200, "total_tokens": 800}
+    answer = {"id": "c", "object": "chat.completion", "created": 0, "model": "fake", "choices": choices}
+    return 200, "application/json", json.dumps({**answer, "usage": usage})
+
+
+def error(status: int, message: str, **values: str) -> Sent:
+    return status, "application/json", json.dumps({"error": {"message": message, **values}})
+
+
+def page(status: int) -> Sent:
+    return status, "text/html", "<!DOCTYPE html><html><body>Sign in to the network</body></html>"
+
+
+class Server:
+    """Answers a call by `answer(prompt, how often this prompt came)`; `asked` counts the prompts."""
+
+    def __init__(self, answer: Callable[[str, int], Sent]) -> None:
+        self.asked = asked = Counter[str]()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                parts = body["messages"][-1]["content"]
+                prompt = parts if isinstance(parts, str) else "".join(part.get("text", "") for part in parts)
+                asked[prompt] += 1
+                status, kind, said = answer(prompt, asked[prompt])
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(said.encode())))
+                self.end_headers()
+                self.wfile.write(said.encode())
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Quiet."""
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+
+    def close(self) -> None:
+        self._http.shutdown()
+
+
+@pytest.fixture
+def serve(monkeypatch) -> Iterator[Callable[[Callable[[str, int], Sent]], Server]]:
+    litellm = _litellm()
+    monkeypatch.setattr(litellm.utils, "INITIAL_RETRY_DELAY", 0.0)
+    monkeypatch.setattr(litellm.utils, "JITTER", 0.0)
+    started = []
+
+    def start(answer: Callable[[str, int], Sent]) -> Server:
+        started.append(Server(answer))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+def pictures(folder: Path, count: int) -> list[Sample]:
+    """Pictures whose scores, and so whose prompts, all differ."""
+    samples = []
+    for place in range(count):
+        path = folder / f"{place}.png"
+        picture(56, 56, seed=place).save(path)
+        samples.append(Sample(str(place), str(path), (place + 0.5) / count, "folder", "train"))
+    return samples
+
+
+def build(samples: list[Sample], out: Path, url: str, *, judge: bool = False, **values: Any) -> dict[str, Any]:
+    """The report of a distillation of words that any filter but leaks lets pass."""
+    common = {"name": "openai", "model": "fake", "api_base": url, "retries": 1, **values}
+    build_aescot(
+        samples,
+        expert=ExpertSettings(**{**common, "min_words": 5, "max_words": 400}),
+        judge=JudgeSettings(**common) if judge else JudgeSettings(name="none"),
+        seed=0,
+        out=out,
+    )
+    return json.loads((out / "distill_report.json").read_text())
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "critique", "arguments": WHOLE}}
+
+
+@pytest.mark.parametrize(
+    ("sent", "mended"),
+    [
+        (completion("", reasoning_content=f"The light first. {WHOLE}"), {"reasoning": 1}),
+        (completion(None, "length", reasoning=WHOLE), {"reasoning": 1}),
+        (completion(None, "tool_calls", tool_calls=[CALL]), {"tool_call": 1}),
+        (completion(f"<think>Draft: {{}}</think>{WHOLE}"), {}),
+        (completion(f'{{"critique": {WHOLE}}}'), {"wrapped": 1}),
+        (completion(WHOLE.replace("color", "Colour")), {"keys": 1}),
+    ],
+)
+def test_an_answer_is_found_wherever_a_server_puts_it(sent, mended, serve, tmp_path):
+    report = build(pictures(tmp_path, 1), tmp_path / "out", serve(lambda prompt, times: sent).url)
+    assert report["kept"] == 1
+    assert report["mended"] == {"expert": mended}
+
+
+POISON = [
+    ('{"light_and_shadow": ' + "[" * 3000 + "]" * 3000 + "}", "invalid_json"),
+    (WHOLE[:-1] + ', "score": ' + "9" * 5000 + "}", None),
+    (WHOLE.replace("Soft", "\\ud83d"), "unusable"),
+    (WHOLE.replace("Soft", "\\u0000"), "unusable"),
+    (WHOLE.replace("Soft", "<|im_end|>"), "unusable"),
+    ("\ud83d", "invalid_json"),
+    ("", "empty"),
+    ("[]", "invalid_json"),
+    (WHOLE[:90], "invalid_json"),
+    ("I'm sorry, but I can't assist with that.", "refusal"),
+]
+
+
+def test_no_reply_stops_a_distillation_and_a_later_start_buys_nothing(serve, tmp_path):
+    """Whatever a model said is kept and marked; its journal can be read again by every later start."""
+    prompts: list[str] = []
+    lock = threading.Lock()
+
+    def answer(prompt: str, times: int) -> Sent:
+        with lock:
+            if prompt not in prompts:
+                prompts.append(prompt)
+        return completion(POISON[prompts.index(prompt)][0])
+
+    server, samples, out = serve(answer), pictures(tmp_path, len(POISON)), tmp_path / "out"
+    report = build(samples, out, server.url, max_concurrency=1)
+    assert [row["id"] for row in rows(out / "aescot.jsonl")] == ["1"]
+    assert [row["reasons"] for row in rows(out / "rejected.jsonl")] == [[reason] for _, reason in POISON if reason]
+    # What cannot be read is asked again, once here; a refusal is an answer.
+    assert list(server.asked.values()) == [1 if reason in (None, "refusal") else 2 for _, reason in POISON]
+    assert report["mended"]["expert"] == {"unreadable": 8}
+    decided = [(out / name).read_bytes() for name in ("aescot.jsonl", "rejected.jsonl")]
+    total = server.asked.total()
+    again = build(samples, out, server.url, max_concurrency=1)
+    assert server.asked.total() == total
+    assert [(out / name).read_bytes() for name in ("aescot.jsonl", "rejected.jsonl")] == decided
+    assert again["mended"] == report["mended"]
+
+
+@pytest.mark.parametrize("first", ["", "no JSON", '{"level": "great"}'])
+def test_expert_and_judge_are_asked_again_when_nothing_can_be_read(first, serve, tmp_path):
+    def answer(prompt: str, times: int) -> Sent:
+        good = WHOLE if "private information" in prompt else VERDICT
+        return completion(first if times == 1 else good)
+
+    server = serve(answer)
+    samples = [Sample("0", pictures(tmp_path, 1)[0].image, 0.5, "folder", "train")]
+    report = build(samples, tmp_path / "out", server.url, judge=True)
+    assert report["kept"] == 1
+    assert sorted(server.asked.values()) == [2, 2, 2]
+    assert report["mended"] == {"expert": {"asked again": 1}, "judge": {"asked again": 2}}
+
+
+def test_a_model_that_never_says_anything_readable_is_not_asked_again_for_ever(serve, tmp_path):
+    count = UNREADABLE_IN_A_ROW
+    server = serve(lambda prompt, times: completion("Lovely!"))
+    report = build(pictures(tmp_path, count), tmp_path / "out", server.url, max_concurrency=1)
+    assert report["rejected_by_reason"] == {"invalid_json": count}
+    assert server.asked.total() < 1.6 * count
+
+
+def test_an_answer_that_ran_out_of_tokens_says_the_cure(serve, tmp_path):
+    server = serve(lambda prompt, times: completion(WHOLE[:90], "length"))
+    build(pictures(tmp_path, 1), tmp_path / "out", server.url)
+    (row,) = rows(tmp_path / "out" / "rejected.jsonl")
+    assert "expert.max_tokens" in row["details"]["invalid_json"]
+
+
+ENDS = [
+    (error(402, "Insufficient Balance"), "no money left"),
+    (error(429, "You exceeded your current quota.", code="insufficient_quota"), "no money left"),
+    (error(400, "Your credit balance is too low to access the API"), "no money left"),
+    (error(404, "The model `fake` does not exist", code="model_not_found"), "no such model"),
+    (error(400, "model not found: fake"), "no such model"),
+    (error(401, "Incorrect API key provided"), "right key"),
+    (error(403, "You have no access"), "right key"),
+    (page(200), "web page"),
+    (page(403), "web page"),
+]
+
+
+@pytest.mark.parametrize(("sent", "said"), ENDS)
+def test_what_every_call_would_hear_ends_the_run_at_once(sent, said, serve, tmp_path):
+    """The first of two calls in flight gets its answer late; the end does not wait for it."""
+    first = threading.Lock()
+
+    def answer(prompt: str, times: int) -> Sent:
+        if first.acquire(blocking=False):
+            time.sleep(4)
+        return sent
+
+    server = serve(answer)
+    started = time.monotonic()
+    with pytest.raises(Refused, match=said) as raised:
+        build(pictures(tmp_path, 12), tmp_path / "out", server.url, max_concurrency=2, retries=6)
+    assert time.monotonic() - started < 4
+    assert "\n" not in str(raised.value)
+    assert server.asked.total() <= 3
+    report = json.loads((tmp_path / "out" / "distill_report.json").read_text())
+    assert report["stopped"] == str(raised.value)
+
+
+@pytest.mark.parametrize("sent", [page(502), page(500), error(429, "slow down"), error(503, "model is loading")])
+def test_what_passes_is_tried_again(sent, serve, tmp_path):
+    server = serve(lambda prompt, times: sent if times == 1 else completion(WHOLE))
+    assert build(pictures(tmp_path, 2), tmp_path / "out", server.url)["kept"] == 2
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        error(413, "Request Entity Too Large"),
+        (200, "application/json", "7"),
+        (200, "application/json", ""),
+        (200, "application/json", '{"choices": null}'),
+        completion([{"type": "text", "text": WHOLE}]),
+        completion({"light": "x"}),
+    ],
+)
+def test_an_answer_without_a_text_is_no_answer_and_in_one_line(sent, serve, tmp_path):
+    report = build(pictures(tmp_path, 2), tmp_path / "out", serve(lambda prompt, times: sent).url, retries=0)
+    assert report["rejected_by_reason"] == {"no_answer": 2}
+    assert "Traceback" not in report["first_reasons"]["no_answer"]
+    assert "\n" not in report["first_reasons"]["no_answer"]
+
+
+def test_nothing_kept_is_exit_code_1_with_the_reason(serve, tmp_path, capsys):
+    server = serve(lambda prompt, times: completion("Lovely!"))
+    pictures(tmp_path, 3)
+    (tmp_path / "labels.csv").write_text("image,mos,split\n" + "".join(f"{n}.png,0.5,train\n" for n in range(3)))
+    settings = DistillSettings(
+        data=DataSettings(name="folder", root=str(tmp_path), workers=0),
+        expert=ExpertSettings(name="openai", model="fake", api_base=server.url, retries=0),
+        judge=JudgeSettings(name="none"),
+        out=str(tmp_path / "out"),
+        store=str(tmp_path / "store"),
+    )
+    with pytest.raises(SystemExit) as left:
+        distill.run(settings)
+    assert left.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "aes_r1: kept 0, rejected 2: invalid_json 2 (Lovely!)"
+    # The third picture is the one that was held out for validation.
+
+
+def test_a_server_of_this_machine_is_not_asked_through_a_proxy(serve, tmp_path, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "example.org")
+    server = serve(lambda prompt, times: completion(WHOLE))
+    assert build(pictures(tmp_path, 1), tmp_path / "out", server.url, retries=0)["kept"] == 1
+
+
+def test_certificates_that_are_not_there_are_named(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    server = serve(lambda prompt, times: completion(WHOLE))
+    with pytest.raises(InputError, match=r"SSL_CERT_FILE=/nowhere/ca\.pem"):
+        build(pictures(tmp_path, 1), tmp_path / "out", server.url)
+
+
+@pytest.mark.parametrize("api_base", ["127.0.0.1:8000/v1", "localhost:8000", "/v1", "http://"])
+def test_an_address_without_a_scheme_is_refused_with_the_form_that_is_wanted(api_base):
+    with pytest.raises(InputError, match="must be a URL"):
+        ExpertSettings(name="openai", model="fake", api_base=api_base)
+
+
+def test_a_damaged_journal_names_its_line(serve, tmp_path):
+    server, samples = serve(lambda prompt, times: completion(WHOLE)), pictures(tmp_path, 2)
+    build(samples, tmp_path / "out", server.url, max_concurrency=1)
+    journal = tmp_path / "out" / "calls.jsonl"
+    first, second = journal.read_text().splitlines()
+    journal.write_text(f"{first}\n{second[:40]}\n")
+    with pytest.raises(InputError, match=r"calls.jsonl:2: .* delete the line"):
+        build(samples, tmp_path / "out", server.url)
