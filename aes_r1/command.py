@@ -89,7 +89,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         code, said = 1 if failed else 75, "the other points are done; the same command runs what is missing"
     parts = [_listed(failed, "failed"), _listed(cut, "stopped"), said]
     if code:
-        _leave(code, "; ".join(part for part in parts if part))
+        exit_with(code, "; ".join(part for part in parts if part))
     sys.exit(0)
 
 
@@ -102,33 +102,33 @@ class PointLost(Exception):
     """A launcher's word that a point's worker died before it could say how the point ended."""
 
 
-class Arguments(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """A parser of the commands without Hydra: what is wrong with the command line is one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         """Say in one line what is wrong with the command line, and exit with code 2."""
         unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
         near = overrides.nearest(unknown, self._option_string_actions) if unknown.startswith("-") else ""
-        _leave(2, f"{message}{near}; {self.prog} --help lists the arguments")
+        exit_with(2, f"{message}{near}; {self.prog} --help lists the arguments")
 
 
-def run_plain(parser: Arguments, task: Callable[[argparse.Namespace], int]) -> NoReturn:
+def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int]) -> NoReturn:
     """Run `task` on the parsed command line and leave with the exit code that it returns; errors as in `run`."""
     speak_anywhere()
     given = parser.parse_args()
     try:
         sys.exit(task(given))
     except InputError as error:
-        _leave(2, str(error))
+        exit_with(2, str(error))
     except BrokenPipeError:  # the reader of stdout has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
-        _leave(2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room")
+        exit_with(2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room")
     except KeyboardInterrupt:
-        _leave(1, "interrupted")
+        exit_with(1, "interrupted")
 
 
 def speak_anywhere() -> None:
@@ -320,7 +320,8 @@ def _one_line(error: BaseException, schema: type) -> str:
     return ", ".join(line.strip() for line in message.splitlines() if line.strip()) or type(error).__name__
 
 
-def _leave(code: int, message: str) -> NoReturn:
+def exit_with(code: int, message: str) -> NoReturn:
+    """End the process with one line on stderr."""
     print(f"aes_r1: {message}", file=sys.stderr)
     sys.exit(code)
 

@@ -25,7 +25,7 @@ from aes_r1 import command
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
-from aes_r1.evaluation.critique import judged
+from aes_r1.evaluation.critique import judge_critiques
 from aes_r1.evaluation.summary import measure
 from aes_r1.inference.asking import AskingConfig, find_model, question_of
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
@@ -219,7 +219,7 @@ def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: Evaluat
             if one.id in wanted and f"{one.dataset}/{one.split}" == name
         }
         try:
-            evaluation["critiques"][stage][name]["judge"] = judged(
+            evaluation["critiques"][stage][name]["judge"] = judge_critiques(
                 rows,
                 found,
                 settings=settings.judge,

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from aes_r1.command import Arguments, run_plain
+from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.inference.asking import FACTS_FILE, run_facts
 from aes_r1.model.backbone import prompt_text
 from aes_r1.report.model_card import model_card
@@ -80,13 +80,13 @@ def _which(run: RunFolder, model: Path) -> str | None:
 
 def main() -> None:
     """Run the command as the command line says; does not return."""
-    parser = Arguments(prog="python -m aes_r1.export", description=(__doc__ or "").split(":")[0])
+    parser = OneLineParser(prog="python -m aes_r1.export", description=(__doc__ or "").split(":")[0])
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("out", metavar="OUT", help="a new folder")
     parser.add_argument(
         "--step", default="last", help="last, best (by validation SRCC) or a number of optimizer steps (default: last)"
     )
-    run_plain(parser, run)
+    run_argparse(parser, run)
 
 
 if __name__ == "__main__":

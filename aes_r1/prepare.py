@@ -26,8 +26,8 @@ from rich.table import Table
 
 from aes_r1 import command
 from aes_r1.data.catalog import CATALOG, read_set
-from aes_r1.data.check import Journal
-from aes_r1.data.copies import alike, identical
+from aes_r1.data.check import CheckCache
+from aes_r1.data.copies import exact_duplicates, near_duplicates
 from aes_r1.data.labels import Label
 from aes_r1.data.loader import root_of, sample_of
 from aes_r1.data.manifest import list_hashes, write_manifest
@@ -52,15 +52,15 @@ def run(settings: PrepareSettings) -> None:
         samples += found
         dropped += [_drop(data.name, label.image, label.split, label.fault or "") for label in faults]
     labelled = _counts(samples)
-    journal = Journal(out / "checked.jsonl")
+    journal = CheckCache(out / "checked.jsonl")
     _read(journal, [one.image for one in samples], settings.data.workers)
     samples, broken = _with_files(samples, journal)
     if settings.data.strict and broken:
         first = broken[0]
         raise InputError(f"{first['path']}: {first['reason']}; mend it, or data.strict=false to leave it out")
-    copies = [[samples[place] for place in group] for group in identical([one.sha256 or "" for one in samples])]
+    copies = [[samples[place] for place in group] for group in exact_duplicates([one.sha256 or "" for one in samples])]
     looks = [journal[one.image].look or "" for one in samples]
-    twins = [[samples[place] for place in group] for group in alike(looks, [one.dataset for one in samples])]
+    twins = [[samples[place] for place in group] for group in near_duplicates(looks, [one.dataset for one in samples])]
     leaks = _leaks([*copies, *twins])
     if settings.copies == "drop":
         samples = [one for one in samples if (one.dataset, one.id) not in leaks]
@@ -140,7 +140,7 @@ def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
     return found
 
 
-def _read(journal: Journal, paths: Sequence[str], workers: int) -> None:
+def _read(journal: CheckCache, paths: Sequence[str], workers: int) -> None:
     """Check the pictures of which nothing is known yet. Raises Stopped after what is under way was written down."""
     missing = journal.missing(paths)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -152,7 +152,7 @@ def _read(journal: Journal, paths: Sequence[str], workers: int) -> None:
                 raise Stopped(stop.requeue)
 
 
-def _with_files(samples: Sequence[Sample], journal: Journal) -> tuple[list[Sample], list[dict[str, Any]]]:
+def _with_files(samples: Sequence[Sample], journal: CheckCache) -> tuple[list[Sample], list[dict[str, Any]]]:
     """(samples whose picture can be read, with what its file holds; dropped rows)."""
     kept, dropped = [], []
     for one in samples:

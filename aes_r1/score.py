@@ -24,7 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from aes_r1.command import Arguments, run_plain
+from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.data.sample import PictureError
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
@@ -84,9 +84,9 @@ def _verdicts(
             yield row_of(one, critic.score(picture))
 
 
-def arguments() -> Arguments:
+def arguments() -> OneLineParser:
     """The parser of the command line."""
-    parser = Arguments(prog="python -m aes_r1.score", description=(__doc__ or "").split("\n\n")[0])
+    parser = OneLineParser(prog="python -m aes_r1.score", description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PICTURE", help="a file, a folder, a quoted glob, or with --urls a URL")
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
@@ -104,7 +104,7 @@ def arguments() -> Arguments:
 
 def main() -> None:
     """Run the command as the command line says; does not return."""
-    run_plain(arguments(), run)
+    run_argparse(arguments(), run)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer import pretrain
 from tests.conftest import picture, twelve_pictures
@@ -73,8 +73,8 @@ def drawn_tokens() -> dict[str, list]:
     """Eight tokens of two sampled completions of an untrained model, with their log-probabilities."""
     backbone = untrained()
     prompts = backbone.collate([backbone.encode(picture(192, 192), RATING_PROMPT)])
-    noise = row_noise([(0, 0), (0, 1)], 8)
-    drawn = sample(backbone, prompts, num_samples=2, max_new_tokens=8, temperature=1.0, noise=noise)
+    noise = keyed_uniform_noise([(0, 0), (0, 1)], 8)
+    drawn = sample_completions(backbone, prompts, num_samples=2, max_new_tokens=8, temperature=1.0, noise=noise)
     return {"tokens": drawn.tokens.tolist(), "logps": drawn.logps.tolist()}
 
 

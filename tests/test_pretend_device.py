@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aes_r1.model.transfer import send
+from aes_r1.model.transfer import to_device
 from tests.pretend_device import DEVICE, PretendDevice
 
 WAITS = {
@@ -28,7 +28,7 @@ WAITS = {
 }
 FREE = {
     "arithmetic": lambda there, here: (there * 2 + 1).softmax(dim=0),
-    "send": lambda there, here: there[send(here.long() % 2, DEVICE)],
+    "send": lambda there, here: there[to_device(here.long() % 2, DEVICE)],
     "where": lambda there, here: torch.where(there > 1, there, 0.0),
     "masked_fill": lambda there, here: there.masked_fill(there > 1, 0.0),
     "index_select": lambda there, here: there.index_select(0, torch.arange(2, device=DEVICE)),

@@ -28,11 +28,11 @@ from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge, misaligned
 from aes_r1.aescot.near_copy import NearCopies
 from aes_r1.aescot.phrases import FACT_WORDS
-from aes_r1.aescot.quotas import Draw, read_quotas
+from aes_r1.aescot.quotas import QuotaSampler, read_quotas
 from aes_r1.aescot.record import Reply, record
 from aes_r1.aescot.report import Tally, calls_summary
 from aes_r1.aescot.scenes_expert import scenes_critique
-from aes_r1.aescot.start import check_roles, claim, prompts_of
+from aes_r1.aescot.start import check_roles, claim_output_folder, prompts_of
 from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import PAPER_PIXELS, ExpertSettings, JudgeSettings
@@ -72,7 +72,9 @@ def build_aescot(
     check_roles(samples, expert, judge)
     started = time.monotonic()
     with ExitStack() as stack:
-        claim(out, samples, expert, judge, seed=seed, quotas=quotas or {}, max_pixels=max_pixels, stack=stack)
+        claim_output_folder(
+            out, samples, expert, judge, seed=seed, quotas=quotas or {}, max_pixels=max_pixels, stack=stack
+        )
         paid = [one for one in (expert, judge) if one.name == "openai"]
         journal = stack.enter_context(Journal(out / "calls.jsonl")) if paid else None
         chats = {} if journal is None else {one.group: ChatModel(one, journal) for one in paid}
@@ -81,7 +83,7 @@ def build_aescot(
             judge=_judge(judge, max_pixels, chats.get("judge")),
             settings=expert,
             tolerance=judge.tolerance,
-            draw=Draw(samples, wanted, seed),
+            draw=QuotaSampler(samples, wanted, seed),
             tally=Tally(seed, judged=judge.name != "none"),
             copies=NearCopies(expert.near_copy),
             window=4 * max(expert.max_concurrency, judge.max_concurrency),
@@ -119,7 +121,7 @@ class _Job:
     judge: Judge | None
     settings: ExpertSettings
     tolerance: float
-    draw: Draw
+    draw: QuotaSampler
     tally: Tally
     copies: NearCopies
     window: int  # pictures examined at once; the first of them is decided first

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aes_r1.aescot.chat import SIDE_FACTOR, affordable_price, key_of, picture_tokens, tokens_in
-from aes_r1.aescot.quotas import Draw, read_quotas
+from aes_r1.aescot.quotas import QuotaSampler, read_quotas
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import expert_prompt, judge_prompt
 from aes_r1.settings import ChatSettings, ExpertSettings, JudgeSettings
@@ -29,7 +29,7 @@ def estimate(
     With quotas every picture is counted as kept, so the numbers are the least; without, a judge is counted for every
     picture, so they are the most. Raises InputError where a key or a price is missing.
     """
-    pictures = len(Draw(samples, read_quotas(quotas or {}), seed=0).next_round())
+    pictures = len(QuotaSampler(samples, read_quotas(quotas or {}), seed=0).next_round())
     side = int((max_pixels // SIDE_FACTOR**2) ** 0.5) * SIDE_FACTOR
     seen = picture_tokens(side, side)
     critique = "x" * (3 * CRITIQUE_TOKENS)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from aes_r1.aescot.answers import Answer
 from aes_r1.aescot.chat import ChatModel
-from aes_r1.aescot.phrases import heard, heard_grade, step_of
+from aes_r1.aescot.phrases import read_grade, read_phrase, step_of
 from aes_r1.aescot.reading import plain, read_object
 from aes_r1.aescot.record import Reply
 from aes_r1.data.sample import Sample
@@ -121,7 +121,7 @@ class ScenesJudge:
 
     async def align(self, sample: Sample, reply: Reply) -> Verdict | None:  # noqa: ARG002, as every judge
         """Level and score read from the critique alone, as the Protocol says."""
-        grade = heard_grade(reply.judgement)
+        grade = read_grade(reply.judgement)
         if grade is None:
             return None
         return Verdict(level_of(GRADE_CENTRES[grade]), GRADE_CENTRES[grade], ())
@@ -131,14 +131,14 @@ class ScenesJudge:
         factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
         claims = []
         for name in DIMENSIONS:
-            said = heard(name, reply.dimensions[name])
+            said = read_phrase(name, reply.dimensions[name])
             if said is None:
                 continue
             step, told = said
             if abs(step - step_of(factors[name])) >= STEPS_APART:
                 claims.append(reply.dimensions[name])
             claims += [word for fact, word in told.items() if _false(fact, word, facts)]
-        grade = heard_grade(reply.judgement)
+        grade = read_grade(reply.judgement)
         level = LEVELS[1] if grade is None else level_of(GRADE_CENTRES[grade])
         return Verdict(level, None, tuple(claims))
 

@@ -122,13 +122,13 @@ def pattern(phrase: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def say(dimension: str, step: int, facts: dict[str, str], rng: np.random.Generator) -> str:
+def write_phrase(dimension: str, step: int, facts: dict[str, str], rng: np.random.Generator) -> str:
     """One phrase of a dimension at a step 0..5, as a sentence without the dimension's name."""
     choices = BOOK[dimension][step]
     return fill(choices[int(rng.integers(len(choices)))], facts) + "."
 
 
-def heard(dimension: str, sentence: str) -> tuple[int, dict[str, str]] | None:
+def read_phrase(dimension: str, sentence: str) -> tuple[int, dict[str, str]] | None:
     """Step and facts that a sentence of the phrase book states (its dimension's name may lead it), else None."""
     said = sentence.strip().rstrip(".").lower()
     said = said.removeprefix(dimension.replace("_", " ")).lstrip(": ")
@@ -140,7 +140,7 @@ def heard(dimension: str, sentence: str) -> tuple[int, dict[str, str]] | None:
     return None
 
 
-def heard_grade(judgement: str) -> int | None:
+def read_grade(judgement: str) -> int | None:
     """Grade 0..5 of a judgement of the phrase book, whatever stands after it, else None."""
     said = judgement.strip()
     return next((grade for grade, choices in enumerate(JUDGEMENTS) if said.startswith(choices)), None)

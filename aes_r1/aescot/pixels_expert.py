@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from aes_r1.aescot.phrases import grade_of, judge_aloud, say, step_of
+from aes_r1.aescot.phrases import grade_of, judge_aloud, step_of, write_phrase
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
@@ -82,7 +82,8 @@ def pixels_critique(seen: Measurement, mos: float, rng: np.random.Generator) -> 
     """What was measured, in the offline experts' words, and a judgement that follows `mos`."""
     factors, facts = measured_factors(seen), measured_facts(seen)
     return Reply(
-        {name: say(name, step_of(factors[name]), facts, rng) for name in DIMENSIONS}, judge_aloud(grade_of(mos), rng)
+        {name: write_phrase(name, step_of(factors[name]), facts, rng) for name in DIMENSIONS},
+        judge_aloud(grade_of(mos), rng),
     )
 
 

@@ -37,7 +37,7 @@ def read_quotas(given: Mapping[str, Any]) -> dict[Cell, int]:
     return wanted
 
 
-class Draw:
+class QuotaSampler:
     """Pictures in a seeded order, handed out in rounds.
 
     Without quotas there is one round with every picture once, in the given order. With quotas a round holds, for every

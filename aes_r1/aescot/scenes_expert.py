@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from aes_r1.aescot.leak_rules import TEENS, TENS, UNITS
-from aes_r1.aescot.phrases import BOOK, FACT_WORDS, JUDGEMENTS, grade_of, heard, judge_aloud, say, step_of
+from aes_r1.aescot.phrases import (
+    BOOK,
+    FACT_WORDS,
+    JUDGEMENTS,
+    grade_of,
+    judge_aloud,
+    read_phrase,
+    step_of,
+    write_phrase,
+)
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS, level_of
 
@@ -40,7 +49,7 @@ def spoken_facts(facts: dict[str, Any], rng: np.random.Generator) -> dict[str, s
 
 
 def _critique(factors: dict[str, float], spoken: dict[str, str], mos: float, rng: np.random.Generator) -> Reply:
-    sentences = {name: say(name, step_of(factors[name]), spoken, rng) for name in DIMENSIONS}
+    sentences = {name: write_phrase(name, step_of(factors[name]), spoken, rng) for name in DIMENSIONS}
     return Reply(sentences, judge_aloud(grade_of(mos), rng))
 
 
@@ -84,7 +93,7 @@ def _level_of_grade(grade: int) -> str:
 def _false_claim(factors: dict[str, float], facts: dict[str, Any], mos: float, rng: np.random.Generator) -> Reply:
     """Either one named fact is false, or one dimension is told at least three steps away from the truth."""
     spoken = spoken_facts(facts, rng)
-    sentences = [heard(name, say(name, step_of(factors[name]), spoken, rng)) for name in DIMENSIONS]
+    sentences = [read_phrase(name, write_phrase(name, step_of(factors[name]), spoken, rng)) for name in DIMENSIONS]
     told = {name for sentence in sentences if sentence for name in sentence[1] if name in spoken}
     lies = {name: lying for name in sorted(told) if (lying := _false_words(name, spoken[name], facts))}
     if lies and rng.random() < 0.5:

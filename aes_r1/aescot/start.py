@@ -54,7 +54,7 @@ def prompts_of(expert: ExpertSettings, judge: JudgeSettings) -> dict[str, str]:
     return {**used, **{name: prompt_sha256(name) for name in checks}}
 
 
-def claim(
+def claim_output_folder(
     out: Path,
     samples: Sequence[Sample],
     expert: ExpertSettings,

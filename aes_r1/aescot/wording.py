@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from aes_r1.aescot.judge import GRADE_CENTRES
-from aes_r1.aescot.phrases import JUDGEMENTS, factor_of, heard, heard_grade, say
+from aes_r1.aescot.phrases import JUDGEMENTS, factor_of, read_grade, read_phrase, write_phrase
 from aes_r1.aescot.record import DIMENSION_NAMES, Reply
 from aes_r1.prompts import DIMENSIONS, level_of, split_critique
 
@@ -55,7 +55,7 @@ def parts(critique: str) -> tuple[dict[str, str], str]:
 
 def stated_steps(critique: str) -> dict[str, int]:
     """Step 0..5 of each dimension that is told in the words of the phrase book."""
-    found = {name: heard(name, text) for name, text in parts(critique)[0].items()}
+    found = {name: read_phrase(name, text) for name, text in parts(critique)[0].items()}
     return {name: said[0] for name, said in found.items() if said is not None}
 
 
@@ -66,7 +66,7 @@ def stated_values(critique: str) -> dict[str, float]:
     """
     found = {}
     for name, text in parts(critique)[0].items():
-        said = heard(name, text)
+        said = read_phrase(name, text)
         good, bad = _praise(text)
         if said is not None:
             found[name] = factor_of(said[0])
@@ -78,7 +78,7 @@ def stated_values(critique: str) -> dict[str, float]:
 def stated_level(critique: str) -> str | None:
     """bad, fair or good, as the closing judgement has it; None where it says neither good nor bad."""
     judgement = parts(critique)[1]
-    grade = heard_grade(judgement)
+    grade = read_grade(judgement)
     if grade is not None:
         return level_of(GRADE_CENTRES[grade])
     good, bad = _praise(judgement)
@@ -100,12 +100,14 @@ def negated(critique: str) -> str:
     In the words of the phrase book step s becomes 5 - s; elsewhere each word of OPPOSITES becomes its opposite.
     """
     texts, judgement = parts(critique)
-    told = {name: heard(name, text) for name, text in texts.items()}
+    told = {name: read_phrase(name, text) for name, text in texts.items()}
     if set(told) != set(DIMENSIONS) or None in told.values():
         return _WORD.sub(_turned, critique)
     rng = np.random.default_rng(0)
-    turned = {name: say(name, TOP_STEP - said[0], said[1], rng) for name, said in told.items() if said is not None}
-    grade = heard_grade(judgement)
+    turned = {
+        name: write_phrase(name, TOP_STEP - said[0], said[1], rng) for name, said in told.items() if said is not None
+    }
+    grade = read_grade(judgement)
     closing = _WORD.sub(_turned, judgement) if grade is None else JUDGEMENTS[TOP_STEP - grade][0]
     return Reply(turned, closing).critique
 

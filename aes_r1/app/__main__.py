@@ -6,7 +6,7 @@ import argparse
 import socket
 from importlib.util import find_spec
 
-from aes_r1.command import Arguments, run_plain
+from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError, require
 
@@ -35,7 +35,7 @@ def check_port(port: int) -> None:
 
 def main() -> None:
     """Run the command as the command line says; does not return."""
-    parser = Arguments(
+    parser = OneLineParser(
         prog="python -m aes_r1.app", description=(__doc__ or "").split(":")[0] + ", on this machine only"
     )
     add = parser.add_argument
@@ -43,7 +43,7 @@ def main() -> None:
     add("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")
     add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
     add("--seed", type=int, default=0, help="of the sampling (default: 0)")
-    run_plain(parser, run)
+    run_argparse(parser, run)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from aes_r1.data.published import (
     tad66k_labels,
 )
 from aes_r1.data.ratings import rated
-from aes_r1.data.splits import SPLITS, divide
+from aes_r1.data.splits import SPLITS, assign_splits
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def read_set(
     if split_by != "official":
         labels = [replace(label, split=None) for label in labels]
     kept, dropped = _settle(labels)
-    divided = divide(kept, row.shares, split_by)
+    divided = assign_splits(kept, row.shares, split_by)
     return [label for label in divided if not label.fault], dropped + [label for label in divided if label.fault]
 
 

@@ -67,7 +67,7 @@ def perceptual_hash(picture: Image.Image) -> str:
     return np.packbits(bits).tobytes().hex()
 
 
-class Journal:
+class CheckCache:
     """What is known of pictures by path, one JSON line each; written as it is found, so that a stop loses nothing."""
 
     def __init__(self, path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 BANDS = 4  # 16 bits each: two hashes that differ in fewer bits than there are bands share a whole band
 
 
-def identical(digests: Sequence[str]) -> list[list[int]]:
+def exact_duplicates(digests: Sequence[str]) -> list[list[int]]:
     """Groups of two or more places with the same digest."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, digest in enumerate(digests):
@@ -19,7 +19,7 @@ def identical(digests: Sequence[str]) -> list[list[int]]:
     return [group for group in places.values() if len(group) > 1]
 
 
-def alike(looks: Sequence[str], sets: Sequence[str]) -> list[list[int]]:
+def near_duplicates(looks: Sequence[str], sets: Sequence[str]) -> list[list[int]]:
     """Groups of places in more than one of `sets` whose perceptual hashes differ in fewer than BANDS of 64 bits.
 
     A hash that more than a handful of pictures of one set share says nothing (a blank picture) and is left out.

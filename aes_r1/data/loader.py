@@ -18,7 +18,7 @@ from aes_r1.data.mix import mix_samples
 from aes_r1.data.names import local_name
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
-from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve, share_out, stratified_draw
+from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve_validation, share_out, stratified_draw
 from aes_r1.settings import DataSettings, InputError
 
 log = logging.getLogger("aes_r1")
@@ -43,7 +43,7 @@ def load_samples(
     if data.split_seed is not None:
         whole = replace(data, split_seed=None, limit=None)
         published = {name: load_samples(whole, name, seed=seed, store=store, waiting=waiting) for name in SPLITS}
-        samples = dealt_anew(published, data)[split]
+        samples = resplit(published, data)[split]
     elif data.name in scene_sets.SCENE_SETS:
         samples = [one for one in scene_sets.make_scenes(data.name, store=store, waiting=waiting) if one.split == split]
     elif data.mix:
@@ -60,7 +60,7 @@ def load_samples(
     return samples
 
 
-def dealt_anew(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[str, list[Sample]]:
+def resplit(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[str, list[Sample]]:
     """The same pictures in other splits of the same sizes, as `data.split_seed` deals them."""
     everything = sorted((one for samples in splits.values() for one in samples), key=lambda one: one.image)
     order = np.random.default_rng([SPLIT_SEED, data.split_seed or 0, 2]).permutation(len(everything))
@@ -99,7 +99,7 @@ def _of_manifest(samples: Samples, split: str, seed: int) -> Samples:
             own = names == name
             if not (own & (splits == "validation")).any():
                 train = own & (splits == "train")
-                carved = carve(ids[train].tolist(), seed)
+                carved = carve_validation(ids[train].tolist(), seed)
                 taken = train & np.fromiter((one in carved for one in ids), bool, len(ids))
                 wanted = (wanted & ~taken) if split == "train" else (wanted | taken)
     return samples.select(np.flatnonzero(wanted))
@@ -109,7 +109,9 @@ def _from_records(data: DataSettings, split: str, seed: int) -> list[Sample]:
     """Pictures of an AesCoT file, which publishes no split: a tenth is held out for tests, validation is carved."""
     samples = unique_samples(read_records(root_of(data)))
     splits = dict(zip([one.image for one in samples], share_out(len(samples), PAPER_SHARES), strict=True))
-    splits |= dict.fromkeys(carve([image for image, value in splits.items() if value == "train"], seed), "validation")
+    splits |= dict.fromkeys(
+        carve_validation([image for image, value in splits.items() if value == "train"], seed), "validation"
+    )
     return [replace(one, split=split) for one in samples if splits[one.image] == split]
 
 
@@ -126,7 +128,7 @@ def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:
             *(data.name, len(dropped), first.image, first.fault),
         )
     if all(label.split != "validation" for label in labels):
-        carved = carve([label.image for label in labels if label.split == "train"], seed)
+        carved = carve_validation([label.image for label in labels if label.split == "train"], seed)
         labels = [replace(label, split="validation") if label.image in carved else label for label in labels]
     return [sample_of(data.name, root, label) for label in labels if label.split == split]
 

@@ -23,7 +23,7 @@ LIMIT_SEED = 0  # of evaluation.limit, whatever the run's seed: all models answe
 PAPER_SHARES = (0.9, 0.0, 0.1)
 
 
-def divide(labels: list[Label], shares: tuple[float, float, float], split_by: str) -> list[Label]:
+def assign_splits(labels: list[Label], shares: tuple[float, float, float], split_by: str) -> list[Label]:
     """`labels` with the split that each belongs to; None becomes train.
 
     split_by: "official", the published lists, or where none is published the set's seeded `shares`; "paper", a seeded
@@ -137,7 +137,7 @@ def stratified_places(names: Sequence[str] | np.ndarray, count: int, seed: int) 
     return np.sort(np.concatenate(drawn))
 
 
-def carve(train: Sequence[str], seed: int, share: float = 0.05, most: int = 500) -> set[str]:
+def carve_validation(train: Sequence[str], seed: int, share: float = 0.05, most: int = 500) -> set[str]:
     """Validation pictures taken out of train."""
     count = min(most, round(share * len(train))) if len(train) >= 20 else min(2, len(train) // 2)
     chosen = np.random.default_rng([SPLIT_SEED, seed, 1]).permutation(len(train))[:count]

@@ -145,7 +145,7 @@ class Written(Reply):
         return self.text
 
 
-def judged(
+def judge_critiques(
     rows: Sequence[Row],
     samples: Mapping[str, Sample],
     *,

@@ -1,7 +1,8 @@
 """Signs that a run goes wrong, from the rows that it logs: each with a threshold, what it means and what to try first.
 
 SIGNS is the one table. A sign's `measure` is a pure function of the RAPO rows of metrics.jsonl and the rows of
-completions.jsonl so far; it is None while there is too little to tell. `Watch` raises a sign once, when it first shows.
+completions.jsonl so far; it is None while there is too little to tell. `HealthMonitor` raises a sign once, when it
+first shows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # where no output 
 
 
 @dataclass(frozen=True)
-class Sign:
+class WarningSign:
     """`measure(metrics, completions)` is bad above (`sense` +1) or below (-1) `threshold`."""
 
     name: str
@@ -132,68 +133,68 @@ ON_TEXT = (diversity_share, leaking)  # change only when completions are logged
 
 # -- the table ---------------------------------------------------------------------------------------------------------
 SIGNS = (
-    Sign(
+    WarningSign(
         "rank dominates", 0.10, +1,
         "SRCC - PLCC of a validation set: pictures are ordered well, but scores drift from opinions",
         "raise reward.error.weight or lower reward.rank.weight",
         rank_dominates,
     ),
-    Sign(
+    WarningSign(
         "entropy collapse", 0.30, -1,
         "token entropy as a share of its start: outputs of a picture become the same, nothing is left to compare",
         "lower trainer.lr, raise trainer.clip_high or trainer.kl_coef; start from a shorter cold start",
         lambda metrics, _: share_of_start(metrics, "policy/entropy"),
     ),
-    Sign(
+    WarningSign(
         "zero-spread groups", 0.30, +1,
         "share of pictures whose outputs all earn the same: they teach nothing",
         "raise trainer.num_samples or trainer.temperature; raise reward.rank.gamma; trainer.drop_zero_spread=true",
         lambda metrics, _: recent(metrics, "rollout/zero_spread_groups"),
     ),
-    Sign(
+    WarningSign(
         "parse failures", 0.10, +1,
         "share of outputs that cannot be read: the format was never learned, or is being lost",
         "a longer cold start, reward.format.weight=1, a lower trainer.lr",
         lambda metrics, _: recent(metrics, "rollout/parse_failure_rate"),
     ),
-    Sign(
+    WarningSign(
         "truncation", 0.10, +1,
         "share of outputs cut at the longest length: they never reach a score",
         "raise trainer.max_new_tokens, or shorten the critiques of the cold start",
         lambda metrics, _: recent(metrics, "rollout/truncated_rate"),
     ),
-    Sign(
+    WarningSign(
         "generic critiques", 0.60, -1,
         "distinct pairs of words as a share of their start: one critique is said of every picture",
         "raise trainer.kl_coef, stop earlier; check that the critique is used (model.prompt=score_only)",
         diversity_share,
     ),
-    Sign(
+    WarningSign(
         "critiques turn alike", 0.60, -1,
         "different greedy critiques of the validation pictures as a share of their start: the words no longer tell "
         "pictures apart, though sampled ones may still vary",
         "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
         lambda metrics, _: share_of_first(metrics, "critique/distinct"),
     ),
-    Sign(
+    WarningSign(
         "words lose the picture", 0.50, -1,
         "what the words know of the picture, nats, as a share of its start: the score is learned, its reasons are lost",
         "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
         lambda metrics, _: share_of_first(metrics, "critique/information_nats"),
     ),
-    Sign(
+    WarningSign(
         "leaking critiques", 0.05, +1,
         "share of critiques that name their score or say that it was known: it is written, not reasoned",
         "filter the cold start's data again (aes_r1.distill), raise trainer.kl_coef",
         leaking,
     ),
-    Sign(
+    WarningSign(
         "KL running away", 0.50, +1,
         "mean k3 divergence from the start, nats per token: the policy leaves what it was taught",
         "lower trainer.lr, raise trainer.kl_coef",
         lambda metrics, _: recent(metrics, "policy/kl_k3"),
     ),
-    Sign(
+    WarningSign(
         "not finite", 0.0, +1,
         "steps whose loss, gradient or another value was NaN or infinite: a skipped step teaches nothing",
         "lower trainer.lr, raise trainer.kl_coef; one alone is harmless, many want model.dtype=float32",
@@ -201,7 +202,7 @@ SIGNS = (
     ),
     # A ratio that errs by 2% a token has used up a tenth of clip_low=.2 before anything is learned, and .02 is over ten
     # times what bfloat16 makes of equal weights (docs/distributed.md): then the two compute different things.
-    Sign(
+    WarningSign(
         "sampler mismatch", 0.02, +1,
         "mean difference of log-probability between sampler and trainer, nats per token: the update reweights by it",
         "compare model.shared_prefix=false and model.dtype=float32: equal policies differ by rounding alone",
@@ -211,7 +212,7 @@ SIGNS = (
 
 
 @dataclass
-class Watch:
+class HealthMonitor:
     """Follows one run's RAPO stage; `alert(title, text)` is called once per sign, when it first shows."""
 
     alert: Callable[[str, str], None]

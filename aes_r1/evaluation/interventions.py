@@ -18,7 +18,9 @@ from aes_r1.runs.cells import Interval
 _STILL = 1e-12  # a sum of squared distances below this is no distance
 
 
-def measured(rows: Sequence[Mapping[str, Any]], *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+def summarise_interventions(
+    rows: Sequence[Mapping[str, Any]], *, n_bootstrap: int = 1000, seed: int = 0
+) -> dict[str, Any]:
     """The `interventions` of evaluation.json from rows of `intervene`; intervals resample pictures."""
     own_of = {row["id"]: row["own"] for row in rows}
     own = _numbers(row["own"] for row in rows)

@@ -15,7 +15,7 @@ from aes_r1.evaluation.calibration import calibration, plcc_after_logistic
 from aes_r1.evaluation.columns import ORIGINS, Column, columns_of, shared
 from aes_r1.evaluation.critique import critique_measures
 from aes_r1.evaluation.grounding import grounding
-from aes_r1.evaluation.interventions import measured
+from aes_r1.evaluation.interventions import summarise_interventions
 from aes_r1.evaluation.metrics import (
     PROTOCOL_ORDER,
     STAGE_ORDER,
@@ -212,7 +212,7 @@ def measure(
         found = critique_measures(rows, factors=factors.get(name), n_bootstrap=n_bootstrap, seed=seed)
         written = run.examined("interventions", stage, name)
         if exchanged := _of_protocol(written, rows[0]["protocol"]):
-            found["interventions"] = measured(exchanged, n_bootstrap=n_bootstrap, seed=seed)
+            found["interventions"] = summarise_interventions(exchanged, n_bootstrap=n_bootstrap, seed=seed)
         critiques.setdefault(stage, {})[name] = found
     summary["critiques"] = critiques
     for (stage, name, protocol), rows in followed.items():
@@ -227,7 +227,7 @@ def measure(
             rows,
             factors=factors.get(name),
             informed=informed,
-            exchanged=measured(exchanged, n_bootstrap=n_bootstrap, seed=seed) if exchanged else None,
+            exchanged=summarise_interventions(exchanged, n_bootstrap=n_bootstrap, seed=seed) if exchanged else None,
             n_bootstrap=n_bootstrap,
             seed=seed,
         )

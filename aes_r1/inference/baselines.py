@@ -13,7 +13,7 @@ from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.rollout.forced_prefix import continued
+from aes_r1.rollout.forced_prefix import with_prefix
 from aes_r1.settings import InputError
 
 # Q-Align (Wu et al., 2024): five words of the ITU scale, best first, evenly spaced over 0..1.
@@ -38,7 +38,7 @@ def level_expectation(backbone: Backbone, prompts: Sequence[EncodedPrompt]) -> l
         mask[row, : len(ids)] = True
     # Where the chat template opens a think block, the words come after it, as they would where it opens none.
     opening = f"<think></think>{LEVEL_OPENING}" if backbone.answer_prefix else LEVEL_OPENING
-    batch = backbone.collate([continued(backbone, prompt, opening) for prompt in prompts]).to(backbone.device)
+    batch = backbone.collate([with_prefix(backbone, prompt, opening) for prompt in prompts]).to(backbone.device)
     count, device = len(prompts), backbone.device
     logps, _ = completion_likelihood(
         backbone,

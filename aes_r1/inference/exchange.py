@@ -14,7 +14,7 @@ from aes_r1.inference.information import likelihoods, nats
 from aes_r1.inference.predictions import chosen_critiques, rows_by_protocol
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import parse_score, unscored
-from aes_r1.rollout.forced_prefix import answers_after
+from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import EXAMINED, RunFolder
 
@@ -51,7 +51,7 @@ def intervene(
             )  # fmt: skip
             prompts += [own, own, other, own, own]
             said += [unscored(critique) for critique in critiques]
-        scores = [parse_score(text) for text in answers_after(backbone, prompts, said)]
+        scores = [parse_score(text) for text in complete_prefix(backbone, prompts, said)]
         for place, row in enumerate(group):
             yield {
                 "id": row["id"],

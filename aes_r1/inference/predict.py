@@ -17,8 +17,8 @@ from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import SCORE_ONLY_PROMPT, out_of_range, parse_critique, parse_score, unscored
-from aes_r1.rollout.forced_prefix import answers_after
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.forced_prefix import complete_prefix
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.settings import InputError
 
@@ -83,7 +83,7 @@ def _answers(
     drawn = asking.n_samples if "mean" in questions else 1 if "sample" in questions else 0
     if drawn:
         keys = [("evaluation", seed, one.dataset, one.id, k) for one, _ in group for k in range(drawn)]
-        found["mean"] = _texts(backbone, group, asking, drawn, row_noise(keys, asking.max_new_tokens))
+        found["mean"] = _texts(backbone, group, asking, drawn, keyed_uniform_noise(keys, asking.max_new_tokens))
         found["sample"] = [texts[:1] for texts in found["mean"]]
     if "greedy" in questions or "read_back" in questions:
         found["greedy"] = _texts(backbone, group, dataclasses.replace(asking, temperature=1.0), 1, None)
@@ -91,7 +91,7 @@ def _answers(
         found["read_back"] = _read_back(backbone, asking.question, [texts[0] for texts in found["greedy"]])
     if "direct" in questions:
         prompts = [encoded[questions["direct"]] for _, encoded in group]
-        found["direct"] = [[text] for text in answers_after(backbone, prompts, [NO_CRITIQUE] * len(prompts))]
+        found["direct"] = [[text] for text in complete_prefix(backbone, prompts, [NO_CRITIQUE] * len(prompts))]
     return found
 
 
@@ -102,7 +102,7 @@ def _texts(
     prompts = backbone.collate([encoded[asking.question] for _, encoded in group])
     how: dict[str, Any] = {"max_new_tokens": asking.max_new_tokens, "temperature": asking.temperature, "noise": noise}
     blank = blank_prompt(backbone, asking.question, asking.answer_from)
-    rollout = answer_from_words(backbone, sample(backbone, prompts, num_samples=count, **how), blank, **how)
+    rollout = answer_from_words(backbone, sample_completions(backbone, prompts, num_samples=count, **how), blank, **how)
     texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 
@@ -113,7 +113,7 @@ def _read_back(backbone: Backbone, question: str, texts: Sequence[str]) -> list[
     places = [place for place, text in enumerate(texts) if parse_critique(text)]
     said = [unscored(parse_critique(texts[place]) or "") for place in places]
     blank = [backbone.encode(blank_picture(), question)] * len(said)
-    for place, text in zip(places, answers_after(backbone, blank, said) if said else [], strict=True):
+    for place, text in zip(places, complete_prefix(backbone, blank, said) if said else [], strict=True):
         read[place] = [text]
     return read
 

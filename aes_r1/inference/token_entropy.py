@@ -18,7 +18,7 @@ from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import DIMENSIONS, parse_score
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 
 KINDS = ("critique", "dimension", "score", "tags")
 POSITIONS = 10  # equal parts of an answer, first token to last
@@ -70,8 +70,10 @@ def measure_entropy(
         encoded = [backbone.encode(open_picture(one.image), question) for one in part]
         device = next(backbone.model.parameters()).device
         prompts = backbone.collate(encoded).to(device)
-        noise = row_noise([("entropy", seed, one.dataset, one.id) for one in part], max_new_tokens)
-        rollout = sample(backbone, prompts, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=noise)
+        noise = keyed_uniform_noise([("entropy", seed, one.dataset, one.id) for one in part], max_new_tokens)
+        rollout = sample_completions(
+            backbone, prompts, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=noise
+        )
         rows = torch.arange(len(part), device=device)
         _, entropy = completion_likelihood(backbone, prompts, rollout.tokens, rollout.mask, rows)
         for tokens, mask, row in zip(rollout.tokens, rollout.mask, entropy, strict=True):

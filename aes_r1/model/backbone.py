@@ -98,7 +98,7 @@ class Backbone:
             input_ids=input_ids,
             valid=valid,
             position_ids=position_ids,
-            next_position=position_ids.amax(dim=(0, 2)) + 1,
+            next_position_ids=position_ids.amax(dim=(0, 2)) + 1,
             pixel_values=torch.from_numpy(np.concatenate([prompt.pixel_values for prompt in prompts])),
             grid=grid,
             prompt_tokens=tuple(len(prompt.input_ids) for prompt in prompts),
@@ -107,7 +107,7 @@ class Backbone:
         )
 
     @torch.no_grad()
-    def see(self, prompts: PromptBatch) -> PromptBatch:
+    def with_vision_features(self, prompts: PromptBatch) -> PromptBatch:
         """`prompts` with the vision tower's features, where its weights are fixed; as they are where they train."""
         trained = any(p.requires_grad and families.is_vision(name) for name, p in self.core.named_parameters())
         if trained:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aes_r1.model.transfer import send
+from aes_r1.model.transfer import to_device
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl")
 VISION_PARTS = (".visual.", ".vision_tower.", ".multi_modal_projector.")
 # Language models whose attention is plain causal softmax attention, so that a group can share its prompt.
-SHARING = ("qwen2_5_vl_text", "qwen3_vl_text", "qwen2", "qwen3", "llama")
+PLAIN_ATTENTION_TYPES = ("qwen2_5_vl_text", "qwen3_vl_text", "qwen2", "qwen3", "llama")
 
 
 def is_vision(parameter_name: str) -> bool:
@@ -30,7 +30,7 @@ def can_share_prefix(config: Any) -> bool:
     """Whether the language layers attend plainly: a known kind, and none of them in sliding windows."""
     text = config.get_text_config()
     layers = getattr(text, "layer_types", None) or ["full_attention"]
-    return text.model_type in SHARING and set(layers) == {"full_attention"}
+    return text.model_type in PLAIN_ATTENTION_TYPES and set(layers) == {"full_attention"}
 
 
 def load_image_processor(model_type: str, path: Any) -> Any:
@@ -102,12 +102,12 @@ def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Tens
     from transformers import vision_utils
 
     merge = visual.spatial_merge_size
-    made = {"position_ids": send(vision_utils.get_vision_position_ids(grid, merge), device)}
+    made = {"position_ids": to_device(vision_utils.get_vision_position_ids(grid, merge), device)}
     if visual.config.model_type.startswith("qwen2_5_vl"):
         window_index, made["cu_window_seqlens"] = vision_utils.get_vision_window_index(
             grid, spatial_merge_size=merge, window_size=visual.window_size, patch_size=visual.patch_size
         )
-        return {**made, "window_index": send(window_index, device)}
+        return {**made, "window_index": to_device(window_index, device)}
     indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(
         grid,
         num_grid_per_side=visual.num_grid_per_side,
@@ -115,7 +115,7 @@ def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Tens
         align_corners=visual.interpolation_align_corners,
         spatial_merge_size=merge,
     )
-    return {**made, "interp_indices": send(indices, device), "interp_weights": send(weights, device)}
+    return {**made, "interp_indices": to_device(indices, device), "interp_weights": to_device(weights, device)}
 
 
 def at_pictures(features: Tensor, place: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def add_deep_features(states: Tensor, place: Tensor, features: Tensor) -> Tensor
     return torch.where(place[..., None], states + at_pictures(features.to(states.dtype), place), states)
 
 
-def ask_nothing(model: Any) -> None:
+def avoid_device_syncs(model: Any) -> None:
     """Spare a transformers model two questions that its language layers put to the device.
 
     Rotary frequencies of the kind "dynamic" grow with the longest position, asked for in each pass; up to

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.shared_prefix import grouped_hidden_states, plain_hidden_states
-from aes_r1.model.transfer import send
+from aes_r1.model.transfer import to_device
 
 CHUNK_LOGITS = 2**25  # logits that exist at once: 134 MB in float32, a few times over
 
@@ -79,7 +79,7 @@ def completion_likelihood(
     hidden_states = grouped_hidden_states if shared else plain_hidden_states
     hidden = hidden_states(backbone.core, prompts, tokens, image_of).flatten(0, 1)
     banned = backbone.banned_on(hidden.device)
-    places = send(mask.flatten().nonzero()[:, 0], hidden.device)
+    places = to_device(mask.flatten().nonzero()[:, 0], hidden.device)
     targets = tokens.flatten().index_select(0, places)
 
     def score(states: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

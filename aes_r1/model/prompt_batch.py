@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aes_r1.model.transfer import send
+from aes_r1.model.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EncodedPrompt:
 class PromptBatch:
     """N prompts, left-padded to P tokens.
 
-    input_ids, valid: [N, P]; position_ids: [3, N, P] (M-RoPE: time, row, column); next_position: [N], where a
+    input_ids, valid: [N, P]; position_ids: [3, N, P] (M-RoPE: time, row, column); next_position_ids: [N], where a
     completion continues; pixel_values: [all rows, ...]; grid: [N, 3].
     grid stays on the host, where prompt_tokens and pixel_rows (N numbers each) are too, so that neither a selection nor
     the vision tower has to ask the device. features: what the vision tower says about the
@@ -40,7 +40,7 @@ class PromptBatch:
     input_ids: Tensor
     valid: Tensor
     position_ids: Tensor
-    next_position: Tensor
+    next_position_ids: Tensor
     pixel_values: Tensor
     grid: Tensor
     prompt_tokens: tuple[int, ...]
@@ -53,13 +53,13 @@ class PromptBatch:
 
     def to(self, device: torch.device | str) -> PromptBatch:
         """The same batch with its tensors on `device`."""
-        moved: dict[str, Any] = {name: send(getattr(self, name), device) for name in _TENSORS}
+        moved: dict[str, Any] = {name: to_device(getattr(self, name), device) for name in _TENSORS}
         return dataclasses.replace(self, **moved)
 
     def select(self, images: Tensor) -> PromptBatch:
         """The prompts of `images` ([n] indices, on the host), padding that none of them needs cut away."""
         chosen = images.tolist()
-        index = send(torch.tensor(chosen), self.input_ids.device)
+        index = to_device(torch.tensor(chosen), self.input_ids.device)
         prompt_tokens = tuple(self.prompt_tokens[image] for image in chosen)
         first = self.input_ids.shape[1] - max(prompt_tokens)
         features = self.features
@@ -71,7 +71,7 @@ class PromptBatch:
             input_ids=self.input_ids[index, first:],
             valid=self.valid[index, first:],
             position_ids=self.position_ids[:, index, first:],
-            next_position=self.next_position[index],
+            next_position_ids=self.next_position_ids[index],
             pixel_values=self.pixel_values[self._rows(chosen, 1.0)],
             grid=self.grid[chosen],
             prompt_tokens=prompt_tokens,
@@ -89,7 +89,7 @@ class PromptBatch:
         counts = [round(rows * per_row) for rows in self.pixel_rows]
         starts = [sum(counts[:image]) for image in images]
         places = [torch.arange(start, start + counts[image]) for start, image in zip(starts, images, strict=True)]
-        return send(torch.cat(places), self.pixel_values.device)
+        return to_device(torch.cat(places), self.pixel_values.device)
 
 
-_TENSORS = ("input_ids", "valid", "position_ids", "next_position", "pixel_values")
+_TENSORS = ("input_ids", "valid", "position_ids", "next_position_ids", "pixel_values")

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from aes_r1.model import families
 from aes_r1.model.prompt_batch import PromptBatch
-from aes_r1.model.transfer import send
+from aes_r1.model.transfer import to_device
 
 NAME = "shared_prefix"
 
@@ -50,7 +50,7 @@ class ScoringHead(nn.Linear):
 def install(model: Any) -> None:
     """Make a transformers model's head accept a `score`, and its language layers an `attend` if they attend plainly."""
     model.lm_head.__class__ = ScoringHead
-    families.ask_nothing(model)
+    families.avoid_device_syncs(model)
     if not families.can_share_prefix(model.config):
         return
     from transformers import AttentionInterface
@@ -173,7 +173,7 @@ def grouped_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, 
     prompts: a PromptBatch of N; completions: [R, T] tokens, right-padded; image_of: [R] in 0..N-1, best on the host.
     Returns [R, T, D]: row t is the state before token t (the first is the prompt's last state).
     """
-    image_of = send(image_of, completions.device)
+    image_of = to_device(image_of, completions.device)
     count, width = prompts.input_ids.shape
     rows, length = completions.shape
     fed = length - 1
@@ -184,7 +184,7 @@ def grouped_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, 
         [prompt_embeddings.reshape(1, -1, hidden_size), completion_embeddings.reshape(1, -1, hidden_size)], 1
     )
     steps = torch.arange(fed, device=completions.device)
-    completion_positions = (prompts.next_position[image_of][:, None] + steps).reshape(1, 1, -1).expand(3, 1, -1)
+    completion_positions = (prompts.next_position_ids[image_of][:, None] + steps).reshape(1, 1, -1).expand(3, 1, -1)
     positions = torch.cat([prompts.position_ids.reshape(3, 1, -1), completion_positions], dim=2)
     own_past = (steps[:, None] >= steps[None, :]).expand(rows, fed, fed)
     seen_prompt = prompts.valid[image_of][:, None, :].expand(rows, fed, width)
@@ -208,7 +208,7 @@ def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, im
     embeddings, features, place = embed(core, copies)
     embeddings = torch.cat([embeddings, core.get_input_embeddings()(completions[:, :-1])], dim=1)
     steps = torch.arange(length - 1, device=completions.device)
-    positions = (copies.next_position[:, None] + steps)[None].expand(3, -1, -1)
+    positions = (copies.next_position_ids[:, None] + steps)[None].expand(3, -1, -1)
     valid = torch.cat([copies.valid, torch.ones_like(completions[:, :-1], dtype=torch.bool)], dim=1)
     output = core.model.language_model(
         inputs_embeds=embeddings,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """`tensor` on `device`; a host that sends goes on at once, and the device reads in its own time.
 
     A copy out of ordinary memory makes the host wait until everything queued on the device is done; out of pinned

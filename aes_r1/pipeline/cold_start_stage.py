@@ -48,7 +48,7 @@ def cold_start(job: Job, base: str) -> str:
         records = [row for row in records if row["image"] in training]
     if not records:
         raise InputError(_NO_RECORD.format(records_path))
-    job.alone(lambda: model_digest(base, job.store))  # read once; the others find the digest in the store
+    job.on_rank_zero(lambda: model_digest(base, job.store))  # read once; the others find the digest in the store
     recipe = {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY}
     if cold_start.blank_pictures == 0:
         del recipe["blank_pictures"]  # the names of cold starts in the store are older than this key
@@ -120,11 +120,11 @@ def cold_start(job: Job, base: str) -> str:
                     on_resume=on_resume,
                 ),
             )
-        with engine.gathered():
+        with engine.gathered_parameters():
             if job.rank == 0:
                 backbones.merged(backbone).save(made.model)
 
-    made_here = job.make_together("cold_starts", digest, make)
+    made_here = job.build_collectively("cold_starts", digest, make)
     if job.rank == 0:
         shutil.rmtree(final.checkpoints, ignore_errors=True)
     if job.rank == 0 and not job.run.stage_done("cold_start"):
@@ -178,7 +178,7 @@ def _critiques(job: Job) -> Path:
         if stopped is not None:
             raise InputError(f"critiques of the cold start: {stopped}; a higher ceiling goes on from there")
 
-    job.alone(lambda: made_once(job.store, "aescot", digest, make, waiting=job.keep_waiting))
+    job.on_rank_zero(lambda: made_once(job.store, "aescot", digest, make, waiting=job.keep_waiting))
     return job.store / "aescot" / digest / "aescot.jsonl"
 
 
@@ -190,7 +190,7 @@ def _readable(job: Job, given: Path) -> list[dict]:
     by the file's content.
     """
     path = job.run.manifest(f"critiques-{sha256_of(given)[:12]}")
-    job.alone(partial(_list_readable, job, given, path))
+    job.on_rank_zero(partial(_list_readable, job, given, path))
     return read_rows(path)
 
 

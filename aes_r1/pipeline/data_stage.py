@@ -38,7 +38,7 @@ def load_data(job: Job) -> None:
     wanted += [(test, test.split) for test in job.test_sets()]
     lists: list[Sequence[Sample]] = []
     for test, split in wanted:
-        job.alone(partial(_list_for_run, job, test, split))
+        job.on_rank_zero(partial(_list_for_run, job, test, split))
         lists.append(read_manifest(job.manifest(test, split)))
     job.train, job.validation, *job.tests = lists
     if job.rank == 0:
@@ -138,7 +138,7 @@ def base_model(job: Job) -> str:
             def report(done: int, total: int, text: str) -> None:
                 update(done, total, text)
                 if job.size == 1:  # several agree between stages
-                    job.leave_if_asked()
+                    job.raise_if_stopping()
 
             pretrain.pretrain_tiny(
                 target,
@@ -148,7 +148,7 @@ def base_model(job: Job) -> str:
                 report=report,
             )
 
-    job.alone(lambda: made_once(job.store, "models", digest, make, waiting=job.keep_waiting))
+    job.on_rank_zero(lambda: made_once(job.store, "models", digest, make, waiting=job.keep_waiting))
     if job.rank == 0:
         job.run.finish_stage("base", {"model": str(path)})
     return str(path)

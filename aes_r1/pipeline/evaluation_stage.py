@@ -31,7 +31,7 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
     for stage, model in models.items():
         if stage not in evaluation.stages or is_answered(run, stage):
             continue
-        job.leave_if_asked()
+        job.raise_if_stopping()
         log.info("evaluation of %s: %d pictures", stage, sum(map(len, sets.values())))
         backbone = job.load(model)
         backbone.model.to(job.device)

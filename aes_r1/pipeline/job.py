@@ -17,12 +17,12 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.runs.store import missing
-from aes_r1.runs.watchdog import Watch
+from aes_r1.runs.watchdog import Heartbeat
 from aes_r1.settings import DataSettings, Settings, as_dict
 from aes_r1.tracking import Tracker
 
 
-class Asked(Exception):
+class StopWhileWaiting(Exception):
     """Some process of the job was asked to leave; what waits for another job's lock waits no longer."""
 
 
@@ -31,10 +31,10 @@ class Job:
 
     tracker: Tracker
     stop: StopRequest
-    signs: health.Watch
+    health: health.HealthMonitor
 
     def __init__(
-        self, settings: Settings, folder: Path, device: torch.device, rank: int, size: int, watch: Watch | None
+        self, settings: Settings, folder: Path, device: torch.device, rank: int, size: int, watch: Heartbeat | None
     ) -> None:
         self.settings, self.run, self.device, self.rank, self.size = settings, RunFolder(folder), device, rank, size
         self.watch = watch
@@ -57,24 +57,24 @@ class Job:
 
     def process(self) -> Process:
         """This process among those that share the pictures of an evaluation."""
-        return Process(self.rank, self.size, self.wait_or_leave, self.asked)
+        return Process(self.rank, self.size, self.wait_or_leave, self.stop_requested)
 
     def wait(self) -> None:
         """Wait for every process, without a time limit: one of them may be busy alone for hours."""
         if self.watch is not None:
             self.watch.wait()
 
-    def asked(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether this process was asked to leave, or another that has found that out here. Not collective."""
         return bool(self.stop) if self.watch is None else self.watch.wished(bool(self.stop))
 
     def wait_or_leave(self) -> None:
         """Wait for every process, then leave when any was asked to; whoever still works hears of it. Collective."""
         if self.watch is not None:
-            self.watch.wait(meanwhile=self.asked)
-        self.leave_if_asked()
+            self.watch.wait(meanwhile=self.stop_requested)
+        self.raise_if_stopping()
 
-    def leave_if_asked(self) -> None:
+    def raise_if_stopping(self) -> None:
         """Between what is repeated anyway: leave when any process was asked to. Collective."""
         asked = [(bool(self.stop), self.stop.requeue)] * self.size
         if self.size > 1:
@@ -83,18 +83,21 @@ class Job:
             raise Stopped(any(requeue for _, requeue in asked))
 
     def keep_waiting(self) -> None:
-        """For the store, again and again while rank 0 waits for another job's lock: Asked when any process was."""
-        if self.asked():
-            raise Asked
+        """Let the store ask, while rank 0 waits for another job's lock, whether to go on. StopWhileWaiting if not."""
+        if self.stop_requested():
+            raise StopWhileWaiting
 
-    def alone(self, work: Callable[[], object]) -> None:
-        """Rank 0 does `work`, which may raise Asked; the others wait; all leave when any was asked to. Collective."""
+    def on_rank_zero(self, work: Callable[[], object]) -> None:
+        """Do `work` on rank 0 while the others wait; all leave when any was asked to. Collective.
+
+        `work` may raise StopWhileWaiting.
+        """
         if self.rank == 0:
-            with contextlib.suppress(Asked):
+            with contextlib.suppress(StopWhileWaiting):
                 work()
         self.wait_or_leave()
 
-    def make_together(self, kind: str, digest: str, make: Callable[[Path], None]) -> bool:
+    def build_collectively(self, kind: str, digest: str, make: Callable[[Path], None]) -> bool:
         """Like made_once, with every process inside `make`; whether it was made now. Collective.
 
         Rank 0 holds the lock, decides and renames.
@@ -105,7 +108,7 @@ class Job:
             def look() -> None:
                 folder[0] = held.enter_context(missing(self.store, kind, digest, waiting=self.keep_waiting))
 
-            self.alone(look)  # rank 0 may wait for another job's lock for hours, longer than a collective does
+            self.on_rank_zero(look)  # rank 0 may wait for another job's lock for hours, longer than a collective does
             if self.size > 1:
                 torch.distributed.broadcast_object_list(folder, src=0)
             if folder[0] is not None:

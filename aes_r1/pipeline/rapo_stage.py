@@ -80,7 +80,9 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
 
     def on_resume(step: int) -> None:
         job.tracker.resume("rapo", step or -1)  # nothing done: the start is measured again too
-        job.signs = health.Watch(job.tracker.alert, list(job.run.metrics("rapo")), list(job.run.completions("rapo")))
+        job.health = health.HealthMonitor(
+            job.tracker.alert, list(job.run.metrics("rapo")), list(job.run.completions("rapo"))
+        )
         log.info(
             "RAPO: %d steps of %d images x %d outputs%s",
             total,
@@ -90,14 +92,14 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
         )
         if step == 0:
             backbone.model.eval()
-            with engine.gathered():
+            with engine.gathered_parameters():
                 start = critique_metrics(job, backbone, _validated(job))
             job.tracker.log("rapo", 0, start)
             if job.rank == 0:
-                job.signs.step(0, start)
+                job.health.step(0, start)
 
     def log_completions(step: int, rows: list[dict]) -> None:
-        job.signs.log_completions(step, rows)
+        job.health.log_completions(step, rows)
         job.tracker.completions("rapo", step, rows)
 
     with progress_bars() as bar:
@@ -115,7 +117,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
             job.tracker.log("rapo", step, values)
             if job.rank == 0:
                 warn(step, values["policy/skipped_steps"])
-                job.signs.step(step, values)
+                job.health.step(step, values)
 
         train_rapo(
             backbone,
@@ -138,7 +140,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
                 extra_state=job.tracker.notes(),
             ),
         )
-    with engine.gathered():
+    with engine.gathered_parameters():
         if job.rank == 0:
             backbones.merged(backbone).save(final)
     if job.rank == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from aes_r1.command import Arguments, run_plain
+from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
 from aes_r1.runs.folder import RunFolder
@@ -29,12 +29,12 @@ def run(given: argparse.Namespace) -> int:
 
 def main() -> None:
     """Run the command as the command line says; does not return."""
-    parser = Arguments(prog="python -m aes_r1.report", description=(__doc__ or "").split(":")[0])
+    parser = OneLineParser(prog="python -m aes_r1.report", description=(__doc__ or "").split(":")[0])
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folders of runs; the others are compared with the first"
     )
     parser.add_argument("--out", metavar="FILE", help="the comparison (default: comparison.html beside the first run)")
-    run_plain(parser, run)
+    run_argparse(parser, run)
 
 
 if __name__ == "__main__":

@@ -8,23 +8,23 @@ import numpy as np
 
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.rollout.sampler import sample
+from aes_r1.rollout.sampler import sample_completions
 
 ANSWER_TOKENS = 16  # room for a number and the closing tag
 
 
-def continued(backbone: Backbone, prompt: EncodedPrompt, said: str) -> EncodedPrompt:
+def with_prefix(backbone: Backbone, prompt: EncodedPrompt, said: str) -> EncodedPrompt:
     """`prompt` with the tokens of `said` at its end, as if the model had begun its answer with them."""
     ids = np.asarray(backbone.encode_words(said), dtype=np.int64)
     return EncodedPrompt(np.concatenate([prompt.input_ids, ids]), prompt.pixel_values, prompt.grid)
 
 
-def answers_after(
+def complete_prefix(
     backbone: Backbone, prompts: Sequence[EncodedPrompt], said: Sequence[str], *, max_new_tokens: int = ANSWER_TOKENS
 ) -> list[str]:
     """The whole text of each answer that begins with `said`: its most likely continuation, greedily."""
-    forced = [continued(backbone, prompt, words) for prompt, words in zip(prompts, said, strict=True)]
-    rollout = sample(
+    forced = [with_prefix(backbone, prompt, words) for prompt, words in zip(prompts, said, strict=True)]
+    rollout = sample_completions(
         backbone, backbone.collate(forced), num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None
     )
     texts = [backbone.words(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import PromptBatch
-from aes_r1.model.transfer import send
+from aes_r1.model.transfer import to_device
 from aes_r1.rollout.decode import PlainDecoder, SharedDecoder
 from aes_r1.rollout.graph import CapturedDecoder
 
@@ -35,7 +35,7 @@ class Rollout:
     truncated: Tensor
 
 
-def row_noise(keys: list[tuple], length: int) -> Tensor:
+def keyed_uniform_noise(keys: list[tuple], length: int) -> Tensor:
     """[R, length] uniform numbers in [0, 1), each row from a Philox generator keyed by the hash of its key."""
     rows = np.empty((len(keys), length), dtype=np.float32)
     for row, key in enumerate(keys):
@@ -46,7 +46,7 @@ def row_noise(keys: list[tuple], length: int) -> Tensor:
 
 
 @torch.no_grad()
-def sample(
+def sample_completions(
     backbone: Backbone,
     prompts: PromptBatch,
     *,
@@ -64,11 +64,11 @@ def sample(
     prompts = prompts.to(device)
     rows = len(prompts) * num_samples
     banned = backbone.banned_on(device)
-    noise = None if noise is None else send(noise, device)
+    noise = None if noise is None else to_device(noise, device)
 
     decoder = _decoder_of(backbone)(core, prompts, num_samples, max_new_tokens)
     hidden = decoder.after_prompt
-    position = prompts.next_position.repeat_interleave(num_samples)
+    position = prompts.next_position_ids.repeat_interleave(num_samples)
 
     tokens = torch.full((rows, max_new_tokens), backbone.pad_token, dtype=torch.long, device=device)
     logps = torch.zeros((rows, max_new_tokens), dtype=torch.float32, device=device)

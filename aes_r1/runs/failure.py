@@ -10,13 +10,13 @@ from pathlib import Path
 
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped
-from aes_r1.runs.watchdog import Watch
+from aes_r1.runs.watchdog import Heartbeat
 
 log = logging.getLogger("aes_r1")
 
 
 @contextmanager
-def failure_file(folder: Path, rank: int, watch: Watch | None = None) -> Iterator[None]:
+def failure_file(folder: Path, rank: int, watch: Heartbeat | None = None) -> Iterator[None]:
     """Leave the one-line reason of a failure in the block in RUN/failure.txt; a new start takes an old one away.
 
     Of several processes the first to fail says it, or names the one that went without a word.
@@ -42,11 +42,11 @@ def failure_file(folder: Path, rank: int, watch: Watch | None = None) -> Iterato
             watch.end()
 
 
-def start_heartbeat(folder: Path, rank: int, size: int) -> Watch:
+def start_heartbeat(folder: Path, rank: int, size: int) -> Heartbeat:
     """Watch over the processes that a launcher started; a failure of any is written into the run's folder."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     path = RunFolder(folder).failure_file
-    return Watch(rank, size, host, port, lambda reason: _write_failure(path, reason))
+    return Heartbeat(rank, size, host, port, lambda reason: _write_failure(path, reason))
 
 
 def _write_failure(path: Path, reason: str) -> None:

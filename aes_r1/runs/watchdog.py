@@ -23,7 +23,7 @@ SILENT_S = 40.0  # without a sign of life for so long, a process counts as gone
 QUICKLY_S = 4.0  # the same once a collective has failed, so that somebody is known to be gone
 
 
-class Watch:
+class Heartbeat:
     """Signs of life of `size` processes; `on_failure(reason)` is called before a process leaves for another's failure.
 
     `host` and `port` are those of the launcher's store (MASTER_ADDR, MASTER_PORT).

@@ -22,7 +22,7 @@ from aes_r1.inference.asking import Facts, find_model
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, split_critique
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.scoring.agreement import agreement
 from aes_r1.settings import fingerprint, require
@@ -101,9 +101,9 @@ class Critic:
         if self.samples > 1:
             content = hashlib.sha256(repr(picture.size).encode() + np.asarray(picture).tobytes()).hexdigest()
             keys = [("critic", self.seed, content, k) for k in range(self.samples)]
-            noise = row_noise(keys, facts.max_new_tokens)
+            noise = keyed_uniform_noise(keys, facts.max_new_tokens)
         how: dict[str, Any] = {"max_new_tokens": facts.max_new_tokens, "temperature": facts.temperature, "noise": noise}
-        rollout = sample(self.backbone, prompts, num_samples=self.samples, **how)
+        rollout = sample_completions(self.backbone, prompts, num_samples=self.samples, **how)
         blank = blank_prompt(self.backbone, facts.question, facts.answer_from)
         rollout = answer_from_words(self.backbone, rollout, blank, **how)
         return [self.backbone.decode(row[mask]) for row, mask in zip(rollout.tokens, rollout.mask, strict=True)]

@@ -77,7 +77,9 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
             _save_model(beside / MODEL, engine, backbone)
         torch.save(random_state(), beside / f"random_{engine.rank}.pt")
         engine.barrier()
-        files = dict(engine.gather_objects([(name, sha256_of(beside / name)) for name in _own_files(beside, engine)]))
+        files = dict(
+            engine.all_gather_objects([(name, sha256_of(beside / name)) for name in _own_files(beside, engine)])
+        )
         if engine.rank == 0:
             whole = {"step": step, "processes": engine.size, **progress, "files": files}
             (beside / "progress.json").write_text(json.dumps(whole))
@@ -119,7 +121,7 @@ def _before(best: Path) -> Path:
 
 
 def _save_model(folder: Path, engine: Engine, backbone: Backbone) -> None:
-    with engine.gathered():
+    with engine.gathered_parameters():
         if engine.rank == 0:
             backbone.save_half(folder)
 
@@ -185,7 +187,7 @@ def load_latest(root: Path, engine: Engine) -> dict | None:
     engine.barrier()  # nobody lists the folder while rank 0 still renames in it
     for step in reversed(steps(root)):
         folder = root / f"step_{step}"
-        damage = next(iter(engine.gather_objects(_damage(folder, engine))), None)
+        damage = next(iter(engine.all_gather_objects(_damage(folder, engine))), None)
         if damage is None:
             break
         if engine.rank == 0:

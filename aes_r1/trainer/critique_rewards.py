@@ -23,7 +23,7 @@ from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, unscored
 from aes_r1.reward.critique import faithfulness_reward, information_reward
 from aes_r1.reward.error import error_reward
-from aes_r1.rollout.forced_prefix import answers_after
+from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.settings import RewardSettings
 from aes_r1.trainer.engine import Engine
 
@@ -69,16 +69,16 @@ def critique_rewards(
     critiques = [parse_critique(text) if score is not None else None for text, score in read_in]
     earned: dict[str, Tensor] = {}
     if "faithfulness" in weights:
-        stated = engine.gather(stated_table(critiques).to(mos.device).view(*shape, len(DIMENSIONS)))
-        ratings = engine.gather(ratings_table(own).to(mos.device))
+        stated = engine.all_gather(stated_table(critiques).to(mos.device).view(*shape, len(DIMENSIONS)))
+        ratings = engine.all_gather(ratings_table(own).to(mos.device))
         within = pool if reward.rank.pool == "dataset" else None
         earned["faithfulness"] = faithfulness_reward(stated, ratings, form=reward.faithfulness.form, pool=within)
     if not reward.needs_reference:
         return earned
-    with engine.gathered(), frozen() as start, torch.no_grad():
+    with engine.gathered_parameters(), frozen() as start, torch.no_grad():
         if "read_back" in weights:
             read = read_scores(start, critiques, question=question, batch_size=micro_batch_size)
-            read_back = engine.gather(read.to(mos.device).view(shape))
+            read_back = engine.all_gather(read.to(mos.device).view(shape))
             earned["read_back"] = error_reward(read_back, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon)
         if "information" in weights:
             positions = range(engine.rank, len(drawn.images), engine.size)
@@ -93,7 +93,7 @@ def critique_rewards(
                 question=question,
                 batch_size=micro_batch_size,
             ).view(*shape, -1)
-            gathered = engine.gather(logps)
+            gathered = engine.all_gather(logps)
             earned["information"] = information_reward(
                 gathered[:, :, 0], gathered[:, :, 1:], cap=reward.information.cap
             )
@@ -120,7 +120,7 @@ def read_scores(reader: Backbone, critiques: Sequence[str | None], *, question: 
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         said = [unscored(critiques[row] or "") for row in part]
-        for row, text in zip(part, answers_after(reader, [prompt] * len(part), said), strict=True):
+        for row, text in zip(part, complete_prefix(reader, [prompt] * len(part), said), strict=True):
             score = parse_score(text)
             found[row] = math.nan if score is None else score
     return found

@@ -146,22 +146,22 @@ class Engine(Protocol):
         stay as they are, the gradients are dropped, and the returned norm is not finite.
         """
 
-    def gathered(self) -> contextlib.AbstractContextManager[None]:
+    def gathered_parameters(self) -> contextlib.AbstractContextManager[None]:
         """Whole weights on every process while inside."""
 
-    def gather(self, values: Tensor) -> Tensor:
+    def all_gather(self, values: Tensor) -> Tensor:
         """Rows of every process, in rank order; each has as many."""
 
-    def gather_objects(self, values: list) -> list:
+    def all_gather_objects(self, values: list) -> list:
         """The entries of every process's list, in rank order."""
 
-    def total(self, value: Tensor) -> Tensor:
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         """Sum over processes."""
 
-    def maximum(self, value: Tensor) -> Tensor:
+    def all_reduce_max(self, value: Tensor) -> Tensor:
         """Largest over processes, by element."""
 
-    def agreed(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         """Whether any process wishes it: the same answer everywhere."""
 
     def barrier(self) -> None:
@@ -191,7 +191,7 @@ class SingleEngine:
         self.max_grad_norm = max_grad_norm
         groups = parameter_groups(model, weight_decay)
         # Of weights in half precision the optimizer keeps float32 ones: it moves them by less than a half can show.
-        self.halves: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self.master_weights: list[tuple[nn.Parameter, nn.Parameter]] = []
         for group in groups:
             group["params"] = [self._in_float32(parameter) for parameter in group["params"]]
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
@@ -199,12 +199,12 @@ class SingleEngine:
     def _in_float32(self, parameter: nn.Parameter) -> nn.Parameter:
         if parameter.dtype == torch.float32:
             return parameter
-        self.halves.append((parameter, nn.Parameter(parameter.detach().float())))
-        return self.halves[-1][1]
+        self.master_weights.append((parameter, nn.Parameter(parameter.detach().float())))
+        return self.master_weights[-1][1]
 
     def backward(self, loss: Tensor) -> None:
         not_finite_throughout(loss).backward()
-        for half, whole in self.halves:  # gradients add up in float32 too
+        for half, whole in self.master_weights:  # gradients add up in float32 too
             if half.grad is not None:
                 whole.grad = half.grad.float() if whole.grad is None else whole.grad.add_(half.grad)
                 half.grad = None
@@ -216,32 +216,32 @@ class SingleEngine:
             group["lr"] = lr
         if norm.isfinite():
             self.optimizer.step()
-            self._show_halves()
+            self._copy_master_to_model()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     @torch.no_grad()
-    def _show_halves(self) -> None:
-        for half, whole in self.halves:
+    def _copy_master_to_model(self) -> None:
+        for half, whole in self.master_weights:
             half.copy_(whole)
 
     @contextlib.contextmanager
-    def gathered(self) -> Iterator[None]:
+    def gathered_parameters(self) -> Iterator[None]:
         yield
 
-    def gather(self, values: Tensor) -> Tensor:
+    def all_gather(self, values: Tensor) -> Tensor:
         return values
 
-    def gather_objects(self, values: list) -> list:
+    def all_gather_objects(self, values: list) -> list:
         return values
 
-    def total(self, value: Tensor) -> Tensor:
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         return value
 
-    def maximum(self, value: Tensor) -> Tensor:
+    def all_reduce_max(self, value: Tensor) -> Tensor:
         return value
 
-    def agreed(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         return wish
 
     def barrier(self) -> None:
@@ -251,7 +251,7 @@ class SingleEngine:
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "float32": [whole.detach() for _, whole in self.halves],
+            "float32": [whole.detach() for _, whole in self.master_weights],
         }
         torch.save(state, folder / "state.pt")
 
@@ -261,12 +261,12 @@ class SingleEngine:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
-            for (_, whole), saved in zip(self.halves, state["float32"], strict=True):
+            for (_, whole), saved in zip(self.master_weights, state["float32"], strict=True):
                 whole.copy_(saved)
 
     def close(self) -> None:
         free(self.model)
-        del self.model, self.optimizer, self.halves
+        del self.model, self.optimizer, self.master_weights
         _collect()
 
 
@@ -321,7 +321,7 @@ class DeepSpeedEngine:
         return torch.as_tensor(0.0 if norm is None else norm)
 
     @contextlib.contextmanager
-    def gathered(self) -> Iterator[None]:
+    def gathered_parameters(self) -> Iterator[None]:
         if self.stage < 3:
             yield
             return
@@ -342,26 +342,26 @@ class DeepSpeedEngine:
             # of which one may have merged an adapter meanwhile and so has fewer modules.
             offload._register_deepspeed_module(self.model, count=[0])
 
-    def gather(self, values: Tensor) -> Tensor:
+    def all_gather(self, values: Tensor) -> Tensor:
         rows = [torch.empty_like(values) for _ in range(self.size)]
         dist.all_gather(rows, values.contiguous())
         return torch.cat(rows)
 
-    def gather_objects(self, values: list) -> list:
+    def all_gather_objects(self, values: list) -> list:
         rows: list[list] = [[] for _ in range(self.size)]
         dist.all_gather_object(rows, values)
         return [value for row in rows for value in row]
 
-    def total(self, value: Tensor) -> Tensor:
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         dist.all_reduce(value)
         return value
 
-    def maximum(self, value: Tensor) -> Tensor:
+    def all_reduce_max(self, value: Tensor) -> Tensor:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return value
 
-    def agreed(self, wish: bool) -> bool:
-        return bool(self.maximum(torch.tensor(int(wish), device=self.device)))
+    def any_rank(self, wish: bool) -> bool:
+        return bool(self.all_reduce_max(torch.tensor(int(wish), device=self.device)))
 
     def barrier(self) -> None:
         dist.barrier()

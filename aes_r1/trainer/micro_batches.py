@@ -97,7 +97,7 @@ def plan_micro_batches(
     )
     counted = len(pieces)
     if engine.size > 1 and max_tokens is not None:
-        most = int(engine.maximum(torch.tensor(counted, device=engine.device)))
+        most = int(engine.all_reduce_max(torch.tensor(counted, device=engine.device)))
         pieces += [[min(rows.tolist(), key=lambda row: lengths[row])]] * (most - counted)
     planned = []
     for position, piece in enumerate(pieces):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def indices_of_step(step: int, *, per_step: int, count: int, seed: int) -> list[int]:
+def batch_indices(step: int, *, per_step: int, count: int, seed: int) -> list[int]:
     """Indices of optimizer step `step` (from 0): `per_step` of `count`, each epoch a fresh seeded permutation.
 
     Steps run on across epochs, so every sample is seen once per epoch and every step is full.
@@ -16,8 +16,8 @@ def indices_of_step(step: int, *, per_step: int, count: int, seed: int) -> list[
     return [int(permutations[position // count][position % count]) for position in wanted]
 
 
-def distinct_indices_of_step(step: int, *, per_step: int, count: int, seed: int) -> list[int]:
-    """As `indices_of_step`, no sample twice in a step: what does not fill a step at the end of an epoch is left out of
+def batch_indices_without_repeats(step: int, *, per_step: int, count: int, seed: int) -> list[int]:
+    """As `batch_indices`, no sample twice in a step: what does not fill a step at the end of an epoch is left out of
     that epoch. Needs per_step <= count."""
     epoch, place = divmod(step, count // per_step)
     permutation = np.random.default_rng([seed, epoch]).permutation(count)

@@ -27,7 +27,7 @@ from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.objective import learning_rate
-from aes_r1.trainer.order import indices_of_step
+from aes_r1.trainer.order import batch_indices
 from aes_r1.trainer.sft import padded
 
 DESCRIBE = "Describe this picture in plain facts."
@@ -71,7 +71,7 @@ def pretrain_tiny(
     rng = np.random.default_rng([pretrain.seed, 1])
 
     for step in range(total):
-        chosen = indices_of_step(step, per_step=pretrain.batch_size, count=len(pictures), seed=pretrain.seed)
+        chosen = batch_indices(step, per_step=pretrain.batch_size, count=len(pictures), seed=pretrain.seed)
         lessons = [_lesson(facts[index], rng) for index in chosen]
         asked = [
             backbone.encode(pictures[index], question) for index, (question, _) in zip(chosen, lessons, strict=True)

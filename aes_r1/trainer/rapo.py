@@ -23,10 +23,10 @@ from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
-from aes_r1.model.transfer import send
+from aes_r1.model.transfer import to_device
 from aes_r1.prompts import parse_score
 from aes_r1.reward.total import total_reward
-from aes_r1.rollout.sampler import Rollout, row_noise, sample
+from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt, critique_lengths
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import RewardSettings, TrainerSettings
@@ -37,7 +37,7 @@ from aes_r1.trainer.critique_rewards import StepCritiques, critique_rewards
 from aes_r1.trainer.engine import Engine, peak_memory_gb
 from aes_r1.trainer.micro_batches import MicroBatch, plan_micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
-from aes_r1.trainer.order import distinct_indices_of_step
+from aes_r1.trainer.order import batch_indices_without_repeats
 from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.skipped import Skips
 from aes_r1.trainer.step_metrics import (
@@ -105,7 +105,9 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
 
     # -- data ----------------------------------------------------------------------------------------------------------
     def all_images_of(step: int) -> list[Sample]:
-        chosen = distinct_indices_of_step(step, per_step=trainer.images_per_step, count=len(images), seed=context.seed)
+        chosen = batch_indices_without_repeats(
+            step, per_step=trainer.images_per_step, count=len(images), seed=context.seed
+        )
         return [images[place] for place in chosen]
 
     def images_of(step: int) -> list[Sample]:
@@ -132,13 +134,13 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         rollout = completions.rollout
 
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
-        mos = engine.gather(torch.tensor([image.mos for image in batch], device=device))
-        pool = engine.gather(torch.tensor([pools[image.dataset] for image in batch], device=device))
-        scores = engine.gather(score_table(completions.scores, trainer.num_samples, device))
+        mos = engine.all_gather(torch.tensor([image.mos for image in batch], device=device))
+        pool = engine.all_gather(torch.tensor([pools[image.dataset] for image in batch], device=device))
+        scores = engine.all_gather(score_table(completions.scores, trainer.num_samples, device))
         guesses = None
         if reward.failed_parse == "random":
-            guesses = engine.gather(
-                row_noise([("guess", *key) for key in completion_of], 1).to(scores).view(len(batch), -1)
+            guesses = engine.all_gather(
+                keyed_uniform_noise([("guess", *key) for key in completion_of], 1).to(scores).view(len(batch), -1)
             )
         rewards, reward_parts = total_reward(scores, mos, reward, pool=pool, progress=step / total, guesses=guesses)
 
@@ -208,7 +210,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
                 ref_logps = torch.zeros(rollout.mask.shape, dtype=torch.float32, device=device)
                 with reference_weights(backbone, reference) as frozen, torch.no_grad():
                     for micro_batch in one_pass:
-                        rows, longest = send(micro_batch.rows, device), micro_batch.mask.shape[1]
+                        rows, longest = to_device(micro_batch.rows, device), micro_batch.mask.shape[1]
                         ref_logps[rows, :longest], _ = logps_of(frozen, micro_batch, rows)
             # The sampler's log-probabilities are those of the policy that drew the tokens, so no pass more is needed.
             old_logps = rollout.logps if trainer.inner_epochs * trainer.minibatches > 1 else None
@@ -221,10 +223,14 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         with timer("update"):
             backbone.model.train()
             for number, (minibatch, planned) in enumerate(minibatches * trainer.inner_epochs):
-                divisor = loss_divisor(in_loss[send(minibatch, device)], trainer.aggregation, trainer.max_new_tokens)
-                divisor = engine.total(divisor).clamp(min=1)  # of all processes; a step without any output divides by 1
+                divisor = loss_divisor(
+                    in_loss[to_device(minibatch, device)], trainer.aggregation, trainer.max_new_tokens
+                )
+                divisor = engine.all_reduce_sum(divisor).clamp(
+                    min=1
+                )  # of all processes; a step without any output divides by 1
                 for micro_batch in planned:
-                    rows, longest = send(micro_batch.rows, device), micro_batch.mask.shape[1]
+                    rows, longest = to_device(micro_batch.rows, device), micro_batch.mask.shape[1]
                     logps, entropy = logps_of(backbone, micro_batch, rows)
                     loss, metrics = policy_loss(
                         logps,
@@ -259,7 +265,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
             "lr": lr,
             **{f"time/{phase}_s": seconds for phase, seconds in timer.seconds.items()},
             "time/step_s": timer.elapsed(),
-            "perf/tokens_per_s": float(engine.total(rollout.mask.sum())) / timer.elapsed(),
+            "perf/tokens_per_s": float(engine.all_reduce_sum(rollout.mask.sum())) / timer.elapsed(),
             "perf/peak_memory_gb": peak_memory_gb(),
         }
         if step == 0 or (step + 1) % trainer.completions_every == 0:
@@ -272,14 +278,14 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         if last or (step + 1) % trainer.eval_every == 0:
             with timer("evaluate"):
                 backbone.model.eval()
-                with engine.gathered():
+                with engine.gathered_parameters():
                     validation = context.evaluate(step + 1)
             validation_srcc = mean_validation_srcc(validation)
             values |= {**validation, "time/evaluate_s": timer.seconds["evaluate"]}
         context.log(step + 1, values)
 
         # -- save ------------------------------------------------------------------------------------------------------
-        stopping, before = engine.agreed(bool(context.stop)), best
+        stopping, before = engine.any_rank(bool(context.stop)), best
         best = checkpoint.better(best, step + 1, validation_srcc)
         if best is not None and best != before:
             checkpoint.save_best(context.folder, best["step"], best["score"], engine, backbone)
@@ -291,7 +297,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         if not last:
             skips.end_if_too_many(step + 1, context.folder, REMEDY)
         if stopping and not last:
-            raise Stopped(engine.agreed(context.stop.requeue))
+            raise Stopped(engine.any_rank(context.stop.requeue))
     skips.end_if_too_many(total, context.folder, REMEDY)
 
 
@@ -308,16 +314,16 @@ def draw_completions(
     Answers are drawn after the prompt `blank`, where there is one.
     """
     backbone.model.eval()
-    noise = row_noise([("rollout", *key) for key in completion_of], trainer.max_new_tokens)
+    noise = keyed_uniform_noise([("rollout", *key) for key in completion_of], trainer.max_new_tokens)
     batch = backbone.collate(prompts).to(engine.device)
-    with engine.gathered():
-        batch = backbone.see(batch)
+    with engine.gathered_parameters():
+        batch = backbone.with_vision_features(batch)
         how: dict[str, Any] = {
             "max_new_tokens": trainer.max_new_tokens,
             "temperature": trainer.temperature,
             "noise": noise,
         }
-        rollout = sample(backbone, batch, num_samples=trainer.num_samples, **how)
+        rollout = sample_completions(backbone, batch, num_samples=trainer.num_samples, **how)
         rollout = answer_from_words(backbone, rollout, blank, **how)
     tokens = [row[mask] for row, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)]
     texts = [backbone.decode(row) for row in tokens]

@@ -17,16 +17,16 @@ from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import blank_picture, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
-from aes_r1.model.transfer import send
+from aes_r1.model.transfer import to_device
 from aes_r1.prompts import answer, unscored
-from aes_r1.rollout.forced_prefix import continued
+from aes_r1.rollout.forced_prefix import with_prefix
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import learning_rate
-from aes_r1.trainer.order import indices_of_step
+from aes_r1.trainer.order import batch_indices
 from aes_r1.trainer.skipped import Skips
 
 REMEDY = "look at the records of these steps, lower cold_start.lr, or train with model.dtype=float32"
@@ -66,21 +66,21 @@ def train_sft(
         if not blank:
             return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
         words = unscored(critique)  # given, for without the picture they could only be guessed
-        prompt = continued(backbone, backbone.encode(blank_picture(), question), words)
+        prompt = with_prefix(backbone, backbone.encode(blank_picture(), question), words)
         return prompt, backbone.encode_answer(text.removeprefix(words))
 
     upcoming = [
         (records[index], blanked(context.seed, step, position, cold_start.blank_pictures))
         for step in range(progress["step"], total)
         for position, index in enumerate(
-            indices_of_step(step, per_step=cold_start.batch_size, count=len(records), seed=context.seed)
+            batch_indices(step, per_step=cold_start.batch_size, count=len(records), seed=context.seed)
         )
         if position in local_positions
     ]
     encoded = prefetch(upcoming, encode, workers=1, ahead=2 * len(local_positions))
 
     if progress["step"] == 0 and cold_start.probe_every:
-        with engine.gathered():
+        with engine.gathered_parameters():
             context.evaluate(0)
     for step in range(progress["step"], total):
         timer = context.timer(engine.device)
@@ -90,7 +90,9 @@ def train_sft(
         # -- loss ------------------------------------------------------------------------------------------------------
         with timer("update"):
             backbone.model.train()
-            tokens_in_step = engine.total(torch.tensor(sum(len(target) for _, target in batch), device=engine.device))
+            tokens_in_step = engine.all_reduce_sum(
+                torch.tensor(sum(len(target) for _, target in batch), device=engine.device)
+            )
             loss_sum = torch.zeros((), device=engine.device)
             for start in range(0, len(batch), cold_start.micro_batch_size):
                 part = batch[start : start + cold_start.micro_batch_size]
@@ -108,7 +110,7 @@ def train_sft(
 
         # -- log -------------------------------------------------------------------------------------------------------
         values = {
-            "sft/loss": float(engine.total(loss_sum)),
+            "sft/loss": float(engine.all_reduce_sum(loss_sum)),
             "sft/skipped_steps": skips.count(grad_norm),
             "policy/grad_norm": grad_norm,
             "lr": lr,
@@ -120,18 +122,18 @@ def train_sft(
         last = step + 1 == total
         if cold_start.probe_every and (last or (step + 1) % cold_start.probe_every == 0):
             backbone.model.eval()
-            with engine.gathered():
+            with engine.gathered_parameters():
                 values |= context.evaluate(step + 1)
         context.log(step + 1, values)
 
         # -- save ------------------------------------------------------------------------------------------------------
-        stopping = engine.agreed(bool(context.stop))
+        stopping = engine.any_rank(bool(context.stop))
         if stopping or last or skips.too_many or (step + 1) % cold_start.save_every == 0:
             checkpoint.save(context.folder, step + 1, engine, {"skipped_in_a_row": skips.in_a_row}, keep=2)
         if not last:
             skips.end_if_too_many(step + 1, context.folder, REMEDY)
         if stopping and not last:
-            raise Stopped(engine.agreed(context.stop.requeue))
+            raise Stopped(engine.any_rank(context.stop.requeue))
     skips.end_if_too_many(total, context.folder, REMEDY)
 
 
@@ -148,4 +150,4 @@ def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[to
     for row, target in enumerate(targets):
         tokens[row, : len(target)] = torch.tensor(target)
         mask[row, : len(target)] = True
-    return send(tokens, device), mask
+    return to_device(tokens, device), mask

@@ -34,15 +34,19 @@ def add_micro_batch(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy
 
 def policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
     """policy/* from the sums of `add_micro_batch` and their "loss". Collective."""
-    loss = engine.total(sums.pop("loss"))  # a sum over micro-batches, already divided by the whole step's divisor
+    loss = engine.all_reduce_sum(
+        sums.pop("loss")
+    )  # a sum over micro-batches, already divided by the whole step's divisor
     names = sorted(name for name in sums if name != "ratio_max")
-    totals = dict(zip(names, engine.total(torch.stack([sums[name].float() for name in names])).tolist(), strict=True))
+    totals = dict(
+        zip(names, engine.all_reduce_sum(torch.stack([sums[name].float() for name in names])).tolist(), strict=True)
+    )
     tokens, completion_tokens = max(totals.pop("tokens"), 1.0), max(totals.pop("completion_tokens"), 1.0)
     return {
         "policy/loss": float(loss),
         "policy/entropy": totals.pop("entropy") / completion_tokens,
         **{f"policy/{name}": value / tokens for name, value in totals.items()},
-        "policy/ratio_max": float(engine.maximum(sums["ratio_max"])),
+        "policy/ratio_max": float(engine.all_reduce_max(sums["ratio_max"])),
     }
 
 
@@ -52,9 +56,9 @@ def rollout_metrics(scores: Tensor, zero_spread_groups: Tensor, rollout: Rollout
     rows = float(scores.numel())
     return {
         "rollout/parse_failure_rate": 1 - len(answered) / rows,
-        "rollout/truncated_rate": float(engine.total(rollout.truncated.sum())) / rows,
+        "rollout/truncated_rate": float(engine.all_reduce_sum(rollout.truncated.sum())) / rows,
         "rollout/zero_spread_groups": float(zero_spread_groups.float().mean()),
-        "rollout/length_mean": float(engine.total(rollout.mask.sum())) / rows,
+        "rollout/length_mean": float(engine.all_reduce_sum(rollout.mask.sum())) / rows,
         "rollout/score_mean": float(answered.mean()) if len(answered) else math.nan,
         "rollout/score_std": float(answered.std()) if len(answered) > 1 else math.nan,
     }
@@ -67,10 +71,10 @@ def mismatch_metrics(gaps: Sequence[Tensor], planned: Sequence[MicroBatch], engi
     """
     tokens = sum(int(micro_batch.mask.sum()) for micro_batch in planned if micro_batch.in_loss)
     sums = torch.stack([gap.sum() for gap in gaps]).sum()
-    total, count = engine.total(torch.stack([sums, sums.new_tensor(tokens)])).tolist()
+    total, count = engine.all_reduce_sum(torch.stack([sums, sums.new_tensor(tokens)])).tolist()
     return {
         "rollout/mismatch_mean": total / count,
-        "rollout/mismatch_max": float(engine.maximum(torch.stack([gap.max() for gap in gaps]).max())),
+        "rollout/mismatch_max": float(engine.all_reduce_max(torch.stack([gap.max() for gap in gaps]).max())),
     }
 
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from aes_r1.command import Arguments, run_plain
+from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.data.manifest import read_manifest
 from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.token_entropy import measure_entropy
@@ -71,6 +71,6 @@ def print_rows(given: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = Arguments(prog="python -m experiments.sft_entropy.measure", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="python -m experiments.sft_entropy.measure", description=__doc__.splitlines()[0])
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="folder of a run")
-    run_plain(parser, print_rows)
+    run_argparse(parser, print_rows)

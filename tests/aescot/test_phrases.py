@@ -11,10 +11,10 @@ from aes_r1.aescot.phrases import (
     JUDGEMENTS,
     fill,
     grade_of,
-    heard,
-    heard_grade,
-    say,
+    read_grade,
+    read_phrase,
     step_of,
+    write_phrase,
 )
 from aes_r1.prompts import level_of
 
@@ -27,19 +27,19 @@ def test_what_is_said_is_heard_again(dimension, facts):
     rng = np.random.default_rng(0)
     for step in range(6):
         for _ in range(8):
-            sentence = say(dimension, step, facts, rng)
-            heard_step, told = heard(dimension, sentence)
+            sentence = write_phrase(dimension, step, facts, rng)
+            heard_step, told = read_phrase(dimension, sentence)
             assert heard_step == step
             assert told == {name: facts.get(name, name) for name in told}
 
 
 def test_a_name_may_lead_the_sentence_and_other_words_are_not_understood():
-    assert heard("light_and_shadow", "Light and shadow: strong light from the left, deep shadow.") == (
+    assert read_phrase("light_and_shadow", "Light and shadow: strong light from the left, deep shadow.") == (
         5,
         {"light": "left"},
     )
-    assert heard("light_and_shadow", "A lamp glows.") is None
-    assert heard_grade("Who knows.") is None
+    assert read_phrase("light_and_shadow", "A lamp glows.") is None
+    assert read_grade("Who knows.") is None
 
 
 def test_grades_follow_the_levels():

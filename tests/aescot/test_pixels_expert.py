@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from aes_r1.aescot.filters import form_reasons
-from aes_r1.aescot.phrases import BOOK, grade_of, heard, heard_grade
+from aes_r1.aescot.phrases import BOOK, grade_of, read_grade, read_phrase
 from aes_r1.aescot.pixels_expert import measure, measured_factors, measured_facts, pixels_critique
 from aes_r1.prompts import DIMENSIONS
 
@@ -95,8 +95,8 @@ def test_the_critique_says_what_was_measured_and_ends_with_the_hidden_grade():
     seen = measure(ramp("left"))
     for mos in (0.1, 0.5, 0.9):
         reply = pixels_critique(seen, mos, np.random.default_rng(0))
-        assert heard_grade(reply.judgement) == grade_of(mos)
-        assert heard("light_and_shadow", reply.dimensions["light_and_shadow"])[1] == {"light": "left"}
+        assert read_grade(reply.judgement) == grade_of(mos)
+        assert read_phrase("light_and_shadow", reply.dimensions["light_and_shadow"])[1] == {"light": "left"}
         assert form_reasons(reply, mos, min_words=20, max_words=80) == {}
         assert set(reply.dimensions) == set(BOOK)
 

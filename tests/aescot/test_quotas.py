@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from aes_r1.aescot.quotas import ANY, Draw, read_quotas
+from aes_r1.aescot.quotas import ANY, QuotaSampler, read_quotas
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import level_of
 from aes_r1.settings import InputError
@@ -34,7 +34,7 @@ def test_wrong_quotas_are_named(given, said):
 
 def test_without_quotas_every_picture_comes_once_in_order():
     pictures = samples("ava", 7)
-    draw = Draw(pictures, {}, seed=0)
+    draw = QuotaSampler(pictures, {}, seed=0)
     assert draw.next_round() == pictures
     assert draw.next_round() == []
 
@@ -52,7 +52,7 @@ def run(draw, keeps):
 def test_rounds_fill_every_cell_exactly_and_ask_no_more_than_needed():
     pictures = [*samples("ava", 300), *samples("tad66k", 300)]
     quotas = read_quotas({"ava": {"bad": 30, "good": 20}, "tad66k": {"fair": 25}})
-    draw = Draw(pictures, quotas, seed=1)
+    draw = QuotaSampler(pictures, quotas, seed=1)
     keeps = lambda sample: int(sample.image.removesuffix(".png")) % 3 > 0  # noqa: E731
     asked = run(draw, keeps)
     kept = Counter((sample.dataset, level_of(sample.mos)) for sample in asked if keeps(sample))
@@ -62,12 +62,12 @@ def test_rounds_fill_every_cell_exactly_and_ask_no_more_than_needed():
 
 
 def test_an_empty_pool_is_said_with_numbers():
-    draw = Draw(samples("ava", 100), read_quotas({"bad": 10, "good": 1000}), seed=0)
+    draw = QuotaSampler(samples("ava", 100), read_quotas({"bad": 10, "good": 1000}), seed=0)
     run(draw, lambda sample: True)
     assert draw.shortfalls() == {"good": {"wanted": 1000, "kept": 30}}
 
 
 def test_the_draw_follows_the_seed():
     quotas = read_quotas({"bad": 5})
-    first, again, other = (Draw(samples("ava", 200), quotas, seed=seed).next_round() for seed in (0, 0, 1))
+    first, again, other = (QuotaSampler(samples("ava", 200), quotas, seed=seed).next_round() for seed in (0, 0, 1))
     assert first == again != other

@@ -16,7 +16,7 @@ from PIL import Image
 from aes_r1.aescot.build import build_aescot, expert_corpus
 from aes_r1.data.sample import Sample
 from aes_r1.model.tiny import build, build_tokenizer
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.settings import ExpertSettings, JudgeSettings
 
 
@@ -35,8 +35,10 @@ def served():
             sizes.append(picture.size)
             prompts = backbone.collate([backbone.encode(picture.convert("RGB"), parts["text"]["text"])])
             length = min(24, body["max_tokens"])
-            noise = row_noise([(len(sizes),)], length)
-            drawn = sample(backbone, prompts, num_samples=1, max_new_tokens=length, temperature=1.0, noise=noise)
+            noise = keyed_uniform_noise([(len(sizes),)], length)
+            drawn = sample_completions(
+                backbone, prompts, num_samples=1, max_new_tokens=length, temperature=1.0, noise=noise
+            )
             message = {"role": "assistant", "content": backbone.decode(drawn.tokens[0][drawn.mask[0]])}
             prompt_tokens, made = prompts.input_ids.shape[1], int(drawn.mask.sum())
             usage = {"prompt_tokens": prompt_tokens, "completion_tokens": made, "total_tokens": prompt_tokens + made}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from aes_r1.aescot.filters import form_reasons
-from aes_r1.aescot.phrases import grade_of, heard, heard_grade, step_of
+from aes_r1.aescot.phrases import grade_of, read_grade, read_phrase, step_of
 from aes_r1.aescot.scenes_expert import PLANTS, draw_plant, planted, scenes_critique
 from aes_r1.prompts import DIMENSIONS, level_of
 
@@ -26,10 +26,10 @@ def test_every_dimension_tells_its_step_and_the_verdict_follows_the_score():
         true, mos = factors(rng), float(rng.random())
         reply = scenes_critique(true, FACTS, mos, rng)
         for name in DIMENSIONS:
-            step, told = heard(name, reply.dimensions[name])
+            step, told = read_phrase(name, reply.dimensions[name])
             assert step == step_of(true[name])
             assert all(word in (FACTS.get(fact), *FACTS["cues"]) for fact, word in told.items())
-        assert heard_grade(reply.judgement) == grade_of(mos)
+        assert read_grade(reply.judgement) == grade_of(mos)
 
 
 def test_critiques_are_short_named_and_the_same_for_the_same_seed():
@@ -68,9 +68,9 @@ def test_a_planted_error_is_of_its_kind_alone(kind):
         true, mos = factors(rng), float(rng.random())
         reply = planted(kind, true, FACTS, mos, rng)
         assert ("leak" in form_reasons(reply, mos, min_words=20, max_words=80)) == (kind == "leak")
-        told_level = level_of((0.1, 0.3, 0.475, 0.625, 0.775, 0.925)[heard_grade(reply.judgement)])
+        told_level = level_of((0.1, 0.3, 0.475, 0.625, 0.775, 0.925)[read_grade(reply.judgement)])
         assert (told_level != level_of(mos)) == (kind == "align")
-        told = {name: heard(name, reply.dimensions[name]) for name in DIMENSIONS}
+        told = {name: read_phrase(name, reply.dimensions[name]) for name in DIMENSIONS}
         far = any(abs(step - step_of(true[name])) >= 3 for name, (step, _) in told.items())
         false = any(
             word not in (FACTS[fact] if fact != "cue" else FACTS["cues"])

@@ -3,7 +3,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from aes_r1.aescot.start import check_roles, claim, deciding, prompts_of
+from aes_r1.aescot.start import check_roles, claim_output_folder, deciding, prompts_of
 from aes_r1.data.sample import Sample
 from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
 
@@ -36,7 +36,7 @@ def test_who_can_speak_may(sample, expert, judge):
 
 def take(out, *, samples=(PHOTOGRAPH,), expert=MODEL, judge=None, seed=0, max_pixels=784):
     with ExitStack() as stack:
-        claim(
+        claim_output_folder(
             out,
             samples,
             ExpertSettings(**expert),
@@ -80,7 +80,7 @@ def test_another_prompt_is_refused(tmp_path, monkeypatch):
 def test_a_folder_in_use_and_a_damaged_one_are_named(tmp_path):
     with ExitStack() as stack:
         settings = ExpertSettings(**MODEL), JudgeSettings(name="none")
-        claim(tmp_path, [PHOTOGRAPH], *settings, seed=0, quotas={}, max_pixels=784, stack=stack)
+        claim_output_folder(tmp_path, [PHOTOGRAPH], *settings, seed=0, quotas={}, max_pixels=784, stack=stack)
         with pytest.raises(InputError, match="another distillation is writing"):
             take(tmp_path)
     (tmp_path / "distill.json").write_text("{")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aes_r1.data.check import Journal, check_picture, perceptual_hash
+from aes_r1.data.check import CheckCache, check_picture, perceptual_hash
 from aes_r1.data.copies import BANDS
 
 
@@ -60,7 +60,7 @@ def test_what_was_read_is_not_read_again(workers, tmp_path):
     paths = [str(tmp_path / f"{i} ü.jpg") for i in range(70)]
     for i, path in enumerate(paths):
         photo((40, 30), i).save(path)
-    journal = Journal(tmp_path / "out" / "checked.jsonl")
+    journal = CheckCache(tmp_path / "out" / "checked.jsonl")
     assert journal.missing(paths) == paths
     progress = list(journal.read(paths, workers=workers))
     assert (progress[-1], progress) == (70, sorted(progress))
@@ -68,8 +68,8 @@ def test_what_was_read_is_not_read_again(workers, tmp_path):
         file.write('{"path": "half a li')  # killed while writing
     os.utime(paths[3], ns=(1, 1))
     photo((50, 30)).save(paths[4])
-    again = Journal(tmp_path / "out" / "checked.jsonl")
+    again = CheckCache(tmp_path / "out" / "checked.jsonl")
     assert again.missing(paths) == [paths[3], paths[4]]
     list(again.read(again.missing(paths), workers=0))
     assert (again[paths[4]].width, again[paths[5]].width) == (50, 40)
-    assert Journal(tmp_path / "out" / "checked.jsonl").missing(paths) == []
+    assert CheckCache(tmp_path / "out" / "checked.jsonl").missing(paths) == []

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from aes_r1.data.copies import alike, identical
+from aes_r1.data.copies import exact_duplicates, near_duplicates
 
 
 def test_identical_groups():
-    assert identical(["a", "b", "a", "c", "b", "a"]) == [[0, 2, 5], [1, 4]]
-    assert identical([]) == []
+    assert exact_duplicates(["a", "b", "a", "c", "b", "a"]) == [[0, 2, 5], [1, 4]]
+    assert exact_duplicates([]) == []
 
 
 def word(value: int) -> str:
@@ -21,7 +21,7 @@ def test_alike_finds_exactly_the_near_pairs_of_different_sets():
         flips = rng.permutation(63)[: place // 3 % 6]
         words[place + 1] = words[place] ^ sum(1 << int(bit) for bit in flips)
     sets = ["one" if place % 3 == 0 else "two" for place in range(300)]
-    found = {tuple(group) for group in alike([word(one) for one in words], sets)}
+    found = {tuple(group) for group in near_duplicates([word(one) for one in words], sets)}
     expected = {
         (first, second)
         for first in range(300)
@@ -33,13 +33,13 @@ def test_alike_finds_exactly_the_near_pairs_of_different_sets():
 
 
 def test_pictures_of_one_set_are_not_compared():
-    assert alike([word(5)] * 3, ["one"] * 3) == []
-    assert alike([word(5)] * 3, ["one", "one", "two"]) == [[0, 1, 2]]
+    assert near_duplicates([word(5)] * 3, ["one"] * 3) == []
+    assert near_duplicates([word(5)] * 3, ["one", "one", "two"]) == [[0, 1, 2]]
 
 
 def test_blank_pictures_are_no_copies():
-    assert alike([word(0)] * 12, ["one"] * 6 + ["two"] * 6) == []
+    assert near_duplicates([word(0)] * 12, ["one"] * 6 + ["two"] * 6) == []
 
 
 def test_nothing_is_no_trouble():
-    assert alike([], []) == []
+    assert near_duplicates([], []) == []

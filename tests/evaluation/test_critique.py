@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from aes_r1.aescot.diversity import diversity
-from aes_r1.aescot.phrases import BOOK, say
+from aes_r1.aescot.phrases import BOOK, write_phrase
 from aes_r1.aescot.record import Reply
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation import critique
-from aes_r1.evaluation.critique import critique_measures, judged, share_of
+from aes_r1.evaluation.critique import critique_measures, judge_critiques, share_of
 from aes_r1.inference.predictions import Chosen, chosen_critiques
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import JudgeSettings
@@ -136,11 +136,11 @@ def test_an_offline_judge_finds_claims_that_do_not_hold(tmp_path):
     for place in range(12):
         factors = dict.fromkeys(DIMENSIONS, 0.9)
         honest = place < 8
-        told = {name: say(name, len(BOOK[name]) - 1 if honest else 0, {}, rng) for name in DIMENSIONS}
+        told = {name: write_phrase(name, len(BOOK[name]) - 1 if honest else 0, {}, rng) for name in DIMENSIONS}
         reply = Reply(told, "A superb picture.")
         rows.append({"id": str(place), "score": 0.9, "critique": reply.critique})
         samples[str(place)] = Sample(str(place), "x.jpg", 0.9, "scenes", "test", attributes={"factors": factors})
-    found = judged(
+    found = judge_critiques(
         rows, samples, settings=JudgeSettings(name="scenes"), journal=tmp_path / "judge.jsonl", max_pixels=9216
     )
     assert found["n"] == 12
@@ -175,11 +175,11 @@ def test_a_judge_behind_a_server_is_asked_once_for_all(server, picture_folder, t
     ]
     settings = JudgeSettings(name="openai", model="fake", api_base=url, max_concurrency=2, timeout_s=60)
     how = {"settings": settings, "journal": tmp_path / "judge.jsonl", "max_pixels": 9216}
-    found = judged(rows, samples, **how)
+    found = judge_critiques(rows, samples, **how)
     assert found["n"] == 6
     assert found["level_agreement"]["value"] == pytest.approx(4 / 6)  # the server finds everything fair
     asked = [json.loads(line) for line in log.read_text().splitlines()]
     assert sorted(one["role"] for one in asked) == ["align"] * 6 + ["fact"] * 6
     assert all((one["picture"] is None) == (one["role"] == "align") for one in asked)
-    assert judged(rows, samples, **how) == found
+    assert judge_critiques(rows, samples, **how) == found
     assert len(log.read_text().splitlines()) == 12

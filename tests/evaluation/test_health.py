@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from aes_r1.evaluation.health import SIGNS, WINDOW, Watch, health_rows, raised_in
+from aes_r1.evaluation.health import SIGNS, WINDOW, HealthMonitor, health_rows, raised_in
 from aes_r1.prompts import answer
 from aes_r1.report.html import fill
 from aes_r1.report.training_section import health_section
@@ -117,7 +117,7 @@ def test_too_little_is_no_sign():
 
 def test_the_watch_raises_once_and_not_again_after_a_resume(caplog):
     alerts = []
-    watch = Watch(lambda title, text: alerts.append((title, text)))
+    watch = HealthMonitor(lambda title, text: alerts.append((title, text)))
     rows = metrics(rollout__truncated_rate=lambda step: 0.5)
     for row in rows[:20]:
         watch.step(row["step"], {name: value for name, value in row.items() if name not in ("stage", "step")})
@@ -126,7 +126,7 @@ def test_the_watch_raises_once_and_not_again_after_a_resume(caplog):
     assert "max_new_tokens" in alerts[0][1]
     assert raised_in(caplog.text) == {"truncation": 10}
 
-    resumed = Watch(lambda title, text: alerts.append((title, text)), metrics=rows[:15])
+    resumed = HealthMonitor(lambda title, text: alerts.append((title, text)), metrics=rows[:15])
     for row in rows[15:]:
         resumed.step(row["step"], row)
     assert len(alerts) == 1
@@ -134,7 +134,7 @@ def test_the_watch_raises_once_and_not_again_after_a_resume(caplog):
 
 def test_live_and_in_the_report_a_sign_shows_at_the_same_step():
     alerts: list[str] = []
-    watch = Watch(lambda title, text: alerts.append(f"{title} {text.split('.')[0]}"))
+    watch = HealthMonitor(lambda title, text: alerts.append(f"{title} {text.split('.')[0]}"))
     rows = metrics(policy__entropy=lambda step: 0.2 if step > 15 else 1.0)
     texts = completions(1, varied) + completions(28, lambda place: varied(7))
     for row in rows:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aes_r1.evaluation.interventions import measured
+from aes_r1.evaluation.interventions import summarise_interventions
 from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.exchange import KINDS, intervene, paired_rows
 from aes_r1.inference.predict import predict
@@ -44,7 +44,7 @@ def test_shares_by_hand():
         exchanged("b", 0.6, "c", "a", swapped_critique=0.8, swapped_picture=0.6, blanked=0.5, negated=None),
         exchanged("c", 1.0, "a", "b", swapped_critique=0.6, swapped_picture=1.0, blanked=0.5, negated=0.5),
     ]
-    found = measured(rows, n_bootstrap=50)
+    found = summarise_interventions(rows, n_bootstrap=50)
     # ways .4, .4, -.8 and half of each gone: slope .5
     assert found["swapped_critique"]["follow"]["value"] == pytest.approx(0.5)
     assert found["swapped_picture"]["follow"]["value"] == 0.0
@@ -78,7 +78,7 @@ def test_a_hollow_critique_is_told_from_a_used_one(planted):
         found = list(intervene(backbone, pairs, question=QUESTION, batch_size=20))
         assert [one["id"] for one in found] == [one["id"] for one in pairs]
         assert set(KINDS) <= found[0].keys()
-        measures[name] = measured(found, n_bootstrap=200)
+        measures[name] = summarise_interventions(found, n_bootstrap=200)
     used, hollow = measures["used"], measures["hollow"]
     assert used["swapped_critique"]["follow"]["low"] > 0.7
     assert hollow["swapped_critique"]["follow"]["high"] < 0.3

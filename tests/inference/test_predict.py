@@ -14,7 +14,7 @@ from aes_r1.inference.baselines import LEVEL_OPENING, LEVEL_PROMPT, LEVEL_VALUES
 from aes_r1.inference.predict import NO_CRITIQUE, origin_of, predict
 from aes_r1.model import tiny
 from aes_r1.prompts import out_of_range, parse_score
-from aes_r1.rollout.forced_prefix import continued
+from aes_r1.rollout.forced_prefix import with_prefix
 from aes_r1.settings import InputError
 from tests.conftest import picture
 from tests.planted import QUESTION
@@ -102,7 +102,7 @@ def test_level_expectation_equals_softmax_of_logits():
     backbone = tiny.build(tokenizer, max_pixels=9216, seed=1)
     prompts = [backbone.encode(picture(*size), LEVEL_PROMPT) for size in ((192, 192), (96, 200))]
     for prompt, expected in zip(prompts, level_expectation(backbone, prompts), strict=True):
-        batch = backbone.collate([continued(backbone, prompt, LEVEL_OPENING)])
+        batch = backbone.collate([with_prefix(backbone, prompt, LEVEL_OPENING)])
         with torch.no_grad():
             logits = backbone.model(
                 input_ids=batch.input_ids,

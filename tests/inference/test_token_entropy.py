@@ -11,7 +11,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.inference.token_entropy import POSITIONS, measure_entropy, pick_start, regret, token_kinds
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 
 
 def test_kinds_of_a_whole_answer():
@@ -66,9 +66,9 @@ def test_entropy_of_a_model_agrees_with_its_tokens(backbone, pictures):
 
     one = pictures[:1]
     prompts = backbone.collate([backbone.encode(open_picture(one[0].image), RATING_PROMPT)])
-    noise = row_noise([("entropy", 3, "made", one[0].id)], 12)
+    noise = keyed_uniform_noise([("entropy", 3, "made", one[0].id)], 12)
     with torch.no_grad():
-        rollout = sample(backbone, prompts, num_samples=1, max_new_tokens=12, temperature=1.0, noise=noise)
+        rollout = sample_completions(backbone, prompts, num_samples=1, max_new_tokens=12, temperature=1.0, noise=noise)
         _, entropy = completion_likelihood(backbone, prompts, rollout.tokens, rollout.mask, torch.tensor([0]))
     alone = measure_entropy(backbone, one, question=RATING_PROMPT, max_new_tokens=12, seed=3)
     assert alone["entropy"] == pytest.approx(float(entropy.sum() / rollout.mask.sum()), abs=1e-6)

@@ -104,4 +104,4 @@ def test_positions_continue_after_the_picture(backbone, prompts):
     for row in range(3):
         side = int(prompts.grid[row, 1:].max()) // 2
         words = int((prompts.valid[row] & (prompts.input_ids[row] != backbone.image_token)).sum())
-        assert int(prompts.next_position[row]) == words + side
+        assert int(prompts.next_position_ids[row]) == words + side

@@ -60,7 +60,7 @@ def test_operations_are_those_of_a_real_pass(backbone, prompts):
     """Matrix products of a forward through language layers, head and vision tower, as PyTorch counts them."""
     shape = cost.shape_of(backbone.model.config)
     backbones.freeze(backbone.model, vision=True)
-    seen = backbone.see(prompts)
+    seen = backbone.with_vision_features(prompts)
     with torch.no_grad(), FlopCounterMode(display=False) as language:
         hidden = grouped_hidden_states(*pass_of(backbone, seen))
         backbone.core.lm_head(hidden.reshape(-1, hidden.shape[-1]))
@@ -78,7 +78,7 @@ def test_operations_are_those_of_a_real_pass(backbone, prompts):
 def test_activations_are_those_that_a_real_pass_keeps(backbone, prompts, checkpointed):
     """Bytes that autograd saves in the language layers, within 15% (within 5% when they are recomputed)."""
     backbones.freeze(backbone.model, vision=True)
-    seen = backbone.see(prompts)
+    seen = backbone.with_vision_features(prompts)
     if checkpointed:
         backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
         backbone.model.train()

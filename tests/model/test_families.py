@@ -10,7 +10,7 @@ import torch
 from aes_r1.model import backbone as backbones
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.settings import InputError
 from tests.conftest import picture
 from tests.model.siblings import save_sibling
@@ -39,8 +39,10 @@ def scored(backbone, prompts, shared, tokens, mask, image_of):
 
 
 def draw(backbone, prompts, temperature=0.8, samples=3):
-    noise = row_noise([("family", row) for row in range(3 * samples)], LENGTH)
-    return sample(backbone, prompts, num_samples=samples, max_new_tokens=LENGTH, temperature=temperature, noise=noise)
+    noise = keyed_uniform_noise([("family", row) for row in range(3 * samples)], LENGTH)
+    return sample_completions(
+        backbone, prompts, num_samples=samples, max_new_tokens=LENGTH, temperature=temperature, noise=noise
+    )
 
 
 def test_log_probabilities_are_those_of_the_models_own_forward(family):
@@ -98,9 +100,9 @@ def test_sampled_log_probability_is_the_trainers(family):
 def test_features_seen_once_change_nothing(family):
     _, backbone, prompts = family
     backbones.freeze(backbone.model, vision=True)
-    seen = backbone.see(prompts)
+    seen = backbone.with_vision_features(prompts)
     backbones.freeze(backbone.model, vision=False)
-    assert backbone.see(prompts).features is None
+    assert backbone.with_vision_features(prompts).features is None
     rollout = draw(backbone, prompts)
     image_of = torch.tensor([2, 0, 2])
     tokens, mask = rollout.tokens[[6, 0, 7]], rollout.mask[[6, 0, 7]]

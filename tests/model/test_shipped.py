@@ -14,7 +14,7 @@ from aes_r1.data.scenes import render_scene
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT, parse_score
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.runs.files import sha256_of
 from aes_r1.settings import InputError
 
@@ -63,8 +63,8 @@ def test_at_temperature_1_nine_in_ten_answers_can_be_read_and_they_differ(questi
     backbone = backbones.load(tiny.shipped(), dtype="float32", max_pixels=9216)
     pictures = [render_scene("scenes", index, 77)[0] for index in range(40)]
     asked = backbone.collate([backbone.encode(picture, question) for picture in pictures])
-    noise = row_noise([(place, k) for place in range(40) for k in range(4)], 48)
-    drawn = sample(backbone, asked, num_samples=4, max_new_tokens=48, temperature=1.0, noise=noise)
+    noise = keyed_uniform_noise([(place, k) for place in range(40) for k in range(4)], 48)
+    drawn = sample_completions(backbone, asked, num_samples=4, max_new_tokens=48, temperature=1.0, noise=noise)
     texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(drawn.tokens, drawn.mask, strict=True)]
     scores = np.array([np.nan if score is None else score for score in map(parse_score, texts)]).reshape(40, 4)
     assert np.isfinite(scores).mean() >= 0.9

@@ -16,7 +16,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.template import prompt_text
 from aes_r1.prompts import RATING_PROMPT, answer, parse_critique, parse_score
-from aes_r1.rollout.forced_prefix import answers_after
+from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.scoring.critic import Critic, Facts
 from aes_r1.settings import ColdStartSettings, ErrorSettings, InputError, RewardSettings, TrainerSettings
@@ -133,7 +133,7 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
     assert critic.score(samples[0].image).score == greedy[0]["score"]
 
     prompt = backbone.encode(picture(60, 60), RATING_PROMPT)
-    [forced] = answers_after(backbone, [prompt], [f"<think>{words[0]}</think><answer>"])
+    [forced] = complete_prefix(backbone, [prompt], [f"<think>{words[0]}</think><answer>"])
     assert parse_score(forced) is not None
     assert parse_critique(forced) == words[0]
     for row in intervene(backbone, paired_rows(greedy, seed=0), question=RATING_PROMPT):

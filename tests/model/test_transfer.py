@@ -7,7 +7,7 @@ import torch
 
 from aes_r1.model import backbone as backbones
 from aes_r1.model.likelihood import completion_likelihood
-from aes_r1.model.transfer import send
+from aes_r1.model.transfer import to_device
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import LoraSettings
 from tests.conftest import picture
@@ -55,13 +55,13 @@ def test_a_micro_batch_asks_nothing(family, seen):
     tokens = tokens_of(backbone)
     with PretendDevice() as device, device.holding(backbone.model):
         backbone.banned_on(DEVICE)
-        there, placed = backbone.see(prompts.to(DEVICE)), send(tokens, DEVICE)
+        there, placed = backbone.with_vision_features(prompts.to(DEVICE)), to_device(tokens, DEVICE)
         device.waits.clear()
         logps, entropy = (device.back(tensor) for tensor in micro_batch(backbone, there, placed))
         assert not device.waits
         found = {name: device.back(gradient) for name, gradient in gradients(backbone).items()}
         backbone.banned_on(torch.device("cpu"))
-    expected = micro_batch(backbone, backbone.see(prompts), tokens)
+    expected = micro_batch(backbone, backbone.with_vision_features(prompts), tokens)
     torch.testing.assert_close(logps, expected[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(entropy, expected[1], atol=1e-5, rtol=1e-5)
     wanted = gradients(backbone)
@@ -78,7 +78,7 @@ def test_the_plain_path_asks_for_its_masks_alone(family):
     tokens = tokens_of(backbone)
     with PretendDevice() as device, device.holding(backbone.model):
         backbone.banned_on(DEVICE)
-        there, placed = prompts.to(DEVICE), send(tokens, DEVICE)
+        there, placed = prompts.to(DEVICE), to_device(tokens, DEVICE)
         device.waits.clear()
         micro_batch(backbone, there, placed, shared=False)
         assert device.waits.keys() == {"aten::_local_scalar_dense"}
@@ -119,7 +119,7 @@ def test_rotary_frequencies_that_could_grow_are_the_plain_ones(tmp_path):
     ]
     assert torch.equal(*scored)
     with PretendDevice() as device, device.holding(grown.model):
-        there, placed = prompts.to(DEVICE), send(one, DEVICE)
+        there, placed = prompts.to(DEVICE), to_device(one, DEVICE)
         grown.banned_on(DEVICE)
         device.waits.clear()
         completion_likelihood(grown, there, placed, torch.ones(1, 4, dtype=torch.bool), torch.tensor([0]))
@@ -132,11 +132,11 @@ def test_a_micro_batch_never_waits_on_cuda(family, seen):
     backbone, prompts = family
     backbones.freeze(backbone.model, vision=seen)
     tokens = tokens_of(backbone)
-    expected = micro_batch(backbone, backbone.see(prompts), tokens)
+    expected = micro_batch(backbone, backbone.with_vision_features(prompts), tokens)
     wanted = gradients(backbone)
     backbone.model.to("cuda")
     try:
-        there, placed = backbone.see(prompts.to("cuda")), tokens.to("cuda")
+        there, placed = backbone.with_vision_features(prompts.to("cuda")), tokens.to("cuda")
         micro_batch(backbone, there, placed)  # pinned memory and workspaces are made at first use
         gradients(backbone)
         torch.cuda.set_sync_debug_mode("error")
@@ -161,7 +161,7 @@ def test_an_adapter_in_half_precision_never_waits_on_cuda(backbone, prompts):
     backbone = backbones.add_adapter(backbone, LoraSettings(rank=4))
     tokens = tokens_of(backbone)
     backbone.model.to("cuda").train()
-    there, placed = backbone.see(prompts.to("cuda")), tokens.to("cuda")
+    there, placed = backbone.with_vision_features(prompts.to("cuda")), tokens.to("cuda")
     micro_batch(backbone, there, placed)
     torch.cuda.set_sync_debug_mode("error")
     try:

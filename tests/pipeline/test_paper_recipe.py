@@ -26,7 +26,7 @@ from aes_r1.runs.files import read_rows
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import PrepareSettings, Settings, as_dict
 from aes_r1.tracking import Tracker
-from aes_r1.trainer.order import distinct_indices_of_step
+from aes_r1.trainer.order import batch_indices_without_repeats
 from aes_r1.trainer.rapo import rapo_steps
 from tests.data.layouts import draw, put
 from tests.ports import free_port
@@ -165,7 +165,7 @@ def test_the_paper_s_run_on_two_processes_under_zero3(tokenizer, manifest, tmp_p
     assert len(steps) == 10
     train = read_manifest(out / "manifests" / "aes_15k-train.jsonl")
     drawn = [
-        [train[index].image for index in distinct_indices_of_step(step, per_step=4, count=20, seed=0)]
+        [train[index].image for index in batch_indices_without_repeats(step, per_step=4, count=20, seed=0)]
         for step in range(10)
     ]
     assert set(Counter(image for images in drawn for image in images).values()) == {2}

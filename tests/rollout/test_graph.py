@@ -11,7 +11,7 @@ from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout import sampler
 from aes_r1.rollout.decode import SharedDecoder
 from aes_r1.rollout.graph import WARM_UP, CapturedDecoder, StaticDecoder
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.settings import LoraSettings
 from tests.conftest import picture
 from tests.model.siblings import save_sibling
@@ -76,8 +76,8 @@ def collated(backbone, sizes):
 
 def draw(monkeypatch, backbone, prompts, decoder, samples=SAMPLES, temperature=0.8):
     monkeypatch.setattr(sampler, "_decoder_of", lambda _: decoder)
-    noise = row_noise([("graph", row) for row in range(len(prompts) * samples)], LENGTH)
-    return sample(
+    noise = keyed_uniform_noise([("graph", row) for row in range(len(prompts) * samples)], LENGTH)
+    return sample_completions(
         backbone, prompts, num_samples=samples, max_new_tokens=LENGTH, temperature=temperature, noise=noise
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from scipy.stats import chisquare
 
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from tests.conftest import picture
 
 LENGTH = 24
@@ -24,18 +24,18 @@ def encoded(backbone):
 
 
 def draw(backbone, encoded, images, samples=2, temperature=0.8):
-    return sample(
+    return sample_completions(
         backbone,
         backbone.collate([encoded[image] for image in images]),
         num_samples=samples,
         max_new_tokens=LENGTH,
         temperature=temperature,
-        noise=row_noise(keys(images, samples), LENGTH),
+        noise=keyed_uniform_noise(keys(images, samples), LENGTH),
     )
 
 
 def test_greedy_equals_generate(backbone, prompts):
-    ours = sample(backbone, prompts, num_samples=1, max_new_tokens=LENGTH, temperature=1.0, noise=None)
+    ours = sample_completions(backbone, prompts, num_samples=1, max_new_tokens=LENGTH, temperature=1.0, noise=None)
     theirs = backbone.model.generate(
         input_ids=prompts.input_ids,
         attention_mask=prompts.valid.long(),
@@ -102,13 +102,13 @@ def test_special_tokens_are_never_drawn(backbone, encoded):
 def test_first_tokens_follow_the_distribution(backbone, encoded):
     samples = 3000
     prompts = backbone.collate(encoded[:1])
-    rollout = sample(
+    rollout = sample_completions(
         backbone,
         prompts,
         num_samples=samples,
         max_new_tokens=1,
         temperature=0.3,
-        noise=row_noise([("chi", k) for k in range(samples)], 1),
+        noise=keyed_uniform_noise([("chi", k) for k in range(samples)], 1),
     )
     vocabulary = len(backbone.banned)
     every = torch.arange(vocabulary)[:, None]
@@ -129,7 +129,11 @@ def test_first_tokens_follow_the_distribution(backbone, encoded):
 
 
 def test_noise_is_keyed():
-    first, again, other = row_noise([("a", 1), ("a", 2)], 50), row_noise([("a", 2)], 20), row_noise([("b", 2)], 20)
+    first, again, other = (
+        keyed_uniform_noise([("a", 1), ("a", 2)], 50),
+        keyed_uniform_noise([("a", 2)], 20),
+        keyed_uniform_noise([("b", 2)], 20),
+    )
     assert torch.equal(first[1, :20], again[0])
     assert not torch.equal(again, other)
     assert first.min() >= 0

@@ -12,8 +12,8 @@ from aes_r1.data.sample import blank_picture, open_picture
 from aes_r1.model import backbone as backbones
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT, parse_critique, parse_score, unscored
-from aes_r1.rollout.forced_prefix import answers_after
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.forced_prefix import complete_prefix
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt, critique_lengths
 from aes_r1.scoring.critic import Critic
 from tests.trainer.test_loops import rapo
@@ -32,18 +32,20 @@ def talker(talking_run):
 def drawn(talker, *, noise, length=LENGTH, count=K, temperature=1.3):
     backbone, prompts = talker
     how = {"max_new_tokens": length, "temperature": temperature, "noise": noise}
-    first = sample(backbone, prompts, num_samples=count, **how)
+    first = sample_completions(backbone, prompts, num_samples=count, **how)
     return first, answer_from_words(backbone, first, blank_prompt(backbone, RATING_PROMPT, "words"), **how)
 
 
 def test_nothing_changes_where_answers_see_the_picture(backbone, prompts):
-    first = sample(backbone, prompts, num_samples=1, max_new_tokens=4, temperature=1.0, noise=None)
+    first = sample_completions(backbone, prompts, num_samples=1, max_new_tokens=4, temperature=1.0, noise=None)
     blank = blank_prompt(backbone, RATING_PROMPT, "image")
     assert answer_from_words(backbone, first, blank, max_new_tokens=4, temperature=1.0, noise=None) is first
 
 
 def test_outputs_without_a_critique_stay_as_they_are(backbone, prompts):
-    first = sample(backbone, prompts, num_samples=2, max_new_tokens=6, temperature=1.0, noise=torch.rand(6, 6))
+    first = sample_completions(
+        backbone, prompts, num_samples=2, max_new_tokens=6, temperature=1.0, noise=torch.rand(6, 6)
+    )
     assert (critique_lengths(backbone, first) == first.mask.sum(dim=1)).all()
     blank = blank_prompt(backbone, RATING_PROMPT, "words")
     again = answer_from_words(backbone, first, blank, max_new_tokens=6, temperature=1.0, noise=torch.rand(6, 6))
@@ -54,7 +56,7 @@ def test_outputs_without_a_critique_stay_as_they_are(backbone, prompts):
 def test_each_part_is_drawn_after_its_own_prompt(talker):
     """Critiques are those of the picture, token by token; log-probabilities those of teacher forcing, part by part."""
     backbone, prompts = talker
-    first, found = drawn(talker, noise=row_noise([("words", row) for row in range(3 * K)], LENGTH))
+    first, found = drawn(talker, noise=keyed_uniform_noise([("words", row) for row in range(3 * K)], LENGTH))
     lengths = critique_lengths(backbone, first)
     assert (lengths == critique_lengths(backbone, found)).all()
     in_critique = torch.arange(found.mask.shape[1]) < lengths[:, None]
@@ -80,7 +82,7 @@ def test_greedily_it_is_the_score_read_back(talker):
     blank = backbone.encode(blank_picture(), RATING_PROMPT)
     said = [unscored(parse_critique(text) or "") for text in texts]
     assert [parse_score(text) for text in texts] == [
-        parse_score(text) for text in answers_after(backbone, [blank] * len(said), said)
+        parse_score(text) for text in complete_prefix(backbone, [blank] * len(said), said)
     ]
 
 
@@ -116,5 +118,5 @@ def test_a_critic_reads_its_own_words(talking_run):
     critic.facts = replace(critic.facts, answer_from="words")
     text = critic.answers(open_picture(talking_run / "pictures" / "04.png"))[0]
     blank = critic.backbone.encode(blank_picture(), RATING_PROMPT)
-    [wanted] = answers_after(critic.backbone, [blank], [unscored(parse_critique(text) or "")])
+    [wanted] = complete_prefix(critic.backbone, [blank], [unscored(parse_critique(text) or "")])
     assert parse_score(text) == parse_score(wanted)

@@ -132,11 +132,11 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
 
     def counted(*arguments, **named) -> list[list[int]]:
         pieces = micro_batches(*arguments, **named)
-        found["passes"].append(engine.gather_objects([len(pieces)]))
+        found["passes"].append(engine.all_gather_objects([len(pieces)]))
         return pieces
 
     def answered(step: int, rows: list[dict]) -> None:
-        found["answered"].append(engine.gather_objects([sum(row["score"] is not None for row in rows)]))
+        found["answered"].append(engine.all_gather_objects([sum(row["score"] is not None for row in rows)]))
 
     planning.micro_batches = counted
     rapo.train_rapo(
@@ -180,7 +180,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
     if budget or hard or parts:
         return found
     if adapted:
-        with engine.gathered():
+        with engine.gathered_parameters():
             if engine.rank == 0:
                 backbones.merged(backbone).save(out / f"{name}_model")
         engine.barrier()
@@ -217,7 +217,7 @@ def one_more_step(backbone, engine, start: Path, folder: Path) -> dict[str, torc
 
 
 def whole_weights(backbone, engine) -> dict[str, torch.Tensor]:
-    with engine.gathered():
+    with engine.gathered_parameters():
         return {key: value.detach().clone() for key, value in backbone.model.named_parameters()}
 
 
@@ -230,7 +230,7 @@ def resume(start: Path, out: Path, name: str) -> dict:
     with contextlib.closing(engine):
         progress = checkpoint.load_latest(out / name / "sft", engine)
         found = {"progress": progress, "weights": whole_weights(backbone, engine), "moments": first_moments(engine)}
-        with engine.gathered():
+        with engine.gathered_parameters():
             if engine.rank == 0:
                 backbone.save(out / f"{name}_model_{engine.size}")
         engine.barrier()

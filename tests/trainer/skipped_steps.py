@@ -70,7 +70,7 @@ def toy_steps(engine, kind: str | None, *, steps: tuple[int, ...] = (0, 1, 2)) -
                 loss = harmed(loss, kind)
             engine.backward(loss)
         norms.append(float(engine.step(0.01)))
-    with engine.gathered():
+    with engine.gathered_parameters():
         weights = {name: value.detach().clone() for name, value in engine.model.named_parameters()}
     return {"norms": norms, "weights": weights}
 
@@ -157,7 +157,7 @@ def loops(folder: Path, name: str) -> dict:
         weights: list[dict] = []
 
         def look(engine=engine, weights=weights) -> None:
-            with engine.gathered():
+            with engine.gathered_parameters():
                 weights.append({key: value.detach().clone() for key, value in engine.model.named_parameters()})
 
         if loop == "rapo":
@@ -168,7 +168,7 @@ def loops(folder: Path, name: str) -> dict:
             found["mismatch"] = {
                 "mean": [row["rollout/mismatch_mean"] for row in rows],
                 "max": [row["rollout/mismatch_max"] for row in rows],
-                "tokens": engine.gather_objects([drawn]),
+                "tokens": engine.all_gather_objects([drawn]),
             }
             skipped = [row["policy/skipped_steps"] for row in rows]
         else:

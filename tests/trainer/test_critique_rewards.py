@@ -16,8 +16,8 @@ from aes_r1.inference.information import likelihoods
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, answer, parse_score, unscored
 from aes_r1.reward.critique import faithfulness_reward
-from aes_r1.rollout.forced_prefix import continued
-from aes_r1.rollout.sampler import sample
+from aes_r1.rollout.forced_prefix import with_prefix
+from aes_r1.rollout.sampler import sample_completions
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import FaithfulnessSettings, InformationSettings, ReadBackSettings, RewardSettings
 from aes_r1.trainer import critique_rewards as judged
@@ -184,8 +184,8 @@ def test_the_reader_sees_the_words_and_a_gray_square(backbone):
     for critique, score in zip(critiques, found.tolist(), strict=True):
         if critique is None:
             continue
-        prompt = continued(backbone, backbone.encode(blank_picture(), RATING_PROMPT), unscored(critique))
-        rollout = sample(
+        prompt = with_prefix(backbone, backbone.encode(blank_picture(), RATING_PROMPT), unscored(critique))
+        rollout = sample_completions(
             backbone, backbone.collate([prompt]), num_samples=1, max_new_tokens=16, temperature=1.0, noise=None
         )
         wanted = parse_score(unscored(critique) + backbone.words(rollout.tokens[0][rollout.mask[0]]))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from aes_r1.model.likelihood import completion_likelihood
-from aes_r1.rollout.sampler import row_noise, sample
+from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.trainer.objective import group_advantage, loss_divisor, policy_loss
 
 AGGREGATION = {"grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant"}
@@ -58,8 +58,10 @@ def test_loss_and_gradients_are_trls(backbone, prompts, loss_type):
     with torch.no_grad():  # make ends likely, so that lengths differ
         backbone.core.lm_head.weight[backbone.end_token] *= 4
     rows = len(prompts) * SAMPLES
-    noise = row_noise([("independent", row) for row in range(rows)], LENGTH)
-    rollout = sample(backbone, prompts, num_samples=SAMPLES, max_new_tokens=LENGTH, temperature=0.9, noise=noise)
+    noise = keyed_uniform_noise([("independent", row) for row in range(rows)], LENGTH)
+    rollout = sample_completions(
+        backbone, prompts, num_samples=SAMPLES, max_new_tokens=LENGTH, temperature=0.9, noise=noise
+    )
     image_of = torch.arange(rows) // SAMPLES
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, *rollout.logps.shape, generator=generator) * 0.3

@@ -14,7 +14,7 @@ from aes_r1.model.backbone import Backbone, freeze
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.graph import CapturedDecoder
-from aes_r1.rollout.sampler import sample
+from aes_r1.rollout.sampler import sample_completions
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import ColdStartSettings, ErrorSettings, LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
@@ -252,10 +252,10 @@ def test_rapo_without_reference_and_with_inner_epochs(speaker, picture_folder, t
 
 
 def of_sampler(change):
-    """`sample`, with `change(backbone, prompts, rollout)` in place of its log-probabilities."""
+    """`sample_completions`, with `change(backbone, prompts, rollout)` in place of its log-probabilities."""
 
     def sampled(backbone, prompts, **named):
-        rollout = sample(backbone, prompts, **named)
+        rollout = sample_completions(backbone, prompts, **named)
         return dataclasses.replace(rollout, logps=change(backbone, prompts, rollout))
 
     return sampled
@@ -273,8 +273,8 @@ def test_the_samplers_log_probabilities_serve_as_the_old_ones(speaker, picture_f
     passes, found = [], []
     score = rapo_loop.completion_likelihood
     monkeypatch.setattr(rapo_loop, "completion_likelihood", lambda *a, **n: (passes.append(1), score(*a, **n))[1])
-    for name, plain in (("sampler", sample), ("trainer", of_sampler(of_trainer))):
-        monkeypatch.setattr(rapo_loop, "sample", plain)
+    for name, plain in (("sampler", sample_completions), ("trainer", of_sampler(of_trainer))):
+        monkeypatch.setattr(rapo_loop, "sample_completions", plain)
         policy = copy.deepcopy(speaker)
         changes = {"kl_coef": 0.0, "inner_epochs": 2, "minibatches": 2}
         rows, _ = rapo(policy, picture_folder, tmp_path / name, steps=1, **changes)
@@ -304,8 +304,8 @@ def test_the_gap_between_sampler_and_trainer_is_measured(speaker, picture_folder
         return rollout.logps + shift * rollout.mask
 
     rows = []
-    for name, plain in (("plain", sample), ("shifted", of_sampler(shifted))):
-        monkeypatch.setattr(rapo_loop, "sample", plain)
+    for name, plain in (("plain", sample_completions), ("shifted", of_sampler(shifted))):
+        monkeypatch.setattr(rapo_loop, "sample_completions", plain)
         rows.append(rapo(copy.deepcopy(speaker), picture_folder, tmp_path / name, steps=1, **changes)[0][0])
     assert rows[0]["rollout/mismatch_mean"] <= rows[0]["rollout/mismatch_max"] < 1e-4
     assert rows[1]["rollout/mismatch_mean"] == pytest.approx(counted[0], abs=1e-4)

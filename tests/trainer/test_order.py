@@ -1,32 +1,32 @@
-from aes_r1.trainer.order import distinct_indices_of_step, indices_of_step
+from aes_r1.trainer.order import batch_indices, batch_indices_without_repeats
 
 
 def test_every_sample_once_per_epoch_and_every_step_full():
-    taken = [index for step in range(30) for index in indices_of_step(step, per_step=4, count=12, seed=3)]
+    taken = [index for step in range(30) for index in batch_indices(step, per_step=4, count=12, seed=3)]
     epochs = [taken[start : start + 12] for start in range(0, 120, 12)]
     assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 10
 
 
 def test_steps_run_on_across_epochs():
-    taken = [indices_of_step(step, per_step=5, count=7, seed=0) for step in range(7)]
+    taken = [batch_indices(step, per_step=5, count=7, seed=0) for step in range(7)]
     assert all(len(step) == 5 for step in taken)
     flat = [index for step in taken for index in step]
     assert all(sorted(flat[start : start + 7]) == list(range(7)) for start in range(0, 35, 7))
 
 
 def test_a_step_larger_than_the_set_wraps():
-    assert sorted(indices_of_step(0, per_step=6, count=3, seed=0)) == [0, 0, 1, 1, 2, 2]
+    assert sorted(batch_indices(0, per_step=6, count=3, seed=0)) == [0, 0, 1, 1, 2, 2]
 
 
 def test_seed_decides():
-    first = indices_of_step(2, per_step=4, count=50, seed=0)
-    assert first == indices_of_step(2, per_step=4, count=50, seed=0)
-    assert first != indices_of_step(2, per_step=4, count=50, seed=1)
+    first = batch_indices(2, per_step=4, count=50, seed=0)
+    assert first == batch_indices(2, per_step=4, count=50, seed=0)
+    assert first != batch_indices(2, per_step=4, count=50, seed=1)
 
 
 def test_no_sample_twice_in_a_step_and_each_epoch_leaves_out_others():
-    steps = [distinct_indices_of_step(step, per_step=5, count=13, seed=0) for step in range(40)]
+    steps = [batch_indices_without_repeats(step, per_step=5, count=13, seed=0) for step in range(40)]
     assert all(len(set(step)) == 5 for step in steps)
     epochs = [set(steps[start] + steps[start + 1]) for start in range(0, 40, 2)]
     assert all(len(epoch) == 10 for epoch in epochs)

@@ -42,9 +42,9 @@ def main() -> None:
             while not (store / "things" / ".abc.partial").exists():
                 time.sleep(0.05)
         (store / f"{name}.asks").touch()
-        job.make_together("things", "abc", make)
+        job.build_collectively("things", "abc", make)
         assert (store / "things" / "abc").is_dir()  # for every process, as soon as it goes on
-        job.make_together("things", "abc", make)
+        job.build_collectively("things", "abc", make)
         job.wait()
 
 
