@@ -90,6 +90,8 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
 ) -> None:
     """Train `backbone` in place; `reference` is the frozen start (None: no KL, or an adapter is switched off for it).
 
+    answer_from: "image", or "words" where the answer is written without seeing the image (model.answer_from).
+
     Resumes from context.folder, RUN/checkpoints; the model of the best validation is kept beside it, in RUN/best.
     Raises Stopped after a checkpoint when asked to stop.
     """
@@ -159,8 +161,12 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
             with timer("critique"):
                 judged = critique_rewards(
                     StepCritiques(
-                        *(completions.texts, completions.scores, rollout.tokens),
-                        *(in_critique, all_images_of(step), prompts),
+                        texts=completions.texts,
+                        scores=completions.scores,
+                        tokens=rollout.tokens,
+                        in_critique=in_critique,
+                        images=all_images_of(step),
+                        prompts=prompts,
                     ),
                     reward=reward,
                     mos=mos,
@@ -223,12 +229,9 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         with timer("update"):
             backbone.model.train()
             for number, (minibatch, planned) in enumerate(minibatches * trainer.inner_epochs):
-                divisor = loss_divisor(
-                    in_loss[to_device(minibatch, device)], trainer.aggregation, trainer.max_new_tokens
-                )
-                divisor = engine.all_reduce_sum(divisor).clamp(
-                    min=1
-                )  # of all processes; a step without any output divides by 1
+                counted = in_loss[to_device(minibatch, device)]
+                divisor = engine.all_reduce_sum(loss_divisor(counted, trainer.aggregation, trainer.max_new_tokens))
+                divisor = divisor.clamp(min=1)  # where no completion of any process is in the loss
                 for micro_batch in planned:
                     rows, longest = to_device(micro_batch.rows, device), micro_batch.mask.shape[1]
                     logps, entropy = logps_of(backbone, micro_batch, rows)
