@@ -14,6 +14,7 @@ from aes_r1.aescot.expert import known_mos
 from aes_r1.aescot.phrases import BOOK_SHA256
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import prompt_sha256
+from aes_r1.runs.files import write_json
 from aes_r1.settings import ChatSettings, ExpertSettings, InputError, JudgeSettings
 
 # Settings that change how answers are bought, not which are asked for.
@@ -93,9 +94,7 @@ def claim_output_folder(
             differing = [key for key in mine if theirs.get(key) != json.loads(json.dumps(mine[key]))]
             if differing:
                 raise InputError(f"{out} holds a distillation with other {', '.join(differing)}; give another out=")
-        beside = path.with_suffix(".partial")
-        beside.write_text(json.dumps(mine, indent=2) + "\n")
-        beside.replace(path)  # whole or not there: a damaged one would lock out everything that was paid for
+        write_json(path, mine)  # whole or not there: a damaged one would lock out everything that was paid for
     except Timeout as error:
         raise InputError(
             f"out={out}: another distillation is writing there; wait for it or give another out="

@@ -12,6 +12,7 @@ from aes_r1.prompts import answer, critique_length, parse_score
 from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.credit import critique_mask, token_advantages, token_kl_coef
 from aes_r1.trainer.objective import group_advantage, loss_divisor, policy_loss
+from tests.planted import QUESTION
 from tests.trainer.test_loops import rapo
 
 CPU = torch.device("cpu")
@@ -169,7 +170,7 @@ def test_a_step_that_pays_the_answer_alone(planted, picture_folder, tmp_path):
     """A step of RAPO each, on a model that says this or that: same outputs and rewards, another gradient, any cut."""
 
     def one_step(name, **changes):
-        how = {"steps": 1, "max_new_tokens": 48, **changes}
+        how = {"steps": 1, "max_new_tokens": 48, "question": QUESTION, **changes}
         rows, completions = rapo(copy.deepcopy(planted.used), picture_folder, tmp_path / name, **how)
         return rows[0], completions
 

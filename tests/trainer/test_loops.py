@@ -87,7 +87,18 @@ def speaker(tokenizer, tmp_path_factory) -> Backbone:
     return backbone
 
 
-def rapo(backbone, folder, out, *, steps=4, stop_after=None, reward=None, answer_from="image", **changes):
+def rapo(
+    backbone,
+    folder,
+    out,
+    *,
+    steps=4,
+    stop_after=None,
+    reward=None,
+    answer_from="image",
+    question=RATING_PROMPT,
+    **changes,
+):
     trainer = TrainerSettings(
         **{
             "num_samples": 4, "images_per_step": 4, "max_steps": steps, "warmup_steps": 0, "lr": 1e-3, "kl_coef": 0.05,
@@ -109,7 +120,7 @@ def rapo(backbone, folder, out, *, steps=4, stop_after=None, reward=None, answer
         reference,
         engine_of(backbone),
         samples(folder),
-        question=RATING_PROMPT,
+        question=question,
         trainer=trainer,
         reward=reward or RewardSettings(error=ErrorSettings(sigma=0.3)),
         shared_prefix=True,
