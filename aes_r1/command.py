@@ -238,8 +238,8 @@ def to_settings(config: Any, schema: type = Settings) -> Any:
     from omegaconf import OmegaConf
 
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    _expand_sets(values)  # first: it takes the short key `also` to its place
     overrides.check_keys(values, schema, CONF)
-    _expand_sets(values)
     return build(schema, values)
 
 

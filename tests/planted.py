@@ -11,14 +11,14 @@ from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import answer
+from aes_r1.prompts import RATING_PROMPT, answer
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.sft import train_sft
 
-QUESTION = "Rate."  # short, for most of the tokens that training computes would be the question's
+QUESTION = RATING_PROMPT  # what commands ask
 # Each is the opposite of its neighbour in the pair, word by word.
 CRITIQUES = {
     "a strong picture with deep shadow": 0.9,
