@@ -55,7 +55,7 @@ class _Forked(subprocess.Popen):
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest) -> None:
         (_, _, _, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *_) = rest
-        python, *arguments = args
+        python, *arguments = map(os.fsdecode, args)
         assert (python, arguments[0]) in ((sys.executable, "-m"), (sys.executable, "-c")), args
         environment = dict(os.environ if env is None else env)
         request = {"arguments": arguments, "env": environment, "cwd": str(cwd or Path.cwd())}

@@ -68,7 +68,7 @@ def first_moments(engine) -> dict[str, torch.Tensor]:
     """Adam's running mean of the gradient: after one step a tenth of the gradient, and linear in every later one."""
     named = [(name, parameter) for name, parameter in engine.model.named_parameters() if parameter.requires_grad]
     if isinstance(engine, engines.SingleEngine):
-        whole = dict(engine.halves)
+        whole = dict(engine.master_weights)
         return {name: engine.optimizer.state[whole.get(one, one)]["exp_avg"].clone() for name, one in named}
     from deepspeed.utils import safe_get_full_optimizer_state
 

@@ -314,16 +314,16 @@ def test_half_precision_keeps_float32_for_the_optimizer(dtype, tmp_path):
         made.step(1e-4)
         if step == 0:
             assert torch.equal(model.weight, torch.ones_like(model.weight))
-    torch.testing.assert_close(made.halves[0][1].detach(), torch.full((2, 3), 1 - 64e-4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(made.master_weights[0][1].detach(), torch.full((2, 3), 1 - 64e-4), atol=1e-5, rtol=0)
     torch.testing.assert_close(model.weight.float(), torch.full((2, 3), 1 - 64e-4), atol=4e-3, rtol=0)
     assert (model.weight < 1).all()
-    assert all(value.dtype == torch.float32 for value in made.optimizer.state[made.halves[0][1]].values())
+    assert all(value.dtype == torch.float32 for value in made.optimizer.state[made.master_weights[0][1]].values())
     checkpoint.save(tmp_path, 64, made, {}, keep=1)
     other = SingleEngine(
         torch.nn.Linear(3, 2, bias=False).to(dtype), weight_decay=0.0, max_grad_norm=1e9, device=torch.device("cpu")
     )
     checkpoint.load_latest(tmp_path, other)
-    assert torch.equal(other.halves[0][1], made.halves[0][1])
+    assert torch.equal(other.master_weights[0][1], made.master_weights[0][1])
 
 
 def test_nothing_to_load(tmp_path):

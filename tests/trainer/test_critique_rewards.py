@@ -81,10 +81,10 @@ class Together:
         self.shares = shares if shares is not None else [None] * size
         self.meeting = meeting or threading.Barrier(1)
 
-    def gathered(self):
+    def gathered_parameters(self):
         return contextlib.nullcontext()
 
-    def gather(self, values):
+    def all_gather(self, values):
         self.shares[self.rank] = values
         self.meeting.wait(timeout=60)
         whole = torch.cat(self.shares)

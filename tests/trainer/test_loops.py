@@ -231,7 +231,7 @@ def test_a_frozen_vision_tower_is_run_once_and_changes_nothing(speaker, picture_
         freeze(backbone.model, vision=True)
         backbone.model.model.visual.register_forward_hook(lambda *_, owner=backbone: calls.append(owner))
     with monkeypatch.context() as patch:
-        patch.setattr(blind, "see", lambda prompts: prompts)
+        patch.setattr(blind, "with_vision_features", lambda prompts: prompts)
         without, _ = rapo(blind, picture_folder, tmp_path / "blind", steps=1, micro_batch_size=4)
     once, _ = rapo(seen, picture_folder, tmp_path / "seen", steps=1, micro_batch_size=4)
     assert sum(owner is seen for owner in calls) == 1
