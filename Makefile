@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Tests run in a process for each core, of one thread each: processes of several threads would wait for each other's.
+# Tests run in several processes of one thread each: processes of several threads would wait for each other's.
 # The tests of one file stay in one process, because they share what is slow to make.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
 export DS_BUILD_OPS := 0

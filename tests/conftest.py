@@ -33,8 +33,11 @@ def whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """A process for each core that this one may use, at most eight (each holds torch); a GPU is for one at a time."""
-    return 1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)), 8)
+    """One process more than there are cores, for many tests wait for a clock or for another process.
+
+    At most eight, as each holds torch. A GPU is for one process at a time.
+    """
+    return 1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
