@@ -8,6 +8,7 @@ import pytest
 
 import aes_r1
 from aes_r1.pipeline.origin import code_version, model_digest, record_origin
+from aes_r1.runs.folder import RunFolder
 
 
 def git(tree: Path, *arguments: str) -> str:
@@ -94,12 +95,12 @@ def test_a_run_that_goes_on_names_every_commit_and_keeps_its_base(tmp_path, monk
     store = tmp_path / "store"
     digest = model_digest(str(base), store)
     origin = run / "stages" / "origin.json"
-    record_origin(run, "nobody/never-downloaded", store)
+    record_origin(RunFolder(run), "nobody/never-downloaded", store)
     first = json.loads(origin.read_text())
     assert first["base"] is None
-    record_origin(run, str(base), store)
+    record_origin(RunFolder(run), str(base), store)
     assert json.loads(origin.read_text()) == {"commits": first["commits"], "base": digest}
     monkeypatch.setattr("aes_r1.pipeline.origin.code_version", lambda package: "newer")
     (base / "model.safetensors").write_bytes(b"other")
-    record_origin(run, str(base), store)
+    record_origin(RunFolder(run), str(base), store)
     assert json.loads(origin.read_text()) == {"commits": [*first["commits"], "newer"], "base": digest}
