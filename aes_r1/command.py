@@ -24,8 +24,9 @@ from aes_r1 import overrides
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.points import Sweep, point_command, run_point
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.identity import differences, fingerprint, run_fingerprint
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import CONF, InputError, Settings, as_dict, build, differences, fingerprint, run_fingerprint
+from aes_r1.settings import CONF, InputError, Settings, as_dict, build
 from aes_r1.tracking import headline
 from aes_r1.trainer.skipped import NeverFinite
 

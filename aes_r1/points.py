@@ -1,7 +1,7 @@
-"""Points of a multirun: each is a process of its own, so that its end ends nothing else, and none outlives its sweep.
+"""Jobs of a multirun: each runs in its own process, so a crash cannot stop the others, and all stop with the sweep.
 
-A launcher may run points here, in workers beside or on other machines. So what a sweep and its points tell each other
-lies in a folder that all of them see, and is gone when the sweep ends.
+A launcher may run jobs here, in other processes or on other machines. A sweep and its jobs therefore exchange messages
+through a folder that all of them see; it is removed when the sweep ends.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Sweep:
     process: int
 
     def stop(self) -> None:
-        """Told to stop: points that run are told so too, and no other one starts."""
+        """Ask all running points to stop, and start no other."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "stop").touch()
 

@@ -14,7 +14,8 @@ import numpy as np
 from aes_r1.evaluation.metrics import paired_bootstrap
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.folder import RunFolder, runs_below
-from aes_r1.settings import InputError, differences
+from aes_r1.runs.identity import differences
+from aes_r1.settings import InputError
 
 METRICS = ("srcc", "plcc", "mae")
 NOT_RECORDED = "not recorded"

@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from aes_r1 import command
-from aes_r1.settings import Settings, as_dict, differences
+from aes_r1.runs.identity import differences
+from aes_r1.settings import Settings, as_dict
 from tests import processes
 
 EXPERIMENTS = sorted(path.stem for path in (command.CONF / "experiment").glob("*.yaml"))

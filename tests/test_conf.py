@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from aes_r1 import command
-from aes_r1.settings import Settings, as_dict, differences, run_fingerprint
+from aes_r1.runs.identity import differences, run_fingerprint
+from aes_r1.settings import Settings, as_dict
 from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, composed, train
 
 RECIPES = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text())
@@ -115,7 +116,7 @@ def test_a_recipe_keeps_its_values(name, monkeypatch):
 
 
 def test_a_recorded_run_keeps_its_hash():
-    """A key that is added must stand in settings._SINCE_ADDED with the value that changes nothing."""
+    """A key that is added must stand in runs.identity._SINCE_ADDED with the value that changes nothing."""
     assert run_fingerprint(composed("+experiment=paper")) == "e7631f47300e"
     assert run_fingerprint(composed("+experiment=rapo", "model.path=some/where")) == "9d8f9d524e7f"
 
@@ -133,7 +134,7 @@ def test_a_run_recorded_with_another_base_is_not_taken_for_one_of_this_code():
 def test_a_key_that_was_added_decides_where_it_changes_something(monkeypatch):
     settings = composed()
     with_it = run_fingerprint(settings)
-    monkeypatch.setattr("aes_r1.settings._SINCE_ADDED", {"trainer.scale_advantage": True})
+    monkeypatch.setattr("aes_r1.runs.identity._SINCE_ADDED", {"trainer.scale_advantage": True})
     without_it = run_fingerprint(settings)
     assert without_it != with_it
     recorded = as_dict(settings)

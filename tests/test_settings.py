@@ -5,7 +5,8 @@ import json
 import pytest
 
 from aes_r1.runs.claim import claim_run_folder
-from aes_r1.settings import InputError, Settings, as_dict, build, run_fingerprint
+from aes_r1.runs.identity import run_fingerprint
+from aes_r1.settings import InputError, Settings, as_dict, build
 
 PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0.25}}}
 

@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aes_r1 import command
-from aes_r1.settings import Settings, as_dict, run_fingerprint
+from aes_r1.runs.identity import run_fingerprint
+from aes_r1.settings import Settings, as_dict
 from aes_r1.tracking import group_of
 from experiments.reward_ablation.analyse import STUDY
 from experiments.study import analyse

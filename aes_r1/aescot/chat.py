@@ -17,7 +17,8 @@ from aes_r1.aescot.budget import Budget, Price, TokenBucket
 from aes_r1.aescot.failures import NoAnswer, Refused, ServerGone
 from aes_r1.aescot.journal import Journal
 from aes_r1.data.sample import Sample, grid_size, open_picture
-from aes_r1.settings import ChatSettings, InputError, fingerprint
+from aes_r1.runs.identity import fingerprint
+from aes_r1.settings import ChatSettings, InputError
 
 SIDE_FACTOR = 28  # Qwen2.5-VL's patch and merge: the picture goes out exactly as training shows it
 FAILURES_IN_A_ROW = 20  # so many calls without an answer mean that the server is gone, not that pictures are odd

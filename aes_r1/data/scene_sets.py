@@ -15,8 +15,8 @@ import numpy as np
 from aes_r1.data import scenes
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
+from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
-from aes_r1.settings import fingerprint
 
 SCENE_SETS = {
     "scenes": {"train": 3000, "validation": 200, "test": 600},

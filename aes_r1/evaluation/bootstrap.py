@@ -40,7 +40,7 @@ def filled_in(scores: Array) -> Array | None:
 
 
 def _constant(scores: Array, mos: Array) -> bool:
-    """Judged on answers: the filled-in mean of equal answers may differ from them in the last bit."""
+    """Whether either side is constant. Scores are tested without gaps: a filled-in mean can differ in the last bit."""
     return bool(np.ptp(scores[~np.isnan(scores)]) == 0 or np.ptp(mos) == 0)
 
 

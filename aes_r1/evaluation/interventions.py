@@ -1,8 +1,8 @@
-"""Is the critique used? The score that a model gives when critique or picture are exchanged under its hands.
+"""Counterfactual tests: does the score follow the critique, or the image?
 
-A critique is put into the model's mouth up to `<answer>` and the number that follows is read, greedily. What the score
-should do is known: under another picture's critique, go where that critique led its own picture's score; with a
-negated one, to the other side. `follow` says how much of that way it goes.
+The completion is forced up to `<answer>` with another critique or under another image, and the most likely number is
+read. What a score that follows should do is known: with the critique of another image it moves to the score of that
+image; with a negated critique it moves to the other side. `follow` is the share of that way that it moves.
 """
 
 from __future__ import annotations

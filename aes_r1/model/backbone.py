@@ -288,7 +288,7 @@ def _finite(values: Tensor) -> bool:
 
 
 def freeze(model: nn.Module, *, vision: bool) -> None:
-    """Train everything, or everything but the vision tower and its projector ."""
+    """Train everything, or everything but the vision tower and its projector."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not (vision and families.is_vision(name)))
 

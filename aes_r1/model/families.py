@@ -134,7 +134,7 @@ def add_deep_features(states: Tensor, place: Tensor, features: Tensor) -> Tensor
 
 
 def avoid_device_syncs(model: Any) -> None:
-    """Spare a transformers model two questions that its language layers put to the device.
+    """Patch two places where a transformers language model forces a host-device synchronisation.
 
     Rotary frequencies of the kind "dynamic" grow with the longest position, asked for in each pass; up to
     max_position_embeddings, which prompts here stay far below, they are the plain ones.

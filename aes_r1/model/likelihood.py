@@ -72,8 +72,8 @@ def completion_likelihood(
 ) -> tuple[Tensor, Tensor]:
     """Log-probability and entropy of every completion token given its picture and prompt.
 
-    tokens, mask: [R, T], right-padded; image_of: [R] in 0..N-1. mask and image_of are best on the host, where they are
-    read: then nothing is asked of the device. Returns two [R, T] float32 tensors, 0 beyond the mask.
+    tokens, mask: [R, T], right-padded; image_of: [R] in 0..N-1. Keep mask and image_of on the CPU: on a GPU
+    reading them would force a synchronisation. Returns two [R, T] float32 tensors, 0 beyond the mask.
     """
     shared = shared_prefix and backbone.shares_prefix
     hidden_states = grouped_hidden_states if shared else plain_hidden_states

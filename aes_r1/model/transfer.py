@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """`tensor` on `device`; a host that sends goes on at once, and the device reads in its own time.
+    """Copy `tensor` to `device` without blocking the host (pinned memory, non_blocking).
 
     A copy out of ordinary memory makes the host wait until everything queued on the device is done; out of pinned
     memory it does not. PyTorch keeps the pinned copy until the device has read it.

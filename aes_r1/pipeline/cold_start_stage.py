@@ -22,9 +22,10 @@ from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import model_digest
 from aes_r1.runs.files import append_rows, read_json, read_rows, sha256_of, write_rows
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.progress import progress_bars
 from aes_r1.runs.store import made_once
-from aes_r1.settings import InputError, as_dict, fingerprint
+from aes_r1.settings import InputError, as_dict
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.sft import sft_steps, train_sft

@@ -20,9 +20,10 @@ from aes_r1.inference.predictions import Sets
 from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.files import sha256_of
+from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.progress import progress_bars
 from aes_r1.runs.store import made_once
-from aes_r1.settings import DataSettings, InputError, as_dict, fingerprint
+from aes_r1.settings import DataSettings, InputError, as_dict
 from aes_r1.trainer import pretrain
 from aes_r1.trainer.rapo import rapo_steps
 

@@ -23,7 +23,7 @@ from aes_r1.tracking import Tracker
 
 
 class StopWhileWaiting(Exception):
-    """Some process of the job was asked to leave; what waits for another job's lock waits no longer."""
+    """Raised out of a wait for another job's store lock when a process of this job was asked to stop."""
 
 
 class Job:
@@ -75,7 +75,10 @@ class Job:
         self.raise_if_stopping()
 
     def raise_if_stopping(self) -> None:
-        """Between what is repeated anyway: leave when any process was asked to. Collective."""
+        """Raise Stopped on every process if any was asked to stop. Collective.
+
+        Call it only where the work since the last save may be repeated.
+        """
         asked = [(bool(self.stop), self.stop.requeue)] * self.size
         if self.size > 1:
             torch.distributed.all_gather_object(asked, asked[0])

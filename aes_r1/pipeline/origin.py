@@ -11,8 +11,8 @@ from huggingface_hub import try_to_load_from_cache
 import aes_r1
 from aes_r1.runs.files import sha256_of
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
-from aes_r1.settings import fingerprint
 
 
 def record_origin(run: RunFolder, base: str, store: Path) -> None:

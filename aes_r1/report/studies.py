@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1.runs.folder import RunFolder, runs_below
-from aes_r1.settings import InputError, differences
+from aes_r1.runs.identity import differences
+from aes_r1.settings import InputError
 from aes_r1.tracking import headline
 
 # What the view shows, section by section, for W&B and page alike; each name has a line in the glossary, and <dataset>

@@ -84,11 +84,11 @@ def sample_completions(
         logps[alive, step] = torch.where(running, chosen_logps, 0.0)
         mask[alive, step] = running
         running = running & (chosen != backbone.end_token)
-        left = int(running.sum())  # the step's one question to the device
+        left = int(running.sum())  # the only host-device synchronisation of a token
         if left == 0 or step + 1 == max_new_tokens:
             break
         if decoder.worth_dropping(len(running) - left, len(running)):
-            kept = running.logical_not().argsort(stable=True)[:left]  # nonzero() would ask the device once more
+            kept = running.logical_not().argsort(stable=True)[:left]  # nonzero() would force one more
             decoder.keep(kept)
             alive, position, chosen, running = alive[kept], position[kept], chosen[kept], running[kept]
         hidden = decoder.step(chosen, position + step)

@@ -11,7 +11,8 @@ from filelock import FileLock, Timeout
 
 from aes_r1.runs.files import draft_of, write_json
 from aes_r1.runs.folder import EXAMINED, RunFolder
-from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, differences
+from aes_r1.runs.identity import differences
+from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""Watching over the processes of one job: a failure anywhere ends it everywhere, with its rank and cause named.
+"""Heartbeats of the processes of one job: a failure anywhere ends the job everywhere, with its rank and cause named.
 
-Each process counts up a number in the launcher's key-value store once a second, in a thread of its own, and looks at
-the others' numbers. So the end of one is seen by all even while they wait in a collective that would never return, and
-a long wait for a process that is busy alone (pretraining, an expert behind an API) is no false alarm. A process that is
-stuck but lives gives signs of life all the same: a collective that it never joins fails after `engine.PATIENCE`.
+Once a second a thread of each process increments a number in the launcher's key-value store and reads those of the
+others. All processes therefore notice when one ends, even while they wait in a collective that would never return. A
+long wait for a process that works alone (pretraining, an expert behind an API) raises no false alarm. A process that
+hangs keeps sending heartbeats; it is caught only when a collective that it does not join fails, `engine.PATIENCE` later.
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, split_critique
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
+from aes_r1.runs.identity import fingerprint
 from aes_r1.scoring.agreement import agreement
-from aes_r1.settings import fingerprint, require
+from aes_r1.settings import require
 
 COVERAGE = 0.9  # of every interval
 

@@ -190,7 +190,7 @@ class SingleEngine:
         self.device = device
         self.max_grad_norm = max_grad_norm
         groups = parameter_groups(model, weight_decay)
-        # Of weights in half precision the optimizer keeps float32 ones: it moves them by less than a half can show.
+        # AdamW updates float32 master copies of half-precision weights: one update is often too small for bf16 to show.
         self.master_weights: list[tuple[nn.Parameter, nn.Parameter]] = []
         for group in groups:
             group["params"] = [self._in_float32(parameter) for parameter in group["params"]]

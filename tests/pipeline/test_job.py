@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.model import tiny
-from aes_r1.settings import PretrainSettings, as_dict, fingerprint
+from aes_r1.runs.identity import fingerprint
+from aes_r1.settings import PretrainSettings, as_dict
 from aes_r1.trainer import pretrain
 from tests.processes import Popen, start_job
 

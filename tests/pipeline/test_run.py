@@ -23,8 +23,9 @@ from aes_r1.model import tiny
 from aes_r1.pipeline import cold_start_stage
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.run import run
+from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.stopping import Stopped, StopRequest
-from aes_r1.settings import InputError, Settings, build, run_fingerprint
+from aes_r1.settings import InputError, Settings, build
 from aes_r1.trainer import checkpoint
 from tests.test_tracking import by_kind, offline_records, values
 
