@@ -48,7 +48,7 @@ def test_a_text_depends_on_neither_batch_nor_order(planted, mixed, batch_size):
         assert {key: (row["text"], row["scores"]) for key, row in together.items()} == {
             key: (row["text"], row["scores"]) for key, row in alone.items()
         }
-        assert len({row["text"] for row in alone.values()}) > 2  # there was something to confuse
+        assert len({row["text"] for row in alone.values()}) > 5  # there was something to confuse
 
 
 @pytest.mark.slow
