@@ -76,7 +76,7 @@ def leave_when_told() -> None:
     threading.Thread(target=_leave_from_a_thread, args=(reading,), daemon=True).start()
     for number in _FROM_SCHEDULERS:
         signal.signal(number, _leave)
-    os.register_at_fork(after_in_child=_end_as_usual)
+    os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_end_as_usual)
 
 
 _leaving = threading.Lock()
@@ -103,9 +103,32 @@ def _leave_from_a_thread(reading: int) -> None:
                 _leave(number, None)
 
 
+class _Held(threading.local):
+    """The signals that each thread let pass before it held them, once for every call of leave_when_told."""
+
+    def __init__(self) -> None:
+        self.before: list[set[signal.Signals]] = []
+
+
+_held = _Held()
+
+
+def _hold_signals() -> None:
+    """Let signals wait while this thread forks.
+
+    A child that got one before it has its own handlers would write it into the pipe of its parent, which would leave.
+    """
+    _held.before.append(signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_SCHEDULERS))
+
+
+def _release_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.before.pop())
+
+
 def _end_as_usual() -> None:
     """In a child that was forked, where the thread does not exist and the pipe is the parent's."""
     signal.set_wakeup_fd(-1)
     for number in _FROM_SCHEDULERS:
         if signal.getsignal(number) is _leave:
             signal.signal(number, signal.SIG_DFL)
+    _release_signals()

@@ -97,13 +97,17 @@ time.sleep(600)
 """
 
 FORKED = """
-import os, signal, time
+import os, signal, sys, time
 from aes_r1.runs.stopping import leave_when_told
 
+os.register_at_fork(after_in_child=lambda: time.sleep(float(sys.argv[1])))  # before the child is told how to end
 leave_when_told()
+leave_when_told()  # a command that runs another one
 child = os.fork()
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, []), "nothing is held back after a fork"
 if child == 0:
-    time.sleep(600)
+    time.sleep(60)
+    os._exit(1)
 os.kill(child, signal.SIGTERM)
 assert os.waitpid(child, 0)[1] == signal.SIGTERM
 print("alive", flush=True)
@@ -124,8 +128,10 @@ def test_workers_leave_with_their_process(tmp_path):
     assert told(process, signal.SIGTERM) == [SAID], "what it says ends only when its worker, which holds the pipe, ends"
 
 
-def test_a_forked_child_ends_as_usual_and_alone(tmp_path):
-    process = start("-c", FORKED, folder=tmp_path)
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_a_forked_child_ends_as_usual_and_alone(seconds, tmp_path):
+    """Also when the signal comes while the child still has what its parent does with signals."""
+    process = start("-c", FORKED, str(seconds), folder=tmp_path)
     assert process.stdout.readline() == "alive\n"
     assert told(process, signal.SIGUSR1) == [SAID]
 
