@@ -107,7 +107,7 @@ class _Held(threading.local):
     """The signals that each thread let pass before it held them, once for every call of leave_when_told."""
 
     def __init__(self) -> None:
-        self.before: list[set[signal.Signals]] = []
+        self.before: list[set[int | signal.Signals]] = []
 
 
 _held = _Held()
