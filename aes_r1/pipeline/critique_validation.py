@@ -13,17 +13,21 @@ from aes_r1.inference.information import joined, likelihoods, nats
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
+from aes_r1.rollout.sampler import Sampler
 
 PICTURES = 100  # of the validation's; a critique each
 INFORMED = 50  # of their critiques are scored beside OTHERS other pictures
 OTHERS = 2
 
 
-def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample]) -> dict[str, float]:
-    """critique/* of the glossary over the first pictures of a validation; empty where no critique is asked for."""
+def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample], sample: Sampler) -> dict[str, float]:
+    """critique/* of the glossary over the first pictures of a validation; empty where no critique is asked for.
+
+    sample: who draws, as job.sampler gives it.
+    """
     if job.settings.model.prompt != "critique":
         return {}
-    rows = predictions(job, backbone, samples[:PICTURES], ["greedy"])
+    rows = predictions(job, backbone, samples[:PICTURES], ["greedy"], sample)
     read = [row for row in rows if row["critique"] and row["score"] is not None][:INFORMED]
     table = likelihoods(
         backbone,

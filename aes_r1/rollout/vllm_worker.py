@@ -1,0 +1,94 @@
+"""What vLLM's own processes import: how the weights of a training run, written to a folder, get into the served model.
+
+Nothing else imports vLLM. `aes_r1.serve` names `Worker` to it (--worker-extension-cls), which makes each worker import
+this module before it builds its weight transfer engine, called "folder".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+
+@dataclass
+class NothingToConnect(WeightTransferInitInfo):
+    """A folder needs no connection."""
+
+
+@dataclass
+class Folder(WeightTransferUpdateInfo):
+    """A folder with *.safetensors, their weights named as transformers names them."""
+
+    path: str
+
+
+class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
+    """Loads every weight from a folder; an update that leaves one weight old, or brings an unknown one, fails."""
+
+    init_info_cls, update_info_cls = NothingToConnect, Folder
+
+    def init_transfer_engine(self, init_info: NothingToConnect) -> None:
+        """Nothing has to be connected."""
+
+    def start_weight_update(self) -> None:
+        """Give every layer its unprocessed parameters back, which loading fills."""
+        self._wanted = {name for name, _ in self.model.named_parameters()}  # of what is tied, the first name
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Load the folder; unlike the base class, without asking an accelerator to wait, which a CPU has not."""
+        self.receive_weights(self.parse_update_info(update_info))
+
+    def receive_weights(self, update_info: Folder) -> None:
+        """Load every weight in the folder; ValueError where one of the model's is not among them.
+
+        The model is then in parts on no device, so it draws nothing any more, rather than with some old weights.
+        """
+        loaded = self.model.load_weights(_weights_in(Path(update_info.path)))
+        if missing := sorted(self._wanted - set(loaded)):
+            raise ValueError(
+                f"{update_info.path} lacks {len(missing)} of the model's weights ({', '.join(missing[:3])})"
+            )
+
+    def finish_weight_update(self) -> None:
+        """Process what was loaded, as after the model's first loading."""
+        finalize_layerwise_reload(self.model, self.model_config)
+        _repack_tied_head(self.model)
+
+    def shutdown(self) -> None:
+        """Nothing was connected."""
+
+
+def _weights_in(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118, it is no mapping
+                yield name, opened.get_tensor(name)
+
+
+def _repack_tied_head(model: Any) -> None:
+    """Pack the embedding for the head again: on a CPU a tied head multiplies by a packed copy, which a reload keeps."""
+    if next(model.parameters()).device.type != "cpu":
+        return
+    head = getattr(model.get_language_model(), "lm_head", None)
+    if head is not None:
+        head.quant_method.process_weights_after_loading(head)
+
+
+WeightTransferEngineFactory.register_engine("folder", FolderEngine)
+
+
+class Worker:
+    """Adds nothing to a worker: it is named so that this module is imported."""
