@@ -122,6 +122,8 @@ def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int
         sys.exit(task(given))
     except InputError as error:
         exit_with(2, str(error))
+    except ServersGone as error:
+        exit_with(1, str(error))
     except BrokenPipeError:  # the reader of stdout has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

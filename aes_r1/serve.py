@@ -8,12 +8,14 @@ to `vllm serve` as they are.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
+import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -38,12 +40,17 @@ ADAPTER_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM knows
 def run(given: argparse.Namespace) -> int:
     """Serve until told to stop; returns the exit code."""
     require(0 < given.port < 65536, "--port", given.port, "must be a port")
+    command, environment = launch(given)
+    with stop_requests() as stop:
+        return keep_serving(command, environment, f"http://127.0.0.1:{given.port}", stop)
+
+
+def launch(given: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """The command that serves as the command line says, and its environment."""
     vllm = find_vllm(given.environment)
     folder, facts = find_model(given.model)
     command = [str(vllm), "serve", *arguments_of(given, folder, facts)]
-    environment = environment_of(os.environ, offline=Path(folder).is_dir(), cpu=not torch.cuda.is_available())
-    with stop_requests() as stop:
-        return keep_serving(command, environment, f"http://127.0.0.1:{given.port}", stop)
+    return command, environment_of(os.environ, offline=Path(folder).is_dir(), cpu=not torch.cuda.is_available())
 
 
 def find_vllm(environment: str | None) -> Path:
@@ -116,6 +123,23 @@ def environment_of(ours: Mapping[str, str], *, offline: bool, cpu: bool) -> dict
     if cpu:
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "CUDA_VISIBLE_DEVICES": ""}
     return environment
+
+
+@contextlib.contextmanager
+def serving(model: str) -> Iterator[str]:
+    """The URL of a server of `model` at a free port, which ends with the block; InputError where it does not start."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    given = arguments().parse_args(["--model", model, "--port", str(port)])
+    with ProcessGroup(*launch(given)) as group:
+        while not is_healthy(url := f"http://127.0.0.1:{port}"):
+            if group.poll() is not None:
+                raise InputError(
+                    f"{model}: vLLM ended before it was ready; the cause stands above, among its own lines"
+                )
+            time.sleep(BEATS_S)
+        yield url
 
 
 def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: str, stop: StopRequest) -> int:

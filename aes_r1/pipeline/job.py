@@ -71,8 +71,9 @@ class Job:
         """
         if self.served is None:
             return sample_completions
-        self.served.push(backbone, wait=self.wait)
-        return self.served.sample_completions
+        return self.served.sampler_of(
+            backbone, self.question, max_new_tokens=self.asking.max_new_tokens, wait=self.wait
+        )
 
     def wait(self) -> None:
         """Wait for every process, without a time limit: one of them may be busy alone for hours."""

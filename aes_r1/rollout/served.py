@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.shown_picture import shown_picture
 from aes_r1.rollout.failures import Unusable
-from aes_r1.rollout.sampler import Rollout
+from aes_r1.rollout.sampler import Rollout, Sampler
 from aes_r1.rollout.vllm_client import Servers, Weights
 from aes_r1.runs.files import draft_of, read_json, write_json
 from aes_r1.settings import InputError, RolloutSettings
@@ -182,7 +183,33 @@ class ServedPolicy:
         )
         return sorted(answer["choices"], key=lambda choice: choice["index"])
 
+    def as_served(self, model: str) -> Sampler:
+        """Who draws with the weights that the servers were started with, which must be those of the folder `model`.
+
+        InputError where a server holds another folder's, or nobody answers within a tenth of the patience.
+        """
+        for server in self.servers.servers:
+            held = server.started_with(patience=self.settings.patience / 10)
+            if held != model and Path(held).absolute() != Path(model).absolute():
+                raise InputError(
+                    f"--url={server.url}: serves {held}, not {model}; python -m aes_r1.serve --model {model}"
+                )
+        self.weights = Weights()
+        return self.sample_completions
+
     # -- proof ---------------------------------------------------------------------------------------------------------
+    def sampler_of(
+        self, backbone: Backbone, question: str, *, max_new_tokens: int, wait: Callable[[], None] = lambda: None
+    ) -> Sampler:
+        """Who draws with the weights that `backbone` has now, proven by an answer about a made picture. Collective.
+
+        wait is that of `push`. Weights have to be whole.
+        """
+        self.push(backbone, wait=wait)
+        prompt = backbone.collate([backbone.encode(probe_picture(), question)])
+        self.handshake(backbone, prompt, max_new_tokens=max_new_tokens)
+        return self.sample_completions
+
     @torch.no_grad()
     def handshake(self, backbone: Backbone, prompts: PromptBatch, *, max_new_tokens: int) -> float:
         """Score the most likely answer to the first prompt here as well; the mean difference in nats per token.
@@ -199,6 +226,13 @@ class ServedPolicy:
         gap = float((logps.cpu() - drawn.logps.cpu())[mask].abs().mean())
         require_match(gap, largest_gap(self.settings, backbone.model.dtype), "the first answer")
         return gap
+
+
+def probe_picture() -> Image.Image:
+    """A picture in which no two patches, colours or directions are alike, so that none is mistaken for another."""
+    rows, columns = np.mgrid[0:150, 0:190]
+    levels = np.stack([rows * 1.7, columns * 1.3, (rows * columns) % 251], axis=2)
+    return Image.fromarray(levels.astype(np.uint8))
 
 
 def largest_gap(settings: RolloutSettings, dtype: torch.dtype) -> float:

@@ -78,6 +78,16 @@ class Server:
         self._failures += 1
         self.rests_until = time.monotonic() + min(LONGEST_PAUSE_S, 0.1 * 2**self._failures)
 
+    def started_with(self, *, patience: float) -> str:
+        """The folder, or name, of the model that the server was started with; InputError where it does not say."""
+        try:
+            models = self.call("/v1/models", timeout=patience)["data"]
+            return str(next(one["root"] for one in models if one["id"] == SERVED))
+        except (Unusable, Refused, StopIteration, KeyError) as error:
+            raise InputError(
+                f"--url={self.url}: no server of ours answers ({error}); python -m aes_r1.serve"
+            ) from error
+
     # -- weights -------------------------------------------------------------------------------------------------------
     def hold(self, weights: Weights, *, timeout: float) -> None:
         """Make sure that the server holds `weights`, whoever else tries the same at once.

@@ -19,7 +19,9 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 
 @dataclass
@@ -39,12 +41,13 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
 
     init_info_cls, update_info_cls = NothingToConnect, Folder
 
-    def init_transfer_engine(self, init_info: NothingToConnect) -> None:
-        """Nothing has to be connected."""
+    def init_transfer_engine(self, init_info: NothingToConnect) -> None:  # noqa: ARG002
+        """Nothing has to be connected. What the model consists of is read while no update has touched it."""
+        if not hasattr(self, "_wanted"):
+            self._wanted = {name for name, _ in self.model.named_parameters()}  # of what is tied, the first name
 
     def start_weight_update(self) -> None:
         """Give every layer its unprocessed parameters back, which loading fills."""
-        self._wanted = {name for name, _ in self.model.named_parameters()}  # of what is tied, the first name
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
@@ -57,7 +60,8 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
         The model is then in parts on no device, so it draws nothing any more, rather than with some old weights.
         """
         loaded = self.model.load_weights(_weights_in(Path(update_info.path)))
-        if missing := sorted(self._wanted - set(loaded)):
+        missing = sorted((self._wanted - set(loaded)) | _loaded_in_part(self.model))
+        if missing:
             raise ValueError(
                 f"{update_info.path} lacks {len(missing)} of the model's weights ({', '.join(missing[:3])})"
             )
@@ -76,6 +80,16 @@ def _weights_in(folder: Path) -> Iterator[tuple[str, Tensor]]:
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118, it is no mapping
                 yield name, opened.get_tensor(name)
+
+
+def _loaded_in_part(model: Any) -> set[str]:
+    """Linear layers that several of a folder's weights make up (q, k and v, say), of which some have not come."""
+    found = set()
+    for name, layer in model.named_modules():
+        info = get_layerwise_info(layer)
+        if isinstance(layer, LinearBase) and info.can_load() and info.load_numel < info.load_numel_total:
+            found.add(name)
+    return found
 
 
 def _repack_tied_head(model: Any) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -23,13 +22,13 @@ class ProcessGroup:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
         )
         self._guard = self._start_guard()
 
     def _start_guard(self) -> subprocess.Popen:
         # `read` returns when the pipe's other end, which this process alone holds, is closed.
-        script = f"read -r _; kill -KILL -- -{self._process.pid}"
+        script = f"read -r _; kill -KILL -{self._process.pid}"
         return subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, start_new_session=True)
 
     @property

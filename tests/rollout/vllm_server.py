@@ -34,7 +34,8 @@ Answer = tuple[int, Any]
 class FakeServer:
     """One server at a port of its own, with the weights of `backbone` until it is given others."""
 
-    def __init__(self, backbone: Backbone, *, port: int = 0) -> None:
+    def __init__(self, backbone: Backbone, *, root: str = "", port: int = 0) -> None:
+        self.root = root
         self.backbone, self._first = backbone, {n: p.detach().clone() for n, p in backbone.core.named_parameters()}
         self.asked: list[dict[str, Any]] = []  # bodies of the requests for completions
         self.routes: list[str] = []
@@ -112,7 +113,10 @@ class FakeServer:
         plain: dict[str, Callable[[], Answer]] = {
             "/health": lambda: (200, None),
             "/weight_info": lambda: (200, {"weight_version": self.version}),
-            "/v1/models": lambda: (200, {"data": [{"id": name} for name in ("policy", *self.adapters)]}),
+            "/v1/models": lambda: (
+                200,
+                {"data": [{"id": name, "root": self.root} for name in ("policy", *self.adapters)]},
+            ),
             "/update_weights": lambda: self._update(Path((body or {})["update_info"]["path"])),
             "/finish_weight_update": lambda: self._finish((body or {})["weight_version"]),
             "/v1/load_lora_adapter": lambda: self._load((body or {})["lora_name"], (body or {})["lora_path"]),
