@@ -250,7 +250,7 @@ def labelled(talking_run: Path, folder: Path) -> Path:
 
     target = folder / "labelled"
     target.mkdir()
-    lines = ["image,score"]
+    lines = ["image,mos"]
     for again in range(4):
         for place, path in enumerate(sorted((talking_run / "pictures").glob("*.png"))):
             copy_file(path, target / f"{again}_{path.name}")
