@@ -33,13 +33,6 @@ from benchmarks import arithmetic, efficiency
 from benchmarks.player import MARK
 from benchmarks.workload import Workload
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-SYSTEMS = {
-    "ours": ("benchmarks.ours", "fast"),
-    "ours_plain": ("benchmarks.ours", "plain"),
-    "trl": ("benchmarks.trl_step",),
-}
 PICTURE = (588, 448)  # 21 x 16 = 336 picture tokens of 28 x 28 pixels, the whole rectangle nearest to 334
 SUITES = {
     "cpu": [
@@ -55,80 +48,15 @@ SUITES = {
         *(Workload("tiny", K=8, N=N, new_tokens=64, picture=(96, 96)) for N in (2, 4, 16)),
         *(Workload("tiny", K=8, N=8, new_tokens=T, picture=(96, 96)) for T in (16, 32, 128, 256)),
     ],
-    "gpu": [
-        Workload(
-            model, K=K, N=8, new_tokens=T, picture=PICTURE, dtype="bfloat16", lora=64,
-            micro_batch=16, gradient_checkpointing=True,
-        )
-        for model in ("qwen2_5_vl_3b", "qwen2_5_vl_7b") for K in (4, 8) for T in (200, 512)
-    ],
-}  # fmt: skip
-COMPARED = (
-    "step_s",
-    "cpu_s",
-    "rollout_s",
-    "rollout_cpu_s",
-    "reference_s",
-    "reference_cpu_s",
-    "update_s",
-    "update_cpu_s",
-    "update_rise_gb",
-    "update_peak_gb",
-)
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate")
-
-
-class Player:
-    """One system in its own process."""
-
-    def __init__(self, system: str, workload: Workload, work: Path) -> None:
-        module, *rest = SYSTEMS[system]
-        self.system = system
-        self.log = (work / f"{system}.log").open("w")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module, workload.dump(), str(work), *rest],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "HF_HUB_OFFLINE": "1"},
-        )
-
-    def ready(self) -> None:
-        """Blocks until the model is loaded and the process waits for its turn."""
-        self._answer()
-
-    def step(self) -> dict[str, float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        cost = json.loads(self._answer())
-        self._answer()  # ready again
-        return cost
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith(MARK):
-                return line.removeprefix(MARK).strip()
-        raise RuntimeError(f"{self.system} ended early; see {self.log.name}")
-
-    def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-        self.log.close()
-
+}
 
 def compare(
     workload: Workload, systems: list[str], rounds: int, warm_up: int, work: Path
 ) -> Iterator[list[dict[str, Any]]]:
     """After every counted round: one row per system, medians so far, ratios to ours of neighbouring steps."""
-    players = [Player(systems[0], workload, work)]
-    players[0].ready()  # it has written the weights that the others load, side by side
-    players += [Player(system, workload, work) for system in systems[1:]]
-    for player in players[1:]:
+    players = [Player(system, workload, work) for system in systems]
+    for player in players:
+        player.build()
         player.ready()
     costs: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
     try:
@@ -143,41 +71,6 @@ def compare(
     finally:
         for player in players:
             player.end()
-
-
-def row_of(workload: Workload, system: str, costs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    mine = costs[system]
-    row: dict[str, Any] = {"system": system, **asdict(workload), "n": len(mine)}
-    for name in mine[0]:
-        row[name] = round(statistics.median(cost[name] for cost in mine), 4)
-    row["tokens_per_s"] = round(workload.rows * workload.new_tokens / row["step_s"], 1)
-    if "ours" in costs:
-        for name in COMPARED:
-            pairs = zip(mine, costs["ours"], strict=True)
-            row[f"{name}_over_ours"] = round(statistics.median(a[name] / max(b[name], 1e-9) for a, b in pairs), 3)
-    row["runs"] = {name: [round(cost[name], 4) for cost in mine] for name in COMPARED}
-    return row
-
-
-def header(suite: str) -> dict[str, Any]:
-    import torch
-
-    device = f"cuda:{torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"cpu:{_processor()}"
-    versions = {"python": platform.python_version()}
-    versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {
-        "suite": suite,
-        "commit": code_version(ROOT / "aes_r1"),
-        "device": device,
-        "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
-        "versions": versions,
-    }
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{name} x{os.cpu_count()}"
 
 
 def measured_before(path: Path, about: dict[str, Any], chosen: list[Workload]) -> list[dict[str, Any]]:
