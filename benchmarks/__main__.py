@@ -1,39 +1,31 @@
 """Ours, ours with the switches off, and TRL's GRPOTrainer, step by step in turn on the same workload.
 
-    make bench                                   # what the machine can: CPU sizes, or the published sizes on a GPU
+    make bench                                   # what the machine can: CPU sizes, or benchmarks.gpu on a GPU
     python -m benchmarks cpu --rounds 5          # tiny and 50 M, float32, one thread
-    python -m benchmarks gpu                     # Qwen2.5-VL-3B and 7B with random weights, bfloat16, LoRA
-    python -m benchmarks gpu --models qwen2_5_vl_3b --samples 8 --tokens 200    # one workload: 64 sequences
     python -m benchmarks scaling                 # how ours grows with K, N and length (tiny)
+    python -m benchmarks gpu --list              # benchmarks.gpu, which says more
 
 Every system is a process of its own that takes one step when it is told to, so the systems alternate and share whatever
 else the machine is doing. Warm-up steps do not count; results are medians over the rest, ratios are
-medians of the ratios of neighbouring steps. On a GPU rows also say how near the card's peak they come
-(benchmarks.efficiency). Writes benchmarks/results/NAME.json; rows of other workloads that the same commit measured on
-the same device stay, so that a suite can be measured in several commands.
+medians of the ratios of neighbouring steps. Writes benchmarks/results/NAME.json; rows of other workloads that the same
+commit measured on the same device stay, so that a suite can be measured in several commands.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aes_r1.pipeline.origin import code_version
-from benchmarks import arithmetic, efficiency
-from benchmarks.player import MARK
+from benchmarks import gpu
+from benchmarks.gpu import PICTURE
+from benchmarks.system import RESULTS, ROOT, SYSTEMS, Player, header, row_of
 from benchmarks.workload import Workload
 
-PICTURE = (588, 448)  # 21 x 16 = 336 picture tokens of 28 x 28 pixels, the whole rectangle nearest to 334
 SUITES = {
     "cpu": [
         Workload("tiny", K=4, N=8, new_tokens=48, picture=(96, 96)),
@@ -49,6 +41,7 @@ SUITES = {
         *(Workload("tiny", K=8, N=8, new_tokens=T, picture=(96, 96)) for T in (16, 32, 128, 256)),
     ],
 }
+
 
 def compare(
     workload: Workload, systems: list[str], rounds: int, warm_up: int, work: Path
@@ -83,29 +76,26 @@ def measured_before(path: Path, about: dict[str, Any], chosen: list[Workload]) -
         header_of["commit"] = header_of["commit"].removesuffix("-dirty")
     if before != about:
         return []
-    again = {(one.model, one.K, one.N, one.new_tokens) for one in chosen}
-    return [row for row in rows if (row["model"], row["K"], row["N"], row["new_tokens"]) not in again]
+    return [row for row in rows if Workload.of(row) not in chosen]
 
 
 def line_of(row: dict[str, Any]) -> str:
-    line = (
+    return (
         f"{row['model']:>14} K {row['K']} N {row['N']} T {row['new_tokens']} {row['system']:>10}: "
         f"step {row['step_s']:.2f} s, rollout {row['rollout_s']:.2f}, reference {row['reference_s']:.2f}, "
         f"update {row['update_s']:.2f}, cpu {row['cpu_s']:.2f}, {row['peak_memory_gb']:.2f} GB, "
         f"update rise {row['update_rise_gb']:.2f} GB; x{row.get('step_s_over_ours', 1)} of ours"
     )
-    if "update_mfu" in row:
-        over = row.get("decode_over_floor")
-        line += f"; update MFU {row['update_mfu']:.2f}"
-        line += "" if over is None else f", decode {over:.2f} of the floor"
-    return line
 
 
 def main() -> None:
     import torch
 
+    if sys.argv[1:2] == ["gpu"] or (not sys.argv[1:] and torch.cuda.is_available()):
+        gpu.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", nargs="?", choices=[*SUITES, "auto"], default="auto")
+    parser.add_argument("suite", nargs="?", choices=list(SUITES), default="cpu")
     parser.add_argument("--rounds", type=int, default=5, help="counted steps of each system")
     parser.add_argument("--warm-up", type=int, default=1, help="steps of each system that do not count")
     parser.add_argument("--images", type=int, help="N in place of the suite's")
@@ -113,25 +103,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="only workloads of this K")
     parser.add_argument("--models", nargs="*", help="only these models")
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS))
-    parser.add_argument("--peak-tflops", type=float, help="dense 16-bit peak of a card that efficiency.CARDS lacks")
-    parser.add_argument("--bandwidth-gb-s", type=float, help="its memory bandwidth")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="random weights and pictures")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="configurations and pictures")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     suite = arguments.suite
-    if suite == "auto":
-        suite = "gpu" if torch.cuda.is_available() else "cpu"
-    if suite == "gpu" and not torch.cuda.is_available():
-        parser.error("gpu needs a CUDA device")
     arguments.work.mkdir(parents=True, exist_ok=True)
     systems = ["ours"] if suite == "scaling" else arguments.systems
-    card = (
-        efficiency.card_of(torch.cuda.get_device_name(), arguments.peak_tflops, arguments.bandwidth_gb_s)
-        if torch.cuda.is_available()
-        else None
-    )
-    if suite == "gpu" and card is None:
-        parser.error(f"{torch.cuda.get_device_name()}: unknown card; give --peak-tflops and --bandwidth-gb-s")
     chosen = [
         replace(one, N=arguments.images or one.N)
         for one in SUITES[suite]
@@ -148,9 +125,6 @@ def main() -> None:
     for workload in chosen:
         rows: list[dict[str, Any]] = []
         for rows in compare(workload, systems, arguments.rounds, arguments.warm_up, arguments.work):
-            if card is not None:
-                for row in rows:
-                    row |= efficiency.of_row(row, arithmetic.shape(workload.model), card)
             whole = {**result, "rows": result["rows"] + rows}  # a stop loses little
             path.write_text(json.dumps(whole, indent=1) + "\n")
         result["rows"] += rows

@@ -41,9 +41,14 @@ CARDS = {
 }
 
 
+def name_of(device: str) -> str:
+    """The card's name in CARDS, empty when it is not there."""
+    return max((name for name in CARDS if name in device), key=len, default="")
+
+
 def card_of(device: str, tflops: float | None = None, gb_s: float | None = None) -> Card | None:
     """The card of that name; given numbers go before the table's. None when either is in neither place."""
-    known = CARDS.get(max((name for name in CARDS if name in device), key=len, default=""))
+    known = CARDS.get(name_of(device))
     tflops = tflops or (known and known.tflops)
     gb_s = gb_s or (known and known.gb_s)
     return Card(tflops, gb_s) if tflops and gb_s else None

@@ -7,7 +7,8 @@
 
 Each system has the card to itself and runs in a process of its own, which builds the same seeded random weights on the
 device. All processes import while the first one measures. Results are written after every counted step, so a stop loses
-nothing: benchmarks/results/gpu.json (rows), gpu_profile.json (kernels of one decoded token and of one update). A system
+nothing: benchmarks/results/gpu_CARD.json (rows), gpu_CARD_profile.json (kernels of one decoded token and of one
+update). What the same commit measured before on the same card stays, but for what is measured again. A system
 that fails, out of memory or otherwise, is tried again with half as many completions per pass, then left out with its
 reason in "failed"; ratios over ours are of medians, for steps do not alternate here.
 """
@@ -17,9 +18,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import statistics
+import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,8 @@ from benchmarks.workload import Workload
 
 PICTURE = (588, 448)  # 21 x 16 = 336 picture tokens of 28 x 28 pixels
 ROOM = 0.8  # of the card's memory for what the plan counts: it does not count what a pass holds in passing
-SHORT = 32  # tokens of each completion in a short warm-up; profiles compare this many with twice as many
+SHORT = 32  # tokens of each completion in a short warm-up
+PROFILED = (16, 48)  # tokens of the two rollouts whose difference a profile is
 OPTIONS = {"trl": ["plain"]}  # what a system is given when it failed as it was
 
 
@@ -62,9 +65,11 @@ def published(model: str, T: int, **how: Any) -> Workload:  # noqa: N803, the fi
 
 
 EQUAL = published("qwen2_5_vl_3b", 200, tower=False)
-VARIED = published("qwen2_5_vl_3b", 512, tower=True, lengths="lognormal")
+VARIED = published("qwen2_5_vl_3b", 512, tower=True, lengths="lognormal", micro_batch_tokens=16384)
 LARGE = published("qwen2_5_vl_7b", 200, tower=True, lengths="equal")
-FULL = published("qwen2_5_vl_3b", 200, lora=0, tower=False, reference="host")
+# All weights of the language model, on a card of 80 GB: float32 masters and moments fill it, so the tower is fixed and
+# the reference waits in host memory. TRL keeps neither float32 masters nor float32 moments of bfloat16 weights.
+FULL = published("qwen2_5_vl_3b", 200, lora=0, tower=False, reference="host", micro_batch=32)
 BRIEF = (f"go {SHORT}",)  # Python is what these systems wait for: a short step warms them up as well as a long one
 PLAN = (
     Run("ours", EQUAL, 40, profile=True),
@@ -76,7 +81,7 @@ PLAN = (
     Run("ours_plain", EQUAL, 40),
     Run("ours", FULL, 50),
     Run("ours", replace(EQUAL, micro_batch=16), 35),  # as it was first measured, on an H200
-    Run("ours", replace(LARGE, new_tokens=512, lengths="lognormal"), 50),
+    Run("ours", replace(LARGE, new_tokens=512, lengths="lognormal", micro_batch_tokens=16384), 50),
     Run("ours", replace(VARIED, K=4), 35),
     Run("ours", replace(VARIED, K=4, new_tokens=200), 30),
     Run("trl", FULL, 70, steps=1, warm_up=BRIEF),
@@ -103,6 +108,8 @@ def settings_of(workload: Workload, system: str, memory_gb: float) -> PlanSettin
 
 def fitting(workload: Workload, system: str, memory_gb: float) -> Workload:
     """The workload with the largest micro-batch that fits the card by the plan's arithmetic and divides the step."""
+    if system != "ours":  # only ours cuts by tokens
+        workload = replace(workload, micro_batch_tokens=0)
     if workload.micro_batch or workload.micro_batch_tokens:
         return workload
     settings, shape = settings_of(workload, system, memory_gb), arithmetic.shape(workload.model)
@@ -119,14 +126,24 @@ def fitting(workload: Workload, system: str, memory_gb: float) -> Workload:
 class Results:
     """What has been measured so far, in two files that are written again after every step."""
 
-    path: Path
+    folder: Path
+    name: str
     about: dict[str, Any]
     card: Card | None
 
     def __post_init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.profiles: list[dict[str, Any]] = []
+        self.rows = self._measured_before("", "rows")
+        self.profiles = self._measured_before("_profile", "profiles")
         self.failed: list[dict[str, Any]] = []
+
+    def _measured_before(self, kind: str, what: str) -> list[dict[str, Any]]:
+        """What the file has from the same code, device and versions."""
+        path = self.folder / f"{self.name}{kind}.json"
+        if not path.exists():
+            return []
+        before = json.loads(path.read_text())
+        same = all(_clean(before[name]) == _clean(value) for name, value in self.about.items())
+        return before[what] if same else []
 
     def take(self, run: Run, costs: list[dict[str, Any]], settings: dict[str, str]) -> None:
         """The run's row, in place of the one that its earlier steps made."""
@@ -137,16 +154,30 @@ class Results:
         ours = next((one for one in self.rows if one["system"] == "ours" and same_work(one, row)), None)
         if ours is not None:
             row |= {f"{name}_over_ours": round(row[name] / max(ours[name], 1e-9), 3) for name in COMPARED}
-        self.rows = [one for one in self.rows if not (one["system"] == run.system and one["run"] == repr(run))]
-        self.rows.append({**row, "run": repr(run)})
+        self.rows = [one for one in self.rows if not of_run(one, run)] + [row]
+        self.write()
+
+    def profiled(self, run: Run, found: dict[str, Any]) -> None:
+        """The run's profile, in place of an earlier one."""
+        row = {"system": run.system, **dataclasses.asdict(run.workload), **found}
+        self.profiles = [one for one in self.profiles if not of_run(one, run)] + [row]
         self.write()
 
     def write(self) -> None:
         """Both files."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        rows = [{name: value for name, value in row.items() if name != "run"} for row in self.rows]
-        write(self.path / "gpu.json", {**self.about, "rows": rows, "failed": self.failed})
-        write(self.path / "gpu_profile.json", {**self.about, "profiles": self.profiles})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(self.folder / f"{self.name}.json", {**self.about, "rows": self.rows, "failed": self.failed})
+        write(self.folder / f"{self.name}_profile.json", {**self.about, "profiles": self.profiles})
+
+
+def _clean(value: Any) -> Any:
+    """A commit's name without the mark of changed files: the results themselves make it dirty."""
+    return value.removesuffix("-dirty") if isinstance(value, str) else value
+
+
+def of_run(row: dict[str, Any], run: Run) -> bool:
+    """Whether the row is that run's."""
+    return row["system"] == run.system and Workload.of(row) == run.workload
 
 
 def write(path: Path, value: Any) -> None:
@@ -173,22 +204,19 @@ def measure(run: Run, player: Player, results: Results, settings: dict[str, str]
             costs.append(took)
             results.take(run, costs, settings)
     if run.profile:
-        results.profiles.append(profile_of(run, player))
-        results.write()
+        results.profiled(run, profile_of(player))
 
 
-def profile_of(run: Run, player: Player) -> dict[str, Any]:
+def profile_of(player: Player) -> dict[str, Any]:
     """Kernels of one decoded token and of one whole update.
 
-    A rollout of SHORT tokens and one of twice as many do the same but for SHORT tokens. The second of each kind counts:
-    the profiler's first step is its own warm-up.
+    Two rollouts of PROFILED tokens do the same but for the tokens between them: prompts, warm-up and capture cancel.
     """
-    tables = [player.step(f"profile rollout {tokens}")["kernels"] for tokens in (SHORT, SHORT, 2 * SHORT)]
+    few, many = PROFILED
+    short, long = (player.step(f"profile rollout {tokens}")["kernels"] for tokens in PROFILED)
     update = player.step("profile update")["kernels"]
     return {
-        "system": run.system,
-        **dataclasses.asdict(run.workload),
-        "decoded_token": summary(difference(tables[2], tables[1], SHORT)),
+        "decoded_token": summary(difference(long, short, many - few)),
         "update": summary(longest_first(update)),
     }
 
@@ -211,27 +239,29 @@ def attempt(run: Run, player: Player, results: Results, ends: float) -> bool:
 
 def attempts(run: Run, player: Player, results: Results, ends: float, work: Path) -> None:
     """Measure `run`; where it fails before a step counted, once more, smaller and safer, if there is time."""
-    if attempt(run, player, results, ends) or any(row["run"] == repr(run) for row in results.rows):
+    if attempt(run, player, results, ends) or any(of_run(row, run) for row in results.rows):
         return
     if ends - time.monotonic() > run.needs:
-        again = replace(run, workload=replace(run.workload, micro_batch=max(run.workload.micro_batch // 2, 1)))
+        sizes = {name: getattr(run.workload, name) for name in ("micro_batch", "micro_batch_tokens")}
+        half = {name: -(-size // 2) for name, size in sizes.items()}
+        again = replace(run, workload=replace(run.workload, **half))
         attempt(again, Player(run.system, again.workload, work, *OPTIONS.get(run.system, [])), results, ends)
 
 
 def tiny(run: Run) -> Run:
     """The run at the size of a test."""
-    small = replace(
-        run.workload, model="tiny", N=2, K=2, new_tokens=2 * SHORT + 8, picture=(96, 96), dtype="float32",
-        lora=run.workload.lora and 4, micro_batch=run.workload.micro_batch and 2,
-    )  # fmt: skip
+    cut = {"micro_batch": 2, "micro_batch_tokens": 500, "lora": 4}
+    sizes = {name: small for name, small in cut.items() if getattr(run.workload, name)}
+    sizes |= {"N": 2, "K": 2, "new_tokens": PROFILED[1] + 8}
+    small = replace(run.workload, model="tiny", picture=(96, 96), dtype="float32", **sizes)
     return replace(run, workload=small, steps=1)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     lines = [
-        "| workload | system | n | step s | over ours | rollout | reference | update | decode ms / token | over floor | "
-        "update MFU | outputs a pass | GB that the update adds | peak GB |",
+        "| workload | system | n | step s | over ours | rollout | reference | update | decode ms / token | "
+        "over floor | update MFU | a pass | GB that the update adds | peak GB |",
         "|" + "---|" * 14,
     ]
     for row in rows:
@@ -239,10 +269,15 @@ def table(rows: list[dict[str, Any]]) -> str:
         step, *phases = [f"{number:.2f}" for number in numbers]
         cells = [Workload.of(row).name, row["system"], str(row["n"]), step, _shown(row, "step_s_over_ours", 2), *phases]
         cells += [_shown(row, "decode_ms_per_token", 2), _shown(row, "decode_over_floor", 2)]
-        cells += [_shown(row, "update_mfu", 3), str(row["micro_batch"] or row["micro_batch_tokens"])]
+        cells += [_shown(row, "update_mfu", 3), _pass(row)]
         cells += [_shown(row, "update_rise_gb", 2), _shown(row, "peak_memory_gb", 1)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _pass(row: dict[str, Any]) -> str:
+    """What one forward and backward holds."""
+    return f"{row['micro_batch_tokens']} tokens" if row["micro_batch_tokens"] else f"{row['micro_batch']} outputs"
 
 
 def _shown(row: dict[str, Any], name: str, digits: int) -> str:
@@ -262,7 +297,7 @@ def profile_table(profiles: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="at most so long, imports and weights included")
@@ -273,7 +308,7 @@ def main() -> None:
     parser.add_argument("--bandwidth-gb-s", type=float, help="its memory bandwidth")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="configurations and pictures")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     chosen = [PLAN[number] for number in arguments.only] if arguments.only else list(PLAN)
     if arguments.list:
         for number, run in enumerate(PLAN):
@@ -293,7 +328,8 @@ def main() -> None:
     if arguments.tiny:
         chosen = [tiny(run) for run in chosen]
     chosen = [replace(run, workload=fitting(run.workload, run.system, memory_gb)) for run in chosen]
-    results = Results(arguments.out, header("gpu"), card)
+    known = efficiency.name_of(name) or name
+    results = Results(arguments.out, "gpu_" + re.sub(r"\W+", "_", known.lower()), header("gpu"), card)
     ends = began + 60 * arguments.minutes
     players: dict[int, Player] = {}
     for number, run in enumerate(chosen):
@@ -313,7 +349,7 @@ def main() -> None:
     print(table(results.rows), "", profile_table(results.profiles), sep="\n")
     for one in results.failed:
         print(f"failed: {one['reason']}")
-    print(f"{arguments.out / 'gpu.json'}, {time.monotonic() - began:.0f} s")
+    print(f"{arguments.out / results.name}.json, {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":
