@@ -15,8 +15,6 @@ from aes_r1.plan_memory import ELEMENT
 from benchmarks import arithmetic
 from benchmarks.workload import Workload
 
-ADAPTER_ELEMENT = 4  # peft keeps an adapter in float32
-
 
 @dataclass(frozen=True)
 class Card:
@@ -84,9 +82,11 @@ def update_flops(row: dict[str, Any], *, recomputed: bool = False) -> float:
 
 
 def decode_weight_bytes(shape: Shape, row: dict[str, Any]) -> float:
-    """Weights that every token step reads once: the language layers' matrices, the head, an adapter."""
-    adapter = cost.lora_parameters(shape, row["lora"]) if row["lora"] else 0
-    return cost.decode_weight_bytes(shape, ELEMENT[row["dtype"]]) + adapter * ADAPTER_ELEMENT
+    """Weights that every token step reads once: the language layers' matrices and the head.
+
+    An adapter does not count: it can be added to the weights before, so nobody has to read it.
+    """
+    return cost.decode_weight_bytes(shape, ELEMENT[row["dtype"]])
 
 
 def decode_cache_bytes(shape: Shape, row: dict[str, Any]) -> float:
