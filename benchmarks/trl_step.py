@@ -37,7 +37,7 @@ CUDA = torch.cuda.is_available()
 LIGER = CUDA and "plain" not in sys.argv[3:] and importlib.util.find_spec("liger_kernel") is not None
 SETTINGS = {
     "attention": "sdpa (flash-attn is not installed, and Hub kernels have to be downloaded)",
-    "kernels": "liger-kernel: RMSNorm, rotary positions, SwiGLU, LayerNorm" if LIGER else "PyTorch's",
+    "kernels": "liger-kernel: RMSNorm, rotary positions, SwiGLU" if LIGER else "PyTorch's",
     "head": "GRPOTrainer's fused head: log-probabilities tile by tile",
     "generation": (
         "transformers' generate with its cache; GRPOTrainer refuses continuous batching for models with pictures and "
@@ -45,6 +45,23 @@ SETTINGS = {
     ),
     "vllm": "not used: not installed",
 }
+
+
+def complete_liger() -> None:
+    """Give liger-kernel (0.8.5) what it misses in transformers 5.23, or leave it as it is.
+
+    It derives a class from Qwen2.5-VL's output, which has no class of its own any more, and would leave rotary
+    positions as they are, for it knows them by the name of an older function.
+    """
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as theirs
+
+    name = "Qwen2_5_VLCausalLMOutputWithPast"
+    setattr(theirs, name, getattr(theirs, name, CausalLMOutputWithPast))
+    from liger_kernel.transformers.rope import liger_rotary_pos_emb
+
+    if hasattr(theirs, "apply_rotary_pos_emb"):
+        theirs.apply_rotary_pos_emb = liger_rotary_pos_emb
 
 
 class PictureProcessor(Qwen2_5_VLProcessor):
@@ -134,6 +151,8 @@ def main() -> None:
     from datasets import Dataset, Image
 
     draw_weights()
+    if LIGER:
+        complete_liger()
     path = model_folder(workload, work)
     processor = PictureProcessor(Qwen2VLImageProcessorPil.from_pretrained(path), AutoTokenizer.from_pretrained(path))
     processor.chat_template = processor.tokenizer.chat_template
