@@ -89,9 +89,7 @@ def score_shards(
         unreadable.append(one) if isinstance(one, PictureError) else names.append(one)
     out = out.absolute()
     model = str(Path(model).absolute()) if Path(model).exists() else model
-    identity = Critic.load(
-        model, samples=samples, seed=seed
-    ).identity()  # loaded here first, so that a wrong model fails in one line
+    identity = Critic.load(model, samples=samples, seed=seed).identity()  # a wrong model fails here
     _claim(out, {"pictures": len(names), "list": _digest(names), "critic": identity, "shard_size": shard_size})
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
     missing = [{"number": n, "names": json.dumps(part)} for n, part in shards if not _part(out, n).exists()]
