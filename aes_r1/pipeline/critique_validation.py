@@ -1,4 +1,4 @@
-"""What a validation says of the critiques: of greedy ones, for sampled ones look varied long after those are alike."""
+"""Measure greedy critiques in a validation; sampled ones would still vary after the greedy ones have collapsed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
 from aes_r1.rollout.sampler import Sampler
 
-PICTURES = 100  # of the validation's; a critique each
-INFORMED = 50  # of their critiques are scored beside OTHERS other pictures
+PICTURES = 100  # validation pictures that get a critique
+INFORMED = 50  # critiques whose likelihood is also computed under OTHERS other pictures
 OTHERS = 2
 
 
 def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample], sample: Sampler) -> dict[str, float]:
-    """critique/* of the glossary over the first pictures of a validation; empty where no critique is asked for.
+    """Compute critique/* of the glossary over the first pictures of a validation.
 
-    sample: who draws, as job.sampler gives it.
+    It is empty where no critique is asked for. sample: the sampler of job.sampler.
     """
     if job.settings.model.prompt != "critique":
         return {}
