@@ -25,10 +25,10 @@ KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
     """Return prediction rows that hold a critique, each with two other rows to exchange critique or picture with."""
     rows = [row for row in rows if row["critique"] and row["score"] is not None]
-    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-    ring = {int(one): (int(order[place - 1]), int(order[place - 2])) for place, one in enumerate(order)}
     if len(rows) < 3:  # each row needs two others
         return []
+    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
+    ring = {int(one): (int(order[place - 1]), int(order[place - 2])) for place, one in enumerate(order)}
     return [
         {**row, "critique_of": rows[ring[place][0]], "picture_of": rows[ring[place][1]]}
         for place, row in enumerate(rows)

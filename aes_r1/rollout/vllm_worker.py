@@ -44,7 +44,8 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
     def init_transfer_engine(self, init_info: NothingToConnect) -> None:  # noqa: ARG002
         """Nothing has to be connected. What the model consists of is read while no update has touched it."""
         if not hasattr(self, "_wanted"):
-            self._wanted = {name for name, _ in self.model.named_parameters()}  # of what is tied, the first name
+            # Of what is tied, the first name. Under an adapter a layer lies one name deeper than it is loaded.
+            self._wanted = {name.replace(".base_layer.", ".") for name, _ in self.model.named_parameters()}
 
     def start_weight_update(self) -> None:
         """Give every layer its unprocessed parameters back, which loading fills."""

@@ -208,6 +208,22 @@ def test_one_of_two_servers_dies_and_returns(server, model, talker, asked, tmp_p
     policy.close()
 
 
+def test_scores_and_an_exported_folder_agree_with_it(model, talking_run, tmp_path):
+    def said(*arguments):
+        command = [sys.executable, "-m", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    exported = said("aes_r1.export", talking_run, tmp_path / "OUT", "--check-vllm").splitlines()
+    assert exported[0] == str(tmp_path / "OUT")
+    assert float(exported[1].split(" by ")[1].split(" nats")[0]) < ROUNDING
+    other = Served(tmp_path / "OUT", tmp_path)
+    asked = ("aes_r1.score", talking_run / "pictures", "--model", tmp_path / "OUT", "--format", "jsonl")
+    assert said(*asked, "--samples", 1, "--url", other.url) == said(*asked, "--samples", 1)
+    other.close()
+
+
 STEPS = 24
 
 
