@@ -22,11 +22,15 @@ import torch
 
 from aes_r1 import serve
 from aes_r1.model import backbone as backbones
+from aes_r1.model import tiny
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.rollout.vllm_client import is_healthy
 from aes_r1.settings import InputError, LoraSettings
 from tests.conftest import picture
+from tests.pipeline.test_served_run import command as command_of_a_run
+from tests.pipeline.test_served_run import labelled
+from tests.pipeline.test_served_run import steps as rows
 from tests.ports import free_port
 from tests.rollout.test_served import K, gap, moved, policy_at, same
 
@@ -227,17 +231,13 @@ def test_scores_and_an_exported_folder_agree_with_it(model, talking_run, tmp_pat
 STEPS = 24
 
 
-def test_a_run_loses_nothing_to_three_deaths_of_its_server(server, model, talking_run, tmp_path):
+def test_a_run_loses_nothing_to_three_deaths_of_its_server(server, model, tmp_path):
     """24 steps; the processes of the server are killed in three of them, each time another one."""
     out = tmp_path / "run"
-    command = [
-        *(sys.executable, "-m", "aes_r1.train", "rollout=vllm", f"rollout.url=[{server.url}]", f"model.path={model}"),
-        *("trainer.init_from=base", "data=folder", f"data.root={labelled(talking_run, tmp_path)}", "tracker=none"),
-        *("trainer.num_samples=4", "trainer.images_per_step=4", f"trainer.max_steps={STEPS}", f"out={out}"),
-        *("trainer.max_new_tokens=64", "trainer.eval_every=100", "trainer.eval_pictures=4", "evaluation.limit=4"),
-        *("evaluation.protocols=[greedy]", "evaluation.interventions=0", "evaluation.stages=[rapo]"),
-        *("rollout.patience=1500", f"rollout.weights={tmp_path}", "reward.error.sigma=0.3", "trainer.save_every=1"),
-    ]
+    data = labelled(tmp_path / "data")
+    command = command_of_a_run(
+        model, data, out, server.url, f"trainer.max_steps={STEPS}", "rollout.patience=1500", "trainer.save_every=1"
+    )
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
     starts = len(server.readies)
@@ -254,22 +254,33 @@ def test_a_run_loses_nothing_to_three_deaths_of_its_server(server, model, talkin
     assert is_healthy(server.url)
 
 
-def rows(out: Path) -> list[dict]:
-    path = out / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [row for row in map(json.loads, lines) if "rollout/mismatch_max" in row]
+SEEDS = (0, 1, 2)
 
 
-def labelled(talking_run: Path, folder: Path) -> Path:
-    """The twelve pictures several times as a set with labels, so that every split has some."""
-    from shutil import copy as copy_file
+def test_a_policy_learns_from_it_as_from_the_local_sampler(model, tmp_path):
+    """The main job's recipe, 60 steps, sampled SRCC on its test pictures; about 15 minutes on two idle cores."""
+    found: dict[str, list[float]] = {"local": [], "vllm": []}
+    server = Served(tiny.shipped(), tmp_path)
+    for seed in SEEDS:
+        found["local"].append(learned(tmp_path, f"local_{seed}", seed))
+        how = ("rollout=vllm", f"rollout.url=[{server.url}]", "rollout.patience=1500")
+        found["vllm"].append(learned(tmp_path, f"vllm_{seed}", seed, *how))
+    server.close()
+    local, served = (torch.tensor(values, dtype=torch.float64) for values in found.values())
+    gap = abs(float(served.mean() - local.mean()))
+    error = float((served.var() / len(SEEDS) + local.var() / len(SEEDS)).sqrt())
+    print(found)
+    assert min(local.min(), served.min()) > 0.5
+    assert gap < max(0.03, 4.6 * error)  # Student's t of 4 degrees of freedom at 99%
 
-    target = folder / "labelled"
-    target.mkdir()
-    lines = ["image,mos"]
-    for again in range(4):
-        for place, path in enumerate(sorted((talking_run / "pictures").glob("*.png"))):
-            copy_file(path, target / f"{again}_{path.name}")
-            lines.append(f"{again}_{path.name},{(place + 0.5) / 12}")
-    (target / "labels.csv").write_text("\n".join(lines) + "\n")
-    return target
+
+def learned(folder: Path, name: str, seed: int, *how: str) -> float:
+    command = [
+        *(sys.executable, "-m", "aes_r1.train", "+experiment=rapo", f"seed={seed}", "trainer.max_steps=60", *how),
+        *("trainer.eval_every=60", "evaluation.stages=[rapo]", "evaluation.protocols=[sample]", "tracker=none"),
+        *("evaluation.interventions=0", "data.unseen=[]", f"store={folder / 'store'}", f"out={folder / name}"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    stages = json.loads((folder / name / "evaluation.json").read_text())["stages"]
+    return stages["rapo"]["scenes/test"]["sample"]["srcc"]["value"]
