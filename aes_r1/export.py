@@ -35,7 +35,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def compare_with_vllm(folder: Path) -> float:
-    """Mean difference, in nats, between log-probabilities here and in a vLLM that serves the exported `folder`.
+    """Return the mean difference, in nats, of log-probabilities here and in a vLLM that serves the exported `folder`.
 
     InputError where it is larger than rounding explains.
     """

@@ -82,7 +82,7 @@ def _verdicts(
     *,
     at_once: int,
 ) -> Iterator[dict]:
-    """The rows of what can be read, in order; at_once: pictures that are asked about at the same time."""
+    """Yield the rows of what can be read, in order; at_once: pictures that are asked about at the same time."""
 
     def judged(one: str | PictureError) -> dict | PictureError:
         if isinstance(one, PictureError):

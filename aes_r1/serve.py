@@ -46,7 +46,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def launch(given: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
-    """The command that serves as the command line says, and its environment."""
+    """Return the command that serves as the command line says, and its environment."""
     vllm = find_vllm(given.environment)
     folder, facts = find_model(given.model)
     command = [str(vllm), "serve", *arguments_of(given, folder, facts)]
@@ -54,7 +54,7 @@ def launch(given: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
 
 
 def find_vllm(environment: str | None) -> Path:
-    """The command vllm: of the environment given, of this one, or of the one that `make vllm` builds."""
+    """Return the command vllm of the environment given, of this one, or of the one that `make vllm` builds."""
     own = [Path(sys.executable).parent, PACKAGE.parent / ".venv-vllm" / "bin"]
     for folder in own if environment is None else [Path(environment) / "bin"]:
         if (folder / "vllm").exists():
@@ -67,7 +67,7 @@ def find_vllm(environment: str | None) -> Path:
 
 
 def arguments_of(given: argparse.Namespace, folder: str, facts: Facts) -> list[str]:
-    """The arguments of `vllm serve`."""
+    """Return the arguments of `vllm serve`."""
     cpu = not torch.cuda.is_available()
     backbone = backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
     side = math.isqrt(facts.max_pixels)
@@ -110,7 +110,7 @@ def arguments_of(given: argparse.Namespace, folder: str, facts: Facts) -> list[s
 
 
 def environment_of(ours: Mapping[str, str], *, offline: bool, cpu: bool) -> dict[str, str]:
-    """The environment of vLLM's processes. offline: the model is a folder, so nothing is asked of the hub."""
+    """Return the environment of vLLM's processes. offline: the model is a folder, so nothing is asked of the hub."""
     environment = {
         **ours,
         "VLLM_SERVER_DEV_MODE": "1",  # without it there are no routes for weights
@@ -127,7 +127,7 @@ def environment_of(ours: Mapping[str, str], *, offline: bool, cpu: bool) -> dict
 
 @contextlib.contextmanager
 def serving(model: str) -> Iterator[str]:
-    """The URL of a server of `model` at a free port, which ends with the block; InputError where it does not start."""
+    """Give the URL of a server of `model` at a free port; it ends with the block. InputError if it does not start."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -169,7 +169,7 @@ def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: st
 
 
 def arguments() -> OneLineParser:
-    """The parser of the command line."""
+    """Return the parser of the command line."""
     parser = OneLineParser(prog="python -m aes_r1.serve", description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")

@@ -1,4 +1,4 @@
-"""The picture that a model sees, told from what its processor made of it."""
+"""The picture that a model sees, computed back from what its processor made of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def shown_picture(image_processor: Any, pixel_values: np.ndarray, grid: np.ndarray) -> Image.Image:
-    """The RGB picture whose patches `pixel_values` are, after it was resized: every level of every pixel.
+    """Return the resized RGB picture whose patches `pixel_values` are, exact in every pixel.
 
     image_processor is the family's, which made pixel_values [rows, ...] of a grid [3] (time, rows and columns of
     patches); a processor that cuts square tiles gives one tile. A processor that is given this picture resizes nothing
@@ -22,7 +22,7 @@ def shown_picture(image_processor: Any, pixel_values: np.ndarray, grid: np.ndarr
         _, rows, columns = (int(length) for length in grid)
         merge, patch = image_processor.merge_size, image_processor.patch_size
         patches = pixel_values.reshape(rows // merge, columns // merge, merge, merge, channels, -1, patch, patch)
-        first = patches[:, :, :, :, :, 0]  # a picture is a film of equal frames
+        first = patches[:, :, :, :, :, 0]  # the other frames of a picture repeat the first
         levels = first.transpose(4, 0, 2, 5, 1, 3, 6).reshape(channels, rows * patch, columns * patch)
     mean, std = (np.array(values)[:, None, None] for values in (image_processor.image_mean, image_processor.image_std))
     levels = (levels * std + mean) / image_processor.rescale_factor

@@ -65,9 +65,9 @@ class Job:
         return Process(self.rank, self.size, self.wait_or_leave, self.stop_requested)
 
     def sampler(self, backbone: Backbone) -> Sampler:
-        """Who draws outputs of `backbone` as it is now: this process, or the servers, which are given it. Collective.
+        """Return the sampler for `backbone` as it is now: this process, or the servers, which get its weights.
 
-        Weights have to be whole.
+        Collective. Weights have to be whole.
         """
         if self.served is None:
             return sample_completions

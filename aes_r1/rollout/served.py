@@ -85,7 +85,7 @@ class ServedPolicy:
             )
 
     def _write(self, backbone: Backbone, version: str) -> Weights:
-        """Put the weights, or the base's once and then the adapter's, into the folder; what lay there before goes."""
+        """Write the weights, or the base's once and then the adapter's; remove what lay there before."""
         if self._pushes == 1:  # what an earlier start of the run left
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ class ServedPolicy:
         return weights
 
     def close(self) -> None:
-        """Give up the folder of weights; the servers keep what they hold."""
+        """Remove the folder of weights; the servers keep what they hold."""
         self.servers.close()
         self._pool.shutdown(cancel_futures=True)
         if self.rank == 0:
@@ -125,7 +125,7 @@ class ServedPolicy:
         temperature: float,
         noise: Tensor | None,
     ) -> Rollout:
-        """As `sampler.sample_completions`, from which the same noise draws other tokens of the same distribution.
+        """Draw as `sampler.sample_completions` does, other tokens of the same distribution for the same noise.
 
         A prompt's seed is a hash of its noise, so its completions depend on what keys the noise alone. The most likely
         tokens (noise None) come with log-probabilities at temperature 1. The weights of `backbone` are not used.
@@ -161,7 +161,7 @@ class ServedPolicy:
         key: np.ndarray | None,
         place: int,
     ) -> list[dict[str, Any]]:
-        """The choices of the answer to one prompt, in their order."""
+        """Return the choices of the answer to one prompt, in their order."""
         if key is not None:
             # Completion k of a request draws with seed + k; hashed, the seeds of two requests lie far apart.
             digest = hashlib.blake2b(np.ascontiguousarray(key).tobytes(), digest_size=6).digest()
@@ -184,7 +184,7 @@ class ServedPolicy:
         return sorted(answer["choices"], key=lambda choice: choice["index"])
 
     def as_served(self, model: str) -> Sampler:
-        """Who draws with the weights that the servers were started with, which must be those of the folder `model`.
+        """Return the sampler with the weights that the servers were started with: those of the folder `model`.
 
         InputError where a server holds another folder's, or nobody answers within a tenth of the patience.
         """
@@ -201,7 +201,7 @@ class ServedPolicy:
     def sampler_of(
         self, backbone: Backbone, question: str, *, max_new_tokens: int, wait: Callable[[], None] = lambda: None
     ) -> Sampler:
-        """Who draws with the weights that `backbone` has now, proven by an answer about a made picture. Collective.
+        """Push the weights of `backbone`, compare one answer about a made picture, return the sampler. Collective.
 
         wait is that of `push`. Weights have to be whole.
         """
@@ -212,10 +212,10 @@ class ServedPolicy:
 
     @torch.no_grad()
     def handshake(self, backbone: Backbone, prompts: PromptBatch, *, max_new_tokens: int) -> float:
-        """Score the most likely answer to the first prompt here as well; the mean difference in nats per token.
+        """Score the most likely answer to the first prompt here too; return the mean difference in nats a token.
 
-        InputError where it is larger than rollout.max_mismatch: then the servers compute something else than this
-        process does. Needs whole weights here.
+        InputError where it is larger than rollout.max_mismatch: the servers then compute something else than this
+        process. Needs whole weights here.
         """
         first = prompts.select(torch.tensor([0]))
         drawn = self.sample_completions(
@@ -229,20 +229,20 @@ class ServedPolicy:
 
 
 def probe_picture() -> Image.Image:
-    """A picture in which no two patches, colours or directions are alike, so that none is mistaken for another."""
+    """Return a picture whose patches, colours and directions all differ, so that none can stand for another."""
     rows, columns = np.mgrid[0:150, 0:190]
     levels = np.stack([rows * 1.7, columns * 1.3, (rows * columns) % 251], axis=2)
     return Image.fromarray(levels.astype(np.uint8))
 
 
 def largest_gap(settings: RolloutSettings, dtype: torch.dtype) -> float:
-    """The mean difference of log-probabilities, in nats, up to which servers and trainer count as the same policy."""
+    """Return the mean difference of log-probabilities, in nats, up to which servers and trainer count as equal."""
     known = LARGEST_GAP.get(dtype, LARGEST_GAP_IN_HALF)
     return known if settings.max_mismatch is None else settings.max_mismatch
 
 
 def require_match(gap: float, bound: float, where: str) -> None:
-    """InputError with the likely causes where `gap` is above `bound`."""
+    """Raise InputError with the likely causes where `gap` is above `bound`."""
     if gap > bound:
         raise InputError(
             f"rollout.max_mismatch={bound:g}: log-probabilities of {where} differ by {gap:.2g} nats a token between "
@@ -251,7 +251,7 @@ def require_match(gap: float, bound: float, where: str) -> None:
 
 
 def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int, longest: int) -> None:
-    """Unusable where `answer` is not `count` whole completions; InputError where it answers another prompt."""
+    """Raise Unusable where `answer` is not `count` whole completions, InputError where it answers another prompt."""
     try:
         if answer["prompt_token_ids"] != prompt:
             raise InputError(
@@ -275,7 +275,7 @@ def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int,
 
 
 def _asked(prompts: PromptBatch) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """Each prompt's token ids, pixel rows and grid."""
+    """Yield each prompt's token ids, pixel rows and grid."""
     ids, pixels, grid = prompts.input_ids.cpu(), prompts.pixel_values.cpu().float().numpy(), prompts.grid.numpy()
     start = 0
     for row, (tokens, rows) in enumerate(zip(prompts.prompt_tokens, prompts.pixel_rows, strict=True)):
@@ -284,7 +284,7 @@ def _asked(prompts: PromptBatch) -> Iterator[tuple[list[int], np.ndarray, np.nda
 
 
 def _one_placeholder(tokens: list[int], image_token: int) -> list[int]:
-    """`tokens` with one placeholder for the picture, which vLLM expands to as many as the picture takes."""
+    """Return `tokens` with one placeholder for the picture, which vLLM expands to as many as the picture takes."""
     return [
         token for place, token in enumerate(tokens) if token != image_token or not place or tokens[place - 1] != token
     ]
@@ -305,7 +305,7 @@ def _rollout(backbone: Backbone, choices: list[dict[str, Any]], device: torch.de
 
 @torch.no_grad()
 def _saved(backbone: Backbone, folder: Path) -> Path:
-    """`folder` with the model's own weights, without an adapter's, under the names that they have without one."""
+    """Write the model's own weights, without an adapter's and under their plain names, into `folder`; return it."""
     draft = draft_of(folder)
     draft.mkdir(parents=True)
     own = {
@@ -318,6 +318,6 @@ def _saved(backbone: Backbone, folder: Path) -> Path:
 
 
 def _place(given: str | None) -> Path:
-    """Where weights are left for the servers: in memory where the machine has a file system there."""
+    """Return where weights are left for the servers: in memory where the machine has a file system there."""
     shared = Path("/dev/shm")
     return Path(given).expanduser() if given else shared if shared.is_dir() else Path(tempfile.gettempdir())

@@ -1,11 +1,11 @@
-"""vLLM servers over HTTP: whoever lives answers a request, with the weights that were asked for, or nobody does."""
+"""Requests to vLLM servers over HTTP: any server that lives may answer, with the weights that were asked for."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Server:
         self.rests_until, self._failures = 0.0, 0
 
     def call(self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float) -> Any:
-        """POST `body`, or GET where it is None; the content of the answer.
+        """POST `body`, or GET where it is None; return the content of the answer.
 
         Unusable where there is none, or the server is ill; Refused where it finds fault with the request.
         """
@@ -57,7 +57,7 @@ class Server:
                 answer = self._http.post(self.url + path, json=body, timeout=timeout)
         except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
             raise Unusable(f"{self.url}: {error or type(error).__name__}") from error
-        said = " ".join(answer.text.split())[:300]
+        said = " ".join(answer.text.split())[:500]
         if answer.status_code >= 500 or answer.status_code in _AGAIN:
             raise Unusable(f"{self.url}{path}: {answer.status_code} {said}")
         if answer.status_code != 200:
@@ -79,7 +79,7 @@ class Server:
         self.rests_until = time.monotonic() + min(LONGEST_PAUSE_S, 0.1 * 2**self._failures)
 
     def started_with(self, *, patience: float) -> str:
-        """The folder, or name, of the model that the server was started with; InputError where it does not say."""
+        """Return the folder, or name, of the model that the server was started with; InputError where it says none."""
         try:
             models = self.call("/v1/models", timeout=patience)["data"]
             return str(next(one["root"] for one in models if one["id"] == SERVED))
@@ -104,29 +104,22 @@ class Server:
                 self._load_adapter(weights.adapter, str(weights.adapter_folder), timeout)
 
     def _exchange(self, folder: Path, version: str, timeout: float) -> None:
-        with self._paused(timeout):
-            self.call("/init_weight_transfer_engine", {"init_info": {}}, timeout=timeout)
-            with contextlib.suppress(Unusable):  # another process was ended within its update, which this one finishes
-                self.call("/start_weight_update", {}, timeout=timeout)
-            try:
-                self.call("/update_weights", {"update_info": {"path": str(folder)}}, timeout=timeout)
-            except Unusable as error:
-                if not is_healthy(self.url):
-                    raise  # it is the server that is ill, not the weights
-                raise InputError(
-                    f"rollout.url: the server does not take the run's weights ({error}); start it with the model that "
-                    "the run starts from: python -m aes_r1.serve --model DIR"
-                ) from error
-            self.call("/finish_weight_update", {"weight_version": version}, timeout=timeout)
-
-    @contextlib.contextmanager
-    def _paused(self, timeout: float) -> Iterator[None]:
-        """Pause the server inside, which makes it forget what it computed with the weights before."""
-        self.call("/pause?mode=abort", {}, timeout=timeout)
+        """Put the weights in `folder` in place of the server's; where that fails it stays paused and draws nothing."""
+        self.call("/pause?mode=abort", {}, timeout=timeout)  # which empties its caches, too
+        self.call("/init_weight_transfer_engine", {"init_info": {}}, timeout=timeout)
+        with contextlib.suppress(Unusable):  # another process was ended within its update, which this one finishes
+            self.call("/start_weight_update", {}, timeout=timeout)
         try:
-            yield
-        finally:
-            self.call("/resume", {}, timeout=timeout)
+            self.call("/update_weights", {"update_info": {"path": str(folder)}}, timeout=timeout)
+        except Unusable as error:
+            if not is_healthy(self.url):
+                raise  # it is the server that is ill, not the weights
+            raise InputError(
+                f"rollout.url: the server does not take the run's weights ({error}); start it with the model that "
+                "the run starts from: python -m aes_r1.serve --model DIR"
+            ) from error
+        self.call("/finish_weight_update", {"weight_version": version}, timeout=timeout)
+        self.call("/resume", {}, timeout=timeout)
 
     def _load_adapter(self, name: str, folder: str, timeout: float) -> None:
         held = [one["id"] for one in self.call("/v1/models", timeout=HEALTH_S)["data"]]
@@ -174,7 +167,7 @@ class Servers:
     def ask(
         self, request: Mapping[str, Any], weights: Weights, *, first: int, check: Callable[[Any], None]
     ) -> dict[str, Any]:
-        """The answer to `request` of a server that holds `weights`, of server number `first` where that one lives.
+        """Return the answer of a server that holds `weights`, of server number `first` where that one lives.
 
         check(answer) raises Unusable where it lacks something. ServersGone after `patience` seconds without a usable
         answer; InputError where the request itself is at fault.
@@ -203,14 +196,14 @@ class Servers:
             time.sleep(max(rest, 0.0))
 
     def _turn(self, first: int) -> Server:
-        """Number `first`, or the next that is not left alone; of several that all are, the one that rests shortest."""
+        """Return server number `first`, or the next that does not rest; where all do, the one that wakes first."""
         order = [self.servers[(first + place) % len(self.servers)] for place in range(len(self.servers))]
         now = time.monotonic()
         awake = [server for server in order if server.rests_until <= now]
         return awake[0] if awake else min(order, key=lambda server: server.rests_until)
 
     def _answer(self, server: Server, body: Mapping[str, Any], weights: Weights) -> Any:
-        """The server's answer with `weights`; where it holds others, as after its restart, it is given them first."""
+        """Return the server's answer with `weights`; give it those first where it holds others, after a restart say."""
         for _ in range(2):
             try:
                 answer = server.call("/inference/v1/generate", body, timeout=self._timeout)
@@ -233,7 +226,7 @@ class Servers:
 
 
 def is_healthy(url: str) -> bool:
-    """Whether the server at `url` says that it works; asked over a connection of its own."""
+    """Return whether the server at `url` says that it works, asked over a connection of its own."""
     try:
         return httpx.get(f"{url}/health", timeout=HEALTH_S, trust_env=False).status_code == 200
     except httpx.TransportError:
@@ -241,6 +234,6 @@ def is_healthy(url: str) -> bool:
 
 
 def versions_of(answer: Any) -> set[str]:
-    """Every version of the weights that drew the tokens of `answer`."""
+    """Return every version of the weights that drew the tokens of `answer`."""
     choices = answer.get("choices") if isinstance(answer, dict) else None
     return {str(span["version"]) for choice in choices or [] for span in choice.get("weight_versions") or []}

@@ -6,6 +6,9 @@ this module before it builds its weight transfer engine, called "folder".
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,8 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+SAID_S = 3.0  # in which the reason of a failed update reaches the trainer
 
 
 @dataclass
@@ -52,14 +57,18 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
-        """Load the folder; unlike the base class, without asking an accelerator to wait, which a CPU has not."""
-        self.receive_weights(self.parse_update_info(update_info))
+        """Load the folder; unlike the base class, without asking an accelerator to wait, which a CPU has not.
+
+        Where it fails, this process ends once the reason has been sent: some weights are new then, some old and some on
+        no device, and nothing may be drawn with them. aes_r1.serve starts vLLM again.
+        """
+        with contextlib.ExitStack() as failed:
+            failed.callback(threading.Timer(SAID_S, os._exit, (1,)).start)
+            self.receive_weights(self.parse_update_info(update_info))
+            failed.pop_all()
 
     def receive_weights(self, update_info: Folder) -> None:
-        """Load every weight in the folder; ValueError where one of the model's is not among them.
-
-        The model is then in parts on no device, so it draws nothing any more, rather than with some old weights.
-        """
+        """Load every weight in the folder; ValueError where one of the model's is not among them."""
         loaded = self.model.load_weights(_weights_in(Path(update_info.path)))
         missing = sorted((self._wanted - set(loaded)) | _loaded_in_part(self.model))
         if missing:

@@ -37,7 +37,7 @@ class ProcessGroup:
         return self._process.pid
 
     def poll(self) -> int | None:
-        """The command's exit code (minus the signal that ended it), None while it runs."""
+        """Return the command's exit code (minus the signal that ended it), None while it runs."""
         if self._guard.poll() is not None and self._process.poll() is None:
             self._guard = self._start_guard()
         return self._process.poll()
@@ -59,7 +59,7 @@ class ProcessGroup:
 
 
 def _lives(group: int, leader: subprocess.Popen) -> bool:
-    """Whether a process of the group still runs; its leader is reaped on the way, for a dead one would count."""
+    """Return whether a process of the group still runs; reaps its leader, which would count while it is a zombie."""
     leader.poll()
     try:
         os.killpg(group, 0)

@@ -90,7 +90,7 @@ class Critic:
 
     @classmethod
     def at(cls, urls: Sequence[str], path: str | Path, *, samples: int | None = None, seed: int = 0) -> Critic:
-        """The critic whose outputs are drawn by vLLM servers of the model at `path` (aes_r1.serve --model PATH).
+        """Return the critic whose outputs are drawn by vLLM servers of the model at `path`.
 
         No weight is loaded here. The same pictures get other outputs of the same distribution; with samples=1 the same
         ones. InputError where a server serves another model.

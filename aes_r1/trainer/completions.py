@@ -56,7 +56,7 @@ class Drawing:
 
 
 class Rollouts:
-    """Who draws the completions of a run's steps, and how: `served`, or this process where that is None.
+    """The sampler of a run's steps: the servers of `served`, or this process where that is None.
 
     blank: the prompt after which answers are drawn where they come from words alone, else None.
     """
@@ -74,7 +74,7 @@ class Rollouts:
         self._thread = ThreadPoolExecutor(1)
 
     def begin(self, prompts: Sequence[EncodedPrompt], completion_of: Sequence[tuple], timer: PhaseTimer) -> Drawing:
-        """Begin to draw K completions for each of `prompts`, with the weights as they are now. Collective.
+        """Begin to draw K completions for each of `prompts` with the present weights. Collective.
 
         completion_of [n * K] keys each one's noise. This process draws only when the drawing is finished, which must
         be before its weights change; servers draw at once.

@@ -43,7 +43,7 @@ def loss_divisor(mask: Tensor, aggregation: str, constant: float) -> Tensor:
 
 
 def importance_weights(difference: Tensor, cap: float) -> Tensor:
-    """Truncated importance weight of each token, min(pi / mu, cap), from difference = log pi - log mu, in any shape.
+    """Return each token's truncated importance weight, min(pi / mu, cap), from difference = log pi - log mu.
 
     pi is the policy whose objective is wanted, mu the one that drew the tokens (Espeholt et al., 2018, IMPALA).
     """

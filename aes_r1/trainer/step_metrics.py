@@ -82,7 +82,7 @@ def mismatch_metrics(gaps: Sequence[Tensor], planned: Sequence[MicroBatch], engi
 def correction_metrics(
     gaps: Sequence[Tensor], planned: Sequence[MicroBatch], cap: float, engine: Engine
 ) -> dict[str, float]:
-    """What the importance weights of served completions do, from `gaps` as in `mismatch_metrics`. Collective."""
+    """Compute what importance weights do to served completions, from `gaps` as in `mismatch_metrics`. Collective."""
     masks = [micro_batch.mask for micro_batch in planned if micro_batch.in_loss]
     gap = torch.cat([one[mask.to(one.device)] for one, mask in zip(gaps, masks, strict=True)]).double()
     ratio = gap.exp()
