@@ -1,4 +1,4 @@
-"""How every command starts: Hydra composes, settings validate, one-line errors and exit codes follow the contract.
+"""Start every command: compose with Hydra, validate the settings, turn errors into one line and an exit code.
 
 Exit codes: 0 done; 2 the user's input is wrong; 75 stopped by a scheduler's signal after a checkpoint; 1 anything else.
 """
@@ -36,26 +36,28 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 
 
 def run(module: str, task: Callable[[Any], None], *, config_name: str = "config", schema: type = Settings) -> None:
-    """Run `task` on the composed settings, or, in a multirun, one process per point; never returns.
+    """Run `task` on the composed settings, or one process per job in a multirun; never returns.
 
     The settings are conf/CONFIG_NAME.yaml with the command line's overrides, as an instance of the dataclass `schema`.
     """
     speak_anywhere()
-    # DeepSpeed's launcher puts an argument of its own before ours; LOCAL_RANK says the same.
+    # DeepSpeed's launcher adds an argument in front, which repeats LOCAL_RANK.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     sys.argv[1:] = [
         part
         for argument in sys.argv[1:]
         for part in (argument.split("=", 1) if argument.startswith("--config-dir=") else [argument])
     ]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own printer
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors through, which Hydra would print itself
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # before a time limit; the USR2 of its own kills a point
+    os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # submitit's own USR2 would kill a job
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     composed: list[Any] = []
-    notes = Path("runs", "sweeps", f".points-{secrets.token_hex(4)}").absolute()  # points may run on other machines
+    notes = Path(
+        "runs", "sweeps", f".points-{secrets.token_hex(4)}"
+    ).absolute()  # absolute, because jobs may run on other machines
     sweep = Sweep(module, _config_folders(sys.argv), schema, notes, os.getpid())
     code, said, lost = 0, "", []
     try:
@@ -65,7 +67,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
             _compose(lambda config: _point_or_keep(config, sweep, composed), config_name)
         if stop:
             raise Stopped(stop.requeue)
-        for config in composed:  # outside of Hydra, which would print lines of its own about an error
+        for config in composed:  # outside of Hydra, which would print its own lines about an error
             task(to_settings(config, schema))
     except InputError as error:
         code, said = 2, str(error)
@@ -79,7 +81,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         if error.errno not in _CANNOT_WRITE:
             raise
         code, said = 2, f"{error.filename or 'disk'}: {error.strerror}; give another out= or make room"
-    except PointLost as error:  # the sweeper's last word: all other points are done
+    except PointLost as error:  # raised by the sweeper after all other jobs
         lost = [str(error)]
     except KeyboardInterrupt:
         code, said = 1, "interrupted; the same command goes on from the last checkpoint"
@@ -95,33 +97,33 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
 
 
 def _listed(points: list[str], end: str) -> str:
-    named = "; ".join(dict.fromkeys(points))  # a search may ask for a point again
+    named = "; ".join(dict.fromkeys(points))  # a search may run a job twice
     return f"{len(points)} point(s) {end}: {named}" if points else ""
 
 
 class PointLost(Exception):
-    """A launcher's word that a point's worker died before it could say how the point ended."""
+    """Raised by a launcher for a job whose worker died before it could report how the job ended."""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser of the commands without Hydra: what is wrong with the command line is one line, exit code 2."""
+    """The parser of commands without Hydra: an error in the command line is one line with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Say in one line what is wrong with the command line, and exit with code 2."""
+        """Print in one line what is wrong with the command line, and exit with code 2."""
         unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
         near = overrides.nearest(unknown, self._option_string_actions) if unknown.startswith("-") else ""
         exit_with(2, f"{message}{near}; {self.prog} --help lists the arguments")
 
 
 def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int]) -> NoReturn:
-    """Run `task` on the parsed command line and leave with the exit code that it returns; errors as in `run`."""
+    """Run `task` on the parsed command line and exit with the code that it returns; errors are handled as in `run`."""
     speak_anywhere()
     given = parser.parse_args()
     try:
         sys.exit(task(given))
     except InputError as error:
         exit_with(2, str(error))
-    except BrokenPipeError:  # the reader of stdout has had enough
+    except BrokenPipeError:  # the reader of stdout has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -133,10 +135,10 @@ def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int
 
 
 def speak_anywhere() -> None:
-    """Make names and words of any script fit to be read, written and said, whatever locale the shell has.
+    """Make names and texts in any script readable and printable, whatever the locale of the shell.
 
-    Where the locale is not UTF-8 the command starts again in Python's UTF-8 mode. What a terminal cannot show is said
-    by its number.
+    Where the locale is not UTF-8 the command starts again in Python's UTF-8 mode. Characters that a terminal cannot
+    show are written as escapes.
     """
     if codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
@@ -153,17 +155,17 @@ def _compose(entry: Callable[[Any], Any], config_name: str) -> None:
 
 
 def register_resolvers() -> None:
-    """Make ${run_hash:} known to OmegaConf."""
+    """Register ${run_hash:} with OmegaConf."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("run_hash", _run_hash, replace=True)
 
 
 def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | Stopped | None:
-    """Called by Hydra: a point of a multirun is run in its own process, a single run's config is kept for `run`.
+    """Run a job of a multirun in its own process, or keep a single run's config for `run`; Hydra calls this.
 
-    Returns the point's headline SRCC, which a sweeper may search by; None when it failed or has none; Stopped when it
-    was stopped or not begun. With a parallel launcher this runs in a worker.
+    Returns the job's headline SRCC, by which a sweeper may search; None when it failed or has none; Stopped when it was
+    stopped or not started. With a parallel launcher this runs in a worker.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -182,7 +184,7 @@ def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | St
         print(f"aes_r1: {name}: {error}", file=sys.stderr)
         sweep.note(number, "failed", f"{name} ({error})")
         with suppress(OSError):
-            out.rmdir()  # Hydra made it, and nothing will ever lie there
+            out.rmdir()  # Hydra made it, and it stays empty
         return None
     if _is_done(out, settings):
         print(f"aes_r1: done before: {out}", file=sys.stderr)
@@ -190,7 +192,7 @@ def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | St
     command = point_command(sweep, given, config.out, config.get("processes", 1))
     code, told = run_point(command, sweep)
     reason = RunFolder(out).failure_file
-    if code == 75 or (code != 0 and told and not reason.exists()):  # torchrun's own code says nothing
+    if code == 75 or (code != 0 and told and not reason.exists()):  # torchrun's own code is not the reason
         sweep.note(number, "stopped", f"{name} ({out})")
         return Stopped(True)
     if code != 0:
@@ -200,12 +202,12 @@ def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | St
 
 
 def _srcc(folder: Path) -> float | None:
-    """SRCC of the run's last stage, first set, first protocol: headline/srcc of W&B."""
+    """Return the SRCC of the run's last stage, first set, first protocol: headline/srcc of W&B."""
     return headline(RunFolder(folder).evaluation).get("srcc")
 
 
 def _is_done(folder: Path, settings: Any) -> bool:
-    """Whether the run folder of a point holds the whole run of these settings."""
+    """Return whether the run folder of a job holds the finished run of these settings."""
     run = RunFolder(folder)
     if not run.stage_done("report") or settings.trainer.resume == "never":
         return False
@@ -213,7 +215,7 @@ def _is_done(folder: Path, settings: Any) -> bool:
 
 
 def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:
-    """InputError where Hydra would take a folder of --config-dir DIR, a store/ say, for the choices of a key."""
+    """Raise InputError where Hydra would take a folder inside --config-dir (say store/) for the choices of a key."""
     given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     plain = {field.name for field in fields(schema) if not (CONF / field.name).is_dir()}
     for folder in _config_folders(arguments)[1::2]:
@@ -226,7 +228,7 @@ def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:
 
 
 def _config_folders(arguments: list[str]) -> list[str]:
-    """--config-dir DIR as it was given, in two."""
+    """Split --config-dir=DIR into two arguments."""
     return [
         argument
         for index, argument in enumerate(arguments)
@@ -235,28 +237,28 @@ def _config_folders(arguments: list[str]) -> list[str]:
 
 
 def to_settings(config: Any, schema: type = Settings) -> Any:
-    """The validated settings of a composed config."""
+    """Return the validated settings of a composed config."""
     from omegaconf import OmegaConf
 
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    _expand_sets(values)  # first: it takes the short key `also` to its place
+    _expand_sets(values)  # first, because it moves the short key `also` to its place
     overrides.check_keys(values, schema, CONF)
     return build(schema, values)
 
 
 def _expand_sets(values: dict) -> None:
-    """Put the settings of every further set, named in data.unseen, evaluation.also and also, in their place."""
+    """Replace the names in data.unseen, evaluation.also and `also` with the settings of those sets."""
     if values.get("also"):
         values["also"] = [_data_set(entry) for entry in values["also"]]
     evaluation, data = values.get("evaluation"), values.get("data")
     if isinstance(evaluation, dict) and isinstance(data, dict):
-        unseen = data.get("unseen") if "trainer" in values else None  # a run measures what it has not seen
+        unseen = data.get("unseen") if "trainer" in values else None  # a run is also evaluated on unseen sets
         names = [*(unseen or []), *(evaluation.get("also") or []), *(values.pop("also", None) or [])]
         evaluation["also"] = [_data_set(entry) for entry in names]
 
 
 def _data_set(entry: Any) -> dict:
-    """A further set: the name of a file in conf/data, or a mapping with that name and keys of its own."""
+    """Return the settings of a further set: a file of conf/data by name, or a mapping with that name and its keys."""
     given = {"name": entry} if isinstance(entry, str) else dict(entry)
     named = {file.stem for file in (CONF / "data").glob("*.yaml")} - {"base", "on_disk"}
     if given.get("name") not in named:
@@ -265,7 +267,7 @@ def _data_set(entry: Any) -> dict:
 
 
 def group_values(group: str, option: str) -> dict:
-    """The values of conf/GROUP/OPTION.yaml on top of the files of its group that it extends.
+    """Return the values of conf/GROUP/OPTION.yaml on top of the files of its group that it extends.
 
     Hydra composes one file of a group; this reads a second one of the same group.
     """
@@ -297,7 +299,7 @@ def _run_hash(*, _root_: Any) -> str:
     except InputError:
         if not _in_multirun():
             raise
-        return f"invalid-{fingerprint(values)}"  # Hydra asks for the folder before a point can say what is wrong
+        return f"invalid-{fingerprint(values)}"  # Hydra needs the folder before the settings are checked
 
 
 def _in_multirun() -> bool:
@@ -308,13 +310,13 @@ def _in_multirun() -> bool:
 
 
 def _one_line(error: BaseException, schema: type) -> str:
-    """Hydra's message without its help text, or what it comes to; the cause where Hydra only wraps it."""
+    """Return Hydra's message in one line without its help text; the cause where Hydra only wraps it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InputError):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
-    message = str(error).split("Config search path")[0]  # where Hydra looked helps nobody
+    message = str(error).split("Config search path")[0]  # Hydra's search path does not help
     found = overrides.explained(message, schema, CONF)
     if found is not None:
         return found
@@ -327,5 +329,5 @@ def exit_with(code: int, message: str) -> NoReturn:
     sys.exit(code)
 
 
-# On import, for a launcher's worker processes resolve run folders before they call us.
+# Called on import, because a launcher's worker processes resolve run folders before they call a command.
 register_resolvers()

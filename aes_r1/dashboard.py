@@ -1,4 +1,4 @@
-"""One view of all studies: W&B workspaces and a report, or, without an account, the same view as a static page.
+"""Show all studies: as W&B workspaces and a report, or, without an account, as a static page.
 
 python -m aes_r1.dashboard runs=runs entity=TEAM
 """
@@ -20,7 +20,7 @@ Runs = Sequence[Mapping[str, Any]]
 
 
 def workspace(study: str, runs: Runs, *, entity: str, project: str) -> Any:
-    """The workspace view of one study: its runs alone, a group per condition, so that curves are means over seeds."""
+    """Build the workspace view of one study; runs are grouped by condition, so that curves are means over seeds."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
@@ -56,7 +56,7 @@ def _lines(names: Sequence[str]) -> list[Any]:
 
 
 def _bars() -> list[Any]:
-    """The results of the last stage, means over the runs of a condition: the evaluation's, not the validation's."""
+    """Build bars of the last stage's evaluation results, means over the runs of a condition."""
     import wandb_workspaces.reports.v2 as wr
 
     bars = {
@@ -71,12 +71,12 @@ def _bars() -> list[Any]:
 
 
 def _filter(runs: Runs) -> str:
-    """The runs of a study by the W&B groups that their settings name."""
+    """Select the runs of a study by the W&B groups that their settings name."""
     return f"Metric('Group') in {sorted({group_of(run['settings']) or '' for run in runs})}"
 
 
 def _columns(runs: Runs) -> list[str]:
-    """Columns of the table of runs: what was set, then what came of it."""
+    """Return the columns of the table of runs: first the settings that vary, then the results."""
     keys = [*varied(runs), "seed"]
     parts = [key.partition(".") for key in keys]
     measured = [f"{name}{end}" for name in ("srcc", "plcc") for end in ("", "_low", "_high")]
@@ -87,7 +87,7 @@ def _columns(runs: Runs) -> list[str]:
 
 
 def report(studies: Mapping[str, Runs], analyses: Path, *, entity: str, project: str) -> Any:
-    """A W&B report: per study its table of results, paper values included, beside the curves of its runs."""
+    """Build a W&B report: per study its table of results, paper values included, beside the curves of its runs."""
     import wandb_workspaces.reports.v2 as wr
 
     blocks: list[Any] = []
@@ -110,7 +110,7 @@ def report(studies: Mapping[str, Runs], analyses: Path, *, entity: str, project:
 
 
 def publish(settings: DashboardSettings, studies: Mapping[str, Runs]) -> None:
-    """Save the views and the report. RUNS/dashboard.json keeps their addresses: the next time they are updated."""
+    """Save the views and the report; RUNS/dashboard.json keeps their addresses, so that they are updated next time."""
     assert settings.entity is not None
     where = {"entity": settings.entity, "project": settings.project}
     addresses = Path(settings.runs) / "dashboard.json"
@@ -128,7 +128,7 @@ def publish(settings: DashboardSettings, studies: Mapping[str, Runs]) -> None:
 
 
 def _saved_view(made: Any, url: str | None) -> Any:
-    """`made`, saved in the place of the view at `url`; as a new one where there is none any more."""
+    """Save `made` over the view at `url`, or as a new one when that view no longer exists."""
     from wandb_workspaces.workspaces import Workspace
 
     if url is None:
@@ -144,14 +144,14 @@ def _saved_view(made: Any, url: str | None) -> Any:
 
 
 def _saved_report(made: Any, url: str | None) -> Any:
-    """`made`, saved in the place of the report at `url`; as a new one where there is none any more."""
+    """Save `made` over the report at `url`, or as a new one when that report no longer exists."""
     from wandb_workspaces.reports.v2 import Report
 
     if url is None:
         return made.save()
     try:
         there = Report.from_url(url)
-    except TypeError:  # from_url looks into the answer of the server, which is null
+    except TypeError:  # from_url reads a field of the server's answer, which is null
         return made.save()
     there.blocks = made.blocks
     return there.save()
@@ -176,7 +176,7 @@ def build(settings: DashboardSettings) -> None:
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command with the arguments of the command line; does not return."""
     command.run("aes_r1.dashboard", build, config_name="dashboard", schema=DashboardSettings)
 
 

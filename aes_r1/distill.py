@@ -1,6 +1,6 @@
-"""Reasoning data (AesCoT): `python -m aes_r1.distill data=scenes expert=scenes judge=scenes out=OUT`.
+"""Make reasoning data (AesCoT): `python -m aes_r1.distill data=scenes expert=scenes judge=scenes out=OUT`.
 
-`dry_run=true` says what it would cost and buys nothing; `audit=FILE` reads the marks that OUT/audit.html exported.
+`dry_run=true` prints the estimated cost and buys nothing; `audit=FILE` reads the marks that OUT/audit.html exported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from aes_r1.settings import PAPER_PIXELS, DistillSettings
 
 
 def run(settings: DistillSettings) -> None:
-    """Write critiques of the training pictures of a set, or show what an audit found."""
+    """Write critiques of the training pictures of a set, or print the results of an audit."""
     if settings.audit is not None:
         _show_agreement(Path(settings.audit))
         return
@@ -70,7 +70,7 @@ def run(settings: DistillSettings) -> None:
                 progress=progress,
             )
         except ServerGone as error:
-            gone = error  # said when the bar is gone, which would draw itself once more
+            gone = error  # reported after the progress bar has ended, which would be drawn again
     if gone is not None:
         print(f"aes_r1: {gone}; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(1)
@@ -83,7 +83,7 @@ def run(settings: DistillSettings) -> None:
 
 
 def _nothing_kept(report: dict[str, Any]) -> str:
-    """Why nothing was kept, in one line: what befell most pictures, and what was found the first time."""
+    """Say in one line why nothing was kept: the most common reason, and what was found the first time."""
     reasons = report["rejected_by_reason"]
     if not reasons:
         return f"kept 0: {report['stopped'] or 'no picture was given'}"
@@ -143,7 +143,7 @@ def _with_interval(row: dict[str, float] | None) -> str:
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command with the arguments of the command line; does not return."""
     logging.basicConfig(level=logging.WARNING)
     command.run("aes_r1.distill", run, config_name="distill", schema=DistillSettings)
 

@@ -1,7 +1,7 @@
-"""Evaluation: `python -m aes_r1.evaluate model.path=DIR data=para data.root=PARA '+also=[aadb]' out=OUT`.
+"""Evaluate models: `python -m aes_r1.evaluate model.path=DIR data=para data.root=PARA '+also=[aadb]' out=OUT`.
 
 Under torchrun every process asks its own copy of a model about its share of the pictures, and rank 0 does the rest.
-`runs=[..]` summarises finished runs over splits and seeds, `starts=[..]` lays their critiques side by side.
+`runs=[..]` summarises finished runs over splits and seeds, `starts=[..]` shows their critiques side by side.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from aes_r1.trainer.engine import start, world
 
 log = logging.getLogger("aes_r1")
 
-REPORT_UP_TO = 100_000  # rows that fit a page
+REPORT_UP_TO = 100_000  # most prediction rows for which a page is written
 
 
 def run(settings: EvaluateSettings) -> None:
@@ -64,21 +64,24 @@ def run(settings: EvaluateSettings) -> None:
         require_pyiqa(metric)
     out, several = Path(settings.out), size > 1
     if rank == 0:
-        _sets(settings)  # one that stands twice is refused
+        _sets(settings)  # refuses a set that is given twice
         _check_models(RunFolder(out), settings)
         claim_run_folder(out, settings)
     configure_logging(out, rank)
-    # No weight is parted, so which engine it is says only whether the processes know of each other.
+    # No weight is sharded; the engine only decides whether the processes are connected.
     device = start(EngineSettings(name="zero1" if several else "single"))
     watch = start_heartbeat(out, rank, size) if several else None
     process = Process(rank, size, watch.wait if watch else lambda: None)
     with failure_file(out, rank, watch):
         _evaluate(RunFolder(out), settings, process, device)
-        process.wait()  # rank 0 is the last to leave, or the others' store would leave with it
+        process.wait()  # rank 0 leaves last, because it holds the key-value store that the others use
 
 
 def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
-    """InputError for a model that cannot be asked, before any picture is listed; a model that has answered is done."""
+    """Raise InputError for a model that cannot be asked, before any picture is listed.
+
+    Models that have answered are not checked.
+    """
     for name, path in _models(settings).items():
         if not is_answered(run, name):
             folder, facts = find_model(path)
@@ -87,12 +90,12 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
 
 
 def _models(settings: EvaluateSettings) -> dict[str, str]:
-    """Name -> path, the main one last."""
+    """Return {name: path} of the models, the main one last."""
     return {**settings.models, settings.name: str(settings.model.path)}
 
 
 def _show(settings: EvaluateSettings) -> None:
-    """What is made of finished runs, without asking a model."""
+    """Show what can be made of finished runs without asking a model."""
     if settings.runs:
         _show_runs(settings)
     else:
@@ -102,7 +105,7 @@ def _show(settings: EvaluateSettings) -> None:
 
 
 def _evaluate(run: RunFolder, settings: EvaluateSettings, process: Process, device: torch.device) -> None:
-    """Ask, every process its share; then, on rank 0 alone, measure and show."""
+    """Let every process ask about its share; then measure and show on rank 0."""
     listed = {run.manifest(f"{data.name}-{data.split}"): data for data in _sets(settings)}
     if process.rank == 0:
         for manifest, data in listed.items():
@@ -112,7 +115,7 @@ def _evaluate(run: RunFolder, settings: EvaluateSettings, process: Process, devi
     for name, path in _models(settings).items():
         if not is_answered(run, name):
             _ask_model(run, name, path, sets, settings, process, device)
-        process.wait()  # nobody looks whether the next one is done while rank 0 may still write
+        process.wait()  # no process checks the next one while rank 0 may still write
     for metric in settings.pyiqa:
         _ask_metric(run, metric, sets, process, device)
         process.wait()
@@ -121,7 +124,7 @@ def _evaluate(run: RunFolder, settings: EvaluateSettings, process: Process, devi
 
 
 def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
-    """Leave the evaluation and, where it fits, the page; print both."""
+    """Write and print the evaluation and, up to REPORT_UP_TO rows, the page."""
     evaluation = measure(
         run,
         sets,
@@ -168,7 +171,7 @@ def _ask_model(
 
 
 def asked_here(facts: AskingConfig, settings: EvaluateSettings) -> AskingConfig:
-    """As a model is known to be asked, unless the settings say otherwise."""
+    """Return how a model is asked: as its own run asked it, unless the settings say otherwise."""
     evaluation, prompt = settings.evaluation, settings.model.prompt
     return facts.given(
         question=question_of(prompt) if prompt else None,
@@ -196,7 +199,7 @@ def _ask_metric(run: RunFolder, metric: str, sets: Sets, process: Process, devic
 
 
 def _seen(settings: EvaluateSettings) -> list[str] | None:
-    """Sets that the model was trained on."""
+    """Return the sets that the model was trained on."""
     if settings.seen is not None:
         return settings.seen
     run = run_of(model_in(Path(settings.model.path or "").expanduser()))
@@ -204,7 +207,7 @@ def _seen(settings: EvaluateSettings) -> list[str] | None:
     if data.get("mix"):
         return list(data["mix"])
     name = data.get("name")
-    return None if name in (None, "manifest", "aescot", "folder") else [name]  # one name for many sets says nothing
+    return None if name in (None, "manifest", "aescot", "folder") else [name]  # such a name may stand for several sets
 
 
 # -- judge -------------------------------------------------------------------------------------------------------------
@@ -247,7 +250,7 @@ def _show_runs(settings: EvaluateSettings) -> None:
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command with the arguments of the command line; does not return."""
     command.run("aes_r1.evaluate", run, config_name="evaluate", schema=EvaluateSettings)
 
 

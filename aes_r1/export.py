@@ -1,4 +1,4 @@
-"""A run's model as a Hugging Face folder with a model card: `python -m aes_r1.export RUN OUT`."""
+"""Export a run's model as a Hugging Face folder with a model card: `python -m aes_r1.export RUN OUT`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from aes_r1.settings import InputError
 
 
 def run(given: argparse.Namespace) -> int:
-    """Export the model that the command line names; returns the exit code."""
+    """Export the model that the command line names; return the exit code."""
     folder = export(Path(given.run), Path(given.out), step=given.step)
     print(folder)
     return 0
 
 
 def export(folder: Path, out: Path, *, step: str = "last") -> Path:
-    """Copy a model of the run in `folder` to `out`, with what is needed to ask it as in training.
+    """Copy a model of the run in `folder` to `out`, with the files that are needed to ask it as in training.
 
     step: "last" (the final model), "best" (by validation SRCC) or a number of optimizer steps of RAPO. Beside weights,
     tokenizer and processor: README.md (the card), prompt.txt (the question in its chat template), aes_r1.json
-    (sampling, intervals), evaluation.json (of the last step alone, for no other is evaluated), and a
-    generation_config.json that answers greedily, in full and without a repetition penalty. InputError when RUN has no
-    such model, or `out` holds anything.
+    (sampling, intervals), evaluation.json (only for the last step, which alone is evaluated), and a
+    generation_config.json for greedy, complete answers without a repetition penalty. Raises InputError when RUN has no
+    such model, or `out` is not empty.
     """
     model = _model(run := require_run(folder), step)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -57,7 +57,7 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
 
 
 def _model(run: RunFolder, step: str) -> Path:
-    """The folder of the model after `step`; InputError that names the steps of which there is one."""
+    """Return the folder of the model after `step`; InputError names the steps that have one."""
     there = run.models()
     if step not in there:
         known = ", ".join(there) or "none yet"
@@ -66,7 +66,7 @@ def _model(run: RunFolder, step: str) -> Path:
 
 
 def _which(run: RunFolder, model: Path) -> str | None:
-    """What the card says of weights that are not those of the last step."""
+    """Say on the card which step the weights are from, when it is not the last."""
     if model == run.model:
         return None
     if model == run.best_model:
@@ -79,7 +79,7 @@ def _which(run: RunFolder, model: Path) -> str | None:
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command with the arguments of the command line; does not return."""
     parser = OneLineParser(prog="python -m aes_r1.export", description=(__doc__ or "").split(":")[0])
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("out", metavar="OUT", help="a new folder")

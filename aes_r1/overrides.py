@@ -1,4 +1,4 @@
-"""What is wrong with a command line of Hydra's grammar, said with the user's own words and the way out."""
+"""Explain errors in a command line of Hydra's grammar, in the user's own words and with the way out."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 
 from aes_r1.settings import InputError
 
-# Keys that name one place; a comma in them is more often part of a name than a wish for two runs.
+# Keys that hold one path; a comma in them is part of the name rather than a request for two runs.
 _PLACES = (
     *("out", "store", "runs", "analyses", "audit", "data.root", "data.split_by", "model.path", "cold_start.data"),
     *("expert.api_base", "judge.api_base"),
 )
-_NO_GROUPS = ("hydra", "prompts", "chat")  # folders of conf/ that hold no choices of a recipe
-_ADDED = ("experiment", "debug", "sweeps")  # groups that no recipe holds, so that they are added with a +
+_NO_GROUPS = ("hydra", "prompts", "chat")  # folders of conf/ that are no groups of a recipe
+_ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, which are added with a +
 
 
 def check(arguments: Sequence[str]) -> None:
-    """InputError for an argument that Hydra could not read, or would read as something that is seldom meant."""
+    """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant."""
     from hydra._internal.utils import get_args_parser
 
     options = get_args_parser()._option_string_actions
@@ -68,12 +68,12 @@ def _check_override(argument: str) -> None:
 
 
 def quoted(key: str, value: str) -> str:
-    """KEY=VALUE as a shell and Hydra both read it, with `value` as a text; empty where there is no such way."""
+    """Quote KEY=VALUE so that both a shell and Hydra read `value` as text; empty where that is impossible."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     for quote in ('"', "'"):
-        # Hydra takes a backslash for itself, but before a quote, where it and those before it must be doubled.
+        # Hydra keeps a backslash as it is, except before a quote, where it and those before it must be doubled.
         inner = re.sub(rf"(\\*){quote}", rf"\1\1\\{quote}", value)
         inner = re.sub(r"(\\+)$", r"\1\1", inner)
         try:
@@ -86,7 +86,7 @@ def quoted(key: str, value: str) -> str:
 
 
 def explained(message: str, schema: type, conf: Path) -> str | None:
-    """What a message of Hydra about the command line comes to, with the nearest thing that there is; None: as it is."""
+    """Explain a message of Hydra about the command line, with the nearest existing name; None: leave it as it is."""
     found = re.search(r"Could not override '([^']+)'", message)
     if found:
         name = found[1].partition("@")[0]
@@ -109,7 +109,7 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
 
 
 def check_keys(values: dict[str, Any], schema: type, conf: Path) -> None:
-    """InputError for a key of `values` that the dataclass `schema` does not have, with the nearest that it has."""
+    """Raise InputError for a key of `values` that the dataclass `schema` lacks, and name the nearest that it has."""
     name = _unknown(values, schema, "")
     if name is not None:
         raise InputError(f"config key {name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}")
@@ -130,7 +130,7 @@ def _unknown(values: dict[str, Any], schema: type, prefix: str) -> str | None:
 
 
 def keys(schema: type, prefix: str = "") -> list[str]:
-    """Dotted keys of a settings dataclass, groups included."""
+    """Return the dotted keys of a settings dataclass, groups included."""
     found = []
     for name, kind in typing.get_type_hints(schema).items():
         if not any(one.name == name for one in dataclasses.fields(schema)):
@@ -143,20 +143,20 @@ def keys(schema: type, prefix: str = "") -> list[str]:
 
 
 def groups(conf: Path) -> list[str]:
-    """The groups of a recipe as they are given: those that no recipe holds with their +."""
+    """Return the groups of a recipe as they are given on the command line: those that no recipe holds with their +."""
     names = sorted(path.name for path in conf.iterdir() if path.is_dir() and path.name not in _NO_GROUPS)
     return [f"+{name}" if name in _ADDED else name for name in names]
 
 
 def _dataclass_of(kind: Any) -> type | None:
-    """The dataclass in a type: itself, in a list, or beside None."""
+    """Return the dataclass in a type: itself, in a list, or beside None."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return kind
     return next((one for one in map(_dataclass_of, typing.get_args(kind)) if one is not None), None)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; nearest: ..", or nothing: what looks like `name`, or ends as it does."""
+    """Return "; nearest: .." with the known names that are spelled or end like `name`, or an empty text."""
     known = list(known)
     last = name.rpartition(".")[2]
     close = [one for one in known if one.rpartition(".")[2] == last and one != name] if len(last) > 1 else []

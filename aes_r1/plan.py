@@ -1,4 +1,4 @@
-"""What a run costs before it is run, without a GPU or weights: `python -m aes_r1.plan +experiment=paper`."""
+"""Estimate the cost of a run before it starts, without a GPU or weights: `python -m aes_r1.plan +experiment=paper`."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ from aes_r1.trainer.rapo import rapo_steps
 
 @dataclass(frozen=True)
 class Plan:
-    """memory: bytes per GPU by part; flops: operations of one optimizer step by phase, all GPUs; seconds: of one step,
-    by phase and for what ZeRO sends; stage_hours: of each stage of the run; host, disk: bytes of the node by part.
+    """The estimated cost of a run.
 
-    runaway_seconds: of decoding when one answer of the step runs to trainer.max_new_tokens.
+    memory: bytes per GPU by part; flops: operations of one optimizer step by phase, all GPUs; seconds: of one step by
+    phase and for ZeRO's communication; runaway_seconds: of decoding when one answer of the step reaches
+    trainer.max_new_tokens; stage_hours: of each stage of the run; host, disk: bytes of the node by part.
     largest_micro_batch: outputs per GPU and forward that fit beside the rest; 0 when the rest alone does not fit.
     """
 
@@ -60,7 +61,7 @@ class Plan:
 
 
 def plan(settings: PlanSettings, shape: Shape) -> Plan:
-    """Time, memory, disk and price of the run of `settings` for a model of `shape`."""
+    """Estimate time, memory, disk and price of the run of `settings` for a model of `shape`."""
     trainer, assumed = settings.trainer, settings.plan
     trained = trained_parameters(settings, shape)
     seconds = step_seconds(settings, shape, flops := step_flops(settings, shape))
@@ -92,7 +93,10 @@ def plan(settings: PlanSettings, shape: Shape) -> Plan:
 
 
 def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
-    """Operations of one optimizer step on all GPUs. A backward pass costs two forwards, checkpointing one more."""
+    """Count the operations of one optimizer step on all GPUs.
+
+    A backward pass costs two forwards, checkpointing one more.
+    """
     trainer, model, assumed = settings.trainer, settings.model, settings.plan
     images, rows = trainer.images_per_step, trainer.images_per_step * trainer.num_samples
     prompt = assumed.picture_tokens + assumed.question_tokens
@@ -104,7 +108,7 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
     pictures = copies * cost.vision_flops(shape, assumed.picture_tokens)
     frozen = model.freeze_vision or model.lora.rank > 0
     once = images * cost.vision_flops(shape, assumed.picture_tokens)
-    passes = 3 + model.gradient_checkpointing - (model.lora.rank > 0)  # an adapter needs no gradient of the weights
+    passes = 3 + model.gradient_checkpointing - (model.lora.rank > 0)  # an adapter needs no gradients of the weights
     update = passes * (prompts + answers) + (0 if frozen else passes * pictures)
     return {
         "rollout, prompts": cost.language_flops(shape, images * prompt, images * on_prompt, rows) + once,
@@ -115,10 +119,10 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
 
 
 def step_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float]) -> dict[str, float]:
-    """Seconds of one step: passes at the given MFU, decoding by what it reads, ZeRO by what it sends.
+    """Estimate the seconds of one step: passes at the given MFU, decoding by bytes read, ZeRO by bytes sent.
 
-    Decoding reads weights and cache for every token of the step's longest answer: a GPU decodes until its own last
-    answer ends, and all wait for the last GPU, for rewards are ranked over all of them.
+    Decoding reads weights and cache for every token of the step's longest answer. A GPU decodes until its last answer
+    ends, and all wait for the slowest GPU, because rewards compare the pictures of all of them.
     """
     seconds = {name: operations / _speed(settings) for name, operations in flops.items()}
     limit = settings.trainer.max_new_tokens
@@ -129,7 +133,7 @@ def step_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float]) 
 
 
 def step_traffic(settings: PlanSettings, shape: Shape) -> float:
-    """Bytes that one GPU receives in one step: for the rollout, a divided reference, the update's passes."""
+    """Count the bytes that one GPU receives in one step: for the rollout, a sharded reference, the update's passes."""
     trainer, trained = settings.trainer, trained_parameters(settings, shape)
     rows = own_images(settings) * trainer.num_samples
     minibatch, size = math.ceil(rows / trainer.minibatches), outputs_per_pass(settings)
@@ -147,20 +151,20 @@ def step_traffic(settings: PlanSettings, shape: Shape) -> float:
 
 
 def _speed(settings: PlanSettings) -> float:
-    """Operations per second of all GPUs in the passes."""
+    """Return operations per second of all GPUs in the passes."""
     assumed = settings.plan
     return assumed.gpus * assumed.peak_tflops * 1e12 * assumed.mfu
 
 
 def rollout_seconds(settings: PlanSettings, shape: Shape, longest: int) -> float:
-    """Seconds in which a GPU decodes its answers of one step when the longest has `longest` tokens."""
+    """Estimate the seconds in which a GPU decodes its completions of one step when the longest has `longest` tokens."""
     return decode_seconds(settings, shape, own_images(settings), settings.trainer.num_samples, longest)
 
 
 def decode_seconds(settings: PlanSettings, shape: Shape, images: int, samples: int, longest: int) -> float:
-    """Seconds in which one GPU decodes `longest` tokens for `images` pictures with `samples` answers each.
+    """Estimate the seconds in which one GPU decodes `longest` tokens for `samples` completions of `images` pictures.
 
-    Every token reads the weights once and the cache, which is half full on average.
+    Every token reads the weights and the cache once; the cache is half full on average.
     """
     assumed, element = settings.plan, ELEMENT[settings.model.dtype]
     prompt = assumed.picture_tokens + assumed.question_tokens
@@ -170,7 +174,7 @@ def decode_seconds(settings: PlanSettings, shape: Shape, images: int, samples: i
 
 
 def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Every critique read `cold_start.epochs` times: forward and backward over prompt and answer, a picture each."""
+    """Estimate the seconds of the cold start: forward and backward passes over prompts and critiques."""
     assumed, model, cold_start = settings.plan, settings.model, settings.cold_start
     prompt = assumed.picture_tokens + assumed.question_tokens
     tokens = prompt + mean_answer(settings)
@@ -198,17 +202,20 @@ def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
 
 
 def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Every stage answers all test pictures under every protocol, in batches, prompts once per picture and protocol."""
+    """Estimate the seconds of the evaluation: every stage answers all test pictures in batches under every protocol."""
     assumed, evaluation = settings.plan, settings.evaluation
     drawn = evaluation.n_samples or AskingConfig.n_samples
-    outputs = {"mean": drawn, "direct": 0, "label_tokens": 0}  # the last two answer without decoding
+    outputs = {"mean": drawn, "direct": 0, "label_tokens": 0}  # the last two need no decoding
     answered = [outputs.get(protocol, 1) for protocol in evaluation.protocols]
     once = sum(asking_seconds(settings, shape, assumed.test_pictures, samples) for samples in answered)
     return len(evaluation.stages) * once
 
 
 def asking_seconds(settings: PlanSettings, shape: Shape, pictures: int, samples: int) -> float:
-    """Seconds in which all GPUs answer `samples` times for each picture, a batch until its longest answer ends."""
+    """Estimate the seconds in which all GPUs answer `samples` times for each picture.
+
+    A batch takes as long as its longest answer.
+    """
     assumed, evaluation = settings.plan, settings.evaluation
     prompt = assumed.picture_tokens + assumed.question_tokens
     one = cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1)
@@ -224,7 +231,7 @@ def asking_seconds(settings: PlanSettings, shape: Shape, pictures: int, samples:
 
 
 def advice(found: Plan, settings: PlanSettings) -> list[str]:
-    """One line for each thing that stands in the way, with what would help."""
+    """Write one line for each obstacle, with what would help."""
     trainer, limit = settings.trainer, settings.plan.memory_gb
     lines = []
     if found.largest_micro_batch == 0:
@@ -311,7 +318,7 @@ def show(found: Plan, settings: PlanSettings, console: Console) -> None:
 
 
 def run(settings: PlanSettings) -> None:
-    """Print what the run of `settings` would take."""
+    """Print the cost of the run of `settings`."""
     if settings.engine.name == "single" and settings.plan.gpus > 1:
         raise InputError(
             f"plan.gpus={settings.plan.gpus}: engine=single is one process; give plan.gpus=1 or engine=zero2"
@@ -322,7 +329,7 @@ def run(settings: PlanSettings) -> None:
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command with the arguments of the command line; does not return."""
     command.run("aes_r1.plan", run, config_name="plan", schema=PlanSettings)
 
 

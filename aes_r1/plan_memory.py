@@ -1,6 +1,6 @@
-"""What a run needs beside time: bytes per GPU by phase, of host memory, on disk; and what would make it fit.
+"""Estimate the memory of a run: bytes per GPU by phase, in host memory and on disk, and settings that would lower them.
 
-Formulas stand in aes_r1/model/cost.py; here they meet a run's settings.
+The formulas are in aes_r1/model/cost.py; here they are applied to a run's settings.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
-    """The number of weights that RAPO trains."""
+    """Count the weights that RAPO trains."""
     if settings.model.lora.rank > 0:
         return cost.lora_parameters(shape, settings.model.lora.rank)
     return shape.parameters - (shape.vision_parameters if settings.model.freeze_vision else 0)
 
 
 def reference_place(settings: PlanSettings) -> str:
-    """Where the reference lies, as cost.reference_bytes takes it; none without KL or with the base under an adapter."""
+    """Say where the reference lies, as cost.reference_bytes takes it.
+
+    There is no reference without KL, and none of its own where an adapter lies on the base.
+    """
     needed = settings.trainer.needs_reference or settings.reward.needs_reference
     if not needed or settings.model.lora.rank > 0:
         return "none"
@@ -32,18 +35,18 @@ def reference_place(settings: PlanSettings) -> str:
 
 
 def own_images(settings: PlanSettings) -> int:
-    """Pictures of one GPU in one step."""
+    """Return the number of pictures of one GPU in one step."""
     return math.ceil(settings.trainer.images_per_step / settings.plan.gpus)
 
 
 def mean_answer(settings: PlanSettings) -> int:
-    """Tokens."""
+    """Return the mean length of an answer in tokens."""
     limit = settings.trainer.max_new_tokens
     return min(settings.plan.answer_tokens or limit, limit)
 
 
 def outputs_per_pass(settings: PlanSettings) -> int:
-    """Outputs of one forward pass on one GPU; under a budget of tokens, as many of the longest as fit it."""
+    """Return the outputs of one forward pass on one GPU; under a token budget, as many of the longest as fit."""
     trainer, assumed = settings.trainer, settings.plan
     budget, own = trainer.micro_batch_tokens, own_images(settings) * trainer.num_samples
     if budget is None:
@@ -55,16 +58,16 @@ def outputs_per_pass(settings: PlanSettings) -> int:
 
 
 def images_of(settings: PlanSettings, outputs: int) -> int:
-    """How often a pass over `outputs` outputs computes a prompt and its picture."""
+    """Return how often a pass over `outputs` outputs computes a prompt and its picture."""
     return math.ceil(outputs / settings.trainer.num_samples) if settings.model.shared_prefix else outputs
 
 
 def zero_stage(settings: PlanSettings) -> int:
-    """The ZeRO stage of the engine, 0 without ZeRO."""
+    """Return the ZeRO stage of the engine, 0 without ZeRO."""
     return int(settings.engine.config.get("zero_optimization", {}).get("stage", 0))
 
 
-# Parts of memory_per_gpu that exist in one phase alone; all others exist all the time.
+# Parts of memory_per_gpu that exist in a single phase; all others exist all the time.
 PHASES = {
     "rollout": ("KV cache", "weights gathered for the rollout", "prompt pass"),
     "reference": ("reference on the GPU for its pass",),
@@ -74,18 +77,18 @@ PHASES = {
 
 
 def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_batch: int) -> dict[str, int]:
-    """Bytes on one GPU by part. ZeRO divides optimizer (1), gradients (2) and weights (3) among the GPUs.
+    """Count the bytes on one GPU by part. ZeRO divides optimizer (1), gradients (2) and weights (3) among the GPUs.
 
-    Answers count with trainer.max_new_tokens each, as the longest ones do. What exists in turn stands side by side
-    here; `phase_memory` says what each phase needs. One stage's engine is alive at a time, so RAPO's is the only one.
-    The rollout's prompt pass is over before its cache is full: counting both leaves room for the vision tower's pass.
+    Every answer counts with trainer.max_new_tokens. All parts are listed here, although some never exist together;
+    `phase_memory` adds up each phase. Only one stage's engine exists at a time, so RAPO's alone is counted. The
+    rollout's prompt pass ends before its cache is full; counting both leaves room for the pass of the vision tower.
     """
     trainer, model, assumed = settings.trainer, settings.model, settings.plan
     zero, stage = settings.engine.config.get("zero_optimization", {}), zero_stage(settings)
     share = {part: assumed.gpus if stage >= least else 1 for part, least in _SHARED_FROM.items()}
     element = ELEMENT[model.dtype]
     whole = whole_bytes(settings, shape, trained)
-    optimizer = trained * (12 if element == 2 else 8)  # two float32 moments, of 16-bit weights a float32 copy too
+    optimizer = trained * (12 if element == 2 else 8)  # two float32 moments, and a float32 copy of 16-bit weights
     gradient = _gradient_element(settings)
     offloaded = {"optimizer", "optimizer's temporaries"} if zero.get("offload_optimizer") else set()
     images = images_of(settings, micro_batch)
@@ -135,35 +138,38 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
 
 _SHARED_FROM = {"optimizer": 1, "gradients": 2, "weights": 3}
 _CHUNK = 2**25
-_LOGIT_COPIES = 4  # logits, without banned tokens, log-probabilities, their gradient
+_LOGIT_COPIES = 4  # logits, logits without banned tokens, log-probabilities, their gradient
 
 
 def whole_bytes(settings: PlanSettings, shape: Shape, trained: int) -> int:
-    """Bytes of all weights, an adapter's included."""
+    """Count the bytes of all weights, an adapter's included."""
     element = ELEMENT[settings.model.dtype]
     return shape.parameters * element + (trained * element if settings.model.lora.rank else 0)
 
 
 def _gradient_element(settings: PlanSettings) -> int:
-    """Bytes of one number of the accumulated gradient: one process adds up in float32, DeepSpeed as it is told."""
+    """Return the bytes of one number of the accumulated gradient: float32 alone, DeepSpeed's setting otherwise."""
     told = settings.engine.config.get("data_types", {}).get("grad_accum_dtype")
     return 4 if settings.engine.name == "single" or told == "fp32" else ELEMENT[settings.model.dtype]
 
 
 def phase_memory(memory: dict[str, int]) -> dict[str, int]:
-    """Bytes on one GPU in each phase of a step."""
+    """Count the bytes on one GPU in each phase of a step."""
     passing = {name for names in PHASES.values() for name in names}
     always = sum(size for name, size in memory.items() if name not in passing)
     return {phase: always + sum(memory[name] for name in names) for phase, names in PHASES.items()}
 
 
 def peak(memory: dict[str, int]) -> int:
-    """Bytes of the largest phase."""
+    """Return the bytes of the largest phase."""
     return max(phase_memory(memory).values())
 
 
 def largest_micro_batch(settings: PlanSettings, shape: Shape, trained: int) -> int:
-    """Outputs per GPU and forward, at most all of its own, whose peak fits the memory; 0 when not even one fits."""
+    """Return the most outputs per GPU and forward, up to all of its own, whose peak fits the memory.
+
+    It is 0 when none fits.
+    """
     own = own_images(settings) * settings.trainer.num_samples
     limit = settings.plan.memory_gb * 1e9
     sizes = range(1, own + 1)
@@ -172,9 +178,9 @@ def largest_micro_batch(settings: PlanSettings, shape: Shape, trained: int) -> i
 
 
 def host_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
-    """Bytes of host memory that all processes of one node need: each loads the whole model before anything is divided.
+    """Count the host memory of one node's processes: each loads the whole model before anything is divided.
 
-    RAPO copies its reference from the loaded policy, so two models of each process are there for a moment.
+    RAPO copies its reference from the loaded policy, so each process briefly holds two models.
     """
     place, gpus = reference_place(settings), settings.plan.gpus
     model = shape.parameters * ELEMENT[settings.model.dtype]
@@ -187,7 +193,7 @@ def host_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str,
 
 
 def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
-    """Bytes on disk by part while the run goes on."""
+    """Count the bytes on disk by part while the run goes on."""
     model, cold_start, stage = settings.model, settings.cold_start, zero_stage(settings)
     element = ELEMENT[model.dtype]
     again = stage < 3 and (settings.engine.name != "single" or element == 2)
@@ -199,26 +205,26 @@ def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
     frozen = cold_start.freeze_vision and not model.lora.rank
     first = checkpoint(shape.parameters - shape.vision_parameters if frozen else trained)
     started = cold_start.epochs > 0
-    exported = shape.parameters * ELEMENT["bfloat16"]  # a checkpoint's model/, and the best model
+    exported = shape.parameters * ELEMENT["bfloat16"]  # the size of a checkpoint's model/, and of the best model
     one = checkpoint(trained) + exported
     return {
         "one checkpoint": one,
-        # Those kept, and one that is written before an old one goes.
+        # The kept ones, and one that is written before an old one is deleted.
         "RAPO's checkpoints": (settings.trainer.keep_checkpoints + 1) * one,
-        "the cold start's checkpoints": 3 * first if started else 0,  # gone when it is done
-        # The best one lies there twice while it is replaced.
+        "the cold start's checkpoints": 3 * first if started else 0,  # deleted when it is done
+        # The best model exists twice while it is replaced.
         "models (cold start, last, best)": (1 + started) * shape.parameters * element + 2 * exported,
     }
 
 
 def most_disk(parts: dict[str, int]) -> int:
-    """Bytes at the fullest moment: the cold start's checkpoints are gone before RAPO writes its own."""
+    """Count the bytes at the fullest moment: the cold start's checkpoints are gone before RAPO writes its own."""
     checkpoints = max(parts["RAPO's checkpoints"], parts["the cold start's checkpoints"])
     return checkpoints + parts["models (cold start, last, best)"]
 
 
 def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
-    """What is not on yet and would lower the peak of a pass over one output: {its words: the peak with it, bytes}."""
+    """Return {setting: peak in bytes with it} of settings that would lower the peak of a pass over one output."""
     model, engine, gpus = settings.model, settings.engine, settings.plan.gpus
 
     def needs(changed: PlanSettings) -> int:

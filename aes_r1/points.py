@@ -1,7 +1,8 @@
-"""Jobs of a multirun: each runs in its own process, so a crash cannot stop the others, and all stop with the sweep.
+"""Run the jobs of a multirun, each in its own process: a crash cannot stop other jobs, and all stop with the sweep.
 
-A launcher may run jobs here, in other processes or on other machines. A sweep and its jobs therefore exchange messages
-through a folder that all of them see; it is removed when the sweep ends.
+A job is called a point where it stands for a point of the sweep's grid. A launcher may run jobs here, in other
+processes or on other machines, so a sweep and its jobs exchange messages through a folder that all of them see. The
+folder is removed when the sweep ends.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from aes_r1.runs.stopping import StopRequest, stop_requests
 
-_LOOK_S = 0.5  # between looks at whether the sweep was told to stop
+_LOOK_S = 0.5  # interval at which a job checks whether the sweep was asked to stop
 _PR_SET_PDEATHSIG = 1
 
 
@@ -29,37 +30,37 @@ _PR_SET_PDEATHSIG = 1
 class Sweep:
     """The multirun that a point belongs to; `process` is the id of the process that the user started."""
 
-    module: str  # the command
-    config_folders: list[str]  # its --config-dir DIR, in two
-    schema: type  # of its settings
+    module: str  # of the command
+    config_folders: list[str]  # the command's --config-dir DIR, as two arguments
+    schema: type  # the dataclass of its settings
     folder: Path
     process: int
 
     def stop(self) -> None:
-        """Ask all running points to stop, and start no other."""
+        """Ask all running points to stop, and prevent others from starting."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "stop").touch()
 
     def stops(self) -> bool:
-        """Whether the sweep was told to stop."""
+        """Return whether the sweep was asked to stop."""
         return (self.folder / "stop").exists()
 
     def note(self, number: int, end: str, line: str) -> None:
-        """Leave the line of point `number`, whose `end` was "failed" or "stopped"."""
+        """Write the message of point `number`, whose `end` was "failed" or "stopped"."""
         (self.folder / end).mkdir(parents=True, exist_ok=True)
         (self.folder / end / f"{number:05d}").write_text(line)
 
     def lines(self, end: str) -> list[str]:
-        """The lines of the points with this `end`, in their order."""
+        """Return the messages of the points with this `end`, in their order."""
         return [path.read_text() for path in sorted((self.folder / end).glob("*"))]
 
     def forget(self) -> None:
-        """Remove what the sweep and its points told each other."""
+        """Delete the folder of messages."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def point_command(sweep: Sweep, overrides: list[str], out: str, processes: int) -> list[str]:
-    """The command line of one point; torchrun starts several processes."""
+    """Return the command line of one point; torchrun starts several processes."""
     launch = ["-m", sweep.module]
     if processes > 1:
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *launch]
@@ -67,15 +68,15 @@ def point_command(sweep: Sweep, overrides: list[str], out: str, processes: int) 
 
 
 def run_point(command: list[str], sweep: Sweep) -> tuple[int, bool]:
-    """Run one point to its end: (its exit code, whether it was told to stop).
+    """Run one point to its end; return (its exit code, whether it was asked to stop).
 
-    It is told by SIGTERM, when the sweep was, when this process was (a launcher's worker gets SIGTERM or SIGUSR1), or
-    when the sweep is gone. It then writes its checkpoint, and is waited for.
+    It gets SIGTERM when the sweep was asked to stop, when this process was (a launcher's worker gets SIGTERM or
+    SIGUSR1), or when the sweep's process has ended. It then writes its checkpoint, and this function waits for it.
     """
     parent = os.getppid()
 
     def orphaned() -> bool:
-        return parent == sweep.process != os.getppid()  # a worker of joblib, which its sweep's end does not end
+        return parent == sweep.process != os.getppid()  # a worker of joblib, which survives the end of its sweep
 
     with _own_requests(sweep) as request:
 
@@ -96,13 +97,13 @@ def run_point(command: list[str], sweep: Sweep) -> tuple[int, bool]:
             process.wait()
             raise
     if orphaned():
-        os._exit(code)  # it would wait for further points for ever
+        os._exit(code)  # the worker would wait for further points forever
     return code, True
 
 
 @contextlib.contextmanager
 def _own_requests(sweep: Sweep) -> Iterator[StopRequest]:
-    """Stop requests of a launcher's worker; the sweep's own process has its handlers already."""
+    """Handle stop signals in a launcher's worker; the sweep's own process has its handlers already."""
     if os.getpid() == sweep.process or threading.current_thread() is not threading.main_thread():
         yield StopRequest()
     else:
@@ -111,19 +112,20 @@ def _own_requests(sweep: Sweep) -> Iterator[StopRequest]:
 
 
 def _environment() -> dict[str, str]:
-    """This environment, in which torchrun passes SIGUSR1 on too and kills a process only after time for a checkpoint.
+    """Return this environment for a point.
 
-    Its own half minute is less than a step of a large model takes.
+    It makes torchrun pass SIGUSR1 on, and wait 15 minutes for a checkpoint before it kills a process. Torchrun's
+    default of half a minute is shorter than a step of a large model.
     """
     signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
     return {"PET_SIGNALS_TO_HANDLE": signals, "PET_SHUTDOWN_TIMEOUT": "900", **os.environ}
 
 
 def _ends_with_this_process() -> Callable[[], object] | None:
-    """For preexec_fn: SIGTERM to the point when this process is killed and so can tell it nothing (Linux).
+    """Send SIGTERM to the point when this process is killed (Linux); runs as preexec_fn.
 
-    Linux sends it at the end of the parent's *thread*, so only a main thread may ask for it. Workers have other
-    threads too, whose locks a fork copies: between fork and exec nothing happens but this one call.
+    Linux sends it at the end of the parent's *thread*, so only a main thread may request it. Workers have further
+    threads, whose locks a fork copies, so this one call is all that happens between fork and exec.
     """
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None

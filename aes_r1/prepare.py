@@ -1,7 +1,7 @@
-"""A data set checked on disk: `python -m aes_r1.prepare data=ava data.root=DIR out=OUT`.
+"""Check a data set on disk: `python -m aes_r1.prepare data=ava data.root=DIR out=OUT`.
 
-Leaves OUT/manifest.jsonl (what training and evaluation take) and OUT/prepare_report.json (what was left out and why).
-Without data= it lists the sets and where to get them. The same command goes on where it stopped.
+It writes OUT/manifest.jsonl, which training and evaluation read, and OUT/prepare_report.json, which says what was left
+out and why. Without data= it lists the sets and where to get them. The same command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from aes_r1.settings import DataSettings, InputError, PrepareSettings
 
 
 def run(settings: PrepareSettings) -> None:
-    """Check the sets of `settings` and write their manifest, or list the sets that are known."""
+    """Check the sets of `settings` and write their manifest, or list the known sets."""
     if settings.data is None:
         _show_sets()
         return
@@ -81,7 +81,7 @@ def run(settings: PrepareSettings) -> None:
     (out / "prepare_report.json").write_text(
         json.dumps(report, indent=1, ensure_ascii=False) + "\n",
         encoding="utf-8",
-        errors="backslashreplace",  # a file's name may be any bytes; JSON reads them back
+        errors="backslashreplace",  # file names may be any bytes, which JSON can hold this way
     )
     if not samples:
         raise InputError(
@@ -92,7 +92,7 @@ def run(settings: PrepareSettings) -> None:
 
 
 def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
-    """Settings of every set to read; a mix stands for its sets."""
+    """Return the settings of every set to read; a mix stands for its sets."""
     found = []
     for data in given:
         for one in [replace(part, limit=data.limit) for part in parts(data).values()] if data.mix else [data]:
@@ -106,7 +106,7 @@ def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
 
 
 def _labelled(data: DataSettings) -> tuple[list[Sample], list, list[str]]:
-    """(samples of a set, label rows left out, pictures that no row names)."""
+    """Return (samples of a set, label rows left out, pictures that no row names)."""
     root = root_of(data)
     labels, faults = read_set(data.name, root, split_by=data.split_by, scale=data.scale, attributes=data.attributes)
     there = _pictures(root, CATALOG[data.name].pictures)
@@ -116,7 +116,7 @@ def _labelled(data: DataSettings) -> tuple[list[Sample], list, list[str]]:
 
 
 def _limited(labels: list[Label], limit: int | None) -> list[Label]:
-    """At most `limit` labels of each split, drawn by a fixed seed."""
+    """Draw at most `limit` labels of each split by a fixed seed."""
     if limit is None:
         return labels
     kept = []
@@ -127,7 +127,7 @@ def _limited(labels: list[Label], limit: int | None) -> list[Label]:
 
 
 def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
-    """Picture files below the folders of a set, as paths relative to its root."""
+    """Return the picture files below the folders of a set, as paths relative to its root."""
     found = set()
     for folder in [name for name in folders if (root / name).is_dir()] or [""]:
         for where, _, names in os.walk(root / folder, followlinks=True):
@@ -141,7 +141,7 @@ def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
 
 
 def _read(journal: CheckCache, paths: Sequence[str], workers: int) -> None:
-    """Check the pictures of which nothing is known yet. Raises Stopped after what is under way was written down."""
+    """Check the pictures that are not in the cache. Raises Stopped after the results of running checks are written."""
     missing = journal.missing(paths)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with stop_requests() as stop, Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bar:
@@ -153,7 +153,7 @@ def _read(journal: CheckCache, paths: Sequence[str], workers: int) -> None:
 
 
 def _with_files(samples: Sequence[Sample], journal: CheckCache) -> tuple[list[Sample], list[dict[str, Any]]]:
-    """(samples whose picture can be read, with what its file holds; dropped rows)."""
+    """Return (samples whose picture can be read, with what its file holds; dropped rows)."""
     kept, dropped = [], []
     for one in samples:
         row = journal[one.image]
@@ -171,7 +171,7 @@ def _drop(dataset: str, ident: str, split: str | None, reason: str, kind: str | 
 
 
 def _leaks(groups: Sequence[Sequence[Sample]]) -> dict[tuple[str, str], str]:
-    """Training pictures that stand in test or validation too: (data set, id) and where."""
+    """Find training pictures that stand in test or validation too: (data set, id) and where."""
     found = {}
     for group in groups:
         tested = [one for one in group if one.split != "train"]
@@ -182,7 +182,7 @@ def _leaks(groups: Sequence[Sequence[Sample]]) -> dict[tuple[str, str], str]:
 
 
 def _portable(one: Sample, out: Path) -> Sample:
-    """Pictures below the manifest's folder are named from there, so that the folder can be moved."""
+    """Write paths below the manifest's folder relative to it, so that the folder can be moved."""
     path, folder = Path(one.image), out.absolute()
     return replace(one, image=path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else one
 
@@ -241,7 +241,7 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command with the arguments of the command line; does not return."""
     command.run("aes_r1.prepare", run, config_name="prepare", schema=PrepareSettings)
 
 

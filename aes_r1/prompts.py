@@ -1,7 +1,7 @@
-"""The words that models are asked and the one form in which they answer.
+"""The prompts for models and the format of their answers.
 
-An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1). It is read strictly: anything else is
-no answer, never a guess.
+An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1). It is parsed strictly: any other form
+counts as no answer, and no score is guessed.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ _SIGNED_DECIMAL = re.compile(r"\s*(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]
 
 
 def answer(critique: str, score: float) -> str:
-    """The text a model should write for a critique and a score in [0, 1] (two decimals)."""
+    """Return the text a model should write for a critique and a score in [0, 1] (two decimals)."""
     return f"<think>{critique}</think><answer>{score:.2f}</answer>"
 
 
 def unscored(critique: str) -> str:
-    """The text of an answer up to the score that follows `critique`."""
+    """Return the text of an answer up to the score that follows `critique`."""
     return f"<think>{critique}</think><answer>"
 
 
 def level_of(mos: float) -> str:
-    """Level of a mean opinion score in [0, 1]: bad below 0.4, fair below 0.7, else good (paper, section 3.2)."""
+    """Return the level of an opinion in [0, 1]: bad below 0.4, fair below 0.7, else good (paper, section 3.2)."""
     return "bad" if mos < 0.4 else "fair" if mos < 0.7 else "good"
 
 
 def _split(text: str) -> tuple[str, str] | None:
-    """Critique and raw answer when the whole text is one think block, then one answer block."""
+    """Return critique and raw answer when the whole text is one think block, then one answer block."""
     match = _ANSWER.fullmatch(text)
     if match is None or _TAG.search(match["critique"]) or _TAG.search(match["score"]):
         return None
@@ -59,10 +59,10 @@ def _split(text: str) -> tuple[str, str] | None:
 
 
 def parse_score(text: str) -> float | None:
-    """Score in [0, 1] of a well-formed answer, else None.
+    """Return the score in [0, 1] of a well-formed answer, else None.
 
-    The whole text must be one `<think>..</think>` then one `<answer>..</answer>`, white space around allowed; the
-    answer is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5").
+    The whole text must be one `<think>..</think>` and then one `<answer>..</answer>`, with optional white space around
+    them; the answer is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5").
     """
     parts = _split(text)
     if parts is None:
@@ -75,21 +75,21 @@ def parse_score(text: str) -> float | None:
 
 
 def out_of_range(text: str) -> bool:
-    """Whether a well-formed answer is a plain number outside [0, 1] ("1.2", "-0.1", "85"), which is no score."""
+    """Return whether a well-formed answer is a plain number outside [0, 1] ("1.2", "-0.1", "85"), which is no score."""
     parts = _split(text)
     number = None if parts is None else _SIGNED_DECIMAL.fullmatch(parts[1])
     return number is not None and not 0.0 <= float(number["number"]) <= 1.0
 
 
 def parse_critique(text: str) -> str | None:
-    """The critique of an answer whose tags are well formed (its score may still be unreadable), else None."""
+    """Return the critique of an answer with well-formed tags (its score may be unreadable), else None."""
     parts = _split(text)
     return None if parts is None else parts[0].strip()
 
 
-# What would break training, whoever wrote it: half a character, which no tokenizer takes; control characters, and those
-# that turn the direction of what follows; our own tags; and what tokenizers and chat templates give a meaning to
-# (<|im_end|>, <image>, </s>, [INST]), at which a model would learn to stop, or which it would take for a picture.
+# Texts that would break training: half a surrogate pair, which no tokenizer accepts; control characters and characters
+# that change the direction of writing; the tags of the answer format; and special tokens of tokenizers and chat
+# templates (<|im_end|>, <image>, </s>, [INST]), which would end an answer or stand for a picture.
 _SPECIAL = (
     "s|bos|eos|pad|unk|img|image|video|audio|img_context|image_soft_token|start_of_turn|end_of_turn|start_of_image|"
     "end_of_image|tool_call|tool_response|box|ref|quad"
@@ -105,7 +105,7 @@ _UNTAUGHT = (
 
 
 def untaught(text: str) -> str | None:
-    """Why a model must not be taught `text` as a critique, and what of it is meant; None: it may be."""
+    """Say why a model must not be taught `text` as a critique, and quote the fault; None where it may be taught."""
     for pattern, what in _UNTAUGHT:
         found = pattern.search(text)
         if found:
@@ -114,11 +114,11 @@ def untaught(text: str) -> str | None:
 
 
 def critique_length(pieces: Sequence[str]) -> int:
-    """How many leading tokens of a completion lie inside its critique block, given the string of each token.
+    """Count the leading tokens of a completion inside its critique block, given the string of each token.
 
-    The block ends with the first `</think>`, closing tag included; its opening tag may also stand in the prompt. A
-    token that holds a character of what follows ("><" of "</think><answer>") belongs to the answer, whose format it
-    decides. 0 where the block is never closed.
+    The block ends after the first `</think>`; its opening tag may also stand in the prompt. A token that reaches beyond
+    the block ("><" of "</think><answer>") belongs to the answer, because it is part of the answer's format. The count
+    is 0 where the block is never closed.
     """
     close = "</think>"
     start = "".join(pieces).find(close)
@@ -126,17 +126,17 @@ def critique_length(pieces: Sequence[str]) -> int:
 
 
 def expert_prompt(mos: float) -> str:
-    """What an expert is asked about a picture whose score it is told in private (method, stage 0)."""
+    """Return the prompt for an expert, who is told the score in private (method, stage 0)."""
     return Template(_prompt_file("expert")).substitute(score=f"{mos:.2f}", level=level_of(mos))
 
 
 def judge_prompt(check: str, critique: str) -> str:
-    """What a judge is asked about a critique; `check` is "align" (without the picture) or "fact" (with it)."""
+    """Return the prompt for a judge; `check` is "align" (without the picture) or "fact" (with it)."""
     return Template(_prompt_file(f"judge_{check}")).substitute(critique=critique)
 
 
 def prompt_sha256(name: str) -> str:
-    """Hash of the file conf/prompts/NAME.txt, which versions what was asked."""
+    """Hash the file conf/prompts/NAME.txt, which versions the prompt."""
     return hashlib.sha256(_prompt_file(name).encode()).hexdigest()
 
 
@@ -144,7 +144,7 @@ def _prompt_file(name: str) -> str:
     return (_PROMPTS / f"{name}.txt").read_text(encoding="utf-8")
 
 
-# How a critique names the five dimensions, each at the opening of its part; Markdown around a name is dropped.
+# The name of a dimension opens its part of a critique; Markdown around the name is dropped.
 _HEADING = re.compile(
     r"(?:^|(?<=[.!?;]\s)|(?<=\n))[-*_#•\s]{0,4}"
     r"(light (?:and|&) shadow|mood (?:and|&) narrative|composition|colou?r|exposure)"
@@ -156,7 +156,10 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def split_critique(critique: str) -> tuple[list[tuple[str, str]], str]:
-    """A critique as [(dimension, text)] and its closing judgement; ([], critique) when it names no dimension."""
+    """Split a critique into [(dimension, text)] and its closing judgement.
+
+    Return ([], critique) when it names no dimension.
+    """
     pieces = _HEADING.split(critique.strip())
     opening, named = pieces[0].strip(), list(zip(pieces[1::2], pieces[2::2], strict=True))
     if not named:

@@ -13,7 +13,7 @@ import sys
 from aes_r1.runs.stopping import leave_when_told
 
 if __name__ == "__main__" and any(argument.startswith("--shards") for argument in sys.argv):
-    leave_when_told()  # before the imports, which take seconds; without shards nothing would be kept
+    leave_when_told()  # before the imports, which take seconds; without shards there is nothing to save
 
 import argparse
 import io
@@ -33,7 +33,7 @@ from aes_r1.settings import require
 
 
 def run(given: argparse.Namespace) -> int:
-    """Score what was named; 1 when something could not be read."""
+    """Score the pictures of the command line; return 1 when one could not be read, else 0."""
     require(given.samples is None or given.samples >= 1, "--samples", given.samples, "must be at least 1")
     limits = UrlLimits(round(given.url_mb * 1e6), given.url_seconds) if given.urls else None
     skipped: Counter[str] = Counter()
@@ -59,7 +59,7 @@ def run(given: argparse.Namespace) -> int:
             print(f"note: {warning}", file=sys.stderr)
         unreadable = []
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # a file's name may be any bytes
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
         write_rows(_verdicts(list(found), critic, limits, unreadable), given.format or "table", sys.stdout)
     if skipped:
         print(f"aes_r1: not pictures by their names, so not looked at: {skipped_line(skipped)}", file=sys.stderr)
@@ -85,7 +85,7 @@ def _verdicts(
 
 
 def arguments() -> OneLineParser:
-    """The parser of the command line."""
+    """Build the parser of the command line."""
     parser = OneLineParser(prog="python -m aes_r1.score", description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PICTURE", help="a file, a folder, a quoted glob, or with --urls a URL")
@@ -103,7 +103,7 @@ def arguments() -> OneLineParser:
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command with the arguments of the command line; does not return."""
     run_argparse(arguments(), run)
 
 

@@ -1,7 +1,6 @@
-"""Typed settings of every group: an unknown key, a wrong type or an impossible value fails here, by name.
+"""Typed settings of every group; an unknown key, a wrong type or an impossible value raises an error that names it.
 
-This is the one file below the commands that knows Hydra and OmegaConf; everything under it takes plain values or one
-of these dataclasses.
+Below the commands only this file knows Hydra and OmegaConf; all other code takes plain values or these dataclasses.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
 class InputError(Exception):
     """The user's input is wrong: one line that names the file, key or value and the way out (exit code 2).
 
-    What it quotes of a file may hold anything: control characters are said by number, so that they move no terminal.
+    The message may quote any file, so control characters are written as escapes, which a terminal does not obey.
     """
 
     def __str__(self) -> str:
@@ -41,31 +40,31 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, key, value, f"must be one of {', '.join(choices)}")
 
 
-_HUGE = 1e30  # no opinion is that far from 0, and sums of such numbers are finite
+_HUGE = 1e30  # larger opinions are refused, so that sums of opinions stay finite
 _SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
 
 
 @dataclass
 class DataSettings:
-    """A data set: which, where it lies, how it is split and read."""
+    """A data set: its name, its place on disk, its splits, and how it is read."""
 
     name: str = "scenes"
-    root: str | None = None  # folder, or manifest file, of a set on disk; null for made sets
+    root: str | None = None  # folder, or manifest file, of a set on disk; null for scenes
     split: str = "test"  # split that evaluation reads
     split_by: str = "official"  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
     scale: list[float] | None = None  # ends of the opinions in your own labels (data=folder); null: 0 and 1
-    limit: int | None = None  # pictures considered per split; null: all
+    limit: int | None = None  # pictures used per split; null: all
     split_seed: int | None = None  # re-splits the set with this seed, keeping the sizes; null: the set's own split
-    max_pixels: int | None = None  # area bound of a picture as the model sees it; null: the model's own
-    strict: bool = False  # true: a picture that cannot be decoded ends the run; false: named, counted, skipped
+    max_pixels: int | None = None  # largest area of a picture as the model sees it; null: model.max_pixels
+    strict: bool = False  # true: a picture that cannot be decoded ends the run; false: it is reported and skipped
     workers: int = 2  # processes that decode and check pictures
-    # column of people's ratings by dimension, or [column, low, high] with the ends of its scale; a list: columns that
-    # are named as their dimensions
+    # {dimension: column of people's ratings, or [column, low, high] with the ends of its scale}; a list of columns that
+    # are named like their dimensions
     attributes: Any = None
     unseen: list[str] = field(default_factory=list)  # sets never trained on, evaluated beside this one
     mix: dict[str, float] = field(default_factory=dict)  # ratio of the sets of a mixed training set
     size: int = 15000  # training pictures of a mix
-    # where the sets of a mix lie; null: data.root/NAME. A data.root that is a manifest comes before them
+    # folders of the sets of a mix; null: data.root/NAME. A data.root that is a manifest takes precedence
     roots: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -103,7 +102,7 @@ class DataSettings:
 
 @dataclass
 class PretrainSettings:
-    """Only the tiny model has these: it stands in for a pretrained backbone, so it is pretrained on plain facts."""
+    """Pretraining of the tiny model on plain facts; it stands in for the pretraining of a real backbone."""
 
     pictures: int = 8000
     epochs: int = 3
@@ -133,17 +132,17 @@ class ModelSettings:
     """The vision-language model that is trained."""
 
     name: str = "tiny_qwen2_5_vl"
-    path: str | None = None  # folder or hub name; null: the tiny model, as `base` says
-    # weights of the tiny model. shipped: those in the package; pretrain: made here by `pretrain`; null: path is given
+    path: str | None = None  # folder or hub name; null: the tiny model of `base`
+    # weights of the tiny model. shipped: those in the package; pretrain: trained here by `pretrain`; null: path is set
     base: str | None = "shipped"
     dtype: str = "float32"
-    max_pixels: int = 9216  # area bound of a picture when data.max_pixels does not say
+    max_pixels: int = 9216  # largest area of a picture when data.max_pixels is null
     freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = False
     prompt: str = "critique"  # critique: think, then score; score_only: the control without a critique
-    answer_from: str = "image"  # words: the answer after a critique is drawn with the picture blanked
-    reference: str = "device"  # where RAPO's frozen start lies between its uses: device, host or sharded
+    answer_from: str = "image"  # words: the answer after a critique is sampled with the picture blanked
+    reference: str = "device"  # where RAPO's reference model is kept between its uses: device, host or sharded
     lora: LoraSettings = field(default_factory=LoraSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
 
@@ -226,7 +225,7 @@ class BinarySettings:
 
 @dataclass
 class FormatSettings:
-    """The reward of an answer that can be read."""
+    """The reward for a readable answer."""
 
     weight: float = 0.0
 
@@ -236,10 +235,10 @@ class FormatSettings:
 
 @dataclass
 class FaithfulnessSettings:
-    """What a critique states of a dimension against what is known of it."""
+    """The reward for agreement of a critique's statements with known ratings, by dimension."""
 
     weight: float = 0.0
-    form: str = "rank"  # rank: pictures in the right order, by dimension; squared: 1 - squared error
+    form: str = "rank"  # rank: order of the pictures in each dimension; squared: 1 - squared error
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.faithfulness.weight", self.weight, "must not be negative")
@@ -248,7 +247,7 @@ class FaithfulnessSettings:
 
 @dataclass
 class ReadBackSettings:
-    """The score that a frozen reader takes from the words alone."""
+    """The reward for the score that a frozen reader infers from the words alone."""
 
     weight: float = 0.0
 
@@ -258,7 +257,7 @@ class ReadBackSettings:
 
 @dataclass
 class InformationSettings:
-    """What the words know of their own picture."""
+    """The reward for words that are likelier under their own picture than under others."""
 
     weight: float = 0.0
     cap: float = 4.0  # nats
@@ -277,7 +276,7 @@ class RewardSettings:
     error: ErrorSettings = field(default_factory=ErrorSettings)
     binary: BinarySettings = field(default_factory=BinarySettings)
     format: FormatSettings = field(default_factory=FormatSettings)
-    # Of the critique, for trainer.credit=parts.
+    # Rewards of the critique, for trainer.credit=parts.
     faithfulness: FaithfulnessSettings = field(default_factory=FaithfulnessSettings)
     read_back: ReadBackSettings = field(default_factory=ReadBackSettings)
     information: InformationSettings = field(default_factory=InformationSettings)
@@ -301,13 +300,13 @@ class RewardSettings:
 
     @property
     def critique_weights(self) -> dict[str, float]:
-        """Weight of each reward of the critique that counts; none where only the score is paid."""
+        """The positive weights of the critique's rewards; empty where only the score is rewarded."""
         weights = {name: getattr(self, name).weight for name in ("faithfulness", "read_back", "information")}
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the frozen start reads or scores critiques."""
+        """Whether a critique reward needs the reference model."""
         return not {"read_back", "information"}.isdisjoint(self.critique_weights)
 
 
@@ -316,7 +315,7 @@ class ColdStartSettings:
     """Supervised fine-tuning on AesCoT (paper, section 3.3)."""
 
     data: str | None = None  # AesCoT file; null: written by `expert` from the training split
-    expert: str | None = None  # null: the expert group's choice
+    expert: str | None = None  # null: that of the group expert
     pictures: int | None = 3000  # training pictures that the expert is asked about when data is null
     epochs: int = 1  # 0 skips the cold start
     lr: float = 2e-3
@@ -326,10 +325,10 @@ class ColdStartSettings:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     freeze_vision: bool = True
-    blank_pictures: float = 0.0  # share of records that teach to score their words with the picture blanked
+    blank_pictures: float = 0.0  # share of records that are trained with the picture blanked, to score from words
     save_every: int = 100
     probe_every: int | None = None  # optimizer steps between measurements of token entropy; null: never
-    probe_pictures: int = 64  # validation pictures that a measurement answers
+    probe_pictures: int = 64  # validation pictures per measurement
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "cold_start.epochs", self.epochs, "must not be negative")
@@ -346,7 +345,7 @@ class ColdStartSettings:
 
 @dataclass
 class TrainerSettings:
-    """Relative-absolute policy optimisation. Counts are global unless they say per device."""
+    """Relative-absolute policy optimisation. Counts are global unless their comment says per device."""
 
     name: str = "rapo"  # rapo: cold start, then RAPO; sft: the cold start alone
     init_from: str = "cold_start"  # base | cold_start | a folder with a model
@@ -362,21 +361,22 @@ class TrainerSettings:
     clip_low: float = 0.2
     clip_high: float = 0.28
     kl_coef: float = 0.01
-    credit: str = "all"  # all: one advantage for all tokens (the paper); answer: critique tokens get 0; parts: theirs
+    # all: one advantage for all tokens (the paper); answer: critique tokens get 0; parts: they get the critique's own
+    credit: str = "all"
     critique_kl_coef: float | None = None  # weight of the divergence on critique tokens; null: kl_coef
     aggregation: str = "sequence_mean"
     scale_advantage: bool = True  # divide by the group's standard deviation
-    drop_zero_spread: bool = False  # leave groups without spread out of the loss's divisor
+    drop_zero_spread: bool = False  # leave groups without spread out of the loss and its divisor
     mask_truncated: bool = True
     temperature: float = 1.0
     max_new_tokens: int = 96
     inner_epochs: int = 1
     minibatches: int = 1  # optimizer steps per inner epoch
     micro_batch_size: int = 128  # completions per device and forward
-    micro_batch_tokens: int | None = None  # tokens per device and forward, prompts counted, in place of the size
+    micro_batch_tokens: int | None = None  # tokens per device and forward, prompts included, in place of the size
     save_every: int = 40
-    keep_checkpoints: int = 2  # checkpoints that a run keeps to go on from
-    keep_optimizer: bool = False  # true: also when it is done; false: it then keeps only what can be exported
+    keep_checkpoints: int = 2  # checkpoints that a run keeps to resume from
+    keep_optimizer: bool = False  # keep all of them when the run is done; false: only their models stay
     eval_every: int = 40
     eval_pictures: int = 200
     completions_every: int = 10
@@ -412,16 +412,16 @@ class TrainerSettings:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the loss holds a divergence to the start."""
+        """Whether the loss has a divergence from the reference model."""
         return self.kl_coef > 0 or bool(self.critique_kl_coef)
 
 
 @dataclass
 class EngineSettings:
-    """What trains the weights: a plain optimizer on one process, or DeepSpeed on several."""
+    """The engine that trains the weights: a plain optimizer in one process, or DeepSpeed in several."""
 
     name: str = "single"
-    config: dict[str, Any] = field(default_factory=dict)  # handed to deepspeed as it is
+    config: dict[str, Any] = field(default_factory=dict)  # passed to DeepSpeed unchanged
 
     def __post_init__(self) -> None:
         one_of("engine.name", self.name, ("single", "zero1", "zero2", "zero3", "zero3_offload"))
@@ -434,18 +434,18 @@ class ChatSettings:
     name: str = "none"
     model: str | None = None  # as litellm names it: gpt-4.1, anthropic/claude-..., or any name with api_base
     api_base: str | None = None  # URL of an OpenAI-protocol server; null: the provider's own
-    api_key_env: str | None = None  # environment variable with the key; null: the provider's usual one
+    api_key_env: str | None = None  # environment variable that holds the key; null: the provider's usual one
     max_concurrency: int = 16  # calls in flight
     requests_per_minute: float | None = None  # null: no limit
     tokens_per_minute: float | None = None  # null: no limit
     retries: int = 6  # after 429, 5xx, time-outs and cut connections, and after replies that cannot be read
     timeout_s: float = 120.0  # per try
-    max_usd: float | None = None  # stops before it is passed; null: no ceiling
+    max_usd: float | None = None  # calls stop before this sum is exceeded; null: no ceiling
     input_usd_per_million: float | None = None  # price of a million tokens; null: litellm's price list
     output_usd_per_million: float | None = None
     temperature: float = 1.0
-    max_tokens: int = 1024  # of one answer
-    response_format: str = "auto"  # auto: asked for where the model is known to support it; always; never
+    max_tokens: int = 1024  # longest answer
+    response_format: str = "auto"  # auto: requested where the model is known to support it; always; never
 
     group = "chat"  # name of the config group, for messages
 
@@ -480,9 +480,8 @@ class ChatSettings:
             re.sub(r"[^/\s]+@", "", self.api_base or ""),
             "must be a URL, http://HOST:PORT/v1 say",
         )
-        if address.password or re.search(
-            "key|token|secret", address.query, re.IGNORECASE
-        ):  # it would stand in distill.json; not repeated in the message either
+        # The address would be written to distill.json; the message does not repeat it either.
+        if address.password or re.search("key|token|secret", address.query, re.IGNORECASE):
             raise InputError(f"{group}.api_base holds a key; give the bare URL and the key by {group}.api_key_env")
         if not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env or "none"):
             raise InputError(f"{group}.api_key_env must be the name of an environment variable, not the key itself")
@@ -490,14 +489,12 @@ class ChatSettings:
 
 @dataclass
 class ExpertSettings(ChatSettings):
-    """Who writes the critiques, what a critique must look like, and how often the scenes expert errs on purpose."""
+    """The writer of critiques, the limits of a critique, and how often the scenes expert errs on purpose."""
 
     name: str = "scenes"
     min_words: int = 20  # shorter and longer critiques are rejected
     max_words: int = 80
-    near_copy: float | None = (
-        None  # estimated Jaccard similarity to an earlier critique that rejects; null: not checked
-    )
+    near_copy: float | None = None  # a Jaccard similarity to an earlier critique that rejects; null: not checked
     leak_rate: float = 0.03
     align_rate: float = 0.03
     fact_rate: float = 0.03
@@ -520,7 +517,7 @@ class ExpertSettings(ChatSettings):
 
 @dataclass
 class JudgeSettings(ChatSettings):
-    """Who reads the critiques blind, and how far its score may lie from the true one."""
+    """The reader of critiques, and how far its score may be from the true one."""
 
     name: str = "scenes"
     temperature: float = 0.0
@@ -571,17 +568,17 @@ class PrepareSettings:
 
 @dataclass
 class EvaluationSettings:
-    """How models are asked about test pictures, and what is measured."""
+    """The questions to models about test pictures, and the measurements."""
 
     also: list[DataSettings] = field(default_factory=list)  # further sets, after data
     protocols: list[str] = field(default_factory=lambda: ["sample", "greedy", "mean"])
-    n_samples: int | None = 4  # outputs that the mean protocol draws; null: as the model's run asked, else 4
-    temperature: float | None = 0.6  # null: as the model's run asked, else 0.6
+    n_samples: int | None = 4  # outputs of the mean protocol; null: as in the model's run, or 4 without a run
+    temperature: float | None = 0.6  # null: as in the model's run, or 0.6 without a run
     limit: int | None = None  # pictures per set; null: all
     batch_size: int = 64  # pictures per device and rollout
-    max_new_tokens: int | None = None  # null: the trainer's; of a model that no run here made, 1024
-    batch_invariant: bool = False  # one picture at a time: bits that no neighbour can move
-    interventions: int = 100  # critiques per stage, set and protocol that are exchanged to see what they do; 0: none
+    max_new_tokens: int | None = None  # null: the trainer's, or 1024 for a model without a run
+    batch_invariant: bool = False  # ask about one picture at a time, so that no other picture can change a bit
+    interventions: int = 100  # critiques per stage, set and protocol in counterfactual tests; 0: none
     n_bootstrap: int = 1000
     stages: list[str] = field(default_factory=lambda: ["base", "cold_start", "rapo"])
 
@@ -603,11 +600,11 @@ class EvaluationSettings:
 
 @dataclass
 class EvaluatedModel:
-    """The model that aes_r1.evaluate asks."""
+    """The model that `python -m aes_r1.evaluate` asks."""
 
     path: str | None = None  # folder, run folder or hub name
-    dtype: str | None = None  # null: as its run trained, else bfloat16 on a GPU that has it and float32 elsewhere
-    prompt: str | None = None  # critique or score_only; null: as its run was trained, else critique
+    dtype: str | None = None  # null: that of its run; without a run bfloat16 on a GPU that has it, else float32
+    prompt: str | None = None  # critique or score_only; null: that of its run, or critique without a run
 
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype or "float32", ("float32", "bfloat16", "float16"))
@@ -621,18 +618,18 @@ class EvaluateSettings:
     seed: int = 0
     out: str = "runs/evaluate"
     store: str = "store"
-    name: str = "model"  # of the model at model.path in tables
+    name: str = "model"  # name of the model at model.path in tables
     model: EvaluatedModel = field(default_factory=EvaluatedModel)
     models: dict[str, str] = field(default_factory=dict)  # further models by name, measured and compared beside it
     data: DataSettings = field(default_factory=DataSettings)
-    seen: list[str] | None = None  # sets that the model was trained on; null: as its run says, else not known
-    pyiqa: list[str] = field(default_factory=list)  # metrics of that package to compare with
+    seen: list[str] | None = None  # sets that the model was trained on; null: from its run, or unknown without a run
+    pyiqa: list[str] = field(default_factory=list)  # metrics of the pyiqa package to compare with
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     judged: int = 50  # critiques per model and set that the judge reads
-    runs: list[str] = field(default_factory=list)  # finished runs to summarise over splits and seeds instead
-    starts: list[str] = field(default_factory=list)  # finished runs to lay side by side instead
-    pictures: int = 50  # of the side by side
+    runs: list[str] = field(default_factory=list)  # instead of asking: finished runs to summarise over splits and seeds
+    starts: list[str] = field(default_factory=list)  # instead of asking: finished runs to show side by side
+    pictures: int = 50  # pictures of the side-by-side page
 
     def __post_init__(self) -> None:
         require(self.name not in self.models, "models", self.name, "is the name of model.path; choose another (name=)")
@@ -644,14 +641,14 @@ class EvaluateSettings:
 
 @dataclass
 class TrackerSettings:
-    """Where training is logged beside the run's own files."""
+    """Logging to W&B, beside the run's own files."""
 
     name: str = "offline"
     project: str = "aes-r1"
     entity: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
-    completions: int = 8  # completions with pictures per logged table
+    completions: int = 8  # completions, with pictures, per logged table
 
     def __post_init__(self) -> None:
         one_of("tracker.name", self.name, ("offline", "wandb", "none"))
@@ -665,18 +662,18 @@ class DashboardSettings:
     out: str = "runs/dashboard.html"
     analyses: str = "experiments"  # folder of STUDY/results/table.md
     project: str = "aes-r1"
-    entity: str | None = None  # team or user; null: no account, a page is written instead
+    entity: str | None = None  # W&B team or user; null: write a static page instead
 
 
 @dataclass
 class Settings:
-    """A whole run. `out` is where it lives, `store` where pretrained and cold-started models are shared."""
+    """A whole run. `out` is its folder, `store` the folder in which runs share base models and cold starts."""
 
     seed: int = 0
     out: str = "runs/run"
     store: str = "store"
     run_name: str = "run"
-    processes: int = 1  # of one point of a multirun; above 1 torchrun starts them
+    processes: int = 1  # processes of one multirun job; above 1 torchrun starts them
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
@@ -720,15 +717,15 @@ class Settings:
 
 @dataclass
 class CostSettings:
-    """What `python -m aes_r1.plan` assumes about devices, prices and texts."""
+    """Assumptions of `python -m aes_r1.plan` about devices, prices and texts."""
 
     gpus: int = 8
-    memory_gb: float = 80.0  # of one GPU, 10^9 bytes
+    memory_gb: float = 80.0  # memory of one GPU, 10^9 bytes
     peak_tflops: float = 989.0  # dense 16-bit, 10^12 operations per second
-    bandwidth_gb_s: float = 3350.0  # of a GPU's memory, 10^9 bytes per second
-    interconnect_gb_s: float = 300.0  # what a GPU receives from the others while weights are gathered, 10^9 bytes per s
+    bandwidth_gb_s: float = 3350.0  # memory bandwidth of a GPU, 10^9 bytes per second
+    interconnect_gb_s: float = 300.0  # received by a GPU while weights are gathered, 10^9 bytes per second
     fused_attention: bool = True  # masked grouped attention in one kernel; false: its scores are written to memory
-    mfu: float = 0.15  # share of the peak in prompt, reference and update passes, recomputed operations counted
+    mfu: float = 0.15  # share of peak_tflops in prompt, reference and update passes, recomputed operations included
     decode_efficiency: float = 0.08  # share of the memory bandwidth that decoding reaches
     usd_per_gpu_hour: float | None = None
     pictures: int = 15000
@@ -736,8 +733,8 @@ class CostSettings:
     test_pictures: int = 38000
     picture_tokens: int = 334
     question_tokens: int = 120
-    answer_tokens: int | None = 200  # mean of an answer; null: trainer.max_new_tokens
-    longest_answer: float = 1.8  # of the longest answer to the mean one, over all answers of a step
+    answer_tokens: int | None = 200  # mean length of an answer; null: trainer.max_new_tokens
+    longest_answer: float = 1.8  # ratio of the longest answer of a step to the mean one
 
     def __post_init__(self) -> None:
         for key in (
@@ -763,13 +760,13 @@ class CostSettings:
 
 @dataclass
 class PlanSettings(Settings):
-    """Settings of `python -m aes_r1.plan`: a run's, and what it would run on."""
+    """Settings of `python -m aes_r1.plan`: those of a run, and assumptions about its hardware."""
 
     plan: CostSettings = field(default_factory=CostSettings)
 
 
 def build(schema: type, config: Any) -> Any:
-    """`config` (an OmegaConf node or mapping) as an instance of the dataclass `schema`, or InputError by key."""
+    """Build an instance of the dataclass `schema` from `config` (an OmegaConf node or mapping); InputError by key."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -782,5 +779,5 @@ def build(schema: type, config: Any) -> Any:
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
-    """The settings as plain values."""
+    """Return the settings as plain values."""
     return dataclasses.asdict(settings)

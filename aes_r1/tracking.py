@@ -1,7 +1,7 @@
-"""What a run writes while it trains: its metrics and completions always, W&B beside them.
+"""Record metrics and completions while a run trains: in its two files always, and in W&B as the settings say.
 
 Every metric name has one line in GLOSSARY; a name without one is refused, so any curve can be looked up. The two files
-are the record, W&B is a view of it: resuming cuts the files back to the checkpoint, so no step appears twice.
+are the record, and W&B is a view of it. Resuming cuts the files back to the checkpoint, so no step appears twice.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ GLOSSARY = {
     "reward/error": "mean over outputs of exp(-1/2 (|o_ik - s_i| / sigma)^2) + epsilon; 0 where the parse failed",
     "reward/binary": "share of outputs with |o_ik - s_i| < threshold",
     "reward/format": "share of outputs that parse_score can read",
-    "reward/faithfulness": "mean over outputs of what the critique states against what is known of each dimension",
-    "reward/read_back": "reward/error of the score that the frozen start gives after the words, the picture blanked",
+    "reward/faithfulness": "mean over outputs of the agreement of the critique with known ratings of the dimensions",
+    "reward/read_back": "reward/error of the reference model's score after the words, with the picture blanked",
     "reward/information": "mean over outputs of log pi_ref(critique | own picture) - that under others, bounded, nats",
     "policy/loss": "the minimised objective: -surrogate + kl_coef KL_k3, aggregated as trainer.aggregation says",
     "policy/entropy": "mean over completion tokens of -sum_v pi(v) log pi(v), nats, at the sampling temperature",
@@ -40,20 +40,20 @@ GLOSSARY = {
     "policy/clip_low_fraction": "share of the loss's tokens with ratio < 1 - clip_low and advantage < 0",
     "policy/clip_high_fraction": "share of the loss's tokens with ratio > 1 + clip_high and advantage > 0",
     "policy/grad_norm": "L2 norm of the whole gradient before clipping",
-    "policy/skipped_steps": "optimizer steps of the step that were skipped, for loss or gradient was not finite",
+    "policy/skipped_steps": "optimizer steps that were skipped because loss or gradient was not finite",
     "policy/ratio_max": "maximum over the loss's tokens of exp(log pi - log pi_old)",
     "rollout/parse_failure_rate": "share of outputs that parse_score cannot read",
     "rollout/truncated_rate": "share of outputs cut at trainer.max_new_tokens",
     "rollout/zero_spread_groups": "share of pictures whose K rewards are all equal, so that their advantage is 0",
     "rollout/length_mean": "mean completion length, tokens",
     "rollout/mismatch_mean": "mean over completion tokens of |log pi of the sampler - log pi of the trainer|, nats",
-    "rollout/mismatch_max": "maximum of the same; both are over the first minibatch, before anything is updated",
+    "rollout/mismatch_max": "maximum of the same; both are over the first minibatch, before the first update",
     "rollout/score_mean": "mean of the scores that could be read",
     "rollout/score_std": "standard deviation of the scores that could be read",
     "sft/loss": "mean over target tokens of -log pi(token), nats",
-    "sft/skipped_steps": "1 when the optimizer step was skipped, for loss or gradient was not finite, else 0",
-    "sft/entropy": "mean over tokens of drawn validation answers of -sum_v pi(v) log pi(v), nats, at temperature 1",
-    "sft/answered": "share of drawn validation answers that parse_score can read",
+    "sft/skipped_steps": "1 when the optimizer step was skipped because loss or gradient was not finite, else 0",
+    "sft/entropy": "mean over tokens of sampled validation answers of -sum_v pi(v) log pi(v), nats, at temperature 1",
+    "sft/answered": "share of sampled validation answers that parse_score can read",
     "eval/<dataset>/srcc": "Spearman correlation of prediction and MOS; failed parses count as the mean answer",
     "eval/<dataset>/plcc": "Pearson correlation of prediction and MOS; failed parses count as the mean answer",
     "eval/<dataset>/krcc": "Kendall tau-b of prediction and MOS; failed parses count as the mean answer",
@@ -62,14 +62,14 @@ GLOSSARY = {
     "critique/distinct": "different greedy critiques of the first 100 validation pictures (step 0: before RAPO)",
     "critique/words_srcc": "Spearman correlation of MOS and how favourable the words of those critiques are",
     "critique/information_nats": "log pi(critique | own picture) - its mean under two others, nats; of 50 critiques",
-    "critique/score_information_nats": "the same of the answer's tokens after the same critique",
-    "time/wait_s": "seconds of the step spent waiting for pictures that are still being read",
+    "critique/score_information_nats": "the same for the answer's tokens after the same critique",
+    "time/wait_s": "seconds of the step spent waiting for pictures to be read",
     "time/rollout_s": "seconds sampling the K outputs of the step",
     "time/critique_s": "seconds rewarding the critiques of the step (trainer.credit=parts)",
     "time/reference_s": "seconds computing old and reference log-probabilities of the step",
     "time/update_s": "seconds of forward, backward and optimizer of the step",
     "time/evaluate_s": "seconds of the validation of the step",
-    "time/step_s": "seconds of the whole step, validation and saving left out",
+    "time/step_s": "seconds of the whole step without validation and saving",
     "perf/tokens_per_s": "completion tokens of the step / its seconds (cold start: target tokens / update seconds)",
     "perf/peak_memory_gb": "peak memory of rank 0 since the run started, 10^9 bytes: its GPU's, or the resident set",
     "lr": "learning rate of the optimizer step",
@@ -82,12 +82,15 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def definition(name: str) -> str:
-    """The glossary line of a metric name ("eval/para/srcc" has that of "eval/<dataset>/srcc"). KeyError without one."""
+    """Return the glossary line of a metric name ("eval/para/srcc" has that of "eval/<dataset>/srcc").
+
+    Raises KeyError where there is none.
+    """
     return GLOSSARY[re.sub(r"^eval/.+/", "eval/<dataset>/", name)]
 
 
 def without_secrets(value: Any) -> Any:
-    """`value` with every key that names a secret dropped and user:password@ cut from addresses, at any depth."""
+    """Return `value` without keys that name a secret and with user:password@ cut from addresses, at any depth."""
     if isinstance(value, Mapping):
         return {key: without_secrets(item) for key, item in value.items() if not _SECRET.search(str(key))}
     if isinstance(value, list | tuple):
@@ -98,8 +101,8 @@ def without_secrets(value: Any) -> Any:
 class Tracker:
     """Writes one run's metrics and completions into its folder and, as the settings say, to W&B.
 
-    `folder` None makes a tracker that writes nothing: the one of every rank but 0. `config` is the run's settings as
-    plain values; `run_id` a checkpoint's W&B run, gone on with when the folder no longer knows its own. Use it as a
+    With `folder` None the tracker writes nothing, as on every rank but 0. `config` holds the run's settings as plain
+    values; `run_id` is the W&B run of a checkpoint, which is resumed when the folder has lost its own. Use it as a
     context manager: leaving on an exception marks the W&B run as failed.
     """
 
@@ -135,11 +138,11 @@ class Tracker:
         self.finish(failed=kind is not None)
 
     def notes(self) -> dict[str, str]:
-        """What a checkpoint remembers of the log: the id of the W&B run."""
+        """Return what a checkpoint remembers of the log: the id of the W&B run."""
         return {} if self._wandb is None else {"wandb_run_id": self._wandb.id}
 
     def resume(self, stage: str, step: int) -> None:
-        """Forget what was logged after `step` of `stage`, and every later stage: training goes on from there."""
+        """Delete what was logged after `step` of `stage`, from which training resumes, and by later stages."""
         if self._run is None:
             return
         for path in (self._run.metrics_file, self._run.completions_file):
@@ -160,7 +163,7 @@ class Tracker:
         append_rows(self._run.metrics_file, [{"stage": stage, "step": step, **values}])
         if self._wandb is not None:
             known = {name: value for name, value in values.items() if math.isfinite(value)}
-            # The row number is W&B's own step: rows repeated after a resume carry numbers it has, and are dropped.
+            # W&B's step is the row number: rows that are repeated after a resume have known numbers and are dropped.
             self._wandb.log({**_on_axis(stage, known), f"{stage}/step": step}, step=self._rows)
         self._rows, self._last = self._rows + 1, (stage, step)
 
@@ -174,7 +177,7 @@ class Tracker:
         append_rows(self._run.completions_file, [{"stage": stage, "step": step, **row} for row in rows])
         if self._wandb is not None:
             table = _completions_table(worst_first(rows, self._completions_per_table))
-            # Into the row of their step, whether that was logged before them or comes after.
+            # The table belongs to the row of its step, whether that is logged before or after it.
             at = self._rows - 1 if self._last == (stage, step) else self._rows
             self._wandb.log({f"{stage}/completions": table}, step=at)
 
@@ -192,7 +195,7 @@ class Tracker:
         self._wandb.log_artifact(artifact, aliases=["latest", f"step_{step}"])
 
     def manifest(self, dataset: str, split: str, path: Path, sha256: str) -> None:
-        """Record the list of pictures that a set and split stood for, by content."""
+        """Record the list of pictures of a set and split as an artifact."""
         if self._wandb is None:
             return
         import wandb
@@ -203,10 +206,10 @@ class Tracker:
         self._wandb.log_artifact(artifact)
 
     def summarise(self, evaluation: Evaluation) -> None:
-        """Put the numbers of the evaluation into the W&B summary: STAGE/DATASET/SPLIT/PROTOCOL/metric, and headline/*.
+        """Write the evaluation to the W&B summary: STAGE/DATASET/SPLIT/PROTOCOL/metric, and headline/*.
 
-        The headline is the last stage on the first set under the first protocol, with its interval: the columns that a
-        table of runs is sorted by.
+        The headline is the last stage on the first set under the first protocol, with its interval. A table of runs can
+        be sorted by these columns.
         """
         if self._wandb is None:
             return
@@ -223,12 +226,12 @@ class Tracker:
                             self._wandb.summary[f"{stage}/{dataset}/{protocol}/critiques/{name}"] = found["value"]
 
     def alert(self, title: str, text: str) -> None:
-        """Tell whoever watches online (parse failures above their limit, KL running away); offline it is recorded."""
+        """Send a W&B alert, for example about parse failures; offline it is recorded."""
         if self._wandb is not None:
             self._wandb.alert(title=title, text=text)
 
     def finish(self, *, failed: bool = False, stopped: bool = False) -> None:
-        """Close the W&B run; the two files need no closing. `stopped`: asked to leave, to go on later."""
+        """Close the W&B run; the two files need no closing. `stopped`: the run was asked to stop, to resume later."""
         if self._wandb is not None:
             if stopped:
                 self._wandb.mark_preempting()
@@ -237,9 +240,9 @@ class Tracker:
 
 
 def headline(evaluation: Evaluation) -> dict[str, float]:
-    """srcc, plcc and mae with _low and _high, and parse_failure_rate, of the last stage, first set, first protocol.
+    """Return srcc, plcc and mae with _low and _high, and parse_failure_rate, of the headline cell.
 
-    Empty without an evaluated stage.
+    That is the last stage, first set, first protocol. It is empty without an evaluated stage.
     """
     stages = evaluation.get("stages")
     if not stages:
@@ -255,20 +258,20 @@ def headline(evaluation: Evaluation) -> dict[str, float]:
 
 
 def group_of(config: Mapping[str, Any]) -> str | None:
-    """The W&B group of a run with these settings (plain values): tracker.group, or else its run_name."""
+    """Return the W&B group of a run with these settings (plain values): tracker.group, or else its run_name."""
     return config.get("tracker", {}).get("group") or config.get("run_name")
 
 
 @contextmanager
 def refusals(key: str, way_out: str, *, requests: bool = False) -> Iterator[None]:
-    """What W&B's client refuses (no login, no way to its server) as an InputError of one line.
+    """Turn refusals of W&B's client in the block (no login, no connection) into a one-line InputError.
 
-    requests: what the server refuses of single requests too (somebody else's team).
+    requests: also those of single requests by the server (another team's project).
     """
     import wandb
 
     refused: tuple[type[Exception], ...] = (wandb.errors.UsageError, wandb.errors.CommError)
-    if requests:  # no public name, so no run depends on it
+    if requests:  # this error has no public name, so runs do not depend on it
         from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
         refused += (WandbApiFailedError,)
@@ -279,13 +282,13 @@ def refusals(key: str, way_out: str, *, requests: bool = False) -> Iterator[None
 
 
 def _on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Names as W&B knows them: the glossary's for RAPO, all under sft/ for the cold start, so each has one axis."""
+    """Rename metrics for W&B: RAPO's keep their names, the cold start's go under sft/, so each has one axis."""
     if stage == "rapo":
         return dict(metrics)
     return {name if name.startswith(f"{stage}/") else f"{stage}/{name}": value for name, value in metrics.items()}
 
 
-# What the settings and the run folder decide, whatever the environment says; docs/tracking.md explains each.
+# Variables that the settings and the run folder override; docs/tracking.md explains each.
 _OURS = (
     *("WANDB_MODE", "WANDB_DISABLED", "WANDB_SILENT", "WANDB_CONSOLE", "WANDB_DIR", "WANDB_NAME", "WANDB_RUN_GROUP"),
     *("WANDB_JOB_TYPE", "WANDB_TAGS", "WANDB_RESUME", "WANDB_SAVE_CODE"),
@@ -295,7 +298,7 @@ _OFFLINE = ("offline", "dryrun")
 
 
 def _switched_off() -> bool:
-    """Whether the environment switches W&B off altogether; InputError for a mode that W&B does not know."""
+    """Return whether the environment switches W&B off altogether; InputError for a mode that W&B does not know."""
     mode = os.environ.get("WANDB_MODE", "online")
     if mode not in (*_OFFLINE, "online", "run", "shared", "disabled", ""):
         raise InputError(f"WANDB_MODE={mode}: W&B knows online, offline and disabled; mend or unset it")
@@ -304,9 +307,9 @@ def _switched_off() -> bool:
 
 @contextmanager
 def _environment(folder: Path, in_sweep: bool) -> Iterator[None]:
-    """W&B's variables while it starts: without those that the run decides, with folders that can be written.
+    """Set W&B's variables for its start: those that the run decides are removed, and folders are writable.
 
-    Pictures of tables wait in `folder` until they are sent, so that the run can be synced from elsewhere.
+    Pictures of tables are kept in `folder` until they are sent, so that the run can be synced from elsewhere.
     """
     import wandb
 
@@ -327,7 +330,7 @@ def _environment(folder: Path, in_sweep: bool) -> Iterator[None]:
         os.environ["WANDB_DATA_DIR"] = str(folder.resolve())
         yield
     finally:
-        kept = {name: os.environ[name] for name in _FOLDERS if name in os.environ}  # W&B looks there later on, too
+        kept = {name: os.environ[name] for name in _FOLDERS if name in os.environ}  # W&B reads these again later
         os.environ.clear()
         os.environ.update({**before, **kept})
 
@@ -336,7 +339,7 @@ _FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")
 
 
 def _writable(folder: Path) -> bool:
-    """Whether `folder`, or the first of its parents that is there, can be written."""
+    """Return whether `folder`, or its nearest existing parent, can be written."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK)
@@ -348,7 +351,7 @@ def _start_wandb(
     import wandb
 
     online = settings.name == "wandb" and os.environ.get("WANDB_MODE") not in _OFFLINE
-    # One id for the life of the run folder, so that a resumed run goes on in the same W&B run.
+    # The run folder keeps one id, so that a resumed run continues the same W&B run.
     id_file = run_folder.wandb / "run_id"
     id_file.parent.mkdir(exist_ok=True)
     known = id_file.read_text().strip() if id_file.exists() else ""
@@ -384,10 +387,10 @@ def _start_wandb(
 
 
 def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
-    """Up to `most` rows that err most; those that know their MOS with `error` |score - MOS| (null: no score).
+    """Return the up to `most` rows with the largest error |score - MOS|, which is added as `error` where MOS is known.
 
-    One row per picture, its worst answer. Unreadable answers come first, but take half of the places at most: a run
-    that fails often must still show its worst scores. Places that are left over go to further answers.
+    Each picture has one row, its worst answer. Unreadable answers (error null) come first but take at most half of the
+    places, so that a run that fails often still shows its worst scores. Free places go to further answers.
     """
     known = [
         {**row, "error": None if row.get("score") is None else abs(row["score"] - row["mos"])} if "mos" in row else row
@@ -397,7 +400,7 @@ def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[st
     readable.sort(key=lambda place: known[place].get("error", 0), reverse=True)
     unreadable = [place for place, row in enumerate(known) if row.get("score") is None]
     shown: list[int] = []
-    pictures = set()  # by file: two sets may share ids
+    pictures = set()  # by file, because two sets may share ids
     for places, limit in ((unreadable, most // 2), (readable, most)):
         for place in places:
             picture = (known[place].get("image"), known[place]["id"])
@@ -417,7 +420,7 @@ def _completions_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     for row in rows:
         picture = None
         if "image" in row:
-            # Plain Pillow reads almost all that training reads; a raw file, say, has no picture in the table.
+            # Plain Pillow reads almost everything that training reads; for example a raw file has no picture here.
             with suppress(OSError), Image.open(row["image"]) as image:
                 image.thumbnail((256, 256))
                 picture = wandb.Image(image.convert("RGB"))

@@ -6,7 +6,7 @@ from aes_r1.runs.stopping import leave_when_told
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command with the arguments of the command line; does not return."""
     leave_when_told()  # before the imports, which take a second
     from aes_r1 import command
 

@@ -1,4 +1,4 @@
-"""What a study claims, and what its seeds say about it: t-tests over seeds, adjusted for the number of claims."""
+"""Test the claims of a study: t-tests over seeds, adjusted for the number of claims."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from aes_r1.evaluation.metrics import holm
 from aes_r1.settings import as_dict
 
-ALPHA = 0.05  # family-wise, over the claims of one study
+ALPHA = 0.05  # family-wise level over the claims of one study
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`condition` against `than` in `metric` on the first set; `sign` is the direction that the text claims.
+    """A claim about `condition` against `than` in `metric` on the first set; `sign` is the claimed direction.
 
-    With a `margin` the claim is one of non-inferiority: it holds where `condition` is not worse by as much as that.
+    With a `margin` the claim is one of non-inferiority: `condition` is not worse than `than` by as much as `margin`.
     """
 
     text: str
@@ -30,7 +30,7 @@ class Claim:
 
 
 def judged(claims: Sequence[Claim], differences: Sequence[Mapping[str, Any] | None]) -> list[dict[str, Any]]:
-    """Claims as rows with their difference (None: not run), p, p_holm (over the claims that have a p) and verdict."""
+    """Return claims as rows with difference (None: not run), p, p_holm (over the claims that have a p) and verdict."""
     p = [
         None if one is None else p_value(one, claim.sign, claim.margin)
         for claim, one in zip(claims, differences, strict=True)
@@ -48,9 +48,9 @@ def judged(claims: Sequence[Claim], differences: Sequence[Mapping[str, Any] | No
 
 
 def p_value(difference: Mapping[str, Any], sign: int, margin: float = 0.0) -> float | None:
-    """Two-sided p of the t-test over seeds that the difference in the claimed direction is -margin.
+    """Return the two-sided p of the t-test over seeds that the difference in the claimed direction is -margin.
 
-    None with fewer than two seeds, or where a seed has no difference: survivors alone would answer another question.
+    It is None with fewer than two seeds, or where a seed has no difference: the remaining seeds would be a selection.
     """
     from scipy import stats
 
@@ -64,9 +64,9 @@ def p_value(difference: Mapping[str, Any], sign: int, margin: float = 0.0) -> fl
 
 
 def verdict(difference: Mapping[str, Any], sign: int, p_holm: float | None, margin: float = 0.0) -> str:
-    """yes or no where the adjusted p is below ALPHA, "not shown" where it is not; and why there is none.
+    """Return yes or no where the adjusted p is below ALPHA, "not shown" where it is not, else why there is no p.
 
-    A run that answers nothing or a constant has no correlation; no verdict is given over the seeds that are left.
+    A run without answers, or with constant ones, has no correlation; no verdict is given from the remaining seeds.
     """
     run, lost = difference["run"], difference["run"] - difference["n"]
     if lost:

@@ -1,4 +1,4 @@
-"""The two points that demonstrate a study which is not run in full: `python -m experiments.demonstration STUDY`."""
+"""Print the two points that demonstrate an unfinished study: `python -m experiments.demonstration STUDY`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What difference can a study show? `python -m experiments.power` prints the table of README.md.
+"""Compute the differences that a study can detect: `python -m experiments.power` prints the table of README.md.
 
-`python -m experiments.power RESULT_JSON` prints it for the spread of differences that a study itself has shown.
+`python -m experiments.power RESULT_JSON` prints it for the spread of differences that a study has measured.
 
 Two conditions are run with the same seeds and answer the same pictures; the mean over seeds of the difference in SRCC
 is tested with a t-test over seeds. A seed's difference varies because training does and because pictures are few:
@@ -9,7 +9,8 @@ is tested with a t-test over seeds. A seed's difference varies because training 
 
 r is the SRCC of either condition, c the correlation of the two conditions' estimates over resampled pictures, 1.06 the
 factor of Spearman's correlation (Fieller, Hartley and Pearson, 1957). All seeds answer the same pictures, so more seeds
-do not shrink the pictures' share; the test counts it as if they did, and so is a little too hopeful with many seeds.
+do not reduce the part of the variance that is due to pictures. The test treats it as if they did, and so overestimates
+the power a little with many seeds.
 """
 
 from __future__ import annotations
@@ -27,23 +28,26 @@ MAIN_JOB = Path(__file__).parent / "main_job" / "results" / "result.json"
 
 
 def picture_variance(srcc: float, n: int, agreement: float) -> float:
-    """Variance, over draws of `n` pictures, of the difference of two conditions' SRCC; `agreement` is c above."""
+    """Return the variance, over draws of `n` pictures, of the difference of two conditions' SRCC.
+
+    `agreement` is c above.
+    """
     return 2 * (1 - agreement) * 1.06 * (1 - srcc**2) ** 2 / (n - 3)
 
 
 def power(effect: float, sd: float, seeds: int, alpha: float = 0.05) -> float:
-    """Chance that a two-sided paired t-test over `seeds` finds a true `effect` when single differences vary by `sd`."""
+    """Return the chance that a two-sided paired t-test over `seeds` finds `effect` when differences vary by `sd`."""
     from scipy import stats
 
     df = seeds - 1
     critical = stats.t.ppf(1 - alpha / 2, df)
     shift = effect / sd * math.sqrt(seeds)
-    wrong_side = np.nan_to_num(stats.nct.cdf(-critical, df, shift))  # scipy has no number for a chance near 0
+    wrong_side = np.nan_to_num(stats.nct.cdf(-critical, df, shift))  # scipy returns NaN for a chance near 0
     return float(stats.nct.sf(critical, df, shift) + wrong_side)
 
 
 def detectable(sd: float, seeds: int, alpha: float = 0.05, wanted: float = 0.8) -> float:
-    """The smallest true effect found with chance `wanted`."""
+    """Return the smallest true effect that is found with chance `wanted`."""
     from scipy.optimize import brentq
 
     largest = sd
@@ -53,7 +57,7 @@ def detectable(sd: float, seeds: int, alpha: float = 0.05, wanted: float = 0.8) 
 
 
 def sd_over_seeds(place: str = "scenes/test", protocol: str = "sample") -> tuple[float, float]:
-    """(mean, standard deviation over seeds) of SRCC after RAPO in the main job's recorded runs."""
+    """Return (mean, standard deviation over seeds) of SRCC after RAPO in the main job's recorded runs."""
     rows = json.loads(MAIN_JOB.read_text())["rows"]
     values = [
         row["srcc"]["value"]
@@ -64,7 +68,7 @@ def sd_over_seeds(place: str = "scenes/test", protocol: str = "sample") -> tuple
 
 
 def table(n: int = 600, agreement: float = 0.5) -> list[str]:
-    """Markdown rows: the effect that 3, 5 and 10 seeds show with 80% chance."""
+    """Return Markdown rows: the effect that 3, 5 and 10 seeds show with 80% chance."""
     srcc, sd = sd_over_seeds()
     pictures = math.sqrt(picture_variance(srcc, n, agreement))
     lines = [
@@ -79,9 +83,9 @@ def table(n: int = 600, agreement: float = 0.5) -> list[str]:
 
 
 def spread(result: Mapping[str, Any], metric: str) -> list[float]:
-    """SDs over seeds of the differences to the baseline that a result.json holds for its first set, one per condition.
+    """Return, per condition, the SD over seeds of the differences to the baseline in a result.json, for its first set.
 
-    Conditions with fewer than two seeds, or with a seed that has no difference, have none.
+    Conditions with fewer than two seeds, or with a seed without a difference, are left out.
     """
     place = result["rows"][0]["set"]
     found = []
@@ -93,9 +97,9 @@ def spread(result: Mapping[str, Any], metric: str) -> list[float]:
 
 
 def shown_by(result: Mapping[str, Any], seeds: tuple[int, ...]) -> list[str]:
-    """Markdown rows: what the study's own spread lets it show, for one test and for Holm's first of all its claims.
+    """Return Markdown rows: effects that the study's own spread can show, for one test and for Holm's first claim.
 
-    The SDs of its comparisons are pooled (root of the mean variance): one from three seeds is hardly known.
+    The SDs of its comparisons are pooled (root of the mean variance), because one from three seeds is very uncertain.
     """
     claims = max(1, len(result["claims"]))
     strictest = f", the first of {claims} claims (Holm)" if claims > 1 else ""

@@ -1,4 +1,4 @@
-"""Runs of a study, read from their folders alone, and what seeds and pictures say about them."""
+"""Read the runs of a study from their folders, and compute means and differences over seeds and pictures."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class Run:
 
     @property
     def lists(self) -> Mapping[str, str]:
-        """{"DATASET/SPLIT": SHA-256 of the list of pictures}."""
+        """The SHA-256 of every list of pictures, by "DATASET/SPLIT"."""
         return self.evaluation.get("manifests", {})
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """{"commits", "base"} as recorded in the folder; empty where nothing was."""
+        """The commits and the base model that the folder records; empty where it records none."""
         return self.folder.origin
 
     def metrics(self, stage: str) -> list[dict]:
         return self.folder.metrics(stage)
 
     def answers(self, stage: str, place: str, protocol: str) -> dict[str, tuple[float | None, float]]:
-        """{picture: (score or None, MOS)} of one set ("DATASET/SPLIT")."""
+        """Return {picture: (score or None, MOS)} of one set ("DATASET/SPLIT")."""
         return {
             row["id"]: (row["score"], row["mos"])
             for row in self.folder.predictions(stage, protocol)
@@ -56,7 +56,7 @@ class Run:
 
 
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
-    """Finished runs below `folder`, and one line for each that is not. InputError when there is none."""
+    """Return finished runs below `folder`, and one line for each that is not. InputError when there is none."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; run the study's sweep first")
     runs, unfinished = [], []
@@ -73,9 +73,9 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
 def by_condition(
     runs: Sequence[Run], label: Callable[[Mapping[str, Any]], str], axes: Sequence[str]
 ) -> dict[str, dict[int, Run]]:
-    """{condition: {seed: run}}. InputError when runs differ outside of `axes` (key prefixes) and the seed.
+    """Return {condition: {seed: run}}. InputError when runs differ outside of `axes` (key prefixes) and the seed.
 
-    So a leftover of another recipe in the same folder cannot slip into a table.
+    So a leftover run of another recipe in the same folder cannot enter a table.
     """
     for run in runs[1:]:
         keys = differences(dict(runs[0].settings), dict(run.settings))
@@ -94,7 +94,7 @@ def by_condition(
 
 
 def check_pictures(runs: Sequence[Run]) -> None:
-    """InputError when two runs of one seed answered different lists of pictures: nothing pairs them."""
+    """Raise InputError when two runs of one seed answered different lists of pictures and cannot be paired."""
     first: dict[tuple[int, str], Run] = {}
     for run in runs:
         for place, digest in run.lists.items():
@@ -107,7 +107,7 @@ def check_pictures(runs: Sequence[Run]) -> None:
 
 
 def origins(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
-    """{"commits": {commit: number of runs}, "base": {digest: number of runs}}, "not recorded" where a run has none.
+    """Return {"commits": {commit: number of runs}, "base": {digest: number of runs}}, or "not recorded".
 
     InputError when two runs started from different base models.
     """
@@ -125,10 +125,12 @@ def origins(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
 
 
 def over_seeds(values: Iterable[float | None]) -> dict[str, Any]:
-    """Mean over seeds and its 95% t-interval: {"mean", "low", "high", "n", "run"}; no interval from fewer than two.
+    """Return the mean over seeds and its 95% t-interval: {"mean", "low", "high", "n", "run"}.
 
-    `run` counts the seeds, `n` those whose value is defined and in the mean. A run that answers nothing or a constant
-    has no correlation, so n < run says that the mean is of the survivors.
+    No interval from one seed.
+
+    `run` counts the seeds, `n` those whose value is defined and in the mean. A run without answers, or with constant
+    ones, has no correlation, so with n < run the mean is over a selection.
     """
     from scipy import stats
 
@@ -152,11 +154,11 @@ def paired(
     protocol: str,
     n_bootstrap: int,
 ) -> dict[str, Any]:
-    """Differences after - before of runs of the same seed on the same pictures.
+    """Compute differences after - before of runs of the same seed on the same pictures.
 
     {METRIC: {"mean", "low", "high", "n", "run", "seeds": {seed: {"difference", "low", "high", "p"}}}}: the outer
-    interval is over seeds (t), the inner ones over pictures (paired bootstrap). With one seed only the inner one is
-    there. InputError when the two answered different pictures, or pictures with different opinions.
+    interval is over seeds (t), the inner ones over pictures (paired bootstrap). One seed has only the inner one. Raises
+    InputError when the two answered different pictures, or pictures with different opinions.
     """
     per_seed = {}
     for seed in sorted(before.keys() & after.keys()):

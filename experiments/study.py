@@ -1,4 +1,4 @@
-"""What every study's analysis does: rows by condition, paired differences to the baseline, claims, table, figure."""
+"""Analyse a study: rows by condition, paired differences to the baseline, claims, table, figure."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 PAPER = json.loads((HERE / "paper.json").read_text())
-PROTOCOL = "sample"  # of differences and claims: one output at .6, the authors' protocol
+PROTOCOL = "sample"  # differences and claims use one output at temperature .6, the authors' protocol
 
 
 @dataclass(frozen=True)
 class Study:
-    """axes: prefixes of the settings that conditions differ in. label: a run's condition, one of `order`.
+    """A study: its conditions, how they are compared, and its claims.
 
-    same_pictures: conditions answer the same pictures, so that they are compared picture by picture; a study whose
-    pictures differ on purpose has no differences and no claims.
+    axes: prefixes of the settings in which conditions differ. label: a run's condition, one of `order`. same_pictures:
+    conditions answer the same pictures and are compared picture by picture; a study whose pictures differ on purpose
+    has no differences and no claims.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Study:
 
 
 def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dict[str, Any], dict[str, dict[int, Run]]]:
-    """The study's result as plain values, and its runs by condition and seed."""
+    """Return the study's result as plain values, and its runs by condition and seed."""
     runs, unfinished = read_runs(folder)
     found = by_condition(runs, study.label, study.axes)
     strange = sorted(set(found) - set(study.order))
@@ -119,15 +120,15 @@ def _row(condition: str, by_seed: Mapping[int, Run], stage: str, place: str, pro
 
 
 def _one_list(runs: Sequence[Run], places: Sequence[str]) -> bool:
-    """Whether all seeds answered the same pictures, as far as the folders say."""
+    """Return whether all seeds answered the same pictures, as far as the folders record it."""
     return all(len({run.lists[place] for run in runs if place in run.lists}) <= 1 for place in places)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 def dots(study: Study, result: Mapping[str, Any]) -> Any:
-    """A figure: SRCC and PLCC by condition, a dot per seed and a bar at their mean, one row of axes per set.
+    """Draw SRCC and PLCC by condition, a dot per seed and a bar at their mean, one row of axes per set.
 
-    A condition whose seeds are not all defined says how many are.
+    A condition with undefined seeds is labelled with the number of defined ones.
     """
     places = list(dict.fromkeys(row["set"] for row in result["rows"]))
     width = max(6.0, 1.1 * len(study.order) + 3)
@@ -154,7 +155,7 @@ def _tick(row: Mapping[str, Any], metric: str) -> str:
 
 
 def write(here: Path, result: Mapping[str, Any], figure: Any) -> None:
-    """result.json, table.md, figure.svg and figure.png in `here`."""
+    """Write result.json, table.md, figure.svg and figure.png to `here`."""
     here.mkdir(parents=True, exist_ok=True)
     (here / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     (here / "table.md").write_text(table(result))
@@ -164,13 +165,13 @@ def write(here: Path, result: Mapping[str, Any], figure: Any) -> None:
 
 
 def folders(name: str, arguments: list[str]) -> tuple[Path, Path]:
-    """(run folders, where results go): the command line's, or runs/NAME and experiments/NAME/results."""
+    """Return (run folders, where results go): the command line's, or runs/NAME and experiments/NAME/results."""
     given = [Path(argument) for argument in arguments]
     return (given[0] if given else Path("runs") / name, given[1] if len(given) > 1 else HERE / name / "results")
 
 
 def main(study: Study, arguments: list[str] | None = None) -> None:
-    """`python -m experiments.NAME.analyse [RUNS [OUT]]`."""
+    """Run the analysis: `python -m experiments.NAME.analyse [RUNS [OUT]]`."""
     runs, out = folders(study.name, sys.argv[1:] if arguments is None else arguments)
     try:
         result, _ = analyse(study, runs)

@@ -1,4 +1,4 @@
-"""table.md of a study, from its result: rows by set and protocol, differences, power, claims, what is missing."""
+"""Write table.md of a study from its result: rows by set and protocol, differences, power, claims, missing runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def interval(value: Mapping[str, Any], *, signed: bool = False) -> str:
-    """0.812 [0.790, 0.834], with a sign where it is a difference, and (2 of 3 seeds) where the others have no value."""
+    """Format 0.812 [0.790, 0.834], with a sign for a difference, and (2 of 3 seeds) where the others have no value."""
     form = "+.3f" if signed else ".3f"
     defined = f"{value['n']} of {value['run']} seeds" if value["n"] != value["run"] else ""
     if value["mean"] is None:
@@ -27,7 +27,7 @@ def interval(value: Mapping[str, Any], *, signed: bool = False) -> str:
 
 
 def over_pictures(value: Mapping[str, Any]) -> str:
-    """From the lowest to the highest end of the seeds' own intervals over pictures."""
+    """Format the range from the lowest to the highest end of the seeds' own intervals over pictures."""
     known = [one for one in value["seeds"].values() if one["low"] is not None]
     if not known:
         return "–"
@@ -35,7 +35,7 @@ def over_pictures(value: Mapping[str, Any]) -> str:
 
 
 def _covered(result: Mapping[str, Any]) -> list[str]:
-    """What the runs were, and what their intervals do and do not cover."""
+    """Describe the runs, and what their intervals do and do not cover."""
     seeds = ", ".join(str(seed) for seed in result["seeds"])
     origin = {
         name: ", ".join(f"{what} ({runs} runs)" for what, runs in result["origins"][name].items())

@@ -1,4 +1,4 @@
-"""What a server's answer or error says, before anybody reads the text itself."""
+"""Parse a server's answer or error, before the text of the answer is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Answer:
     cut: bool
 
 
-Read = Callable[[Answer], tuple[str, ...] | None]  # how an answer was mended to be read; None: it cannot be
+# Returns how an answer was mended to be read, None where it cannot be read.
+Read = Callable[[Answer], tuple[str, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Said:
 
 
 def said_in(choice: Any) -> Said:
-    """The text of an answer's first choice, wherever the server put it.
+    """Return the text of an answer's first choice, wherever the server put it.
 
     A server of a reasoning model may leave `content` empty and answer inside its reasoning; another calls a tool whose
     arguments are the object that was asked for.
@@ -65,11 +66,11 @@ _NO_MODEL = re.compile(
     re.IGNORECASE,
 )
 _PAGE = re.compile(r"<!doctype html|<html", re.IGNORECASE)
-_NO_JSON = "Empty or invalid response from LLM endpoint"  # litellm's words for an answer with code 200
+_NO_JSON = "Empty or invalid response from LLM endpoint"  # litellm's message for a reply 200 that is no JSON
 
 
 def ends_everything(error: Exception) -> str | None:
-    """What an error says that every further call would hear too, with the way out; None: another try may help."""
+    """Say why every further call would fail like this one, with the way out; None when another try may help."""
     code, text = getattr(error, "status_code", None), str(error)
     cause: BaseException | None = error
     while cause is not None:  # the server's own code is lost in litellm's text

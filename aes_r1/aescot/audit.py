@@ -18,7 +18,7 @@ from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.data.sample import PictureError, open_picture
 from aes_r1.settings import InputError
 
-SHOWN = ("leak", "align", "fact")  # for every picture; another filter only where it rejects
+SHOWN = ("leak", "align", "fact")  # are shown for every picture; other filters only where they reject
 THUMBNAIL = 400  # pixels of the longest side
 _PAGE = Path(__file__).with_name("audit_page.html")
 
@@ -42,7 +42,7 @@ def write_audit(out: Path, *, items: int, seed: int, judged: bool) -> Path:
 
 
 def agreement(path: Path, *, n_bootstrap: int = 2000, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Agreement per filter from the marks that audit.html exported.
+    """Measure per filter how far the marks that audit.html exported agree with the filter.
 
     kappa is Cohen's, between the filter's decision and the person's (the decision, or its opposite where the person
     disagrees), null when neither ever varies, as where only rejections are shown. Intervals are 95%: Wilson's for
@@ -57,7 +57,7 @@ def agreement(path: Path, *, n_bootstrap: int = 2000, seed: int = 0) -> dict[str
 
 
 def cohens_kappa(first: np.ndarray, second: np.ndarray) -> float | None:
-    """(observed - chance) / (1 - chance) agreement of two boolean [n] arrays; None when chance agreement is 1."""
+    """Return (observed - chance) / (1 - chance) agreement of two boolean [n] arrays; None when chance is 1."""
     observed = float((first == second).mean())
     chance = float(first.mean() * second.mean() + (1 - first.mean()) * (1 - second.mean()))
     return None if chance == 1.0 else (observed - chance) / (1 - chance)
@@ -109,7 +109,7 @@ def _read_marks(path: Path) -> list[dict[str, Any]]:
 
 
 def _originals(path: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Critiques by id that a near copy among `rows` copies."""
+    """Return by id the earlier critiques that the near copies among `rows` repeat."""
     wanted = {_copied(row) for row in rows if "near_copy" in row.get("reasons", ())}
     with path.open() as file:
         return {row["id"]: row["critique"] for row in map(json.loads, file) if row["id"] in wanted} if wanted else {}
@@ -151,7 +151,7 @@ def _thumbnail(path: str) -> str:
 
 
 def _sample_lines(path: Path, count: int | None, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """`count` rows of a JSON-lines file drawn at random, in random order; None: all."""
+    """Draw `count` rows of a JSON-lines file at random, in random order; None draws all."""
     with path.open() as file:
         total = sum(1 for _ in file)
     chosen = set(rng.permutation(total)[:count].tolist())
@@ -161,7 +161,7 @@ def _sample_lines(path: Path, count: int | None, rng: np.random.Generator) -> li
 
 
 def _by_reason(rows: Iterable[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """At most `count` rows, taken in turns from each first reason."""
+    """Choose at most `count` rows, taking turns between the first reasons of rejection."""
     piles: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         piles.setdefault(row["reasons"][0], []).append(row)

@@ -1,4 +1,4 @@
-"""Frugality: a price ceiling that is never passed, and a token bucket for rate limits."""
+"""Limit what a server is asked: a price ceiling that is never exceeded, and a token bucket for rate limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 class CeilingReached(Exception):
-    """The next call could pass the price ceiling; nothing was bought for it."""
+    """The next call could exceed the price ceiling, so it was not made."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Price:
     completion: float
 
     def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """The price of one call in US dollars."""
+        """Return the price of one call in US dollars."""
         return prompt_tokens * self.prompt + completion_tokens * self.completion
 
 
@@ -30,7 +30,7 @@ class Budget:
 
     A call is only made when its highest possible price still fits beside everything spent and held back. Until a first
     answer has shown what the prompts of a role really cost, its calls go one at a time. `spent` and `longest` (prompt
-    tokens by role) are what an earlier start paid and saw. Without a ceiling nothing ever waits.
+    tokens by role) come from an earlier start of the same distillation. Without a ceiling no call waits.
     """
 
     SAFETY = 1.25  # prompts differ in length and picture size
@@ -72,7 +72,7 @@ class Budget:
                 await self._changed.wait()
 
     async def settle(self, role: str, held: float, *, prompt_tokens: int = 0, usd: float = 0.0) -> None:
-        """Give back what was held for a call and book what it cost (nothing when it failed)."""
+        """Release what was held for a call and add what it cost to `spent` (nothing when it failed)."""
         if self.ceiling is None:
             self.spent += usd
             return
@@ -102,7 +102,7 @@ class TokenBucket:
         self._turn = asyncio.Lock()
 
     async def take(self, amount: float = 1.0) -> None:
-        """Wait for `amount` units. More than the bucket holds is let through when full and paid off afterwards."""
+        """Wait for `amount` units. An amount above the capacity passes when the bucket is full and leaves a debt."""
         if self._rate is None:
             return
         async with self._turn:

@@ -1,7 +1,7 @@
 """AesCoT: pictures with scores become critiques with scores, each kept or rejected with its reasons (method, stage 0).
 
-OUT/aescot.jsonl and OUT/rejected.jsonl hold every picture that was decided, in exactly one of them, in the order of
-the draw. OUT/calls.jsonl holds every answer of a model the moment it came. A restart replays the journal, which costs
+Every decided picture stands either in OUT/aescot.jsonl or in OUT/rejected.jsonl, in the order of the draw.
+OUT/calls.jsonl holds every answer of a model from the moment it came. A restart replays this journal, which costs
 nothing and gives the same decisions, and buys only what is missing.
 """
 
@@ -66,7 +66,7 @@ def build_aescot(
 
     samples: pictures with mos, asked about once each, or until `quotas` ({level: n} or {data set: {level: n}}) are
     full. max_pixels: area of a picture as an API model sees it. Raises InputError for impossible settings or the folder
-    of another distillation, ServerGone when a server stops answering; a reached price ceiling is said in the report.
+    of another distillation, ServerGone when a server stops answering. The report says when a price ceiling was reached.
     """
     wanted = read_quotas(quotas or {})
     check_roles(samples, expert, judge)
@@ -124,13 +124,13 @@ class _Job:
     draw: QuotaSampler
     tally: Tally
     copies: NearCopies
-    window: int  # pictures examined at once; the first of them is decided first
+    window: int  # pictures examined at once; decisions keep the order of the pictures
     kept: TextIO
     rejected: TextIO
     plants: TextIO | None
     progress: Progress | None
     stopped: str | None = None
-    first_reasons: dict[str, str] = field(default_factory=dict)  # of each code, what was found the first time
+    first_reasons: dict[str, str] = field(default_factory=dict)  # for each code, what was found the first time
 
     async def run(self) -> None:
         while self.stopped is None and (drawn := self.draw.next_round()):
@@ -153,7 +153,7 @@ class _Job:
                     waiting[-1].add_done_callback(hear)
                 if not waiting:
                     return
-                # Whoever hears that the server is gone says so: the first in the row may be waiting for another try.
+                # Any task may learn that the server is gone, while the first one still waits for its next try.
                 heard: list[asyncio.Future[Any]] = [waiting[0], gone]
                 await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
@@ -227,7 +227,7 @@ class _Job:
 
 
 def expert_corpus() -> list[str]:
-    """Critiques of every kind that the offline experts write, for a tokenizer that must spell them briefly."""
+    """Return critiques of every kind that the offline experts write, to train a tokenizer that encodes them briefly."""
     rng = np.random.default_rng(0)
     rows = [(rng.random(5), rng.random()) for _ in range(2000)]
     return [

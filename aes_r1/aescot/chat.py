@@ -20,9 +20,9 @@ from aes_r1.data.sample import Sample, grid_size, open_picture
 from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import ChatSettings, InputError
 
-SIDE_FACTOR = 28  # Qwen2.5-VL's patch and merge: the picture goes out exactly as training shows it
-FAILURES_IN_A_ROW = 20  # so many calls without an answer mean that the server is gone, not that pictures are odd
-UNREADABLE_IN_A_ROW = 20  # so many answers of which nothing can be read mean that asking again does not help
+SIDE_FACTOR = 28  # patch size times merge size of Qwen2.5-VL: the picture is sent as training shows it
+FAILURES_IN_A_ROW = 20  # after so many failed calls the server counts as gone; single pictures do not explain them
+UNREADABLE_IN_A_ROW = 20  # after so many unreadable answers asking again is given up
 
 
 class ChatModel:
@@ -58,11 +58,13 @@ class ChatModel:
         schema: dict[str, Any],
         read: Read = lambda _: (),
     ) -> Answer:
-        """The model's answer to `prompt` about a sample; raises NoAnswer, CeilingReached, ServerGone or InputError.
+        """Return the model's answer to `prompt` about a sample.
 
-        An answer of which `read` makes nothing is asked for again, `retries` times, unless the model has given
-        UNREADABLE_IN_A_ROW of them: then it cannot do better. The last one is returned. The journal's key holds
-        everything that decides the answer, so that nothing is bought twice.
+        Raises NoAnswer, CeilingReached, ServerGone or InputError.
+
+        An answer that `read` cannot use is asked for again, up to `retries` times, until UNREADABLE_IN_A_ROW such
+        answers show that the model cannot do better. The last answer is returned. The journal's key holds everything
+        that decides the answer, so that nothing is bought twice.
         """
         settings = self.settings
         asked = (prompt, sample.image if picture else None, max_pixels, settings.temperature, settings.max_tokens)
@@ -90,7 +92,7 @@ class ChatModel:
     async def _buy(
         self, key: str, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
     ) -> dict[str, Any]:
-        """Ask the server; nothing is awaited between an answer's arrival and its being on disk."""
+        """Ask the server. Nothing is awaited between the arrival of an answer and its writing to disk."""
         import openai  # litellm's exceptions are its subclasses
 
         if self._end is not None:
@@ -148,14 +150,14 @@ class ChatModel:
                 model_list=[{"model_name": settings.group, "litellm_params": target}],
                 num_retries=settings.retries,
                 timeout=settings.timeout_s,
-                disable_cooldowns=True,  # one deployment: taking it out of service would fail every call in flight
+                disable_cooldowns=True,  # with one deployment a cooldown would fail every call in flight
             )
             once = self._router.make_call
 
             async def paced(*args: Any, **kwargs: Any) -> Any:
                 import openai
 
-                await self._requests.take()  # retries too count as requests
+                await self._requests.take()  # retries count as requests too
                 try:
                     return await once(*args, **kwargs)
                 except openai.OpenAIError as error:
@@ -202,7 +204,7 @@ class ChatModel:
         }
 
     def _failed(self, error: Exception) -> Exception:
-        """NoAnswer for one odd call, ServerGone after too many in a row."""
+        """Return NoAnswer for a single failed call, ServerGone after FAILURES_IN_A_ROW of them."""
         self._failures += 1
         said = f"{type(error).__name__}: {self._words(error)}"
         if self._failures >= FAILURES_IN_A_ROW:
@@ -216,13 +218,13 @@ class ChatModel:
         return Refused(f"{settings.group}.model={settings.model}: {where} {end} ({self._words(error)})")
 
     def _words(self, error: Exception) -> str:
-        """The first line of an error, without keys and without litellm's own names for it."""
+        """Return the first line of an error, without keys and without litellm's own names for it."""
         said = without_keys(str(error), self.settings).split("Traceback (most")[0].strip()
         return (said.splitlines() or [""])[0].replace("litellm.", "")[:200]
 
 
 def reach_loopback(api_base: str | None) -> None:
-    """Keep a call to a server on this machine from a proxy of the environment, which would look on its own machine."""
+    """Bypass the environment's proxy for a server on this machine; a proxy would look for it on its own machine."""
     host = urlsplit(api_base or "").hostname
     if host is None or not (host == "localhost" or host.startswith("127.") or host == "::1"):
         return
@@ -233,7 +235,10 @@ def reach_loopback(api_base: str | None) -> None:
 
 
 def check_certificates() -> None:
-    """InputError where the environment names certificates that are not there; the libraries would only trace back."""
+    """Raise InputError where the environment names certificate files that do not exist.
+
+    The libraries would fail with a traceback.
+    """
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
         path = os.environ.get(name)
         if path and not os.path.exists(path):
@@ -241,7 +246,10 @@ def check_certificates() -> None:
 
 
 def litellm_name(settings: ChatSettings) -> str:
-    """The model's name as litellm wants it: one behind api_base speaks the OpenAI protocol unless it says otherwise."""
+    """Return the model's name for litellm.
+
+    Behind api_base it speaks the OpenAI protocol unless its name says otherwise.
+    """
     model = settings.model or ""
     if settings.api_base and model.split("/")[0] not in _litellm().provider_list:
         return f"openai/{model}"
@@ -249,7 +257,7 @@ def litellm_name(settings: ChatSettings) -> str:
 
 
 def key_of(settings: ChatSettings) -> str | None:
-    """The key, from the environment only; a server of one's own may need none."""
+    """Return the API key, which only the environment may hold; a private server may need none."""
     group, name = settings.group, settings.api_key_env
     if name is not None:
         if not os.environ.get(name):
@@ -266,7 +274,7 @@ def key_of(settings: ChatSettings) -> str | None:
 
 
 def price_of(settings: ChatSettings) -> Price | None:
-    """The price that the settings give, else litellm's list, else None."""
+    """Return the price that the settings give, else litellm's list, else None."""
     if settings.input_usd_per_million is not None and settings.output_usd_per_million is not None:
         return Price(settings.input_usd_per_million / 1e6, settings.output_usd_per_million / 1e6)
     listed = None if settings.api_base else _litellm().model_cost.get(litellm_name(settings))
@@ -276,7 +284,7 @@ def price_of(settings: ChatSettings) -> Price | None:
 
 
 def affordable_price(settings: ChatSettings) -> Price | None:
-    """The price, which must be known where a ceiling is set."""
+    """Return the price; it must be known where a price ceiling is set."""
     price, group = price_of(settings), settings.group
     if settings.max_usd is not None and price is None:
         raise InputError(
@@ -287,7 +295,7 @@ def affordable_price(settings: ChatSettings) -> Price | None:
 
 
 def without_keys(text: str, settings: ChatSettings) -> str:
-    """`text` without any secret of the environment that a server may have repeated."""
+    """Return `text` without any secret of the environment that a server may have repeated."""
     for name, value in os.environ.items():
         secret = name == settings.api_key_env or name.endswith(("_KEY", "_TOKEN", "_SECRET"))
         if secret and len(value) >= 8:
@@ -296,7 +304,7 @@ def without_keys(text: str, settings: ChatSettings) -> str:
 
 
 def data_url(path: str, max_pixels: int) -> tuple[str, tuple[int, int]]:
-    """A picture at the training resolution as a JPEG data URL, and its size; raises PictureError."""
+    """Return a picture at the training resolution as a JPEG data URL, and its size; raises PictureError."""
     picture = open_picture(path)
     size = grid_size(*picture.size, max_pixels=max_pixels, factor=SIDE_FACTOR)
     stream = io.BytesIO()
@@ -305,12 +313,12 @@ def data_url(path: str, max_pixels: int) -> tuple[str, tuple[int, int]]:
 
 
 def tokens_in(text: str) -> int:
-    """A high estimate of the tokens of English text."""
+    """Return a high estimate of the number of tokens in English text."""
     return len(text) // 3 + 8
 
 
 def picture_tokens(width: int, height: int) -> int:
-    """The higher of two published rules: 85 + 170 per 512-pixel tile, and one token per 28 x 28 pixels."""
+    """Return the higher of two published rules: 85 + 170 per 512-pixel tile, and one token per 28 x 28 pixels."""
     return max(85 + 170 * math.ceil(width / 512) * math.ceil(height / 512), math.ceil(width * height / SIDE_FACTOR**2))
 
 
@@ -320,5 +328,5 @@ def _litellm() -> Any:
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
-    litellm.drop_params = True  # a model that knows no temperature is still asked
+    litellm.drop_params = True  # parameters that a model does not know, such as temperature, are left out
     return litellm

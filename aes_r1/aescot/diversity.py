@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-DIVERSITY_SAMPLE = 500  # critiques that distinct-n and self-BLEU are computed on, drawn by reservoir
+DIVERSITY_SAMPLE = 500  # critiques that distinct-n and self-BLEU are computed on, drawn by reservoir sampling
 
 _TOKEN = re.compile(r"[\w']+|[^\w\s]")
 
 
 def diversity(critiques: Sequence[str]) -> dict[str, Any]:
-    """distinct-n (share of different n-grams) and self-BLEU (0 varied .. 1 all alike) of critiques."""
+    """Measure the variety of critiques: distinct-n (share of different n-grams), self-BLEU (0 varied, 1 all alike)."""
     tokens = [_TOKEN.findall(critique.lower()) for critique in critiques]
     return {
         "n": len(critiques),
@@ -26,7 +26,9 @@ def diversity(critiques: Sequence[str]) -> dict[str, Any]:
 
 
 def self_bleu(texts: Sequence[Sequence[str]]) -> float | None:
-    """Mean BLEU-4 of each text against all others as references (Zhu et al., 2018); None with fewer than two.
+    """Return the mean BLEU-4 of each text against all others as references (Zhu et al., 2018).
+
+    It is None with fewer than two texts.
 
     Clipped counts use, per n-gram, the highest count in any other text, so the cost is linear in the number of texts.
     """
@@ -63,5 +65,5 @@ def _distinct(texts: Sequence[Sequence[str]], n: int) -> float | None:
 
 
 def share(part: int, whole: int) -> float | None:
-    """`part` of `whole`; None where there is nothing to be a part of."""
+    """Return `part` / `whole`, None when `whole` is 0."""
     return part / whole if whole else None

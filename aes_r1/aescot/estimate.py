@@ -1,4 +1,4 @@
-"""What a distillation will cost and how long it will take, said before anything is bought."""
+"""Estimate the cost and the duration of a distillation before anything is bought."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from aes_r1.data.sample import Sample
 from aes_r1.prompts import expert_prompt, judge_prompt
 from aes_r1.settings import ChatSettings, ExpertSettings, JudgeSettings
 
-CRITIQUE_TOKENS = 350  # of a critique of 100 to 250 words in JSON
+CRITIQUE_TOKENS = 350  # for a critique of 100 to 250 words in JSON
 VERDICT_TOKENS = 60
-CALL_SECONDS = 8.0  # of one call of a hosted model, as a rule of thumb
+CALL_SECONDS = 8.0  # for one call of a hosted model, as a rule of thumb
 
 
 def estimate(
@@ -24,10 +24,10 @@ def estimate(
     quotas: Mapping[str, Any] | None,
     max_pixels: int,
 ) -> dict[str, Any]:
-    """Pictures asked about at least, and per paid role calls, tokens, USD (null: price unknown) and minutes.
+    """Estimate the pictures to ask about and, per paid role, calls, tokens, USD (null: price unknown) and minutes.
 
-    With quotas every picture is counted as kept, so the numbers are the least; without, a judge is counted for every
-    picture, so they are the most. Raises InputError where a key or a price is missing.
+    With quotas every picture is counted as kept, so the numbers are lower bounds. Without quotas a judge is counted for
+    every picture, so they are upper bounds. Raises InputError where a key or a price is missing.
     """
     pictures = len(QuotaSampler(samples, read_quotas(quotas or {}), seed=0).next_round())
     side = int((max_pixels // SIDE_FACTOR**2) ** 0.5) * SIDE_FACTOR
@@ -43,7 +43,7 @@ def estimate(
 
 
 def _role(settings: ChatSettings, calls: int, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    key_of(settings)  # a missing key is said now, not after an hour
+    key_of(settings)  # a missing key is reported now, not after an hour
     price = affordable_price(settings)
     per_minute = settings.max_concurrency * 60 / CALL_SECONDS
     if settings.requests_per_minute is not None:

@@ -1,4 +1,4 @@
-"""Experts: who writes the critique of one picture whose score is known."""
+"""Experts write the critique of a picture whose score is known."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Expert(Protocol):
     prompt_sha256: str
 
     async def attempt(self, sample: Sample) -> Attempt:
-        """A critique of a sample; raises PictureError when the picture cannot be opened."""
+        """Write a critique of a sample; raises PictureError when the picture cannot be opened."""
 
 
 class ScenesExpert:
-    """Speaks from the true factors of a made scene, with errors planted at set rates."""
+    """Describes a synthetic scene from its true factors, with errors planted at set rates."""
 
     name = "scenes"
     prompt_sha256 = BOOK_SHA256
@@ -66,7 +66,7 @@ class ScenesExpert:
         self._seed = seed
 
     async def attempt(self, sample: Sample) -> Attempt:
-        """One critique of the picture of `sample`, as the Protocol says."""
+        """Write a critique of `sample`; see the Protocol."""
         factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
         rng, mos = picture_rng(self._seed, sample), known_mos(sample)
         plant = draw_plant(self._rates, rng)
@@ -76,7 +76,7 @@ class ScenesExpert:
 
 
 class PixelsExpert:
-    """Measures the picture and says what it measured."""
+    """Measures the picture and describes the measurements."""
 
     name = "pixels"
     prompt_sha256 = BOOK_SHA256
@@ -85,13 +85,13 @@ class PixelsExpert:
         self._seed = seed
 
     async def attempt(self, sample: Sample) -> Attempt:
-        """One critique of the picture of `sample`, as the Protocol says."""
+        """Write a critique of `sample`; see the Protocol."""
         seen = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
         return Attempt(pixels_critique(seen, known_mos(sample), picture_rng(self._seed, sample)))
 
 
 class ChatExpert:
-    """A vision-language model that is told the score in private."""
+    """Asks a vision-language model, which is told the score in private."""
 
     def __init__(self, chat: ChatModel, max_pixels: int) -> None:
         self.name = str(chat.settings.model)
@@ -99,7 +99,7 @@ class ChatExpert:
         self._chat, self._max_pixels = chat, max_pixels
 
     async def attempt(self, sample: Sample) -> Attempt:
-        """One critique of the picture of `sample`, as the Protocol says."""
+        """Write a critique of `sample`; see the Protocol."""
         answer = await self._chat.ask(
             "expert",
             sample,
@@ -118,18 +118,18 @@ class ChatExpert:
 
 
 def _mended(answer: Answer) -> tuple[str, ...] | None:
-    """How the answer has to be mended; None: nothing can be read, ask again. A refusal is an answer."""
+    """Return how the answer was mended to be read; None when nothing can be read, so that the model is asked again."""
     reply, reasons, mended = read_reply(answer.text)
     return None if reply is None and "refusal" not in reasons and not answer.refused else mended
 
 
 def known_mos(sample: Sample) -> float:
-    """The mean opinion score of `sample`; InputError where it has none."""
+    """Return the mean opinion score of `sample`; raises InputError where it has none."""
     if sample.mos is None:
         raise InputError(f"{sample.id} has no score, so no critique can be matched to it; give a labelled set")
     return sample.mos
 
 
 def picture_rng(seed: int, sample: Sample) -> np.random.Generator:
-    """Draws depend on the seed and the picture alone, never on the order in which pictures come."""
+    """Return a generator that depends on the seed and the picture alone, not on the order of the pictures."""
     return np.random.default_rng([seed, zlib.crc32(f"{sample.dataset}/{sample.id}".encode())])

@@ -1,15 +1,15 @@
-"""What ends one call of a model, or every call."""
+"""Exceptions that end one call of a model, or all calls."""
 
 
 class NoAnswer(Exception):
-    """The server gave no answer to one call, all retries included; a later start asks again."""
+    """The server did not answer one call, not even after all retries; a later start asks again."""
 
 
 class ServerGone(Exception):
-    """The server answers nothing any more; what was answered is safe."""
+    """The server has stopped answering; earlier answers are on disk."""
 
 
 class Refused(ServerGone):
-    """The server said what it would say to every call: no money, no such model, a wrong key, a web page."""
+    """The server refuses every call: no money, no such model, a wrong key, or a web page instead of an answer."""
 
-    status_code = 402  # litellm's router tries an error with this code no second time
+    status_code = 402  # litellm's router does not retry an error with this code

@@ -1,4 +1,4 @@
-"""Pure filters over a reply: each answers with what it found, or None when the reply passes.
+"""Pure filters over a reply: each returns what it found, or None when the reply passes.
 
 The reason codes of rejected.jsonl: `leak` here and in leak.py; `align` and `fact` from a judge; `length`, `language`,
 `missing_dimension`, `refusal`, `invalid_json`, `unusable`, `empty` here; `near_copy` from near_copy.py; `no_answer`
@@ -18,7 +18,7 @@ from aes_r1.aescot.reading import plain, read_object
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS, untaught
 
-# The filters whose decisions are counted and audited; the other reasons say that there was nothing to decide on.
+# The filters whose decisions are counted and audited; the other reasons mean that there was no reply to decide on.
 FILTERS = ("leak", "align", "fact", "length", "language", "missing_dimension", "refusal", "near_copy")
 
 _REFUSAL = re.compile(
@@ -52,10 +52,10 @@ _ENGLISH = frozenset(
 
 
 def read_reply(text: str) -> tuple[Reply | None, dict[str, str], tuple[str, ...]]:
-    """An expert's raw text as (Reply, {}, how it was mended), or (None, {reason code: what was found}, ()).
+    """Read an expert's raw text: (Reply, {}, how it was mended), or (None, {reason code: what was found}, ()).
 
-    The last object with all six texts is read. Its keys may be written in another way (Title Case, British, wrapped in
-    an object), a text may be alone in a list; a text that training could not bear is a reason, not a reply.
+    The last object with all six texts is read. Its keys may differ in case or spelling and may be wrapped in another
+    object; a text may stand alone in a list. A text that must not be taught in training is a reason for rejection.
     """
     if not text.strip():
         return None, {"empty": ""}, ()
@@ -75,19 +75,19 @@ def read_reply(text: str) -> tuple[Reply | None, dict[str, str], tuple[str, ...]
 
 
 def _missing(values: Mapping[str, Any]) -> list[str]:
-    """Names of the texts that are not there, or say nothing."""
+    """Name the texts that are missing or empty."""
     said = {name: _alone(values.get(name)) for name in _NAMES}
     return [name for name, text in said.items() if not isinstance(text, str) or _PLACEHOLDER.fullmatch(text)]
 
 
 def _alone(value: Any) -> Any:
-    """The text of a list or an object that holds nothing else."""
+    """Return the text that is the only content of a list or an object; any other value as it is."""
     inside = list(value.values()) if isinstance(value, dict) else value
     return inside[0] if isinstance(inside, list) and len(inside) == 1 and isinstance(inside[0], str) else value
 
 
 def form_reasons(reply: Reply, mos: float, *, min_words: int, max_words: int) -> dict[str, str]:
-    """{code: what was found} of every filter that needs no judge; empty when the reply passes."""
+    """Apply every filter that needs no judge: {code: what was found}, empty when the reply passes."""
     critique = reply.critique
     found = {
         "leak": find_leak(critique, mos),
@@ -99,10 +99,11 @@ def form_reasons(reply: Reply, mos: float, *, min_words: int, max_words: int) ->
 
 
 def decisions(reasons: Collection[str], *, read: bool, judged: bool) -> dict[str, bool | None]:
-    """What each of FILTERS decided on a picture: True rejects, False passes, None was not run.
+    """Return what each of FILTERS decided on a picture: True rejects, False passes, None was not run.
 
     reasons: why it was rejected (empty: kept). read: a reply could be read from the answer. judged: there is a judge.
-    A judge is asked when no pure filter rejects, for facts when align passes; near copies are looked for at the end.
+    A judge is asked for align when no pure filter rejects, and for fact when align passes. Near copies are looked for
+    last.
     """
     found: dict[str, bool | None] = {name: name in reasons if name in reasons or read else None for name in FILTERS}
     passed = read and not any(found[name] for name in ("leak", "length", "language", "refusal"))
@@ -117,19 +118,19 @@ def decisions(reasons: Collection[str], *, read: bool, judged: bool) -> dict[str
 
 
 def wrong_length(critique: str, *, min_words: int, max_words: int) -> str | None:
-    """How many words `critique` has where that is too few or too many, else None."""
+    """Return the number of words of `critique` when it is too low or too high, else None."""
     count = len(critique.split())
     return None if min_words <= count <= max_words else f"{count} words"
 
 
 def refusal(critique: str) -> str | None:
-    """The words by which `critique` declines to judge, None where it does judge."""
+    """Return the words by which `critique` declines to judge, None where it does judge."""
     match = _REFUSAL.search(critique)
     return match[0] if match else None
 
 
 def not_english(reply: Reply) -> str | None:
-    """Letters of another script, or a text of some length without English function words."""
+    """Return letters of another script, or a text of some length without English function words; None for English."""
     for text in (*reply.dimensions.values(), reply.judgement):
         letters = [letter for letter in text if letter.isalpha()]
         foreign = [letter for letter in letters if not unicodedata.name(letter, "").startswith("LATIN")]

@@ -1,4 +1,4 @@
-"""Every answer that was paid for, on disk the moment it comes."""
+"""A file that keeps every answer that was paid for from the moment it arrives."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from aes_r1.settings import InputError
 class Journal:
     """An append-only JSON-lines file of answers by key, which survives kill -9.
 
-    A row is one write followed by fsync. A half-written last line, all that a kill can leave, is cut off when the file
-    is opened again. Only keys and places are held in memory.
+    A row is one write followed by fsync. A kill can leave at most a half-written last line, which is cut off when the
+    file is opened again. Only keys and file offsets are held in memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +33,7 @@ class Journal:
         self._file.seek(whole)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The row that was appended under `key`, else None."""
+        """Return the row that was appended under `key`, else None."""
         place = self._places.get(key)
         if place is None:
             return None
@@ -41,7 +41,7 @@ class Journal:
         return json.loads(self._file.readline())
 
     def append(self, key: str, row: dict[str, Any]) -> None:
-        """Put `row` on disk under `key`; back only when it is safe there."""
+        """Write `row` under `key`, and return when it is safe on disk."""
         line = json.dumps({"key": key, **row}).encode() + b"\n"
         self._file.seek(0, os.SEEK_END)
         place = self._file.tell()
@@ -51,7 +51,7 @@ class Journal:
         self._places[key] = place
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Every row, one at a time, in the order in which the answers came."""
+        """Yield every row, in the order in which the answers came."""
         for key in list(self._places):
             row = self.get(key)
             assert row is not None
@@ -70,7 +70,7 @@ class Journal:
 
 
 def _key_of(line: bytes, place: str) -> str:
-    """The key of a row; InputError when the file was damaged by something else than a kill."""
+    """Return the key of a row; raises InputError when the file was damaged by anything but a kill."""
     try:
         return str(json.loads(line)["key"])
     except (ValueError, TypeError, KeyError) as error:

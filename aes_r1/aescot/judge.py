@@ -15,7 +15,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS, LEVELS, judge_prompt, level_of
 
 GRADE_CENTRES = (0.1, 0.3, 0.475, 0.625, 0.775, 0.925)
-STEPS_APART = 2  # a dimension told this far from its true step is a false claim
+STEPS_APART = 2  # a dimension described this many steps off its true step is a false claim
 
 VERDICT_SCHEMA: dict[str, Any] = {
     "type": "json_schema",
@@ -49,14 +49,14 @@ class Judge(Protocol):
     """Whoever reads critiques and says what is wrong with them."""
 
     async def align(self, sample: Sample, reply: Reply) -> Verdict | None:
-        """Level and score read from the critique alone; None: the judge's answer could not be read."""
+        """Read level and score from the critique alone; None when the judge's answer could not be read."""
 
     async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
-        """Claims that the picture does not bear out."""
+        """Find claims of the critique that the picture does not support."""
 
 
 def misaligned(verdict: Verdict, mos: float, tolerance: float) -> str | None:
-    """Why a blind verdict contradicts the true score: another level, or a score further off than `tolerance`."""
+    """Say why a blind verdict contradicts the true score: another level, or a score further off than `tolerance`."""
     if verdict.level != level_of(mos):
         return f"reads as {verdict.level}"
     if verdict.score is not None and abs(verdict.score - mos) > tolerance:
@@ -65,7 +65,7 @@ def misaligned(verdict: Verdict, mos: float, tolerance: float) -> str | None:
 
 
 def read_verdict(text: str) -> tuple[Verdict | None, tuple[str, ...]]:
-    """A judge's raw text and how it was mended; None where level, score or claims are not what was asked for."""
+    """Read a judge's raw text: (verdict, how it was mended), or (None, ()) where it is not what was asked for."""
     found = read_object(text, _KEYS, lambda values: _verdict(values) is not None)
     verdict = None if found is None else _verdict(found.values)
     return verdict, found.mended if found is not None and verdict is not None else ()
@@ -85,17 +85,17 @@ def _verdict(values: Mapping[str, Any]) -> Verdict | None:
 
 
 class ChatJudge:
-    """A model asked twice: once blind with the critique alone, once with the picture."""
+    """Asks a model twice: once with the critique alone, once with the picture."""
 
     def __init__(self, chat: ChatModel, max_pixels: int) -> None:
         self._chat, self._max_pixels = chat, max_pixels
 
     async def align(self, sample: Sample, reply: Reply) -> Verdict | None:
-        """Level and score read from the critique alone, as the Protocol says."""
+        """Read level and score from the critique alone; see the Protocol."""
         return await self._ask("align", sample, reply, picture=False)
 
     async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
-        """The claims that the picture does not support, as the Protocol says."""
+        """Find claims that the picture does not support; see the Protocol."""
         return await self._ask("fact", sample, reply, picture=True)
 
     async def _ask(self, check: str, sample: Sample, reply: Reply, *, picture: bool) -> Verdict | None:
@@ -117,17 +117,17 @@ def _mended(answer: Answer) -> tuple[str, ...] | None:
 
 
 class ScenesJudge:
-    """An offline judge of the phrase book: hears what is said and compares it with the factors of a made scene."""
+    """Parses critiques in the words of the phrase book and compares them with the factors of a synthetic scene."""
 
-    async def align(self, sample: Sample, reply: Reply) -> Verdict | None:  # noqa: ARG002, as every judge
-        """Level and score read from the critique alone, as the Protocol says."""
+    async def align(self, sample: Sample, reply: Reply) -> Verdict | None:  # noqa: ARG002, the Protocol's signature
+        """Read level and score from the critique alone; see the Protocol."""
         grade = read_grade(reply.judgement)
         if grade is None:
             return None
         return Verdict(level_of(GRADE_CENTRES[grade]), GRADE_CENTRES[grade], ())
 
     async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
-        """The claims that the picture does not support, as the Protocol says."""
+        """Find claims that the picture does not support; see the Protocol."""
         factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
         claims = []
         for name in DIMENSIONS:
@@ -147,4 +147,4 @@ def _false(fact: str, word: str, facts: dict[str, Any]) -> bool:
     if fact == "cue":
         return word not in facts.get("cues", ())
     true = facts.get(fact)
-    return word != (true or fact)  # an unknown subject is called "subject"
+    return word != (true or fact)  # the phrase for an unknown subject is "subject"

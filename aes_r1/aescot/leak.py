@@ -1,8 +1,8 @@
 """The leak filter: does a critique give away the score, or that it was known?
 
-A pure function of critique and hidden score (method, stage 0). It prefers catching a leak to sparing an odd sentence: a
-critique that is lost costs one call, one that leaks teaches the model to look for a number that will not be there.
-Words alone are judged by the patterns of leak_rules.py; numbers here, by how they stand to the score.
+A pure function of critique and hidden score (method, stage 0). It rejects in case of doubt: a lost critique costs one
+call, while a leaking one teaches the model to look for a number that will not be there. The patterns of leak_rules.py
+judge words; the code here judges numbers by their distance to the score.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ALONE = re.compile(r"\s*(?:[.,;!?)]|$)")
 
 
 def find_leak(critique: str, mos: float) -> str | None:
-    """The words of `critique` that give away the score `mos` (0..1) or that it was known, else None."""
+    """Return the words of `critique` that give away the score `mos` (0..1) or that it was known, else None."""
     text = _plain(critique)
     for pattern in (*RULES, SHOUTED_LEVEL):
         match = pattern.search(text)
@@ -34,7 +34,7 @@ def find_leak(critique: str, mos: float) -> str | None:
 
 
 def _plain(critique: str) -> str:
-    """One line, compatibility forms folded (full-width digits), invisible characters gone, quotes and dashes plain."""
+    """Normalise a text: one line, compatibility forms folded, no invisible characters, plain quotes and dashes."""
     folded = unicodedata.normalize("NFKC", critique)
     visible = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf")
     for odd, plain in {"’": "'", "‐": "-", "‑": "-", "–": "-", "—": " - ", "*": "", "_": " "}.items():
@@ -43,7 +43,7 @@ def _plain(critique: str) -> str:
 
 
 def _number_near(text: str, mos: float) -> str | None:
-    """The first number that can be read as the score: of one, of ten or of a hundred."""
+    """Return the first number that can be read as the score, on a scale to 1, 10 or 100."""
     for match in _PERCENT.finditer(text):
         if not _OF_THE_FRAME.match(text, match.end()):
             return match[0]

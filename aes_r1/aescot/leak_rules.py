@@ -1,6 +1,6 @@
-"""Words that give a score away whatever it is: one pattern per way of saying it.
+"""Patterns of words that give a score away, whatever its value.
 
-The patterns spare what critics say of pictures: colour grades, musical scores, tonal scales, points of light, the rule
+They spare the legitimate vocabulary of critics: colour grades, musical scores, tonal scales, points of light, the rule
 of thirds, shares of the frame, camera settings, "given the harsh light", "good light".
 """
 
@@ -23,12 +23,12 @@ _LEVEL = f"(?:{'|'.join(LEVELS)})"
 _END = r"(?=\s*(?:[.,;!?:)]|$))"
 _AND_A_HALF = r"(?:[ -]and[ -]a[ -](?:half|quarter|bit))?"
 
-# What counts things in the picture or on the camera, so that a number before it is no score.
+# Units of things in the picture or on the camera: a number before one of them is no score.
 COUNTED = (
     r"mm\b|cm\b|m\b|km\b|s\b|sec|seconds?\b|minutes?|hours?|o'?clock|years?|degrees?|stops?\b|ev\b|iso\b|k\b|kelvin|"
     r"meters?|metres?|feet|inch|times\b|am\b|pm\b|p\.m|a\.m|megapixels?|px\b|pixels?"
 )
-# What a share can be of, so that it is no score.
+# The whole that a share belongs to: such a share is no score.
 FRAME = (
     r"of (?:the|its|this|their|each|every|her|his|all)? ?(?:\w+ )?(?:frame|image|picture|photo(?:graph)?|scene|canvas|"
     r"sky|area|composition|face|figure|water|ground|foreground|background|pixels?|surface|height|width|light|shadows?|"
@@ -178,7 +178,7 @@ _NUMBERS = (
 
 
 def rule(pattern: str) -> re.Pattern[str]:
-    """`pattern` compiled, whatever the case of its letters."""
+    """Compile `pattern` without regard to case."""
     return re.compile(pattern, re.IGNORECASE)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 SHINGLE = 5  # words
 HASHES = 128
-BANDS = 32  # of HASHES / BANDS rows: pairs above a similarity of about .4 become candidates
+BANDS = 32  # each with HASHES / BANDS rows: pairs above a similarity of about .4 become candidates
 _WORD = re.compile(r"[\w']+")
 
 
@@ -26,7 +26,7 @@ class NearCopies:
         self._bands: dict[tuple[int, bytes], list[int]] = {}
 
     def find(self, critique: str) -> tuple[str, float] | None:
-        """Id of an earlier critique at least `threshold` similar, and the estimated similarity, else None."""
+        """Return id and estimated similarity of an earlier critique at least `threshold` similar, else None."""
         if self._threshold is None:
             return None
         signature = self._signature(critique)
@@ -38,7 +38,7 @@ class NearCopies:
         return None
 
     def add(self, identity: str, critique: str) -> None:
-        """Remember `critique` under `identity`, for those that come after it."""
+        """Remember `critique` under `identity` for later comparisons."""
         if self._threshold is None:
             return
         signature = self._signature(critique)

@@ -1,7 +1,8 @@
 """The small language of the offline experts: per dimension six ordered levels, two or three phrases each.
 
-It is small on purpose: a model of a million parameters has to learn it. Words in [brackets] are said only when the fact
-named in {braces} is known; an unknown {subject} is called "subject". No phrase holds a number, or bad, fair, good.
+It is small on purpose: a model of a million parameters has to learn it. Words in [brackets] are used only when the fact
+named in {braces} is known; an unknown {subject} is called "subject". No phrase holds a number or the words bad, fair
+and good.
 """
 
 from __future__ import annotations
@@ -69,14 +70,14 @@ JUDGEMENTS = (
     ("A strong picture.", "A fine picture."),
     ("A superb picture.", "A stunning picture."),
 )
-GRADE_EDGES = (0.2, 0.4, 0.55, 0.7, 0.85)  # in mos; .4 and .7 are the levels' own edges
+GRADE_EDGES = (0.2, 0.4, 0.55, 0.7, 0.85)  # of the MOS; .4 and .7 are also the edges of the levels
 
 # Phrases depend on this table alone, so its hash is the offline experts' prompt_sha256.
 BOOK_SHA256 = hashlib.sha256(json.dumps([BOOK, JUDGEMENTS, GRADE_EDGES]).encode()).hexdigest()
 
 _OPTIONAL = re.compile(r"\[([^\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
-# What a fact can be: the words that a false claim is drawn from.
+# The possible values of every fact, from which false claims are drawn.
 FACT_WORDS = {
     "light": ("left", "right", "top", "back"),
     "place": ("left", "right", "center"),
@@ -88,22 +89,22 @@ FACT_WORDS = {
 
 
 def grade_of(mos: float) -> int:
-    """Grade 0..5 of a mean opinion score in [0, 1]."""
+    """Return the grade 0..5 of a mean opinion score in [0, 1]."""
     return sum(mos >= edge for edge in GRADE_EDGES)
 
 
 def step_of(factor: float) -> int:
-    """Step 0..5 of a factor in [0, 1], equal widths."""
+    """Return the step 0..5 of a factor in [0, 1]; steps are equally wide."""
     return min(max(int(factor * 6), 0), 5)
 
 
 def factor_of(step: int) -> float:
-    """The middle of the factors that `step_of` brings to a step."""
+    """Return the middle of the range of factors that `step_of` maps to `step`."""
     return (step + 0.5) / 6
 
 
 def fill(phrase: str, facts: dict[str, str]) -> str:
-    """`phrase` with its facts filled in; a bracketed part whose fact is unknown is left out."""
+    """Fill the facts into `phrase`; a bracketed part whose fact is unknown is left out."""
 
     def optional(match: re.Match[str]) -> str:
         slot = _SLOT.search(match[1])
@@ -113,7 +114,7 @@ def fill(phrase: str, facts: dict[str, str]) -> str:
 
 
 def pattern(phrase: str) -> re.Pattern[str]:
-    """A regular expression of everything `phrase` can say, its facts as named groups."""
+    """Return a regular expression that matches everything `phrase` can say, with its facts as named groups."""
     parts = re.split(r"(\[|\]|\{\w+\})", phrase)
     known = {"[": "(?:", "]": ")?"}
     text = "".join(
@@ -123,13 +124,13 @@ def pattern(phrase: str) -> re.Pattern[str]:
 
 
 def write_phrase(dimension: str, step: int, facts: dict[str, str], rng: np.random.Generator) -> str:
-    """One phrase of a dimension at a step 0..5, as a sentence without the dimension's name."""
+    """Draw a phrase of a dimension at a step 0..5, as a sentence without the dimension's name."""
     choices = BOOK[dimension][step]
     return fill(choices[int(rng.integers(len(choices)))], facts) + "."
 
 
 def read_phrase(dimension: str, sentence: str) -> tuple[int, dict[str, str]] | None:
-    """Step and facts that a sentence of the phrase book states (its dimension's name may lead it), else None."""
+    """Return step and facts that a sentence of the phrase book states, with or without its dimension's name."""
     said = sentence.strip().rstrip(".").lower()
     said = said.removeprefix(dimension.replace("_", " ")).lstrip(": ")
     for step, choices in enumerate(_PATTERNS[dimension]):
@@ -141,13 +142,13 @@ def read_phrase(dimension: str, sentence: str) -> tuple[int, dict[str, str]] | N
 
 
 def read_grade(judgement: str) -> int | None:
-    """Grade 0..5 of a judgement of the phrase book, whatever stands after it, else None."""
+    """Return the grade 0..5 of a judgement that begins with a sentence of the phrase book, else None."""
     said = judgement.strip()
     return next((grade for grade, choices in enumerate(JUDGEMENTS) if said.startswith(choices)), None)
 
 
 def judge_aloud(grade: int, rng: np.random.Generator) -> str:
-    """One of the sentences that say `grade`, drawn by `rng`."""
+    """Draw one of the sentences that express `grade`."""
     choices = JUDGEMENTS[grade]
     return choices[int(rng.integers(len(choices)))]
 

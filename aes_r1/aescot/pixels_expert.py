@@ -1,8 +1,8 @@
-"""An offline expert for any real photograph: it measures the pixels and says what it measured.
+"""An offline expert for any real photograph: it measures the pixels and describes the measurements.
 
-Colourfulness follows Hasler and Suesstrunk (2003), the saliency Achanta et al. (2009, frequency-tuned, in RGB), harmony
-the idea of Cohen-Or et al. (2006): the share of hue that one sector, or two opposite sectors, hold. Mood is the one
-dimension that pixels cannot tell; what is said of it is the tone that warmth, colour and contrast set.
+Colourfulness follows Hasler and Suesstrunk (2003), saliency follows Achanta et al. (2009, frequency-tuned, in RGB), and
+harmony follows the idea of Cohen-Or et al. (2006): the share of hue that one sector, or two opposite sectors, hold.
+Pixels cannot show mood; its description follows warmth, colour and contrast.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
 LONGEST_SIDE = 192  # pixels; measured values change by less than a step above it
-# Fifth and ninety-fifth percentile of each raw measure on photographs; between them the six steps are spread.
+# Fifth and ninety-fifth percentile of each raw measure on photographs; the six steps divide the range between them.
 _USUAL = {
     "light_and_shadow": (0.30, 0.92),
     "mood_and_narrative": (0.39, 0.88),
@@ -50,7 +50,7 @@ class Measurement:
 
 
 def measure(picture: Image.Image) -> Measurement:
-    """Measurements of an RGB picture, taken on a copy of at most LONGEST_SIDE pixels a side."""
+    """Measure an RGB picture on a copy of at most LONGEST_SIDE pixels a side."""
     rgb = _small(picture)
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue
@@ -79,7 +79,7 @@ def measure(picture: Image.Image) -> Measurement:
 
 
 def pixels_critique(seen: Measurement, mos: float, rng: np.random.Generator) -> Reply:
-    """What was measured, in the offline experts' words, and a judgement that follows `mos`."""
+    """Put the measurements into the offline experts' words, with a judgement that follows `mos`."""
     factors, facts = measured_factors(seen), measured_facts(seen)
     return Reply(
         {name: write_phrase(name, step_of(factors[name]), facts, rng) for name in DIMENSIONS},
@@ -88,7 +88,7 @@ def pixels_critique(seen: Measurement, mos: float, rng: np.random.Generator) -> 
 
 
 def measured_factors(seen: Measurement) -> dict[str, float]:
-    """Each dimension of DIMENSIONS as 0..1, by fixed rules."""
+    """Rate each dimension of DIMENSIONS in 0..1 by fixed rules."""
     side = np.hypot(seen.gradient_x, seen.gradient_y)
     clipped = seen.clipped_dark + seen.clipped_bright
     color = min(seen.colorfulness / 80, 1.0)
@@ -105,7 +105,7 @@ def measured_factors(seen: Measurement) -> dict[str, float]:
 
 
 def measured_facts(seen: Measurement) -> dict[str, str]:
-    """The facts that the phrases can name."""
+    """Return the facts that the phrases can name."""
     place = "left" if seen.subject_x < 0.44 else "right" if seen.subject_x > 0.56 else "center"
     facts = {"place": place, "brightness": "too dark" if seen.brightness < 0.45 else "too bright"}
     if max(abs(seen.gradient_x), abs(seen.gradient_y)) >= 0.08:
@@ -119,7 +119,7 @@ def measured_facts(seen: Measurement) -> dict[str, str]:
 
 
 def _small(picture: Image.Image) -> np.ndarray:
-    """float32 [H, W, 3] in 0..1, longest side at most LONGEST_SIDE."""
+    """Return the picture as float32 [H, W, 3] in 0..1, longest side at most LONGEST_SIDE."""
     scale = min(1.0, LONGEST_SIDE / max(picture.size))
     size = max(2, round(picture.width * scale)), max(2, round(picture.height * scale))
     small = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0) if size != picture.size else picture
@@ -127,7 +127,10 @@ def _small(picture: Image.Image) -> np.ndarray:
 
 
 def _slopes(luminance: np.ndarray) -> tuple[float, float]:
-    """Least-squares luminance change over the whole width and height; the two axes are orthogonal on a grid."""
+    """Fit the luminance change over the whole width and height by least squares.
+
+    The two axes are orthogonal on a grid.
+    """
     height, width = luminance.shape
     x, y = np.linspace(-0.5, 0.5, width), np.linspace(-0.5, 0.5, height)
     columns, rows = luminance.mean(axis=0), luminance.mean(axis=1)
@@ -135,7 +138,7 @@ def _slopes(luminance: np.ndarray) -> tuple[float, float]:
 
 
 def _colorfulness(rgb: np.ndarray) -> float:
-    """Hasler and Suesstrunk's M3 on 0..255 values."""
+    """Compute Hasler and Suesstrunk's M3 on 0..255 values."""
     red, green, blue = (255.0 * rgb[..., channel] for channel in range(3))
     red_green, yellow_blue = red - green, 0.5 * (red + green) - blue
     spread = np.hypot(red_green.std(), yellow_blue.std())
@@ -144,7 +147,7 @@ def _colorfulness(rgb: np.ndarray) -> float:
 
 
 def _hues(rgb: np.ndarray) -> tuple[float, tuple[str, ...]]:
-    """Harmony and up to two dominant hues, from a 36-bin hue histogram weighted by chroma."""
+    """Return harmony and up to two dominant hues, from a 36-bin hue histogram weighted by chroma."""
     high, low = rgb.max(axis=2), rgb.min(axis=2)
     chroma = high - low
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
@@ -175,7 +178,7 @@ def _windows(bins: np.ndarray, width: int) -> np.ndarray:
 
 
 def _edges(luminance: np.ndarray) -> tuple[float, float]:
-    """Share of pixels on an edge, and how evenly edge energy stands left and right of the middle."""
+    """Return the share of pixels on an edge, and how evenly edge energy stands left and right of the middle."""
     across = np.abs(np.diff(luminance, axis=1))[:-1]
     down = np.abs(np.diff(luminance, axis=0))[:, :-1]
     energy = across + down
@@ -188,7 +191,7 @@ def _edges(luminance: np.ndarray) -> tuple[float, float]:
 
 
 def _subject(rgb: np.ndarray) -> tuple[float, float, float]:
-    """Centroid of frequency-tuned saliency and its concentration."""
+    """Return the centroid of frequency-tuned saliency and its concentration."""
     salient = np.linalg.norm(rgb - rgb.mean(axis=(0, 1)), axis=2)
     salient = np.maximum(salient - salient.mean(), 0.0)
     total = float(salient.sum())
@@ -199,4 +202,4 @@ def _subject(rgb: np.ndarray) -> tuple[float, float, float]:
     columns, rows = salient.sum(axis=0) / total, salient.sum(axis=1) / total
     centre_x, centre_y = float(columns @ x), float(rows @ y)
     spread = float((columns @ (x - centre_x) ** 2 + rows @ (y - centre_y) ** 2) ** 0.5)
-    return centre_x, centre_y, max(0.0, 1.0 - spread / (1 / 6) ** 0.5)  # sqrt(1/6): spread evenly
+    return centre_x, centre_y, max(0.0, 1.0 - spread / (1 / 6) ** 0.5)  # an even spread has sqrt(1/6)

@@ -12,12 +12,12 @@ from aes_r1.data.sample import Sample
 from aes_r1.prompts import LEVELS, level_of
 from aes_r1.settings import InputError
 
-ANY = "*"  # whatever the data set
+ANY = "*"  # any data set
 Cell = tuple[str, str]  # data set or ANY, level
 
 
 def read_quotas(given: Mapping[str, Any]) -> dict[Cell, int]:
-    """{level: n} for the whole, or {data set: {level: n}}, as counts per cell; InputError names a wrong entry."""
+    """Read {level: n}, or {data set: {level: n}}, as counts per cell; InputError names a wrong entry."""
     wanted: dict[Cell, int] = {}
     for key, value in given.items():
         rows = (
@@ -42,7 +42,7 @@ class QuotaSampler:
 
     Without quotas there is one round with every picture once, in the given order. With quotas a round holds, for every
     cell, as many new pictures as critiques are still missing; rounds go on until every cell is full or its pool is
-    empty. So no more is ever bought than is needed, and the same seed and answers give the same set.
+    empty. So no more is bought than is needed, and the same seed and answers give the same set.
     """
 
     def __init__(self, samples: Sequence[Sample], quotas: Mapping[Cell, int], seed: int) -> None:
@@ -57,12 +57,12 @@ class QuotaSampler:
                     self._pools[cell].append(samples[int(place)])
 
     def cell_of(self, sample: Sample) -> Cell | None:
-        """The cell that a sample counts for, or None where nothing of its kind is wanted."""
+        """Return the cell that a sample counts for, or None where nothing of its kind is wanted."""
         level = level_of(sample.mos) if sample.mos is not None else ""
         return next((cell for cell in ((sample.dataset, level), (ANY, level)) if cell in self._quotas), None)
 
     def next_round(self) -> list[Sample]:
-        """Pictures to ask about next; empty when all is full or drawn."""
+        """Return the pictures to ask about next; empty when every cell is full or no picture is left."""
         if not self._quotas:
             drawn, self._all = self._all or [], []
             return drawn
@@ -79,7 +79,7 @@ class QuotaSampler:
             self._kept[cell] += 1
 
     def shortfalls(self) -> dict[str, dict[str, int]]:
-        """Cells that could not be filled: what was wanted, what was kept."""
+        """Return the cells that could not be filled, with the numbers wanted and kept."""
         return {
             level if dataset == ANY else f"{dataset}/{level}": {"wanted": wanted, "kept": self._kept[dataset, level]}
             for (dataset, level), wanted in self._quotas.items()

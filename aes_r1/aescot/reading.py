@@ -1,7 +1,7 @@
-"""Reading an object out of what a model said: by rules, then mended by json_repair, and never more than is there.
+"""Read a JSON object from a model's answer: first by rules, then repaired by json_repair; nothing is made up.
 
-The last whole object counts, for models that think aloud write a draft before it. What had to be done to read it is
-said in `mended`, which the report counts. Every text has an answer in bounded time: an object, or none.
+The last whole object counts, because models that think aloud write a draft before it. `mended` says what had to be done
+to read it, and the report counts these. Reading takes bounded time for every text.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import json_repair
 
-MOST_CHARACTERS = 100_000  # of a reply, its end; far beyond any max_tokens that a critique needs
+MOST_CHARACTERS = 100_000  # from the end of a reply; far beyond any max_tokens that a critique needs
 MOST_TRIES = 200  # opening braces at which an object is looked for
-REPAIRED_CHARACTERS = 20_000  # json_repair takes its time on long texts
+REPAIRED_CHARACTERS = 20_000  # json_repair is slow on long texts
 
-Rename = Callable[[str], str]  # a key as it was written to the name that was asked for
+Rename = Callable[[str], str]  # maps a key as it was written to the name that was asked for
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Reading:
 
 
 def read_object(text: str, names: Mapping[str, str], whole: Callable[[Mapping[str, Any]], bool]) -> Reading | None:
-    """The last object in `text` that is `whole`, else the last that holds any of the names; None without an object.
+    """Return the last object in `text` that is `whole`, else the last that holds any of the names.
+
+    It is None without an object.
 
     names: every spelling of a name, as `plain` leaves it, and the name that it stands for.
     """
@@ -48,12 +50,12 @@ def read_object(text: str, names: Mapping[str, str], whole: Callable[[Mapping[st
 
 
 def plain(key: str) -> str:
-    """A key without case, spaces and punctuation: "Light & Shadow" and "light_and_shadow" are one."""
+    """Return a key without case, spaces and punctuation: "Light & Shadow" becomes "lightandshadow"."""
     return re.sub(r"[\W_]+", "", key.casefold().replace("&", "and"))
 
 
 def _known(objects: Iterator[tuple[dict[str, Any], int]], names: Mapping[str, str]) -> list[Reading]:
-    """Readings of the objects that hold any of `names`; of those alone without one, so that it can be told apart."""
+    """Return the objects that hold any of `names`; when none does, the last object, with no values."""
     readings: list[Reading] = []
     strangers: list[Reading] = []
     for found, depth in objects:
@@ -70,7 +72,7 @@ def _known(objects: Iterator[tuple[dict[str, Any], int]], names: Mapping[str, st
 
 
 def _objects(text: str) -> Iterator[tuple[dict[str, Any], int]]:
-    """Every object of `text` in order, with those inside it after it, and how deep each stands."""
+    """Yield every object of `text` in order, each followed by those inside it, with its depth."""
     decoder = json.JSONDecoder(strict=False, parse_int=_integer)
     place = text.find("{")
     for _ in range(MOST_TRIES):
@@ -86,7 +88,7 @@ def _objects(text: str) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _inside(found: Any) -> Iterator[tuple[dict[str, Any], int]]:
-    """`found` and every object in it, outer ones first; without recursion, for a reply may be nested deeply."""
+    """Yield `found` and every object in it, outer ones first; not recursive, because a reply may be nested deeply."""
     waiting = [(found, 0)]
     while waiting:
         one, depth = waiting.pop()
@@ -97,7 +99,7 @@ def _inside(found: Any) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _repaired(text: str) -> Iterator[tuple[dict[str, Any], int]]:
-    """Objects that json_repair makes of a text whose braces close; one that was cut short stays unread."""
+    """Yield the objects that json_repair makes of a text whose braces close; a text that was cut short is not read."""
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or not start < end < start + REPAIRED_CHARACTERS:
         return
@@ -109,5 +111,5 @@ def _repaired(text: str) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _integer(digits: str) -> int | float:
-    """Python refuses to read thousands of digits as an int; no number of a reply needs them."""
+    """Parse an integer; Python refuses to read thousands of digits as an int, and no reply needs them."""
     return int(digits) if len(digits) < 100 else float("inf")

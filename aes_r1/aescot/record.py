@@ -19,7 +19,7 @@ DIMENSION_NAMES = {
 
 @dataclass(frozen=True)
 class Reply:
-    """What an expert says of a picture: one text per dimension of DIMENSIONS, and a closing judgement."""
+    """An expert's critique of a picture: one text per dimension of DIMENSIONS, and a closing judgement."""
 
     dimensions: dict[str, str]
     judgement: str
@@ -37,7 +37,7 @@ def _named(dimension: str, text: str) -> str:
 
 
 def record(sample: Sample, reply: Reply | None, *, expert: str, prompt_sha256: str) -> dict[str, Any]:
-    """The AesCoT record of a sample whose mos is known; without a reply, critique and its parts are null."""
+    """Build the AesCoT record of a sample whose mos is known; without a reply, critique and its parts are null."""
     if sample.mos is None:
         raise ValueError(f"{sample.id} has no score, so no critique can be matched to it")
     return {

@@ -1,4 +1,4 @@
-"""distill_report.json: what was asked, paid, kept and rejected, and how varied the kept critiques are."""
+"""Build distill_report.json: what was asked, paid, kept and rejected, and how varied the kept critiques are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tally:
         self._caught = Counter[str]()
 
     def add(self, row: dict[str, Any], reasons: Iterable[str], planted: str | None) -> None:
-        """One picture's record, why it was rejected (empty: kept), and the error planted in it."""
+        """Count one picture: its record, the reasons for its rejection (empty: kept), and the error planted in it."""
         reasons = list(reasons)
         decision = "rejected" if reasons else "kept"
         self.kept["pictures"] += not reasons
@@ -59,7 +59,7 @@ class Tally:
             self._critiques[place] = critique
 
     def summary(self) -> dict[str, Any]:
-        """The content of distill_report.json."""
+        """Return the content of distill_report.json."""
         reasons = {name: count for name, count in sorted(self.rejected.items()) if name != "pictures"}
         return {
             "kept": self.kept["pictures"],
@@ -80,7 +80,7 @@ class Tally:
         }
 
     def plants(self) -> dict[str, dict[str, float | int | None]]:
-        """Precision and recall of each filter against the errors that the scenes expert planted."""
+        """Compute precision and recall of each filter against the errors that the scenes expert planted."""
         return {
             name: {
                 "planted": self._planted[name],
@@ -94,9 +94,9 @@ class Tally:
 
 
 def calls_summary(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Calls, tokens, USD and seconds per role (expert, align, fact), from the journal's rows.
+    """Sum calls, tokens, USD and seconds per role (expert, align, fact) over the journal's rows.
 
-    usd is null for a model whose price is unknown; seconds are those of the calls, which ran side by side.
+    usd is null for a model whose price is unknown; seconds are summed over calls, some of which ran at the same time.
     """
     found: dict[str, dict[str, Any]] = {}
     for row in rows:

@@ -1,6 +1,6 @@
-"""An offline expert that knows what it looks at: it speaks of made scenes from their true factors.
+"""An offline expert for synthetic scenes, which it describes from their true factors.
 
-It errs on purpose at set rates, so that the filters have something to catch and can be measured against known errors.
+It errs on purpose at set rates, so that the filters can be measured against known errors.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _LEAKS = (
 
 
 def scenes_critique(factors: dict[str, float], facts: dict[str, Any], mos: float, rng: np.random.Generator) -> Reply:
-    """A true critique: each dimension of `factors` (0..1) at its step, naming facts; the verdict follows `mos`."""
+    """Write a true critique: a phrase per factor (0..1) at its step, with facts, and a judgement that follows `mos`."""
     return _critique(factors, spoken_facts(facts, rng), mos, rng)
 
 
 def spoken_facts(facts: dict[str, Any], rng: np.random.Generator) -> dict[str, str]:
-    """The facts of a scene that the phrases can name; one of several cues is drawn."""
+    """Return the facts of a scene that the phrases can name; one of several cues is drawn."""
     spoken = {name: str(facts[name]) for name in FACT_WORDS if facts.get(name)}
     cues = list(facts.get("cues") or ())
     return {**spoken, "cue": str(cues[int(rng.integers(len(cues)))])} if cues else spoken
@@ -54,14 +54,14 @@ def _critique(factors: dict[str, float], spoken: dict[str, str], mos: float, rng
 
 
 def draw_plant(rates: dict[str, float], rng: np.random.Generator) -> str | None:
-    """Which error, if any, the next critique carries; `rates` maps names of PLANTS to probabilities."""
+    """Draw the error, if any, of the next critique; `rates` maps names of PLANTS to probabilities."""
     edges = np.cumsum([rates.get(name, 0.0) for name in PLANTS])
     place = int(np.searchsorted(edges, rng.random(), side="right"))
     return PLANTS[place] if place < len(PLANTS) else None
 
 
 def planted(kind: str, factors: dict[str, float], facts: dict[str, Any], mos: float, rng: np.random.Generator) -> Reply:
-    """A critique with one error of `kind`: it leaks the score, judges another level, or claims what is not there."""
+    """Write a critique with one error of `kind`: it leaks the score, judges another level or makes a false claim."""
     if kind == "fact":
         return _false_claim(factors, facts, mos, rng)
     reply = scenes_critique(factors, facts, mos, rng)
@@ -77,7 +77,7 @@ def planted(kind: str, factors: dict[str, float], facts: dict[str, Any], mos: fl
 
 
 def _spelled(number: int) -> str:
-    """A whole number from 0 to 100 in words."""
+    """Spell a whole number from 0 to 100 in words."""
     if number < 20:
         return (*UNITS, *TEENS)[number]
     if number == 100:
@@ -91,7 +91,7 @@ def _level_of_grade(grade: int) -> str:
 
 
 def _false_claim(factors: dict[str, float], facts: dict[str, Any], mos: float, rng: np.random.Generator) -> Reply:
-    """Either one named fact is false, or one dimension is told at least three steps away from the truth."""
+    """Write a critique in which one named fact is false, or one dimension is at least three steps off the truth."""
     spoken = spoken_facts(facts, rng)
     sentences = [read_phrase(name, write_phrase(name, step_of(factors[name]), spoken, rng)) for name in DIMENSIONS]
     told = {name for sentence in sentences if sentence for name in sentence[1] if name in spoken}
@@ -106,6 +106,6 @@ def _false_claim(factors: dict[str, float], facts: dict[str, Any], mos: float, r
 
 
 def _false_words(fact: str, truth: str, facts: dict[str, Any]) -> list[str]:
-    """Words of a fact that do not hold; none when every one does, as with all cues in one picture."""
+    """Return words for a fact that are false; none when every word is true, as with all cues in one picture."""
     true = set(facts.get("cues") or ()) if fact == "cue" else {truth}
     return [word for word in FACT_WORDS[fact] if not any(word in held for held in true)]

@@ -1,4 +1,4 @@
-"""What is settled before anything is asked: who can speak of which pictures, and whose folder it is."""
+"""Checks before the first call: can expert and judge handle the pictures, and is the output folder free?"""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from aes_r1.prompts import prompt_sha256
 from aes_r1.runs.files import write_json
 from aes_r1.settings import ChatSettings, ExpertSettings, InputError, JudgeSettings
 
-# Settings that change how answers are bought, not which are asked for.
+# Settings that change how answers are bought, but not what is asked.
 _BUYING = (
     *("max_concurrency", "requests_per_minute", "tokens_per_minute", "retries", "timeout_s", "max_usd"),
     *("input_usd_per_million", "output_usd_per_million", "response_format", "api_key_env"),
 )
-# Settings that change what is kept of the answers; they too may change between two starts in one folder.
+# Settings that change which answers are kept; they too may change between two starts in one folder.
 _FILTERING = ("min_words", "max_words", "near_copy", "tolerance")
 
 
 def check_roles(samples: Sequence[Sample], expert: ExpertSettings, judge: JudgeSettings) -> None:
-    """Raise InputError when a picture has no score, or when expert or judge cannot speak of it."""
+    """Raise InputError when a picture has no score, or when expert or judge cannot handle it."""
     if judge.name == "scenes" and expert.name == "openai":
         raise InputError(
             "judge=scenes understands the words of the offline experts alone; with expert=openai give judge=openai "
@@ -44,12 +44,12 @@ def check_roles(samples: Sequence[Sample], expert: ExpertSettings, judge: JudgeS
 
 
 def deciding(settings: ChatSettings) -> dict[str, Any]:
-    """The settings of an expert or judge that decide what comes out, whatever is paid for it and how fast."""
+    """Return the settings of an expert or judge that decide its answers; price and speed settings are left out."""
     return {key: value for key, value in asdict(settings).items() if key not in _BUYING}
 
 
 def prompts_of(expert: ExpertSettings, judge: JudgeSettings) -> dict[str, str]:
-    """Hash of every prompt file that is used; of the phrase book for the offline experts."""
+    """Hash every prompt file that is used, or the phrase book for the offline experts."""
     used = {"expert": prompt_sha256("expert") if expert.name == "openai" else BOOK_SHA256}
     checks = ("judge_align", "judge_fact") if judge.name == "openai" else ()
     return {**used, **{name: prompt_sha256(name) for name in checks}}
@@ -66,9 +66,9 @@ def claim_output_folder(
     max_pixels: int,
     stack: ExitStack,
 ) -> None:
-    """Make `out` ours alone until `stack` closes; InputError when it holds another distillation or is being written.
+    """Lock `out` until `stack` closes; InputError when it holds another distillation or another process writes there.
 
-    Another prompt or picture size would buy every answer anew, so it needs a folder of its own.
+    A changed prompt or picture size would buy every answer again, so it needs another folder.
     """
     from filelock import FileLock, Timeout
 
@@ -94,7 +94,7 @@ def claim_output_folder(
             differing = [key for key in mine if theirs.get(key) != json.loads(json.dumps(mine[key]))]
             if differing:
                 raise InputError(f"{out} holds a distillation with other {', '.join(differing)}; give another out=")
-        write_json(path, mine)  # whole or not there: a damaged one would lock out everything that was paid for
+        write_json(path, mine)  # atomic: a damaged file would make the answers that were paid for unusable
     except Timeout as error:
         raise InputError(
             f"out={out}: another distillation is writing there; wait for it or give another out="

@@ -1,6 +1,6 @@
-"""What the words of a critique say: which dimensions they touch, how they judge, and the opposite of it.
+"""Interpret the words of a critique: the dimensions it touches, how it judges them, and its opposite.
 
-The phrase book of the offline experts is understood exactly; any other prose by a list of opposites.
+The phrase book of the offline experts is understood exactly; other prose by a list of opposites.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from aes_r1.aescot.phrases import JUDGEMENTS, factor_of, read_grade, read_phrase
 from aes_r1.aescot.record import DIMENSION_NAMES, Reply
 from aes_r1.prompts import DIMENSIONS, level_of, split_critique
 
-TOP_STEP = 5  # of a dimension, and of the closing judgement
+TOP_STEP = 5  # the highest step of a dimension, and grade of the closing judgement
 
 # Words that a critique of a dimension can hardly do without.
 _TOUCHED = {
@@ -47,22 +47,22 @@ _KEYS = {name.lower(): key for key, name in DIMENSION_NAMES.items()}
 
 
 def parts(critique: str) -> tuple[dict[str, str], str]:
-    """Text of each dimension that a critique names, and its closing judgement."""
+    """Split a critique into the text of each dimension that it names, and its closing judgement."""
     named, judgement = split_critique(critique)
     keys = ((_KEYS.get(name.lower().replace("&", "and").replace("colour", "color")), text) for name, text in named)
     return {key: text for key, text in keys if key is not None}, judgement
 
 
 def stated_steps(critique: str) -> dict[str, int]:
-    """Step 0..5 of each dimension that is told in the words of the phrase book."""
+    """Return the step 0..5 of each dimension that is described in the words of the phrase book."""
     found = {name: read_phrase(name, text) for name, text in parts(critique)[0].items()}
     return {name: said[0] for name, said in found.items() if said is not None}
 
 
 def stated_values(critique: str) -> dict[str, float]:
-    """0..1 of each dimension: the middle of its step in the words of the phrase book, else its favourable share.
+    """Rate each dimension 0..1: the middle of its step in the phrase book, else its share of favourable words.
 
-    A dimension of which no word judges is left out.
+    A dimension without a judging word is left out.
     """
     found = {}
     for name, text in parts(critique)[0].items():
@@ -76,7 +76,7 @@ def stated_values(critique: str) -> dict[str, float]:
 
 
 def stated_level(critique: str) -> str | None:
-    """bad, fair or good, as the closing judgement has it; None where it says neither good nor bad."""
+    """Return bad, fair or good, as the closing judgement has it; None where it says neither good nor bad."""
     judgement = parts(critique)[1]
     grade = read_grade(judgement)
     if grade is not None:
@@ -86,7 +86,7 @@ def stated_level(critique: str) -> str | None:
 
 
 def valence(critique: str) -> float | None:
-    """How favourable the words are, 0..1: mean step of the phrase book, else the share of favourable words."""
+    """Return how favourable the words are, 0..1: mean step of the phrase book, else the share of favourable words."""
     steps = stated_steps(critique)
     if steps:
         return float(np.mean(list(steps.values()))) / TOP_STEP
@@ -95,7 +95,7 @@ def valence(critique: str) -> float | None:
 
 
 def negated(critique: str) -> str:
-    """The critique that says the opposite: every dimension and the judgement turned round, facts kept.
+    """Return the critique that says the opposite: every dimension and the judgement are inverted, facts kept.
 
     In the words of the phrase book step s becomes 5 - s; elsewhere each word of OPPOSITES becomes its opposite.
     """

@@ -12,11 +12,11 @@ from aes_r1.settings import InputError, require
 
 
 def run(given: argparse.Namespace) -> int:
-    """Serve the page until it is stopped; returns the exit code."""
+    """Serve the page until it is stopped; return the exit code."""
     require(0 < given.port < 65536, "--port", given.port, "must be in 1..65535")
     if find_spec("gradio") is None:
         raise InputError("the app needs Gradio; pip install 'aes-r1[app]'")
-    check_port(given.port)  # before the model is loaded, which takes a while
+    check_port(given.port)  # before the model is loaded, which is slow
     from aes_r1.app.page import serve
 
     serve(Critic.load(given.model, samples=given.samples, seed=given.seed), port=given.port)
@@ -26,7 +26,8 @@ def run(given: argparse.Namespace) -> int:
 def check_port(port: int) -> None:
     """Raise InputError when something else listens on 127.0.0.1:`port`."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just left is free
+        # The server sets this too, so that a port that was just closed counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
@@ -34,7 +35,7 @@ def check_port(port: int) -> None:
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command with the arguments of the command line; does not return."""
     parser = OneLineParser(
         prog="python -m aes_r1.app", description=(__doc__ or "").split(":")[0] + ", on this machine only"
     )

@@ -1,4 +1,4 @@
-"""Verdicts as HTML: a card with picture, score, interval, distribution and critique, and two of them compared."""
+"""Render verdicts as HTML: a card with picture, score, interval, distribution and critique, and a comparison of two."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _THUMBNAIL = (720, 720)
 
 @dataclass(frozen=True)
 class Judged:
-    """A photograph that was shown to the critic; `thumbnail` is a data URI. verdict None: `problem` says why."""
+    """A photograph that was shown to the critic; `thumbnail` is a data URI. Without a verdict `problem` says why."""
 
     name: str
     thumbnail: str = ""
@@ -43,7 +43,7 @@ class Judged:
 
 
 def thumbnail(picture: Image.Image) -> str:
-    """A small JPEG of an RGB picture as a data URI."""
+    """Encode a small JPEG of an RGB picture as a data URI."""
     small = picture.copy()
     small.thumbnail(_THUMBNAIL)
     buffer = io.BytesIO()
@@ -52,29 +52,29 @@ def thumbnail(picture: Image.Image) -> str:
 
 
 def fill(template: str, **values: object) -> str:
-    """The text of app/templates/`template` with these values in it."""
+    """Render app/templates/`template` with these values."""
     return _PAGES.get_template(template).render(values)
 
 
 def cards(judged: Sequence[Judged], measured_on: str | None) -> str:
-    """A card per photograph, the newest first."""
+    """Render a card per photograph, the newest first."""
     return fill("cards.html", judged=judged, measured_on=measured_on)
 
 
 def marks(verdict: Verdict) -> list[tuple[float, int]]:
-    """(across from 0 to 1, down in pixels) of every answer of several; equal ones are stacked."""
+    """Return (across from 0 to 1, down in pixels) of every sampled score; equal scores are stacked."""
     answered = sorted(score for score in verdict.scores if score is not None)
     heights: dict[int, int] = {}
     found = []
     for score in answered if len(answered) > 1 else []:
-        column = round(score * 38)  # as wide as a mark
+        column = round(score * 38)  # a column is as wide as a mark
         heights[column] = heights.get(column, 0) + 1
         found.append((column / 38, max(4, 42 - 7 * heights[column])))
     return found
 
 
 def comparison(first: Judged, second: Judged) -> str:
-    """Two judged photographs side by side: which is preferred, how surely, and what is said of each by dimension."""
+    """Compare two judged photographs: which is preferred, how surely, and what is said of each by dimension."""
     one, two = first.verdict, second.verdict
     if one is None or two is None or one.score is None or two.score is None:
         return fill("comparison.html", sides=())
@@ -82,7 +82,7 @@ def comparison(first: Judged, second: Judged) -> str:
 
 
 def preference(one: Verdict, two: Verdict) -> float:
-    """Share of pairs (an answer to one, an answer to two) in which the first is higher; ties count half."""
+    """Return the share of pairs (a score of one, a score of two) in which the first is higher; ties count half."""
     first = [score for score in one.scores if score is not None]
     second = [score for score in two.scores if score is not None]
     wins = sum((a > b) + 0.5 * (a == b) for a in first for b in second)

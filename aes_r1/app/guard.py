@@ -1,7 +1,7 @@
-"""What the page's server answers: its own page and its queue, to this machine; nothing else that Gradio offers.
+"""Restrict the page's server to its own page and its queue, for this machine alone.
 
-Pictures travel inside the event that asks about them and come back inside the page, so no address of the server takes
-or gives a file by its path: Gradio's upload, file, proxy, stream and component addresses are closed.
+Pictures are sent inside the event that asks about them and returned inside the page, so the server accepts and returns
+no file by its path: Gradio's upload, file, proxy, stream and component addresses are closed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OPEN = {
 }
 _OPEN["HEAD"] = re.compile("/")
 _HEADERS = [
-    # Nothing is loaded from, or sent to, any other place, whatever the page's library would like.
+    # The page loads nothing from, and sends nothing to, any other host, whatever Gradio would do.
     (
         b"content-security-policy",
         b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -43,7 +43,7 @@ class Guard:
         self.app, self.max_body = app, max_body
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request, or hand it to the page."""
+        """Refuse one request, or pass it on to the page."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""The Gradio page: photographs in, verdicts out, each visitor's kept to itself."""
+"""The Gradio page: photographs in, verdicts out; no visitor sees another one's."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from aes_r1.data.sample import PictureError, open_picture
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError
 
-MAX_BYTES = 15_000_000  # of a photograph's file
+MAX_BYTES = 15_000_000  # largest file of a photograph
 MAX_PIXELS = 60_000_000
-MOST = 12  # photographs of one drop
+MOST = 12  # photographs per drop
 KEPT = 24  # photographs on a page
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 _HERE = Path(__file__).parent
 
 
 def read_upload(name: str, data: Any) -> Any:
-    """The RGB picture in base64 `data`. PictureError when it is too large, or no photograph."""
+    """Decode the RGB picture in base64 `data`. PictureError when it is too large, or no photograph."""
     if not isinstance(data, str) or len(data) > MAX_BYTES * 4 // 3 + 4:
         raise PictureError(name, f"larger than {MAX_BYTES / 1e6:g} MB")
     try:
@@ -40,13 +40,13 @@ def read_upload(name: str, data: Any) -> Any:
 
 
 def build(critic: Critic) -> Any:
-    """The page as a gradio.Blocks."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the library is loaded
+    """Build the page as a gradio.Blocks."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # must be set before Gradio is imported
     import gradio as gr
 
     measured_on = critic.facts.measured_on
 
-    # The parameter's type tells Gradio to hand in the event; with postponed annotations it must be the class itself.
+    # The parameter's type makes Gradio pass the event; with postponed annotations it must be the class itself.
     def judge(shown: list[Judged], event: gr.EventData) -> Iterator[tuple]:
         given = event._data if isinstance(event._data, dict) else {}
         name = Path(str(given.get("name", "photograph"))).name[:120]
@@ -97,13 +97,13 @@ def build(critic: Critic) -> Any:
         zone.upload(judge, shown, [zone, results, shown, first, second, duel], trigger_mode="multiple", **quiet)
         for choice in (first, second):
             choice.input(compare, [shown, first, second], duel, trigger_mode="always_last", **quiet)
-    # One verdict at a time: a second one would only slow the first. Visitors take turns photograph by photograph.
+    # Verdicts are computed one at a time, because two would slow each other. Visitors take turns by photograph.
     page.queue(default_concurrency_limit=1, max_size=200, api_open=False)
     return page
 
 
 def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
-    """Serve the page on 127.0.0.1:`port`, until interrupted where `block`. InputError when the port is taken."""
+    """Serve the page on 127.0.0.1:`port`, with `block` until interrupted. InputError when the port is taken."""
     page = build(critic)
     import gradio as gr
     from starlette.middleware import Middleware
@@ -131,7 +131,7 @@ def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
             state_session_capacity=200,
             app_kwargs={"middleware": guards, "docs_url": None, "redoc_url": None, "openapi_url": None},
             theme=gr.themes.Base(font=plain, font_mono=["ui-monospace", "monospace"]),
-            # In the head as it is: what goes through css= is rewritten, and loses its media queries.
+            # The style goes into the head, because Gradio rewrites css= and drops its media queries.
             head=fill("head.html"),
         )
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The sets that lie on disk, one row each: layout, label reader, scale, splits, licence, where to get it."""
+"""The published data sets, one row each: layout, label reader, scale, splits, licence, where to get it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from aes_r1.data.splits import SPLITS, assign_splits
 
 @dataclass(frozen=True)
 class DataSet:
-    """labels(root): every row of the set, on the published scale whose ends `scale` brings to 0 and 1.
+    """A published set: how it is read, and what documentation says of it.
 
-    pictures: folders below the root that hold pictures and nothing else. spread: what is known of the raters. shares:
-    train, validation, test where no list is published, seeded; splits says in words what "official" means.
+    labels(root): every row of the set, on the published scale; `scale` holds the values that become 0 and 1. pictures:
+    folders below the root that hold nothing but pictures. spread: what is known of the raters. shares: seeded shares of
+    train, validation and test where no lists are published; splits says in words what "official" means.
     """
 
     labels: Callable[[Path], list[Label]]
@@ -168,13 +169,13 @@ def read_set(
     scale: Sequence[float] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> tuple[list[Label], list[Label]]:
-    """(rows of the set `name` below `root` with opinion in [0, 1] and split, rows left out with their fault).
+    """Read the set `name` below `root`: (rows with opinion in [0, 1] and split, rows left out with their fault).
 
     attributes: columns of ratings by dimension (data.attributes), which the rows then hold.
 
-    A picture stands in one split with one opinion: it is left out of train where it is in test or validation, a row
-    said twice is one, and rows that contradict each other are all left out. `scale`: the ends of the opinions of own
-    pictures (data=folder). InputError for a file that cannot be read.
+    A picture gets one split and one opinion. It is left out of train where it is in test or validation; of repeated
+    rows one is used; contradicting rows are all left out. `scale`: the ends of the opinions of your own pictures
+    (data=folder). Raises InputError for a file that cannot be read.
     """
     row = CATALOG[name]
     low, high = scale or row.scale
@@ -198,7 +199,7 @@ def _scaled(label: Label, low: float, high: float) -> Label:
 
 
 def _on_disk(label: Label, root: Path) -> Label:
-    """The label with its picture's name as the disk spells it; its id keeps the accents as the row composes them."""
+    """Return the label with its picture's name as the disk spells it; its id uses composed accents."""
     name = name_on_disk(root, label.image)
     if name == label.image:
         return label
@@ -207,7 +208,7 @@ def _on_disk(label: Label, root: Path) -> Label:
 
 
 def _settle(labels: list[Label]) -> tuple[list[Label], list[Label]]:
-    """(rows to use, rows left out with their fault): a picture in one split, with one opinion."""
+    """Return (rows to use, rows left out with their fault): every picture stands in one split, with one opinion."""
     rows_of: dict[str, list[Label]] = defaultdict(list)
     for label in labels:
         if not label.fault:

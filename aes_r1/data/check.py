@@ -1,4 +1,4 @@
-"""Reading every picture of a set once: whole or broken, its hash, its size; what was read is never read again."""
+"""Decode every picture of a set once: is it whole, its hash, its size. Results are cached by path."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ CHUNK = 32  # pictures that a process reads before it reports
 
 @dataclass(frozen=True)
 class Checked:
-    """What a picture's file holds. width, height: as shown, turned by EXIF. look: its perceptual hash, 16 hex digits.
+    """The content of a picture's file. width, height: as shown, turned by EXIF. look: perceptual hash, 16 hex digits.
 
-    reason: why it cannot be read; then everything but path, bytes and mtime_ns is missing.
+    reason: why it cannot be read; in that case only path, bytes and mtime_ns are known.
     """
 
     path: str
@@ -57,9 +57,11 @@ def check_picture(path: str) -> Checked:
 
 
 def perceptual_hash(picture: Image.Image) -> str:
-    """64 bits as hex digits: which of the 64 lowest frequencies of the 32 x 32 gray picture lie above their median.
+    """Hash a picture to 64 bits, as hex digits.
 
-    Pictures that differ in size, format or compression share all or nearly all of the bits.
+    Each bit says whether one of the 64 lowest frequencies of the 32 x 32 gray copy exceeds their median.
+
+    Copies that differ in size, format or compression share all or nearly all bits.
     """
     gray = np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
     low = dctn(gray, norm="ortho")[:8, :8].flatten()
@@ -68,7 +70,7 @@ def perceptual_hash(picture: Image.Image) -> str:
 
 
 class CheckCache:
-    """What is known of pictures by path, one JSON line each; written as it is found, so that a stop loses nothing."""
+    """A JSON-lines file of checked pictures by path; every result is appended at once, so that a stop loses nothing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -79,14 +81,14 @@ class CheckCache:
                 try:
                     row = Checked(**json.loads(line))
                 except (json.JSONDecodeError, TypeError):
-                    continue  # the last line of a run that was killed
+                    continue  # a killed run may leave half a last line
                 self._known[row.path] = row
 
     def __getitem__(self, path: str) -> Checked:
         return self._known[path]
 
     def missing(self, paths: Sequence[str]) -> list[str]:
-        """Paths of which nothing is known, or whose file has changed since."""
+        """Return the paths that are not in the cache, or whose file has changed since."""
         return [path for path in dict.fromkeys(paths) if not self._fresh(path)]
 
     def _fresh(self, path: str) -> bool:
@@ -98,10 +100,10 @@ class CheckCache:
         return row is not None and (row.bytes, row.mtime_ns) == (found.st_size, found.st_mtime_ns)
 
     def read(self, paths: Sequence[str], *, workers: int) -> Iterator[int]:
-        """Check `paths` in `workers` processes (0: in this one), yielding how many are done, some at a time."""
+        """Check `paths` in `workers` processes (0: in this one); yield now and then how many are done."""
         done = 0
         with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n")  # after the half line of a run that was killed
+            file.write("\n")  # ends the half line that a killed run may have left
             for rows in _checked(paths, workers):
                 for row in rows:
                     self._known[row.path] = row
@@ -140,10 +142,10 @@ def check_pictures(
 
     With `strict` the first picture that cannot be read raises InputError naming it.
     """
-    if samples and samples[0].dataset in scene_sets.SCENE_SETS:  # made and written by ourselves
+    if samples and samples[0].dataset in scene_sets.SCENE_SETS:  # this program drew them
         return list(samples), []
     paths = [one.image for one in samples]
-    if samples and all(one.bytes is not None for one in samples):  # prepare has read them
+    if samples and all(one.bytes is not None for one in samples):  # aes_r1.prepare has read them
         reasons = [_changed(one) for one in samples]
     elif workers > 0 and len(paths) > 200:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
@@ -161,7 +163,7 @@ def check_pictures(
 
 
 def _changed(one: Sample) -> str | None:
-    """Why a picture that prepare has read is not what it was then, or None."""
+    """Say how a picture has changed since prepare read it; None when it has not."""
     try:
         size = os.stat(one.image).st_size
     except OSError as error:
@@ -170,7 +172,7 @@ def _changed(one: Sample) -> str | None:
 
 
 def _reason(path: str) -> str | None:
-    """Why a picture cannot be read, or None."""
+    """Say why a picture cannot be read; None when it can."""
     try:
         open_picture(path)
     except PictureError as error:

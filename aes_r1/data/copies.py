@@ -1,4 +1,4 @@
-"""The same picture twice: byte for byte inside a list, or by its looks across data sets."""
+"""Find pictures that occur twice: byte for byte inside a list, or by perceptual hash across data sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BANDS = 4  # 16 bits each: two hashes that differ in fewer bits than there are b
 
 
 def exact_duplicates(digests: Sequence[str]) -> list[list[int]]:
-    """Groups of two or more places with the same digest."""
+    """Return groups of two or more indices with the same digest."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, digest in enumerate(digests):
         places[digest].append(place)
@@ -20,9 +20,9 @@ def exact_duplicates(digests: Sequence[str]) -> list[list[int]]:
 
 
 def near_duplicates(looks: Sequence[str], sets: Sequence[str]) -> list[list[int]]:
-    """Groups of places in more than one of `sets` whose perceptual hashes differ in fewer than BANDS of 64 bits.
+    """Return groups of indices in more than one of `sets` whose hashes differ in fewer than BANDS of 64 bits.
 
-    A hash that more than a handful of pictures of one set share says nothing (a blank picture) and is left out.
+    A hash that many pictures of one set share (say blank pictures) tells nothing and is left out.
     """
     words = np.array([int(look, 16) for look in looks], dtype=np.uint64)
     dataset = np.array(sets)
@@ -47,20 +47,20 @@ def near_duplicates(looks: Sequence[str], sets: Sequence[str]) -> list[list[int]
 
 
 def _common(words: np.ndarray, dataset: np.ndarray, most: int = 5) -> np.ndarray:
-    """Hashes that more than `most` pictures of one set share."""
+    """Return the hashes that more than `most` pictures of one set share."""
     found = [np.unique(words[dataset == name], return_counts=True) for name in np.unique(dataset)]
     return np.concatenate([values[counts > most] for values, counts in found]) if found else words
 
 
 def _groups(keys: np.ndarray, places: np.ndarray) -> Iterator[np.ndarray]:
-    """Those of `places` that share a key, two or more."""
+    """Group those of `places` that share a key, two or more each."""
     order = places[np.argsort(keys[places], kind="stable")]
     edges = [0, *(np.flatnonzero(np.diff(keys[order])) + 1).tolist(), len(order)]
     return (order[start:stop] for start, stop in pairwise(edges) if stop - start > 1)
 
 
 def _near_pairs(group: np.ndarray, words: np.ndarray, dataset: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of a group that belong to different sets and whose hashes are near."""
+    """Return pairs of a group that belong to different sets and whose hashes are near."""
     for number, place in enumerate(group[:-1]):
         rest = group[number + 1 :]
         rest = rest[dataset[rest] != dataset[place]]

@@ -1,4 +1,4 @@
-"""How many pictures and critiques a run will read, counted from labels and manifests before any picture is opened."""
+"""Count the pictures and critiques that a run will read, from labels and manifests, before any picture is opened."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from aes_r1.settings import DataSettings, PlanSettings, Settings
 
 
 def counted(settings: PlanSettings) -> PlanSettings:
-    """`settings` with the counts of its data in place of plan.pictures, plan.critiques and plan.test_pictures.
+    """Return `settings` with the counts of its data in place of plan.pictures, plan.critiques and plan.test_pictures.
 
-    As they are where `data.root` does not say where the data lies; plan.test_pictures stays where one of the further
-    sets is nowhere, plan.critiques where there is no cold start. InputError where labels or critiques cannot be read.
+    A count stays as it is where its data is not on disk: all of them without `data.root`, plan.test_pictures where one
+    of the further sets is missing, plan.critiques without a cold start. Raises InputError where labels or critiques
+    cannot be read.
     """
     if not _is_given(settings.data):
         return settings
@@ -36,13 +37,13 @@ def _is_given(data: DataSettings) -> bool:
 
 
 def _count(settings: Settings, data: DataSettings, split: str) -> int:
-    if data.name in SCENE_SETS:  # not drawn for a count
+    if data.name in SCENE_SETS:  # scenes are not drawn only to be counted
         return min(SCENE_SETS[data.name][split], data.limit or SCENE_SETS[data.name][split])
     return len(load_samples(data, split, seed=settings.seed, store=Path(settings.store)))
 
 
 def _critiques(settings: Settings, pictures: int) -> int | None:
-    """Records of the cold start: those of its file, or one of every picture that the expert is asked about at most."""
+    """Count the cold start's records: those of its file, or at most one per picture that the expert is asked about."""
     cold_start, data = settings.cold_start, settings.data
     if cold_start.epochs == 0 or settings.trainer.init_from == "base":
         return None

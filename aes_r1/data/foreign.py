@@ -1,9 +1,9 @@
-"""What a file is that no picture could be read from, and what to do about it, told by its first bytes."""
+"""Identify a file that could not be read as a picture by its first bytes, and say what to do about it."""
 
 from __future__ import annotations
 
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-HEAD = 512  # bytes that decide
+HEAD = 512  # bytes at the start of a file that identify it
 
 _EXPORT = "export it as JPEG or PNG"
 _RAW = f"a camera's raw file; {_EXPORT}, or convert it to DNG with a full-size preview"
@@ -48,12 +48,12 @@ _KNOWN = (
 
 
 def is_heic(head: bytes) -> bool:
-    """Whether a file that begins with `head` is HEIC, whatever it is called."""
+    """Return whether a file that begins with `head` is HEIC, whatever its name."""
     return head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS and b"avif" not in head[16:64]
 
 
 def what_it_is(head: bytes) -> str:
-    """One line: what begins with `head`, of which no picture can be read, and the way out."""
+    """Say in one line what an unreadable file that begins with `head` is, and the way out."""
     if not head:
         return f"an empty file; {_AGAIN}"
     if not head.strip(b"\0"):
@@ -80,7 +80,7 @@ def what_it_is(head: bytes) -> str:
 
 
 def _in_boxes(head: bytes) -> str:
-    """The same of a file in the ISO container, whose brand says what it holds."""
+    """Say the same of a file in the ISO container, whose brand names its format."""
     if is_heic(head):
         return f"a HEIC picture; pip install 'aes-r1[photos]' reads it, or {_EXPORT}"
     brand = head[8:12]

@@ -1,4 +1,4 @@
-"""Label files, read into rows of (picture, opinion): people's own, and what readers of published ones share."""
+"""Read label files into rows of (picture, opinion): your own files, and what readers of published files share."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from aes_r1.settings import InputError
 
 @dataclass(frozen=True)
 class Label:
-    """One row of a label file: picture path relative to the set's root, opinion on the scale that was published.
+    """One row of a label file: picture path relative to the set's root, opinion on the published scale.
 
-    fault: why the row cannot be used, where the label files themselves say so. id: what the row calls the picture,
-    where the disk spells its accents otherwise.
+    fault: why the row cannot be used, where the label files themselves show it. id: the picture's name in the row,
+    where the disk spells its accents differently.
     """
 
     image: str
@@ -34,7 +34,7 @@ class Label:
 
 
 def first_there(root: Path, *names: str) -> Path:
-    """The first of `names` below `root` that exists: copies of a set differ in where they keep a file."""
+    """Return the first of `names` below `root` that exists: copies of a set differ in where they keep a file."""
     for name in names:
         if (root / name).exists():
             return root / name
@@ -49,9 +49,9 @@ _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 def number(
     value: str | float | None, path: Path, place: str, column: str, within: tuple[float, float] | None = None
 ) -> float:
-    """A finite number that stands at `place` of `path`; text may have a decimal comma.
+    """Return the finite number at `place` of `path`; text may have a decimal comma.
 
-    "1,234" may be meant as 1.234 or 1234: it is whichever lies `within` the range, where only one does.
+    "1,234" may mean 1.234 or 1234: where only one of them lies `within` the range, it is that one.
     """
     where = f"{path}, {place}: {column}={repr(value)[:60]}"
     if isinstance(value, str):
@@ -98,7 +98,7 @@ _SPLITS |= dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
 
 
 def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[Label]:
-    """Your own pictures: ROOT/labels.csv (or .tsv, .jsonl, .json, .xlsx) with `image` and `mos` in `scale`.
+    """Read your own pictures: ROOT/labels.csv (or .tsv, .jsonl, .json, .xlsx) with `image` and `mos` in `scale`.
 
     `image` is a path below ROOT. Optional: `mos_std`, `n_raters`, `split` (train, validation, test); further columns
     are kept as attributes.
@@ -111,7 +111,7 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
 
 
 def labels_file(root: Path) -> Path:
-    """Find the one label file of own pictures in `root`; InputError where there is none, or more than one."""
+    """Find the one label file of your own pictures in `root`; InputError where there is none, or more than one."""
     there = [root / name for name in _FILES if (root / name).exists()]
     if len(there) > 1:
         raise InputError(f"data.root={root}: {' and '.join(path.name for path in there)}; keep the one that is meant")
@@ -125,14 +125,14 @@ def labels_file(root: Path) -> Path:
 
 
 def own_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give (place, row) of every row of an own label file; the place is for messages."""
+    """Yield (place, row) of every row of your own label file; the place is for messages."""
     if path.suffix in (".csv", ".tsv"):
         return table(path, ("image", "mos"), lambda text: _names_pictures(text, path, path.parent))
     return sheet(path, ("image", "mos")) if path.suffix == ".xlsx" else json_rows(path)
 
 
 def _names_pictures(text: str, path: Path, root: Path) -> bool:
-    """Whether a text was decoded rightly: the pictures that it names in other letters than ASCII's are there."""
+    """Return whether a text was decoded rightly: the pictures with non-ASCII names in it exist."""
     try:
         names = [str(row.get("image")) for _, row in table_in(text, path, ("image", "mos"))]
     except InputError:
@@ -175,7 +175,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def image_name(image: Any, where: str, root: Path) -> str:
-    """The name of a row's picture as a path below `root`, where it is one."""
+    """Return the name of a row's picture as a path below `root`, where it is one."""
     if not isinstance(image, str) or not image.strip():
         raise InputError(f"{where}: image={image!r} is no name; give the picture's path below data.root")
     if is_remote(image) or image.startswith("data:"):
@@ -189,7 +189,7 @@ def image_name(image: Any, where: str, root: Path) -> str:
 
 
 def avt_ai_labels(root: Path) -> list[Label]:
-    """AVT-AI (Goering et al. 2023): ROOT/avtai224.csv, ROOT/images; mos01 in [0, 1], source names who made it."""
+    """Read AVT-AI (Goering et al. 2023): ROOT/avtai224.csv, ROOT/images; mos01 in [0, 1], source names who made it."""
     path = root / "avtai224.csv"
     return [
         Label(

@@ -1,4 +1,4 @@
-"""From labels on disk to samples of a split: loading, checking pictures, reading ahead."""
+"""Load the samples of a split from labels on disk."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ log = logging.getLogger("aes_r1")
 def load_samples(
     data: DataSettings, split: str, *, seed: int, store: Path, waiting: Callable[[], object] = lambda: None
 ) -> Sequence[Sample]:
-    """Samples of one split of a set, at most `data.limit`, pictures not yet opened.
+    """Return the samples of one split of a set, at most `data.limit`; pictures are not opened yet.
 
-    `data.split_by` says whose splits; sets without published ones are split by a fixed seed in the catalog's shares.
-    Validation, where no list says it, is carved from train by `seed`. Made sets are drawn into `store` on first use;
-    `waiting` is called while another process draws them, as `store.made_once` says.
-    InputError when the root is missing, a label cannot be read, or the split is empty.
+    `data.split_by` chooses the splits; a set without published ones is split by a fixed seed in the catalog's shares.
+    Without a published validation list, validation is carved from train by `seed`. Scenes are drawn into `store` on
+    first use; `waiting` is called while another process draws them (see `store.made_once`).
+    Raises InputError when the root is missing, a label cannot be read, or the split is empty.
     """
     samples: Sequence[Sample]
     if data.attributes and (data.mix or data.name in (*scene_sets.SCENE_SETS, "manifest", "aescot")):
@@ -61,7 +61,7 @@ def load_samples(
 
 
 def resplit(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[str, list[Sample]]:
-    """The same pictures in other splits of the same sizes, as `data.split_seed` deals them."""
+    """Assign the same pictures to other splits of the same sizes, seeded by `data.split_seed`."""
     everything = sorted((one for samples in splits.values() for one in samples), key=lambda one: one.image)
     order = np.random.default_rng([SPLIT_SEED, data.split_seed or 0, 2]).permutation(len(everything))
     edges = np.cumsum([len(splits[name]) for name in SPLITS])[:-1]
@@ -72,8 +72,8 @@ def resplit(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[str
 
 
 def root_of(data: DataSettings) -> Path:
-    """Give the folder or file where the set lies on disk; InputError where that is not said or nothing is there."""
-    if data.root is None or not data.root.strip():  # an empty path would be the folder that one is in
+    """Return the folder or file of the set on disk; InputError where none is given or nothing is there."""
+    if data.root is None or not data.root.strip():  # an empty path would mean the current folder
         raise InputError(f"data={data.name} needs data.root=DIR, where the set lies on disk")
     root = Path(local_name(data.root)).expanduser()
     if not root.exists():
@@ -82,7 +82,7 @@ def root_of(data: DataSettings) -> Path:
 
 
 def _of_part(part: DataSettings, split: str, seed: int) -> Sequence[Sample]:
-    """Samples of one set of a mix, from its own folder or from the rows of a manifest."""
+    """Return samples of one set of a mix, from its own folder or from the rows of a manifest."""
     if Path(part.root or "").suffix != ".jsonl":
         return _from_labels(part, split, seed)
     samples = read_manifest(root_of(part))
@@ -90,7 +90,7 @@ def _of_part(part: DataSettings, split: str, seed: int) -> Sequence[Sample]:
 
 
 def _of_manifest(samples: Samples, split: str, seed: int) -> Samples:
-    """The rows of one split; a set without validation has it carved from train."""
+    """Return the rows of one split; a set without validation has it carved from train."""
     splits, names = samples.column("split"), samples.column("dataset")
     wanted = splits == split
     if split != "test":
@@ -106,7 +106,10 @@ def _of_manifest(samples: Samples, split: str, seed: int) -> Samples:
 
 
 def _from_records(data: DataSettings, split: str, seed: int) -> list[Sample]:
-    """Pictures of an AesCoT file, which publishes no split: a tenth is held out for tests, validation is carved."""
+    """Split an AesCoT file, which publishes no splits.
+
+    A tenth is held out for tests; validation is carved from the rest.
+    """
     samples = unique_samples(read_records(root_of(data)))
     splits = dict(zip([one.image for one in samples], share_out(len(samples), PAPER_SHARES), strict=True))
     splits |= dict.fromkeys(
@@ -134,7 +137,7 @@ def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:
 
 
 def sample_of(dataset: str, root: Path, label: Label) -> Sample:
-    """The sample of a label of a set in `root`. InputError for a picture whose name leads out of it."""
+    """Build the sample of a label of a set in `root`. InputError for a picture whose name leads out of it."""
     if not os.path.normpath(root / label.image).startswith(f"{root}{os.sep}"):
         raise InputError(f"{label.image}: leaves data.root={root}; a label names pictures below its root")
     return Sample(

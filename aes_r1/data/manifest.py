@@ -1,4 +1,4 @@
-"""Manifests: lists of samples as JSON lines for people, held memory-mapped as Arrow beside them for training.
+"""Manifests are lists of samples: JSON lines for people, and a memory-mapped Arrow file beside them for training.
 
 A row is {"id", "path", "mos", "mos_std", "n_raters", "dataset", "split", "sha256", "width", "height", "bytes",
 "attributes"}; the last five may be missing.
@@ -25,7 +25,7 @@ BATCH = 5000  # rows held at once while a manifest is turned into Arrow
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
-    """One JSON object per sample; the file is there whole or not at all."""
+    """Write one JSON object per sample, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rows(path, map(_row, samples))
 
@@ -46,10 +46,10 @@ def _row(one: Sample) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> Samples:
-    """Samples of a manifest; relative picture paths start at its folder. InputError names a line that is not one.
+    """Read the samples of a manifest; relative picture paths start at its folder. InputError names a wrong line.
 
-    The rows are turned into an Arrow file beside the manifest once (in the temporary folder where it cannot be
-    written), named by the manifest's content, and stay on disk: a sample is made when it is asked for.
+    The rows are written once to an Arrow file beside the manifest, named by the manifest's content, or in the temporary
+    folder where that is read-only. They stay on disk, and a Sample is built when it is asked for.
     """
     from datasets import Dataset
 
@@ -81,13 +81,13 @@ def _write_arrow(path: Path, arrow: Path) -> None:
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
         writer.finalize()
     os.replace(beside, arrow)
-    for old in arrow.parent.glob(f".{path.stem}.*.arrow"):  # of an earlier content; whoever has it open keeps it
+    for old in arrow.parent.glob(f".{path.stem}.*.arrow"):  # of earlier contents; a process that has one open keeps it
         if old != arrow:
             old.unlink(missing_ok=True)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows by the names of Sample's fields, attributes as JSON text."""
+    """Yield rows by the names of Sample's fields, attributes as JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
     place = 0
     try:
@@ -120,7 +120,7 @@ _TYPES = {
 
 
 def _check_types(one: Sample) -> None:
-    """ValueError, naming the key, for a value of another type, or one that is impossible."""
+    """Raise ValueError, naming the key, for a value of another type, or one that is impossible."""
     for name, types in _TYPES.items():
         value = getattr(one, name)
         if isinstance(value, bool) or not isinstance(value, types):
@@ -131,7 +131,7 @@ def _check_types(one: Sample) -> None:
         raise ValueError(f"mos_std={one.mos_std} is outside [0, 1]")
     if one.split not in ("train", "validation", "test"):
         raise ValueError(f"split={repr(one.split)[:40]} is none of train, validation, test")
-    f"{one.id}{one.image}{one.dataset}{one.attributes}".encode()  # UnicodeEncodeError, a ValueError: half a character
+    f"{one.id}{one.image}{one.dataset}{one.attributes}".encode()  # half a surrogate pair is a ValueError
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
@@ -146,10 +146,13 @@ def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[st
 
 
 class Samples(Sequence[Sample]):
-    """A list of samples whose rows lie on disk; slices and selections share the file."""
+    """A sequence of samples whose rows stay on disk; slices and selections share the file."""
 
     def __init__(self, table: Any, folder: Path, places: np.ndarray | None = None) -> None:
-        """`table`: a datasets.Dataset; `folder`: where relative paths start; `places`: rows of the table, [n] int."""
+        """Wrap `table`, a datasets.Dataset.
+
+        Relative paths start at `folder`; `places` are rows of the table, [n] int.
+        """
         self._table, self._folder = table, folder
         self._places = np.arange(len(table)) if places is None else places
 
@@ -176,16 +179,16 @@ class Samples(Sequence[Sample]):
         return Sample(**{**row, "image": str(self._folder / row["image"]), "attributes": attributes})
 
     def select(self, places: np.ndarray) -> Samples:
-        """The samples at `places` ([n] indices into this list)."""
+        """Return the samples at `places` ([n] indices into this list)."""
         return Samples(self._table, self._folder, self._places[places])
 
     def column(self, name: str) -> np.ndarray:
-        """One field of every sample, [n]."""
+        """Return one field of every sample, [n]."""
         return self._table.data.column(name).to_numpy()[self._places]
 
 
 def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:
-    """SHA-256 of the list by "DATASET/SPLIT": of which pictures, with which opinions, in whatever folder they lie."""
+    """Hash each "DATASET/SPLIT" by the ids and opinions of its pictures; the folder they lie in does not count."""
     rows: dict[str, list[str]] = defaultdict(list)
     for one in samples:
         rows[f"{one.dataset}/{one.split}"].append(json.dumps([one.id, one.mos, one.sha256]))

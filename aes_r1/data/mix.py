@@ -12,10 +12,10 @@ from aes_r1.settings import DataSettings, InputError
 
 
 def parts(data: DataSettings) -> dict[str, DataSettings]:
-    """Settings of every set of the mix by name: its own root of `data.roots`, or the folder of its name in `data.root`.
+    """Return the settings of every set of the mix by name: its own root of `data.roots`, or its folder in `data.root`.
 
-    A manifest in `data.root` holds every set, whatever `data.roots` says: its pictures were checked, and roots may come
-    from the environment. InputError names a set without a root.
+    A manifest in `data.root` is used for every set and takes precedence over `data.roots`, because its pictures were
+    checked and roots may come from the environment. InputError names a set without a root.
     """
     settings = {}
     for name in data.mix:
@@ -32,10 +32,10 @@ def parts(data: DataSettings) -> dict[str, DataSettings]:
 def mix_samples(
     data: DataSettings, split: str, seed: int, load: Callable[[DataSettings, str], Sequence[Sample]]
 ) -> list[Sample]:
-    """Samples of one split of the mix, in seeded random order; `load` gives those of one of its sets.
+    """Return samples of one split of the mix, in seeded random order; `load` gives those of one of its sets.
 
     train: `data.size` pictures in the ratio `data.mix`, drawn so that a smaller mix is a part of a larger one.
-    validation and test: every picture of the sets' own.
+    validation and test: all pictures of those splits of every set.
     """
     wanted = shares(data.size, data.mix) if split == "train" else {}
     samples: list[Sample] = []

@@ -1,4 +1,4 @@
-"""Names of files as people and programs write them, and the file that is meant."""
+"""Find the file that is meant by a name as people and programs write it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 def is_remote(name: str) -> bool:
-    """Whether `name` is an address of something that does not lie here (http://, s3://, ..)."""
+    """Return whether `name` is an address on another machine (http://, s3://, ..)."""
     return _REMOTE.match(name) is not None
 
 
 def local_name(name: str) -> str:
-    """`name` as a path: of a file:// address the path it stands for, else the name itself, `~` expanded."""
+    """Return `name` as a path: a file:// address becomes the path it names, and `~` is expanded."""
     found = _FILE_URL.match(name)
     if found:
         return unquote(name[found.end() :], errors="surrogateescape")
@@ -29,10 +29,10 @@ def local_name(name: str) -> str:
 
 
 def name_on_disk(root: Path, name: str) -> str:
-    """The file below `root` that `name` means, as the disk spells it; `name` itself where no file is meant.
+    """Return the file below `root` that `name` means, as the disk spells it; `name` itself where no file is meant.
 
-    Backslashes divide folders as slashes do, `./` and `//` mean nothing, and accents are the same however they are
-    composed (NFC, NFD). A file that has exactly the given name comes first.
+    Backslashes separate folders as slashes do, `./` and `//` are ignored, and composed and decomposed accents (NFC,
+    NFD) are equal. A file with exactly the given name comes first.
     """
     plain = name.isascii() and not ("\\" in name or "//" in name or name.startswith("./") or "/." in name)
     if plain or _exists(root / name):
@@ -53,18 +53,18 @@ def name_on_disk(root: Path, name: str) -> str:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # too long, or with a NUL: no file
+    except (OSError, ValueError):  # a name that is too long or holds a NUL is no file
         return False
 
 
 def _tidy(name: str) -> str:
-    """`name` without what changes no path; one that climbs (`..`) stays as it is, to be refused by its root."""
+    """Normalise `name`; one that climbs (`..`) stays as it is, so that its root refuses it."""
     return name if ".." in name.split("/") or name.startswith("/") else posixpath.normpath(name)
 
 
 @lru_cache(maxsize=256)
 def _spellings(folder: str) -> dict[str, str]:
-    """The names in a folder by their composed form; a name that is composed already comes first."""
+    """Map composed names to the names in a folder; a name that is composed already takes precedence."""
     try:
         names = sorted(os.listdir(folder), key=lambda name: unicodedata.is_normalized("NFC", name))
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ Out = TypeVar("Out")
 
 
 def prefetch(items: Iterable[In], encode: Callable[[In], Out], *, workers: int, ahead: int) -> Iterator[Out]:
-    """`encode(item)` for every item, in order, at most `ahead` computed early by `workers` threads."""
+    """Yield `encode(item)` for every item, in order, at most `ahead` computed early by `workers` threads."""
     pool = ThreadPoolExecutor(max(1, workers))
     waiting: deque = deque()
     queue = iter(items)

@@ -1,4 +1,4 @@
-"""Readers of the published sets, one for each official layout; opinions stay on the scale that was published.
+"""Readers of the published sets, one for each official layout; opinions stay on the published scale.
 
 The catalog holds the constants that bring every scale to [0, 1].
 """
@@ -16,7 +16,7 @@ from aes_r1.settings import InputError
 
 
 def ava_labels(root: Path) -> list[Label]:
-    """AVA (Murray et al. 2012): AVA.txt, one picture a line: index, id, counts of ratings 1..10, two tags, challenge.
+    """Read AVA (Murray et al. 2012): AVA.txt, one line a picture: index, id, counts of ratings 1..10, tags, challenge.
 
     Test pictures are those of aesthetics_image_lists/generic_test.jpgl; an id there without a line in AVA.txt is a
     fault.
@@ -48,7 +48,7 @@ def ava_labels(root: Path) -> list[Label]:
 
 
 def tad66k_labels(root: Path) -> list[Label]:
-    """TAD66K (He et al. 2022): merge/{train,test}.csv, image and score 0..10.
+    """Read TAD66K (He et al. 2022): merge/{train,test}.csv, image and score 0..10.
 
     unmerge/train holds test pictures and is not read.
     """
@@ -66,10 +66,10 @@ def tad66k_labels(root: Path) -> list[Label]:
 
 
 def flickr_aes_labels(root: Path) -> list[Label]:
-    """FLICKR-AES (Ren et al. 2017): FLICKR-AES_image_score.txt, name and mean / 5; spread of the workers' 1..5.
+    """Read FLICKR-AES (Ren et al. 2017): FLICKR-AES_image_score.txt, name and mean / 5; spread of the workers' 1..5.
 
-    Some copies carry a space before a name, in the score file and in the worker file's own name alike. The workers of
-    the official test split were not published.
+    In some copies a space precedes names in the score file and the name of the worker file. The ratings of single
+    workers were not published for the official test split.
     """
     path = first_there(root, "FLICKR-AES_image_score.txt", " FLICKR-AES_image_score.txt")
     names = ("FLICKR-AES_image_labeled_by_each_worker.csv", " FLICKR-AES_image_labeled_by_each_worker.csv")
@@ -97,7 +97,7 @@ def flickr_aes_labels(root: Path) -> list[Label]:
 
 
 def para_labels(root: Path) -> list[Label]:
-    """PARA (Yang et al. 2022): annotation/PARA-Giaa{Train,Test}.csv, imgs/sessionN; means of ratings 1..5.
+    """Read PARA (Yang et al. 2022): annotation/PARA-Giaa{Train,Test}.csv, imgs/sessionN; means of ratings 1..5.
 
     The copies with outliers removed hold other means and are not read.
     """
@@ -122,9 +122,9 @@ def para_labels(root: Path) -> list[Label]:
 
 
 def aadb_labels(root: Path) -> list[Label]:
-    """AADB (Kong et al. 2016): imgListFiles_label/imgList*Regression_score.txt, name and score 0..1, no header.
+    """Read AADB (Kong et al. 2016): imgListFiles_label/imgList*Regression_score.txt, name and score 0..1, no header.
 
-    Test pictures lie in a folder of their own, also those 127 that the validation list names too.
+    Test pictures lie in their own folder, including the 127 that the validation list names too.
     """
     sources = (
         ("train", "Train", "datasetImages_originalSize"),
@@ -143,7 +143,7 @@ def aadb_labels(root: Path) -> list[Label]:
 
 
 def koniq_labels(root: Path) -> list[Label]:
-    """KonIQ-10k (Hosu et al. 2020): koniq10k_distributions_sets.csv; means of c1..c5, shares of ratings 1..5.
+    """Read KonIQ-10k (Hosu et al. 2020): koniq10k_distributions_sets.csv; means of c1..c5, shares of ratings 1..5.
 
     Its MOS column is a z-score stretched to 0..100 and is not read.
     """
@@ -170,7 +170,7 @@ def koniq_labels(root: Path) -> list[Label]:
 
 
 def spaq_labels(root: Path) -> list[Label]:
-    """SPAQ (Fang et al. 2020): "MOS and Image attribute scores.xlsx", Image name and MOS 0..100, TestImage/*.jpg."""
+    """Read SPAQ (Fang et al. 2020): "MOS and Image attribute scores.xlsx", Image name, MOS 0..100, TestImage/*.jpg."""
     name = "MOS and Image attribute scores.xlsx"
     path = first_there(root, name, f"Annotations/{name}", f"annotations/{name}")
     return [
@@ -180,7 +180,7 @@ def spaq_labels(root: Path) -> list[Label]:
 
 
 def agiqa3k_labels(root: Path) -> list[Label]:
-    """AGIQA-3K (Li et al. 2023): data.csv, name, mos_quality 0..5 and std_quality; pictures beside it."""
+    """Read AGIQA-3K (Li et al. 2023): data.csv, name, mos_quality 0..5 and std_quality; pictures beside it."""
     path, pictures = root / "data.csv", _folder(root, "AGIQA-3K", "images")
     return [
         Label(
@@ -194,7 +194,7 @@ def agiqa3k_labels(root: Path) -> list[Label]:
 
 
 def _votes(values: Sequence[float], counts: Sequence[float]) -> tuple[float | None, float | None, int]:
-    """(mean, unbiased standard deviation, number) of ratings given as values and how often each was chosen."""
+    """Return (mean, unbiased standard deviation, number) of ratings given as values and how often each was chosen."""
     total = sum(counts)
     if total <= 0:
         return None, None, 0
@@ -204,5 +204,5 @@ def _votes(values: Sequence[float], counts: Sequence[float]) -> tuple[float | No
 
 
 def _folder(root: Path, *names: str) -> str:
-    """Where the pictures of a flat set lie: a folder of one of these names, with its slash, or the root itself."""
+    """Find the pictures of a flat set: a folder of one of these names, with its slash, or the root itself."""
     return next((f"{name}/" for name in names if (root / name).is_dir()), "")

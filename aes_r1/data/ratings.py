@@ -1,4 +1,4 @@
-"""What is known of single dimensions of a picture: factors of a made scene, or people's ratings (data.attributes)."""
+"""Known ratings of single dimensions of a picture: a scene's factors, or people's ratings (data.attributes)."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RatedSet:
 
 
 def known_ratings(one: Sample) -> dict[str, float]:
-    """{dimension: 0..1} of what is known of a picture; empty where nothing is."""
+    """Return {dimension: 0..1} of the known ratings of a picture; empty where none is known."""
     held = (one.attributes.get("factors"), one.attributes.get("ratings"))
-    known = next((values for values in held if isinstance(values, Mapping)), {})  # a column of that name is none
+    known = next((values for values in held if isinstance(values, Mapping)), {})  # a label column is no mapping
     return {name: float(known[name]) for name in DIMENSIONS if known.get(name) is not None}
 
 
@@ -40,10 +40,10 @@ def rated(
     *,
     scale: Sequence[float] | None = None,
 ) -> list[Label]:
-    """`labels` of the set `name` with attributes["ratings"], {dimension: 0..1}, of the columns that were named.
+    """Return `labels` of the set `name` with attributes["ratings"], {dimension: 0..1}, of the columns that were named.
 
-    `scale`: the ends of own opinions (data.scale), and so of own ratings whose ends are not given. InputError for what
-    is no dimension, a set without ratings, a column that is not there and a value off its scale.
+    `scale`: the ends of your own opinions (data.scale), also for your own ratings without ends of their own. Raises
+    InputError for an unknown dimension, a set without ratings, a missing column and a value off its scale.
     """
     if not attributes:
         return labels
@@ -77,7 +77,7 @@ def rated(
 
 
 def ways_out(name: str) -> str:
-    """What gives the set `name` ratings, in the words of an error."""
+    """Say in an error which settings would give the set `name` ratings."""
     if name not in RATED or not RATED[name].columns:
         return "give data.attributes={composition: COLUMN, ..} with columns of your labels (data=folder)"
     columns = ", ".join(f"{dimension}: {named}" for dimension, named in RATED[name].columns.items())
@@ -85,7 +85,7 @@ def ways_out(name: str) -> str:
 
 
 def _own_ratings(root: Path, columns: Sequence[str]) -> Values:
-    """Columns of ROOT/labels.csv or labels.jsonl; an empty cell is no rating."""
+    """Read columns of ROOT/labels.csv or labels.jsonl; an empty cell is no rating."""
     path, found = labels_file(root), {}
     for place, row in own_rows(path):
         there = {name: _there(row, name, path) for name in columns}
@@ -97,7 +97,7 @@ def _own_ratings(root: Path, columns: Sequence[str]) -> Values:
 
 
 def _para_ratings(root: Path, columns: Sequence[str]) -> Values:
-    """Columns of annotation/PARA-Giaa{Train,Test}.csv."""
+    """Read columns of annotation/PARA-Giaa{Train,Test}.csv."""
     return {
         f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}": {
             name: number(_there(row, name, path), path, place, name) for name in columns
@@ -109,7 +109,7 @@ def _para_ratings(root: Path, columns: Sequence[str]) -> Values:
 
 
 def _aadb_ratings(root: Path, columns: Sequence[str]) -> Values:
-    """Lists imgListFiles_label/imgList{Train,Validation,TestNew}Regression_COLUMN.txt of name and value, -1..1."""
+    """Read lists imgListFiles_label/imgList{Train,Validation,TestNew}Regression_COLUMN.txt of name and value, -1..1."""
     values: dict[str, dict[str, float]] = {}
     lists, folder = root / "imgListFiles_label", "datasetImages_originalSize"
     for name in columns:
@@ -126,7 +126,7 @@ def _aadb_ratings(root: Path, columns: Sequence[str]) -> Values:
 
 
 def _there(row: Mapping[str, Any], name: str, path: Path) -> Any:
-    """The cell of a column that data.attributes names."""
+    """Return the cell of a column that data.attributes names."""
     if name not in row:
         raise InputError(f"data.attributes={name}: {path} has no such column; it has {', '.join(map(str, row))}")
     return row[name]

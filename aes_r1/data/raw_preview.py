@@ -1,6 +1,6 @@
-"""The preview inside a camera's raw file of the TIFF kind (DNG, NEF, CR2, ARW): the camera's own rendering, as JPEG.
+"""Find the JPEG preview that the camera rendered inside a TIFF-like raw file (DNG, NEF, CR2, ARW).
 
-The sensor's data is not developed: that takes choices which are not ours. Source: TIFF 6.0; DNG 1.7, chapter 4.
+The sensor's data is not developed, because that is the photographer's choice. Source: TIFF 6.0; DNG 1.7, chapter 4.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 _MOST_FOLDERS = 32
-_MOST_VALUES = 64  # of a tag that is looked at
-_SIZES = {1: "B", 3: "H", 4: "I", 13: "I"}  # TIFF's type to struct's
+_MOST_VALUES = 64  # tags with more values are skipped
+_SIZES = {1: "B", 3: "H", 4: "I", 13: "I"}  # TIFF type: struct format
 _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _COUNTS, _SUBFOLDERS = 256, 257, 259, 262, 273, 279, 330
 _ORIENTATION = 274
 _JPEG, _JPEG_LENGTH, _DNG_VERSION = 513, 514, 50706
 _SENSOR = (32803, 34892)  # photometric interpretations: color filter array, linear raw
 _RAW_CODES = (32767, 32769, 34713, 65000)  # compressions that only sensors' data has
 _CR2_SLICES = 50752  # tag of the sensor's data in a CR2 file, which is lossless JPEG
-_LEAST_SIDE = 1024  # of a preview that stands for a photograph larger than it
+_LEAST_SIDE = 1024  # a preview with this longest side stands for a larger photograph
 
 Tags = dict[int, tuple[int, ...]]
 
@@ -38,7 +38,7 @@ class Preview:
 
     @property
     def stands_for_it(self) -> bool:
-        """Whether the preview is large enough to be judged in place of the photograph."""
+        """Return whether the preview is large enough to be judged in place of the photograph."""
         if self.picture is None:
             return False
         longest, raw = max(self.picture.size), max(self.width, self.height)
@@ -46,7 +46,7 @@ class Preview:
 
 
 def find_preview(file: BinaryIO) -> Preview | None:
-    """The preview in a raw file; None when `file` is no raw file of the TIFF kind. struct.error, OSError: damaged."""
+    """Find the preview in a raw file; None when `file` is no TIFF-like raw file. struct.error, OSError: damaged."""
     folders = _folders(file)
     raw = [tags for tags in folders if _is_raw(tags)]
     if not raw and not any(_DNG_VERSION in tags for tags in folders):
@@ -64,7 +64,7 @@ def _is_raw(tags: Tags) -> bool:
 
 
 def _folders(file: BinaryIO) -> list[Tags]:
-    """The tags of every image file directory, sub-directories included; short values alone."""
+    """Yield the tags of every image file directory, sub-directories included; short values alone."""
     file.seek(0)
     head = file.read(8)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
@@ -96,7 +96,10 @@ def _folders(file: BinaryIO) -> list[Tags]:
 
 
 def _jpeg(file: BinaryIO, tags: Tags) -> list[Image.Image]:
-    """The JPEG picture of a directory, opened and not decoded, in a list; empty where it has none that can be read."""
+    """Return the JPEG picture of a directory, opened and not decoded, in a list.
+
+    The list is empty where none can be read.
+    """
     if _JPEG in tags and _JPEG_LENGTH in tags:
         place, length = tags[_JPEG][0], tags[_JPEG_LENGTH][0]
     elif len(tags.get(_STRIPS, ())) == len(tags.get(_COUNTS, ())) == 1 and not _is_raw(tags):

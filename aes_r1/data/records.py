@@ -1,6 +1,6 @@
-"""Reading reasoning data: our own records, the released AesCoT files and what other tools write of the same kind.
+"""Read reasoning data: AesCoT records, the authors' released files, and the formats of other tools.
 
-A row is one of our records ({"id", "image", "mos", "critique"}), or a conversation about one picture whose last answer
+A row is an AesCoT record ({"id", "image", "mos", "critique"}), or a conversation about one picture whose last answer
 is `<think>critique</think><answer>score</answer>`:
 
     {"messages": [{"role", "content"}, ..], "images": ..}          content: text, or parts of text and image
@@ -8,7 +8,7 @@ is `<think>critique</think><answer>score</answer>`:
     {"prompt" | "query" | "instruction", "completion" | "response" | "output", "image": ..}
 
 A picture is a path (absolute, `~`, file://, or below the file's folder), {"path"} or {"bytes"}, a data: URL, or base64.
-Pictures that lie in the file itself are written once into a folder beside it.
+Pictures inside the file itself are written once into a folder beside it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _TURNS = ("messages", "conversations", "conversation")
 _ANSWERS = ("completion", "response", "output", "answer")
 _IMAGES = ("images", "image", "image_path", "image_url")
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{200,}={0,2}\s*")
-_HALF = re.compile(r"[\ud800-\udfff]")  # of a character
+_HALF = re.compile(r"[\ud800-\udfff]")  # half of a surrogate pair
 _SPEAKERS = ("assistant", "gpt", "model", "bot")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Rows {"id", "image", "mos", "critique", ..} of an AesCoT file: one JSON object per line, or one array of them.
+    """Read rows {"id", "image", "mos", "critique", ..} of an AesCoT file: JSON objects, one per line or in one array.
 
     InputError names the line (or the place in the array) of a row that is no record, and of one whose critique would
     break training (prompts.untaught).
@@ -52,7 +52,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
-    """The pictures and scores of records as training samples, each picture once."""
+    """Return the pictures and scores of records as training samples, each picture once."""
     samples: dict[str, Sample] = {}
     for row in records:
         name = row.get("dataset", "aescot")
@@ -61,14 +61,14 @@ def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
 
 
 def _objects(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """(line, or place in the array, and value) of every row."""
+    """Yield (line, or place in the array, and value) of every row."""
     lines = text.split("\n")  # splitlines() would also cut at U+2028 inside a critique
     if text.lstrip().startswith("["):
         try:
             yield from enumerate(parse_json(text, str(path)), 1)
             return
         except InputError:
-            if "\n" in text.strip() and lines[0].strip() == "[":  # an array over many lines, and a fault in one of them
+            if "\n" in text.strip() and lines[0].strip() == "[":  # an array over several lines, one with a fault
                 raise
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -136,7 +136,7 @@ def _listed(images: Any) -> list[Any]:
 
 
 def _text(turn: Any) -> str:
-    """Text of a message, whether its content is a string or a list of parts."""
+    """Return the text of a message, whether its content is a string or a list of parts."""
     content = turn.get("content", turn.get("value")) if isinstance(turn, dict) else turn
     if isinstance(content, list):
         parts = (part.get("text") if isinstance(part, dict) else part for part in content)
@@ -145,7 +145,7 @@ def _text(turn: Any) -> str:
 
 
 def _pictures_in(turn: Any) -> list[Any]:
-    """Pictures among the parts of a message: {"type": "image", "image": ..}, {"type": "image_url", ..}."""
+    """Return the pictures among the parts of a message: {"type": "image", "image": ..}, {"type": "image_url", ..}."""
     content = turn.get("content") if isinstance(turn, dict) else None
     found = []
     for part in content if isinstance(content, list) else []:
@@ -156,7 +156,7 @@ def _pictures_in(turn: Any) -> list[Any]:
 
 
 def _picture(path: Path, where: str, given: Any) -> str:
-    """The file of a record's picture, which is written where the record itself holds its bytes."""
+    """Return the file of a record's picture; it is written first when the record itself holds the bytes."""
     if isinstance(given, dict):
         held = [given.get(key) for key in ("path", "bytes", "url", "image", "base64", "data")]
         path_said, content = held[0], held[1]
@@ -171,7 +171,7 @@ def _picture(path: Path, where: str, given: Any) -> str:
 
 
 def _beside(path: Path, where: str, image: str) -> str:
-    """The file of a picture that is named by a path."""
+    """Return the file of a picture that is named by a path."""
     if is_remote(image):
         raise InputError(f"{where}: image={image[:80]} is not on this machine; download it and name the file")
     if DRIVE.match(image) or any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xDC80 for letter in image):
@@ -186,7 +186,10 @@ def _beside(path: Path, where: str, image: str) -> str:
 
 
 def _embedded(path: Path, where: str, content: Any) -> str:
-    """The file into which a picture is written that lies in the record: base64, a data: URL or a list of bytes."""
+    """Write a picture that the record itself holds to a file, and return its path.
+
+    The record holds it as base64, a data: URL or a list of bytes.
+    """
     try:
         if isinstance(content, list):
             found = bytes(content)
@@ -201,7 +204,7 @@ def _embedded(path: Path, where: str, content: Any) -> str:
         cure = "give it as base64 or by its path"
         raise InputError(f"{where}: its picture cannot be unpacked ({error}); {cure}") from error
     name = f"{hashlib.sha256(found).hexdigest()[:32]}.picture"
-    elsewhere = Path(tempfile.gettempdir()) / f"aes_r1.{os.getuid()}.pictures"  # where the file's own is read-only
+    elsewhere = Path(tempfile.gettempdir()) / f"aes_r1.{os.getuid()}.pictures"  # if the file's folder is read-only
     for folder in (path.parent / f".{path.stem}.pictures", elsewhere):
         target = folder / name
         if target.exists():

@@ -1,4 +1,4 @@
-"""One picture with its opinion, and the one way in which pictures are opened."""
+"""The Sample, a picture with its opinion, and the only function that opens pictures."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from aes_r1.data import foreign
 from aes_r1.data.raw_preview import find_preview
 from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, orientation, raw_mode, turned
 
-MAX_FILE_PIXELS = 200_000_000  # a larger header is refused before anything is decoded
+MAX_FILE_PIXELS = 200_000_000  # a file whose header claims more is refused before it is decoded
 MAX_FILE_BYTES = 2 << 30
-MAX_ASPECT = 200  # the resizing of Qwen2-VL takes nothing longer
+MAX_ASPECT = 200  # the largest aspect ratio that Qwen2-VL's resizing accepts
 MAX_JPEG_SCANS = 500  # a progressive JPEG has about ten; each costs a pass over all pixels
-# What is tried, by Pillow's names: what photographs come in, and nothing that starts a program (EPS) or takes almost
-# any bytes for a picture (TGA, PCX). HEIF is read where pillow-heif is installed.
+# The formats that are tried, by Pillow's names. Formats that start a program (EPS) or accept almost any bytes (TGA,
+# PCX) are left out. HEIF is read where pillow-heif is installed.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM")
-# Endings of pictures in a folder. A file's content decides what it is; these decide whether it is looked at.
+# Endings of files in a folder that are opened as pictures. The format is recognised by a file's content.
 SUFFIXES = frozenset(
     [
         ".jpg",
@@ -57,25 +57,25 @@ SUFFIXES = frozenset(
     ]
 )
 _MOST_PAGES = 64
-# What Pillow's decoders raise on bytes that are not what they expect, beside OSError.
+# The exceptions that Pillow's decoders raise on unexpected bytes, besides OSError.
 _DECODERS_FAIL = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, RuntimeError, SyntaxError),
     *(TypeError, ValueError, struct.error, zlib.error),
 )
 
-# Sizes are held to the limits above instead; a prompt of two megabytes beside a picture is no attack.
+# The limits above replace Pillow's own; a text chunk of two megabytes in a picture is no attack.
 Image.MAX_IMAGE_PIXELS = MAX_FILE_PIXELS
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 << 20
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that are not read
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that are not used
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and what people thought of it.
+    """A picture and people's opinion of it.
 
-    image: absolute path. mos, mos_std: mean opinion score and spread of single opinions, both on the 0..1 scale (None:
-    nobody was asked, or not published). attributes: what else a set knows, as plain values. sha256, width, height,
-    bytes: of the file, where `aes_r1.prepare` has read it.
+    image: absolute path. mos, mos_std: mean opinion score and standard deviation of single opinions, both on the 0..1
+    scale (None: unknown). attributes: further columns of the set, as plain values. sha256, width, height, bytes: of the
+    file, where `aes_r1.prepare` has read it.
     """
 
     id: str
@@ -96,12 +96,12 @@ BLANK_SIDE = 96  # pixels
 
 
 def blank_picture() -> Image.Image:
-    """The gray square that stands where a model must answer from words alone; the same for every picture."""
+    """Return the gray square shown where a model must answer from words alone; it is the same for every picture."""
     return Image.new("RGB", (BLANK_SIDE, BLANK_SIDE), (128, 128, 128))
 
 
 class PictureError(Exception):
-    """A picture that cannot be shown to a model; says which file and why."""
+    """Raised for a picture that cannot be shown to a model; the message names the file and the reason."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -111,12 +111,12 @@ class PictureError(Exception):
 def open_picture(
     source: str | Path | BinaryIO, *, max_file_pixels: int = MAX_FILE_PIXELS, formats: tuple[str, ...] | None = None
 ) -> Image.Image:
-    """The whole picture in a file, or an open one, as 8-bit sRGB, turned as its EXIF says; transparency on white.
+    """Decode a file, or an open one, as 8-bit sRGB, turned as its EXIF says, transparency on white.
 
     Gray, palette, CMYK, Lab, deep and floating samples are converted (srgb.py). An animation gives its first frame, a
-    TIFF its first page that is neither a reduced copy nor a mask, a camera's raw file its preview. PictureError, one
-    line, for whatever else the file holds, for anything that is no plain file, one of more than `max_file_pixels`, or
-    one side over 200 times the other. `formats` (of FORMATS) are the only ones tried; None: all.
+    TIFF its first page that is neither a reduced copy nor a mask, a camera's raw file its preview. Raises PictureError
+    (one line) for any other content, for anything but a plain file, for more than `max_file_pixels`, and for one side
+    over 200 times the other. Only `formats` (a part of FORMATS) are tried; None: all.
     """
     path = source if isinstance(source, str | Path) else "picture"
     try:
@@ -137,11 +137,11 @@ def open_picture(
 
 
 class _Refused(Exception):
-    """Why a file is not taken for a picture, and the way out."""
+    """Raised where a file is refused as a picture; says why, and the way out."""
 
 
 def _plain_file(path: str | Path) -> BinaryIO:
-    """The file at `path`, opened for reading. Never waits, as the opening of a FIFO would, and starts no device."""
+    """Open the file at `path` for reading. It never blocks, as opening a FIFO would, and starts no device."""
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     found = os.fstat(file.fileno())
     if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_FILE_BYTES:
@@ -164,7 +164,7 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
             raise _Refused("a camera's raw file without a preview of a useful size; export it as JPEG")
         with preview.picture as picture:
             shown, said = _decoded(picture, max_file_pixels), orientation(picture)
-            return turned(shown, preview.turn) if said == 1 else shown  # a preview seldom says itself how it lies
+            return turned(shown, preview.turn) if said == 1 else shown  # a preview seldom has an orientation of its own
     if foreign.is_heic(head) and "HEIF" in formats and _reads_heic():
         formats = (*formats, "HEIF")
     else:
@@ -208,7 +208,7 @@ def _first_whole_page(picture: Image.Image) -> None:
 
 @cache
 def _reads_heic() -> bool:
-    """Whether HEIC can be read here; Pillow is told how on the first call."""
+    """Return whether HEIC can be read here; the first call registers the decoder with Pillow."""
     try:
         import pillow_heif
     except ImportError:
@@ -222,7 +222,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def grid_size(width: int, height: int, *, max_pixels: int, factor: int, min_pixels: int = 56 * 56) -> tuple[int, int]:
-    """Size at which the model sees a picture, (width, height): sides multiples of `factor`, aspect kept.
+    """Return the size at which the model sees a picture, (width, height): sides multiples of `factor`, aspect kept.
 
     `factor` is patch * merge; the area lies between min_pixels and max_pixels. Qwen2-VL's own resizing gives the same.
     """

@@ -1,4 +1,4 @@
-"""Sets of scenes with opinions: simulated raters look at every scene and vote."""
+"""Sets of scenes with opinions: simulated raters vote on every scene."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SCENE_SETS = {
     "scenes_shifted": {"train": 300, "validation": 100, "test": 300},
     "scenes_harsh": {"train": 3000, "validation": 200, "test": 600},
 }
-# Where each split's pictures start: a split keeps its pictures when another one grows.
+# The first picture of every split; a split keeps its pictures when another one grows.
 SPLIT_STARTS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
 RATERS = 15
-# What raters of a set care about, in the order of DIMENSIONS.
+# The weights of a set's raters, in the order of DIMENSIONS.
 WEIGHTS = {
     "scenes": (0.22, 0.20, 0.22, 0.20, 0.16),
     "scenes_shifted": (0.18, 0.25, 0.17, 0.25, 0.15),
@@ -36,14 +36,20 @@ WEIGHTS = {
 
 
 def quality(name: str, factors: dict[str, float]) -> float:
-    """True quality in [0.03, 0.97]: a weighted sum, pulled down by the weakest dimension, stretched over the scale."""
+    """Return the true quality in [0.03, 0.97].
+
+    A weighted sum is pulled down by the weakest dimension and stretched over the scale.
+    """
     values = np.array([factors[dimension] for dimension in DIMENSIONS])
     merit = 0.85 * float(values @ np.array(WEIGHTS[name])) + 0.15 * float(values.min())
     return 0.03 + 0.94 / (1 + np.exp(-9.0 * (merit - 0.455)))
 
 
 def opinions(name: str, factors: dict[str, float], rng: np.random.Generator) -> tuple[float, float]:
-    """(MOS, standard deviation) of RATERS votes 1..10 on the 0..1 scale; raters differ in bias, scale and attention."""
+    """Return (MOS, standard deviation) of RATERS votes 1..10 on the 0..1 scale.
+
+    Raters differ in bias, scale and attention.
+    """
     truth = quality(name, factors)
     if name == "scenes_harsh":
         truth = 0.05 + 0.6 * truth
@@ -61,9 +67,9 @@ def make_scenes(
     workers: int = 2,
     waiting: Callable[[], object] = lambda: None,
 ) -> list[Sample]:
-    """The samples of the set `name`; pictures are drawn into `store` on first use. `counts`: pictures per split.
+    """Return the samples of the set `name`; pictures are drawn into `store` on first use. `counts`: pictures per split.
 
-    `waiting` is called while another process draws them, as `store.made_once` says.
+    `waiting` is called while another process draws them (see `store.made_once`).
     """
     counts = counts or SCENE_SETS[name]
     digest = fingerprint(name, counts, seed, scenes.SCENES_VERSION)

@@ -1,7 +1,7 @@
-"""Scenes: small made pictures whose five qualities are known, and what can be said of them in plain facts.
+"""Scenes are small synthetic pictures with five known quality factors and plain facts about them.
 
-A scene has a sky, a ground, a subject, a light, things that happen and things in the way. Five factors in [0, 1], one
-per dimension, decide how it looks:
+A scene has a sky, a ground, a subject, a light, events and clutter. Five factors in [0, 1], one per dimension, decide
+how it looks:
 
     light_and_shadow    flat gray light -> a sun at one side, a lit and a dark flank, a long cast shadow
     mood_and_narrative  nothing happens -> up to five cues of a story: birds, moon, companion, path, balloon
@@ -28,7 +28,7 @@ from aes_r1.prompts import DIMENSIONS
 # pictures, facts or opinions from the same settings; tests/test_golden.py fails until then.
 SCENES_VERSION = 1
 SUPERSAMPLING = 2
-CORRELATION = 0.15  # of any two factors: careful photographers are careful in more than one way, a little
+CORRELATION = 0.15  # between any two factors: a careful photographer is careful in several ways
 MAX_TILT = 24.0  # degrees
 HUES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SUBJECTS = ("house", "tree", "figure", "boat")
@@ -39,7 +39,10 @@ Point = tuple[float, float]
 
 
 def render_scene(name: str, index: int, seed: int) -> tuple[Image.Image, dict[str, float], dict[str, Any]]:
-    """Scene `index` of the set `name`: (RGB picture, factors by dimension in [0, 1], plain facts). A pure function."""
+    """Render scene `index` of the set `name`: (RGB picture, factors by dimension in [0, 1], plain facts).
+
+    This is a pure function.
+    """
     rng = np.random.default_rng([zlib.crc32(name.encode()), seed, index])
     factors = _factors(rng)
     shifted = name == "scenes_shifted"  # the unseen set: other formats, triads for counterparts, paler colors
@@ -50,7 +53,7 @@ def render_scene(name: str, index: int, seed: int) -> tuple[Image.Image, dict[st
 
 
 def _factors(rng: np.random.Generator) -> dict[str, float]:
-    """Uniform factors joined by a Gaussian copula."""
+    """Draw uniform factors joined by a Gaussian copula."""
     common, own = rng.standard_normal(), rng.standard_normal(len(DIMENSIONS))
     values = ndtr(math.sqrt(CORRELATION) * common + math.sqrt(1 - CORRELATION) * own)
     return dict(zip(DIMENSIONS, values.tolist(), strict=True))
@@ -77,7 +80,7 @@ class _Canvas:
         self.draw.polygon(turned, fill=tuple(int(value) for value in np.clip(color, 0, 255)))
 
     def band(self, top: float, bottom: float, color: Color) -> None:
-        """A strip along the horizon, wide enough for any tilt."""
+        """Paint a strip along the horizon, wide enough for any tilt."""
         self.shape([(-0.6, top), (1.6, top), (1.6, bottom), (-0.6, bottom)], color)
 
     def box(self, x: float, y: float, reach: float, color: Color) -> None:
@@ -94,7 +97,7 @@ class _Canvas:
 def _paint(
     size: tuple[int, int], factors: dict[str, float], rng: np.random.Generator, *, counterpart: float, pale: float
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """The scene before it is developed, float RGB in [0, 1], and the facts of what stands in it."""
+    """Paint the scene before light and exposure: float RGB in [0, 1], and the facts of what stands in it."""
     light, mood, composition, color, _ = (factors[name] for name in DIMENSIONS)
     hue, saturation = rng.random(), (0.12 + 0.75 * color) * pale
     accent = hue + counterpart + rng.normal(0, 0.03)
@@ -156,7 +159,7 @@ def _paint(
 def _develop(
     pixels: NDArray[Any], factors: dict[str, float], facts: dict[str, Any], rng: np.random.Generator
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Light falling off to one side, a muddy cast, the exposure and its grain; then what can be measured."""
+    """Apply light that falls off to one side, a colour cast, exposure and grain; return what can be measured then."""
     light, color, exposure = factors["light_and_shadow"], factors["color"], factors["exposure"]
     ramp = np.linspace(-1, 1, pixels.shape[1], dtype=np.float32)[None, :, None] * facts.pop("side")
     pixels = pixels * (1 + 0.3 * (light - 0.3) * ramp)
@@ -191,7 +194,7 @@ def _backdrop(canvas: _Canvas, horizon: float, sky_top: Color, sky_low: Color, g
 
 
 def _subject(canvas: _Canvas, kind: str, x: float, foot: float, left: Color, right: Color) -> None:
-    """What the picture is of, with a left and a right flank."""
+    """Paint the subject of the picture, with a left and a right flank."""
     top = foot - 0.34
     if kind == "house":
         canvas.shape([(x - 0.12, foot - 0.2), (x, foot - 0.2), (x, foot), (x - 0.12, foot)], left)
@@ -216,7 +219,7 @@ def _subject(canvas: _Canvas, kind: str, x: float, foot: float, left: Color, rig
 
 
 def _cue(canvas: _Canvas, cue: str, x: float, foot: float, horizon: float, side: int, sky: Color) -> None:
-    """One sign that something happens; `x` is the free side of the picture."""
+    """Paint one sign of a story; `x` is the free side of the picture."""
     white = np.array([250.0, 250.0, 245.0])
     if cue == "path":
         canvas.shape([(0.4, 1.3), (0.62, 1.3), (x + 0.02, horizon), (x - 0.02, horizon)], white * 0.85)
@@ -242,12 +245,12 @@ def _rgb(hue: float, saturation: float, value: float) -> Color:
 
 
 def _digit(share: float) -> int:
-    """A share in [0, 1] as one digit."""
+    """Write a share in [0, 1] as one digit."""
     return int(np.clip(share, 0, 0.999) * 10)
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """The facts of a scene in one fixed order; no opinion, no score."""
+    """State the facts of a scene in one fixed order, without an opinion or a score."""
     cues = " ".join(facts["cues"]) or "nothing"
     return (
         f"light {facts['light'] or 'none'} {facts['strength']}. {facts['subject']} at {facts['column']}. "
@@ -258,7 +261,7 @@ def describe(facts: dict[str, Any]) -> str:
 
 
 def measure_questions(facts: dict[str, Any]) -> list[tuple[str, float]]:
-    """Questions whose answers are measurements in [0, 1]."""
+    """Return questions whose answers are measurements in [0, 1]."""
     return [
         ("How bright?", facts["bright"] / 9),
         ("Which column?", facts["column"] / 9),
@@ -269,7 +272,7 @@ def measure_questions(facts: dict[str, Any]) -> list[tuple[str, float]]:
     ]
 
 
-# Measurements with a name for either end: "tilt 7" says of a picture what "level 2" says.
+# Measurements with a name for each end of their scale: "tilt 7" and "level 2" mean the same.
 READINGS = (
     ("bright", "bright", "dark"),
     ("column", "right", "left"),
@@ -283,14 +286,17 @@ READINGS = (
 
 
 def reading(facts: dict[str, Any], place: int, *, turned: bool) -> tuple[str, int]:
-    """Name and digit (0-9) of measurement `place` of READINGS, read from its other end when `turned`."""
+    """Return name and digit (0-9) of measurement `place` of READINGS, read from its other end when `turned`."""
     fact, name, opposite = READINGS[place]
     digit = _digit(len(facts["cues"]) / len(CUES)) if fact == "cues" else facts[fact]
     return (opposite, 9 - digit) if turned else (name, digit)
 
 
 def fact_vector(facts: dict[str, Any]) -> NDArray[np.float32]:
-    """The same facts as numbers in [0, 1]: [36], what a linear readout of the vision tower can be asked."""
+    """Return the same facts as numbers in [0, 1], [36].
+
+    A linear readout of the vision tower learns them in pretraining.
+    """
     digits = [
         facts[name] / 9 for name in ("strength", "tilt", "clutter", "saturation", "bright", "off", "contrast", "column")
     ]

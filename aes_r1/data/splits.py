@@ -1,4 +1,4 @@
-"""Which picture is trained on and which is tested on: published lists, seeded shares, lists of others."""
+"""Assign pictures to train, validation and test: by published lists, seeded shares, or a list of your own."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from aes_r1.settings import InputError
 
 SPLITS = ("train", "validation", "test")
 SPLIT_SEED = 42  # fixed, so that a split is the same in every run
-LIMIT_SEED = 0  # of evaluation.limit, whatever the run's seed: all models answer the same pictures
+LIMIT_SEED = 0  # for evaluation.limit, independent of the run's seed: all models answer the same pictures
 PAPER_SHARES = (0.9, 0.0, 0.1)
 
 
 def assign_splits(labels: list[Label], shares: tuple[float, float, float], split_by: str) -> list[Label]:
-    """`labels` with the split that each belongs to; None becomes train.
+    """Return `labels` with their splits; None becomes train.
 
-    split_by: "official", the published lists, or where none is published the set's seeded `shares`; "paper", a seeded
-    9:1 of all pictures; or a JSON file that lists the test pictures (or an object of lists by split).
+    split_by: "official" uses the published lists, or the set's seeded `shares` where none is published; "paper" draws a
+    seeded 9:1 of all pictures; otherwise it names a JSON file with a list of the test pictures, or a list per split.
     """
     if split_by == "paper":
         return _shared_out(labels, PAPER_SHARES)
@@ -43,7 +43,7 @@ def _shared_out(labels: list[Label], shares: tuple[float, float, float]) -> list
 
 
 def share_out(count: int, shares: tuple[float, float, float]) -> list[str]:
-    """A split for each of `count` rows, in seeded random order and the given shares of train, validation, test."""
+    """Draw a split for each of `count` rows, in seeded random order and the given shares of train, validation, test."""
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
     edges = np.round(np.cumsum(shares) * count).astype(int)
     split_of = np.empty(count, dtype=object)
@@ -53,7 +53,7 @@ def share_out(count: int, shares: tuple[float, float, float]) -> list[str]:
 
 
 def _listed(labels: list[Label], path: Path) -> list[Label]:
-    """The split that a published list gives: names are file names, or paths of which a picture's path is the longer."""
+    """Return the split that a published list gives a picture, by file name or by the end of its path."""
     split_of = {_plain(name): split for split, names in _read_lists(path).items() for name in names}
     found: dict[str, str] = {}
     used = set()
@@ -76,7 +76,7 @@ def _listed(labels: list[Label], path: Path) -> list[Label]:
 
 
 def _plain(name: str) -> str:
-    """A name as it is compared: folders divided by slashes, accents composed (NFC)."""
+    """Normalise a name for comparison: slashes between folders, accents composed (NFC)."""
     return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
@@ -100,7 +100,7 @@ def _read_lists(path: Path) -> dict[str, list[str]]:
 
 
 def shares(size: int, ratio: Mapping[str, float]) -> dict[str, int]:
-    """`size` shared out in `ratio`, whole numbers that add up to it (largest remainders)."""
+    """Divide `size` in `ratio`, into whole numbers that add up to it (largest remainders)."""
     exact = {name: size * part / sum(ratio.values()) for name, part in ratio.items()}
     counts = {name: math.floor(value) for name, value in exact.items()}
     by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])
@@ -110,7 +110,7 @@ def shares(size: int, ratio: Mapping[str, float]) -> dict[str, int]:
 
 
 def stratified_draw(samples: Sequence[Sample], count: int | None, seed: int) -> Sequence[Sample]:
-    """`count` of `samples` as `stratified_places` draws them, each data set with its share; None: the whole list."""
+    """Draw `count` of `samples` as `stratified_places` does, each data set with its share; None: the whole list."""
     if count is None or count >= len(samples):
         return samples
     places = stratified_places(datasets_of(samples), count, seed)
@@ -118,15 +118,15 @@ def stratified_draw(samples: Sequence[Sample], count: int | None, seed: int) -> 
 
 
 def datasets_of(samples: Sequence[Sample]) -> np.ndarray:
-    """Name of every sample's data set, [n], without making the samples of a list that lies on disk."""
+    """Return the name of every sample's data set, [n], without building the samples of a list on disk."""
     return samples.column("dataset") if isinstance(samples, Samples) else np.array([one.dataset for one in samples])
 
 
 def stratified_places(names: Sequence[str] | np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Places in a list, rising, of `count` of its entries ([count] int; all where there are no more), drawn by `seed`.
+    """Draw `count` entries of a list, seeded; return their sorted indices, [count] int, or all where there are fewer.
 
-    `names` says of every entry which set it belongs to. Every set keeps its share of the list (largest remainders), and
-    every entry of a set has the same chance, in whatever order the list stands.
+    `names` holds the set of every entry. Every set keeps its share of the list (largest remainders), and every entry of
+    a set has the same chance, whatever the order of the list.
     """
     names = np.asarray(names)
     order = np.random.default_rng([SPLIT_SEED, seed]).permutation(len(names))
@@ -138,7 +138,7 @@ def stratified_places(names: Sequence[str] | np.ndarray, count: int, seed: int) 
 
 
 def carve_validation(train: Sequence[str], seed: int, share: float = 0.05, most: int = 500) -> set[str]:
-    """Validation pictures taken out of train."""
+    """Draw the pictures of `train` that become validation: `share` of them, at most `most`."""
     count = min(most, round(share * len(train))) if len(train) >= 20 else min(2, len(train) // 2)
     chosen = np.random.default_rng([SPLIT_SEED, seed, 1]).permutation(len(train))[:count]
     return {train[index] for index in chosen}

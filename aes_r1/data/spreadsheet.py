@@ -1,7 +1,7 @@
-"""Tables as people save them: CSV of every separator and encoding, JSON lines and arrays, workbooks.
+"""Read tables as people save them: CSV of every separator and encoding, JSON lines and arrays, workbooks.
 
-Every reader yields (place, row): where the row stands, as "line 7", and its cells by column. What cannot be read for
-sure is an InputError that names the line, what stands there and the way out.
+Every reader yields (place, row): the row's place, such as "line 7", and its cells by column. Whatever is ambiguous
+raises an InputError that names the line, its content and the way out.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# What is no Unicode is tried in these, and taken where the pictures that it names are there.
+# Encodings that are tried on text that is no Unicode; the first in which the named pictures exist is used.
 _LEGACY = ("cp1252", "gb18030", "cp932", "cp949", "big5", "cp1250", "cp1251", "mac_roman")
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
 def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
-    """The text of a label file in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
+    """Read a label file in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
 
-    A file in none of them is read in the first older encoding of which `fits` says that its text makes sense; without
-    `fits`, or where none does, it is an InputError that names the line.
+    Any other file is read in the first older encoding whose text `fits` accepts. Without `fits`, or where it accepts
+    none, an InputError names the line.
     """
     try:
         content = path.read_bytes()
@@ -76,7 +76,7 @@ def _decoded(path: Path, content: bytes, fits: Callable[[str], bool] | None) -> 
 
 
 def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(place, stripped text) of every line that is not empty."""
+    """Yield (place, stripped text) of every line that is not empty."""
     for number, line in enumerate(read_text(path).split("\n"), 1):  # not splitlines: a name may hold U+2028
         if line.strip():
             yield f"line {number}", line.strip()
@@ -85,23 +85,25 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
 def table(
     path: Path, wanted: Collection[str] = (), fits: Callable[[str], bool] | None = None
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV whose first line names the columns; without `wanted`, as whoever published it meant them.
+    """Read the rows of a CSV whose first line names the columns.
 
-    The separator is what a line `sep=;` says, else what the header is divided by. `wanted` columns are found whatever
-    their case, and then no column may stand twice.
+    Without `wanted` the file is a published one and is read leniently.
+
+    A first line such as `sep=;` sets the separator; otherwise the header shows it. `wanted` columns are found in upper
+    and lower case, and then no column may occur twice.
     """
     yield from table_in(read_text(path, fits), path, wanted)
 
 
 def table_in(text: str, path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
-    """The same of a text that `path` holds."""
+    """Read the same from a text that `path` holds."""
     before = 0
     head, _, rest = text.partition("\n")
     said = _SEP_LINE.fullmatch(head.strip("\r"))
     if said:
         text, before = rest, 1
     separator = said[1] if said else _separator(text, wanted)
-    own = bool(wanted)  # what others published is read as leniently as ever: nobody here can mend it
+    own = bool(wanted)  # published files are read leniently, because the user cannot mend them
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=own, strict=own)
     names: list[str] | None = None
     end = 0
@@ -134,7 +136,7 @@ def table_in(text: str, path: Path, wanted: Collection[str] = ()) -> Iterator[tu
 
 
 def _separator(text: str, wanted: Collection[str]) -> str:
-    """What divides the header: the separator that gives the wanted columns, else the one that gives the most."""
+    """Return the separator that gives the wanted columns, else the one that gives the most columns."""
     head = next(line for line in re.split(r"\r\n|\r|\n", text) if line.strip())
 
     def found(separator: str) -> tuple[int, int]:
@@ -145,7 +147,10 @@ def _separator(text: str, wanted: Collection[str]) -> str:
 
 
 def _columns(names: list[str], path: Path, wanted: Collection[str]) -> list[str]:
-    """The header's names, those of `wanted` in their own case. InputError where own labels name a column twice."""
+    """Return the header's names, those of `wanted` in their own case.
+
+    Raises InputError where your own labels name a column twice.
+    """
     if not wanted:
         return names
     names = [name.casefold() if name.casefold() in wanted and name not in wanted else name for name in names]
@@ -157,7 +162,7 @@ def _columns(names: list[str], path: Path, wanted: Collection[str]) -> list[str]
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a file of JSON lines, or of one JSON array."""
+    """Read the objects of a file of JSON lines, or of one JSON array."""
     text = read_text(path)
     if text.lstrip().startswith("["):
         found = parse_json(text, f"{path}")
@@ -172,7 +177,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """The value that `text` holds; InputError, beginning with `where`, when it holds none, or an object a key twice."""
+    """Parse `text`; InputError, beginning with `where`, when it is no JSON, or an object has a key twice."""
     try:
         return json.loads(text, object_pairs_hook=_once)
     except _Twice as error:
@@ -185,12 +190,12 @@ def parse_json(text: str, where: str) -> Any:
         ) from error
     except RecursionError as error:
         raise InputError(f"{where}: lists nested too deep to be meant; take the row out") from error
-    except ValueError as error:  # Python's limit on the digits of a whole number
+    except ValueError as error:  # Python limits the digits of an integer
         raise InputError(f"{where}: a number of too many digits; take the row out") from error
 
 
 class _Twice(Exception):
-    """A key that stands twice in one object, of which one value would be lost."""
+    """Raised for a key that occurs twice in one object, where one value would be lost."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of the first sheet of a workbook, whose first row names the columns."""
+    """Read the rows of the first sheet of a workbook, whose first row names the columns."""
     try:
         from openpyxl import load_workbook
         from openpyxl.utils.exceptions import InvalidFileException

@@ -1,7 +1,7 @@
-"""Any picture as 8-bit sRGB, which is what the model was taught with: color space, depth, transparency, turn.
+"""Convert any picture to 8-bit sRGB, as models were trained with: color space, depth, transparency, orientation.
 
-A picture says its colors in a profile (ICC), in EXIF (Adobe RGB of cameras that embed no profile), or not at all; then
-they are sRGB, as browsers take them. A profile that cannot be used is passed over, as browsers do.
+The color space is given by an ICC profile, or by EXIF (Adobe RGB of cameras that embed no profile). Without either it
+is sRGB, and a profile that cannot be used is ignored, as in browsers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageCms, TiffImagePlugin
 
 ORIENTATION = 0x0112
-# EXIF orientation to what brings the picture upright; 1 is upright.
+# The transposition that brings a picture of each EXIF orientation upright; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,29 +27,29 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# How Pillow reads colors of 16 bits, and the same with the two bytes of a sample exchanged.
+# Pillow's names for 16-bit colors, each with the name that exchanges the two bytes of a sample.
 _OTHER = "B" if sys.byteorder == "little" else "L"
 DEEP_COLORS = {
     f"{bands};16{order}": f"{bands};16{other}"
     for bands in ("RGB", "RGBA", "RGBX")
     for order, other in (("L", "B"), ("B", "L"), ("N", _OTHER))
 }
-# Gray beside transparency has no such name for its low bytes: read as four bands, they are the second and the fourth.
+# Gray with transparency has no such name: read as four bands, the low bytes are the second and the fourth.
 DEEP_COLORS["LA;16B"] = "RGBA"
 _DEPTHS = (255, 1023, 4095, 16383, 65535)  # the largest sample of 8, 10, 12, 14 and 16 bits
-_ROWS = 256  # of a picture that are converted at once
+_ROWS = 256  # rows of a picture that are converted at once
 _SRGB = ImageCms.createProfile("sRGB")
-_SAME = 2  # of 255: profiles that move no color further than this are sRGB itself, rounded
+_SAME = 2  # of 255: a profile that moves no color further is sRGB itself, rounded
 # Red, green and blue of Adobe RGB (1998) at the D50 white of a profile, and its exponent.
 ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 ADOBE_RGB_EXPONENT = 563 / 256
 
 
 def as_rgb(picture: Image.Image, shown: Image.Image | None = None) -> Image.Image:
-    """Any picture as 8-bit sRGB, turned as its EXIF says; transparency is laid on white.
+    """Convert any picture to 8-bit sRGB, turned as its EXIF says; transparency is laid on white.
 
-    Gray of more than 8 bits, whole or floating, is shown by the range of its samples (`eight_bits`). `shown`: its
-    pixels in 8 bits, where somebody has already brought them there.
+    Gray of more than 8 bits, integer or floating, is scaled by the range of its samples (`eight_bits`). `shown`: the
+    same pixels in 8 bits, where the caller has them already.
     """
     turn, profile = orientation(picture), _profile(picture)
     picture = picture if shown is None else shown
@@ -68,12 +68,12 @@ def as_rgb(picture: Image.Image, shown: Image.Image | None = None) -> Image.Imag
 
 
 def turned(picture: Image.Image, turn: int) -> Image.Image:
-    """The picture brought upright by an EXIF orientation."""
+    """Bring the picture upright by an EXIF orientation."""
     return picture.transpose(_TURNS[turn]) if turn in _TURNS else picture
 
 
 def orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1..8; 1 where nothing, or nothing that can be read, is said. XMP counts as well.
+    """Return the EXIF orientation, 1..8, also from XMP; 1 where none can be read.
 
     Only this one tag is read, so a fault in another one does not matter.
     """
@@ -86,9 +86,9 @@ def orientation(picture: Image.Image) -> int:
 
 
 def eight_bits(samples: np.ndarray) -> np.ndarray:
-    """Samples of any depth ([..] real) as bytes, their range kept: 0 is black, `full_scale` white.
+    """Scale samples of any depth ([..] real) to bytes: 0 is black, `full_scale` white.
 
-    Where samples are negative, the smallest is black. Not-a-number is black, infinity the largest finite sample.
+    Where samples are negative, the smallest is black. NaN becomes black, infinity the largest finite sample. Raises
     ValueError when no sample is finite.
     """
     finite = np.isfinite(samples)
@@ -96,7 +96,7 @@ def eight_bits(samples: np.ndarray) -> np.ndarray:
         raise ValueError("no sample is a finite number")
     low = min(0.0, float(samples.min(where=finite, initial=np.inf if samples.dtype.kind == "f" else 0)))
     high = float(samples.max(where=finite, initial=low))
-    blocks = [slice(start, start + _ROWS) for start in range(0, len(samples), _ROWS)]  # bounds what is held in memory
+    blocks = [slice(start, start + _ROWS) for start in range(0, len(samples), _ROWS)]  # limits the memory in use
     whole = samples.dtype.kind in "iu" or all(_are_whole(samples[rows][finite[rows]]) for rows in blocks)
     top, shown = full_scale(high - low, whole=whole), np.empty(samples.shape, np.uint8)
     for rows in blocks:
@@ -110,7 +110,7 @@ def _are_whole(samples: np.ndarray) -> bool:
 
 
 def raw_mode(picture: Image.Image) -> str:
-    """How the decoder of an opened picture reads its samples, in Pillow's words; empty once it is decoded."""
+    """Say in Pillow's words how the decoder of an opened picture reads its samples; empty once it is decoded."""
     tile = getattr(picture, "tile", None)
     if not tile:
         return ""
@@ -120,10 +120,10 @@ def raw_mode(picture: Image.Image) -> str:
 
 
 def deep_color(picture: Image.Image, coded: str, again: Callable[[], Image.Image]) -> Image.Image:
-    """The decoded `picture` of 16-bit colors by the range of its samples; `again` opens it anew, as it was coded.
+    """Scale the decoded `picture` of 16-bit colors by the range of its samples; `again` opens it anew, as it was coded.
 
-    Pillow keeps the high byte of each sample. Where that leaves two bits unused, the file is decoded once more with the
-    two bytes exchanged, which gives the low ones.
+    Pillow keeps the high byte of each sample. Where the highest two bits are unused, the file is decoded once more with
+    the two bytes exchanged, which yields the low bytes.
     """
     high = np.asarray(picture)
     bands = 3 if picture.mode in ("RGB", "RGBA", "RGBX") else 1
@@ -148,10 +148,11 @@ def _exchanged(args: Any, coded: str) -> Any:
 
 
 def full_scale(largest: float, *, whole: bool) -> float:
-    """The sample that is white, given the largest one.
+    """Return the sample value that is white, given the largest one.
 
-    Whole samples have 8, 10, 12, 14 or 16 bits, whichever hold the largest (a camera's 12 bits are often stored in 16),
-    else the largest is white. Other real samples go from 0 to 1, or to the largest where that is above 1.
+    Integer samples have the fewest of 8, 10, 12, 14 or 16 bits that hold the largest one (a camera's 12 bits are often
+    stored in 16), otherwise the largest is white. Real samples range from 0 to 1, or to the largest where that is above
+    1.
     """
     if whole and largest > 1:
         return float(next((depth for depth in _DEPTHS if largest <= depth), largest))
@@ -159,11 +160,11 @@ def full_scale(largest: float, *, whole: bool) -> float:
 
 
 def _samples(picture: Image.Image) -> np.ndarray:
-    """Gray samples, [height, width]; black is 0 also where a TIFF counts down from white."""
+    """Return gray samples, [height, width]; black is 0 also where a TIFF counts down from white."""
     samples = np.asarray(picture)
     if not isinstance(picture, TiffImagePlugin.TiffImageFile):
         return samples
-    if picture.tag_v2.get(258) == (32,) and picture.tag_v2.get(339, (1,)) == (1,):  # Pillow knows no unsigned ones
+    if picture.tag_v2.get(258) == (32,) and picture.tag_v2.get(339, (1,)) == (1,):  # Pillow reads these as signed
         samples = samples.view(np.uint32)
     if picture.tag_v2.get(262) == 0 and samples.size:
         samples = full_scale(float(samples.max()), whole=True) - samples.astype(np.float32)
@@ -171,7 +172,7 @@ def _samples(picture: Image.Image) -> np.ndarray:
 
 
 def _profile(picture: Image.Image) -> bytes | None:
-    """The ICC profile that the samples are meant by; None: sRGB."""
+    """Return the ICC profile of the samples; None for sRGB."""
     embedded = picture.info.get("icc_profile")
     if embedded:
         return bytes(embedded)
@@ -187,7 +188,7 @@ def _profile(picture: Image.Image) -> bytes | None:
 
 
 def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """A picture without transparency as RGB, its colors brought from `profile` to sRGB."""
+    """Convert a picture without transparency to RGB, its colors from `profile` to sRGB."""
     if picture.mode not in ("L", "RGB", "CMYK", "LAB"):
         picture = picture.convert("L" if picture.mode == "1" else "RGB")
     transform = _transform(profile, picture.mode) if profile else None
@@ -198,7 +199,7 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> Any:
-    """What brings colors of `profile` to sRGB; None where it does not fit the mode, or moves nothing."""
+    """Return the transform from `profile` to sRGB; None where it does not fit the mode, or changes nothing."""
     try:
         theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(
@@ -228,9 +229,9 @@ def adobe_rgb() -> bytes:
 
 
 def icc_profile(colorants: Sequence[Sequence[float]], curve: Sequence[float]) -> bytes:
-    """An ICC profile (version 2) of an RGB space, or of gray where there are no colorants.
+    """Build an ICC profile (version 2) of an RGB space, or of gray where there are no colorants.
 
-    colorants: XYZ of red, green and blue at the D50 white. curve: linear light, 0..1, of evenly spaced samples 0..1.
+    colorants: XYZ of red, green and blue at the D50 white. curve: linear light (0..1) of evenly spaced samples (0..1).
     """
 
     def xyz(values: Sequence[float]) -> bytes:

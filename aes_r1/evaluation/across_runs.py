@@ -1,4 +1,4 @@
-"""Several runs of one recipe, over train/test splits and seeds: mean, spread, and an interval for the next run."""
+"""Summarise several runs of one recipe over train/test splits and seeds: mean, spread, interval of the mean."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from aes_r1.settings import InputError
 
 
 def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
-    """{"runs": [{"run", "split", "seed"}], "stages": {STAGE: {SET: {PROTOCOL: {METRIC: ..}}}}}, from evaluation.json.
+    """Return {"runs": [{"run", "split", "seed"}], "stages": {STAGE: {SET: {PROTOCOL: {METRIC: ..}}}}}.
 
-    split is data.split_seed (null: the set's own). Each metric is `over` of its values by split. InputError where a run
-    has no evaluation, or two runs differ in more than split and seed.
+    split is data.split_seed (null: the published split). Each metric is what `over` makes of its values by split.
+    Raises InputError where a run has no evaluation, or two runs differ in more than split and seed.
     """
     runs = [_run(folder) for folder in folders]
     if len(runs) < 2:
@@ -41,7 +41,7 @@ def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def over(values: Iterable[tuple[int | None, float | None]]) -> dict[str, Any]:
-    """{"value", "low", "high", "std", "std_splits", "std_seeds", "n"} of (split, value) pairs.
+    """Return {"value", "low", "high", "std", "std_splits", "std_seeds", "n"} of (split, value) pairs.
 
     value: the mean; low, high: its 95% t-interval. With several splits the runs of one split, which share their test
     pictures, are averaged first; the interval is over split means. std_seeds: pooled standard deviation within splits;

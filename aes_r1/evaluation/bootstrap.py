@@ -1,7 +1,7 @@
-"""Agreement of scores with mean opinion scores, over all pictures and over resampled pictures.
+"""Compute the agreement of scores with mean opinion scores, over all pictures and over resampled pictures.
 
-A resample is a row of counts, how often each picture was drawn. Correlations are computed from counts directly, all
-resamples of a chunk at once: nothing is sorted or copied per resample.
+A resample is a row of counts: how often each picture was drawn. Correlations are computed from the counts of all
+resamples of a chunk at once, without sorting or copying per resample.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from aes_r1.runs.cells import Interval, MetricName
 METRICS: tuple[MetricName, ...] = ("plcc", "srcc", "krcc", "mae", "rmse")
 Array = NDArray[np.float64]
 
-# Kendall's tau of all resamples at once needs an n x n matrix of pairs; above this, fewer resamples one by one.
+# Kendall's tau of all resamples at once needs an n x n matrix of pairs. Above this n, fewer resamples are computed one
+# by one.
 _PAIRS_UP_TO = 2000
 _CHUNK_CELLS = 4_000_000
 
 
 def as_columns(predicted: Any, mos: Any) -> tuple[Array, Array]:
-    """Scores [n] with NaN for None and opinions [n]; ValueError when lengths differ or an opinion is not finite."""
+    """Return scores [n] with NaN for None, and opinions [n].
+
+    Raises ValueError when lengths differ or an opinion is not finite.
+    """
     scores = np.asarray([np.nan if score is None else score for score in predicted], dtype=np.float64)
     opinions = np.asarray(mos, dtype=np.float64)
     if scores.shape != opinions.shape:
@@ -34,18 +38,21 @@ def as_columns(predicted: Any, mos: Any) -> tuple[Array, Array]:
 
 
 def filled_in(scores: Array) -> Array | None:
-    """Scores with the mean answer where there is none; None with fewer than three answers."""
+    """Replace missing scores with the mean score; None with fewer than three answers."""
     answered = ~np.isnan(scores)
     return np.where(answered, scores, scores[answered].mean()) if answered.sum() >= 3 else None
 
 
 def _constant(scores: Array, mos: Array) -> bool:
-    """Whether either side is constant. Scores are tested without gaps: a filled-in mean can differ in the last bit."""
+    """Return whether either side is constant.
+
+    Scores are tested without gaps, because a filled-in mean can differ from equal scores in the last bit.
+    """
     return bool(np.ptp(scores[~np.isnan(scores)]) == 0 or np.ptp(mos) == 0)
 
 
 def points(scores: Array, mos: Array) -> dict[str, float]:
-    """Each metric over all pictures; NaN where it is not defined."""
+    """Compute each metric over all pictures; NaN where it is not defined."""
     from scipy import stats
 
     filled = filled_in(scores)
@@ -63,12 +70,15 @@ def points(scores: Array, mos: Array) -> dict[str, float]:
 
 
 def with_intervals(values: Mapping[str, float], draws: Mapping[str, Array]) -> dict[str, Interval]:
-    """{name: {"value", "low", "high"}}: 95% percentile intervals of `draws`; null where a value is not defined."""
+    """Return {name: {"value", "low", "high"}}: 95% percentile intervals of `draws`.
+
+    An interval is null where its value is not defined.
+    """
     return {name: with_interval(value, draws[name]) for name, value in values.items()}
 
 
 def with_interval(value: float, drawn: Array) -> Interval:
-    """`value` with the 95% percentile interval of `drawn`, its resampled values; None where it is not finite."""
+    """Return `value` with the 95% percentile interval of `drawn`, its resampled values; None where it is not finite."""
     finite = drawn[np.isfinite(drawn)]
     if np.isfinite(value) and len(finite):
         low, high = np.percentile(finite, (2.5, 97.5))
@@ -79,7 +89,10 @@ def with_interval(value: float, drawn: Array) -> Interval:
 def bootstrap(
     scores: Array, mos: Array, n_bootstrap: int, seed: int, *, only: Sequence[str] = METRICS
 ) -> dict[str, Array]:
-    """The metrics `only` over each resample, NaN where undefined. The same seed and n draw the same resamples."""
+    """Compute the metrics `only` over each resample, NaN where undefined.
+
+    The same seed and n draw the same resamples.
+    """
     filled = filled_in(scores)
     if filled is None:
         return {name: np.full(n_bootstrap, np.nan) for name in only}
@@ -91,7 +104,7 @@ def bootstrap(
 
 
 def resamples(n: int, n_bootstrap: int, seed: int) -> Iterator[Array]:
-    """Counts [chunk, n] of draws with replacement, n_bootstrap rows in all."""
+    """Yield counts [chunk, n] of draws with replacement, n_bootstrap rows in all."""
     generator = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_CELLS // max(n, 1))
     for start in range(0, n_bootstrap, chunk):
@@ -120,17 +133,17 @@ def _resampled(x: Array, y: Array, counts: Array, only: Sequence[str]) -> dict[s
 
 
 def _ratio(covariance: Array, variance_x: Array, variance_y: Array, *, floor: float) -> Array:
-    """Covariance over both standard deviations; NaN where a variance is 0 up to rounding."""
+    """Divide covariance by both standard deviations; NaN where a variance is 0 up to rounding."""
     defined = (variance_x > floor) & (variance_y > floor)
     product = np.where(defined, variance_x * variance_y, 1.0)
     return np.where(defined, covariance / np.sqrt(product), np.nan)
 
 
 def _resampled_ranks(x: Array, counts: Array) -> Array:
-    """Mid-ranks [b, n] of every picture within each resample, less their mean (n + 1) / 2.
+    """Return mid-ranks [b, n] of every picture within each resample, less their mean (n + 1) / 2.
 
-    The order of values never changes, only how many copies stand below: the rank of a value is the running count up to
-    it less (its own count - 1) / 2.
+    Resampling keeps the order of the values and changes only how many copies precede each. The mid-rank of a value is
+    the running count up to it, minus (its own count - 1) / 2.
     """
     _, group = np.unique(x, return_inverse=True)
     order = np.argsort(group, kind="stable")
@@ -141,7 +154,7 @@ def _resampled_ranks(x: Array, counts: Array) -> Array:
 
 
 def _resampled_kendall(x: Array, y: Array, n_bootstrap: int, seed: int) -> Array:
-    """Tau-b of each resample: (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y)."""
+    """Compute tau-b of each resample: (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y)."""
     n = len(x)
     if n > _PAIRS_UP_TO:
         from scipy import stats
@@ -150,7 +163,7 @@ def _resampled_kendall(x: Array, y: Array, n_bootstrap: int, seed: int) -> Array
         rows = (row for counts in resamples(n, fewer, seed) for row in counts)
         drawn = (np.repeat(np.arange(n), row.astype(int)) for row in rows)
         return np.asarray([stats.kendalltau(x[index], y[index]).statistic for index in drawn])
-    # Signs and counts are small integers: exact in float32, which halves the time of the products.
+    # Signs and counts are small integers, which float32 holds exactly at half the time of float64.
     sign_x = np.sign(x[:, None] - x[None, :]).astype(np.float32)
     sign_y = np.sign(y[:, None] - y[None, :]).astype(np.float32)
     chunks = []

@@ -1,4 +1,4 @@
-"""Do scores mean what they say? Bias, slope and intercept against opinions, and the field's logistic fit."""
+"""Calibration of scores: bias, slope and intercept against opinions, and the field's logistic fit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from aes_r1.evaluation.bootstrap import bootstrap, filled_in, resamples, with_interval, with_intervals
 
 Array = NDArray[np.float64]
-_FLAT = 1e-12  # a variance below this is none
+_FLAT = 1e-12  # a variance below this counts as 0
 
 
 def calibration(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """{"bias", "slope", "intercept"}, each {"value", "low", "high"}, over answered pictures (scores [n], NaN: none).
+    """Return {"bias", "slope", "intercept"}, each {"value", "low", "high"}, over answered pictures of scores [n].
 
     bias = mean(score - mos); mos = intercept + slope * score by least squares, so a calibrated model has 0, 1, 0. A
-    slope below 1 says that scores are too extreme. Null with fewer than three answers, or for constant scores.
+    slope below 1 means that scores are too extreme. Null with fewer than three answers, or for constant scores.
     """
     answered = ~np.isnan(scores)
     x, y = scores[answered], mos[answered]
@@ -31,7 +31,7 @@ def calibration(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int
 
 
 def _fits(x: Array, y: Array, counts: Array) -> dict[str, Array]:
-    """Bias and line of each row of `counts` [b, n], how often a picture was drawn."""
+    """Fit bias and line for each row of `counts` [b, n], how often a picture was drawn."""
     columns = np.stack([x, y, x * x, x * y], axis=1)
     mean_x, mean_y, xx, xy = (counts @ columns / counts.sum(axis=1, keepdims=True)).T
     variance = xx - mean_x**2
@@ -41,15 +41,18 @@ def _fits(x: Array, y: Array, counts: Array) -> dict[str, Array]:
 
 
 def logistic(x: Array, top: float, bottom: float, middle: float, width: float) -> Array:
-    """The 4-parameter logistic of image-quality work (VQEG): monotone, from `bottom` to `top`, steepest at `middle`."""
+    """Evaluate the 4-parameter logistic of image-quality work (VQEG).
+
+    It rises from `bottom` to `top`, steepest at `middle`.
+    """
     return (top - bottom) / (1 + np.exp(-np.clip((x - middle) / (abs(width) + 1e-9), -50, 50))) + bottom
 
 
 def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """PLCC of the fitted logistic of scores against `mos`: {"value", "low", "high", "parameters"} of `logistic`.
+    """Return the PLCC of the fitted `logistic` against `mos`: {"value", "low", "high", "parameters"}.
 
-    Missing answers count as the mean answer. The interval resamples pictures with the fit held. Null where PLCC is not
-    defined, or where no fit is found.
+    Missing answers count as the mean answer. The interval resamples pictures and keeps the fit. It is None where PLCC
+    is not defined, or where no fit is found.
     """
     from scipy import optimize, stats
 

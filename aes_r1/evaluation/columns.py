@@ -1,4 +1,4 @@
-"""Prediction rows as columns of numbers: what a million pictures need in memory is some 40 bytes each."""
+"""Hold prediction rows as columns of numbers, which take some 40 bytes of memory per picture."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Key = tuple[str, str, str]  # stage, DATASET/SPLIT, protocol
 
 @dataclass(frozen=True)
 class Column:
-    """One stage, set and protocol, picture by picture.
+    """The predictions of one stage, set and protocol, an entry per picture.
 
-    ids [n] int64; scores, mos, mos_std, std [n], NaN where there is none: std is the spread of a picture's readable
-    outputs and count [n] their number; origins [n]: place in ORIGINS or -1. outputs, out_of_range: totals.
+    ids [n] int64; scores, mos, mos_std, std [n], NaN where there is none: std is the standard deviation of a picture's
+    readable outputs and count [n] their number; origins [n]: index into ORIGINS or -1. outputs, out_of_range: totals.
     """
 
     ids: NDArray[np.int64]
@@ -57,14 +57,16 @@ class _Growing:
         counts = np.frombuffer(self.counts, dtype=np.int16).reshape(-1, 4).astype(np.int64)
         _, first = np.unique(ids, return_index=True)
         _, from_behind = np.unique(ids[::-1], return_index=True)
-        rows = (len(ids) - 1 - from_behind)[np.argsort(first)]  # the last of each id, in the order of the first
+        rows = (len(ids) - 1 - from_behind)[np.argsort(first)]  # the last row of each id, at the place of its first
         score, mos, mos_std, std = numbers[rows].T
         readable, outputs, beyond, origins = counts[rows].T
         return Column(ids[rows], score, mos, mos_std, std, readable, origins, int(outputs.sum()), int(beyond.sum()))
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[Key, Column]:
-    """The columns of prediction rows, each row read once. A picture without MOS is left out; the last of an id counts.
+    """Collect prediction rows into columns, reading each row once.
+
+    A picture without MOS is left out; the last of an id counts.
 
     Rows need stage, protocol, id, dataset, split, mos and score; scores, out_of_range, mos_std and origin are optional.
     """
@@ -77,7 +79,7 @@ def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[Key, Column]:
 
 
 def shared(before: Column, after: Column) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places of the pictures that both have, in the order of `after`."""
+    """Return the indices, in both, of the pictures that both have, in the order of `after`."""
     order = np.argsort(before.ids)
     place = np.minimum(np.searchsorted(before.ids, after.ids, sorter=order), len(order) - 1)
     found = before.ids[order[place]] == after.ids
@@ -85,5 +87,5 @@ def shared(before: Column, after: Column) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _digest(identity: str) -> int:
-    """64 bits of an id: among a million pictures two agree with probability 3e-8."""
+    """Hash an id to 64 bits: among a million pictures two agree with probability 3e-8."""
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little", signed=True)

@@ -1,5 +1,6 @@
-"""Is the critique real? What its words cover, how varied they are, whether they give the score away, agree with it and
-with what is in the picture. Interventions, which need the model, are in interventions.py.
+"""Measure critiques: coverage of the dimensions, variety, leaks, agreement with the score and with known factors.
+
+Interventions, which need the model, are in interventions.py.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from aes_r1.prompts import DIMENSIONS, level_of
 from aes_r1.runs.cells import Interval
 from aes_r1.settings import JudgeSettings
 
-_GROUPS, _STUDENT = 10, 2.262  # of the jackknife; t quantile of its 9 degrees of freedom
+_GROUPS, _STUDENT = 10, 2.262  # groups of the jackknife, and the 97.5% t quantile of its 9 degrees of freedom
 _FEWEST_TEXTS = 2 * _GROUPS
 
 Factors = Mapping[str, Mapping[str, float]]
@@ -41,10 +42,10 @@ Factors = Mapping[str, Mapping[str, float]]
 def critique_measures(
     rows: Sequence[Row], *, factors: Factors | None = None, n_bootstrap: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """CRITIQUES of docs/evaluation.md from prediction rows that hold a critique and a score.
+    """Compute CRITIQUES of docs/evaluation.md from prediction rows that hold a critique and a score.
 
-    factors: {id: {dimension: true factor 0..1}} of made scenes. Shares have Wilson intervals, means and correlations
-    bootstrap ones, diversity (a property of the whole collection) jackknife ones.
+    factors: {id: {dimension: true factor 0..1}} of scenes. Shares have Wilson intervals, means and correlations
+    bootstrap intervals, and diversity (a property of the whole collection) jackknife intervals.
     """
     texts = [row["critique"] for row in rows]
     varied = stratified_places([row["dataset"] for row in rows], DIVERSITY_SAMPLE, seed)
@@ -66,9 +67,9 @@ def critique_measures(
 
 
 def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Does each dimension's stated step (0..5) agree with the true factor? {dimension: {"n", "accuracy", ..}}.
+    """Measure how well each dimension's stated step (0..5) matches the true factor: {dimension: {"n", "accuracy", ..}}.
 
-    chance: the accuracy of always stating the commonest true step, which a blind critic reaches.
+    chance: the accuracy of always stating the most common true step, which needs no look at the picture.
     """
     steps = [stated_steps(row["critique"]) for row in rows]
     found = {}
@@ -89,7 +90,7 @@ def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 10
 
 
 def _words_and_score(rows: Sequence[Row], n_bootstrap: int, seed: int) -> dict[str, Any]:
-    """Spearman correlation of favourable words and score; share of judgements whose level is the score's."""
+    """Correlate favourable words and score (Spearman); return also how often the judgement's level is the score's."""
     favour = [(valence(row["critique"]), row["score"]) for row in rows]
     words, scores = np.asarray([one for one in favour if one[0] is not None], dtype=np.float64).reshape(-1, 2).T
     drawn = bootstrap(words, scores, n_bootstrap, seed, only=("srcc",))["srcc"]
@@ -102,7 +103,10 @@ def _words_and_score(rows: Sequence[Row], n_bootstrap: int, seed: int) -> dict[s
 
 
 def _diversity(texts: Sequence[str], seed: int) -> dict[str, Any]:
-    """distinct-n and self-BLEU with grouped-jackknife intervals: resampling with replacement would repeat texts."""
+    """Compute distinct-n and self-BLEU with grouped-jackknife intervals.
+
+    Resampling with replacement would repeat texts.
+    """
     whole = diversity(texts)
     names = [name for name in whole if name != "n"]
     if len(texts) < _FEWEST_TEXTS:
@@ -120,12 +124,12 @@ def _diversity(texts: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def share_of(found: Sequence[bool]) -> dict[str, float | None]:
-    """A share with its 95% Wilson interval; null of nothing."""
+    """Return a share with its 95% Wilson interval; null of nothing."""
     return {"value": sum(found) / len(found) if len(found) else None, **wilson(sum(found), len(found))}
 
 
 def mean_of(values: Array, n_bootstrap: int, seed: int) -> Interval:
-    """The mean of `values` with its 95% bootstrap interval; None where there are none."""
+    """Return the mean of `values` with its 95% bootstrap interval; None where there are none."""
     if not len(values):
         return {"value": None, "low": None, "high": None}
     drawn = [counts @ values / len(values) for counts in resamples(len(values), n_bootstrap, seed)]
@@ -135,13 +139,13 @@ def mean_of(values: Array, n_bootstrap: int, seed: int) -> Interval:
 # -- a judge, where one is set -----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Written(Reply):
-    """A model's critique as a judge reads it: the text as it was written, whatever its parts are."""
+    """A model's critique in the form that a judge reads: the text as it was written."""
 
     text: str
 
     @property
     def critique(self) -> str:
-        """The text, as a reply of an expert has it."""
+        """The text as it was written."""
         return self.text
 
 
@@ -153,11 +157,11 @@ def judge_critiques(
     journal: Path,
     max_pixels: int,
 ) -> dict[str, Any]:
-    """What a judge says of critiques: {"n", "level_agreement", "unsupported_rate"}; n without unanswered calls.
+    """Summarise a judge's verdicts: {"n", "level_agreement", "unsupported_rate"}; unanswered calls do not count in n.
 
-    Blind, it names the level that the critique conveys, which is compared with that of the score; with the picture, it
-    lists claims that the picture does not bear out. Answers are kept in `journal` and never bought twice. Raises
-    ServerGone when the server answers nothing any more.
+    From the critique alone the judge names the level that it conveys, which is compared with the level of the score;
+    with the picture it lists claims that the picture does not support. Answers are kept in `journal` and not bought
+    twice. Raises ServerGone when the server stops answering.
     """
     with ExitStack() as stack:
         judge: Judge = ScenesJudge()

@@ -1,7 +1,7 @@
-"""Do the critiques stay true? The few numbers that say so, for one stage, set and protocol.
+"""Measure whether the critiques of one stage, set and protocol depend on the picture.
 
-distinct and words_srcc see the collapse into one critique, information sees where what the model knows of the picture
-goes, follow sees which of both the score is read from.
+distinct and words_srcc show a collapse into one critique. information shows how much of the picture is in the words and
+in the score. follow shows whether the score is read from the critique or from the picture.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ Row = Mapping[str, Any]
 
 
 def distinct(rows: Sequence[Row]) -> int:
-    """Number of different critiques among prediction rows."""
+    """Count the different critiques among prediction rows."""
     return len({row["critique"] for row in rows if row["critique"]})
 
 
 def favour(rows: Sequence[Row]) -> Array:
-    """[n] how favourable the words of each critique are, 0..1 (wording.valence); NaN where they do not say."""
+    """Return [n] how favourable the words of each critique are, 0..1 (wording.valence); NaN where they do not say."""
     said = [valence(row["critique"]) if row["critique"] else None for row in rows]
     return np.asarray([np.nan if one is None else one for one in said], dtype=np.float64)
 
 
 def words_srcc(rows: Sequence[Row], *, n_bootstrap: int, seed: int = 0) -> Interval | None:
-    """Rank correlation of the words' favour with the opinions; words that say nothing count as the mean, as scores do.
+    """Correlate the ranks of the words' favour and the opinions.
 
-    None where fewer than three critiques or no opinion is there, or one side is constant.
+    Critiques without a judging word count as the mean, as missing scores do. It is None with fewer than three
+    critiques, without opinions, or where one side is constant.
     """
     rows = [row for row in rows if row["mos"] is not None]
     words, mos = favour(rows), np.asarray([row["mos"] for row in rows], dtype=np.float64)
@@ -52,10 +53,10 @@ def grounding(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The "critiques" of one cell of evaluation.json (docs/evaluation.md), each {"value", "low", "high"} or None.
+    """Compute the "critiques" of a cell of evaluation.json (docs/evaluation.md): {"value", "low", "high"} or None.
 
-    rows: all prediction rows of the cell; factors: {id: {dimension: 0..1}} of what is known; informed: rows with
-    words_nats and score_nats; exchanged: interventions.measured of the same critiques.
+    rows: all prediction rows of the cell; factors: {id: {dimension: 0..1}} where known; informed: rows with words_nats
+    and score_nats; exchanged: what `summarise_interventions` makes of the same critiques.
     """
     nats = {name: _numbers(informed, name) for name in ("words_nats", "score_nats")}
     follow = {name: (exchanged or {}).get(f"swapped_{name}", {}).get("follow") for name in ("critique", "picture")}
@@ -73,9 +74,9 @@ def grounding(
 def _faithfulness(
     rows: Sequence[Row], factors: Mapping[str, Mapping[str, float]], n_bootstrap: int, seed: int
 ) -> dict[str, Any] | None:
-    """Rank correlation of the stated step with what is known, mean over the known dimensions; each under "dimensions".
+    """Correlate stated steps with known ratings by rank, mean over the known dimensions; each under "dimensions".
 
-    A dimension that is said alike of every picture, or of none, tells nothing of it and counts as 0.
+    A dimension with the same statement for every picture, or with none, carries no information and counts as 0.
     """
     known = [row for row in rows if row["id"] in factors]
     if len(known) < 3:

@@ -1,8 +1,8 @@
-"""Signs that a run goes wrong, from the rows that it logs: each with a threshold, what it means and what to try first.
+"""Warning signs of a failing run, from the rows that it logs: threshold, meaning and first remedy of each.
 
-SIGNS is the one table. A sign's `measure` is a pure function of the RAPO rows of metrics.jsonl and the rows of
-completions.jsonl so far; it is None while there is too little to tell. `HealthMonitor` raises a sign once, when it
-first shows.
+SIGNS is the table of all signs. A sign's `measure` is a pure function of the RAPO rows of metrics.jsonl and the rows of
+completions.jsonl so far; it is None while there are too few rows. `HealthMonitor` raises a sign once, when it first
+shows.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from aes_r1.prompts import parse_critique
 log = logging.getLogger("aes_r1")
 
 Rows = Sequence[Mapping[str, Any]]
-WINDOW = 10  # steps that a mean is taken over: one step's share is noise
-RANKED = 0.3  # SRCC below which the difference to PLCC says nothing
-FEWEST_CRITIQUES = 16  # logged together before their diversity or leaks are judged
+WINDOW = 10  # steps that a mean is taken over, because single steps are noisy
+RANKED = 0.3  # below this SRCC its difference to PLCC is not judged
+FEWEST_CRITIQUES = 16  # fewer critiques logged at one step are not judged
 ALWAYS_FINITE = ("reward/", "policy/", "rollout/")
-MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # where no output of a step could be read
+MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # null where no output of a step could be read
 
 
 @dataclass(frozen=True)
 class WarningSign:
-    """`measure(metrics, completions)` is bad above (`sense` +1) or below (-1) `threshold`."""
+    """A sign that shows when `measure(metrics, completions)` is above (`sense` +1) or below (-1) `threshold`."""
 
     name: str
     threshold: float
@@ -42,20 +42,23 @@ class WarningSign:
     measure: Callable[[Rows, Rows], float | None]
 
     def shows(self, metrics: Rows, completions: Rows) -> float | None:
-        """The measured value when it is beyond the threshold, else None."""
+        """Return the measured value when it is beyond the threshold, else None."""
         value = self.measure(metrics, completions)
         return value if value is not None and self.sense * (value - self.threshold) > 0 else None
 
 
 # -- measures ----------------------------------------------------------------------------------------------------------
 def recent(metrics: Rows, name: str) -> float | None:
-    """Mean of `name` over the last WINDOW rows that have it; None with fewer."""
+    """Return the mean of `name` over the last WINDOW rows that have it; None with fewer."""
     values = _values(metrics, name)
     return float(np.mean(values[-WINDOW:])) if len(values) >= WINDOW else None
 
 
 def share_of_start(metrics: Rows, name: str) -> float | None:
-    """Mean of `name` over the last WINDOW rows as a share of that over the first; None before they stand apart."""
+    """Divide the mean of `name` over the last WINDOW rows by that over the first.
+
+    It is None while the two windows overlap.
+    """
     values = _values(metrics, name)
     if len(values) < 2 * WINDOW:
         return None
@@ -64,14 +67,14 @@ def share_of_start(metrics: Rows, name: str) -> float | None:
 
 
 def steps_not_finite(metrics: Rows, _: Rows) -> float | None:
-    """Steps so far with a skipped optimizer step, or with a value that is not finite though every step has one."""
+    """Count the steps so far with a skipped optimizer step, or a non-finite value of a metric that every step has."""
     if not metrics:
         return None
     return float(sum(bool(row.get("policy/skipped_steps")) or _not_finite(row) for row in metrics))
 
 
 def rank_dominates(metrics: Rows, _: Rows) -> float | None:
-    """Largest SRCC - PLCC of the last validation over its sets, where SRCC is at least RANKED."""
+    """Return the largest SRCC - PLCC of the last validation over its sets, where SRCC is at least RANKED."""
     for row in reversed(metrics):
         sets = [name.removesuffix("/srcc") for name in row if name.startswith("eval/") and name.endswith("/srcc")]
         pairs = [(row[f"{one}/srcc"], row.get(f"{one}/plcc")) for one in sets]
@@ -82,12 +85,12 @@ def rank_dominates(metrics: Rows, _: Rows) -> float | None:
 
 
 def diversity_share(_: Rows, completions: Rows) -> float | None:
-    """distinct-2 of the critiques logged last, as a share of that of those logged first."""
+    """Divide distinct-2 of the critiques logged last by that of the critiques logged first."""
     steps = list(dict.fromkeys(row["step"] for row in completions))
     if len(steps) < 2:
         return None
     first, last = (_critiques(completions, step) for step in (steps[0], steps[-1]))
-    count = min(len(first), len(last))  # distinct-n falls with the number of texts, so as many of each
+    count = min(len(first), len(last))  # distinct-n falls with the number of texts, so both sides have equally many
     if count < FEWEST_CRITIQUES:
         return None
     before, after = (diversity([text for text, _ in part[:count]])["distinct_2"] for part in (first, last))
@@ -95,13 +98,13 @@ def diversity_share(_: Rows, completions: Rows) -> float | None:
 
 
 def share_of_first(metrics: Rows, name: str) -> float | None:
-    """The last value of `name` as a share of the first; None with one, or where the first is not positive."""
+    """Divide the last value of `name` by the first; None with one, or where the first is not positive."""
     values = _values(metrics, name)
     return values[-1] / values[0] if len(values) > 1 and values[0] > 0 else None
 
 
 def leaking(_: Rows, completions: Rows) -> float | None:
-    """Share of the critiques logged last that name the score that they then give, or say that it was known."""
+    """Return the share of the critiques logged last that state the score that follows, or say that it was known."""
     if not completions:
         return None
     critiques = _critiques(completions, completions[-1]["step"])
@@ -110,7 +113,7 @@ def leaking(_: Rows, completions: Rows) -> float | None:
 
 
 def _not_finite(row: Mapping[str, Any]) -> bool:
-    """Whether a metric of `row` is NaN or infinite (null in the file) that only a fault makes so."""
+    """Return whether a metric of `row` that should always be finite is NaN or infinite (null in the file)."""
     return any(
         value is None or not math.isfinite(value)
         for name, value in row.items()
@@ -119,7 +122,7 @@ def _not_finite(row: Mapping[str, Any]) -> bool:
 
 
 def _values(metrics: Rows, name: str) -> list[float]:
-    """Finite values of `name`, in order; that there are others too is `steps_not_finite`'s to say."""
+    """Return the finite values of `name`, in order; `steps_not_finite` reports the others."""
     return [row[name] for row in metrics if row.get(name) is not None and math.isfinite(row[name])]
 
 
@@ -128,7 +131,7 @@ def _critiques(completions: Rows, step: int) -> list[tuple[str, float | None]]:
     return [(text, score) for text, score in read if text]
 
 
-ON_TEXT = (diversity_share, leaking)  # change only when completions are logged
+ON_TEXT = (diversity_share, leaking)  # measures that change only when completions are logged
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -200,8 +203,8 @@ SIGNS = (
         "lower trainer.lr, raise trainer.kl_coef; one alone is harmless, many want model.dtype=float32",
         steps_not_finite,
     ),
-    # A ratio that errs by 2% a token has used up a tenth of clip_low=.2 before anything is learned, and .02 is over ten
-    # times what bfloat16 makes of equal weights (docs/distributed.md): then the two compute different things.
+    # A ratio that is off by 2% per token uses up a tenth of clip_low=.2 before anything is learned. It is more than ten
+    # times the bfloat16 rounding of equal weights (docs/distributed.md), so sampler and trainer really differ.
     WarningSign(
         "sampler mismatch", 0.02, +1,
         "mean difference of log-probability between sampler and trainer, nats per token: the update reweights by it",
@@ -213,7 +216,7 @@ SIGNS = (
 
 @dataclass
 class HealthMonitor:
-    """Follows one run's RAPO stage; `alert(title, text)` is called once per sign, when it first shows."""
+    """Follows the RAPO stage of a run; calls `alert(title, text)` once per sign, when it first shows."""
 
     alert: Callable[[str, str], None]
     metrics: list[Mapping[str, Any]] = field(default_factory=list)
@@ -221,7 +224,7 @@ class HealthMonitor:
     raised: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Rows of before a resume were judged then: what shows in them is not raised again."""
+        """Mark the signs that show in the rows from before a resume; they were raised then and are not raised again."""
         self.raised |= {str(row["sign"]) for row in health_rows(self.metrics, self.completions) if row["step"]}
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -239,18 +242,18 @@ class HealthMonitor:
                 self.alert(sign.name, f"Step {step}. {text}")
 
     def log_completions(self, step: int, rows: Rows) -> None:
-        """Take the completions that were sampled at `step`."""
+        """Record the completions that were sampled at `step`."""
         self.completions.extend({"step": step, **row} for row in rows)
 
 
 def raised_in(log_text: str) -> dict[str, int]:
-    """{sign: step} that the run.log of a Watch tells; the last step where a resumed run told it again."""
+    """Return {sign: step} from the warnings in run.log; the last step where a resumed run repeated one."""
     names = "|".join(re.escape(sign.name) for sign in SIGNS)
     return {name: int(step) for step, name in re.findall(rf"step (\d+): ({names}): ", log_text)}
 
 
 def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
-    """One row per sign for a report: sign, value at the end, threshold, sense, step it first showed or None, words.
+    """Build a report's row per sign: sign, value at the end, threshold, sense, step it first showed or None, words.
 
     `metrics` and `completions` are the rows of the two files; only those of the RAPO stage count.
     """
@@ -263,7 +266,7 @@ def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
         on_text = sign.measure in ON_TEXT
         for place, row in enumerate(metrics, 1):
             if on_text and row["step"] not in logged:
-                continue  # nothing new to read
+                continue  # no new completions
             so_far = [one for one in completions if one["step"] <= row["step"]] if on_text else []
             if sign.shows(metrics[:place], so_far) is not None:
                 first = row["step"]

@@ -1,8 +1,8 @@
 """Counterfactual tests: does the score follow the critique, or the image?
 
 The completion is forced up to `<answer>` with another critique or under another image, and the most likely number is
-read. What a score that follows should do is known: with the critique of another image it moves to the score of that
-image; with a negated critique it moves to the other side. `follow` is the share of that way that it moves.
+read. A score that follows the critique moves to the score of the image whose critique it was given, and with a negated
+critique to the opposite side of the scale. `follow` is the share of that distance that the score moves.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
 from aes_r1.runs.cells import Interval
 
-_STILL = 1e-12  # a sum of squared distances below this is no distance
+_STILL = 1e-12  # a sum of squared distances below this counts as 0
 
 
 def summarise_interventions(
     rows: Sequence[Mapping[str, Any]], *, n_bootstrap: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """The `interventions` of evaluation.json from rows of `intervene`; intervals resample pictures."""
+    """Compute the `interventions` of evaluation.json from rows of `intervene`; intervals resample pictures."""
     own_of = {row["id"]: row["own"] for row in rows}
     own = _numbers(row["own"] for row in rows)
     targets = {
@@ -55,7 +55,7 @@ def summarise_interventions(
 
 
 def _slope(moved: Array, way: Array, n_bootstrap: int, seed: int) -> Interval:
-    """Least-squares slope through the origin of what was moved on the way there was, with its interval."""
+    """Fit a least-squares slope through the origin of `moved` over `way`, with its interval."""
     products, squares = moved * way, way * way
     if len(moved) == 0 or squares.sum() < _STILL:
         return {"value": None, "low": None, "high": None}

@@ -1,7 +1,8 @@
-"""How well do predicted scores follow mean opinion scores, and how sure is that?
+"""Measure how well predicted scores agree with mean opinion scores, with intervals.
 
 Every number comes with a 95% percentile interval over resampled pictures. A picture without a readable answer counts as
-the mean answer, so refusing the hard ones cannot raise a headline number; answered pictures alone stand beside it.
+the mean answer, so refusing hard pictures cannot raise a headline number. Metrics over answered pictures alone are
+reported beside it.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ PROTOCOL_ORDER = ("sample", "greedy", "mean", "read_back", "direct", "label_toke
 def correlations(
     predicted: Sequence[float | None] | Array, mos: Sequence[float] | Array, *, n_bootstrap: int = 1000, seed: int = 0
 ) -> Cell:
-    """The core of a cell of evaluation.json: n, n_answered, parse_failure_rate, then each of METRICS (krcc is tau-b).
+    """Compute the core of a cell of evaluation.json: n, n_answered, parse_failure_rate, then METRICS (krcc is tau-b).
 
     `predicted` [n] with NaN or None where there is no answer, `mos` [n]. Each metric is {"value", "low", "high"}, null
     when fewer than 3 pictures are answered or, for a correlation, when one side is constant. Headline metrics count a
-    missing answer as the mean answer; "answered" holds n and the same metrics over answered pictures only. ValueError
-    when the lengths differ or a MOS is not finite.
+    missing answer as the mean answer; "answered" holds n and the same metrics over answered pictures only. Raises
+    ValueError when the lengths differ or a MOS is not finite.
     """
     return correlations_with_draws(*as_columns(predicted, mos), n_bootstrap, seed)[0]
 
 
 def correlations_with_draws(scores: Array, mos: Array, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, Array]]:
-    """The cell, and the resampled values behind its headline intervals."""
+    """Return the cell, and the resampled values behind its headline intervals."""
     answered = ~np.isnan(scores)
     draws = bootstrap(scores, mos, n_bootstrap, seed)
     headline = with_intervals(points(scores, mos), draws)
@@ -64,10 +65,10 @@ def paired_bootstrap(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Differences after - before on the same pictures: {"n", METRIC: {"difference", "low", "high", "p"}}.
+    """Compute differences after - before on the same pictures: {"n", METRIC: {"difference", "low", "high", "p"}}.
 
-    Both sides see the same resamples, so what is easy or hard about a picture cancels. `p` is two-sided: twice the
-    smaller share of resamples on one side of 0, at least 2 / (n_bootstrap + 1). Missing answers and nulls as in
+    Both sides see the same resamples, so that the difficulty of a picture cancels. `p` is two-sided: twice the smaller
+    share of resamples on one side of 0, at least 2 / (n_bootstrap + 1). Missing answers and nulls are treated as in
     `correlations`.
     """
     first, opinions = as_columns(before, mos)
@@ -90,9 +91,9 @@ def paired_bootstrap(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p-values adjusted for their number (Holm 1979): the i-th smallest of m times m - i + 1, never falling.
+    """Adjust p-values for their number (Holm 1979): the i-th smallest of m times m - i + 1, never falling.
 
-    What stays below .05 is significant with a family-wise error of 5%. None stays None and is not counted.
+    Values below .05 are significant with a family-wise error of 5%. None stays None and is not counted.
     """
     known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
@@ -104,6 +105,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
-    """`names`, those in `order` first and in its order, the others after them as they came."""
+    """Sort `names`: first those in `order`, in its order, then the others as they came."""
     names = list(names)
     return [name for name in order if name in names] + [name for name in names if name not in order]

@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, to stand beside ours and never among them."""
+"""The numbers that the paper prints. They are shown beside measured numbers, never mixed with them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TABLES = CONF / "paper_tables.json"
 
 
 def paper_numbers(datasets: Collection[str]) -> dict[str, Any] | None:
-    """{"source", "note", "systems": {SYSTEM: {DATASET: {"plcc", "srcc"}}}} of those of `datasets` that the paper has.
+    """Return the paper's {"source", "note", "systems": {SYSTEM: {DATASET: {"plcc", "srcc"}}}} for `datasets`.
 
-    The authors' own values; None when it has none of them. Means are not copied: recompute them from the sets.
+    It is None when the paper has none of them. Means are not copied, because they can be recomputed from the sets.
     """
     tables = read_json(TABLES)
     systems = {

@@ -1,4 +1,4 @@
-"""The evaluation of a run: every stage, set and protocol measured, compared and averaged."""
+"""Compute the evaluation of a run: every stage, set and protocol is measured, compared and averaged."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def summarise(
     seen: Collection[str] | None = None,
     all_pairs: bool = False,
 ) -> Evaluation:
-    """The evaluation from prediction rows (stage, protocol, id, dataset, split, mos, score|null).
+    """Compute the evaluation from prediction rows (stage, protocol, id, dataset, split, mos, score|null).
 
-    Comparisons go between consecutive stages (base, cold_start, rapo; those that are there), or all pairs of them, per
-    set and protocol, over the pictures that both have rows for. A picture without a MOS is left out; of rows with one
-    id the last counts. `seen`: data sets that were trained on, for the means; None: not known. docs/evaluation.md
-    explains every key.
+    Consecutive stages (base, cold_start, rapo, where present) or all pairs of them are compared per set and protocol,
+    over the pictures that both have rows for. A picture without a MOS is left out; of rows with the same id the last
+    counts. `seen`: data sets that were trained on, for the means; None: not known. docs/evaluation.md explains every
+    key.
     """
     columns = columns_of(rows)
     stages: Stages = {}
@@ -117,14 +117,14 @@ def _compared(columns: Mapping, before: tuple, after: tuple, n_bootstrap: int, s
 
 
 def _adjust(comparisons: Sequence[dict[str, Any]]) -> None:
-    """Put p_holm beside every p; the family is all comparisons of one metric."""
+    """Add p_holm to every p; all comparisons of one metric are one family."""
     for name in METRICS:
         for one, adjusted in zip(comparisons, holm([one[name]["p"] for one in comparisons]), strict=True):
             one[name]["p_holm"] = adjusted
 
 
 def _against_baselines(stages: Mapping, columns: Mapping, n_bootstrap: int, seed: int) -> list[dict[str, Any]]:
-    """The last stage that answers in words against every baseline protocol of every stage, set by set."""
+    """Compare the last stage that answers in words with every baseline protocol of every stage, set by set."""
     rows: list[dict[str, Any]] = []
     spoken = {
         stage: [protocol for protocol in in_order(_protocols(sets), PROTOCOL_ORDER) if protocol not in BASELINES]
@@ -146,7 +146,7 @@ def _against_baselines(stages: Mapping, columns: Mapping, n_bootstrap: int, seed
 
 
 def _means(stages: Mapping, draws: Draws, seen: Collection[str] | None, seed: int) -> dict[str, Any]:
-    """Means over sets of each metric, {STAGE: {PROTOCOL: {"seen"|"unseen"|"all": ..}}}; null where one is null.
+    """Average each metric over sets, {STAGE: {PROTOCOL: {"seen"|"unseen"|"all": ..}}}; null where one is null.
 
     Sets are resampled independently of one another.
     """
@@ -178,7 +178,7 @@ def _protocols(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _of_protocol(rows: Iterable[dict[str, Any]], protocol: str) -> list[dict[str, Any]]:
-    """The rows of `protocol`, and those that name none."""
+    """Select the rows of `protocol`, and those that name none."""
     return [row for row in rows if row.get("protocol", protocol) == protocol]
 
 
@@ -192,10 +192,10 @@ def measure(
     manifests: Mapping[str, str] | None = None,
     all_pairs: bool = False,
 ) -> Evaluation:
-    """The evaluation of a run (docs/evaluation.md), from its predictions and interventions, each read once or twice.
+    """Compute the evaluation of a run (docs/evaluation.md) from its predictions and interventions.
 
-    sets: where true factors of made scenes are looked up; seen: sets trained on; manifests: {DATASET/SPLIT: sha256},
-    None: those of `sets`.
+    sets: the samples, for the known factors of pictures; seen: sets trained on; manifests: {DATASET/SPLIT: sha256},
+    None: computed from `sets`.
     """
     if manifests is None:
         manifests = {name: digest for samples in sets.values() for name, digest in list_hashes(samples).items()}
@@ -238,13 +238,13 @@ def measure(
 
 
 def _factors(sets: Sets, wanted: Collection[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
-    """{DATASET/SPLIT: {id: {dimension: 0..1}}} of wanted pictures of which dimensions are known (data/ratings.py)."""
+    """Return {DATASET/SPLIT: {id: {dimension: 0..1}}} of wanted pictures with known dimensions (data/ratings.py)."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for samples in sets.values() if wanted else ():
         for one in samples:
             name, factors = f"{one.dataset}/{one.split}", known_ratings(one)
             if not {"factors", "ratings"} & one.attributes.keys():
-                break  # a set has them of every picture or of none
+                break  # a set has factors for every picture or for none
             if factors and (name, one.id) in wanted:
                 found.setdefault(name, {})[one.id] = factors
     return found

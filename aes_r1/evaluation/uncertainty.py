@@ -1,4 +1,4 @@
-"""How sure is a score? The spread of a picture's outputs as an interval, and split-conformal intervals."""
+"""Intervals around a score: from the spread of a picture's outputs, and split-conformal intervals."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Array = NDArray[np.float64]
 LEVEL = 0.9
 CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SPLITS = 100
-_FEWEST = 20  # pictures below which a 90% interval cannot be calibrated and checked
+_FEWEST = 20  # with fewer pictures a 90% interval cannot be calibrated and checked
 
 
 def conformal_quantile(residuals: Array, level: float = LEVEL) -> float:
-    """The ceil((n + 1) level)-th smallest residual: a new one lies below it with probability at least `level`.
+    """Return the ceil((n + 1) level)-th smallest residual: a new one lies below it with probability at least `level`.
 
     Vovk et al. 2005, Lei et al. 2018; infinity when n is too small for the level.
     """
@@ -30,11 +30,11 @@ def conformal_quantile(residuals: Array, level: float = LEVEL) -> float:
 def conformal(
     scores: Array, mos: Array, *, scale: Array | None = None, level: float = LEVEL, seed: int = 0
 ) -> dict[str, Any] | None:
-    """Split-conformal intervals score +- half_width [* scale], over answered pictures; None with fewer than 20.
+    """Compute split-conformal intervals score +- half_width [* scale], over answered pictures; None with fewer than 20.
 
-    half_width is the quantile over all pictures, for new ones. "coverage" is measured on held-out halves: each of
-    SPLITS random halves calibrates and the other is covered; value is the mean, low and high hold 95% of the splits.
-    scale [n]: an estimate of each picture's own uncertainty, so that widths differ.
+    half_width is the quantile over all pictures, for use on new pictures. "coverage" is measured on held-out halves:
+    in each of SPLITS random splits one half calibrates and coverage is measured on the other; value is the mean, and
+    low and high hold 95% of the splits. scale [n]: an estimate of each picture's own uncertainty.
     """
     usable = ~np.isnan(scores) if scale is None else ~np.isnan(scores) & (np.nan_to_num(scale) > 0)
     residuals = np.abs(scores - mos)[usable]
@@ -63,12 +63,12 @@ def conformal(
 
 
 def spread_scale(std: Array) -> Array:
-    """The spread of a picture's outputs made fit to divide by: identical outputs are not certainty."""
+    """Add its mean to the spread of each picture's outputs, to divide by it: identical outputs are not certainty."""
     return std + float(np.nanmean(std)) if np.isfinite(std).any() else std
 
 
 def predictive_half_width(std: Array, count: NDArray[np.int64], level: float) -> Array:
-    """Half width of the interval that a further output falls into with probability `level`, were outputs normal.
+    """Return the half width of the interval that a further, normal output falls into with probability `level`.
 
     t(count - 1) * std * sqrt(1 + 1 / count): std [n] and count [n] of the outputs drawn, at least two each.
     """
@@ -78,11 +78,11 @@ def predictive_half_width(std: Array, count: NDArray[np.int64], level: float) ->
 
 
 def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any] | None:
-    """The spread of n outputs read as a predictive interval, and how well that holds; None without repeated outputs.
+    """Read the spread of n outputs as a predictive interval, and measure how well it holds.
 
-    curve: per nominal level the share of pictures whose MOS lies in the interval (95% Wilson interval), and, where the
-    raters' spread is known, the share of single opinions (normal around the MOS) in it. rater_srcc: does the model
-    waver where people differ?
+    It is None without repeated outputs. curve: per nominal level the share of pictures whose MOS lies in the interval
+    (95% Wilson interval), and, where the raters' spread is known, the share of single opinions (normal around the MOS)
+    in it. rater_srcc: rank correlation of the spread of a picture's outputs with the spread of its raters.
     """
     from scipy import stats
 
@@ -114,7 +114,7 @@ def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[st
 
 
 def wilson(successes: int, n: int) -> dict[str, float | None]:
-    """95% Wilson score interval of a share, as {"low", "high"}."""
+    """Return the 95% Wilson score interval of a share, as {"low", "high"}."""
     if n == 0:
         return {"low": None, "high": None}
     z, share = 1.959963984540054, successes / n

@@ -1,7 +1,7 @@
-"""How a model is asked about a picture: the one record that a training run, `evaluate`, `score` and `export` share.
+"""The settings for asking a model about a picture, shared by training runs, `evaluate`, `score` and `export`.
 
-A model's folder rarely says it, so it comes from the run that made the model, or from an exported folder's aes_r1.json;
-of a model that nothing is known about (a hub name, say) every command assumes the same defaults.
+A model's folder rarely holds them, so they come from the run that made the model, or from an exported folder's
+aes_r1.json. For a model without either (for example a hub name) all commands use the same defaults.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _NEVER_SAW_ONE = (
     "This model has only ever seen small made scenes, never a photograph: what it says of one shows how scoring works, "
     "not what the photograph is worth."
 )
-FACTS_FILE = "aes_r1.json"  # in an exported folder: the Facts of the model
+FACTS_FILE = "aes_r1.json"  # holds the Facts of the model in an exported folder
 
 
 @dataclass(frozen=True)
 class AskingConfig:
-    """What decides an answer beside weights, picture and seed.
+    """Everything that decides an answer besides weights, picture and seed.
 
-    question: text of the prompt; max_pixels: area bound of a picture as the model sees it; max_new_tokens: longest
-    answer; temperature: of a drawn answer; n_samples: answers that a mean is taken over; dtype: of weights and
+    question: text of the prompt; max_pixels: largest area of a picture as the model sees it; max_new_tokens: longest
+    answer; temperature: of a sampled answer; n_samples: answers that a mean is taken over; dtype: of weights and
     activations.
     """
 
@@ -42,29 +42,29 @@ class AskingConfig:
     max_new_tokens: int = 1024
     temperature: float = 0.6
     n_samples: int = 4
-    answer_from: str = "image"  # words: the answer after a critique is drawn with the picture blanked
+    answer_from: str = "image"  # words: the answer after a critique is sampled with the picture blanked
     dtype: str | None = None  # None: bfloat16 on a GPU that has it, float32 elsewhere
 
     def given(self, **values: Any) -> Self:
-        """The same with those of `values` that are not None."""
+        """Return a copy with those of `values` that are not None."""
         return dataclasses.replace(self, **{key: value for key, value in values.items() if value is not None})
 
     def dtype_on(self, device: torch.device) -> str:
-        """The dtype in which `device` computes."""
+        """Return the dtype in which `device` computes."""
         if self.dtype is not None:
             return self.dtype
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bfloat16" if native else "float32"
 
     def noted(self, device: torch.device) -> dict[str, Any]:
-        """These settings, and no others, as they were in force on `device`: what is written beside the answers."""
+        """Return the settings that were in force on `device`, which are written beside the answers."""
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(AskingConfig)}
         return {**values, "dtype": self.dtype_on(device)}
 
 
 @dataclass(frozen=True)
 class Facts(AskingConfig):
-    """How a model is asked, and how far off it was on test pictures.
+    """How a model is asked, and how large its errors were on test pictures.
 
     half_widths: by protocol (mean, greedy) the split-conformal one of `measured_on`: score +- half-width holds the mean
     opinion score of nine in ten pictures of that kind. Empty where no evaluation left any. scenes_alone: whether made
@@ -76,12 +76,12 @@ class Facts(AskingConfig):
     scenes_alone: bool = False
 
     def warning(self) -> str | None:
-        """What has to be said above every score of a photograph; None where nothing has."""
+        """Return the warning that belongs above every score of a photograph; None where there is none."""
         return _NEVER_SAW_ONE if self.scenes_alone else None
 
 
 def asking_of(settings: Mapping[str, Any]) -> AskingConfig:
-    """How the run of `settings` (as in settings.json) asks its models in validation and evaluation."""
+    """Return how the run of `settings` (as in settings.json) asks its models in validation and evaluation."""
     model, evaluation = settings["model"], settings["evaluation"]
     return AskingConfig(dtype=model["dtype"]).given(
         question=question_of(model["prompt"]),
@@ -94,12 +94,12 @@ def asking_of(settings: Mapping[str, Any]) -> AskingConfig:
 
 
 def question_of(prompt: str) -> str:
-    """The text of the prompt called critique or score_only."""
+    """Return the text of the prompt called critique or score_only."""
     return RATING_PROMPT if prompt == "critique" else SCORE_ONLY_PROMPT
 
 
 def find_model(path: str | Path) -> tuple[str, Facts]:
-    """(model folder or hub name, Facts) of a run, an exported folder, any other model folder or a hub name.
+    """Return (model folder or hub name, Facts) of a run, an exported folder, any other model folder or a hub name.
 
     A run's models are those of RunFolder.models, and /model may be left out of their paths. InputError when the folder
     holds no model.
@@ -117,9 +117,9 @@ def find_model(path: str | Path) -> tuple[str, Facts]:
 
 
 def run_facts(run: RunFolder, model: Path) -> Facts:
-    """How `model` of the run was asked, from the run's settings, and its half-widths, from the run's evaluation.
+    """Return how the run asked `model`, from its settings, and the half-widths, from its evaluation.
 
-    The evaluation is of the final model alone; the best model and those of checkpoints have bfloat16 weights.
+    The evaluation is used for the final model alone; the best model and those of checkpoints have bfloat16 weights.
     """
     settings = run.settings
     asked, made = asking_of(settings), saw_scenes_alone(settings)
@@ -130,14 +130,14 @@ def run_facts(run: RunFolder, model: Path) -> Facts:
 
 
 def saw_scenes_alone(settings: Mapping[str, Any]) -> bool:
-    """Whether the models of a run have seen nothing but made scenes: its tiny base, its cold start and its pictures."""
+    """Return whether a run's models saw only synthetic scenes: the tiny base, the cold start and the pictures."""
     foreign = (settings["model"]["path"], settings["cold_start"]["data"])
     given = settings["trainer"]["init_from"] not in ("base", "cold_start")
     return settings["data"]["name"] in SCENE_SETS and not any(foreign) and not given
 
 
 def conformal_half_widths(evaluation: Evaluation) -> tuple[dict[str, float], str | None]:
-    """By protocol the half-width that an evaluation holds for its last stage on its first set, and that set's name."""
+    """Return by protocol the half-width of an evaluation for its last stage on its first set, and that set's name."""
     stages = evaluation.get("stages") or {}
     if not stages:
         return {}, None
@@ -154,7 +154,7 @@ def _facts_of(path: Path) -> Facts:
 
 
 def _processor_pixels(folder: Path) -> int:
-    """The area bound in the folder's own image processor, at most the paper's."""
+    """Return the area limit in the folder's own image processor, at most the paper's."""
     path = folder / "preprocessor_config.json"
     own = read_json(path) if path.exists() else {}
     bound = (own.get("size") or {}).get("longest_edge") or own.get("max_pixels") or PAPER_PIXELS

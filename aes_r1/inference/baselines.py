@@ -25,10 +25,12 @@ LEVEL_OPENING = "The aesthetics of the image is"
 
 @torch.no_grad()
 def level_expectation(backbone: Backbone, prompts: Sequence[EncodedPrompt]) -> list[float]:
-    """Expected level of each picture in [0, 1]: softmax over the five words after LEVEL_OPENING, mean of their values.
+    """Return the expected level of each picture in [0, 1].
 
-    A word's probability is that of all its tokens, so a vocabulary without whole words serves as well; where each word
-    is one token this is the softmax over five logits. `prompts` ask LEVEL_PROMPT.
+    It is the mean of the five words' values, weighted by the softmax of their logits after LEVEL_OPENING.
+
+    A word's probability is the product over its tokens, so the vocabulary need not hold whole words. Where each word is
+    one token this is the softmax over five logits. `prompts` ask LEVEL_PROMPT.
     """
     words = [backbone.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in LEVEL_WORDS]
     tokens = torch.full((len(words), max(map(len, words))), backbone.pad_token, dtype=torch.long)
@@ -36,7 +38,7 @@ def level_expectation(backbone: Backbone, prompts: Sequence[EncodedPrompt]) -> l
     for row, ids in enumerate(words):
         tokens[row, : len(ids)] = torch.tensor(ids)
         mask[row, : len(ids)] = True
-    # Where the chat template opens a think block, the words come after it, as they would where it opens none.
+    # Where the chat template opens a think block, it is closed first, so that the words follow it in every model.
     opening = f"<think></think>{LEVEL_OPENING}" if backbone.answer_prefix else LEVEL_OPENING
     batch = backbone.collate([with_prefix(backbone, prompt, opening) for prompt in prompts]).to(backbone.device)
     count, device = len(prompts), backbone.device
@@ -52,16 +54,16 @@ def level_expectation(backbone: Backbone, prompts: Sequence[EncodedPrompt]) -> l
 
 
 def require_pyiqa(name: str) -> None:
-    """InputError, in one line, where the package is not installed."""
+    """Raise InputError, in one line, where the package is not installed."""
     if util.find_spec("pyiqa") is None:
         raise InputError(f"pyiqa=[{name}]: the package is not installed; pip install pyiqa, or leave pyiqa out")
 
 
 def pyiqa_scorer(name: str, device: torch.device) -> Callable[[Iterable[Sample]], Iterator[tuple[Sample, float]]]:
-    """A no-reference metric of pyiqa as a function of samples: (sample, value), higher is better.
+    """Return a no-reference metric of pyiqa as a function of samples that yields (sample, value); higher is better.
 
-    A metric whose values fall with quality is negated. Values keep the metric's own scale: correlations compare, errors
-    do not. InputError for an unknown name or a metric that needs a reference picture.
+    A metric whose values fall with quality is negated. Values keep the metric's own scale, so only their correlations
+    can be compared. Raises InputError for an unknown name or a metric that needs a reference picture.
     """
     require_pyiqa(name)
     import pyiqa
@@ -80,6 +82,6 @@ def pyiqa_scorer(name: str, device: torch.device) -> Callable[[Iterable[Sample]]
 
 
 def _as_tensor(one: Sample) -> Tensor:
-    """[1, 3, height, width] float32 in [0, 1]."""
+    """Return the picture as [1, 3, height, width] float32 in [0, 1]."""
     pixels = np.asarray(open_picture(one.image), dtype=np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()

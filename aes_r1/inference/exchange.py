@@ -22,11 +22,11 @@ KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 
 
 def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
-    """Prediction rows that hold a critique, each with the two others that it is exchanged with, never itself."""
+    """Return prediction rows that hold a critique, each with two other rows to exchange critique or picture with."""
     rows = [row for row in rows if row["critique"] and row["score"] is not None]
     order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
     ring = {int(one): (int(order[place - 1]), int(order[place - 2])) for place, one in enumerate(order)}
-    if len(rows) < 3:  # with two, the other would be both
+    if len(rows) < 3:  # each row needs two others
         return []
     return [
         {**row, "critique_of": rows[ring[place][0]], "picture_of": rows[ring[place][1]]}
@@ -37,9 +37,10 @@ def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[st
 def intervene(
     backbone: Backbone, pairs: Iterable[Mapping[str, Any]], *, question: str, batch_size: int = 16
 ) -> Iterator[dict[str, Any]]:
-    """Per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
+    """Return per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
 
-    own: the own critique put in the own mouth, which the others are compared with. batch_size: prompts at once.
+    own: the score after the row's own critique is forced as prefix, which the others are compared with. batch_size:
+    prompts at once.
     """
     waiting = iter(pairs)
     while group := list(islice(waiting, max(1, batch_size // len(KINDS)))):
@@ -68,8 +69,8 @@ def exchange_critiques(
 ) -> None:
     """Exchange up to `pictures` critiques of `stage` per set and protocol, and score them beside other pictures.
 
-    Leaves run.examined_file(KIND, STAGE, SET) for the kinds interventions and information; a file that is there is
-    kept. Protocols: those of predictions.GROUNDED, and else the first that writes critiques.
+    Writes run.examined_file(KIND, STAGE, SET) for the kinds interventions and information; an existing file is kept.
+    Protocols: those of predictions.GROUNDED, or else the first that writes critiques.
     """
     first = chosen_critiques(run.predictions(stage), most=pictures, seed=seed)
     chosen = {(name, rows[0]["protocol"]): rows for (_, name), rows in first.items()}

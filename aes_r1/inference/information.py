@@ -1,10 +1,10 @@
-"""How much of the picture is in the words, and how much in the number.
+"""Estimate the information about the picture in the words and in the score, in nats.
 
-A model that looks writes under its own picture what it would hardly write under another. So the log-probability that it
-gives its own critique under the picture, less the mean of what it gives the same critique under other pictures, says in
-nats how much of the picture the words hold; the same difference over the tokens of the answer, after the same critique,
-says it of the score. 0: the same is said of every picture. (The mean of logarithms lies below the logarithm of the
-mean, so this is an upper estimate of the pointwise mutual information.)
+A critique that depends on the picture is likelier under its own picture than under others. The information in the words
+is the critique's log-probability under its own picture, minus the mean of its log-probability under other pictures. The
+same difference over the tokens of the answer, after the same critique, is the information in the score. It is 0 for a
+model that answers every picture alike. The mean of logarithms lies below the logarithm of the mean, so this is an upper
+estimate of the pointwise mutual information.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import critique_length
 
 Array = NDArray[np.float64]
-OTHERS = 4  # other pictures that a text is scored under
+OTHERS = 4  # other pictures under which the likelihood of a text is computed
 
 
 @torch.no_grad()
@@ -37,11 +37,11 @@ def likelihoods(
     rank: int = 0,
     size: int = 1,
 ) -> Array:
-    """[n, 1 + others, 2] log-probabilities, in nats, of the critique and of the answer of each of n prediction rows.
+    """Return [n, 1 + others, 2] log-probabilities, in nats, of critique and answer of each of n prediction rows.
 
-    Along the second axis: under the row's own picture, then under other rows' pictures (as many as there are, at most
-    `others`). rows need "image" and "text". Process `rank` of `size` looks at every size-th picture and leaves NaN for
-    the others' (`joined`). batch_size: pictures of a pass. Greedy and sampled texts alike are scored at temperature 1.
+    The second axis holds the row's own picture, then other rows' pictures (at most `others`). rows need "image" and
+    "text". Process `rank` of `size` computes every size-th picture and leaves NaN for the others, which `joined` fills
+    in. batch_size: pictures per pass. Greedy and sampled texts alike are evaluated at temperature 1.
     """
     others = min(others, len(rows) - 1)
     found = np.full((len(rows), 1 + max(others, 0), 2), np.nan)
@@ -68,7 +68,7 @@ def likelihoods(
 
 
 def joined(shares: Sequence[Array]) -> Array:
-    """The whole table of `likelihoods` from the shares of all processes."""
+    """Join the shares of all processes into the whole table of `likelihoods`."""
     whole = shares[0].copy()
     for share in shares[1:]:
         np.copyto(whole, share, where=~np.isnan(share))
@@ -76,7 +76,7 @@ def joined(shares: Sequence[Array]) -> Array:
 
 
 def nats(table: Array) -> Array:
-    """[n, 2] information about the picture in the critique and in the score; NaN without another picture."""
+    """Return [n, 2] information about the picture in the critique and in the score; NaN without another picture."""
     if table.shape[1] < 2:
         return np.full((len(table), 2), np.nan)
     return table[:, 0] - table[:, 1:].mean(axis=1)

@@ -1,4 +1,4 @@
-"""Ask a model about pictures and write down what it answered, under the protocols of the field."""
+"""Ask a model about pictures under the protocols of the field, and return its answers as prediction rows."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.settings import InputError
 
-NO_CRITIQUE = "<think></think><answer>"  # what `direct` puts into the model's mouth
+NO_CRITIQUE = "<think></think><answer>"  # the prefix that the protocol `direct` forces
 
-Encoded = tuple[Sample, dict[str, EncodedPrompt]]  # a picture and its prompts, by question
+Encoded = tuple[Sample, dict[str, EncodedPrompt]]  # a picture and its prompts by question
 
 
 def predict(
@@ -38,14 +38,14 @@ def predict(
     batch_invariant: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
-    """Prediction rows of `samples`, which are read as they are needed: one per picture and protocol, in order.
+    """Yield prediction rows of `samples`, which are read as they are needed: one per picture and protocol, in order.
 
     sample: one output at the temperature of `asking` (the authors' protocol, 0.6); mean: the mean score of its
     n_samples, of which sample's is the first; greedy: the most likely tokens; direct: the most likely number with an
     empty critique; label_tokens: expectation over five level words; read_back: the most likely number after greedy's
-    critique when the picture is blanked. A picture's outputs depend on `seed` and its id alone; up to the last bits of
-    the arithmetic, which a batch's shape decides, unless `batch_invariant` asks about one at a time. The rows end
-    between two batches once `should_stop()` is true. InputError names a picture that cannot be read.
+    critique when the picture is blanked. A picture's outputs depend on `seed` and its id alone, except for rounding,
+    which depends on the shape of the batch; `batch_invariant` avoids this by asking about one picture at a time. The
+    rows end between two batches once `should_stop()` is true. InputError names a picture that cannot be read.
     """
     questions = {name: _question(name, asking.question) for name in protocols}
 
@@ -78,7 +78,7 @@ def _question(protocol: str, question: str) -> str:
 def _answers(
     backbone: Backbone, group: Sequence[Encoded], asking: AskingConfig, questions: Mapping[str, str], seed: int
 ) -> dict[str, list[list[str]]]:
-    """{protocol: per picture of `group` the texts of its outputs}, of the protocols in `questions` that say words."""
+    """Return {protocol: per picture of `group` its completions} of the protocols that answer in words."""
     found: dict[str, list[list[str]]] = {}
     drawn = asking.n_samples if "mean" in questions else 1 if "sample" in questions else 0
     if drawn:
@@ -98,7 +98,7 @@ def _answers(
 def _texts(
     backbone: Backbone, group: Sequence[Encoded], asking: AskingConfig, count: int, noise: Tensor | None
 ) -> list[list[str]]:
-    """`count` outputs for each picture of `group`, drawn by `noise`, or the most likely one."""
+    """Return `count` outputs for each picture of `group`, sampled with `noise`, or the greedy one."""
     prompts = backbone.collate([encoded[asking.question] for _, encoded in group])
     how: dict[str, Any] = {"max_new_tokens": asking.max_new_tokens, "temperature": asking.temperature, "noise": noise}
     blank = blank_prompt(backbone, asking.question, asking.answer_from)
@@ -108,7 +108,7 @@ def _texts(
 
 
 def _read_back(backbone: Backbone, question: str, texts: Sequence[str]) -> list[list[str]]:
-    """Each text with its score read again from its critique alone; as it was where it holds no critique."""
+    """Return each text with its score read again from its critique alone; a text without a critique stays as it was."""
     read = [list(one) for one in zip(texts, strict=True)]
     places = [place for place, text in enumerate(texts) if parse_critique(text)]
     said = [unscored(parse_critique(texts[place]) or "") for place in places]
@@ -119,7 +119,7 @@ def _read_back(backbone: Backbone, question: str, texts: Sequence[str]) -> list[
 
 
 def number_row(one: Sample, protocol: str, score: float | None) -> dict:
-    """The row of a protocol that says no words."""
+    """Build the row of a protocol that answers with a number instead of words."""
     return {
         "protocol": protocol,
         "id": one.id,
@@ -150,7 +150,7 @@ def _row(one: Sample, protocol: str, texts: list[str]) -> dict[str, Any]:
 
 
 def origin_of(one: Sample) -> str | None:
-    """photograph, ai, or None where the set does not know who made a picture."""
+    """Return photograph, ai, or None where the set does not know who made a picture."""
     if one.attributes.get("origin") in ("photograph", "ai"):
         return one.attributes["origin"]
     if one.dataset == "agiqa3k":

@@ -1,4 +1,4 @@
-"""Prediction rows on disk: appended as they come, so that a killed evaluation goes on where it stopped."""
+"""Prediction rows on disk, appended as they are made, so that a killed evaluation resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from aes_r1.runs.progress import progress_bars
 from aes_r1.settings import InputError
 
 Row = Mapping[str, Any]
-Predictor = Callable[[Iterable[Sample]], Iterator[dict[str, Any]]]  # prediction rows of samples, in their order
-Sets = Mapping[str, Sequence[Sample]]  # NAME-SPLIT: its pictures
-GROUNDED = ("greedy", "sample")  # protocols whose critiques are followed from stage to stage
-READ = 2000  # critiques per stage and set that are measured, drawn evenly
+Predictor = Callable[[Iterable[Sample]], Iterator[dict[str, Any]]]  # yields prediction rows of samples, in their order
+Sets = Mapping[str, Sequence[Sample]]  # {NAME-SPLIT: its pictures}
+GROUNDED = ("greedy", "sample")  # protocols whose critiques are measured in every stage
+READ = 2000  # critiques per stage and set that are measured, drawn uniformly
 
 
 class Process(NamedTuple):
     """This process among the `size` that share the pictures.
 
     `wait` returns when every process has called it, and may raise Stopped in all of them; `should_stop` says whether
-    one of them was asked to leave.
+    one of them was asked to stop.
     """
 
     rank: int = 0
@@ -49,10 +49,10 @@ def record_stage(
     rows_per_picture: int,
     process: Process = ALONE,
 ) -> int:
-    """Put the rows of `stage` on every set into the run's predictions, going on after a kill; returns their number.
+    """Write the rows of `stage` on every set to the run's predictions, resuming after a kill; return their number.
 
-    Every process asks about every size-th picture. What each has written stays in the run's folder until the caller has
-    noted that the stage is done.
+    Every process asks about every size-th picture. The rows of each process stay in the run's folder until the caller
+    has marked the stage as done.
     """
     rank, size = process.rank, process.size
     with progress_bars() as bar:
@@ -80,11 +80,11 @@ def record(
     rows_per_picture: int,
     progress: Callable[[int], object] = lambda _: None,
 ) -> int:
-    """Append to `path` the rows of every sample that it lacks; returns how many pictures it held before.
+    """Append to `path` the rows of every sample that it lacks; return how many pictures it held before.
 
-    `samples` come in the same order every time and predictor(samples) gives `rows_per_picture` rows for each, in order.
-    Whatever a kill left of the last picture is cut off and asked again: no row is lost, none stands twice.
-    progress(done) is told how many pictures `path` holds. InputError where it holds the rows of other pictures.
+    `samples` come in the same order every time, and predictor(samples) yields `rows_per_picture` rows for each, in
+    order. An incomplete last picture, as a kill leaves it, is cut off and asked again, so no row is lost or repeated.
+    progress(done) gets the number of pictures in `path`. Raises InputError where it holds the rows of other pictures.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     before, last = _whole_pictures(path, rows_per_picture)
@@ -105,7 +105,7 @@ def record(
 
 
 def _whole_pictures(path: Path, rows_per_picture: int) -> tuple[int, str | None]:
-    """How many pictures `path` holds whole, and the id of the last; what follows them is cut off."""
+    """Return how many pictures `path` holds whole, and the id of the last; what follows them is cut off."""
     if not path.exists():
         return 0, None
     rows = pictures = place = whole = 0
@@ -122,9 +122,9 @@ def _whole_pictures(path: Path, rows_per_picture: int) -> tuple[int, str | None]
 
 
 def merge(path: Path, stage: str, sets: Sequence[Sequence[Path]], *, rows_per_picture: int) -> int:
-    """Put the rows of `stage` into the predictions file `path` in place of older ones; returns how many there are.
+    """Replace the rows of `stage` in the predictions file `path`; return how many there are.
 
-    sets: per data set the part of each process, which holds every n-th picture. The file is replaced when it is whole.
+    sets: per data set the part of each process, which holds every n-th picture. The file is replaced atomically.
     """
     kept = sum(row["stage"] != stage for row in iter_rows(path))
     others = (row for row in iter_rows(path) if row["stage"] != stage)
@@ -133,21 +133,21 @@ def merge(path: Path, stage: str, sets: Sequence[Sequence[Path]], *, rows_per_pi
 
 
 def _in_turn(parts: Sequence[Path], rows_per_picture: int) -> Iterator[dict[str, Any]]:
-    """A picture's rows of each part in turn, until all are at their end."""
+    """Yield a picture's rows of each part in turn, until all parts are at their end."""
     waiting = [iter_rows(part) for part in parts]
     while rows := [row for part in waiting for row in islice(part, rows_per_picture)]:
         yield from rows
 
 
 class Chosen:
-    """At most `most` rows out of a stream of unknown length, each with the same chance (reservoir), in their order."""
+    """A reservoir sample: at most `most` rows of a stream, each with the same chance, in their order."""
 
     def __init__(self, most: int, seed: int) -> None:
         self._most, self._rng, self._seen = most, np.random.default_rng(seed), 0
         self._rows: list[tuple[int, Row]] = []
 
     def add(self, row: Row) -> None:
-        """Let `row` take part in the draw."""
+        """Offer `row` to the sample."""
         self._seen += 1
         if len(self._rows) < self._most:
             self._rows.append((self._seen, row))
@@ -155,12 +155,12 @@ class Chosen:
             self._rows[place] = (self._seen, row)
 
     def rows(self) -> list[Row]:
-        """The rows that were drawn, in the order in which they came."""
+        """Yield the chosen rows, in the order in which they came."""
         return [row for _, row in sorted(self._rows, key=lambda one: one[0])]
 
 
 def chosen_critiques(rows: Iterable[Row], *, most: int = READ, seed: int = 0) -> dict[tuple[str, str], list[Row]]:
-    """{(stage, DATASET/SPLIT): rows with a critique and a score} of the first protocol that writes critiques there."""
+    """Return {(stage, DATASET/SPLIT): rows with critique and score} of the first protocol that writes critiques."""
     found: dict[tuple[str, str], tuple[str, Chosen]] = {}
     for row in rows:
         key = (row["stage"], f"{row['dataset']}/{row['split']}")
@@ -174,7 +174,10 @@ def chosen_critiques(rows: Iterable[Row], *, most: int = READ, seed: int = 0) ->
 def rows_by_protocol(
     rows: Iterable[Row], *, readable: bool, most: int = READ, seed: int = 0
 ) -> dict[tuple[str, str, str], list[Row]]:
-    """{(stage, DATASET/SPLIT, protocol): rows} of the protocols GROUNDED; `readable`: with a critique and a score."""
+    """Return {(stage, DATASET/SPLIT, protocol): rows} of the protocols GROUNDED.
+
+    With `readable`, only rows with a critique and a score.
+    """
     found: dict[tuple[str, str, str], Chosen] = {}
     for row in rows:
         if row["protocol"] in GROUNDED and (not readable or (row["critique"] and row["score"] is not None)):

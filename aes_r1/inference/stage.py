@@ -1,4 +1,4 @@
-"""One model asked about every set of an evaluation: what a training run and `aes_r1.evaluate` do alike."""
+"""Ask one model about every set of an evaluation, for training runs and `aes_r1.evaluate` alike."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def ask_model(
     seed: int,
     process: Process,
 ) -> None:
-    """Leave the prediction rows of `stage` on every set, and its exchanged critiques; then mark it as answered.
+    """Write the prediction rows of `stage` on every set and its exchanged critiques, then mark it as answered.
 
-    Every process asks about its share; rank 0 does the rest. Started again after a kill, it goes on where that left it.
+    Every process asks about its share; rank 0 does the rest. After a kill it resumes where it stopped.
     """
     backbone.model.eval()
     predictor = partial(
@@ -45,7 +45,7 @@ def ask_model(
     rows = record_stage(run, stage, sets, predictor, rows_per_picture=len(evaluation.protocols), process=process)
     if process.rank != 0:
         return
-    # Where answers come from words alone, nothing is left to find out by exchanging them.
+    # Answers that come from the words alone follow the critique by construction, so there is nothing to test.
     if evaluation.interventions and asking.question == RATING_PROMPT and asking.answer_from == "image":
         exchange_critiques(
             run,
@@ -60,12 +60,12 @@ def ask_model(
 
 
 def is_answered(run: RunFolder, stage: str) -> bool:
-    """Whether the rows of `stage` on every set are among the run's predictions."""
+    """Return whether the rows of `stage` on every set are among the run's predictions."""
     return run.stage_done(_mark(stage))
 
 
 def finish(run: RunFolder, stage: str, values: dict[str, Any]) -> None:
-    """Mark `stage` as answered, with `values`, and free the room of what every process wrote."""
+    """Mark `stage` as answered, with `values`, and delete the partial files of every process."""
     run.finish_stage(_mark(stage), values)
     shutil.rmtree(run.parts(stage))
 

@@ -1,8 +1,8 @@
-"""Where a model hesitates: entropy of its own tokens by kind of token and by position.
+"""Measure the entropy of a model's own tokens by kind of token and by position.
 
-The model answers pictures at temperature 1 and the entropy of each distribution that it drew from is kept, as RAPO's
-`policy/entropy` is at its first step. Kinds are told by the text: digits of the score, names of the five dimensions,
-other words of the critique, and the tags around them.
+The model answers pictures at temperature 1. The entropy of each sampled token's distribution is kept, as in RAPO's
+`policy/entropy` at its first step. The text decides the kind: digits of the score, names of the five dimensions, other
+words of the critique, and the tags around them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DIMENSION = re.compile(rf"\b(?:{'|'.join(_NAMES)})\b", re.IGNORECASE)
 
 
 def token_kinds(pieces: Sequence[str]) -> list[str]:
-    """The kind of every token of an answer, given the text of each; a token across two kinds is of the rarer one."""
+    """Return the kind of every token of a completion, given the tokens' texts; of two kinds a token gets the rarer."""
     text = "".join(pieces)
     kinds = np.full(len(text), KINDS.index("critique"))
     for pattern, kind in ((_DIMENSION, "dimension"), (_SCORE, "score"), (_TAGS, "tags")):
@@ -56,10 +56,10 @@ def measure_entropy(
     seed: int,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """Entropy in nats of an answer per picture: {"n", "answered", "tokens", "entropy", "by_kind", "by_position"}.
+    """Measure the entropy in nats of an answer: {"n", "answered", "tokens", "entropy", "by_kind", "by_position"}.
 
-    "answered": share that parse_score reads. by_kind: {kind: {"tokens", "entropy"}}; by_position: POSITIONS means, from
-    the first part of the answers to the last. Means are over tokens; null where there is none.
+    "answered": share that parse_score can read. by_kind: {kind: {"tokens", "entropy"}}; by_position: POSITIONS means,
+    from the first part of the answers to the last. Means are over tokens, null without tokens.
     """
     values: list[float] = []
     kinds: list[str] = []
@@ -106,7 +106,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def pick_start(candidates: Mapping[str, tuple[float, float]], *, floor: float = 0.9) -> str | None:
-    """The checkpoint to start RAPO from: the highest entropy among those whose answers can be read.
+    """Pick the checkpoint to start RAPO from: the highest entropy among those whose answers can be read.
 
     `candidates`: {name: (entropy, share of readable answers)}. None when none reaches the `floor`.
     """
@@ -115,5 +115,8 @@ def pick_start(candidates: Mapping[str, tuple[float, float]], *, floor: float = 
 
 
 def regret(picked: str, outcomes: Mapping[str, float]) -> float:
-    """How much the best start ends above the picked one, in the metric of `outcomes`; 0 when the pick was the best."""
+    """Return how much the best start ends above the picked one, in the metric of `outcomes`.
+
+    It is 0 when the pick was the best.
+    """
     return max(outcomes.values()) - outcomes[picked]

@@ -1,4 +1,4 @@
-"""Cold start: critiques, then supervised fine-tuning, shared with other runs through the store."""
+"""The cold start: obtain critiques, then fine-tune on them; runs share the result through the store."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.sft import sft_steps, train_sft
 from aes_r1.trainer.skipped import warn
 
-# Where the critiques are from, for their content counts; how fast and how safely they are learned.
+# Settings that do not change the result: where the critiques come from (their content is hashed), speed and safety.
 _NOT_IDENTITY = ("data", "expert", "pictures", "micro_batch_size", "save_every")
 log = logging.getLogger("aes_r1")
 
-_TRAINED = ("id", "image", "mos", "critique")  # what the cold start takes of a record
+_TRAINED = ("id", "image", "mos", "critique")  # the fields of a record that the cold start uses
 _NO_RECORD = "cold_start.data={}: no record whose picture can be read; give an AesCoT file with one"
 
 
 def cold_start(job: Job, base: str) -> str:
-    """Folder in the store of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
+    """Return the folder, in the store, of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
     settings, cold_start, lora = job.settings, job.settings.cold_start, job.settings.model.lora
     records_path = _critiques(job)
     records = _readable(job, records_path) if cold_start.data is not None else read_records(records_path)
-    if cold_start.data is None and settings.data.name == "aescot":  # its training split, whose pictures were checked
+    if cold_start.data is None and settings.data.name == "aescot":  # the training split, whose pictures were checked
         training = {one.image for one in job.train}
         records = [row for row in records if row["image"] in training]
     if not records:
         raise InputError(_NO_RECORD.format(records_path))
-    job.on_rank_zero(lambda: model_digest(base, job.store))  # read once; the others find the digest in the store
+    job.on_rank_zero(lambda: model_digest(base, job.store))  # rank 0 computes it; the others find it in the store
     recipe = {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY}
     if cold_start.blank_pictures == 0:
-        del recipe["blank_pictures"]  # the names of cold starts in the store are older than this key
+        del recipe["blank_pictures"]  # cold starts in the store were named before this key existed
     digest = fingerprint(
         model_digest(base, job.store) or base,
         sha256_of(records_path),
@@ -90,8 +90,8 @@ def cold_start(job: Job, base: str) -> str:
         def on_resume(step: int) -> None:
             for file in (made.metrics_file, made.entropy_file):
                 if job.rank == 0:
-                    _cut_rows(file, step or -1)  # step 0 is measured, too, before the first
-            _log_again(job, made)  # another run may have made them
+                    _cut_rows(file, step or -1)  # -1 keeps nothing: step 0 is measured before the first step
+            _log_again(job, made)  # the rows may come from another run
 
         with progress_bars() as bar:
             update = bar("cold start")
@@ -138,7 +138,7 @@ def cold_start(job: Job, base: str) -> str:
 
 
 def _log_again(job: Job, made: RunFolder) -> None:
-    """Into the run's own log: the rows of a cold start's steps so far, in place of whatever it holds of them."""
+    """Replace the cold start's rows in the run's own log with the rows of its steps so far."""
     job.tracker.resume("sft", 0)
     for row in made.metrics() if job.rank == 0 else []:
         step = row.pop("step")
@@ -147,13 +147,13 @@ def _log_again(job: Job, made: RunFolder) -> None:
 
 
 def _cut_rows(path: Path, step: int) -> None:
-    """Forget the rows after `step`: training goes on from there."""
+    """Delete the rows after `step`, from which training resumes."""
     if path.exists():
         write_rows(path, [row for row in read_rows(path) if row["step"] <= step])
 
 
 def _critiques(job: Job) -> Path:
-    """The AesCoT file of the cold start: given, or written by the expert about training pictures."""
+    """Return the AesCoT file of the cold start: given, or written by the expert about training pictures."""
     settings = job.settings
     if settings.cold_start.data is not None:
         return Path(settings.cold_start.data)
@@ -184,11 +184,11 @@ def _critiques(job: Job) -> Path:
 
 
 def _readable(job: Job, given: Path) -> list[dict]:
-    """The records of the AesCoT file `given` whose pictures can be opened.
+    """Return the records of the AesCoT file `given` whose pictures can be opened.
 
-    Rank 0 opens them once and leaves the list among the run's manifests. Every process reads it there, so all count the
-    same steps even where one of them could not read a picture, and a requeued run opens none again. The list is named
-    by the file's content.
+    Rank 0 opens them once and writes the list to the run's manifests, named by the file's content. Every process reads
+    this list, so all count the same steps even if one of them could not read a picture, and a requeued run opens no
+    picture again.
     """
     path = job.run.manifest(f"critiques-{sha256_of(given)[:12]}")
     job.on_rank_zero(partial(_list_readable, job, given, path))
@@ -196,7 +196,7 @@ def _readable(job: Job, given: Path) -> list[dict]:
 
 
 def _list_readable(job: Job, given: Path, path: Path) -> None:
-    """Write the list unless it is there; records without a picture are named and left out, or end a strict run."""
+    """Write the list unless it exists. A record with an unreadable picture is left out, or ends a strict run."""
     if path.exists():
         return
     data, records = job.settings.data, read_records(given)
@@ -212,7 +212,7 @@ def _list_readable(job: Job, given: Path, path: Path) -> None:
 
 
 def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, float]:
-    """Append the token entropy of validation answers after `step` of the cold start to `path`; its glossary values."""
+    """Measure the token entropy of validation answers after `step`, append it to `path`, and return its metrics."""
     if job.rank != 0:
         return {}
     length, seed = job.settings.trainer.max_new_tokens, job.settings.seed

@@ -1,4 +1,4 @@
-"""What a validation says of the critiques: of greedy ones, for sampled ones look varied long after those are alike."""
+"""Measure greedy critiques in a validation; sampled ones would still vary after the greedy ones have collapsed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
 
-PICTURES = 100  # of the validation's; a critique each
-INFORMED = 50  # of their critiques are scored beside OTHERS other pictures
+PICTURES = 100  # validation pictures that get a critique
+INFORMED = 50  # critiques whose likelihood is also computed under OTHERS other pictures
 OTHERS = 2
 
 
 def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample]) -> dict[str, float]:
-    """critique/* of the glossary over the first pictures of a validation; empty where no critique is asked for."""
+    """Compute critique/* of the glossary over the first pictures of a validation.
+
+    It is empty where no critique is asked for.
+    """
     if job.settings.model.prompt != "critique":
         return {}
     rows = predictions(job, backbone, samples[:PICTURES], ["greedy"])

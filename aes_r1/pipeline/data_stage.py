@@ -1,4 +1,4 @@
-"""Data and base model: pictures checked once; a model that is given, or the tiny one, shipped or pretrained here."""
+"""Prepare data and base model: check pictures once; take the given model, the shipped tiny one, or pretrain one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CHECKED_AT_ONCE = 20_000  # samples in memory while their pictures are opened
 
 
 def load_data(job: Job) -> None:
-    """Leave RUN/manifests/*.jsonl and hand the job its pictures; those that cannot be read are named and left out."""
+    """Write RUN/manifests/*.jsonl and give the job its pictures; unreadable ones are left out with a warning."""
     data = job.settings.data
     wanted = [(data, "train"), (data, "validation")]
     wanted += [(test, test.split) for test in job.test_sets()]
@@ -50,7 +50,7 @@ def load_data(job: Job) -> None:
 
 
 def _say_counts(job: Job, lists: Mapping[str, Sequence[Sample]]) -> None:
-    """The first lines of every start: pictures by list and set, RAPO's steps, and what of it was not planned."""
+    """Print the first lines of every start: pictures by list and set, RAPO's steps, and differences from the plan."""
     data, trainer = job.settings.data, job.settings.trainer
     log.info("data: %s", ", ".join(f"{name} {_counted(samples)}" for name, samples in lists.items()))
     if trainer.name == "rapo":
@@ -67,7 +67,7 @@ def _say_counts(job: Job, lists: Mapping[str, Sequence[Sample]]) -> None:
 
 
 def _counted(samples: Sequence[Sample]) -> str:
-    """`15000 (ava 6000, ..)`; the sets are named where there are several."""
+    """Write a count as `15000 (ava 6000, ..)`; the sets are named where there are several."""
     counts = Counter(datasets_of(samples).tolist())
     sets = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     return f"{len(samples)} ({sets})" if len(counts) > 1 else f"{len(samples)}"
@@ -88,10 +88,10 @@ def list_pictures(
     store: Path,
     waiting: Callable[[], object] = lambda: None,
 ) -> bool:
-    """Write the manifest `path` of one split unless it is there; returns whether it was written now.
+    """Write the manifest `path` of one split unless it exists; return whether it was written now.
 
-    Every picture is opened once. One that cannot be read is named and left out, or ends a strict run. `waiting` as for
-    `made_once`. InputError when no picture can be read.
+    Every picture is opened once. An unreadable picture is left out with a warning, or ends a strict run. `waiting` is
+    that of `made_once`. Raises InputError when no picture can be read.
     """
     if path.exists():
         return False
@@ -105,7 +105,7 @@ def list_pictures(
 
 
 def _readable(samples: Sequence[Sample], data: DataSettings) -> Iterator[Sample]:
-    """Those of `samples` whose pictures can be read, checked a part at a time."""
+    """Return those of `samples` whose pictures can be read, checked a part at a time."""
     for start in range(0, len(samples), _CHECKED_AT_ONCE):
         part = samples[start : start + _CHECKED_AT_ONCE]
         kept, dropped = check_pictures(part, workers=data.workers, strict=data.strict)
@@ -115,12 +115,12 @@ def _readable(samples: Sequence[Sample], data: DataSettings) -> Iterator[Sample]
 
 
 def drawn_sets(manifests: Iterable[Path], limit: int | None) -> Sets:
-    """The pictures of an evaluation by the names of their manifests, at most `limit` of each."""
+    """Return the pictures of an evaluation by the names of their manifests, at most `limit` of each."""
     return {path.stem: stratified_draw(read_manifest(path), limit, LIMIT_SEED) for path in manifests}
 
 
 def base_model(job: Job) -> str:
-    """Folder or hub name of the model that everything starts from."""
+    """Return the folder or hub name of the model that everything starts from."""
     model = job.settings.model
     if model.path is not None:
         return model.path
@@ -138,7 +138,7 @@ def base_model(job: Job) -> str:
 
             def report(done: int, total: int, text: str) -> None:
                 update(done, total, text)
-                if job.size == 1:  # several agree between stages
+                if job.size == 1:  # several processes stop together, between stages
                     job.raise_if_stopping()
 
             pretrain.pretrain_tiny(

@@ -1,4 +1,4 @@
-"""Evaluation of every stage on every set, and the report."""
+"""Evaluate every stage on every set, and write the report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("aes_r1")
 
 
 def evaluate(job: Job, models: dict[str, str]) -> None:
-    """Leave the run's predictions and its evaluation of every stage; going on where a kill left them."""
+    """Write the run's predictions and its evaluation of every stage, resuming after a kill."""
     run, evaluation = job.run, job.settings.evaluation
     if run.stage_done("evaluation"):
         return
@@ -54,7 +54,7 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
 def predictions(
     job: Job, backbone: Backbone, samples: Sequence[Sample], protocols: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Prediction rows of `samples` under `protocols`, in their order, asked as the evaluation asks. Collective."""
+    """Return prediction rows of `samples` under `protocols`, in their order, asked as in the evaluation. Collective."""
     evaluation = job.settings.evaluation
     rows = list(
         predict(
@@ -76,7 +76,7 @@ def predictions(
 
 
 def report(job: Job) -> None:
-    """Leave the run's page and print the headline table."""
+    """Write the run's report page and print the headline table."""
     if job.rank == 0:
         page = write_report(job.run.path)
         print_headline(job.run.evaluation)

@@ -1,4 +1,4 @@
-"""What every stage of a run shares: settings, folders, processes, pictures."""
+"""The Job, which every stage of a run shares: settings, folders, processes, pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StopWhileWaiting(Exception):
 
 
 class Job:
-    """One run on its way through the stages; `size` processes share it, of which this is `rank`."""
+    """One run as its stages see it; this is process `rank` of `size`."""
 
     tracker: Tracker
     stop: StopRequest
@@ -46,17 +46,17 @@ class Job:
         self.tests: list[Sequence[Sample]] = []
 
     def manifest(self, data: DataSettings, split: str) -> Path:
-        """The list of the pictures of a split; a number tells further sets of the same name apart."""
+        """Return the path of the list of a split's pictures; a number tells further sets of the same name apart."""
         named = [one for one in [self.settings.data, *self.settings.evaluation.also] if one.name == data.name]
         number = named.index(data)
         return self.run.manifest(f"{data.name}{f'_{number + 1}' if number else ''}-{split}")
 
     def test_sets(self) -> list[DataSettings]:
-        """The sets of the evaluation: the run's own, then the others."""
+        """Return the sets of the evaluation: the run's own, then the others."""
         return [self.settings.data, *self.settings.evaluation.also]
 
     def process(self) -> Process:
-        """This process among those that share the pictures of an evaluation."""
+        """Return this process's place among those that share the pictures of an evaluation."""
         return Process(self.rank, self.size, self.wait_or_leave, self.stop_requested)
 
     def wait(self) -> None:
@@ -65,11 +65,14 @@ class Job:
             self.watch.wait()
 
     def stop_requested(self) -> bool:
-        """Whether this process was asked to leave, or another that has found that out here. Not collective."""
+        """Return whether this process, or another one that has said so, was asked to stop. Not collective."""
         return bool(self.stop) if self.watch is None else self.watch.wished(bool(self.stop))
 
     def wait_or_leave(self) -> None:
-        """Wait for every process, then leave when any was asked to; whoever still works hears of it. Collective."""
+        """Wait for every process, then raise Stopped when any was asked to stop. Collective.
+
+        Processes that still work learn of the request through `stop_requested`.
+        """
         if self.watch is not None:
             self.watch.wait(meanwhile=self.stop_requested)
         self.raise_if_stopping()
@@ -86,12 +89,12 @@ class Job:
             raise Stopped(any(requeue for _, requeue in asked))
 
     def keep_waiting(self) -> None:
-        """Let the store ask, while rank 0 waits for another job's lock, whether to go on. StopWhileWaiting if not."""
+        """Raise StopWhileWaiting when the job should stop; the store calls this while it waits for a lock."""
         if self.stop_requested():
             raise StopWhileWaiting
 
     def on_rank_zero(self, work: Callable[[], object]) -> None:
-        """Do `work` on rank 0 while the others wait; all leave when any was asked to. Collective.
+        """Run `work` on rank 0 while the others wait; raise Stopped everywhere when any was asked to stop. Collective.
 
         `work` may raise StopWhileWaiting.
         """
@@ -101,7 +104,7 @@ class Job:
         self.wait_or_leave()
 
     def build_collectively(self, kind: str, digest: str, make: Callable[[Path], None]) -> bool:
-        """Like made_once, with every process inside `make`; whether it was made now. Collective.
+        """Build something in the store with every process inside `make`; return whether it was built now. Collective.
 
         Rank 0 holds the lock, decides and renames.
         """
@@ -111,17 +114,17 @@ class Job:
             def look() -> None:
                 folder[0] = held.enter_context(missing(self.store, kind, digest, waiting=self.keep_waiting))
 
-            self.on_rank_zero(look)  # rank 0 may wait for another job's lock for hours, longer than a collective does
+            self.on_rank_zero(look)  # rank 0 may wait hours for another job's lock, longer than a collective's timeout
             if self.size > 1:
                 torch.distributed.broadcast_object_list(folder, src=0)
             if folder[0] is not None:
                 make(folder[0])
-                self.wait()  # nothing is renamed before everyone is through
-        self.wait()  # nobody looks before it is renamed
+                self.wait()  # rank 0 renames the folder after every process has finished
+        self.wait()  # no process looks for it before it is renamed
         return folder[0] is not None
 
     def load(self, path: str) -> Backbone:
-        """The model at `path`, a folder or a hub name, as the settings say."""
+        """Load the model at `path`, a folder or a hub name, as the settings say."""
         return backbones.load(
             path,
             dtype=self.settings.model.dtype,

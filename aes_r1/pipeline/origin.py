@@ -1,4 +1,4 @@
-"""What a run was made by: the code's commit and the content of the base model, in RUN/stages/origin.json."""
+"""Record what made a run, in RUN/stages/origin.json: the code's commit and a digest of the base model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from aes_r1.runs.store import made_once
 
 
 def record_origin(run: RunFolder, base: str, store: Path) -> None:
-    """Leave {"commits", "base"}: every commit that worked on the run, in order, and the digest of its base model.
+    """Write {"commits", "base"}: every commit that worked on the run, in order, and the digest of its base model.
 
-    A run that goes on under newer code names both. The model is read once per run; a hub name that is not yet in the
-    cache has no digest (null) until the run is gone on with.
+    A run that was resumed with newer code names both commits. The model is read once per run; a hub name that is not
+    yet in the cache has no digest (null) until the run is resumed.
     """
     found = run.origin or {"commits": [], "base": None}
     commit = code_version(Path(aes_r1.__file__).parent)
@@ -28,9 +28,9 @@ def record_origin(run: RunFolder, base: str, store: Path) -> None:
 
 
 def code_version(package: Path) -> str:
-    """`git describe` of the tree that `package` is tracked in, "-dirty" where files were changed; else its version.
+    """Return `git describe` of the tree that tracks `package` ("-dirty" where files were changed), else its version.
 
-    An installed copy that merely lies inside of some other project's tree is not that project's commit.
+    The commit of another project's tree, in which the package is merely installed, does not count.
     """
 
     def git(*arguments: str) -> str:
@@ -45,10 +45,10 @@ def code_version(package: Path) -> str:
 
 
 def model_digest(model: str, store: Path) -> str | None:
-    """SHA-256 over what a model computes with: a folder's weights, configuration, tokenizer, template and processor.
+    """Hash (SHA-256) what a model computes with: a folder's weights, configuration, tokenizer, template and processor.
 
-    Of a hub name, over its copy in the cache; None where there is none. The same files elsewhere give the same digest.
-    Gigabytes are not read at each start: store/digests keeps it under the files' paths, sizes and times of writing.
+    For a hub name its copy in the cache is read; None without one. The digest does not depend on the folder. It is kept
+    in store/digests under the files' paths, sizes and modification times, so that gigabytes are not read at each start.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -64,7 +64,7 @@ def model_digest(model: str, store: Path) -> str | None:
     return (kept / "sha256").read_text()
 
 
-# Not generation_config.json: how answers are drawn is ours to say.
+# generation_config.json is left out, because the settings of a run decide how answers are sampled.
 _CONTENT = (
     *("*.safetensors", "*.bin", "config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "chat_template*", "preprocessor_config.json", "processor_config.json"),

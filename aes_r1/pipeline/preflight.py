@@ -1,6 +1,6 @@
-"""What can be known to be wrong before anything is made: launch, data, critiques, models. Seconds, whatever the sizes.
+"""Check launch, data, critiques and models within seconds, before a run does any work.
 
-A run makes pictures, pretrains the tiny model and writes critiques for minutes or hours; none of that is begun for a
+Drawing pictures, pretraining the tiny model and writing critiques take minutes or hours. None of them starts for a
 command whose later stage cannot start.
 """
 
@@ -30,9 +30,9 @@ from aes_r1.trainer.engine import require_deepspeed, world
 
 
 def check(settings: Settings) -> None:
-    """InputError unless the run of `settings` can start, by all that can be read in seconds.
+    """Raise InputError unless the run of `settings` can start, by all that can be read in seconds.
 
-    Every process looks at its launch, which it alone knows; rank 0 at the files that all of them share.
+    Every process checks its own launch; rank 0 checks the files that all of them share.
     """
     check_launch(settings)
     rank, size = world()
@@ -47,8 +47,8 @@ def check(settings: Settings) -> None:
 
 
 def check_launch(settings: Settings) -> None:
-    """InputError unless a launcher's variables say who this process is, and the engine can serve so many."""
-    # In the shell or batch script of an allocation, where one process starts, there is a job and no step.
+    """Raise InputError unless a launcher's variables give this process a rank that the engine can serve."""
+    # In the shell or batch script of a SLURM allocation, where one process starts, there is a job id but no step id.
     alone = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or (0 if alone else os.environ.get("SLURM_NTASKS")) or 1)
     if tasks > 1 and "WORLD_SIZE" not in os.environ:
@@ -78,7 +78,7 @@ def _to_come(settings: Settings, stage: str) -> bool:
 
 
 def _divisible(settings: Settings, size: int) -> None:
-    """What is shared out among the processes comes out even, in the stages that are still to come."""
+    """Check that sizes shared among the processes divide evenly, in the stages that are still to come."""
     shared_out = {}
     if makes_cold_start(settings) and _to_come(settings, "cold_start"):
         shared_out["cold_start.batch_size"] = settings.cold_start.batch_size
@@ -90,12 +90,12 @@ def _divisible(settings: Settings, size: int) -> None:
 
 
 def makes_cold_start(settings: Settings) -> bool:
-    """Whether the run of `settings` has a cold start."""
+    """Return whether the run of `settings` has a cold start."""
     return settings.cold_start.epochs > 0 and settings.trainer.init_from != "base"
 
 
 def _check_data(data: DataSettings, settings: Settings) -> None:
-    """The set's labels can be read and its splits hold pictures; the pictures themselves are opened later."""
+    """Check that the set's labels can be read and its splits hold pictures; the pictures are opened later."""
     if data.name in scene_sets.SCENE_SETS:
         return
     for part in mix.parts(data).values() if data.mix else [data]:
@@ -108,7 +108,7 @@ def _check_data(data: DataSettings, settings: Settings) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Log nothing inside the block: what is left out is said when the data are loaded."""
+    """Silence the log for the block; the same warnings appear when the data are loaded."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -117,7 +117,7 @@ def quiet() -> Iterator[None]:
 
 
 def _check_critiques(settings: Settings) -> None:
-    """The AesCoT file can be read and its pictures are there; or whoever writes one has the key it needs."""
+    """Check that the AesCoT file can be read and its pictures exist, or that the expert has the key it needs."""
     cold_start = settings.cold_start
     if not makes_cold_start(settings):
         return
@@ -135,7 +135,7 @@ def _check_critiques(settings: Settings) -> None:
 
 
 def _check_rewards(settings: Settings) -> None:
-    """Rewards of the critique find what they need: known dimensions, and a start that reads words."""
+    """Check that rewards of the critique find what they need: known dimensions, and a start that reads words."""
     weights = settings.reward.critique_weights if settings.trainer.name == "rapo" else {}
     data = settings.data
     if "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS:
@@ -173,7 +173,7 @@ def _check_models(settings: Settings) -> None:
 
 
 def check_counts(job: Job) -> None:
-    """InputError unless there are pictures enough for a step of RAPO."""
+    """Raise InputError unless there are pictures enough for a step of RAPO."""
     trainer = job.settings.trainer
     if trainer.name == "rapo" and trainer.images_per_step > len(job.train):
         raise InputError(

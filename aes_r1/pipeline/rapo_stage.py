@@ -1,4 +1,4 @@
-"""RAPO: where it starts, what it needs, what is logged and validated on the way, what is kept."""
+"""The RAPO stage: starting model, training data, logging, validation, and the models that are kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger("aes_r1")
 
 
 def starting_point(job: Job, models: dict[str, str]) -> str:
-    """The model that RAPO starts from, which is its reference too (trainer.init_from)."""
+    """Return the model that RAPO starts from, which is its reference too (trainer.init_from)."""
     wanted = job.settings.trainer.init_from
     if wanted == "cold_start":
         return models.get("cold_start", models["base"])
@@ -40,10 +40,10 @@ def starting_point(job: Job, models: dict[str, str]) -> str:
 
 
 def rapo(job: Job, initial: str) -> str:
-    """The run's final model: `initial` after RAPO (paper, stage 2)."""
+    """Train `initial` with RAPO and return the run's final model (paper, stage 2)."""
     settings, trainer = job.settings, job.settings.trainer
     if job.run.stage_done("rapo"):
-        _free_room(job)  # a kill may have come between
+        _free_room(job)  # a kill may have come before this
         return str(job.run.model)
     backbone = job.load(initial)
     lora = settings.model.lora
@@ -74,12 +74,12 @@ def rapo(job: Job, initial: str) -> str:
 
 
 def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | None, engine: Engine) -> str:
-    """The steps, their log and validation; the trained weights as the run's final model."""
+    """Train, log and validate; leave the trained weights as the run's final model."""
     settings, trainer, final = job.settings, job.settings.trainer, job.run.model
     total = rapo_steps(len(job.train), trainer)
 
     def on_resume(step: int) -> None:
-        job.tracker.resume("rapo", step or -1)  # nothing done: the start is measured again too
+        job.tracker.resume("rapo", step or -1)  # -1 keeps nothing: step 0 is measured again too
         job.health = health.HealthMonitor(
             job.tracker.alert, list(job.run.metrics("rapo")), list(job.run.completions("rapo"))
         )
@@ -153,13 +153,16 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
 
 
 def _free_room(job: Job) -> None:
-    """Rid the checkpoints of a finished run of what nobody goes on from, unless trainer.keep_optimizer."""
+    """Delete what a finished run's checkpoints need only for resuming, unless trainer.keep_optimizer."""
     if job.rank == 0 and not job.settings.trainer.keep_optimizer:
         checkpoint.keep_models_alone(job.run.checkpoints, final=job.run.stage_values("rapo")["steps"])
 
 
 def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
-    """SRCC and PLCC on validation pictures by data set, of one output at the evaluation temperature; critique/*."""
+    """Compute SRCC and PLCC on validation pictures by data set, and critique/*.
+
+    Each picture gets one output at the evaluation temperature.
+    """
     rows = predictions(job, backbone, _validated(job), ["sample"])
     values = critique_metrics(job, backbone, _validated(job))
     for dataset in sorted({row["dataset"] for row in rows}):
@@ -181,7 +184,7 @@ def _validated(job: Job) -> Sequence[Sample]:
 
 
 def keep_final(job: Job, models: dict[str, str]) -> None:
-    """Without RAPO the cold start (or the base model) is the final model."""
+    """Keep the cold start (or the base model) as the final model of a run without RAPO."""
     final = job.run.model
     if not final.exists():
         source = models.get("cold_start", models["base"])

@@ -1,7 +1,7 @@
 """The whole job as a chain of stages: data -> base model -> cold start -> RAPO -> evaluation -> report.
 
-Each stage leaves RUN/stages/NAME.json when it is done and is not repeated. What does not depend on the run (made
-pictures, the pretrained tiny model, cold starts) lives in the store, so that every run and sweep point shares it.
+Each stage writes RUN/stages/NAME.json when it is done and is not repeated. Results that do not depend on the run
+(scenes, the pretrained tiny model, cold starts) live in the store, where all runs and sweep points share them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _run(settings: Settings, rank: int, size: int) -> None:
     configure_logging(folder, rank)
     torch.manual_seed(settings.seed)
     device = start(settings.engine)
-    with stop_requests() as stop:  # the processes have met: from here on they leave together
+    with stop_requests() as stop:  # the processes are connected: from here on they stop together
         watch = start_heartbeat(folder, rank, size) if size > 1 else None
         job = Job(settings, folder, device, rank, size, watch)
         job.stop = stop
@@ -71,12 +71,12 @@ def _run_tracked(job: Job) -> None:
         try:
             run_stages(job)
         except Stopped:
-            tracker.finish(stopped=True)  # no failure
+            tracker.finish(stopped=True)  # stopping is no failure
             raise
 
 
 def run_stages(job: Job) -> None:
-    """The story of a run, stage by stage."""
+    """Run the stages of a run, one after the other."""
     settings = job.settings
     load_data(job)
     preflight.check_counts(job)
@@ -91,4 +91,4 @@ def run_stages(job: Job) -> None:
         keep_final(job, models)
     evaluate(job, models)
     report(job)
-    job.wait()  # rank 0 is the last to leave, or the others' store would leave with it
+    job.wait()  # rank 0 leaves last, because it holds the key-value store that the others use

@@ -13,7 +13,7 @@ from aes_r1.settings import InputError, require
 
 
 def run(given: argparse.Namespace) -> int:
-    """Write the page of one run or of several; returns the exit code."""
+    """Write the page of one run or of several; return the exit code."""
     folders = [Path(name) for name in given.runs]
     for folder in folders:
         if not folder.is_dir():
@@ -28,7 +28,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command with the arguments of the command line; does not return."""
     parser = OneLineParser(prog="python -m aes_r1.report", description=(__doc__ or "").split(":")[0])
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folders of runs; the others are compared with the first"

@@ -1,4 +1,4 @@
-"""The report's part on trust: do scores mean what they say, and do intervals hold what they promise?"""
+"""The report's section on calibration: are scores unbiased, and do intervals have their nominal coverage?"""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from aes_r1.report.html import number, stage_color, stage_name
 from aes_r1.report.results_section import cells_by_stage, datasets
 
 _BINS = 8
-_FEWEST = 5  # pictures of a bin
+_FEWEST = 5  # least pictures per bin
 
 
 def calibration_section(
     evaluation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """What calibration.html shows: calibration and intervals of every set where anything of the kind was measured."""
+    """Return the content of calibration.html: calibration and intervals of every set where any of them was measured."""
     stages = evaluation.get("stages", {})
     found = []
     for dataset in datasets(stages):
@@ -55,7 +55,7 @@ def _opinion_charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping
 
 
 def opinion_by_score(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """(mean score, mean opinion) of equal groups of answered pictures in the order of their scores."""
+    """Return (mean score, mean opinion) of equal groups of answered pictures in the order of their scores."""
     pairs = sorted((one["score"], one["mos"]) for one in rows if one["score"] is not None and one["mos"] is not None)
     count = min(_BINS, len(pairs) // _FEWEST)
     groups = [pairs[len(pairs) * i // count : len(pairs) * (i + 1) // count] for i in range(count)]
@@ -63,7 +63,7 @@ def opinion_by_score(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, flo
 
 
 def _spread_charts(cells: Sequence[tuple[str, str, Mapping]], dataset: str) -> Iterator[Figure]:
-    """How often the interval of a picture's own answers holds its opinion, at several nominal levels."""
+    """Draw how often the interval of a picture's own answers holds its opinion, at several nominal levels."""
     lines, last = [], None
     for stage, _, cell in cells:
         if last_here := cell.get("spread"):

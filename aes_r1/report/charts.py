@@ -1,6 +1,6 @@
-"""Charts of the report as inline SVG: colours are the page's variables, so one drawing serves light and dark.
+"""Charts of the report as inline SVG. Colours are variables of the page, so one drawing serves light and dark themes.
 
-Every chart is drawn at the width it has on a phone; a desktop page sets several beside each other.
+Every chart has the width of a phone; a desktop page shows several side by side.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95% interval; None where it is not defined, with `missing` said instead."""
+    """A value with its 95% interval; where it is None, `missing` is shown instead."""
 
     label: str
     value: float | None
@@ -41,7 +41,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Figure:
-    """A titled chart with the page colours of its names; `chart` is empty where there was nothing to draw."""
+    """A titled chart with the page colours of its names; `chart` is empty where there is nothing to draw."""
 
     title: str
     chart: str
@@ -50,7 +50,7 @@ class Figure:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers inside [low, high]."""
+    """Choose about `count` round numbers inside [low, high]."""
     span = max(high - low, 1e-12)
     power = 10.0 ** math.floor(math.log10(span / count))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if span / (power * factor) <= count + 0.01)
@@ -59,7 +59,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def line_chart(label: str, lines: Sequence[Line], *, low: float | None = None, high: float | None = None) -> str:
-    """Curves over steps, each with its last value written at its end. Long noisy curves get a running mean on top."""
+    """Draw curves over steps, each with its last value at its end. Long noisy curves get a running mean on top."""
     lines = [_finite(line) for line in lines]
     lines = [line for line in lines if line.xs]
     if not lines:
@@ -99,7 +99,7 @@ def line_chart(label: str, lines: Sequence[Line], *, low: float | None = None, h
 
 
 def interval_chart(label: str, groups: Sequence[tuple[str, Sequence[Estimate]]], *, zero: bool = False) -> str:
-    """Estimates with their intervals in named groups, one row each; `zero` draws the line of no difference."""
+    """Draw estimates with their intervals in named groups, one row each; `zero` draws the line of no difference."""
     known = [x for _, rows in groups for row in rows for x in (row.value, row.low, row.high) if x is not None]
     left, right, row_height = 104, 304, 22
     low, high = min([*known, 0.0]), max([*known, 0.0])
@@ -138,7 +138,7 @@ def interval_chart(label: str, groups: Sequence[tuple[str, Sequence[Estimate]]],
 
 
 def square_chart(label: str, lines: Sequence[Line]) -> str:
-    """Curves within [0, 1] x [0, 1], every point marked, over the diagonal of perfect agreement."""
+    """Draw curves within [0, 1] x [0, 1], every point marked, over the diagonal of perfect agreement."""
     parts, place = _unit_square()
     for line in lines:
         points = [place(x, y) for x, y in zip(line.xs, line.ys, strict=True)]
@@ -148,9 +148,9 @@ def square_chart(label: str, lines: Sequence[Line]) -> str:
 
 
 def scatter(label: str, mos: Sequence[float], scores: Sequence[float], color: str) -> str:
-    """Predicted score (up) against mean opinion score (across), both 0..1, with the diagonal of perfect answers."""
+    """Draw predicted score (up) against mean opinion score (across), both 0..1, with the diagonal."""
     parts, place = _unit_square()
-    # One path of round dots: a fifth of the size of as many circles.
+    # One path of round dots takes a fifth of the size of circles.
     dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in (place(*pair) for pair in zip(mos, scores, strict=True)))
     style = f"stroke:var(--{color});stroke-width:4.2;stroke-linecap:round;opacity:.6"
     parts.append(f'<path d="{dots}" style="{style}" fill="none"/>')
@@ -158,7 +158,7 @@ def scatter(label: str, mos: Sequence[float], scores: Sequence[float], color: st
 
 
 def points_chart(label: str, points: Sequence[tuple[float, float, str]], names: tuple[str, str]) -> str:
-    """Points (across, up, page colour) on axes of these names that span what they do. Empty without points."""
+    """Draw points (across, up, page colour) on axes with these names, as wide as the data. Empty without points."""
     if not points:
         return ""
     left, right, top, bottom = 46, 276, 18, 214
@@ -180,7 +180,7 @@ def points_chart(label: str, points: Sequence[tuple[float, float, str]], names: 
 
 
 def histogram(label: str, scores: Sequence[float], mos: Sequence[float], color: str, *, bins: int = 20) -> str:
-    """Shares of predicted scores as bars, of mean opinion scores as an outline, both over 0..1."""
+    """Draw shares of predicted scores as bars, of mean opinion scores as an outline, both over 0..1."""
     left, right, top, bottom = 34, 276, 6, 92
     bars, outline = _shares(scores, bins), _shares(mos, bins)
     tallest = max([*bars, *outline]) or 1.0
@@ -204,12 +204,12 @@ def histogram(label: str, scores: Sequence[float], mos: Sequence[float], color: 
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """+0.120 or −0.120, with a true minus sign."""
+    """Format +0.120 or −0.120, with a true minus sign."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def _unit_square() -> tuple[list[str], Callable[[float, float], tuple[float, float]]]:
-    """Grid, scales and diagonal of a square from 0 to 1, and where a point lies in it."""
+    """Draw grid, scales and diagonal of a square from 0 to 1, and return a function that places a point in it."""
     left, right, top, bottom = 34, 276, 6, 248
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -235,7 +235,7 @@ def _thinned(points: list[tuple[float, float]], most: int = 600) -> list[tuple[f
 
 
 def _running_mean(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Centred mean over about a twentieth of the curve, computed with running sums."""
+    """Average a curve over a centred window of about a twentieth of it, with running sums."""
     half = max(1, len(points) // 40)
     sums = [0.0]
     for _, y in points:
@@ -245,7 +245,7 @@ def _running_mean(points: list[tuple[float, float]]) -> list[tuple[float, float]
 
 
 def _apart(positions: list[float], distance: float, top: float, bottom: float) -> list[float]:
-    """Label positions moved down, then back up, until none overlap."""
+    """Move labels down, then back up, until none overlap."""
     order = sorted(range(len(positions)), key=positions.__getitem__)
     placed = [max(top, position) for position in positions]
     for before, after in pairwise(order):
@@ -296,7 +296,7 @@ def _dot(x: float, y: float, radius: float, color: str) -> str:
 
 
 def _svg(width: int, height: float, label: str, parts: Sequence[str]) -> Markup:
-    """The drawing, as markup that the pages take as it is: every word in `parts` is escaped by now."""
+    """Wrap the drawing as safe markup: every word in `parts` is escaped already."""
     return Markup(
         f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(label, quote=True)}">'
         f"{''.join(parts)}</svg>"

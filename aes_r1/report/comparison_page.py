@@ -1,4 +1,4 @@
-"""One page that compares runs: their results beside each other, differences on the same pictures, curves, settings."""
+"""A page that compares runs: results side by side, differences on the same pictures, curves, settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SAID_ELSEWHERE = ("out", "store", "run_name")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a run folder holds, under a name of its own on the page."""
+    """The content of a run folder, with the run's name on the page."""
 
     name: str
     color: str
@@ -52,14 +52,14 @@ class Run:
         return [one for one in self.metrics if one["stage"] == "rapo"]
 
     def cells(self, dataset: str) -> Mapping[str, Cell]:
-        """{protocol: cell} of the last stage on `dataset`."""
+        """Return {protocol: cell} of the last stage on `dataset`."""
         return {} if self.stage is None else self.evaluation["stages"][self.stage].get(dataset, {})
 
 
 def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1000) -> Path:
-    """Write a page about `folders` to `out`; the first is what the others are compared with.
+    """Write a page about `folders` to `out`; the others are compared with the first.
 
-    InputError for a folder without an evaluation, or one named twice.
+    Raises InputError for a folder without an evaluation, or a folder that is given twice.
     """
     names = _names(folders)
     runs = [_read(folder, name, place) for place, (folder, name) in enumerate(zip(folders, names, strict=True))]
@@ -92,7 +92,7 @@ def _read(folder: Path, name: str, place: int) -> Run:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell the folders apart."""
+    """Return the shortest ends of the paths that tell the folders apart."""
     parts = [folder.absolute().parts for folder in folders]
     if len(set(parts)) < len(parts):
         raise InputError("a run is named twice; give different folders")
@@ -101,7 +101,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _protocol(runs: Sequence[Run], dataset: str) -> str | None:
-    """The first protocol that every run with this set has."""
+    """Return the first protocol that every run with this set has."""
     shared = [set(run.cells(dataset)) for run in runs if run.cells(dataset)]
     return next((one for one in in_order(set.intersection(*shared), PROTOCOL_ORDER)), None) if shared else None
 
@@ -111,7 +111,7 @@ def _sets(runs: Sequence[Run]) -> list[str]:
 
 
 def _results(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
-    """Per set that all runs with it answered under one protocol: charts, and the cell of every run."""
+    """Return, per set that all runs with it answered under one protocol, charts and the cell of every run."""
     for dataset in _sets(runs):
         protocol = _protocol(runs, dataset)
         if protocol is None:
@@ -136,7 +136,7 @@ def _short(name: str, most: int = 15) -> str:
 
 
 def _differences(runs: Sequence[Run], n_bootstrap: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(run, set, each run less the first) on the pictures that both answered about under one protocol."""
+    """Return (run, set, each run less the first) on the pictures that both answered about under one protocol."""
     for dataset in _sets(runs):
         for run in runs[1:]:
             protocol = _protocol([runs[0], run], dataset)
@@ -173,7 +173,7 @@ def _training(runs: Sequence[Run]) -> list[Figure]:
 
 
 def _settings(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """{key: value of every run} of the settings in which the runs differ."""
+    """Return {key: value of every run} of the settings in which the runs differ."""
     flat = [_flat(run.settings) for run in runs]
     keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key not in _SAID_ELSEWHERE]
     return {

@@ -15,14 +15,17 @@ TOP, BOTTOM, SPACING, MARGIN = 34, 214, 190, 80
 
 @dataclass(frozen=True)
 class Axis:
-    """One setting or score: a value for every run; numbers stand by size, words in their order."""
+    """One setting or score, with a value for every run; numbers are placed by size, words in their order."""
 
     name: str
     values: Sequence[Any]
 
 
 def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]) -> str:
-    """`colors` names a page variable for every run; an empty one is a run in the background. Empty without runs."""
+    """Draw the runs over parallel axes.
+
+    `colors` gives each a page variable, or "" for the background. Empty without runs.
+    """
     if not colors:
         return ""
     heights = [_heights(axis.values) for axis in axes]
@@ -51,7 +54,10 @@ def _numbers(values: Sequence[Any]) -> bool:
 
 
 def _heights(values: Sequence[Any]) -> list[float]:
-    """Where every value stands. Positive numbers over more than a factor of 20 stand by their logarithm."""
+    """Return the height of every value.
+
+    Positive numbers over more than a factor of 20 are placed by their logarithm.
+    """
     if _numbers(values):
         low, high = min(values), max(values)
         by_size = [math.log(value) if low > 0 and high / low > 20 else float(value) for value in values]
@@ -63,7 +69,7 @@ def _heights(values: Sequence[Any]) -> list[float]:
 
 
 def _marks(values: Sequence[Any], heights: Sequence[float]) -> list[tuple[float, str]]:
-    """(height, value) of every value where there are few, else of the lowest and the highest."""
+    """Return (height, value) of every value where there are few, else of the lowest and the highest."""
     found = {
         height: f"{value:.3g}" if isinstance(value, float) else str(value)
         for value, height in zip(values, heights, strict=True)

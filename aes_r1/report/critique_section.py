@@ -1,4 +1,4 @@
-"""The report's part on critiques: what they speak of, whether they are true, and whether the score follows them."""
+"""The report's section on critiques: what they mention, whether they are true, and whether the score follows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from aes_r1.aescot.record import DIMENSION_NAMES
 
-# {group: {line: where its cell stands}}. The numbers of _SHARES are shown as per cent.
+# {group: {line: path of its cell in evaluation.json}}. The numbers of _SHARES are shown in per cent.
 _GROUPS = {
     "": {"Words": "words", "Give the score away": "leak_rate"},
     "Speak of": {name: f"coverage/{key}" for key, name in DIMENSION_NAMES.items()} | {"All five": "coverage/all_five"},
@@ -39,7 +39,7 @@ _SHARES = ("leak_rate", "coverage", "faithfulness", "judge", "words_and_score/le
 
 
 def critique_section(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What critiques.html shows: a table per set whose critiques were measured; a stage is a column."""
+    """Return the content of critiques.html: a table per set whose critiques were measured; a stage is a column."""
     critiques = evaluation.get("critiques", {})
     found = []
     for dataset in dict.fromkeys(dataset for cells in critiques.values() for dataset in cells):
@@ -56,7 +56,7 @@ def critique_section(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _line(name: str, place: str, columns: list[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A row of the table: (cell, chance) per stage; None where no stage has it."""
+    """Return a row of the table: (cell, chance) per stage; None where no stage has it."""
     cells = [_at(column, place) for column in columns]
     if not any(cells):
         return None
@@ -76,7 +76,7 @@ def _at(column: Mapping[str, Any], place: str) -> Any:
 
 
 def _cell(found: Any) -> Mapping[str, Any] | None:
-    """A bare number is a cell without an interval."""
+    """Turn a bare number into a cell without an interval."""
     if found is None or isinstance(found, Mapping):
         return None if found is None else {"low": None, **found}
     return {"value": found, "low": None}

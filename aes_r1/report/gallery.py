@@ -1,4 +1,4 @@
-"""Pictures with what the model said of them: where it came closest, where it went furthest astray, and at random."""
+"""Pictures with the model's answers: the closest, the furthest off, and a random choice."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ Row = Mapping[str, Any]
 
 
 def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, list[Row]]:
-    """Of one stage, set and protocol: closest (over the whole range of MOS), furthest, uncertain, unanswered, random.
+    """Choose rows of one stage, set and protocol.
 
-    Uncertain: the widest spread (standard deviation) of a row's `scores`; none where no row has two.
+    The kinds are closest (over the range of MOS), furthest, uncertain, unanswered and random.
+
+    Uncertain: the largest standard deviation of a row's `scores`; none where no row has two scores.
     """
     rows = sorted((row for row in rows if row["mos"] is not None), key=lambda row: row["id"])
     answered = [row for row in rows if row["score"] is not None]
     nearest = sorted(answered, key=_error)
-    # The nearest answers all over would be those to middling pictures: take them from equal parts of the MOS range.
+    # The overall closest answers would all be about middling pictures, so equal parts of the MOS range are used.
     by_mos = sorted(answered, key=lambda row: row["mos"])
     parts = [by_mos[len(by_mos) * i // each : len(by_mos) * (i + 1) // each] for i in range(each)]
     closest = [min(part, key=_error) for part in parts if part]
@@ -48,23 +50,23 @@ def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, li
 
 @dataclass(frozen=True)
 class Plate:
-    """A picture with its answer, as gallery in templates/parts.html shows it."""
+    """A picture with its answer, for the macro gallery in templates/parts.html."""
 
     id: str
-    color: str  # of the stage
+    color: str  # that of the stage
     mos: float | None
     score: float | None
-    spread: tuple[float, float] | None  # lowest and highest of several answers
+    spread: tuple[float, float] | None  # lowest and highest of several scores
     picture: str | None  # a data URI
     absent: str  # why there is no picture
     run: str
-    parts: Sequence[tuple[str, str]]  # of the critique, by dimension
+    parts: Sequence[tuple[str, str]]  # the parts of the critique by dimension
     judgement: str
     unreadable: str  # the start of an answer without a critique
 
 
 def plates(rows: Iterable[Row], *, size: int = 480) -> list[Plate]:
-    """A plate per row, its picture within `size` pixels each way; a row's `run` is named where it has one."""
+    """Render a plate per row, its picture within `size` pixels each way; a row's `run` is named where it has one."""
     return [_plate(row, size) for row in rows]
 
 
@@ -89,7 +91,7 @@ def _plate(row: Row, size: int) -> Plate:
 
 
 def _picture(path: str | None, size: int) -> tuple[str | None, str]:
-    """The picture as a small JPEG in a data URI, or why it is not there."""
+    """Return the picture as a small JPEG in a data URI, or why it is not there."""
     if not path or not Path(path).exists():
         return None, "not at hand"
     try:
@@ -107,6 +109,6 @@ def _error(row: Row) -> float:
 
 
 def _spread(row: Row) -> float:
-    """Standard deviation of a row's answers; 0 with fewer than two."""
+    """Return the standard deviation of a row's scores; 0 with fewer than two."""
     answers = [score for score in row.get("scores") or [] if score is not None]
     return statistics.stdev(answers) if len(answers) > 1 else 0.0

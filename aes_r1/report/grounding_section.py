@@ -1,4 +1,4 @@
-"""The report's part on whether critiques stay true while the score is trained: numbers, curves, before and after."""
+"""The report's section on whether critiques stay true while the score is trained: numbers, curves, examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aes_r1.report.html import STAGE_NAMES, stage_name
 from aes_r1.report.results_section import cells_by_protocol, datasets
 from aes_r1.report.training_section import curve
 
-EXAMPLES = 3  # pictures shown before and after
+EXAMPLES = 3  # pictures whose first and last critique are shown
 _CURVES = {
     "Known of the picture, nats": (
         ("critique/information_nats", "words", "rapo"),
@@ -28,9 +28,9 @@ _CAPTION = "Greedy critiques of validation pictures. Across: RAPO’s steps; 0: 
 def grounding_section(
     evaluation: Mapping[str, Any], metrics: Sequence[Mapping], predictions: Sequence[Mapping], names: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """What grounding.html shows: tables, curves over RAPO's steps, what the first and the last stage say of a picture.
+    """Return the content of grounding.html: tables, curves over RAPO's steps, critiques of first and last stage.
 
-    None where neither evaluation nor metrics looked at critiques.
+    It is None where neither evaluation nor metrics cover critiques.
     """
     stages = evaluation.get("stages", {})
     sets = [{"name": name, "protocols": _cells(stages, name, names)} for name in datasets(stages)]
@@ -42,7 +42,7 @@ def grounding_section(
 
 
 def _cells(stages: Mapping, dataset: str, names: Mapping[str, str]) -> dict[str, dict[str, Mapping]]:
-    """{name of a protocol: {stage: cell}} of one set, those whose critiques were measured."""
+    """Return {name of a protocol: {stage: cell}} of one set, where critiques were measured."""
     by_protocol = cells_by_protocol(stages, dataset)
     found = {
         names.get(protocol, protocol): {
@@ -61,7 +61,7 @@ def _figure(title: str, metrics: Sequence[Mapping]) -> Figure:
 
 
 def _examples(stages: Mapping[str, Any], predictions: Sequence[Mapping]) -> list[Plate]:
-    """Greedy critiques of the first and the last stage of the same pictures, from low to high opinion."""
+    """Return greedy critiques of the first and the last stage of the same pictures, from low to high opinion."""
     by_stage: dict[str, dict[str, Mapping]] = {}
     first_set = next(iter(datasets(stages)), None)
     for one in predictions:

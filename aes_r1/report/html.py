@@ -1,4 +1,4 @@
-"""The templates of the pages: how one is filled in, and how numbers and names are written there."""
+"""Render the templates of the pages, and format numbers and names in them."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ def percent(value: float | None) -> str:
 
 
 def stage_name(stage: str) -> str:
-    """A stage as the pages call it."""
+    """Return the name of a stage on the pages."""
     return STAGE_NAMES.get(stage, stage)
 
 
 def stage_color(stage: str) -> str:
-    """The page variable that a stage is drawn in."""
+    """Return the page variable that a stage is drawn in."""
     return STAGE_COLORS.get(stage, "rapo")
 
 
 def short_protocol(protocol: str) -> str:
-    """The name of a protocol inside of a table."""
+    """Return the name of a protocol inside a table."""
     return "one sample" if protocol == "sample" else protocol
 
 
 def inside(name: str) -> str:
-    """A name as it reads inside a sentence: RAPO stays, Greedy becomes greedy."""
+    """Return a name as it reads inside a sentence: RAPO stays, Greedy becomes greedy."""
     return name if name.isupper() else name[0].lower() + name[1:]
 
 
 def templates(*folders: Path) -> Environment:
-    """The report's templates, and those of `folders`. Values are escaped, and a value that is missing is an error."""
+    """Load the report's templates, and those of `folders`. Values are escaped; a missing value is an error."""
     made = Environment(
-        loader=FileSystemLoader([*folders, HERE / "templates", HERE]),  # the last: the style sheets
+        loader=FileSystemLoader([*folders, HERE / "templates", HERE]),  # the last holds the style sheets
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -62,5 +62,5 @@ _PAGES = templates()
 
 
 def fill(template: str, **values: Any) -> str:
-    """The text of templates/`template` with these values in it."""
+    """Render templates/`template` with these values."""
     return _PAGES.get_template(template).render(values)

@@ -1,4 +1,4 @@
-"""The README.md of an exported model: header for the hub, then data, recipe, measured quality and limits of its run."""
+"""The README.md of an exported model: header for the hub, data, recipe, measured quality and limits of its run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ output = model.generate(**tokens, **pixels, mm_token_type_ids=is_picture)
 print(tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
 """
 _NOT_EVALUATED = "The evaluation of the run is of the weights after its last step, so nothing else is known of these."
-_LICENSES = {"tiny_qwen2_5_vl": "apache-2.0"}  # of the base model, where it is surely known
+_LICENSES = {"tiny_qwen2_5_vl": "apache-2.0"}  # licences of base models that are known for certain
 _MADE = ("scenes", "scenes_shifted", "scenes_harsh")
 
 
@@ -42,7 +42,7 @@ def model_card(
     *,
     weights: str | None = None,
 ) -> str:
-    """The card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split.
+    """Write the card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split.
 
     weights: which ones these are, where they are not those that the run evaluated.
     """
@@ -181,7 +181,7 @@ def _critique_limits(evaluation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cells(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """(set, protocol, cell) of the last stage."""
+    """Return (set, protocol, cell) of the last stage."""
     stages = evaluation.get("stages") or {}
     if stages:
         for dataset, cells in stages[list(stages)[-1]].items():

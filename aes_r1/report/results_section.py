@@ -16,7 +16,7 @@ _ORIGINS = {"photograph": "photographs", "ai": "AI-made"}
 
 
 def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] | None:
-    """What results.html shows; None without an evaluated stage. `names` of the protocols."""
+    """Return the content of results.html, or None without an evaluated stage. `names` are those of the protocols."""
     stages = evaluation.get("stages", {})
     if not stages:
         return None
@@ -25,7 +25,7 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, 
         "sets": [_set(dataset, cells_by_protocol(stages, dataset), names) for dataset in datasets(stages)],
         "means": list(_means(evaluation)),
         "origins": list(_origins(stages)),
-        "baselines": evaluation.get("baselines", []),  # how the model differs from each way of doing without it
+        "baselines": evaluation.get("baselines", []),  # differences of the model from each baseline
         "paper": paper,
         "paper_sets": list(dict.fromkeys(name for cells in paper["systems"].values() for name in cells))
         if paper
@@ -54,27 +54,27 @@ def _set(dataset: str, by_protocol: Mapping[str, Mapping[str, Mapping]], names: 
 
 
 def estimate(name: str, cell: Mapping, color: str) -> Estimate:
-    """A metric's cell as a row of a chart."""
+    """Turn a metric's cell into a row of a chart."""
     return Estimate(name, cell["value"], cell["low"], cell["high"], color)
 
 
 def shared_metrics(cells: Iterable[Mapping]) -> list[MetricName]:
-    """The metrics that every cell has."""
+    """Return the metrics that every cell has."""
     cells = list(cells)
     return [metric for metric in METRICS if all(metric in cell for cell in cells)]
 
 
 def _means(evaluation: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
-    """Over the sets that were trained on, those that were not, and all, by the first protocol of every stage."""
+    """Yield the means over seen sets, unseen sets and all, under the first protocol of every stage."""
     for stage, protocols in evaluation.get("means", {}).items():
-        for protocol in in_order(protocols, PROTOCOL_ORDER)[:1]:  # the other protocols stand in evaluation.json
+        for protocol in in_order(protocols, PROTOCOL_ORDER)[:1]:  # evaluation.json holds the other protocols
             for kind, cell in protocols[protocol].items():
                 if (len(cell["sets"]) > 1 or kind != "all") and cell["mae"]["value"] is not None:
                     yield stage, protocol, kind, cell
 
 
 def _origins(stages: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
-    """Photographs and AI-made pictures apart, where a set says which is which."""
+    """Yield photographs and AI-made pictures separately, where a set says which is which."""
     for stage, sets in stages.items():
         for dataset, cells in sets.items():
             for protocol in in_order(cells, PROTOCOL_ORDER)[:1]:
@@ -84,7 +84,7 @@ def _origins(stages: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
 
 
 def changes_section(evaluation: Mapping) -> list[dict[str, Any]]:
-    """What changes.html shows: per set the differences that each stage made."""
+    """Return the content of changes.html: per set the differences that each stage made."""
     comparisons = evaluation.get("comparisons", [])
     found = []
     for dataset in dict.fromkeys(one["set"] for one in comparisons):
@@ -109,7 +109,7 @@ def _difference(comparison: Mapping, metric: str) -> Estimate:
 
 
 def headline_place(stages: Mapping) -> tuple[str, str, str]:
-    """(last stage, its first set, the first of the protocols there): where a run's headline numbers stand."""
+    """Return (last stage, its first set, its first protocol there): where a run's headline numbers stand."""
     stage = list(stages)[-1]
     dataset = next(iter(stages[stage]))
     return stage, dataset, in_order(stages[stage][dataset], PROTOCOL_ORDER)[0]
@@ -121,7 +121,7 @@ def datasets(stages: Mapping) -> list[str]:
 
 
 def cells_by_protocol(stages: Mapping, dataset: str) -> dict[str, dict[str, Mapping]]:
-    """{protocol: {stage: cell}} of one set."""
+    """Return {protocol: {stage: cell}} of one set."""
     protocols = dict.fromkeys(protocol for sets in stages.values() for protocol in sets.get(dataset, {}))
     return {
         protocol: {
@@ -132,7 +132,7 @@ def cells_by_protocol(stages: Mapping, dataset: str) -> dict[str, dict[str, Mapp
 
 
 def cells_by_stage(stages: Mapping, dataset: str) -> Iterator[tuple[str, str, Mapping]]:
-    """(stage, protocol, cell) of one set."""
+    """Return (stage, protocol, cell) of one set."""
     for stage, sets in stages.items():
         for protocol in in_order(sets.get(dataset, {}), PROTOCOL_ORDER):
             yield stage, protocol, sets[dataset][protocol]

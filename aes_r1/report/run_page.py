@@ -1,7 +1,7 @@
-"""RUN/report.html: what a run found, on one page that needs nothing but itself.
+"""Write RUN/report.html, a self-contained page with the results of a run.
 
-It reads only the run's own files (pictures by the path in predictions.jsonl, where they still are), so it can be made
-again at any time; a part whose file is missing is left out.
+It is made from the run's own files alone (and the pictures at the paths in predictions.jsonl, where they still exist),
+so it can be made again at any time. A section whose file is missing is left out.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def write_report(run_dir: Path | str) -> Path:
 
 
 def protocol_names(settings: Mapping[str, Any]) -> dict[str, str]:
-    """How the protocols of a run are called: temperature and number of samples as its settings say."""
+    """Return the names of a run's protocols, with temperature and number of samples as its settings say."""
     evaluation = settings.get("evaluation", {})
     temperature, count = evaluation.get("temperature", 0.6), evaluation.get("n_samples")
     return {
@@ -75,14 +75,14 @@ def protocol_names(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _facts(settings: Mapping) -> list[str]:
-    """Model, data, reward and seed, those that a run has."""
+    """Return model, data, reward and seed, those that a run has."""
     model, data = settings.get("model", {}), settings.get("data", {})
     facts = [model.get("path") or model.get("name"), data.get("name"), settings.get("reward", {}).get("name")]
     return [str(fact) for fact in facts if fact] + ([f"seed {settings['seed']}"] if "seed" in settings else [])
 
 
 def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] | None:
-    """The first set of the last stage, under the first protocol that it has, and what the last stage changed."""
+    """Return the first set of the last stage, under the first protocol that it has, and what the last stage changed."""
     stages = evaluation.get("stages", {})
     if not stages:
         return None
@@ -103,7 +103,7 @@ def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] |
 
 
 def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[str, Any] | None:
-    """What answers.html shows: per set a scatter and a histogram of every stage."""
+    """Return the content of answers.html: per set a scatter and a histogram of every stage."""
     labelled = [one for one in predictions if one["mos"] is not None]
     if not labelled:
         return None
@@ -120,7 +120,7 @@ def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[s
 
 
 def _answer_figure(dataset: str, stage: str, rows: Sequence[Mapping]) -> Figure:
-    """Score against opinion above the shares of both; without a chart where nothing was answered."""
+    """Return a scatter of score against opinion above a histogram of both; no chart where nothing was answered."""
     answered = [one for one in rows if one["score"] is not None]
     color, name = stage_color(stage), stage_name(stage)
     caption = f"{len(answered)} of {len(rows)} answered"
@@ -136,7 +136,7 @@ def _answer_figure(dataset: str, stage: str, rows: Sequence[Mapping]) -> Figure:
 
 
 def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[str, Any] | None:
-    """What gallery.html shows: pictures of the first set with the answers of the last stage."""
+    """Return the content of gallery.html: pictures of the first set with the answers of the last stage."""
     if not predictions:
         return None
     stage = in_order({one["stage"]: None for one in predictions}, tuple(STAGE_NAMES))[-1]

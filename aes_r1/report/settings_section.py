@@ -1,4 +1,4 @@
-"""What the report's run was: its settings and the content of its picture lists."""
+"""The report's section on the settings of a run and the content of its picture lists."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SHOWN = (
 
 
 def settings_section(settings: Mapping, evaluation: Mapping) -> dict[str, Any] | None:
-    """What settings.html shows: the settings that say most, all of them as JSON, and which pictures the sets were."""
+    """Return the content of settings.html: the main settings, all of them as JSON, and which pictures the sets were."""
     manifests = evaluation.get("manifests", {})
     if not settings and not manifests:
         return None
@@ -57,7 +57,7 @@ def settings_section(settings: Mapping, evaluation: Mapping) -> dict[str, Any] |
 
 
 def main_settings(settings: Mapping) -> list[tuple[str, str]]:
-    """The settings that say most, as (key, value), those that a run has."""
+    """Return the main settings as (key, value), those that a run has."""
     found = [(key, _at(settings, key)) for key in _SHOWN]
     return [(key, _plain(value)) for key, value in found if value is not None]
 

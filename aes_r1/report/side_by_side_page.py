@@ -1,4 +1,5 @@
-"""The same pictures under several starts (0, 1, n epochs of cold start): what each run says of them, side by side."""
+"""A page that shows the answers of several runs about the same pictures, for example after 0, 1 and n epochs of cold
+start."""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ Row = dict[str, Any]
 
 
 def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstrap: int, seed: int) -> Path:
-    """Write OUT/side_by_side.jsonl, side_by_side.json (measures per start) and side_by_side.html; returns the page.
+    """Write OUT/side_by_side.jsonl, side_by_side.json (measures per start) and side_by_side.html; return the page.
 
-    `pictures` of those that every run has a last-stage row for, spread evenly over the range of MOS. InputError where a
-    run has no predictions, or no picture is shared.
+    Of the pictures that every run's last stage answered, `pictures` are shown, spread evenly over the range of MOS.
+    Raises InputError where a run has no predictions, or no picture is shared.
     """
     starts = {}
     for folder in folders:
@@ -49,7 +50,7 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
 
 
 def _beside(starts: Mapping[str, Mapping[tuple, Row]], key: tuple) -> Row:
-    """What is known of one picture, and what every run answered."""
+    """Return what is known of one picture, and what every run answered."""
     first = next(iter(starts.values()))
     known = {part: first[key][part] for part in ("id", "dataset", "split", "image", "mos")}
     said = {name: {part: rows[key][part] for part in ("score", "critique", "text")} for name, rows in starts.items()}
@@ -57,7 +58,7 @@ def _beside(starts: Mapping[str, Mapping[tuple, Row]], key: tuple) -> Row:
 
 
 def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:
-    """Name of a run's start, and its last stage's rows of the first protocol by (dataset, split, id)."""
+    """Return the name of a run's start, and its last stage's rows of the first protocol by (dataset, split, id)."""
     run = RunFolder(folder)
     if not (run.exists and run.predictions_file.exists()):
         needed = f"{run.predictions_file.name} and {run.settings_file.name}"

@@ -1,4 +1,4 @@
-"""Runs of studies, read from their folders, and what a view of a study shows of them."""
+"""Read the runs of studies from their folders, and choose what a view of a study shows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from aes_r1.runs.identity import differences
 from aes_r1.settings import InputError
 from aes_r1.tracking import headline
 
-# What the view shows, section by section, for W&B and page alike; each name has a line in the glossary, and <dataset>
-# stands for every set that a study's runs validated on.
+# The curves of a view by section, for W&B and page alike; each name has a line in the glossary, and <dataset> stands
+# for every set that a study's runs validated on.
 SECTIONS = {
     "Agreement": ("eval/<dataset>/srcc", "eval/<dataset>/plcc", "eval/<dataset>/parse_failure_rate"),
     "Reward": ("reward/total", "reward/rank", "reward/error", "reward/binary", "reward/format"),
@@ -27,17 +27,17 @@ SECTIONS = {
 
 
 def stage_of(name: str) -> str:
-    """The stage whose curve of `name` is drawn; some names are logged by both."""
+    """Return the stage whose curve of `name` is drawn; some names are logged by both."""
     return "sft" if name.startswith("sft/") else "rapo"
 
 
 def axis_of(name: str) -> str:
-    """The W&B metric that `name` is drawn over: each stage counts its own steps."""
+    """Return the W&B metric that `name` is drawn over: each stage counts its own steps."""
     return f"{stage_of(name)}/step"
 
 
 def read_studies(runs: Path) -> dict[str, list[dict[str, Any]]]:
-    """{study: [{"name", "folder", "state", "settings", "metrics", "headline"}]} of runs/STUDY/HASH.
+    """Read {study: [{"name", "folder", "state", "settings", "metrics", "headline"}]} from runs/STUDY/HASH.
 
     state: done, failed with its reason, or not finished. InputError without any run, or for a file that is not JSON.
     """
@@ -60,9 +60,9 @@ def read_studies(runs: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Dotted settings, but the seed, in which the runs of a study differ: what sets its conditions apart.
+    """Return the dotted settings, except the seed, in which the runs of a study differ: they define its conditions.
 
-    A setting that follows from the choice of another (the weights of reward=rank from its name) is left out.
+    A setting that is implied by another (the weights of reward=rank by its name) is left out.
     """
     keys: dict[str, None] = {}
     for run in runs[1:]:
@@ -77,12 +77,12 @@ def varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _decides(first: Sequence[Any], second: Sequence[Any]) -> bool:
-    """Whether every value of the first column always stands beside the same value of the second."""
+    """Return whether every value of the first column always stands beside the same value of the second."""
     return len(set(zip(map(str, first), map(str, second), strict=True))) == len(set(map(str, first)))
 
 
 def shown(section: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Metric names of a section, one for every set that the runs validated on."""
+    """Return the metric names of a section, one for every set that the runs validated on."""
     logged = sorted({name for run in runs for one in run["metrics"] for name in one})
     names = []
     for name in SECTIONS[section]:
@@ -92,7 +92,7 @@ def shown(section: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def setting(settings: Mapping[str, Any], key: str) -> Any:
-    """The value of the dotted `key`; None where the settings have no such key."""
+    """Return the value of the dotted `key`; None where the settings have no such key."""
     value: Any = settings
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -100,7 +100,7 @@ def setting(settings: Mapping[str, Any], key: str) -> Any:
 
 
 def analysis(study: str, analyses: Path) -> str:
-    """What a study's analyse.py wrote, the paper's values beside ours, as Markdown; or where it should be."""
+    """Return what a study's analyse.py wrote, with the paper's values, as Markdown; or where it should be."""
     written = analyses / study / "results" / "table.md"
     if written.exists():
         return written.read_text(encoding="utf-8")

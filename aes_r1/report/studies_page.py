@@ -1,4 +1,4 @@
-"""Studies as one self-contained page: results of their runs, analysis, settings beside SRCC, curves, worst answers."""
+"""All studies on one self-contained page: results, analysis, settings beside SRCC, curves, worst answers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from aes_r1.tracking import definition, worst_first
 
 Runs = Sequence[Mapping[str, Any]]
 COLORS = ("rapo", "cold", "third", "fourth", "base")
-WORST, WORST_SIZE = 3, 240  # plates per study, pixels of a picture: the page holds every study
+WORST, WORST_SIZE = 3, 240  # plates per study, and pixels of a picture; small, because one page holds every study
 
 
 def static_page(studies: Mapping[str, Runs], analyses: Path) -> str:
-    """The view of all studies as a document that loads nothing. `studies` as read_studies gives them.
+    """Render the view of all studies as a self-contained page; `studies` is what read_studies returns.
 
     analyses: folder of STUDY/results/table.md.
     """
@@ -66,7 +66,7 @@ def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
 
 
 def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
-    """{what sets it apart: its runs by seed}, the highest mean SRCC first, those without any last."""
+    """Return {condition: its runs by seed}, the highest mean SRCC first, conditions without one last."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
         found.setdefault(_label(run["settings"], keys), []).append(run)
@@ -80,13 +80,13 @@ def _mean_srcc(runs: Runs) -> float | None:
 
 
 def _ends(conditions: Mapping[str, Runs]) -> list[tuple[float | None, str]]:
-    """The highest and the lowest mean SRCC with their conditions. Empty without any."""
+    """Return the highest and the lowest mean SRCC with their conditions. Empty without any."""
     known = [(srcc, name) for name, runs in conditions.items() if (srcc := _mean_srcc(runs)) is not None]
     return [known[0], known[-1] if len(known) > 1 else (None, "")] if known else []
 
 
 def _label(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """The value of the one setting that differs, or every one by its name."""
+    """Return the value of the one setting that differs, or every differing setting by its name."""
     values = [_short(setting(settings, key)) for key in keys]
     if len(keys) < 2:
         return "".join(values) or "all"
@@ -94,7 +94,7 @@ def _label(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 
 def _name(key: str, keys: Sequence[str]) -> str:
-    """The last part of a dotted key where that says enough."""
+    """Return the last part of a dotted key where that says enough."""
     last = key.rsplit(".", 1)[-1]
     alone = [one.rsplit(".", 1)[-1] for one in keys].count(last) == 1
     return last if alone and last not in ("name", "weight") else key
@@ -125,7 +125,7 @@ def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, int]]) -> dict
 def _results(
     study: str, keys: Sequence[str], conditions: Mapping[str, Runs], colors: Mapping[str, str]
 ) -> dict[str, Figure]:
-    """Settings beside SRCC where any differ, and PLCC by SRCC, of the runs that have results."""
+    """Draw settings beside SRCC where any differ, and PLCC by SRCC, of the runs that have results."""
     drawn = [(run, colors.get(name, "")) for name, members in conditions.items() for run in members]
     drawn = [(run, color) for run, color in drawn if "srcc" in run["headline"]]
     names = list(colors.items()) if len(conditions) <= len(COLORS) else []
@@ -155,7 +155,7 @@ def _curves(section: str, conditions: Mapping[str, Runs], colors: Mapping[str, s
 
 
 def _mean_by_step(runs: Runs, name: str) -> dict[int, float]:
-    """The mean over runs at every step of the curve's stage that all of them have reached."""
+    """Average over runs at every step of the curve's stage that all of them have reached."""
     stage = stage_of(name)
     columns = [
         {one["step"]: one[name] for one in run["metrics"] if one["stage"] == stage and one.get(name) is not None}
@@ -167,7 +167,7 @@ def _mean_by_step(runs: Runs, name: str) -> dict[int, float]:
 
 
 def _analysis(text: str) -> dict[str, list[dict[str, Any]]]:
-    """What analyse.py wrote as Markdown: all up to the first table and the footnotes in sight, the rest folded away."""
+    """Split what analyse.py wrote: all up to the first table and the footnotes is shown, the rest is folded away."""
     blocks = [block.strip() for block in re.split(r"\n\s*\n", text.strip())]
     tables = [place for place, block in enumerate(blocks) if block.startswith("|")]
     opening = tables[0] + 1 if tables else len(blocks)
@@ -180,7 +180,7 @@ def _analysis(text: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _block(block: str) -> dict[str, Any]:
-    """A heading, a table or a paragraph: all that a table.md is made of."""
+    """Parse a heading, a table or a paragraph, the only blocks of a table.md."""
     if block.startswith("|"):
         head, _, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.split("\n"))
         return {"kind": "table", "head": head, "rows": rows}
@@ -189,10 +189,7 @@ def _block(block: str) -> dict[str, Any]:
 
 
 def _worst(runs: Sequence[tuple[str, RunFolder]]) -> list[Plate]:
-    """Of the answers sampled last, those that err most; unreadable ones take half of the places at most.
-
-    runs: (label, run).
-    """
+    """Return the completions of the last logged step that err most (see `worst_first`); runs: (label, run)."""
     rows = [{**row, "run": label} for label, run in runs for row in _last_answers(run)]
     return plates(
         (
@@ -204,5 +201,5 @@ def _worst(runs: Sequence[tuple[str, RunFolder]]) -> list[Plate]:
 
 
 def _last_answers(run: RunFolder) -> list[dict[str, Any]]:
-    """Rows of the last step that was logged, of pictures with a MOS."""
+    """Return rows of the last step that was logged, of pictures with a MOS."""
     return [row for row in run.last_completions() if row.get("mos") is not None]

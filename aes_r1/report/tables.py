@@ -1,4 +1,4 @@
-"""evaluation.json in the terminal: per set every metric with its interval, then calibration, means, comparisons."""
+"""Tables of evaluation.json for the terminal: metrics of every set with intervals, calibration, means, comparisons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "mae": "MAE", "rmse": "
 
 
 def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
-    """Every table that evaluation.json has something for; values over their 95% intervals."""
+    """Return every table for which evaluation.json has values; values stand over their 95% intervals."""
     stages = evaluation["stages"]
     for name in dict.fromkeys(name for sets in stages.values() for name in sets):
         rows = list(_cells(stages, name))
@@ -140,7 +140,7 @@ def _critiques(critiques: Mapping) -> Iterator[Table]:
 
 
 def valued(cell: Interval | Mapping[str, Any], *, digits: int = 3, signed: bool = False) -> str:
-    """A value with its interval on a second line."""
+    """Write a value with its interval on a second line."""
     if cell["value"] is None:
         return "–"
     sign = "+" if signed else ""

@@ -1,4 +1,4 @@
-"""The headline numbers in the terminal, narrow enough for 80 columns."""
+"""Print the headline numbers in the terminal, within 80 columns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _NATS = ("information_nats", "score_information_nats")
 
 
 def headline_tables(evaluation: Evaluation) -> list[Table]:
-    """evaluation.json as tables per set: per protocol a row for each stage, correlations with 95% intervals.
+    """Build tables per set from evaluation.json: per protocol a row for each stage, correlations with 95% intervals.
 
-    One of the scores, and where critiques were read one that lays words and score side by side.
+    There is one table of the scores, and one that shows words beside scores where critiques were measured.
     """
     stages = evaluation["stages"]
     tables = []
@@ -55,7 +55,7 @@ def _table(dataset: str, stages: Stages) -> Table:
 
 
 def _critiques(dataset: str, stages: Mapping[str, Any]) -> Table:
-    """Words beside score: rank correlation with the opinions, and what each knows of the picture in nats."""
+    """Return words beside score: rank correlation with the opinions, and information about the picture in nats."""
     title = f"{dataset}: SRCC with opinions, and nats known of the picture"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("critiques", no_wrap=True)

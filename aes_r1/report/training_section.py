@@ -1,4 +1,4 @@
-"""The report's training curves, and the signs of bad health that they show."""
+"""The report's training curves and warning signs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aes_r1.tracking import GLOSSARY, definition
 
 _STAGES = {"sft": "cold start", "rapo": "RAPO"}
 _REWARDS = {"rank": "cold", "error": "rapo", "binary": "fourth", "format": "third"}
-# (stage, title, {metric: page colour}): charts that start at 0 where nothing lies below.
+# (stage, title, {metric: page colour}): charts that start at 0 where no value is below it.
 _CURVES: Sequence[tuple[str, str, Mapping[str, str]]] = (
     ("sft", "Cold start: entropy of answers", {"sft/entropy": "cold"}),
     ("sft", "Cold start: answers that can be read", {"sft/answered": "cold"}),
@@ -28,7 +28,7 @@ _CURVES: Sequence[tuple[str, str, Mapping[str, str]]] = (
 
 
 def training_section(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What training.html shows of the rows of metrics.jsonl; None without any."""
+    """Return the content of training.html from the rows of metrics.jsonl, None without rows."""
     if not metrics:
         return None
     rows = {stage: [one for one in metrics if one["stage"] == stage] for stage in _STAGES}
@@ -61,7 +61,7 @@ def _curves(
 
 
 def curve(rows: Sequence[Mapping], metric: str, name: str, color: str, *, dots: bool = False) -> Line:
-    """A metric over the steps of the rows that have it."""
+    """Return a metric over the steps of the rows that have it."""
     known = [(one["step"], one[metric]) for one in rows if one.get(metric) is not None]
     return Line(name, [step for step, _ in known], [value for _, value in known], color, dots)
 
@@ -69,5 +69,5 @@ def curve(rows: Sequence[Mapping], metric: str, name: str, color: str, *, dots: 
 def health_section(
     metrics: Sequence[Mapping[str, Any]], completions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """What health.html shows: a row per sign. Empty without RAPO rows."""
+    """Return the content of health.html: a row per sign, none without RAPO rows."""
     return health_rows(metrics, completions) if any(one.get("stage") == "rapo" for one in metrics) else []

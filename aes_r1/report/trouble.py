@@ -1,4 +1,4 @@
-"""Why a run has no numbers, or fewer than it seems: the first line of its report."""
+"""Explain why a run has no numbers, or numbers that mean little, in the first line of its report."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 from aes_r1.prompts import out_of_range
 from aes_r1.report.results_section import headline_place
 
-_MOST_UNANSWERED = 0.5  # from here on an evaluation says more of the format than of the scores
+_MOST_UNANSWERED = 0.5  # above this share an evaluation reflects the format more than the scores
 _MODELS = {"base": "the base model", "cold_start": "the model after its cold start", "rapo": "the model after RAPO"}
 
 
 def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence or two; empty where the last stage answered. `state` as a RunFolder says it."""
+    """Explain in a sentence or two why the last stage did not answer.
+
+    The text is empty where it did answer. `state` is that of RunFolder.
+    """
     if state.startswith("failed: "):
         return f"This run failed: {state.removeprefix('failed: ').rstrip('.')}."
     stages = evaluation.get("stages") or {}
@@ -44,7 +47,7 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Map
 
 
 def _reason(text: str) -> str:
-    """What an unreadable output did, after its number."""
+    """Say what an unreadable output did, after its number."""
     if not text.strip():
         return "said nothing"
     if "<answer>" not in text:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def binary_reward(scores: Tensor, mos: Tensor, *, threshold: float = 0.1) -> Tensor:
-    """1 where |o_ik - s_i| < threshold, else 0, [N, K] (paper, reward ablation); 0 where the parse failed.
+    """Return 1 where |o_ik - s_i| < threshold, else 0, [N, K] (paper, reward ablation); 0 where the parse failed.
 
     `scores` [N, K] with NaN for a failed parse, `mos` [N]. ValueError when the threshold is not positive.
     """

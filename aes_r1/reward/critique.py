@@ -1,10 +1,10 @@
-"""Rewards of a critique, which pay its tokens where trainer.credit=parts: is it true, and does it speak of the picture?
+"""Rewards for the tokens of a critique (trainer.credit=parts): is it true, and does it describe this picture?
 
-    faithfulness   what the words state of a dimension against what is known of it
-    read_back      reward.error.error_reward of the score that a frozen reader takes from the words alone
-    information    log-probability of the words under their own picture, less its mean under other pictures
+    faithfulness   agreement of the words' statement on a dimension with its known rating
+    read_back      reward.error.error_reward of the score that a frozen reader infers from the words alone
+    information    log-probability of the words under their own picture, minus its mean under other pictures
 
-Each is [N, K], K critiques of N pictures of a step. A critique that says nothing of what is paid for earns 0.
+Each is [N, K], for K critiques of N pictures of a step. A critique without a statement to reward earns 0.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ FORMS = ("rank", "squared")
 
 
 def faithfulness_reward(stated: Tensor, ratings: Tensor, *, form: str = "rank", pool: Tensor | None = None) -> Tensor:
-    """Agreement of what critiques state [N, K, D] with known ratings [N, D], all 0..1; mean over known dimensions.
+    """Measure how the critiques' statements [N, K, D] agree with known ratings [N, D], all 0..1.
 
-    stated is NaN where a critique does not speak of a dimension, which earns 0 there. ratings are NaN where nobody
-    rated; a picture without any rating earns 0. ValueError for another form.
+    It is the mean over the known dimensions.
+
+    stated is NaN where a critique does not mention a dimension, which earns 0 there. ratings are NaN where nobody
+    rated; a picture without any rating earns 0. Raises ValueError for another form.
 
     squared: 1 - (stated - rating)^2. Where the model cannot see a dimension, its best answer is the average, said alike
     of every picture. rank: in each dimension the share of critiques of other pictures (of one `pool` [N], if given)
-    beside which the value is stated in the order of the ratings; equal values count half. To say the average of every
-    picture earns 1/2, as guessing does, and whatever tells pictures apart in the right direction earns more. The square
-    roots of the paper's relative reward are left out: with them the average earns more than an uncertain difference.
+    whose stated values are in the order of the ratings; equal values count half. Stating the average for every picture
+    earns 1/2, as guessing does, and any statement that tells pictures apart in the right direction earns more. The
+    square roots of the paper's relative reward are left out: with them a constant statement would earn more than an
+    uncertain difference.
     """
     if form not in FORMS:
         raise ValueError(f"form={form}: must be one of {', '.join(FORMS)}")
@@ -40,15 +43,15 @@ def faithfulness_reward(stated: Tensor, ratings: Tensor, *, form: str = "rank", 
 
 
 def _concordance(stated: Tensor, ratings: Tensor, pool: Tensor | None) -> Tensor:
-    """[N, K] mean over other pictures of the share of their critiques beside which the order is that of the ratings.
+    """Return [N, K]: the mean over other pictures of the share of their critiques that are ordered as the ratings are.
 
-    stated [N, K], ratings [N]. NaN in stated: earns 0 and is nobody's opponent. 0 without any opponent.
+    stated [N, K], ratings [N]. NaN in stated earns 0 and is no opponent. Without an opponent the result is 0.
     """
     said = ~stated.isnan()
     opponent = said.any(1) & ~torch.eye(len(stated), dtype=torch.bool, device=stated.device)
     if pool is not None:
         opponent = opponent & (pool[:, None] == pool[None, :])
-    # [N, K, N, K]: 1 where the first is stated higher than the second, 1/2 where alike.
+    # [N, K, N, K]: 1 where the first is stated higher than the second, 1/2 where they are equal.
     higher = 0.5 + 0.5 * (stated[:, :, None, None] - stated[None, None]).sign()
     above = torch.where(said[None, None], higher, 0.0).sum(3) / said.sum(1).clamp(min=1)
     order = (ratings[:, None] - ratings[None, :]).sign()[:, None, :]
@@ -58,11 +61,12 @@ def _concordance(stated: Tensor, ratings: Tensor, pool: Tensor | None) -> Tensor
 
 
 def information_reward(own: Tensor, others: Tensor, *, cap: float) -> Tensor:
-    """Nats by which words are likelier under their own picture than under other pictures, within -cap..cap.
+    """Return the nats by which words are likelier under their own picture than under other pictures, within -cap..cap.
 
     own [N, K]: log-probability of each critique under its picture, NaN where there is no critique; others [N, K, M]:
-    under M other pictures. Each difference is bounded before their mean is taken, so that no single picture under which
-    the words are absurd can pay for all. 0 without a critique or another picture. ValueError when cap is not positive.
+    under M other pictures. Each difference is clamped before the mean is taken, so that one picture under which the
+    words are absurd cannot dominate. It is 0 without a critique or another picture. Raises ValueError when cap is not
+    positive.
     """
     if not cap > 0:
         raise ValueError(f"cap={cap}: must be positive")

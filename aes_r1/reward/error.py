@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def error_reward(scores: Tensor, mos: Tensor, *, sigma: float = 0.1, epsilon: float = 1e-5) -> Tensor:
-    """exp(-1/2 (|o_ik - s_i| / sigma)^2) + epsilon, [N, K] (paper, section 3.3); 0 where the parse failed.
+    """Return exp(-1/2 (|o_ik - s_i| / sigma)^2) + epsilon, [N, K] (paper, section 3.3); 0 where the parse failed.
 
     `scores` [N, K] with NaN for a failed parse, `mos` [N]. Any answer earns at least epsilon, a failed parse nothing.
     ValueError when sigma is not positive.

@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def format_reward(scores: Tensor) -> Tensor:
-    """1 where `parse_score` answered, 0 where it did not (NaN), [N, K]."""
+    """Return 1 where `parse_score` answered, 0 where it did not (NaN), [N, K]."""
     return (~scores.isnan()).to(scores.dtype)

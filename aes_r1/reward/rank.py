@@ -1,4 +1,4 @@
-"""Relative reward: does a predicted score stand in the right order against every other picture of the step?
+"""Relative reward: is a predicted score in the right order against every other picture of the step?
 
     p_ik(i, j)   = Phi((o_ik - mu_j) / sqrt(var_i + var_j + gamma))
     p_c(i, j)    = 1 if s_i >= s_j else 0
@@ -21,10 +21,10 @@ TIES = ("geq", "half")
 def rank_reward(
     scores: Tensor, mos: Tensor, *, gamma: float = 1e-6, ties: str = "geq", pool: Tensor | None = None
 ) -> Tensor:
-    """Gaussian (Thurstone) pairwise reward [N, K] in [0, 1].
+    """Return the Gaussian (Thurstone) pairwise reward [N, K] in [0, 1].
 
-    `scores` [N, K] holds NaN where the parse failed: the reward there is 0 and the sample is in nobody's mean, variance
-    or count. `mos` [N]. `ties`: equal opinions count as preferred both ways ("geq", the paper) or p_c = 0.5 ("half").
+    `scores` [N, K] holds NaN where the parse failed: the reward there is 0 and the sample counts in no mean or
+    variance. `mos` [N]. `ties`: equal opinions count as preferred both ways ("geq", the paper) or p_c = 0.5 ("half").
     `pool` [N] of integers: pictures are compared only inside one pool. Without any opponent the reward is 0.
     ValueError when gamma is not positive.
     """
@@ -40,7 +40,10 @@ def rank_reward(
 def bradley_terry_reward(
     scores: Tensor, mos: Tensor, *, tau: float = 0.1, ties: str = "geq", pool: Tensor | None = None
 ) -> Tensor:
-    """The same reward with p_ik = logistic((o_ik - mu_j) / tau); shapes, NaN, ties and pool as in `rank_reward`."""
+    """Compute the same reward with p_ik = logistic((o_ik - mu_j) / tau).
+
+    Shapes, NaN, ties and pool are those of `rank_reward`.
+    """
     if not tau > 0:
         raise ValueError(f"tau={tau}: must be positive")
     _, mean, _ = _moments(scores)
@@ -48,7 +51,7 @@ def bradley_terry_reward(
 
 
 def _moments(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean, unbiased variance [N] over valid samples, float64; mean 0 of none, variance 0 of fewer than two."""
+    """Return count, mean and unbiased variance [N] over valid samples, float64; 0 where there are too few of them."""
     valid = ~scores.isnan()
     count = valid.sum(1)
     known = scores.double().nan_to_num(0.0)
@@ -60,7 +63,7 @@ def _moments(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _pairwise(
     margin: Tensor, link: Callable[[Tensor], Tensor], scores: Tensor, mos: Tensor, ties: str, pool: Tensor | None
 ) -> Tensor:
-    """Mean over opponents of the agreement between link(margin [N, K, N]) and the order of `mos`."""
+    """Return the mean over opponents of the agreement between link(margin [N, K, N]) and the order of `mos`."""
     if ties not in TIES:
         raise ValueError(f"ties={ties}: must be one of {', '.join(TIES)}")
     answered = ~scores.isnan()

@@ -1,16 +1,15 @@
-"""The reward that RAPO maximises: a weighted sum of its parts, all at once or in two acts.
+"""The reward that RAPO maximises: a weighted sum of its parts, all at once or in two phases.
 
     r = w_rank r_rank + w_error r_error + w_binary r_binary + w_format r_format
 
-The schedule decides which side of the sum counts when. Relative side: rank. Absolute side: error and binary. Format
-always counts.
+The schedule decides when the relative part (rank) and the absolute part (error and binary) count. Format always counts.
 
-    joint        both sides throughout (the paper)
+    joint        both parts throughout (the paper)
     rank_first   relative during the first half of training, absolute during the second
     error_first  the reverse
 
-A failed parse has no score (reward.failed_parse=none). The authors' code gives it a uniform random one instead, which
-then earns a reward and moves every other image's ranking; `random` does the same, so that the two can be compared.
+A failed parse has no score (reward.failed_parse=none). The authors' code gives it a uniform random score instead, which
+then earns a reward and changes every other image's rank reward. `random` reproduces that for comparison.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from aes_r1.settings import RewardSettings
 
 
 def weights_at(reward: RewardSettings, progress: float) -> dict[str, float]:
-    """Weight of every part when the share `progress` in [0, 1] of training is done. ValueError outside."""
+    """Return the weight of every part when the share `progress` in [0, 1] of training is done. ValueError outside."""
     if not 0.0 <= progress <= 1.0:
         raise ValueError(f"progress={progress}: must be in [0, 1]")
     second_half = progress >= 0.5
@@ -49,7 +48,7 @@ def total_reward(
     progress: float = 0.0,
     guesses: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total [N, K] and its parts {"rank", "error", "binary", "format"}, each [N, K] and unweighted.
+    """Return the total [N, K] and its parts {"rank", "error", "binary", "format"}, each [N, K] and unweighted.
 
     `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is used
     when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format,

@@ -1,4 +1,4 @@
-"""The shape of evaluation.json, for readers and type checkers; docs/evaluation.md explains every key."""
+"""Types for the content of evaluation.json; docs/evaluation.md explains every key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Interval(TypedDict):
 
 
 class Cell(TypedDict):
-    """What one stage answered on one set under one protocol."""
+    """The results of one stage on one set under one protocol."""
 
     n: int
     n_answered: int
@@ -37,11 +37,11 @@ class Cell(TypedDict):
     critiques: NotRequired[dict[str, Any]]
 
 
-Stages = dict[str, dict[str, dict[str, Cell]]]  # STAGE: DATASET/SPLIT: PROTOCOL
+Stages = dict[str, dict[str, dict[str, Cell]]]  # {STAGE: {DATASET/SPLIT: {PROTOCOL: cell}}}
 
 
 class Evaluation(TypedDict, total=False):
-    """evaluation.json; empty for a run that was not evaluated."""
+    """The content of evaluation.json; empty for a run that was not evaluated."""
 
     stages: Stages
     comparisons: list[dict[str, Any]]

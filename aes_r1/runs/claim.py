@@ -1,4 +1,4 @@
-"""Who may work in a run's folder: one process at a time, and the run of one recipe."""
+"""Claim a run's folder: it belongs to one recipe, and one process at a time works in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict
 def run_lock(folder: Path, rank: int) -> Iterator[None]:
     """Hold the lock of the run's folder for the block. Only rank 0 takes it. InputError if another process holds it.
 
-    The kernel lets go of the lock when its holder ends, however it ends.
+    The kernel releases the lock when its holder ends, even by a kill.
     """
     if rank > 0:
         yield
@@ -41,7 +41,7 @@ def run_lock(folder: Path, rank: int) -> Iterator[None]:
 
 
 def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> None:
-    """Write the settings into `folder`, or check that those there say the same; other settings are refused."""
+    """Write the settings into `folder`, or check that the settings there are the same; others are refused."""
     run, mine = RunFolder(folder), as_dict(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,15 +58,18 @@ def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> Non
 
 
 def _left_by_false_starts(run: RunFolder) -> set[str]:
-    """What a run that failed before its first result leaves: a mended command may use the folder."""
+    """Return the names of the files that a run leaves when it fails before its first result.
+
+    A folder with no others may be used by a corrected command.
+    """
     left = run.settings_file, draft_of(run.settings_file), run.log_file, run.failure_file, run.wandb, run.lock_file
-    return {path.name for path in left} | {"settings.partial"}  # the last is an older version's draft
+    return {path.name for path in left} | {"settings.partial"}  # the draft of an earlier version
 
 
 def start_over(folder: Path) -> None:
-    """Remove what a run left in `folder`, but for its log, its lists of pictures and its page."""
+    """Delete what a run left in `folder`, except its log, its lists of pictures and its page."""
     run = RunFolder(folder)
-    beside = folder.glob(f".{run.best.name}.*")  # of a best model that was being replaced
+    beside = folder.glob(f".{run.best.name}.*")  # drafts of a best model that was being replaced
     kinds = [folder / kind for kind in EXAMINED]
     for path in (run.checkpoints, run.best, *beside, run.stages, run.model, run.wandb, run.all_parts, *kinds):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The one-line reason of a failure in RUN/failure.txt, whichever process of the run it is that fails."""
+"""Write the one-line reason of a failure to RUN/failure.txt, whichever process of the run fails."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger("aes_r1")
 
 @contextmanager
 def failure_file(folder: Path, rank: int, watch: Heartbeat | None = None) -> Iterator[None]:
-    """Leave the one-line reason of a failure in the block in RUN/failure.txt; a new start takes an old one away.
+    """Write the one-line reason of a failure in the block to RUN/failure.txt; a new start deletes an old one.
 
-    Of several processes the first to fail says it, or names the one that went without a word.
+    Of several processes the first to fail writes its reason, or another one names the process that vanished.
     """
     path = RunFolder(folder).failure_file
     if rank == 0:
@@ -27,7 +27,7 @@ def failure_file(folder: Path, rank: int, watch: Heartbeat | None = None) -> Ite
     try:
         yield
     except Stopped:
-        raise  # asked for, and nothing is lost
+        raise  # a requested stop is no failure
     except BaseException as error:
         lines = str(error).splitlines()
         reason = f"rank {rank}: {type(error).__name__}: {lines[0] if lines else ''}"
@@ -43,13 +43,13 @@ def failure_file(folder: Path, rank: int, watch: Heartbeat | None = None) -> Ite
 
 
 def start_heartbeat(folder: Path, rank: int, size: int) -> Heartbeat:
-    """Watch over the processes that a launcher started; a failure of any is written into the run's folder."""
+    """Monitor the processes that a launcher started; a failure of any is written into the run's folder."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     path = RunFolder(folder).failure_file
     return Heartbeat(rank, size, host, port, lambda reason: _write_failure(path, reason))
 
 
 def _write_failure(path: Path, reason: str) -> None:
-    """Write `reason` unless there is one: what fails later fails because of the first."""
+    """Write `reason` unless one exists: later failures are consequences of the first."""
     with suppress(OSError), path.open("x") as file:
         file.write(reason + "\n")

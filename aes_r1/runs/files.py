@@ -1,6 +1,6 @@
-"""Read and write files: JSON and JSON lines, whole or not at all, and checksums.
+"""Read and write JSON and JSON-lines files atomically, and compute checksums.
 
-A file is written under another name beside its place and then renamed, so that a reader finds the old file or the new
+A file is written under another name in the same folder and then renamed, so that a reader finds the old file or the new
 one and never a part. Rows are appended in place; a last line that a kill cut short is left out when they are read.
 """
 
@@ -20,19 +20,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def write_text_atomically(path: Path, text: str) -> Path:
-    """Put `text` in the place of the file `path`, in one rename; returns `path`."""
+    """Replace the file `path` with `text` atomically; return `path`."""
     draft = draft_of(path)
     draft.write_text(text, encoding="utf-8")
     return draft.replace(path)
 
 
 def write_json(path: Path, values: Mapping[str, Any], *, sort_keys: bool = False) -> Path:
-    """Put `values` in the place of the JSON file `path`, in one rename; a number that is not finite becomes null."""
+    """Replace the JSON file `path` with `values` atomically; a number that is not finite becomes null."""
     return write_text_atomically(path, _as_json(values, indent=2, sort_keys=sort_keys) + "\n")
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Put `rows` in the place of the JSON-lines file `path`, in one rename; returns how many there are.
+    """Replace the JSON-lines file `path` with `rows` atomically; return how many there are.
 
     The rows are written as they come, so they may be read from the old file. A number that is not finite becomes null.
     """
@@ -52,7 +52,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file. InputError that names it when it is missing or no JSON."""
+    """Read a JSON file. InputError names it when it is missing or no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -62,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON-lines file, one at a time; none when there is no file. InputError for a line that is no JSON."""
+    """Yield the rows of a JSON-lines file; none when there is no file. InputError for a line that is no JSON."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", newline="\n") as file:
@@ -73,25 +73,25 @@ def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a JSON-lines file; none when there is no file. InputError for a line that is no JSON."""
+    """Read all rows of a JSON-lines file; none when there is no file. InputError for a line that is no JSON."""
     return list(iter_rows(path))
 
 
 def rows_backwards(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON-lines file from the last to the first; what nobody asks for is not parsed."""
+    """Yield the rows of a JSON-lines file from the last to the first; a row is parsed when it is asked for."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     for number in range(len(lines), 0, -1):
         yield _row(path, lines[number - 1], number)
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of the file's bytes, 64 hex digits."""
+    """Return the SHA-256 of the file's bytes, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def draft_of(path: Path) -> Path:
-    """Where `path` is written before it is renamed into its place."""
+    """Return the path where `path` is written before it is renamed into its place."""
     return path.with_name(f".{path.name}.partial")
 
 
@@ -118,7 +118,7 @@ def _as_json(values: Mapping[str, Any], **how: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with None in place of every number that is not finite, at any depth."""
+    """Return `value` with None in place of every number that is not finite, at any depth."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

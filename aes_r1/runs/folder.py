@@ -1,17 +1,17 @@
-"""A run's folder: the one place that spells the names of what a run leaves on disk.
+"""The RunFolder, which alone knows the names of the files that a run leaves on disk.
 
 RUN/settings.json          the resolved, validated settings
-RUN/stages/NAME.json       the mark that a stage is done, with what it found; origin.json says what the run was made by
+RUN/stages/NAME.json       the done-marker of a stage, with its results; origin.json: the commits and the base model
 RUN/manifests/             the lists of pictures, and of critiques that can be read
 RUN/metrics.jsonl          one row per logged step; completions.jsonl: completions sampled in training
 RUN/entropy.jsonl          token entropy of validation answers during the cold start
-RUN/checkpoints/step_N/    everything needed to go on; best/: the best model by validation; model/: the final model
-RUN/parts/                 predictions of stages that are not done; predictions.jsonl: those of all that are
+RUN/checkpoints/step_N/    everything needed to resume; best/: the best model by validation; model/: the final model
+RUN/parts/                 predictions of unfinished stages; predictions.jsonl: those of finished stages
 RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
-RUN/evaluation.json        what was measured; report.html: the page that shows it
-RUN/run.log                what was printed; failure.txt: the one-line reason of a failure; wandb/: the W&B files
+RUN/evaluation.json        the measurements; report.html: the page that shows them
+RUN/run.log                the printed log; failure.txt: the one-line reason of a failure; wandb/: the W&B files
 
-A cold start in the store, and OUT of aes_r1.evaluate, keep what they have of these under the same names.
+A cold start in the store, and OUT of aes_r1.evaluate, hold some of these files under the same names.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, write_json
 from aes_r1.settings import InputError
 
-MODEL = "model"  # a folder in Hugging Face form: of a run, of a checkpoint, of the best step
-EXAMINED = ("interventions", "information")  # what is asked about critiques after the predictions
+MODEL = "model"  # the folder in Hugging Face form of a run, of a checkpoint or of the best step
+EXAMINED = ("interventions", "information")  # the tests of critiques that follow the predictions
 
 
 class RunFolder:
-    """The folder of a run at `path`; of a file that is not there the content is empty."""
+    """The folder of a run at `path`; the content of a missing file is empty."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -58,7 +58,7 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether this is the folder of a run: it says by which settings."""
+        """Return whether this is the folder of a run, which holds its settings."""
         return self.settings_file.exists()
 
     # -- contents ------------------------------------------------------------------------------------------------------
@@ -69,20 +69,20 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Evaluation:
-        """What was measured, as docs/evaluation.md explains it."""
+        """The measurements, which docs/evaluation.md explains."""
         found: Evaluation = _content(self.evaluation_file)  # type: ignore[assignment]  # as evaluation.summary wrote it
         return found
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
-        """Logged rows, of one stage ("sft" or "rapo") or of both."""
+        """Return the logged rows, of one stage ("sft" or "rapo") or of both."""
         return [row for row in iter_rows(self.metrics_file) if stage is None or row["stage"] == stage]
 
     def completions(self, stage: str | None = None) -> list[dict[str, Any]]:
-        """Completions sampled in training, of one stage or of both."""
+        """Return the completions sampled in training, of one stage or of both."""
         return [row for row in iter_rows(self.completions_file) if stage is None or row["stage"] == stage]
 
     def last_completions(self) -> list[dict[str, Any]]:
-        """The completions of the last step that was logged; the long rest of the file is not parsed."""
+        """Return the completions of the last step that was logged; the rest of the file is not parsed."""
         rows: list[dict[str, Any]] = []
         for row in rows_backwards(self.completions_file):
             if rows and (row["stage"], row["step"]) != (rows[-1]["stage"], rows[-1]["step"]):
@@ -91,23 +91,23 @@ class RunFolder:
         return rows[::-1]
 
     def predictions(self, stage: str | None = None, protocol: str | None = None) -> Iterator[dict[str, Any]]:
-        """Prediction rows, one at a time, of one stage and protocol or of all."""
+        """Yield prediction rows, of one stage and protocol or of all."""
         for row in iter_rows(self.predictions_file):
             if (stage is None or row["stage"] == stage) and (protocol is None or row["protocol"] == protocol):
                 yield row
 
     def examined(self, kind: str, stage: str, name: str) -> list[dict[str, Any]]:
-        """The rows of `examined_file`."""
+        """Return the rows of `examined_file`."""
         return read_rows(self.examined_file(kind, stage, name))
 
     @property
     def entropy(self) -> list[dict[str, Any]]:
-        """Token entropy of validation answers, a row per step at which the cold start measured it."""
+        """The token entropy of validation answers, a row per step at which the cold start measured it."""
         return read_rows(self.entropy_file)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What the run was made by: {"commits", "base"}."""
+        """The origin of the run: {"commits", "base"}."""
         return self.stage_values("origin")
 
     @property
@@ -117,7 +117,7 @@ class RunFolder:
 
     @property
     def log(self) -> str:
-        """What the run printed."""
+        """The printed log of the run."""
         return self.log_file.read_text(encoding="utf-8") if self.log_file.exists() else ""
 
     @property
@@ -129,36 +129,36 @@ class RunFolder:
 
     # -- stages --------------------------------------------------------------------------------------------------------
     def stage_done(self, name: str) -> bool:
-        """Whether the stage `name` has left its mark."""
+        """Return whether the stage `name` is done."""
         return self._stage(name).exists()
 
     def stage_values(self, name: str) -> dict[str, Any]:
-        """What the mark of the stage says; empty while the stage is not done."""
+        """Return the values in the done-marker of the stage; empty while the stage is not done."""
         return _content(self._stage(name))
 
     def finish_stage(self, name: str, values: dict[str, Any]) -> None:
-        """Leave the mark RUN/stages/NAME.json with `values`."""
+        """Write the done-marker RUN/stages/NAME.json with `values`."""
         self.stages.mkdir(exist_ok=True)
         write_json(self._stage(name), values)
 
     def _stage(self, name: str) -> Path:
         return self.stages / f"{name}.json"
 
-    # -- files of many names -------------------------------------------------------------------------------------------
+    # -- files with a name of their own per stage or set ---------------------------------------------------------------
     def manifest(self, name: str) -> Path:
-        """RUN/manifests/NAME.jsonl; `name` is DATASET-SPLIT for a list of pictures."""
+        """Return RUN/manifests/NAME.jsonl; `name` is DATASET-SPLIT for a list of pictures."""
         return self.manifests / f"{name}.jsonl"
 
     def parts(self, stage: str) -> Path:
-        """The folder of what every process has of `stage` so far."""
+        """Return the folder of the prediction rows that each process has written of `stage` so far."""
         return self.all_parts / stage
 
     def part(self, stage: str, name: str, rank: int, size: int) -> Path:
-        """The prediction rows of `stage` on the set `name` that process `rank` of `size` writes."""
+        """Return the file of prediction rows of `stage` on the set `name` that process `rank` of `size` writes."""
         return self.parts(stage) / f"{name}.{rank}-of-{size}.jsonl"
 
     def examined_file(self, kind: str, stage: str, name: str) -> Path:
-        """RUN/KIND/STAGE/DATASET-SPLIT.jsonl for a `kind` of EXAMINED and a `name` DATASET/SPLIT."""
+        """Return RUN/KIND/STAGE/DATASET-SPLIT.jsonl for a `kind` of EXAMINED and a `name` DATASET/SPLIT."""
         return self.path / kind / stage / f"{name.replace('/', '-')}.jsonl"
 
     # -- models --------------------------------------------------------------------------------------------------------
@@ -168,9 +168,9 @@ class RunFolder:
         return _content(validation_file(self.best))
 
     def models(self) -> dict[str, Path]:
-        """The models of the run: "best", "last" and by number of optimizer steps of RAPO, the most exact one of each.
+        """Return the models of the run as "best", "last" and numbers of RAPO's steps, the most exact one of each.
 
-        The models of checkpoints and the best one have bfloat16 weights; the last one has those of the training.
+        The best model and those of checkpoints have bfloat16 weights; the last one has the dtype of training.
         """
         numbered = {int(path.parent.name.removeprefix("step_")): path for path in self.checkpoints.glob("step_*/model")}
         named = {}
@@ -185,7 +185,7 @@ class RunFolder:
 
 
 def run_of(model: Path) -> RunFolder | None:
-    """The run that made the model in the folder `model`, None when it lies in no run."""
+    """Return the run that made the model in the folder `model`, None when it lies in no run."""
     if model.name != MODEL:
         return None
     home = model.parent
@@ -198,27 +198,27 @@ def run_of(model: Path) -> RunFolder | None:
 
 
 def model_in(folder: Path) -> Path:
-    """The folder of the model that `folder` names: itself, or /model in it, where the name may be left out."""
+    """Return the folder of the model that `folder` names: itself, or model/ inside it."""
     return folder if is_model(folder) else folder / MODEL
 
 
 def is_model(folder: Path) -> bool:
-    """Whether `folder` holds a model in Hugging Face form."""
+    """Return whether `folder` holds a model in Hugging Face form."""
     return (folder / "config.json").exists()
 
 
 def best_beside(checkpoints: Path) -> Path:
-    """The folder of the best model, which lies beside those of the checkpoints."""
+    """Return the folder of the best model, which lies beside those of the checkpoints."""
     return checkpoints.with_name("best")
 
 
 def validation_file(best: Path) -> Path:
-    """Where the folder of the best model says at which step and with which score it was validated."""
+    """Return the file beside the best model that holds the step and the score of its validation."""
     return best / "validation.json"
 
 
 def require_run(folder: Path | str) -> RunFolder:
-    """The run in `folder`; InputError where there is none."""
+    """Return the run in `folder`; InputError where there is none."""
     run = RunFolder(folder)
     if not run.exists:
         raise InputError(f"{run}: no run ({run.settings_file.name} is missing); give the folder of one")
@@ -226,7 +226,7 @@ def require_run(folder: Path | str) -> RunFolder:
 
 
 def runs_below(folder: Path, pattern: str = "*") -> list[RunFolder]:
-    """The runs in `folder`, in the order of their paths; `pattern` "*/*" looks one folder deeper."""
+    """Return the runs in `folder`, in the order of their paths; `pattern` "*/*" looks one folder deeper."""
     return [RunFolder(path.parent) for path in sorted(folder.glob(f"{pattern}/settings.json"))]
 
 

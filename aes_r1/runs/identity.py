@@ -1,4 +1,4 @@
-"""Which settings make a run what it is: its hash, and in what two runs differ."""
+"""The identity of a run: a hash of the settings that decide its results, and the differences between two runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aes_r1.settings import Settings, as_dict
 
 
 def fingerprint(*parts: Any) -> str:
-    """Twelve hex digits of SHA-256 over the canonical JSON of `parts`; the same settings give the same digits."""
+    """Return twelve hex digits of SHA-256 over the canonical JSON of `parts`."""
     text = json.dumps(parts, sort_keys=True, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -26,10 +26,10 @@ _NOT_IDENTITY = (
     *("trainer.save_every", "trainer.keep_checkpoints", "trainer.keep_optimizer", "trainer.resume"),
 )
 
-# Keys that the first recorded runs did not have, each with the value at which a run computes what it computed without
-# the key. At that value a key is left out of the run's hash, so that recorded runs keep theirs and can be resumed.
-# model.base is null where a path is given, and such runs keep their hash. Recorded runs without a path pretrained one
-# of BASE_MODEL_VERSION 1, which is made no more, so no run of the other two values has their hash or their folder.
+# Keys that the first recorded runs did not have, each with the value at which the run computes the same as without the
+# key. At that value a key is left out of the hash, so that recorded runs keep their hash and can be resumed.
+# model.base is null where a path is given, so that such runs keep their hash. Recorded runs without a path pretrained a
+# model of BASE_MODEL_VERSION 1, which can no longer be made; runs with a model.base have other hashes and folders.
 _SINCE_ADDED: dict[str, Any] = {
     "trainer.credit": "all",
     "trainer.critique_kl_coef": None,
@@ -47,29 +47,29 @@ _NO_SUCH = object()
 
 
 def run_fingerprint(settings: Settings) -> str:
-    """Identity of a run: two runs with the same digits compute the same numbers, up to rounding."""
+    """Return the identity of a run: two runs with the same digits compute the same numbers, up to rounding."""
     values = as_dict(settings)
     neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
     identity = _without(values, (*_NOT_IDENTITY, *neutral))
     identity["evaluation"]["also"] = [_as_before(one) for one in values["evaluation"]["also"]]
-    identity["cold_start"]["micro_batch_size"] = 32  # counts as the default recipe's, whatever it is
+    identity["cold_start"]["micro_batch_size"] = 32  # the default recipe's value stands in the hash of every run
     return fingerprint(identity)
 
 
 def _as_before(one: dict[str, Any]) -> dict[str, Any]:
-    """The settings of one more data set without the keys of _SINCE_ADDED that change nothing."""
+    """Return the settings of one more data set without the keys of _SINCE_ADDED that change nothing."""
     return {key: value for key, value in one.items() if _SINCE_ADDED.get(f"data.{key}", _NO_SUCH) != value}
 
 
 def _value(values: dict[str, Any], key: str) -> Any:
-    """The value of the dotted `key`."""
+    """Return the value of the dotted `key`."""
     for part in key.split("."):
         values = values[part]
     return values
 
 
 def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """`values` without the dotted `keys`."""
+    """Return `values` without the dotted `keys`."""
     here = {key for key in keys if "." not in key}
     inner = {name: [key.partition(".")[2] for key in keys if key.startswith(f"{name}.")] for name in values}
     return {
@@ -80,11 +80,11 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
-    """Dotted keys in which two runs' settings differ, those left out that change nothing computed."""
+    """Return the dotted keys in which two runs' settings differ, without those that change no result."""
     if isinstance(theirs, dict) and isinstance(mine, dict):
         keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
         pairs = {key: [side.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
         return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
-    if isinstance(theirs, list) and isinstance(mine, list):  # of further data sets, for others hold plain values
+    if isinstance(theirs, list) and isinstance(mine, list):  # lists of further data sets; other lists hold plain values
         theirs, mine = ([_as_before(one) if isinstance(one, dict) else one for one in side] for side in (theirs, mine))
     return [] if theirs == mine else [prefix.rstrip(".")]

@@ -1,4 +1,4 @@
-"""What a run says: to the terminal and to RUN/run.log."""
+"""Log to the terminal and to RUN/run.log."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ log = logging.getLogger("aes_r1")
 
 
 def configure_logging(folder: Path, rank: int) -> None:
-    """Send what is logged to the terminal and to the log of the run in `folder`; ranks above 0 only warn."""
+    """Write log messages to the terminal and to the log of the run in `folder`; ranks above 0 only warn."""
     log.handlers.clear()
-    log.disabled = False  # Hydra switches off every logger that it finds
+    log.disabled = False  # Hydra disables every logger that it finds
     log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     log.propagate = False
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]

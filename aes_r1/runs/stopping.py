@@ -1,6 +1,6 @@
-"""Signals that ask a process to stop: it leaves at once while there is nothing to save, later after a checkpoint.
+"""Handle signals that ask a process to stop: at once while there is nothing to save, otherwise after a checkpoint.
 
-Nothing heavy is imported here, so that a command can listen before it imports anything that takes seconds.
+This module imports nothing slow, so that a command can handle signals before its other imports, which take seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """True once SIGTERM, SIGUSR1 or Ctrl-C came."""
+    """True after SIGTERM, SIGUSR1 or Ctrl-C has arrived."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -36,13 +36,13 @@ class StopRequest:
 
     @property
     def requeue(self) -> bool:
-        """Whether a scheduler asked, and will start the same command again."""
+        """Return whether a scheduler asked to stop, which will start the same command again."""
         return self.signal in _FROM_SCHEDULERS
 
 
 @contextlib.contextmanager
 def stop_requests(then: Callable[[], object] = lambda: None) -> Iterator[StopRequest]:
-    """Turn the first stop signal into a request and call `then`; a second Ctrl-C interrupts at once."""
+    """Turn the first stop signal in the block into a request and call `then`; a second Ctrl-C interrupts at once."""
     request = StopRequest()
 
     def remember(number: int, _frame: object) -> None:
@@ -57,18 +57,18 @@ def stop_requests(then: Callable[[], object] = lambda: None) -> Iterator[StopReq
         yield request
     finally:
         for number, handler in before.items():
-            leaving = request and handler is _leave  # a second signal must not say the line a second time
+            leaving = request and handler is _leave  # a second signal must not print the line again
             signal.signal(number, signal.SIG_IGN if leaving else handler)
 
 
 def leave_when_told() -> None:
-    """From now on SIGTERM and SIGUSR1 end this process at once, with one line on stderr and exit code 75.
+    """End this process at SIGTERM or SIGUSR1 from now on, at once, with one line on stderr and exit code 75.
 
     A command calls this first; `stop_requests` takes over while something has to be saved before the end. Elsewhere
-    an end at any moment is safe, because files are whole or carry the name of a draft.
+    the process may end at any moment, because files are written atomically.
 
-    Python calls a signal's handler only between two of its own instructions, and to wait for another process or to
-    read a large file may be one instruction that takes minutes. A thread therefore waits for signals as well.
+    Python calls a signal's handler only between two of its own instructions, and waiting for another process or reading
+    a large file may be one instruction that takes minutes. Therefore a thread waits for signals as well.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -98,20 +98,20 @@ _leaving = threading.Lock()
 
 
 def _leave(_number: int, _frame: object) -> None:
-    if _leaving.acquire(blocking=False):  # the handler and the thread may both come here
+    if _leaving.acquire(blocking=False):  # the handler and the thread may both arrive here
         _leave_now()
 
 
 def _leave_now() -> NoReturn:
     for worker in multiprocessing.active_children():
-        worker.kill()  # it would wait for work for ever
-    with contextlib.suppress(OSError):  # nobody may be left to read it
+        worker.kill()  # otherwise it would wait for work forever
+    with contextlib.suppress(OSError):  # stderr may be closed
         os.write(2, f"aes_r1: {_STOPPED}\n".encode())
     os._exit(75)
 
 
 def _leave_from_a_thread(reading: int) -> None:
-    """`reading` gives the number of every signal that comes; those that `stop_requests` answers are not ours."""
+    """Wait for signals on the pipe `reading`; end the process on one that `stop_requests` does not handle."""
     while True:
         for number in os.read(reading, 64):
             if signal.getsignal(number) is _leave:
@@ -119,7 +119,7 @@ def _leave_from_a_thread(reading: int) -> None:
 
 
 class _Held(threading.local):
-    """The signals that each thread let pass before it held them, once for every call of leave_when_told."""
+    """The signal masks that each thread had before it blocked signals, one per registered fork hook."""
 
     def __init__(self) -> None:
         self.before: list[set[int | signal.Signals]] = []
@@ -129,9 +129,9 @@ _held = _Held()
 
 
 def _hold_signals() -> None:
-    """Let signals wait while this thread forks.
+    """Block signals while this thread forks.
 
-    A child that got one before it has its own handlers would write it into the pipe of its parent, which would leave.
+    A child that received one before it has its own handlers would write it into its parent's pipe and end the parent.
     """
     _held.before.append(signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_SCHEDULERS))
 
@@ -141,7 +141,7 @@ def _release_signals() -> None:
 
 
 def _end_as_usual() -> None:
-    """In a child that was forked, where the thread does not exist and the pipe is the parent's."""
+    """Restore default signals in a forked child, where the thread does not exist and the pipe is the parent's."""
     signal.set_wakeup_fd(-1)
     for number in _FROM_SCHEDULERS:
         if signal.getsignal(number) is _leave:

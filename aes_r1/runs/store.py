@@ -1,4 +1,4 @@
-"""The content-addressed store: what many runs share is made once, under a lock, and never half there."""
+"""The content-addressed store: folders that runs share are made once, under a lock, and appear complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from aes_r1.settings import InputError
 
-LOOK_S = 1.0  # a wait for another process's lock asks so often whether to go on
+LOOK_S = 1.0  # interval at which a wait for another process's lock calls `waiting`
 
 
 def made_once(
@@ -22,11 +22,11 @@ def made_once(
     *,
     waiting: Callable[[], object] = lambda: None,
 ) -> Path:
-    """The folder store/kind/digest, made by `make(folder)` unless it is there.
+    """Return the folder store/kind/digest, made by `make(folder)` unless it is there.
 
-    `digest` is a hash of everything that decides the content. `make` fills a folder beside, which is renamed when it
-    is whole; if it stops half way the next call gets the same half folder back, to go on from checkpoints in it.
-    `waiting()` is called every LOOK_S seconds while another process makes it, and ends the wait by an exception.
+    `digest` is a hash of everything that decides the content. `make` fills a draft folder, which is renamed when it is
+    complete. If `make` stops half way, the next call gets the same draft and can resume from checkpoints in it.
+    `waiting()` is called every LOOK_S seconds while another process makes the folder; an exception of it ends the wait.
     """
     with missing(store, kind, digest, waiting=waiting) as beside:
         if beside is not None:
@@ -38,10 +38,10 @@ def made_once(
 def missing(
     store: Path, kind: str, digest: str, *, waiting: Callable[[], object] = lambda: None
 ) -> Iterator[Path | None]:
-    """Under the lock of store/kind/digest: None when it is there, else the folder beside, renamed when left filled.
+    """Hold the lock of store/kind/digest: yield None when it exists, else a draft folder that is renamed when filled.
 
-    `waiting` as for `made_once`.
-    InputError when the store cannot be written. What goes wrong while the folder is filled is raised as it is.
+    `waiting` is that of `made_once`. Raises InputError when the store cannot be written; an exception that is raised
+    while the folder is filled passes unchanged.
     """
     final, beside = store / kind / digest, store / kind / f".{digest}.partial"
     if final.exists():
@@ -69,7 +69,7 @@ def _acquired(lock: FileLock, store: Path) -> bool:
     with _writing(store):
         try:
             lock.acquire(timeout=LOOK_S)
-        except Timeout:  # an OSError, too
+        except Timeout:  # Timeout is an OSError too
             return False
     return True
 

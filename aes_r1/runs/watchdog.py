@@ -19,12 +19,12 @@ from datetime import timedelta
 import torch.distributed as dist
 
 BEAT_S = 1.0
-SILENT_S = 40.0  # without a sign of life for so long, a process counts as gone
-QUICKLY_S = 4.0  # the same once a collective has failed, so that somebody is known to be gone
+SILENT_S = 40.0  # a process without a heartbeat for so long counts as gone
+QUICKLY_S = 4.0  # the same after a collective has failed, which means that some process is gone
 
 
 class Heartbeat:
-    """Signs of life of `size` processes; `on_failure(reason)` is called before a process leaves for another's failure.
+    """Heartbeats of `size` processes; `on_failure(reason)` is called before a process ends because another failed.
 
     `host` and `port` are those of the launcher's store (MASTER_ADDR, MASTER_PORT).
     """
@@ -41,7 +41,7 @@ class Heartbeat:
         self._thread.start()
 
     def wait(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Wait until every process is here, for as long as it takes; `meanwhile()` is called again and again."""
+        """Wait until every process has called this, without a time limit; `meanwhile()` is called repeatedly."""
         self._waits += 1
         key = f"wait/{self._waits}"
         self._store.add(key, 1)
@@ -50,7 +50,7 @@ class Heartbeat:
             time.sleep(0.02)
 
     def wished(self, wish: bool) -> bool:
-        """Whether this process wishes to leave or another one has said so here. Not collective."""
+        """Return whether this process wishes to stop, or another one has announced it. Not collective."""
         if wish:
             self._store.set("leave", "")
         return wish or self._store.check(["leave"])
@@ -61,10 +61,10 @@ class Heartbeat:
             if self._store.add("failures", 1) == 1:
                 self._store.set("failed", reason)
         except RuntimeError:
-            pass  # the store went down with its process: the others see that themselves
+            pass  # the store ended with its process, which the others notice by themselves
 
     def cause(self, error: BaseException) -> str | None:
-        """Whose failure made a collective fail here, or None when `error` is this process's own."""
+        """Return whose failure made a collective fail here, or None when `error` is this process's own."""
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             return None
         for _ in range(2 * int(QUICKLY_S / BEAT_S)):
@@ -75,12 +75,12 @@ class Heartbeat:
         return None
 
     def end(self) -> None:
-        """This process is through: its silence means nothing from now on.
+        """Mark this process as done, so that its silence means nothing from now on.
 
-        The store may live in rank 0, which therefore gives the others time to read there what they wait for.
+        The store may live in rank 0, which therefore waits until the others have read what they need from it.
         """
         self._ended.set()
-        with contextlib.suppress(RuntimeError):  # nobody may be left to be told
+        with contextlib.suppress(RuntimeError):  # the other processes may have ended
             self._store.set(f"through/{self.rank}", "")
             if self.rank == 0:
                 self._store.wait([f"through/{other}" for other in range(self.size)], timedelta(seconds=3 * QUICKLY_S))
@@ -93,7 +93,7 @@ class Heartbeat:
                 reason = self._reported() or self._silent(SILENT_S)
             except RuntimeError:
                 reason = "rank 0: gone, and the launcher's store with it"
-            if reason and not self._ended.wait(2 * QUICKLY_S):  # a process that knows more says so itself
+            if reason and not self._ended.wait(2 * QUICKLY_S):  # leaves time for this process's own, better reason
                 self.on_failure(reason)
                 print(f"aes_r1: rank {self.rank} leaves because of {reason}", file=sys.stderr, flush=True)
                 with contextlib.suppress(RuntimeError):
@@ -104,7 +104,7 @@ class Heartbeat:
         return self._store.get("failed").decode() if self._store.check(["failed"]) else None
 
     def _silent(self, limit: float) -> str | None:
-        """Name of a process whose number stood still for `limit` seconds."""
+        """Return the name of a process whose heartbeat has not changed for `limit` seconds."""
         now = time.monotonic()
         for other in range(self.size):
             count = self._store.add(f"beat/{other}", 0)

@@ -1,4 +1,4 @@
-"""Do a critique's words and its score say the same of a picture?"""
+"""Check whether a critique's words and its score agree."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 from aes_r1.aescot.wording import stated_level, valence
 from aes_r1.prompts import level_of
 
-APART = 0.35  # of the scale: words and score that lie this far apart contradict each other
+APART = 0.35  # on the 0..1 scale: words and score this far apart contradict each other
 _LEVEL_CENTRES = {"bad": 0.2, "fair": 0.55, "good": 0.85}
 
 
 class Agreement(NamedTuple):
-    """How words and score of one picture go together.
+    """The agreement between words and score of one picture.
 
     words: how favourable the critique is, 0..1 (wording.valence); None where it does not judge. agreement: 1 less the
     distance between words and score; None without either. contradiction: what each says, where they are APART.

@@ -28,12 +28,12 @@ from aes_r1.runs.identity import fingerprint
 from aes_r1.scoring.agreement import agreement
 from aes_r1.settings import require
 
-COVERAGE = 0.9  # of every interval
+COVERAGE = 0.9  # nominal coverage of every interval
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the critic says of one picture.
+    """The critic's answer about one picture.
 
     score: mean of the answered `scores`, None when no output could be read. low, high: a 90% interval, of the kind
     named by `interval`: "conformal" (of the mean opinion score) or "samples" (of one more answer of the model); None
@@ -54,12 +54,12 @@ class Verdict:
     contradiction: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict as plain values."""
+        """Return the verdict as plain values."""
         return asdict(self)
 
 
 class Critic:
-    """A loaded model with its question and its way of sampling."""
+    """A loaded model with its question and its sampling settings."""
 
     def __init__(self, backbone: Backbone, facts: Facts, *, samples: int | None = None, seed: int = 0) -> None:
         require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
@@ -67,7 +67,7 @@ class Critic:
 
     @classmethod
     def load(cls, path: str | Path, *, samples: int | None = None, seed: int = 0, device: str | None = None) -> Critic:
-        """The critic in a run's folder, its model folder, an exported folder, or a hub name.
+        """Load the critic from a run's folder, its model folder, an exported folder, or a hub name.
 
         samples: outputs per picture at the evaluation's temperature, None as many as the evaluation drew; 1 asks once,
         for the most likely answer. device: None takes a GPU where there is one. InputError when there is no such model.
@@ -79,23 +79,26 @@ class Critic:
         return cls(backbone, facts, samples=samples, seed=seed)
 
     def score(self, picture: str | Path | Image.Image) -> Verdict:
-        """Critique and score of one picture: a path, or a PIL picture. PictureError when the file cannot be read."""
+        """Critique and score one picture: a path, or a PIL picture. PictureError when the file cannot be read."""
         picture = as_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
         return verdict(self.answers(picture), half_width=self.facts.half_widths.get(self._protocol() or ""))
 
     def _protocol(self) -> str | None:
-        """The protocol of an evaluation whose intervals hold for these verdicts; the mean of more answers errs less."""
+        """Return the protocol of an evaluation whose intervals hold for these verdicts.
+
+        The mean of several answers errs less than one.
+        """
         if self.samples == 1:
             return "greedy"
         return "mean" if self.samples >= self.facts.n_samples else None
 
     def identity(self) -> str:
-        """A hash of what decides a verdict besides the picture: weights by name and sum, question, sampling."""
+        """Hash what decides a verdict besides the picture: weights by name and sum, question, sampling."""
         weights = [(name, float(value.double().sum())) for name, value in self.backbone.model.state_dict().items()]
         return fingerprint(weights, asdict(self.facts), self.samples, self.seed)
 
     def answers(self, picture: Image.Image) -> list[str]:
-        """The texts of all outputs to one RGB picture."""
+        """Return the texts of all outputs for one RGB picture."""
         facts = self.facts
         prompts = self.backbone.collate([self.backbone.encode(picture, facts.question)])
         noise = None
@@ -111,7 +114,7 @@ class Critic:
 
 
 def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
-    """The verdict that several answers to one picture amount to."""
+    """Combine several answers to one picture into a verdict."""
     scores = [parse_score(text) for text in texts]
     answered = [score for score in scores if score is not None]
     if not answered:
@@ -133,13 +136,13 @@ def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
 
 
 def spread_half_width(scores: Sequence[float], coverage: float = COVERAGE) -> float:
-    """Half-width of the normal predictive interval of one more answer: t s sqrt(1 + 1/n), s the unbiased deviation."""
+    """Return the half-width of the normal predictive interval of one more answer: t s sqrt(1 + 1/n), s unbiased."""
     std, count = np.std([scores], axis=1, ddof=1), np.array([len(scores)])
     return float(predictive_half_width(std, count, coverage)[0])
 
 
 def _parts(critique: str | None) -> tuple[dict[str, str], str | None]:
-    """The five dimensions by name and the closing judgement."""
+    """Return the five dimensions by name and the closing judgement."""
     parts, judgement = split_critique(critique or "")
     names = {name.replace("_", " "): name for name in DIMENSIONS} | {"colour": "color"}
     dimensions = {}

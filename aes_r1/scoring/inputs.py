@@ -1,4 +1,4 @@
-"""Pictures as a user names them: files, folders, globs and, only where asked for, URLs."""
+"""Find and read the pictures that a user names: files, folders, globs and, only with a flag, URLs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class UrlLimits:
-    """What one download may cost: bytes of the body, and seconds from the first connection to its end."""
+    """Limits of one download: bytes of the body, and seconds from the first connection to its end."""
 
     max_bytes: int = 20_000_000
     seconds: float = 20.0
@@ -37,11 +37,11 @@ class UrlLimits:
 def find_pictures(
     inputs: Iterable[str], *, urls: bool = False, skipped: Counter[str] | None = None
 ) -> Iterator[str | PictureError]:
-    """Paths (and URLs) that `inputs` name, in their order; a PictureError for an input that names nothing.
+    """Yield the paths (and URLs) that `inputs` name, in their order; a PictureError for an input that names nothing.
 
-    A folder gives the files below it whose suffix is a picture's, by name; a glob (`**` goes down) what it matches. A
-    file named outright, or by a file:// address, is taken whatever its suffix. `skipped` counts what folders hold
-    besides, by suffix. Nothing is opened, and nothing but names is held in memory.
+    A folder yields the files below it that have a picture's suffix, by name; a glob (with `**`) yields its matches. A
+    file that is named itself, or by a file:// address, is taken whatever its suffix. `skipped` counts the other files
+    of folders by suffix. Nothing is opened, and only names are held in memory.
     """
     skipped = Counter() if skipped is None else skipped
     for given in inputs:
@@ -53,19 +53,19 @@ def find_pictures(
             yield from _or_error(_below(name, here), name, partial(_none_of, here))
             skipped.update(here)
         elif os.path.exists(name) or not glob.has_magic(name):
-            yield name  # a missing file is named when it is opened
+            yield name  # a missing file is reported when it is opened
         else:
             found = (path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path))
             yield from _or_error(found, name, lambda: "no file matches")
 
 
 def skipped_line(skipped: Counter[str]) -> str:
-    """What folders hold that was not looked at: "12 .txt, 3 .nef"; empty when there was nothing."""
+    """Say what folders hold that was not looked at: "12 .txt, 3 .nef"; empty when there was nothing."""
     return ", ".join(f"{count} {what}" for what, count in skipped.most_common())
 
 
 def read_picture(name: str, limits: UrlLimits | None = None) -> Image.Image:
-    """The picture at a path, or at a URL where `limits` are given. PictureError when it cannot be read."""
+    """Read the picture at a path, or at a URL where `limits` are given. PictureError when it cannot be read."""
     if not is_url(name):
         return open_picture(name)
     if limits is None:
@@ -78,7 +78,7 @@ def read_picture(name: str, limits: UrlLimits | None = None) -> Image.Image:
 
 
 def is_url(name: str) -> bool:
-    """Whether `name` is an address rather than a file."""
+    """Return whether `name` is an address rather than a file."""
     return _URL.match(name) is not None
 
 
@@ -124,7 +124,10 @@ def _or_error(
 
 
 def _download(url: str, limits: UrlLimits) -> bytes:
-    """The body behind an http(s) URL. urllib follows redirects to http, https and ftp; ftp is refused at the end."""
+    """Return the body behind an http(s) URL.
+
+    urllib follows redirects to http, https and ftp; an answer that came from ftp is refused.
+    """
     if urlsplit(url).scheme.lower() not in ("http", "https"):
         raise PictureError(url, "only http and https are fetched")
     end = time.monotonic() + limits.seconds

@@ -1,4 +1,4 @@
-"""Verdicts as rows: what `aes_r1.score` prints and what its shards hold."""
+"""Turn verdicts into the rows that `aes_r1.score` prints and stores in shards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 
 
 def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
-    """path, score, low, high, critique, then what stands behind them; numbers to four places."""
+    """Return path, score, low, high, critique, then the details behind them; numbers have four decimal places."""
     said = {
         name: round(value, _PLACES) if isinstance(value, float) else value for name, value in verdict.as_dict().items()
     }
@@ -34,7 +34,7 @@ def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
 
 
 def write_rows(rows: Iterable[Row], form: str, out: IO[str]) -> None:
-    """`rows` as `form` (jsonl, csv or table) to `out`; a line as soon as its row is there, a table at the end."""
+    """Write `rows` as `form` (jsonl, csv or table) to `out`: a line as soon as its row is there, a table at the end."""
     {"jsonl": _jsonl, "csv": _csv, "table": _table}[form](rows, out)
 
 
@@ -45,7 +45,7 @@ def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
 
 
 def _csv(rows: Iterable[Row], out: IO[str]) -> None:
-    """One column for each dimension after the contract's five, then whether words and score agree."""
+    """Write one CSV column for each dimension after the contract's five, then whether words and score agree."""
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*COLUMNS, *DIMENSIONS, *AGREEMENT])
     for row in rows:
@@ -72,7 +72,10 @@ def _table(rows: Iterable[Row], out: IO[str]) -> None:
 
 
 def _critique(row: Row) -> Text:
-    """One line per dimension, then the judgement; the whole critique where it has no such parts; a contradiction."""
+    """Write one line per dimension, the judgement, and where words and score contradict each other.
+
+    A critique without these parts is written whole.
+    """
     flag = [Text(row["contradiction"], style="bold red")] if row["contradiction"] else []
     if not row["dimensions"]:
         return Text("\n").join([Text(row["critique"] or "no readable answer"), *flag])

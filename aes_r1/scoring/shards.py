@@ -1,7 +1,7 @@
-"""Scoring millions of pictures: shards of a list, scored by Ray workers, each written whole or not at all.
+"""Score millions of pictures: Ray workers score shards of a list, and each shard is written atomically.
 
-OUT/plan.json says what is scored how; OUT/part-00000.jsonl holds the rows of a shard in the list's order and
-OUT/part-00000.unreadable.jsonl what of it could not be read. A shard whose part is there is not scored again.
+OUT/plan.json holds the list's hash, the model and the sampling. OUT/part-00000.jsonl holds the rows of a shard in the
+list's order, and OUT/part-00000.unreadable.jsonl its unreadable files. A shard with a part file is not scored again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from aes_r1.scoring.inputs import UrlLimits, read_picture
 from aes_r1.scoring.rows import row_of
 from aes_r1.settings import InputError, require
 
-_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # a file's name may be any bytes
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may be any bytes
 
 
 class ShardScorer:
@@ -40,7 +40,7 @@ class ShardScorer:
         self.limits = None if limits is None else UrlLimits(**limits)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Score the shards of `batch` (columns number and names); returns what was done for the progress line."""
+        """Score the shards of `batch` (columns number and names); return the counts for the progress line."""
         done: dict[str, list] = {"number": [], "pictures": [], "process": []}
         for number, names in zip(batch["number"], batch["names"], strict=True):
             self._score(int(number), json.loads(names))
@@ -58,7 +58,7 @@ class ShardScorer:
                 unreadable.append({"path": name, "reason": error.reason})
         if unreadable:
             _write(_unreadable(self.out, number), unreadable)
-        _write(_part(self.out, number), rows)  # last: its presence says that the shard is done
+        _write(_part(self.out, number), rows)  # written last, because it marks the shard as done
 
 
 def score_shards(
@@ -72,10 +72,10 @@ def score_shards(
     shard_size: int,
     workers: int,
 ) -> list[PictureError]:
-    """Score `found` into `out` with `workers` Ray workers and return everything that could not be read.
+    """Score `found` into `out` with `workers` Ray workers; return every file that could not be read.
 
-    Ray connects to the cluster of RAY_ADDRESS, or starts one on this machine. `out` must be one folder for every
-    worker. InputError when `out` holds the shards of another list, model or sampling.
+    Ray connects to the cluster of RAY_ADDRESS, or starts one on this machine. All workers must see the same folder
+    `out`. Raises InputError when `out` holds the shards of another list, model or sampling.
     """
     require(shard_size >= 1, "--shard-size", shard_size, "must be at least 1")
     require(workers >= 1, "--workers", workers, "must be at least 1")
@@ -89,7 +89,7 @@ def score_shards(
         unreadable.append(one) if isinstance(one, PictureError) else names.append(one)
     out = out.absolute()
     model = str(Path(model).absolute()) if Path(model).exists() else model
-    identity = Critic.load(model, samples=samples, seed=seed).identity()  # here, so that a wrong model is one line
+    identity = Critic.load(model, samples=samples, seed=seed).identity()  # a wrong model fails here
     _claim(out, {"pictures": len(names), "list": _digest(names), "critic": identity, "shard_size": shard_size})
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
     missing = [{"number": n, "names": json.dumps(part)} for n, part in shards if not _part(out, n).exists()]
@@ -128,7 +128,7 @@ def _run(
 
 
 class _Cluster:
-    """Ray's cluster of RAY_ADDRESS, or one of this machine that ends with the block."""
+    """The Ray cluster of RAY_ADDRESS, or one on this machine that ends with the block."""
 
     def __init__(self, ray: Any, workers: int) -> None:
         self.ray, self.workers = ray, workers
@@ -140,10 +140,10 @@ class _Cluster:
             local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": self.workers, "include_dashboard": False}
             ours = signal.getsignal(signal.SIGTERM)
             self.ray.init(log_to_driver=False, logging_level="error", **local)
-            signal.signal(signal.SIGTERM, ours)  # Ray's would leave with an exit code of its own
+            signal.signal(signal.SIGTERM, ours)  # Ray's handler would exit with another code
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = self.ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # ours counts pictures
+        context.enable_progress_bars = False  # the progress line here counts pictures
         context.enable_auto_log_stats = False
 
     def __exit__(self, *_: object) -> None:
@@ -162,7 +162,7 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(plan) + "\n", encoding="utf-8")
-    draft.replace(path)  # a half one would lock out the shards that are done
+    draft.replace(path)  # atomic: a partial file would make the finished shards unusable
 
 
 def _digest(names: list[str]) -> str:

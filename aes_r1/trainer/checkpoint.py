@@ -1,7 +1,7 @@
-"""What a run keeps of its training: checkpoints to go on from, and the best model.
+"""Checkpoints, from which a run resumes, and its best model.
 
     checkpoints/step_N/          optimizer, schedule, generators, progress; and model/, the weights in bfloat16 as a
-                                 Hugging Face folder, which is all that is left of it when the run is done
+                                 Hugging Face folder, which alone is kept when the run is done
     best/model/                  the same of the step with the highest validation score, best/validation.json beside it
 
 Each is written beside, then renamed, so that a folder is either whole or absent. What a disk did to a checkpoint
@@ -31,24 +31,24 @@ from aes_r1.trainer.engine import Engine
 
 log = logging.getLogger("aes_r1")
 
-# What torch.save says when the disk is full or gone; it raises no OSError. Not so wide that a collective that fails
-# ("[..gloo..] writev: Broken pipe") reads as a full disk.
+# The messages of torch.save when the disk is full or gone, for which it raises no OSError. They must not match the
+# message of a failed collective ("[..gloo..] writev: Broken pipe").
 _TORCH_CANNOT_WRITE = ("inline_container.cc", "PytorchStreamWriter", "iostream error", "Parent directory")
 
 
 def random_state() -> dict:
-    """State of every global generator. (The loops draw from keyed generators; these guard what libraries draw.)"""
+    """Return the state of every global generator, which libraries may draw from; the loops use keyed generators."""
     version, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
         "numpy": [version, np.asarray(keys).tolist(), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # of this process's device
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # for this process's device
     }
 
 
 def set_random_state(state: dict) -> None:
-    """Put every global generator into a state of `random_state`."""
+    """Set every global generator to a state that `random_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
@@ -61,14 +61,14 @@ def set_random_state(state: dict) -> None:
 def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, backbone: Backbone | None = None) -> Path:
     """Write checkpoints/step_N (N optimizer steps done) and prune all but the last `keep`. Collective.
 
-    `progress` is whatever the loop needs beside weights, optimizer and generators; `backbone` is written in Hugging
-    Face form, too. Raises InputError when the disk is full or cannot be written.
+    `progress` is what the loop needs besides weights, optimizer and generators; `backbone` is also written in Hugging
+    Face form. Raises InputError when the disk is full or cannot be written.
     """
     final = root / f"step_{step}"
     beside = draft_of(final)
     with _written(final):
         if engine.rank == 0:
-            for left in root.glob(".step_*"):  # by a process that was killed while it wrote or pruned
+            for left in root.glob(".step_*"):  # drafts of a process that was killed while it wrote or pruned
                 shutil.rmtree(left)
             beside.mkdir(parents=True)
         engine.barrier()
@@ -93,7 +93,7 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
 
 
 def save_best(root: Path, step: int, score: float, engine: Engine, backbone: Backbone) -> None:
-    """Put the weights after `step`, validated with `score`, in the place of the best ones so far. Collective.
+    """Replace the best model so far with the weights after `step`, whose validation gave `score`. Collective.
 
     `root` is the folder of the checkpoints, beside which the best model lies. Raises InputError when the disk is full
     or cannot be written.
@@ -116,7 +116,7 @@ def save_best(root: Path, step: int, score: float, engine: Engine, backbone: Bac
 
 
 def _before(best: Path) -> Path:
-    """Where the best model so far lies while another takes its place."""
+    """Return the place of the former best model while a new one replaces it."""
     return best.with_name(f".{best.name}.before")
 
 
@@ -127,14 +127,14 @@ def _save_model(folder: Path, engine: Engine, backbone: Backbone) -> None:
 
 
 def keep_models_alone(root: Path, *, final: int) -> None:
-    """Of the checkpoints of a finished run leave what can be exported: model/, and nothing of step `final`."""
+    """Delete all but model/ from the checkpoints of a finished run, and all of step `final`."""
     for useless in [*root.glob(".step_*"), *root.glob("damaged_step_*")]:
         shutil.rmtree(useless)
     for folder in root.glob("step_*"):
         if folder.name == f"step_{final}":
-            _remove(folder)  # the run's own model is that one
+            _remove(folder)  # the run's final model holds the same weights
         elif (folder / MODEL).is_dir():
-            (folder / "progress.json").unlink(missing_ok=True)  # first, so that nobody goes on from a part of it
+            (folder / "progress.json").unlink(missing_ok=True)  # first, so that no run resumes from a part of it
             for path in folder.iterdir():
                 if path.name != MODEL:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -142,7 +142,7 @@ def keep_models_alone(root: Path, *, final: int) -> None:
 
 @contextlib.contextmanager
 def _written(final: Path) -> Iterator[None]:
-    """Say in one line when the disk does not take `final`."""
+    """Raise InputError, in one line, when `final` cannot be written to the disk."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -155,19 +155,19 @@ def _written(final: Path) -> Iterator[None]:
 
 
 def better(best: dict | None, step: int, score: float | None) -> dict | None:
-    """{"step", "score"} of the best validated step so far; `score` None: this step was not validated."""
+    """Return {"step", "score"} of the best validated step so far; `score` None: this step was not validated."""
     if score is None or (best is not None and score <= best["score"]):
         return best
     return {"step": step, "score": score}
 
 
 def steps(root: Path) -> list[int]:
-    """Steps of the checkpoints under `root`, ascending."""
+    """Return the steps of the checkpoints under `root`, ascending."""
     return sorted(int(path.parent.name.removeprefix("step_")) for path in root.glob("step_*/progress.json"))
 
 
 def progress_of(root: Path) -> dict:
-    """Progress of the newest checkpoint under `root` that can be read, {} when there is none."""
+    """Return the progress of the newest checkpoint under `root` that can be read, {} when there is none."""
     for step in reversed(steps(root)):
         progress = _read_progress(root / f"step_{step}")
         if progress is not None:
@@ -176,15 +176,16 @@ def progress_of(root: Path) -> dict:
 
 
 def load_latest(root: Path, engine: Engine) -> dict | None:
-    """Bring engine and generators to the newest whole checkpoint; its progress, or None without one. Collective.
+    """Load the newest whole checkpoint into engine and generators. Collective.
 
-    `root` is RUN/checkpoints; a best model whose replacement was cut short is put back in its place beside it.
-    A checkpoint whose files differ from their checksums is named in the log, renamed to damaged_step_N and passed over.
+    `root` is RUN/checkpoints; a best model beside it whose replacement was interrupted is restored. A checkpoint whose
+    files differ from their checksums is reported in the log, renamed to damaged_step_N and skipped. Returns the
+    progress of the checkpoint, None without one.
     """
     best = best_beside(root)
     if engine.rank == 0 and _before(best).exists() and not best.exists():
-        _before(best).rename(best)  # a kill came before the other one had taken its place
-    engine.barrier()  # nobody lists the folder while rank 0 still renames in it
+        _before(best).rename(best)  # a kill interrupted the replacement
+    engine.barrier()  # no process lists the folder while rank 0 still renames in it
     for step in reversed(steps(root)):
         folder = root / f"step_{step}"
         damage = next(iter(engine.all_gather_objects(_damage(folder, engine))), None)
@@ -207,7 +208,7 @@ def load_latest(root: Path, engine: Engine) -> dict | None:
 
 
 def _damage(folder: Path, engine: Engine) -> list[str]:
-    """What is wrong with the files that this process checks; [] for nothing."""
+    """Return what is wrong with the files that this process checks; [] for nothing."""
     progress = _read_progress(folder)
     if progress is None or "files" not in progress:
         return ["progress.json: not readable"]
@@ -227,13 +228,13 @@ def _read_progress(folder: Path) -> dict | None:
 
 
 def _own_files(folder: Path, engine: Engine) -> list[str]:
-    """This process's share of the files to hash."""
+    """Return this process's share of the files to hash."""
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return files[engine.rank :: engine.size]
 
 
 def _remove(folder: Path) -> None:
-    """Take a checkpoint away in one rename, so that none is ever half there; then free its room."""
+    """Rename a checkpoint before deleting it, so that no partial checkpoint is ever seen."""
     gone = folder.with_name(f".{folder.name}.removed")
     shutil.rmtree(gone, ignore_errors=True)
     folder.rename(gone)

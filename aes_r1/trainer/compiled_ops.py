@@ -1,7 +1,7 @@
-"""Where DeepSpeed's compiled operations lie, and the locks that killed processes leave there.
+"""The folder of DeepSpeed's compiled operations, and the locks that killed processes leave there.
 
-torch guards each compilation by a file `OPERATION/lock`, which it creates, holds open and removes. A process that is
-killed leaves it, and everyone who comes later waits for it in silence and for ever.
+torch guards each compilation by a file `OPERATION/lock`, which it creates, holds open and removes. A killed process
+leaves its lock behind, and every later process would wait for it forever without a message.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ LONG = 600.0  # seconds; a compilation takes one or two minutes
 
 
 def before_compiling() -> None:
-    """Give this environment a folder of its own, unless TORCH_EXTENSIONS_DIR names one, and clear it of stale locks.
+    """Give this environment its own folder, unless TORCH_EXTENSIONS_DIR names one, and remove stale locks from it.
 
-    Raises InputError where a lock cannot be proved stale, yet is older than a compilation lasts.
+    Raises InputError where a lock is older than any compilation but cannot be proved stale.
     """
     own = own_folder()
     folder = Path(os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(own)))
@@ -38,9 +38,9 @@ def before_compiling() -> None:
 
 
 def own_folder() -> Path:
-    """The folder of this machine, virtual environment, Python and torch: what others compiled may not run here.
+    """Return the folder of this machine, virtual environment, Python and torch, the only ones that can run its content.
 
-    No other machine works in it, so whether the owner of a lock still lives can be seen from here.
+    No other machine works in it, so this machine can see whether the owner of a lock is alive.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     environment = hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]
@@ -49,15 +49,15 @@ def own_folder() -> Path:
 
 
 def clear(lock: Path, *, provable: bool) -> None:
-    """Remove `lock` when its owner is gone; nothing is done to that of a living process of this machine.
+    """Remove `lock` when its owner is gone; the lock of a living process of this machine stays.
 
-    Without proof (`provable` false: another machine may hold it) wait until it goes or is LONG old, then raise
-    InputError.
+    Where another machine may hold the lock (`provable` is false), wait until it disappears, and raise InputError once
+    it is LONG old.
     """
     with _one_at_a_time(lock.parent):
         if _held(lock):
             return
-        time.sleep(0.5)  # an owner that is done closes its lock a moment before it removes it
+        time.sleep(0.5)  # an owner closes its lock a moment before it removes it
         if _held(lock) or not lock.exists():
             return
         if provable:
@@ -75,11 +75,11 @@ def clear(lock: Path, *, provable: bool) -> None:
 
 
 def _held(lock: Path) -> bool:
-    """Whether a process of this machine has `lock` open; one that has had it open for LONG is named in the log."""
+    """Return whether a process of this machine has `lock` open; the log names one that has held it for LONG."""
     with contextlib.suppress(FileNotFoundError):
         wanted = os.stat(lock)
         for opened in Path("/proc").glob("[0-9]*/fd/*"):
-            with contextlib.suppress(OSError):  # the process has ended, or belongs to somebody else
+            with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
                 if os.path.samestat(os.stat(opened), wanted):
                     if _age(lock) > LONG:
                         log.warning(
@@ -91,7 +91,7 @@ def _held(lock: Path) -> bool:
 
 
 def _age(lock: Path) -> float:
-    """Seconds since `lock` was created; 0 when it is gone."""
+    """Return the seconds since `lock` was created; 0 when it is gone."""
     with contextlib.suppress(FileNotFoundError):
         return time.time() - lock.stat().st_mtime
     return 0.0
@@ -99,7 +99,7 @@ def _age(lock: Path) -> float:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Between processes that judge the locks of `folder`: else one removes the lock that another has just taken."""
+    """Exclude other processes that check the locks of `folder`; one could remove a lock that was just taken."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

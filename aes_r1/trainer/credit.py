@@ -1,8 +1,8 @@
-"""Which tokens of an output are paid for what: the whole output for its score, or its two parts apart.
+"""Assign advantages to tokens: one for the whole completion, or separate ones for critique and answer.
 
-One advantage for all tokens (the paper) also pushes the words of the critique towards the better score. Where the score
-does not follow from the words, that push is noise, and the critique drifts until it says the same of every picture.
-With credit by part the critique is left alone, or paid for what is said of the critique itself.
+One advantage for all tokens (the paper) also reinforces the words of a critique for the score that follows. Where the
+score does not depend on the words, that gradient is noise, and the critique drifts until it is the same for every
+picture. With separate credit the critique gets no advantage, or the advantage of its own rewards.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from aes_r1.prompts import critique_length
 def critique_mask(
     completions: Sequence[Sequence[str]], scores: Sequence[float | None], *, length: int, device: torch.device
 ) -> Tensor:
-    """[R, length] bool: the tokens of each completion that belong to its critique block.
+    """Return [R, length] bool: the tokens of each completion that belong to its critique block.
 
     completions: [R] lists of the tokens' own strings; scores: [R], None where the answer cannot be read. The block
     ends with `</think>`; a token that reaches beyond it belongs to the answer (prompts.critique_length).
 
-    A completion without a readable score has no critique here, so that all its tokens carry its advantage. Which of
-    them broke the format is not known: it may be a word after which the block was never closed. The words of readable
-    answers are not paid in return, and need not be: a failure that the words do not bring about pushes them in no
-    direction on average, and one that they bring about pushes them away from it.
+    A completion without a readable score has no critique here, so all its tokens carry its advantage: any of them may
+    have broken the format. The words of readable completions get no credit in return. They need none: failures that do
+    not depend on the words have no effect on them on average, and failures that do are discouraged.
     """
     critiques = [
         0 if score is None else critique_length(pieces) for pieces, score in zip(completions, scores, strict=True)
@@ -37,10 +36,10 @@ def critique_mask(
 def token_advantages(
     scores_advantage: Tensor, critique_advantage: Tensor | None, critique_mask: Tensor, mode: str
 ) -> Tensor:
-    """[R, T] advantage of every token of R = N * K completions, image by image.
+    """Return the [R, T] advantage of every token of R = N * K completions, image by image.
 
-    scores_advantage [N, K]: of the output for its score; critique_advantage [N, K]: of the critique for what is said of
-    it, needed by `parts` alone; critique_mask [R, T] bool: the critique's tokens. mode:
+    scores_advantage [N, K]: the completion's, from its score; critique_advantage [N, K]: the critique's, from its own
+    rewards, needed by `parts` alone; critique_mask [R, T] bool: the critique's tokens. mode:
     all: every token has the output's advantage (the paper). answer: critique tokens have 0, the others the output's.
     parts: critique tokens have the critique's own. ValueError for another mode or a missing critique_advantage.
     """
@@ -59,13 +58,13 @@ def token_advantages(
 def critique_advantage(
     rewards: Mapping[str, Tensor], weights: Mapping[str, float], readable: Tensor, *, scale: bool = True
 ) -> Tensor:
-    """[N, K] advantage of each critique: sum over rewards of weight * (r - mean) / (std + 1e-4), std unbiased.
+    """Return the [N, K] advantage of each critique: sum over rewards of weight * (r - mean) / (std + 1e-4).
 
-    rewards {name: [N, K]}; readable [N, K] bool: outputs that hold a critique. Mean and spread are those of a picture's
-    readable critiques, and an unreadable one has 0: it is paid as a whole for its score, which it lacks. Each reward is
-    normalised first and weighted then, so a weight says how hard the reward pulls beside the score's advantage. Without
-    `scale` only the mean is taken off. Computed in float64: where all critiques earn the same, the rounding of their
-    mean would otherwise be divided by 1e-4.
+    rewards {name: [N, K]}; readable [N, K] bool: completions that hold a critique. Mean and unbiased std are those of a
+    picture's readable critiques; an unreadable one has 0, because the whole completion is punished for its missing
+    score. Each reward is normalised before it is weighted, so a weight is relative to the score's advantage. Without
+    `scale` only the mean is subtracted. Computed in float64: where all critiques earn the same, the rounding error of
+    their mean would otherwise be divided by 1e-4.
     """
     total = torch.zeros(readable.shape, dtype=torch.float64, device=readable.device)
     count = readable.sum(dim=1, keepdim=True)
@@ -79,7 +78,7 @@ def critique_advantage(
 
 
 def token_kl_coef(kl_coef: float, critique_kl_coef: float | None, critique_mask: Tensor) -> float | Tensor:
-    """Weight of the divergence: one number, or [R, T] where critique tokens have a weight of their own."""
+    """Return the weight of the divergence: one number, or [R, T] where critique tokens have a weight of their own."""
     if critique_kl_coef is None or critique_kl_coef == kl_coef:
         return kl_coef
     return torch.where(critique_mask, critique_kl_coef, kl_coef)

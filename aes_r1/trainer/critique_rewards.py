@@ -1,7 +1,7 @@
-"""What the critiques of a step earn for what they say: from texts, pictures and the frozen start to reward/critique.py.
+"""Compute the rewards of a step's critiques: from texts, pictures and models to the tensors of reward/critique.py.
 
-Every process judges its own critiques; what is compared over pictures is gathered first, so that any number of
-processes gives the same rewards.
+Every process evaluates its own critiques; values that are compared over pictures are gathered first, so that any number
+of processes gives the same rewards.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.settings import RewardSettings
 from aes_r1.trainer.engine import Engine
 
-OTHERS = 2  # pictures of the step under which a critique is scored beside its own
+OTHERS = 2  # other pictures of the step under which a critique's likelihood is computed
 
 
 @dataclass(frozen=True)
 class StepCritiques:
-    """The outputs that one process drew for its n images of a step.
+    """The completions that one process sampled for its n images of a step.
 
-    texts, scores [n * K]: one whose score is None holds no critique. tokens, in_critique [n * K, T]: their tokens and
-    which are the critique's. images: all N of the step in its order, of which this process has every size-th; prompts
-    [n]: those, encoded.
+    texts, scores [n * K]: a completion whose score is None counts as having no critique. tokens, in_critique
+    [n * K, T]: their tokens and which of them are the critique's. images: all N images of the step in its order, every
+    size-th of which belongs to this process; prompts [n]: the encoded prompts of its own images.
     """
 
     texts: Sequence[str]
@@ -58,10 +58,10 @@ def critique_rewards(
     frozen: Callable[[], AbstractContextManager[Backbone]],
     micro_batch_size: int,
 ) -> dict[str, Tensor]:
-    """{name: [N, K]} of every reward of the critique with a weight, over the images of all processes. Collective.
+    """Return {name: [N, K]} of every critique reward with a weight, over the images of all processes. Collective.
 
-    What holds no critique earns 0. mos, pool [N]: as they were gathered. frozen(): the start of training, which reads
-    and scores critiques, `micro_batch_size` at once.
+    A completion without a critique earns 0. mos, pool [N]: of all processes. frozen(): the model that training started
+    from, which reads critiques and computes their likelihood, `micro_batch_size` at once.
     """
     weights, own = reward.critique_weights, drawn.images[engine.rank :: engine.size]
     shape = (len(own), len(drawn.texts) // len(own))
@@ -101,19 +101,19 @@ def critique_rewards(
 
 
 def stated_table(critiques: Sequence[str | None]) -> Tensor:
-    """[R, D] what each critique states of the five dimensions, 0..1 (wording.stated_values); NaN where it does not."""
+    """Return [R, D]: each critique's stated value of the five dimensions, 0..1 (wording.stated_values), else NaN."""
     stated = [stated_values(critique) if critique else {} for critique in critiques]
     return torch.tensor([[one.get(name, math.nan) for name in DIMENSIONS] for one in stated])
 
 
 def ratings_table(images: Sequence[Sample]) -> Tensor:
-    """[n, D] what is known of the five dimensions of each picture, 0..1; NaN where nothing is."""
+    """Return [n, D]: the known ratings of the five dimensions of each picture, 0..1; NaN where none is known."""
     known = [known_ratings(image) for image in images]
     return torch.tensor([[one.get(name, math.nan) for name in DIMENSIONS] for one in known])
 
 
 def read_scores(reader: Backbone, critiques: Sequence[str | None], *, question: str, batch_size: int) -> Tensor:
-    """[R] score that `reader` gives after each critique with the picture blanked, greedily; NaN where it gives none."""
+    """Return [R]: the greedy score of `reader` after each critique with the picture blanked, NaN where unreadable."""
     prompt = reader.encode(blank_picture(), question)
     found = torch.full((len(critiques),), math.nan)
     rows = [row for row, critique in enumerate(critiques) if critique]
@@ -137,10 +137,11 @@ def under_pictures(
     question: str,
     batch_size: int,
 ) -> Tensor:
-    """[R, 1 + M] log-probabilities, in nats, of critiques under their own picture and M others; NaN without a critique.
+    """Return [R, 1 + M] log-probabilities, in nats, of critiques under their own picture and M others.
 
-    Others are the next OTHERS pictures of the step, `images` in a ring, whatever process has them; `pictures` are the
-    own ones by their place in `images`, R / n critiques each. in_critique [R, T]: the tokens that are scored.
+    They are NaN without a critique. The others are the next OTHERS pictures of the step, with `images` as a ring,
+    whichever process they belong to. `pictures`: indices into `images` of this process's own, R / n critiques each.
+    in_critique [R, T]: the tokens of the critiques.
     """
     places, others = list(pictures), min(OTHERS, len(images) - 1)
     of_each = len(critiques) // len(places)

@@ -1,6 +1,6 @@
-"""Where the weights live and how a step is taken: one process in plain PyTorch, or many through DeepSpeed ZeRO.
+"""Engines hold the weights and take optimizer steps: one process in plain PyTorch, or many through DeepSpeed ZeRO.
 
-The loops know an `Engine`; there are two, SingleEngine and DeepSpeedEngine.
+The loops use the Protocol `Engine`; SingleEngine and DeepSpeedEngine implement it.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from torch import Tensor, nn
 from aes_r1.settings import EngineSettings, InputError
 from aes_r1.trainer.compiled_ops import before_compiling
 
-# Longer than one process's rollout, validation or saving may leave the others in a collective. What one does alone for
-# hours (pretraining, an expert behind an API) is waited for elsewhere, without a limit.
+# The timeout of a collective: longer than a rollout, a validation or a save of one process may keep the others waiting.
+# Work that one process does alone for hours (pretraining, an expert behind an API) is waited for without a limit.
 PATIENCE = timedelta(minutes=30)
 
 
 def world() -> tuple[int, int]:
-    """(rank, number of processes) as the launcher says."""
+    """Return (rank, number of processes) as the launcher says."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.device:
-    """Join the process group when there are several processes; returns this process's device.
+    """Join the process group when there are several processes; return this process's device.
 
     A collective that lasts longer than `patience` fails. Raises InputError when the launch does not fit the engine or
-    is no launcher's, and when DeepSpeed would wait for a compilation that nobody does.
+    a launcher's variables are missing, and when DeepSpeed would wait for the lock of a dead process.
     """
     rank, size = world()
     cuda = torch.cuda.is_available()
@@ -49,7 +49,7 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
     if cuda:
         torch.cuda.set_device(device)
     if not cuda:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from looking for others
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from probing for other devices
     if engine.name != "single" and not dist.is_initialized():
         if size > 1 and "MASTER_PORT" not in os.environ:
             raise InputError(f"MASTER_PORT: not set for {size} processes; start them with torchrun, or set it for all")
@@ -67,14 +67,14 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
 
 
 def _free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """Return a port of this machine on which nobody listens."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
 
 
 def require_deepspeed(engine: str) -> None:
-    """InputError where DeepSpeed, which `engine` needs, is not installed or does not load."""
+    """Raise InputError where DeepSpeed, which `engine` needs, is not installed or does not load."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
@@ -86,21 +86,21 @@ def require_deepspeed(engine: str) -> None:
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a clock that is read when the device has done what it was given."""
+    """Return the seconds of a clock, read after the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def peak_memory_gb() -> float:
-    """Peak memory since the start, 10^9 bytes: of the device, or the resident set where there is none."""
+    """Return the peak memory since the start, 10^9 bytes: of the device, or the resident set where there is none."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay, vectors (norms, biases) do not; a group without any is left out."""
+    """Group parameters: matrices decay, vectors (norms, biases) do not; an empty group is left out."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in trained if parameter.dim() >= 2], "weight_decay": weight_decay},
@@ -110,18 +110,18 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def not_finite_throughout(loss: Tensor) -> Tensor:
-    """`loss`, with a gradient of NaN when it is not finite: a term without a gradient may be what is not."""
+    """Return `loss`, with a gradient of NaN when it is not finite, even if the non-finite term has no gradient."""
     return loss * (1 + (loss - loss).detach())
 
 
 def free(model: nn.Module) -> None:
-    """Give up the memory of weights and gradients, also where a caller's frame or a traceback keeps the module."""
+    """Free the memory of weights and gradients, even if a caller's frame or a traceback still refers to the module."""
     for parameter in model.parameters():
         parameter.data, parameter.grad = parameter.data.new_empty(0), None
 
 
 class Engine(Protocol):
-    """Weights, gradients and optimizer state of one model, on this process or parted over all of them.
+    """Weights, gradients and optimizer state of one model, on this process or sharded over all of them.
 
     `rank` of `size` processes, `device` of this one; `model` is the module to call. The methods are collective: every
     process calls them in the same order.
@@ -135,53 +135,53 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of one micro-batch.
 
-        The loss is already divided by the divisor of the whole optimizer step: gradients are summed over micro-batches
-        and processes, never averaged again.
+        The loss is already divided by the divisor of the whole optimizer step, so gradients are summed, not averaged,
+        over micro-batches and processes.
         """
 
     def step(self, lr: float) -> Tensor:
-        """Clip, update with learning rate `lr`, clear the gradients; returns the gradient norm before clipping.
+        """Clip, update with learning rate `lr`, clear the gradients; return the gradient norm before clipping.
 
-        Where loss or gradient are not finite on any process, the update is skipped on all: weights and optimizer state
-        stay as they are, the gradients are dropped, and the returned norm is not finite.
+        Where loss or gradient are not finite on any process, all skip the update: weights and optimizer state stay
+        unchanged, the gradients are dropped, and the returned norm is not finite.
         """
 
     def gathered_parameters(self) -> contextlib.AbstractContextManager[None]:
-        """Whole weights on every process while inside."""
+        """Gather whole weights on every process for the block."""
 
     def all_gather(self, values: Tensor) -> Tensor:
-        """Rows of every process, in rank order; each has as many."""
+        """Return the rows of every process, in rank order; each has as many."""
 
     def all_gather_objects(self, values: list) -> list:
-        """The entries of every process's list, in rank order."""
+        """Return the entries of every process's list, in rank order."""
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
         """Sum over processes."""
 
     def all_reduce_max(self, value: Tensor) -> Tensor:
-        """Largest over processes, by element."""
+        """Return the largest value over processes, by element."""
 
     def any_rank(self, wish: bool) -> bool:
-        """Whether any process wishes it: the same answer everywhere."""
+        """Return whether the value is true on any process; every process gets the same answer."""
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called this."""
 
     def save(self, folder: Path) -> None:
-        """Model and optimizer state into `folder`."""
+        """Save model and optimizer state into `folder`."""
 
     def load(self, folder: Path, *, processes: int) -> None:
-        """What `save` of `processes` processes wrote."""
+        """Load what `save` of `processes` processes wrote."""
 
     def close(self) -> None:
-        """Free weights, gradients, optimizer state and buffers, whoever still refers to the model.
+        """Free weights, gradients, optimizer state and buffers, even if something still refers to the model.
 
-        Neither the engine nor its model can be used afterwards. The one method that is not collective.
+        Neither the engine nor its model can be used afterwards. This method alone is not collective.
         """
 
 
 class SingleEngine:
-    """One process, AdamW."""
+    """One process with AdamW."""
 
     rank, size = 0, 1
 
@@ -256,7 +256,7 @@ class SingleEngine:
         torch.save(state, folder / "state.pt")
 
     def load(self, folder: Path, *, processes: int) -> None:
-        # Copied from the host into what is on the device already: a second copy might not fit there.
+        # Loaded on the host and copied into the tensors on the device, where a second copy might not fit.
         state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -271,7 +271,7 @@ class SingleEngine:
 
 
 class DeepSpeedEngine:
-    """Any number of processes, ZeRO as the settings say (conf/engine/*.yaml holds DeepSpeed's own keys)."""
+    """Any number of processes with the ZeRO stage of the settings (conf/engine/*.yaml holds DeepSpeed's own keys)."""
 
     def __init__(
         self,
@@ -289,10 +289,10 @@ class DeepSpeedEngine:
         dtype = next(model.parameters()).dtype
         config = {
             **config,
-            "bf16": {"enabled": dtype == torch.bfloat16},  # bf16 weights; ZeRO keeps float32 ones for the optimizer
+            "bf16": {"enabled": dtype == torch.bfloat16},  # bf16 weights; ZeRO keeps float32 copies for the optimizer
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
-            "managed_gradient_accumulation": False,  # any number of backward passes, then a step
+            "managed_gradient_accumulation": False,  # the loop decides after how many backward passes to step
             "gradient_clipping": max_grad_norm,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
@@ -305,10 +305,10 @@ class DeepSpeedEngine:
         self.stage = int(config.get("zero_optimization", {}).get("stage", 0))
 
     def backward(self, loss: Tensor) -> None:
-        # DeepSpeed averages over processes; the loss is already divided by the divisor of all of them.
+        # DeepSpeed averages over processes, but the loss is already divided by the divisor of all of them.
         self.optimizer.clear_backward_seen_flag()  # a new micro-batch: add to the gradient, do not replace it
         self.engine.backward(not_finite_throughout(loss) * self.size, scale_wrt_gas=False)
-        if self.stage == 3:  # a pass is over: the next may fetch weights ahead in the order that this one took
+        if self.stage == 3:  # ends the pass, so that the next one can prefetch weights in the order of this one
             self.optimizer.parameter_offload.get_param_coordinator().reset_step()
 
     def step(self, lr: float) -> Tensor:
@@ -316,7 +316,7 @@ class DeepSpeedEngine:
             group["lr"] = lr
         self.engine.step()
         if not self.engine.was_step_applied():
-            return torch.tensor(math.inf)  # all processes agree: the norm is that of the whole gradient
+            return torch.tensor(math.inf)  # the same on all processes, because the norm is that of the whole gradient
         norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(0.0 if norm is None else norm)
 
@@ -327,7 +327,7 @@ class DeepSpeedEngine:
             return
         import deepspeed
 
-        # DeepSpeed's hooks would part the weights again after each layer and gather them anew for each token.
+        # DeepSpeed's hooks would shard the weights again after each layer and gather them again for each token.
         offload = self.optimizer.parameter_offload
         for parameter in self.model.parameters():
             parameter.ds_active_sub_modules.clear()
@@ -338,8 +338,8 @@ class DeepSpeedEngine:
             with deepspeed.zero.GatheredParameters(list(self.model.parameters())):
                 yield
         finally:
-            # Counted from 0: DeepSpeed's own count goes on from model to model and must not differ between processes,
-            # of which one may have merged an adapter meanwhile and so has fewer modules.
+            # The count starts at 0, because DeepSpeed's own count continues from model to model and must not differ
+            # between processes; one that has merged an adapter meanwhile has fewer modules.
             offload._register_deepspeed_module(self.model, count=[0])
 
     def all_gather(self, values: Tensor) -> Tensor:
@@ -373,7 +373,7 @@ class DeepSpeedEngine:
         if processes == self.size:
             self.engine.load_checkpoint(str(folder), tag="state")
             return
-        # Another number of processes: DeepSpeed's universal checkpoint, one file per weight, parted anew.
+        # For another number of processes DeepSpeed's universal checkpoint holds one file per weight, sharded again.
         universal = folder.parent / f".{folder.name}.universal"
         if self.rank == 0:
             from deepspeed.checkpoint import ds_to_universal
@@ -389,7 +389,7 @@ class DeepSpeedEngine:
         self.engine._config.load_universal_checkpoint = True
         self.engine.load_checkpoint(str(universal), tag="state")
         self.engine._config.load_universal_checkpoint = False
-        # ZeRO-3 gives every group the first one's weight decay, and all one step counter, which each would count up.
+        # ZeRO-3 loads the first group's weight decay and one shared step counter into every group.
         for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
             group["weight_decay"] = decay
         for state in self.optimizer.optimizer.state.values():
@@ -402,10 +402,10 @@ class DeepSpeedEngine:
         from deepspeed.runtime.zero import parameter_offload
 
         self.engine.destroy()  # removes the hooks, whose cycles through C++ the garbage collector does not see
-        parameter_offload.FWD_MODULE_STACK.clear()  # of the module: it would keep the last model that was called
+        parameter_offload.FWD_MODULE_STACK.clear()  # a global that would keep the last model that was called
         for parameter in self.model.parameters():
-            vars(parameter).clear()  # what DeepSpeed hung on it: the share of this process, the optimizer
-        vars(self.optimizer).clear()  # buckets and float32 states go even where autograd's graph keeps its shell
+            vars(parameter).clear()  # DeepSpeed's attributes: this process's shard, the optimizer
+        vars(self.optimizer).clear()  # frees buckets and float32 states even if autograd's graph keeps the object
         self.engine.optimizer = self.engine.module = None
         nn.functional.linear = self.plain_linear
         free(self.model)
@@ -414,7 +414,7 @@ class DeepSpeedEngine:
 
 
 def _collect() -> None:
-    """Free what only cycles keep, and hand cached memory back to the device."""
+    """Collect reference cycles and release cached memory of the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -422,7 +422,7 @@ def _collect() -> None:
 
 @contextlib.contextmanager
 def _arguments(arguments: list[str]) -> Iterator[None]:
-    """Run a tool that reads the command line as if it had been called with `arguments`."""
+    """Set the command line to `arguments` for the block, for a tool that reads it."""
     ours, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
         yield
@@ -433,7 +433,7 @@ def _arguments(arguments: list[str]) -> Iterator[None]:
 def build_engine(
     settings: EngineSettings, model: nn.Module, *, weight_decay: float, max_grad_norm: float, device: torch.device
 ) -> Engine:
-    """The engine that `settings` name, around `model` on `device`."""
+    """Build the engine that `settings` name, around `model` on `device`."""
     if settings.name == "single":
         return SingleEngine(model, weight_decay=weight_decay, max_grad_norm=max_grad_norm, device=device)
     return DeepSpeedEngine(

@@ -7,28 +7,28 @@ import math
 import torch
 from torch import Tensor
 
-# exp() of a difference of log-probabilities takes at most this one, so that a single token's ratio or divergence stays
-# finite: exp(20) = 4.9e8. verl bounds both likewise, and k3 itself by 10; that would take the penalty's gradient from
-# every token with a difference over 2.6, which a policy that drifts does reach, so it is not done here.
+# Differences of log-probabilities are clamped to this value before exp(), so that a single token's ratio or divergence
+# stays finite: exp(20) = 4.9e8. verl also clamps k3 itself to 10. That would remove the penalty's gradient from every
+# token with a difference over 2.6, which a drifting policy does reach, so it is not done here.
 LARGEST_DIFFERENCE = 20.0
 
 
 def group_advantage(rewards: Tensor, *, scale: bool = True, eps: float = 1e-4) -> Tensor:
-    """Advantage of each output over its image's K outputs: (r - mean) / (std + eps), std unbiased (paper, eq. 9).
+    """Return the advantage of each output in its image's group: (r - mean) / (std + eps), std unbiased (paper, eq. 9).
 
-    rewards [N, K], K >= 2. Without `scale` only the mean is taken off (Dr. GRPO). Each row sums to 0. Returns [N, K].
+    rewards [N, K], K >= 2. Without `scale` only the mean is subtracted (Dr. GRPO). Each row sums to 0. Returns [N, K].
     """
     centered = rewards - rewards.mean(dim=1, keepdim=True)
     return centered / (rewards.std(dim=1, keepdim=True) + eps) if scale else centered
 
 
 def zero_spread(rewards: Tensor, *, tolerance: float = 1e-8) -> Tensor:
-    """[N] bool: images whose K outputs earn the same reward, so that they teach nothing."""
+    """Return [N] bool: images whose K outputs earn the same reward, so that they teach nothing."""
     return (rewards.amax(dim=1) - rewards.amin(dim=1)) <= tolerance
 
 
 def loss_divisor(mask: Tensor, aggregation: str, constant: float) -> Tensor:
-    """Divisor of an optimizer step for `aggregation`, from the mask [B, T] of the tokens in its loss.
+    """Return the divisor of an optimizer step for `aggregation`, from the mask [B, T] of the tokens in its loss.
 
     sequence_mean: outputs with at least one token in the loss (GRPO); token_mean: tokens (DAPO); constant: outputs
     times `constant`, the longest completion allowed (Dr. GRPO). Divisors of parts of a step add up to that of the
@@ -55,14 +55,14 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     aggregation: str,
     normalizer: float | Tensor,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped surrogate with clip-higher and a k3 penalty to the reference (paper, eq. 10; DAPO for clip-higher).
+    """Compute the clipped surrogate (clip-higher as in DAPO) with a k3 penalty to the reference (paper, eq. 10).
 
     logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]; kl_coef: one number or
     [B, T]. ref_logps may be None when kl_coef is the number 0. `normalizer` is the divisor of the whole optimizer step
     (sequences for sequence_mean, tokens for token_mean, any constant), so that every split into micro-batches and ranks
-    sums to the same gradient. Whatever stands outside the mask, infinities and NaN included, touches neither loss nor
-    gradient. Differences of log-probabilities count as LARGEST_DIFFERENCE at most in the ratio and in k3, and have no
-    gradient beyond.
+    sums to the same gradient. Values outside the mask, infinities and NaN included, affect neither loss nor gradient.
+    Differences of log-probabilities are clamped to LARGEST_DIFFERENCE in the ratio and in k3, and have no gradient
+    beyond.
     Returns (loss, metrics): metrics are detached means over this call's tokens (ratio_max: the maximum), with their
     number under "tokens".
     """
@@ -79,7 +79,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
         objective = objective - kl_coef * kl_k3
     elif isinstance(kl_coef, Tensor) or kl_coef > 0:
         raise ValueError(f"kl_coef={kl_coef} needs ref_logps")
-    per_token = -objective.masked_fill(outside, 0.0)  # a product with 0 would keep a NaN
+    per_token = -objective.masked_fill(outside, 0.0)  # multiplying by 0 would keep NaN
     if aggregation == "sequence_mean":
         loss = (per_token.sum(dim=1) / kept.sum(dim=1).clamp(min=1)).sum() / normalizer
     elif aggregation in ("token_mean", "constant"):
@@ -103,7 +103,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
 
 
 def learning_rate(step: int, total: int, *, base: float, schedule: str, warmup: int = 0) -> float:
-    """Learning rate of optimizer step `step` (from 0) of `total`: linear or cosine decay to 0, or constant."""
+    """Return the learning rate of step `step` (from 0) of `total`: linear or cosine decay to 0, or constant."""
     if step < warmup:
         return base * (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)

@@ -1,4 +1,4 @@
-"""Which samples a step sees: pure functions of seed and step, so that a resumed run needs no iterator state."""
+"""The samples of a step as a pure function of seed and step, so that a resumed run needs no iterator state."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def batch_indices(step: int, *, per_step: int, count: int, seed: int) -> list[int]:
-    """Indices of optimizer step `step` (from 0): `per_step` of `count`, each epoch a fresh seeded permutation.
+    """Return the indices of step `step` (from 0): `per_step` of `count`, each epoch a fresh seeded permutation.
 
-    Steps run on across epochs, so every sample is seen once per epoch and every step is full.
+    Steps continue across epochs, so every sample is seen once per epoch and every step is full.
     """
     wanted = range(step * per_step, (step + 1) * per_step)
     epochs = {position // count for position in wanted}
@@ -17,8 +17,10 @@ def batch_indices(step: int, *, per_step: int, count: int, seed: int) -> list[in
 
 
 def batch_indices_without_repeats(step: int, *, per_step: int, count: int, seed: int) -> list[int]:
-    """As `batch_indices`, no sample twice in a step: what does not fill a step at the end of an epoch is left out of
-    that epoch. Needs per_step <= count."""
+    """Return indices as `batch_indices` does, but never the same sample twice in a step.
+
+    Samples that do not fill a step at the end of an epoch are left out of that epoch. Needs per_step <= count.
+    """
     epoch, place = divmod(step, count // per_step)
     permutation = np.random.default_rng([seed, epoch]).permutation(count)
     return permutation[place * per_step : (place + 1) * per_step].tolist()

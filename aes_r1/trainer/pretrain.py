@@ -1,11 +1,10 @@
-"""Pretraining of the tiny model: to see, and to answer in the format, before it learns to judge.
+"""Pretrain the tiny model to see and to answer in the format, before it learns to judge.
 
 It describes scenes in plain facts (where the light is, where the subject stands, how many things, which hues, how
-bright). Asked to judge, it learns to answer in the format with measurements, one of them as the number, so that RAPO
-can start from it as from a pretrained model that follows instructions. A linear readout of the vision tower's mean
-feature is asked for the same facts, which teaches the eyes several times faster than words alone; it is thrown away at
-the end. The model never meets an opinion or an aesthetic score, and its pictures are drawn from seeds that no data set
-uses.
+bright). Asked to judge, it answers in the format with measurements, one of them as the number, so that RAPO can start
+from it as from a pretrained model that follows instructions. A linear readout predicts the same facts from the vision
+tower's mean feature, which trains the tower several times faster than words alone; it is discarded at the end. The
+model sees no opinion and no aesthetic score, and its pictures are drawn from seeds that no data set uses.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ from aes_r1.trainer.order import batch_indices
 from aes_r1.trainer.sft import padded
 
 DESCRIBE = "Describe this picture in plain facts."
-SCENE_SEED = 1_000_003  # pictures of pretraining; data sets count their seeds from 0
-MEASURED_SHARE = 0.15  # lessons that ask for one measurement instead of a description
-RATED_SHARE = 0.2  # lessons that ask to judge, and are answered with measurements, the last of them as the number
-SCORED_SHARE = 0.1  # the same without words
-# Probability of each measurement of scenes.READINGS. Brightness and column, which go with no opinion, come most often,
-# so that the most likely answer is no opinion either.
+SCENE_SEED = 1_000_003  # for the pictures of pretraining; data sets count their seeds from 0
+MEASURED_SHARE = 0.15  # share of lessons that ask for one measurement instead of a description
+RATED_SHARE = 0.2  # share of lessons that ask to judge; the answer states measurements, the last one as the number
+SCORED_SHARE = 0.1  # share of the same without words
+# Probability of each measurement of scenes.READINGS. Brightness and column, which correlate with no opinion, are most
+# frequent, so that the most likely answer is no opinion either.
 TAKEN = np.array([3, 3, 1, 1, 1, 1, 1, 1]) / 12
 
-# Part of the pretrained model's name in the store. Raise it with every change that trains another model from the same
-# settings; tests/test_golden.py fails until then.
+# Part of the pretrained model's name in the store. Raise it with every change that trains a different model from the
+# same settings; tests/test_golden.py fails until then.
 BASE_MODEL_VERSION = 2
 
 
@@ -55,8 +54,8 @@ def pretrain_tiny(
 ) -> None:
     """Build the tiny model, pretrain it and save its Hugging Face form into `target`.
 
-    `corpus` is text that the tokenizer should spell well; no picture goes with it. `report(done, total, text)`
-    follows every step.
+    `corpus` is text that the tokenizer should encode in few tokens; it has no pictures. `report(done, total, text)` is
+    called after every step.
     """
     # -- data ----------------------------------------------------------------------------------------------------------
     report(0, 1, "drawing scenes")
@@ -98,7 +97,7 @@ def pretrain_tiny(
 
 
 def _readout(backbone: Backbone, facts: int, seed: int) -> tuple[torch.nn.Linear, list[torch.Tensor]]:
-    """A linear layer for `facts` numbers, and the list in which a forward pass leaves the vision features."""
+    """Return a linear layer for `facts` numbers, and the list in which a forward pass leaves the vision features."""
     features: list[torch.Tensor] = []
     backbone.core.model.visual.register_forward_hook(lambda _, __, output: features.append(output.pooler_output))
     with torch.random.fork_rng(devices=[]):
@@ -112,7 +111,7 @@ def _draw(index: int, seed: int) -> tuple:
 
 
 def _lesson(facts: dict, rng: np.random.Generator) -> tuple[str, str]:
-    """A question about a picture and its true answer."""
+    """Draw a question about a picture and its true answer."""
     drawn = rng.random()
     if drawn < RATED_SHARE:
         return prompts.RATING_PROMPT, _measured(facts, rng, said=int(rng.integers(2, 4)))
@@ -126,10 +125,13 @@ def _lesson(facts: dict, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _measured(facts: dict, rng: np.random.Generator, *, said: int) -> str:
-    """An answer in the format that judges nothing: `said` measurements drawn at random, the last of them its number.
+    """Write an answer in the format that judges nothing.
 
-    Which measurement it is, and from which end it is read, is the draw's alone. Over both ends the number's mean is the
-    same for every picture, so that it says nothing of quality. The fact is the tenth, the hundredth is drawn.
+    It states `said` random measurements and repeats the last as its number.
+
+    The measurements, and the end of the scale from which each is read, are drawn at random. Over both ends the mean of
+    the number is the same for every picture, so it carries no information about quality. The measurement gives the
+    tenths, the hundredths are drawn.
     """
     taken = rng.choice(len(scenes.READINGS), size=max(said, 1), replace=False, p=TAKEN)
     read = [scenes.reading(facts, int(place), turned=bool(rng.random() < 0.5)) for place in taken]

@@ -1,7 +1,7 @@
-"""The frozen start of the policy, which the divergence is measured from, and where it lies between its uses.
+"""The reference: the frozen initial policy that the divergence is measured from.
 
-It is asked once per step, in one phase. So it may lie elsewhere in between, for a transfer per step: in host memory, or
-parted over the processes. In its phase the device holds it whole, as it holds the whole policy in a rollout.
+It is used once per step, in one phase. Between its uses it may be kept in host memory or sharded over the processes, at
+the cost of one transfer per step. In its phase the device holds all of it, as it holds the whole policy in a rollout.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.settings import InputError
 from aes_r1.trainer.engine import free
 
-_ALIGNED = 256  # bytes: where kernels want a tensor to begin
+_ALIGNED = 256  # bytes; kernels need tensors that begin at a multiple of it
 
 
 class Reference:
-    """A frozen model on the device (model.reference=device)."""
+    """A frozen model that stays on the device (model.reference=device)."""
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         self.backbone, self.device = backbone, device
@@ -30,23 +30,23 @@ class Reference:
         self._place()
 
     def _place(self) -> None:
-        """Bring the weights, which are whole in host memory, to where they stay."""
+        """Move the weights, which are whole in host memory, to where they stay."""
         self.backbone.model.to(self.device)
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[Backbone]:
-        """The model, whole on the device while inside. Collective."""
+        """Yield the model, whole on the device for the block. Collective."""
         yield self.backbone
 
     def close(self) -> None:
-        """Free the weights; nothing can be asked afterwards."""
+        """Free the weights; the reference cannot be used afterwards."""
         free(self.backbone.model)
 
 
 class StoredReference(Reference, ABC):
-    """A frozen model that leaves the device between its uses: its weights stand in one row of bytes.
+    """A frozen model that is off the device between its uses, with its weights in one row of bytes.
 
-    With several processes each keeps one piece of the row, all as long.
+    Several processes keep one piece of the row each, all of the same length.
     """
 
     rank, size = 0, 1
@@ -66,21 +66,21 @@ class StoredReference(Reference, ABC):
             if low < high:
                 whole = parameter.data.contiguous().view(-1).view(torch.uint8)
                 self.own[low - first : high - first] = whole[low - start : high - start]
-            parameter.data = parameter.data.new_empty(0)  # so that the host never holds all of them twice
-        for buffer in self.backbone.model.buffers():  # a few numbers
+            parameter.data = parameter.data.new_empty(0)  # so that the host never holds two copies of all weights
+        for buffer in self.backbone.model.buffers():  # buffers are small
             buffer.data = buffer.data.to(self.device)
 
     @abstractmethod
     def _empty(self, length: int) -> Tensor:
-        """Room for `length` bytes where this process keeps its piece."""
+        """Allocate room for `length` bytes where this process keeps its piece."""
 
     @abstractmethod
     def _whole(self) -> Tensor:
-        """The whole row on the device."""
+        """Return the whole row on the device."""
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[Backbone]:
-        """The whole model for the block, gathered from the shares of all processes."""
+        """Gather the whole model for the block from the shares of all processes."""
         row = self._whole()
         for parameter, dtype, shape, start, count in self.places:
             parameter.data = row[start : start + count].view(dtype).view(shape)
@@ -98,11 +98,11 @@ class StoredReference(Reference, ABC):
 
 
 class HostReference(StoredReference):
-    """A frozen model in host memory (model.reference=host), which is page-locked for a GPU: copies are fast then."""
+    """A frozen model in host memory (model.reference=host), which is page-locked for fast copies to a GPU."""
 
     def _empty(self, length: int) -> Tensor:
         row = torch.empty(length, dtype=torch.uint8)
-        if self.device.type == "cuda":  # in place, for torch's own pinned memory is rounded up to a power of two
+        if self.device.type == "cuda":  # page-locked in place: torch's pinned memory is rounded up to a power of two
             torch.cuda.check_error(torch.cuda.cudart().cudaHostRegister(row.data_ptr(), length, 0))
         return row
 
@@ -118,7 +118,7 @@ class HostReference(StoredReference):
 
 
 class ShardedReference(StoredReference):
-    """A frozen model parted over the devices of `size` processes (model.reference=sharded)."""
+    """A frozen model sharded over the devices of `size` processes (model.reference=sharded)."""
 
     def __init__(self, backbone: Backbone, device: torch.device, *, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
@@ -134,13 +134,13 @@ class ShardedReference(StoredReference):
 
 
 def check_place(place: str, size: int) -> None:
-    """Raise InputError where model.reference asks for parts and there is one process."""
+    """Raise InputError where model.reference=sharded meets a single process."""
     if place == "sharded" and size == 1:
         raise InputError("model.reference=sharded: one process has nobody to share with; give host or device")
 
 
 def build_reference(place: str, backbone: Backbone, *, device: torch.device, rank: int, size: int) -> Reference:
-    """Take `backbone`, whole in host memory, as the reference; `place` is device, host or sharded."""
+    """Make `backbone`, whole in host memory, the reference; `place` is device, host or sharded."""
     check_place(place, size)
     if place == "sharded":
         return ShardedReference(backbone, device, rank=rank, size=size)

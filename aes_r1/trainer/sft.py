@@ -1,7 +1,7 @@
 """Cold start: supervised fine-tuning on critiques that end in the true score (paper, section 3.3).
 
-Differs from textbook SFT in nothing: the negative log-likelihood of the completion's tokens given picture and prompt,
-vision tower and projector frozen.
+This is textbook SFT: the negative log-likelihood of the completion's tokens given picture and prompt, with vision tower
+and projector frozen.
 
     python -m aes_r1.train +experiment=cold_start
 """
@@ -33,7 +33,7 @@ REMEDY = "look at the records of these steps, lower cold_start.lr, or train with
 
 
 def sft_steps(count: int, cold_start: ColdStartSettings) -> int:
-    """Optimizer steps of the whole cold start over `count` records."""
+    """Return the number of optimizer steps of the whole cold start over `count` records."""
     return -(-count * cold_start.epochs // cold_start.batch_size)
 
 
@@ -65,7 +65,7 @@ def train_sft(
         text = answer(critique, record["mos"])
         if not blank:
             return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
-        words = unscored(critique)  # given, for without the picture they could only be guessed
+        words = unscored(critique)  # part of the prompt: without the picture they could only be guessed
         prompt = with_prefix(backbone, backbone.encode(blank_picture(), question), words)
         return prompt, backbone.encode_answer(text.removeprefix(words))
 
@@ -138,12 +138,12 @@ def train_sft(
 
 
 def blanked(seed: int, step: int, position: int, share: float) -> bool:
-    """Whether the record at `position` of `step` is shown without its picture, as `share` of all are."""
+    """Return whether the record at `position` of `step` is shown without its picture, which `share` of all are."""
     return share > 0 and bool(np.random.default_rng([seed, step, position, 7]).random() < share)
 
 
 def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-pad token lists to [R, T] and say which tokens are real: (tokens on `device`, mask on the host)."""
+    """Right-pad token lists to [R, T]; return (tokens on `device`, mask of the real tokens on the host)."""
     width = max(len(target) for target in targets)
     tokens = torch.full((len(targets), width), pad, dtype=torch.long)
     mask = torch.zeros((len(targets), width), dtype=torch.bool)

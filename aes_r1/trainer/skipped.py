@@ -1,7 +1,7 @@
-"""Optimizer steps that an engine did not take, for the loss or the gradient was not finite.
+"""Count optimizer steps that an engine skipped because the loss or the gradient was not finite.
 
-One such step costs nothing: weights and optimizer stay as they are, the next step sees other pictures. A run in which
-they follow one another learns nothing any more and ends.
+A single skipped step does no harm: weights and optimizer stay unchanged, and the next step sees other pictures. A run
+with LIMIT of them in a row no longer learns and is ended.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from pathlib import Path
 
 log = logging.getLogger("aes_r1")
 
-LIMIT = 10  # skipped in a row, inner epochs and minibatches counted singly
+LIMIT = 10  # skipped optimizer steps in a row; inner epochs and minibatches count separately
 
 
 class NeverFinite(Exception):
-    """LIMIT optimizer steps in a row were skipped; what is kept is the state before the first of them."""
+    """LIMIT optimizer steps in a row were skipped; the checkpoint holds the state before the first of them."""
 
 
 class Skips:
-    """Counts the skipped steps of one loop; `in_a_row` goes into every checkpoint and comes back from it.
+    """Counts the skipped steps of one loop; `in_a_row` is saved in every checkpoint and restored from it.
 
-    Every process counts the same, for the norm that an engine returns is that of the whole gradient.
+    All processes count the same, because the norm that an engine returns is that of the whole gradient.
     """
 
     def __init__(self, in_a_row: int = 0) -> None:
         self.in_a_row = in_a_row
 
     def count(self, grad_norm: float) -> int:
-        """1 when the optimizer step with this norm was skipped, else 0."""
+        """Return 1 when the optimizer step with this norm was skipped, else 0."""
         skipped = not math.isfinite(grad_norm)
         self.in_a_row = self.in_a_row + 1 if skipped else 0
         return int(skipped)
 
     @property
     def too_many(self) -> bool:
-        """Whether so many steps in a row were skipped that training should end."""
+        """Return whether so many steps in a row were skipped that training should end."""
         return self.in_a_row >= LIMIT
 
     def end_if_too_many(self, step: int, folder: Path, remedy: str) -> None:
@@ -49,6 +49,6 @@ class Skips:
 
 
 def warn(step: int, skipped: float) -> None:
-    """One line in the log about a step of which `skipped` optimizer steps were skipped."""
+    """Log one line about a step in which `skipped` optimizer steps were skipped."""
     if skipped:
         log.warning("step %d: loss or gradient not finite: %d optimizer step(s) skipped", step, skipped)

@@ -1,4 +1,4 @@
-"""Trained on photographs, asked about AVT-AI: agreement with opinions by kind of source.
+"""Measure models that were trained on photographs on AVT-AI: agreement with opinions by kind of source.
 
 python -m experiments.ai_generated.analyse [RUNS [OUT]]
 """
@@ -27,7 +27,7 @@ STUDY = Study(
 
 
 def by_source(run: Run, stage: str) -> dict[str, dict[str, Any]]:
-    """{kind of source: correlations} over all AVT-AI pictures, whatever split they are filed under.
+    """Return {kind of source: correlations} over all AVT-AI pictures, whatever their split.
 
     "photographs" are the set's own, "generated" all others together; then each generator by name.
     """
@@ -56,7 +56,7 @@ def by_source(run: Run, stage: str) -> dict[str, dict[str, Any]]:
 
 
 def sources(found: Mapping[str, Mapping[int, Run]]) -> list[dict[str, Any]]:
-    """A row per condition, stage and kind of source; intervals over seeds, and per seed over pictures."""
+    """Return a row per condition, stage and kind of source; intervals over seeds, and per seed over pictures."""
     rows = []
     for condition, by_seed in found.items():
         for stage in ("cold_start", "rapo"):

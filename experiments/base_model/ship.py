@@ -1,10 +1,10 @@
-"""Make the base model that lies in the package, and measure what it knows.
+"""Make the base model of the package, and measure what it knows.
 
-    python -m experiments.base_model.ship            # pretrain , write aes_r1/model/shipped, measure
-    python -m experiments.base_model.ship measure    # measure the files that are there
+    python -m experiments.base_model.ship            # pretrain, write aes_r1/model/shipped, measure
+    python -m experiments.base_model.ship measure    # measure the existing files
 
-Writes the weights (16-bit), SHA256SUMS and README.md with the probe table into aes_r1/model/shipped. Golden outputs are
-recorded anew after it: `python -m tests.test_golden`.
+It writes the weights (16-bit), SHA256SUMS and README.md with two tables of measurements to aes_r1/model/shipped. Record
+the golden outputs again after it: `python -m tests.test_golden`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from experiments.main_job.eyes_limit import features, targets
 
 STORE = Path(os.environ.get("AES_R1_STORE", "store"))
 MAX_PIXELS = ModelSettings().max_pixels
-READ_ON, ASKED = 1000, 300  # pictures that the readout of the eyes is fitted on, and test pictures
+READ_ON, ASKED = 1000, 300  # pictures that the readout of features is fitted on, and test pictures
 
 
 def ship(folder: Path) -> None:
-    """Pretrain with the default settings and leave the 16-bit files with their hashes in `folder`."""
+    """Pretrain with the default settings and write the 16-bit files with their hashes to `folder`."""
     with tempfile.TemporaryDirectory() as made:
         path, default = Path(made), PretrainSettings()
         pretrain_tiny(path, corpus=expert_corpus(), pretrain=default, max_pixels=MAX_PIXELS, report=_say)
@@ -50,7 +50,7 @@ def ship(folder: Path) -> None:
 
 
 def write_half(made: Path, folder: Path) -> None:
-    """The pretrained model in `made` as the files of `folder`, which is emptied first."""
+    """Write the pretrained model in `made` as 16-bit files of `folder`, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     backbones.load(made, dtype="float32", max_pixels=MAX_PIXELS).save_half(folder)
@@ -65,7 +65,7 @@ def _say(done: int, total: int, text: str) -> None:
 
 
 def answers(backbone: Backbone, samples: list[Sample]) -> Iterator[str]:
-    """Rows of the table of answers: by question and decoding, how many can be read and how they go with opinions."""
+    """Yield rows of the table of answers: by question and decoding, readable share and correlation with opinions."""
     for name, question in (("critique", RATING_PROMPT), ("score only", SCORE_ONLY_PROMPT)):
         for decoding, temperature in (("sample", 0.6), ("sample", 1.0), ("greedy", 1.0)):
             rows = list(
@@ -82,7 +82,7 @@ def answers(backbone: Backbone, samples: list[Sample]) -> Iterator[str]:
 
 
 def eyes(backbone: Backbone, train: list[Sample], test: list[Sample]) -> Iterator[str]:
-    """Rows of the table of the eyes: how well a ridge regression on the vision tower's features reads each factor."""
+    """Yield rows of the table of features: how well a ridge regression on them predicts each factor."""
     known, unknown = features(backbone, train), features(backbone, test)
     mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
     ridge = RidgeCV(alphas=np.logspace(2, 5, 7), alpha_per_target=True).fit((known - mean) / spread, targets(train))

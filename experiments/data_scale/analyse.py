@@ -1,4 +1,4 @@
-"""Pictures with opinions, most of all those of the cold start, paired against all 3,000.
+"""Vary the number of pictures with opinions, and so the length of the cold start; paired against all 3,000.
 
 python -m experiments.data_scale.analyse [RUNS [OUT]]
 """

@@ -1,4 +1,4 @@
-"""Pictures compared with one another at equal pictures seen, paired against the authors' 8.
+"""Vary how many pictures are compared with one another at an equal number of pictures seen; paired against 8.
 
 python -m experiments.group_size.analyse [RUNS [OUT]]
 """

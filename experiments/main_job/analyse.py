@@ -1,4 +1,4 @@
-"""Tables and curves of the main job, from its run folders alone.
+"""Write the tables and curves of the main job from its run folders.
 
     python experiments/main_job/analyse.py critique=RUN,RUN,RUN score_only=RUN
 
@@ -24,7 +24,7 @@ METRICS = ("srcc", "plcc")
 
 
 def rows(condition: str, run: RunFolder) -> list[dict]:
-    """One row per set, protocol and stage of a run."""
+    """Return one row per set, protocol and stage of a run."""
     seed = run.settings["seed"]
     return [
         {
@@ -71,7 +71,7 @@ def comparisons(condition: str, run: RunFolder) -> list[dict]:
 
 
 def curves(runs: dict[str, list[RunFolder]], target: Path) -> None:
-    """Reward, divergence, entropy and validation SRCC by RAPO step."""
+    """Draw reward, divergence, entropy and validation SRCC by RAPO step."""
     names = ("reward/total", "policy/kl_k3", "policy/entropy", "eval/scenes/srcc")
     figure, axes = plt.subplots(1, len(names), figsize=(14, 3), layout="constrained")
     for axis, name in zip(axes, names, strict=True):

@@ -1,9 +1,10 @@
-"""How well the vision tower alone can do: ridge regression on its features, against factors and opinions.
+"""Measure the vision tower alone: ridge regression on its features, against factors and opinions.
 
     python experiments/main_job/eyes_limit.py RUN
 
-RUN is a run folder of the main job; its base model is read, the probe is fitted on train pictures and measured on test.
-Writes results/eyes_limit.json: SRCC with a 95% bootstrap interval for each factor and for the MOS.
+RUN is a run folder of the main job. The regression on its base model's features is fitted on train pictures and
+measured on test pictures. Writes results/eyes_limit.json: SRCC with a 95% bootstrap interval for each factor and for
+the MOS.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ HERE = Path(__file__).parent
 
 @torch.no_grad()
 def features(backbone: backbones.Backbone, samples: list[Sample]) -> np.ndarray:
-    """[n, merged patches * width]: the vision tower's output, one row per picture."""
+    """Return [n, merged patches * width]: the vision tower's output, one row per picture."""
     rows = []
     for one in samples:
         pixels = backbone.image_processor(images=[open_picture(one.image)], return_tensors="pt")
@@ -38,7 +39,7 @@ def features(backbone: backbones.Backbone, samples: list[Sample]) -> np.ndarray:
 
 
 def targets(samples: list[Sample]) -> np.ndarray:
-    """[n, 6]: the five factors, then the MOS."""
+    """Return [n, 6]: the five factors, then the MOS."""
     return np.array([[one.attributes["factors"][name] for name in DIMENSIONS] + [one.mos] for one in samples])
 
 

@@ -1,4 +1,4 @@
-"""Outputs per picture, paired against the paper's 4.
+"""Vary the number of outputs per picture; paired against the paper's 4.
 
 python -m experiments.num_samples.analyse [RUNS [OUT]]
 """

@@ -1,4 +1,4 @@
-"""Both rewards at once, in two acts, or with a Bradley-Terry ranking: paired against joint.
+"""Compare both rewards at once, one after the other, or with a Bradley-Terry ranking; paired against joint.
 
 python -m experiments.objective.analyse [RUNS [OUT]]
 """

@@ -1,4 +1,4 @@
-"""A failed parse as no score, or as a random one: paired against none.
+"""Compare a failed parse without a score and with a random one; paired against none.
 
 python -m experiments.parse_policy.analyse [RUNS [OUT]]
 """

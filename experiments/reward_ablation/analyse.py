@@ -1,4 +1,4 @@
-"""Which part of the reward does what: conditions of the ablation, paired against error + rank.
+"""Compare the parts of the reward: conditions of the ablation, paired against error + rank.
 
 python -m experiments.reward_ablation.analyse [RUNS [OUT]]
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from experiments.study import PAPER, Claim, Study, main
 
-# The paper's names of our reward files.
+# The paper's names for the files of conf/reward.
 NAMES = {"binary": "binary", "error": "error", "rank": "rank", "binary_rank": "binary+rank", "rapo": "error+rank"}
 
-# Twice the SD over seeds of the main job's SRCC (.010): a smaller loss is what another seed does too.
+# Twice the SD over seeds of the main job's SRCC (.010): a smaller loss is within the variation of seeds.
 MARGIN = 0.02
 
 STUDY = Study(

@@ -1,4 +1,4 @@
-"""How much of the reward should be rank: shares from none to all, paired against half.
+"""Vary the share of the rank reward from none to all; paired against half.
 
 python -m experiments.reward_weights.analyse [RUNS [OUT]]
 """

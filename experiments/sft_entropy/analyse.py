@@ -1,4 +1,4 @@
-"""Length of the cold start, token entropy and what RAPO gains; a rule that picks the start, and what it costs.
+"""Relate length of the cold start, token entropy and RAPO's gain; test rules that pick the starting checkpoint.
 
 python -m experiments.sft_entropy.analyse [RUNS [OUT]]
 """
@@ -45,14 +45,14 @@ STUDY = Study(
 
 
 def probes(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[dict]]]:
-    """Measurements during the cold start by condition and seed."""
+    """Return the measurements during the cold start by condition and seed."""
     return {
         condition: {seed: run.folder.entropy for seed, run in by_seed.items()} for condition, by_seed in found.items()
     }
 
 
 def draw(result: Mapping[str, Any]) -> Any:
-    """Entropy by step, by kind and by position; gain and final SRCC against entropy at the start of RAPO."""
+    """Draw entropy by step, by kind and by position; gain and final SRCC against entropy at the start of RAPO."""
     figure, (by_step, by_kind, by_place, gain, outcome) = plt.subplots(1, 5, figsize=(18, 3.4), layout="constrained")
     longest = [condition for condition in result["probes"] if any(result["probes"][condition].values())][-1:]
     colors = {condition: f"C{place}" for place, condition in enumerate(STUDY.order)}
@@ -90,7 +90,7 @@ def draw(result: Mapping[str, Any]) -> Any:
 
 
 def lines(result: Mapping[str, Any]) -> str:
-    """The part of table.md that only this study has."""
+    """Return the part of table.md that only this study has."""
     return "\n".join([*_peaks(result), *_gains(result), *_relations(result), *_rules(result)]) + "\n"
 
 
@@ -174,7 +174,7 @@ def _rules(result: Mapping[str, Any]) -> list[str]:
 
 
 def _mean(value: Mapping[str, Any], *, signed: bool = False) -> str:
-    """The mean over seeds alone: a t-interval of three values that have a bound would cross it."""
+    """Format the mean over seeds alone: a t-interval of three bounded values would exceed their bound."""
     return interval({**value, "low": None, "high": None}, signed=signed)
 
 

@@ -1,9 +1,9 @@
-"""Token entropy of the models that runs left behind, by kind of token and position, whatever their settings were.
+"""Measure the token entropy of the models of finished runs, by kind of token and position.
 
     python -m experiments.sft_entropy.measure RUN [RUN ...]
 
-One JSON line per run and model (base, cold_start, rapo) on standard output: what the run itself holds for steps of a
-cold start that was measured while it trained (cold_start.probe_every).
+Prints one JSON line per run and model (base, cold_start, rapo), with the fields that a run itself records during its
+cold start (cold_start.probe_every).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from aes_r1.settings import InputError
 
 
 def models(run: RunFolder) -> dict[str, str]:
-    """Where the models of a run lie: its stages name base and cold start, its final model is what RAPO left.
+    """Return the models of a run: its stages name base and cold start; its final model is the one after RAPO.
 
-    A path of the store may be relative to the folder that the run was started in. InputError where nothing is.
+    A path of the store may be relative to the folder in which the run was started. Raises InputError where no model is.
     """
     found = {}
     for stage in ("base", "cold_start", "rapo"):
@@ -41,7 +41,7 @@ def models(run: RunFolder) -> dict[str, str]:
 
 
 def measure(folder: Path) -> Iterator[dict]:
-    """A row per model of the run, as soon as it is measured. InputError where `folder` is no run with a model."""
+    """Yield a row per model of the run, as soon as it is measured. InputError where `folder` is no run with a model."""
     run = require_run(folder)
     if not run.stage_done("base"):
         raise InputError(f"{folder}: holds no model yet; give the folder of a run that has one")

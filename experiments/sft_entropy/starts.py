@@ -1,4 +1,4 @@
-"""The starting checkpoints of RAPO: their entropy, what RAPO made of them, and rules that pick one."""
+"""The starting checkpoints of RAPO: their entropy, RAPO's results from them, and rules that pick one."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from experiments.reading import Run, over_seeds, paired
 from experiments.study import PROTOCOL
 
 FLOOR = 0.9  # share of readable answers that a start must reach
-FIXED = ("1 epochs", "2 epochs")  # rules that look at nothing: always this start
+FIXED = ("1 epochs", "2 epochs")  # rules that always pick the same start
 
 Found = Mapping[str, Mapping[int, Run]]
 
 
 def start_of(run: Run) -> dict[str, float]:
-    """Entropy and share of readable answers of the outputs that RAPO's first step drew from the starting checkpoint."""
+    """Return entropy and share of readable answers of the completions that RAPO's first step drew from the start."""
     first = next(row for row in run.metrics("rapo") if "policy/entropy" in row)
     return {"entropy": first["policy/entropy"], "answered": 1 - first["rollout/parse_failure_rate"]}
 
 
 def gains(found: Found, place: str, n_bootstrap: int) -> list[dict[str, Any]]:
-    """What RAPO adds to its own cold start, by condition; "srcc" and "plcc" are None where no cold start was asked.
+    """Return RAPO's gain over its own cold start, by condition.
 
-    0 epochs have no cold start, and the study does not ask the base model: the gain is not defined.
+    "srcc" and "plcc" are None where no cold start was asked.
+
+    With 0 epochs there is no cold start, and the study does not ask the base model, so the gain is not defined.
     """
     rows = []
     for condition, by_seed in found.items():
@@ -45,9 +47,9 @@ def gains(found: Found, place: str, n_bootstrap: int) -> list[dict[str, Any]]:
 
 
 def by_seed(found: Found, place: str, added: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per seed: the starts, where RAPO ended and what it added (None: not defined), the peak, the picks, their regret.
+    """Return per seed the starts, RAPO's final SRCC and gain (None: not defined), the peak, the picks and their regret.
 
-    Regret is in final SRCC, against the best start that is defined; None where the picked one is not.
+    Regret is the difference in final SRCC to the best defined start; None where the picked one is not defined.
     """
     differences = {row["condition"]: row["srcc"]["seeds"] for row in added if row["srcc"]}
     rows = []
@@ -80,7 +82,10 @@ def by_seed(found: Found, place: str, added: Sequence[Mapping[str, Any]]) -> lis
 
 
 def peak_during(run: Run) -> dict[str, float | None] | None:
-    """Step, epoch and height of the highest entropy that was measured during a run's cold start; None if it was not."""
+    """Return step, epoch and value of the highest entropy measured during a run's cold start.
+
+    None without measurements.
+    """
     rows = run.folder.entropy
     if not rows:
         return None
@@ -91,10 +96,10 @@ def peak_during(run: Run) -> dict[str, float | None] | None:
 
 
 def relations(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Spearman's correlation over starts of their entropy with what came of them: per seed, and its mean over seeds.
+    """Correlate the starts' entropy with their outcomes (Spearman): per seed, and the mean over seeds.
 
-    "gains" are of starts with a cold start; "ends" are final SRCC, of all starts and of the readable ones alone. A
-    start whose outcome is not defined cannot be ranked: "starts" says how many of how many could.
+    "gains" covers starts with a cold start; "ends" is the final SRCC, of all starts and of the readable ones alone. A
+    start without a defined outcome cannot be ranked: "starts" says how many of how many could.
     """
     found = []
     for outcome, floor in (("gains", 0.0), ("ends", 0.0), ("ends", FLOOR)):
@@ -113,7 +118,7 @@ def relations(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """None with fewer than three pairs, or where one side is constant."""
+    """Return Spearman's correlation; None with fewer than three pairs, or where one side is constant."""
     from scipy import stats
 
     if len(pairs) < 3 or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):

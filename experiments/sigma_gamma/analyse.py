@@ -1,4 +1,4 @@
-"""Width of the error reward and softness of the comparison, paired against the paper's .1 and 1e-6.
+"""Vary the width of the error reward and the softness of the comparison; paired against the paper's .1 and 1e-6.
 
 python -m experiments.sigma_gamma.analyse [RUNS [OUT]]
 """

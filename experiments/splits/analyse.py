@@ -1,4 +1,4 @@
-"""How much results move with the split of the pictures and with the seed of the run.
+"""Measure how much results vary with the split of the pictures and with the seed of the run.
 
 python -m experiments.splits.analyse [RUNS [OUT]]
 """
@@ -21,12 +21,12 @@ STUDY = Study(
     label=lambda settings: f"split {settings['data']['split_seed']}",
     order=tuple(f"split {one}" for one in range(5)),
     baseline="split 0",
-    same_pictures=False,  # splits answer other test pictures, so nothing is paired between them
+    same_pictures=False,  # splits have different test pictures, so they cannot be paired
 )
 
 
 def spread(rows: list[Mapping[str, Any]], metric: str) -> dict[str, float | None]:
-    """Standard deviation of a metric over seeds within a split, and over splits beyond what seeds explain.
+    """Return the standard deviation of a metric over seeds within a split, and over splits beyond what seeds explain.
 
     One-way random effects: var_splits = (mean square between - mean square within) / seeds, at least 0.
     """

@@ -1,4 +1,4 @@
-"""Two sets of raters: comparisons across or within sets, ties both ways or half.
+"""Compare two sets with different raters across or within sets, with ties both ways or half.
 
 python -m experiments.ties_and_pool.analyse [RUNS [OUT]]
 """

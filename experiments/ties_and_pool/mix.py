@@ -1,4 +1,4 @@
-"""A manifest of two sets whose raters use the scale differently: half scenes, half scenes_harsh.
+"""Write a manifest of two sets whose raters use the scale differently: half scenes, half scenes_harsh.
 
 python -m experiments.ties_and_pool.mix          writes STORE/mixed/manifest.jsonl
 """
@@ -17,7 +17,7 @@ SETS = ("scenes", "scenes_harsh")
 
 
 def mixed(store: Path, *, counts: dict[str, int] | None = None) -> list[Sample]:
-    """Even pictures of the first set, odd ones of the second, in every split; ids name their set."""
+    """Return even pictures of the first set and odd ones of the second, in every split; ids name their set."""
     chosen = []
     for turn, name in enumerate(SETS):
         for split in ("train", "validation", "test"):

@@ -1,1 +1,1 @@
-"""What Hydra finds by itself because it lies in this namespace: points through Ray, searches through Optuna."""
+"""Plugins that Hydra finds by this namespace: multirun jobs (points) through Ray, searches through Optuna."""

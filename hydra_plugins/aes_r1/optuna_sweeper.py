@@ -1,7 +1,7 @@
-"""`hydra/sweeper=optuna`: ask Optuna for points, run them by any launcher, tell it their scores.
+"""`hydra/sweeper=optuna`: ask Optuna for points, run them with any launcher, report their scores to it.
 
 The published plugin, hydra-optuna-sweeper, needs Optuna below 3, whose storage no longer works with today's SQLAlchemy;
-it also starts anew what a study holds already.
+it also runs points again that a study already holds.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from aes_r1.settings import InputError, require
 
 
 class OptunaSweeper(Sweeper):
-    """Points that TPE proposes, until `n_trials` different ones have a score; higher is better.
+    """Runs points that TPE proposes until `n_trials` different ones have a score; higher is better.
 
-    The study lies in the SQLite file `storage`, named by everything that its points share and by the space searched:
-    other settings are another study. A point without a score is a failed trial. The same command runs points that
-    failed or were interrupted again, with the same values and so in the same run folders, then asks for new ones.
+    The study is kept in the SQLite file `storage`. Its name is a hash of the search space and of all settings that its
+    points share, so other settings are another study. A point without a score is a failed trial. The same command first
+    repeats points that failed or were interrupted, with the same values and so in the same run folders.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class OptunaSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands to a sweeper."""
+        """Store what Hydra passes to a sweeper."""
         self.composed, self.loader = config, hydra_context.config_loader
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -75,16 +75,19 @@ class OptunaSweeper(Sweeper):
             answers += returned
             stopped = [isinstance(answer._return_value, Stopped) for answer in returned]
             for trial, answer, cut in zip(trials, returned, stopped, strict=True):
-                if not cut:  # the next command finds it without an end
+                if not cut:  # an interrupted point stays open for the next command
                     _tell(study, trial, answer)
             if any(stopped):
                 break
         _say_best(study, self.n_trials)
         for answer in answers:
-            _ = answer.return_value  # raises what a point raised outside of its own process
+            _ = answer.return_value  # raises the exception that a point raised outside of its own process
 
     def _space(self, arguments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
-        """What is searched, by key, and the other overrides. A later argument replaces an earlier one of its key."""
+        """Return the searched keys with their distributions, and the other overrides.
+
+        A later argument replaces an earlier one of its key.
+        """
         parsed = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(list(arguments))}
         space = {key: _distribution(one) for key, one in parsed.items() if one.is_sweep_override()}
         fixed = [str(one.input_line) for one in parsed.values() if not one.is_sweep_override()]
@@ -93,7 +96,7 @@ class OptunaSweeper(Sweeper):
         return space, fixed
 
     def _study(self, space: Mapping[str, Any], fixed: Sequence[str]) -> Any:
-        """The study of these settings in the file: a new one, or what an earlier command left."""
+        """Return the study of these settings in the file: a new one, or what an earlier command left."""
         optuna = _optuna()
         from sqlalchemy.exc import DatabaseError
 
@@ -112,9 +115,7 @@ class OptunaSweeper(Sweeper):
             raise InputError(f"hydra.sweeper.storage={self.storage}: {reason}; give another file") from error
 
     def _sampler(self, study: Any) -> Any:
-        """TPE whose random numbers depend on the seed and how many points there are: an interrupted study, gone on
-        with, asks for what the whole one would have.
-        """
+        """Return TPE, seeded by the seed and the number of points, so that a resumed study proposes the same points."""
         points = {_point(trial) for trial in study.get_trials(deepcopy=False)}
         return _optuna().samplers.TPESampler(
             seed=self.seed + len(points), n_startup_trials=self.n_startup_trials, constant_liar=self.n_jobs > 1
@@ -130,7 +131,10 @@ def _optuna() -> Any:
 
 
 def _distribution(override: Override) -> Any:
-    """interval: a number between, of its own kind, on a log scale where tagged so; a list or range: one of it."""
+    """Return the distribution of an axis: an interval is a number between its ends, log-scaled where tagged.
+
+    A list or range is a choice.
+    """
     distributions = _optuna().distributions
     value = override.value()
     if not isinstance(value, IntervalSweep):
@@ -144,22 +148,22 @@ def _distribution(override: Override) -> Any:
 
 
 def _point(trial: Any) -> tuple:
-    """What tells a point from another."""
+    """Return a point's overrides as one key."""
     return tuple(sorted(trial.params.items()))
 
 
 def _scores(study: Any) -> dict[tuple, float]:
-    """The score of every point that has one."""
+    """Return the score of every point that has one."""
     complete = _optuna().trial.TrialState.COMPLETE
     return {_point(trial): trial.value for trial in study.get_trials(deepcopy=False, states=(complete,))}
 
 
 def _without_score(study: Any) -> list[dict[str, Any]]:
-    """Points of earlier commands that failed or were interrupted, each once."""
+    """Return the points of earlier commands that failed or were interrupted, each once."""
     state = _optuna().trial.TrialState
     scored, found = _scores(study), {}
     for trial in study.get_trials(deepcopy=False, states=(state.RUNNING, state.FAIL)):
-        if trial.state == state.RUNNING:  # nobody will tell
+        if trial.state == state.RUNNING:  # no process reports it any more
             study.tell(trial.number, state=state.FAIL)
         if _point(trial) not in scored:
             found[_point(trial)] = dict(trial.params)
@@ -167,7 +171,10 @@ def _without_score(study: Any) -> list[dict[str, Any]]:
 
 
 def _tell(study: Any, trial: Any, answer: JobReturn) -> None:
-    """A point that failed, or whose answers are all alike, has no SRCC: a failed trial, never a score of 0."""
+    """Report a point to the study.
+
+    One that failed, or gave equal answers to all, has no SRCC: a failed trial, not a score of 0.
+    """
     score = answer.return_value if answer.status == JobStatus.COMPLETED else None
     state = _optuna().trial.TrialState
     study.tell(trial, score, state=state.FAIL if score is None else state.COMPLETE)

@@ -1,6 +1,6 @@
 """`hydra/launcher=ray`: every point of a multirun is a Ray task, on this machine or on a cluster.
 
-The published plugin, hydra-ray-launcher, needs cloudpickle below 3, which joblib does not take.
+The published plugin, hydra-ray-launcher, needs cloudpickle below 3, which joblib does not accept.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from aes_r1.settings import InputError
 
 
 class RayLauncher(Launcher):
-    """Points side by side, as many as Ray has room for.
+    """Runs as many points at the same time as Ray has resources for.
 
-    init: arguments of ray.init, where the cluster is; remote: arguments of ray.remote, what one point takes. Every
-    machine must see the folder that the command was started in.
+    init: arguments of ray.init (the cluster); remote: arguments of ray.remote (the resources of one point). Every
+    machine must see the folder in which the command was started.
     """
 
     def __init__(self, init: Mapping[str, Any], remote: Mapping[str, Any]) -> None:
@@ -34,7 +34,7 @@ class RayLauncher(Launcher):
         self.remote = _plain(remote)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands to a launcher."""
+        """Store what Hydra passes to a launcher."""
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
@@ -47,10 +47,10 @@ class RayLauncher(Launcher):
             raise InputError("hydra/launcher=ray needs Ray; pip install 'aes-r1[launchers]'") from error
         setup_globals()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if not ray.is_initialized():  # a search launches many times
+        if not ray.is_initialized():  # a search calls this many times
             ours = signal.getsignal(signal.SIGTERM)
             ray.init(**self.init)
-            signal.signal(signal.SIGTERM, ours)  # Ray's would leave at once, and its points with it
+            signal.signal(signal.SIGTERM, ours)  # Ray's handler would exit at once, together with its points
         point = ray.remote(**self.remote)(_point)
         state = Singleton.get_state()
         tasks = [
@@ -68,7 +68,7 @@ class RayLauncher(Launcher):
 
 
 def _point(context: HydraContext, task: TaskFunction, config: DictConfig, state: Any, folder: str) -> JobReturn:
-    """In a Ray worker: one point, as Hydra's own launcher runs it."""
+    """Run one point in a Ray worker, as Hydra's own launcher runs it."""
     os.chdir(folder)
     setup_globals()
     Singleton.set_state(state)
@@ -83,7 +83,10 @@ def _point(context: HydraContext, task: TaskFunction, config: DictConfig, state:
 
 
 def _answer(ray: Any, task: Any, overrides: Sequence[str]) -> JobReturn:
-    """What a point gave; a worker that died (no memory, a machine lost) is a failed point and ends no other."""
+    """Return the result of a point.
+
+    A worker that died (no memory, a machine lost) is a failed point and ends no other.
+    """
     try:
         return ray.get(task)
     except ray.exceptions.RayError as error:
