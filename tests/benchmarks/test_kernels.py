@@ -1,4 +1,4 @@
-"""Ceilings for the operations that launch a kernel: lower one when its count has fallen, raise none without a reason."""
+"""Ceilings for operations that launch a kernel: lower one when its count has fallen, raise none without a reason."""
 
 from __future__ import annotations
 
