@@ -21,12 +21,13 @@ from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.transfer import to_device
+from aes_r1.reward.length import overlong_penalty
 from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import keyed_uniform_noise
 from aes_r1.rollout.served import ServedPolicy, largest_gap, require_match
 from aes_r1.rollout.through_words import blank_prompt
 from aes_r1.runs.stopping import Stopped
-from aes_r1.settings import RewardSettings, TrainerSettings
+from aes_r1.settings import InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.completions import Completions, Drawing, Rollouts, completion_rows, score_table
 from aes_r1.trainer.context import PhaseTimer, TrainingContext
@@ -53,6 +54,8 @@ from aes_r1.trainer.step_metrics import (
     policy_metrics,
     rollout_metrics,
 )
+from aes_r1.trainer.trace import StepTrace
+from aes_r1.trainer.utilisation import Utilisation
 
 REMEDY = "lower trainer.lr, raise trainer.kl_coef, or train with model.dtype=float32"
 
@@ -87,6 +90,10 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
     Raises Stopped after a checkpoint when asked to stop.
     """
     total = rapo_steps(len(images), trainer)
+    if trainer.profile is not None and trainer.profile > total:
+        raise InputError(f"trainer.profile={trainer.profile}: the run has {total} steps; give one of them")
+    trace = StepTrace(trainer.profile, context.trace_file)
+    utilisation = Utilisation(backbone, engine, shared_prefix=shared_prefix)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     best = progress.get("best")
     skips = Skips(progress.get("skipped_in_a_row", 0))
@@ -124,6 +131,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
 
     ahead: Drawing | None = None
     for step in range(progress["step"], total):
+        trace.begin(step + 1)
         timer = context.timer(device)
         batch = images_of(step)
 
@@ -146,6 +154,11 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
                 keyed_uniform_noise([("guess", *key) for key in keys_of(step)], 1).to(scores).view(len(batch), -1)
             )
         rewards, reward_parts = total_reward(scores, mos, reward, pool=pool, progress=step / total, guesses=guesses)
+        if trainer.overlong_penalty:
+            tokens_of = engine.all_gather(rollout.mask.sum(dim=1).view(len(batch), -1))
+            overlong = overlong_penalty(tokens_of, limit=trainer.max_new_tokens, begin=trainer.overlong_from)
+            rewards = rewards + trainer.overlong_penalty * overlong
+            reward_parts |= {"overlong": overlong}
 
         # -- credit ----------------------------------------------------------------------------------------------------
         local_images = slice(engine.rank * len(batch), (engine.rank + 1) * len(batch))  # rows of what was gathered
@@ -192,9 +205,10 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
 
         # -- reference -------------------------------------------------------------------------------------------------
         with timer("reference"):
+            own_lengths = rollout.mask.sum(dim=1).tolist()  # leave the device here, so that no pass has to ask for them
             plan = partial(
                 plan_micro_batches,
-                lengths=rollout.mask.sum(dim=1).tolist(),  # leaves the device here, so that no pass has to ask for it
+                lengths=own_lengths,
                 prompt_tokens=completions.prompts.prompt_tokens,
                 engine=engine,
                 num_samples=trainer.num_samples,
@@ -282,7 +296,9 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
             "time/step_s": timer.elapsed(),
             "perf/tokens_per_s": float(engine.all_reduce_sum(rollout.mask.sum())) / timer.elapsed(),
             "perf/peak_memory_gb": peak_memory_gb(),
+            **utilisation.metrics(completions.prompts, own_lengths, trainer.inner_epochs, timer.seconds["update"]),
         }
+        trace.end()
         if served is not None:
             values |= correction_metrics(gaps, minibatches[0][1], served.settings.cap, engine)
             if on_policy:  # otherwise the update between the two is a part of their difference
