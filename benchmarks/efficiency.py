@@ -1,4 +1,4 @@
-"""How near a step comes to what its card can do: update MFU, decode time over the memory-bandwidth floor.
+"""Compare a step with the limits of its card: update MFU, decode time over the memory-bandwidth floor.
 
 Pure functions of a benchmark row, a model's shape and a card; operations and bytes are those that aes_r1.plan and
 aes_r1.model.cost count.
@@ -25,7 +25,7 @@ class Card:
     gb_s: float
 
 
-# As NVIDIA's data sheets give them, without sparsity. The longest name that a device's name contains counts.
+# From NVIDIA's data sheets, without sparsity. The longest of these names in a device's name is used.
 CARDS = {
     "A100-SXM4-40GB": Card(312, 1555),
     "A100-PCIE-40GB": Card(312, 1555),
@@ -41,7 +41,7 @@ CARDS = {
 
 
 def card_of(device: str, tflops: float | None = None, gb_s: float | None = None) -> Card | None:
-    """The card of that name; given numbers go before the table's. None when either is in neither place."""
+    """Return the card of that name; given numbers take precedence over the table's. None where a number is missing."""
     known = CARDS.get(max((name for name in CARDS if name in device), key=len, default=""))
     tflops = tflops or (known and known.tflops)
     gb_s = gb_s or (known and known.gb_s)
@@ -67,7 +67,7 @@ def decode_weight_bytes(shape: Shape, row: dict[str, Any]) -> float:
 def decode_cache_bytes(shape: Shape, row: dict[str, Any]) -> float:
     """Keys and values that all token steps read together: a prompt's once per image and step, each output's own past.
 
-    The first token comes of the prompt, so T tokens take T - 1 steps; step t reads t tokens of every output.
+    The prompt pass gives the first token, so T tokens take T - 1 steps; step t reads t tokens of every output.
     """
     assumed, answer = arithmetic.settings_of(row).plan, row["new_tokens"]
     prompts = row["N"] * (assumed.picture_tokens + assumed.question_tokens)
@@ -76,7 +76,7 @@ def decode_cache_bytes(shape: Shape, row: dict[str, Any]) -> float:
 
 
 def of_row(row: dict[str, Any], shape: Shape, card: Card) -> dict[str, float]:
-    """What a row of benchmarks.__main__ says about the card.
+    """Return how well a row of benchmarks.__main__ uses the card.
 
     update_mfu: the model's operations over seconds and peak; update_hfu: those done, recomputed ones included. Floors
     are seconds: weights alone, and with keys and values. decode_over_*: the decode loop over its floor, where the

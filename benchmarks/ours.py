@@ -1,4 +1,4 @@
-"""This project's step: the real training loop, told by the parent when to take the next step.
+"""Take this project's steps: the real training loop, which waits for the parent before each step.
 
 python -m benchmarks.ours WORKLOAD_JSON WORK_FOLDER plain|fast
 """
@@ -28,7 +28,7 @@ from benchmarks.workload import Workload, random_model
 
 
 def stamp_decoding(turn: Turn) -> None:
-    """Stamp where the prompts are computed and the decode loop begins."""
+    """Record the time between the prompt pass and the decode loop."""
     decoder_of = sampler._decoder_of
 
     def stamped(backbone):

@@ -1,4 +1,4 @@
-"""The child's side of the interleaving: wait for a turn, take one step, say what it cost.
+"""The child's side of the alternation: wait for a turn, take one step, report its cost.
 
 A child prints lines that start with MARK; everything else on its stdout is noise.
 """

@@ -1,4 +1,4 @@
-"""What is read out of a text: the last whole object, spelled in any way that models spell it, in bounded time."""
+"""The last whole object of a text is read, in every spelling that models use, in bounded time."""
 
 import json
 import time
@@ -61,7 +61,7 @@ def test_a_reply_is_read_however_it_is_wrapped_and_how_is_said(text, mended):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (WHOLE[: len(WHOLE) // 2], "invalid_json"),  # cut short: half a sentence is never made whole
+        (WHOLE[: len(WHOLE) // 2], "invalid_json"),  # cut short: half a sentence is not completed
         (f"{WHOLE[: WHOLE.index('exposure')]}", "invalid_json"),
         (f'{{"critique": {WHOLE[:-30]}', "invalid_json"),
         ('{"light_and_shadow": ' + "[" * 3000 + "]" * 3000 + "}", "invalid_json"),

@@ -1,4 +1,4 @@
-"""What words say: exact for the phrase book, by opposites for any other prose."""
+"""The meaning of words: exact for the phrase book, by a list of opposites for other prose."""
 
 import numpy as np
 import pytest

@@ -41,7 +41,7 @@ def test_kinds_of_odd_answers():
     assert token_kinds(["<answer>", "0.5"]) == ["tags", "score"]  # cut before its end
     assert token_kinds([">0", "3", "</"]) == ["critique"] * 3
     assert token_kinds([]) == []
-    assert token_kinds(["<answer>0", ".5</answer>"]) == ["score", "score"]  # across two kinds: the rarer
+    assert token_kinds(["<answer>0", ".5</answer>"]) == ["score", "score"]  # a token of two kinds gets the rarer one
 
 
 @pytest.fixture
