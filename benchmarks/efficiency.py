@@ -1,4 +1,4 @@
-"""Compare a step with the limits of its card: update MFU, decode time over the memory-bandwidth floor.
+"""How near a step comes to what its card can do: update MFU, decode time over the memory-bandwidth floor.
 
 Pure functions of a benchmark row, a model's shape and a card; operations and bytes are those that aes_r1.plan and
 aes_r1.model.cost count.
@@ -13,8 +13,7 @@ from aes_r1.model import cost
 from aes_r1.model.cost import Shape
 from aes_r1.plan_memory import ELEMENT
 from benchmarks import arithmetic
-
-ADAPTER_ELEMENT = 4  # peft keeps an adapter in float32
+from benchmarks.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Card:
     gb_s: float
 
 
-# From NVIDIA's data sheets, without sparsity. The longest of these names in a device's name is used.
+# As NVIDIA's data sheets give them, without sparsity. The longest name that a device's name contains counts.
 CARDS = {
     "A100-SXM4-40GB": Card(312, 1555),
     "A100-PCIE-40GB": Card(312, 1555),
@@ -40,59 +39,104 @@ CARDS = {
 }
 
 
+def name_of(device: str) -> str:
+    """The card's name in CARDS, empty when it is not there."""
+    return max((name for name in CARDS if name in device), key=len, default="")
+
+
 def card_of(device: str, tflops: float | None = None, gb_s: float | None = None) -> Card | None:
-    """Return the card of that name; given numbers take precedence over the table's. None where a number is missing."""
-    known = CARDS.get(max((name for name in CARDS if name in device), key=len, default=""))
+    """The card of that name; given numbers go before the table's. None when either is in neither place."""
+    known = CARDS.get(name_of(device))
     tflops = tflops or (known and known.tflops)
     gb_s = gb_s or (known and known.gb_s)
     return Card(tflops, gb_s) if tflops and gb_s else None
 
 
-def update_flops(row: dict[str, Any], *, recomputed: bool = False) -> float:
-    """Operations of the update as the plan counts them: forward, gradient of states and, unless adapted, of weights.
+def lengths_of(row: dict[str, Any]) -> list[list[int]]:
+    """Tokens of each completion in each step that the row counts."""
+    workload = Workload.of(row)
+    return [workload.lengths_of(step) for step in row.get("steps", [0])]
 
-    The prompt counts as often as the row's system computes it. An adapter's own operations (a few percent) are left
-    out. `recomputed` adds the forward pass that gradient checkpointing repeats: work that is done, but not the model's.
+
+def update_flops(row: dict[str, Any], *, recomputed: bool = False) -> float:
+    """Operations of the row's updates (the mean of its steps) as aes_r1.model.cost counts them, by real lengths.
+
+    The prompt counts as often as the row's system computes it. `recomputed` adds the forward pass that gradient
+    checkpointing repeats: work that is done, but not the model's.
     """
-    counted = row["gradient_checkpointing"] and recomputed
-    return arithmetic.phase_flops({**row, "gradient_checkpointing": counted})["update_cpu_s"]
+    shape, workload, assumed = arithmetic.shape(row["model"]), Workload.of(row), arithmetic.settings_of(row).plan
+    found = [
+        cost.update_flops(
+            shape,
+            [assumed.picture_tokens + assumed.question_tokens] * workload.N,
+            [assumed.picture_tokens] * workload.N,
+            [lengths[image * workload.K : (image + 1) * workload.K] for image in range(workload.N)],
+            shared_prefix=row["system"] == "ours",
+            adapter=workload.lora > 0,
+            vision=workload.trains_tower,
+            recomputed=recomputed and workload.gradient_checkpointing,
+        )
+        for lengths in lengths_of(row)
+    ]
+    return sum(found) / len(found)
 
 
 def decode_weight_bytes(shape: Shape, row: dict[str, Any]) -> float:
-    """Weights that every token step reads once: the language layers' matrices, the head, an adapter."""
-    adapter = cost.lora_parameters(shape, row["lora"]) if row["lora"] else 0
-    return cost.decode_weight_bytes(shape, ELEMENT[row["dtype"]]) + adapter * ADAPTER_ELEMENT
+    """Weights that every token step reads once: the language layers' matrices and the head.
+
+    An adapter does not count: it can be added to the weights before, so nobody has to read it.
+    """
+    return cost.decode_weight_bytes(shape, ELEMENT[row["dtype"]])
 
 
 def decode_cache_bytes(shape: Shape, row: dict[str, Any]) -> float:
     """Keys and values that all token steps read together: a prompt's once per image and step, each output's own past.
 
-    The prompt pass gives the first token, so T tokens take T - 1 steps; step t reads t tokens of every output.
+    The first token comes of the prompt, so T tokens take T - 1 steps; step t reads t tokens of every output that still
+    runs. The mean of the row's steps.
     """
-    assumed, answer = arithmetic.settings_of(row).plan, row["new_tokens"]
+    assumed = arithmetic.settings_of(row).plan
     prompts = row["N"] * (assumed.picture_tokens + assumed.question_tokens)
-    tokens = (answer - 1) * prompts + row["K"] * row["N"] * (answer - 1) * answer / 2
-    return cost.cache_bytes(shape, tokens, ELEMENT[row["dtype"]])
+    found = [
+        (max(lengths) - 1) * prompts + sum((length - 1) * length / 2 for length in lengths)
+        for lengths in lengths_of(row)
+    ]
+    return cost.cache_bytes(shape, sum(found) / len(found), ELEMENT[row["dtype"]])
+
+
+def decode_steps(row: dict[str, Any]) -> float:
+    """Token steps until the longest completion ends, the first token's left out. The mean of the row's steps."""
+    longest = [max(lengths) - 1 for lengths in lengths_of(row)]
+    return sum(longest) / len(longest)
+
+
+def seconds_of(row: dict[str, Any], name: str) -> float:
+    """The mean over the row's steps, or what the row says where it keeps none of them."""
+    each = row.get("runs", {}).get(name)
+    return sum(each) / len(each) if each else row[name]
 
 
 def of_row(row: dict[str, Any], shape: Shape, card: Card) -> dict[str, float]:
-    """Return how well a row of benchmarks.__main__ uses the card.
+    """What a row of results says about the card.
 
     update_mfu: the model's operations over seconds and peak; update_hfu: those done, recomputed ones included. Floors
     are seconds: weights alone, and with keys and values. decode_over_*: the decode loop over its floor, where the
-    system's decode loop was timed; rollout_over_floor: pictures and prompts included, for every system.
+    system's decode loop was timed; rollout_over_floor: pictures and prompts included, for every system. Means over the
+    row's steps, whose lengths differ.
     """
-    peak = card.tflops * 1e12 * row["update_s"]
-    weights = (row["new_tokens"] - 1) * decode_weight_bytes(shape, row) / (card.gb_s * 1e9)
+    peak = card.tflops * 1e12 * seconds_of(row, "update_s")
+    weights = decode_steps(row) * decode_weight_bytes(shape, row) / (card.gb_s * 1e9)
     cache = decode_cache_bytes(shape, row) / (card.gb_s * 1e9)
     found = {
         "update_mfu": update_flops(row) / peak,
         "update_hfu": update_flops(row, recomputed=True) / peak,
         "decode_floor_s": weights,
         "decode_floor_with_cache_s": weights + cache,
-        "rollout_over_floor": row["rollout_s"] / weights,
+        "rollout_over_floor": seconds_of(row, "rollout_s") / weights,
     }
     if "decode_s" in row:
-        found["decode_over_floor"] = row["decode_s"] / weights
-        found["decode_over_floor_with_cache"] = row["decode_s"] / (weights + cache)
+        decoding = seconds_of(row, "decode_s")
+        found["decode_over_floor"] = decoding / weights
+        found["decode_over_floor_with_cache"] = decoding / (weights + cache)
+        found["decode_ms_per_token"] = 1000 * decoding / decode_steps(row)
     return {name: round(value, 4) for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""Take this project's steps: the real training loop, which waits for the parent before each step.
+"""This project's step: the real training loop, told by the parent when to take the next step.
 
 python -m benchmarks.ours WORKLOAD_JSON WORK_FOLDER plain|fast
 """
@@ -10,36 +10,64 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
+from aes_r1.model import families
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.prompts import RATING_PROMPT
-from aes_r1.rollout import sampler
+from aes_r1.rollout.sampler import Rollout, sample_completions
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import LoraSettings, RewardSettings, TrainerSettings
+from aes_r1.trainer import rapo
 from aes_r1.trainer.context import PhaseTimer, TrainingContext
 from aes_r1.trainer.engine import SingleEngine
-from aes_r1.trainer.rapo import train_rapo
-from aes_r1.trainer.reference import Reference
-from benchmarks.player import Turn
-from benchmarks.workload import Workload, random_model
+from aes_r1.trainer.reference import build_reference
+from benchmarks.player import Turn, wait_to_build
+from benchmarks.workload import Workload, draw_weights, model_folder
 
 
-def stamp_decoding(turn: Turn) -> None:
-    """Record the time between the prompt pass and the decode loop."""
-    decoder_of = sampler._decoder_of
+def forced_noise(noise: Tensor, lengths: list[int]) -> Tensor:
+    """`noise` [R, T] with which each completion ends after its own length, and one of T tokens not at all.
 
-    def stamped(backbone):
-        class Stamped(decoder_of(backbone)):  # type: ignore[misc]
-            def __init__(self, *given) -> None:
-                super().__init__(*given)
+    A token is the first at which the cumulated probability passes the noise, and the end of the turn is the first of
+    the tokens that may be drawn: 0 draws it, noise above its probability (1 in 680) never does.
+    """
+    noise = 0.2 + 0.8 * noise
+    for row, length in enumerate(lengths):
+        if length < noise.shape[1]:
+            noise[row, length - 1] = 0.0
+    return noise
+
+
+def force_lengths(turn: Turn) -> None:
+    """Give the training loop a sampler whose completions have the lengths of the turn, and stamp where decoding begins.
+
+    Decoding begins when the head sees the first states, those after the prompts.
+    """
+
+    def forced(backbone: Backbone, prompts: PromptBatch, *, noise: Tensor | None, **how: Any) -> Rollout:
+        assert noise is not None
+        first_allowed = int((~backbone.banned).nonzero()[0, 0])
+        assert first_allowed == backbone.end_token, "lengths are forced by the end of the turn standing first"
+
+        def stamp(*_: Any) -> None:
+            if turn.decoding is None:
+                watch.remove()
                 turn.decode_begins()
 
-        return Stamped
+        watch = backbone.core.lm_head.register_forward_pre_hook(stamp)
+        rollout = sample_completions(backbone, prompts, noise=forced_noise(noise, turn.lengths), **how)
+        watch.remove()
+        turn.mask = rollout.mask
+        return rollout
 
-    sampler._decoder_of = stamped
+    rapo.sample_completions = forced  # type: ignore[assignment]
 
 
 class StampedTimer(PhaseTimer):
@@ -50,32 +78,38 @@ class StampedTimer(PhaseTimer):
     def begin(self, phase: str) -> None:
         if phase == "update":
             self.turn.update_begins()
+        self.turn.phase_begins(phase)
 
     def end(self, phase: str) -> None:
+        self.turn.phase_ends(phase)
         if phase == "rollout":
-            self.turn.rollout_done()
+            self.turn.rollout_done(lambda: self.turn.mask.sum(dim=1).tolist())
         elif phase == "update":
             self.turn.done()
 
 
 def main() -> None:
     workload, work, path = Workload.parse(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    wait_to_build({"shared_prefix": str(path == "fast").lower()})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fast = path == "fast"
+    draw_weights()
     backbone = backbones.load(
-        random_model(workload, work),
+        model_folder(workload, work),
         dtype=workload.dtype,
         max_pixels=max(workload.picture[0] * workload.picture[1], backbones.MIN_PIXELS),
         gradient_checkpointing=workload.gradient_checkpointing,
     )
-    backbone.banned[backbone.end_token] = True  # every completion runs to the forced length
     reference = None
     if workload.lora:
         backbone = backbones.add_adapter(backbone, LoraSettings(rank=workload.lora))
     elif workload.kl_coef:
-        reference = Reference(copy.deepcopy(backbone), device)
-    turn = Turn()
-    stamp_decoding(turn)
+        reference = build_reference(workload.reference, copy.deepcopy(backbone), device=device, rank=0, size=1)
+    for name, parameter in backbone.core.named_parameters():
+        if families.is_vision(name):
+            parameter.requires_grad_(workload.trains_tower)
+    turn = Turn(workload)
+    force_lengths(turn)
     StampedTimer.turn = turn
     engine = SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)
     paths = workload.pictures(work / "pictures", workload.N * 4)
@@ -100,6 +134,7 @@ def main() -> None:
         kl_coef=workload.kl_coef,
         max_new_tokens=workload.new_tokens,
         micro_batch_size=workload.micro_batch or workload.rows,
+        micro_batch_tokens=workload.micro_batch_tokens or None,
         mask_truncated=False,
         save_every=10**9,
         eval_every=10**9,
@@ -107,7 +142,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         turn.wait()
-        train_rapo(
+        rapo.train_rapo(
             backbone,
             reference,
             engine,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.planned
 
-The H200 steps are the rows of benchmarks/results/gpu.json, whose decoding the default of plan.decode_efficiency was
+The H200 steps are the rows of benchmarks/results/gpu_h200.json, whose decoding plan.decode_efficiency by default was
 taken from; their other phases were not fitted. The H100 steps are EasyR1's, another program on the same model.
 """
 
@@ -76,7 +76,7 @@ def settings_of(row: Published, *, shared_prefix: bool) -> PlanSettings:
 
 
 def measured_settings(row: dict[str, Any]) -> PlanSettings:
-    """A row of gpu.json by the plan's default assumptions, on its card; every answer was forced to the same length."""
+    """A row of gpu_h200.json by the plan's default assumptions, on its card; all answers were equally long."""
     settings, card = arithmetic.settings_of(row), CARDS["H200"]
     assumed = dataclasses.replace(
         settings.plan, peak_tflops=card.tflops, bandwidth_gb_s=card.gb_s, memory_gb=141.0, longest_answer=1.0
@@ -113,7 +113,7 @@ def _line(workload: str, what: str, planned: float, found: float, digits: int) -
 def table() -> str:
     """Markdown."""
     lines = ["| workload | what | plan | measured or published | plan over it |", "|---|---|---|---|---|"]
-    for row in arithmetic.read("gpu"):
+    for row in arithmetic.read("gpu_h200"):
         if row["system"] != "trl":
             lines += lines_of_measured(row)
     for published in EASYR1:

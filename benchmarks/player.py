@@ -1,40 +1,90 @@
-"""The child's side of the alternation: wait for a turn, take one step, report its cost.
+"""The child's side of a benchmark: build when told to, wait for a turn, take one step, say what it cost.
 
-A child prints lines that start with MARK; everything else on its stdout is noise.
+A child prints lines that start with MARK; everything else on its stdout is noise. A turn is one line from the parent:
+
+    go [TOKENS]                  one step; with TOKENS every completion has that many, for a short warm-up
+    profile PHASE [TOKENS]       the same, with the device's kernels of PHASE ("rollout" or "update") counted
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from benchmarks import clock
+from benchmarks.kernel_times import KernelTimes
+from benchmarks.workload import Workload
 
 MARK = "@@"
+
+
+def say(what: str) -> None:
+    """Tell the parent."""
+    print(f"{MARK} {what}", flush=True)
+
+
+def hear() -> str:
+    """What the parent says; ends the process when the parent hangs up."""
+    heard = sys.stdin.readline().strip()
+    if not heard:
+        raise SystemExit(0)
+    return heard
+
+
+def wait_to_build(settings: Mapping[str, str]) -> None:
+    """Everything is imported and nothing lies on the device: block until the parent wants the model built.
+
+    settings: what the system was set to beside the workload, for the results.
+    """
+    say(f"imported {json.dumps(settings)}")
+    hear()
 
 
 class Turn:
     """Stamps of one optimizer step. Phases are [rollout | reference | update]; rewards count as reference."""
 
-    def __init__(self) -> None:
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
         self.extra_seconds = 0.0  # work for this step that was done outside of it, added to rollout and step
+        self.step = -1
+        self.kernels: KernelTimes | None = None
 
     def wait(self) -> None:
-        """Blocks until the parent gives the turn; ends the process when the parent hangs up."""
+        """Blocks until the parent gives the turn."""
         clock.hand_back()
-        print(f"{MARK} ready", flush=True)
-        if not sys.stdin.readline().strip():
-            raise SystemExit(0)
+        say("ready")
+        kind, *rest = hear().split()
+        self.profiled = rest.pop(0) if kind == "profile" else None
+        self.step += 1
+        self.lengths = [int(rest[0])] * self.workload.rows if rest else self.workload.lengths_of(self.step)
         clock.reset_peak()
         self.decoding: float | None = None
+        self.found: dict[str, Any] = {}
         self.cpu = clock.processor_seconds()
         self.began = clock.now()
+
+    def phase_begins(self, phase: str) -> None:
+        """The kernels of a phase are counted if the parent asked for it."""
+        if phase == self.profiled:
+            self.kernels = KernelTimes()
+
+    def phase_ends(self, phase: str) -> None:
+        """The counting ends with the phase."""
+        if phase == self.profiled and self.kernels is not None:
+            self.found["kernels"], self.kernels = self.kernels.stop(), None
 
     def decode_begins(self) -> None:
         self.decoding = clock.now()
 
-    def rollout_done(self) -> None:
+    def rollout_done(self, lengths_of: Callable[[], list[int]]) -> None:
+        """The completions are drawn. RuntimeError unless they have the lengths that the workload asks for."""
         self.rolled, self.rolled_cpu = clock.now(), clock.processor_seconds()
+        lengths = lengths_of()
+        if lengths != self.lengths:
+            wrong = sum(got != wanted for got, wanted in zip(lengths, self.lengths, strict=True))
+            raise RuntimeError(f"{wrong} of {len(lengths)} completions have another length than the workload's")
 
     def update_begins(self) -> None:
         self.rollout_peak = clock.peak_gb()
@@ -45,7 +95,7 @@ class Turn:
     def done(self) -> None:
         ended = clock.now()
         update_peak = clock.peak_gb()
-        values = {
+        values: dict[str, Any] = {
             "rollout_s": self.rolled - self.began + self.extra_seconds,
             "reference_s": self.updating - self.rolled,
             "rollout_cpu_s": self.rolled_cpu - self.cpu + self.extra_seconds,
@@ -57,7 +107,9 @@ class Turn:
             "peak_memory_gb": max(self.rollout_peak, update_peak),
             "update_peak_gb": update_peak,
             "update_rise_gb": update_peak - self.before_update,
+            "turn": self.step,
+            "tokens": sum(self.lengths),
         }
         if self.decoding is not None:
             values["decode_s"] = self.rolled - self.decoding
-        print(f"{MARK} {json.dumps(values)}", flush=True)
+        say(json.dumps({**values, **self.found}))

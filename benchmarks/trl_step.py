@@ -1,16 +1,27 @@
 """TRL's GRPOTrainer on the same workload, told by the parent when to take the next step.
 
-python -m benchmarks.trl_step WORKLOAD_JSON WORK_FOLDER
+python -m benchmarks.trl_step WORKLOAD_JSON WORK_FOLDER [plain]
+
+Settings are the fastest that its trainer takes for a model with pictures (see SETTINGS, which results carry): fused
+layers of liger-kernel where that is installed on a GPU (`plain`: not even then), scaled-dot-product attention, its own
+fused head, as many completions per pass as fit.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoTokenizer,
+    LogitsProcessor,
+    LogitsProcessorList,
+    Qwen2_5_VLForConditionalGeneration,
+    TrainerCallback,
+)
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
@@ -19,8 +30,38 @@ from trl import GRPOConfig, GRPOTrainer
 from aes_r1.prompts import RATING_PROMPT, parse_score
 from aes_r1.reward.total import total_reward
 from aes_r1.settings import RewardSettings
-from benchmarks.player import Turn
-from benchmarks.workload import Workload, random_model
+from benchmarks.player import Turn, wait_to_build
+from benchmarks.workload import Workload, draw_weights, model_folder
+
+CUDA = torch.cuda.is_available()
+LIGER = CUDA and "plain" not in sys.argv[3:] and importlib.util.find_spec("liger_kernel") is not None
+SETTINGS = {
+    "attention": "sdpa (flash-attn is not installed, and Hub kernels have to be downloaded)",
+    "kernels": "liger-kernel: RMSNorm, rotary positions, SwiGLU" if LIGER else "PyTorch's",
+    "head": "GRPOTrainer's fused head: log-probabilities tile by tile",
+    "generation": (
+        "transformers' generate with its cache; GRPOTrainer refuses continuous batching for models with pictures and "
+        "switches compilation off (disable_compile=True)"
+    ),
+    "vllm": "not used: not installed",
+}
+
+
+def complete_liger() -> None:
+    """Give liger-kernel (0.8.5) what it misses in transformers 5.23, or leave it as it is.
+
+    It derives a class from Qwen2.5-VL's output, which has no class of its own any more, and would leave rotary
+    positions as they are, for it knows them by the name of an older function.
+    """
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as theirs
+
+    name = "Qwen2_5_VLCausalLMOutputWithPast"
+    setattr(theirs, name, getattr(theirs, name, CausalLMOutputWithPast))
+    from liger_kernel.transformers.rope import liger_rotary_pos_emb
+
+    if hasattr(theirs, "apply_rotary_pos_emb"):
+        theirs.apply_rotary_pos_emb = liger_rotary_pos_emb
 
 
 class PictureProcessor(Qwen2_5_VLProcessor):
@@ -37,17 +78,49 @@ class PictureProcessor(Qwen2_5_VLProcessor):
         return ["image_processor", "tokenizer"]
 
 
+class ForcedLengths(LogitsProcessor):
+    """Leaves each completion its end of the turn alone at its last token, and never before; a cut one has none."""
+
+    def __init__(self, lengths: list[int], limit: int, end_token: int, banned: torch.Tensor) -> None:
+        self.ends = torch.tensor([length - 1 if length < limit else limit for length in lengths], device=banned.device)
+        self.end_token = end_token
+        self.banned = banned.clone()
+        self.banned[end_token] = True
+        self.step = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        ending = self.ends == self.step
+        self.step += 1
+        scores = scores.masked_fill(self.banned | ending[:, None], float("-inf"))
+        scores[:, self.end_token].masked_fill_(ending, 0.0)
+        return scores
+
+
+def force_lengths(turn: Turn, end_token: int, banned: torch.Tensor) -> None:
+    """transformers' generate draws completions of the turn's lengths, and no token of `banned` [V]."""
+    generate = Qwen2_5_VLForConditionalGeneration.generate
+
+    def forced(self, *inputs, **how):
+        lengths = ForcedLengths(turn.lengths, turn.workload.new_tokens, end_token, banned.to(self.device))
+        return generate(self, *inputs, logits_processor=LogitsProcessorList([lengths]), **how)
+
+    Qwen2_5_VLForConditionalGeneration.generate = forced
+
+
 class StampedTrainer(GRPOTrainer):
     turn: Turn
 
     def _generate(self, prompts):
+        self.turn.phase_begins("rollout")
         generated = super()._generate(prompts)
-        self.turn.rollout_done()
+        self.turn.phase_ends("rollout")
+        self.turn.rollout_done(lambda: [len(tokens) for tokens in generated[1]])
         return generated
 
     def _generate_and_score_completions(self, inputs):
         scored = super()._generate_and_score_completions(inputs)
         self.turn.update_begins()
+        self.turn.phase_begins("update")
         return scored
 
 
@@ -59,6 +132,7 @@ class TakeTurns(TrainerCallback):
         self.turn.wait()
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.turn.phase_ends("update")
         self.turn.done()
 
 
@@ -73,9 +147,13 @@ def rewards(prompts, completions, mos, **kwargs) -> list[float]:
 
 def main() -> None:
     workload, work = Workload.parse(sys.argv[1]), Path(sys.argv[2])
+    wait_to_build(SETTINGS)
     from datasets import Dataset, Image
 
-    path = random_model(workload, work)
+    draw_weights()
+    if LIGER:
+        complete_liger()
+    path = model_folder(workload, work)
     processor = PictureProcessor(Qwen2VLImageProcessorPil.from_pretrained(path), AutoTokenizer.from_pretrained(path))
     processor.chat_template = processor.tokenizer.chat_template
     paths = workload.pictures(work / "pictures", workload.N * 4)
@@ -88,9 +166,10 @@ def main() -> None:
     ).cast_column("image", Image())
     tokenizer = processor.tokenizer
     vocabulary = config_vocabulary(path)
-    banned = sorted({*tokenizer.all_special_ids, *range(len(tokenizer), vocabulary)})  # the end of the turn too
+    banned = torch.zeros(vocabulary, dtype=torch.bool)
+    banned[tokenizer.all_special_ids] = True
+    banned[len(tokenizer) :] = True
     micro = workload.micro_batch or workload.rows
-    cuda = torch.cuda.is_available()
     peft = None
     if workload.lora:
         from peft import LoraConfig
@@ -101,7 +180,8 @@ def main() -> None:
             target_modules=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
             task_type="CAUSAL_LM",
         )
-    turn = Turn()
+    turn = Turn(workload)
+    force_lengths(turn, tokenizer.eos_token_id, banned)
     with tempfile.TemporaryDirectory() as folder:
         trainer = StampedTrainer(
             model=str(path),
@@ -115,7 +195,7 @@ def main() -> None:
                 gradient_accumulation_steps=workload.rows // micro,
                 num_generations=workload.K,
                 max_completion_length=workload.new_tokens,
-                generation_kwargs={"suppress_tokens": banned},
+                generation_kwargs={"suppress_tokens": None},  # ForcedLengths bans more
                 temperature=1.0,
                 top_k=0,
                 beta=workload.kl_coef,
@@ -123,9 +203,11 @@ def main() -> None:
                 epsilon_high=0.28,
                 loss_type="grpo",
                 gradient_checkpointing=workload.gradient_checkpointing,
-                bf16=cuda and workload.dtype == "bfloat16",
-                use_cpu=not cuda,
-                model_init_kwargs={"dtype": workload.dtype},
+                gradient_checkpointing_kwargs={"use_reentrant": False},
+                use_liger_kernel=LIGER,
+                bf16=CUDA and workload.dtype == "bfloat16",
+                use_cpu=not CUDA,
+                model_init_kwargs={"dtype": workload.dtype, "attn_implementation": "sdpa"},
                 save_strategy="no",
                 logging_strategy="no",
                 report_to=[],
@@ -137,6 +219,9 @@ def main() -> None:
             callbacks=[TakeTurns(turn)],
         )
         trainer.turn = turn
+        for name, parameter in trainer.model.named_parameters():
+            if ".visual." in name:
+                parameter.requires_grad_(workload.trains_tower)
         trainer.train()
 
 

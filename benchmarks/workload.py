@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import os
+import shutil
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +36,45 @@ class Workload:
     dtype: str = "float32"
     lora: int = 0
     micro_batch: int = 0  # completions per forward and backward; 0: all of the step
+    micro_batch_tokens: int = 0  # ours alone: tokens per forward and backward, in place of micro_batch
     gradient_checkpointing: bool = False
     kl_coef: float = 0.01
+    tower: bool | None = None  # whether the vision tower's own weights are trained; None: where there is no adapter
+    lengths: str = "equal"  # "equal": all new_tokens; "lognormal": see `drawn_lengths`
+    reference: str = "device"  # where the frozen start lies that full training needs beside the policy
 
     @property
     def rows(self) -> int:
         return self.K * self.N
+
+    @property
+    def name(self) -> str:
+        """Words for a row, and for a file."""
+        trained = f"lora{self.lora}" if self.lora else "full"
+        tower = "tower" if self.trains_tower else "frozen_tower"
+        return f"{self.model}_{trained}_{tower}_K{self.K}_N{self.N}_T{self.new_tokens}_{self.lengths}"
+
+    @property
+    def trains_tower(self) -> bool:
+        return not self.lora if self.tower is None else self.tower
+
+    def lengths_of(self, step: int) -> list[int]:
+        """Tokens of each of the step's completions, image by image: the same in every system."""
+        if self.lengths == "equal":
+            return [self.new_tokens] * self.rows
+        return drawn_lengths(step, self.rows, self.new_tokens)
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
 
     @staticmethod
     def parse(text: str) -> Workload:
-        values = json.loads(text)
+        return Workload.of(json.loads(text))
+
+    @staticmethod
+    def of(row: dict[str, Any]) -> Workload:
+        """The workload of a row of results, which has more fields."""
+        values = {one.name: row[one.name] for one in fields(Workload) if one.name in row}
         return Workload(**{**values, "picture": tuple(values["picture"])})
 
     def pictures(self, folder: Path, count: int) -> list[Path]:
@@ -62,6 +90,15 @@ class Workload:
                 Image.fromarray((rng.integers(0, 120, (height, width, 3)) + slope).astype(np.uint8)).save(path)
             paths.append(path)
         return paths
+
+
+def drawn_lengths(step: int, rows: int, limit: int) -> list[int]:
+    """Tokens of `rows` completions of a step: lognormal, median .4 and mean .45 of `limit`, sigma .5, cut at `limit`.
+
+    One in thirty is cut, so the longest of 64 has `limit` tokens in most steps, as runs of free length do.
+    """
+    drawn = np.random.default_rng([step, rows, limit]).lognormal(np.log(0.4 * limit), 0.5, rows)
+    return np.clip(np.rint(drawn), 1, limit).astype(int).tolist()
 
 
 def config_of(name: str) -> dict[str, Any]:
@@ -99,20 +136,25 @@ def config_of(name: str) -> dict[str, Any]:
     }
 
 
-def random_model(workload: Workload, folder: Path) -> Path:
-    """A folder with seeded random weights of the workload's model, tokenizer and picture processor, written once."""
+def model_folder(workload: Workload, folder: Path) -> Path:
+    """A folder with the workload's config, tokenizer and picture processor, written once; `draw_weights` goes with it.
+
+    Its weights are a stand-in of one number: billions of them are drawn faster than they are read.
+    """
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, GenerationConfig
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     from aes_r1.aescot.build import expert_corpus
     from aes_r1.model.tiny import build_tokenizer
 
-    fields = config_of(workload.model)
-    digest = hashlib.sha256(json.dumps([fields, workload.dtype, RATING_PROMPT]).encode()).hexdigest()[:8]
+    shape = config_of(workload.model)
+    digest = hashlib.sha256(json.dumps([shape, workload.dtype, RATING_PROMPT]).encode()).hexdigest()[:8]
     path = folder / f"{workload.model}-{workload.dtype}-{digest}"
     if (path / "preprocessor_config.json").exists():
         return path
+    written = folder / f".{path.name}.{os.getpid()}"  # several processes may write it at once
     tokenizer = build_tokenizer(expert_corpus())
     ids = {
         field: tokenizer.convert_tokens_to_ids(token)
@@ -124,22 +166,46 @@ def random_model(workload: Workload, folder: Path) -> Path:
         }.items()
     }
     text = {
-        **fields["text_config"],
+        **shape["text_config"],
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    config = AutoConfig.for_model(**{**fields, **ids, "text_config": text})
-    torch.manual_seed(0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # billions of draws take a CPU minutes
-        model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, workload.dtype))
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    patch = fields["vision_config"]["patch_size"]
+    config = AutoConfig.for_model(**{**shape, **ids, "text_config": text})
+    config.architectures = ["Qwen2_5_VLForConditionalGeneration"]
+    config.save_pretrained(written)
+    GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id).save_pretrained(written)
+    save_file({"stand_in": torch.zeros(1)}, written / "model.safetensors")
+    tokenizer.save_pretrained(written)
+    patch = shape["vision_config"]["patch_size"]
     area = workload.picture[0] * workload.picture[1]
     processor = Qwen2VLImageProcessorPil(patch_size=patch)
     processor.size = {"shortest_edge": min(56 * 56, area), "longest_edge": max(area, 56 * 56)}
-    processor.save_pretrained(path)
+    processor.save_pretrained(written)
+    try:
+        written.rename(path)
+    except OSError:  # another process was faster
+        shutil.rmtree(written)
     return path
+
+
+def draw_weights() -> None:
+    """From now on transformers draws the seeded weights of a `model_folder` on the device instead of reading them.
+
+    Whoever asks for the same folder gets the same numbers: a policy, a reference, another system's process.
+    """
+    import torch
+    from transformers import AutoConfig, GenerationConfig, Qwen2_5_VLForConditionalGeneration
+
+    def drawn(cls, path, *_, config=None, dtype=None, output_loading_info=False, **__):
+        config = AutoConfig.from_pretrained(path) if config is None else config
+        dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        torch.manual_seed(0)
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # billions of draws take a CPU minutes
+            model = cls._from_config(config, dtype=dtype)
+        model.generation_config = GenerationConfig.from_pretrained(path)
+        model.eval()
+        nothing: dict[str, list] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+        return (model, nothing) if output_loading_info else model
+
+    Qwen2_5_VLForConditionalGeneration.from_pretrained = classmethod(drawn)  # type: ignore[method-assign]

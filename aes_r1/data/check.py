@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +18,7 @@ from scipy.fft import dctn
 
 from aes_r1.data import scene_sets
 from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import InputError
 
 CHUNK = 32  # pictures that a process reads before it reports
@@ -118,7 +118,7 @@ def _checked(paths: Sequence[str], workers: int) -> Iterator[list[Checked]]:
     if workers == 0 or len(chunks) < 2:
         yield from map(_check_chunk, chunks)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_signals)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent)
     waiting: deque[Future] = deque()
     try:
         for chunk in chunks:
@@ -135,12 +135,6 @@ def _check_chunk(paths: Sequence[str]) -> list[Checked]:
     return [check_picture(path) for path in paths]
 
 
-def _leave_signals() -> None:
-    """Ignore Ctrl-C and SIGTERM in a worker; the parent handles them and lets its workers finish."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def check_pictures(
     samples: Sequence[Sample], *, workers: int, strict: bool
 ) -> tuple[list[Sample], list[dict[str, str]]]:
@@ -154,7 +148,7 @@ def check_pictures(
     if samples and all(one.bytes is not None for one in samples):  # aes_r1.prepare has read them
         reasons = [_changed(one) for one in samples]
     elif workers > 0 and len(paths) > 200:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
             reasons = list(pool.map(_reason, paths, chunksize=64))
     else:
         reasons = [_reason(path) for path in paths]

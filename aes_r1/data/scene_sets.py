@@ -16,6 +16,7 @@ from aes_r1.data import scenes
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.runs.identity import fingerprint
+from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.runs.store import made_once
 
 SCENE_SETS = {
@@ -78,7 +79,7 @@ def make_scenes(
         jobs = [
             (name, split, index, seed, str(folder / "pictures")) for split, n in counts.items() for index in range(n)
         ]
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
             rows = pool.map(_one, jobs, chunksize=100)
             (folder / "samples.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
 

@@ -102,6 +102,7 @@ class Backbone:
             pixel_values=torch.from_numpy(np.concatenate([prompt.pixel_values for prompt in prompts])),
             grid=grid,
             prompt_tokens=tuple(len(prompt.input_ids) for prompt in prompts),
+            pictures=tuple((torch.from_numpy(p.input_ids) == self.image_token).nonzero()[:, 0] for p in prompts),
             pixel_rows=tuple(len(prompt.pixel_values) for prompt in prompts),
             tokens_per_row=families.tokens_per_row(self.core.config),
         )

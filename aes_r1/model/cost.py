@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,47 @@ def vision_flops(shape: Shape, picture_tokens: float) -> float:
     """Forward through the vision tower and its projector for one picture, attention over the whole picture."""
     patches = picture_tokens * shape.vision_per_token
     return 2 * shape.vision_parameters * patches + 4 * shape.vision_layers * shape.vision_width * patches**2
+
+
+def scoring_flops(
+    shape: Shape, prompts: Sequence[int], lengths: Sequence[Sequence[int]], *, shared_prefix: bool
+) -> float:
+    """Forward through language layers and head that scores completions.
+
+    prompts: tokens of each image's prompt; lengths: tokens of each of its completions. A prompt is computed once per
+    image, or once per completion.
+    """
+    total = 0.0
+    for prompt, answers in zip(prompts, lengths, strict=True):
+        copies = 1 if shared_prefix else len(answers)
+        total += language_flops(shape, copies * prompt, copies * prompt * (prompt + 1) / 2, 0)
+        tokens = sum(answers)
+        attended = sum(answer * prompt + answer * (answer + 1) / 2 for answer in answers)
+        total += language_flops(shape, tokens, attended, tokens)
+    return total
+
+
+def update_flops(
+    shape: Shape,
+    prompts: Sequence[int],
+    pictures: Sequence[float],
+    lengths: Sequence[Sequence[int]],
+    *,
+    shared_prefix: bool,
+    adapter: bool,
+    vision: bool,
+    recomputed: bool = False,
+) -> float:
+    """Operations of one update over these completions: a forward pass, and a gradient of states and of weights.
+
+    pictures: tokens of each image's picture; adapter: the language layers' weights are fixed and need no gradient (its
+    own operations, a few percent, are left out); vision: the vision tower is trained, else it is not run here.
+    recomputed: count the forward pass again that gradient checkpointing repeats. Else as `scoring_flops`.
+    """
+    language = scoring_flops(shape, prompts, lengths, shared_prefix=shared_prefix)
+    copies = [1 if shared_prefix else len(answers) for answers in lengths]
+    seen = sum(count * vision_flops(shape, tokens) for count, tokens in zip(copies, pictures, strict=True))
+    return (2 + (not adapter) + recomputed) * language + (3 + recomputed) * (seen if vision else 0.0)
 
 
 def language_activation_bytes(shape: Shape, tokens: int, element: int, *, checkpointed: bool) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aes_r1.model.packed_attention import Segments, attention
 from aes_r1.model.transfer import to_device
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl")
@@ -97,17 +98,24 @@ def vision_features(core: Any, pixel_values: Tensor, grid: Tensor) -> tuple[Tens
     return (output.pooler_output, *(getattr(output, "deepstack_features", None) or ()))
 
 
-def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Tensor]:
-    """The keywords of a Qwen tower for what it else derives from `grid`: indices on the device, lengths on the host."""
+def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Any]:
+    """The keywords of a Qwen tower for what it else derives from `grid`: indices on the device, lengths on the host.
+
+    Where pictures and windows begin, the tower only hands on to its attention, `attend_in_segments`: so it is told as
+    that attention takes it.
+    """
     from transformers import vision_utils
 
     merge = visual.spatial_merge_size
-    made = {"position_ids": to_device(vision_utils.get_vision_position_ids(grid, merge), device)}
+    made: dict[str, Any] = {"position_ids": to_device(vision_utils.get_vision_position_ids(grid, merge), device)}
+    made["cu_seqlens"] = whole = _segments(vision_utils.get_vision_cu_seqlens(grid), device)
+    made["max_seqlen"] = max(whole.keys)
     if visual.config.model_type.startswith("qwen2_5_vl"):
-        window_index, made["cu_window_seqlens"] = vision_utils.get_vision_window_index(
+        window_index, ends = vision_utils.get_vision_window_index(
             grid, spatial_merge_size=merge, window_size=visual.window_size, patch_size=visual.patch_size
         )
-        return {**made, "window_index": to_device(window_index, device)}
+        made["cu_window_seqlens"] = windows = _segments(ends, device)
+        return {**made, "max_window_seqlen": max(windows.keys), "window_index": to_device(window_index, device)}
     indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(
         grid,
         num_grid_per_side=visual.num_grid_per_side,
@@ -116,6 +124,43 @@ def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Tens
         spatial_merge_size=merge,
     )
     return {**made, "interp_indices": to_device(indices, device), "interp_weights": to_device(weights, device)}
+
+
+def _segments(ends: Tensor, device: torch.device) -> Segments:
+    """Segments that attend to themselves, from [segments + 1] the places where they begin and end."""
+    return Segments(ends.diff().tolist(), causal=False, device=device)
+
+
+def attend_in_segments(
+    _module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    cu_seq_lens_q: Segments | Tensor,
+    scaling: float,
+    **_unused: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a Qwen tower, [1, heads, S, width] to [1, S, heads, width], for all pictures or windows at once.
+
+    transformers' own calls a kernel for each of them, about 700 times for a picture at 7B, unless flash-attn is there.
+    """
+    if isinstance(cu_seq_lens_q, Tensor):  # transformers itself calls the tower
+        cu_seq_lens_q = _segments(cu_seq_lens_q, query.device)
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return attention(query, key, value, cu_seq_lens_q, scaling=scaling)[None], None
+
+
+def attend_to_windows_at_once(model: Any) -> None:
+    """Make the Qwen towers of a transformers model attend by `attend_in_segments`.
+
+    A name with "flash" in it is given all windows at once, any other one after the other.
+    """
+    if model.config.model_type != "internvl":
+        from transformers import AttentionInterface
+
+        AttentionInterface.register("packed_flash", attend_in_segments)
+        model.model.visual.config._attn_implementation = "packed_flash"
 
 
 def at_pictures(features: Tensor, place: Tensor) -> Tensor:
@@ -129,7 +174,12 @@ def at_pictures(features: Tensor, place: Tensor) -> Tensor:
 
 
 def add_deep_features(states: Tensor, place: Tensor, features: Tensor) -> Tensor:
-    """Qwen3-VL's own `_deepstack_process`, with `at_pictures`: features [V, D] added to states [B, S, D] at `place`."""
+    """Qwen3-VL's own `_deepstack_process` without a question to the device: features [V, D] added to states [B, S, D].
+
+    place: [B, S] True where a picture's token is; or, where B is 1, [V] the places themselves.
+    """
+    if place.dtype != torch.bool:
+        return states.index_add(1, place, features.to(states.dtype)[None])
     return torch.where(place[..., None], states + at_pictures(features.to(states.dtype), place), states)
 
 
@@ -152,7 +202,7 @@ def vision_tower(core: Any) -> torch.nn.Module:
 
 
 def deep_inputs(features: tuple[Tensor, ...], place: Tensor) -> dict[str, Any]:
-    """Keywords that hand deeper features to the language model; place [B, S] is True on picture tokens."""
+    """Keywords that hand deeper features to the language model; place as `add_deep_features` takes it."""
     if len(features) == 1:
         return {}
     return {"visual_pos_masks": place, "deepstack_visual_embeds": list(features[1:])}

@@ -56,7 +56,8 @@ def token_likelihood(
         else:
             pieces.append(chunk(part, wanted))
     if not pieces:
-        return hidden.new_zeros(0, dtype=torch.float32), hidden.new_zeros(0, dtype=torch.float32)
+        nothing = hidden.float().sum(dim=-1)  # [0], but part of the graph: a backward pass meets every weight
+        return nothing, nothing.detach()
     return torch.cat([logps for logps, _ in pieces]), torch.cat([entropy for _, entropy in pieces])
 
 
@@ -77,7 +78,7 @@ def completion_likelihood(
     """
     shared = shared_prefix and backbone.shares_prefix
     hidden_states = grouped_hidden_states if shared else plain_hidden_states
-    hidden = hidden_states(backbone.core, prompts, tokens, image_of).flatten(0, 1)
+    hidden = hidden_states(backbone.core, prompts, tokens, mask, image_of)
     banned = backbone.banned_on(hidden.device)
     places = to_device(mask.flatten().nonzero()[:, 0], hidden.device)
     targets = tokens.flatten().index_select(0, places)
@@ -85,6 +86,6 @@ def completion_likelihood(
     def score(states: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         return token_likelihood(states, targets, head, banned=banned, temperature=temperature)
 
-    logps, entropy = backbone.core.lm_head(hidden.index_select(0, places), score=score)
+    logps, entropy = backbone.core.lm_head(hidden, score=score)
     empty = torch.zeros(mask.numel(), dtype=torch.float32, device=hidden.device)
     return empty.index_copy(0, places, logps).view(mask.shape), empty.index_copy(0, places, entropy).view(mask.shape)

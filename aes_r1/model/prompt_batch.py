@@ -32,9 +32,10 @@ class PromptBatch:
 
     input_ids, valid: [N, P]; position_ids: [3, N, P] (M-RoPE: time, row, column); next_position_ids: [N], where a
     completion continues; pixel_values: [all rows, ...]; grid: [N, 3].
-    grid stays on the host, where prompt_tokens and pixel_rows (N numbers each) are too, so that neither a selection nor
-    the vision tower has to ask the device. features: what the vision tower says about the
-    pictures ([V, D] per used layer) where its weights are fixed, so that it runs once for every use of the batch.
+    grid stays on the host, where prompt_tokens, pixel_rows (N numbers each) and pictures (N tensors: where in a prompt
+    its picture's tokens stand, padding not counted) are too, so that nobody has to ask the device for them.
+    features: what the vision tower says about the pictures ([V, D] per used layer) where its weights are fixed, so that
+    it runs once for every use of the batch.
     """
 
     input_ids: Tensor
@@ -44,6 +45,7 @@ class PromptBatch:
     pixel_values: Tensor
     grid: Tensor
     prompt_tokens: tuple[int, ...]
+    pictures: tuple[Tensor, ...]
     pixel_rows: tuple[int, ...]
     tokens_per_row: float
     features: tuple[Tensor, ...] | None = None
@@ -75,6 +77,7 @@ class PromptBatch:
             pixel_values=self.pixel_values[self._rows(chosen, 1.0)],
             grid=self.grid[chosen],
             prompt_tokens=prompt_tokens,
+            pictures=tuple(self.pictures[image] for image in chosen),
             pixel_rows=tuple(self.pixel_rows[image] for image in chosen),
             features=features,
         )

@@ -1,7 +1,7 @@
 """Attention in which the K completions of one image share its prompt and picture.
 
-The tokens of a forward pass stand in one flat row: first N prompts of P tokens, then R completions of T tokens. Every
-layer works token by token except attention, which is replaced here: prompts attend among themselves, a completion
+The tokens of a forward pass stand in one row without padding: first N prompts, then R completions, image by image.
+Every layer works token by token except attention, which is replaced here: prompts attend among themselves, a completion
 attends to the prompt of its image and to its own past. So picture and prompt are computed once per image, in values and
 gradients equal to the plain computation (idea: Prefix Grouper, johncaged/PrefixGrouper).
 """
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aes_r1.model import families
+from aes_r1.model.packed_attention import Segments, attention
+from aes_r1.model.packing import pack
 from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.transfer import to_device
 
@@ -48,9 +50,13 @@ class ScoringHead(nn.Linear):
 
 
 def install(model: Any) -> None:
-    """Make a transformers model's head accept a `score`, and its language layers an `attend` if they attend plainly."""
+    """Make a transformers model's head accept a `score`, its language layers an `attend` if they attend plainly.
+
+    And its tower attend to all windows at once.
+    """
     model.lm_head.__class__ = ScoringHead
     families.avoid_device_syncs(model)
+    families.attend_to_windows_at_once(model)
     if not families.can_share_prefix(model.config):
         return
     from transformers import AttentionInterface
@@ -110,33 +116,16 @@ class PromptAttention:
 
 
 @dataclass
-class GroupAttention:
-    """Attention over N prompts of P tokens, then R completions of T tokens, in one flat row.
+class PackedAttention:
+    """Attention over prompts and completions packed into one row; `own` and `across` as `attention` takes them."""
 
-    prompt_mask: [N, 1, P, P] or None; completion_mask: [R, 1, T, P + T]; image_of: [R], the image of each completion.
-    """
-
-    images: int
-    prompt_tokens: int
-    prompt_mask: Tensor | None
-    completion_mask: Tensor
-    image_of: Tensor
+    own: Segments
+    across: Segments
 
     def __call__(self, _layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one layer, [1, S, heads, width] of the flat row."""
-        boundary = self.images * self.prompt_tokens
-        rows = len(self.image_of)
-        prompt_query, prompt_key, prompt_value = (
-            split_rows(tensor[:, :, :boundary], self.images) for tensor in (query, key, value)
-        )
-        prompt_output = scaled_dot_product(
-            prompt_query, prompt_key, prompt_value, self.prompt_mask, scaling, causal=self.prompt_mask is None
-        )
-        own_query, own_key, own_value = (split_rows(tensor[:, :, boundary:], rows) for tensor in (query, key, value))
-        keys = torch.cat([prompt_key[self.image_of], own_key], dim=2)
-        values = torch.cat([prompt_value[self.image_of], own_value], dim=2)
-        completion_output = scaled_dot_product(own_query, keys, values, self.completion_mask, scaling)
-        return torch.cat([flat_rows(prompt_output), flat_rows(completion_output)], dim=1)
+        """Attention of one layer, [1, S, heads, width] of the packed row."""
+        query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        return attention(query, key, value, self.own, self.across, scaling=scaling)[None]
 
 
 def split_rows(tensor: Tensor, rows: int) -> Tensor:
@@ -158,51 +147,52 @@ def embed(core: Any, prompts: PromptBatch) -> tuple[Tensor, tuple[Tensor, ...], 
     `prompts` carries already are taken from there.
     """
     embeddings = core.get_input_embeddings()(prompts.input_ids)
-    features = prompts.features
-    if features is None:
-        features = families.vision_features(core, prompts.pixel_values, prompts.grid)
+    features = picture_features(core, prompts)
     place = prompts.input_ids == core.config.image_token_id
     seen = families.at_pictures(features[0].to(embeddings.dtype), place)
     filled = torch.where(place[..., None], seen, embeddings)
     return filled, features, place
 
 
-def grouped_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, image_of: Tensor) -> Tensor:
-    """Hidden states that predict each completion token, prompts and pictures computed once.
+def picture_features(core: Any, prompts: PromptBatch) -> tuple[Tensor, ...]:
+    """Features of the pictures, [V, D] per vision layer that is used: those that `prompts` carries, or new ones."""
+    if prompts.features is not None:
+        return prompts.features
+    return families.vision_features(core, prompts.pixel_values, prompts.grid)
 
-    prompts: a PromptBatch of N; completions: [R, T] tokens, right-padded; image_of: [R] in 0..N-1, best on the host.
-    Returns [R, T, D]: row t is the state before token t (the first is the prompt's last state).
+
+def grouped_hidden_states(
+    core: Any, prompts: PromptBatch, completions: Tensor, mask: Tensor, image_of: Tensor
+) -> Tensor:
+    """Hidden states that predict the tokens in `mask`; prompts and pictures are computed once, padding not at all.
+
+    prompts: a PromptBatch of N; completions: [R, T] tokens; mask: [R, T] bool; image_of: [R] in 0..N-1; both best on
+    the host. Returns [M, D], row by row of the mask: the state before each token (before the first, the prompt's last).
     """
-    image_of = to_device(image_of, completions.device)
-    count, width = prompts.input_ids.shape
-    rows, length = completions.shape
-    fed = length - 1
-    prompt_embeddings, features, place = embed(core, prompts)
-    hidden_size = prompt_embeddings.shape[-1]
-    completion_embeddings = core.get_input_embeddings()(completions[:, :-1])
-    flat = torch.cat(
-        [prompt_embeddings.reshape(1, -1, hidden_size), completion_embeddings.reshape(1, -1, hidden_size)], 1
+    used, image_of = torch.unique(image_of.cpu(), return_inverse=True)
+    if len(used) < len(prompts):
+        prompts = prompts.select(used)
+    packing, device = pack(prompts, mask.cpu(), image_of), completions.device
+    at = packing.places.to(device)
+    tokens = torch.cat([prompts.input_ids.flatten()[at.prompts], completions.flatten()[at.completions]])
+    positions = torch.cat(
+        [prompts.position_ids.flatten(1)[:, at.prompts], (prompts.next_position_ids[at.image] + at.step).expand(3, -1)],
+        dim=1,
     )
-    steps = torch.arange(fed, device=completions.device)
-    completion_positions = (prompts.next_position_ids[image_of][:, None] + steps).reshape(1, 1, -1).expand(3, 1, -1)
-    positions = torch.cat([prompts.position_ids.reshape(3, 1, -1), completion_positions], dim=2)
-    own_past = (steps[:, None] >= steps[None, :]).expand(rows, fed, fed)
-    seen_prompt = prompts.valid[image_of][:, None, :].expand(rows, fed, width)
-    attend = GroupAttention(
-        images=count,
-        prompt_tokens=width,
-        prompt_mask=causal_mask(prompts),
-        completion_mask=torch.cat([seen_prompt, own_past], dim=2)[:, None],
-        image_of=image_of,
+    embeddings = core.get_input_embeddings()(tokens[None])
+    features = picture_features(core, prompts)
+    embeddings = embeddings.index_copy(1, at.pictures, features[0].to(embeddings.dtype)[None])
+    attend = PackedAttention(
+        own=Segments([*packing.prompts, *packing.completions], causal=True, device=device),
+        across=Segments(packing.per_image, packing.prompts, causal=False, device=device),
     )
-    place = functional.pad(place.reshape(1, -1), (0, rows * fed))
-    hidden = language_forward(core, flat, positions, attend, **families.deep_inputs(features, place))[0]
-    last_of_prompt = hidden[: count * width].reshape(count, width, hidden_size)[:, -1][image_of]
-    return torch.cat([last_of_prompt[:, None], hidden[count * width :].reshape(rows, fed, hidden_size)], dim=1)
+    deep = families.deep_inputs(features, at.pictures)
+    hidden = language_forward(core, embeddings, positions[:, None], attend, **deep)[0]
+    return hidden.index_select(0, at.states)
 
 
-def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, image_of: Tensor) -> Tensor:
-    """The same as `grouped_hidden_states`, each completion with its own copy of prompt and picture."""
+def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, mask: Tensor, image_of: Tensor) -> Tensor:
+    """The same as `grouped_hidden_states`, each completion with its own copy of prompt and picture, padded."""
     copies = prompts.select(image_of)
     length = completions.shape[1]
     embeddings, features, place = embed(core, copies)
@@ -217,7 +207,8 @@ def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, im
         use_cache=False,
         **families.deep_inputs(features, functional.pad(place, (0, length - 1))),
     ).last_hidden_state
-    return output[:, embeddings.shape[1] - length :]
+    states = output[:, embeddings.shape[1] - length :].flatten(0, 1)
+    return states.index_select(0, to_device(mask.flatten().nonzero()[:, 0], states.device))
 
 
 def language_forward(core: Any, embeddings: Tensor, positions: Tensor, attend: Callable, **deep: Any) -> Tensor:

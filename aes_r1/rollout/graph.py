@@ -1,123 +1,83 @@
-"""The decode step as a CUDA graph: the same shapes and the same addresses for every token, captured once and replayed.
+"""Decoding on CUDA: a token's computation is compiled, captured as a CUDA graph once and replayed for every token.
 
-A decode step is some thirty kernels a layer, each shorter than Python takes to launch it. A graph launches them all at
-once, but only what never changes can be captured: so the number of filled cache places is kept on the device, and
-attention runs over all places that the longest completion needs, the ones not filled yet hidden.
-
-The head and the draw stay outside. The device is still busy with the replayed layers while Python queues them, so a
-graph would gain nothing there.
+A graph launches all kernels of a token at once, but only what never changes can be captured. So the number of filled
+cache places is kept on the device, attention runs over all places that the longest completion needs, and head and draw
+write where a counter on the device says.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
+import logging
+import os
+import shutil
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aes_r1.model.prompt_batch import PromptBatch
-from aes_r1.model.shared_prefix import PromptAttention
-from aes_r1.rollout.decode import GroupCache, SharedDecoder
+from aes_r1.rollout import layers
+from aes_r1.rollout.decode import SharedDecoder
+from aes_r1.rollout.layers import Past
 
-# Tokens taken without a graph before one is captured, at each new shape: the first use of a kernel loads it and the
-# first matrix product of a stream allocates its workspace, neither of which a capture may do.
+log = logging.getLogger("aes_r1")
+
+# Tokens taken without a graph before one is captured, at each new shape: the first use of a kernel compiles or loads it
+# and the first matrix product of a stream allocates its workspace, neither of which a capture may do.
 WARM_UP = 2
 # Ended rows that are worth a new capture, see CapturedDecoder.worth_dropping.
 DROPPED = 64
 
 
-class StaticCache(GroupCache):
-    """A GroupCache in which nothing moves: `filled` [1] and `unfilled` [T] are on the device."""
-
-    def __init__(self, prompt: PromptAttention, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
-        super().__init__(prompt, prompts, samples, new_tokens)
-        for layer in self.values:
-            layer.zero_()  # hidden places have weight 0, and 0 times what memory held before may be NaN
-        device = prompts.valid.device
-        self.places = torch.arange(new_tokens, device=device)
-        self.filled = torch.zeros(1, dtype=torch.long, device=device)  # type: ignore[assignment]
-
-    def begin(self) -> None:
-        """Note which places are not filled yet, before a step."""
-        self.unfilled = self.places > self.filled
-
-    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the keys and values of a step into their places; returns those of all places."""
-        keys, values = self.keys[layer], self.values[layer]
-        keys.index_copy_(2, self.filled, key)  # type: ignore[arg-type]
-        values.index_copy_(2, self.filled, value)  # type: ignore[arg-type]
-        return keys, values
-
-
 class StaticDecoder(SharedDecoder):
     """A SharedDecoder whose step is the same computation on the same memory for every token."""
 
-    def __init__(self, core: Any, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
-        super().__init__(core, prompts, samples, new_tokens)
-        self._hold(len(self.after_prompt))
+    attend = staticmethod(layers.attend_all_places)
 
-    def _new_cache(self, *sizes: Any) -> GroupCache:
-        return StaticCache(*sizes)
-
-    def _hold(self, rows: int) -> None:
-        """Fixed places for what a step is given."""
-        device = self.after_prompt.device
-        self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
-        self.positions = torch.zeros(rows, dtype=torch.long, device=device)
-
-    def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """The last hidden states [R, D] after one more token of every row."""
-        self.tokens.copy_(tokens)
-        self.positions.copy_(positions)
-        return self.advance()
-
-    def advance(self) -> Tensor:
-        """The step on what `tokens` and `positions` hold."""
-        return super().step(self.tokens, self.positions)
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows alone, in this order."""
-        super().keep(rows)
-        self._hold(len(rows))
+    def places(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The layer's keys and values in all places, filled or not."""
+        return self.keys[layer], self.values[layer]
 
 
 class CapturedDecoder(StaticDecoder):
-    """A StaticDecoder on CUDA: after WARM_UP tokens its step is captured, then replayed until rows are dropped.
+    """A StaticDecoder on CUDA: after WARM_UP tokens a token is captured, then replayed until rows are dropped.
 
-    The states that `step` returns are overwritten by the next one. Weights must stay where they are for the decoder's
-    life, as they do inside the engine's `gathered()`. The graph's memory goes back with the decoder.
+    What a token writes lies at the same addresses each time. Weights must stay where they are for the decoder's life,
+    as they do inside the engine's `gathered_parameters()`. The graph's memory goes back with the decoder.
     """
+
+    # To ask the device is to wait for all that is queued there. At most 15 tokens are decoded in vain.
+    asked_every = 16
 
     graph: torch.cuda.CUDAGraph | None = None
     warm = 0
 
-    def advance(self) -> Tensor:
-        """Run one step: as it is while warming up, then captured, then replayed."""
+    def advance(self, token: Callable[[], None]) -> None:
+        """Run `token`: as it is while warming up, then captured, then replayed."""
         if self.graph is None and self.warm < WARM_UP:
             self.warm += 1
-            return self._warm_up()
+            return self._warm_up(token)
         if self.graph is None:
-            self._capture()
+            self._capture(token)
         assert self.graph is not None
-        self.graph.replay()
-        return self.states
+        return self.graph.replay()
 
-    def _warm_up(self) -> Tensor:
-        """A token taken on the stream that will capture, so that its workspaces exist then."""
-        here, beside = torch.cuda.current_stream(self.tokens.device), _capture_stream(self.tokens.device)
+    def _warm_up(self, token: Callable[[], None]) -> None:
+        """Run `token` on the stream that will capture, so that its workspaces exist then."""
+        here, beside = torch.cuda.current_stream(self.filled.device), _capture_stream(self.filled.device)
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
-            states = super().advance()
+            token()
         here.wait_stream(beside)
-        states.record_stream(here)
-        return states
 
-    def _capture(self) -> None:
+    def _capture(self, token: Callable[[], None]) -> None:
         graph = torch.cuda.CUDAGraph()
         # thread_local: other threads, NCCL's watchdog among them, go on asking the device meanwhile.
-        with torch.cuda.graph(graph, stream=_capture_stream(self.tokens.device), capture_error_mode="thread_local"):
-            self.states = super().advance()
+        with torch.cuda.graph(graph, stream=_capture_stream(self.filled.device), capture_error_mode="thread_local"):
+            token()
         self.graph = graph
 
     def worth_dropping(self, ended: int, rows: int) -> bool:
@@ -133,9 +93,55 @@ class CapturedDecoder(StaticDecoder):
         return ended >= max(DROPPED, rows / 2)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows alone, in this order."""
+        """Go on with these rows alone (ascending)."""
         super().keep(rows)
         self.graph, self.warm = None, 0
+
+
+class CompiledDecoder(CapturedDecoder):
+    """A CapturedDecoder whose layers are compiled: norms, rotary positions and activations take one kernel each.
+
+    Attention over prompt and own past is one kernel of this project (`rollout/attention.py`).
+    """
+
+    def __init__(self, core: Any, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
+        from aes_r1.rollout.attention import attend_in_one_kernel
+
+        self.attend = attend_in_one_kernel
+        super().__init__(core, prompts, samples, new_tokens)
+        if self.prompt_start is None:
+            self.prompt_start = torch.zeros(len(prompts), dtype=torch.long, device=self.filled.device)
+        self.layer_step = functools.partial(_compiled(), **self.layer_step.keywords)
+
+    def past(self, layer: int) -> Past:
+        """What the token at hand attends to in a layer; sizes that change from rollout to rollout are marked so."""
+        past = super().past(layer)
+        assert past.prompt_start is not None
+        for tensor in (past.prompt_keys, past.prompt_values, past.keys, past.values):
+            torch._dynamo.maybe_mark_dynamic(tensor, (0, 2))
+        for tensor in (past.prompt_start, past.image, past.slot):
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return past
+
+
+@functools.cache
+def can_compile() -> bool:
+    """Whether layers can be compiled here: Triton is installed, and it finds a C compiler."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if compiler and importlib.util.find_spec("triton"):
+        return True
+    log.warning(
+        "decoding is not compiled and so slower: install %s", "triton" if compiler else "gcc or clang, or set CC"
+    )
+    return False
+
+
+@functools.cache
+def _compiled() -> Callable[..., Tensor]:
+    """`layer_step`, compiled once for all layers and steps of a model."""
+    # A process may hold several models, and one row or one image alone is compiled apart.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    return torch.compile(layers.layer_step, fullgraph=True)
 
 
 @functools.cache

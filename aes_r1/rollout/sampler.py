@@ -17,7 +17,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.transfer import to_device
 from aes_r1.rollout.decode import PlainDecoder, SharedDecoder
-from aes_r1.rollout.graph import CapturedDecoder
+from aes_r1.rollout.graph import CapturedDecoder, CompiledDecoder, can_compile
 
 
 @dataclass(frozen=True)
@@ -67,42 +67,77 @@ def sample_completions(
     noise = None if noise is None else to_device(noise, device)
 
     decoder = _decoder_of(backbone)(core, prompts, num_samples, max_new_tokens)
-    hidden = decoder.after_prompt
-    position = prompts.next_position_ids.repeat_interleave(num_samples)
+    growing = GrowingCompletions(
+        rows, max_new_tokens, backbone=backbone, banned=banned, temperature=temperature, noise=noise
+    )
 
-    tokens = torch.full((rows, max_new_tokens), backbone.pad_token, dtype=torch.long, device=device)
-    logps = torch.zeros((rows, max_new_tokens), dtype=torch.float32, device=device)
-    mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
-    alive = torch.arange(rows, device=device)  # rows that the cache still holds
-    running = torch.ones(rows, dtype=torch.bool, device=device)  # of those, the ones without an end yet
+    def token() -> None:
+        growing.take(core.lm_head(decoder.step(growing.chosen)))
 
-    for step in range(max_new_tokens):
-        chosen, chosen_logps = _draw(
-            core.lm_head(hidden), banned, temperature, None if noise is None else noise[alive, step]
-        )
-        tokens[alive, step] = torch.where(running, chosen, backbone.pad_token)
-        logps[alive, step] = torch.where(running, chosen_logps, 0.0)
-        mask[alive, step] = running
-        running = running & (chosen != backbone.end_token)
-        left = int(running.sum())  # the only host-device synchronisation of a token
-        if left == 0 or step + 1 == max_new_tokens:
-            break
-        if decoder.worth_dropping(len(running) - left, len(running)):
-            kept = running.logical_not().argsort(stable=True)[:left]  # nonzero() would force one more
-            decoder.keep(kept)
-            alive, position, chosen, running = alive[kept], position[kept], chosen[kept], running[kept]
-        hidden = decoder.step(chosen, position + step)
+    growing.take(core.lm_head(decoder.after_prompt))
+    for taken in range(1, max_new_tokens):
+        if taken % decoder.asked_every == 0:
+            held = len(growing.running)
+            left = int(growing.running.sum())  # the only host-device synchronisation
+            if left == 0:
+                break
+            if decoder.worth_dropping(held - left, held):
+                kept = growing.running.logical_not().argsort(stable=True)[:left]  # nonzero() would force one more
+                decoder.keep(kept)
+                growing.keep(kept)
+        decoder.advance(token)
+    return growing.rollout()
 
-    ended = (tokens == backbone.end_token) & mask
-    length = int(mask.any(dim=0).sum())
-    return Rollout(tokens[:, :length], mask[:, :length], logps[:, :length], ~ended.any(dim=1))
+
+class GrowingCompletions:
+    """R completions of at most T tokens while they are drawn; nothing in `take` asks the device for anything.
+
+    running [r]: of the rows that are still held, those without an end yet; chosen [r]: their latest tokens.
+    """
+
+    def __init__(
+        self, rows: int, length: int, *, backbone: Backbone, banned: Tensor, temperature: float, noise: Tensor | None
+    ) -> None:
+        device = banned.device
+        self.pad, self.end = backbone.pad_token, backbone.end_token
+        self.banned, self.temperature, self.noise = banned, temperature, noise
+        self.tokens = torch.full((rows, length), self.pad, dtype=torch.long, device=device)
+        self.logps = torch.zeros((rows, length), dtype=torch.float32, device=device)
+        self.mask = torch.zeros((rows, length), dtype=torch.bool, device=device)
+        self.held = torch.arange(rows, device=device)
+        self.running = torch.ones(rows, dtype=torch.bool, device=device)
+        self.chosen = torch.zeros(rows, dtype=torch.long, device=device)
+        self.place = torch.zeros(1, dtype=torch.long, device=device)
+
+    def take(self, logits: Tensor) -> None:
+        """Draw the next token of every held row from `logits` [r, V]."""
+        noise = None if self.noise is None else self.noise[self.held, self.place]
+        chosen, logps = _draw(logits, self.banned, self.temperature, noise)
+        self.tokens[self.held, self.place] = torch.where(self.running, chosen, self.pad)
+        self.logps[self.held, self.place] = torch.where(self.running, logps, 0.0)
+        self.mask[self.held, self.place] = self.running
+        self.running &= chosen != self.end
+        self.chosen.copy_(chosen)
+        self.place += 1
+
+    def keep(self, rows: Tensor) -> None:
+        """Draw on for these of the held rows alone."""
+        self.held, self.running, self.chosen = self.held[rows], self.running[rows], self.chosen[rows]
+
+    def rollout(self) -> Rollout:
+        """What was drawn, cut to the longest completion."""
+        ended = (self.tokens == self.end) & self.mask
+        length = int(self.mask.any(dim=0).sum())
+        return Rollout(self.tokens[:, :length], self.mask[:, :length], self.logps[:, :length], ~ended.any(dim=1))
 
 
 def _decoder_of(backbone: Backbone) -> type[SharedDecoder] | type[PlainDecoder]:
     """On a CPU slices of the cache are cheaper than masks, and launching costs nothing that a graph could save."""
     if not backbone.shares_prefix:
         return PlainDecoder
-    return CapturedDecoder if backbone.device.type == "cuda" else SharedDecoder
+    if backbone.device.type != "cuda":
+        return SharedDecoder
+    return CompiledDecoder if can_compile() else CapturedDecoder
 
 
 def _draw(logits: Tensor, banned: Tensor, temperature: float, noise: Tensor | None) -> tuple[Tensor, Tensor]:

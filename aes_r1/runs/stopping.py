@@ -79,6 +79,21 @@ def leave_when_told() -> None:
     os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_end_as_usual)
 
 
+def leave_to_parent() -> None:
+    """In a worker: the parent answers stop signals and lets its workers finish; the worker ends when the parent has."""
+    for number in (signal.SIGINT, *_FROM_SCHEDULERS):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed, or that left while it was still starting this worker, cannot end it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 _leaving = threading.Lock()
 
 

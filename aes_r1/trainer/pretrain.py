@@ -23,6 +23,7 @@ from aes_r1.data import scenes
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.objective import learning_rate
@@ -58,7 +59,7 @@ def pretrain_tiny(
     """
     # -- data ----------------------------------------------------------------------------------------------------------
     report(0, 1, "drawing scenes")
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
         draw = partial(_draw, seed=SCENE_SEED + pretrain.seed)
         pictures, facts = zip(*pool.map(draw, range(pretrain.pictures), chunksize=100), strict=True)
     tokenizer = tiny.build_tokenizer([*corpus, *_spelling(facts)])

@@ -32,7 +32,7 @@ def test_published_throughput_gives_the_length_of_answers():
 
 
 def test_measured_rows_are_planned_on_their_card_by_default_assumptions():
-    settings = planned.measured_settings(read("gpu")[0])
+    settings = planned.measured_settings(read("gpu_h200")[0])
     assert (settings.plan.bandwidth_gb_s, settings.plan.longest_answer) == (4800, 1.0)
     default = CostSettings()
     assert (settings.plan.mfu, settings.plan.decode_efficiency) == (default.mfu, default.decode_efficiency)

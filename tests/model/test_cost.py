@@ -53,7 +53,7 @@ def test_unknown_names_are_refused(tmp_path):
 def pass_of(backbone, prompts):
     image_of = torch.arange(3).repeat_interleave(4)
     tokens = torch.full((12, 40), backbone.end_token)
-    return backbone.core, prompts, tokens, image_of
+    return backbone.core, prompts, tokens, torch.ones_like(tokens, dtype=torch.bool), image_of
 
 
 def test_operations_are_those_of_a_real_pass(backbone, prompts):
@@ -63,8 +63,8 @@ def test_operations_are_those_of_a_real_pass(backbone, prompts):
     seen = backbone.with_vision_features(prompts)
     with torch.no_grad(), FlopCounterMode(display=False) as language:
         hidden = grouped_hidden_states(*pass_of(backbone, seen))
-        backbone.core.lm_head(hidden.reshape(-1, hidden.shape[-1]))
-    fed = prompts.input_ids.numel() + 12 * 39
+        backbone.core.lm_head(hidden)
+    fed = sum(prompts.prompt_tokens) + 12 * 39
     # The counter knows no attention kernel of the CPU, so attention is left out on both sides.
     assert language.get_total_flops() == pytest.approx(cost.language_flops(shape, fed, 0, 12 * 40), rel=0.01)
     with torch.no_grad(), FlopCounterMode(display=False) as vision:
@@ -95,7 +95,7 @@ def test_activations_are_those_that_a_real_pass_keeps(backbone, prompts, checkpo
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         grouped_hidden_states(*pass_of(backbone, seen))
-    tokens = prompts.input_ids.numel() + 12 * 39
+    tokens = sum(prompts.prompt_tokens) + 12 * 39
     shape = cost.shape_of(backbone.model.config)
     expected = cost.language_activation_bytes(shape, tokens, 4, checkpointed=checkpointed)
     if checkpointed:  # the pass keeps the states between layers; one layer's own come back in the backward pass

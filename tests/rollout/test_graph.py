@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -10,7 +12,8 @@ from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout import sampler
 from aes_r1.rollout.decode import SharedDecoder
-from aes_r1.rollout.graph import WARM_UP, CapturedDecoder, StaticDecoder
+from aes_r1.rollout.graph import WARM_UP, CapturedDecoder, CompiledDecoder, StaticDecoder
+from aes_r1.rollout.layers import layer_step
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.settings import LoraSettings
 from tests.conftest import picture
@@ -23,7 +26,7 @@ SIZES = {"padded": ((192, 192), (224, 160), (96, 200)), "unpadded": ((96, 96), (
 
 
 class ReplayedDecoder(StaticDecoder):
-    """What a CUDA graph is, on a CPU: the step's operations are written down once, then carried out again each token.
+    """What a CUDA graph is, on a CPU: a token's operations are written down once, then carried out again each token.
 
     Python runs while they are written down and never after, so whatever it changed from token to token would be missed.
     """
@@ -31,25 +34,30 @@ class ReplayedDecoder(StaticDecoder):
     written = None
     recordings = 0
 
-    def advance(self):
+    def advance(self, token):
         if self.written is None:
-            step = super().advance
-            self.written = make_fx(lambda: step())()
+            self.written = make_fx(lambda: token())()  # which carries them out, too
             ReplayedDecoder.recordings += 1
-            self.cache.filled -= 1  # writing down carries out, which a capture does not
-        return self.written()
+        else:
+            self.written()
 
     def keep(self, rows):
         super().keep(rows)
         self.written = None
 
 
-class CountedDecoder(CapturedDecoder):
-    captures = 0
+def counted(decoder):
+    class Counted(decoder):
+        captures = 0
 
-    def _capture(self):
-        super()._capture()
-        CountedDecoder.captures += 1
+        def _capture(self, token):
+            super()._capture(token)
+            Counted.captures += 1
+
+    return Counted
+
+
+ON_CUDA = pytest.mark.parametrize("decoder", [CapturedDecoder, CompiledDecoder])
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -95,7 +103,8 @@ def assert_same(one, other, tolerance=1e-6):
 def test_the_static_step_is_the_dynamic_one(family, monkeypatch, decoder, padding):
     prompts = collated(family, SIZES[padding])
     dropped = []
-    monkeypatch.setattr(SharedDecoder, "keep", lambda self, rows: (dropped.append(len(rows)), self.cache.keep(rows)))
+    keep = SharedDecoder.keep
+    monkeypatch.setattr(SharedDecoder, "keep", lambda self, rows: (dropped.append(len(rows)), keep(self, rows)))
     dynamic = draw(monkeypatch, family, prompts, SharedDecoder)
     kept = list(dropped)
     assert len(kept) > (padding == "padded")
@@ -108,13 +117,18 @@ def test_the_static_step_is_the_dynamic_one(family, monkeypatch, decoder, paddin
     assert_same(static, dynamic)
 
 
-def test_with_an_adapter(backbone, prompts, monkeypatch):
+def with_adapter(backbone):
     backbone = backbones.add_adapter(backbone, LoraSettings(rank=4))
     with torch.no_grad():
         for name, parameter in backbone.model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(name)))
     backbone.model.eval()
+    return backbone
+
+
+def test_with_an_adapter(backbone, prompts, monkeypatch):
+    backbone = with_adapter(backbone)
     assert_same(
         draw(monkeypatch, backbone, prompts, ReplayedDecoder), draw(monkeypatch, backbone, prompts, SharedDecoder)
     )
@@ -128,50 +142,46 @@ def test_in_half_precision(backbone, prompts, monkeypatch):
     assert replayed.logps.isfinite().all()
 
 
-def test_what_memory_held_before_does_not_show(family, monkeypatch):
-    prompts = collated(family, SIZES["padded"])
-    plain = draw(monkeypatch, family, prompts, StaticDecoder)
-
-    class Dirty(StaticDecoder):
-        def _new_cache(self, *sizes):
-            new_empty = torch.Tensor.new_empty
-            with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(torch.Tensor, "new_empty", lambda *given: new_empty(*given).fill_(float("nan")))
-                return super()._new_cache(*sizes)
-
-    assert_same(draw(monkeypatch, family, prompts, Dirty), plain, tolerance=0)
-
-
 @pytest.mark.slow
 @torch.no_grad()
-def test_the_step_is_one_graph_for_every_token(family):
-    """No question to the device, no data-dependent shape, nothing in Python that a token changes."""
+def test_all_layers_and_tokens_are_one_compiled_function(family):
+    """No question to the device, no data-dependent shape, nothing in Python that a layer or a token changes."""
     prompts = collated(family, SIZES["padded"])
-    decoder, rows = StaticDecoder(family.core, prompts, SAMPLES, LENGTH), len(prompts) * SAMPLES
+    plain = StaticDecoder(family.core, prompts, SAMPLES, LENGTH)
+    decoder = StaticDecoder(family.core, prompts, SAMPLES, LENGTH)
     torch._dynamo.reset()
-    step = torch.compile(decoder.advance, fullgraph=True, backend="eager")
-    held = [decoder.tokens, decoder.positions, decoder.cache.filled, *decoder.cache.keys, *decoder.cache.values]
+    compiled = torch.compile(layer_step, fullgraph=True, backend="eager")
+    decoder.layer_step = functools.partial(compiled, **decoder.layer_step.keywords)
+    tokens = torch.full((len(prompts) * SAMPLES,), 7)
+    held = [decoder.filled, *decoder.keys, *decoder.values]
     addresses = [tensor.data_ptr() for tensor in held]
+    assert torch.equal(decoder.step(tokens), plain.step(tokens))
     with torch._dynamo.config.patch(error_on_recompile=True):
-        for token in range(5, 10):
-            decoder.tokens.fill_(token)
-            decoder.positions.add_(1)
-            assert step().shape == (rows, family.core.config.get_text_config().hidden_size)
-    assert int(decoder.cache.filled) == 5
+        for _ in range(4):
+            assert torch.equal(decoder.step(tokens), plain.step(tokens))
+    assert int(decoder.filled) == 5
     assert [tensor.data_ptr() for tensor in held] == addresses
 
 
 @pytest.mark.parametrize("decoder", [SharedDecoder, StaticDecoder])
-def test_one_question_to_the_device_per_token(family, monkeypatch, decoder):
+@pytest.mark.parametrize("every", [1, 8])
+def test_one_question_to_the_device_per_token_or_fewer(family, monkeypatch, decoder, every):
     prompts = collated(family, SIZES["padded"])
     expected = draw(monkeypatch, family, prompts, decoder)
+
+    class Asking(decoder):
+        asked_every = every
+
     with PretendDevice() as device, device.holding(family.model):
         family.banned_on(DEVICE)
         device.waits.clear()
-        rollout = draw(monkeypatch, family, prompts, decoder)
-        length = rollout.tokens.shape[1]
-        assert device.waits == {"aten::_local_scalar_dense": length + 1}  # and the longest output's length at the end
+        rollout = draw(monkeypatch, family, prompts, Asking)
+        asked = (LENGTH - 1) // every
+        if every == 1:
+            asked = rollout.tokens.shape[1] - (rollout.tokens.shape[1] == LENGTH)
+        assert device.waits == {"aten::_local_scalar_dense": asked + 1}  # and the longest output's length at the end
         assert torch.equal(device.back(rollout.tokens), expected.tokens)
+        assert torch.equal(device.back(rollout.mask), expected.mask)
         family.banned_on(torch.device("cpu"))
 
 
@@ -194,44 +204,54 @@ def on_cuda(backbone, prompts):
 
 
 @pytest.mark.gpu
+@ON_CUDA
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
-def test_captured_equals_eager_on_cuda(family, monkeypatch, sizes):
+def test_captured_equals_eager_on_cuda(family, monkeypatch, sizes, decoder):
     prompts = on_cuda(family, collated(family, sizes))
-    CountedDecoder.captures = 0
-    captured = draw(monkeypatch, family, prompts, CountedDecoder)
-    assert CountedDecoder.captures == 1
+    counting = counted(decoder)
+    captured = draw(monkeypatch, family, prompts, counting)
+    assert counting.captures == 1
     assert captured.tokens.shape[1] > WARM_UP + 3
     assert_same(captured, draw(monkeypatch, family, prompts, StaticDecoder), tolerance=1e-5)
     assert_same(captured, draw(monkeypatch, family, prompts, SharedDecoder), tolerance=1e-5)
 
 
 @pytest.mark.gpu
-def test_captured_again_when_rows_are_dropped_on_cuda(family, monkeypatch):
+@ON_CUDA
+def test_captured_again_when_rows_are_dropped_on_cuda(family, monkeypatch, decoder):
+    class Eager(counted(decoder)):
+        asked_every = 4
+
     prompts = on_cuda(family, collated(family, SIZES["padded"]))
-    CountedDecoder.captures = 0
-    captured = draw(monkeypatch, family, prompts, CountedDecoder, samples=80)
-    assert CountedDecoder.captures >= 2
+    captured = draw(monkeypatch, family, prompts, Eager, samples=80)
+    assert Eager.__mro__[1].captures >= 2
     assert_same(captured, draw(monkeypatch, family, prompts, SharedDecoder, samples=80), tolerance=1e-5)
 
 
 @pytest.mark.gpu
-def test_an_adapter_in_half_precision_on_cuda(backbone, prompts, monkeypatch):
+@ON_CUDA
+def test_an_adapter_in_half_precision_on_cuda(backbone, prompts, monkeypatch, decoder):
     backbone.model.to(torch.bfloat16)
-    backbone = backbones.add_adapter(backbone, LoraSettings(rank=4))
+    backbone = with_adapter(backbone)
     prompts = on_cuda(backbone, prompts)
     backbone.model.eval()
-    captured = draw(monkeypatch, backbone, prompts, CapturedDecoder)
-    assert_same(captured, draw(monkeypatch, backbone, prompts, StaticDecoder), tolerance=1e-2)
+    captured = draw(monkeypatch, backbone, prompts, decoder)
+    again = draw(monkeypatch, backbone, prompts, StaticDecoder)
+    # Rounding parts a completion from its twin now and then; up to there the numbers are the same.
+    together = (captured.tokens == again.tokens).cumprod(dim=1).bool() & captured.mask
+    assert together.float().mean() > 0.5
+    torch.testing.assert_close(captured.logps[together], again.logps[together], atol=5e-2, rtol=5e-2)
 
 
 @pytest.mark.gpu
-def test_the_graphs_memory_goes_back_on_cuda(backbone, prompts, monkeypatch):
+@ON_CUDA
+def test_the_graphs_memory_goes_back_on_cuda(backbone, prompts, monkeypatch, decoder):
     prompts = on_cuda(backbone, prompts)
     backbone.model.eval()
-    draw(monkeypatch, backbone, prompts, CapturedDecoder)  # workspaces of the stream stay
+    draw(monkeypatch, backbone, prompts, decoder)  # workspaces of the stream stay
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
     for _ in range(3):
-        draw(monkeypatch, backbone, prompts, CapturedDecoder)
+        draw(monkeypatch, backbone, prompts, decoder)
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() == before

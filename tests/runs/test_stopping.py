@@ -83,16 +83,17 @@ libc.pthread_mutex_lock(mutex)  # for ever, and no signal interrupts it
 
 WORKERS = """
 import multiprocessing, time
-from aes_r1.data.check import _leave_signals
-from aes_r1.runs.stopping import leave_when_told
+from aes_r1.runs.stopping import leave_to_parent, leave_when_told
 
 def work():
-    _leave_signals()
+    leave_to_parent()
     print("works", flush=True)
     time.sleep(600)
 
 leave_when_told()
-multiprocessing.get_context("fork").Process(target=work).start()
+worker = multiprocessing.get_context("fork").Process(target=work)
+worker.start()
+LISTED or multiprocessing.process._children.discard(worker)  # as it is for a moment after its first line
 time.sleep(600)
 """
 
@@ -122,10 +123,18 @@ def test_a_process_that_waits_outside_of_python_leaves_at_once(number, tmp_path)
     assert told(process, number) == [SAID]
 
 
-def test_workers_leave_with_their_process(tmp_path):
-    process = start("-c", WORKERS, folder=tmp_path)
+@pytest.mark.parametrize("listed", [True, False])
+def test_workers_leave_with_their_process(listed, tmp_path):
+    process = start("-c", f"LISTED = {listed}\n{WORKERS}", folder=tmp_path)
     assert process.stdout.readline() == "works\n"
     assert told(process, signal.SIGTERM) == [SAID], "what it says ends only when its worker, which holds the pipe, ends"
+
+
+def test_workers_end_when_their_process_is_killed(tmp_path):
+    process = start("-c", f"LISTED = True\n{WORKERS}", folder=tmp_path)
+    assert process.stdout.readline() == "works\n"
+    process.kill()
+    assert process.communicate(timeout=60) == ("", ""), "the worker holds the pipes open for as long as it lives"
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])

@@ -1,0 +1,257 @@
+"""Attention among segments that stand one after the other in one packed row, without a single padding token.
+
+The probabilities of a query over two sets of keys are those over each of them, weighted by what its scores add up to in
+each. So one kernel call may see the own segment and another the prompt, and the two are joined by their log-sum-exp;
+backward, each kernel is handed the joined output and log-sum-exp, from which it works out the probabilities of its own
+keys (as ring attention does: Liu et al., 2023, arXiv:2310.01889).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from aes_r1.model.transfer import to_device
+
+_WIDEST = 256  # head width that flash kernels take, in multiples of 8
+
+
+class Batch(NamedTuple):
+    """Segments that are equally long: `count` of them, and where their queries and keys stand in the packed rows."""
+
+    count: int
+    queries: slice | Tensor
+    keys: slice | Tensor
+
+    def tables(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The three, [S, heads, width], as tables of this batch."""
+        return self.table(query, self.queries), self.table(key, self.keys), self.table(value, self.keys)
+
+    def table(self, tensor: Tensor, places: slice | Tensor) -> Tensor:
+        """[S, heads, width] at `places` as [count, heads, length, width]."""
+        return tensor[places].unflatten(0, (self.count, -1)).transpose(1, 2)
+
+
+class Segments:
+    """Which rows attend to which: segment i is a run of queries[i] rows over a run of keys[i] rows, none of them empty.
+
+    The lengths stay on the host, so that no kernel's shape has to be asked for; `device` is where the rows are. With
+    `causal` both runs are equally long, and a row sees itself and what stands before it.
+    """
+
+    def __init__(
+        self, queries: Sequence[int], keys: Sequence[int] | None = None, *, causal: bool, device: torch.device
+    ) -> None:
+        self.queries, self.keys = tuple(queries), tuple(queries if keys is None else keys)
+        self.causal, self.device = causal, device
+
+    @cached_property
+    def for_flash(self) -> tuple[Tensor, Tensor, int, int]:
+        """Where runs of queries and of keys begin and end ([segments + 1] int32 each), and how long they are at most.
+
+        Never 1: for single queries the kernel folds heads into rows and gives their log-sum-exps in another order. A
+        greater number only says that there may be more.
+        """
+        ends = self._ends(self.queries)
+        key_ends = ends if self.keys == self.queries else self._ends(self.keys)
+        return ends, key_ends, max(2, *self.queries), max(2, *self.keys)
+
+    def _ends(self, lengths: Sequence[int]) -> Tensor:
+        return to_device(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), self.device)
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """The segments in as many batches as there are distinct lengths."""
+        same: dict[tuple[int, int], list[int]] = {}
+        for segment, lengths in enumerate(zip(self.queries, self.keys, strict=True)):
+            same.setdefault(lengths, []).append(segment)
+        return [
+            Batch(len(segments), self._places(self.queries, segments), self._places(self.keys, segments))
+            for segments in same.values()
+        ]
+
+    def _places(self, lengths: Sequence[int], segments: Sequence[int]) -> slice | Tensor:
+        """The rows of `segments`: a slice where they stand one after the other."""
+        ends = [0, *accumulate(lengths)]
+        if segments[-1] - segments[0] + 1 == len(segments):
+            return slice(ends[segments[0]], ends[segments[-1] + 1])
+        rows = torch.cat([torch.arange(ends[segment], ends[segment + 1]) for segment in segments])
+        return to_device(rows, self.device)
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, own: Segments, across: Segments | None = None, *, scaling: float
+) -> Tensor:
+    """softmax(query key^T scaling) value of packed rows: query [S, heads, width], key and value [S, kv heads, width].
+
+    own: the segments of all S rows. across: whose queries, the last rows of the S, also see keys among the first rows
+    of the S. Several heads of the query may share one of the keys. Returns [S, heads, width].
+    """
+    return _Attention.apply(query, key, value, own, across, scaling)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, own: Segments, across: Segments | None, scaling: float
+    ) -> Tensor:
+        output, total = _forward(query, key, value, own, scaling)
+        if across is not None:
+            late, early = len(query) - sum(across.queries), sum(across.keys)
+            more = _forward(query[late:], key[:early], value[:early], across, scaling)
+            joined, joined_total = _join(output[late:], total[:, late:], *more)
+            output, total = torch.cat([output[:late], joined]), torch.cat([total[:, :late], joined_total], dim=1)
+        ctx.save_for_backward(query, key, value, output, total)
+        ctx.own, ctx.across, ctx.scaling = own, across, scaling
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple:  # type: ignore[override]
+        query, key, value, output, total = seen = ctx.saved_tensors  # once: a checkpoint recomputes them at each use
+        across: Segments | None = ctx.across
+        of_query, of_key, of_value = _backward(gradient, *seen, ctx.own, ctx.scaling)
+        if across is not None:
+            late, early = len(query) - sum(across.queries), sum(across.keys)
+            seen = (query[late:], key[:early], value[:early], output[late:], total[:, late:].contiguous())
+            more = _backward(gradient[late:], *seen, across, ctx.scaling)
+            of_query[late:] += more[0]
+            of_key[:early] += more[1]
+            of_value[:early] += more[2]
+        return of_query, of_key, of_value, None, None, None
+
+
+def _join(output: Tensor, total: Tensor, more: Tensor, more_total: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention over two sets of keys from that over each: outputs [S, heads, width], log-sum-exps [heads, S]."""
+    share = torch.sigmoid(more_total - total).t()[..., None].to(output.dtype)
+    return torch.lerp(output, more, share), torch.logaddexp(total, more_total)
+
+
+def _forward(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float) -> tuple[Tensor, Tensor]:
+    """The output [Q, heads, width], and the log-sum-exp of the scores [heads, Q] in at least 32 bits."""
+    if _takes_packed_rows(query):
+        found = torch.ops.aten._flash_attention_forward(
+            query, key, value, *segments.for_flash, 0.0, segments.causal, False, scale=scaling
+        )
+        return found[0], found[1]
+    one_batch = _cpu_forward if query.device.type == "cpu" else _plain_forward
+    output = torch.empty_like(query)
+    total = query.new_empty(query.shape[1], query.shape[0], dtype=_accumulated(query))
+    for batch in segments.batches:
+        some, some_total = one_batch(*batch.tables(query, key, value), segments.causal, scaling)
+        output[batch.queries] = some.transpose(1, 2).flatten(0, 1)
+        total[:, batch.queries] = some_total.transpose(0, 1).flatten(1)
+    return output, total
+
+
+def _backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    total: Tensor,
+    segments: Segments,
+    scaling: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of query, key and value.
+
+    output, total: over all keys that the queries see, be they of other calls.
+    """
+    if _takes_packed_rows(query):
+        unused = query.new_empty(0)  # the state of a random generator, which dropout alone reads
+        return torch.ops.aten._flash_attention_backward(
+            gradient, query, key, value, output, total, *segments.for_flash, 0.0, segments.causal, unused, unused,
+            scale=scaling,
+        )  # fmt: skip
+    one_batch = _cpu_backward if query.device.type == "cpu" else _plain_backward
+    of_query, of_key, of_value = (torch.empty_like(tensor) for tensor in (query, key, value))
+    for batch in segments.batches:
+        of_output, seen = (batch.table(tensor, batch.queries) for tensor in (gradient, output))
+        of_total = total[:, batch.queries].unflatten(1, (batch.count, -1)).transpose(0, 1)
+        tables = batch.tables(query, key, value)
+        found = one_batch(of_output, *tables, seen, of_total, segments.causal, scaling)
+        of_query[batch.queries] = found[0].transpose(1, 2).flatten(0, 1)
+        of_key[batch.keys] = found[1].transpose(1, 2).flatten(0, 1)
+        of_value[batch.keys] = found[2].transpose(1, 2).flatten(0, 1)
+    return of_query, of_key, of_value
+
+
+def _takes_packed_rows(query: Tensor) -> bool:
+    """Whether the flash kernels of a GPU take rows like `query`: 16 bits, and heads of a width that they know.
+
+    NVIDIA's cards have them from compute capability 8.0 on; shapes on the meta device count as a GPU's.
+    """
+    device, width = query.device, query.shape[2]
+    if query.dtype not in (torch.float16, torch.bfloat16) or width % 8 or width > _WIDEST or device.type == "cpu":
+        return False
+    flash = torch.backends.cuda
+    return device.type == "meta" or (
+        flash.is_flash_attention_available()
+        and flash.flash_sdp_enabled()
+        and (torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8)
+    )
+
+
+def _cpu_forward(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scaling)
+
+
+def _cpu_backward(gradient: Tensor, *seen: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *tensors, causal, scaling = seen
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        gradient, *tensors, 0.0, causal, scale=scaling
+    )
+
+
+def _plain_forward(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
+    """Attention written out, for what has no kernel: [n, heads, length, width], and log-sum-exps [n, heads, length]."""
+    weights = _scores(query, key, causal, scaling)
+    total = weights.logsumexp(dim=-1)
+    weights = (weights - total[..., None]).exp().to(value.dtype)
+    return (weights @ value).view_as(query), total.view(query.shape[:3])
+
+
+def _plain_backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    total: Tensor,
+    causal: bool,
+    scaling: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape, heads, accurate = query.shape, key.shape[1], _accumulated(query)
+    weights = (_scores(query, key, causal, scaling) - total.reshape(shape[0], heads, -1)[..., None]).exp()
+    gradient, output, query = (_shared(tensor, heads) for tensor in (gradient, output, query))
+    mean = (gradient.to(accurate) * output.to(accurate)).sum(dim=-1, keepdim=True)
+    of_scores = (weights * ((gradient @ value.mT).to(accurate) - mean) * scaling).to(query.dtype)
+    of_value = weights.to(value.dtype).mT @ gradient
+    return (of_scores @ key).view(shape), of_scores.mT @ query, of_value
+
+
+def _scores(query: Tensor, key: Tensor, causal: bool, scaling: float) -> Tensor:
+    """[n, kv heads, shared * queries, keys], -inf where a query may not look."""
+    scores = (_shared(query, key.shape[1]) @ key.mT).to(_accumulated(query)) * scaling
+    if not causal:
+        return scores
+    length = key.shape[2]
+    later = torch.ones(length, length, dtype=torch.bool, device=key.device).triu(1)
+    return scores.unflatten(2, (-1, length)).masked_fill(later, float("-inf")).flatten(2, 3)
+
+
+def _shared(tensor: Tensor, heads: int) -> Tensor:
+    """[n, heads of the query, length, width] -> [n, kv heads, heads of the query that share one * length, width]."""
+    return tensor.unflatten(1, (heads, -1)).flatten(2, 3)
+
+
+def _accumulated(tensor: Tensor) -> torch.dtype:
+    """The precision in which sums over `tensor` are taken."""
+    return torch.promote_types(tensor.dtype, torch.float32)

@@ -1,0 +1,210 @@
+"""The language layers as a decode step runs them: one token of every row, in few and large operations.
+
+transformers' own layer multiplies by seven matrices, and by fourteen more where it has an adapter. Here an adapter is
+added to the weights once a rollout, and matrices that multiply the same states may stand side by side as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, rms_norm
+
+
+class LayerWeights(NamedTuple):
+    """One layer for states of width D, H query heads and G key-value heads of width W, and M inner units.
+
+    norm_before, norm_after: [D]; query_key_value: one matrix [(H + 2 G) W, D] or three, of which it is the rows;
+    output: [D, H W]; gate_up: one matrix [2 M, D] or two; down: [D, M]; query_norm, key_norm: [W], where the family
+    normalises heads; biases, as many as matrices, where it has them.
+    """
+
+    norm_before: Tensor
+    query_key_value: tuple[Tensor, ...]
+    query_key_value_bias: tuple[Tensor, ...] | None
+    query_norm: Tensor | None
+    key_norm: Tensor | None
+    output: Tensor
+    output_bias: Tensor | None
+    norm_after: Tensor
+    gate_up: tuple[Tensor, ...]
+    gate_up_bias: tuple[Tensor, ...] | None
+    down: Tensor
+    down_bias: Tensor | None
+
+
+class Past(NamedTuple):
+    """What one new token of each of R rows attends to in one layer.
+
+    prompt_keys, prompt_values: [n, G, P, W], one prompt for all rows of an image; keys, values: [R, G, T, W], places
+    for the row's own tokens; prompt_start: [n], the first place of each prompt that is not padding, None where none is
+    padded; image: [R], the prompt of each row; slot: [R], the row's place in an [n, widest] table, `widest` being the
+    rows of the image that began with most; filled: [1], how many places of keys and values hold a token.
+    """
+
+    prompt_keys: Tensor
+    prompt_values: Tensor
+    keys: Tensor
+    values: Tensor
+    prompt_start: Tensor | None
+    image: Tensor
+    slot: Tensor
+    filled: Tensor
+    widest: int
+
+
+Attend = Callable[[Tensor, Tensor, Tensor, Past, float], Tensor]
+
+
+def layer_weights(core: Any, *, side_by_side: bool) -> list[LayerWeights]:
+    """The weights of every language layer of a transformers model, adapters that are switched on added in.
+
+    Matrices without an adapter are the model's own, unless they are copied to stand `side_by_side`. Copies take as much
+    memory as what they copy; the sum of weight and adapter is rounded to the weight's type.
+    """
+    return [_weights(layer, side_by_side) for layer in core.model.language_model.layers]
+
+
+def _weights(layer: Any, side_by_side: bool) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    mixing = _matrices([attention.q_proj, attention.k_proj, attention.v_proj], side_by_side)
+    inner = _matrices([mlp.gate_proj, mlp.up_proj], side_by_side)
+    output, down = _merged(attention.o_proj), _merged(mlp.down_proj)
+    return LayerWeights(
+        norm_before=layer.input_layernorm.weight,
+        query_key_value=mixing[0],
+        query_key_value_bias=mixing[1],
+        query_norm=attention.q_norm.weight if hasattr(attention, "q_norm") else None,
+        key_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
+        output=output[0],
+        output_bias=output[1],
+        norm_after=layer.post_attention_layernorm.weight,
+        gate_up=inner[0],
+        gate_up_bias=inner[1],
+        down=down[0],
+        down_bias=down[1],
+    )
+
+
+def _matrices(projections: list[Any], side_by_side: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+    """Matrices and biases of projections of the same states."""
+    weights, biases = zip(*map(_merged, projections), strict=True)
+    if side_by_side:
+        weights, biases = (torch.cat(weights),), biases if biases[0] is None else (torch.cat(biases),)
+    return weights, None if biases[0] is None else biases
+
+
+def _merged(projection: Any) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a linear layer with the adapters that are at work on it."""
+    if not hasattr(projection, "base_layer"):
+        return projection.weight, projection.bias
+    weight, bias = projection.base_layer.weight, projection.base_layer.bias
+    if projection.disable_adapters:
+        return weight, bias
+    added = sum(map(projection.get_delta_weight, projection.active_adapters))
+    return (weight + added).to(weight.dtype), bias
+
+
+def _product(states: Tensor, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...] | None) -> Tensor:
+    """states [R, D] times one matrix, or several whose rows stand one below the other."""
+    parts = [linear(states, weight, None if biases is None else biases[place]) for place, weight in enumerate(weights)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def layer_step(
+    states: Tensor,
+    weights: LayerWeights,
+    cosine: Tensor,
+    sine: Tensor,
+    past: Past,
+    *,
+    attend: Attend,
+    activation: Callable[[Tensor], Tensor],
+    epsilon: float,
+) -> Tensor:
+    """One layer for one token of each row: states [R, D] -> [R, D]; cosine, sine: [R, 1, W]."""
+    rows, groups, width = len(states), past.keys.shape[1], past.keys.shape[3]
+    mixed = _product(
+        normed(states, weights.norm_before, epsilon), weights.query_key_value, weights.query_key_value_bias
+    )
+    mixed = mixed.view(rows, -1, width)
+    heads = mixed.shape[1] - 2 * groups
+    turned, value = mixed[:, : heads + groups], mixed[:, heads + groups :]
+    if weights.query_norm is not None and weights.key_norm is not None:
+        query, key = turned[:, :heads], turned[:, heads:]
+        turned = torch.cat([normed(query, weights.query_norm, epsilon), normed(key, weights.key_norm, epsilon)], dim=1)
+    first, second = turned.chunk(2, dim=2)
+    turned = turned * cosine + torch.cat([-second, first], dim=2) * sine
+    attended = attend(turned[:, :heads], turned[:, heads:], value, past, width**-0.5)
+    states = states + linear(attended.view(rows, -1), weights.output, weights.output_bias)
+    inner = _product(normed(states, weights.norm_after, epsilon), weights.gate_up, weights.gate_up_bias)
+    gate, up = inner.chunk(2, dim=1)
+    return states + linear(activation(gate) * up, weights.down, weights.down_bias)
+
+
+def normed(states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """RMS norm over the last dimension, in float32, rounded before the weight is multiplied as transformers does."""
+    if states.dtype == torch.float32:
+        return rms_norm(states, weight.shape, weight, epsilon)
+    return weight * rms_norm(states.float(), weight.shape, None, epsilon).to(states.dtype)
+
+
+def attend_filled(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling: float) -> Tensor:
+    """Attention of query [R, H, W] over prompt and own past, to which key and value [R, G, W] are added; [R, H, W].
+
+    For a `past` that is cut to the places that are filled, the new token's included.
+    """
+    past.keys[:, :, -1] = key
+    past.values[:, :, -1] = value
+    return _attend(query, past, scaling, None)
+
+
+def attend_all_places(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling: float) -> Tensor:
+    """The same as `attend_filled` for a `past` of fixed size: the places that are not filled yet are hidden.
+
+    Hidden places have weight 0, and 0 times what memory held before may be NaN: values must hold finite numbers.
+    """
+    past.keys.index_copy_(2, past.filled, key[:, :, None])
+    past.values.index_copy_(2, past.filled, value[:, :, None])
+    unfilled = torch.arange(past.keys.shape[2], device=query.device) > past.filled
+    return _attend(query, past, scaling, unfilled)
+
+
+def _attend(query: Tensor, past: Past, scaling: float, unfilled: Tensor | None) -> Tensor:
+    """Softmax over prompt and own past together; the K rows of an image are one matrix against its prompt."""
+    groups, places, width = past.prompt_keys.shape[1:]
+    rows, heads, _ = query.shape
+    query = query.reshape(rows, groups, heads // groups, width) * scaling
+    over_prompt = _to_table(query, past) @ past.prompt_keys.transpose(2, 3)
+    if past.prompt_start is not None:
+        padding = torch.arange(places, device=query.device) < past.prompt_start[:, None, None, None]
+        over_prompt = over_prompt.masked_fill(padding, float("-inf"))
+    over_past = query @ past.keys.transpose(2, 3)
+    if unfilled is not None:
+        over_past = over_past.masked_fill(unfilled, float("-inf"))
+    scores = torch.cat([_to_rows(over_prompt, past), over_past], dim=3)
+    weights = scores.float().softmax(dim=3).to(query.dtype)
+    on_prompt, on_past = weights.split([places, over_past.shape[3]], dim=3)
+    seen = _to_rows(_to_table(on_prompt, past) @ past.prompt_values, past)
+    return (seen + on_past @ past.values).reshape(rows, heads, width)
+
+
+def _to_table(rows: Tensor, past: Past) -> Tensor:
+    """[R, G, shared, X] -> [n, G, widest * shared, X], zeros where an image has fewer rows."""
+    images = len(past.prompt_keys)
+    count, groups, shared, last = rows.shape
+    if count != images * past.widest:
+        rows = rows.new_zeros(images * past.widest, groups, shared, last).index_copy_(0, past.slot, rows)
+    rows = rows.view(images, past.widest, groups, shared, last).transpose(1, 2)
+    return rows.reshape(images, groups, past.widest * shared, last)
+
+
+def _to_rows(table: Tensor, past: Past) -> Tensor:
+    """The inverse of `_to_table`."""
+    images, groups, _, last = table.shape
+    rows = table.view(images, groups, past.widest, -1, last).transpose(1, 2)
+    rows = rows.reshape(images * past.widest, groups, -1, last)
+    return rows if len(past.slot) == len(rows) else rows[past.slot]
