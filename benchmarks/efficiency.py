@@ -1,4 +1,4 @@
-"""How near a step comes to what its card can do: update MFU, decode time over the memory-bandwidth floor.
+"""Compare a step with the limits of its card: update MFU, decode time over the memory-bandwidth floor.
 
 Pure functions of a benchmark row, a model's shape and a card; operations and bytes are those that aes_r1.plan and
 aes_r1.model.cost count.
@@ -24,7 +24,7 @@ class Card:
     gb_s: float
 
 
-# As NVIDIA's data sheets give them, without sparsity. The longest name that a device's name contains counts.
+# From NVIDIA's data sheets, without sparsity. The longest of these names in a device's name is used.
 CARDS = {
     "A100-SXM4-40GB": Card(312, 1555),
     "A100-PCIE-40GB": Card(312, 1555),
@@ -45,7 +45,7 @@ def name_of(device: str) -> str:
 
 
 def card_of(device: str, tflops: float | None = None, gb_s: float | None = None) -> Card | None:
-    """The card of that name; given numbers go before the table's. None when either is in neither place."""
+    """Return the card of that name; given numbers take precedence over the table's. None where a number is missing."""
     known = CARDS.get(name_of(device))
     tflops = tflops or (known and known.tflops)
     gb_s = gb_s or (known and known.gb_s)
