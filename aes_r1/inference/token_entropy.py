@@ -8,7 +8,7 @@ words of the critique, and the tags around them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,20 +103,3 @@ def measure_entropy(
 
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
-
-
-def pick_start(candidates: Mapping[str, tuple[float, float]], *, floor: float = 0.9) -> str | None:
-    """Pick the checkpoint to start RAPO from: the highest entropy among those whose answers can be read.
-
-    `candidates`: {name: (entropy, share of readable answers)}. None when none reaches the `floor`.
-    """
-    readable = {name: entropy for name, (entropy, answered) in candidates.items() if answered >= floor}
-    return max(readable, key=lambda name: readable[name]) if readable else None
-
-
-def regret(picked: str, outcomes: Mapping[str, float]) -> float:
-    """Return how much the best start ends above the picked one, in the metric of `outcomes`.
-
-    It is 0 when the pick was the best.
-    """
-    return max(outcomes.values()) - outcomes[picked]
