@@ -53,17 +53,21 @@ def run(settings: PrepareSettings) -> None:
         dropped += [_drop(data.name, label.image, label.split, label.fault or "") for label in faults]
     labelled = _counts(samples)
     journal = CheckCache(out / "checked.jsonl")
-    _read(journal, [one.image for one in samples], settings.data.workers)
+    _read(journal, [sample.image for sample in samples], settings.data.workers)
     samples, broken = _with_files(samples, journal)
     if settings.data.strict and broken:
         first = broken[0]
         raise InputError(f"{first['path']}: {first['reason']}; mend it, or data.strict=false to leave it out")
-    copies = [[samples[place] for place in group] for group in exact_duplicates([one.sha256 or "" for one in samples])]
-    looks = [journal[one.image].look or "" for one in samples]
-    twins = [[samples[place] for place in group] for group in near_duplicates(looks, [one.dataset for one in samples])]
+    copies = [
+        [samples[place] for place in group] for group in exact_duplicates([sample.sha256 or "" for sample in samples])
+    ]
+    looks = [journal[sample.image].look or "" for sample in samples]
+    twins = [
+        [samples[place] for place in group] for group in near_duplicates(looks, [sample.dataset for sample in samples])
+    ]
     leaks = _leaks([*copies, *twins])
     if settings.copies == "drop":
-        samples = [one for one in samples if (one.dataset, one.id) not in leaks]
+        samples = [sample for sample in samples if (sample.dataset, sample.id) not in leaks]
         dropped += [_drop(*key, "train", f"the same picture as {other}") for key, other in leaks.items()]
     report = {
         **_counts(samples),
@@ -87,7 +91,7 @@ def run(settings: PrepareSettings) -> None:
         raise InputError(
             f"data={settings.data.name}: no label has a readable picture; {out}/prepare_report.json says why"
         )
-    write_manifest([_portable(one, out) for one in samples], out / "manifest.jsonl")
+    write_manifest([_portable(sample, out) for sample in samples], out / "manifest.jsonl")
     _show_report(report, out)
 
 
@@ -155,14 +159,14 @@ def _read(journal: CheckCache, paths: Sequence[str], workers: int) -> None:
 def _with_files(samples: Sequence[Sample], journal: CheckCache) -> tuple[list[Sample], list[dict[str, Any]]]:
     """Return (samples whose picture can be read, with what its file holds; dropped rows)."""
     kept, dropped = [], []
-    for one in samples:
-        row = journal[one.image]
+    for sample in samples:
+        row = journal[sample.image]
         if row.reason:
             missing = row.bytes < 0
             kind = "label without picture" if missing else "picture cannot be read"
-            dropped.append({**_drop(one.dataset, one.id, one.split, row.reason, kind), "path": one.image})
+            dropped.append({**_drop(sample.dataset, sample.id, sample.split, row.reason, kind), "path": sample.image})
         else:
-            kept.append(replace(one, sha256=row.sha256, width=row.width, height=row.height, bytes=row.bytes))
+            kept.append(replace(sample, sha256=row.sha256, width=row.width, height=row.height, bytes=row.bytes))
     return kept, dropped
 
 
@@ -190,9 +194,13 @@ def _portable(one: Sample, out: Path) -> Sample:
 def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
     counts: dict[str, dict[str, int]] = {}
     means: dict[str, dict[str, float]] = {}
-    for name in dict.fromkeys(one.dataset for one in samples):
+    for name in dict.fromkeys(sample.dataset for sample in samples):
         for split in ("train", "validation", "test"):
-            opinions = [one.mos for one in samples if (one.dataset, one.split) == (name, split) and one.mos is not None]
+            opinions = [
+                sample.mos
+                for sample in samples
+                if (sample.dataset, sample.split) == (name, split) and sample.mos is not None
+            ]
             if opinions:
                 counts.setdefault(name, {})[split] = len(opinions)
                 means.setdefault(name, {})[split] = float(np.mean(opinions))

@@ -33,7 +33,7 @@ def write_audit(out: Path, *, items: int, seed: int, judged: bool) -> Path:
     rejected = _by_reason(_sample_lines(out / "rejected.jsonl", None, rng), items - items // 2)
     chosen = [*kept, *rejected]
     originals = _originals(out / "aescot.jsonl", chosen)
-    shown = [_item(chosen[int(place)], judged, originals) for place in rng.permutation(len(chosen))]
+    shown = [_item(chosen[int(index)], judged, originals) for index in rng.permutation(len(chosen))]
     marker = json.loads((out / "distill.json").read_text())["pictures"][:12]
     data = json.dumps({"distillation": marker, "items": shown}).replace("<", "\\u003c")
     page = out / "audit.html"
@@ -157,7 +157,7 @@ def _sample_lines(path: Path, count: int | None, rng: np.random.Generator) -> li
     chosen = set(rng.permutation(total)[:count].tolist())
     with path.open() as file:
         rows = [json.loads(line) for number, line in enumerate(file) if number in chosen]
-    return [rows[int(place)] for place in rng.permutation(len(rows))]
+    return [rows[int(index)] for index in rng.permutation(len(rows))]
 
 
 def _by_reason(rows: Iterable[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -144,9 +144,9 @@ def check_pictures(
     """
     if samples and samples[0].dataset in scene_sets.SCENE_SETS:  # this program drew them
         return list(samples), []
-    paths = [one.image for one in samples]
-    if samples and all(one.bytes is not None for one in samples):  # aes_r1.prepare has read them
-        reasons = [_changed(one) for one in samples]
+    paths = [sample.image for sample in samples]
+    if samples and all(sample.bytes is not None for sample in samples):  # aes_r1.prepare has read them
+        reasons = [_changed(sample) for sample in samples]
     elif workers > 0 and len(paths) > 200:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
             reasons = list(pool.map(_reason, paths, chunksize=64))

@@ -190,6 +190,6 @@ class Samples(Sequence[Sample]):
 def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:
     """Hash each "DATASET/SPLIT" by the ids and opinions of its pictures; the folder they lie in does not count."""
     rows: dict[str, list[str]] = defaultdict(list)
-    for one in samples:
-        rows[f"{one.dataset}/{one.split}"].append(json.dumps([one.id, one.mos, one.sha256]))
+    for sample in samples:
+        rows[f"{sample.dataset}/{sample.split}"].append(json.dumps([sample.id, sample.mos, sample.sha256]))
     return {name: hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest() for name, found in rows.items()}

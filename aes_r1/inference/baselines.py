@@ -75,8 +75,8 @@ def pyiqa_scorer(name: str, device: torch.device) -> Callable[[Iterable[Sample]]
 
     @torch.no_grad()
     def scores(samples: Iterable[Sample]) -> Iterator[tuple[Sample, float]]:
-        for one in samples:
-            yield one, sign * float(metric(_as_tensor(one).to(device)))
+        for sample in samples:
+            yield sample, sign * float(metric(_as_tensor(sample).to(device)))
 
     return scores
 

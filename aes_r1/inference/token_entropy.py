@@ -82,7 +82,7 @@ def measure_entropy(
             answered += parse_score(backbone.decode(real)) is not None
             values += row[mask].tolist()
             kinds += token_kinds(pieces)
-            positions += [min(POSITIONS - 1, POSITIONS * place // len(real)) for place in range(len(real))]
+            positions += [min(POSITIONS - 1, POSITIONS * index // len(real)) for index in range(len(real))]
     return {
         "n": len(samples),
         "answered": answered / len(samples),
@@ -96,7 +96,7 @@ def measure_entropy(
             for kind in KINDS
         },
         "by_position": [
-            _mean([v for v, p in zip(values, positions, strict=True) if p == place]) for place in range(POSITIONS)
+            _mean([v for v, p in zip(values, positions, strict=True) if p == index]) for index in range(POSITIONS)
         ],
     }
 

@@ -147,7 +147,7 @@ def _records(job: Job, path: Path) -> list[dict]:
     given = job.settings.cold_start.data is not None
     records = _readable(job, path) if given else read_records(path)
     if not given and job.settings.data.name == "aescot":  # the training split, whose pictures were checked
-        training = {one.image for one in job.train}
+        training = {sample.image for sample in job.train}
         records = [row for row in records if row["image"] in training]
     if not records:
         raise InputError(_NO_RECORD.format(path))
@@ -180,13 +180,13 @@ def _critiques(job: Job) -> Path:
     expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
     manifest = sha256_of(job.manifest(settings.data, "train"))
     judge = settings.judge
-    if judge.name == "scenes" and not all("factors" in one.attributes for one in samples):
+    if judge.name == "scenes" and not all("factors" in sample.attributes for sample in samples):
         log.info(
             "judge=scenes knows made scenes alone: critiques of %s pass the other filters only", samples[0].dataset
         )
         judge = dataclasses.replace(judge, name="none")
     seen = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
-    drawn = [] if len(samples) == len(job.train) else [[one.dataset, one.id] for one in samples]
+    drawn = [] if len(samples) == len(job.train) else [[sample.dataset, sample.id] for sample in samples]
     digest = fingerprint(manifest, len(samples), deciding(expert), deciding(judge), settings.seed, *seen, *drawn)
 
     def make(target: Path) -> None:

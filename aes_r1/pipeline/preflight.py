@@ -141,7 +141,7 @@ def _check_rewards(settings: Settings) -> None:
     if "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS:
         with quiet():
             samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
-        if not any(known_ratings(one) for one in samples):
+        if not any(known_ratings(sample) for sample in samples):
             raise InputError(
                 f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
                 f"dimensions; {ways_out(data.name)}, or 0"

@@ -42,9 +42,9 @@ def _opinion_charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping
     lines = []
     for stage, sets in stages.items():
         cells = sets.get(dataset, {})
-        mine = [one for one in predictions if one["stage"] == stage and f"{one['dataset']}/{one['split']}" == dataset]
+        mine = [row for row in predictions if row["stage"] == stage and f"{row['dataset']}/{row['split']}" == dataset]
         protocol = next(iter(in_order(cells, PROTOCOL_ORDER)), None)
-        points = opinion_by_score([one for one in mine if one["protocol"] == protocol])
+        points = opinion_by_score([row for row in mine if row["protocol"] == protocol])
         if len(points) > 1 and any("calibration" in cell for cell in cells.values()):
             scores, opinions = [score for score, _ in points], [opinion for _, opinion in points]
             lines.append(Line(stage_name(stage), scores, opinions, stage_color(stage)))
@@ -56,7 +56,7 @@ def _opinion_charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping
 
 def opinion_by_score(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """Return (mean score, mean opinion) of equal groups of answered pictures in the order of their scores."""
-    pairs = sorted((one["score"], one["mos"]) for one in rows if one["score"] is not None and one["mos"] is not None)
+    pairs = sorted((row["score"], row["mos"]) for row in rows if row["score"] is not None and row["mos"] is not None)
     count = min(_BINS, len(pairs) // _FEWEST)
     groups = [pairs[len(pairs) * i // count : len(pairs) * (i + 1) // count] for i in range(count)]
     return [(sum(s for s, _ in group) / len(group), sum(m for _, m in group) / len(group)) for group in groups]
@@ -68,7 +68,7 @@ def _spread_charts(cells: Sequence[tuple[str, str, Mapping]], dataset: str) -> I
     for stage, _, cell in cells:
         if last_here := cell.get("spread"):
             last, curve = last_here, last_here["curve"]
-            nominal, held = [one["nominal"] for one in curve], [one["coverage"] for one in curve]
+            nominal, held = [row["nominal"] for row in curve], [row["coverage"] for row in curve]
             lines.append(Line(stage_name(stage), nominal, held, stage_color(stage)))
     if last is not None:
         caption = (

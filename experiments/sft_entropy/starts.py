@@ -53,8 +53,8 @@ def gains(found: Found, place: str, n_bootstrap: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "condition": condition,
-                "entropy": over_seeds(one["entropy"] for one in starts),
-                "answered": over_seeds(one["answered"] for one in starts),
+                "entropy": over_seeds(start["entropy"] for start in starts),
+                "answered": over_seeds(start["answered"] for start in starts),
                 "srcc": added.get("srcc"),
                 "plcc": added.get("plcc"),
             }
