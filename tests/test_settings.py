@@ -76,7 +76,8 @@ def test_what_an_error_quotes_stays_on_its_line_and_moves_no_terminal():
 
 
 def test_one_image_is_enough_without_ranking():
-    build(Settings, {"trainer": {"images_per_step": 1}, "reward": {"rank": {"weight": 0}}})
+    built = build(Settings, {"trainer": {"images_per_step": 1}, "reward": {"rank": {"weight": 0}}})
+    assert built.trainer.images_per_step == 1
 
 
 def test_fingerprint_is_of_what_is_computed():
