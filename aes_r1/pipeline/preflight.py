@@ -47,7 +47,7 @@ def check(settings: Settings) -> None:
 
 
 def check_launch(settings: Settings) -> None:
-    """Raise InputError unless a launcher's variables give this process a rank that the engine can serve."""
+    """Raise InputError where a launcher's variables are incomplete or the engine cannot serve so many processes."""
     # In the shell or batch script of a SLURM allocation, where one process starts, there is a job id but no step id.
     alone = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or (0 if alone else os.environ.get("SLURM_NTASKS")) or 1)

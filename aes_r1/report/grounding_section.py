@@ -22,7 +22,7 @@ _CURVES = {
     "Words against opinions, SRCC": (("critique/words_srcc", "words", "rapo"),),
     "Different critiques": (("critique/distinct", "critiques", "rapo"),),
 }
-_CAPTION = "Greedy critiques of validation pictures. Across: RAPO’s steps; 0: before the first."
+_CAPTION = "Greedy critiques of validation pictures. Horizontal axis: RAPO’s steps; 0: before the first."
 
 
 def grounding_section(
