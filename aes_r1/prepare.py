@@ -185,10 +185,10 @@ def _leaks(groups: Sequence[Sequence[Sample]]) -> dict[tuple[str, str], str]:
     return found
 
 
-def _portable(one: Sample, out: Path) -> Sample:
+def _portable(sample: Sample, out: Path) -> Sample:
     """Write paths below the manifest's folder relative to it, so that the folder can be moved."""
-    path, folder = Path(one.image), out.absolute()
-    return replace(one, image=path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else one
+    path, folder = Path(sample.image), out.absolute()
+    return replace(sample, image=path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else sample
 
 
 def _counts(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -162,13 +162,13 @@ def check_pictures(
     return [one for one, reason in zip(samples, reasons, strict=True) if not reason], dropped
 
 
-def _changed(one: Sample) -> str | None:
+def _changed(sample: Sample) -> str | None:
     """Say how a picture has changed since prepare read it; None when it has not."""
     try:
-        size = os.stat(one.image).st_size
+        size = os.stat(sample.image).st_size
     except OSError as error:
         return error.strerror
-    return None if size == one.bytes else f"{size} bytes, {one.bytes} when prepare read it"
+    return None if size == sample.bytes else f"{size} bytes, {sample.bytes} when prepare read it"
 
 
 def _reason(path: str) -> str | None:

@@ -81,7 +81,7 @@ def pyiqa_scorer(name: str, device: torch.device) -> Callable[[Iterable[Sample]]
     return scores
 
 
-def _as_tensor(one: Sample) -> Tensor:
+def _as_tensor(sample: Sample) -> Tensor:
     """Return the picture as [1, 3, height, width] float32 in [0, 1]."""
-    pixels = np.asarray(open_picture(one.image), dtype=np.float32) / 255
+    pixels = np.asarray(open_picture(sample.image), dtype=np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()

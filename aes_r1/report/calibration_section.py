@@ -50,7 +50,7 @@ def _opinion_charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping
             lines.append(Line(stage_name(stage), scores, opinions, stage_color(stage)))
     if lines:
         chart = square_chart(f"Opinion by score on {dataset}", lines)
-        caption = f"Horizontal axis: score, in {_BINS} equal groups of pictures. Vertical axis: mean opinion of the group."
+        caption = f"Horizontal axis: score of {_BINS} equal groups of pictures. Vertical axis: their mean opinion."
         yield Figure("Opinion by score", chart, caption, [(line.name, line.color) for line in lines])
 
 
@@ -72,9 +72,9 @@ def _spread_charts(cells: Sequence[tuple[str, str, Mapping]], dataset: str) -> I
             lines.append(Line(stage_name(stage), nominal, held, stage_color(stage)))
     if last is not None:
         caption = (
-            f"Horizontal axis: probability promised by the spread of {last['n_samples']} answers (standard deviation "
-            f"{number(last['mean_std'])} on average in the last stage). Vertical axis: share of opinions inside. Below the "
-            "diagonal: surer than it should be."
+            f"Horizontal axis: nominal coverage of the interval from the spread of {last['n_samples']} answers (standard "
+            f"deviation {number(last['mean_std'])} on average in the last stage). Vertical axis: share of opinions "
+            "inside. Below the diagonal the model is overconfident."
         )
         chart = square_chart(f"Coverage on {dataset}", lines)
         yield Figure("Intervals from the spread", chart, caption, [(line.name, line.color) for line in lines])
