@@ -31,7 +31,7 @@ from aes_r1.data.copies import exact_duplicates, near_duplicates
 from aes_r1.data.labels import Label
 from aes_r1.data.loader import root_of, sample_of
 from aes_r1.data.manifest import list_hashes, write_manifest
-from aes_r1.data.mix import parts
+from aes_r1.data.mix import mixed_sets
 from aes_r1.data.sample import SUFFIXES, Sample
 from aes_r1.data.splits import stratified_places
 from aes_r1.runs.stopping import Stopped, stop_requests
@@ -99,7 +99,7 @@ def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
     """Return the settings of every set to read; a mix stands for its sets."""
     found = []
     for data in given:
-        for one in [replace(part, limit=data.limit) for part in parts(data).values()] if data.mix else [data]:
+        for one in [replace(part, limit=data.limit) for part in mixed_sets(data).values()] if data.mix else [data]:
             if one.name not in CATALOG:
                 raise InputError(f"data={one.name}: prepare reads a set on disk, one of {', '.join(CATALOG)}")
             found.append(one)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from aes_r1.aescot.filters import read_reply
-from aes_r1.aescot.judge import Verdict, read_verdict
+from aes_r1.aescot.judge import JudgeVerdict, read_verdict
 from aes_r1.prompts import DIMENSIONS, untaught
 
 SAID = {
@@ -125,12 +125,12 @@ def test_ordinary_text_is_usable(text):
 @pytest.mark.parametrize(
     ("text", "verdict", "mended"),
     [
-        (VERDICT, Verdict("fair", 0.5, ()), ()),
-        (VERDICT.replace("level", "Level").replace("fair", "Fair"), Verdict("fair", 0.5, ()), ("keys",)),
-        (VERDICT.replace("unsupported_claims", "Unsupported Claims"), Verdict("fair", 0.5, ()), ("keys",)),
-        (f'{{"verdict": {VERDICT}}}', Verdict("fair", 0.5, ()), ("wrapped",)),
-        (VERDICT[:-1] + ",}", Verdict("fair", 0.5, ()), ("repaired",)),
-        (f"{VERDICT.replace('fair', 'good')} No, rather: {VERDICT}", Verdict("fair", 0.5, ()), ("draft",)),
+        (VERDICT, JudgeVerdict("fair", 0.5, ()), ()),
+        (VERDICT.replace("level", "Level").replace("fair", "Fair"), JudgeVerdict("fair", 0.5, ()), ("keys",)),
+        (VERDICT.replace("unsupported_claims", "Unsupported Claims"), JudgeVerdict("fair", 0.5, ()), ("keys",)),
+        (f'{{"verdict": {VERDICT}}}', JudgeVerdict("fair", 0.5, ()), ("wrapped",)),
+        (VERDICT[:-1] + ",}", JudgeVerdict("fair", 0.5, ()), ("repaired",)),
+        (f"{VERDICT.replace('fair', 'good')} No, rather: {VERDICT}", JudgeVerdict("fair", 0.5, ()), ("draft",)),
         ('{"level": "fair", "score": ' + "9" * 5000 + ', "unsupported_claims": []}', None, ()),
         (VERDICT[:-3], None, ()),
     ],
