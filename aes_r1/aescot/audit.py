@@ -46,7 +46,7 @@ def agreement(path: Path, *, n_bootstrap: int = 2000, seed: int = 0) -> dict[str
 
     kappa is Cohen's, between the filter's decision and the person's (the decision, or its opposite where the person
     disagrees), null when neither ever varies, as where only rejections are shown. Intervals are 95%: Wilson's for
-    agreement, which stays honest when nobody ever disagrees, and for kappa a bootstrap over pictures.
+    agreement, which stays valid when nobody ever disagrees, and for kappa a bootstrap over pictures.
     """
     rows = _read_marks(path)
     return {

@@ -46,7 +46,7 @@ class JudgeVerdict:
 
 
 class Judge(Protocol):
-    """Whoever reads critiques and says what is wrong with them."""
+    """A judge reads critiques and reports what is wrong with them."""
 
     async def align(self, sample: Sample, reply: Reply) -> JudgeVerdict | None:
         """Read level and score from the critique alone; None when the judge's answer could not be read."""

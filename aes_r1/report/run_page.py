@@ -82,7 +82,7 @@ def _facts(settings: Mapping) -> list[str]:
 
 
 def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the first set of the last stage, under the first protocol that it has, and what the last stage changed."""
+    """Return the headline: the last stage on its first set under its first protocol, and the last stage's changes."""
     stages = evaluation.get("stages", {})
     if not stages:
         return None
