@@ -368,6 +368,8 @@ class TrainerSettings:
     scale_advantage: bool = True  # divide by the group's standard deviation
     drop_zero_spread: bool = False  # leave groups without spread out of the loss and its divisor
     mask_truncated: bool = True
+    overlong_penalty: float = 0.0  # the most that an output loses by its length; 0: nothing (the paper)
+    overlong_from: float = 0.8  # share of max_new_tokens at which that begins
     temperature: float = 1.0
     max_new_tokens: int = 96
     inner_epochs: int = 1
@@ -380,6 +382,7 @@ class TrainerSettings:
     eval_every: int = 40
     eval_pictures: int = 200
     completions_every: int = 10
+    profile: int | None = None  # the step that is traced into RUN/traces; null: none
     resume: str = "auto"
 
     def __post_init__(self) -> None:
@@ -395,6 +398,13 @@ class TrainerSettings:
         one_of("trainer.credit", self.credit, ("all", "answer", "parts"))
         kept = self.critique_kl_coef
         require(kept is None or kept >= 0, "trainer.critique_kl_coef", kept, "must not be negative; or null")
+        most, begin = self.overlong_penalty, self.overlong_from
+        require(most >= 0, "trainer.overlong_penalty", most, "must not be negative")
+        require(0 <= begin < 1, "trainer.overlong_from", begin, "must be in [0, 1)")
+        traced, last = self.profile, self.max_steps
+        require(traced is None or traced >= 1, "trainer.profile", traced, "must be positive or null")
+        within = traced is None or last is None or traced <= last
+        require(within, "trainer.profile", traced, f"must be one of trainer.max_steps={last} steps")
         require(self.temperature > 0, "trainer.temperature", self.temperature, "must be positive")
         require(self.max_new_tokens >= 1, "trainer.max_new_tokens", self.max_new_tokens, "must be at least 1")
         require(self.inner_epochs >= 1, "trainer.inner_epochs", self.inner_epochs, "must be at least 1")

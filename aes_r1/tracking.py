@@ -30,6 +30,7 @@ GLOSSARY = {
     "reward/error": "mean over outputs of exp(-1/2 (|o_ik - s_i| / sigma)^2) + epsilon; 0 where the parse failed",
     "reward/binary": "share of outputs with |o_ik - s_i| < threshold",
     "reward/format": "share of outputs that parse_score can read",
+    "reward/overlong": "mean over outputs of -(length - soft limit) / (limit - soft limit) in [-1, 0], where it is on",
     "reward/faithfulness": "mean over outputs of the agreement of the critique with known ratings of the dimensions",
     "reward/read_back": "reward/error of the reference model's score after the words, with the picture blanked",
     "reward/information": "mean over outputs of log pi_ref(critique | own picture) - that under others, bounded, nats",
@@ -72,6 +73,7 @@ GLOSSARY = {
     "time/step_s": "seconds of the whole step without validation and saving",
     "perf/tokens_per_s": "completion tokens of the step / its seconds (cold start: target tokens / update seconds)",
     "perf/peak_memory_gb": "peak memory of rank 0 since the run started, 10^9 bytes: its GPU's, or the resident set",
+    "perf/mfu": "operations of the update, without repeated ones, / (its seconds x all cards' dense 16-bit peak)",
     "lr": "learning rate of the optimizer step",
 }
 

@@ -1,4 +1,4 @@
-"""Compare a step with the limits of its card: update MFU, decode time over the memory-bandwidth floor.
+"""How near a step comes to what its card can do: update MFU, decode time over the memory-bandwidth floor.
 
 Pure functions of a benchmark row, a model's shape and a card; operations and bytes are those that aes_r1.plan and
 aes_r1.model.cost count.
@@ -6,50 +6,14 @@ aes_r1.model.cost count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from aes_r1.model import cost
+from aes_r1.model.cards import Card
 from aes_r1.model.cost import Shape
 from aes_r1.plan_memory import ELEMENT
 from benchmarks import arithmetic
 from benchmarks.workload import Workload
-
-
-@dataclass(frozen=True)
-class Card:
-    """tflops: dense 16-bit matrix products, 10^12 operations a second; gb_s: memory bandwidth, 10^9 bytes a second."""
-
-    tflops: float
-    gb_s: float
-
-
-# From NVIDIA's data sheets, without sparsity. The longest of these names in a device's name is used.
-CARDS = {
-    "A100-SXM4-40GB": Card(312, 1555),
-    "A100-PCIE-40GB": Card(312, 1555),
-    "A100 80GB PCIe": Card(312, 1935),
-    "A100-SXM4-80GB": Card(312, 2039),
-    "L40S": Card(362, 864),
-    "H100 PCIe": Card(756, 2000),
-    "H100 NVL": Card(835, 3900),
-    "H100 80GB HBM3": Card(989, 3350),
-    "H200": Card(989, 4800),
-    "B200": Card(2250, 8000),
-}
-
-
-def name_of(device: str) -> str:
-    """The card's name in CARDS, empty when it is not there."""
-    return max((name for name in CARDS if name in device), key=len, default="")
-
-
-def card_of(device: str, tflops: float | None = None, gb_s: float | None = None) -> Card | None:
-    """Return the card of that name; given numbers take precedence over the table's. None where a number is missing."""
-    known = CARDS.get(name_of(device))
-    tflops = tflops or (known and known.tflops)
-    gb_s = gb_s or (known and known.gb_s)
-    return Card(tflops, gb_s) if tflops and gb_s else None
 
 
 def lengths_of(row: dict[str, Any]) -> list[list[int]]:

@@ -26,11 +26,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aes_r1.model import cost
+from aes_r1.model import cards, cost
+from aes_r1.model.cards import Card
 from aes_r1.plan_memory import largest_micro_batch, memory_per_gpu, peak, trained_parameters
 from aes_r1.settings import PlanSettings
 from benchmarks import arithmetic, efficiency
-from benchmarks.efficiency import Card
 from benchmarks.kernel_times import difference, longest_first, summary
 from benchmarks.system import COMPARED, RESULTS, ROOT, Ended, Player, header, row_of
 from benchmarks.workload import Workload
@@ -304,7 +304,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", type=int, nargs="*", help="rows of the plan, by number")
     parser.add_argument("--list", action="store_true", help="show the plan")
     parser.add_argument("--tiny", action="store_true", help="at the size of a test")
-    parser.add_argument("--peak-tflops", type=float, help="dense 16-bit peak of a card that efficiency.CARDS lacks")
+    parser.add_argument("--peak-tflops", type=float, help="dense 16-bit peak of a card that model/cards.py lacks")
     parser.add_argument("--bandwidth-gb-s", type=float, help="its memory bandwidth")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench", help="configurations and pictures")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -321,14 +321,14 @@ def main(given: Sequence[str] | None = None) -> None:
         parser.error("needs a CUDA device; --tiny tries the plan without one")
     name = torch.cuda.get_device_name() if cuda else "no card"
     memory_gb = torch.cuda.get_device_properties(0).total_memory / 1e9 if cuda else 16.0
-    card = efficiency.card_of(name, arguments.peak_tflops, arguments.bandwidth_gb_s)
+    card = cards.card_of(name, arguments.peak_tflops, arguments.bandwidth_gb_s)
     if card is None and cuda:
         parser.error(f"{name}: unknown card; give --peak-tflops and --bandwidth-gb-s")
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.tiny:
         chosen = [tiny(run) for run in chosen]
     chosen = [replace(run, workload=fitting(run.workload, run.system, memory_gb)) for run in chosen]
-    known = efficiency.name_of(name) or name
+    known = cards.name_of(name) or name
     results = Results(arguments.out, "gpu_" + re.sub(r"\W+", "_", known.lower()), header("gpu"), card)
     ends = began + 60 * arguments.minutes
     players: dict[int, Player] = {}

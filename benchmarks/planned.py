@@ -12,10 +12,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from aes_r1.model.cards import CARDS
 from aes_r1.plan import plan
 from aes_r1.settings import CostSettings, EngineSettings, ModelSettings, PlanSettings, TrainerSettings
 from benchmarks import arithmetic
-from benchmarks.efficiency import CARDS
 
 # A measured phase and the plan's parts of it.
 MEASURED = {

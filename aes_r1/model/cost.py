@@ -59,6 +59,8 @@ def shape_of(config: Any) -> Shape:
 
     if config.model_type not in FAMILIES:
         raise InputError(f"model: a {config.model_type} model; give one of {', '.join(FAMILIES)}")
+    # Anew from its fields: that of a loaded model also names an attention that is made for the loaded one.
+    config = type(config).from_dict(config.to_dict())
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     model.tie_weights()

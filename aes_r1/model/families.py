@@ -101,21 +101,20 @@ def vision_features(core: Any, pixel_values: Tensor, grid: Tensor) -> tuple[Tens
 def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Any]:
     """The keywords of a Qwen tower for what it else derives from `grid`: indices on the device, lengths on the host.
 
-    Where pictures and windows begin, the tower only hands on to its attention, `attend_in_segments`: so it is told as
-    that attention takes it.
+    The tower itself is told of one segment, which it hands to `attend_in_segments` in one piece, with the true ones.
     """
     from transformers import vision_utils
 
     merge = visual.spatial_merge_size
     made: dict[str, Any] = {"position_ids": to_device(vision_utils.get_vision_position_ids(grid, merge), device)}
-    made["cu_seqlens"] = whole = _segments(vision_utils.get_vision_cu_seqlens(grid), device)
-    made["max_seqlen"] = max(whole.keys)
+    made["pictures"] = _segments(vision_utils.get_vision_cu_seqlens(grid), device)
+    made["cu_seqlens"] = torch.tensor([0, int(grid.prod(dim=1).sum())])
     if visual.config.model_type.startswith("qwen2_5_vl"):
         window_index, ends = vision_utils.get_vision_window_index(
             grid, spatial_merge_size=merge, window_size=visual.window_size, patch_size=visual.patch_size
         )
-        made["cu_window_seqlens"] = windows = _segments(ends, device)
-        return {**made, "max_window_seqlen": max(windows.keys), "window_index": to_device(window_index, device)}
+        made |= {"windows": _segments(ends, device), "cu_window_seqlens": made["cu_seqlens"]}
+        return {**made, "window_index": to_device(window_index, device)}
     indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(
         grid,
         num_grid_per_side=visual.num_grid_per_side,
@@ -132,35 +131,42 @@ def _segments(ends: Tensor, device: torch.device) -> Segments:
 
 
 def attend_in_segments(
-    _module: Any,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    attention_mask: Tensor | None,
     *,
-    cu_seq_lens_q: Segments | Tensor,
     scaling: float,
-    **_unused: Any,
-) -> tuple[Tensor, None]:
-    """Attention of a Qwen tower, [1, heads, S, width] to [1, S, heads, width], for all pictures or windows at once.
+    pictures: Segments | None = None,
+    windows: Segments | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Any]:
+    """Attention of a layer of a Qwen tower, [1, heads, S, width] to [1, S, heads, width].
 
-    transformers' own calls a kernel for each of them, about 700 times for a picture at 7B, unless flash-attn is there.
+    All `pictures`, or `windows` in a layer that attends in windows, at once: transformers calls a kernel for each of
+    them, about 700 times for a picture at 7B. Without segments, as where transformers itself calls the tower: SDPA.
     """
-    if isinstance(cu_seq_lens_q, Tensor):  # transformers itself calls the tower
-        cu_seq_lens_q = _segments(cu_seq_lens_q, query.device)
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    segments = windows if module.in_windows else pictures
+    if segments is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    return attention(query, key, value, cu_seq_lens_q, scaling=scaling)[None], None
+    return attention(query, key, value, segments, scaling=scaling)[None], None
 
 
 def attend_to_windows_at_once(model: Any) -> None:
-    """Make the Qwen towers of a transformers model attend by `attend_in_segments`.
+    """Make the Qwen tower of a transformers model attend by `attend_in_segments`."""
+    if model.config.model_type == "internvl":
+        return
+    from transformers import AttentionInterface
 
-    A name with "flash" in it is given all windows at once, any other one after the other.
-    """
-    if model.config.model_type != "internvl":
-        from transformers import AttentionInterface
-
-        AttentionInterface.register("packed_flash", attend_in_segments)
-        model.model.visual.config._attn_implementation = "packed_flash"
+    AttentionInterface.register("in_segments", attend_in_segments)
+    tower = model.model.visual
+    tower.config._attn_implementation = "in_segments"
+    for number, block in enumerate(tower.blocks):
+        block.attn.in_windows = number not in getattr(tower, "fullatt_block_indexes", range(len(tower.blocks)))
 
 
 def at_pictures(features: Tensor, place: Tensor) -> Tensor:

@@ -23,9 +23,9 @@ _WIDEST = 256  # head width that flash kernels take, in multiples of 8
 
 
 class Batch(NamedTuple):
-    """Segments that are equally long: `count` of them, and where their queries and keys stand in the packed rows."""
+    """Segments that are equally long: how many, and where their queries and keys stand in the packed rows."""
 
-    count: int
+    number: int
     queries: slice | Tensor
     keys: slice | Tensor
 
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
     def table(self, tensor: Tensor, places: slice | Tensor) -> Tensor:
         """[S, heads, width] at `places` as [count, heads, length, width]."""
-        return tensor[places].unflatten(0, (self.count, -1)).transpose(1, 2)
+        return tensor[places].unflatten(0, (self.number, -1)).transpose(1, 2)
 
 
 class Segments:
@@ -98,7 +98,7 @@ def attention(
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, own: Segments, across: Segments | None, scaling: float
     ) -> Tensor:
         output, total = _forward(query, key, value, own, scaling)
@@ -113,10 +113,10 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple:  # type: ignore[override]
-        query, key, value, output, total = seen = ctx.saved_tensors  # once: a checkpoint recomputes them at each use
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        query, key, value, output, total = ctx.saved_tensors  # asked for once, or a checkpoint has to recompute them
         across: Segments | None = ctx.across
-        of_query, of_key, of_value = _backward(gradient, *seen, ctx.own, ctx.scaling)
+        of_query, of_key, of_value = _backward(gradient, query, key, value, output, total, ctx.own, ctx.scaling)
         if across is not None:
             late, early = len(query) - sum(across.queries), sum(across.keys)
             seen = (query[late:], key[:early], value[:early], output[late:], total[:, late:].contiguous())
@@ -174,7 +174,7 @@ def _backward(
     of_query, of_key, of_value = (torch.empty_like(tensor) for tensor in (query, key, value))
     for batch in segments.batches:
         of_output, seen = (batch.table(tensor, batch.queries) for tensor in (gradient, output))
-        of_total = total[:, batch.queries].unflatten(1, (batch.count, -1)).transpose(0, 1)
+        of_total = total[:, batch.queries].unflatten(1, (batch.number, -1)).transpose(0, 1)
         tables = batch.tables(query, key, value)
         found = one_batch(of_output, *tables, seen, of_total, segments.causal, scaling)
         of_query[batch.queries] = found[0].transpose(1, 2).flatten(0, 1)

@@ -138,6 +138,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
                 log_completions=log_completions,
                 on_resume=on_resume,
                 extra_state=job.tracker.notes(),
+                trace_file=job.run.trace(trainer.profile) if trainer.profile and job.rank == 0 else None,
             ),
         )
     with engine.gathered_parameters():

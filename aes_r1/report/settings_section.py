@@ -30,6 +30,7 @@ _SHOWN = (
     "trainer.credit",
     "trainer.critique_kl_coef",
     "trainer.aggregation",
+    "trainer.overlong_penalty",
     "trainer.temperature",
     "trainer.max_new_tokens",
     "reward.rank.weight",

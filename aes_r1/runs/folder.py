@@ -9,6 +9,7 @@ RUN/checkpoints/step_N/    everything needed to resume; best/: the best model by
 RUN/parts/                 predictions of unfinished stages; predictions.jsonl: those of finished stages
 RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
 RUN/evaluation.json        the measurements; report.html: the page that shows them
+RUN/traces/step_N.json.gz  the operations of step N in time, where trainer.profile asks for them
 RUN/run.log                the printed log; failure.txt: the one-line reason of a failure; wandb/: the W&B files
 
 A cold start in the store, and OUT of aes_r1.evaluate, hold some of these files under the same names.
@@ -145,6 +146,10 @@ class RunFolder:
         return self.stages / f"{name}.json"
 
     # -- files with a name of their own per stage or set ---------------------------------------------------------------
+    def trace(self, step: int) -> Path:
+        """RUN/traces/step_N.json.gz, which ui.perfetto.dev shows."""
+        return self.path / "traces" / f"step_{step}.json.gz"
+
     def manifest(self, name: str) -> Path:
         """Return RUN/manifests/NAME.jsonl; `name` is DATASET-SPLIT for a list of pictures."""
         return self.manifests / f"{name}.jsonl"

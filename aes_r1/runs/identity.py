@@ -24,6 +24,7 @@ _NOT_IDENTITY = (
     *("cold_start.micro_batch_size", "cold_start.save_every"),
     *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
     *("trainer.save_every", "trainer.keep_checkpoints", "trainer.keep_optimizer", "trainer.resume"),
+    "trainer.profile",
 )
 
 # Keys that the first recorded runs did not have, each with the value at which the run computes the same as without the
@@ -33,6 +34,8 @@ _NOT_IDENTITY = (
 _SINCE_ADDED: dict[str, Any] = {
     "trainer.credit": "all",
     "trainer.critique_kl_coef": None,
+    "trainer.overlong_penalty": 0.0,
+    "trainer.overlong_from": 0.8,
     "data.scale": None,
     "data.attributes": None,
     "cold_start.blank_pictures": 0.0,

@@ -52,7 +52,7 @@ class TrainingContext:
     by glossary name. `evaluate(step)` gives the validation values that are logged with that step.
     `log_completions(step, rows)` gets sampled completions. `on_resume(step)` is called once before the first step with
     the number of optimizer steps already done. extra_state is kept in every checkpoint. `timer(device)` is made anew at
-    each step.
+    each step. trace_file: where the step that trainer.profile names is traced to, None for processes that trace none.
     """
 
     folder: Path
@@ -64,3 +64,4 @@ class TrainingContext:
     on_resume: Callable[[int], None] = lambda _: None
     extra_state: dict[str, str] = field(default_factory=dict)
     timer: Callable[[torch.device], PhaseTimer] = PhaseTimer
+    trace_file: Path | None = None

@@ -25,11 +25,12 @@ from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.model.transfer import to_device
 from aes_r1.prompts import parse_score
+from aes_r1.reward.length import overlong_penalty
 from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt, critique_lengths
 from aes_r1.runs.stopping import Stopped
-from aes_r1.settings import RewardSettings, TrainerSettings
+from aes_r1.settings import InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.credit import critique_advantage, critique_mask, token_advantages, token_kl_coef
@@ -47,6 +48,8 @@ from aes_r1.trainer.step_metrics import (
     policy_metrics,
     rollout_metrics,
 )
+from aes_r1.trainer.trace import StepTrace
+from aes_r1.trainer.utilisation import Utilisation
 
 REMEDY = "lower trainer.lr, raise trainer.kl_coef, or train with model.dtype=float32"
 
@@ -96,6 +99,10 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
     Raises Stopped after a checkpoint when asked to stop.
     """
     total = rapo_steps(len(images), trainer)
+    if trainer.profile is not None and trainer.profile > total:
+        raise InputError(f"trainer.profile={trainer.profile}: the run has {total} steps; give one of them")
+    trace = StepTrace(trainer.profile, context.trace_file)
+    utilisation = Utilisation(backbone, engine, shared_prefix=shared_prefix)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     best = progress.get("best")
     skips = Skips(progress.get("skipped_in_a_row", 0))
@@ -124,6 +131,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
     )
 
     for step in range(progress["step"], total):
+        trace.begin(step + 1)
         timer = context.timer(device)
         batch = images_of(step)
         with timer("wait"):
@@ -145,6 +153,11 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
                 keyed_uniform_noise([("guess", *key) for key in completion_of], 1).to(scores).view(len(batch), -1)
             )
         rewards, reward_parts = total_reward(scores, mos, reward, pool=pool, progress=step / total, guesses=guesses)
+        if trainer.overlong_penalty:
+            tokens_of = engine.all_gather(rollout.mask.sum(dim=1).view(len(batch), -1))
+            overlong = overlong_penalty(tokens_of, limit=trainer.max_new_tokens, begin=trainer.overlong_from)
+            rewards = rewards + trainer.overlong_penalty * overlong
+            reward_parts |= {"overlong": overlong}
 
         # -- credit ----------------------------------------------------------------------------------------------------
         local_images = slice(engine.rank * len(batch), (engine.rank + 1) * len(batch))  # rows of what was gathered
@@ -191,9 +204,10 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
 
         # -- reference -------------------------------------------------------------------------------------------------
         with timer("reference"):
+            own_lengths = rollout.mask.sum(dim=1).tolist()  # leave the device here, so that no pass has to ask for them
             plan = partial(
                 plan_micro_batches,
-                lengths=rollout.mask.sum(dim=1).tolist(),  # leaves the device here, so that no pass has to ask for it
+                lengths=own_lengths,
                 prompt_tokens=completions.prompts.prompt_tokens,
                 engine=engine,
                 num_samples=trainer.num_samples,
@@ -270,7 +284,9 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
             "time/step_s": timer.elapsed(),
             "perf/tokens_per_s": float(engine.all_reduce_sum(rollout.mask.sum())) / timer.elapsed(),
             "perf/peak_memory_gb": peak_memory_gb(),
+            **utilisation.metrics(completions.prompts, own_lengths, trainer.inner_epochs, timer.seconds["update"]),
         }
+        trace.end()
         if step == 0 or (step + 1) % trainer.completions_every == 0:
             earned = {name: part[local_images] for name, part in reward_parts.items()}
             context.log_completions(step + 1, completion_rows(completions, batch, earned, paid))

@@ -9,11 +9,11 @@ import torch
 
 from aes_r1.model import backbone as backbones
 from aes_r1.model import cost
+from aes_r1.model.cards import Card, card_of
 from aes_r1.model.cost import Shape
 from aes_r1.settings import LoraSettings
 from benchmarks import arithmetic, efficiency
 from benchmarks.__main__ import measured_before
-from benchmarks.efficiency import Card, card_of
 from benchmarks.gpu import PLAN
 
 SHAPE = Shape(

@@ -124,7 +124,7 @@ def test_what_flash_is_told():
 
 def test_as_many_batches_as_lengths():
     segments = Segments([4, 6, 4, 4, 2], causal=False, device=torch.device("cpu"))
-    assert [batch.count for batch in segments.batches] == [3, 1, 1]
+    assert [batch.number for batch in segments.batches] == [3, 1, 1]
     assert segments.batches[0].queries.tolist() == [*range(4), *range(10, 18)]
     assert segments.batches[1].queries == slice(4, 10)
 

@@ -21,8 +21,9 @@ def completions(backbone, rows: int, length: int) -> tuple[torch.Tensor, torch.T
     return tokens, torch.arange(length) < lengths[:, None]
 
 
-def run(backbone, prompts, shared: bool, image_of: list[int]):
+def run(backbone, prompts, shared: bool, image_of: list[int], asked=None):
     tokens, mask = completions(backbone, len(image_of), 9)
+    mask = mask if asked is None else asked
     tokens = tokens.to(backbone.device)
     backbone.model.zero_grad()
     logps, entropy = completion_likelihood(
@@ -43,6 +44,54 @@ def test_shared_prefix_equals_plain(backbone, prompts, image_of):
     assert any(".visual." in name for name in shared[2])
     for name, gradient in plain[2].items():
         torch.testing.assert_close(shared[2][name], gradient, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_any_token_may_be_asked_for(backbone, prompts):
+    """First tokens alone, later ones alone, gaps, rows and images of which nothing is asked."""
+    asked = torch.zeros(5, 9, dtype=torch.bool)
+    asked[0, 0] = asked[2, 4:7] = asked[4, [0, 3, 8]] = True
+    shared, plain = (run(backbone, prompts, shared, [1, 2, 0, 2, 1], asked) for shared in (True, False))
+    assert shared[0].ne(0).equal(asked)
+    torch.testing.assert_close(shared[0], plain[0], atol=1e-5, rtol=1e-5)
+    for name, gradient in plain[2].items():
+        torch.testing.assert_close(shared[2][name], gradient, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_where_nothing_is_asked_every_layer_still_runs_backward(backbone, prompts):
+    """Processes that train together must all meet every weight, whatever their own completions are."""
+    for shared in (True, False):
+        logps, _, gradients = run(backbone, prompts, shared, [0, 2], torch.zeros(2, 9, dtype=torch.bool))
+        assert not logps.any()
+        assert any("layers.0.self_attn" in name for name in gradients)
+        assert not any(gradient.any() for gradient in gradients.values())
+
+
+def test_recomputation_changes_no_bit(backbone, prompts):
+    kept = run(backbone, prompts, True, IMAGE_OF["mixed"])
+    backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+    backbone.model.train()
+    again = run(backbone, prompts, True, IMAGE_OF["mixed"])
+    assert torch.equal(kept[0], again[0])
+    assert all(torch.equal(gradient, again[2][name]) for name, gradient in kept[2].items())
+
+
+@pytest.mark.gpu
+def test_in_16_bits_on_cuda(backbone, prompts):
+    """No further from float32 than the plain path in 16 bits, layers recomputed."""
+    image_of = IMAGE_OF["mixed"]
+    exact = run(backbone, prompts, False, image_of)
+    backbone.model.to("cuda", torch.bfloat16).gradient_checkpointing_enable({"use_reentrant": False})
+    backbone.model.train()
+    prompts = prompts.to("cuda")
+    plain, shared = (run(backbone, prompts, shared, image_of) for shared in (False, True))
+
+    def error(found, wanted):
+        return float((found.cpu().float() - wanted).norm() / wanted.norm())
+
+    assert error(shared[0], exact[0]) < 1.5 * error(plain[0], exact[0]) + 1e-3
+    for name, gradient in exact[2].items():
+        if gradient.norm() > 1e-6:  # of a key's bias it is nothing but rounding
+            assert error(shared[2][name], gradient) < 1.5 * error(plain[2][name], gradient) + 2e-2, name
 
 
 @pytest.mark.gpu

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gzip
+import json
 import math
 
 import pytest
@@ -16,7 +18,7 @@ from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.graph import CapturedDecoder
 from aes_r1.rollout.sampler import sample_completions
 from aes_r1.runs.stopping import Stopped, StopRequest
-from aes_r1.settings import ColdStartSettings, ErrorSettings, LoraSettings, RewardSettings, TrainerSettings
+from aes_r1.settings import ColdStartSettings, ErrorSettings, InputError, LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer import rapo as rapo_loop
 from aes_r1.trainer.context import TrainingContext
@@ -97,6 +99,7 @@ def rapo(
     reward=None,
     answer_from="image",
     question=RATING_PROMPT,
+    trace_file=None,
     **changes,
 ):
     trainer = TrainerSettings(
@@ -131,6 +134,7 @@ def rapo(
             log=log,
             log_completions=lambda step, found: completions.extend(found),
             stop=halt,
+            trace_file=trace_file,
         ),
     )
     return rows, completions
@@ -411,3 +415,36 @@ def test_rapo_on_cuda_in_half_precision(speaker, picture_folder, tmp_path, monke
     assert rows[1]["policy/kl_k3"] > 0
     assert any(row["reward_total"] > 0 for row in completions)
     assert any(not torch.equal(value, before[name]) for name, value in weights(policy).items())
+
+
+def test_long_outputs_lose_reward(speaker, picture_folder, tmp_path):
+    """The rows say by how much: one token of 24 costs a 24th of the penalty when it begins at once."""
+    plain, before = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "a", steps=1, max_new_tokens=24)
+    how = {"steps": 1, "max_new_tokens": 24, "overlong_penalty": 2.0, "overlong_from": 0.0}
+    changed, after = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "b", **how)
+    assert "reward/overlong" not in plain[0]
+    lengths = plain[0]["rollout/length_mean"]
+    assert changed[0]["reward/overlong"] == pytest.approx(-lengths / 24)
+    assert changed[0]["reward/total"] == pytest.approx(plain[0]["reward/total"] - 2 * lengths / 24)
+    assert [row["text"] for row in after] == [row["text"] for row in before]
+    for old, new in zip(before, after, strict=True):
+        assert new["reward_total"] == pytest.approx(old["reward_total"] + 2 * new["reward_overlong"])
+
+
+def test_the_traced_step_alone_is_written(speaker, picture_folder, tmp_path):
+    """The trace is JSON that holds the step's operations, and tracing changes no number."""
+    file = tmp_path / "traces" / "step_2.json.gz"
+    plain, _ = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "a", steps=2)
+    traced, _ = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "b", steps=2, profile=2, trace_file=file)
+    assert traced == plain
+    with gzip.open(file, "rt") as opened:
+        names = {event.get("name") for event in json.load(opened)["traceEvents"]}
+    assert {"aten::mm", "Optimizer.step#AdamW.step"} <= names
+    assert [path.name for path in file.parent.iterdir()] == ["step_2.json.gz"]
+
+
+def test_a_step_that_the_run_does_not_have_cannot_be_traced(speaker, picture_folder, tmp_path):
+    with pytest.raises(InputError, match=r"trainer\.profile=9: must be one of trainer\.max_steps=4"):
+        TrainerSettings(max_steps=4, profile=9)
+    with pytest.raises(InputError, match=r"trainer\.profile=99: the run has \d+ steps"):
+        rapo(copy.deepcopy(speaker), picture_folder, tmp_path, steps=None, profile=99)

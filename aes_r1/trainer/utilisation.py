@@ -1,0 +1,57 @@
+"""How much of its cards' peak a run's update reaches: model FLOPs utilisation, as the metric perf/mfu."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from aes_r1.model import cost, families
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.cards import Card, card_of
+from aes_r1.model.prompt_batch import PromptBatch
+from aes_r1.trainer.engine import Engine
+
+
+class Utilisation:
+    """The operations that an update needs over what the cards could do in its time.
+
+    Operations are the model's own (aes_r1.model.cost), by real lengths, without those that gradient checkpointing
+    repeats and without padding. Nothing is said where the peak is not known: on a CPU, on a card that is not in
+    model/cards.py, for weights that are not of 16 bits.
+    """
+
+    def __init__(self, backbone: Backbone, engine: Engine, *, shared_prefix: bool, card: Card | None = None) -> None:
+        self.engine, self.shared_prefix = engine, shared_prefix and backbone.shares_prefix
+        self.card = card or _card_of(backbone, engine.device)
+        if self.card is None:
+            return
+        self.shape = cost.shape_of(backbone.core.config)
+        self.adapter = hasattr(backbone.model, "disable_adapter")
+        self.vision = any(p.requires_grad and families.is_vision(name) for name, p in backbone.core.named_parameters())
+
+    def metrics(self, prompts: PromptBatch, lengths: Sequence[int], passes: int, seconds: float) -> dict[str, float]:
+        """{"perf/mfu": ..} of `passes` passes over the step in `seconds`; empty without a peak. Collective.
+
+        prompts: of this process's n images; lengths [n * K]: tokens of their completions, image by image.
+        """
+        if self.card is None:
+            return {}
+        samples = len(lengths) // len(prompts)
+        operations = cost.update_flops(
+            self.shape,
+            prompts.prompt_tokens,
+            [rows * prompts.tokens_per_row for rows in prompts.pixel_rows],
+            [lengths[image * samples : (image + 1) * samples] for image in range(len(prompts))],
+            shared_prefix=self.shared_prefix,
+            adapter=self.adapter,
+            vision=self.vision,
+        )
+        here = torch.tensor(passes * operations / 1e12, device=self.engine.device)
+        everywhere = float(self.engine.all_reduce_sum(here))
+        return {"perf/mfu": everywhere / (self.engine.size * self.card.tflops * seconds)}
+
+
+def _card_of(backbone: Backbone, device: torch.device) -> Card | None:
+    half = next(backbone.model.parameters()).dtype in (torch.bfloat16, torch.float16)
+    return card_of(torch.cuda.get_device_name(device)) if device.type == "cuda" and half else None
