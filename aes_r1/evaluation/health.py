@@ -26,6 +26,8 @@ Rows = Sequence[Mapping[str, Any]]
 WINDOW = 10  # steps that a mean is taken over: one step's share is noise
 RANKED = 0.3  # SRCC below which the difference to PLCC says nothing
 FEWEST_CRITIQUES = 16  # logged together before their diversity or leaks are judged
+ALIKE = 0.60  # different critiques as a share of the start, below which they turn alike
+LOST = 0.50  # what the words know of the picture as a share of the start, below which they lose it
 ALWAYS_FINITE = ("reward/", "policy/", "rollout/")
 MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # where no output of a step could be read
 
@@ -170,14 +172,14 @@ SIGNS = (
         diversity_share,
     ),
     WarningSign(
-        "critiques turn alike", 0.60, -1,
+        "critiques turn alike", ALIKE, -1,
         "different greedy critiques of the validation pictures as a share of their start: the words no longer tell "
         "pictures apart, though sampled ones may still vary",
         "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
         lambda metrics, _: share_of_first(metrics, "critique/distinct"),
     ),
     WarningSign(
-        "words lose the picture", 0.50, -1,
+        "words lose the picture", LOST, -1,
         "what the words know of the picture, nats, as a share of its start: the score is learned, its reasons are lost",
         "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
         lambda metrics, _: share_of_first(metrics, "critique/information_nats"),
