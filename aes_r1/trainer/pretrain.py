@@ -1,11 +1,11 @@
 """Pretraining of the tiny model: to see, and to answer in the format, before it learns to judge.
 
 It describes scenes in plain facts (where the light is, where the subject stands, how many things, which hues, how
-bright). Asked to judge, it learns to answer in the format with measurements, one of them as the number, so that RAPO
-can start from it as from a pretrained model that follows instructions. A linear readout of the vision tower's mean
-feature is asked for the same facts, which teaches the eyes several times faster than words alone; it is thrown away at
-the end. The model never meets an opinion or an aesthetic score, and its pictures are drawn from seeds that no data set
-uses.
+bright). Asked to judge, it learns to answer in the format, with plain facts and the picture's brightness for a number,
+so that RAPO can start from it as from a pretrained model that follows instructions. A linear readout of the vision
+tower's mean feature is asked for the same facts, which teaches the eyes several times faster than words alone; it is
+thrown away at the end. The model never meets an opinion or an aesthetic score, and its pictures are drawn from seeds
+that no data set uses.
 """
 
 from __future__ import annotations
@@ -32,16 +32,13 @@ from aes_r1.trainer.sft import padded
 
 DESCRIBE = "Describe this picture in plain facts."
 SCENE_SEED = 1_000_003  # pictures of pretraining; data sets count their seeds from 0
-MEASURED_SHARE = 0.15  # lessons that ask for one measurement instead of a description
-RATED_SHARE = 0.2  # lessons that ask to judge, and are answered with measurements, the last of them as the number
-SCORED_SHARE = 0.1  # the same without words
-# Probability of each measurement of scenes.READINGS. Brightness and column, which go with no opinion, come most often,
-# so that the most likely answer is no opinion either.
-TAKEN = np.array([3, 3, 1, 1, 1, 1, 1, 1]) / 12
+MEASURED_SHARE = 0.2  # lessons that ask for one measurement instead of a description
+RATED_SHARE = 0.15  # lessons that ask to judge, and are answered with facts and a number that is no judgement
+SCORED_SHARE = 0.05  # the same without words
 
 # Part of the pretrained model's name in the store. Raise it with every change that trains another model from the same
 # settings; tests/test_golden.py fails until then.
-BASE_MODEL_VERSION = 2
+BASE_MODEL_VERSION = 3
 
 
 def pretrain_tiny(
@@ -114,9 +111,9 @@ def _lesson(facts: dict, rng: np.random.Generator) -> tuple[str, str]:
     """A question about a picture and its true answer."""
     drawn = rng.random()
     if drawn < RATED_SHARE:
-        return prompts.RATING_PROMPT, _measured(facts, rng, said=int(rng.integers(2, 4)))
+        return prompts.RATING_PROMPT, _unjudged(facts, rng, said=int(rng.integers(2, 4)))
     if drawn < RATED_SHARE + SCORED_SHARE:
-        return prompts.SCORE_ONLY_PROMPT, _measured(facts, rng, said=0)
+        return prompts.SCORE_ONLY_PROMPT, _unjudged(facts, rng, said=0)
     if drawn < RATED_SHARE + SCORED_SHARE + MEASURED_SHARE:
         asked = scenes.measure_questions(facts)
         question, value = asked[rng.integers(len(asked))]
@@ -124,16 +121,18 @@ def _lesson(facts: dict, rng: np.random.Generator) -> tuple[str, str]:
     return DESCRIBE, scenes.describe(facts)
 
 
-def _measured(facts: dict, rng: np.random.Generator, *, said: int) -> str:
-    """An answer in the format that judges nothing: `said` measurements drawn at random, the last of them its number.
+def _unjudged(facts: dict, rng: np.random.Generator, *, said: int) -> str:
+    """An answer in the format that judges nothing: `said` facts drawn at random, and brightness as its number.
 
-    Which measurement it is, and from which end it is read, is the draw's alone. Over both ends the number's mean is the
-    same for every picture, so that it says nothing of quality. The fact is the tenth, the hundredth is drawn.
+    Brightness goes with no opinion, because pictures are spoilt by too much light as often as by too little. It is not
+    among the facts that are said, so that the number is read off the picture, as it will be once it is a judgement: a
+    number that is drawn, or copied from the words, leaves nothing for the cold start to build on. Brightness is the
+    tenth, the hundredth is drawn.
     """
-    taken = rng.choice(len(scenes.READINGS), size=max(said, 1), replace=False, p=TAKEN)
-    read = [scenes.reading(facts, int(place), turned=bool(rng.random() < 0.5)) for place in taken]
-    words = " ".join(f"{name} {digit}." for name, digit in read[:said])
-    return prompts.answer(words, read[-1][1] / 10 + int(rng.integers(10)) / 100)
+    *others, _ = scenes.describe(facts).removesuffix(".").split(". ")
+    taken = sorted(rng.choice(len(others), size=said, replace=False).tolist())
+    words = " ".join(f"{others[place]}." for place in taken)
+    return prompts.answer(words, facts["bright"] / 10 + int(rng.integers(10)) / 100)
 
 
 def _spelling(facts: tuple[dict, ...]) -> list[str]:
@@ -143,6 +142,6 @@ def _spelling(facts: tuple[dict, ...]) -> list[str]:
         *(scenes.describe(one) for one in facts[:3000]),
         *(question for question, _ in asked),
         *(prompts.answer("", value) for _, value in asked),
-        *(_measured(one, rng, said=3) for one in facts[:1000]),
+        *(_unjudged(one, rng, said=3) for one in facts[:1000]),
         *[DESCRIBE, prompts.RATING_PROMPT, prompts.SCORE_ONLY_PROMPT] * 100,
     ]
