@@ -47,7 +47,7 @@ def critiques_line(evaluation: Evaluation) -> str | None:
     None where fewer than two stages wrote critiques. The last words are the verdict, by the thresholds of the signs of
     health: fewer different critiques than ALIKE of the start, or less known of the picture than LOST of it.
     """
-    stages = evaluation["stages"]
+    stages: Mapping[str, Any] = evaluation["stages"]
     dataset = next((name for sets in stages.values() for name in sets), "")
     cells = {stage: sets.get(dataset, {}).get("greedy", {}).get("critiques") for stage, sets in stages.items()}
     written = [(STAGE_NAMES.get(stage, stage), one) for stage, one in cells.items() if one and one["words_srcc"]]
