@@ -8,8 +8,6 @@ head are one matrix product. What the token itself adds to the past is written b
 # ruff: noqa: N803, PLR0913
 # mypy: disallow-untyped-defs=False
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl
@@ -18,13 +16,15 @@ from torch import Tensor
 from aes_r1.rollout.layers import Past
 
 BLOCK = 64  # keys that are looked at together
+PARTS = 2  # programs that share the keys of a row, so that few rows keep the whole card at work
+WARPS, STAGES = 4, 2
 LEAST = 16  # the smallest side of a matrix product that the kernel's language has
 
 
 @triton.jit
 def _look_at(
-    query, top, total, seen, keys, values, first, end, scaling,
-    WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, BLOCK: tl.constexpr,
+    query, top, total, seen, keys, values, first, end,
+    SCALING: tl.constexpr, WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Go on with a softmax over one block of keys: its largest logarithm `top`, its sum `total`, its sum of values."""
     place = first + tl.arange(0, BLOCK)
@@ -32,7 +32,7 @@ def _look_at(
     there = place < end
     known = lane < WIDTH
     key = tl.load(keys + place[None, :] * WIDTH + lane[:, None], mask=known[:, None] & there[None, :], other=0.0)
-    scores = tl.dot(query, key, input_precision="ieee") * scaling
+    scores = tl.dot(query, key, input_precision="ieee") * SCALING
     scores = tl.where(there[None, :], scores, float("-inf"))
     higher = tl.maximum(top, tl.max(scores, axis=1))
     weights = tl.exp2(scores - higher[:, None])
@@ -42,48 +42,99 @@ def _look_at(
     return higher, total * kept + tl.sum(weights, axis=1), seen
 
 
-@triton.jit
+# Sizes that change from rollout to rollout: without this, one that 16 divides would be compiled apart.
+@triton.jit(do_not_specialize=["rows", "prompt_places", "places"])
 def _attend(
-    query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, output, scaling,
-    prompt_places, places, query_stride, key_stride, value_stride,
-    GROUPS: tl.constexpr, SHARED: tl.constexpr, SHARED_TILE: tl.constexpr,
-    WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, BLOCK: tl.constexpr,
+    query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
+    rows, prompt_places, places, query_stride, key_stride, value_stride,
+    SCALING: tl.constexpr, GROUPS: tl.constexpr, SHARED: tl.constexpr, SHARED_TILE: tl.constexpr,
+    WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """One row and key-value head: the SHARED query heads of it over the prompt, the past and the new token itself."""
+    """One row, key-value head and part of the keys: the SHARED query heads over that part of prompt and past."""
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
+    part = tl.program_id(2)
     head, lane = tl.arange(0, SHARED_TILE), tl.arange(0, WIDTH_TILE)
     known = lane < WIDTH
     real = (head < SHARED)[:, None] & known[None, :]
     of_query = (group * SHARED + head)[:, None] * WIDTH + lane[None, :]
     queries = tl.load(query + row * query_stride + of_query, mask=real, other=0.0)
-    own_key = tl.load(key + row * key_stride + group * WIDTH + lane, mask=known, other=0.0)
-    own_value = tl.load(value + row * value_stride + group * WIDTH + lane, mask=known, other=0.0)
     done = tl.load(filled)
     past = (row * GROUPS + group) * places * WIDTH
-    tl.store(keys + past + done * WIDTH + lane, own_key, mask=known)
-    tl.store(values + past + done * WIDTH + lane, own_value, mask=known)
-
-    # The softmax begins with the new token itself, taken from registers: what was just stored is not read back.
-    scaling = scaling * 1.4426950408889634  # powers of two in place of powers of e
-    top = tl.sum(queries.to(tl.float32) * own_key.to(tl.float32)[None, :], axis=1) * scaling
-    total = tl.full([SHARED_TILE], 1.0, tl.float32)
-    seen = tl.zeros([SHARED_TILE, WIDTH_TILE], tl.float32) + own_value.to(tl.float32)[None, :]
+    top = tl.full([SHARED_TILE], float("-inf"), tl.float32)
+    total = tl.zeros([SHARED_TILE], tl.float32)
+    seen = tl.zeros([SHARED_TILE, WIDTH_TILE], tl.float32)
+    if part == 0:
+        # The softmax begins with the new token itself, taken from registers: what is stored here is not read back.
+        own_key = tl.load(key + row * key_stride + group * WIDTH + lane, mask=known, other=0.0)
+        own_value = tl.load(value + row * value_stride + group * WIDTH + lane, mask=known, other=0.0)
+        tl.store(keys + past + done * WIDTH + lane, own_key, mask=known)
+        tl.store(values + past + done * WIDTH + lane, own_value, mask=known)
+        top = tl.sum(queries.to(tl.float32) * own_key.to(tl.float32)[None, :], axis=1) * SCALING
+        total += 1.0
+        seen += own_value.to(tl.float32)[None, :]
 
     of_image = tl.load(image + row)
     prompt = (of_image * GROUPS + group) * prompt_places * WIDTH
     start = tl.load(prompt_start + of_image)
-    for first in range(start, prompt_places, BLOCK):
+    shown = prompt_places - start  # the prompt's keys, which come before the past's in the order of parts
+    share = tl.cdiv(tl.cdiv(shown + done, PARTS), BLOCK) * BLOCK
+    begin, end = part * share, tl.minimum((part + 1) * share, shown + done)
+    prompt_end = start + tl.minimum(end, shown)
+    for first in range(start + begin, prompt_end, BLOCK):
         top, total, seen = _look_at(
-            queries, top, total, seen, prompt_keys + prompt, prompt_values + prompt, first, prompt_places, scaling,
-            WIDTH, WIDTH_TILE, BLOCK,
+            queries, top, total, seen, prompt_keys + prompt, prompt_values + prompt, first, prompt_end,
+            SCALING, WIDTH, WIDTH_TILE, BLOCK,
         )  # fmt: skip
-    for first in range(0, done, BLOCK):
+    for first in range(tl.maximum(begin - shown, 0), end - shown, BLOCK):
         top, total, seen = _look_at(
-            queries, top, total, seen, keys + past, values + past, first, done, scaling, WIDTH, WIDTH_TILE, BLOCK
+            queries, top, total, seen, keys + past, values + past, first, end - shown, SCALING, WIDTH, WIDTH_TILE, BLOCK
         )
-    result = (seen / total[:, None]).to(output.dtype.element_ty)
-    tl.store(output + row * GROUPS * SHARED * WIDTH + of_query, result, mask=real)
+    of_row = (part * rows + row) * GROUPS * SHARED
+    tl.store(tops + of_row + group * SHARED + head, top, mask=head < SHARED)
+    tl.store(totals + of_row + group * SHARED + head, total, mask=head < SHARED)
+    tl.store(seens + of_row * WIDTH + of_query, seen, mask=real)
+
+
+@torch.library.custom_op("aes_r1::attend_to_parts", mutates_args=("keys", "values"))
+def _attend_to_parts(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    prompt_keys: Tensor,
+    prompt_values: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    prompt_start: Tensor,
+    image: Tensor,
+    filled: Tensor,
+    scaling: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The kernel as one operation for a compiler, which need not look inside.
+
+    Returns, for every part of the keys, the largest logarithm to base 2 [PARTS, R, H], the sum of the weights relative
+    to it [PARTS, R, H], and the weighted sum of the values [PARTS, R, H, W].
+    """
+    rows, heads, width = query.shape
+    groups, places = keys.shape[1:3]
+    tops, totals, seens = _empty(query)
+    shared = heads // groups
+    _attend[(rows, groups, PARTS)](
+        query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
+        rows, prompt_keys.shape[2], places, query.stride(0), key.stride(0), value.stride(0),
+        SCALING=scaling * 1.4426950408889634,  # powers of two in place of powers of e
+        GROUPS=groups, SHARED=shared, SHARED_TILE=max(LEAST, triton.next_power_of_2(shared)),
+        WIDTH=width, WIDTH_TILE=max(LEAST, triton.next_power_of_2(width)), BLOCK=BLOCK, PARTS=PARTS,
+        num_warps=WARPS, num_stages=STAGES,
+    )  # fmt: skip
+    return tops, totals, seens
+
+
+@_attend_to_parts.register_fake
+def _empty(query: Tensor, *_others: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    rows, heads, width = query.shape
+    sums = query.new_empty((PARTS, rows, heads), dtype=torch.float32)
+    return sums, torch.empty_like(sums), sums.new_empty((PARTS, rows, heads, width))
 
 
 def attend_in_one_kernel(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling: float) -> Tensor:
@@ -91,15 +142,10 @@ def attend_in_one_kernel(query: Tensor, key: Tensor, value: Tensor, past: Past, 
 
     prompt_keys, prompt_values, keys and values of `past` lie without gaps, and it says where each prompt starts.
     """
-    rows, heads, width = query.shape
-    groups, places = past.keys.shape[1:3]
-    output = torch.empty((rows, heads, width), dtype=query.dtype, device=query.device)
-    shared = heads // groups
-    _attend[(rows, groups)](
-        query, key, value, past.prompt_keys, past.prompt_values, past.keys, past.values, past.prompt_start, past.image,
-        past.filled, output, scaling, past.prompt_keys.shape[2], places,
-        query.stride(0), key.stride(0), value.stride(0),
-        GROUPS=groups, SHARED=shared, SHARED_TILE=max(LEAST, triton.next_power_of_2(shared)),
-        WIDTH=width, WIDTH_TILE=max(LEAST, triton.next_power_of_2(width)), BLOCK=BLOCK, num_warps=4, num_stages=2,
-    )  # fmt: skip
-    return output
+    assert past.prompt_start is not None
+    prompt = (past.prompt_keys, past.prompt_values)
+    places = (past.keys, past.values, past.prompt_start, past.image, past.filled)
+    tops, totals, seens = _attend_to_parts(query, key, value, *prompt, *places, scaling)
+    weights = torch.exp2(tops - tops.amax(dim=0))
+    seen = (weights[..., None] * seens).sum(dim=0)
+    return (seen / (weights * totals).sum(dim=0)[..., None]).to(query.dtype)

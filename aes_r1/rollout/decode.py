@@ -18,11 +18,16 @@ from aes_r1.model.families import deep_inputs, for_language_model
 from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.shared_prefix import PromptAttention, causal_mask, embed, language_forward
 from aes_r1.model.transfer import to_device
+from aes_r1.rollout.draw import draw
 from aes_r1.rollout.layers import Past, attend_filled, layer_step, layer_weights, normed
+
+Draw = Callable[[Tensor, Tensor, float, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class Decoder:
     """What every decoder does alike."""
+
+    draw: Draw = staticmethod(draw)
 
     # After how many tokens the device is asked how many completions still run; where it is the host, asking is free.
     asked_every = 1
@@ -44,7 +49,6 @@ class SharedDecoder(Decoder):
     """
 
     attend = staticmethod(attend_filled)
-    side_by_side = True  # matrices of the same states as one, at the price of a copy
 
     def __init__(self, core: Any, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
         count, width = prompts.input_ids.shape
@@ -57,7 +61,7 @@ class SharedDecoder(Decoder):
 
         language = core.model.language_model
         self.embed, self.last_norm = core.get_input_embeddings(), language.norm.weight
-        self.weights = layer_weights(core, side_by_side=self.side_by_side)
+        self.weights = layer_weights(core)
         self.epsilon = core.config.get_text_config().rms_norm_eps
         self.layer_step = partial(
             layer_step, attend=self.attend, activation=language.layers[0].mlp.act_fn, epsilon=self.epsilon

@@ -21,6 +21,7 @@ from torch import Tensor
 from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.rollout import layers
 from aes_r1.rollout.decode import SharedDecoder
+from aes_r1.rollout.draw import draw
 from aes_r1.rollout.layers import Past
 
 log = logging.getLogger("aes_r1")
@@ -111,17 +112,26 @@ class CompiledDecoder(CapturedDecoder):
         super().__init__(core, prompts, samples, new_tokens)
         if self.prompt_start is None:
             self.prompt_start = torch.zeros(len(prompts), dtype=torch.long, device=self.filled.device)
-        self.layer_step = functools.partial(_compiled(), **self.layer_step.keywords)
+        step = functools.partial(_compiled(layers.layer_step), **self.layer_step.keywords)
+        self.layer_step = functools.partial(_with_varying_sizes, step)
+        self.draw = _compiled(draw)
 
-    def past(self, layer: int) -> Past:
-        """What the token at hand attends to in a layer; sizes that change from rollout to rollout are marked so."""
-        past = super().past(layer)
-        assert past.prompt_start is not None
-        for tensor in (past.prompt_keys, past.prompt_values, past.keys, past.values):
-            torch._dynamo.maybe_mark_dynamic(tensor, (0, 2))
-        for tensor in (past.prompt_start, past.image, past.slot):
-            torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        return past
+    def _warm_up(self, token: Callable[[], None]) -> None:
+        # Sizes that happen to be equal once, eight images and eight samples say, are not equal for good.
+        with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+            super()._warm_up(token)
+
+
+def _with_varying_sizes(
+    step: Callable[..., Tensor], states: Tensor, weights: layers.LayerWeights, cosine: Tensor, sine: Tensor, past: Past
+) -> Tensor:
+    """One layer by a compiled `step`, which is told the sizes that change from rollout to rollout: R, n, P and T."""
+    assert past.prompt_start is not None
+    for tensor in (states, cosine, sine, past.prompt_start, past.image, past.slot):
+        torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    for tensor in (past.prompt_keys, past.prompt_values, past.keys, past.values):
+        torch._dynamo.maybe_mark_dynamic(tensor, (0, 2))
+    return step(states, weights, cosine, sine, past)
 
 
 @functools.cache
@@ -137,11 +147,11 @@ def can_compile() -> bool:
 
 
 @functools.cache
-def _compiled() -> Callable[..., Tensor]:
-    """`layer_step`, compiled once for all layers and steps of a model."""
+def _compiled(function: Callable) -> Callable:
+    """The function, compiled once for all layers and steps of a model."""
     # A process may hold several models, and one row or one image alone is compiled apart.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    return torch.compile(layers.layer_step, fullgraph=True)
+    return torch.compile(function, fullgraph=True)
 
 
 @functools.cache

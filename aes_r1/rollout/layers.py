@@ -1,7 +1,8 @@
 """The language layers as a decode step runs them: one token of every row, in few and large operations.
 
 transformers' own layer multiplies by seven matrices, and by fourteen more where it has an adapter. Here an adapter is
-added to the weights once a rollout, and matrices that multiply the same states may stand side by side as one.
+added to the weights once a rollout, and the small matrices of query, key and value are one. Gate and up stay two: on an
+H100 one product of both took as long, and a copy of them would double what the weights take in memory.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ from torch.nn.functional import linear, rms_norm
 class LayerWeights(NamedTuple):
     """One layer for states of width D, H query heads and G key-value heads of width W, and M inner units.
 
-    norm_before, norm_after: [D]; query_key_value: one matrix [(H + 2 G) W, D] or three, of which it is the rows;
-    output: [D, H W]; gate_up: one matrix [2 M, D] or two; down: [D, M]; query_norm, key_norm: [W], where the family
-    normalises heads; biases, as many as matrices, where it has them.
+    norm_before, norm_after: [D]; query_key_value: [(H + 2 G) W, D]; output: [D, H W]; gate, up: [M, D]; down: [D, M];
+    query_norm, key_norm: [W], where the family normalises heads; biases where it has them.
     """
 
     norm_before: Tensor
-    query_key_value: tuple[Tensor, ...]
-    query_key_value_bias: tuple[Tensor, ...] | None
+    query_key_value: Tensor
+    query_key_value_bias: Tensor | None
     query_norm: Tensor | None
     key_norm: Tensor | None
     output: Tensor
     output_bias: Tensor | None
     norm_after: Tensor
-    gate_up: tuple[Tensor, ...]
-    gate_up_bias: tuple[Tensor, ...] | None
+    gate: Tensor
+    gate_bias: Tensor | None
+    up: Tensor
+    up_bias: Tensor | None
     down: Tensor
     down_bias: Tensor | None
 
@@ -59,42 +61,39 @@ class Past(NamedTuple):
 Attend = Callable[[Tensor, Tensor, Tensor, Past, float], Tensor]
 
 
-def layer_weights(core: Any, *, side_by_side: bool) -> list[LayerWeights]:
+def layer_weights(core: Any) -> list[LayerWeights]:
     """The weights of every language layer of a transformers model, adapters that are switched on added in.
 
-    Matrices without an adapter are the model's own, unless they are copied to stand `side_by_side`. Copies take as much
-    memory as what they copy; the sum of weight and adapter is rounded to the weight's type.
+    Query, key and value stand below each other in a copy; a matrix with an adapter is copied too, the sum rounded to
+    the weight's type. Everything else is the model's own.
     """
-    return [_weights(layer, side_by_side) for layer in core.model.language_model.layers]
+    return [_weights(layer) for layer in core.model.language_model.layers]
 
 
-def _weights(layer: Any, side_by_side: bool) -> LayerWeights:
+def _weights(layer: Any) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
-    mixing = _matrices([attention.q_proj, attention.k_proj, attention.v_proj], side_by_side)
-    inner = _matrices([mlp.gate_proj, mlp.up_proj], side_by_side)
-    output, down = _merged(attention.o_proj), _merged(mlp.down_proj)
+    mixing = [_merged(projection) for projection in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    biases = [bias for _, bias in mixing if bias is not None]
+    output, output_bias = _merged(attention.o_proj)
+    gate, gate_bias = _merged(mlp.gate_proj)
+    up, up_bias = _merged(mlp.up_proj)
+    down, down_bias = _merged(mlp.down_proj)
     return LayerWeights(
         norm_before=layer.input_layernorm.weight,
-        query_key_value=mixing[0],
-        query_key_value_bias=mixing[1],
+        query_key_value=torch.cat([weight for weight, _ in mixing]),
+        query_key_value_bias=torch.cat(biases) if biases else None,
         query_norm=attention.q_norm.weight if hasattr(attention, "q_norm") else None,
         key_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
-        output=output[0],
-        output_bias=output[1],
+        output=output,
+        output_bias=output_bias,
         norm_after=layer.post_attention_layernorm.weight,
-        gate_up=inner[0],
-        gate_up_bias=inner[1],
-        down=down[0],
-        down_bias=down[1],
+        gate=gate,
+        gate_bias=gate_bias,
+        up=up,
+        up_bias=up_bias,
+        down=down,
+        down_bias=down_bias,
     )
-
-
-def _matrices(projections: list[Any], side_by_side: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
-    """Matrices and biases of projections of the same states."""
-    weights, biases = zip(*map(_merged, projections), strict=True)
-    if side_by_side:
-        weights, biases = (torch.cat(weights),), biases if biases[0] is None else (torch.cat(biases),)
-    return weights, None if biases[0] is None else biases
 
 
 def _merged(projection: Any) -> tuple[Tensor, Tensor | None]:
@@ -106,12 +105,6 @@ def _merged(projection: Any) -> tuple[Tensor, Tensor | None]:
         return weight, bias
     added = sum(map(projection.get_delta_weight, projection.active_adapters))
     return (weight + added).to(weight.dtype), bias
-
-
-def _product(states: Tensor, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...] | None) -> Tensor:
-    """states [R, D] times one matrix, or several whose rows stand one below the other."""
-    parts = [linear(states, weight, None if biases is None else biases[place]) for place, weight in enumerate(weights)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def layer_step(
@@ -127,9 +120,8 @@ def layer_step(
 ) -> Tensor:
     """One layer for one token of each row: states [R, D] -> [R, D]; cosine, sine: [R, 1, W]."""
     rows, groups, width = len(states), past.keys.shape[1], past.keys.shape[3]
-    mixed = _product(
-        normed(states, weights.norm_before, epsilon), weights.query_key_value, weights.query_key_value_bias
-    )
+    seen = normed(states, weights.norm_before, epsilon)
+    mixed = linear(seen, weights.query_key_value, weights.query_key_value_bias)
     mixed = mixed.view(rows, -1, width)
     heads = mixed.shape[1] - 2 * groups
     turned, value = mixed[:, : heads + groups], mixed[:, heads + groups :]
@@ -140,9 +132,9 @@ def layer_step(
     turned = turned * cosine + torch.cat([-second, first], dim=2) * sine
     attended = attend(turned[:, :heads], turned[:, heads:], value, past, width**-0.5)
     states = states + linear(attended.view(rows, -1), weights.output, weights.output_bias)
-    inner = _product(normed(states, weights.norm_after, epsilon), weights.gate_up, weights.gate_up_bias)
-    gate, up = inner.chunk(2, dim=1)
-    return states + linear(activation(gate) * up, weights.down, weights.down_bias)
+    seen = normed(states, weights.norm_after, epsilon)
+    inner = activation(linear(seen, weights.gate, weights.gate_bias)) * linear(seen, weights.up, weights.up_bias)
+    return states + linear(inner, weights.down, weights.down_bias)
 
 
 def normed(states: Tensor, weight: Tensor, epsilon: float) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.transfer import to_device
-from aes_r1.rollout.decode import PlainDecoder, SharedDecoder
+from aes_r1.rollout.decode import Draw, PlainDecoder, SharedDecoder
 from aes_r1.rollout.graph import CapturedDecoder, CompiledDecoder, can_compile
 
 
@@ -67,12 +67,11 @@ def sample_completions(
     core, device = backbone.core, backbone.device
     prompts = prompts.to(device)
     rows = len(prompts) * num_samples
-    banned = backbone.banned_on(device)
     noise = None if noise is None else to_device(noise, device)
 
     decoder = _decoder_of(backbone)(core, prompts, num_samples, max_new_tokens)
     growing = GrowingCompletions(
-        rows, max_new_tokens, backbone=backbone, banned=banned, temperature=temperature, noise=noise
+        rows, max_new_tokens, backbone=backbone, draw=decoder.draw, temperature=temperature, noise=noise
     )
 
     def token() -> None:
@@ -100,11 +99,11 @@ class GrowingCompletions:
     """
 
     def __init__(
-        self, rows: int, length: int, *, backbone: Backbone, banned: Tensor, temperature: float, noise: Tensor | None
+        self, rows: int, length: int, *, backbone: Backbone, draw: Draw, temperature: float, noise: Tensor | None
     ) -> None:
-        device = banned.device
-        self.pad, self.end = backbone.pad_token, backbone.end_token
-        self.banned, self.temperature, self.noise = banned, temperature, noise
+        device = backbone.device
+        self.pad, self.end, self.banned = backbone.pad_token, backbone.end_token, backbone.banned_on(device)
+        self.draw, self.temperature, self.noise = draw, temperature, noise
         self.tokens = torch.full((rows, length), self.pad, dtype=torch.long, device=device)
         self.logps = torch.zeros((rows, length), dtype=torch.float32, device=device)
         self.mask = torch.zeros((rows, length), dtype=torch.bool, device=device)
@@ -116,7 +115,7 @@ class GrowingCompletions:
     def take(self, logits: Tensor) -> None:
         """Draw the next token of every held row from `logits` [r, V]."""
         noise = None if self.noise is None else self.noise[self.held, self.place]
-        chosen, logps = _draw(logits, self.banned, self.temperature, noise)
+        chosen, logps = self.draw(logits, self.banned, self.temperature, noise)
         self.tokens[self.held, self.place] = torch.where(self.running, chosen, self.pad)
         self.logps[self.held, self.place] = torch.where(self.running, logps, 0.0)
         self.mask[self.held, self.place] = self.running
@@ -142,15 +141,3 @@ def _decoder_of(backbone: Backbone) -> type[SharedDecoder] | type[PlainDecoder]:
     if backbone.device.type != "cuda":
         return SharedDecoder
     return CompiledDecoder if can_compile() else CapturedDecoder
-
-
-def _draw(logits: Tensor, banned: Tensor, temperature: float, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One token per row of `logits` [R, V] by inverse CDF at `noise` [R], or the likeliest: (tokens [R], log-p [R])."""
-    logits = logits.float().div(temperature).masked_fill_(banned, float("-inf"))
-    if noise is None:
-        chosen = logits.argmax(dim=-1)
-    else:
-        cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
-        threshold = noise[:, None] * cumulative[:, -1:]
-        chosen = torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
-    return chosen, logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)

@@ -8,9 +8,8 @@ in clip-higher, in a failed parse being no score at all, and in the prompt and p
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -27,7 +26,7 @@ from aes_r1.rollout.sampler import keyed_uniform_noise
 from aes_r1.rollout.served import ServedPolicy, largest_gap, require_match
 from aes_r1.rollout.through_words import blank_prompt
 from aes_r1.runs.stopping import Stopped
-from aes_r1.settings import InputError, RewardSettings, TrainerSettings
+from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.completions import Completions, Drawing, Rollouts, completion_rows, score_table
 from aes_r1.trainer.context import PhaseTimer, TrainingContext
@@ -44,7 +43,7 @@ from aes_r1.trainer.objective import (
     zero_spread,
 )
 from aes_r1.trainer.order import batch_indices_without_repeats
-from aes_r1.trainer.reference import Reference
+from aes_r1.trainer.reference import Reference, reference_weights
 from aes_r1.trainer.skipped import Skips
 from aes_r1.trainer.step_metrics import (
     add_micro_batch,
@@ -90,9 +89,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
     Raises Stopped after a checkpoint when asked to stop.
     """
     total = rapo_steps(len(images), trainer)
-    if trainer.profile is not None and trainer.profile > total:
-        raise InputError(f"trainer.profile={trainer.profile}: the run has {total} steps; give one of them")
-    trace = StepTrace(trainer.profile, context.trace_file)
+    trace = StepTrace(trainer.profile, context.trace_file, steps=total)
     utilisation = Utilisation(backbone, engine, shared_prefix=shared_prefix)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     best = progress.get("best")
@@ -337,17 +334,6 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         if stopping and not last:
             raise Stopped(engine.any_rank(context.stop.requeue))
     skips.end_if_too_many(total, context.folder, REMEDY)
-
-
-@contextlib.contextmanager
-def reference_weights(backbone: Backbone, reference: Reference | None) -> Iterator[Backbone]:
-    """Give the frozen start inside the block: a model of its own, or the policy with its adapter switched off."""
-    if reference is not None:
-        with reference.gathered() as frozen:
-            yield frozen
-        return
-    with backbone.model.disable_adapter():
-        yield backbone
 
 
 def completion_logps(

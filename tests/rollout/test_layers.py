@@ -15,10 +15,8 @@ from tests.model.siblings import save_sibling
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
 @pytest.mark.parametrize("adapted", [False, True])
-@pytest.mark.parametrize("side_by_side", [False, True])
 @torch.no_grad()
-def test_steps_equal_those_of_transformers(family, adapted, side_by_side, tmp_path, monkeypatch):
-    monkeypatch.setattr(SharedDecoder, "side_by_side", side_by_side)
+def test_steps_equal_those_of_transformers(family, adapted, tmp_path):
     backbone = backbones.load(save_sibling(family, tmp_path), dtype="float32", max_pixels=9216)
     for name, parameter in backbone.model.named_parameters():  # norms and biases begin as ones and zeros
         if parameter.dim() == 1:
@@ -45,37 +43,34 @@ def test_steps_equal_those_of_transformers(family, adapted, side_by_side, tmp_pa
 
 
 def test_an_adapter_that_is_switched_off_is_left_out(backbone):
-    plain = layer_weights(backbone.core, side_by_side=True)
+    plain = layer_weights(backbone.core)
     backbone = backbones.add_adapter(backbone, LoraSettings(rank=2))
     with torch.no_grad():
         for name, parameter in backbone.model.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.1)
     with backbone.model.disable_adapter():
-        switched_off = layer_weights(backbone.core, side_by_side=True)
-    assert torch.equal(switched_off[0].query_key_value[0], plain[0].query_key_value[0])
+        switched_off = layer_weights(backbone.core)
+    assert torch.equal(switched_off[0].query_key_value, plain[0].query_key_value)
     assert torch.equal(switched_off[0].down, plain[0].down)
-    on = layer_weights(backbone.core, side_by_side=True)
+    on = layer_weights(backbone.core)
     projection = backbone.core.model.language_model.layers[0].mlp.down_proj
     expected = projection.base_layer.weight + projection.get_delta_weight("default")
     assert torch.equal(on[0].down, expected)
     assert not torch.equal(on[0].down, plain[0].down)
 
 
-def test_without_an_adapter_nothing_is_copied_unless_it_is_to_stand_side_by_side(backbone):
+def test_without_an_adapter_only_query_key_and_value_are_copied(backbone):
     own = {parameter.data_ptr() for parameter in backbone.model.parameters()}
-    flat = [
-        tensor
-        for layer in layer_weights(backbone.core, side_by_side=False)
-        for field in layer
-        if field is not None
-        for tensor in (field if isinstance(field, tuple) else (field,))
-    ]
-    assert all(tensor.data_ptr() in own for tensor in flat)
+    for layer in layer_weights(backbone.core):
+        copied = {
+            name for name, tensor in layer._asdict().items() if tensor is not None and tensor.data_ptr() not in own
+        }
+        assert copied == {"query_key_value", "query_key_value_bias"}
 
 
 def test_the_copies_do_not_change_the_model(backbone):
     before = {name: weight.clone() for name, weight in backbone.model.state_dict().items()}
-    weights = layer_weights(backbone.core, side_by_side=True)
-    weights[0].query_key_value[0].zero_()
+    weights = layer_weights(backbone.core)
+    weights[0].query_key_value.zero_()
     assert all(torch.equal(weight, before[name]) for name, weight in backbone.model.state_dict().items())
