@@ -69,7 +69,7 @@ def zero_stage(settings: PlanSettings) -> int:
 
 # Parts of memory_per_gpu that exist in a single phase; all others exist all the time.
 PHASES = {
-    "rollout": ("KV cache", "weights gathered for the rollout", "prompt pass"),
+    "rollout": ("KV cache", "weights gathered for the rollout", "weights copied for the rollout", "prompt pass"),
     "reference": ("reference on the GPU for its pass",),
     "update": ("activations", "attention scores", "logits", "live weights"),
     "optimizer step": ("optimizer's temporaries",),
@@ -129,6 +129,7 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
         "live weights": live if share["weights"] > 1 else 0,
         "KV cache": cost.cache_bytes(shape, own * prompt + rows * trainer.max_new_tokens, element),
         "weights gathered for the rollout": whole - whole // share["weights"],
+        "weights copied for the rollout": cost.copied_for_rollout_bytes(shape, element, adapted=model.lora.rank > 0),
         "prompt pass": cost.prompt_pass_bytes(shape, own * prompt, element),
         "reference on the GPU for its pass": fetched,
         "optimizer's temporaries": cost.optimizer_step_bytes(stepped, gradient_copied=gradient < 4),
