@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Tests run in several processes of one thread each: processes of several threads would wait for each other's.
-# The tests of one file stay in one process, because they share what is slow to make.
+# Tests run in several processes with one thread each, because several threads per process would compete for the cores.
+# The tests of one file run in one process, because they share fixtures that are slow to make.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
 export DS_BUILD_OPS := 0
 export LITELLM_LOCAL_MODEL_COST_MAP := True
@@ -40,7 +40,7 @@ sweep: setup ## NAME=reward_ablation ARGS="...": one study of sweeps/
 	$(RUN) -m aes_r1.train +sweeps=$(NAME) $(ARGS)
 
 STUDIES := reward_ablation sigma_gamma num_samples sft_entropy objective
-studies: setup ## the five full studies, about 4 hours on 2 cores; the same command goes on where it stopped
+studies: setup ## the five full studies, about 4 hours on 2 cores; the same command resumes where it stopped
 	@for study in $(STUDIES); do \
 		$(RUN) -m aes_r1.train +sweeps=$$study $(ARGS) || failed="$$failed $$study"; \
 		$(RUN) -m experiments.$$study.analyse || failed="$$failed $$study"; \
@@ -63,11 +63,11 @@ sync: ## send offline W&B runs, once `.venv/bin/wandb login` was done: RUNS=runs
 dashboard: setup ## W&B views and report of the studies; without an account a static page (ENTITY=... RUNS=runs)
 	$(RUN) -m aes_r1.dashboard runs=$(or $(RUNS),runs) $(if $(ENTITY),entity=$(ENTITY)) $(ARGS)
 
-report: setup ## RUNS="a b c": a page that compares runs; one run: its report again
+report: setup ## RUNS="a b c": a page that compares runs; for one run its report
 	$(RUN) -m aes_r1.report $(RUNS)
 
-bench: setup ## ours, our plain path and TRL on one workload (GPU sizes where there is a GPU); ARGS="cpu --rounds 5"
+bench: setup ## this project with and without its optimisations, and TRL, on one workload (GPU sizes where there is a GPU); ARGS="cpu --rounds 5"
 	$(RUN) -m benchmarks $(ARGS)
 
-clean: ## forget runs and the store (the environment stays)
+clean: ## delete runs and the store, but not the environment
 	rm -rf runs store

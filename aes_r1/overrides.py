@@ -133,7 +133,7 @@ def keys(schema: type, prefix: str = "") -> list[str]:
     """Return the dotted keys of a settings dataclass, groups included."""
     found = []
     for name, kind in typing.get_type_hints(schema).items():
-        if not any(one.name == name for one in dataclasses.fields(schema)):
+        if not any(setting.name == name for setting in dataclasses.fields(schema)):
             continue
         found.append(f"{prefix}{name}")
         inner = _dataclass_of(kind)

@@ -26,7 +26,7 @@ def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
 def reference_place(settings: PlanSettings) -> str:
     """Say where the reference lies, as cost.reference_bytes takes it.
 
-    There is no reference without KL, and none of its own where an adapter lies on the base.
+    Without KL there is no reference, and with an adapter the frozen base serves as one.
     """
     needed = settings.trainer.needs_reference or settings.reward.needs_reference
     if not needed or settings.model.lora.rank > 0:

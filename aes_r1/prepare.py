@@ -31,7 +31,7 @@ from aes_r1.data.copies import exact_duplicates, near_duplicates
 from aes_r1.data.labels import Label
 from aes_r1.data.loader import root_of, sample_of
 from aes_r1.data.manifest import list_hashes, write_manifest
-from aes_r1.data.mix import parts
+from aes_r1.data.mix import mixed_sets
 from aes_r1.data.sample import SUFFIXES, Sample
 from aes_r1.data.splits import stratified_places
 from aes_r1.runs.stopping import Stopped, stop_requests
@@ -53,17 +53,21 @@ def run(settings: PrepareSettings) -> None:
         dropped += [_drop(data.name, label.image, label.split, label.fault or "") for label in faults]
     labelled = _counts(samples)
     journal = CheckCache(out / "checked.jsonl")
-    _read(journal, [one.image for one in samples], settings.data.workers)
+    _read(journal, [sample.image for sample in samples], settings.data.workers)
     samples, broken = _with_files(samples, journal)
     if settings.data.strict and broken:
         first = broken[0]
         raise InputError(f"{first['path']}: {first['reason']}; mend it, or data.strict=false to leave it out")
-    copies = [[samples[place] for place in group] for group in exact_duplicates([one.sha256 or "" for one in samples])]
-    looks = [journal[one.image].look or "" for one in samples]
-    twins = [[samples[place] for place in group] for group in near_duplicates(looks, [one.dataset for one in samples])]
+    copies = [
+        [samples[place] for place in group] for group in exact_duplicates([sample.sha256 or "" for sample in samples])
+    ]
+    looks = [journal[sample.image].look or "" for sample in samples]
+    twins = [
+        [samples[place] for place in group] for group in near_duplicates(looks, [sample.dataset for sample in samples])
+    ]
     leaks = _leaks([*copies, *twins])
     if settings.copies == "drop":
-        samples = [one for one in samples if (one.dataset, one.id) not in leaks]
+        samples = [sample for sample in samples if (sample.dataset, sample.id) not in leaks]
         dropped += [_drop(*key, "train", f"the same picture as {other}") for key, other in leaks.items()]
     report = {
         **_counts(samples),
@@ -87,7 +91,7 @@ def run(settings: PrepareSettings) -> None:
         raise InputError(
             f"data={settings.data.name}: no label has a readable picture; {out}/prepare_report.json says why"
         )
-    write_manifest([_portable(one, out) for one in samples], out / "manifest.jsonl")
+    write_manifest([_portable(sample, out) for sample in samples], out / "manifest.jsonl")
     _show_report(report, out)
 
 
@@ -95,7 +99,7 @@ def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
     """Return the settings of every set to read; a mix stands for its sets."""
     found = []
     for data in given:
-        for one in [replace(part, limit=data.limit) for part in parts(data).values()] if data.mix else [data]:
+        for one in [replace(part, limit=data.limit) for part in mixed_sets(data).values()] if data.mix else [data]:
             if one.name not in CATALOG:
                 raise InputError(f"data={one.name}: prepare reads a set on disk, one of {', '.join(CATALOG)}")
             found.append(one)
@@ -155,14 +159,14 @@ def _read(journal: CheckCache, paths: Sequence[str], workers: int) -> None:
 def _with_files(samples: Sequence[Sample], journal: CheckCache) -> tuple[list[Sample], list[dict[str, Any]]]:
     """Return (samples whose picture can be read, with what its file holds; dropped rows)."""
     kept, dropped = [], []
-    for one in samples:
-        row = journal[one.image]
+    for sample in samples:
+        row = journal[sample.image]
         if row.reason:
             missing = row.bytes < 0
             kind = "label without picture" if missing else "picture cannot be read"
-            dropped.append({**_drop(one.dataset, one.id, one.split, row.reason, kind), "path": one.image})
+            dropped.append({**_drop(sample.dataset, sample.id, sample.split, row.reason, kind), "path": sample.image})
         else:
-            kept.append(replace(one, sha256=row.sha256, width=row.width, height=row.height, bytes=row.bytes))
+            kept.append(replace(sample, sha256=row.sha256, width=row.width, height=row.height, bytes=row.bytes))
     return kept, dropped
 
 
@@ -181,18 +185,22 @@ def _leaks(groups: Sequence[Sequence[Sample]]) -> dict[tuple[str, str], str]:
     return found
 
 
-def _portable(one: Sample, out: Path) -> Sample:
+def _portable(sample: Sample, out: Path) -> Sample:
     """Write paths below the manifest's folder relative to it, so that the folder can be moved."""
-    path, folder = Path(one.image), out.absolute()
-    return replace(one, image=path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else one
+    path, folder = Path(sample.image), out.absolute()
+    return replace(sample, image=path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else sample
 
 
 def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
     counts: dict[str, dict[str, int]] = {}
     means: dict[str, dict[str, float]] = {}
-    for name in dict.fromkeys(one.dataset for one in samples):
+    for name in dict.fromkeys(sample.dataset for sample in samples):
         for split in ("train", "validation", "test"):
-            opinions = [one.mos for one in samples if (one.dataset, one.split) == (name, split) and one.mos is not None]
+            opinions = [
+                sample.mos
+                for sample in samples
+                if (sample.dataset, sample.split) == (name, split) and sample.mos is not None
+            ]
             if opinions:
                 counts.setdefault(name, {})[split] = len(opinions)
                 means.setdefault(name, {})[split] = float(np.mean(opinions))

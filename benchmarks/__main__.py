@@ -1,12 +1,12 @@
-"""Ours, ours with the switches off, and TRL's GRPOTrainer, step by step in turn on the same workload.
+"""Compare this project, the same without its optimisations, and TRL's GRPOTrainer, step by step on the same workload.
 
     make bench                                   # what the machine can: CPU sizes, or benchmarks.gpu on a GPU
     python -m benchmarks cpu --rounds 5          # tiny and 50 M, float32, one thread
-    python -m benchmarks scaling                 # how ours grows with K, N and length (tiny)
+    python -m benchmarks scaling                 # how this project's time grows with K, N and length (tiny)
     python -m benchmarks gpu --list              # benchmarks.gpu, which says more
 
-Every system is a process of its own that takes one step when it is told to, so the systems alternate and share whatever
-else the machine is doing. Warm-up steps do not count; results are medians over the rest, ratios are
+Every system is a process that takes one step when it is told to, so the systems alternate and other work on the machine
+affects all of them. Warm-up steps do not count; results are medians over the rest, ratios are
 medians of the ratios of neighbouring steps. Writes benchmarks/results/NAME.json; rows of other workloads that the same
 commit measured on the same device stay, so that a suite can be measured in several commands.
 """
@@ -32,7 +32,7 @@ SUITES = {
         Workload("tiny", K=8, N=8, new_tokens=48, picture=(96, 96)),
         Workload("tiny", K=8, N=8, new_tokens=200, picture=(96, 96)),
         Workload("50m", K=4, N=2, new_tokens=64, picture=PICTURE),
-        # Half of the step at a time: the plain paths would need 16 GB for all of it.
+        # Half of the step per pass, because the plain systems would need 16 GB for all of it.
         Workload("50m", K=8, N=2, new_tokens=200, picture=PICTURE, micro_batch=8),
     ],
     "scaling": [
@@ -46,7 +46,7 @@ SUITES = {
 def compare(
     workload: Workload, systems: list[str], rounds: int, warm_up: int, work: Path
 ) -> Iterator[list[dict[str, Any]]]:
-    """After every counted round: one row per system, medians so far, ratios to ours of neighbouring steps."""
+    """Yield after every counted round one row per system: medians so far, and ratios of neighbouring steps to ours."""
     players = [Player(system, workload, work) for system in systems]
     for player in players:
         player.build()
@@ -67,12 +67,12 @@ def compare(
 
 
 def measured_before(path: Path, about: dict[str, Any], chosen: list[Workload]) -> list[dict[str, Any]]:
-    """Rows of `path` that stand beside new ones: the same code, device and versions, none of the chosen workloads."""
+    """Return rows of `path` with the same code, device and versions, and none of the chosen workloads."""
     if not path.exists():
         return []
     before = json.loads(path.read_text())
     rows = before.pop("rows")
-    for header_of in (before, about := dict(about)):  # the results themselves make a tree dirty
+    for header_of in (before, about := dict(about)):  # the result files themselves make the tree dirty
         header_of["commit"] = header_of["commit"].removesuffix("-dirty")
     if before != about:
         return []
@@ -125,7 +125,7 @@ def main() -> None:
     for workload in chosen:
         rows: list[dict[str, Any]] = []
         for rows in compare(workload, systems, arguments.rounds, arguments.warm_up, arguments.work):
-            whole = {**result, "rows": result["rows"] + rows}  # a stop loses little
+            whole = {**result, "rows": result["rows"] + rows}  # written after each round, so that a stop loses little
             path.write_text(json.dumps(whole, indent=1) + "\n")
         result["rows"] += rows
         for row in rows:

@@ -1,4 +1,4 @@
-"""What `aes_r1.plan` says of a workload, held against what was measured: benchmarks/results/SUITE.json -> two tables.
+"""Compare the estimates of `aes_r1.plan` with measurements: benchmarks/results/SUITE.json -> two tables.
 
     python -m benchmarks.arithmetic scaling cpu
 
@@ -24,7 +24,7 @@ from benchmarks.workload import config_of
 
 QUESTION_TOKENS = 141  # the rating prompt and its template in the benchmark's tokenizer
 RESULTS = Path(__file__).parent / "results"
-# Phases of a measured step and the plan's parts of them; processor seconds, which other work disturbs least.
+# Phases of a measured step and their parts in the plan; processor seconds, because other work affects them least.
 PHASES = {
     "rollout_cpu_s": ("rollout, prompts", "rollout, decoding"),
     "reference_cpu_s": ("reference",),

@@ -22,16 +22,16 @@ def processor_seconds() -> float:
 
 
 def reset_peak() -> None:
-    """Start a new peak from what is in use: free heap pages go back to the system first, so that they do not count."""
+    """Reset the peak to the memory in use, after returning free heap pages to the system so that they do not count."""
     if CUDA:
         torch.cuda.reset_peak_memory_stats()
     else:
         hand_back()
-        Path("/proc/self/clear_refs").write_text("5")  # the resident set's high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident set
 
 
 def hand_back() -> None:
-    """Free heap pages go back to the system, so that a process that waits for its turn holds only what it uses."""
+    """Return free heap pages to the system, so that a waiting process holds only what it uses."""
     if not CUDA:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

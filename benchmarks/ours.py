@@ -1,4 +1,4 @@
-"""This project's step: the real training loop, told by the parent when to take the next step.
+"""Take this project's steps: the real training loop, which waits for the parent before each step.
 
 python -m benchmarks.ours WORKLOAD_JSON WORK_FOLDER plain|fast
 """

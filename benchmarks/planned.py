@@ -1,4 +1,4 @@
-"""What `aes_r1.plan` says by its default assumptions beside what was measured and published: a table for the docs.
+"""Compare `aes_r1.plan` under its default assumptions with measured and published steps: a table for the docs.
 
     python -m benchmarks.planned
 

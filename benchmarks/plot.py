@@ -1,4 +1,4 @@
-"""Processor seconds of a step beside the arithmetic: benchmarks/results/SUITE.json -> a picture.
+"""Plot processor seconds of a step against its operations: benchmarks/results/SUITE.json -> a picture.
 
     python -m benchmarks.plot cpu docs/performance.svg        # systems side by side, a panel per model
     python -m benchmarks.plot scaling docs/scaling.svg        # phases of ours against K, N and length

@@ -1,4 +1,4 @@
-"""What every system is given: the same weights, pictures, question, K, N and completion length."""
+"""The workload of every system: the same weights, pictures, question, K, N and completion length."""
 
 from __future__ import annotations
 

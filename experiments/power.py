@@ -89,9 +89,9 @@ def spread(result: Mapping[str, Any], metric: str) -> list[float]:
     """
     place = result["rows"][0]["set"]
     found = []
-    for one in result["differences"]:
-        values = [seed["difference"] for seed in one[metric]["seeds"].values()]
-        if one["set"] == place and len(values) > 1 and None not in values:
+    for comparison in result["differences"]:
+        values = [seed["difference"] for seed in comparison[metric]["seeds"].values()]
+        if comparison["set"] == place and len(values) > 1 and None not in values:
             found.append(float(np.std(values, ddof=1)))
     return found
 

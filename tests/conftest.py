@@ -1,4 +1,4 @@
-"""What several test files need: a random tiny model, small pictures, one thread."""
+"""Fixtures of several test files: a random tiny model, small pictures, one thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aes_r1.trainer.context import TrainingContext
 from tests.planted import Planted, plant, planted_in
 
 torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
 
 
 @pytest.fixture(autouse=True)
@@ -33,15 +33,15 @@ def whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores, for many tests wait for a clock or for another process.
+    """Use one process more than there are cores, because many tests wait for a clock or for another process.
 
-    At most eight, as each holds torch. A GPU is for one process at a time.
+    At most eight, because each loads torch. Only one process may use a GPU at a time.
     """
     return 1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that no process has a long one left while the others have nothing to do."""
+    """Run files with slow tests first, so that no process is left with a long one while the others are idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
@@ -60,7 +60,7 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 @pytest.fixture(autouse=True)
 def fresh_logger() -> None:
-    """A run takes the logger for itself, and Hydra switches off every logger that it finds: not the next test's."""
+    """Restore the logger after each test: runs configure it, and Hydra disables every logger that it finds."""
     log = logging.getLogger("aes_r1")
     log.disabled, log.propagate = False, True
     log.handlers.clear()
@@ -86,7 +86,7 @@ def prompts(backbone):
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """The folder `name` that the test processes share, filled by the first that needs it; tests only read it."""
+    """Return the folder `name` that the test processes share; the first one fills it, and tests only read it."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
     with FileLock(folder.with_suffix(".lock")):
@@ -131,7 +131,7 @@ def spoken(place: int) -> str:
 
 @pytest.fixture(scope="session")
 def talking_run(tmp_path_factory) -> Path:
-    """The folder of a run whose tiny model learned twelve answers by heart: they parse, and still differ.
+    """The folder of a run whose tiny model memorised twelve answers, which can be parsed and differ.
 
     RUN/pictures holds the twelve; evaluation.json says what was measured on them, with a conformal half-width of .125.
     """

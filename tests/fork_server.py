@@ -1,4 +1,4 @@
-"""A process that has imported what commands import, and forks itself for each command that a test starts.
+"""A process that has imported the libraries of the commands, and forks itself for each command that a test starts.
 
     python -m tests.fork_server SOCKET
 
@@ -39,7 +39,7 @@ def serve(path: str) -> dict:
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     children: dict[int, socket.socket] = {}
     with selectors.DefaultSelector() as ready:
-        for source in (listener, woken, sys.stdin):  # stdin ends when the tests end
+        for source in (listener, woken, sys.stdin):  # stdin is closed when the tests end
             ready.register(source, selectors.EVENT_READ)
         while True:
             for key, _ in ready.select():
@@ -84,7 +84,7 @@ def _tell_ends(children: dict[int, socket.socket]) -> None:
         if child == 0:
             return
         connection = children.pop(child)
-        with contextlib.suppress(BrokenPipeError):  # nobody may wait for it any more
+        with contextlib.suppress(BrokenPipeError):  # the other side may be gone
             connection.sendall(HEAD.pack(status))
         connection.close()
 
@@ -103,7 +103,7 @@ def main() -> None:
         exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
         return
     sys.argv = [what, *arguments]
-    sys.modules.pop(what, None)  # what a preloaded module imported of it would be run a second time
+    sys.modules.pop(what, None)  # a module that a preloaded one imported would otherwise not run as __main__
     runpy.run_module(what, run_name="__main__", alter_sys=True)
 
 

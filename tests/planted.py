@@ -1,4 +1,4 @@
-"""Two planted policies that write the same critiques: one takes its score from them, the other from the picture."""
+"""Two trained policies that write the same critiques: the score of one follows them, that of the other the picture."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def plant(folder: Path) -> None:
         ]
         texts = [answer(words, one.mos or 0) for words in CRITIQUES for one in samples]
         backbone = tiny.build(tiny.build_tokenizer([QUESTION, *texts] * 5), max_pixels=9216, seed=0)
-        backbones.freeze(backbone.model, vision=name == "used")  # that one needs no eyes
+        backbones.freeze(backbone.model, vision=name == "used")  # that one needs no vision tower
         train_sft(
             backbone,
             SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu")),

@@ -1,4 +1,4 @@
-"""Ports of the loopback for servers and launchers that have to be told theirs before they start."""
+"""Loopback ports for servers and launchers that must know their port before they start."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _HELD: list[FileLock] = []
 
 
 def free_port() -> int:
-    """A port that nothing listens at, kept from every other test until this process ends.
+    """Return a port on which nothing listens, reserved for this process until it ends.
 
-    It lies below the ones that the kernel chooses by itself, so that no other program's connection takes it between
+    It is below the ports that the kernel assigns, so that no other program's connection takes it between
     here and the start of its server.
     """
     folder = Path(tempfile.gettempdir()) / "aes_r1_test_ports"

@@ -1,4 +1,4 @@
-"""A device that a CPU pretends to be, to see what a program asks of a real one.
+"""A fake device on the CPU that counts host-device synchronisations.
 
 Tensors on it say that they are on `meta`, but hold values; inside `PretendDevice` operations on them are computed on
 the CPU. What would make the host wait for a CUDA device is counted in `waits`: reading a value (`int()`, `.item()`,
@@ -60,7 +60,7 @@ class PretendDevice(TorchDispatchMode):
         plain_tensor = torch.tensor
 
         def pin_memory(tensor):
-            device.pinned[id(tensor)] = tensor  # kept, so that no other gets its id
+            device.pinned[id(tensor)] = tensor  # kept alive, so that its id is not reused
             return tensor
 
         def tensor(data, **named):
@@ -122,7 +122,7 @@ class PretendDevice(TorchDispatchMode):
         return OnDevice(tensor)
 
     def back(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The values of a tensor on the device, without asking."""
+        """Return the values of a tensor on the device without counting a synchronisation."""
         assert isinstance(tensor, OnDevice)
         return tensor.values
 

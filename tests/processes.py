@@ -84,7 +84,7 @@ class _Forked(subprocess.Popen):
         return self.returncode
 
 
-# A fork of a process that has met CUDA cannot use it, and DeepSpeed was told that there is none.
+# A fork of a process that has initialised CUDA cannot use it, and DeepSpeed was told that there is none.
 Popen = subprocess.Popen if torch.cuda.is_available() else _Forked
 
 
@@ -96,7 +96,7 @@ def run(
     check: bool = False,
     **named: Any,
 ) -> subprocess.CompletedProcess:
-    """As subprocess.run."""
+    """Do what subprocess.run does."""
     if capture_output:
         named |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with Popen(args, **named) as process:

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, exit codes, one line."""
+"""The command line as users see it: real processes, exit codes, one-line errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""conf/: every key stands in one annotated file, every recipe composes to the values it is known for."""
+"""conf/: every key stands in one annotated file, and every recipe composes to its pinned values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aes_r1.settings import Settings, as_dict
 from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, composed, train
 
 RECIPES = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text())
-# Given by the command line, or made of it.
+# Given on the command line, or derived from it.
 OF_THE_RUN = ("out", "run_name", "evaluation.also")
 
 
@@ -56,7 +56,7 @@ def inherited_keys(path: Path) -> set[str]:
 
 
 def unexplained(path: Path) -> list[str]:
-    """Keys that `path` brings in without a comment in the line above them or behind them."""
+    """Return keys that `path` adds without a comment above or behind them."""
     values = yaml.compose(path.read_text())
     lines = path.read_text().splitlines()
     extended = inherited_keys(path)
@@ -122,7 +122,7 @@ def test_a_recorded_run_keeps_its_hash():
 
 
 def test_a_run_recorded_with_another_base_is_not_taken_for_one_of_this_code():
-    """4107c3a18371 pretrained a base that is made no more, so neither base of now may have its hash or its folder."""
+    """Run 4107c3a18371 has a base model that can no longer be made, so neither current base may share its hash."""
     recorded = as_dict(composed("+experiment=rapo"))
     del recorded["model"]["base"]
     for base in ("shipped", "pretrain"):

@@ -1,4 +1,4 @@
-"""The distill command as a user types it."""
+"""The distill command as users run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole commands in environments that machines really have, all oddities of one kind at once: a start costs seconds."""
+"""Whole commands in unusual environments; oddities of one kind are tested together, because a start takes seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOWHERE = "/dev/null/nobody"  # cannot be made or written, not even by root
 HOMELESS = {
     **dict.fromkeys(("HOME", "HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"), NOWHERE),
     **{"HF_HUB_OFFLINE": "1"},
-    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),  # nobody is there
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),  # no server listens there
     # An interactive shell of a Slurm allocation of four tasks, in which one process is started.
     **{"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_TASKS_PER_NODE": "2(x2)"},
     **{"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_PER_TASK": "1"},

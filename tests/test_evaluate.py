@@ -1,4 +1,4 @@
-"""The evaluate command as a user types it, on planted models."""
+"""The evaluate command as users run it, on planted models."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_two_processes_write_what_one_writes(models, manifest, tmp_path):
     assert found[0] == found[1]
     marker = json.loads((tmp_path / "two" / "stages" / "predictions_used.json").read_text())
     assert (marker["rows"], marker["asked"]["max_new_tokens"], marker["asked"]["dtype"]) == (44, 32, "float32")
-    assert done.stdout.count("report.html") == 1  # rank 0 alone speaks
+    assert done.stdout.count("report.html") == 1  # only rank 0 prints
     assert not list((tmp_path / "two" / "parts").glob("*"))
 
 

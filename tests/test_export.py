@@ -1,4 +1,4 @@
-"""An exported folder, used as its readers will: by the hub's card reader and by transformers alone."""
+"""An exported folder is read by the hub's card reader and by plain transformers."""
 
 import json
 import os
@@ -124,7 +124,7 @@ def test_every_step_that_a_run_keeps_is_exported_by_its_name(run_of_steps, tmp_p
         assert facts["max_new_tokens"] == 64
         card = (out / "README.md").read_text()
         assert "transformers 5" in card
-        # What was measured is said of the model that was measured, and of no other.
+        # The card reports measurements only for the model that was measured.
         measured = step in ("last", "6")
         assert (out / "evaluation.json").exists() == measured == bool(facts["half_widths"])
         assert ("not evaluated" in card or "is of the weights after its last step" in card) != measured

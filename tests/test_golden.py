@@ -1,4 +1,4 @@
-"""Recorded outputs: what a name in the store stands for, and what a few steps of training do.
+"""Recorded outputs guard the content of names in the store and a few steps of training.
 
 A change that moves a number here makes another base model, other pictures or another algorithm under the same name.
 If that is meant, raise SCENES_VERSION or BASE_MODEL_VERSION and record anew: `python -m tests.test_golden`.

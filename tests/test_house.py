@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: who imports whom, how long files are."""
+"""The house rules that a machine can check: imports between rooms, length of files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOMS = (
     "settings", "prompts", "runs", "tracking", "data", "reward", "model", "rollout", "aescot", "trainer", "inference",
     "evaluation", "scoring", "report", "pipeline", "command",
 )  # fmt: skip
-# Libraries that stop at certain rooms.
+# Libraries that only certain rooms may import.
 ALLOWED = {
     "hydra": {"command", "settings"},
     "omegaconf": {"command", "settings"},
@@ -101,7 +101,7 @@ def test_every_requirement_says_what_it_is_for():
     assert all("#" in line for line in listed)
 
 
-# What a run leaves on disk, as only runs/ spells it: files by name anywhere in a string, folders as parts of a path.
+# Names of a run's files and folders, which only runs/ may spell: files anywhere in a string, folders in a path.
 FILES_OF_A_RUN = re.compile(
     r"\b(settings|evaluation|origin)\.json\b|\b(metrics|completions|predictions|entropy|judge)\.jsonl\b"
     r"|\breport\.html\b|\bfailure\.txt\b|\brun\.log\b|\.partial\b"
@@ -149,7 +149,7 @@ def test_a_name_of_a_run_is_found_wherever_it_is_spelled(code):
 @pytest.mark.parametrize("path", [path for path in FILES if room(path) == "report" or path.parent.name == "app"],
                          ids=lambda path: str(path.relative_to(HOUSE)))  # fmt: skip
 def test_markup_stands_in_templates(path):
-    """A tag that Python writes is a place where somebody can forget to escape; only drawings may."""
+    """Only drawings may write tags in Python, because a tag in Python code may miss its escaping."""
     if path.name in ("charts.py", "coordinates.py"):
         return
     texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]

@@ -1,4 +1,4 @@
-"""What is wrong with a command line is said in the user's own words, with a cure that works when it is typed."""
+"""Errors in a command line are explained in the user's own words, with a cure that works when it is typed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_value_that_hydra_cannot_read_comes_back_quoted(value):
     """What a shell makes of the printed cure is read by Hydra as the very value."""
     try:
         if OverridesParser.create().parse_override(f"data.root={value}").value() == value:
-            return  # as it is
+            return  # left unchanged
     except HydraException:
         pass
     said = refusal(f"data.root={value}")

@@ -85,7 +85,7 @@ def test_a_step_by_hand(shape):
 
 
 def test_decoding_lasts_until_the_longest_answer_ends(shape):
-    """The mean says nothing of it; no answer is longer than max_new_tokens."""
+    """The longest answer is independent of the mean in its bound: no answer is longer than max_new_tokens."""
     mean = plan(assume(settings(), longest_answer=1.0), shape).seconds["rollout, decoding"]
     longest = plan(assume(settings(), longest_answer=3.0), shape).seconds["rollout, decoding"]
     assert longest > 3 * mean
@@ -185,7 +185,7 @@ def test_advice_blames_the_wire_where_it_takes_the_time(shape):
 
 @pytest.mark.slow
 def test_reproduce_shows_what_the_command_prints():
-    """The command of docs/reproduce.md, which needs no weights, prints the lines that stand below it."""
+    """The command of docs/reproduce.md, which needs no weights, prints the lines below it."""
     text = (CONF.parent / "docs" / "reproduce.md").read_text()
     before, shown = text.split("It prints", 1)
     command = shlex.split(before.rstrip().splitlines()[-1])
@@ -201,12 +201,12 @@ def test_reproduce_shows_what_the_command_prints():
 
 
 def test_reproduce_s_other_figures(shape):
-    """What its prose says of a faster decoding: `plan.decode_efficiency=0.3` after its command."""
+    """The numbers in its text for faster decoding are those of `plan.decode_efficiency=0.3`."""
     text = " ".join((CONF.parent / "docs" / "reproduce.md").read_text().split())
     faster = composed("+experiment=paper", "plan.usd_per_gpu_hour=2.5", "plan.decode_efficiency=0.3")
     found = plan(faster, shape)
     seconds, hours = sum(found.seconds.values()), sum(found.stage_hours.values())
-    said = f"`plan.decode_efficiency=0.3` the same command says {seconds:.1f} seconds a step, {hours:.1f} hours"
+    said = f"`plan.decode_efficiency=0.3` the same command prints {seconds:.1f} seconds per step, {hours:.1f} hours"
     assert f"{said} and {found.usd:.0f} USD" in text
 
 
@@ -218,5 +218,5 @@ def test_assumptions_that_cannot_be_are_refused(wrong):
 
 
 def test_the_files_and_the_schema_assume_the_same():
-    """What conf/plan.yaml says is what CostSettings says, so tables that skip the files show the command's numbers."""
+    """conf/plan.yaml and CostSettings agree, so tables that skip the files show the command's numbers."""
     assert composed().plan == CostSettings()

@@ -1,4 +1,4 @@
-"""Points of a multirun as real processes: they leave with their sweep, and the same command goes on."""
+"""Points of a multirun as real processes: they stop with their sweep, and the same command resumes them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def wait_for(process: subprocess.Popen, seen: Callable[[], bool], folder: Path) 
 
 
 def is_free(run: Path) -> bool:
-    """Whether no process works on the run."""
+    """Return whether no process works on the run."""
     try:
         with FileLock(run / ".lock", timeout=0):
             return True

@@ -1,4 +1,4 @@
-"""The prepare command as a user types it."""
+"""The prepare command as users run it."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     done = prepare(*arguments)
     assert done.returncode == 0, done.stderr
     rows = (out / "checked.jsonl").read_text()
-    assert rows.startswith(read)  # kept, and nothing read twice
+    assert rows.startswith(read)  # results are kept, and nothing is read twice
     assert rows.count('"path"') == 300
     assert len((out / "manifest.jsonl").read_text().splitlines()) == 300
 

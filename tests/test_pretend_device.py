@@ -1,4 +1,4 @@
-"""The stand-in for a device notices what a CUDA device would make the host wait for, and nothing else."""
+"""The fake device counts exactly the operations at which a CUDA device would make the host wait."""
 
 from __future__ import annotations
 

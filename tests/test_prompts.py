@@ -1,4 +1,4 @@
-"""The answer format is a contract: what is read, what is refused."""
+"""The answer format is a contract: texts that are read, and texts that are refused."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The command as users run it: formats, exit codes, nothing lost."""
+"""The score command as users run it: formats, exit codes, completeness."""
 
 import csv
 import io

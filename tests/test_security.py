@@ -1,4 +1,4 @@
-"""What docs/security.md promises, where no other file tests it; and that each of its tests is there."""
+"""Promises of docs/security.md that no other file tests, and a check that every test it names exists."""
 
 from __future__ import annotations
 

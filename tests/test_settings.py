@@ -67,7 +67,7 @@ def test_rewards_of_the_critique_are_those_with_a_weight():
     assert (reward.critique_weights, reward.needs_reference) == ({"faithfulness": 0.25}, False)
     more = build(Settings, {**PARTS, "reward": {"read_back": {"weight": 1}, "information": {"weight": 2}}}).reward
     assert (more.critique_weights, more.needs_reference) == ({"read_back": 1.0, "information": 2.0}, True)
-    build(Settings, {"trainer": {"name": "sft"}, "reward": {"faithfulness": {"weight": 1}}})  # which pays nobody
+    build(Settings, {"trainer": {"name": "sft"}, "reward": {"faithfulness": {"weight": 1}}})  # which has no effect
 
 
 def test_what_an_error_quotes_stays_on_its_line_and_moves_no_terminal():
@@ -76,14 +76,15 @@ def test_what_an_error_quotes_stays_on_its_line_and_moves_no_terminal():
 
 
 def test_one_image_is_enough_without_ranking():
-    build(Settings, {"trainer": {"images_per_step": 1}, "reward": {"rank": {"weight": 0}}})
+    built = build(Settings, {"trainer": {"images_per_step": 1}, "reward": {"rank": {"weight": 0}}})
+    assert built.trainer.images_per_step == 1
 
 
 def test_fingerprint_is_of_what_is_computed():
     base = run_fingerprint(build(Settings, {}))
     for same in ({"out": "elsewhere"}, {"store": "elsewhere"}, {"tracker": {"name": "none"}}, {"run_name": "other"}):
         assert run_fingerprint(build(Settings, same)) == base
-    for same in ({"trainer": {"micro_batch_size": 1, "save_every": 7}}, {"data": {"workers": 1}}):  # how, not what
+    for same in ({"trainer": {"micro_batch_size": 1, "save_every": 7}}, {"data": {"workers": 1}}):  # no result changes
         assert run_fingerprint(build(Settings, same)) == base
     for other in (
         {"seed": 1},

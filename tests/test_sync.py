@@ -1,4 +1,4 @@
-"""`make sync`: what a W&B server receives of an offline run, and what is said where nothing can be sent."""
+"""`make sync`: what a W&B server receives from an offline run, and the message where nothing can be sent."""
 
 from __future__ import annotations
 

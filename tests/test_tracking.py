@@ -1,4 +1,4 @@
-"""What a run leaves behind, read back: the JSON lines, and the offline W&B files record by record."""
+"""The record of a run, read back: the JSON lines, and the offline W&B files record by record."""
 
 import json
 import struct
@@ -65,7 +65,7 @@ def test_no_step_appears_twice_after_a_resume(tmp_path):
         first.log("rapo", step, {"reward/total": step / 10})
         first.completions("rapo", step, [{"id": "a", "k": 0, "text": "é", "score": None}])
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"stage": "rapo", "st')  # killed in the middle of a line
+        file.write('{"stage": "rapo", "st')  # as a kill in the middle of a line leaves it
 
     second = Tracker(tmp_path, FILES_ONLY, {})
     second.resume("rapo", 2)

@@ -1,4 +1,4 @@
-"""W&B's variables, as agents and shells set them: which wins, and what is said of one that cannot be used."""
+"""W&B's variables as agents and shells set them: precedence, and the error for unusable values."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory) -> dict[str, dict]:
-    """What became of each case, with the folder that it wrote."""
+    """Return the outcome of each case, with the folder that it wrote."""
     root = tmp_path_factory.mktemp("runs")
     rows = [(name, str(root / name.split("/")[0]), *case) for name, case in CASES.items()]
     found = {}

@@ -1,4 +1,4 @@
-"""What is installed from a wheel: the templates and style sheets come along, and a page can be filled in from there."""
+"""An installed wheel includes templates and style sheets, and can render a page."""
 
 import os
 import subprocess

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said: its text, empty when it refused, whether it refused, and whether it ran out of tokens."""
+    """A model's answer: its text, empty when it refused, whether it refused, and whether it ran out of tokens."""
 
     text: str
     refused: bool

@@ -33,7 +33,7 @@ def write_audit(out: Path, *, items: int, seed: int, judged: bool) -> Path:
     rejected = _by_reason(_sample_lines(out / "rejected.jsonl", None, rng), items - items // 2)
     chosen = [*kept, *rejected]
     originals = _originals(out / "aescot.jsonl", chosen)
-    shown = [_item(chosen[int(place)], judged, originals) for place in rng.permutation(len(chosen))]
+    shown = [_item(chosen[int(index)], judged, originals) for index in rng.permutation(len(chosen))]
     marker = json.loads((out / "distill.json").read_text())["pictures"][:12]
     data = json.dumps({"distillation": marker, "items": shown}).replace("<", "\\u003c")
     page = out / "audit.html"
@@ -46,7 +46,7 @@ def agreement(path: Path, *, n_bootstrap: int = 2000, seed: int = 0) -> dict[str
 
     kappa is Cohen's, between the filter's decision and the person's (the decision, or its opposite where the person
     disagrees), null when neither ever varies, as where only rejections are shown. Intervals are 95%: Wilson's for
-    agreement, which stays honest when nobody ever disagrees, and for kappa a bootstrap over pictures.
+    agreement, which stays valid when nobody ever disagrees, and for kappa a bootstrap over pictures.
     """
     rows = _read_marks(path)
     return {
@@ -157,7 +157,7 @@ def _sample_lines(path: Path, count: int | None, rng: np.random.Generator) -> li
     chosen = set(rng.permutation(total)[:count].tolist())
     with path.open() as file:
         rows = [json.loads(line) for number, line in enumerate(file) if number in chosen]
-    return [rows[int(place)] for place in rng.permutation(len(rows))]
+    return [rows[int(index)] for index in rng.permutation(len(rows))]
 
 
 def _by_reason(rows: Iterable[dict[str, Any]], count: int) -> list[dict[str, Any]]:

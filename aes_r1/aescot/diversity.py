@@ -48,7 +48,7 @@ def self_bleu(texts: Sequence[Sequence[str]]) -> float | None:
                 min(count, best[gram][2] if best[gram][1] == place else best[gram][0]) for gram, count in found.items()
             )
             log_precision[place] += math.log(max(matched, 1e-9) / max(1, found.total())) / 4
-    closest = [min(np.delete(lengths, place), key=lambda other: abs(other - own)) for place, own in enumerate(lengths)]
+    closest = [min(np.delete(lengths, index), key=lambda other: abs(other - own)) for index, own in enumerate(lengths)]
     penalty = np.minimum(0.0, 1 - np.array(closest) / np.maximum(lengths, 1))
     return float(np.exp(log_precision + penalty).mean())
 

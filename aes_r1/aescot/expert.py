@@ -46,7 +46,7 @@ class Attempt:
 
 
 class Expert(Protocol):
-    """Whoever writes critiques; `name` and `prompt_sha256` stand in every record."""
+    """An expert writes critiques; its `name` and `prompt_sha256` stand in every record."""
 
     name: str
     prompt_sha256: str

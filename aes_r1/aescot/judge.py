@@ -37,7 +37,7 @@ VERDICT_SCHEMA: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JudgeVerdict:
     """What a judge read: the level and score that a critique conveys, and claims that do not hold."""
 
     level: str
@@ -46,16 +46,16 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Whoever reads critiques and says what is wrong with them."""
+    """A judge reads critiques and reports what is wrong with them."""
 
-    async def align(self, sample: Sample, reply: Reply) -> Verdict | None:
+    async def align(self, sample: Sample, reply: Reply) -> JudgeVerdict | None:
         """Read level and score from the critique alone; None when the judge's answer could not be read."""
 
-    async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
+    async def fact(self, sample: Sample, reply: Reply) -> JudgeVerdict | None:
         """Find claims of the critique that the picture does not support."""
 
 
-def misaligned(verdict: Verdict, mos: float, tolerance: float) -> str | None:
+def misaligned(verdict: JudgeVerdict, mos: float, tolerance: float) -> str | None:
     """Say why a blind verdict contradicts the true score: another level, or a score further off than `tolerance`."""
     if verdict.level != level_of(mos):
         return f"reads as {verdict.level}"
@@ -64,7 +64,7 @@ def misaligned(verdict: Verdict, mos: float, tolerance: float) -> str | None:
     return None
 
 
-def read_verdict(text: str) -> tuple[Verdict | None, tuple[str, ...]]:
+def read_verdict(text: str) -> tuple[JudgeVerdict | None, tuple[str, ...]]:
     """Read a judge's raw text: (verdict, how it was mended), or (None, ()) where it is not what was asked for."""
     found = read_object(text, _KEYS, lambda values: _verdict(values) is not None)
     verdict = None if found is None else _verdict(found.values)
@@ -74,14 +74,14 @@ def read_verdict(text: str) -> tuple[Verdict | None, tuple[str, ...]]:
 _KEYS = {plain(name): name for name in ("level", "score", "unsupported_claims")}
 
 
-def _verdict(values: Mapping[str, Any]) -> Verdict | None:
+def _verdict(values: Mapping[str, Any]) -> JudgeVerdict | None:
     level, score, claims = values.get("level"), values.get("score"), values.get("unsupported_claims")
     level = level.strip().lower() if isinstance(level, str) else level
     if level not in LEVELS or not isinstance(claims, list):
         return None
     if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
         return None
-    return Verdict(str(level), score, tuple(str(claim) for claim in claims if str(claim).strip()))
+    return JudgeVerdict(str(level), score, tuple(str(claim) for claim in claims if str(claim).strip()))
 
 
 class ChatJudge:
@@ -90,15 +90,15 @@ class ChatJudge:
     def __init__(self, chat: ChatModel, max_pixels: int) -> None:
         self._chat, self._max_pixels = chat, max_pixels
 
-    async def align(self, sample: Sample, reply: Reply) -> Verdict | None:
+    async def align(self, sample: Sample, reply: Reply) -> JudgeVerdict | None:
         """Read level and score from the critique alone; see the Protocol."""
         return await self._ask("align", sample, reply, picture=False)
 
-    async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
+    async def fact(self, sample: Sample, reply: Reply) -> JudgeVerdict | None:
         """Find claims that the picture does not support; see the Protocol."""
         return await self._ask("fact", sample, reply, picture=True)
 
-    async def _ask(self, check: str, sample: Sample, reply: Reply, *, picture: bool) -> Verdict | None:
+    async def _ask(self, check: str, sample: Sample, reply: Reply, *, picture: bool) -> JudgeVerdict | None:
         answer = await self._chat.ask(
             check,
             sample,
@@ -119,14 +119,14 @@ def _mended(answer: Answer) -> tuple[str, ...] | None:
 class ScenesJudge:
     """Parses critiques in the words of the phrase book and compares them with the factors of a synthetic scene."""
 
-    async def align(self, sample: Sample, reply: Reply) -> Verdict | None:  # noqa: ARG002, the Protocol's signature
+    async def align(self, sample: Sample, reply: Reply) -> JudgeVerdict | None:  # noqa: ARG002, the Protocol's signature
         """Read level and score from the critique alone; see the Protocol."""
         grade = read_grade(reply.judgement)
         if grade is None:
             return None
-        return Verdict(level_of(GRADE_CENTRES[grade]), GRADE_CENTRES[grade], ())
+        return JudgeVerdict(level_of(GRADE_CENTRES[grade]), GRADE_CENTRES[grade], ())
 
-    async def fact(self, sample: Sample, reply: Reply) -> Verdict | None:
+    async def fact(self, sample: Sample, reply: Reply) -> JudgeVerdict | None:
         """Find claims that the picture does not support; see the Protocol."""
         factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
         claims = []
@@ -140,7 +140,7 @@ class ScenesJudge:
             claims += [word for fact, word in told.items() if _false(fact, word, facts)]
         grade = read_grade(reply.judgement)
         level = LEVELS[1] if grade is None else level_of(GRADE_CENTRES[grade])
-        return Verdict(level, None, tuple(claims))
+        return JudgeVerdict(level, None, tuple(claims))
 
 
 def _false(fact: str, word: str, facts: dict[str, Any]) -> bool:

@@ -51,10 +51,10 @@ class QuotaSampler:
         self._all: list[Sample] | None = None if self._quotas else list(samples)
         self._pools: dict[Cell, deque[Sample]] = {cell: deque() for cell in self._quotas}
         if self._quotas:
-            for place in np.random.default_rng(seed).permutation(len(samples)):
-                cell = self.cell_of(samples[int(place)])
+            for index in np.random.default_rng(seed).permutation(len(samples)):
+                cell = self.cell_of(samples[int(index)])
                 if cell is not None:
-                    self._pools[cell].append(samples[int(place)])
+                    self._pools[cell].append(samples[int(index)])
 
     def cell_of(self, sample: Sample) -> Cell | None:
         """Return the cell that a sample counts for, or None where nothing of its kind is wanted."""

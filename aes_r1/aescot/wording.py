@@ -46,7 +46,7 @@ _WORD = re.compile(r"[A-Za-z]+")
 _KEYS = {name.lower(): key for key, name in DIMENSION_NAMES.items()}
 
 
-def parts(critique: str) -> tuple[dict[str, str], str]:
+def split_dimensions(critique: str) -> tuple[dict[str, str], str]:
     """Split a critique into the text of each dimension that it names, and its closing judgement."""
     named, judgement = split_critique(critique)
     keys = ((_KEYS.get(name.lower().replace("&", "and").replace("colour", "color")), text) for name, text in named)
@@ -55,7 +55,7 @@ def parts(critique: str) -> tuple[dict[str, str], str]:
 
 def stated_steps(critique: str) -> dict[str, int]:
     """Return the step 0..5 of each dimension that is described in the words of the phrase book."""
-    found = {name: read_phrase(name, text) for name, text in parts(critique)[0].items()}
+    found = {name: read_phrase(name, text) for name, text in split_dimensions(critique)[0].items()}
     return {name: said[0] for name, said in found.items() if said is not None}
 
 
@@ -65,7 +65,7 @@ def stated_values(critique: str) -> dict[str, float]:
     A dimension without a judging word is left out.
     """
     found = {}
-    for name, text in parts(critique)[0].items():
+    for name, text in split_dimensions(critique)[0].items():
         said = read_phrase(name, text)
         good, bad = _praise(text)
         if said is not None:
@@ -77,7 +77,7 @@ def stated_values(critique: str) -> dict[str, float]:
 
 def stated_level(critique: str) -> str | None:
     """Return bad, fair or good, as the closing judgement has it; None where it says neither good nor bad."""
-    judgement = parts(critique)[1]
+    judgement = split_dimensions(critique)[1]
     grade = read_grade(judgement)
     if grade is not None:
         return level_of(GRADE_CENTRES[grade])
@@ -99,7 +99,7 @@ def negated(critique: str) -> str:
 
     In the words of the phrase book step s becomes 5 - s; elsewhere each word of OPPOSITES becomes its opposite.
     """
-    texts, judgement = parts(critique)
+    texts, judgement = split_dimensions(critique)
     told = {name: read_phrase(name, text) for name, text in texts.items()}
     if set(told) != set(DIMENSIONS) or None in told.values():
         return _WORD.sub(_turned, critique)

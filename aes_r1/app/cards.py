@@ -74,7 +74,7 @@ def marks(verdict: Verdict) -> list[tuple[float, int]]:
 
 
 def comparison(first: Judged, second: Judged) -> str:
-    """Compare two judged photographs: which is preferred, how surely, and what is said of each by dimension."""
+    """Compare two judged photographs: which one is preferred, how surely, and their critiques by dimension."""
     one, two = first.verdict, second.verdict
     if one is None or two is None or one.score is None or two.score is None:
         return fill("comparison.html", sides=())

@@ -58,7 +58,7 @@ def build(critic: Critic) -> Any:
         except PictureError as error:
             one = Judged(name, problem=error.reason)
         shown = [*shown, one][-KEPT:]
-        places = [place for place, one in enumerate(shown) if one.verdict is not None]
+        places = [index for index, one in enumerate(shown) if one.verdict is not None]
         last = (places[-2], places[-1]) if len(places) > 1 else (None, None)
         names = [(shown[place].name, place) for place in places]
         chosen = [gr.update(choices=names, value=place) for place in last]

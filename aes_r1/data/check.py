@@ -144,9 +144,9 @@ def check_pictures(
     """
     if samples and samples[0].dataset in scene_sets.SCENE_SETS:  # this program drew them
         return list(samples), []
-    paths = [one.image for one in samples]
-    if samples and all(one.bytes is not None for one in samples):  # aes_r1.prepare has read them
-        reasons = [_changed(one) for one in samples]
+    paths = [sample.image for sample in samples]
+    if samples and all(sample.bytes is not None for sample in samples):  # aes_r1.prepare has read them
+        reasons = [_changed(sample) for sample in samples]
     elif workers > 0 and len(paths) > 200:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
             reasons = list(pool.map(_reason, paths, chunksize=64))
@@ -162,13 +162,13 @@ def check_pictures(
     return [one for one, reason in zip(samples, reasons, strict=True) if not reason], dropped
 
 
-def _changed(one: Sample) -> str | None:
+def _changed(sample: Sample) -> str | None:
     """Say how a picture has changed since prepare read it; None when it has not."""
     try:
-        size = os.stat(one.image).st_size
+        size = os.stat(sample.image).st_size
     except OSError as error:
         return error.strerror
-    return None if size == one.bytes else f"{size} bytes, {one.bytes} when prepare read it"
+    return None if size == sample.bytes else f"{size} bytes, {sample.bytes} when prepare read it"
 
 
 def _reason(path: str) -> str | None:

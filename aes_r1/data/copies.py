@@ -14,8 +14,8 @@ BANDS = 4  # 16 bits each: two hashes that differ in fewer bits than there are b
 def exact_duplicates(digests: Sequence[str]) -> list[list[int]]:
     """Return groups of two or more indices with the same digest."""
     places: dict[str, list[int]] = defaultdict(list)
-    for place, digest in enumerate(digests):
-        places[digest].append(place)
+    for index, digest in enumerate(digests):
+        places[digest].append(index)
     return [group for group in places.values() if len(group) > 1]
 
 
@@ -61,8 +61,8 @@ def _groups(keys: np.ndarray, places: np.ndarray) -> Iterator[np.ndarray]:
 
 def _near_pairs(group: np.ndarray, words: np.ndarray, dataset: np.ndarray) -> Iterator[tuple[int, int]]:
     """Return pairs of a group that belong to different sets and whose hashes are near."""
-    for number, place in enumerate(group[:-1]):
+    for number, index in enumerate(group[:-1]):
         rest = group[number + 1 :]
-        rest = rest[dataset[rest] != dataset[place]]
-        near = np.bitwise_count(words[rest] ^ words[place]) < BANDS
-        yield from ((int(place), int(other)) for other in rest[near])
+        rest = rest[dataset[rest] != dataset[index]]
+        near = np.bitwise_count(words[rest] ^ words[index]) < BANDS
+        yield from ((int(index), int(other)) for other in rest[near])

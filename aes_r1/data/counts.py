@@ -50,6 +50,8 @@ def _critiques(settings: Settings, pictures: int) -> int | None:
     if cold_start.data is not None:
         return len(read_records(Path(cold_start.data)))
     if data.name == "aescot":
-        training = {one.image for one in load_samples(data, "train", seed=settings.seed, store=Path(settings.store))}
+        training = {
+            sample.image for sample in load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
+        }
         return sum(row["image"] in training for row in read_records(Path(str(data.root))))
     return min(pictures, cold_start.pictures or pictures)

@@ -175,7 +175,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def image_name(image: Any, where: str, root: Path) -> str:
-    """Return the name of a row's picture as a path below `root`, where it is one."""
+    """Return the path of a row's picture below `root`; InputError where the cell is no such name."""
     if not isinstance(image, str) or not image.strip():
         raise InputError(f"{where}: image={image!r} is no name; give the picture's path below data.root")
     if is_remote(image) or image.startswith("data:"):

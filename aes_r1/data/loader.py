@@ -45,7 +45,11 @@ def load_samples(
         published = {name: load_samples(whole, name, seed=seed, store=store, waiting=waiting) for name in SPLITS}
         samples = resplit(published, data)[split]
     elif data.name in scene_sets.SCENE_SETS:
-        samples = [one for one in scene_sets.make_scenes(data.name, store=store, waiting=waiting) if one.split == split]
+        samples = [
+            sample
+            for sample in scene_sets.make_scenes(data.name, store=store, waiting=waiting)
+            if sample.split == split
+        ]
     elif data.mix:
         samples = mix_samples(data, split, seed, lambda part, of: _of_part(part, of, seed))
     elif data.name == "manifest":
@@ -62,7 +66,7 @@ def load_samples(
 
 def resplit(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[str, list[Sample]]:
     """Assign the same pictures to other splits of the same sizes, seeded by `data.split_seed`."""
-    everything = sorted((one for samples in splits.values() for one in samples), key=lambda one: one.image)
+    everything = sorted((sample for samples in splits.values() for sample in samples), key=lambda one: one.image)
     order = np.random.default_rng([SPLIT_SEED, data.split_seed or 0, 2]).permutation(len(everything))
     edges = np.cumsum([len(splits[name]) for name in SPLITS])[:-1]
     return {
@@ -100,7 +104,7 @@ def _of_manifest(samples: Samples, split: str, seed: int) -> Samples:
             if not (own & (splits == "validation")).any():
                 train = own & (splits == "train")
                 carved = carve_validation(ids[train].tolist(), seed)
-                taken = train & np.fromiter((one in carved for one in ids), bool, len(ids))
+                taken = train & np.fromiter((identity in carved for identity in ids), bool, len(ids))
                 wanted = (wanted & ~taken) if split == "train" else (wanted | taken)
     return samples.select(np.flatnonzero(wanted))
 
@@ -111,11 +115,11 @@ def _from_records(data: DataSettings, split: str, seed: int) -> list[Sample]:
     A tenth is held out for tests; validation is carved from the rest.
     """
     samples = unique_samples(read_records(root_of(data)))
-    splits = dict(zip([one.image for one in samples], share_out(len(samples), PAPER_SHARES), strict=True))
+    splits = dict(zip([sample.image for sample in samples], share_out(len(samples), PAPER_SHARES), strict=True))
     splits |= dict.fromkeys(
         carve_validation([image for image, value in splits.items() if value == "train"], seed), "validation"
     )
-    return [replace(one, split=split) for one in samples if splits[one.image] == split]
+    return [replace(sample, split=split) for sample in samples if splits[sample.image] == split]
 
 
 def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:

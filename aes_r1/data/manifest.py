@@ -30,19 +30,19 @@ def write_manifest(samples: Iterable[Sample], path: Path) -> None:
     write_rows(path, map(_row, samples))
 
 
-def _row(one: Sample) -> dict[str, Any]:
+def _row(sample: Sample) -> dict[str, Any]:
     row = {
-        "id": one.id,
-        "path": one.image,
-        "mos": one.mos,
-        "mos_std": one.mos_std,
-        "n_raters": one.n_raters,
-        "dataset": one.dataset,
-        "split": one.split,
+        "id": sample.id,
+        "path": sample.image,
+        "mos": sample.mos,
+        "mos_std": sample.mos_std,
+        "n_raters": sample.n_raters,
+        "dataset": sample.dataset,
+        "split": sample.split,
     }
-    if one.sha256 is not None:
-        row |= {"sha256": one.sha256, "width": one.width, "height": one.height, "bytes": one.bytes}
-    return {**row, "attributes": one.attributes} if one.attributes else row
+    if sample.sha256 is not None:
+        row |= {"sha256": sample.sha256, "width": sample.width, "height": sample.height, "bytes": sample.bytes}
+    return {**row, "attributes": sample.attributes} if sample.attributes else row
 
 
 def read_manifest(path: Path) -> Samples:
@@ -119,19 +119,19 @@ _TYPES = {
 }
 
 
-def _check_types(one: Sample) -> None:
+def _check_types(sample: Sample) -> None:
     """Raise ValueError, naming the key, for a value of another type, or one that is impossible."""
     for name, types in _TYPES.items():
-        value = getattr(one, name)
+        value = getattr(sample, name)
         if isinstance(value, bool) or not isinstance(value, types):
             raise ValueError(f"{name}={repr(value)[:40]} is of a wrong type")
-    if one.mos is not None and not 0 <= one.mos <= 1:
-        raise ValueError(f"mos={one.mos} is outside [0, 1]")
-    if one.mos_std is not None and not 0 <= one.mos_std <= 1:
-        raise ValueError(f"mos_std={one.mos_std} is outside [0, 1]")
-    if one.split not in ("train", "validation", "test"):
-        raise ValueError(f"split={repr(one.split)[:40]} is none of train, validation, test")
-    f"{one.id}{one.image}{one.dataset}{one.attributes}".encode()  # half a surrogate pair is a ValueError
+    if sample.mos is not None and not 0 <= sample.mos <= 1:
+        raise ValueError(f"mos={sample.mos} is outside [0, 1]")
+    if sample.mos_std is not None and not 0 <= sample.mos_std <= 1:
+        raise ValueError(f"mos_std={sample.mos_std} is outside [0, 1]")
+    if sample.split not in ("train", "validation", "test"):
+        raise ValueError(f"split={repr(sample.split)[:40]} is none of train, validation, test")
+    f"{sample.id}{sample.image}{sample.dataset}{sample.attributes}".encode()  # half a surrogate pair is a ValueError
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
@@ -190,6 +190,6 @@ class Samples(Sequence[Sample]):
 def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:
     """Hash each "DATASET/SPLIT" by the ids and opinions of its pictures; the folder they lie in does not count."""
     rows: dict[str, list[str]] = defaultdict(list)
-    for one in samples:
-        rows[f"{one.dataset}/{one.split}"].append(json.dumps([one.id, one.mos, one.sha256]))
+    for sample in samples:
+        rows[f"{sample.dataset}/{sample.split}"].append(json.dumps([sample.id, sample.mos, sample.sha256]))
     return {name: hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest() for name, found in rows.items()}

@@ -11,7 +11,7 @@ from aes_r1.data.splits import SPLIT_SEED, shares
 from aes_r1.settings import DataSettings, InputError
 
 
-def parts(data: DataSettings) -> dict[str, DataSettings]:
+def mixed_sets(data: DataSettings) -> dict[str, DataSettings]:
     """Return the settings of every set of the mix by name: its own root of `data.roots`, or its folder in `data.root`.
 
     A manifest in `data.root` is used for every set and takes precedence over `data.roots`, because its pictures were
@@ -39,7 +39,7 @@ def mix_samples(
     """
     wanted = shares(data.size, data.mix) if split == "train" else {}
     samples: list[Sample] = []
-    for number, (name, part) in enumerate(parts(data).items()):
+    for number, (name, part) in enumerate(mixed_sets(data).items()):
         found = load(part, split)
         count = wanted.get(name, len(found))
         if count > len(found):

@@ -25,9 +25,9 @@ class RatedSet:
     columns: Mapping[str, str]
 
 
-def known_ratings(one: Sample) -> dict[str, float]:
+def known_ratings(sample: Sample) -> dict[str, float]:
     """Return {dimension: 0..1} of the known ratings of a picture; empty where none is known."""
-    held = (one.attributes.get("factors"), one.attributes.get("ratings"))
+    held = (sample.attributes.get("factors"), sample.attributes.get("ratings"))
     known = next((values for values in held if isinstance(values, Mapping)), {})  # a label column is no mapping
     return {name: float(known[name]) for name in DIMENSIONS if known.get(name) is not None}
 

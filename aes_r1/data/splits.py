@@ -119,7 +119,9 @@ def stratified_draw(samples: Sequence[Sample], count: int | None, seed: int) -> 
 
 def datasets_of(samples: Sequence[Sample]) -> np.ndarray:
     """Return the name of every sample's data set, [n], without building the samples of a list on disk."""
-    return samples.column("dataset") if isinstance(samples, Samples) else np.array([one.dataset for one in samples])
+    return (
+        samples.column("dataset") if isinstance(samples, Samples) else np.array([sample.dataset for sample in samples])
+    )
 
 
 def stratified_places(names: Sequence[str] | np.ndarray, count: int, seed: int) -> np.ndarray:

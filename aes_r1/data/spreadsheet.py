@@ -156,7 +156,7 @@ def _columns(names: list[str], path: Path, wanted: Collection[str]) -> list[str]
     names = [name.casefold() if name.casefold() in wanted and name not in wanted else name for name in names]
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
-        places = [str(place) for place, name in enumerate(names, 1) if name == twice[0]]
+        places = [str(number) for number, name in enumerate(names, 1) if name == twice[0]]
         raise InputError(f"{path}: {twice[0]} stands twice, in columns {' and '.join(places)}; take one out")
     return names
 

@@ -225,7 +225,7 @@ def _transform(profile: bytes, mode: str) -> Any:
 @lru_cache(maxsize=1)
 def adobe_rgb() -> bytes:
     """Make the ICC profile of Adobe RGB (1998)."""
-    return icc_profile(ADOBE_RGB, [(place / 1023) ** ADOBE_RGB_EXPONENT for place in range(1024)])
+    return icc_profile(ADOBE_RGB, [(index / 1023) ** ADOBE_RGB_EXPONENT for index in range(1024)])
 
 
 def icc_profile(colorants: Sequence[Sequence[float]], curve: Sequence[float]) -> bytes:

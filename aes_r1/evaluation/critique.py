@@ -23,7 +23,7 @@ from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge
 from aes_r1.aescot.leak import find_leak
 from aes_r1.aescot.phrases import step_of
 from aes_r1.aescot.record import Reply
-from aes_r1.aescot.wording import TOUCHED, parts, stated_level, stated_steps, valence
+from aes_r1.aescot.wording import TOUCHED, split_dimensions, stated_level, stated_steps, valence
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import stratified_places
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
@@ -178,7 +178,7 @@ def judge_critiques(
 
 async def _verdicts(judge: Judge, rows: Sequence[Row], samples: Mapping[str, Sample]) -> list[tuple]:
     async def one(row: Row) -> tuple:
-        texts, judgement = parts(row["critique"])
+        texts, judgement = split_dimensions(row["critique"])
         reply = Written({name: texts.get(name, "") for name in DIMENSIONS}, judgement, row["critique"])
         try:
             return await judge.align(samples[row["id"]], reply), await judge.fact(samples[row["id"]], reply)

@@ -95,7 +95,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     Values below .05 are significant with a family-wise error of 5%. None stays None and is not counted.
     """
-    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
     for rank, (p, place) in enumerate(known):

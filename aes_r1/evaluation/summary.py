@@ -95,8 +95,8 @@ def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, 
         cell["conformal_scaled"] = conformal(scores, mos, scale=spread_scale(column.std), seed=seed)
     if (column.origins >= 0).any():
         cell["origins"] = {}
-        for place, origin in enumerate(ORIGINS):
-            mine = column.origins == place
+        for index, origin in enumerate(ORIGINS):
+            mine = column.origins == index
             if mine.any():
                 part, _ = correlations_with_draws(scores[mine], mos[mine], n_bootstrap, seed)
                 bias = calibration(scores[mine], mos[mine], n_bootstrap=n_bootstrap, seed=seed)["bias"]
@@ -119,7 +119,7 @@ def _compared(columns: Mapping, before: tuple, after: tuple, n_bootstrap: int, s
 def _adjust(comparisons: Sequence[dict[str, Any]]) -> None:
     """Add p_holm to every p; all comparisons of one metric are one family."""
     for name in METRICS:
-        for one, adjusted in zip(comparisons, holm([one[name]["p"] for one in comparisons]), strict=True):
+        for one, adjusted in zip(comparisons, holm([comparison[name]["p"] for comparison in comparisons]), strict=True):
             one[name]["p_holm"] = adjusted
 
 
@@ -168,7 +168,7 @@ def _means(stages: Mapping, draws: Draws, seen: Collection[str] | None, seed: in
                     value = float(np.mean(values)) if None not in values else np.nan
                     drawn = [generator.permutation(draws[stage, name, protocol][metric]) for name in members]
                     length = min(map(len, drawn))  # Kendall's tau of a large set has fewer resamples
-                    mean[metric] = with_interval(value, np.mean([one[:length] for one in drawn], axis=0))
+                    mean[metric] = with_interval(value, np.mean([draw[:length] for draw in drawn], axis=0))
                 found.setdefault(stage, {}).setdefault(protocol, {})[group] = mean
     return found
 
@@ -241,10 +241,10 @@ def _factors(sets: Sets, wanted: Collection[tuple[str, str]]) -> dict[str, dict[
     """Return {DATASET/SPLIT: {id: {dimension: 0..1}}} of wanted pictures with known dimensions (data/ratings.py)."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for samples in sets.values() if wanted else ():
-        for one in samples:
-            name, factors = f"{one.dataset}/{one.split}", known_ratings(one)
-            if not {"factors", "ratings"} & one.attributes.keys():
+        for sample in samples:
+            name, factors = f"{sample.dataset}/{sample.split}", known_ratings(sample)
+            if not {"factors", "ratings"} & sample.attributes.keys():
                 break  # a set has factors for every picture or for none
-            if factors and (name, one.id) in wanted:
-                found.setdefault(name, {})[one.id] = factors
+            if factors and (name, sample.id) in wanted:
+                found.setdefault(name, {})[sample.id] = factors
     return found

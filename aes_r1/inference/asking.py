@@ -58,7 +58,7 @@ class AskingConfig:
 
     def noted(self, device: torch.device) -> dict[str, Any]:
         """Return the settings that were in force on `device`, which are written beside the answers."""
-        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(AskingConfig)}
+        values = {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(AskingConfig)}
         return {**values, "dtype": self.dtype_on(device)}
 
 

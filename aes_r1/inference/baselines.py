@@ -75,13 +75,13 @@ def pyiqa_scorer(name: str, device: torch.device) -> Callable[[Iterable[Sample]]
 
     @torch.no_grad()
     def scores(samples: Iterable[Sample]) -> Iterator[tuple[Sample, float]]:
-        for one in samples:
-            yield one, sign * float(metric(_as_tensor(one).to(device)))
+        for sample in samples:
+            yield sample, sign * float(metric(_as_tensor(sample).to(device)))
 
     return scores
 
 
-def _as_tensor(one: Sample) -> Tensor:
+def _as_tensor(sample: Sample) -> Tensor:
     """Return the picture as [1, 3, height, width] float32 in [0, 1]."""
-    pixels = np.asarray(open_picture(one.image), dtype=np.float32) / 255
+    pixels = np.asarray(open_picture(sample.image), dtype=np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()

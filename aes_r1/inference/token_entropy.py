@@ -8,7 +8,7 @@ words of the critique, and the tags around them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import DIMENSIONS, parse_score
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 
-KINDS = ("critique", "dimension", "score", "tags")
+TOKEN_KINDS = ("critique", "dimension", "score", "tags")
 POSITIONS = 10  # equal parts of an answer, first token to last
 
 _TAGS = re.compile(r"</?(?:think|answer)>|<\|[^|]*\|>")
@@ -32,17 +32,17 @@ _DIMENSION = re.compile(rf"\b(?:{'|'.join(_NAMES)})\b", re.IGNORECASE)
 def token_kinds(pieces: Sequence[str]) -> list[str]:
     """Return the kind of every token of a completion, given the tokens' texts; of two kinds a token gets the rarer."""
     text = "".join(pieces)
-    kinds = np.full(len(text), KINDS.index("critique"))
+    kinds = np.full(len(text), TOKEN_KINDS.index("critique"))
     for pattern, kind in ((_DIMENSION, "dimension"), (_SCORE, "score"), (_TAGS, "tags")):
         for match in pattern.finditer(text):
             group = 1 if kind == "score" else 0
-            kinds[match.start(group) : match.end(group)] = KINDS.index(kind)
-    rarer = [KINDS.index(kind) for kind in ("score", "dimension", "tags", "critique")]
+            kinds[match.start(group) : match.end(group)] = TOKEN_KINDS.index(kind)
+    rarer = [TOKEN_KINDS.index(kind) for kind in ("score", "dimension", "tags", "critique")]
     found, start = [], 0
     for piece in pieces:
         inside = set(kinds[start : start + len(piece)].tolist())
         start += len(piece)
-        found.append(KINDS[next((kind for kind in rarer if kind in inside), KINDS.index("tags"))])
+        found.append(TOKEN_KINDS[next((kind for kind in rarer if kind in inside), TOKEN_KINDS.index("tags"))])
     return found
 
 
@@ -82,7 +82,7 @@ def measure_entropy(
             answered += parse_score(backbone.decode(real)) is not None
             values += row[mask].tolist()
             kinds += token_kinds(pieces)
-            positions += [min(POSITIONS - 1, POSITIONS * place // len(real)) for place in range(len(real))]
+            positions += [min(POSITIONS - 1, POSITIONS * index // len(real)) for index in range(len(real))]
     return {
         "n": len(samples),
         "answered": answered / len(samples),
@@ -93,30 +93,13 @@ def measure_entropy(
                 "tokens": kinds.count(kind),
                 "entropy": _mean([v for v, k in zip(values, kinds, strict=True) if k == kind]),
             }
-            for kind in KINDS
+            for kind in TOKEN_KINDS
         },
         "by_position": [
-            _mean([v for v, p in zip(values, positions, strict=True) if p == place]) for place in range(POSITIONS)
+            _mean([v for v, p in zip(values, positions, strict=True) if p == index]) for index in range(POSITIONS)
         ],
     }
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
-
-
-def pick_start(candidates: Mapping[str, tuple[float, float]], *, floor: float = 0.9) -> str | None:
-    """Pick the checkpoint to start RAPO from: the highest entropy among those whose answers can be read.
-
-    `candidates`: {name: (entropy, share of readable answers)}. None when none reaches the `floor`.
-    """
-    readable = {name: entropy for name, (entropy, answered) in candidates.items() if answered >= floor}
-    return max(readable, key=lambda name: readable[name]) if readable else None
-
-
-def regret(picked: str, outcomes: Mapping[str, float]) -> float:
-    """Return how much the best start ends above the picked one, in the metric of `outcomes`.
-
-    It is 0 when the pick was the best.
-    """
-    return max(outcomes.values()) - outcomes[picked]

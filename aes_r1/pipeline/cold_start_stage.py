@@ -41,19 +41,31 @@ _NO_RECORD = "cold_start.data={}: no record whose picture can be read; give an A
 
 def cold_start(job: Job, base: str) -> str:
     """Return the folder, in the store, of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
-    settings, cold_start, lora = job.settings, job.settings.cold_start, job.settings.model.lora
     records_path = _critiques(job)
-    records = _readable(job, records_path) if cold_start.data is not None else read_records(records_path)
-    if cold_start.data is None and settings.data.name == "aescot":  # the training split, whose pictures were checked
-        training = {one.image for one in job.train}
-        records = [row for row in records if row["image"] in training]
-    if not records:
-        raise InputError(_NO_RECORD.format(records_path))
+    records = _records(job, records_path)
     job.on_rank_zero(lambda: model_digest(base, job.store))  # rank 0 computes it; the others find it in the store
+    digest = _digest(job, base, records_path, records)
+    final = RunFolder(job.store / "cold_starts" / digest)
+    made_here = job.build_collectively("cold_starts", digest, partial(_make, job, base, records))
+    if job.rank == 0:
+        shutil.rmtree(final.checkpoints, ignore_errors=True)
+    if job.rank == 0 and not job.run.stage_done("cold_start"):
+        if not made_here:
+            _log_again(job, final)
+        if final.entropy_file.exists():
+            shutil.copy(final.entropy_file, job.run.entropy_file)
+        total = sft_steps(len(records), job.settings.cold_start)
+        job.run.finish_stage("cold_start", {"model": str(final.model), "records": len(records), "steps": total})
+    return str(final.model)
+
+
+def _digest(job: Job, base: str, records_path: Path, records: list[dict]) -> str:
+    """Return the identity of the cold start: a hash of everything that decides its weights."""
+    settings, cold_start, lora = job.settings, job.settings.cold_start, job.settings.model.lora
     recipe = {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY}
     if cold_start.blank_pictures == 0:
         del recipe["blank_pictures"]  # cold starts in the store were named before this key existed
-    digest = fingerprint(
+    return fingerprint(
         model_digest(base, job.store) or base,
         sha256_of(records_path),
         *([row["image"] for row in records] if settings.data.name == "aescot" else ()),
@@ -64,77 +76,82 @@ def cold_start(job: Job, base: str) -> str:
         settings.model.dtype,
         *([as_dict(lora)] if lora.rank > 0 else ()),
     )
-    final = RunFolder(job.store / "cold_starts" / digest)
+
+
+def _make(job: Job, base: str, records: list[dict], target: Path) -> None:
+    """Train `base` on `records` and save the model in `target`. Collective."""
+    settings, cold_start, lora = job.settings, job.settings.cold_start, job.settings.model.lora
+    log.info("cold start: %d critiques, %d steps", len(records), sft_steps(len(records), cold_start))
+    backbone = job.load(base)
+    if lora.rank > 0:
+        backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
+    else:
+        backbones.freeze(backbone.model, vision=cold_start.freeze_vision)
+    engine = build_engine(
+        settings.engine,
+        backbone.model,
+        weight_decay=cold_start.weight_decay,
+        max_grad_norm=cold_start.max_grad_norm,
+        device=job.device,
+    )
+    with contextlib.closing(engine):
+        _train(job, backbone, engine, records, RunFolder(target))
+
+
+def _train(job: Job, backbone: Backbone, engine: Engine, records: list[dict], made: RunFolder) -> None:
+    """Take all steps, log and measure them, and save the model in `made`."""
+    settings, cold_start = job.settings, job.settings.cold_start
     total = sft_steps(len(records), cold_start)
 
-    def make(target: Path) -> None:
-        log.info("cold start: %d critiques, %d steps", len(records), total)
-        backbone = job.load(base)
-        if lora.rank > 0:
-            backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
-        else:
-            backbones.freeze(backbone.model, vision=cold_start.freeze_vision)
-        engine = build_engine(
-            settings.engine,
-            backbone.model,
-            weight_decay=cold_start.weight_decay,
-            max_grad_norm=cold_start.max_grad_norm,
-            device=job.device,
-        )
-        with contextlib.closing(engine):
-            train(backbone, engine, target)
-
-    def train(backbone: Backbone, engine: Engine, target: Path) -> None:
-        made = RunFolder(target)
-
-        def on_resume(step: int) -> None:
-            for file in (made.metrics_file, made.entropy_file):
-                if job.rank == 0:
-                    _cut_rows(file, step or -1)  # -1 keeps nothing: step 0 is measured before the first step
-            _log_again(job, made)  # the rows may come from another run
-
-        with progress_bars() as bar:
-            update = bar("cold start")
-
-            def record(step: int, values: dict[str, float]) -> None:
-                update(step, total, f"loss {values['sft/loss']:.3f}")
-                if job.rank == 0:
-                    append_rows(made.metrics_file, [{"step": step, **values}])
-                    warn(step, values["sft/skipped_steps"])
-                if values["sft/skipped_steps"]:
-                    job.tracker.alert("not finite", f"Step {step} of the cold start: its optimizer step was skipped.")
-                job.tracker.log("sft", step, values)
-
-            train_sft(
-                backbone,
-                engine,
-                records,
-                question=job.question,
-                cold_start=cold_start,
-                with_critique=settings.model.prompt == "critique",
-                context=TrainingContext(
-                    folder=made.checkpoints,
-                    seed=settings.seed,
-                    stop=job.stop,
-                    log=record,
-                    evaluate=lambda step: _probe(job, backbone, step, made.entropy_file),
-                    on_resume=on_resume,
-                ),
-            )
-        with engine.gathered_parameters():
+    def on_resume(step: int) -> None:
+        for file in (made.metrics_file, made.entropy_file):
             if job.rank == 0:
-                backbones.merged(backbone).save(made.model)
+                _cut_rows(file, step or -1)  # -1 keeps nothing: step 0 is measured before the first step
+        _log_again(job, made)  # the rows may come from another run
 
-    made_here = job.build_collectively("cold_starts", digest, make)
-    if job.rank == 0:
-        shutil.rmtree(final.checkpoints, ignore_errors=True)
-    if job.rank == 0 and not job.run.stage_done("cold_start"):
-        if not made_here:
-            _log_again(job, final)
-        if final.entropy_file.exists():
-            shutil.copy(final.entropy_file, job.run.entropy_file)
-        job.run.finish_stage("cold_start", {"model": str(final.model), "records": len(records), "steps": total})
-    return str(final.model)
+    with progress_bars() as bar:
+        update = bar("cold start")
+
+        def record(step: int, values: dict[str, float]) -> None:
+            update(step, total, f"loss {values['sft/loss']:.3f}")
+            if job.rank == 0:
+                append_rows(made.metrics_file, [{"step": step, **values}])
+                warn(step, values["sft/skipped_steps"])
+            if values["sft/skipped_steps"]:
+                job.tracker.alert("not finite", f"Step {step} of the cold start: its optimizer step was skipped.")
+            job.tracker.log("sft", step, values)
+
+        train_sft(
+            backbone,
+            engine,
+            records,
+            question=job.question,
+            cold_start=cold_start,
+            with_critique=settings.model.prompt == "critique",
+            context=TrainingContext(
+                folder=made.checkpoints,
+                seed=settings.seed,
+                stop=job.stop,
+                log=record,
+                evaluate=lambda step: _probe(job, backbone, step, made.entropy_file),
+                on_resume=on_resume,
+            ),
+        )
+    with engine.gathered_parameters():
+        if job.rank == 0:
+            backbones.merged(backbone).save(made.model)
+
+
+def _records(job: Job, path: Path) -> list[dict]:
+    """Return the records of the AesCoT file `path` that the cold start trains on; InputError where there are none."""
+    given = job.settings.cold_start.data is not None
+    records = _readable(job, path) if given else read_records(path)
+    if not given and job.settings.data.name == "aescot":  # the training split, whose pictures were checked
+        training = {sample.image for sample in job.train}
+        records = [row for row in records if row["image"] in training]
+    if not records:
+        raise InputError(_NO_RECORD.format(path))
+    return records
 
 
 def _log_again(job: Job, made: RunFolder) -> None:
@@ -163,13 +180,13 @@ def _critiques(job: Job) -> Path:
     expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
     manifest = sha256_of(job.manifest(settings.data, "train"))
     judge = settings.judge
-    if judge.name == "scenes" and not all("factors" in one.attributes for one in samples):
+    if judge.name == "scenes" and not all("factors" in sample.attributes for sample in samples):
         log.info(
             "judge=scenes knows made scenes alone: critiques of %s pass the other filters only", samples[0].dataset
         )
         judge = dataclasses.replace(judge, name="none")
     seen = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
-    drawn = [] if len(samples) == len(job.train) else [[one.dataset, one.id] for one in samples]
+    drawn = [] if len(samples) == len(job.train) else [[sample.dataset, sample.id] for sample in samples]
     digest = fingerprint(manifest, len(samples), deciding(expert), deciding(judge), settings.seed, *seen, *drawn)
 
     def make(target: Path) -> None:

@@ -47,7 +47,7 @@ def check(settings: Settings) -> None:
 
 
 def check_launch(settings: Settings) -> None:
-    """Raise InputError unless a launcher's variables give this process a rank that the engine can serve."""
+    """Raise InputError where a launcher's variables are incomplete or the engine cannot serve so many processes."""
     # In the shell or batch script of a SLURM allocation, where one process starts, there is a job id but no step id.
     alone = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or (0 if alone else os.environ.get("SLURM_NTASKS")) or 1)
@@ -141,7 +141,7 @@ def _check_rewards(settings: Settings) -> None:
     if "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS:
         with quiet():
             samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
-        if not any(known_ratings(one) for one in samples):
+        if not any(known_ratings(sample) for sample in samples):
             raise InputError(
                 f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
                 f"dimensions; {ways_out(data.name)}, or 0"

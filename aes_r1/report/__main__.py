@@ -30,9 +30,7 @@ def run(given: argparse.Namespace) -> int:
 def main() -> None:
     """Run the command with the arguments of the command line; does not return."""
     parser = OneLineParser(prog="python -m aes_r1.report", description=(__doc__ or "").split(":")[0])
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="folders of runs; the others are compared with the first"
-    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs; all are compared with the first")
     parser.add_argument("--out", metavar="FILE", help="the comparison (default: comparison.html beside the first run)")
     run_argparse(parser, run)
 

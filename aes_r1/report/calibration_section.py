@@ -42,21 +42,21 @@ def _opinion_charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping
     lines = []
     for stage, sets in stages.items():
         cells = sets.get(dataset, {})
-        mine = [one for one in predictions if one["stage"] == stage and f"{one['dataset']}/{one['split']}" == dataset]
+        mine = [row for row in predictions if row["stage"] == stage and f"{row['dataset']}/{row['split']}" == dataset]
         protocol = next(iter(in_order(cells, PROTOCOL_ORDER)), None)
-        points = opinion_by_score([one for one in mine if one["protocol"] == protocol])
+        points = opinion_by_score([row for row in mine if row["protocol"] == protocol])
         if len(points) > 1 and any("calibration" in cell for cell in cells.values()):
             scores, opinions = [score for score, _ in points], [opinion for _, opinion in points]
             lines.append(Line(stage_name(stage), scores, opinions, stage_color(stage)))
     if lines:
         chart = square_chart(f"Opinion by score on {dataset}", lines)
-        caption = f"Across: score, in {_BINS} equal groups of pictures. Up: mean opinion of the group."
+        caption = f"Horizontal axis: score of {_BINS} equal groups of pictures. Vertical axis: their mean opinion."
         yield Figure("Opinion by score", chart, caption, [(line.name, line.color) for line in lines])
 
 
 def opinion_by_score(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """Return (mean score, mean opinion) of equal groups of answered pictures in the order of their scores."""
-    pairs = sorted((one["score"], one["mos"]) for one in rows if one["score"] is not None and one["mos"] is not None)
+    pairs = sorted((row["score"], row["mos"]) for row in rows if row["score"] is not None and row["mos"] is not None)
     count = min(_BINS, len(pairs) // _FEWEST)
     groups = [pairs[len(pairs) * i // count : len(pairs) * (i + 1) // count] for i in range(count)]
     return [(sum(s for s, _ in group) / len(group), sum(m for _, m in group) / len(group)) for group in groups]
@@ -68,13 +68,13 @@ def _spread_charts(cells: Sequence[tuple[str, str, Mapping]], dataset: str) -> I
     for stage, _, cell in cells:
         if last_here := cell.get("spread"):
             last, curve = last_here, last_here["curve"]
-            nominal, held = [one["nominal"] for one in curve], [one["coverage"] for one in curve]
+            nominal, held = [row["nominal"] for row in curve], [row["coverage"] for row in curve]
             lines.append(Line(stage_name(stage), nominal, held, stage_color(stage)))
     if last is not None:
         caption = (
-            f"Across: probability promised by the spread of {last['n_samples']} answers (standard deviation "
-            f"{number(last['mean_std'])} on average in the last stage). Up: share of opinions inside. Below the "
-            "diagonal: surer than it should be."
+            f"Horizontal axis: nominal coverage of the interval from the spread of {last['n_samples']} answers "
+            f"(standard deviation {number(last['mean_std'])} on average in the last stage). Vertical axis: share of "
+            "opinions inside. Below the diagonal the model is overconfident."
         )
         chart = square_chart(f"Coverage on {dataset}", lines)
         yield Figure("Intervals from the spread", chart, caption, [(line.name, line.color) for line in lines])

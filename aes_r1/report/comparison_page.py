@@ -49,7 +49,7 @@ class Run:
     @property
     def rapo(self) -> list[Mapping[str, Any]]:
         """The logged rows of RAPO."""
-        return [one for one in self.metrics if one["stage"] == "rapo"]
+        return [row for row in self.metrics if row["stage"] == "rapo"]
 
     def cells(self, dataset: str) -> Mapping[str, Cell]:
         """Return {protocol: cell} of the last stage on `dataset`."""
@@ -62,7 +62,7 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
     Raises InputError for a folder without an evaluation, or a folder that is given twice.
     """
     names = _names(folders)
-    runs = [_read(folder, name, place) for place, (folder, name) in enumerate(zip(folders, names, strict=True))]
+    runs = [_read(folder, name, index) for index, (folder, name) in enumerate(zip(folders, names, strict=True))]
     html = fill(
         "comparison_page.html",
         title="Runs compared",
@@ -154,10 +154,10 @@ def _differences(runs: Sequence[Run], n_bootstrap: int) -> Iterator[tuple[str, s
 
 def _answers(run: Run, dataset: str, protocol: str | None) -> dict[str, tuple[float | None, float]]:
     return {
-        one["id"]: (one["score"], one["mos"])
-        for one in run.predictions
-        if (one["stage"], one["protocol"], f"{one['dataset']}/{one['split']}") == (run.stage, protocol, dataset)
-        and one["mos"] is not None
+        row["id"]: (row["score"], row["mos"])
+        for row in run.predictions
+        if (row["stage"], row["protocol"], f"{row['dataset']}/{row['split']}") == (run.stage, protocol, dataset)
+        and row["mos"] is not None
     }
 
 
@@ -169,7 +169,7 @@ def _training(runs: Sequence[Run]) -> list[Figure]:
         lines = [curve(run.rapo, name, run.name, run.color, dots=name in validation) for run in runs]
         lines = [line for line in lines if line.xs]
         charts.append(Figure(title, line_chart(title, lines), names=[(line.name, line.color) for line in lines]))
-    return [one for one in charts if one.chart]
+    return [chart for chart in charts if chart.chart]
 
 
 def _settings(runs: Sequence[Run]) -> dict[str, list[str]]:

@@ -29,7 +29,7 @@ def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]
     if not colors:
         return ""
     heights = [_heights(axis.values) for axis in axes]
-    across = [MARGIN + SPACING * place for place in range(len(axes))]
+    across = [MARGIN + SPACING * index for index in range(len(axes))]
     parts = []
     for run in sorted(range(len(colors)), key=lambda run: bool(colors[run])):  # the background first
         data = "M" + "L".join(f"{x} {height[run]:.1f}" for x, height in zip(across, heights, strict=True))

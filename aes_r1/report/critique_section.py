@@ -32,7 +32,7 @@ _GROUPS = {
     },
     "A judge’s reading": {
         "Level as the score’s": "judge/level_agreement",
-        "Claims that the picture does not bear out": "judge/unsupported_rate",
+        "Claims that the picture does not support": "judge/unsupported_rate",
     },
 }
 _SHARES = ("leak_rate", "coverage", "faithfulness", "judge", "words_and_score/level_agreement")

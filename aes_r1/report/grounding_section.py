@@ -22,7 +22,7 @@ _CURVES = {
     "Words against opinions, SRCC": (("critique/words_srcc", "words", "rapo"),),
     "Different critiques": (("critique/distinct", "critiques", "rapo"),),
 }
-_CAPTION = "Greedy critiques of validation pictures. Across: RAPO’s steps; 0: before the first."
+_CAPTION = "Greedy critiques of validation pictures. Horizontal axis: RAPO’s steps; 0: before the first."
 
 
 def grounding_section(
@@ -34,7 +34,7 @@ def grounding_section(
     """
     stages = evaluation.get("stages", {})
     sets = [{"name": name, "protocols": _cells(stages, name, names)} for name in datasets(stages)]
-    sets = [one for one in sets if one["protocols"]]
+    sets = [data_set for data_set in sets if data_set["protocols"]]
     charts = [one for one in (_figure(title, metrics) for title in _CURVES) if one.chart]
     if not (sets or charts):
         return None
@@ -64,17 +64,17 @@ def _examples(stages: Mapping[str, Any], predictions: Sequence[Mapping]) -> list
     """Return greedy critiques of the first and the last stage of the same pictures, from low to high opinion."""
     by_stage: dict[str, dict[str, Mapping]] = {}
     first_set = next(iter(datasets(stages)), None)
-    for one in predictions:
-        here = one["protocol"] == "greedy" and f"{one['dataset']}/{one['split']}" == first_set
-        if here and one["critique"] and one["mos"] is not None:
-            by_stage.setdefault(one["stage"], {})[one["id"]] = one
+    for row in predictions:
+        here = row["protocol"] == "greedy" and f"{row['dataset']}/{row['split']}" == first_set
+        if here and row["critique"] and row["mos"] is not None:
+            by_stage.setdefault(row["stage"], {})[row["id"]] = row
     shown = in_order(by_stage, tuple(STAGE_NAMES))
     if len(shown) < 2:
         return []
     ends = [(stage_name(stage), by_stage[stage]) for stage in (shown[0], shown[-1])]
     before = ends[0][1]
     shared = sorted(before.keys() & ends[1][1].keys(), key=lambda name: (before[name]["mos"], name))
-    places = {len(shared) * (2 * place + 1) // (2 * EXAMPLES) for place in range(EXAMPLES)} if shared else set()
+    places = {len(shared) * (2 * index + 1) // (2 * EXAMPLES) for index in range(EXAMPLES)} if shared else set()
     return plates(
         ({**found[shared[place]], "run": stage} for place in sorted(places) for stage, found in ends), size=240
     )

@@ -54,7 +54,7 @@ def templates(*folders: Path) -> Environment:
         lstrip_blocks=True,
     )
     shown = (number, percent, signed, stage_name, stage_color, short_protocol, inside)
-    made.filters |= {one.__name__: one for one in shown}
+    made.filters |= {function.__name__: function for function in shown}
     return made
 
 

@@ -123,14 +123,14 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
     for dataset, protocol, cell in cells:
         values = " | ".join(_interval(cell[metric]) for metric in METRICS)
         lines.append(f"| {dataset} | {protocol} | {cell['n']} | {values} | {percent(cell['parse_failure_rate'])} |")
-    changes = [one for one in evaluation.get("comparisons", []) if one["to"] == stage]
+    changes = [comparison for comparison in evaluation.get("comparisons", []) if comparison["to"] == stage]
     if changes:
         lines += ["", f"Change from the stage before, paired: ({STAGE_NAMES.get(changes[0]['from'], '')})", ""]
         lines += ["| set | protocol | SRCC | PLCC |", "|---|---|---|---|"]
         lines += [
-            f"| {one['set']} | {one['protocol']} | {_interval(one['srcc'], 'difference')} | "
-            f"{_interval(one['plcc'], 'difference')} |"
-            for one in changes
+            f"| {change['set']} | {change['protocol']} | {_interval(change['srcc'], 'difference')} | "
+            f"{_interval(change['plcc'], 'difference')} |"
+            for change in changes
         ]
     return "\n".join(lines)
 

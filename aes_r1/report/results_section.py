@@ -87,7 +87,7 @@ def changes_section(evaluation: Mapping) -> list[dict[str, Any]]:
     """Return the content of changes.html: per set the differences that each stage made."""
     comparisons = evaluation.get("comparisons", [])
     found = []
-    for dataset in dict.fromkeys(one["set"] for one in comparisons):
+    for dataset in dict.fromkeys(comparison["set"] for comparison in comparisons):
         steps: dict[str, list[Mapping]] = {}
         for one in comparisons:
             if one["set"] == dataset:
@@ -95,9 +95,9 @@ def changes_section(evaluation: Mapping) -> list[dict[str, Any]]:
         charts = []
         for metric in CHARTED:
             title = f"Change of {metric.upper()}"
-            groups = [(step, [_difference(one, metric) for one in mine]) for step, mine in steps.items()]
+            groups = [(step, [_difference(row, metric) for row in mine]) for step, mine in steps.items()]
             charts.append(Figure(title, interval_chart(f"{title} on {dataset}", groups, zero=True)))
-        metrics = shared_metrics(one for mine in steps.values() for one in mine)
+        metrics = shared_metrics(row for mine in steps.values() for row in mine)
         found.append({"name": dataset, "charts": charts, "metrics": metrics, "steps": steps})
     return found
 

@@ -82,16 +82,17 @@ def _facts(settings: Mapping) -> list[str]:
 
 
 def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the first set of the last stage, under the first protocol that it has, and what the last stage changed."""
+    """Return the headline: the last stage on its first set under its first protocol, and the last stage's changes."""
     stages = evaluation.get("stages", {})
     if not stages:
         return None
     _, dataset, protocol = headline_place(stages)
     cells = {stage: sets[dataset][protocol] for stage, sets in stages.items() if protocol in sets.get(dataset, {})}
     changes = [
-        one
-        for one in evaluation.get("comparisons", [])
-        if (one["set"], one["protocol"]) == (dataset, protocol) and one["srcc"]["difference"] is not None
+        comparison
+        for comparison in evaluation.get("comparisons", [])
+        if (comparison["set"], comparison["protocol"]) == (dataset, protocol)
+        and comparison["srcc"]["difference"] is not None
     ]
     return {
         "set": dataset,
@@ -104,10 +105,10 @@ def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] |
 
 def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the content of answers.html: per set a scatter and a histogram of every stage."""
-    labelled = [one for one in predictions if one["mos"] is not None]
+    labelled = [row for row in predictions if row["mos"] is not None]
     if not labelled:
         return None
-    protocol = in_order({one["protocol"]: None for one in labelled}, PROTOCOL_ORDER)[0]
+    protocol = in_order({row["protocol"]: None for row in labelled}, PROTOCOL_ORDER)[0]
     groups: dict[str, dict[str, list[Mapping]]] = {}
     for one in labelled:
         if one["protocol"] == protocol:
@@ -121,7 +122,7 @@ def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[s
 
 def _answer_figure(dataset: str, stage: str, rows: Sequence[Mapping]) -> Figure:
     """Return a scatter of score against opinion above a histogram of both; no chart where nothing was answered."""
-    answered = [one for one in rows if one["score"] is not None]
+    answered = [row for row in rows if row["score"] is not None]
     color, name = stage_color(stage), stage_name(stage)
     caption = f"{len(answered)} of {len(rows)} answered"
     if not answered:
@@ -129,9 +130,9 @@ def _answer_figure(dataset: str, stage: str, rows: Sequence[Mapping]) -> Figure:
     if len(answered) > _MOST_DOTS:
         caption += f"; {_MOST_DOTS} of them drawn"
     drawn = answered[:: -(-len(answered) // _MOST_DOTS)]
-    mos, scores = [one["mos"] for one in drawn], [one["score"] for one in drawn]
+    mos, scores = [row["mos"] for row in drawn], [row["score"] for row in drawn]
     chart = scatter(f"Predicted against mean opinion score, {name}, {dataset}", mos, scores, color)
-    all_scores, all_mos = [one["score"] for one in answered], [one["mos"] for one in rows]
+    all_scores, all_mos = [row["score"] for row in answered], [row["mos"] for row in rows]
     return Figure(name, chart + histogram(f"Scores given, {name}, {dataset}", all_scores, all_mos, color), caption)
 
 
@@ -139,13 +140,13 @@ def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[s
     """Return the content of gallery.html: pictures of the first set with the answers of the last stage."""
     if not predictions:
         return None
-    stage = in_order({one["stage"]: None for one in predictions}, tuple(STAGE_NAMES))[-1]
-    mine = [one for one in predictions if one["stage"] == stage]
-    protocol = in_order({one["protocol"]: None for one in mine}, PROTOCOL_ORDER)[0]
-    several = {one["id"]: one["scores"] for one in mine if len(one.get("scores") or []) > 1}
-    mine = [{**one, "scores": several.get(one["id"], one.get("scores"))} for one in mine if one["protocol"] == protocol]
+    stage = in_order({row["stage"]: None for row in predictions}, tuple(STAGE_NAMES))[-1]
+    mine = [row for row in predictions if row["stage"] == stage]
+    protocol = in_order({row["protocol"]: None for row in mine}, PROTOCOL_ORDER)[0]
+    several = {row["id"]: row["scores"] for row in mine if len(row.get("scores") or []) > 1}
+    mine = [{**row, "scores": several.get(row["id"], row.get("scores"))} for row in mine if row["protocol"] == protocol]
     first = (mine[0]["dataset"], mine[0]["split"])
-    chosen = choose(one for one in mine if (one["dataset"], one["split"]) == first)
+    chosen = choose(row for row in mine if (row["dataset"], row["split"]) == first)
     shown = {_GALLERY_TITLES[kind]: plates(rows) for kind, rows in chosen.items() if rows}
     where = {"stage": stage, "set": "/".join(first), "protocol": names.get(protocol, protocol)}
     return {**where, "plates": shown} if shown else None

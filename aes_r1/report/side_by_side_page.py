@@ -67,18 +67,18 @@ def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:
     name = folder.name if epochs is None else f"{epochs} epoch{'' if epochs == 1 else 's'}"
     last: dict[tuple, Row] = {}
     stage = protocol = None
-    for one in run.predictions():
-        if one["stage"] != stage:
-            stage, protocol, last = one["stage"], one["protocol"], {}
-        if one["protocol"] == protocol:
-            last[one["dataset"], one["split"], one["id"]] = one
+    for row in run.predictions():
+        if row["stage"] != stage:
+            stage, protocol, last = row["stage"], row["protocol"], {}
+        if row["protocol"] == protocol:
+            last[row["dataset"], row["split"], row["id"]] = row
     return name, last
 
 
 def _measures(rows: Sequence[Row], *, n_bootstrap: int, seed: int) -> dict[str, Any]:
-    read_ = [one for one in rows if one["critique"] and one["score"] is not None]
-    answered = [one for one in rows if one["score"] is not None and one["mos"] is not None]
-    errors = [abs(one["score"] - one["mos"]) for one in answered]
+    read_ = [row for row in rows if row["critique"] and row["score"] is not None]
+    answered = [row for row in rows if row["score"] is not None and row["mos"] is not None]
+    errors = [abs(row["score"] - row["mos"]) for row in answered]
     return {
         "stage": rows[0]["stage"],
         "protocol": rows[0]["protocol"],

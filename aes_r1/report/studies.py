@@ -87,7 +87,9 @@ def shown(section: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     names = []
     for name in SECTIONS[section]:
         start, marked, end = name.partition("<dataset>")
-        names += [one for one in logged if one.startswith(start) and one.endswith(end)] if marked else [name]
+        names += (
+            [metric for metric in logged if metric.startswith(start) and metric.endswith(end)] if marked else [name]
+        )
     return names
 
 

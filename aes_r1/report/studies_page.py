@@ -29,8 +29,8 @@ def static_page(studies: Mapping[str, Runs], analyses: Path) -> str:
     analyses: folder of STUDY/results/table.md.
     """
     found = [
-        {"id": f"study-{place}", **_study(study, runs, analysis(study, analyses))}
-        for place, (study, runs) in enumerate(studies.items(), 1)
+        {"id": f"study-{number}", **_study(study, runs, analysis(study, analyses))}
+        for number, (study, runs) in enumerate(studies.items(), 1)
     ]
     links = [(one["id"], one["name"]) for one in found]
     return fill("studies_page.html", title="Studies", studies=found, links=links)
@@ -151,14 +151,14 @@ def _curves(section: str, conditions: Mapping[str, Runs], colors: Mapping[str, s
             points = _mean_by_step(conditions[condition], name)
             lines.append(Line(condition, list(points), list(points.values()), color, dots=name.startswith("eval/")))
         charts.append(Figure(name, line_chart(name, lines), definition(name)))
-    return [one for one in charts if one.chart]
+    return [chart for chart in charts if chart.chart]
 
 
 def _mean_by_step(runs: Runs, name: str) -> dict[int, float]:
     """Average over runs at every step of the curve's stage that all of them have reached."""
     stage = stage_of(name)
     columns = [
-        {one["step"]: one[name] for one in run["metrics"] if one["stage"] == stage and one.get(name) is not None}
+        {row["step"]: row[name] for row in run["metrics"] if row["stage"] == stage and row.get(name) is not None}
         for run in runs
     ]
     columns = [column for column in columns if column]
@@ -169,7 +169,7 @@ def _mean_by_step(runs: Runs, name: str) -> dict[int, float]:
 def _analysis(text: str) -> dict[str, list[dict[str, Any]]]:
     """Split what analyse.py wrote: all up to the first table and the footnotes is shown, the rest is folded away."""
     blocks = [block.strip() for block in re.split(r"\n\s*\n", text.strip())]
-    tables = [place for place, block in enumerate(blocks) if block.startswith("|")]
+    tables = [index for index, block in enumerate(blocks) if block.startswith("|")]
     opening = tables[0] + 1 if tables else len(blocks)
     footnotes = [block for block in blocks[opening:] if block.startswith(r"\*")]
     rest = [block for block in blocks[opening:] if block not in footnotes]

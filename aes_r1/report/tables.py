@@ -93,9 +93,12 @@ def _means(means: Mapping) -> Iterator[Table]:
 
 
 def _comparisons(evaluation: Mapping) -> Iterator[Table]:
-    lines = [(one, f"{one['from']} → {one['to']}\n{one['protocol']}") for one in evaluation["comparisons"]] + [
-        (one, " → ".join(f"{one[end]['stage']} {one[end]['protocol']}" for end in ("from", "to")))
-        for one in evaluation["baselines"]
+    lines = [
+        (comparison, f"{comparison['from']} → {comparison['to']}\n{comparison['protocol']}")
+        for comparison in evaluation["comparisons"]
+    ] + [
+        (baseline, " → ".join(f"{baseline[end]['stage']} {baseline[end]['protocol']}" for end in ("from", "to")))
+        for baseline in evaluation["baselines"]
     ]
     table = _table("differences on the same pictures", ["", "set", "n", "PLCC", "SRCC", "MAE"])
     for one, name in lines:

@@ -31,9 +31,9 @@ def training_section(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
     """Return the content of training.html from the rows of metrics.jsonl, None without rows."""
     if not metrics:
         return None
-    rows = {stage: [one for one in metrics if one["stage"] == stage] for stage in _STAGES}
+    rows = {stage: [row for row in metrics if row["stage"] == stage] for stage in _STAGES}
     rapo, sft = rows["rapo"], rows["sft"]
-    given = {name: color for name, color in _REWARDS.items() if any(one.get(f"reward/{name}") for one in rapo)}
+    given = {name: color for name, color in _REWARDS.items() if any(row.get(f"reward/{name}") for row in rapo)}
     charts = [
         _curves(rapo, "Reward", {"reward/total": "ink"} | {f"reward/{name}": given[name] for name in given}, low=0.0)
     ]
@@ -46,7 +46,7 @@ def training_section(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
     logged = dict.fromkeys(name for one in metrics for name in one if name not in ("stage", "step"))
     return {
         "steps": [f"{name} {len(rows[stage])}" for stage, name in _STAGES.items() if rows[stage]],
-        "charts": [one for one in charts if one.chart],
+        "charts": [chart for chart in charts if chart.chart],
         "glossary": [(name, definition(name)) for name in logged if name in GLOSSARY or name.startswith("eval/")],
     }
 
@@ -62,7 +62,7 @@ def _curves(
 
 def curve(rows: Sequence[Mapping], metric: str, name: str, color: str, *, dots: bool = False) -> Line:
     """Return a metric over the steps of the rows that have it."""
-    known = [(one["step"], one[metric]) for one in rows if one.get(metric) is not None]
+    known = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
     return Line(name, [step for step, _ in known], [value for _, value in known], color, dots)
 
 
@@ -70,4 +70,4 @@ def health_section(
     metrics: Sequence[Mapping[str, Any]], completions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return the content of health.html: a row per sign, none without RAPO rows."""
-    return health_rows(metrics, completions) if any(one.get("stage") == "rapo" for one in metrics) else []
+    return health_rows(metrics, completions) if any(row.get("stage") == "rapo" for row in metrics) else []

@@ -32,10 +32,10 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Map
         why = "fewer than three pictures were answered" if cell["n_answered"] < 3 else same
         return f"No correlation is defined on {dataset} for {model}: {why}."
     reasons = Counter(
-        _reason(one.get("text") or "")
-        for one in predictions
-        if (one["stage"], one["protocol"], f"{one['dataset']}/{one['split']}") == (stage, protocol, dataset)
-        and one["score"] is None
+        _reason(row.get("text") or "")
+        for row in predictions
+        if (row["stage"], row["protocol"], f"{row['dataset']}/{row['split']}") == (stage, protocol, dataset)
+        and row["score"] is None
     )
     few = "No picture" if not cell["n_answered"] else f"Only {cell['n_answered']} of {cell['n']} pictures"
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())

@@ -23,8 +23,8 @@ def faithfulness_reward(stated: Tensor, ratings: Tensor, *, form: str = "rank", 
     stated is NaN where a critique does not mention a dimension, which earns 0 there. ratings are NaN where nobody
     rated; a picture without any rating earns 0. Raises ValueError for another form.
 
-    squared: 1 - (stated - rating)^2. Where the model cannot see a dimension, its best answer is the average, said alike
-    of every picture. rank: in each dimension the share of critiques of other pictures (of one `pool` [N], if given)
+    squared: 1 - (stated - rating)^2. Where the model cannot see a dimension, its best answer is the average for
+    every picture. rank: in each dimension the share of critiques of other pictures (of one `pool` [N], if given)
     whose stated values are in the order of the ratings; equal values count half. Stating the average for every picture
     earns 1/2, as guessing does, and any statement that tells pictures apart in the right direction earns more. The
     square roots of the paper's relative reward are left out: with them a constant statement would earn more than an

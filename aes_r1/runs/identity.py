@@ -17,7 +17,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 # Settings that do not change results, apart from the order in which floating-point numbers are summed. They are left
-# out of the run's hash, so that a run that was too large for its memory can go on with smaller micro-batches.
+# out of the run's hash, so that a run that was too large for its memory can resume with smaller micro-batches.
 _NOT_IDENTITY = (
     *("out", "store", "run_name", "processes", "tracker"),
     *("data.workers", "evaluation.batch_size", "model.reference"),

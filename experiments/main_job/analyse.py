@@ -76,9 +76,9 @@ def curves(runs: dict[str, list[RunFolder]], target: Path) -> None:
     figure, axes = plt.subplots(1, len(names), figsize=(14, 3), layout="constrained")
     for axis, name in zip(axes, names, strict=True):
         for color, (condition, folders) in enumerate(runs.items()):
-            for place, folder in enumerate(folders):
+            for index, folder in enumerate(folders):
                 points = [(row["step"], row[name]) for row in folder.metrics("rapo") if name in row]
-                axis.plot(*zip(*points, strict=True), color=f"C{color}", lw=1, label=condition if place == 0 else None)
+                axis.plot(*zip(*points, strict=True), color=f"C{color}", lw=1, label=condition if index == 0 else None)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("RAPO step", fontsize=8)
     axes[0].legend(fontsize=8, frameon=False)

@@ -31,8 +31,8 @@ HERE = Path(__file__).parent
 def features(backbone: backbones.Backbone, samples: list[Sample]) -> np.ndarray:
     """Return [n, merged patches * width]: the vision tower's output, one row per picture."""
     rows = []
-    for one in samples:
-        pixels = backbone.image_processor(images=[open_picture(one.image)], return_tensors="pt")
+    for sample in samples:
+        pixels = backbone.image_processor(images=[open_picture(sample.image)], return_tensors="pt")
         output = backbone.core.model.visual(pixels["pixel_values"], grid_thw=pixels["image_grid_thw"])
         rows.append(output.pooler_output.flatten().numpy())
     return np.stack(rows)
@@ -40,7 +40,7 @@ def features(backbone: backbones.Backbone, samples: list[Sample]) -> np.ndarray:
 
 def targets(samples: list[Sample]) -> np.ndarray:
     """Return [n, 6]: the five factors, then the MOS."""
-    return np.array([[one.attributes["factors"][name] for name in DIMENSIONS] + [one.mos] for one in samples])
+    return np.array([[sample.attributes["factors"][name] for name in DIMENSIONS] + [sample.mos] for sample in samples])
 
 
 def main(folder: Path) -> None:
@@ -52,10 +52,10 @@ def main(folder: Path) -> None:
     known, unknown = features(backbone, train), features(backbone, test)
     mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
     result = {}
-    for place, name in enumerate((*DIMENSIONS, "mos")):
-        ridge = RidgeCV(alphas=np.logspace(1, 5, 9)).fit((known - mean) / spread, targets(train)[:, place])
+    for index, name in enumerate((*DIMENSIONS, "mos")):
+        ridge = RidgeCV(alphas=np.logspace(1, 5, 9)).fit((known - mean) / spread, targets(train)[:, index])
         predicted = ridge.predict((unknown - mean) / spread)
-        result[name] = correlations(predicted, targets(test)[:, place])["srcc"]
+        result[name] = correlations(predicted, targets(test)[:, index])["srcc"]
         print(name, result[name])
     write_json(HERE / "results" / "eyes_limit.json", {"train": len(train), "test": len(test), "srcc": result})
 

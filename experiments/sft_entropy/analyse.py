@@ -55,7 +55,7 @@ def draw(result: Mapping[str, Any]) -> Any:
     """Draw entropy by step, by kind and by position; gain and final SRCC against entropy at the start of RAPO."""
     figure, (by_step, by_kind, by_place, gain, outcome) = plt.subplots(1, 5, figsize=(18, 3.4), layout="constrained")
     longest = [condition for condition in result["probes"] if any(result["probes"][condition].values())][-1:]
-    colors = {condition: f"C{place}" for place, condition in enumerate(STUDY.order)}
+    colors = {condition: f"C{index}" for index, condition in enumerate(STUDY.order)}
     for condition, seeds in result["probes"].items():
         for rows in seeds.values():
             points = [row["step"] for row in rows], [row["entropy"] for row in rows]
@@ -70,9 +70,9 @@ def draw(result: Mapping[str, Any]) -> Any:
     for axis, key in ((gain, "gains"), (outcome, "ends")):
         for condition, color in colors.items():
             points = [
-                (one["starts"][condition]["entropy"], one[key][condition])
-                for one in result["rule"]
-                if one[key].get(condition) is not None
+                (rule["starts"][condition]["entropy"], rule[key][condition])
+                for rule in result["rule"]
+                if rule[key].get(condition) is not None
             ]
             if points:
                 axis.plot(*zip(*points, strict=True), "o", color=color, ms=4, label=condition)
@@ -100,16 +100,16 @@ def _peaks(result: Mapping[str, Any]) -> list[str]:
         "| seed | start with the highest entropy | of the readable | during the longest cold start |",
         "|---|---|---|---|",
     ]
-    for one in result["rule"]:
-        during = one["peak_during"]
+    for rule in result["rule"]:
+        during = rule["peak_during"]
         where = "not measured"
         if during:
             epoch = "" if during["epoch"] is None else f", epoch {during['epoch']:.1f}"
             where = f"{during['entropy']:.3f} at step {during['step']} of {during['last']}{epoch}"
-        peak = f"{one['peak']}, {one['starts'][one['peak']]['entropy']:.3f}"
-        readable = one["picked"]["entropy"]
-        readable = f"{readable}, {one['starts'][readable]['entropy']:.3f}" if readable else NONE_READABLE
-        text.append(f"| {one['seed']} | {peak} | {readable} | {where} |")
+        peak = f"{rule['peak']}, {rule['starts'][rule['peak']]['entropy']:.3f}"
+        readable = rule["picked"]["entropy"]
+        readable = f"{readable}, {rule['starts'][readable]['entropy']:.3f}" if readable else NONE_READABLE
+        text.append(f"| {rule['seed']} | {peak} | {readable} | {where} |")
     return text
 
 
@@ -120,7 +120,7 @@ def _gains(result: Mapping[str, Any]) -> list[str]:
         cells = [interval(one[metric], signed=True) if one[metric] else "not defined" for metric in ("srcc", "plcc")]
         start = f"{interval(one['entropy'])} | {_mean(one['answered'])}"
         text.append(f"| {one['condition']} | {start} | {' | '.join(cells)} |")
-    if any(one["srcc"] is None for one in result["gains"]):
+    if any(gain["srcc"] is None for gain in result["gains"]):
         text += ["", "0 epochs have no cold start to subtract, and the study does not ask the base model: not defined."]
     return text
 
@@ -135,14 +135,14 @@ def _relations(result: Mapping[str, Any]) -> list[str]:
         "| entropy with | starts | by seed (starts ranked) | mean |",
         "|---|---|---|---|",
     ]
-    for one in result["relations"]:
+    for relation in result["relations"]:
         seeds = ", ".join(
             f"{'–' if cell['rho'] is None else format(cell['rho'], '+.2f')} ({cell['starts']} of {cell['of']})"
-            for cell in one["seeds"].values()
+            for cell in relation["seeds"].values()
         )
-        of = f"at least {one['floor']:.0%} readable" if one["floor"] else "all with a cold start"
-        of = "all" if one["outcome"] == "ends" and not one["floor"] else of
-        text.append(f"| {names[one['outcome']]} | {of} | {seeds} | {_mean(one, signed=True)} |")
+        of = f"at least {relation['floor']:.0%} readable" if relation["floor"] else "all with a cold start"
+        of = "all" if relation["outcome"] == "ends" and not relation["floor"] else of
+        text.append(f"| {names[relation['outcome']]} | {of} | {seeds} | {_mean(relation, signed=True)} |")
     return text
 
 
@@ -155,11 +155,11 @@ def _rules(result: Mapping[str, Any]) -> list[str]:
         "",
     ]
     rows = result["rule"]
-    head = " | ".join(f"seed {one['seed']}" for one in rows)
+    head = " | ".join(f"seed {row['seed']}" for row in rows)
     text += [f"| rule | {head} | mean |", "|---|" + "---|" * (len(rows) + 1)]
-    text.append(f"| the best start | {' | '.join(one['best'] or 'not defined' for one in rows)} | – |")
+    text.append(f"| the best start | {' | '.join(row['best'] or 'not defined' for row in rows)} | – |")
     for rule, name in RULES.items():
-        mine = [one for one in rows if rule in one["picked"]]
+        mine = [row for row in rows if rule in row["picked"]]
         cells = []
         for one in rows:
             picked, lost = one["picked"].get(rule), one["regret"].get(rule)
@@ -169,7 +169,7 @@ def _rules(result: Mapping[str, Any]) -> list[str]:
                 cells.append(NONE_READABLE)
             else:
                 cells.append(f"{picked}: {'not defined' if lost is None else format(lost, '.3f')}")
-        text.append(f"| {name} | {' | '.join(cells)} | {_mean(over_seeds(one['regret'][rule] for one in mine))} |")
+        text.append(f"| {name} | {' | '.join(cells)} | {_mean(over_seeds(row['regret'][rule] for row in mine))} |")
     return text
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aes_r1.inference.token_entropy import pick_start, regret
 from experiments.reading import Run, over_seeds, paired
 from experiments.study import PROTOCOL
 
@@ -14,6 +13,23 @@ FLOOR = 0.9  # share of readable answers that a start must reach
 FIXED = ("1 epochs", "2 epochs")  # rules that always pick the same start
 
 Found = Mapping[str, Mapping[int, Run]]
+
+
+def pick_start(candidates: Mapping[str, tuple[float, float]], *, floor: float = 0.9) -> str | None:
+    """Pick the checkpoint to start RAPO from: the highest entropy among those whose answers can be read.
+
+    `candidates`: {name: (entropy, share of readable answers)}. None when none reaches the `floor`.
+    """
+    readable = {name: entropy for name, (entropy, answered) in candidates.items() if answered >= floor}
+    return max(readable, key=lambda name: readable[name]) if readable else None
+
+
+def regret(picked: str, outcomes: Mapping[str, float]) -> float:
+    """Return how much the best start ends above the picked one, in the metric of `outcomes`.
+
+    It is 0 when the pick was the best.
+    """
+    return max(outcomes.values()) - outcomes[picked]
 
 
 def start_of(run: Run) -> dict[str, float]:
@@ -37,8 +53,8 @@ def gains(found: Found, place: str, n_bootstrap: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "condition": condition,
-                "entropy": over_seeds(one["entropy"] for one in starts),
-                "answered": over_seeds(one["answered"] for one in starts),
+                "entropy": over_seeds(start["entropy"] for start in starts),
+                "answered": over_seeds(start["answered"] for start in starts),
                 "srcc": added.get("srcc"),
                 "plcc": added.get("plcc"),
             }

@@ -21,8 +21,8 @@ def mixed(store: Path, *, counts: dict[str, int] | None = None) -> list[Sample]:
     chosen = []
     for turn, name in enumerate(SETS):
         for split in ("train", "validation", "test"):
-            samples = [one for one in make_scenes(name, store=store, counts=counts) if one.split == split]
-            chosen += [replace(one, id=f"{name}/{one.id}") for one in samples[turn :: len(SETS)]]
+            samples = [sample for sample in make_scenes(name, store=store, counts=counts) if sample.split == split]
+            chosen += [replace(sample, id=f"{name}/{sample.id}") for sample in samples[turn :: len(SETS)]]
     return chosen
 
 

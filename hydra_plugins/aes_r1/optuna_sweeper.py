@@ -90,7 +90,7 @@ class OptunaSweeper(Sweeper):
         """
         parsed = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(list(arguments))}
         space = {key: _distribution(one) for key, one in parsed.items() if one.is_sweep_override()}
-        fixed = [str(one.input_line) for one in parsed.values() if not one.is_sweep_override()]
+        fixed = [str(override.input_line) for override in parsed.values() if not override.is_sweep_override()]
         if not space:
             raise InputError("hydra/sweeper=optuna: nothing to search; give a key an interval(low, high) or a list a,b")
         return space, fixed

@@ -122,14 +122,14 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(data)
         except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the client gave up or was killed
+            self.close_connection = True  # the client has closed the connection
 
     def _log(self, row: dict) -> None:
         with self.lock, (self.folder / "requests.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 class Server(ThreadingHTTPServer):

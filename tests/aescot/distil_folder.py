@@ -1,4 +1,4 @@
-"""`python distil_folder.py PICTURES OUT URL [KEY=VALUE ..]`: a distillation in a process of its own, to be killed.
+"""`python distil_folder.py PICTURES OUT URL [KEY=VALUE ..]`: run a distillation in a process that a test can kill.
 
 PICTURES holds NAME.png files of fair pictures. KEY=VALUE are expert settings, or judge settings as judge.KEY=VALUE.
 Prints the peak memory in MiB when a quarter of the pictures was decided, and at the end.

@@ -114,9 +114,9 @@ def test_a_person_marks_by_keys_in_a_browser_and_the_export_is_read_back(distill
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(page_file.as_uri())
         page.wait_for_function("document.querySelector('#card img').naturalWidth > 0")
-        page.keyboard.press("a")  # taken back at once
+        page.keyboard.press("a")  # the mark is undone at once
         page.keyboard.press("u")
-        for number in range(len(asked)):  # keys alone lead through every decision, in order
+        for number in range(len(asked)):  # the keys lead through every decision, in order
             page.keyboard.press("d" if number % 4 == 1 else "a")
         assert page.locator("#place").inner_text() == f"picture 12 of 12 · {len(asked)} of {len(asked)} marks"
         page.reload()  # marks outlive a reload
@@ -170,7 +170,7 @@ def test_agreement_per_filter_with_intervals(tmp_path):
     assert found["fact"]["kappa"] is None
     assert (
         0.5 < found["fact"]["agreement"]["low"] < found["fact"]["agreement"]["high"] == 1.0
-    )  # five of five prove little
+    )  # five agreements of five prove little
     assert "align" not in found
 
 

@@ -1,4 +1,4 @@
-"""What a call sends, and how it keeps to its limits; the server tests see it as a whole."""
+"""What a call sends, and how it respects its limits; the server tests cover whole distillations."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_retries_count_as_requests(tmp_path, monkeypatch):
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Broken)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -72,13 +72,13 @@ def test_retries_count_as_requests(tmp_path, monkeypatch):
         asyncio.run(ask())
     server.shutdown()
     assert len(seen) == 3
-    assert seen[-1] - started > 1.9  # one a second; without waits between tries it would come at once
+    assert seen[-1] - started > 1.9  # one request a second; without waits between tries the last would come at once
 
 
 def test_prices_come_from_the_settings_or_the_list_and_a_ceiling_needs_one():
     assert price_of(openai()).completion > price_of(openai()).prompt > 0
     assert price_of(openai(input_usd_per_million=2.0, output_usd_per_million=8.0)).of(10**6, 10**6) == pytest.approx(10)
-    assert price_of(openai(api_base="http://127.0.0.1:1/v1")) is None  # a server of one's own may charge anything
+    assert price_of(openai(api_base="http://127.0.0.1:1/v1")) is None  # the price of a private server is unknown
     with pytest.raises(InputError, match=r"expert.input_usd_per_million and expert.output_usd_per_million"):
         affordable_price(openai(model="nobody/knows", max_usd=1.0))
     with pytest.raises(InputError, match="both prices"):

@@ -56,7 +56,7 @@ def test_a_tally_counts_and_measures_filters_against_plants():
     assert summary["levels"] == {"bad": {"kept": 1}, "fair": {"kept": 1}, "good": good}
     assert summary["datasets"] == {"ava": {"kept": 2, **good}}
     assert summary["filters"]["leak"] == {"examined": 4, "rejected": 2, "pass_rate": 0.5}
-    assert summary["filters"]["fact"] == {"examined": 2, "rejected": 0, "pass_rate": 1.0}  # a judge saw two alone
+    assert summary["filters"]["fact"] == {"examined": 2, "rejected": 0, "pass_rate": 1.0}  # the judge saw only two
     plants = tally.plants()
     assert (plants["leak"]["precision"], plants["leak"]["recall"]) == (0.5, 1.0)
     assert (plants["align"]["precision"], plants["align"]["recall"]) == (None, 0.0)

@@ -3,7 +3,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from aes_r1.aescot.judge import ScenesJudge, Verdict, misaligned, read_verdict
+from aes_r1.aescot.judge import JudgeVerdict, ScenesJudge, misaligned, read_verdict
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
@@ -12,9 +12,12 @@ from aes_r1.prompts import DIMENSIONS
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [
-        ('{"level": "fair", "score": 0.5, "unsupported_claims": []}', Verdict("fair", 0.5, ())),
-        ('Sure: {"level": "Good ", "score": 1, "unsupported_claims": ["a dog", " "]}', Verdict("good", 1, ("a dog",))),
-        ('{"level": "bad", "score": null, "unsupported_claims": []}', Verdict("bad", None, ())),
+        ('{"level": "fair", "score": 0.5, "unsupported_claims": []}', JudgeVerdict("fair", 0.5, ())),
+        (
+            'Sure: {"level": "Good ", "score": 1, "unsupported_claims": ["a dog", " "]}',
+            JudgeVerdict("good", 1, ("a dog",)),
+        ),
+        ('{"level": "bad", "score": null, "unsupported_claims": []}', JudgeVerdict("bad", None, ())),
         ('{"level": "great", "score": 0.5, "unsupported_claims": []}', None),
         ('{"level": "fair", "score": 5, "unsupported_claims": []}', None),
         ('{"level": "fair", "score": true, "unsupported_claims": []}', None),
@@ -29,10 +32,10 @@ def test_a_verdict_is_read_strictly(text, verdict):
 @pytest.mark.parametrize(
     ("verdict", "mos", "agrees"),
     [
-        (Verdict("fair", 0.5, ()), 0.6, True),
-        (Verdict("fair", 0.5, ()), 0.75, False),
-        (Verdict("good", 0.95, ()), 0.72, False),
-        (Verdict("good", None, ()), 0.72, True),
+        (JudgeVerdict("fair", 0.5, ()), 0.6, True),
+        (JudgeVerdict("fair", 0.5, ()), 0.75, False),
+        (JudgeVerdict("good", 0.95, ()), 0.72, False),
+        (JudgeVerdict("good", None, ()), 0.72, True),
     ],
 )
 def test_level_and_score_must_both_agree(verdict, mos, agrees):

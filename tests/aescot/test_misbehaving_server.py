@@ -67,7 +67,7 @@ def distil(pictures: Path, out: Path, url: str, **values: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """litellm's own waits between tries made short; what a server asks for by Retry-After is kept to all the same."""
+    """Shorten litellm's own waits between tries; a server's Retry-After is still respected."""
     waits = {"INITIAL_RETRY_DELAY": "0.1", "MAX_RETRY_DELAY": "1.0", "JITTER": "0.1"}
     return {**os.environ, **waits, "OPENAI_API_KEY": KEY, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
 
@@ -116,7 +116,7 @@ def test_every_picture_is_decided_once_and_nothing_is_bought_twice_after_a_kill(
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    time.sleep(1)  # what was in flight reaches the server
+    time.sleep(1)  # requests in flight reach the server
     bought = rows(out / "calls.jsonl")
     had = {row["id"] for row in bought if row["role"] == "expert" and readable(row)}
     asked_before = len(rows(log))
@@ -134,7 +134,7 @@ def test_every_picture_is_decided_once_and_nothing_is_bought_twice_after_a_kill(
     reasons = Counter(reason for row in rows(out / "rejected.jsonl") for reason in row["reasons"])
     assert {"refusal", "fact"} <= set(reasons)
     assert reasons["empty"] + reasons["invalid_json"] <= 2  # asked again until something could be read
-    assert reasons["no_answer"] <= 5  # the retries outlast nearly every fault
+    assert reasons["no_answer"] <= 5  # retries overcome nearly every fault
     experts = [row["fault"] for row in rows(log) if row["role"] == "expert"]
     for fault in FAULTS:  # a tenth of the requests each
         assert 0.05 < experts.count(fault) / len(experts) < 0.15, fault
@@ -146,7 +146,7 @@ def test_every_picture_is_decided_once_and_nothing_is_bought_twice_after_a_kill(
 
 @pytest.mark.slow
 def test_a_silent_judge_costs_no_critique(pictures, serve, tmp_path):
-    """A tenth of all answers is empty, and a fifth of 120 critiques gives the score away: the rest is kept."""
+    """One answer in ten is empty, and one of five among 120 critiques leaks the score: all others are kept."""
     url, _ = serve(faults=2)
     run(distil(pictures, tmp_path / "out", url, judge__name="openai", limit=120))
     report = json.loads((tmp_path / "out" / "distill_report.json").read_text())

@@ -103,7 +103,10 @@ def test_the_critique_says_what_was_measured_and_ends_with_the_hidden_grade():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (3000, 2)])
 def test_odd_sizes_are_measured(size):
-    measure(Image.new("RGB", size, (10, 200, 30)))
+    seen = measure(Image.new("RGB", size, (10, 200, 30)))
+    assert seen.brightness == pytest.approx((0.299 * 10 + 0.587 * 200 + 0.114 * 30) / 255, abs=1e-3)
+    assert (seen.contrast, seen.edge_density, seen.hues) == (pytest.approx(0, abs=1e-6), 0, ("green",))
+    assert all(0 <= factor <= 1 for factor in measured_factors(seen).values())
 
 
 def test_measuring_takes_milliseconds():

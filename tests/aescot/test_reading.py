@@ -1,4 +1,4 @@
-"""What is read out of a text: the last whole object, spelled in any way that models spell it, in bounded time."""
+"""The last whole object of a text is read, in every spelling that models use, in bounded time."""
 
 import json
 import time
@@ -6,7 +6,7 @@ import time
 import pytest
 
 from aes_r1.aescot.filters import read_reply
-from aes_r1.aescot.judge import Verdict, read_verdict
+from aes_r1.aescot.judge import JudgeVerdict, read_verdict
 from aes_r1.prompts import DIMENSIONS, untaught
 
 SAID = {
@@ -61,7 +61,7 @@ def test_a_reply_is_read_however_it_is_wrapped_and_how_is_said(text, mended):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (WHOLE[: len(WHOLE) // 2], "invalid_json"),  # cut short: half a sentence is never made whole
+        (WHOLE[: len(WHOLE) // 2], "invalid_json"),  # cut short: half a sentence is not completed
         (f"{WHOLE[: WHOLE.index('exposure')]}", "invalid_json"),
         (f'{{"critique": {WHOLE[:-30]}', "invalid_json"),
         ('{"light_and_shadow": ' + "[" * 3000 + "]" * 3000 + "}", "invalid_json"),
@@ -125,12 +125,12 @@ def test_ordinary_text_is_usable(text):
 @pytest.mark.parametrize(
     ("text", "verdict", "mended"),
     [
-        (VERDICT, Verdict("fair", 0.5, ()), ()),
-        (VERDICT.replace("level", "Level").replace("fair", "Fair"), Verdict("fair", 0.5, ()), ("keys",)),
-        (VERDICT.replace("unsupported_claims", "Unsupported Claims"), Verdict("fair", 0.5, ()), ("keys",)),
-        (f'{{"verdict": {VERDICT}}}', Verdict("fair", 0.5, ()), ("wrapped",)),
-        (VERDICT[:-1] + ",}", Verdict("fair", 0.5, ()), ("repaired",)),
-        (f"{VERDICT.replace('fair', 'good')} No, rather: {VERDICT}", Verdict("fair", 0.5, ()), ("draft",)),
+        (VERDICT, JudgeVerdict("fair", 0.5, ()), ()),
+        (VERDICT.replace("level", "Level").replace("fair", "Fair"), JudgeVerdict("fair", 0.5, ()), ("keys",)),
+        (VERDICT.replace("unsupported_claims", "Unsupported Claims"), JudgeVerdict("fair", 0.5, ()), ("keys",)),
+        (f'{{"verdict": {VERDICT}}}', JudgeVerdict("fair", 0.5, ()), ("wrapped",)),
+        (VERDICT[:-1] + ",}", JudgeVerdict("fair", 0.5, ()), ("repaired",)),
+        (f"{VERDICT.replace('fair', 'good')} No, rather: {VERDICT}", JudgeVerdict("fair", 0.5, ()), ("draft",)),
         ('{"level": "fair", "score": ' + "9" * 5000 + ', "unsupported_claims": []}', None, ()),
         (VERDICT[:-3], None, ()),
     ],

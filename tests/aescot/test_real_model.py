@@ -1,4 +1,4 @@
-"""Once through a real vision-language model behind the OpenAI protocol: plumbing alone, its words are noise."""
+"""One distillation with a real vision-language model behind the OpenAI protocol; its words are noise."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def served():
             self.wfile.write(data)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -61,7 +61,7 @@ class Server:
                 self.wfile.write(said.encode())
 
             def log_message(self, format: str, *args: object) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
@@ -98,7 +98,7 @@ def pictures(folder: Path, count: int) -> list[Sample]:
 
 
 def build(samples: list[Sample], out: Path, url: str, *, judge: bool = False, **values: Any) -> dict[str, Any]:
-    """The report of a distillation of words that any filter but leaks lets pass."""
+    """The report of a distillation whose critiques pass every filter but that of leaks."""
     common = {"name": "openai", "model": "fake", "api_base": url, "retries": 1, **values}
     build_aescot(
         samples,
@@ -149,7 +149,7 @@ POISON = [
 
 
 def test_no_reply_stops_a_distillation_and_a_later_start_buys_nothing(serve, tmp_path):
-    """Whatever a model said is kept and marked; its journal can be read again by every later start."""
+    """Every reply of a model is kept and marked, and later starts can read the journal."""
     prompts: list[str] = []
     lock = threading.Lock()
 
@@ -163,7 +163,7 @@ def test_no_reply_stops_a_distillation_and_a_later_start_buys_nothing(serve, tmp
     report = build(samples, out, server.url, max_concurrency=1)
     assert [row["id"] for row in rows(out / "aescot.jsonl")] == ["1"]
     assert [row["reasons"] for row in rows(out / "rejected.jsonl")] == [[reason] for _, reason in POISON if reason]
-    # What cannot be read is asked again, once here; a refusal is an answer.
+    # An unreadable reply is asked for again, here once; a refusal counts as a reply.
     assert list(server.asked.values()) == [1 if reason in (None, "refusal") else 2 for _, reason in POISON]
     assert report["mended"]["expert"] == {"unreadable": 8}
     decided = [(out / name).read_bytes() for name in ("aescot.jsonl", "rejected.jsonl")]
@@ -218,7 +218,7 @@ ENDS = [
 
 @pytest.mark.parametrize(("sent", "said"), ENDS)
 def test_what_every_call_would_hear_ends_the_run_at_once(sent, said, serve, tmp_path):
-    """The first of two calls in flight gets its answer late; the end does not wait for it."""
+    """When the first of two calls in flight is answered late, the end of the run does not wait for it."""
     first = threading.Lock()
 
     def answer(prompt: str, times: int) -> Sent:
@@ -281,7 +281,7 @@ def test_nothing_kept_is_exit_code_1_with_the_reason(serve, tmp_path, capsys):
 
 def test_a_server_of_this_machine_is_not_asked_through_a_proxy(serve, tmp_path, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # no server listens there
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "example.org")
     server = serve(lambda prompt, times: completion(WHOLE))

@@ -92,4 +92,6 @@ def test_leaks_are_planted_in_every_listed_form():
 def test_a_false_claim_is_found_even_where_every_cue_is_there():
     facts = {"cues": ["birds", "moon", "companion", "path", "balloon"]}
     for seed in range(50):
-        planted("fact", dict.fromkeys(DIMENSIONS, 0.9), facts, 0.9, np.random.default_rng(seed))
+        reply = planted("fact", dict.fromkeys(DIMENSIONS, 0.9), facts, 0.9, np.random.default_rng(seed))
+        steps = [read_phrase(name, reply.dimensions[name])[0] for name in DIMENSIONS]
+        assert sum(abs(step - step_of(0.9)) >= 3 for step in steps) == 1

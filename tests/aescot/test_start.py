@@ -50,8 +50,10 @@ def take(out, *, samples=(PHOTOGRAPH,), expert=MODEL, judge=None, seed=0, max_pi
 
 def test_a_folder_goes_on_under_other_limits_prices_and_filters(tmp_path):
     take(tmp_path)
+    claimed = (tmp_path / "distill.json").read_bytes()
     take(tmp_path, expert={**MODEL, "max_usd": 1.0, "input_usd_per_million": 1.0, "output_usd_per_million": 1.0})
     take(tmp_path, expert={**MODEL, "min_words": 30, "near_copy": 0.5, "max_concurrency": 2})
+    assert (tmp_path / "distill.json").read_bytes() == claimed
 
 
 @pytest.mark.parametrize(

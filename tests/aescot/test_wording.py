@@ -1,11 +1,11 @@
-"""What words say: exact for the phrase book, by opposites for any other prose."""
+"""The meaning of words: exact for the phrase book, by a list of opposites for other prose."""
 
 import numpy as np
 import pytest
 
 from aes_r1.aescot.phrases import grade_of, step_of
 from aes_r1.aescot.scenes_expert import scenes_critique
-from aes_r1.aescot.wording import OPPOSITES, TOUCHED, negated, parts, stated_level, stated_steps, valence
+from aes_r1.aescot.wording import OPPOSITES, TOUCHED, negated, split_dimensions, stated_level, stated_steps, valence
 from aes_r1.prompts import DIMENSIONS, level_of
 
 FACTS = {
@@ -60,6 +60,6 @@ def test_words_that_judge_nothing():
 
 
 def test_parts_by_any_spelling_of_their_names():
-    texts, judgement = parts("**Light & Shadow:** soft. Colour: warm. A fine picture.")
+    texts, judgement = split_dimensions("**Light & Shadow:** soft. Colour: warm. A fine picture.")
     assert texts == {"light_and_shadow": "soft.", "color": "warm."}
     assert judgement == "A fine picture."

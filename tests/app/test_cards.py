@@ -1,4 +1,4 @@
-"""Cards and comparisons: numbers, escaping, what is said when there is nothing to say."""
+"""Cards and comparisons: numbers, escaping, and the texts for missing values."""
 
 import json
 import re

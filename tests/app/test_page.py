@@ -22,7 +22,7 @@ from tests.ports import free_port
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-WAIT_MS = 120_000  # of the browser, for what comes within a second where nothing else runs
+WAIT_MS = 120_000  # time limit of the browser; on an idle machine everything takes under a second
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -61,7 +61,7 @@ def browser():
 
 
 def visit(browser, address, **options):
-    """(page, every address it asked for, every error it met) of a new visitor."""
+    """Return (page, every address that it requested, every error) of a new visitor."""
     page = browser.new_context(**options).new_page()
     page.set_default_timeout(WAIT_MS)
     asked, errors = [], []
@@ -110,7 +110,7 @@ def test_upload_wait_read_the_score(browser, address, talking_run, tmp_path):
     page.wait_for_selector("#duel .finding")
     assert re.search(r"0\d\.png is ahead in \d+% of pairs", page.locator("#duel .finding").inner_text())
     assert page.locator("#duel .side").count() == 2
-    # Nothing but this server was asked for anything, and nothing of it by a file's path.
+    # Only this server was contacted, and no request named a file's path.
     assert {urlsplit(url).hostname for url in asked if not url.startswith("data:")} == {"127.0.0.1"}
     assert not [url for url in asked if "file=" in url or "/upload" in url]
     assert errors == []

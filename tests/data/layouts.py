@@ -17,7 +17,7 @@ def put(root: Path, name: str, content: bytes) -> None:
 
 
 def draw(root: Path, *names: str) -> None:
-    """A picture of its own for every name."""
+    """Write a different picture for every name."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shade = sum(name.encode()) % 200

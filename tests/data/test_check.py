@@ -65,7 +65,7 @@ def test_what_was_read_is_not_read_again(workers, tmp_path):
     progress = list(journal.read(paths, workers=workers))
     assert (progress[-1], progress) == (70, sorted(progress))
     with (tmp_path / "out" / "checked.jsonl").open("a") as file:
-        file.write('{"path": "half a li')  # killed while writing
+        file.write('{"path": "half a li')  # as a kill in the middle of a line leaves it
     os.utime(paths[3], ns=(1, 1))
     photo((50, 30)).save(paths[4])
     again = CheckCache(tmp_path / "out" / "checked.jsonl")

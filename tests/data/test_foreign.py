@@ -1,4 +1,4 @@
-"""Whatever a file holds, opening it gives the picture or one line with the way out."""
+"""Opening any file yields the picture or a one-line error with the way out."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ HEIC_HEAD = bytes.fromhex("0000001c6674797068656963000000006d696631686569636d696
 def test_heic_without_its_library_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as where it is not installed
     sample._reads_heic.cache_clear()
-    for name in ("a.heic", "b.jpg"):  # the content decides
+    for name in ("a.heic", "b.jpg"):  # the content decides, not the name
         (tmp_path / name).write_bytes(HEIC_HEAD + bytes(300))
         assert "pip install 'aes-r1[photos]' reads it" in said_of(tmp_path / name)
     sample._reads_heic.cache_clear()
@@ -240,7 +240,7 @@ def test_an_orientation_that_means_nothing_turns_nothing(turn):
 
 
 def test_two_megabytes_of_text_are_no_reason_to_refuse_a_picture(tmp_path):
-    """As a program that draws pictures leaves its prompt: compressed, and read by nobody."""
+    """A large compressed text chunk, as image generators write their prompt; it is not used."""
     import zlib
 
     stream = io.BytesIO()
@@ -263,7 +263,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded():
 
 
 def test_damaged_pictures_give_a_picture_or_one_line(capfd):
-    """`python -m tests.stress pictures --mutations 20000` does the same at length, within a limit of memory."""
+    """`python -m tests.stress pictures --mutations 20000` does the same with many more files and a memory limit."""
     found = try_mutations(380, seed=1)
     faults = {what: count for what, count in found.items() if "fault" in what}
     assert faults == {}

@@ -6,7 +6,7 @@ import pytest
 
 from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import write_manifest
-from aes_r1.data.mix import parts
+from aes_r1.data.mix import mixed_sets
 from aes_r1.data.splits import shares
 from aes_r1.settings import DataSettings, InputError
 from tests.data.layouts import put
@@ -83,13 +83,13 @@ def test_a_set_that_is_too_small_or_nowhere_is_named(tmp_path):
     with pytest.raises(InputError, match=r"data\.size=2000: 400 of flickr_aes are wanted, its train split has 171"):
         load(mixed(sets(tmp_path), size=2000, mix={"flickr_aes": 1, "tad66k": 4}), "train", tmp_path)
     with pytest.raises(InputError, match=r"where is ava\? give data\.roots\.ava=DIR"):
-        parts(DataSettings("aes_15k", mix=RATIO))
-    assert parts(mixed("/sets", roots={"ava": "/a", "tad66k": None}))["ava"].root == "/a"
-    assert parts(mixed("/sets", roots={"ava": "/a", "tad66k": None}))["tad66k"].root == "/sets/tad66k"
+        mixed_sets(DataSettings("aes_15k", mix=RATIO))
+    assert mixed_sets(mixed("/sets", roots={"ava": "/a", "tad66k": None}))["ava"].root == "/a"
+    assert mixed_sets(mixed("/sets", roots={"ava": "/a", "tad66k": None}))["tad66k"].root == "/sets/tad66k"
 
 
 def test_a_manifest_comes_before_roots_of_the_environment():
-    found = parts(mixed("/out/manifest.jsonl", roots={"ava": "/a", "tad66k": None, "flickr_aes": "/f"}))
+    found = mixed_sets(mixed("/out/manifest.jsonl", roots={"ava": "/a", "tad66k": None, "flickr_aes": "/f"}))
     assert {one.root for one in found.values()} == {"/out/manifest.jsonl"}
 
 

@@ -92,7 +92,7 @@ def test_validation_is_carved_out_of_train():
     assert len(carve_validation(train[:3], 0)) == 1
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # no time limit, because the machine may be busy
 @given(st.integers(1, 100_000), st.lists(st.floats(0.1, 100), min_size=1, max_size=5))
 def test_shares_add_up_and_are_near(size, ratio):
     named = {str(i): part for i, part in enumerate(ratio)}
@@ -110,7 +110,7 @@ def blocks(**sizes):
     ]
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # no time limit, because the machine may be busy
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(1, 250), st.integers(0, 3))
 def test_a_draw_keeps_the_sets_shares_and_the_lists_order(sizes, count, seed):
     names = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
@@ -134,7 +134,7 @@ def test_a_draw_of_a_list_that_stands_set_after_set(tmp_path):
 
 
 def test_a_draw_of_a_list_sorted_by_score_reaches_its_end():
-    """Of one set, too: the lowest and the highest scores alike, each with the same chance."""
+    """Within one set, too, the lowest and the highest scores have the same chance."""
     drawn = Counter(one.id for seed in range(400) for one in stratified_draw(blocks(ava=20), 5, seed))
     assert len(drawn) == 20
     assert all(60 < count < 140 for count in drawn.values()), "100 expected, standard deviation 9"

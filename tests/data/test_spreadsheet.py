@@ -1,4 +1,4 @@
-"""Label files as people save them: read as they were meant, or refused by their line with the way out."""
+"""Label files as people save them are read as intended, or refused with line and way out."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_both_spellings_of_one_picture_are_one_picture(tmp_path):
     rows, dropped = read_set("folder", tmp_path)
     assert [(one.image, one.split) for one in rows] == [(COMPOSED, "test")]
     assert [one.fault for one in dropped] == ["also in test"]
-    pictures(tmp_path, APART)  # now there are two
+    pictures(tmp_path, APART)  # now both readings exist
     assert len(read_set("folder", tmp_path)[0]) == 2
 
 

@@ -1,4 +1,4 @@
-"""One scene in every form in which a camera, a phone or a program saves it: the model sees the same pixels."""
+"""One scene in every file format of cameras, phones and programs: the model sees the same pixels."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_copy_in_another_color_space_is_the_same_picture(space, kind, scene):
     fine = {"quality": 100, "subsampling": "4:4:4"}
     lossless = {"WEBP": {"lossless": True}, "JPEG": fine, "AVIF": fine}.get(kind, {})
     found = shown(saved(coded, kind, icc_profile=profile, **lossless))
-    # Eight bits of linear light are coarse in the shadows: there a step is several steps of sRGB.
+    # Eight bits of linear light are coarse in the shadows, where a step is several steps of sRGB.
     allowed = {"PNG": 2, "TIFF": 2, "WEBP": 2}.get(kind, 16) + (12 if space == "linear" else 0)
     assert off(found, scene) <= allowed
     assert np.abs(found - scene).mean() < 2.5

@@ -1,4 +1,4 @@
-"""Several runs: means, intervals and where the spread comes from, by hand."""
+"""Several runs: means, intervals and components of the variance, computed by hand."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Rows become columns: the last of an id counts, in the order of the first."""
+"""Rows become columns: of rows with one id the last counts, at the place of the first."""
 
 import numpy as np
 

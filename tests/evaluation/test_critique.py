@@ -1,4 +1,4 @@
-"""Measures of critiques: truthful, hollow, leaking and parroted ones tell themselves apart."""
+"""Measures of critiques distinguish truthful, hollow, leaking and parroted ones."""
 
 import json
 import subprocess
@@ -177,7 +177,7 @@ def test_a_judge_behind_a_server_is_asked_once_for_all(server, picture_folder, t
     how = {"settings": settings, "journal": tmp_path / "judge.jsonl", "max_pixels": 9216}
     found = judge_critiques(rows, samples, **how)
     assert found["n"] == 6
-    assert found["level_agreement"]["value"] == pytest.approx(4 / 6)  # the server finds everything fair
+    assert found["level_agreement"]["value"] == pytest.approx(4 / 6)  # the server rates everything as fair
     asked = [json.loads(line) for line in log.read_text().splitlines()]
     assert sorted(one["role"] for one in asked) == ["align"] * 6 + ["fact"] * 6
     assert all((one["picture"] is None) == (one["role"] == "align") for one in asked)

@@ -1,4 +1,4 @@
-"""The few numbers that say whether critiques stay true: of truthful ones, of one said of every picture, of none."""
+"""Measures of grounding for truthful critiques, for one critique of every picture, and without critiques."""
 
 from __future__ import annotations
 

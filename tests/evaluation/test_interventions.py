@@ -1,4 +1,4 @@
-"""Interventions tell a critique that is used from one that is only said."""
+"""Interventions distinguish a critique that the score uses from one that it ignores."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_shares_by_hand():
     assert found["negated"]["unanswered_rate"] == pytest.approx(1 / 3)
     assert found["negated"]["changed_rate"] == 1.0
     assert found["blanked"]["own_srcc"]["value"] == pytest.approx(1.0)
-    assert found["blanked"]["srcc"]["value"] is None  # a constant orders nothing
+    assert found["blanked"]["srcc"]["value"] is None  # a constant has no rank correlation
 
 
 @pytest.mark.slow

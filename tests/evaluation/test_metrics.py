@@ -1,4 +1,4 @@
-"""Metrics against scipy, resample by resample; intervals against what a 95% interval promises."""
+"""Metrics against scipy, resample by resample; intervals against their nominal coverage of 95%."""
 
 import json
 import time
@@ -300,7 +300,7 @@ def test_means_are_recomputed_from_the_sets():
     assert means["unseen"]["srcc"]["value"] == pytest.approx((values["shifted"] + values["harsh"]) / 2)
     assert means["all"]["srcc"]["value"] == pytest.approx(sum(values.values()) / 3)
     width = {group: means[group]["srcc"]["high"] - means[group]["srcc"]["low"] for group in means}
-    assert width["all"] < width["seen"]  # three sets together are surer than one
+    assert width["all"] < width["seen"]  # the mean of three sets has a narrower interval than one
     assert set(summarise(rows, n_bootstrap=10)["means"]["rapo"]["greedy"]) == {"all"}
     rows += [prediction("rapo", "greedy", str(i), 0.5, 0.1 * i, dataset="flat") for i in range(5)]
     assert summarise(rows, n_bootstrap=10)["means"]["rapo"]["greedy"]["all"]["srcc"]["value"] is None

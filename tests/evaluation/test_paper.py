@@ -1,4 +1,4 @@
-"""The authors' numbers are shown as theirs, and only beside sets that they used."""
+"""The authors' numbers are marked as theirs, and shown only for sets that they used."""
 
 from aes_r1.data.catalog import CATALOG
 from aes_r1.evaluation.paper import paper_numbers
@@ -13,7 +13,7 @@ def test_only_sets_that_were_measured():
 
 
 def test_the_headline_average_follows_from_the_cells():
-    """Recomputed, never typed in: the paper's .6337 and .6186 are the means of its own five sets."""
+    """Means are recomputed: the paper's .6337 and .6186 are the means of its five sets."""
     sets = ("tad66k", "ava", "flickr_aes", "para", "aadb")
     ours = paper_numbers(set(sets))["systems"]["Aes-R1"]
     assert round(sum(ours[name]["plcc"] for name in sets) / 5, 4) == 0.6337

@@ -23,7 +23,7 @@ def scenes(name, count, *, known=True):
 
 
 def spoken(some):
-    """What an honest critic of scenes would answer."""
+    """Answer as a truthful critic of scenes would."""
     for one in some:
         factors = next(scene for scene in scenes(one.dataset, 50) if scene.id == one.id).attributes["factors"]
         critique = scenes_critique(factors, {}, one.mos, np.random.default_rng(int(one.id))).critique

@@ -1,4 +1,4 @@
-"""Intervals that promise 90% hold 90%: by theory, by simulation, and on pictures that nobody calibrated on."""
+"""90% intervals cover 90%: by theory, by simulation, and on pictures that were not used for calibration."""
 
 import math
 

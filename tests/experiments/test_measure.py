@@ -1,4 +1,4 @@
-"""The entropy command on what is no run; on a trained run it is tested with the sweep that makes one."""
+"""The entropy command on folders that are no run; test_sweeps.py tests it on a trained run."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_the_better_condition_is_found(tmp_path):
     assert row["srcc"]["high"] < 0
     rows = {one["condition"]: one for one in result["rows"] if one["protocol"] == "sample"}
     gap = rows["error"]["srcc"]["mean"] - rows["error+rank"]["srcc"]["mean"]
-    assert row["srcc"]["mean"] == pytest.approx(gap)  # the same pictures: paired and plain means agree
+    assert row["srcc"]["mean"] == pytest.approx(gap)  # paired and unpaired differences agree
     assert set(row["srcc"]["seeds"]) == set(range(5))
 
 

@@ -189,7 +189,7 @@ def test_a_file_that_is_no_study_is_left_as_it_is(tmp_path):
 
 @pytest.mark.slow
 def test_a_real_search_through_ray_whose_scores_are_in_its_run_folders(talking_run, tmp_path):
-    """Points of two RAPO steps, two at once; one of the models is not there, so its points fail."""
+    """Points of two RAPO steps, two at the same time; one of the models is missing, so its points fail."""
     pytest.importorskip("ray")
     pictures = shutil.copytree(talking_run / "pictures", tmp_path / "pictures")
     rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'validation')[place % 2]}" for place in range(12)]

@@ -1,4 +1,4 @@
-"""One record of how a model is asked, whoever asks: the training run, evaluate, score, or the exported folder."""
+"""A training run, evaluate, score and an exported folder ask a model with the same settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build
 
 CPU = torch.device("cpu")
-# No value is a default of anything.
+# No value is a default anywhere.
 OTHER = {
     "model": {"prompt": "score_only", "max_pixels": 50176, "dtype": "bfloat16"},
     "trainer": {"max_new_tokens": 77},

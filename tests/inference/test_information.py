@@ -1,4 +1,4 @@
-"""What the words and the number know of the picture, on models of which it is known."""
+"""The information in words and number, on models for which it is known."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_few_texts_see_as_many_others_as_there_are(backbone, picture_folder):
 
 @pytest.mark.slow
 def test_the_number_of_a_hollow_critic_knows_the_picture_and_its_words_do_not(planted):
-    """Both write each critique under every picture, so the words tell nothing; only the hollow one's number does."""
+    """Both write each critique under every picture, so only the number of the hollow one carries information."""
     found = {}
     for name, backbone in (("used", planted.used), ("hollow", planted.hollow)):
         said = list(CRITIQUES.items()) * 3

@@ -1,4 +1,4 @@
-"""Protocols on real models: what a score may depend on, and what is written down."""
+"""Protocols on real models: what a score depends on, and what is recorded."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_a_text_depends_on_neither_batch_nor_order(planted, mixed, batch_size):
         assert {key: (row["text"], row["scores"]) for key, row in together.items()} == {
             key: (row["text"], row["scores"]) for key, row in alone.items()
         }
-        assert len({row["text"] for row in alone.values()}) > 5  # there was something to confuse
+        assert len({row["text"] for row in alone.values()}) > 5  # the texts differ, so confusing them would show
 
 
 @pytest.mark.slow
 def test_one_at_a_time_gives_the_same_bits_in_any_company(planted, mixed):
-    """Level expectations are floats, so a last bit would show."""
+    """Level expectations are floats, so a difference in the last bit would show."""
     whole = asked(planted.used, mixed, ["label_tokens"], batch_size=20, batch_invariant=True)
     part = asked(planted.used, mixed[::-3], ["label_tokens"], batch_size=4, batch_invariant=True)
     assert all(part[key]["score"] == whole[key]["score"] for key in part)
@@ -167,7 +167,7 @@ def test_pictures_are_read_as_they_are_needed(backbone, mixed):
 
 
 def test_it_ends_after_a_whole_batch_when_told_to_stop(backbone, mixed):
-    """What was asked is given to the end, and nothing more is asked; told before the first batch, nothing is read."""
+    """The running batch is finished and no further one starts; a stop before the first batch reads nothing."""
     asking, told = AskingConfig(max_new_tokens=4), []
     rows = predict(
         backbone, mixed, asking, protocols=["label_tokens"], batch_size=3, seed=0, should_stop=lambda: bool(told)

@@ -1,4 +1,4 @@
-"""Rows on disk: whatever a kill leaves, no row is lost and none stands twice."""
+"""Rows on disk: after any kill, no row is lost or repeated."""
 
 import json
 import tracemalloc

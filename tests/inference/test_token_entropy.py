@@ -1,4 +1,4 @@
-"""Kinds of tokens by hand, entropy against its bounds and an independent sum, the rule on the paper's own numbers."""
+"""Kinds of tokens by hand; entropy against its bounds and an independent sum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aes_r1.data.sample import Sample
-from aes_r1.inference.token_entropy import POSITIONS, measure_entropy, pick_start, regret, token_kinds
+from aes_r1.inference.token_entropy import POSITIONS, measure_entropy, token_kinds
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
@@ -41,7 +41,7 @@ def test_kinds_of_odd_answers():
     assert token_kinds(["<answer>", "0.5"]) == ["tags", "score"]  # cut before its end
     assert token_kinds([">0", "3", "</"]) == ["critique"] * 3
     assert token_kinds([]) == []
-    assert token_kinds(["<answer>0", ".5</answer>"]) == ["score", "score"]  # across two kinds: the rarer
+    assert token_kinds(["<answer>0", ".5</answer>"]) == ["score", "score"]  # a token of two kinds gets the rarer one
 
 
 @pytest.fixture
@@ -72,19 +72,3 @@ def test_entropy_of_a_model_agrees_with_its_tokens(backbone, pictures):
         _, entropy = completion_likelihood(backbone, prompts, rollout.tokens, rollout.mask, torch.tensor([0]))
     alone = measure_entropy(backbone, one, question=RATING_PROMPT, max_new_tokens=12, seed=3)
     assert alone["entropy"] == pytest.approx(float(entropy.sum() / rollout.mask.sum()), abs=1e-6)
-
-
-PAPER = {"0": (0.921, 1.0), "1": (1.609, 1.0), "2": (1.417, 1.0), "10": (0.705, 1.0)}
-
-
-def test_the_rule_picks_the_peak_above_the_floor():
-    assert pick_start(PAPER) == "1"
-    assert pick_start(PAPER | {"1": (1.609, 0.85)}) == "2"
-    assert pick_start(PAPER | {"1": (1.609, 0.85)}, floor=0.8) == "1"
-    assert pick_start({"0": (0.9, 0.0)}) is None
-
-
-def test_regret_is_what_the_pick_costs():
-    srcc = {"0": 0.6102, "1": 0.6186, "2": 0.5903}
-    assert regret("1", srcc) == 0
-    assert regret("2", srcc) == pytest.approx(0.0283)

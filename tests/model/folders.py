@@ -1,4 +1,4 @@
-"""Model folders as people have them: the hub's older layout, and what goes wrong on the way to a disk."""
+"""Model folders in the hub's older layout, and model folders that were damaged on the way to a disk."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ TEXT_ONLY = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-# What is wrong, how the folder came to it, what the one line must say.
+# (the fault, how it is made, what the one-line error must say)
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights cut": (_cut("model.safetensors", 200_000), r"model\.safetensors is cut: 200,000 of 4,\d+,\d+ bytes"),
     "weights cut in the head": (_cut("model.safetensors", 100), r"model\.safetensors is cut or damaged \(100 bytes\)"),
@@ -240,5 +240,5 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "template for text": (_template(TEXT_ONLY), r"puts 0 placeholders <\|image_pad\|> for one picture"),
     "template that shows twice": (_template(TWICE), r"puts 2 placeholders <\|image_pad\|> for one picture"),
 }  # fmt: skip
-# What only the numbers tell.
+# Faults that show only in the weights' values.
 BROKEN_NUMBERS = {"a NaN": (_weights(_nan), r"1 hold NaN or infinity \(model\.language_model\.layers\.1\.mlp\.up_proj")}

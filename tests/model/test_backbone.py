@@ -40,7 +40,7 @@ def test_freeze_stops_the_gradient_at_the_projector(backbone, prompts):
 def test_adapter_trains_and_merges(backbone, prompts):
     before = logps_of(backbone, prompts).detach()
     adapted = backbones.add_adapter(backbone, LoraSettings(rank=2))
-    torch.testing.assert_close(logps_of(adapted, prompts), before)  # an adapter starts as nothing
+    torch.testing.assert_close(logps_of(adapted, prompts), before)  # a new adapter changes nothing
     trained = [parameter for parameter in adapted.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.02)
     for _ in range(3):
@@ -65,7 +65,7 @@ def weights_of(model) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("adapted", [False, True])
 def test_the_half_that_is_saved_on_the_way_is_the_final_model_rounded(backbone, adapted, tmp_path):
-    """With an adapter too, which goes on training: neither it nor the weights below it move a bit."""
+    """This also holds with an adapter, which can be trained further: neither it nor the weights below it change."""
     if adapted:
         backbone = backbones.add_adapter(backbone, LoraSettings(rank=2))
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Costs from the shape alone, against what real models and real passes are."""
+"""Costs computed from the shape, against real models and passes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_activations_are_those_that_a_real_pass_keeps(backbone, prompts, checkpo
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             saved[storage.data_ptr()] = storage.nbytes()
-        alive.append(tensor)  # an address is not used twice while this lives
+        alive.append(tensor)  # keeps addresses from being reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

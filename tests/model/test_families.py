@@ -85,7 +85,7 @@ def test_shared_prefix_equals_plain(family):
 
 def test_sampled_log_probability_is_the_trainers(family):
     _, backbone, prompts = family
-    with torch.no_grad():  # some outputs end early, so that rows are dropped on the way
+    with torch.no_grad():  # some outputs end early, so that rows are dropped during decoding
         head = backbone.core.lm_head.weight
         saved = head[backbone.end_token].clone()
         head[backbone.end_token] *= 3

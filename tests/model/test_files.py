@@ -1,4 +1,4 @@
-"""Models that are not whole, each refused in one line; and whole ones in the layouts that people have."""
+"""Incomplete models are refused in one line; complete ones are loaded in every layout of the hub."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_older_layout_of_the_hub_is_the_same_model(plain, tmp_path):
 
 
 def test_a_model_of_any_size_is_looked_through_in_seconds(plain):
-    """Seven billion parameters of which the files hold names and shapes, and no number on the disk."""
+    """A model folder of seven billion parameters in sparse files, which take no room on the disk."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     config = json.loads((plain / "config.json").read_text())
@@ -107,7 +107,7 @@ def test_a_model_of_any_size_is_looked_through_in_seconds(plain):
     said = json.dumps(head).encode()
     with (plain / "model.safetensors").open("wb") as file:
         file.write(len(said).to_bytes(8, "little") + said)
-        file.truncate(8 + len(said) + end)  # a hole
+        file.truncate(8 + len(said) + end)  # a sparse file
     backbones.check(plain, question=RATING_PROMPT, max_pixels=9216)
     with (plain / "model.safetensors").open("r+b") as file:
         file.truncate(8 + len(said) + end - 1)
@@ -116,7 +116,7 @@ def test_a_model_of_any_size_is_looked_through_in_seconds(plain):
 
 
 def test_another_models_tokenizer_is_refused(plain, tmp_path):
-    """Of more tokens than the model has rows: each that lies beyond would be another's number, or none."""
+    """A tokenizer with more tokens than the model has rows is refused: the tokens beyond have no embedding."""
     config = json.loads((plain / "config.json").read_text())
     shutil.copytree(plain, tmp_path / "small")
     config["text_config"]["vocab_size"] = 40

@@ -1,4 +1,4 @@
-"""The base model in the package: whole, loaded like any other, able to answer, and innocent of quality."""
+"""The base model of the package is complete, loads like any other, can answer, and knows nothing of quality."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_file_is_hashed_and_comes_with_the_package():
     assert {path.name for path in tiny.SHIPPED.iterdir()} == {*FILES, "README.md", "SHA256SUMS"}
     assert sha256_of(tiny.SHIPPED / "model.safetensors") in (tiny.SHIPPED / "README.md").read_text()
     root = Path(__file__).parents[2]
-    if (root / ".git").exists():  # what git ignores the wheel leaves out
+    if (root / ".git").exists():  # the wheel leaves out files that git ignores
         ignored = subprocess.run(["git", "check-ignore", *tiny.SHIPPED.iterdir()], cwd=root, capture_output=True)
         assert ignored.stdout == b""
 

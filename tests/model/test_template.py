@@ -45,7 +45,7 @@ def test_what_the_prompt_opened_is_part_of_the_answer(tokenizer, ending):
     assert backbone.answer_prefix == ending
 
     target = torch.tensor(backbone.encode_answer(SAID))
-    assert backbone.words(target[:-1]) == SAID.removeprefix("<think>")  # the tag is not learned twice
+    assert backbone.words(target[:-1]) == SAID.removeprefix("<think>")  # the tag is not part of the target twice
     assert backbone.decode(target[:-1]) == ending + SAID.removeprefix("<think>")
     assert parse_score(backbone.decode(target[:-1])) == 0.25
     assert parse_critique(backbone.decode(target[:-1])) == "a dull picture"
@@ -90,7 +90,7 @@ def test_a_prompt_holds_as_many_tokens_as_its_picture_needs(backbone):
 
 @pytest.mark.slow
 def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_path):
-    """Twelve answers learned by heart under a prompt that opens the think block are read wherever answers are."""
+    """Answers under a prompt that opens the think block are read correctly by every command."""
     backbone = asked_by(tokenizer, generation_prompt("<think>\n"))
     (tmp_path / "pictures").mkdir()
     twelve_pictures(tmp_path / "pictures")

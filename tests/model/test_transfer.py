@@ -1,4 +1,4 @@
-"""A micro-batch asks nothing of the device: likelihood and gradients without a host that waits."""
+"""A micro-batch causes no host-device synchronisation in likelihood and gradients."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_micro_batch_asks_nothing(family, seen):
 
 
 def test_the_plain_path_asks_for_its_masks_alone(family):
-    """transformers looks whether anything is padded, at most twice a pass; what is ours asks nothing there either."""
+    """transformers checks for padding at most twice a pass; this project's own code does not synchronise."""
     backbone, prompts = family
     backbones.freeze(backbone.model, vision=False)
     tokens = tokens_of(backbone)
@@ -137,7 +137,7 @@ def test_a_micro_batch_never_waits_on_cuda(family, seen):
     backbone.model.to("cuda")
     try:
         there, placed = backbone.with_vision_features(prompts.to("cuda")), tokens.to("cuda")
-        micro_batch(backbone, there, placed)  # pinned memory and workspaces are made at first use
+        micro_batch(backbone, there, placed)  # the first use allocates pinned memory and workspaces
         gradients(backbone)
         torch.cuda.set_sync_debug_mode("error")
         try:

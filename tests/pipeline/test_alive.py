@@ -1,4 +1,4 @@
-"""One engine at a time: each stage of a real run begins without what the stage before it trained."""
+"""Only one engine exists at a time: each stage of a real run starts without the trained state of the one before."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_no_engine_of_the_stages_before_is_alive(base, root, tmp_path, stage, pl
         assert (seen["rapo"]["engines"], seen["evaluation"]["engines"]) == (1, 2)
         for name in ("rapo", "evaluation"):
             assert seen[name]["after"] == [], f"{stage}, rank {rank}, at the start of {name}"
-            # Module and engine hold each other by hooks; what takes memory has gone before the garbage collector came.
+            # Module and engine refer to each other by hooks; the memory must be free before the garbage collector runs.
             assert {part.split(": ")[1] for part in seen[name]["before"]} <= {"model", "deepspeed"}
 
 

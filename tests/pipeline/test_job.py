@@ -23,7 +23,7 @@ from tests.processes import Popen, start_job
 
 
 def codes(started: list[subprocess.Popen], *, seconds: float) -> list[int]:
-    """Exit codes of all; whatever still runs after `seconds` is ended, and then said to hang."""
+    """Return all exit codes; a process that still runs after `seconds` is ended and reported as hanging."""
     try:
         said = [process.communicate(timeout=seconds)[0] for process in started]
     except subprocess.TimeoutExpired:
@@ -46,7 +46,7 @@ input()
 
 @pytest.mark.slow
 def test_two_jobs_of_one_process_each_start_beside_each_other():
-    """Nobody tells them a port."""
+    """No port is given to them."""
     ours = {key: value for key, value in os.environ.items() if key not in ("MASTER_ADDR", "MASTER_PORT")}
     started = [
         Popen(
@@ -76,7 +76,7 @@ def test_two_jobs_share_what_one_of_them_makes(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, picture_folder, tmp_path):
-    """The last process is asked; it is rank 0 that waits."""
+    """The last process gets the signal while rank 0 waits."""
     names = sorted(path.name for path in picture_folder.glob("*.png"))
     rows = [f"{name},{place / 12},{('train', 'test')[place % 2]}" for place, name in enumerate(names)]
     (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
@@ -124,7 +124,7 @@ def rows_of(path: Path) -> list[dict]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_processes_leave_an_evaluation_together_in_its_middle_and_go_on(tokenizer, picture_folder, tmp_path):
-    """The signal goes to one of them alone; what was answered by then is not asked again."""
+    """Only one of them gets the signal; pictures answered before it are not asked about again."""
     tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
     with (picture_folder / "labels.csv").open("w", newline="") as file:
         names = sorted(path.name for path in picture_folder.glob("*.png"))

@@ -1,4 +1,4 @@
-"""Real runs of `python -m aes_r1.train`, killed and stopped on their way, against one that nothing disturbed."""
+"""Real runs of `python -m aes_r1.train` that are killed and stopped, compared with an undisturbed one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def wait_for(process: subprocess.Popen, seen: Callable[[], bool]) -> None:
 
 
 def kill_while_writing(process: subprocess.Popen, folder: Path, pattern: str) -> None:
-    """kill -9 while a checkpoint is half there: frozen first, so that the half is a fact."""
+    """Kill -9 while a checkpoint is half written; the process is frozen first, so that it is certainly half written."""
     for _ in range(20):
         wait_for(process, lambda: next(folder.glob(pattern), None) is not None)
         process.send_signal(signal.SIGSTOP)
@@ -107,7 +107,7 @@ def test_killed_and_stopped_anywhere_it_ends_bit_for_bit_the_same(command, tmp_p
     process = start(command, parts)
     kill_while_writing(process, parts, "store/cold_starts/.*.partial/checkpoints/.step_*.partial")
     rows = next((parts / "store/cold_starts").glob(".*.partial")) / "metrics.jsonl"
-    rows.write_text(rows.read_text() + '{"step": 99, "sft/lo')  # a line that the kill cut short
+    rows.write_text(rows.read_text() + '{"step": 99, "sft/lo')  # a line that was cut short by the kill
 
     process = start(command, parts)
     wait_for(process, lambda: lines(parts, "store/cold_starts/.*.partial/metrics.jsonl") >= 10)

@@ -1,4 +1,4 @@
-"""Commands that cannot come to their end are refused in one line, exit code 2, before anything is made."""
+"""Commands that cannot finish are refused in one line with exit code 2, before they do any work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOGETHER = {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "1
 
 @pytest.fixture
 def refusal(tmp_path, monkeypatch, capsys):
-    """The one line with which `python -m aes_r1.train ARGUMENTS` is refused; nothing was made."""
+    """Return the one line with which `python -m aes_r1.train ARGUMENTS` is refused; check that it did no work."""
 
     def refused(*arguments: str, **environment: str) -> str:
         for name in LAUNCH:
@@ -152,7 +152,7 @@ def test_critiques_that_cannot_be_learned(row, says, tmp_path, refusal):
     path = tmp_path / "aescot.jsonl"
     path.write_text(row + "\n")
     assert says in refusal(f"cold_start.data={path}")
-    preflight.check(composed(f"cold_start.data={path}", "trainer.init_from=base"))  # which learns none
+    preflight.check(composed(f"cold_start.data={path}", "trainer.init_from=base"))  # which needs no cold start
 
 
 def test_labels_that_cannot_be_read(root, refusal):  # noqa: F811
@@ -179,7 +179,7 @@ def test_a_stage_that_is_done_is_not_asked_about(tmp_path, monkeypatch):
 def test_a_real_process_says_so_within_twenty_seconds(tmp_path):
     before = os.times()
     done = started("trainer.init_from=/nonexistent", f"out={tmp_path / 'run'}", f"store={tmp_path / 'store'}")
-    after = os.times()  # of the processor, so that others on the machine do not count
+    after = os.times()  # processor time, which other work on the machine does not affect
     assert after.children_user + after.children_system - before.children_user - before.children_system < 20
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [

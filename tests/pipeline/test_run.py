@@ -1,4 +1,4 @@
-"""The whole job on twelve pictures and a model that knows nothing: stages, files, going on, what is left out."""
+"""The whole job on twelve pictures with a random model: stages, files, resuming, left-out pictures."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_whole_job(base, root, tmp_path, capsys):
     origin = json.loads((out / "stages" / "origin.json").read_text())
     assert (len(origin["commits"]), len(origin["base"])) == (1, 64)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (out / "model").iterdir()}
-    # Nobody goes on from a finished run: of its checkpoints only weights are left, and none twice.
+    # A finished run is not resumed: only the weights of its checkpoints are kept, and none twice.
     kept = {str(path.relative_to(out)) for path in out.rglob("model.safetensors")}
     assert kept == {
         "model/model.safetensors",
@@ -108,7 +108,7 @@ def test_the_whole_job(base, root, tmp_path, capsys):
     }
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step_2"]
     assert [path.name for path in (out / "checkpoints" / "step_2").iterdir()] == ["model"]
-    # Nobody taught it to answer, so no validation ranks anything, and the first of equals is the best.
+    # The model never answers, so no validation has an SRCC, and the first of equal scores is the best.
     assert json.loads((out / "best" / "validation.json").read_text()) == {"step": 2, "srcc": 0.0}
     final = backbones.load(out / "model", dtype="float32", max_pixels=9216).model.state_dict()
     for step, exact in (("last", True), ("3", True), ("best", False), ("2", False)):
@@ -133,7 +133,7 @@ def test_the_whole_job(base, root, tmp_path, capsys):
     evaluation = json.loads((out / "evaluation.json").read_text())
     assert list(evaluation["stages"]) == ["base", "cold_start", "rapo"]
     cell = evaluation["stages"]["rapo"]["folder/test"]["sample"]
-    assert (cell["n"], cell["n_answered"], cell["srcc"]["value"]) == (6, 0, None)  # nobody taught it to answer
+    assert (cell["n"], cell["n_answered"], cell["srcc"]["value"]) == (6, 0, None)  # the model never answers
     assert len(evaluation["manifests"]["folder/test"]) == 64
 
     said = capsys.readouterr()
@@ -141,7 +141,7 @@ def test_the_whole_job(base, root, tmp_path, capsys):
     assert all(name in said.out for name in ("Base model", "Cold start", "RAPO", "report.html"))
     assert "<html" in (out / "report.html").read_text()
 
-    # The same command again finds everything done: nothing is trained, asked or logged twice.
+    # The same command finds everything done: nothing is trained, asked or logged again.
     before = {path: path.stat().st_mtime_ns for path in (out / "model").iterdir()}
     run(settings(base, root, out))
     assert rows_of(out / "metrics.jsonl") == metrics
@@ -192,7 +192,7 @@ def test_an_evaluation_is_left_in_the_middle_and_goes_on(base, root, tmp_path, m
 
 @pytest.mark.slow
 def test_a_cold_start_is_logged_while_it_is_made_and_no_failure_when_stopped(base, root, tmp_path, monkeypatch):
-    """Stopped by one run, finished by another, found ready by the first: the same rows in the log of both."""
+    """A cold start that one run starts and another finishes gives the same rows in both logs."""
     first, second = tmp_path / "first", tmp_path / "second"
     short = {"trainer": {"name": "sft"}, "evaluation": {"stages": ["cold_start"], "protocols": ["greedy"]}}
     watched = settings(base, root, first, **short, tracker={"name": "offline"})
@@ -290,7 +290,7 @@ def test_critiques_and_probes_are_of_every_set(base, root, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_an_adapter_is_all_that_the_cold_start_trains(base, root, tmp_path):
-    """What is kept has plain weights; only the projections that the adapter sits on have moved."""
+    """The saved model has plain weights, of which only the projections under the adapter have changed."""
     out = tmp_path / "run"
     run(settings(base, root, out, model={"lora": {"rank": 2}}, evaluation={"stages": []}))
     started = json.loads((out / "stages" / "cold_start.json").read_text())["model"]

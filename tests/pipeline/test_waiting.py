@@ -1,4 +1,4 @@
-"""The loops between an optimizer step's divisor and its end: micro-batches in which the host never waits."""
+"""Between an optimizer step's divisor and its end the loops never synchronise with the device."""
 
 from __future__ import annotations
 

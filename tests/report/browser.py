@@ -1,4 +1,4 @@
-"""The headless browser in which pages are looked at, where there is one."""
+"""The headless browser that opens the pages, where one is installed."""
 
 import shutil
 

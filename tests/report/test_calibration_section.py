@@ -55,7 +55,7 @@ def test_the_whole_part():
         "40 + 40", "Opinion by score", "Intervals from the spread", "spread of 4 answers",
     ):  # fmt: skip
         assert expected in html, expected
-    # Points stand where they should: half of what was promised, below the diagonal.
+    # Points with half of the nominal coverage are below the diagonal.
     assert 'cx="251.8" cy="139.1"' in html
 
 

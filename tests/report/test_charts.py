@@ -1,4 +1,4 @@
-"""Charts as drawings: every coordinate finite and inside the frame, whatever the numbers are."""
+"""Every coordinate of a chart is finite and inside the frame, whatever the numbers."""
 
 import math
 import re

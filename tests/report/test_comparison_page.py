@@ -1,4 +1,4 @@
-"""Several runs on one page: named apart, compared on the same pictures, only what differs of the settings."""
+"""Several runs on one page: distinct names, comparisons on the same pictures, only the differing settings."""
 
 import json
 import shutil

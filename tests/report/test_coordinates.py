@@ -1,4 +1,4 @@
-"""Parallel coordinates: where values stand and what is written beside them."""
+"""Parallel coordinates: the places of values and their labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Critique measures on the page: every number that is there, nothing that is not."""
+"""Critique measures on the page: every existing number and no empty row."""
 
 from aes_r1.report.critique_section import critique_section
 from aes_r1.report.html import fill
@@ -34,7 +34,7 @@ def test_every_measure_is_shown():
     ):  # fmt: skip
         assert expected in html, expected
     assert "Color" not in html  # not measured: no empty row
-    assert "–" in html  # but a dash where only the other stage has it
+    assert "–" in html  # a dash where only the other stage has a value
 
 
 def test_nothing_measured_is_no_part():

@@ -1,4 +1,4 @@
-"""The report's part on critiques: every number of it, curves, before and after; nothing of nothing."""
+"""The report's section on critiques: numbers, curves and examples, and no section without data."""
 
 from __future__ import annotations
 

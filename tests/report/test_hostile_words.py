@@ -1,4 +1,4 @@
-"""Words of others (names, critiques, file names, settings, errors) stay words on every page, whatever they are."""
+"""Foreign text (names, critiques, file names, settings, errors) never becomes markup on any page."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Shape(HTMLParser):
 
 
 def write_run(folder: Path, name: str, text: str) -> Path:
-    """A finished run in which everything that somebody else can name or say is `name` or `text`."""
+    """A finished run in which every foreign name is `name` and every foreign text is `text`."""
     folder.mkdir(parents=True)
     picture = folder / f"{name}.png"
     Image.new("RGB", (8, 8)).save(picture)
@@ -160,7 +160,7 @@ def test_a_browser_runs_nothing_of_them(made, tmp_path):
         shown = browser.new_page()
         shown.set_default_timeout(120_000)
         shown.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-        shown.on("console", lambda message: said.append(message.text))  # the policy of a page complains here
+        shown.on("console", lambda message: said.append(message.text))  # reports policy violations
         for name, html in made("hostile").items():
             (tmp_path / f"{name}.html").write_text(f'<meta charset="utf-8">{html}' if name == "cards" else html)
             shown.goto((tmp_path / f"{name}.html").as_uri())

@@ -1,4 +1,4 @@
-"""The page as a reader gets it: made from a run folder alone, complete, self-contained, plain about what is missing."""
+"""The page is made from a run folder alone, complete, self-contained, and says what is missing."""
 
 import json
 import re

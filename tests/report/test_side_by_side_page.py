@@ -1,4 +1,4 @@
-"""Starts side by side: the same pictures, what each run said of them."""
+"""The side-by-side page shows the answers of every run about the same pictures."""
 
 import json
 

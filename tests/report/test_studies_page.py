@@ -1,4 +1,4 @@
-"""The page of all studies: its order, its means, and what a browser makes of it."""
+"""The page of all studies: order, means, and rendering in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the terminal say what evaluation.json holds, nulls included."""
+"""The terminal's tables show the content of evaluation.json, including nulls."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Rewards of the words: hand-worked numbers, what is missing, and which way of speaking earns most."""
+"""Critique rewards: hand-computed values, missing values, and which kind of critique earns most."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_rank_against_loops():
 
 @pytest.mark.parametrize("form", ["rank", "squared"])
 def test_what_is_not_known_moves_nobody(form):
-    """A dimension that nobody rated, of one picture or of all, and a picture without ratings: as if they were away."""
+    """Dimensions without ratings, of one picture or of all, and pictures without ratings do not count."""
     generator = torch.Generator().manual_seed(0)
     stated, ratings = torch.rand(5, 3, 2, generator=generator), torch.rand(5, 2, generator=generator)
     stated[0, 1, 0] = NAN
@@ -79,7 +79,7 @@ def test_what_is_not_known_moves_nobody(form):
 
 @pytest.mark.parametrize("form", ["rank", "squared"])
 def test_to_say_nothing_earns_least(form):
-    """No more than what is as wrong as can be, and less than the average."""
+    """It earns no more than the worst statement, and less than the average."""
     ratings = torch.tensor([[0.95], [0.05]])
     wrong = faithfulness_reward(torch.tensor([[[0.05], [NAN]], [[0.95], [NAN]]]), ratings, form=form)
     average = faithfulness_reward(torch.tensor([[[0.5], [NAN]], [[0.5], [NAN]]]), ratings, form=form)
@@ -89,7 +89,7 @@ def test_to_say_nothing_earns_least(form):
 
 
 def blind_and_bold(form):
-    """Mean reward of the average said of all, and of steps that are right in order but one too high, ten pictures."""
+    """Return the mean rewards of one average statement for ten pictures, and of ordered steps that are one too high."""
     ratings = torch.linspace(0.02, 0.98, 10, dtype=torch.float64)[:, None]
     average = torch.full((10, 1, 1), 0.5, dtype=torch.float64)
     steps = STEPS[(ratings * 6).long() + 1 - (ratings > 5 / 6).long()][:, :, None]
@@ -102,7 +102,7 @@ def test_rank_pays_for_telling_pictures_apart():
 
 
 def test_where_nothing_can_be_seen_squared_pays_for_the_average_and_rank_does_not():
-    """Words that know nothing of the picture: one step said of all against steps drawn at random."""
+    """Statements that do not depend on the picture: one step for all, and steps drawn at random."""
     generator = torch.Generator().manual_seed(1)
     ratings = torch.rand(400, 1, generator=generator, dtype=torch.float64)
     drawn = STEPS[torch.randint(0, 6, (400, 1, 1), generator=generator)]

@@ -1,4 +1,4 @@
-"""The rank reward against three plain loops, hand-worked numbers and the properties that the formula promises."""
+"""The rank reward against three plain loops, hand-computed values and properties of the formula."""
 
 import math
 import random
@@ -122,7 +122,7 @@ def test_one_sample_has_no_variance():
 def test_float32_agrees_with_float64_at_the_papers_gamma():
     torch.manual_seed(0)
     scores = (torch.rand(32, 8, dtype=torch.float64) * 100).round() / 100
-    scores[3] = 0.63  # a constant group: the mean of equal float32 numbers must not open a gap of its own
+    scores[3] = 0.63  # a constant group: rounding the mean of equal float32 numbers must not create a difference
     mos = torch.rand(32, dtype=torch.float64)
     single = rank_reward(scores.float(), mos.float())
     assert single.dtype == torch.float32

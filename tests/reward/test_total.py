@@ -90,7 +90,7 @@ def test_a_guess_stands_in_for_a_failed_parse_everywhere_but_in_format():
     assert torch.equal(total, filled)
     assert torch.equal(parts["rank"], as_read["rank"])
     assert parts["format"].tolist() == [[1, 0], [1, 1]]
-    # Without guesses the failed parse earns nothing and leaves the other picture's ranking alone.
+    # Without guesses the failed parse earns nothing and does not affect the other picture's ranking.
     _, none = total_reward(scores, mos, reward)
     assert none["error"][0, 1] == none["rank"][0, 1] == 0
     assert not torch.equal(none["rank"][1], parts["rank"][1])

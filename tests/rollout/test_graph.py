@@ -1,4 +1,4 @@
-"""The captured decode step: what a CPU can show of it, and on CUDA that it changes nothing."""
+"""The captured decode step: tested as far as possible on a CPU, and on CUDA for equal results."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def family(request, tmp_path_factory):
     folder = save_sibling(request.param, tmp_path_factory.mktemp(request.param))
     backbone = backbones.load(folder, dtype="float32", max_pixels=9216, gradient_checkpointing=True)
     backbone.model.eval()
-    with torch.no_grad():  # a likely end of the turn, so that rows are dropped on the way
+    with torch.no_grad():  # a likely end of the turn, so that rows are dropped during decoding
         state = SharedDecoder(backbone.core, collated(backbone, SIZES["padded"]), 1, 1).after_prompt.mean(dim=0)
         head = backbone.core.lm_head.weight
         likely = (head @ state).logsumexp(dim=0) - 2.5

@@ -1,4 +1,4 @@
-"""The folder of a run as others see it."""
+"""The folder of a run as other code sees it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_what_is_not_there_is_empty(tmp_path):
 
 
 def test_the_names_are_those_of_the_contract(tmp_path):
-    """What users and their scripts look for."""
+    """These names are part of the contract with users and their scripts."""
     run = RunFolder(tmp_path)
     files = {
         run.settings_file: "settings.json", run.evaluation_file: "evaluation.json", run.metrics_file: "metrics.jsonl",
@@ -76,7 +76,7 @@ def model(folder: Path) -> Path:
 
 
 def test_models_and_the_run_that_made_them_find_each_other(tmp_path):
-    """Of one step the final model is more exact than the best one, and that is what the checkpoint was."""
+    """Of models after one step the final one is the most exact, then the best one, then the checkpoint's."""
     run = RunFolder(tmp_path / "run")
     made = {step: model(run.checkpoints / f"step_{step}" / "model") for step in (5, 10)}
     last, best = model(run.model), model(run.best_model)

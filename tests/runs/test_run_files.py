@@ -1,4 +1,4 @@
-"""Files are whole or not there, and rows are read as they were written."""
+"""Files are complete or absent, and rows are read as they were written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = [{"text": "line\u2028separator\x85 and “quotes”"}, {"text": "a\r\nb"}
 
 
 def test_rows_come_back_as_they_were(tmp_path):
-    """Separators of lines that are not \\n, and names of files that UTF-8 cannot hold, stay inside of their row."""
+    """Line separators other than \\n, and file names that UTF-8 cannot hold, stay inside their row."""
     path = tmp_path / "rows.jsonl"
     assert write_rows(path, iter(ROWS)) == 4
     append_rows(path, ROWS)

@@ -1,4 +1,4 @@
-"""Real processes that are told to stop at every moment of their start: one line, exit code 75."""
+"""Real processes that get a stop signal at every moment of their start end with one line and exit code 75."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def listens(process: subprocess.Popen, number: int) -> bool:
 
 
 def worked(process: subprocess.Popen) -> float:
-    """Seconds of work of the process, which mean the same moment however busy the machine is."""
+    """Return the processor seconds of the process, which mark the same moment however busy the machine is."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -63,7 +63,7 @@ def told(process: subprocess.Popen, number: int) -> list[str]:
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("command", ["train", "evaluate", "distill", "prepare", "score --shards OUT"])
 def test_a_command_listens_before_it_imports_a_library(command, number, tmp_path):
-    """Whichever library it imports first is one that sends the signal and then takes ten minutes."""
+    """The first library that it imports is replaced with one that sends the signal and then takes ten minutes."""
     for library in ("numpy", "torch", "transformers", "omegaconf", "hydra", "scipy", "rich", "PIL", "filelock"):
         (tmp_path / f"{library}.py").write_text(f"import os, time\nos.kill(os.getpid(), {number:d})\ntime.sleep(600)\n")
     process = start("-m", *f"aes_r1.{command}".split(), folder=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
@@ -139,7 +139,7 @@ def test_workers_end_when_their_process_is_killed(tmp_path):
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])
 def test_a_forked_child_ends_as_usual_and_alone(seconds, tmp_path):
-    """Also when the signal comes while the child still has what its parent does with signals."""
+    """This also holds when the signal comes while the child still has its parent's handlers."""
     process = start("-c", FORKED, str(seconds), folder=tmp_path)
     assert process.stdout.readline() == "alive\n"
     assert told(process, signal.SIGUSR1) == [SAID]

@@ -1,4 +1,4 @@
-"""The store: made once, by one of many, whole or not there."""
+"""The store: a folder is made once, by one of many processes, and is complete or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that fails ends the job within a minute, named with its cause, whatever launched it and however it went."""
+"""A process that fails in any way ends the job within a minute, under any launcher, and the error names it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAUSE = {
     "raise": "rank 1: ValueError: a picture has no colours",
     "killed": "rank 1: no sign of life",
     "frozen": "rank 1: no sign of life",
-    "stuck": "rank 0: RuntimeError",  # it waited in vain; who lives and does not come cannot be told
+    "stuck": "rank 0: RuntimeError",  # the process that waited; a hanging process cannot be identified
 }
 
 

@@ -1,4 +1,4 @@
-"""Words and score of one picture: what they say, by hand, and which pairs contradict each other."""
+"""Agreement of words and score, computed by hand, and which pairs contradict each other."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_by_hand():
 
 
 def test_a_closing_judgement_counts_by_itself():
-    """The page that began this: .34 beside "A strong picture.", whatever the dimensions say."""
+    """A score of .34 beside "A strong picture." is a contradiction, whatever the dimensions say."""
     words = said(1, 4)
     assert words.endswith("A strong picture.")
     assert agreement(words, 0.34) == (0.2, pytest.approx(0.86), "words say good, number says 0.34")

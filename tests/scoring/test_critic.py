@@ -1,4 +1,4 @@
-"""Verdicts: what several answers amount to, what they depend on, and where a model's facts are found."""
+"""Verdicts: how answers are combined, what they depend on, and where a model's facts are found."""
 
 import json
 import shutil
@@ -73,7 +73,7 @@ def test_a_verdict_depends_on_the_picture_alone(talking_run, tmp_path):
 
 
 def test_it_has_learned_something(talking_run):
-    """The fixture that other tests lean on: brighter pictures get higher scores, intervals are the run's."""
+    """Checks a fixture of other tests: brighter pictures get higher scores, and intervals are the run's."""
     critic = Critic.load(talking_run)
     verdicts = [critic.score(path) for path in sorted((talking_run / "pictures").glob("*.png"))]
     scores = [one.score for one in verdicts]

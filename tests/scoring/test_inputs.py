@@ -1,4 +1,4 @@
-"""Pictures as a user names them, and URLs from a real server that behaves in every bad way."""
+"""Pictures as a user names them, and URLs of a real server that misbehaves in every way."""
 
 import io
 import os
@@ -36,7 +36,7 @@ def test_folders_files_and_globs_in_their_order(folder):
 
 
 def test_what_a_folder_holds_besides_is_counted_by_suffix(tmp_path):
-    """A phone's folder: nothing is passed over without a word."""
+    """A phone's folder: no file is skipped without a message."""
     names = (
         "a.heic",
         "b.HEIC",

@@ -1,4 +1,4 @@
-"""Try the product with inputs and moments that nobody would choose by hand.
+"""Test the commands with random inputs and random interruptions.
 
 python -m tests.stress pictures --mutations 20000
 python -m tests.stress kills --minutes 60

@@ -37,7 +37,7 @@ IMPORTS_S = 5.0  # that such a start takes longer, at least
 
 
 class Fault(Exception):
-    """What a disturbed command did against its promise."""
+    """A violation of the contract by a disturbed command."""
 
 
 class Start:
@@ -120,7 +120,7 @@ class Start:
             os.kill(self.process, number)
 
     def clear(self) -> None:
-        """Kill what is left of it, so that the next start finds nobody."""
+        """Kill the remaining processes, so that the next start finds none."""
         with contextlib.suppress(OSError):
             os.killpg(self.process, signal.SIGKILL)
         if not self.ended():

@@ -29,7 +29,7 @@ def engine(seed=0):
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing runs after it."""
+    """Simulates kill -9: no code runs after it."""
 
 
 def test_everything_comes_back(tmp_path):
@@ -89,7 +89,7 @@ def test_half_a_checkpoint_is_none(tmp_path):
 
 
 class Written:
-    """Stands for a backbone: what it would write says which step it is of."""
+    """A fake backbone whose file names its step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -101,7 +101,7 @@ class Written:
 
 
 def test_only_the_last_are_kept_whatever_was_best(tmp_path):
-    """A checkpoint is there to go on from; the best model has a folder of its own, without optimizer."""
+    """Checkpoints are for resuming; the best model has its own folder, without optimizer."""
     made = engine()
     for step, score in ((1, 0.1), (2, 0.7), (3, 0.5), (4, 0.6)):
         if score == 0.7:
@@ -119,7 +119,7 @@ def test_a_finished_run_keeps_the_models_of_its_checkpoints_alone(tmp_path):
         checkpoint.save(tmp_path, step, made, {}, keep=3, backbone=Written(step))
     checkpoint.save(tmp_path, 4, made, {}, keep=4)  # without a model, as an older version wrote them
     (tmp_path / "damaged_step_9").mkdir()
-    for _ in range(2):  # the second time there is nothing left to do
+    for _ in range(2):  # a second call changes nothing
         checkpoint.keep_models_alone(tmp_path, final=3)
         left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
         models = {f"step_{step}/model/{name}" for step in (1, 2) for name in ("config.json", "model.safetensors")}
@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, nam
     second = engine(seed=1)
     assert checkpoint.load_latest(tmp_path, second)["step"] == 1
     assert torch.equal(second.model.weight, wanted)
-    if (name, harm) != ("progress.json", "gone"):  # a folder without it never was a checkpoint
+    if (name, harm) != ("progress.json", "gone"):  # a folder without this file does not count as a checkpoint
         assert len({record.getMessage() for record in caplog.records}) == 1
         assert "step_2 is damaged" in caplog.text
         assert (tmp_path / "damaged_step_2").is_dir()
@@ -253,7 +253,7 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_best_model(tmp_path, monkey
                 killed = True
             else:
                 killed = False
-        if best.exists():  # before anybody has tidied up: never half a model
+        if best.exists():  # even before cleaning up there is no half model
             assert len({path.read_text() for path in (best / "model").iterdir()}) == 1
         checkpoint.load_latest(checkpoints, engine(seed=1))  # the run goes on
         step = json.loads((best / "validation.json").read_text())["step"]
@@ -304,7 +304,7 @@ def test_the_run_of_the_log_comes_back(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_float32_for_the_optimizer(dtype, tmp_path):
-    """Steps far below what bf16 can show add up; without float32 weights they would all be lost."""
+    """Updates far below bf16's precision add up; without float32 weights they would all be lost."""
     model = torch.nn.Linear(3, 2, bias=False).to(dtype)
     torch.nn.init.ones_(model.weight)
     made = SingleEngine(model, weight_decay=0.0, max_grad_norm=1e9, device=torch.device("cpu"))
@@ -369,7 +369,7 @@ def test_a_collective_that_fails_is_no_full_disk(tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("size", [1, 1000])
 def test_a_disk_that_is_full(tmp_path, size):
-    """What torch really says when its file does not take another byte: of a small file, and of one over its buffer."""
+    """torch's real messages when its file cannot grow: for a small file, and for one larger than its buffer."""
 
     class Full(SingleEngine):
         def save(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A lock that a killed process left beside DeepSpeed's compiled operations never makes a later start hang."""
+"""A lock that a killed process left beside DeepSpeed's compiled operations never blocks a later start."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_zero_starts_after_a_process_was_killed_while_it_compiled(own, monkeypat
     with monkeypatch.context() as patch:
         patch.delenv("XDG_CACHE_HOME")
         compiled = compiled_ops.own_folder()
-    if compiled.is_dir():  # spares a minute of compiling
+    if compiled.is_dir():  # saves a minute of compilation
         shutil.copytree(compiled, own, ignore=shutil.ignore_patterns("lock"))
     lock = own / "deepspeed_shm_comm" / "lock"
     process = owner(lock)

@@ -1,4 +1,4 @@
-"""Who is paid for the score: the boundary between critique and answer, and every token's advantage, by hand."""
+"""The boundary between critique and answer, and every token's advantage, computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.planted import QUESTION
 from tests.trainer.test_loops import rapo
 
 CPU = torch.device("cpu")
-# "dull.</think><answer>0.6</answer>" as Qwen2.5 cuts it: ".</" and "><" straddle what stands on either side.
+# "dull.</think><answer>0.6</answer>" as Qwen2.5 tokenises it: ".</" and "><" span two parts.
 QWEN = ["<think", ">", "dull", ".</", "think", "><", "answer", ">", "0", ".", "6", "</", "answer", ">"]
 
 

@@ -198,7 +198,7 @@ def test_rewards_without_weight_are_not_made(step):
         **arguments(0, 1),
         "reward": replace(PARTS, read_back=ReadBackSettings(), information=InformationSettings()),
     }
-    given["frozen"] = None  # nobody asks for the start
+    given["frozen"] = None  # the reference model is not needed
     assert list(judged.critique_rewards(**given, engine=Together())) == ["faithfulness"]
 
 

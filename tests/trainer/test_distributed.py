@@ -33,7 +33,7 @@ def launch(processes: int, mode: str, start: Path, out: Path, *stages: str) -> N
 
 @pytest.fixture(scope="module")
 def start(tokenizer, tmp_path_factory) -> Path:
-    """A model that can half answer, and its pictures."""
+    """A model that answers half of the time, and its pictures."""
     folder = tmp_path_factory.mktemp("start")
     (folder / "pictures").mkdir()
     picture_folder.__wrapped__(folder / "pictures")
@@ -45,7 +45,7 @@ def start(tokenizer, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(start, tmp_path_factory) -> Path:
-    """What one process computed, and two under every stage."""
+    """The results of one process, and of two under every ZeRO stage."""
     folder = tmp_path_factory.mktemp("out")
     for name in ("single", "single_bf16", "single_lora", "single_hard", "single_parts"):
         torch.save(distributed_steps.take_steps(start, folder, name), folder / f"{name}.pt")
@@ -112,7 +112,7 @@ def test_two_processes_that_judge_their_own_critiques_equal_one(out, stage):
     [("zero2_bf16", 0.9995, 0.002), ("zero3_bf16", 0.99, 0.04)],  # ZeRO-3's linear layers round the bias separately
 )
 def test_the_bf16_gradient_of_two_processes_is_that_of_one_in_norm_and_direction(out, stage, cosine, tolerance):
-    """A factor on both halves of precision, the number of processes say, moves the norm; a lost share the direction."""
+    """A wrong factor (such as the number of processes) would change the norm; a lost share the direction."""
     one, two = (torch.load(out / f"{name}.pt")["gradient"] for name in ("single_bf16", stage))
     assert two["adds_up_in"] == torch.float32
     flat = [torch.cat([found["moments"][key].flatten() for key in one["moments"]]).double() for found in (one, two)]
@@ -160,7 +160,7 @@ def test_an_adapter_under_two_processes_equals_one_and_is_merged_when_saved(out,
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", ["zero2", "zero3", *HALVES, *ADAPTED])
 def test_the_best_model_and_each_checkpoint_of_two_processes_are_exported_whole(out, stage, tmp_path):
-    """Wherever the weights were parted, transformers finds all of them, an adapter merged, and no other value."""
+    """However the weights were sharded, transformers loads all of them, adapters merged, with the same values."""
     if stage in ADAPTED:
         model = backbones.load(out / f"{stage}_model", dtype="float32", max_pixels=9216).model
         wanted = dict(model.named_parameters())

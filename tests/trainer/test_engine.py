@@ -1,4 +1,4 @@
-"""How processes find each other, and what cannot be launched."""
+"""How processes connect, and launches that are refused."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def engine_of(backbone: Backbone) -> SingleEngine:
 
 
 class Halt(StopRequest):
-    """Asks to stop once `step` steps are logged."""
+    """Requests a stop once `step` steps are logged."""
 
     def __init__(self, step: int | None) -> None:
         super().__init__()
@@ -278,7 +278,7 @@ def of_sampler(change):
 
 @pytest.mark.slow
 def test_the_samplers_log_probabilities_serve_as_the_old_ones(speaker, picture_folder, tmp_path, monkeypatch):
-    """Two passes over two minibatches are those that the trainer's own log-probabilities give; no pass more."""
+    """Two passes over two minibatches equal those with the trainer's own log-probabilities, without an extra pass."""
 
     @torch.no_grad()
     def of_trainer(backbone, prompts, rollout):

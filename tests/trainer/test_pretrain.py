@@ -1,4 +1,4 @@
-"""Pretraining of the tiny model, shrunken: the same twice, learning facts, never an opinion."""
+"""Pretraining of a smaller tiny model: reproducible, learns facts, and never an opinion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the reference lies between its uses changes no number, and nothing stays when it is closed."""
+"""The place of the reference between its uses changes no number, and closing it frees everything."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_reference_in_host_memory_says_the_same_and_leaves_the_device(backbone
     prompts = prompts.to(device)
     wanted = logps(build_reference("device", copy.deepcopy(backbone), device=device, rank=0, size=1).backbone, prompts)
     reference = build_reference("host", backbone, device=device, rank=0, size=1)
-    for _ in range(2):  # as often as there are steps
+    for _ in range(2):  # once per step
         assert sum(parameter.numel() for parameter in reference.backbone.model.parameters()) == 0
         with reference.gathered() as frozen:
             assert {parameter.device for parameter in frozen.model.parameters()} == {device}

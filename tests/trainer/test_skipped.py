@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite: the step is skipped, everywhere alike, and ten in a row end the run."""
+"""A step with a non-finite loss or gradient is skipped on all processes, and ten in a row end the run."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def two_processes(tokenizer, tmp_path_factory) -> Path:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ENGINES)
 def test_two_processes_agree_and_go_on_as_if_the_step_had_not_been(two_processes, name):
-    """What was not finite on rank 1 alone is skipped on both; a state saved before any step was taken is whole."""
+    """A non-finite value on rank 1 alone skips the step on both; a state saved before the first step is complete."""
     ranks = [torch.load(two_processes / f"{name}_{rank}.pt") for rank in (0, 1)]
     for found in ranks:
         for kind in skipped_steps.TOGETHER:
@@ -170,7 +170,7 @@ def test_skipped_steps_are_counted_across_a_resume_and_end_the_run(backbone, pic
     assert checkpoint.load_latest(tmp_path, engine)["skipped_in_a_row"] == LIMIT
     assert all(torch.equal(value, good[name]) for name, value in start.model.state_dict().items())
 
-    monkeypatch.undo()  # the fault is gone: one step that is taken, and the run goes on to its end
+    monkeypatch.undo()  # without the fault one step succeeds, and the run continues to its end
     again = copy.deepcopy(start)
     train(again, picture_folder, tmp_path, epochs=6, stop=Halt(None), rows=rows)
     assert [skipped for step, skipped, _ in rows if step > 11] == [0] * 7
@@ -181,7 +181,7 @@ def test_a_run_whose_last_steps_were_all_skipped_does_not_pass_for_done(
     backbone, picture_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(sft, "completion_likelihood", Faulty(sft.completion_likelihood, first=3))
-    for _ in range(2):  # nor when it is started again
+    for _ in range(2):  # nor when it is resumed
         with pytest.raises(NeverFinite, match="step 12: the last 10 optimizer steps"):
             train(backbone, picture_folder, tmp_path, epochs=4, stop=Halt(None), rows=[])
 

@@ -38,12 +38,12 @@ def main() -> None:
 
     with failure_file(store / name, rank, watch):
         job.wait()
-        if name == "second":  # not before the first one makes it
+        if name == "second":  # only after the first one has started
             while not (store / "things" / ".abc.partial").exists():
                 time.sleep(0.05)
         (store / f"{name}.asks").touch()
         job.build_collectively("things", "abc", make)
-        assert (store / "things" / "abc").is_dir()  # for every process, as soon as it goes on
+        assert (store / "things" / "abc").is_dir()  # visible to every process when it continues
         job.build_collectively("things", "abc", make)
         job.wait()
 
