@@ -141,6 +141,7 @@ class ModelSettings:
     freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = False
+    kernels: str = "plain"  # liger: norms and gates as one CUDA kernel each, by liger-kernel
     prompt: str = "critique"  # critique: think, then score; score_only: the control without a critique
     answer_from: str = "image"  # words: the answer after a critique is drawn with the picture blanked
     reference: str = "device"  # where RAPO's frozen start lies between its uses: device, host or sharded
@@ -150,6 +151,7 @@ class ModelSettings:
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         self._check_base()
+        one_of("model.kernels", self.kernels, ("plain", "liger"))
         one_of("model.prompt", self.prompt, ("critique", "score_only"))
         one_of("model.answer_from", self.answer_from, ("image", "words"))
         require(
