@@ -25,6 +25,8 @@ from aes_r1.plan_memory import (
     most_disk,
     outputs_per_pass,
     own_images,
+    pass_tokens,
+    passes_over,
     peak,
     phase_memory,
     reference_place,
@@ -136,17 +138,17 @@ def step_traffic(settings: PlanSettings, shape: Shape) -> float:
     """Count the bytes that one GPU receives in one step: for the rollout, a sharded reference, the update's passes."""
     trainer, trained = settings.trainer, trained_parameters(settings, shape)
     rows = own_images(settings) * trainer.num_samples
-    minibatch, size = math.ceil(rows / trainer.minibatches), outputs_per_pass(settings)
+    minibatch = math.ceil(rows / trainer.minibatches)
     return cost.traffic_bytes(
         whole_bytes(settings, shape, trained),
         trained * ELEMENT[settings.model.dtype],
         processes=settings.plan.gpus,
         stage=zero_stage(settings),
-        passes=trainer.inner_epochs * trainer.minibatches * math.ceil(minibatch / size),
+        passes=trainer.inner_epochs * trainer.minibatches * passes_over(settings, minibatch),
         gathers=2 + settings.model.gradient_checkpointing,
         steps=trainer.inner_epochs * trainer.minibatches,
         rollouts=1,
-        reference_passes=math.ceil(rows / size) if reference_place(settings) == "sharded" else 0,
+        reference_passes=passes_over(settings, rows) if reference_place(settings) == "sharded" else 0,
     )
 
 
@@ -251,7 +253,7 @@ def advice(found: Plan, settings: PlanSettings) -> list[str]:
     elif found.largest_micro_batch < outputs_per_pass(settings):
         lines.append(
             f"{outputs_per_pass(settings)} outputs in a pass do not fit {limit:g}; "
-            f"give trainer.micro_batch_size={found.largest_micro_batch} or less"
+            f"give {_size_of_pass(settings, found.largest_micro_batch)} or less"
         )
     else:
         lines.append(f"largest micro-batch that fits: {found.largest_micro_batch}")
@@ -259,13 +261,22 @@ def advice(found: Plan, settings: PlanSettings) -> list[str]:
         if 4 * traffic > step and zero_stage(settings) == 3 and found.largest_micro_batch > outputs_per_pass(settings):
             lines.append(
                 f"gathering weights takes {traffic:.1f} of {step:.1f} seconds, in every pass anew; fewer, larger "
-                f"passes gather less: trainer.micro_batch_size={found.largest_micro_batch}"
+                f"passes gather less: {_size_of_pass(settings, found.largest_micro_batch)}"
             )
     if trainer.micro_batch_tokens is not None:
+        rows = own_images(settings) * trainer.num_samples
         lines.append(
-            f"trainer.micro_batch_tokens={trainer.micro_batch_tokens}: {outputs_per_pass(settings)} outputs a pass"
+            f"trainer.micro_batch_tokens={trainer.micro_batch_tokens}: {outputs_per_pass(settings)} of the longest "
+            f"outputs a pass; of mean ones all {rows} of a GPU in {passes_over(settings, rows)}"
         )
     return lines
+
+
+def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
+    """The setting, as it is to be typed, by which a pass holds `outputs` of the longest outputs."""
+    if settings.trainer.micro_batch_tokens is None:
+        return f"trainer.micro_batch_size={outputs}"
+    return f"trainer.micro_batch_tokens={pass_tokens(settings, outputs, settings.trainer.max_new_tokens)}"
 
 
 def show(found: Plan, settings: PlanSettings, console: Console) -> None:

@@ -47,14 +47,25 @@ def mean_answer(settings: PlanSettings) -> int:
 
 def outputs_per_pass(settings: PlanSettings) -> int:
     """Return the outputs of one forward pass on one GPU; under a token budget, as many of the longest as fit."""
-    trainer, assumed = settings.trainer, settings.plan
+    trainer = settings.trainer
     budget, own = trainer.micro_batch_tokens, own_images(settings) * trainer.num_samples
     if budget is None:
         return min(trainer.micro_batch_size, own)
-    prompt = assumed.picture_tokens + assumed.question_tokens
-    sizes = range(1, own + 1)
-    fits = [n for n in sizes if images_of(settings, n) * prompt + n * trainer.max_new_tokens <= budget]
-    return max(fits, default=1)
+    return max((n for n in range(1, own + 1) if pass_tokens(settings, n, trainer.max_new_tokens) <= budget), default=1)
+
+
+def passes_over(settings: PlanSettings, outputs: int) -> int:
+    """Passes over `outputs` outputs on one GPU; under a budget of tokens, with answers of mean length."""
+    budget = settings.trainer.micro_batch_tokens
+    if budget is None:
+        return math.ceil(outputs / outputs_per_pass(settings))
+    return math.ceil(pass_tokens(settings, outputs, mean_answer(settings)) / budget)
+
+
+def pass_tokens(settings: PlanSettings, outputs: int, answer: int) -> int:
+    """Tokens of a pass over `outputs` outputs of `answer` tokens, prompts counted."""
+    prompt = settings.plan.picture_tokens + settings.plan.question_tokens
+    return images_of(settings, outputs) * prompt + outputs * answer
 
 
 def images_of(settings: PlanSettings, outputs: int) -> int:
@@ -69,7 +80,7 @@ def zero_stage(settings: PlanSettings) -> int:
 
 # Parts of memory_per_gpu that exist in a single phase; all others exist all the time.
 PHASES = {
-    "rollout": ("KV cache", "weights gathered for the rollout", "prompt pass"),
+    "rollout": ("KV cache", "weights gathered for the rollout", "weights copied for the rollout", "prompt pass"),
     "reference": ("reference on the GPU for its pass",),
     "update": ("activations", "attention scores", "logits", "live weights"),
     "optimizer step": ("optimizer's temporaries",),
@@ -93,7 +104,7 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     offloaded = {"optimizer", "optimizer's temporaries"} if zero.get("offload_optimizer") else set()
     images = images_of(settings, micro_batch)
     prompt = assumed.picture_tokens + assumed.question_tokens
-    tokens = images * prompt + micro_batch * trainer.max_new_tokens
+    tokens = pass_tokens(settings, micro_batch, trainer.max_new_tokens)
     patches = images * assumed.picture_tokens * shape.vision_per_token
     checkpointed = model.gradient_checkpointing
     activations = cost.language_activation_bytes(shape, tokens, element, checkpointed=checkpointed)
@@ -129,6 +140,7 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
         "live weights": live if share["weights"] > 1 else 0,
         "KV cache": cost.cache_bytes(shape, own * prompt + rows * trainer.max_new_tokens, element),
         "weights gathered for the rollout": whole - whole // share["weights"],
+        "weights copied for the rollout": cost.copied_for_rollout_bytes(shape, element, adapted=model.lora.rank > 0),
         "prompt pass": cost.prompt_pass_bytes(shape, own * prompt, element),
         "reference on the GPU for its pass": fetched,
         "optimizer's temporaries": cost.optimizer_step_bytes(stepped, gradient_copied=gradient < 4),

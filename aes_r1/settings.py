@@ -140,6 +140,7 @@ class ModelSettings:
     freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = False
+    kernels: str = "plain"  # liger: norms and gates as one CUDA kernel each, by liger-kernel
     prompt: str = "critique"  # critique: think, then score; score_only: the control without a critique
     answer_from: str = "image"  # words: the answer after a critique is sampled with the picture blanked
     reference: str = "device"  # where RAPO's reference model is kept between its uses: device, host or sharded
@@ -149,6 +150,7 @@ class ModelSettings:
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         self._check_base()
+        one_of("model.kernels", self.kernels, ("plain", "liger"))
         one_of("model.prompt", self.prompt, ("critique", "score_only"))
         one_of("model.answer_from", self.answer_from, ("image", "words"))
         require(

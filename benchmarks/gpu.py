@@ -65,7 +65,7 @@ def published(model: str, T: int, **how: Any) -> Workload:  # noqa: N803, the fi
 
 
 EQUAL = published("qwen2_5_vl_3b", 200, tower=False)
-VARIED = published("qwen2_5_vl_3b", 512, tower=True, lengths="lognormal", micro_batch_tokens=16384)
+VARIED = published("qwen2_5_vl_3b", 512, tower=True, lengths="lognormal")
 LARGE = published("qwen2_5_vl_7b", 200, tower=True, lengths="equal")
 # All weights of the language model, on a card of 80 GB: float32 masters and moments fill it, so the tower is fixed and
 # the reference waits in host memory. TRL keeps neither float32 masters nor float32 moments of bfloat16 weights.
@@ -81,7 +81,7 @@ PLAN = (
     Run("ours_plain", EQUAL, 40),
     Run("ours", FULL, 50),
     Run("ours", replace(EQUAL, micro_batch=16), 35),  # as it was first measured, on an H200
-    Run("ours", replace(LARGE, new_tokens=512, lengths="lognormal", micro_batch_tokens=16384), 50),
+    Run("ours", replace(LARGE, new_tokens=512, lengths="lognormal"), 50),
     Run("ours", replace(VARIED, K=4), 35),
     Run("ours", replace(VARIED, K=4, new_tokens=200), 30),
     Run("trl", FULL, 70, steps=1, warm_up=BRIEF),

@@ -37,7 +37,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.tiny import build_tokenizer
 from aes_r1.prompts import RATING_PROMPT
-from aes_r1.rollout import layers, sampler
+from aes_r1.rollout import layers
 from aes_r1.rollout.graph import StaticDecoder
 from aes_r1.settings import LoraSettings
 from benchmarks.workload import config_of
@@ -144,10 +144,10 @@ def token_step(backbone: Backbone) -> tuple[Counter[str], Counter[str]]:
     step = counted(lambda: states.append(decoder.step(tokens)))
     noise = torch.full((SAMPLES,), 0.5)
 
-    def draw() -> None:
-        sampler._draw(backbone.core.lm_head(states[0]), backbone.banned, 1.0, noise)
+    def head_and_draw() -> None:
+        decoder.draw(backbone.core.lm_head(states[0]), backbone.banned, 1.0, noise)
 
-    return step, counted(draw)
+    return step, counted(head_and_draw)
 
 
 @torch.library.custom_op("benchmarks::attend", mutates_args=())
@@ -161,32 +161,37 @@ def _(query: Tensor, _key: Tensor, _value: Tensor) -> Tensor:
     return query.new_empty(query.shape)
 
 
-@torch.no_grad()
-def compiled_layer(backbone: Backbone) -> Counter[str]:
-    """Kernels of one layer of a decode step as compiled: matrix products, fused loops and attention."""
+def compiled(function: Callable[..., Any], *given: Any) -> Counter[str]:
+    """Kernels of one call of a compiled function: matrix products, fused loops, attention."""
     from torch._inductor.utils import run_and_get_code
 
-    backbone.model.eval()
-    decoder = StaticDecoder(backbone.core, asked(backbone, 1), SAMPLES, TOKENS)
-    layer = torch.compile(
-        partial(
-            layers.layer_step,
-            attend=lambda query, key, value, past, scaling: _attend(query, key, value),
-            activation=backbone.core.model.language_model.layers[0].mlp.act_fn,
-            epsilon=decoder.epsilon,
-        ),
-        fullgraph=True,
-    )
-    states = decoder.after_prompt.clone()
-    cosine, sine = (part.index_select(1, decoder.filled)[decoder.image] for part in (decoder.cosine, decoder.sine))
-    _, code = run_and_get_code(layer, states, decoder.weights[0], cosine, sine, decoder.past(0))
+    _, code = run_and_get_code(torch.compile(function, fullgraph=True), *given)
     calls = code[-1][code[-1].index("def call(") :]
     found = re.findall(
         r"^\s+(?:\w+ = )?(extern_kernels|cpp_fused\w*|torch\.ops\.[\w.]+?)[.(]", calls, flags=re.MULTILINE
     )
     named = {"extern_kernels": "matrix product", "torch.ops.benchmarks": "attention"}
-    kinds = ["fused" if one.startswith("cpp_fused") else named.get(one, one) for one in found]
-    return Counter(kinds)
+    return Counter("fused" if one.startswith("cpp_fused") else named.get(one, one) for one in found)
+
+
+@torch.no_grad()
+def compiled_step(backbone: Backbone) -> tuple[Counter[str], Counter[str]]:
+    """Kernels of one layer of a decode step, and of the draw from its logits, as compiled on CUDA."""
+    backbone.model.eval()
+    decoder = StaticDecoder(backbone.core, asked(backbone, 1), SAMPLES, TOKENS)
+    layer = partial(
+        layers.layer_step,
+        attend=lambda query, key, value, past, scaling: _attend(query, key, value),
+        activation=backbone.core.model.language_model.layers[0].mlp.act_fn,
+        epsilon=decoder.epsilon,
+    )
+    states = decoder.after_prompt.clone()
+    cosine, sine = (part.index_select(1, decoder.filled)[decoder.image] for part in (decoder.cosine, decoder.sine))
+    logits = backbone.core.lm_head(states)
+    return (
+        compiled(layer, states, decoder.weights[0], cosine, sine, decoder.past(0)),
+        compiled(lambda *given: decoder.draw(*given), logits, backbone.banned, 1.0, torch.full((SAMPLES,), 0.5)),
+    )
 
 
 @dataclass(frozen=True)
@@ -273,16 +278,15 @@ def main() -> None:
     parser.parse_args()
     columns: dict[str, dict[str, int]] = {}
     towers: dict[str, dict[str, int]] = {}
-    compiled: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
             columns[name] = counts(name, Path(folder))
             columns[f"{name}, rank 64"] = counts(name, Path(folder), lora=64)
             towers[name] = tower_counts(name, Path(folder))
-            compiled[name] = compiled_layer(narrow(name, Path(folder), lora=64))
+        steps = [compiled_step(narrow(name, Path(folder), lora=64)) for name in MODELS]
     print(table(columns), table(towers), sep="\n\n")
-    for name, found in compiled.items():
-        print(f"\n{name}, rank 64: a compiled layer of a decode step takes {found.total()} kernels: {dict(found)}")
+    for name, (layer, draw) in zip(MODELS, steps, strict=True):
+        print(f"\n{name}, rank 64, decoding as compiled: a layer {dict(layer)}, the draw {dict(draw)}")
 
 
 if __name__ == "__main__":

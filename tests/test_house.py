@@ -22,6 +22,7 @@ ALLOWED = {
     "omegaconf": {"command", "settings"},
     "transformers": {"model", "rollout"},
     "tokenizers": {"model"},
+    "liger_kernel": {"model"},
     "peft": {"model"},
     "deepspeed": {"trainer/engine.py"},
     "wandb": {"tracking"},
@@ -33,7 +34,7 @@ ALLOWED = {
 }
 NAMED_OTHERWISE = {  # when imported
     "hydra-core": "hydra", "pillow": "PIL", "pillow-heif": "pillow_heif", "wandb-workspaces": "wandb_workspaces",
-    "json-repair": "json_repair",
+    "json-repair": "json_repair", "liger-kernel": "liger_kernel",
 }  # fmt: skip
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",

@@ -162,7 +162,7 @@ def test_advice_names_what_is_large_and_what_is_not_on_yet(shape):
 
     assert said(settings()) == "largest micro-batch that fits: 64"
     two = said(settings(gpus=2))
-    assert "115.0 of 80 in the rollout, most of it optimizer (49.8)" in two
+    assert "116.0 of 80 in the rollout, most of it optimizer (49.8)" in two
     assert "enough by itself: model.lora.rank=64 (40.8), engine=zero3_offload (65.3), plan.gpus=4 (75.1)" in two
     assert "engine=zero3 " not in two  # it is on
     adapted = said(assume(settings(gpus=2, lora=LoraSettings(rank=64)), memory_gb=10.0))

@@ -74,6 +74,7 @@ def test_parts_by_hand(shape):
     # 16 images of 454 tokens and 64 outputs of 1024, 28 layers, 4 key-value heads of 128, keys and values, 2 bytes.
     assert found["KV cache"] == (16 * 454 + 64 * 1024) * 28 * 4 * 128 * 2 * 2
     assert found["weights gathered for the rollout"] == parameters * 2 - parameters * 2 // 8
+    assert found["weights copied for the rollout"] == 28 * 3584 * (3584 + 2 * 512) * 2
     assert found["prompt pass"] == 16 * 454 * 2 * (3 * 3584 + 4 * 18944)
     # DeepSpeed's buffer of 5e8 numbers; embedding and head have 545 M each, so their gradient stands beside it.
     assert found["reduce bucket"] == 2 * (500_000_000 + 3584 * 152_064)
@@ -147,10 +148,10 @@ def test_every_part_belongs_to_a_phase_or_to_all(shape):
 
 
 def test_the_largest_micro_batch_fits_and_the_next_does_not(shape):
-    tight = dataclasses.replace(settings(), plan=CostSettings(memory_gb=56.0))
+    tight = dataclasses.replace(settings(), plan=CostSettings(memory_gb=57.0))
     found = largest_micro_batch(tight, shape, shape.parameters)
     assert 0 < found < 64
-    assert peak(memory(tight, shape, found)) <= 56e9 < peak(memory(tight, shape, found + 1))
+    assert peak(memory(tight, shape, found)) <= 57e9 < peak(memory(tight, shape, found + 1))
     assert largest_micro_batch(dataclasses.replace(tight, plan=CostSettings(memory_gb=10.0)), shape, 1) == 0
 
 

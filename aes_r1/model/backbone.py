@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from aes_r1.model import families, files, shared_prefix, template
+from aes_r1.model import families, files, kernels, shared_prefix, template
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.settings import InputError, LoraSettings
 
@@ -192,6 +192,7 @@ def load(
     dtype: str,
     max_pixels: int,
     gradient_checkpointing: bool = False,
+    fused_kernels: bool = False,
     key: str = "model.path",
     weights: bool = True,
 ) -> Backbone:
@@ -225,6 +226,8 @@ def load(
     if not families.can_share_prefix(model.config):
         text = model.config.get_text_config().model_type
         log.info("%s=%s: %s layers cannot share a group's prompt; each output computes its own", key, path, text)
+    if fused_kernels:
+        kernels.fuse(model)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return Backbone(model, tokenizer, image_processor).with_max_pixels(max_pixels)

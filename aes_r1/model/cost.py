@@ -183,6 +183,13 @@ def vision_activation_bytes(shape: Shape, patches: float, element: int, *, check
     return round(patches * shape.vision_layers * layer)
 
 
+def copied_for_rollout_bytes(shape: Shape, element: int, *, adapted: bool) -> int:
+    """Bytes that a rollout copies: query, key and value side by side; with an adapter every matrix of the layers."""
+    if adapted:
+        return shape.layer_matrix_parameters * element
+    return shape.layers * shape.width * (shape.query_width + 2 * shape.key_width) * element
+
+
 def cache_bytes(shape: Shape, tokens: float, element: int) -> int:
     """Keys and values of `tokens` tokens in every layer."""
     return round(2 * shape.layers * shape.key_width * element * tokens)

@@ -146,4 +146,5 @@ class Job:
             dtype=self.settings.model.dtype,
             max_pixels=self.max_pixels,
             gradient_checkpointing=self.settings.model.gradient_checkpointing,
+            fused_kernels=self.settings.model.kernels == "liger",
         )

@@ -20,7 +20,7 @@ def fingerprint(*parts: Any) -> str:
 # out of the run's hash, so that a run that was too large for its memory can resume with smaller micro-batches.
 _NOT_IDENTITY = (
     *("out", "store", "run_name", "processes", "tracker"),
-    *("data.workers", "evaluation.batch_size", "model.reference"),
+    *("data.workers", "evaluation.batch_size", "model.reference", "model.kernels"),
     *("cold_start.micro_batch_size", "cold_start.save_every"),
     *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
     *("rollout.url", "rollout.weights", "rollout.max_mismatch", "rollout.patience"),

@@ -23,10 +23,11 @@ def micro_batches(
 ) -> list[list[int]]:
     """`rows` (indices into N x num_samples outputs, image by image) in pieces.
 
-    max_tokens None: pieces of `size` outputs as they come. Else: pieces whose forward holds at most `max_tokens` tokens
-    with padding, images of similarly long outputs together. An image's outputs stay together while they fit, so that
-    its prompt is computed once; an output that is too long by itself is a piece of its own. lengths: tokens of every
-    output; prompt_tokens: tokens of every image's prompt.
+    max_tokens None: pieces of `size` outputs as they come. Else: pieces whose pass holds at most `max_tokens` tokens,
+    images of similarly long outputs together. An image's outputs stay together while they fit, so that its prompt is
+    computed once; an output that is too long by itself is a piece of its own. lengths: tokens of every output;
+    prompt_tokens: tokens of every image's prompt. With shared_prefix nothing is padded; else every output brings a
+    prompt of its own and is padded to the longest, and so is the prompt.
     """
     if max_tokens is None:
         return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
@@ -38,8 +39,9 @@ def micro_batches(
 
     def cost(piece: list[int]) -> int:
         images = {row // num_samples for row in piece}
-        copies = len(images) if shared_prefix else len(piece)
-        return copies * max(prompt_tokens[image] for image in images) + len(piece) * max(lengths[row] for row in piece)
+        if shared_prefix:
+            return sum(prompt_tokens[image] for image in images) + sum(lengths[row] for row in piece)
+        return len(piece) * (max(prompt_tokens[image] for image in images) + max(lengths[row] for row in piece))
 
     for group in groups.values():
         if current and cost(current + group) > max_tokens:

@@ -1,0 +1,52 @@
+"""Fused norms and feed-forward products for CUDA, by liger-kernel (model.kernels=liger).
+
+A norm is one kernel in place of six, the gate of a feed-forward one in place of two, and neither keeps what lies
+between for the backward pass. Set on the modules of one model: liger's own patches would change transformers for every
+model of the process, those on a CPU included. Rotary positions stay as they are.
+"""
+
+from __future__ import annotations
+
+from importlib import util
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aes_r1.settings import InputError
+
+
+def require_liger() -> None:
+    """Raise InputError where the kernels cannot run."""
+    if util.find_spec("liger_kernel") is None:
+        raise InputError(
+            "model.kernels=liger: liger-kernel is not installed; pip install 'aes-r1[kernels]', or give plain"
+        )
+    if not torch.cuda.is_available():
+        raise InputError("model.kernels=liger: its kernels run on a GPU and there is none; give model.kernels=plain")
+
+
+def fuse(model: nn.Module) -> None:
+    """Make one kernel of each RMSNorm of `model`, and one of each gate of a feed-forward with a SiLU.
+
+    InputError where the kernels cannot run.
+    """
+    require_liger()
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = MethodType(_norm, module)
+        elif hasattr(module, "gate_proj") and type(module.act_fn).__name__.startswith("SiLU"):
+            module.forward = MethodType(_feed_forward, module)
+
+
+def _norm(module: Any, states: Tensor) -> Tensor:
+    from liger_kernel.transformers.functional import liger_rms_norm
+
+    return liger_rms_norm(states, module.weight, module.variance_epsilon, in_place=False)
+
+
+def _feed_forward(module: Any, states: Tensor) -> Tensor:
+    from liger_kernel.transformers.functional import liger_swiglu
+
+    return module.down_proj(liger_swiglu(module.gate_proj(states), module.up_proj(states)))
