@@ -16,10 +16,11 @@ compiler makes of the same function for the CPU, attention as the one kernel tha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,17 @@ class CountKernels(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@contextlib.contextmanager
+def unpinned() -> Iterator[None]:
+    """Inside, memory of the host is not pinned on its way to a device: without a GPU there is none to pin it for."""
+    pin = torch.Tensor.pin_memory
+    torch.Tensor.pin_memory = lambda tensor, *_: tensor  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.Tensor.pin_memory = pin  # type: ignore[method-assign]
+
+
 def counted(work: Callable[[], Any]) -> Counter[str]:
     """The operations that `work` dispatches, those of its backward pass included if it runs one."""
     with CountKernels() as kernels:
@@ -74,8 +86,13 @@ def counted(work: Callable[[], Any]) -> Counter[str]:
     return kernels.found
 
 
-def narrow(name: str, folder: Path, *, layers: int = 2, depth: int = 2, lora: int = 0) -> Backbone:
-    """A published model with `layers` language layers and `depth` vision layers, the last one over whole pictures."""
+def narrow(
+    name: str, folder: Path, *, layers: int = 2, depth: int = 2, lora: int = 0, weights: bool = True
+) -> Backbone:
+    """A published model with `layers` language layers and `depth` vision layers, the last one over whole pictures.
+
+    Without `weights` it stands on the meta device, whose operations are dispatched as a GPU's are.
+    """
     from transformers import AutoConfig, AutoModelForImageTextToText
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -100,17 +117,19 @@ def narrow(name: str, folder: Path, *, layers: int = 2, depth: int = 2, lora: in
     path = folder / f"{name}_{layers}_{depth}"
     for part in (model, tokenizer, Qwen2VLImageProcessorPil(patch_size=vision["patch_size"])):
         part.save_pretrained(path)
-    backbone = backbones.load(path, dtype="bfloat16", max_pixels=PICTURE[0] * PICTURE[1])
+    how: dict[str, Any] = {"dtype": "bfloat16", "max_pixels": PICTURE[0] * PICTURE[1]}
+    backbone = backbones.load(path, weights=weights, **how)
     if lora:
         backbone = backbones.add_adapter(backbone, LoraSettings(rank=lora))
     return backbone
 
 
 def asked(backbone: Backbone, pictures: int) -> Any:
-    """A batch of so many prompts, equally long."""
+    """A batch of so many prompts, equally long, where the weights are."""
     from PIL import Image
 
-    return backbone.collate([backbone.encode(Image.new("RGB", PICTURE), RATING_PROMPT) for _ in range(pictures)])
+    encoded = [backbone.encode(Image.new("RGB", PICTURE), RATING_PROMPT) for _ in range(pictures)]
+    return backbone.collate(encoded).to(backbone.device)
 
 
 @torch.no_grad()
@@ -178,6 +197,7 @@ class Pass:
     backward: Counter[str]
 
 
+@unpinned()
 def scoring(backbone: Backbone, pictures: int, *, tower: bool) -> Pass:
     """The update's pass over `pictures` images of SAMPLES completions; a tower that is not trained ran before it."""
     backbone.model.train()
@@ -186,7 +206,7 @@ def scoring(backbone: Backbone, pictures: int, *, tower: bool) -> Pass:
             parameter.requires_grad_(tower)
     prompts = backbone.with_vision_features(asked(backbone, pictures))
     rows = pictures * SAMPLES
-    tokens = torch.full((rows, TOKENS), 9)
+    tokens = torch.full((rows, TOKENS), 9, device=backbone.device)
     mask = torch.arange(TOKENS) < torch.tensor([TOKENS - row % 2 for row in range(rows)])[:, None]
     image_of = torch.arange(pictures).repeat_interleave(SAMPLES)
     out: list[Tensor] = []
@@ -196,6 +216,7 @@ def scoring(backbone: Backbone, pictures: int, *, tower: bool) -> Pass:
     return Pass(forward, backward)
 
 
+@unpinned()
 @torch.no_grad()
 def tower(backbone: Backbone, pictures: int) -> Counter[str]:
     """The vision tower alone over `pictures` pictures of one size, without gradients."""
@@ -211,9 +232,9 @@ def more(longer: Counter[str], shorter: Counter[str]) -> int:
 
 def counts(name: str, folder: Path, *, lora: int = 0) -> dict[str, int]:
     """Every part's count for a published model; `lora` adapts the language layers."""
-    two, three = (narrow(name, folder, layers=number, lora=lora) for number in (2, 3))
-    (step, draw), (longer, _) = token_step(two), token_step(three)
+    (step, draw), (longer, _) = (token_step(narrow(name, folder, layers=number, lora=lora)) for number in (2, 3))
     layer = more(longer, step)
+    two, three = (narrow(name, folder, layers=number, lora=lora, weights=False) for number in (2, 3))
     shorter, deeper = (scoring(one, 2, tower=False) for one in (two, three))
     forward, backward = more(deeper.forward, shorter.forward), more(deeper.backward, shorter.backward)
     return {
@@ -229,7 +250,7 @@ def counts(name: str, folder: Path, *, lora: int = 0) -> dict[str, int]:
 
 def tower_counts(name: str, folder: Path) -> dict[str, int]:
     """The vision tower's counts for a published model. Its windowed layers are all but four of 32."""
-    two, three = (narrow(name, folder, depth=depth) for depth in (2, 3))
+    two, three = (narrow(name, folder, depth=depth, weights=False) for depth in (2, 3))
     one, further = (more(tower(three, pictures), tower(two, pictures)) for pictures in (1, 2))
     shallow, deep = (scoring(backbone, 1, tower=True).backward for backbone in (two, three))
     return {

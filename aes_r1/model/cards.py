@@ -36,6 +36,6 @@ def name_of(device: str) -> str:
 def card_of(device: str, tflops: float | None = None, gb_s: float | None = None) -> Card | None:
     """The card of that name; given numbers go before the table's. None when either is in neither place."""
     known = CARDS.get(name_of(device))
-    tflops = tflops or (known and known.tflops)
-    gb_s = gb_s or (known and known.gb_s)
+    if known is not None:
+        tflops, gb_s = tflops or known.tflops, gb_s or known.gb_s
     return Card(tflops, gb_s) if tflops and gb_s else None

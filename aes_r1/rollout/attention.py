@@ -16,7 +16,7 @@ from torch import Tensor
 from aes_r1.rollout.layers import Past
 
 BLOCK = 64  # keys that are looked at together
-PARTS = 4  # programs that share the keys of a row, so that few rows keep the whole card at work
+PARTS = 2  # programs that share the keys of a row, so that few rows keep the whole card at work
 WARPS, STAGES = 4, 2
 LEAST = 16  # the smallest side of a matrix product that the kernel's language has
 
@@ -42,7 +42,8 @@ def _look_at(
     return higher, total * kept + tl.sum(weights, axis=1), seen
 
 
-@triton.jit
+# Sizes that change from rollout to rollout: without this, one that 16 divides would be compiled apart.
+@triton.jit(do_not_specialize=["rows", "prompt_places", "places"])
 def _attend(
     query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
     rows, prompt_places, places, query_stride, key_stride, value_stride,

@@ -8,9 +8,8 @@ in clip-higher, in a failed parse being no score at all, and in the prompt and p
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +29,7 @@ from aes_r1.reward.total import total_reward
 from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt, critique_lengths
 from aes_r1.runs.stopping import Stopped
-from aes_r1.settings import InputError, RewardSettings, TrainerSettings
+from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.credit import critique_advantage, critique_mask, token_advantages, token_kl_coef
@@ -39,7 +38,7 @@ from aes_r1.trainer.engine import Engine, peak_memory_gb
 from aes_r1.trainer.micro_batches import MicroBatch, plan_micro_batches
 from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
 from aes_r1.trainer.order import batch_indices_without_repeats
-from aes_r1.trainer.reference import Reference
+from aes_r1.trainer.reference import Reference, reference_weights
 from aes_r1.trainer.skipped import Skips
 from aes_r1.trainer.step_metrics import (
     add_micro_batch,
@@ -99,9 +98,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
     Raises Stopped after a checkpoint when asked to stop.
     """
     total = rapo_steps(len(images), trainer)
-    if trainer.profile is not None and trainer.profile > total:
-        raise InputError(f"trainer.profile={trainer.profile}: the run has {total} steps; give one of them")
-    trace = StepTrace(trainer.profile, context.trace_file)
+    trace = StepTrace(trainer.profile, context.trace_file, steps=total)
     utilisation = Utilisation(backbone, engine, shared_prefix=shared_prefix)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     best = progress.get("best")
@@ -355,17 +352,6 @@ def draw_completions(
 def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:
     """Scores of R = n * num_samples completions as [n, num_samples] on `device`, NaN where there is none."""
     return torch.tensor([math.nan if score is None else score for score in scores], device=device).view(-1, num_samples)
-
-
-@contextlib.contextmanager
-def reference_weights(backbone: Backbone, reference: Reference | None) -> Iterator[Backbone]:
-    """Give the frozen start inside the block: a model of its own, or the policy with its adapter switched off."""
-    if reference is not None:
-        with reference.gathered() as frozen:
-            yield frozen
-        return
-    with backbone.model.disable_adapter():
-        yield backbone
 
 
 def completion_logps(

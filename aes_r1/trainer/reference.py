@@ -133,6 +133,17 @@ class ShardedReference(StoredReference):
         return row
 
 
+@contextlib.contextmanager
+def reference_weights(backbone: Backbone, reference: Reference | None) -> Iterator[Backbone]:
+    """Give the frozen start inside the block: a model of its own, or the policy with its adapter switched off."""
+    if reference is not None:
+        with reference.gathered() as frozen:
+            yield frozen
+        return
+    with backbone.model.disable_adapter():
+        yield backbone
+
+
 def check_place(place: str, size: int) -> None:
     """Raise InputError where model.reference=sharded meets a single process."""
     if place == "sharded" and size == 1:

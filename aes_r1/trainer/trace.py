@@ -7,14 +7,19 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from aes_r1.settings import InputError
+
 
 class StepTrace:
-    """Writes step `number` into `file`; nothing where either is None. Steps count from 1.
+    """Writes step `number` of `steps` into `file`; nothing where either is None. Steps count from 1.
 
-    A run that goes on after that step has it no more. The traced step is slower than others.
+    A run that goes on after that step has it no more. The traced step is slower than others. InputError where the run
+    has no such step.
     """
 
-    def __init__(self, number: int | None, file: Path | None) -> None:
+    def __init__(self, number: int | None, file: Path | None, *, steps: int) -> None:
+        if number is not None and number > steps:
+            raise InputError(f"trainer.profile={number}: the run has {steps} steps; give one of them")
         self.number, self.file = number, file
         self.profiler: profile | None = None
 
