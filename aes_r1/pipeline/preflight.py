@@ -98,7 +98,7 @@ def _check_data(data: DataSettings, settings: Settings) -> None:
     """Check that the set's labels can be read and its splits hold pictures; the pictures are opened later."""
     if data.name in scene_sets.SCENE_SETS:
         return
-    for part in mix.parts(data).values() if data.mix else [data]:
+    for part in mix.mixed_sets(data).values() if data.mix else [data]:
         root_of(part)
     splits = {data.split, "train", "validation"} if data is settings.data else {data.split}
     with quiet():
