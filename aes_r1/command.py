@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from aes_r1 import overrides
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.points import Sweep, point_command, run_point
+from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences, fingerprint, run_fingerprint
 from aes_r1.runs.stopping import Stopped, stop_requests
@@ -75,7 +76,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         code, said = 2, _one_line(error, schema)
     except Stopped as stopped:
         code, said = 75 if stopped.requeue else 1, str(stopped)
-    except (NeverFinite, ServerGone) as error:
+    except (NeverFinite, ServerGone, ServersGone) as error:
         code, said = 1, str(error)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
@@ -123,6 +124,8 @@ def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int
         sys.exit(task(given))
     except InputError as error:
         exit_with(2, str(error))
+    except ServersGone as error:
+        exit_with(1, str(error))
     except BrokenPipeError:  # the reader of stdout has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -11,6 +11,7 @@ from aes_r1.runs.stopping import leave_when_told
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
 
+import contextlib
 import logging
 import math
 import sys
@@ -37,6 +38,8 @@ from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.tables import evaluation_tables, valued
+from aes_r1.rollout.sampler import Sampler, sample_completions
+from aes_r1.rollout.served import ServedPolicy
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.claim import claim_run_folder
 from aes_r1.runs.failure import failure_file, start_heartbeat
@@ -72,8 +75,12 @@ def run(settings: EvaluateSettings) -> None:
     device = start(EngineSettings(name="zero1" if several else "single"))
     watch = start_heartbeat(out, rank, size) if several else None
     process = Process(rank, size, watch.wait if watch else lambda: None)
-    with failure_file(out, rank, watch):
-        _evaluate(RunFolder(out), settings, process, device)
+    with failure_file(out, rank, watch), contextlib.ExitStack() as held:
+        served = None
+        if settings.rollout.name == "vllm":
+            served = ServedPolicy(settings.rollout, name=str(out), rank=rank, size=size)
+            held.callback(served.close)
+        _evaluate(RunFolder(out), settings, process, device, served)
         process.wait()  # rank 0 leaves last, because it holds the key-value store that the others use
 
 
@@ -104,7 +111,9 @@ def _show(settings: EvaluateSettings) -> None:
         print(side_by_side(folders, Path(settings.out), pictures=settings.pictures, **how))
 
 
-def _evaluate(run: RunFolder, settings: EvaluateSettings, process: Process, device: torch.device) -> None:
+def _evaluate(
+    run: RunFolder, settings: EvaluateSettings, process: Process, device: torch.device, served: ServedPolicy | None
+) -> None:
     """Let every process ask about its share; then measure and show on rank 0."""
     listed = {run.manifest(f"{data.name}-{data.split}"): data for data in _sets(settings)}
     if process.rank == 0:
@@ -114,7 +123,7 @@ def _evaluate(run: RunFolder, settings: EvaluateSettings, process: Process, devi
     sets = drawn_sets(listed, settings.evaluation.limit)
     for name, path in _models(settings).items():
         if not is_answered(run, name):
-            _ask_model(run, name, path, sets, settings, process, device)
+            _ask_model(run, name, path, sets, settings, process, device, served)
         process.wait()  # no process checks the next one while rank 0 may still write
     for metric in settings.pyiqa:
         _ask_metric(run, metric, sets, process, device)
@@ -162,12 +171,18 @@ def _ask_model(
     settings: EvaluateSettings,
     process: Process,
     device: torch.device,
+    served: ServedPolicy | None,
 ) -> None:
     folder, facts = find_model(path)
     asking = asked_here(facts, settings)
     backbone = backbones.load(folder, dtype=asking.dtype_on(device), max_pixels=asking.max_pixels)
-    backbone.model.to(device)
-    ask_model(run, name, backbone, sets, asking, settings.evaluation, seed=settings.seed, process=process)
+    backbone.model.to(device).eval()
+    sample: Sampler = sample_completions
+    if served is not None:
+        sample = served.sampler_of(backbone, asking.question, max_new_tokens=asking.max_new_tokens, wait=process.wait)
+    ask_model(
+        run, name, backbone, sets, asking, settings.evaluation, seed=settings.seed, process=process, sample=sample
+    )
 
 
 def asked_here(facts: AskingConfig, settings: EvaluateSettings) -> AskingConfig:

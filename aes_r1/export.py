@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from aes_r1.command import OneLineParser, run_argparse
-from aes_r1.inference.asking import FACTS_FILE, run_facts
+from aes_r1.inference.asking import FACTS_FILE, Facts, run_facts
+from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import prompt_text
 from aes_r1.report.model_card import model_card
+from aes_r1.rollout.served import ServedPolicy, probe_picture
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import draft_of, read_json, write_json
 from aes_r1.runs.folder import RunFolder, require_run
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, RolloutSettings
+
+COMPARED = 8  # tokens of an answer whose log-probabilities are compared with vLLM's
 
 
 def run(given: argparse.Namespace) -> int:
     """Export the model that the command line names; return the exit code."""
     folder = export(Path(given.run), Path(given.out), step=given.step)
     print(folder)
+    if given.check_vllm:
+        gap = compare_with_vllm(folder)
+        print(f"vLLM: {COMPARED} log-probabilities of one answer differ by {gap:.1e} nats on average")
     return 0
+
+
+def compare_with_vllm(folder: Path) -> float:
+    """Return the mean difference, in nats, of log-probabilities here and in a vLLM that serves the exported `folder`.
+
+    InputError where it is larger than rounding explains.
+    """
+    from aes_r1.serve import serving
+
+    facts = Facts(**read_json(folder / FACTS_FILE))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = backbones.load(folder, dtype=facts.dtype_on(device), max_pixels=facts.max_pixels)
+    backbone.model.to(device).eval()
+    with serving(str(folder)) as url, contextlib.ExitStack() as held:
+        served = ServedPolicy(RolloutSettings(name="vllm", url=[url]), name=str(folder))
+        held.callback(served.close)
+        prompt = backbone.collate([backbone.encode(probe_picture(), facts.question)])
+        return served.handshake(backbone, prompt, max_new_tokens=COMPARED)
 
 
 def export(folder: Path, out: Path, *, step: str = "last") -> Path:
@@ -85,6 +113,11 @@ def main() -> None:
     parser.add_argument("out", metavar="OUT", help="a new folder")
     parser.add_argument(
         "--step", default="last", help="last, best (by validation SRCC) or a number of optimizer steps (default: last)"
+    )
+    parser.add_argument(
+        "--check-vllm",
+        action="store_true",
+        help=f"serve OUT with vLLM for a moment and compare {COMPARED} log-probabilities",
     )
     run_argparse(parser, run)
 

@@ -25,11 +25,14 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
 from aes_r1.scoring.rows import FORMATS, row_of, write_rows
 from aes_r1.settings import require
+
+AT_ONCE = 32  # pictures that one server is asked about
 
 
 def run(given: argparse.Namespace) -> int:
@@ -39,6 +42,7 @@ def run(given: argparse.Namespace) -> int:
     skipped: Counter[str] = Counter()
     found = find_pictures(given.inputs, urls=given.urls, skipped=skipped)
     if given.shards is not None:
+        require(not given.url, "--url", given.url, "Ray's workers have models of their own; leave --shards out")
         require(given.format in (None, "jsonl"), "--format", given.format, "shards are jsonl; leave it out")
         from aes_r1.scoring.shards import score_shards
 
@@ -54,13 +58,15 @@ def run(given: argparse.Namespace) -> int:
         )
         print(given.shards)
     else:
-        critic = Critic.load(given.model, samples=given.samples, seed=given.seed)
+        how = {"samples": given.samples, "seed": given.seed}
+        critic = Critic.at(given.url, given.model, **how) if given.url else Critic.load(given.model, **how)
         if warning := critic.facts.warning():
             print(f"note: {warning}", file=sys.stderr)
         unreadable = []
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
-        write_rows(_verdicts(list(found), critic, limits, unreadable), given.format or "table", sys.stdout)
+        verdicts = _verdicts(list(found), critic, limits, unreadable, at_once=AT_ONCE * len(given.url) or 1)
+        write_rows(verdicts, given.format or "table", sys.stdout)
     if skipped:
         print(f"aes_r1: not pictures by their names, so not looked at: {skipped_line(skipped)}", file=sys.stderr)
     for error in unreadable:
@@ -69,19 +75,31 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _verdicts(
-    found: list[str | PictureError], critic: Critic, limits: UrlLimits | None, unreadable: list[PictureError]
+    found: list[str | PictureError],
+    critic: Critic,
+    limits: UrlLimits | None,
+    unreadable: list[PictureError],
+    *,
+    at_once: int,
 ) -> Iterator[dict]:
+    """Yield the rows of what can be read, in order; at_once: pictures that are asked about at the same time."""
+
+    def judged(one: str | PictureError) -> dict | PictureError:
+        if isinstance(one, PictureError):
+            return one
+        try:
+            return row_of(one, critic.score(read_picture(one, limits)))
+        except PictureError as error:
+            return error
+
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        for one in bar.track(found, description="scoring"):
-            try:
-                if isinstance(one, PictureError):
-                    raise one
-                picture = read_picture(one, limits)
-            except PictureError as error:
-                unreadable.append(error)
-                continue
-            yield row_of(one, critic.score(picture))
+        rows = map(judged, found) if at_once == 1 else prefetch(found, judged, workers=at_once, ahead=at_once)
+        for row in bar.track(rows, total=len(found), description="scoring"):
+            if isinstance(row, PictureError):
+                unreadable.append(row)
+            else:
+                yield row
 
 
 def arguments() -> OneLineParser:
@@ -90,6 +108,7 @@ def arguments() -> OneLineParser:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PICTURE", help="a file, a folder, a quoted glob, or with --urls a URL")
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
+    add("--url", action="append", default=[], metavar="URL", help="of a vLLM server of DIR (aes_r1.serve); repeatable")
     add("--format", choices=FORMATS, help="what stdout gets (default: table)")
     add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
     add("--seed", type=int, default=0, help="of the sampling; the same seed gives the same scores (default: 0)")

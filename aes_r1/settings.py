@@ -427,6 +427,38 @@ class TrainerSettings:
 
 
 @dataclass
+class RolloutSettings:
+    """Who draws completions: this process, or vLLM servers (python -m aes_r1.serve)."""
+
+    name: str = "local"
+    url: list[str] = field(default_factory=list)  # of the servers, http://127.0.0.1:8100 say
+    weights: str | None = None  # folder that trainer and servers share; null: /dev/shm, or the temporary folder
+    cap: float = 2.0  # largest importance weight of a token between sampler and trainer
+    max_mismatch: float | None = None  # mean difference of log-probabilities, nats; null: .001 in float32, else .05
+    patience: float = 600.0  # seconds for which servers that do not answer are asked again
+    ahead: int = 0  # 1: the next step's completions are drawn while this one updates
+
+    def __post_init__(self) -> None:
+        one_of("rollout.name", self.name, ("local", "vllm"))
+        if self.name == "local":
+            rule = "local rollouts ask no server; give rollout=vllm"
+            require(not self.url, "rollout.url", self.url, rule)
+            require(self.ahead == 0, "rollout.ahead", self.ahead, rule)
+        else:
+            rule = "give the servers' addresses, as rollout.url=[http://127.0.0.1:8100]"
+            require(bool(self.url), "rollout.url", self.url, rule)
+            for url in self.url:
+                address = urlsplit(url)
+                named = address.scheme in ("http", "https") and bool(address.hostname) and not address.password
+                require(named, "rollout.url", url, rule)
+        require(self.cap >= 1, "rollout.cap", self.cap, "must be at least 1")
+        bound = self.max_mismatch
+        require(bound is None or bound > 0, "rollout.max_mismatch", bound, "must be positive or null")
+        require(self.patience > 0, "rollout.patience", self.patience, "must be positive")
+        require(self.ahead in (0, 1), "rollout.ahead", self.ahead, "must be 0 or 1")
+
+
+@dataclass
 class EngineSettings:
     """The engine that trains the weights: a plain optimizer in one process, or DeepSpeed in several."""
 
@@ -635,6 +667,7 @@ class EvaluateSettings:
     seen: list[str] | None = None  # sets that the model was trained on; null: from its run, or unknown without a run
     pyiqa: list[str] = field(default_factory=list)  # metrics of the pyiqa package to compare with
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     judged: int = 50  # critiques per model and set that the judge reads
     runs: list[str] = field(default_factory=list)  # instead of asking: finished runs to summarise over splits and seeds
@@ -689,6 +722,7 @@ class Settings:
     reward: RewardSettings = field(default_factory=RewardSettings)
     cold_start: ColdStartSettings = field(default_factory=ColdStartSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     expert: ExpertSettings = field(default_factory=ExpertSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)

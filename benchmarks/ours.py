@@ -24,7 +24,7 @@ from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.sampler import Rollout, sample_completions
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import LoraSettings, RewardSettings, TrainerSettings
-from aes_r1.trainer import rapo
+from aes_r1.trainer import completions, rapo
 from aes_r1.trainer.context import PhaseTimer, TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.reference import build_reference
@@ -67,7 +67,7 @@ def force_lengths(turn: Turn) -> None:
         turn.mask = rollout.mask
         return rollout
 
-    rapo.sample_completions = forced  # type: ignore[assignment]
+    completions.sample_completions = forced  # type: ignore[assignment]
 
 
 class StampedTimer(PhaseTimer):

@@ -109,18 +109,19 @@ def check_pictures(runs: Sequence[Run]) -> None:
 def origins(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
     """Return {"commits": {commit: number of runs}, "base": {digest: number of runs}}, or "not recorded".
 
-    InputError when two runs started from different base models.
+    InputError when two runs of one seed started from different base models: nothing pairs them.
     """
     commits, bases = Counter[str](), Counter[str]()
-    first: dict[str, Run] = {}
+    first: dict[int, Run] = {}
     for run in runs:
         commits["+".join(run.origin.get("commits", [])) or NOT_RECORDED] += 1
         base = run.origin.get("base") or NOT_RECORDED
         bases[base] += 1
-        first.setdefault(base, run)
-    known = [run for base, run in first.items() if base != NOT_RECORDED]
-    if len(known) > 1:
-        raise InputError(f"{known[1].folder} and {known[0].folder} started from different base models; keep one")
+        if base == NOT_RECORDED:
+            continue
+        other = first.setdefault(run.seed, run)
+        if other.origin["base"] != base:
+            raise InputError(f"{run.folder} and {other.folder} started from different base models; keep one")
     return {"commits": dict(commits), "base": dict(bases)}
 
 

@@ -42,6 +42,7 @@ class Study:
     paper: Mapping[str, Mapping[str, float]] | None = None  # {condition: {"plcc", "srcc"}}, another scale
     stage: str = "rapo"
     same_pictures: bool = True
+    protocol: str = PROTOCOL  # of differences and claims
 
 
 def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dict[str, Any], dict[str, dict[int, Run]]]:
@@ -65,8 +66,8 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
     stages = (study.stage, study.stage)
 
     def difference(condition: str, than: str, place: str) -> dict[str, Any]:
-        values = paired(found[than], found[condition], stages, place, PROTOCOL, n_bootstrap)
-        return {"condition": condition, "than": than, "set": place, "protocol": PROTOCOL, **values}
+        values = paired(found[than], found[condition], stages, place, study.protocol, n_bootstrap)
+        return {"condition": condition, "than": than, "set": place, "protocol": study.protocol, **values}
 
     compared = [
         difference(condition, study.baseline, place)
@@ -85,7 +86,7 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         "seeds": seeds,
         "origins": origins(runs),
         "one_list": _one_list(runs, places),
-        "protocol": PROTOCOL,
+        "protocol": study.protocol,
         "missing": [
             f"{condition}, seed {seed}"
             for condition in study.order

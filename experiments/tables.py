@@ -42,10 +42,11 @@ def _covered(result: Mapping[str, Any]) -> list[str]:
         for name in ("commits", "base")
     }
     pictures = "given these pictures" if result["one_list"] else "each with pictures of its own"
+    several = len(result["origins"]["base"]) > 1
+    bases, unseen = ("a base model of each", "") if several else ("one base model", ", base models")
     return [
         f"Seeds {seeds}. Means over seeds, with 95% t-intervals where there are at least two. The intervals cover "
-        f"seeds, {pictures} and one base model: not other pictures, base models or recipes. None is adjusted "
-        "for their number.",
+        f"seeds, {pictures} and {bases}: not other pictures{unseen} or recipes. None is adjusted for their number.",
         "",
         f"Code: {origin['commits']}. Base model: {origin['base']}.",
         "",

@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("vllm") and "vllm" not in item.config.getoption("markexpr"):
+        pytest.skip('starts servers for minutes: make vllm && make test ARGS="-m vllm"')
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:

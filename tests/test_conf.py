@@ -121,6 +121,22 @@ def test_a_recorded_run_keeps_its_hash():
     assert run_fingerprint(composed("+experiment=rapo", "model.path=some/where")) == "9d8f9d524e7f"
 
 
+def test_where_servers_stand_is_no_part_of_a_run():
+    """A server that has moved draws for the same run; who draws, and how it is weighed, is part of it."""
+    at = [composed("rollout=vllm", f"rollout.url=[http://{host}:8100]", "rollout.patience=9") for host in ("a", "b")]
+    assert run_fingerprint(at[0]) == run_fingerprint(at[1])
+    assert differences(as_dict(at[0]), as_dict(at[1])) == []
+    others = [composed(), *(composed("rollout=vllm", "rollout.url=[http://a:8100]", more) for more in OF_A_RUN)]
+    assert len({run_fingerprint(one) for one in (at[0], *others)}) == 4
+    recorded = as_dict(composed())
+    del recorded["rollout"]
+    assert differences(recorded, as_dict(composed())) == []
+    assert differences(recorded, as_dict(at[0])) == ["rollout.name"]
+
+
+OF_A_RUN = ("rollout.cap=3", "rollout.ahead=1")
+
+
 def test_a_run_recorded_with_another_base_is_not_taken_for_one_of_this_code():
     """Run 4107c3a18371 has a base model that can no longer be made, so neither current base may share its hash."""
     recorded = as_dict(composed("+experiment=rapo"))

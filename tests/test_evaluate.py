@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from aes_r1 import command, evaluate
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.model import backbone as backbones
 from aes_r1.pipeline.data_stage import drawn_sets
 from aes_r1.runs.files import read_rows
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError, Settings, as_dict
@@ -25,6 +26,7 @@ from tests import processes
 from tests.conftest import twelve_pictures
 from tests.planted import Planted, labelled
 from tests.processes import TORCHRUN
+from tests.rollout.vllm_server import FakeServer
 from tests.runs.test_watchdog import free_port
 
 COPIES = 20  # of the twelve pictures, under ids of their own
@@ -222,3 +224,24 @@ def test_a_manifest_with_other_splits_is_named(tmp_path):
     data = DataSettings(name="manifest", root=str(path))
     with pytest.raises(InputError, match="test split is empty"):
         load_samples(data, "test", seed=0, store=tmp_path)
+
+
+def test_servers_answer_as_the_local_model_does(models, manifest, tmp_path):
+    """Every protocol's most likely answers are the same words, of one model after another on the same server."""
+    asked = [
+        *("evaluation.protocols=[greedy,direct,read_back]", "evaluation.limit=4", "evaluation.interventions=3"),
+        *("data=manifest", f"data.root={manifest}", "evaluation.max_new_tokens=32", "evaluation.n_bootstrap=10"),
+        *(f"model.path={models / 'hollow'}", f"+models={{used: {models / 'used'}}}", "data.workers=0"),
+    ]
+    server = FakeServer(backbones.load(models / "used", dtype="float32", max_pixels=9216))
+    served = ["rollout=vllm", f"rollout.url=[{server.url}]", f"rollout.weights={tmp_path}"]
+    for name, more in (("here", []), ("there", served)):
+        evaluate.run(settings(*asked, f"out={tmp_path / name}", *more))
+    server.kill()
+    here, there = (list(read_rows(tmp_path / name / "predictions.jsonl")) for name in ("here", "there"))
+    assert len(here) == 2 * 3 * 4
+    assert here == there
+    assert len({row["text"] for row in here}) > 3
+    exchanged = [sorted((tmp_path / name / "interventions").rglob("*.jsonl")) for name in ("here", "there")]
+    assert [path.read_text() for path in exchanged[0]] == [path.read_text() for path in exchanged[1]] != []
+    assert not list(tmp_path.glob("aes_r1_*")), "weights are left behind"

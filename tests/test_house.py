@@ -29,6 +29,7 @@ ALLOWED = {
     "litellm": {"aescot", "evaluation"},
     "gradio": {"app/page.py"},
     "ray": {"scoring/shards.py"},
+    "vllm": {"rollout/vllm_worker.py"},
 }
 NAMED_OTHERWISE = {  # when imported
     "hydra-core": "hydra", "pillow": "PIL", "pillow-heif": "pillow_heif", "wandb-workspaces": "wandb_workspaces",
@@ -37,7 +38,7 @@ NAMED_OTHERWISE = {  # when imported
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",
     "starlette": "gradio", "sqlalchemy": "optuna", "safetensors": "transformers",
-    "markupsafe": "jinja2", "httpx": "transformers", "triton": "torch",
+    "markupsafe": "jinja2", "triton": "torch",
 }  # fmt: skip
 FOUND_BY_NAME = {"pyiqa"}  # whose absence is an input error that says how to install it
 

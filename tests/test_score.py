@@ -11,7 +11,9 @@ import sys
 import pytest
 
 from aes_r1 import score
+from aes_r1.model import backbone as backbones
 from tests import processes
+from tests.rollout.vllm_server import FakeServer
 
 
 @pytest.fixture
@@ -119,3 +121,47 @@ def test_five_lines_of_python(photos, talking_run, monkeypatch, capsys):
     verdict = critic.score(photos / "03.png")
     row = json.loads(run(monkeypatch, capsys, photos / "03.png", "--model", talking_run, "--format", "jsonl")[1])
     assert (round(verdict.score, 4), verdict.critique) == (row["score"], row["critique"])
+
+
+@pytest.fixture
+def server(talking_run):
+    policy = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
+    fake = FakeServer(policy, root=str(talking_run / "model"))
+    yield fake
+    fake.kill()
+
+
+def test_a_server_gives_the_verdicts_of_the_local_model(photos, talking_run, server, monkeypatch, capsys):
+    """The most likely answers are the same; no weight is loaded for them here."""
+    asked = (photos, "--model", talking_run, "--samples", 1, "--format", "jsonl")
+    _, expected, _ = run(monkeypatch, capsys, *asked)
+    monkeypatch.setattr(score.Critic, "load", None)
+    code, out, err = run(monkeypatch, capsys, *asked, "--url", server.url)
+    assert (code, out) == (1, expected)
+    assert len(server.asked) == 2
+    assert "text.jpg" in err
+
+
+def test_outputs_of_a_server_are_drawn_by_picture_and_seed(photos, talking_run, server, monkeypatch, capsys):
+    asked = ("--model", talking_run, "--samples", 3, "--format", "jsonl", "--url", server.url)
+    _, both, _ = run(monkeypatch, capsys, photos / "03.png", photos / "09.png", *asked)
+    _, second, _ = run(monkeypatch, capsys, photos / "09.png", *asked)
+    assert both.splitlines()[1] == second.strip()
+    assert len(json.loads(second)["scores"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (lambda server: setattr(server, "root", "/another/model"), "serves /another/model, not "),
+        (lambda server: setattr(server, "version", "run-7"), "was given weights run-7 by a training run"),
+        (lambda server: server.kill(), "no server of ours answers"),
+    ],
+)
+def test_a_server_of_another_model_is_refused(photos, talking_run, server, monkeypatch, capsys, prepare, said):
+    prepare(server)
+    code, _, err = run(monkeypatch, capsys, photos / "03.png", "--model", talking_run, "--url", server.url)
+    assert code == 2
+    assert said in err.splitlines()[-1]
+    server.kill()
+    server.start()

@@ -36,6 +36,7 @@ AXES = {
     "parse_policy": {"reward"},
     "splits": {"data"},
     "ai_generated": {"reward"},
+    "grounding": {"trainer", "reward", "cold_start", "evaluation", "data", "model"},
 }
 
 
@@ -60,7 +61,12 @@ def points(study: str) -> list[list[str]]:
     parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
     axes = [[f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()] for one in parsed]
     every = [list(point) for point in product(*axes)]
-    return [point for point in every if point[-1] == "seed=0" or point[:-1] == every[0][:-1]]
+    condition, *_ = map(_condition, every)
+    return [point for point in every if "seed=0" in point or _condition(point) == condition]
+
+
+def _condition(point: list[str]) -> list[str]:
+    return [override for override in point if not override.startswith("seed=")]
 
 
 def test_every_study_of_the_question_list_is_there():

@@ -272,26 +272,6 @@ def measure_questions(facts: dict[str, Any]) -> list[tuple[str, float]]:
     ]
 
 
-# Measurements with a name for each end of their scale: "tilt 7" and "level 2" mean the same.
-READINGS = (
-    ("bright", "bright", "dark"),
-    ("column", "right", "left"),
-    ("strength", "lit", "unlit"),
-    ("cues", "events", "stillness"),
-    ("tilt", "tilt", "level"),
-    ("clutter", "clutter", "bare"),
-    ("saturation", "saturation", "gray"),
-    ("off", "clipped", "unclipped"),
-)
-
-
-def reading(facts: dict[str, Any], place: int, *, turned: bool) -> tuple[str, int]:
-    """Return name and digit (0-9) of measurement `place` of READINGS, read from its other end when `turned`."""
-    fact, name, opposite = READINGS[place]
-    digit = _digit(len(facts["cues"]) / len(CUES)) if fact == "cues" else facts[fact]
-    return (opposite, 9 - digit) if turned else (name, digit)
-
-
 def fact_vector(facts: dict[str, Any]) -> NDArray[np.float32]:
     """Return the same facts as numbers in [0, 1], [36].
 

@@ -26,6 +26,8 @@ Rows = Sequence[Mapping[str, Any]]
 WINDOW = 10  # steps that a mean is taken over, because single steps are noisy
 RANKED = 0.3  # below this SRCC its difference to PLCC is not judged
 FEWEST_CRITIQUES = 16  # fewer critiques logged at one step are not judged
+ALIKE = 0.60  # share of the start's different critiques below which critiques turn alike
+LOST = 0.50  # share of the start's information about the picture below which the words lose it
 ALWAYS_FINITE = ("reward/", "policy/", "rollout/")
 MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # null where no output of a step could be read
 
@@ -173,14 +175,14 @@ SIGNS = (
         diversity_share,
     ),
     WarningSign(
-        "critiques turn alike", 0.60, -1,
+        "critiques turn alike", ALIKE, -1,
         "different greedy critiques of the validation pictures as a share of their start: the words no longer tell "
         "pictures apart, though sampled ones may still vary",
         "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
         lambda metrics, _: share_of_first(metrics, "critique/distinct"),
     ),
     WarningSign(
-        "words lose the picture", 0.50, -1,
+        "words lose the picture", LOST, -1,
         "what the words know of the picture, nats, as a share of its start: the score is learned, its reasons are lost",
         "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
         lambda metrics, _: share_of_first(metrics, "critique/information_nats"),

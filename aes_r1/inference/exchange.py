@@ -15,6 +15,7 @@ from aes_r1.inference.predictions import chosen_critiques, rows_by_protocol
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import parse_score, unscored
 from aes_r1.rollout.forced_prefix import complete_prefix
+from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import EXAMINED, RunFolder
 
@@ -24,10 +25,10 @@ KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
     """Return prediction rows that hold a critique, each with two other rows to exchange critique or picture with."""
     rows = [row for row in rows if row["critique"] and row["score"] is not None]
-    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-    ring = {int(one): (int(order[place - 1]), int(order[place - 2])) for place, one in enumerate(order)}
     if len(rows) < 3:  # each row needs two others
         return []
+    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
+    ring = {int(one): (int(order[place - 1]), int(order[place - 2])) for place, one in enumerate(order)}
     return [
         {**row, "critique_of": rows[ring[place][0]], "picture_of": rows[ring[place][1]]}
         for place, row in enumerate(rows)
@@ -35,12 +36,17 @@ def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[st
 
 
 def intervene(
-    backbone: Backbone, pairs: Iterable[Mapping[str, Any]], *, question: str, batch_size: int = 16
+    backbone: Backbone,
+    pairs: Iterable[Mapping[str, Any]],
+    *,
+    question: str,
+    batch_size: int = 16,
+    sample: Sampler = sample_completions,
 ) -> Iterator[dict[str, Any]]:
     """Return per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
 
     own: the score after the row's own critique is forced as prefix, which the others are compared with. batch_size:
-    prompts at once.
+    prompts at once. sample: the sampler, as rollout.sampler defines it.
     """
     waiting = iter(pairs)
     while group := list(islice(waiting, max(1, batch_size // len(KINDS)))):
@@ -52,7 +58,7 @@ def intervene(
             )  # fmt: skip
             prompts += [own, own, other, own, own]
             said += [unscored(critique) for critique in critiques]
-        scores = [parse_score(text) for text in complete_prefix(backbone, prompts, said)]
+        scores = [parse_score(text) for text in complete_prefix(backbone, prompts, said, sample=sample)]
         for place, row in enumerate(group):
             yield {
                 "id": row["id"],
@@ -65,7 +71,15 @@ def intervene(
 
 
 def exchange_critiques(
-    run: RunFolder, stage: str, backbone: Backbone, *, question: str, pictures: int, batch_size: int, seed: int
+    run: RunFolder,
+    stage: str,
+    backbone: Backbone,
+    *,
+    question: str,
+    pictures: int,
+    batch_size: int,
+    seed: int,
+    sample: Sampler = sample_completions,
 ) -> None:
     """Exchange up to `pictures` critiques of `stage` per set and protocol, and score them beside other pictures.
 
@@ -78,7 +92,8 @@ def exchange_critiques(
     chosen |= {(name, protocol): rows for (_, name, protocol), rows in followed.items()}
 
     def exchanged(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        return intervene(backbone, paired_rows(rows, seed=seed), question=question, batch_size=batch_size)
+        pairs = paired_rows(rows, seed=seed)
+        return intervene(backbone, pairs, question=question, batch_size=batch_size, sample=sample)
 
     def informed(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         table = likelihoods(backbone, rows, question=question, batch_size=max(1, batch_size // 4), seed=seed)

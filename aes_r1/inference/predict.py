@@ -18,7 +18,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import SCORE_ONLY_PROMPT, out_of_range, parse_critique, parse_score, unscored
 from aes_r1.rollout.forced_prefix import complete_prefix
-from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
+from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.settings import InputError
 
@@ -37,6 +37,7 @@ def predict(
     seed: int,
     batch_invariant: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    sample: Sampler = sample_completions,
 ) -> Iterator[dict[str, Any]]:
     """Yield prediction rows of `samples`, which are read as they are needed: one per picture and protocol, in order.
 
@@ -45,7 +46,8 @@ def predict(
     empty critique; label_tokens: expectation over five level words; read_back: the most likely number after greedy's
     critique when the picture is blanked. A picture's outputs depend on `seed` and its id alone, except for rounding,
     which depends on the shape of the batch; `batch_invariant` avoids this by asking about one picture at a time. The
-    rows end between two batches once `should_stop()` is true. InputError names a picture that cannot be read.
+    rows end between two batches once `should_stop()` is true. `sample` is the sampler. InputError names a picture
+    that cannot be read.
     """
     questions = {name: _question(name, asking.question) for name in protocols}
 
@@ -59,7 +61,7 @@ def predict(
     waiting = prefetch(samples, encoded, workers=1, ahead=2 * batch_size)
     while not should_stop() and (batch := list(islice(waiting, batch_size))):
         for group in [[one] for one in batch] if batch_invariant else [batch]:
-            answers = _answers(backbone, group, asking, questions, seed)
+            answers = _answers(backbone, group, asking, questions, seed, sample)
             levels = []
             if "label_tokens" in protocols:
                 levels = level_expectation(backbone, [prompts[LEVEL_PROMPT] for _, prompts in group])
@@ -76,44 +78,57 @@ def _question(protocol: str, question: str) -> str:
 
 
 def _answers(
-    backbone: Backbone, group: Sequence[Encoded], asking: AskingConfig, questions: Mapping[str, str], seed: int
+    backbone: Backbone,
+    group: Sequence[Encoded],
+    asking: AskingConfig,
+    questions: Mapping[str, str],
+    seed: int,
+    sample: Sampler,
 ) -> dict[str, list[list[str]]]:
     """Return {protocol: per picture of `group` its completions} of the protocols that answer in words."""
     found: dict[str, list[list[str]]] = {}
     drawn = asking.n_samples if "mean" in questions else 1 if "sample" in questions else 0
     if drawn:
         keys = [("evaluation", seed, one.dataset, one.id, k) for one, _ in group for k in range(drawn)]
-        found["mean"] = _texts(backbone, group, asking, drawn, keyed_uniform_noise(keys, asking.max_new_tokens))
+        found["mean"] = _texts(backbone, group, asking, drawn, keyed_uniform_noise(keys, asking.max_new_tokens), sample)
         found["sample"] = [texts[:1] for texts in found["mean"]]
     if "greedy" in questions or "read_back" in questions:
-        found["greedy"] = _texts(backbone, group, dataclasses.replace(asking, temperature=1.0), 1, None)
+        found["greedy"] = _texts(backbone, group, dataclasses.replace(asking, temperature=1.0), 1, None, sample)
     if "read_back" in questions:
-        found["read_back"] = _read_back(backbone, asking.question, [texts[0] for texts in found["greedy"]])
+        found["read_back"] = _read_back(backbone, asking.question, [texts[0] for texts in found["greedy"]], sample)
     if "direct" in questions:
         prompts = [encoded[questions["direct"]] for _, encoded in group]
-        found["direct"] = [[text] for text in complete_prefix(backbone, prompts, [NO_CRITIQUE] * len(prompts))]
+        said = [NO_CRITIQUE] * len(prompts)
+        found["direct"] = [[text] for text in complete_prefix(backbone, prompts, said, sample=sample)]
     return found
 
 
 def _texts(
-    backbone: Backbone, group: Sequence[Encoded], asking: AskingConfig, count: int, noise: Tensor | None
+    backbone: Backbone,
+    group: Sequence[Encoded],
+    asking: AskingConfig,
+    count: int,
+    noise: Tensor | None,
+    sample: Sampler,
 ) -> list[list[str]]:
     """Return `count` outputs for each picture of `group`, sampled with `noise`, or the greedy one."""
     prompts = backbone.collate([encoded[asking.question] for _, encoded in group])
     how: dict[str, Any] = {"max_new_tokens": asking.max_new_tokens, "temperature": asking.temperature, "noise": noise}
     blank = blank_prompt(backbone, asking.question, asking.answer_from)
-    rollout = answer_from_words(backbone, sample_completions(backbone, prompts, num_samples=count, **how), blank, **how)
+    rollout = sample(backbone, prompts, num_samples=count, **how)
+    rollout = answer_from_words(backbone, rollout, blank, sample=sample, **how)
     texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 
-def _read_back(backbone: Backbone, question: str, texts: Sequence[str]) -> list[list[str]]:
+def _read_back(backbone: Backbone, question: str, texts: Sequence[str], sample: Sampler) -> list[list[str]]:
     """Return each text with its score read again from its critique alone; a text without a critique stays as it was."""
     read = [list(one) for one in zip(texts, strict=True)]
     places = [place for place, text in enumerate(texts) if parse_critique(text)]
     said = [unscored(parse_critique(texts[place]) or "") for place in places]
     blank = [backbone.encode(blank_picture(), question)] * len(said)
-    for place, text in zip(places, complete_prefix(backbone, blank, said) if said else [], strict=True):
+    answers = complete_prefix(backbone, blank, said, sample=sample) if said else []
+    for place, text in zip(places, answers, strict=True):
         read[place] = [text]
     return read
 

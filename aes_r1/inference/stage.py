@@ -12,6 +12,7 @@ from aes_r1.inference.predict import predict
 from aes_r1.inference.predictions import Process, Sets, record_stage
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT
+from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import EvaluationSettings
 
@@ -26,10 +27,12 @@ def ask_model(
     *,
     seed: int,
     process: Process,
+    sample: Sampler = sample_completions,
 ) -> None:
     """Write the prediction rows of `stage` on every set and its exchanged critiques, then mark it as answered.
 
-    Every process asks about its share; rank 0 does the rest. After a kill it resumes where it stopped.
+    Every process asks about its share with the sampler `sample`; rank 0 does the rest. After a kill it resumes where it
+    stopped.
     """
     backbone.model.eval()
     predictor = partial(
@@ -41,6 +44,7 @@ def ask_model(
         batch_invariant=evaluation.batch_invariant,
         seed=seed,
         should_stop=process.should_stop,
+        sample=sample,
     )
     rows = record_stage(run, stage, sets, predictor, rows_per_picture=len(evaluation.protocols), process=process)
     if process.rank != 0:
@@ -55,6 +59,7 @@ def ask_model(
             pictures=evaluation.interventions,
             batch_size=evaluation.batch_size,
             seed=seed,
+            sample=sample,
         )
     finish(run, stage, {"rows": rows, "asked": asking.noted(backbone.device)})
 

@@ -13,20 +13,21 @@ from aes_r1.inference.information import joined, likelihoods, nats
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
+from aes_r1.rollout.sampler import Sampler
 
 PICTURES = 100  # validation pictures that get a critique
 INFORMED = 50  # critiques whose likelihood is also computed under OTHERS other pictures
 OTHERS = 2
 
 
-def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample]) -> dict[str, float]:
+def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample], sample: Sampler) -> dict[str, float]:
     """Compute critique/* of the glossary over the first pictures of a validation.
 
-    It is empty where no critique is asked for.
+    It is empty where no critique is asked for. sample: the sampler of job.sampler.
     """
     if job.settings.model.prompt != "critique":
         return {}
-    rows = predictions(job, backbone, samples[:PICTURES], ["greedy"])
+    rows = predictions(job, backbone, samples[:PICTURES], ["greedy"], sample)
     read = [row for row in rows if row["critique"] and row["score"] is not None][:INFORMED]
     table = likelihoods(
         backbone,

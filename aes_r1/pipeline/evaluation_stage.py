@@ -17,6 +17,7 @@ from aes_r1.pipeline.data_stage import drawn_sets
 from aes_r1.pipeline.job import Job
 from aes_r1.report.run_page import write_report
 from aes_r1.report.terminal import print_headline
+from aes_r1.rollout.sampler import Sampler
 from aes_r1.runs.files import write_json
 
 log = logging.getLogger("aes_r1")
@@ -35,7 +36,17 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
         log.info("evaluation of %s: %d pictures", stage, sum(map(len, sets.values())))
         backbone = job.load(model)
         backbone.model.to(job.device)
-        ask_model(run, stage, backbone, sets, job.asking, evaluation, seed=job.settings.seed, process=job.process())
+        ask_model(
+            run,
+            stage,
+            backbone,
+            sets,
+            job.asking,
+            evaluation,
+            seed=job.settings.seed,
+            process=job.process(),
+            sample=job.sampler(backbone),
+        )
         job.wait()
     if job.rank == 0:
         measures = measure(
@@ -52,9 +63,12 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
 
 
 def predictions(
-    job: Job, backbone: Backbone, samples: Sequence[Sample], protocols: Sequence[str]
+    job: Job, backbone: Backbone, samples: Sequence[Sample], protocols: Sequence[str], sample: Sampler
 ) -> list[dict[str, Any]]:
-    """Return prediction rows of `samples` under `protocols`, in their order, asked as in the evaluation. Collective."""
+    """Return prediction rows of `samples` under `protocols`, in their order, asked as in the evaluation. Collective.
+
+    sample: the sampler of job.sampler.
+    """
     evaluation = job.settings.evaluation
     rows = list(
         predict(
@@ -65,6 +79,7 @@ def predictions(
             batch_size=evaluation.batch_size,
             batch_invariant=evaluation.batch_invariant,
             seed=job.settings.seed,
+            sample=sample,
         )
     )
     if job.size == 1:

@@ -14,6 +14,8 @@ from aes_r1.inference.asking import asking_of
 from aes_r1.inference.predictions import Process
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
+from aes_r1.rollout.sampler import Sampler, sample_completions
+from aes_r1.rollout.served import ServedPolicy
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.runs.store import missing
@@ -38,6 +40,9 @@ class Job:
     ) -> None:
         self.settings, self.run, self.device, self.rank, self.size = settings, RunFolder(folder), device, rank, size
         self.watch = watch
+        self.served: ServedPolicy | None = None
+        if settings.rollout.name == "vllm":
+            self.served = ServedPolicy(settings.rollout, name=str(folder), rank=rank, size=size)
         self.store = Path(settings.store)
         self.asking = asking_of(as_dict(settings))
         self.question, self.max_pixels = self.asking.question, self.asking.max_pixels
@@ -58,6 +63,17 @@ class Job:
     def process(self) -> Process:
         """Return this process's place among those that share the pictures of an evaluation."""
         return Process(self.rank, self.size, self.wait_or_leave, self.stop_requested)
+
+    def sampler(self, backbone: Backbone) -> Sampler:
+        """Return the sampler for `backbone` as it is now: this process, or the servers, which get its weights.
+
+        Collective. Weights have to be whole.
+        """
+        if self.served is None:
+            return sample_completions
+        return self.served.sampler_of(
+            backbone, self.question, max_new_tokens=self.asking.max_new_tokens, wait=self.wait
+        )
 
     def wait(self) -> None:
         """Wait for every process, without a time limit: one of them may be busy alone for hours."""

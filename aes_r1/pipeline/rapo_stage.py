@@ -19,6 +19,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.critique_validation import critique_metrics
 from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
+from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.files import draft_of
 from aes_r1.runs.progress import progress_bars
 from aes_r1.trainer import checkpoint
@@ -70,7 +71,11 @@ def rapo(job: Job, initial: str) -> str:
             device=job.device,
         )
         held.callback(engine.close)
-        return _train(job, initial, backbone, reference, engine)
+        try:
+            return _train(job, initial, backbone, reference, engine)
+        except ServersGone as error:
+            done = max(checkpoint.steps(job.run.checkpoints), default=0)
+            raise ServersGone(f"{error}; the same command goes on after step {done} of RAPO, the last saved") from error
 
 
 def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | None, engine: Engine) -> str:
@@ -93,7 +98,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
         if step == 0:
             backbone.model.eval()
             with engine.gathered_parameters():
-                start = critique_metrics(job, backbone, _validated(job))
+                start = critique_metrics(job, backbone, _validated(job), job.sampler(backbone))
             job.tracker.log("rapo", 0, start)
             if job.rank == 0:
                 job.health.step(0, start)
@@ -129,6 +134,7 @@ def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | No
             reward=settings.reward,
             shared_prefix=settings.model.shared_prefix,
             answer_from=settings.model.answer_from,
+            served=job.served,
             context=TrainingContext(
                 folder=job.run.checkpoints,
                 seed=settings.seed,
@@ -164,8 +170,9 @@ def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
 
     Each picture gets one output at the evaluation temperature.
     """
-    rows = predictions(job, backbone, _validated(job), ["sample"])
-    values = critique_metrics(job, backbone, _validated(job))
+    sample = job.sampler(backbone)
+    rows = predictions(job, backbone, _validated(job), ["sample"], sample)
+    values = critique_metrics(job, backbone, _validated(job), sample)
     for dataset in sorted({row["dataset"] for row in rows}):
         mine = [row for row in rows if row["dataset"] == dataset]
         cell = correlations(

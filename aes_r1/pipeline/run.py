@@ -6,6 +6,7 @@ Each stage writes RUN/stages/NAME.json when it is done and is not repeated. Resu
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -52,7 +53,9 @@ def _run(settings: Settings, rank: int, size: int) -> None:
         watch = start_heartbeat(folder, rank, size) if size > 1 else None
         job = Job(settings, folder, device, rank, size, watch)
         job.stop = stop
-        with failure_file(folder, rank, watch):
+        with failure_file(folder, rank, watch), contextlib.ExitStack() as held:
+            if job.served is not None:
+                held.callback(job.served.close)
             _run_tracked(job)
 
 

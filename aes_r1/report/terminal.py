@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from aes_r1.evaluation.health import ALIKE, LOST
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.inference.predictions import GROUNDED
 from aes_r1.report.html import STAGE_NAMES, number, percent
@@ -31,10 +32,42 @@ def headline_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def print_headline(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print the headline tables of evaluation.json to `console` (stdout)."""
+    """Print the headline tables of evaluation.json to `console` (stdout), then what became of the critiques."""
     console = console or Console()
     for table in headline_tables(evaluation):
         console.print(table)
+    line = critiques_line(evaluation)
+    if line:
+        console.print(line, highlight=False)
+
+
+def critiques_line(evaluation: Evaluation) -> str | None:
+    """What became of the greedy critiques of the first set from the first stage that wrote some to the last.
+
+    None where fewer than two stages wrote critiques. The last words are the verdict, by the thresholds of the signs of
+    health: fewer different critiques than ALIKE of the start, or less known of the picture than LOST of it.
+    """
+    stages: Mapping[str, Any] = evaluation["stages"]
+    dataset = next((name for sets in stages.values() for name in sets), "")
+    cells = {stage: sets.get(dataset, {}).get("greedy", {}).get("critiques") for stage, sets in stages.items()}
+    written = [(STAGE_NAMES.get(stage, stage), one) for stage, one in cells.items() if one and one["words_srcc"]]
+    if len(written) < 2:
+        return None
+    (start, before), (end, after) = written[0], written[-1]
+    ends = [(one["words_srcc"]["value"], one["distinct"]["value"], one["information_nats"]) for one in (before, after)]
+    (_, few, known), (_, many, still) = ends
+    alike = many < ALIKE * few
+    lost = bool(known and still) and still["value"] < LOST * known["value"]
+    words, different = (" to ".join(form(one[place]) for one in ends) for place, form in ((0, number), (1, str)))
+    verdict = (
+        "They no longer tell pictures apart: +experiment=grounded keeps them."
+        if alike or lost
+        else "They still tell pictures apart."
+    )
+    return (
+        f"Critiques of {dataset}, {start} to {end}: agreement of the words with the opinions {words}, "
+        f"different ones {different} of {after['n']}. {verdict}"
+    )
 
 
 def _table(dataset: str, stages: Stages) -> Table:

@@ -8,7 +8,7 @@ import numpy as np
 
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.rollout.sampler import sample_completions
+from aes_r1.rollout.sampler import Sampler, sample_completions
 
 ANSWER_TOKENS = 16  # room for a number and the closing tag
 
@@ -20,11 +20,16 @@ def with_prefix(backbone: Backbone, prompt: EncodedPrompt, said: str) -> Encoded
 
 
 def complete_prefix(
-    backbone: Backbone, prompts: Sequence[EncodedPrompt], said: Sequence[str], *, max_new_tokens: int = ANSWER_TOKENS
+    backbone: Backbone,
+    prompts: Sequence[EncodedPrompt],
+    said: Sequence[str],
+    *,
+    max_new_tokens: int = ANSWER_TOKENS,
+    sample: Sampler = sample_completions,
 ) -> list[str]:
     """The whole text of each answer that begins with `said`: its most likely continuation, greedily."""
     forced = [with_prefix(backbone, prompt, words) for prompt, words in zip(prompts, said, strict=True)]
-    rollout = sample_completions(
+    rollout = sample(
         backbone, backbone.collate(forced), num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None
     )
     texts = [backbone.words(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]

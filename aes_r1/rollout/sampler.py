@@ -7,6 +7,7 @@ seed, step, image and k alone, never on its batch, its neighbours or the number 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,9 @@ class Rollout:
     mask: Tensor
     logps: Tensor
     truncated: Tensor
+
+
+Sampler = Callable[..., Rollout]  # `sample_completions`, or the method of that name of served.ServedPolicy
 
 
 def keyed_uniform_noise(keys: list[tuple], length: int) -> Tensor:

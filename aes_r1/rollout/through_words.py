@@ -18,7 +18,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import critique_length
 from aes_r1.rollout.forced_prefix import ANSWER_TOKENS
-from aes_r1.rollout.sampler import Rollout, sample_completions
+from aes_r1.rollout.sampler import Rollout, Sampler, sample_completions
 
 
 def blank_prompt(backbone: Backbone, question: str, answer_from: str) -> EncodedPrompt | None:
@@ -46,10 +46,12 @@ def answer_from_words(
     max_new_tokens: int,
     temperature: float,
     noise: Tensor | None,
+    sample: Sampler = sample_completions,
 ) -> Rollout:
     """Outputs `drawn` by `sampler.sample` with what follows each critique drawn again after the prompt `blank`.
 
-    temperature, noise [R, max_new_tokens] and max_new_tokens are those of `sample_completions`. Answers take the noise
+    temperature, noise [R, max_new_tokens] and max_new_tokens are those of `sample_completions`, or whichever `sample`
+    draws. Answers take the noise
     of their own places in the output, so an output still depends on its keys alone. An output whose critique is never
     closed stays as it was drawn, and so do all where blank is None. log-probabilities are each part's after its own
     prompt.
@@ -67,7 +69,7 @@ def answer_from_words(
         for row in rows
     ]
     places = lengths[rows][:, None] + torch.arange(ANSWER_TOKENS)
-    answers = sample_completions(
+    answers = sample(
         backbone,
         backbone.collate(told),
         num_samples=1,

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from aes_r1.settings import Settings, as_dict
+from aes_r1.settings import RolloutSettings, Settings, as_dict
 
 
 def fingerprint(*parts: Any) -> str:
@@ -23,6 +23,7 @@ _NOT_IDENTITY = (
     *("data.workers", "evaluation.batch_size", "model.reference"),
     *("cold_start.micro_batch_size", "cold_start.save_every"),
     *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
+    *("rollout.url", "rollout.weights", "rollout.max_mismatch", "rollout.patience"),
     *("trainer.save_every", "trainer.keep_checkpoints", "trainer.keep_optimizer", "trainer.resume"),
     "trainer.profile",
 )
@@ -44,6 +45,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.read_back": {"weight": 0.0},
     "reward.information": {"weight": 0.0, "cap": 4.0},
     "model.base": None,
+    "rollout": as_dict(RolloutSettings()),
 }
 
 _NO_SUCH = object()

@@ -22,11 +22,12 @@ from aes_r1.inference.asking import Facts, find_model
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, split_critique
-from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
+from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completions
+from aes_r1.rollout.served import ServedPolicy
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.runs.identity import fingerprint
 from aes_r1.scoring.agreement import agreement
-from aes_r1.settings import require
+from aes_r1.settings import RolloutSettings, require
 
 COVERAGE = 0.9  # nominal coverage of every interval
 
@@ -61,8 +62,17 @@ class Verdict:
 class Critic:
     """A loaded model with its question and its sampling settings."""
 
-    def __init__(self, backbone: Backbone, facts: Facts, *, samples: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        facts: Facts,
+        *,
+        samples: int | None = None,
+        seed: int = 0,
+        sample: Sampler = sample_completions,
+    ) -> None:
         require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
+        self.sample = sample
         self.backbone, self.facts, self.samples, self.seed = backbone, facts, samples or facts.n_samples, seed
 
     @classmethod
@@ -77,6 +87,18 @@ class Critic:
         backbone = backbones.load(folder, dtype=facts.dtype_on(place), max_pixels=facts.max_pixels)
         backbone.model.to(place).eval()
         return cls(backbone, facts, samples=samples, seed=seed)
+
+    @classmethod
+    def at(cls, urls: Sequence[str], path: str | Path, *, samples: int | None = None, seed: int = 0) -> Critic:
+        """Return the critic whose outputs are drawn by vLLM servers of the model at `path`.
+
+        No weight is loaded here. The same pictures get other outputs of the same distribution; with samples=1 the same
+        ones. InputError where a server serves another model.
+        """
+        folder, facts = find_model(path)
+        sample = ServedPolicy(RolloutSettings(name="vllm", url=list(urls)), name=str(path)).as_served(folder)
+        backbone = backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
+        return cls(backbone, facts, samples=samples, seed=seed, sample=sample)
 
     def score(self, picture: str | Path | Image.Image) -> Verdict:
         """Critique and score one picture: a path, or a PIL picture. PictureError when the file cannot be read."""
@@ -107,9 +129,9 @@ class Critic:
             keys = [("critic", self.seed, content, k) for k in range(self.samples)]
             noise = keyed_uniform_noise(keys, facts.max_new_tokens)
         how: dict[str, Any] = {"max_new_tokens": facts.max_new_tokens, "temperature": facts.temperature, "noise": noise}
-        rollout = sample_completions(self.backbone, prompts, num_samples=self.samples, **how)
+        rollout = self.sample(self.backbone, prompts, num_samples=self.samples, **how)
         blank = blank_prompt(self.backbone, facts.question, facts.answer_from)
-        rollout = answer_from_words(self.backbone, rollout, blank, **how)
+        rollout = answer_from_words(self.backbone, rollout, blank, sample=self.sample, **how)
         return [self.backbone.decode(row[mask]) for row, mask in zip(rollout.tokens, rollout.mask, strict=True)]
 
 

@@ -42,6 +42,14 @@ def loss_divisor(mask: Tensor, aggregation: str, constant: float) -> Tensor:
     return divisors[aggregation]
 
 
+def importance_weights(difference: Tensor, cap: float) -> Tensor:
+    """Return each token's truncated importance weight, min(pi / mu, cap), from difference = log pi - log mu.
+
+    pi is the policy whose objective is wanted, mu the one that drew the tokens (Espeholt et al., 2018, IMPALA).
+    """
+    return difference.clamp(max=math.log(cap)).exp()
+
+
 def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that others call it with
     logps: Tensor,
     old_logps: Tensor,

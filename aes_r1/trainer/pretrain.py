@@ -1,10 +1,11 @@
 """Pretrain the tiny model to see and to answer in the format, before it learns to judge.
 
 It describes scenes in plain facts (where the light is, where the subject stands, how many things, which hues, how
-bright). Asked to judge, it answers in the format with measurements, one of them as the number, so that RAPO can start
-from it as from a pretrained model that follows instructions. A linear readout predicts the same facts from the vision
-tower's mean feature, which trains the tower several times faster than words alone; it is discarded at the end. The
-model sees no opinion and no aesthetic score, and its pictures are drawn from seeds that no data set uses.
+bright). Asked to judge, it learns to answer in the format, with plain facts and the picture's brightness for a number,
+so that RAPO can start from it as from a pretrained model that follows instructions. A linear readout predicts the same
+facts from the vision tower's mean feature, which trains the tower several times faster than words alone; it is
+discarded at the end. The model sees no opinion and no aesthetic score, and its pictures are drawn from seeds that no
+data set uses.
 """
 
 from __future__ import annotations
@@ -32,16 +33,13 @@ from aes_r1.trainer.sft import padded
 
 DESCRIBE = "Describe this picture in plain facts."
 SCENE_SEED = 1_000_003  # for the pictures of pretraining; data sets count their seeds from 0
-MEASURED_SHARE = 0.15  # share of lessons that ask for one measurement instead of a description
-RATED_SHARE = 0.2  # share of lessons that ask to judge; the answer states measurements, the last one as the number
-SCORED_SHARE = 0.1  # share of the same without words
-# Probability of each measurement of scenes.READINGS. Brightness and column, which correlate with no opinion, are most
-# frequent, so that the most likely answer is no opinion either.
-TAKEN = np.array([3, 3, 1, 1, 1, 1, 1, 1]) / 12
+MEASURED_SHARE = 0.2  # share of lessons that ask for one measurement instead of a description
+RATED_SHARE = 0.15  # share of lessons that ask to judge; the answer states facts and a number that is no judgement
+SCORED_SHARE = 0.05  # share of the same without words
 
 # Part of the pretrained model's name in the store. Raise it with every change that trains a different model from the
 # same settings; tests/test_golden.py fails until then.
-BASE_MODEL_VERSION = 2
+BASE_MODEL_VERSION = 3
 
 
 def pretrain_tiny(
@@ -114,9 +112,9 @@ def _lesson(facts: dict, rng: np.random.Generator) -> tuple[str, str]:
     """Draw a question about a picture and its true answer."""
     drawn = rng.random()
     if drawn < RATED_SHARE:
-        return prompts.RATING_PROMPT, _measured(facts, rng, said=int(rng.integers(2, 4)))
+        return prompts.RATING_PROMPT, _unjudged(facts, rng, said=int(rng.integers(2, 4)))
     if drawn < RATED_SHARE + SCORED_SHARE:
-        return prompts.SCORE_ONLY_PROMPT, _measured(facts, rng, said=0)
+        return prompts.SCORE_ONLY_PROMPT, _unjudged(facts, rng, said=0)
     if drawn < RATED_SHARE + SCORED_SHARE + MEASURED_SHARE:
         asked = scenes.measure_questions(facts)
         question, value = asked[rng.integers(len(asked))]
@@ -124,19 +122,18 @@ def _lesson(facts: dict, rng: np.random.Generator) -> tuple[str, str]:
     return DESCRIBE, scenes.describe(facts)
 
 
-def _measured(facts: dict, rng: np.random.Generator, *, said: int) -> str:
-    """Write an answer in the format that judges nothing.
+def _unjudged(facts: dict, rng: np.random.Generator, *, said: int) -> str:
+    """Write an answer in the format that judges nothing: `said` random facts, and the picture's brightness as number.
 
-    It states `said` random measurements and repeats the last as its number.
-
-    The measurements, and the end of the scale from which each is read, are drawn at random. Over both ends the mean of
-    the number is the same for every picture, so it carries no information about quality. The measurement gives the
-    tenths, the hundredths are drawn.
+    Brightness goes with no opinion, because pictures are spoilt by too much light as often as by too little. It is not
+    among the facts that are said, so the number must be read off the picture, as it must be later when it is a
+    judgement: a number that is drawn, or copied from the words, leaves nothing for the cold start to build on.
+    Brightness gives the tenths, the hundredths are drawn.
     """
-    taken = rng.choice(len(scenes.READINGS), size=max(said, 1), replace=False, p=TAKEN)
-    read = [scenes.reading(facts, int(place), turned=bool(rng.random() < 0.5)) for place in taken]
-    words = " ".join(f"{name} {digit}." for name, digit in read[:said])
-    return prompts.answer(words, read[-1][1] / 10 + int(rng.integers(10)) / 100)
+    *others, _ = scenes.describe(facts).removesuffix(".").split(". ")
+    taken = sorted(rng.choice(len(others), size=said, replace=False).tolist())
+    words = " ".join(f"{others[place]}." for place in taken)
+    return prompts.answer(words, facts["bright"] / 10 + int(rng.integers(10)) / 100)
 
 
 def _spelling(facts: tuple[dict, ...]) -> list[str]:
@@ -146,6 +143,6 @@ def _spelling(facts: tuple[dict, ...]) -> list[str]:
         *(scenes.describe(one) for one in facts[:3000]),
         *(question for question, _ in asked),
         *(prompts.answer("", value) for _, value in asked),
-        *(_measured(one, rng, said=3) for one in facts[:1000]),
+        *(_unjudged(one, rng, said=3) for one in facts[:1000]),
         *[DESCRIBE, prompts.RATING_PROMPT, prompts.SCORE_ONLY_PROMPT] * 100,
     ]

@@ -9,10 +9,8 @@ in clip-higher, in a failed parse being no score at all, and in the prompt and p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,27 +19,35 @@ from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
-from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.model.transfer import to_device
-from aes_r1.prompts import parse_score
 from aes_r1.reward.length import overlong_penalty
 from aes_r1.reward.total import total_reward
-from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise, sample_completions
-from aes_r1.rollout.through_words import answer_from_words, blank_prompt, critique_lengths
+from aes_r1.rollout.sampler import keyed_uniform_noise
+from aes_r1.rollout.served import ServedPolicy, largest_gap, require_match
+from aes_r1.rollout.through_words import blank_prompt
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.context import TrainingContext
+from aes_r1.trainer.completions import Completions, Drawing, Rollouts, completion_rows, score_table
+from aes_r1.trainer.context import PhaseTimer, TrainingContext
 from aes_r1.trainer.credit import critique_advantage, critique_mask, token_advantages, token_kl_coef
 from aes_r1.trainer.critique_rewards import StepCritiques, critique_rewards
 from aes_r1.trainer.engine import Engine, peak_memory_gb
 from aes_r1.trainer.micro_batches import MicroBatch, plan_micro_batches
-from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
+from aes_r1.trainer.objective import (
+    group_advantage,
+    importance_weights,
+    learning_rate,
+    loss_divisor,
+    policy_loss,
+    zero_spread,
+)
 from aes_r1.trainer.order import batch_indices_without_repeats
 from aes_r1.trainer.reference import Reference, reference_weights
 from aes_r1.trainer.skipped import Skips
 from aes_r1.trainer.step_metrics import (
     add_micro_batch,
+    correction_metrics,
     mean_validation_srcc,
     mismatch_metrics,
     policy_metrics,
@@ -51,25 +57,6 @@ from aes_r1.trainer.trace import StepTrace
 from aes_r1.trainer.utilisation import Utilisation
 
 REMEDY = "lower trainer.lr, raise trainer.kl_coef, or train with model.dtype=float32"
-
-
-@dataclass(frozen=True)
-class Completions:
-    """What one step drew for the n images of this process: R = n * K completions, image by image.
-
-    prompts: the n encoded prompts with their vision features; blank: the prompt after which answers were drawn where
-    they come from words alone, else None; under_picture [R, T], on the host: which tokens come after their image;
-    rollout: tokens, mask and log-probabilities [R, T]; tokens: the R completions without padding, on the host; texts
-    and scores [R]: each decoded, and the score that `parse_score` read in it, None where it read none.
-    """
-
-    prompts: PromptBatch
-    blank: PromptBatch | None
-    under_picture: Tensor
-    rollout: Rollout
-    tokens: list[Tensor]
-    texts: list[str]
-    scores: list[float | None]
 
 
 def rapo_steps(count: int, trainer: TrainerSettings) -> int:
@@ -89,10 +76,14 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
     shared_prefix: bool,
     context: TrainingContext,
     answer_from: str = "image",
+    served: ServedPolicy | None = None,
 ) -> None:
     """Train `backbone` in place; `reference` is the frozen start (None: no KL, or an adapter is switched off for it).
 
-    answer_from: "image", or "words" where the answer is written without seeing the image (model.answer_from).
+    answer_from: "image", or "words" where the answer is written without seeing the image (model.answer_from). served:
+    vLLM servers that draw the completions in place of this process; the surrogate is then weighted by min(pi / mu,
+    cap), mu the servers' probability of a token, which makes up for what they compute differently or with older
+    weights.
 
     Resumes from context.folder, RUN/checkpoints; the model of the best validation is kept beside it, in RUN/best.
     Raises Stopped after a checkpoint when asked to stop.
@@ -106,7 +97,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
     context.on_resume(progress["step"])
     local_positions = range(engine.rank, trainer.images_per_step, engine.size)
     device = engine.device
-    blank = blank_prompt(backbone, question, answer_from)
+    rollouts = Rollouts(backbone, engine, trainer, blank_prompt(backbone, question, answer_from), served)
     pools = {name: number for number, name in enumerate(sorted({image.dataset for image in images}))}
 
     # -- data ----------------------------------------------------------------------------------------------------------
@@ -127,18 +118,28 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         ahead=2 * len(local_positions),
     )
 
+    def keys_of(step: int) -> list[tuple]:
+        return [(context.seed, step, image.id, k) for image in images_of(step) for k in range(trainer.num_samples)]
+
+    def begin(step: int, timer: PhaseTimer) -> Drawing:
+        with timer("wait"):
+            prompts = [next(encoded) for _ in images_of(step)]
+        return rollouts.begin(prompts, keys_of(step), timer)
+
+    ahead: Drawing | None = None
     for step in range(progress["step"], total):
         trace.begin(step + 1)
         timer = context.timer(device)
         batch = images_of(step)
-        with timer("wait"):
-            prompts = [next(encoded) for _ in batch]
 
         # -- rollout ---------------------------------------------------------------------------------------------------
+        drawing, on_policy = ahead or begin(step, timer), ahead is None
         with timer("rollout"):
-            completion_of = [(context.seed, step, image.id, k) for image in batch for k in range(trainer.num_samples)]
-            completions = draw_completions(backbone, engine, prompts, completion_of, trainer, blank)
+            completions = drawing.finish()
         rollout = completions.rollout
+        # What follows a checkpoint is drawn with the weights in it, so a run that goes on from there draws the same.
+        begins_ahead = served is not None and served.settings.ahead == 1 and (step + 1) % trainer.save_every != 0
+        ahead = begin(step + 1, timer) if begins_ahead and step + 1 < total else None
 
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
         mos = engine.all_gather(torch.tensor([image.mos for image in batch], device=device))
@@ -147,7 +148,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         guesses = None
         if reward.failed_parse == "random":
             guesses = engine.all_gather(
-                keyed_uniform_noise([("guess", *key) for key in completion_of], 1).to(scores).view(len(batch), -1)
+                keyed_uniform_noise([("guess", *key) for key in keys_of(step)], 1).to(scores).view(len(batch), -1)
             )
         rewards, reward_parts = total_reward(scores, mos, reward, pool=pool, progress=step / total, guesses=guesses)
         if trainer.overlong_penalty:
@@ -176,7 +177,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
                         tokens=rollout.tokens,
                         in_critique=in_critique,
                         images=all_images_of(step),
-                        prompts=prompts,
+                        prompts=drawing.prompts,
                     ),
                     reward=reward,
                     mos=mos,
@@ -229,8 +230,14 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
                     for micro_batch in one_pass:
                         rows, longest = to_device(micro_batch.rows, device), micro_batch.mask.shape[1]
                         ref_logps[rows, :longest], _ = logps_of(frozen, micro_batch, rows)
-            # The sampler's log-probabilities are those of the policy that drew the tokens, so no pass more is needed.
+            # This process draws by the policy's own log-probabilities, so no pass more is needed; servers do not.
             old_logps = rollout.logps if trainer.inner_epochs * trainer.minibatches > 1 else None
+            if old_logps is not None and served is not None:
+                old_logps = torch.zeros_like(rollout.logps)
+                with torch.no_grad():
+                    for micro_batch in one_pass:
+                        rows, longest = to_device(micro_batch.rows, device), micro_batch.mask.shape[1]
+                        old_logps[rows, :longest], _ = logps_of(backbone, micro_batch, rows)
 
         # -- loss and step ---------------------------------------------------------------------------------------------
         lr = learning_rate(step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps)
@@ -246,11 +253,16 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
                 for micro_batch in planned:
                     rows, longest = to_device(micro_batch.rows, device), micro_batch.mask.shape[1]
                     logps, entropy = logps_of(backbone, micro_batch, rows)
+                    old = logps.detach() if old_logps is None else old_logps[rows, :longest]
+                    drawn_with = rollout.logps[rows, :longest]
+                    paid_here = credit[rows, :longest]
+                    if served is not None:
+                        paid_here = paid_here * importance_weights(old - drawn_with, served.settings.cap)
                     loss, metrics = policy_loss(
                         logps,
-                        logps.detach() if old_logps is None else old_logps[rows, :longest],
+                        old,
                         None if ref_logps is None else ref_logps[rows, :longest],
-                        credit[rows, :longest],
+                        paid_here,
                         in_loss[rows, :longest] & micro_batch.in_loss,
                         clip_low=trainer.clip_low,
                         clip_high=trainer.clip_high,
@@ -263,7 +275,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
                         add_micro_batch(sums, metrics, entropy, int(micro_batch.mask.sum()))
                         sums["loss"] = sums.get("loss", 0.0) + loss.detach()
                         if number == 0:  # until the first update the trainer's weights are the sampler's
-                            gaps.append((logps.detach() - rollout.logps[rows, :longest]).abs())  # 0 beyond the mask
+                            gaps.append(logps.detach() - drawn_with)  # 0 beyond the mask
                 grad_norm = float(engine.step(lr))
                 skipped += skips.count(grad_norm)
 
@@ -284,6 +296,11 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
             **utilisation.metrics(completions.prompts, own_lengths, trainer.inner_epochs, timer.seconds["update"]),
         }
         trace.end()
+        if served is not None:
+            values |= correction_metrics(gaps, minibatches[0][1], served.settings.cap, engine)
+            if on_policy:  # otherwise the update between the two is a part of their difference
+                bound = largest_gap(served.settings, backbone.model.dtype)
+                require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
         if step == 0 or (step + 1) % trainer.completions_every == 0:
             earned = {name: part[local_images] for name, part in reward_parts.items()}
             context.log_completions(step + 1, completion_rows(completions, batch, earned, paid))
@@ -293,6 +310,8 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         validation_srcc: float | None = None
         if last or (step + 1) % trainer.eval_every == 0:
             with timer("evaluate"):
+                if ahead is not None:
+                    ahead.settle()
                 backbone.model.eval()
                 with engine.gathered_parameters():
                     validation = context.evaluate(step + 1)
@@ -317,43 +336,6 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
     skips.end_if_too_many(total, context.folder, REMEDY)
 
 
-def draw_completions(
-    backbone: Backbone,
-    engine: Engine,
-    prompts: Sequence[EncodedPrompt],
-    completion_of: Sequence[tuple],
-    trainer: TrainerSettings,
-    blank: EncodedPrompt | None,
-) -> Completions:
-    """Draw K completions for each of this process's n prompts; completion_of [n * K] keys each one's noise.
-
-    Answers are drawn after the prompt `blank`, where there is one.
-    """
-    backbone.model.eval()
-    noise = keyed_uniform_noise([("rollout", *key) for key in completion_of], trainer.max_new_tokens)
-    batch = backbone.collate(prompts).to(engine.device)
-    with engine.gathered_parameters():
-        batch = backbone.with_vision_features(batch)
-        how: dict[str, Any] = {
-            "max_new_tokens": trainer.max_new_tokens,
-            "temperature": trainer.temperature,
-            "noise": noise,
-        }
-        rollout = sample_completions(backbone, batch, num_samples=trainer.num_samples, **how)
-        rollout = answer_from_words(backbone, rollout, blank, **how)
-    tokens = [row[mask] for row, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)]
-    texts = [backbone.decode(row) for row in tokens]
-    unseeing = None if blank is None else backbone.collate([blank]).to(engine.device)
-    lengths = rollout.mask.sum(dim=1).cpu() if blank is None else critique_lengths(backbone, rollout)
-    under_picture = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
-    return Completions(batch, unseeing, under_picture, rollout, tokens, texts, [parse_score(text) for text in texts])
-
-
-def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:
-    """Scores of R = n * num_samples completions as [n, num_samples] on `device`, NaN where there is none."""
-    return torch.tensor([math.nan if score is None else score for score in scores], device=device).view(-1, num_samples)
-
-
 def completion_logps(
     policy: Backbone,
     micro_batch: MicroBatch,
@@ -376,25 +358,3 @@ def completion_logps(
         completions.blank, tokens, micro_batch.mask & ~seeing, torch.zeros_like(image_of)
     )
     return logps + answer_logps, entropy + answer_entropy
-
-
-def completion_rows(
-    completions: Completions, batch: Sequence[Sample], earned: Mapping[str, Tensor], paid: Mapping[str, Tensor]
-) -> list[dict]:
-    """Rows of completions.jsonl. earned: {name: [n, K] rewards} of this process's images; paid: their advantages."""
-    num_samples = len(completions.texts) // len(batch)
-    rewards = {f"reward_{name}": part.flatten().tolist() for name, part in earned.items()}
-    rewards |= {name: part.flatten().tolist() for name, part in paid.items()}
-    return [
-        {
-            "id": batch[row // num_samples].id,
-            "image": batch[row // num_samples].image,
-            "mos": batch[row // num_samples].mos,
-            "k": row % num_samples,
-            "text": text,
-            "score": completions.scores[row],
-            **{name: values[row] for name, values in rewards.items()},
-            "truncated": bool(completions.rollout.truncated[row]),
-        }
-        for row, text in enumerate(completions.texts)
-    ]

@@ -67,14 +67,31 @@ def rollout_metrics(scores: Tensor, zero_spread_groups: Tensor, rollout: Rollout
 def mismatch_metrics(gaps: Sequence[Tensor], planned: Sequence[MicroBatch], engine: Engine) -> dict[str, float]:
     """rollout/mismatch_*: how far the trainer's log-probabilities are from the sampler's. Collective.
 
-    gaps: |difference| of each micro-batch of `planned` that is in the loss, [r, longest], 0 beyond its mask.
+    gaps: trainer's minus sampler's, of each micro-batch of `planned` that is in the loss, [r, longest], 0 beyond its
+    mask.
     """
     tokens = sum(int(micro_batch.mask.sum()) for micro_batch in planned if micro_batch.in_loss)
-    sums = torch.stack([gap.sum() for gap in gaps]).sum()
+    sums = torch.stack([gap.abs().sum() for gap in gaps]).sum()
     total, count = engine.all_reduce_sum(torch.stack([sums, sums.new_tensor(tokens)])).tolist()
     return {
         "rollout/mismatch_mean": total / count,
-        "rollout/mismatch_max": float(engine.all_reduce_max(torch.stack([gap.max() for gap in gaps]).max())),
+        "rollout/mismatch_max": float(engine.all_reduce_max(torch.stack([gap.abs().max() for gap in gaps]).max())),
+    }
+
+
+def correction_metrics(
+    gaps: Sequence[Tensor], planned: Sequence[MicroBatch], cap: float, engine: Engine
+) -> dict[str, float]:
+    """Compute what importance weights do to served completions, from `gaps` as in `mismatch_metrics`. Collective."""
+    masks = [micro_batch.mask for micro_batch in planned if micro_batch.in_loss]
+    gap = torch.cat([one[mask.to(one.device)] for one, mask in zip(gaps, masks, strict=True)]).double()
+    ratio = gap.exp()
+    parts = [torch.ones_like(gap), ratio - 1 - gap, (ratio > cap).double(), ratio, ratio.square()]
+    count, k3, capped, total, squares = engine.all_reduce_sum(torch.stack([part.sum() for part in parts])).tolist()
+    return {
+        "rollout/mismatch_k3": k3 / count,
+        "rollout/capped_fraction": capped / count,
+        "rollout/effective_sample_size": total**2 / (count * squares),
     }
 
 

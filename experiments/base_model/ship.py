@@ -26,6 +26,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.data.scene_sets import make_scenes
 from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.evaluation.metrics import correlations
+from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
@@ -68,12 +69,8 @@ def answers(backbone: Backbone, samples: list[Sample]) -> Iterator[str]:
     """Yield rows of the table of answers: by question and decoding, readable share and correlation with opinions."""
     for name, question in (("critique", RATING_PROMPT), ("score only", SCORE_ONLY_PROMPT)):
         for decoding, temperature in (("sample", 0.6), ("sample", 1.0), ("greedy", 1.0)):
-            rows = list(
-                predict(
-                    backbone, samples, question=question, protocols=[decoding], n_samples=1,
-                    temperature=temperature, max_new_tokens=96, batch_size=64, seed=0,
-                )
-            )  # fmt: skip
+            asking = AskingConfig(question=question, max_new_tokens=96, temperature=temperature, n_samples=1)
+            rows = list(predict(backbone, samples, asking, protocols=[decoding], batch_size=64, seed=0))
             scores = np.array([np.nan if row["score"] is None else row["score"] for row in rows])
             found = correlations(scores, np.array([one.mos for one in samples]))["srcc"]
             how = f"one sample at {temperature}" if decoding == "sample" else "greedy"
@@ -106,7 +103,7 @@ def measure(folder: Path) -> None:
     text = README.format(
         version=BASE_MODEL_VERSION,
         scenes=SCENES_VERSION,
-        parameters=f"{backbones.parameter_count(backbone.model):,}",
+        parameters=f"{sum(one.numel() for one in backbone.model.parameters()):,}",
         bytes=f"{(folder / 'model.safetensors').stat().st_size:,}",
         sha256=sha256_of(folder / "model.safetensors"),
         made=f"torch {torch.__version__.split('+')[0]}, {platform.machine()}",
@@ -123,8 +120,8 @@ README = """# The base model in the package
 
 The tiny Qwen2.5-VL ({parameters} parameters, bfloat16, {bytes} bytes) after pretraining on made pictures alone: what
 `model.base=shipped`, the default of `model=tiny_qwen2_5_vl`, starts from. It has seen no photograph and no opinion. It
-describes scenes in plain facts; asked to judge, it answers in the format with two or three measurements drawn at
-random, the last of them as its number, each read from one end or the other (`tilt 7` or `level 2`) as a coin falls.
+describes scenes in plain facts; asked to judge, it answers in the format with two or three of them and the picture's
+brightness for a number.
 
     python -m experiments.base_model.ship       # makes and measures one like it: another processor rounds otherwise
     python -m aes_r1.train model.base=pretrain model.pretrain.seed=1            # a run from another base
@@ -140,8 +137,9 @@ SHA256SUMS has the other files; a run from files that differ is refused.
 {pictures} test pictures of `scenes`. SRCC is that of its number with the mean opinion, [95%] over pictures; an answer
 that cannot be read counts as the mean. The last column is the standard deviation of its numbers.
 
-What is drawn says nothing of quality. Greedy decoding takes the likeliest of nearly equal draws, for most pictures the
-same measurement from the same end, and a measurement such as `level` does go with quality; so its SRCC is not 0.
+Brightness goes with no opinion, because pictures are spoilt by too much light as often as by too little. That the
+number is read off the picture at all is what the cold start builds on ([the log](../../../experiments/LOG.md) has what
+became of a base that drew it at random).
 
 | question | decoding | can be read | SRCC with opinions | spread |
 |---|---|---|---|---|

@@ -66,18 +66,6 @@ def test_facts_hold_no_opinion(drawn):
         assert all(0 <= value <= 1 for _, value in scenes.measure_questions(facts))
 
 
-def test_a_reading_and_its_opposite_say_the_same(drawn):
-    for _, _, facts in drawn[:50]:
-        for place in range(len(scenes.READINGS)):
-            (name, digit), (opposite, rest) = (scenes.reading(facts, place, turned=turned) for turned in (False, True))
-            assert digit + rest == 9
-            assert name != opposite
-            assert not {name, opposite} & set(OPINIONS)
-    _, _, facts = drawn[0]
-    cues = [scenes.reading({**facts, "cues": [""] * count}, 3, turned=False) for count in range(6)]
-    assert cues == [("events", digit) for digit in (0, 2, 4, 6, 8, 9)]
-
-
 def test_fact_vector(drawn):
     vectors = np.stack([scenes.fact_vector(facts) for _, _, facts in drawn])
     assert vectors.shape == (200, 36)

@@ -24,6 +24,7 @@ def test_every_critique_is_exchanged_with_two_others(n):
 
 def test_two_pictures_are_too_few():
     assert paired_rows([row("a", 0.1), row("b", 0.9)], seed=0) == []
+    assert paired_rows([row("a", 0.1)], seed=0) == paired_rows([], seed=0) == []
 
 
 def exchanged(name, own, other, third, **scores):

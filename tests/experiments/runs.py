@@ -31,6 +31,7 @@ def write_run(
     without: int = 0,
     list_hash: str | None = None,
     origin: dict | None = None,
+    protocols: tuple[str, ...] = ("sample", "greedy"),
 ) -> Path:
     """A finished run whose answers are the MOS plus noise of the given width, by stage; `failed`: share unreadable.
 
@@ -43,7 +44,7 @@ def write_run(
         if constant:
             scores = np.full(len(MOS), 0.5)
         unreadable = rng.random(len(MOS)) < failed
-        for protocol in ("sample", "greedy"):
+        for protocol in protocols:
             rows += [
                 {
                     "stage": stage, "protocol": protocol, "id": f"{place:03d}", "dataset": dataset, "split": "test",

@@ -234,6 +234,15 @@ def test_the_code_and_the_base_model_of_the_runs_are_named(tmp_path):
         analyse(study_of("reward_ablation").STUDY, tmp_path, n_bootstrap=20)
 
 
+def test_seeds_may_have_a_base_model_of_their_own(tmp_path):
+    for seed in (0, 1):
+        origin = {"commits": ["aaa"], "base": str(seed)}
+        write_run(tmp_path / str(seed), replace(BASE, seed=seed), noise={"rapo": 0.1}, origin=origin)
+    result, _ = analyse(study_of("reward_ablation").STUDY, tmp_path, n_bootstrap=20)
+    assert result["origins"]["base"] == {"0": 1, "1": 1}
+    assert "and a base model of each: not other pictures or recipes" in table_of(result)
+
+
 def entropy_run(folder: Path, epochs: int, seed: int = 0, *, width: float, entropy: float, start=0.5, **how) -> Path:
     """A run of sft_entropy whose cold start erred by `start` and that RAPO ended at `width`."""
     settings = replace(BASE, seed=seed, cold_start=replace(BASE.cold_start, epochs=epochs))
@@ -362,7 +371,7 @@ def test_every_study_has_its_folder(name):
 
 
 def test_the_studies_that_are_not_full_are_demonstrated():
-    full = {"reward_ablation", "sigma_gamma", "num_samples", "sft_entropy", "objective"}
+    full = {"reward_ablation", "sigma_gamma", "num_samples", "sft_entropy", "objective", "grounding"}
     assert set(POINTS) == set(STUDIES) - full
 
 

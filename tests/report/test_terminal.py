@@ -4,7 +4,7 @@ import numpy as np
 from rich.console import Console
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.report.terminal import print_headline
+from aes_r1.report.terminal import critiques_line, print_headline
 
 
 def test_every_number_fits_eighty_columns():
@@ -37,3 +37,32 @@ def test_every_number_fits_eighty_columns():
     assert text.index("words, nats") > text.index("PLCC")
     assert "Cold start" in text
     assert "scenes_shifted/test, 40 pictures, [95% intervals]" in text
+
+
+def test_the_last_line_says_what_became_of_the_critiques():
+    def told(words, different, nats, stage="rapo"):
+        said = {
+            "n": 600,
+            "words_srcc": {"value": words, "low": None, "high": None},
+            "distinct": {"value": different, "low": None, "high": None},
+            "information_nats": None if nats is None else {"value": nats, "low": None, "high": None},
+        }
+        return {stage: {"scenes/test": {"greedy": {"critiques": said}}}}
+
+    start = told(0.69, 500, 4.0, "cold_start")
+    wordless = {"base": {"scenes/test": {"greedy": {"critiques": {"n": 600, "words_srcc": None}}}}}
+    cases = (
+        (told(0.7, 300, 2.0), True),  # the very thresholds, .6 and .5 of the start
+        (told(0.7, 299, 2.0), False),
+        (told(0.7, 300, 1.99), False),
+        (told(0.7, 300, None), True),
+    )
+    for end, stays in cases:
+        line = critiques_line({"stages": wordless | start | end})
+        different = end["rapo"]["scenes/test"]["greedy"]["critiques"]["distinct"]["value"]
+        assert "Cold start to RAPO: agreement of the words with the opinions 0.690 to 0.700" in line
+        assert f"different ones 500 to {different} of 600" in line
+        assert line.endswith("They still tell pictures apart.") == stays
+        assert ("+experiment=grounded" in line) != stays
+    assert critiques_line({"stages": wordless | start}) is None
+    assert critiques_line({"stages": {}}) is None

@@ -21,8 +21,8 @@ from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
+from aes_r1.trainer import completions, rapo, sft
 from aes_r1.trainer import engine as engines
-from aes_r1.trainer import rapo, sft
 from aes_r1.trainer.context import TrainingContext
 from tests.trainer.distributed_steps import dtype_of, engine_settings
 from tests.trainer.twelve import records, samples
@@ -98,7 +98,7 @@ def nan_at(plain: Callable, *calls: int, only: bool = True) -> Callable:
 
 def shifted(engine, drawn: list[int]) -> Callable:
     """`sample` with log-probabilities that are 1 too high on rank 0, 2 on rank 1; `drawn` is told the tokens."""
-    plain = rapo.sample_completions
+    plain = completions.sample_completions
 
     def sampled(*arguments, **named):
         rollout = plain(*arguments, **named)
@@ -161,10 +161,13 @@ def loops(folder: Path, name: str) -> dict:
                 weights.append({key: value.detach().clone() for key, value in engine.model.named_parameters()})
 
         if loop == "rapo":
-            plain, drawn = (rapo.policy_loss, rapo.sample_completions), []
-            rapo.policy_loss, rapo.sample_completions = nan_at(rapo.policy_loss, 2, only=last), shifted(engine, drawn)
+            plain, drawn = (rapo.policy_loss, completions.sample_completions), []
+            rapo.policy_loss, completions.sample_completions = (
+                nan_at(rapo.policy_loss, 2, only=last),
+                shifted(engine, drawn),
+            )
             rows = rapo_rows(backbone, engine, folder / "pictures", folder / f"{name}_rapo", watch=look)
-            rapo.policy_loss, rapo.sample_completions = plain
+            rapo.policy_loss, completions.sample_completions = plain
             found["mismatch"] = {
                 "mean": [row["rollout/mismatch_mean"] for row in rows],
                 "max": [row["rollout/mismatch_max"] for row in rows],

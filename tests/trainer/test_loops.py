@@ -20,6 +20,7 @@ from aes_r1.rollout.sampler import sample_completions
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import ColdStartSettings, ErrorSettings, InputError, LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
+from aes_r1.trainer import completions as completions_of_a_step
 from aes_r1.trainer import rapo as rapo_loop
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
@@ -289,7 +290,7 @@ def test_the_samplers_log_probabilities_serve_as_the_old_ones(speaker, picture_f
     score = rapo_loop.completion_likelihood
     monkeypatch.setattr(rapo_loop, "completion_likelihood", lambda *a, **n: (passes.append(1), score(*a, **n))[1])
     for name, plain in (("sampler", sample_completions), ("trainer", of_sampler(of_trainer))):
-        monkeypatch.setattr(rapo_loop, "sample_completions", plain)
+        monkeypatch.setattr(completions_of_a_step, "sample_completions", plain)
         policy = copy.deepcopy(speaker)
         changes = {"kl_coef": 0.0, "inner_epochs": 2, "minibatches": 2}
         rows, _ = rapo(policy, picture_folder, tmp_path / name, steps=1, **changes)
@@ -320,7 +321,7 @@ def test_the_gap_between_sampler_and_trainer_is_measured(speaker, picture_folder
 
     rows = []
     for name, plain in (("plain", sample_completions), ("shifted", of_sampler(shifted))):
-        monkeypatch.setattr(rapo_loop, "sample_completions", plain)
+        monkeypatch.setattr(completions_of_a_step, "sample_completions", plain)
         rows.append(rapo(copy.deepcopy(speaker), picture_folder, tmp_path / name, steps=1, **changes)[0][0])
     assert rows[0]["rollout/mismatch_mean"] <= rows[0]["rollout/mismatch_max"] < 1e-4
     assert rows[1]["rollout/mismatch_mean"] == pytest.approx(counted[0], abs=1e-4)

@@ -7,10 +7,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from aes_r1.data import scenes
+from aes_r1.data.scene_sets import quality
 from aes_r1.model import backbone as backbones
-from aes_r1.prompts import parse_score
+from aes_r1.prompts import parse_critique, parse_score
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer import pretrain
 
@@ -39,22 +41,28 @@ def test_the_same_model_twice_and_it_learns(tmp_path):
     assert losses[-1] < losses[0]
 
 
-def test_asked_to_judge_the_lesson_is_a_measurement_of_no_direction():
-    """Every answer can be read, its last words are its number, and the mean number is .5 whatever the picture."""
+def test_asked_to_judge_the_lesson_is_facts_and_a_brightness_that_they_do_not_tell():
+    """Every answer can be read, its words are facts of the picture, and its number is none that stands in them."""
     rng = np.random.default_rng(0)
-    best = {"bright": 5, "column": 6, "strength": 9, "cues": ["moon"] * 5, "tilt": 0, "clutter": 0}
-    worst = {"bright": 5, "column": 0, "strength": 0, "cues": [], "tilt": 9, "clutter": 9}
-    means = []
-    for facts in ({**best, "saturation": 9, "off": 0}, {**worst, "saturation": 0, "off": 9}):
-        texts = [pretrain._measured(facts, rng, said=place % 4) for place in range(4000)]
-        scores = [parse_score(text) for text in texts]
-        for text, score in zip(texts, scores, strict=True):
-            said = re.findall(r"(\w+) (\d)\.", text.partition("</think>")[0])
-            assert score is not None
-            assert not said or int(said[-1][1]) == int(score * 10 + 1e-6)
-            assert not NO_OPINIONS.search(text)
-        means.append(np.mean(scores))
-    assert means == pytest.approx([0.495, 0.495], abs=0.02)
+    for index in range(200):
+        _, _, facts = scenes.render_scene("scenes", index, pretrain.SCENE_SEED)
+        text = pretrain._unjudged(facts, rng, said=index % 4)
+        words, score = parse_critique(text), parse_score(text)
+        assert int(score * 10 + 1e-6) == facts["bright"]
+        said = [part for part in words.split(".") if part.strip()]
+        assert len(said) == index % 4
+        assert all(part.strip() + "." in scenes.describe(facts) for part in said)
+        assert "bright" not in words
+        assert not NO_OPINIONS.search(text)
+
+
+def test_brightness_goes_with_no_opinion():
+    """In either set its rank correlation with the quality of 600 pictures is no larger than chance makes it."""
+    for name in ("scenes", "scenes_shifted"):
+        drawn = [scenes.render_scene(name, index, pretrain.SCENE_SEED) for index in range(600)]
+        opinions = [quality(name, factors) for _, factors, _ in drawn]
+        bright = [facts["bright"] for _, _, facts in drawn]
+        assert abs(spearmanr(bright, opinions).statistic) < 0.1
 
 
 def test_lessons_hold_facts_and_no_opinion():

@@ -1,0 +1,323 @@
+"""Completions drawn by vLLM servers, under the signature of `sampler.sample_completions`.
+
+Prompts go as our own token ids, the picture as the model sees it (model.shown_picture), so neither tokenizer nor
+processor of the server decides anything. Each answer is checked: as many completions as were asked for, the prompt's
+token ids, the version of the weights, no banned token. Log-probabilities come with the tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.prompt_batch import PromptBatch
+from aes_r1.model.shown_picture import shown_picture
+from aes_r1.rollout.failures import Unusable
+from aes_r1.rollout.sampler import Rollout, Sampler
+from aes_r1.rollout.vllm_client import Servers, Weights
+from aes_r1.runs.files import draft_of, read_json, write_json
+from aes_r1.settings import InputError, RolloutSettings
+
+AT_ONCE = 64  # requests that one process has under way, each for all completions of a picture
+BAN = -100.0  # what is added to a banned token's logit: its probability, e^-100, is 0 in float32
+HELD = "held.json"  # in the folder of weights: what servers have to hold, for the processes that did not write it
+KEPT_WHOLE = 2  # vLLM's FINAL_ONLY: without it some versions drop completions of a request for several
+LARGEST_GAP = {torch.float32: 1e-3}  # nats, mean over tokens; what remains between equal weights is rounding
+LARGEST_GAP_IN_HALF = 0.05
+CAUSES = (
+    "likely causes: another model or dtype is served than is trained, the served folder has another processor, "
+    "the server was started by other arguments than those of python -m aes_r1.serve, its version of vLLM keeps old "
+    "weights or caches over an update, or sampling is changed there"
+)
+
+
+class ServedPolicy:
+    """A policy that vLLM servers hold: `push` gives them weights, `sample_completions` draws with the last ones.
+
+    Several processes share the servers; rank 0 of them writes weights into a folder that every server can read.
+    """
+
+    def __init__(self, settings: RolloutSettings, *, name: str, rank: int = 0, size: int = 1) -> None:
+        """`name` tells this run's folder of weights from those of others that use the same place."""
+        self.servers = Servers(settings.url, patience=settings.patience)
+        self.settings, self.rank, self.size = settings, rank, size
+        digest = hashlib.blake2b(str(Path(name).absolute()).encode(), digest_size=6).hexdigest()
+        self.folder = _place(settings.weights) / f"aes_r1_{digest}"
+        self.weights = Weights()
+        self._start = secrets.token_hex(4)  # no other start of this run or another calls its weights alike
+        self._pushes = 0
+        self._base_of: Backbone | None = None
+        self._pool = ThreadPoolExecutor(AT_ONCE)
+
+    # -- weights -------------------------------------------------------------------------------------------------------
+    def push(self, backbone: Backbone, *, wait: Callable[[], None] = lambda: None) -> None:
+        """Make the servers draw with the weights that `backbone` has now, and no others. Collective.
+
+        wait() returns when every process has called it. The weights have to be whole on rank 0. A server that cannot be
+        reached gets them when it is back. InputError where a server does not take them.
+        """
+        wait()  # until here somebody may draw with the weights before
+        if self.rank == 0:
+            self._pushes += 1
+            self.weights = self._write(backbone, f"{self._start}-{self._pushes}")
+            self.servers.hold(self.weights)
+        wait()
+        if self.rank != 0:
+            held = read_json(self.folder / HELD)
+            self.weights = Weights(
+                held["version"], self.folder / held["version"], held["adapter"], self.folder / str(held["adapter"])
+            )
+
+    def _write(self, backbone: Backbone, version: str) -> Weights:
+        """Write the weights, or the base's once and then the adapter's; remove what lay there before."""
+        if self._pushes == 1:  # what an earlier start of the run left
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        held = self.weights
+        if not hasattr(backbone.model, "merge_and_unload"):
+            weights = Weights(version, _saved(backbone, self.folder / version))
+            self._base_of = None
+        else:
+            if self._base_of is not backbone:
+                held = Weights(version, _saved(backbone, self.folder / version))
+                self._base_of = backbone
+            name = f"adapter-{version}"
+            backbone.model.save_pretrained(draft := draft_of(self.folder / name))
+            weights = Weights(held.version, held.folder, name, draft.rename(self.folder / name))
+        kept = {weights.folder, weights.adapter_folder}
+        for old in self.folder.iterdir():
+            if old.is_dir() and old not in kept:
+                shutil.rmtree(old)
+        write_json(self.folder / HELD, {"version": weights.version, "adapter": weights.adapter})
+        return weights
+
+    def close(self) -> None:
+        """Remove the folder of weights; the servers keep what they hold."""
+        self.servers.close()
+        self._pool.shutdown(cancel_futures=True)
+        if self.rank == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- completions ---------------------------------------------------------------------------------------------------
+    def sample_completions(
+        self,
+        backbone: Backbone,
+        prompts: PromptBatch,
+        *,
+        num_samples: int,
+        max_new_tokens: int,
+        temperature: float,
+        noise: Tensor | None,
+    ) -> Rollout:
+        """Draw as `sampler.sample_completions` does, other tokens of the same distribution for the same noise.
+
+        A prompt's seed is a hash of its noise, so its completions depend on what keys the noise alone. The most likely
+        tokens (noise None) come with log-probabilities at temperature 1. The weights of `backbone` are not used.
+        ServersGone where no server answers.
+        """
+        sampling = {
+            "n": num_samples,
+            "temperature": 0.0 if noise is None else temperature,
+            "top_p": 1.0,
+            "max_tokens": max_new_tokens,
+            "logprobs": 0,
+            "stop_token_ids": [backbone.end_token],
+            "detokenize": False,
+            "logit_bias": {str(token): BAN for token in backbone.banned.nonzero()[:, 0].tolist()},
+            "output_kind": KEPT_WHOLE,
+        }
+        keys = None if noise is None else noise.cpu().numpy().reshape(len(prompts), -1)
+        asked = _asked(prompts)
+        futures = [
+            self._pool.submit(self._ask, backbone, sampling, *one, None if keys is None else keys[place], place)
+            for place, one in enumerate(asked)
+        ]
+        choices = [choice for future in futures for choice in future.result()]
+        return _rollout(backbone, choices, prompts.input_ids.device)
+
+    def _ask(
+        self,
+        backbone: Backbone,
+        sampling: dict[str, Any],
+        tokens: list[int],
+        pixels: np.ndarray,
+        grid: np.ndarray,
+        key: np.ndarray | None,
+        place: int,
+    ) -> list[dict[str, Any]]:
+        """Return the choices of the answer to one prompt, in their order."""
+        if key is not None:
+            # Completion k of a request draws with seed + k; hashed, the seeds of two requests lie far apart.
+            digest = hashlib.blake2b(np.ascontiguousarray(key).tobytes(), digest_size=6).digest()
+            sampling = {**sampling, "seed": int.from_bytes(digest, "little")}
+        picture = io.BytesIO()
+        shown_picture(backbone.image_processor, pixels, grid).save(picture, "PNG")
+        url = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
+        request = {
+            "token_ids": _one_placeholder(tokens, backbone.image_token),
+            "content_parts": [{"type": "image_url", "url": url}],
+            "return_token_ids": True,
+            "sampling_params": sampling,
+        }
+        answer = self.servers.ask(
+            request,
+            self.weights,
+            first=self.rank + self.size * place,
+            check=lambda answer: check_answer(answer, backbone, tokens, sampling["n"], sampling["max_tokens"]),
+        )
+        return sorted(answer["choices"], key=lambda choice: choice["index"])
+
+    def as_served(self, model: str) -> Sampler:
+        """Return the sampler with the weights that the servers were started with: those of the folder `model`.
+
+        InputError where a server holds another folder's, or nobody answers within a tenth of the patience.
+        """
+        for server in self.servers.servers:
+            held = server.started_with(patience=self.settings.patience / 10)
+            if held != model and Path(held).absolute() != Path(model).absolute():
+                raise InputError(
+                    f"--url={server.url}: serves {held}, not {model}; python -m aes_r1.serve --model {model}"
+                )
+        self.weights = Weights()
+        return self.sample_completions
+
+    # -- proof ---------------------------------------------------------------------------------------------------------
+    def sampler_of(
+        self, backbone: Backbone, question: str, *, max_new_tokens: int, wait: Callable[[], None] = lambda: None
+    ) -> Sampler:
+        """Push the weights of `backbone`, compare one answer about a made picture, return the sampler. Collective.
+
+        wait is that of `push`. Weights have to be whole.
+        """
+        self.push(backbone, wait=wait)
+        prompt = backbone.collate([backbone.encode(probe_picture(), question)])
+        self.handshake(backbone, prompt, max_new_tokens=max_new_tokens)
+        return self.sample_completions
+
+    @torch.no_grad()
+    def handshake(self, backbone: Backbone, prompts: PromptBatch, *, max_new_tokens: int) -> float:
+        """Score the most likely answer to the first prompt here too; return the mean difference in nats a token.
+
+        InputError where it is larger than rollout.max_mismatch: the servers then compute something else than this
+        process. Needs whole weights here.
+        """
+        first = prompts.select(torch.tensor([0]))
+        drawn = self.sample_completions(
+            backbone, first, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None
+        )
+        here, mask, row = backbone.device, drawn.mask.cpu(), torch.zeros(1, dtype=torch.long)
+        logps, _ = completion_likelihood(backbone, first.to(here), drawn.tokens.to(here), mask, row)
+        gap = float((logps.cpu() - drawn.logps.cpu())[mask].abs().mean())
+        require_match(gap, largest_gap(self.settings, backbone.model.dtype), "the first answer")
+        return gap
+
+
+def probe_picture() -> Image.Image:
+    """Return a picture whose patches, colours and directions all differ, so that none can stand for another."""
+    rows, columns = np.mgrid[0:150, 0:190]
+    levels = np.stack([rows * 1.7, columns * 1.3, (rows * columns) % 251], axis=2)
+    return Image.fromarray(levels.astype(np.uint8))
+
+
+def largest_gap(settings: RolloutSettings, dtype: torch.dtype) -> float:
+    """Return the mean difference of log-probabilities, in nats, up to which servers and trainer count as equal."""
+    known = LARGEST_GAP.get(dtype, LARGEST_GAP_IN_HALF)
+    return known if settings.max_mismatch is None else settings.max_mismatch
+
+
+def require_match(gap: float, bound: float, where: str) -> None:
+    """Raise InputError with the likely causes where `gap` is above `bound`."""
+    if gap > bound:
+        raise InputError(
+            f"rollout.max_mismatch={bound:g}: log-probabilities of {where} differ by {gap:.2g} nats a token between "
+            f"vLLM and the trainer; {CAUSES}"
+        )
+
+
+def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int, longest: int) -> None:
+    """Raise Unusable where `answer` is not `count` whole completions, InputError where it answers another prompt."""
+    try:
+        if answer["prompt_token_ids"] != prompt:
+            raise InputError(
+                f"rollout.url: a prompt of {len(prompt)} tokens became {len(answer['prompt_token_ids'])} others there; "
+                "serve the folder that is trained, whose processor and tokenizer count alike"
+            )
+        choices = answer["choices"]
+        indices = sorted(choice["index"] for choice in choices)
+        if indices != list(range(count)):
+            raise Unusable(f"{len(choices)} of {count} completions came back")
+        for choice in choices:
+            tokens, logps = choice["token_ids"], choice["logprobs"]["content"]
+            whole = 0 < len(tokens) <= longest and [one["token_id"] for one in logps] == tokens
+            ended = choice["finish_reason"] == ("stop" if tokens[-1] == backbone.end_token else "length")
+            if not whole or not ended:
+                raise Unusable(f"a completion came back in part ({choice['finish_reason']}, {len(tokens)} tokens)")
+            if bool(backbone.banned.cpu()[tokens].any()):
+                raise InputError("rollout.url: the server drew a token that it was told not to; is it another program?")
+    except (KeyError, TypeError, IndexError) as error:
+        raise Unusable(f"an answer without {error}") from error
+
+
+def _asked(prompts: PromptBatch) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Yield each prompt's token ids, pixel rows and grid."""
+    ids, pixels, grid = prompts.input_ids.cpu(), prompts.pixel_values.cpu().float().numpy(), prompts.grid.numpy()
+    start = 0
+    for row, (tokens, rows) in enumerate(zip(prompts.prompt_tokens, prompts.pixel_rows, strict=True)):
+        yield ids[row, ids.shape[1] - tokens :].tolist(), pixels[start : start + rows], grid[row]
+        start += rows
+
+
+def _one_placeholder(tokens: list[int], image_token: int) -> list[int]:
+    """Return `tokens` with one placeholder for the picture, which vLLM expands to as many as the picture takes."""
+    return [
+        token for place, token in enumerate(tokens) if token != image_token or not place or tokens[place - 1] != token
+    ]
+
+
+def _rollout(backbone: Backbone, choices: list[dict[str, Any]], device: torch.device) -> Rollout:
+    shape = len(choices), max(len(choice["token_ids"]) for choice in choices)
+    tokens = torch.full(shape, backbone.pad_token, dtype=torch.long)
+    mask, logps = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float32)
+    for row, choice in enumerate(choices):
+        length = len(choice["token_ids"])
+        tokens[row, :length] = torch.tensor(choice["token_ids"])
+        mask[row, :length] = True
+        logps[row, :length] = torch.tensor([one["logprob"] for one in choice["logprobs"]["content"]])
+    ended = ((tokens == backbone.end_token) & mask).any(dim=1)
+    return Rollout(tokens.to(device), mask.to(device), logps.to(device), ~ended.to(device))
+
+
+@torch.no_grad()
+def _saved(backbone: Backbone, folder: Path) -> Path:
+    """Write the model's own weights, without an adapter's and under their plain names, into `folder`; return it."""
+    draft = draft_of(folder)
+    draft.mkdir(parents=True)
+    own = {
+        name.replace(".base_layer.", "."): weight.detach().cpu().contiguous()
+        for name, weight in backbone.core.named_parameters()
+        if ".lora_" not in name
+    }
+    save_file(own, draft / "model.safetensors")
+    return draft.rename(folder)
+
+
+def _place(given: str | None) -> Path:
+    """Return where weights are left for the servers: in memory where the machine has a file system there."""
+    shared = Path("/dev/shm")
+    return Path(given).expanduser() if given else shared if shared.is_dir() else Path(tempfile.gettempdir())

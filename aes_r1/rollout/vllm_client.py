@@ -1,0 +1,239 @@
+"""Requests to vLLM servers over HTTP: any server that lives may answer, with the weights that were asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from filelock import FileLock
+
+from aes_r1.rollout.failures import Refused, ServersGone, Unusable
+from aes_r1.settings import InputError
+
+SERVED = "policy"  # what aes_r1.serve calls the model
+STARTED_WITH = "default"  # what vLLM calls the version of weights that nobody has exchanged
+LONGEST_PAUSE_S = 5.0  # for which a server that failed is not asked
+HEALTH_S = 10.0
+_AGAIN = (408, 409, 425, 429)  # of the 4xx codes, those that say nothing against the request
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a server has to hold.
+
+    version: of the model's own weights, which lie in `folder` (None: those that the server was started with). adapter:
+    name of the adapter in adapter_folder, or None where there is none; each version of an adapter has its own name.
+    """
+
+    version: str = STARTED_WITH
+    folder: Path | None = None
+    adapter: str | None = None
+    adapter_folder: Path | None = None
+
+
+class Server:
+    """One server: what it is asked, and until when it is left alone after a failure."""
+
+    def __init__(self, url: str, http: httpx.Client) -> None:
+        self.url, self._http = url.rstrip("/"), http
+        self.rests_until, self._failures = 0.0, 0
+
+    def call(self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float) -> Any:
+        """POST `body`, or GET where it is None; return the content of the answer.
+
+        Unusable where there is none, or the server is ill; Refused where it finds fault with the request.
+        """
+        try:
+            if body is None:
+                answer = self._http.get(self.url + path, timeout=timeout)
+            else:
+                answer = self._http.post(self.url + path, json=body, timeout=timeout)
+        except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
+            raise Unusable(f"{self.url}: {error or type(error).__name__}") from error
+        said = " ".join(answer.text.split())[:500]
+        if answer.status_code >= 500 or answer.status_code in _AGAIN:
+            raise Unusable(f"{self.url}{path}: {answer.status_code} {said}")
+        if answer.status_code != 200:
+            raise Refused(answer.status_code, f"{self.url}{path}: {answer.status_code} {said}")
+        try:
+            return answer.json() if path.startswith(("/inference", "/weight_info", "/v1/models")) else None
+        except json.JSONDecodeError as error:
+            raise Unusable(f"{self.url}{path}: its answer is no whole JSON") from error
+
+    def worked(self) -> None:
+        """Note that the server has answered."""
+        self.rests_until, self._failures = 0.0, 0
+
+    def failed(self) -> None:
+        """Leave the server alone for a while, longer from failure to failure; those of one moment are one."""
+        if time.monotonic() < self.rests_until:
+            return
+        self._failures += 1
+        self.rests_until = time.monotonic() + min(LONGEST_PAUSE_S, 0.1 * 2**self._failures)
+
+    def started_with(self, *, patience: float) -> str:
+        """Return the folder, or name, of the model that the server was started with; InputError where it says none."""
+        try:
+            models = self.call("/v1/models", timeout=patience)["data"]
+            return str(next(one["root"] for one in models if one["id"] == SERVED))
+        except (Unusable, Refused, StopIteration, KeyError) as error:
+            raise InputError(
+                f"--url={self.url}: no server of ours answers ({error}); python -m aes_r1.serve"
+            ) from error
+
+    # -- weights -------------------------------------------------------------------------------------------------------
+    def hold(self, weights: Weights, *, timeout: float) -> None:
+        """Make sure that the server holds `weights`, whoever else tries the same at once.
+
+        InputError where it does not take them.
+        """
+        if weights.folder is None:
+            return
+        lock = weights.folder.parent / f"{httpx.URL(self.url).host}_{httpx.URL(self.url).port}.lock"
+        with FileLock(lock):
+            if self.call("/weight_info", timeout=HEALTH_S)["weight_version"] != weights.version:
+                self._exchange(weights.folder, weights.version, timeout)
+            if weights.adapter is not None:
+                self._load_adapter(weights.adapter, str(weights.adapter_folder), timeout)
+
+    def _exchange(self, folder: Path, version: str, timeout: float) -> None:
+        """Put the weights in `folder` in place of the server's; where that fails it stays paused and draws nothing."""
+        self.call("/pause?mode=abort", {}, timeout=timeout)  # which empties its caches, too
+        self.call("/init_weight_transfer_engine", {"init_info": {}}, timeout=timeout)
+        with contextlib.suppress(Unusable):  # another process was ended within its update, which this one finishes
+            self.call("/start_weight_update", {}, timeout=timeout)
+        try:
+            self.call("/update_weights", {"update_info": {"path": str(folder)}}, timeout=timeout)
+        except Unusable as error:
+            if not is_healthy(self.url):
+                raise  # it is the server that is ill, not the weights
+            raise InputError(
+                f"rollout.url: the server does not take the run's weights ({error}); start it with the model that "
+                "the run starts from: python -m aes_r1.serve --model DIR"
+            ) from error
+        self.call("/finish_weight_update", {"weight_version": version}, timeout=timeout)
+        self.call("/resume", {}, timeout=timeout)
+
+    def _load_adapter(self, name: str, folder: str, timeout: float) -> None:
+        held = [one["id"] for one in self.call("/v1/models", timeout=HEALTH_S)["data"]]
+        if name in held:
+            return
+        try:
+            for old in held:
+                if old.startswith("adapter-"):
+                    self.call("/v1/unload_lora_adapter", {"lora_name": old}, timeout=timeout)
+            self.call("/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, timeout=timeout)
+        except Refused as error:
+            raise InputError(
+                f"rollout.url: the server does not take the run's adapter ({error}); start it with "
+                "python -m aes_r1.serve --lora-rank R, R at least model.lora.rank"
+            ) from error
+
+
+class Servers:
+    """Several servers of the same model. `patience`: seconds for which a request is made again and again."""
+
+    def __init__(self, urls: Sequence[str], *, patience: float) -> None:
+        self._http = httpx.Client(limits=httpx.Limits(max_connections=None), trust_env=False)
+        self.servers, self.patience = [Server(url, self._http) for url in urls], patience
+        self._timeout = patience / 2  # of one try, so that a server that hangs leaves time for another
+        self._closed = False
+
+    def close(self) -> None:
+        """Ask nothing any more: requests that wait for a server end as if their patience had."""
+        self._closed = True
+        self._http.close()
+
+    def hold(self, weights: Weights) -> None:
+        """Give `weights` to every server that can be reached; the others get them when they are back."""
+
+        def give(server: Server) -> None:
+            try:
+                server.hold(weights, timeout=self._timeout)
+                server.worked()
+            except (Unusable, Refused):
+                server.failed()
+
+        with ThreadPoolExecutor(len(self.servers)) as pool:
+            list(pool.map(give, self.servers))
+
+    def ask(
+        self, request: Mapping[str, Any], weights: Weights, *, first: int, check: Callable[[Any], None]
+    ) -> dict[str, Any]:
+        """Return the answer of a server that holds `weights`, of server number `first` where that one lives.
+
+        check(answer) raises Unusable where it lacks something. ServersGone after `patience` seconds without a usable
+        answer; InputError where the request itself is at fault.
+        """
+        until = time.monotonic() + self.patience
+        body = {**request, "model": weights.adapter or SERVED}
+        while True:
+            server = self._turn(first)
+            try:
+                answer = self._answer(server, body, weights)
+                check(answer)
+            except Unusable as error:
+                server.failed()
+                said = str(error)
+            except Refused as error:
+                raise InputError(f"rollout.url: the server refuses a request: {error}") from error
+            else:
+                server.worked()
+                return answer
+            rest = min(one.rests_until for one in self.servers) - time.monotonic()
+            if self._closed or time.monotonic() + max(rest, 0.0) > until:
+                raise ServersGone(
+                    f"rollout.url: no usable answer within rollout.patience={self.patience:g} seconds (last: {said}); "
+                    "see that python -m aes_r1.serve runs there"
+                )
+            time.sleep(max(rest, 0.0))
+
+    def _turn(self, first: int) -> Server:
+        """Return server number `first`, or the next that does not rest; where all do, the one that wakes first."""
+        order = [self.servers[(first + place) % len(self.servers)] for place in range(len(self.servers))]
+        now = time.monotonic()
+        awake = [server for server in order if server.rests_until <= now]
+        return awake[0] if awake else min(order, key=lambda server: server.rests_until)
+
+    def _answer(self, server: Server, body: Mapping[str, Any], weights: Weights) -> Any:
+        """Return the server's answer with `weights`; give it those first where it holds others, after a restart say."""
+        for _ in range(2):
+            try:
+                answer = server.call("/inference/v1/generate", body, timeout=self._timeout)
+            except Refused as error:
+                if error.status != 404 or weights.adapter is None:
+                    raise
+                held = "no such adapter"
+            else:
+                found = versions_of(answer)
+                if found == {weights.version}:
+                    return answer
+                held = f"weights {', '.join(sorted(found)) or 'of no version'}"
+            if weights.folder is None:
+                raise InputError(
+                    f"--url: {server.url} was given {held} by a training run since it was started; start it again with "
+                    "the model that is to score"
+                )
+            server.hold(weights, timeout=self._timeout)
+        raise Unusable(f"{server.url}: answers with {held} instead of {weights.adapter or weights.version}")
+
+
+def is_healthy(url: str) -> bool:
+    """Return whether the server at `url` says that it works, asked over a connection of its own."""
+    try:
+        return httpx.get(f"{url}/health", timeout=HEALTH_S, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def versions_of(answer: Any) -> set[str]:
+    """Return every version of the weights that drew the tokens of `answer`."""
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    return {str(span["version"]) for choice in choices or [] for span in choice.get("weight_versions") or []}

@@ -1,0 +1,192 @@
+"""Serve a model with vLLM, for rollouts and scoring: `python -m aes_r1.serve --model DIR`.
+
+Prints "ready: URL" on stdout when the server answers, and starts it again when it dies. It listens on the loopback
+alone, because whoever reaches it can exchange its weights. What vLLM says goes to stderr. Arguments after -- are handed
+to `vllm serve` as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.inference.asking import Facts, find_model
+from aes_r1.model import backbone as backbones
+from aes_r1.rollout.forced_prefix import ANSWER_TOKENS
+from aes_r1.rollout.vllm_client import SERVED, is_healthy
+from aes_r1.runs.process_group import ProcessGroup
+from aes_r1.runs.stopping import StopRequest, stop_requests
+from aes_r1.settings import InputError, require
+
+PACKAGE = Path(__file__).resolve().parent
+BEATS_S = 0.5  # between two looks at the server
+UNHEALTHY_S = 20.0  # so long a server may say that it is ill, or nothing, before it is ended and started again
+TRIES = 3  # starts in a row that may end before the server was ready
+ADAPTER_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM knows
+
+
+def run(given: argparse.Namespace) -> int:
+    """Serve until told to stop; returns the exit code."""
+    require(0 < given.port < 65536, "--port", given.port, "must be a port")
+    command, environment = launch(given)
+    with stop_requests() as stop:
+        return keep_serving(command, environment, f"http://127.0.0.1:{given.port}", stop)
+
+
+def launch(given: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """Return the command that serves as the command line says, and its environment."""
+    vllm = find_vllm(given.environment)
+    folder, facts = find_model(given.model)
+    command = [str(vllm), "serve", *arguments_of(given, folder, facts)]
+    return command, environment_of(os.environ, offline=Path(folder).is_dir(), cpu=not torch.cuda.is_available())
+
+
+def find_vllm(environment: str | None) -> Path:
+    """Return the command vllm of the environment given, of this one, or of the one that `make vllm` builds."""
+    own = [Path(sys.executable).parent, PACKAGE.parent / ".venv-vllm" / "bin"]
+    for folder in own if environment is None else [Path(environment) / "bin"]:
+        if (folder / "vllm").exists():
+            return folder / "vllm"
+    where = "here" if environment is None else f"in --environment={environment}"
+    raise InputError(
+        f"vLLM is not installed {where}; pip install 'aes-r1[vllm]' where there are GPUs, `make vllm` for tests on a "
+        "CPU, or name an environment that has it with --environment DIR"
+    )
+
+
+def arguments_of(given: argparse.Namespace, folder: str, facts: Facts) -> list[str]:
+    """Return the arguments of `vllm serve`."""
+    cpu = not torch.cuda.is_available()
+    backbone = backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
+    side = math.isqrt(facts.max_pixels)
+    prompt = len(backbone.encode(Image.new("RGB", (side, side)), facts.question).input_ids)
+    longest = prompt + (given.max_new_tokens or facts.max_new_tokens) + ANSWER_TOKENS
+    longest = 128 * math.ceil((longest + 64) / 128)  # other shapes of picture may take a few tokens more
+    shown = {"image": 1, "video": 0} if backbone.core.config.model_type.startswith("qwen") else {"image": 1}
+    arguments = {
+        "--host": "127.0.0.1",
+        "--port": given.port,
+        "--served-model-name": SERVED,
+        "--dtype": given.dtype or facts.dtype_on(torch.device("cpu" if cpu else "cuda")),
+        "--tensor-parallel-size": given.tensor_parallel,
+        "--max-model-len": longest,
+        "--seed": 0,
+        "--generation-config": "vllm",  # sampling is what a request says, not what the model's folder suggests
+        "--logprobs-mode": "processed_logprobs",  # of the distribution that is drawn from
+        "--limit-mm-per-prompt": json.dumps(shown),
+        "--worker-extension-cls": "aes_r1.rollout.vllm_worker.Worker",
+        "--weight-transfer-config": json.dumps({"backend": "folder"}),
+    }
+    switches = ["--enable-scale-out", "--disable-uvicorn-access-log", "--no-enable-log-requests"]
+    if cpu:
+        arguments |= {
+            "--block-size": 32,  # the default of 128 tokens would keep short prompts out of the cache
+            "--max-num-seqs": 128,
+            "--max-num-batched-tokens": max(4096, longest),
+            "--kv-cache-memory-bytes": "128M",
+        }
+        # A seed together with chunked prefill ends vLLM's CPU engine.
+        switches += ["--enforce-eager", "--no-enable-chunked-prefill", "--skip-mm-profiling"]
+    if given.lora_rank:
+        require(given.lora_rank <= ADAPTER_RANKS[-1], "--lora-rank", given.lora_rank, "must be at most 512")
+        arguments["--max-lora-rank"] = next(rank for rank in ADAPTER_RANKS if rank >= given.lora_rank)
+        arguments["--max-loras"] = 1
+        arguments["--max-cpu-loras"] = 2  # the new one is loaded before the old one goes
+        switches.append("--enable-lora")
+    pairs = [part for name, value in arguments.items() for part in (name, str(value))]
+    return [folder, *pairs, *switches, *given.vllm]
+
+
+def environment_of(ours: Mapping[str, str], *, offline: bool, cpu: bool) -> dict[str, str]:
+    """Return the environment of vLLM's processes. offline: the model is a folder, so nothing is asked of the hub."""
+    environment = {
+        **ours,
+        "VLLM_SERVER_DEV_MODE": "1",  # without it there are no routes for weights
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_NO_USAGE_STATS": "1",
+        "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *filter(None, [ours.get("PYTHONPATH")])]),
+    }
+    if offline:
+        environment["HF_HUB_OFFLINE"] = "1"
+    if cpu:
+        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "CUDA_VISIBLE_DEVICES": ""}
+    return environment
+
+
+@contextlib.contextmanager
+def serving(model: str) -> Iterator[str]:
+    """Give the URL of a server of `model` at a free port; it ends with the block. InputError if it does not start."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    given = arguments().parse_args(["--model", model, "--port", str(port)])
+    with ProcessGroup(*launch(given)) as group:
+        while not is_healthy(url := f"http://127.0.0.1:{port}"):
+            if group.poll() is not None:
+                raise InputError(
+                    f"{model}: vLLM ended before it was ready; the cause stands above, among its own lines"
+                )
+            time.sleep(BEATS_S)
+        yield url
+
+
+def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: str, stop: StopRequest) -> int:
+    """Run the server until `stop`, again when it dies; InputError when it dies before it is ready, TRIES times."""
+    failed = 0
+    while not stop and failed < TRIES:
+        with ProcessGroup(command, environment) as group:
+            ready = False
+            ended: int | str | None = None
+            since = time.monotonic()  # when the server was last well; before it is ready nobody knows how long it takes
+            while not stop and ended is None:
+                if is_healthy(url):
+                    since = time.monotonic()
+                    if not ready:
+                        print(f"ready: {url}", flush=True)
+                    ready, failed = True, 0
+                time.sleep(BEATS_S)
+                ended = group.poll()
+                if ready and time.monotonic() - since > UNHEALTHY_S:
+                    ended = "it does not answer"
+        if not stop:
+            failed += not ready
+            print(f"aes_r1: the server ended ({ended}); starting it again", file=sys.stderr)
+    if not stop:
+        raise InputError(f"vLLM ended {TRIES} times before it was ready; the cause stands above, among its own lines")
+    return 0
+
+
+def arguments() -> OneLineParser:
+    """Return the parser of the command line."""
+    parser = OneLineParser(prog="python -m aes_r1.serve", description=(__doc__ or "").split("\n\n")[0])
+    add = parser.add_argument
+    add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
+    add("--port", type=int, default=8100, metavar="P", help="of the loopback (default: 8100)")
+    add("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs that share the model (default: 1)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was trained")
+    add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: as the model is asked)")
+    add("--lora-rank", type=int, default=0, metavar="R", help="at least model.lora.rank of the run that it draws for")
+    add("--environment", metavar="DIR", help="Python environment with vLLM (default: this one, then .venv-vllm)")
+    add("vllm", nargs="*", metavar="-- ...", help="handed to `vllm serve`")
+    return parser
+
+
+def main() -> None:
+    """Run the command as the command line says; does not return."""
+    run_argparse(arguments(), run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The completions of one step: drawn by this process or by vLLM servers, decoded, and as rows of completions.jsonl."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aes_r1.data.sample import Sample
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
+from aes_r1.prompts import parse_score
+from aes_r1.rollout.sampler import Rollout, Sampler, keyed_uniform_noise, sample_completions
+from aes_r1.rollout.served import ServedPolicy
+from aes_r1.rollout.through_words import answer_from_words, critique_lengths
+from aes_r1.settings import TrainerSettings
+from aes_r1.trainer.context import PhaseTimer
+from aes_r1.trainer.engine import Engine
+
+
+@dataclass(frozen=True)
+class Completions:
+    """What one step drew for the n images of this process: R = n * K completions, image by image.
+
+    prompts: the n encoded prompts with their vision features; blank: the prompt after which answers were drawn where
+    they come from words alone, else None; under_picture [R, T], on the host: which tokens come after their image;
+    rollout: tokens, mask and log-probabilities [R, T]; tokens: the R completions without padding, on the host; texts
+    and scores [R]: each decoded, and the score that `parse_score` read in it, None where it read none.
+    """
+
+    prompts: PromptBatch
+    blank: PromptBatch | None
+    under_picture: Tensor
+    rollout: Rollout
+    tokens: list[Tensor]
+    texts: list[str]
+    scores: list[float | None]
+
+
+class Drawing:
+    """The completions of one step on their way.
+
+    prompts: the n encoded prompts of this process; `finish` gives the completions, which servers may have drawn
+    meanwhile; `settle` only waits until no server draws any more.
+    """
+
+    def __init__(
+        self, prompts: Sequence[EncodedPrompt], finish: Callable[[], Completions], settle: Callable[[], object]
+    ) -> None:
+        self.prompts, self.finish, self.settle = prompts, finish, settle
+
+
+class Rollouts:
+    """The sampler of a run's steps: the servers of `served`, or this process where that is None.
+
+    blank: the prompt after which answers are drawn where they come from words alone, else None.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        engine: Engine,
+        trainer: TrainerSettings,
+        blank: EncodedPrompt | None,
+        served: ServedPolicy | None,
+    ) -> None:
+        self.backbone, self.engine, self.trainer, self.blank, self.served = backbone, engine, trainer, blank, served
+        self._greeted = False
+        self._thread = ThreadPoolExecutor(1)
+
+    def begin(self, prompts: Sequence[EncodedPrompt], completion_of: Sequence[tuple], timer: PhaseTimer) -> Drawing:
+        """Begin to draw K completions for each of `prompts` with the present weights. Collective.
+
+        completion_of [n * K] keys each one's noise. This process draws only when the drawing is finished, which must
+        be before its weights change; servers draw at once.
+        """
+        self.backbone.model.eval()
+        noise = keyed_uniform_noise([("rollout", *key) for key in completion_of], self.trainer.max_new_tokens)
+        batch = self.backbone.collate(prompts).to(self.engine.device)
+        if self.served is None:
+            return Drawing(prompts, lambda: self._draw_here(batch, noise), lambda: None)
+        with timer("push"):
+            batch = self._push(self.served, batch)
+        drawn = self._thread.submit(self._draw, batch, noise, self.served.sample_completions)
+        return Drawing(prompts, lambda: self._completions(batch, drawn.result()), drawn.exception)
+
+    def _draw_here(self, batch: PromptBatch, noise: Tensor) -> Completions:
+        with self.engine.gathered_parameters():
+            batch = self.backbone.with_vision_features(batch)
+            rollout = self._draw(batch, noise, sample_completions)
+        return self._completions(batch, rollout)
+
+    def _push(self, served: ServedPolicy, batch: PromptBatch) -> PromptBatch:
+        """Give the servers the weights, proven by one answer the first time; `batch` with its vision features."""
+        with self.engine.gathered_parameters():
+            served.push(self.backbone, wait=self.engine.barrier)
+            batch = self.backbone.with_vision_features(batch)
+            if not self._greeted:
+                served.handshake(self.backbone, batch, max_new_tokens=self.trainer.max_new_tokens)
+                self._greeted = True
+        return batch
+
+    def _draw(self, batch: PromptBatch, noise: Tensor, sample: Sampler) -> Rollout:
+        how: dict[str, Any] = {
+            "max_new_tokens": self.trainer.max_new_tokens,
+            "temperature": self.trainer.temperature,
+            "noise": noise,
+        }
+        rollout = sample(self.backbone, batch, num_samples=self.trainer.num_samples, **how)
+        return answer_from_words(self.backbone, rollout, self.blank, sample=sample, **how)
+
+    def _completions(self, batch: PromptBatch, rollout: Rollout) -> Completions:
+        backbone = self.backbone
+        tokens = [row[mask] for row, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)]
+        texts = [backbone.decode(row) for row in tokens]
+        unseeing = None if self.blank is None else backbone.collate([self.blank]).to(self.engine.device)
+        lengths = rollout.mask.sum(dim=1).cpu() if unseeing is None else critique_lengths(backbone, rollout)
+        under_picture = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
+        scores = [parse_score(text) for text in texts]
+        return Completions(batch, unseeing, under_picture, rollout, tokens, texts, scores)
+
+
+def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:
+    """Scores of R = n * num_samples completions as [n, num_samples] on `device`, NaN where there is none."""
+    return torch.tensor([math.nan if score is None else score for score in scores], device=device).view(-1, num_samples)
+
+
+def completion_rows(
+    completions: Completions, batch: Sequence[Sample], earned: Mapping[str, Tensor], paid: Mapping[str, Tensor]
+) -> list[dict]:
+    """Rows of completions.jsonl. earned: {name: [n, K] rewards} of this process's images; paid: their advantages."""
+    num_samples = len(completions.texts) // len(batch)
+    rewards = {f"reward_{name}": part.flatten().tolist() for name, part in earned.items()}
+    rewards |= {name: part.flatten().tolist() for name, part in paid.items()}
+    return [
+        {
+            "id": batch[row // num_samples].id,
+            "image": batch[row // num_samples].image,
+            "mos": batch[row // num_samples].mos,
+            "k": row % num_samples,
+            "text": text,
+            "score": completions.scores[row],
+            **{name: values[row] for name, values in rewards.items()},
+            "truncated": bool(completions.rollout.truncated[row]),
+        }
+        for row, text in enumerate(completions.texts)
+    ]

@@ -1,0 +1,244 @@
+"""Do critiques stay true while the score is trained? By which tokens the score pays, and what critiques are paid for.
+
+python -m experiments.grounding.analyse [RUNS [OUT]]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from aes_r1.settings import InputError
+from experiments.blocks import contrasts
+from experiments.reading import Run, over_seeds
+from experiments.study import Claim, Study, analyse, folders, write
+from experiments.tables import interval
+
+MARGIN = 0.02  # of SRCC: a loss below it is none that matters
+STEPS = (0, 20, 40, 80, 140)  # at which the curves are read
+ARMS = (
+    "all", "answer", "answer, critique KL .1", "rank .25", "rank 1", "squared .25", "squared 1", "information .25",
+    "read_back 1",
+)  # fmt: skip
+
+
+def arm(settings: Mapping[str, Any]) -> str:
+    """What pays the critique's tokens; of rewards of the critique the name and weight, of faithfulness its form."""
+    trainer, reward = settings["trainer"], settings["reward"]
+    if trainer["credit"] != "parts":
+        held = trainer["critique_kl_coef"]
+        return trainer["credit"] + ("" if held is None else f", critique KL {_short(held)}")
+    names = {reward["faithfulness"]["form"]: "faithfulness", "read_back": "read_back", "information": "information"}
+    return " + ".join(f"{name} {_short(reward[key]['weight'])}" for name, key in names.items() if reward[key]["weight"])
+
+
+def _short(number: float) -> str:
+    return f"{number:g}".removeprefix("0")
+
+
+STUDY = Study(
+    name="grounding",
+    axes=(
+        *(
+            "trainer.credit",
+            "trainer.critique_kl_coef",
+            "reward.faithfulness",
+            "reward.read_back",
+            "reward.information",
+        ),
+        *("cold_start.blank_pictures", "evaluation.stages", "data.root", "model.pretrain.seed"),
+    ),
+    label=arm,
+    order=ARMS,
+    baseline="all",
+    claims=tuple(
+        Claim(f"SRCC of {one} is not lower than of all by {MARGIN}", one, "all", "srcc", +1, MARGIN) for one in ARMS[1:]
+    ),
+    protocol="mean",
+)
+
+Measure = Callable[[Run, str, str], float | None]  # of a run, a stage and a set
+
+
+def _score(protocol: str, metric: str = "srcc") -> Measure:
+    def value(run: Run, stage: str, place: str) -> float | None:
+        cell = run.evaluation["stages"][stage][place][protocol]
+        return cell[metric] if metric == "parse_failure_rate" else cell[metric]["value"]
+
+    return value
+
+
+def _words(name: str) -> Measure:
+    def value(run: Run, stage: str, place: str) -> float | None:
+        found = (run.evaluation["stages"][stage][place]["greedy"].get("critiques") or {}).get(name)
+        return None if found is None else found["value"]
+
+    return value
+
+
+def _share_distinct(run: Run, stage: str, place: str) -> float | None:
+    cell = run.evaluation["stages"][stage][place]["greedy"]
+    return _words("distinct")(run, stage, place) / cell["n"] if cell.get("critiques") else None
+
+
+ENDPOINTS: dict[str, Measure] = {
+    "SRCC, mean of 4": _score("mean"),
+    "SRCC, one sample": _score("sample"),
+    "SRCC, greedy": _score("greedy"),
+    "failed, one sample": _score("sample", "parse_failure_rate"),
+    "words against opinions, SRCC": _words("words_srcc"),
+    "different critiques, share": _share_distinct,
+    "known of the picture, words, nats": _words("information_nats"),
+    "known of the picture, score, nats": _words("score_information_nats"),
+    "words against true factors, SRCC": _words("faithfulness"),
+    "score follows another critique": _words("follow_critique"),
+    "score follows another picture": _words("follow_picture"),
+}
+
+
+def endpoints(found: Mapping[str, Mapping[int, Run]], places: list[str]) -> list[dict[str, Any]]:
+    """Rows by set and endpoint: each condition's mean over replicates, and its difference to the baseline in blocks.
+
+    The cold start is a condition, too: that of the runs of the baseline, which most arms start from.
+    """
+    rows = []
+    for place in places:
+        for name, measure in ENDPOINTS.items():
+            values = {
+                condition: {seed: measure(run, "rapo", place) for seed, run in by_seed.items()}
+                for condition, by_seed in found.items()
+            }
+            begun = {
+                seed: measure(run, "cold_start", place)
+                for seed, run in found.get(STUDY.baseline, {}).items()
+                if "cold_start" in run.evaluation["stages"]
+            }
+            compared = contrasts(values, STUDY.baseline)
+            rows += [
+                {
+                    "set": place,
+                    "endpoint": name,
+                    "condition": condition,
+                    **over_seeds(by_seed.values()),
+                    "seeds": by_seed,
+                    "difference": compared.get(condition),
+                }
+                for condition, by_seed in {"cold start": begun, **values}.items()
+            ]
+    return rows
+
+
+def curves(found: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, list[dict[str, float]]]]:
+    """Validations of RAPO by condition and replicate: {"step", "words", "score", "words_srcc", "distinct"} each."""
+    names = {
+        "words": "critique/information_nats",
+        "score": "critique/score_information_nats",
+        "words_srcc": "critique/words_srcc",
+        "distinct": "critique/distinct",
+    }
+    return {
+        condition: {
+            seed: [
+                {"step": row["step"], **{short: row[name] for short, name in names.items()}}
+                for row in run.metrics("rapo")
+                if row.get(names["words"]) is not None
+            ]
+            for seed, run in by_seed.items()
+        }
+        for condition, by_seed in found.items()
+    }
+
+
+def paths(rows: Mapping[int, list[dict[str, float]]]) -> np.ndarray:
+    """[steps, 2] nats known of the picture in the number and in the words at STEPS, means over replicates."""
+    by_step = [{row["step"]: (row["score"], row["words"]) for row in validations} for validations in rows.values()]
+    steps = [step for step in STEPS if by_step and all(step in one for one in by_step)]
+    return np.array([np.mean([one[step] for one in by_step], axis=0) for step in steps]).reshape(-1, 2)
+
+
+COLORS = ("#000000", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#66c2a5", "#cc79a7", "#999999")
+
+
+def draw(result: Mapping[str, Any]) -> Any:
+    """Where the information is: in the words (up) and in the number (right), from the cold start to the end of RAPO."""
+    with plt.rc_context({"font.size": 8}):
+        figure, axis = plt.subplots(figsize=(170 / 25.4, 110 / 25.4), layout="constrained")
+        for color, condition in zip(COLORS, ARMS, strict=True):
+            rows = result["curves"].get(condition)
+            if not rows:
+                continue
+            for alone in rows.items() if len(rows) > 1 else ():
+                axis.plot(*paths(dict([alone])).T, color=color, lw=0.5, alpha=0.35)
+            path = paths(rows)
+            axis.plot(*path.T, "-", color=color, lw=1.8, label=f"{condition} (n {len(rows)})")
+            axis.plot(*path[1:].T, "o", color=color, ms=3)
+            axis.plot(*path[:1].T, "o", color=color, ms=6, mfc="white")
+            axis.plot(*path[-1:].T, "o", color=color, ms=6)
+        axis.set_xlabel("known of the picture in the number, nats")
+        axis.set_ylabel("known of the picture in the words, nats")
+        axis.set_title(f"RAPO's steps {', '.join(map(str, STEPS))}; open: the cold start, full: the end", fontsize=8)
+        axis.grid(lw=0.3)
+        axis.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def section(result: Mapping[str, Any]) -> str:
+    """Markdown: every endpoint by condition, and the differences to the baseline in blocks."""
+    lines = [
+        "",
+        f"## Endpoints, and differences to {STUDY.baseline} within replicates",
+        "",
+        "Mean over replicates with its 95% t-interval; then the difference within replicates, 95% interval from one "
+        "error pooled over all arms (randomised blocks). Critiques are greedy. Follow: share of the way that the "
+        "score goes when the critique or the picture is exchanged. Where SRCC's interval lies above "
+        f"-{MARGIN}, the arm is not worse by that margin. The arm read_back has a cold start of its own.",
+    ]
+    for place in dict.fromkeys(row["set"] for row in result["endpoints"]):
+        for name in ENDPOINTS:
+            mine = [row for row in result["endpoints"] if (row["set"], row["endpoint"]) == (place, name)]
+            lines += ["", f"### {place}: {name}", "", "| arm | replicates | mean | difference to all | by the margin |"]
+            lines += ["|---|---|---|---|---|"]
+            for row in mine:
+                lines.append(
+                    f"| {row['condition']} | {row['run']} | {interval(row)} | {_difference(row)} | {_margin(row)} |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    one = row["difference"]
+    if one is None:
+        return "–"
+    ends = "" if one["low"] is None else f" [{one['low']:+.3f}, {one['high']:+.3f}]"
+    return f"{one['mean']:+.3f}{ends}"
+
+
+def _margin(row: Mapping[str, Any]) -> str:
+    one = row["difference"]
+    if one is None or one["low"] is None or not row["endpoint"].startswith("SRCC"):
+        return "–"
+    if one["low"] > -MARGIN:
+        return "not worse"
+    return "worse" if one["high"] < -MARGIN else "open"
+
+
+def main(arguments: list[str]) -> None:
+    runs, out = folders(STUDY.name, arguments)
+    try:
+        result, found = analyse(STUDY, runs)
+    except InputError as error:
+        sys.exit(f"aes_r1: {error}")
+    result["endpoints"] = endpoints(found, list(dict.fromkeys(row["set"] for row in result["rows"])))
+    result["curves"] = curves(found)
+    write(out, result, draw(result))
+    with (out / "table.md").open("a") as file:
+        file.write(section(result))
+    print((out / "table.md").read_text())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
