@@ -370,8 +370,8 @@ class TrainerSettings:
     scale_advantage: bool = True  # divide by the group's standard deviation
     drop_zero_spread: bool = False  # leave groups without spread out of the loss and its divisor
     mask_truncated: bool = True
-    overlong_penalty: float = 0.0  # the most that an output loses by its length; 0: nothing (the paper)
-    overlong_from: float = 0.8  # share of max_new_tokens at which that begins
+    overlong_penalty: float = 0.0  # largest penalty for the length of an output; 0: none (the paper)
+    overlong_from: float = 0.8  # share of max_new_tokens at which the penalty begins
     temperature: float = 1.0
     max_new_tokens: int = 96
     inner_epochs: int = 1
@@ -384,7 +384,7 @@ class TrainerSettings:
     eval_every: int = 40
     eval_pictures: int = 200
     completions_every: int = 10
-    profile: int | None = None  # the step that is traced into RUN/traces; null: none
+    profile: int | None = None  # step that is traced into RUN/traces; null: none
     resume: str = "auto"
 
     def __post_init__(self) -> None:

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,21 +15,15 @@ import pytest
 
 from aes_r1.report.studies import SECTIONS, read_studies
 from aes_r1.report.studies_page import static_page
-from aes_r1.settings import Settings, TrackerSettings
 from tests import processes
-from tests.experiments.runs import write_run
+from tests.experiments.runs import write_study
 
-BASE = Settings(tracker=TrackerSettings(name="none"))
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 @pytest.fixture
 def runs(tmp_path) -> Path:
-    for name, width in (("rapo", 0.05), ("rank", 0.3)):
-        for seed in (0, 1):
-            settings = replace(BASE, seed=seed, reward=replace(BASE.reward, name=name))
-            write_run(tmp_path / "runs" / "reward_ablation" / f"{name}{seed}", settings, noise={"rapo": width})
-    return tmp_path / "runs"
+    return write_study(tmp_path / "runs")
 
 
 def dashboard(*arguments: str, command: tuple[str, ...] = ("-m", "aes_r1.dashboard"), **environment: str):

@@ -10,45 +10,27 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from aes_r1 import command
-from aes_r1.command import CONF, group_values
+from aes_r1.command import CONF
 from aes_r1.model import cost
 from aes_r1.plan import advice, decode_seconds, plan, step_flops, step_traffic
 from aes_r1.settings import (
-    ColdStartSettings,
     CostSettings,
-    EngineSettings,
     EvaluationSettings,
     InputError,
     LoraSettings,
-    ModelSettings,
     PlanSettings,
-    TrainerSettings,
-    build,
 )
 from tests import processes
+from tests.paper_plan import paper_plan, paper_shape
 
 
 @pytest.fixture(scope="module")
 def shape():
-    return cost.shape_of(cost.load_config(None, "qwen2_5_vl_7b", CONF / "shapes"))
+    return paper_shape()
 
 
 def settings(stage=3, gpus=8, **model):
-    return PlanSettings(
-        model=ModelSettings(
-            **{
-                "max_pixels": 262144,
-                "name": "qwen2_5_vl_7b",
-                "dtype": "bfloat16",
-                "gradient_checkpointing": True,
-                **model,
-            }
-        ),
-        trainer=build(TrainerSettings, {**group_values("trainer", "paper"), "eval_pictures": 200}),
-        cold_start=build(ColdStartSettings, {**group_values("cold_start", "paper"), "micro_batch_size": 8}),
-        engine=EngineSettings("zero3", {"zero_optimization": {"stage": stage}}),
-        plan=CostSettings(gpus=gpus, usd_per_gpu_hour=2.0),
-    )
+    return train(paper_plan(stage, CostSettings(gpus=gpus, usd_per_gpu_hour=2.0), **model), eval_pictures=200)
 
 
 def composed(*overrides: str) -> PlanSettings:

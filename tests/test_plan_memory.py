@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from aes_r1.command import CONF, group_values
 from aes_r1.model import cost
 from aes_r1.plan_memory import (
     PHASES,
@@ -24,38 +23,17 @@ from aes_r1.settings import (
     CostSettings,
     EngineSettings,
     LoraSettings,
-    ModelSettings,
-    PlanSettings,
-    TrainerSettings,
-    build,
 )
+from tests.paper_plan import paper_plan, paper_shape, trainer
 
 
 @pytest.fixture(scope="module")
 def shape():
-    return cost.shape_of(cost.load_config(None, "qwen2_5_vl_7b", CONF / "shapes"))
-
-
-def paper(**changes):
-    return build(TrainerSettings, {**group_values("trainer", "paper"), **changes})
+    return paper_shape()
 
 
 def settings(stage=3, gpus=8, zero=None, **model):
-    return PlanSettings(
-        model=ModelSettings(
-            **{
-                "max_pixels": 262144,
-                "name": "qwen2_5_vl_7b",
-                "dtype": "bfloat16",
-                "gradient_checkpointing": True,
-                **model,
-            }
-        ),
-        trainer=paper(),
-        cold_start=build(ColdStartSettings, {**group_values("cold_start", "paper"), "micro_batch_size": 8}),
-        engine=EngineSettings(f"zero{stage}", {"zero_optimization": {"stage": stage, **(zero or {})}}),
-        plan=CostSettings(gpus=gpus),
-    )
+    return paper_plan(stage, CostSettings(gpus=gpus), zero=zero, **model)
 
 
 def one_process(**model):
@@ -160,7 +138,7 @@ def test_a_budget_of_tokens_is_a_number_of_the_longest_outputs():
 
     def outputs(tokens, **model):
         changed = settings(**model)
-        return outputs_per_pass(dataclasses.replace(changed, trainer=paper(micro_batch_tokens=tokens)))
+        return outputs_per_pass(dataclasses.replace(changed, trainer=trainer(micro_batch_tokens=tokens)))
 
     assert [outputs(tokens) for tokens in (100, 4549, 4550, 9099, 9100)] == [1, 3, 4, 7, 8]
     assert outputs(9100, shared_prefix=False) == 6
@@ -186,7 +164,7 @@ def test_the_host_holds_what_every_process_loads(shape):
     model = 2 * 8_292_166_656
     assert sum(host_memory(settings(), shape, shape.parameters).values()) == 8 * 2 * model
     assert sum(host_memory(settings(lora=LoraSettings(rank=8)), shape, 1).values()) == 8 * model
-    free = dataclasses.replace(settings(), trainer=paper(kl_coef=0.0))
+    free = dataclasses.replace(settings(), trainer=trainer(kl_coef=0.0))
     assert sum(host_memory(free, shape, shape.parameters).values()) == 8 * model
 
 

@@ -31,7 +31,7 @@ _SAID_ELSEWHERE = ("out", "store", "run_name")
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class ComparedRun:
     """The content of a run folder, with the run's name on the page."""
 
     name: str
@@ -76,12 +76,12 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
     return write_text_atomically(out, html)
 
 
-def _read(folder: Path, name: str, place: int) -> Run:
+def _read(folder: Path, name: str, place: int) -> ComparedRun:
     run = RunFolder(folder)
     evaluation = run.evaluation
     if not evaluation.get("stages"):
         raise InputError(f"{folder}: {run.evaluation_file.name} is missing; give folders of evaluated runs")
-    return Run(
+    return ComparedRun(
         name,
         COLORS[place % len(COLORS)],
         without_secrets(run.settings),
@@ -100,17 +100,17 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return ["/".join(one[-length:]) for one in parts]
 
 
-def _protocol(runs: Sequence[Run], dataset: str) -> str | None:
+def _protocol(runs: Sequence[ComparedRun], dataset: str) -> str | None:
     """Return the first protocol that every run with this set has."""
     shared = [set(run.cells(dataset)) for run in runs if run.cells(dataset)]
     return next((one for one in in_order(set.intersection(*shared), PROTOCOL_ORDER)), None) if shared else None
 
 
-def _sets(runs: Sequence[Run]) -> list[str]:
+def _sets(runs: Sequence[ComparedRun]) -> list[str]:
     return list(dict.fromkeys(dataset for run in runs for dataset in datasets(run.evaluation["stages"])))
 
 
-def _results(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+def _results(runs: Sequence[ComparedRun]) -> Iterator[dict[str, Any]]:
     """Return, per set that all runs with it answered under one protocol, charts and the cell of every run."""
     for dataset in _sets(runs):
         protocol = _protocol(runs, dataset)
@@ -135,7 +135,7 @@ def _short(name: str, most: int = 15) -> str:
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
-def _differences(runs: Sequence[Run], n_bootstrap: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _differences(runs: Sequence[ComparedRun], n_bootstrap: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Return (run, set, each run less the first) on the pictures that both answered about under one protocol."""
     for dataset in _sets(runs):
         for run in runs[1:]:
@@ -152,7 +152,7 @@ def _differences(runs: Sequence[Run], n_bootstrap: int) -> Iterator[tuple[str, s
                 yield run.name, dataset, result
 
 
-def _answers(run: Run, dataset: str, protocol: str | None) -> dict[str, tuple[float | None, float]]:
+def _answers(run: ComparedRun, dataset: str, protocol: str | None) -> dict[str, tuple[float | None, float]]:
     return {
         row["id"]: (row["score"], row["mos"])
         for row in run.predictions
@@ -161,7 +161,7 @@ def _answers(run: Run, dataset: str, protocol: str | None) -> dict[str, tuple[fl
     }
 
 
-def _training(runs: Sequence[Run]) -> list[Figure]:
+def _training(runs: Sequence[ComparedRun]) -> list[Figure]:
     validation = sorted({name for run in runs for one in run.metrics for name in one if name.endswith("/srcc")})
     curves = {name: f"Validation SRCC, {name.split('/')[1]}" for name in validation} | _CURVES
     charts = []
@@ -172,7 +172,7 @@ def _training(runs: Sequence[Run]) -> list[Figure]:
     return [chart for chart in charts if chart.chart]
 
 
-def _settings(runs: Sequence[Run]) -> dict[str, list[str]]:
+def _settings(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """Return {key: value of every run} of the settings in which the runs differ."""
     flat = [_flat(run.settings) for run in runs]
     keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key not in _SAID_ELSEWHERE]

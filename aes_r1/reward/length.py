@@ -1,4 +1,4 @@
-"""A penalty on outputs that come near the limit of their length: the soft overlong punishment of DAPO."""
+"""A penalty on completions whose length comes near the limit: the soft overlong punishment of DAPO."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def overlong_penalty(lengths: Tensor, *, limit: int, begin: float) -> Tensor:
-    """0 up to `begin` * `limit` tokens, -1 from `limit` on, linear in between (Yu et al., 2025: DAPO, eq. 13).
+    """Return 0 up to `begin` * `limit` tokens, -1 from `limit` on, linear between them (Yu et al., 2025: DAPO, eq. 13).
 
-    lengths [N, K] in tokens, the end of the turn counted; limit: the most tokens that an output may have, which a cut
-    one has; begin in [0, 1). Returns [N, K] float32. ValueError for another `begin`.
+    lengths [N, K] in tokens, including the end of the turn; limit: the most tokens of a completion, which a truncated
+    one has; begin in [0, 1). Returns [N, K] float32. Raises ValueError for another `begin`.
     """
     if not 0.0 <= begin < 1.0:
         raise ValueError(f"begin={begin}: must be in [0, 1)")

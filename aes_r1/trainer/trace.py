@@ -1,4 +1,4 @@
-"""A trace of one step (trainer.profile): every operation and kernel in time, for ui.perfetto.dev."""
+"""Trace one step (trainer.profile): every operation and kernel over time, for ui.perfetto.dev."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from aes_r1.settings import InputError
 
 
 class StepTrace:
-    """Writes step `number` of `steps` into `file`; nothing where either is None. Steps count from 1.
+    """Traces step `number` (from 1) of `steps` into `file`; without a number or a file nothing is traced.
 
-    A run that goes on after that step has it no more. The traced step is slower than others. InputError where the run
-    has no such step.
+    A run that is resumed after that step does not trace it. The traced step is slower than others. Raises InputError
+    where the run has no such step.
     """
 
     def __init__(self, number: int | None, file: Path | None, *, steps: int) -> None:
@@ -24,7 +24,7 @@ class StepTrace:
         self.profiler: profile | None = None
 
     def begin(self, step: int) -> None:
-        """Start when `step` is the one."""
+        """Start the trace when `step` is the one to trace."""
         if self.file is None or step != self.number:
             return
         activities = [ProfilerActivity.CPU]
@@ -35,7 +35,7 @@ class StepTrace:
         self.profiler.start()
 
     def end(self) -> None:
-        """Stop and write, if it runs."""
+        """Stop and write the trace, if one runs."""
         if self.profiler is None or self.file is None:
             return
         if torch.cuda.is_available():

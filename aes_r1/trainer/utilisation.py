@@ -1,4 +1,4 @@
-"""How much of its cards' peak a run's update reaches: model FLOPs utilisation, as the metric perf/mfu."""
+"""Compute the model FLOPs utilisation of a run's update, the metric perf/mfu."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from aes_r1.trainer.engine import Engine
 
 
 class Utilisation:
-    """The operations that an update needs over what the cards could do in its time.
+    """The operations of an update, divided by those that the cards could do in its time.
 
     Operations are the model's own (aes_r1.model.cost), by real lengths, without those that gradient checkpointing
-    repeats and without padding. Nothing is said where the peak is not known: on a CPU, on a card that is not in
-    model/cards.py, for weights that are not of 16 bits.
+    repeats and without padding. There is no value where the peak is not known: on a CPU, on a card that is not in
+    model/cards.py, and for weights that do not have 16 bits.
     """
 
     def __init__(self, backbone: Backbone, engine: Engine, *, shared_prefix: bool, card: Card | None = None) -> None:
@@ -31,7 +31,7 @@ class Utilisation:
         self.vision = any(p.requires_grad and families.is_vision(name) for name, p in backbone.core.named_parameters())
 
     def metrics(self, prompts: PromptBatch, lengths: Sequence[int], passes: int, seconds: float) -> dict[str, float]:
-        """{"perf/mfu": ..} of `passes` passes over the step in `seconds`; empty without a peak. Collective.
+        """Return {"perf/mfu": ..} of `passes` passes over the step in `seconds`; empty without a peak. Collective.
 
         prompts: of this process's n images; lengths [n * K]: tokens of their completions, image by image.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy as np
 from aes_r1.evaluation.summary import summarise
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import RunFolder
-from aes_r1.settings import Settings, as_dict
+from aes_r1.settings import Settings, TrackerSettings, as_dict
 from aes_r1.tracking import Tracker
 
 MOS = np.linspace(0.05, 0.95, 80)
+BASE = Settings(tracker=TrackerSettings(name="none"))  # the settings that the runs of a study share
 
 
 def write_run(
@@ -70,4 +72,13 @@ def write_run(
         RunFolder(folder).finish_stage("origin", origin)
     for stage in ("evaluation", "report"):
         RunFolder(folder).finish_stage(stage, {})
+    return folder
+
+
+def write_study(folder: Path) -> Path:
+    """Write the runs of a study, the worse condition and the higher seed first; return the folder of all studies."""
+    for name, width in (("rank", 0.3), ("rapo", 0.05)):
+        for seed in (1, 0):
+            settings = replace(BASE, seed=seed, reward=replace(BASE.reward, name=name))
+            write_run(folder / "reward_ablation" / f"{name}{seed}", settings, noise={"rapo": width})
     return folder

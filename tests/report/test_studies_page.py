@@ -11,21 +11,15 @@ import pytest
 from aes_r1.report.studies import read_studies, varied
 from aes_r1.report.studies_page import COLORS, _mean_by_step, static_page
 from aes_r1.runs.files import write_rows
-from aes_r1.settings import Settings, TrackerSettings
-from tests.experiments.runs import write_run
+from tests.experiments.runs import BASE, write_run, write_study
 from tests.report.browser import CHROMIUM, FLAGS
 
-BASE = Settings(tracker=TrackerSettings(name="none"))
 ANALYSES = Path(__file__).parents[2] / "experiments"
 
 
 @pytest.fixture
 def runs(tmp_path) -> Path:
-    for name, width in (("rank", 0.3), ("rapo", 0.05)):
-        for seed in (1, 0):
-            settings = replace(BASE, seed=seed, reward=replace(BASE.reward, name=name))
-            write_run(tmp_path / "runs" / "reward_ablation" / f"{name}{seed}", settings, noise={"rapo": width})
-    return tmp_path / "runs"
+    return write_study(tmp_path / "runs")
 
 
 def test_the_best_condition_comes_first_with_its_seeds_in_order(runs):
