@@ -44,7 +44,9 @@ def settings(stage=3, gpus=8, **model):
                 **model,
             }
         ),
-        trainer=build(TrainerSettings, {**group_values("trainer", "paper"), "eval_pictures": 200}),
+        trainer=build(
+            TrainerSettings, {**group_values("trainer", "paper"), "eval_pictures": 200, "micro_batch_tokens": None}
+        ),
         cold_start=build(ColdStartSettings, {**group_values("cold_start", "paper"), "micro_batch_size": 8}),
         engine=EngineSettings("zero3", {"zero_optimization": {"stage": stage}}),
         plan=CostSettings(gpus=gpus, usd_per_gpu_hour=2.0),
@@ -99,6 +101,9 @@ def test_traffic_grows_with_passes_and_not_with_outputs(shape):
     base = settings()
     one = shape.parameters * 2 * 7 / 8
     assert step_traffic(train(base, micro_batch_size=64), shape) == pytest.approx((3 + 1 + 1) * one)
+    # 16 prompts of 454 tokens and 64 answers of 200: 20,064 tokens.
+    assert step_traffic(train(base, micro_batch_tokens=20_064), shape) == pytest.approx((3 + 1 + 1) * one)
+    assert step_traffic(train(base, micro_batch_tokens=20_063), shape) == pytest.approx((2 * (3 + 1) + 1) * one)
     assert step_traffic(train(base, minibatches=4), shape) == step_traffic(base, shape)
     assert step_traffic(train(base, inner_epochs=2), shape) == pytest.approx((2 * (3 * 8 + 8) + 1) * one)
     assert step_traffic(settings(gradient_checkpointing=False), shape) == pytest.approx((2 * 8 + 1 + 8) * one)
@@ -171,7 +176,7 @@ def test_advice_names_what_is_large_and_what_is_not_on_yet(shape):
     assert "freeze_vision" not in adapted
     assert "none is enough by itself" in adapted
     small = train(assume(settings(), fused_attention=False), micro_batch_size=64)
-    assert said(small) == "64 outputs in a pass do not fit 80; give trainer.micro_batch_size=37 or less"
+    assert said(small) == "64 outputs in a pass do not fit 80; give trainer.micro_batch_size=36 or less"
 
 
 def test_advice_blames_the_wire_where_it_takes_the_time(shape):
@@ -181,6 +186,12 @@ def test_advice_blames_the_wire_where_it_takes_the_time(shape):
     assert "trainer.micro_batch_size=64" in lines[1]
     cured = train(slow, micro_batch_size=64)
     assert len(advice(plan(cured, shape), cured)) == 1
+    by_tokens = assume(
+        train(slow, micro_batch_tokens=9100), interconnect_gb_s=10.0
+    )  # 8 of the longest, 3 passes over 20,064 tokens
+    lines = advice(plan(by_tokens, shape), by_tokens)
+    assert lines[1].endswith(f"larger passes gather less: trainer.micro_batch_tokens={16 * 454 + 64 * 1024}")
+    assert lines[-1].endswith("8 of the longest outputs a pass; of mean ones all 64 of a GPU in 3")
 
 
 @pytest.mark.slow

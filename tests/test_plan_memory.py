@@ -51,7 +51,7 @@ def settings(stage=3, gpus=8, zero=None, **model):
                 **model,
             }
         ),
-        trainer=paper(),
+        trainer=paper(micro_batch_tokens=None),
         cold_start=build(ColdStartSettings, {**group_values("cold_start", "paper"), "micro_batch_size": 8}),
         engine=EngineSettings(f"zero{stage}", {"zero_optimization": {"stage": stage, **(zero or {})}}),
         plan=CostSettings(gpus=gpus),
