@@ -15,8 +15,8 @@ CEILINGS = {
     "decode: head and draw": 36,
     "update: forward of a layer": 88,
     "update: backward of a layer": 135,
-    "update: forward beside the layers": 127,
-    "update: backward beside the layers": 0,
+    "update: forward beside the layers": 133,
+    "update: backward beside the layers": 2,
 }
 TOWER_CEILINGS = {
     "tower: forward of a windowed layer, one picture": 42,
