@@ -249,7 +249,8 @@ def test_a_run_loses_nothing_to_three_deaths_of_its_server(server, model, tmp_pa
     assert run.wait(timeout=START_S) == 0, (tmp_path / "log").read_text()[-3000:]
     found = rows(out)
     assert [row["step"] for row in found] == list(range(1, STEPS + 1))
-    assert max(row["rollout/mismatch_max"] for row in found) < ROUNDING
+    assert max(row["rollout/mismatch_mean"] for row in found) < 5e-6
+    assert max(row["rollout/mismatch_max"] for row in found) < 1e-4  # thousands of tokens, the least likely ones too
     assert is_healthy(server.url)
 
 

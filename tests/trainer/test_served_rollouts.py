@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
+import time
 
 import pytest
 import torch
@@ -157,6 +159,33 @@ def test_a_mismatch_ends_the_run_before_anything_is_saved(talker, server, pictur
     with pytest.raises(InputError, match=r"rollout.max_mismatch=0.001: log-probabilities of step 2 differ by"):
         train(talker, picture_folder, tmp_path, server, save_every=1)
     assert checkpoint.steps(tmp_path / "checkpoints") == [1]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_three_deaths_of_the_server_lose_nothing(talker, server, picture_folder, tmp_path, ahead):
+    """It dies at an answer of each step and returns with old weights; the run is the undisturbed one, to the bit."""
+    other, how = copy.deepcopy(talker), {"rollout": {"ahead": ahead}, "max_new_tokens": 32}
+    plain = train(talker, picture_folder, tmp_path / "plain", server, **how)
+    honest, drawn, deaths = server._completions, [], []
+
+    def dying(body):
+        drawn.append(body)
+        if len(drawn) in (3, 7, 11):
+            threading.Thread(target=die).start()
+        return honest(body)
+
+    def die():
+        server.kill()
+        time.sleep(0.1)
+        server.start()
+        deaths.append(len(drawn))
+
+    server._completions = dying
+    rows = train(other, picture_folder, tmp_path / "deaths", server, **how)
+    assert len(deaths) == 3
+    assert rows == plain
+    for name, value in talker.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name]), name
 
 
 @pytest.mark.slow
