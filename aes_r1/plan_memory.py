@@ -11,6 +11,7 @@ from typing import Any
 
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
+from aes_r1.model.likelihood import CHUNK_LOGITS
 from aes_r1.settings import EngineSettings, LoraSettings, PlanSettings
 
 ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -114,7 +115,9 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     scores = cost.attention_score_bytes(shape, micro_batch, trainer.max_new_tokens, prompt, checkpointed=checkpointed)
     own = own_images(settings)
     rows = own * trainer.num_samples
-    logits = 4 * min(max(256 * shape.vocabulary, _CHUNK), rows * trainer.max_new_tokens * shape.vocabulary)
+    logits = 4 * min(
+        max(256 * shape.vocabulary, CHUNK_LOGITS["cuda"]), rows * trainer.max_new_tokens * shape.vocabulary
+    )
     reference, fetched = cost.reference_bytes(shape.parameters * element, assumed.gpus, reference_place(settings))
     buckets = 2 if stage < 3 and zero.get("overlap_comm") else 1
     largest = 0 if model.lora.rank else shape.width * shape.vocabulary
@@ -149,8 +152,7 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
 
 
 _SHARED_FROM = {"optimizer": 1, "gradients": 2, "weights": 3}
-_CHUNK = 2**25
-_LOGIT_COPIES = 4  # logits, logits without banned tokens, log-probabilities, their gradient
+_LOGIT_COPIES = 3  # logits, in 32 bits at the temperature, their exponentials; a gradient takes the place of the last
 
 
 def whole_bytes(settings: PlanSettings, shape: Shape, trained: int) -> int:

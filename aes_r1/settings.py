@@ -770,9 +770,9 @@ class CostSettings:
     peak_tflops: float = 989.0  # dense 16-bit, 10^12 operations per second
     bandwidth_gb_s: float = 3350.0  # memory bandwidth of a GPU, 10^9 bytes per second
     interconnect_gb_s: float = 300.0  # received by a GPU while weights are gathered, 10^9 bytes per second
-    fused_attention: bool = True  # masked grouped attention in one kernel; false: its scores are written to memory
+    fused_attention: bool = True  # flash kernels; false: the update's scores are written to memory
     mfu: float = 0.15  # share of peak_tflops in prompt, reference and update passes, recomputed operations included
-    decode_efficiency: float = 0.08  # share of the memory bandwidth that decoding reaches
+    decode_efficiency: float = 0.4  # share of the memory bandwidth that decoding reaches
     usd_per_gpu_hour: float | None = None
     pictures: int = 15000
     critiques: int = 9900

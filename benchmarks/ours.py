@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import inspect
 import sys
 import tempfile
 import time
@@ -90,18 +89,11 @@ class StampedTimer(PhaseTimer):
             self.turn.done()
 
 
-def fused() -> dict[str, Any]:
-    """How a backbone is loaded with fused kernels, where it can be (model.kernels=liger)."""
-    known = "fused_kernels" in inspect.signature(backbones.load).parameters
-    there = torch.cuda.is_available() and importlib.util.find_spec("liger_kernel") is not None
-    return {"fused_kernels": True} if known and there else {}
-
-
 def main() -> None:
     workload, work, path = Workload.parse(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     fast = path == "fast"
-    how = fused() if fast else {}
-    wait_to_build({"shared_prefix": str(fast).lower(), "kernels": "liger" if how else "plain"})
+    fused = fast and torch.cuda.is_available() and importlib.util.find_spec("liger_kernel") is not None
+    wait_to_build({"shared_prefix": str(fast).lower(), "kernels": "liger" if fused else "plain"})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     draw_weights()
     backbone = backbones.load(
@@ -109,7 +101,7 @@ def main() -> None:
         dtype=workload.dtype,
         max_pixels=max(workload.picture[0] * workload.picture[1], backbones.MIN_PIXELS),
         gradient_checkpointing=workload.gradient_checkpointing,
-        **how,
+        fused_kernels=fused,
     )
     reference = None
     if workload.lora:

@@ -2,8 +2,9 @@
 
     python -m benchmarks.planned
 
-The H200 steps are the rows of benchmarks/results/gpu_h200.json, whose decoding plan.decode_efficiency by default was
-taken from; their other phases were not fitted. The H100 steps are EasyR1's, another program on the same model.
+The steps of one H100 are the rows of equally long answers of benchmarks/results/gpu_h100_80gb_hbm3.json; the default of
+plan.decode_efficiency was taken from the first, the other phases were not fitted. Those of 8 H100 are EasyR1's, another
+program on the same model.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from aes_r1.plan import plan
 from aes_r1.settings import CostSettings, EngineSettings, ModelSettings, PlanSettings, TrainerSettings
 from benchmarks import arithmetic
 
+SIZE = {"qwen2_5_vl_3b": "3B", "qwen2_5_vl_7b": "7B"}
 # A measured phase and the plan's parts of it.
 MEASURED = {
     "rollout_s": ("rollout, prompts", "rollout, decoding"),
@@ -76,17 +78,17 @@ def settings_of(row: Published, *, shared_prefix: bool) -> PlanSettings:
 
 
 def measured_settings(row: dict[str, Any]) -> PlanSettings:
-    """A row of gpu_h200.json by the plan's default assumptions, on its card; all answers were equally long."""
-    settings, card = arithmetic.settings_of(row), CARDS["H200"]
+    """A row of gpu_h100_80gb_hbm3.json by the plan's default assumptions; all answers were equally long."""
+    settings, card = arithmetic.settings_of(row), CARDS["H100 80GB HBM3"]
     assumed = dataclasses.replace(
-        settings.plan, peak_tflops=card.tflops, bandwidth_gb_s=card.gb_s, memory_gb=141.0, longest_answer=1.0
+        settings.plan, peak_tflops=card.tflops, bandwidth_gb_s=card.gb_s, memory_gb=80.0, longest_answer=1.0
     )
     return dataclasses.replace(settings, plan=assumed)
 
 
 def lines_of_measured(row: dict[str, Any]) -> list[str]:
     """Table rows: seconds by phase, then the 10^9 bytes that the update adds."""
-    name = f"3B with LoRA, one H200, {row['system']}"
+    name = f"{SIZE[row['model']]} with LoRA, one H100, {row['system']}"
     seconds = plan(measured_settings(row), arithmetic.shape(row["model"])).seconds
     lines = []
     for phase, parts in MEASURED.items():
@@ -113,8 +115,8 @@ def _line(workload: str, what: str, planned: float, found: float, digits: int) -
 def table() -> str:
     """Markdown."""
     lines = ["| workload | what | plan | measured or published | plan over it |", "|---|---|---|---|---|"]
-    for row in arithmetic.read("gpu_h200"):
-        if row["system"] != "trl":
+    for row in arithmetic.read("gpu_h100_80gb_hbm3"):
+        if row["system"] != "trl" and row["lengths"] == "equal":
             lines += lines_of_measured(row)
     for published in EASYR1:
         lines += lines_of_published(published)

@@ -32,7 +32,7 @@ def paper_plan(stage: int, plan: CostSettings, *, zero: dict | None = None, **mo
     given = {"max_pixels": 262144, "name": "qwen2_5_vl_7b", "dtype": "bfloat16", "gradient_checkpointing": True}
     return PlanSettings(
         model=ModelSettings(**{**given, **model}),
-        trainer=trainer(),
+        trainer=trainer(micro_batch_tokens=None),
         cold_start=build(ColdStartSettings, {**group_values("cold_start", "paper"), "micro_batch_size": 8}),
         engine=EngineSettings(f"zero{stage}", {"zero_optimization": {"stage": stage, **(zero or {})}}),
         plan=plan,

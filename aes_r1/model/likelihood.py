@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from aes_r1.model.backbone import Backbone
@@ -13,7 +15,9 @@ from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.shared_prefix import grouped_hidden_states, plain_hidden_states
 from aes_r1.model.transfer import to_device
 
-CHUNK_LOGITS = 2**25  # logits that exist at once: 134 MB in float32, a few times over
+# Logits that exist at once, by device: 134 MB of a host's caches and memory, and 537 MB of a GPU's, up to three times.
+# There a product with less than a thousand tokens waits for the head's weights: 883 of a vocabulary of 152,064.
+CHUNK_LOGITS = {"cpu": 2**25, "cuda": 2**27}
 
 
 def token_likelihood(
@@ -34,31 +38,76 @@ def token_likelihood(
     Returns (log-probabilities [M], entropies [M]).
     """
 
-    def chunk(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        logits = head(part).float() / temperature
-        if banned is not None:
-            logits = logits.masked_fill(banned, float("-inf"))
-        # Not log_softmax: on a CPU that adds up 152,064 terms so coarsely that it errs by 4e-4 where a model is sure.
-        total = logits.logsumexp(dim=-1)
-        with torch.no_grad():
-            logps = logits - total[:, None]
-            entropy = -(logps.exp() * logps.masked_fill(logps == float("-inf"), 0.0)).sum(dim=-1)
-        return logits.gather(1, wanted[:, None])[:, 0] - total, entropy
-
     if chunk_tokens is None:
         vocabulary = len(banned) if banned is not None else head.weight.shape[0]  # type: ignore[attr-defined]
-        chunk_tokens = max(256, CHUNK_LOGITS // vocabulary)
+        chunk_tokens = max(256, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cpu"]) // vocabulary)
+
+    def chunk(part: Tensor, wanted: Tensor, known: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return _Scores.apply(head(part), wanted, banned, temperature, known)
+
     pieces = []
     for start in range(0, len(targets), chunk_tokens):
         part, wanted = hidden[start : start + chunk_tokens], targets[start : start + chunk_tokens]
         if torch.is_grad_enabled() and len(targets) > chunk_tokens:
-            pieces.append(checkpoint(chunk, part, wanted, use_reentrant=False))
+            pieces.append(checkpoint(chunk, part, wanted, [], use_reentrant=False))
         else:
-            pieces.append(chunk(part, wanted))
+            pieces.append(chunk(part, wanted, []))
     if not pieces:
         nothing = hidden.float().sum(dim=-1)  # [0], but part of the graph: a backward pass meets every weight
         return nothing, nothing.detach()
     return torch.cat([logps for logps, _ in pieces]), torch.cat([entropy for _, entropy in pieces])
+
+
+class _Scores(torch.autograd.Function):
+    """Log-probabilities of `targets` [m] and entropies, in at least 32 bits, from logits [m, V].
+
+    As few passes over the m * V numbers as they take, and two copies of them at most: they cost as much as the head's
+    own product. known: empty, and filled with what the first pass found; a recomputation of it then takes none.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, banned: Tensor | None, temperature: float, known: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        if not known:
+            scaled = _scaled(logits, banned, temperature)
+            largest = scaled.amax(dim=-1, keepdim=True)
+            weights = scaled.sub_(largest).exp()
+            # Not log_softmax: on a CPU it adds up 152,064 terms so coarsely that it errs by 4e-4 where a model is sure.
+            mass = weights.sum(dim=-1, keepdim=True)
+            logps = (scaled.gather(1, targets[:, None]) - mass.log())[:, 0]
+            if banned is not None:
+                logps = logps.masked_fill(banned[targets], float("-inf"))
+            entropy = mass.log()[:, 0] - weights.mul_(scaled).sum(dim=-1) / mass[:, 0]
+            known += [logps, entropy, largest + mass.log()]
+        logps, entropy, total = known
+        ctx.save_for_backward(logits, targets, total, banned)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy)
+        return logps, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _entropy: Tensor) -> tuple:
+        logits, targets, total, banned = ctx.saved_tensors
+        gradient = gradient[:, None] / ctx.temperature
+        of_logits = _scaled(logits, banned, ctx.temperature).sub_(total).exp_().mul_(-gradient)
+        if banned is not None:
+            gradient = gradient.masked_fill(banned[targets][:, None], 0.0)
+        of_logits.scatter_add_(1, targets[:, None], gradient)
+        return of_logits.to(logits.dtype), None, None, None, None
+
+
+def _scaled(logits: Tensor, banned: Tensor | None, temperature: float) -> Tensor:
+    """A copy of logits / temperature in at least 32 bits, where `banned` so low that its exponential is 0.
+
+    Not minus infinity, of which an entropy cannot be taken.
+    """
+    accurate = torch.promote_types(logits.dtype, torch.float32)
+    copy = logits.to(accurate, copy=True)
+    if temperature != 1.0:
+        copy.div_(temperature)
+    return copy if banned is None else copy.masked_fill_(banned, torch.finfo(accurate).min / 2)
 
 
 def completion_likelihood(

@@ -89,10 +89,10 @@ def _table(dataset: str, stages: Stages) -> Table:
 
 def _critiques(dataset: str, stages: Mapping[str, Any]) -> Table:
     """Return words beside score: rank correlation with the opinions, and information about the picture in nats."""
-    title = f"{dataset}: SRCC with opinions, and nats known of the picture"
+    title = f"{dataset}: SRCC with opinions, and nats known of the picture in each"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("critiques", no_wrap=True)
-    for name in ("words", "score", "words, nats", "score, nats", "distinct"):
+    for name in ("words", "score", "in words", "in score", "distinct"):
         table.add_column(name, justify="right", no_wrap=True)
     for protocol in GROUNDED:
         lines = {

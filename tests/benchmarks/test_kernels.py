@@ -13,10 +13,10 @@ CEILINGS = {
     "decode: a layer": 48,
     "decode: beside the layers": 14,
     "decode: head and draw": 36,
-    "update: forward of a layer": 88,
-    "update: backward of a layer": 135,
-    "update: forward beside the layers": 127,
-    "update: backward beside the layers": 0,
+    "update: forward of a layer": 74,
+    "update: backward of a layer": 114,
+    "update: forward beside the layers": 133,
+    "update: backward beside the layers": 8,
 }
 TOWER_CEILINGS = {
     "tower: forward of a windowed layer, one picture": 42,

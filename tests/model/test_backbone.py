@@ -54,6 +54,15 @@ def test_adapter_trains_and_merges(backbone, prompts):
     torch.testing.assert_close(logps_of(backbones.merged(adapted), prompts), after, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_has_the_type_of_the_weights(backbone, dtype):
+    backbone.model.to(dtype)
+    adapted = backbones.add_adapter(backbone, LoraSettings(rank=2))
+    adapter = [parameter for name, parameter in adapted.model.named_parameters() if "lora_" in name]
+    assert adapter
+    assert {parameter.dtype for parameter in adapter} == {dtype}
+
+
 def test_an_adapter_is_merged_before_saving(backbone, tmp_path):
     with pytest.raises(InputError, match="merge"):
         backbones.add_adapter(backbone, LoraSettings(rank=2)).save(tmp_path)

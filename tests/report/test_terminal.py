@@ -16,7 +16,7 @@ def test_every_number_fits_eighty_columns():
             common = {"stage": stage, "id": str(i), "split": "test", "mos": float(mos), "score": score}
             rows += [common | {"dataset": "scenes_shifted", "protocol": name} for name in ("mean", "sample")]
     evaluation = summarise(rows, n_bootstrap=40)
-    said = {"n": 40, "distinct": {"value": 31, "low": None, "high": None}, "score_information_nats": None}
+    said = {"n": 2400, "distinct": {"value": 2231, "low": None, "high": None}, "score_information_nats": None}
     said |= {"words_srcc": {"value": -0.512, "low": -0.7, "high": -0.3}}
     said |= {"information_nats": {"value": 4.47, "low": 4, "high": 5}}
     evaluation["stages"]["rapo"]["scenes_shifted/test"]["sample"]["critiques"] = said
@@ -31,10 +31,10 @@ def test_every_number_fits_eighty_columns():
         for metric in ("srcc", "plcc", "mae"):
             assert f"{cell[metric]['value']:.3f}".replace("-", "−") in text
     assert "90.0%" in text
-    line = next(line for line in text.splitlines() if "31 of 40" in line)
+    line = next(line for line in text.splitlines() if "2231 of 2400" in line)
     own = evaluation["stages"]["rapo"]["scenes_shifted/test"]["sample"]["srcc"]["value"]
-    assert line.split() == ["RAPO", "−0.512", "[−0.70,", "−0.30]", f"{own:.3f}", "4.5", "–", "31", "of", "40"]
-    assert text.index("words, nats") > text.index("PLCC")
+    assert line.split() == ["RAPO", "−0.512", "[−0.70,", "−0.30]", f"{own:.3f}", "4.5", "–", "2231", "of", "2400"]
+    assert text.index("in words") > text.index("PLCC")
     assert "Cold start" in text
     assert "scenes_shifted/test, 40 pictures, [95% intervals]" in text
 
