@@ -318,8 +318,8 @@ def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Bac
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # The adapter has the weights' type, as under DeepSpeed: in float32 its products would leave the tensor cores and
-        # its inputs would be cast. Engines update float32 copies of 16-bit weights.
+        # The adapter has the weights' type, as under DeepSpeed: in float32 its products would leave the tensor cores,
+        # and its inputs would be cast. Engines update float32 copies of 16-bit weights.
         backbone.model = get_peft_model(backbone.model, config, autocast_adapter_dtype=False)
     return backbone
 
