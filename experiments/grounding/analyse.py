@@ -178,6 +178,8 @@ def draw(result: Mapping[str, Any]) -> Any:
             axis.plot(*path[1:].T, "o", color=color, ms=3)
             axis.plot(*path[:1].T, "o", color=color, ms=6, mfc="white")
             axis.plot(*path[-1:].T, "o", color=color, ms=6)
+        axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))  # or a small loss would look like a whole one
+        axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
         axis.set_xlabel("known of the picture in the number, nats")
         axis.set_ylabel("known of the picture in the words, nats")
         axis.set_title(f"RAPO's steps {', '.join(map(str, STEPS))}; open: the cold start, full: the end", fontsize=8)

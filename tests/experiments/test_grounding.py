@@ -57,9 +57,7 @@ def test_blocks_may_miss_conditions():
     assert set(found) == {"b", "c"}
     assert (found["b"]["n"], found["c"]["n"], found["b"]["df"]) == (2, 1, 1)
     assert found["b"]["mean"] == pytest.approx(1.2)
-    assert found["c"]["mean"] == pytest.approx(
-        3.0 + (0.2 - 0.0) / 2
-    )  # a's fitted value in block 0 is -.1
+    assert found["c"]["mean"] == pytest.approx(3.0 + (0.2 - 0.0) / 2)  # a's fitted value in block 0 is -.1
     alone = contrasts({"a": {0: 0.5}, "b": {0: 0.25}}, "a")["b"]
     assert alone == {"mean": pytest.approx(-0.25), "low": None, "high": None, "n": 1, "df": 0}
     assert contrasts({"b": {0: 1.0}}, "a") == {}
