@@ -50,7 +50,7 @@ STUDY = Study(
             "reward.read_back",
             "reward.information",
         ),
-        *("cold_start.blank_pictures", "evaluation.stages", "data.root", "model.pretrain.seed"),
+        *("cold_start.blank_pictures", "data.root", "model.pretrain.seed"),
     ),
     label=arm,
     order=ARMS,
@@ -112,11 +112,7 @@ def endpoints(found: Mapping[str, Mapping[int, Run]], places: list[str]) -> list
                 condition: {seed: measure(run, "rapo", place) for seed, run in by_seed.items()}
                 for condition, by_seed in found.items()
             }
-            begun = {
-                seed: measure(run, "cold_start", place)
-                for seed, run in found.get(STUDY.baseline, {}).items()
-                if "cold_start" in run.evaluation["stages"]
-            }
+            begun = {seed: measure(run, "cold_start", place) for seed, run in found.get(STUDY.baseline, {}).items()}
             compared = contrasts(values, STUDY.baseline)
             rows += [
                 {
