@@ -36,7 +36,7 @@ AXES = {
     "parse_policy": {"reward"},
     "splits": {"data"},
     "ai_generated": {"reward"},
-    "grounding": {"trainer", "reward", "cold_start", "evaluation", "data", "model"},
+    "grounding": {"trainer", "reward", "cold_start", "data", "model"},
 }
 
 

@@ -50,7 +50,7 @@ STUDY = Study(
             "reward.read_back",
             "reward.information",
         ),
-        *("cold_start.blank_pictures", "evaluation.stages", "data.root", "model.pretrain.seed"),
+        *("cold_start.blank_pictures", "data.root", "model.pretrain.seed"),
     ),
     label=arm,
     order=ARMS,
@@ -112,11 +112,7 @@ def endpoints(found: Mapping[str, Mapping[int, Run]], places: list[str]) -> list
                 condition: {seed: measure(run, "rapo", place) for seed, run in by_seed.items()}
                 for condition, by_seed in found.items()
             }
-            begun = {
-                seed: measure(run, "cold_start", place)
-                for seed, run in found.get(STUDY.baseline, {}).items()
-                if "cold_start" in run.evaluation["stages"]
-            }
+            begun = {seed: measure(run, "cold_start", place) for seed, run in found.get(STUDY.baseline, {}).items()}
             compared = contrasts(values, STUDY.baseline)
             rows += [
                 {
@@ -178,6 +174,8 @@ def draw(result: Mapping[str, Any]) -> Any:
             axis.plot(*path[1:].T, "o", color=color, ms=3)
             axis.plot(*path[:1].T, "o", color=color, ms=6, mfc="white")
             axis.plot(*path[-1:].T, "o", color=color, ms=6)
+        axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))  # or a small loss would look like a whole one
+        axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
         axis.set_xlabel("known of the picture in the number, nats")
         axis.set_ylabel("known of the picture in the words, nats")
         axis.set_title(f"RAPO's steps {', '.join(map(str, STEPS))}; open: the cold start, full: the end", fontsize=8)

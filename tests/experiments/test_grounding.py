@@ -96,7 +96,7 @@ def test_replicates_share_test_pictures_and_have_training_pictures_of_their_own(
 def run_of(folder, seed, credit, *, width, words, distinct):
     """A finished run of one arm, whose critiques have the given numbers at its end and 4 nats before RAPO."""
     settings = replace(BASE, seed=seed, trainer=replace(BASE.trainer, credit=credit))
-    noise = {"cold_start": 0.4, "rapo": width} if credit == "all" else {"rapo": width}
+    noise = {"cold_start": 0.4, "rapo": width}
     path = write_run(folder / f"{credit}{seed}", settings, noise=noise, protocols=("sample", "greedy", "mean"))
     evaluation = json.loads((path / "evaluation.json").read_text())
     for stage, sets in evaluation["stages"].items():
