@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from PIL import Image
@@ -146,6 +147,8 @@ def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: st
     """Run the server until `stop`, again when it dies; InputError when it dies before it is ready, TRIES times."""
     failed = 0
     while not stop and failed < TRIES:
+        if is_taken(url):
+            raise InputError(f"--port={urlsplit(url).port}: something else listens there; end it or give another port")
         with ProcessGroup(command, environment) as group:
             ready = False
             ended: int | str | None = None
@@ -166,6 +169,14 @@ def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: st
     if not stop:
         raise InputError(f"vLLM ended {TRIES} times before it was ready; the cause stands above, among its own lines")
     return 0
+
+
+def is_taken(url: str) -> bool:
+    """Return whether something listens at the host and port of `url`."""
+    address = urlsplit(url)
+    with socket.socket() as one:
+        one.settimeout(BEATS_S)
+        return one.connect_ex((address.hostname or "127.0.0.1", address.port or 80)) == 0
 
 
 def arguments() -> OneLineParser:

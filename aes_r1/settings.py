@@ -748,6 +748,12 @@ class Settings:
             )
         if self.trainer.name == "rapo":
             self._check_credit()
+            require(
+                self.rollout.name == "local" or self.model.lora.dropout == 0,
+                "model.lora.dropout",
+                self.model.lora.dropout,
+                "with rollout=vllm the trainer's probabilities must be the servers', which drop nothing; give 0",
+            )
 
     def _check_credit(self) -> None:
         credit, weights = self.trainer.credit, self.reward.critique_weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -140,3 +141,17 @@ def test_a_guard_that_was_killed_is_replaced():
         assert group.poll() is None
         assert group._guard.pid != first.pid
         assert group._guard.poll() is None
+
+
+def test_a_port_that_is_taken_is_refused_and_nothing_is_started(environment, talking_run, monkeypatch, capsys):
+    """Another server's answer must not be taken for that of one's own."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = ["serve", "--model", str(talking_run), "--environment", str(environment), "--port", str(port)]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            serve.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.err == f"aes_r1: --port={port}: something else listens there; end it or give another port\n"
+    assert said.out == ""

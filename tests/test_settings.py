@@ -6,7 +6,7 @@ import pytest
 
 from aes_r1.runs.claim import claim_run_folder
 from aes_r1.runs.identity import run_fingerprint
-from aes_r1.settings import InputError, Settings, as_dict, build
+from aes_r1.settings import InputError, LoraSettings, ModelSettings, RolloutSettings, Settings, as_dict, build
 
 PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0.25}}}
 
@@ -136,3 +136,9 @@ def test_the_base_of_the_tiny_model():
     given = build(Settings, {"model": {"path": "some/where", "pretrain": {"seed": 1}}})
     assert given.model.base is None
     assert build(Settings, as_dict(given)) == given
+
+
+def test_servers_cannot_draw_for_a_policy_that_drops_inputs():
+    given = {"rollout": RolloutSettings(name="vllm", url=["http://127.0.0.1:8100"])}
+    with pytest.raises(InputError, match=r"^model\.lora\.dropout=0\.1: with rollout=vllm"):
+        Settings(model=ModelSettings(lora=LoraSettings(rank=4, dropout=0.1)), **given)

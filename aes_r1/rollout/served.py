@@ -88,7 +88,7 @@ class ServedPolicy:
         """Write the weights, or the base's once and then the adapter's; remove what lay there before."""
         if self._pushes == 1:  # what an earlier start of the run left
             shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         held = self.weights
         if not hasattr(backbone.model, "merge_and_unload"):
             weights = Weights(version, _saved(backbone, self.folder / version))
@@ -149,7 +149,7 @@ class ServedPolicy:
             for place, one in enumerate(asked)
         ]
         choices = [choice for future in futures for choice in future.result()]
-        return _rollout(backbone, choices, prompts.input_ids.device)
+        return _rollout(backbone, choices, backbone.device)
 
     def _ask(
         self,
@@ -243,7 +243,7 @@ def largest_gap(settings: RolloutSettings, dtype: torch.dtype) -> float:
 
 def require_match(gap: float, bound: float, where: str) -> None:
     """Raise InputError with the likely causes where `gap` is above `bound`."""
-    if gap > bound:
+    if not gap <= bound:  # NaN is no match either
         raise InputError(
             f"rollout.max_mismatch={bound:g}: log-probabilities of {where} differ by {gap:.2g} nats a token between "
             f"vLLM and the trainer; {CAUSES}"

@@ -100,6 +100,7 @@ class Server:
         with FileLock(lock):
             if self.call("/weight_info", timeout=HEALTH_S)["weight_version"] != weights.version:
                 self._exchange(weights.folder, weights.version, timeout)
+            self.call("/resume", {}, timeout=timeout)  # also where an exchange was cut short just before it
             if weights.adapter is not None:
                 self._load_adapter(weights.adapter, str(weights.adapter_folder), timeout)
 
@@ -119,7 +120,6 @@ class Server:
                 "the run starts from: python -m aes_r1.serve --model DIR"
             ) from error
         self.call("/finish_weight_update", {"weight_version": version}, timeout=timeout)
-        self.call("/resume", {}, timeout=timeout)
 
     def _load_adapter(self, name: str, folder: str, timeout: float) -> None:
         held = [one["id"] for one in self.call("/v1/models", timeout=HEALTH_S)["data"]]

@@ -258,6 +258,11 @@ class SingleEngine:
     def load(self, folder: Path, *, processes: int) -> None:
         # Loaded on the host and copied into the tensors on the device, where a second copy might not fit.
         state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        if len(state["float32"]) != len(self.master_weights):
+            raise InputError(
+                f"{folder}: its weights have another type than those of this version; finish the run with the version "
+                "that began it, or begin another with out=DIR"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import threading
 import time
 
@@ -14,7 +15,7 @@ from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.shown_picture import shown_picture
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
-from aes_r1.rollout.served import ServedPolicy
+from aes_r1.rollout.served import ServedPolicy, require_match
 from aes_r1.settings import InputError, LoraSettings, RolloutSettings
 from tests.conftest import picture
 from tests.rollout.vllm_server import FakeServer
@@ -256,3 +257,10 @@ def test_every_process_draws_with_what_rank_0_has_pushed(server, backbone, promp
     assert same(*(drawn(policy, backbone, prompts) for policy in policies))
     for policy in policies[::-1]:
         policy.close()
+
+
+def test_a_gap_that_is_no_number_is_no_match():
+    require_match(0.1, 0.1, "step 1")
+    for gap in (0.11, math.inf, math.nan):
+        with pytest.raises(InputError, match=r"rollout\.max_mismatch=0\.1: log-probabilities of step 1 differ"):
+            require_match(gap, 0.1, "step 1")
