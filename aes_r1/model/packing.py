@@ -63,7 +63,7 @@ def pack(prompts: PromptBatch, mask: Tensor, image_of: Tensor) -> Packing:
     prompt_ends, width = known.cumsum(0), prompts.input_ids.shape[1]
     starts = torch.zeros(rows, dtype=torch.long).index_copy(0, order, int(known.sum()) + fed.cumsum(0) - fed)
     row, step = mask.nonzero(as_tuple=True)
-    left_out = torch.arange(1, len(known) + 1) * width - prompt_ends  # padding tokens in the table before each prompt's end
+    left_out = torch.arange(1, len(known) + 1) * width - prompt_ends  # padding in the table before each prompt's end
     begins = (prompt_ends - known).tolist()
     places = Places(
         prompts=torch.arange(int(known.sum())) + left_out.repeat_interleave(known),
