@@ -41,7 +41,7 @@ class Workload:
     kl_coef: float = 0.01
     tower: bool | None = None  # whether the vision tower is trained; None: only without an adapter
     lengths: str = "equal"  # "equal": all new_tokens; "lognormal": see `drawn_lengths`
-    reference: str = "device"  # where the frozen start is kept that full training needs
+    reference: str = "device"  # where full training keeps its frozen reference
 
     @property
     def rows(self) -> int:

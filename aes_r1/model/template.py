@@ -42,10 +42,11 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def checked(tokenizer: Any, config: Any) -> Any:
-    """Return the tokenizer ready for a model of `config`; raise InputError if the two do not fit or it cannot ask.
+    """Return the tokenizer ready for a model of `config`.
 
-    A template that ends a prompt with an empty think block would close the critique before it is written. That ending
-    is removed from the template itself, so that a saved copy of the model gets the same prompts.
+    Raises InputError if it does not fit the model, cannot write the answer's tags, or has no usable chat template. A
+    template that ends a prompt with an empty think block would close the critique before it is written. That ending is
+    removed from the template itself, so that a saved copy of the model gets the same prompts.
     """
     where = tokenizer.name_or_path
     rows = config.get_text_config().vocab_size
