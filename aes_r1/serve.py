@@ -1,8 +1,8 @@
 """Serve a model with vLLM, for rollouts and scoring: `python -m aes_r1.serve --model DIR`.
 
-Prints "ready: URL" on stdout when the server answers, and starts it again when it dies. It listens on the loopback
-alone, because whoever reaches it can exchange its weights. What vLLM says goes to stderr. Arguments after -- are handed
-to `vllm serve` as they are.
+Prints "ready: URL" on stdout when the server answers, and restarts the server if it dies. It listens on the loopback
+interface only, because whoever reaches it can replace its weights. vLLM's output goes to stderr. Arguments after -- are
+passed to `vllm serve` unchanged.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from aes_r1.runs.stopping import StopRequest, stop_requests
 from aes_r1.settings import InputError, require
 
 PACKAGE = Path(__file__).resolve().parent
-BEATS_S = 0.5  # between two looks at the server
-UNHEALTHY_S = 20.0  # so long a server may say that it is ill, or nothing, before it is ended and started again
-TRIES = 3  # starts in a row that may end before the server was ready
-ADAPTER_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM knows
+BEATS_S = 0.5  # between two checks of the server
+UNHEALTHY_S = 20.0  # a server that is not healthy for so long is restarted
+TRIES = 3  # consecutive starts that may fail before the server is ready
+ADAPTER_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that vLLM accepts
 
 
 def run(given: argparse.Namespace) -> int:
-    """Serve until told to stop; returns the exit code."""
+    """Serve until told to stop, and return the exit code."""
     require(0 < given.port < 65536, "--port", given.port, "must be a port")
     command, environment = launch(given)
     with stop_requests() as stop:
@@ -47,7 +47,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def launch(given: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
-    """Return the command that serves as the command line says, and its environment."""
+    """Return the command that serves the model of the command line, and its environment."""
     vllm = find_vllm(given.environment)
     folder, facts = find_model(given.model)
     command = [str(vllm), "serve", *arguments_of(given, folder, facts)]
@@ -55,7 +55,7 @@ def launch(given: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
 
 
 def find_vllm(environment: str | None) -> Path:
-    """Return the command vllm of the environment given, of this one, or of the one that `make vllm` builds."""
+    """Return the command vllm of `environment`; if that is None, of this environment or of the one from `make vllm`."""
     own = [Path(sys.executable).parent, PACKAGE.parent / ".venv-vllm" / "bin"]
     for folder in own if environment is None else [Path(environment) / "bin"]:
         if (folder / "vllm").exists():
@@ -74,7 +74,7 @@ def arguments_of(given: argparse.Namespace, folder: str, facts: Facts) -> list[s
     side = math.isqrt(facts.max_pixels)
     prompt = len(backbone.encode(Image.new("RGB", (side, side)), facts.question).input_ids)
     longest = prompt + (given.max_new_tokens or facts.max_new_tokens) + ANSWER_TOKENS
-    longest = 128 * math.ceil((longest + 64) / 128)  # other shapes of picture may take a few tokens more
+    longest = 128 * math.ceil((longest + 64) / 128)  # pictures of other shapes may take a few tokens more
     shown = {"image": 1, "video": 0} if backbone.core.config.model_type.startswith("qwen") else {"image": 1}
     arguments = {
         "--host": "127.0.0.1",
@@ -84,8 +84,8 @@ def arguments_of(given: argparse.Namespace, folder: str, facts: Facts) -> list[s
         "--tensor-parallel-size": given.tensor_parallel,
         "--max-model-len": longest,
         "--seed": 0,
-        "--generation-config": "vllm",  # sampling is what a request says, not what the model's folder suggests
-        "--logprobs-mode": "processed_logprobs",  # of the distribution that is drawn from
+        "--generation-config": "vllm",  # the request alone decides on sampling, not the model's folder
+        "--logprobs-mode": "processed_logprobs",  # those of the sampling distribution
         "--limit-mm-per-prompt": json.dumps(shown),
         "--worker-extension-cls": "aes_r1.rollout.vllm_worker.Worker",
         "--weight-transfer-config": json.dumps({"backend": "folder"}),
@@ -93,28 +93,28 @@ def arguments_of(given: argparse.Namespace, folder: str, facts: Facts) -> list[s
     switches = ["--enable-scale-out", "--disable-uvicorn-access-log", "--no-enable-log-requests"]
     if cpu:
         arguments |= {
-            "--block-size": 32,  # the default of 128 tokens would keep short prompts out of the cache
+            "--block-size": 32,  # with the default of 128 tokens short prompts would not be cached
             "--max-num-seqs": 128,
             "--max-num-batched-tokens": max(4096, longest),
             "--kv-cache-memory-bytes": "128M",
         }
-        # A seed together with chunked prefill ends vLLM's CPU engine.
+        # vLLM's CPU engine crashes if a request has a seed and chunked prefill is on.
         switches += ["--enforce-eager", "--no-enable-chunked-prefill", "--skip-mm-profiling"]
     if given.lora_rank:
         require(given.lora_rank <= ADAPTER_RANKS[-1], "--lora-rank", given.lora_rank, "must be at most 512")
         arguments["--max-lora-rank"] = next(rank for rank in ADAPTER_RANKS if rank >= given.lora_rank)
         arguments["--max-loras"] = 1
-        arguments["--max-cpu-loras"] = 2  # the new one is loaded before the old one goes
+        arguments["--max-cpu-loras"] = 2  # the new adapter is loaded before the old one is removed
         switches.append("--enable-lora")
     pairs = [part for name, value in arguments.items() for part in (name, str(value))]
     return [folder, *pairs, *switches, *given.vllm]
 
 
 def environment_of(ours: Mapping[str, str], *, offline: bool, cpu: bool) -> dict[str, str]:
-    """Return the environment of vLLM's processes. offline: the model is a folder, so nothing is asked of the hub."""
+    """Return the environment of vLLM's processes. offline: the model is a folder, so the hub is not contacted."""
     environment = {
         **ours,
-        "VLLM_SERVER_DEV_MODE": "1",  # without it there are no routes for weights
+        "VLLM_SERVER_DEV_MODE": "1",  # enables the routes that replace weights
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_NO_USAGE_STATS": "1",
         "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *filter(None, [ours.get("PYTHONPATH")])]),
@@ -128,7 +128,7 @@ def environment_of(ours: Mapping[str, str], *, offline: bool, cpu: bool) -> dict
 
 @contextlib.contextmanager
 def serving(model: str) -> Iterator[str]:
-    """Give the URL of a server of `model` at a free port; it ends with the block. InputError if it does not start."""
+    """Yield the URL of a server of `model` at a free port; it stops with the block. InputError if it does not start."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -144,7 +144,7 @@ def serving(model: str) -> Iterator[str]:
 
 
 def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: str, stop: StopRequest) -> int:
-    """Run the server until `stop`, again when it dies; InputError when it dies before it is ready, TRIES times."""
+    """Run the server until `stop` and restart it if it dies; InputError if it dies TRIES times before it is ready."""
     failed = 0
     while not stop and failed < TRIES:
         if is_taken(url):
@@ -152,7 +152,7 @@ def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: st
         with ProcessGroup(command, environment) as group:
             ready = False
             ended: int | str | None = None
-            since = time.monotonic()  # when the server was last well; before it is ready nobody knows how long it takes
+            since = time.monotonic()  # when the server was last healthy
             while not stop and ended is None:
                 if is_healthy(url):
                     since = time.monotonic()
@@ -195,7 +195,7 @@ def arguments() -> OneLineParser:
 
 
 def main() -> None:
-    """Run the command as the command line says; does not return."""
+    """Run the command of the command line; does not return."""
     run_argparse(arguments(), run)
 
 

@@ -3,12 +3,12 @@
     make bench                                   # what the machine can: CPU sizes, or benchmarks.gpu on a GPU
     python -m benchmarks cpu --rounds 5          # tiny and 50 M, float32, one thread
     python -m benchmarks scaling                 # how this project's time grows with K, N and length (tiny)
-    python -m benchmarks gpu --list              # benchmarks.gpu, which says more
+    python -m benchmarks gpu --list              # the rows of benchmarks.gpu, whose docstring explains them
 
 Every system is a process that takes one step when it is told to, so the systems alternate and other work on the machine
-affects all of them. Warm-up steps do not count; results are medians over the rest, ratios are
-medians of the ratios of neighbouring steps. Writes benchmarks/results/NAME.json; rows of other workloads that the same
-commit measured on the same device stay, so that a suite can be measured in several commands.
+affects all of them. Warm-up steps do not count; results are medians over the rest, ratios are medians of the ratios of
+neighbouring steps. Writes benchmarks/results/NAME.json. Rows of other workloads that the same commit measured on the
+same device are kept, so that a suite can be measured by several commands.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SUITES = {
 def compare(
     workload: Workload, systems: list[str], rounds: int, warm_up: int, work: Path
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yield after every counted round one row per system: medians so far, and ratios of neighbouring steps to ours."""
+    """Yield one row per system after every counted round: medians so far, and ratios of neighbouring steps to ours."""
     players = [Player(system, workload, work) for system in systems]
     for player in players:
         player.build()
@@ -125,7 +125,7 @@ def main() -> None:
     for workload in chosen:
         rows: list[dict[str, Any]] = []
         for rows in compare(workload, systems, arguments.rounds, arguments.warm_up, arguments.work):
-            whole = {**result, "rows": result["rows"] + rows}  # written after each round, so that a stop loses little
+            whole = {**result, "rows": result["rows"] + rows}  # written after each round, in case it is stopped
             path.write_text(json.dumps(whole, indent=1) + "\n")
         result["rows"] += rows
         for row in rows:

@@ -24,7 +24,7 @@ from benchmarks.workload import config_of
 
 QUESTION_TOKENS = 141  # the rating prompt and its template in the benchmark's tokenizer
 RESULTS = Path(__file__).parent / "results"
-# Phases of a measured step and their parts in the plan; processor seconds, because other work affects them least.
+# Phases of a measured step and their parts in the plan. Processor seconds are least affected by other work.
 PHASES = {
     "rollout_cpu_s": ("rollout, prompts", "rollout, decoding"),
     "reference_cpu_s": ("reference",),
@@ -40,7 +40,7 @@ def shape(model: str) -> cost.Shape:
 
 
 def settings_of(row: dict[str, Any]) -> PlanSettings:
-    """The plan's settings of a measured row."""
+    """Return the plan's settings for a measured row."""
     side = 2 * config_of(row["model"])["vision_config"]["patch_size"]
     width, height = row["picture"]
     rows = row["K"] * row["N"]
@@ -69,13 +69,13 @@ def settings_of(row: dict[str, Any]) -> PlanSettings:
 
 
 def phase_flops(row: dict[str, Any]) -> dict[str, float]:
-    """Operations by measured phase."""
+    """Return the operations of each measured phase."""
     parts = step_flops(settings_of(row), shape(row["model"]))
     return {phase: sum(parts[name] for name in names) for phase, names in PHASES.items()}
 
 
 def planned_rise(row: dict[str, Any]) -> float:
-    """10^9 bytes that the update adds to what is resident before it."""
+    """Return how many 10^9 bytes the update adds to the memory in use before it, by the plan."""
     settings, found = settings_of(row), shape(row["model"])
     trained = cost.lora_parameters(found, row["lora"]) if row["lora"] else found.parameters
     parts = memory_per_gpu(settings, found, trained, settings.trainer.micro_batch_size)
@@ -83,7 +83,7 @@ def planned_rise(row: dict[str, Any]) -> float:
 
 
 def speeds(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], float]:
-    """Median operations per second by (system, model, phase)."""
+    """Return the median operations per second by (system, model, phase)."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for row in rows:
         for phase, operations in phase_flops(row).items():
@@ -92,7 +92,7 @@ def speeds(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: planned over measured, by row."""
+    """Return a Markdown table of planned over measured, by row."""
     lines = [
         "| model | K | N | T | system | rollout s | reference s | update s | update GB: planned | measured | ratio |",
         "|---|---|---|---|---|---|---|---|---|---|---|",

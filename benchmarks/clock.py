@@ -1,4 +1,4 @@
-"""Seconds, processor seconds and peak memory of one phase, on a CPU or a CUDA device."""
+"""Measure seconds, processor seconds and peak memory of one phase, on a CPU or a CUDA device."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def hand_back() -> None:
 
 
 def peak_gb() -> float:
-    """Peak since reset_peak in 10^9 bytes: allocated on the device, or the resident set of the process (Linux)."""
+    """Return the peak since reset_peak in 10^9 bytes: device memory, or the process's resident set (Linux)."""
     if CUDA:
         return torch.cuda.max_memory_allocated() / 1e9
     return _status("VmHWM")

@@ -1,7 +1,7 @@
-"""How near a step comes to what its card can do: update MFU, decode time over the memory-bandwidth floor.
+"""Compute how close a step comes to the limits of its GPU: update MFU, and decode time over the bandwidth floor.
 
-Pure functions of a benchmark row, a model's shape and a card; operations and bytes are those that aes_r1.plan and
-aes_r1.model.cost count.
+These are pure functions of a benchmark row, a model's shape and a card. Operations and bytes are those of aes_r1.plan
+and aes_r1.model.cost.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from benchmarks.workload import Workload
 
 
 def lengths_of(row: dict[str, Any]) -> list[list[int]]:
-    """Tokens of each completion in each step that the row counts."""
+    """Return the tokens of each completion in each counted step of the row."""
     workload = Workload.of(row)
     return [workload.lengths_of(step) for step in row.get("steps", [0])]
 
 
 def update_flops(row: dict[str, Any], *, recomputed: bool = False) -> float:
-    """Operations of the row's updates (the mean of its steps) as aes_r1.model.cost counts them, by real lengths.
+    """Return the operations of the row's updates (mean of its steps) by real lengths, as in aes_r1.model.cost.
 
-    The prompt counts as often as the row's system computes it. `recomputed` adds the forward pass that gradient
-    checkpointing repeats: work that is done, but not the model's.
+    The prompt counts as often as the row's system computes it. `recomputed` adds the second forward pass of gradient
+    checkpointing, which is work done but not part of the model's operations.
     """
     shape, workload, assumed = arithmetic.shape(row["model"]), Workload.of(row), arithmetic.settings_of(row).plan
     found = [
@@ -46,18 +46,18 @@ def update_flops(row: dict[str, Any], *, recomputed: bool = False) -> float:
 
 
 def decode_weight_bytes(shape: Shape, row: dict[str, Any]) -> float:
-    """Weights that every token step reads once: the language layers' matrices and the head.
+    """Return the bytes of weights that every token step reads once: the language layers' matrices and the head.
 
-    An adapter does not count: it can be added to the weights before, so nobody has to read it.
+    An adapter does not count: it can be added to the weights before decoding.
     """
     return cost.decode_weight_bytes(shape, ELEMENT[row["dtype"]])
 
 
 def decode_cache_bytes(shape: Shape, row: dict[str, Any]) -> float:
-    """Keys and values that all token steps read together: a prompt's once per image and step, each output's own past.
+    """Return the bytes of keys and values that all token steps read: a prompt's once per image, each output's own past.
 
-    The first token comes of the prompt, so T tokens take T - 1 steps; step t reads t tokens of every output that still
-    runs. The mean of the row's steps.
+    The prompt gives the first token, so T tokens take T - 1 steps; step t reads t tokens of every output that has not
+    ended. The result is the mean over the row's steps.
     """
     assumed = arithmetic.settings_of(row).plan
     prompts = row["N"] * (assumed.picture_tokens + assumed.question_tokens)
@@ -69,24 +69,24 @@ def decode_cache_bytes(shape: Shape, row: dict[str, Any]) -> float:
 
 
 def decode_steps(row: dict[str, Any]) -> float:
-    """Token steps until the longest completion ends, the first token's left out. The mean of the row's steps."""
+    """Return the token steps until the longest completion ends, without the first token; mean over the row's steps."""
     longest = [max(lengths) - 1 for lengths in lengths_of(row)]
     return sum(longest) / len(longest)
 
 
 def seconds_of(row: dict[str, Any], name: str) -> float:
-    """The mean over the row's steps, or what the row says where it keeps none of them."""
+    """Return the mean over the row's steps, or the row's own value if it does not keep them."""
     each = row.get("runs", {}).get(name)
     return sum(each) / len(each) if each else row[name]
 
 
 def of_row(row: dict[str, Any], shape: Shape, card: Card) -> dict[str, float]:
-    """What a row of results says about the card.
+    """Return how well a row of results uses the card.
 
-    update_mfu: the model's operations over seconds and peak; update_hfu: those done, recomputed ones included. Floors
-    are seconds: weights alone, and with keys and values. decode_over_*: the decode loop over its floor, where the
-    system's decode loop was timed; rollout_over_floor: pictures and prompts included, for every system. Means over the
-    row's steps, whose lengths differ.
+    update_mfu: the model's operations over seconds and peak; update_hfu: the same with recomputed operations. The
+    floors are seconds: weights alone, and with keys and values. decode_over_*: the decode loop over its floor, if the
+    system's decode loop was timed; rollout_over_floor: the same with pictures and prompts, for every system. All are
+    means over the row's steps, whose lengths differ.
     """
     peak = card.tflops * 1e12 * seconds_of(row, "update_s")
     weights = decode_steps(row) * decode_weight_bytes(shape, row) / (card.gb_s * 1e9)

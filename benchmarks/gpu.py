@@ -1,16 +1,16 @@
-"""Everything that docs/performance.md says of one GPU, most important first: bash benchmarks/gpu.sh
+"""Measure everything that docs/performance.md reports for one GPU, most important first: bash benchmarks/gpu.sh
 
     python -m benchmarks.gpu                    # all of PLAN, 8 minutes at most
     python -m benchmarks.gpu --only 0 1         # rows of PLAN by number; --list shows them
-    python -m benchmarks.gpu --minutes 20       # what fits
-    python -m benchmarks.gpu --tiny --out DIR   # the same plan at the size of a test, where there is no GPU
+    python -m benchmarks.gpu --minutes 20       # as many rows as fit
+    python -m benchmarks.gpu --tiny --out DIR   # the same plan at the size of a test, for machines without a GPU
 
-Each system has the card to itself and runs in a process of its own, which builds the same seeded random weights on the
-device. All processes import while the first one measures. Results are written after every counted step, so a stop loses
+Each system has the GPU to itself and runs in its own process, which draws the same seeded random weights on the device.
+All processes import while the first one measures. Results are written after every counted step, so a stop loses
 nothing: benchmarks/results/gpu_CARD.json (rows), gpu_CARD_profile.json (kernels of one decoded token and of one
-update). What the same commit measured before on the same card stays, but for what is measured again. A system
-that fails, out of memory or otherwise, is tried again with half as many completions per pass, then left out with its
-reason in "failed"; ratios over ours are of medians, for steps do not alternate here.
+update). Rows that the same commit measured before on the same card are kept unless they are measured again. A system
+that fails, out of memory or otherwise, is tried again with half as many completions per pass, then skipped with its
+reason in "failed". Ratios over ours are ratios of medians, because steps do not alternate here.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from benchmarks.system import COMPARED, RESULTS, ROOT, Ended, Player, header, ro
 from benchmarks.workload import Workload
 
 PICTURE = (588, 448)  # 21 x 16 = 336 picture tokens of 28 x 28 pixels
-ROOM = 0.8  # of the card's memory for what the plan counts: it does not count what a pass holds in passing
+ROOM = 0.8  # share of the card's memory for what the plan counts; the rest is for temporary tensors
 SHORT = 32  # tokens of each completion in a short warm-up
-PROFILED = (16, 48)  # tokens of the two rollouts whose difference a profile is
-OPTIONS = {"trl": ["plain"]}  # what a system is given when it failed as it was
+PROFILED = (16, 48)  # tokens of the two rollouts whose difference is profiled
+OPTIONS = {"trl": ["plain"]}  # options for the second try of a system that failed
 
 
 @dataclass(frozen=True)
 class Run:
-    """One system on one workload: `warm_up` turns that do not count, then `steps` that do.
+    """Describe one system on one workload: `warm_up` turns that do not count, then `steps` that do.
 
-    needs: seconds without which it is not begun (as measured or guessed on an H100); profile: kernels are counted
-    afterwards; micro_batch 0 in the workload: as many completions per pass as fit.
+    needs: seconds that must be left to begin it (measured or guessed on an H100); profile: count kernels afterwards. If
+    micro_batch is 0 in the workload, a pass has as many completions as fit.
     """
 
     system: str
@@ -59,7 +59,7 @@ class Run:
 
 
 def published(model: str, T: int, **how: Any) -> Workload:  # noqa: N803, the field's letter
-    """A published size as it is used: bfloat16, rank 64 unless said, recomputation, 8 pictures."""
+    """Return a published model size in its usual setting: bfloat16, rank 64 by default, recomputation, 8 pictures."""
     how = {"K": 8, "N": 8, "lora": 64, "gradient_checkpointing": True, "dtype": "bfloat16", "picture": PICTURE, **how}
     return Workload(model, new_tokens=T, **how)
 
@@ -67,10 +67,10 @@ def published(model: str, T: int, **how: Any) -> Workload:  # noqa: N803, the fi
 EQUAL = published("qwen2_5_vl_3b", 200, tower=False)
 VARIED = published("qwen2_5_vl_3b", 512, tower=True, lengths="lognormal")
 LARGE = published("qwen2_5_vl_7b", 200, tower=True, lengths="equal")
-# All weights of the language model, on a card of 80 GB: float32 masters and moments fill it, so the tower is fixed and
-# the reference waits in host memory. TRL keeps neither float32 masters nor float32 moments of bfloat16 weights.
+# Train all weights of the language model on a card of 80 GB. Float32 masters and moments fill it, so the tower is
+# frozen and the reference is in host memory. TRL keeps neither for bfloat16 weights.
 FULL = published("qwen2_5_vl_3b", 200, lora=0, tower=False, reference="host", micro_batch=32)
-BRIEF = (f"go {SHORT}",)  # Python is what these systems wait for: a short step warms them up as well as a long one
+BRIEF = (f"go {SHORT}",)  # these systems are bound by Python, so a short step warms them up as well as a long one
 PLAN = (
     Run("ours", EQUAL, 40, profile=True),
     Run("trl", EQUAL, 60, steps=2, warm_up=BRIEF),
@@ -80,7 +80,7 @@ PLAN = (
     Run("trl", LARGE, 70, steps=1, warm_up=BRIEF),
     Run("ours_plain", EQUAL, 40),
     Run("ours", FULL, 50),
-    Run("ours", replace(EQUAL, micro_batch=16), 35),  # as it was first measured, on an H200
+    Run("ours", replace(EQUAL, micro_batch=16), 35),  # the setting of the H200's row
     Run("ours", replace(LARGE, new_tokens=512, lengths="lognormal"), 50),
     Run("ours", replace(VARIED, K=4), 35),
     Run("ours", replace(VARIED, K=4, new_tokens=200), 30),
@@ -90,11 +90,11 @@ PLAN = (
 
 
 def settings_of(workload: Workload, system: str, memory_gb: float) -> PlanSettings:
-    """The plan's settings of a run on a card of so much memory, fused attention as every system here has it."""
+    """Return the plan's settings of a run on a card with so much memory; every system here has fused attention."""
     settings = arithmetic.settings_of({**dataclasses.asdict(workload), "system": system})
     room = ROOM * memory_gb
     shape = arithmetic.shape(workload.model)
-    if workload.lora and workload.trains_tower:  # the plan knows no tower that is trained beside an adapter
+    if workload.lora and workload.trains_tower:  # the plan does not cover a trained tower with an adapter
         patches = workload.N * settings.plan.picture_tokens * shape.vision_per_token
         copies = 1 if system == "ours" else workload.K
         activations = cost.vision_activation_bytes(
@@ -107,8 +107,8 @@ def settings_of(workload: Workload, system: str, memory_gb: float) -> PlanSettin
 
 
 def fitting(workload: Workload, system: str, memory_gb: float) -> Workload:
-    """The workload with the largest micro-batch that fits the card by the plan's arithmetic and divides the step."""
-    if system != "ours":  # only ours cuts by tokens
+    """Return the workload with the largest micro-batch that divides the step and fits the card by the plan."""
+    if system != "ours":  # only ours can limit a pass by tokens
         workload = replace(workload, micro_batch_tokens=0)
     if workload.micro_batch or workload.micro_batch_tokens:
         return workload
@@ -124,7 +124,7 @@ def fitting(workload: Workload, system: str, memory_gb: float) -> Workload:
 
 @dataclass
 class Results:
-    """What has been measured so far, in two files that are written again after every step."""
+    """Hold what has been measured so far, in two files that are rewritten after every step."""
 
     folder: Path
     name: str
@@ -137,7 +137,7 @@ class Results:
         self.failed: list[dict[str, Any]] = []
 
     def _measured_before(self, kind: str, what: str) -> list[dict[str, Any]]:
-        """What the file has from the same code, device and versions."""
+        """Return the file's rows if they have the same code, device and versions."""
         path = self.folder / f"{self.name}{kind}.json"
         if not path.exists():
             return []
@@ -146,7 +146,7 @@ class Results:
         return before[what] if same else []
 
     def take(self, run: Run, costs: list[dict[str, Any]], settings: dict[str, str]) -> None:
-        """The run's row, in place of the one that its earlier steps made."""
+        """Store the run's row, replacing the one of its earlier steps."""
         row = row_of(run.workload, run.system, {run.system: costs})
         row["settings"] = settings
         if self.card is not None:
@@ -158,43 +158,43 @@ class Results:
         self.write()
 
     def profiled(self, run: Run, found: dict[str, Any]) -> None:
-        """The run's profile, in place of an earlier one."""
+        """Store the run's profile, replacing an earlier one."""
         row = {"system": run.system, **dataclasses.asdict(run.workload), **found}
         self.profiles = [one for one in self.profiles if not of_run(one, run)] + [row]
         self.write()
 
     def write(self) -> None:
-        """Both files."""
+        """Write both files."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write(self.folder / f"{self.name}.json", {**self.about, "rows": self.rows, "failed": self.failed})
         write(self.folder / f"{self.name}_profile.json", {**self.about, "profiles": self.profiles})
 
 
 def _clean(value: Any) -> Any:
-    """A commit's name without the mark of changed files: the results themselves make it dirty."""
+    """Remove the mark of changed files from a commit's name: the result files themselves cause it."""
     return value.removesuffix("-dirty") if isinstance(value, str) else value
 
 
 def of_run(row: dict[str, Any], run: Run) -> bool:
-    """Whether the row is that run's."""
+    """Return whether the row belongs to that run."""
     return row["system"] == run.system and Workload.of(row) == run.workload
 
 
 def write(path: Path, value: Any) -> None:
-    """A JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(value, indent=1) + "\n")
     beside.rename(path)
 
 
 def same_work(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two rows are of one workload; the micro-batch is each system's own choice."""
+    """Return whether two rows have the same workload; each system chooses its own micro-batch."""
     first, second = (replace(Workload.of(row), micro_batch=0, micro_batch_tokens=0) for row in (one, other))
     return first == second
 
 
 def measure(run: Run, player: Player, results: Results, settings: dict[str, str]) -> None:
-    """Take the run's turns until they are done; raises Ended when the process ends before."""
+    """Take all turns of the run; raises Ended if the process ends before."""
     player.ready()
     costs: list[dict[str, Any]] = []
     for number, turn in enumerate([*run.warm_up, *["go"] * run.steps]):
@@ -208,9 +208,9 @@ def measure(run: Run, player: Player, results: Results, settings: dict[str, str]
 
 
 def profile_of(player: Player) -> dict[str, Any]:
-    """Kernels of one decoded token and of one whole update.
+    """Return the kernels of one decoded token and of one whole update.
 
-    Two rollouts of PROFILED tokens do the same but for the tokens between them: prompts, warm-up and capture cancel.
+    Two rollouts of PROFILED tokens differ only in the tokens between them: prompts, warm-up and capture cancel.
     """
     few, many = PROFILED
     short, long = (player.step(f"profile rollout {tokens}")["kernels"] for tokens in PROFILED)
@@ -222,7 +222,7 @@ def profile_of(player: Player) -> dict[str, Any]:
 
 
 def attempt(run: Run, player: Player, results: Results, ends: float) -> bool:
-    """Measure `run` with `player`, which ends with it; whether it got to the end."""
+    """Measure `run` with `player`, end the player, and return whether the run was completed."""
     timer = player.end_at(ends - time.monotonic())
     try:
         measure(run, player, results, player.build())
@@ -238,7 +238,7 @@ def attempt(run: Run, player: Player, results: Results, ends: float) -> bool:
 
 
 def attempts(run: Run, player: Player, results: Results, ends: float, work: Path) -> None:
-    """Measure `run`; where it fails before a step counted, once more, smaller and safer, if there is time."""
+    """Measure `run`; if it fails before a step counted, try once more with smaller passes, if there is time."""
     if attempt(run, player, results, ends) or any(of_run(row, run) for row in results.rows):
         return
     if ends - time.monotonic() > run.needs:
@@ -249,7 +249,7 @@ def attempts(run: Run, player: Player, results: Results, ends: float, work: Path
 
 
 def tiny(run: Run) -> Run:
-    """The run at the size of a test."""
+    """Return the run at the size of a test."""
     cut = {"micro_batch": 2, "micro_batch_tokens": 500, "lora": 4}
     sizes = {name: small for name, small in cut.items() if getattr(run.workload, name)}
     sizes |= {"N": 2, "K": 2, "new_tokens": PROFILED[1] + 8}
@@ -258,7 +258,7 @@ def tiny(run: Run) -> Run:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown."""
+    """Return a Markdown table of the rows."""
     lines = [
         "| workload | system | n | step s | over ours | rollout | reference | update | decode ms / token | "
         "over floor | update MFU | a pass | GB that the update adds | peak GB |",
@@ -276,7 +276,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _pass(row: dict[str, Any]) -> str:
-    """What one forward and backward holds."""
+    """Return the size of one forward and backward pass in words."""
     return f"{row['micro_batch_tokens']} tokens" if row["micro_batch_tokens"] else f"{row['micro_batch']} outputs"
 
 
@@ -285,7 +285,7 @@ def _shown(row: dict[str, Any], name: str, digits: int) -> str:
 
 
 def profile_table(profiles: list[dict[str, Any]]) -> str:
-    """Markdown."""
+    """Return a Markdown table of the profiles."""
     lines = ["| workload | of | launches | ms | kernel | share | ms | launches |", "|" + "---|" * 8]
     for one in profiles:
         for part in ("decoded_token", "update"):
@@ -340,7 +340,7 @@ def main(given: Sequence[str] | None = None) -> None:
             continue
         if number not in players:
             players[number] = Player(run.system, run.workload, arguments.work)
-        for later, other in enumerate(chosen[number + 1 :], number + 1):  # they import meanwhile
+        for later, other in enumerate(chosen[number + 1 :], number + 1):  # they import while this one measures
             if later not in players and later <= number + (3 if cuda else 1):
                 players[later] = Player(other.system, other.workload, arguments.work)
         attempts(run, players.pop(number), results, ends, arguments.work)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What docs/performance.md says of one GPU: rows and kernel profiles in benchmarks/results, in 8 minutes at most, the
-# most important first, written as they come. Needs the project's packages and trl; liger-kernel makes TRL faster.
-# bash benchmarks/gpu.sh [--minutes 20] [--only 0 1] [--list]; PYTHON names the interpreter.
+# Measure what docs/performance.md reports for one GPU: rows and kernel profiles in benchmarks/results, in 8 minutes at
+# most, most important first, written after each step. Needs the project's packages and trl; liger-kernel speeds TRL up.
+# Usage: bash benchmarks/gpu.sh [--minutes 20] [--only 0 1] [--list]; the variable PYTHON names the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}

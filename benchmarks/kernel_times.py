@@ -1,4 +1,4 @@
-"""Kernels that ran on the device and their time, by name (torch.profiler)."""
+"""Collect the kernels that ran on the device and their time, by name (torch.profiler)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch.profiler import ProfilerActivity, profile
 
 # [name, milliseconds, launches], longest first
 Table = list[tuple[str, float, int]]
-NAME = 100  # characters of a kernel's name that are kept: templates go on for lines
+NAME = 100  # characters kept of a kernel's name: names of templates are long
 
 
 class KernelTimes:
-    """Counts from its making until `stop`. Without a GPU operators of the CPU stand in for kernels."""
+    """Count kernels from its creation until `stop`. Without a GPU it counts operators of the CPU instead."""
 
     def __init__(self) -> None:
         self.cuda = torch.cuda.is_available()
@@ -23,7 +23,7 @@ class KernelTimes:
         self.profiler.start()
 
     def stop(self) -> Table:
-        """The table of everything since."""
+        """Return the table of everything since the start."""
         if self.cuda:
             torch.cuda.synchronize()
         self.profiler.stop()
@@ -34,7 +34,7 @@ class KernelTimes:
         return longest_first([(name, *times) for name, times in found.items()])
 
     def _device_events(self) -> Iterator[tuple[str, float, int]]:
-        """Every kernel, copy and fill, read from the raw trace: torch's tables take seconds for 100,000 of them."""
+        """Yield every kernel, copy and fill from the raw trace: torch's tables take seconds for 100,000 of them."""
         trace = self.profiler.profiler.kineto_results  # type: ignore[union-attr]
         for event in trace.events():
             if event.device_type() == torch.autograd.DeviceType.CUDA:
@@ -47,12 +47,15 @@ class KernelTimes:
 
 
 def longest_first(table: Sequence[tuple[str, float, int]]) -> Table:
-    """The same rows in order of time."""
+    """Return the same rows in order of time."""
     return sorted(table, key=lambda row: -row[1])
 
 
 def difference(long: Table, short: Table, tokens: int) -> Table:
-    """Milliseconds and launches of one token: what `long` has more than `short`, over the `tokens` between them."""
+    """Return milliseconds and launches of one token: what `long` has more than `short`, over `tokens`.
+
+    tokens: the number of tokens between the two.
+    """
     before = {name: (milliseconds, launches) for name, milliseconds, launches in short}
     rows = []
     for name, milliseconds, launches in long:
@@ -62,7 +65,7 @@ def difference(long: Table, short: Table, tokens: int) -> Table:
 
 
 def summary(table: Sequence[tuple[str, float, int]], rows: int = 10) -> dict:
-    """All milliseconds and launches, and the `rows` kernels that take longest."""
+    """Return the total milliseconds and launches, and the `rows` kernels that take longest."""
     total = sum(milliseconds for _, milliseconds, _ in table)
     return {
         "ms": round(total, 4),

@@ -1,16 +1,16 @@
-"""How many operations that launch a kernel a step takes, by part: counted on a CPU, where there is no GPU to launch on.
+"""Count the operations of a step that launch a kernel, by part, on a CPU: no GPU is needed.
 
     python -m benchmarks.kernels            # a table for the published sizes, with and without an adapter
 
-A small kernel takes some 4 microseconds on a device whatever it computes, so their number is a floor too. Counted is
-every operation that PyTorch dispatches while the real code runs, forward and backward, but for views, changes of
-metadata and memory that is only taken; one that launches several kernels counts once. The models have the published
-heads, groups of heads, windows and patches, but narrow ones, and few layers: neither width nor values change what is
-dispatched. A layer's count is what a model with one layer more takes more, so what stands once per pass drops out;
-the tower's is what one picture more takes more.
+A small kernel takes some 4 microseconds on a device whatever it computes, so the number of kernels is a floor, too.
+Every operation counts that PyTorch dispatches while the real code runs, forward and backward, except views, changes of
+metadata and allocations; one that launches several kernels counts once. The models have the published heads, groups of
+heads, windows and patches, but they are narrow and have few layers: neither width nor values change what is dispatched.
+A layer's count is the difference to a model with one layer more, so the cost per pass cancels; the tower's is the
+difference to one picture more.
 
-Decoding: on CUDA the layers are compiled (aes_r1/rollout/graph.py). Their fused kernels are counted in what PyTorch's
-compiler makes of the same function for the CPU, attention as the one kernel that it is.
+On CUDA the layers of decoding are compiled (aes_r1/rollout/graph.py). Their fused kernels are counted in the code that
+PyTorch's compiler generates from the same function for the CPU, and attention counts as the one kernel that it is.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from benchmarks.workload import config_of
 
 MODELS = ("qwen2_5_vl_3b", "qwen2_5_vl_7b")
 HEAD = 16  # width of a head
-SECTIONS = [2, 3, 3]  # of half a head's width: positions in time, rows and columns
+SECTIONS = [2, 3, 3]  # parts of half a head's width for positions in time, rows and columns
 PICTURE = (588, 448)
 SAMPLES, TOKENS = 2, 6
-# Take memory, or look at the same memory in another way, without being marked as views.
+# Operations that only allocate, or are views without being marked so.
 _NO_KERNEL = {
     "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "_reshape_alias",
     "detach", "alias", "lift_fresh", "_local_scalar_dense", "resize_", "set_", "is_pinned", "result_type",
@@ -55,7 +55,7 @@ _NO_KERNEL = {
 
 
 class CountKernels(TorchDispatchMode):
-    """Operations that launch a kernel, by name, while it is entered."""
+    """Count the operations that launch a kernel, by name, while the context is active."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class CountKernels(TorchDispatchMode):
 
 @contextlib.contextmanager
 def unpinned() -> Iterator[None]:
-    """Inside, memory of the host is not pinned on its way to a device: without a GPU there is none to pin it for."""
+    """Do not pin host memory inside the block: without a GPU there is no device to pin it for."""
     pin = torch.Tensor.pin_memory
     torch.Tensor.pin_memory = lambda tensor, *_: tensor  # type: ignore[method-assign, assignment]
     try:
@@ -80,7 +80,7 @@ def unpinned() -> Iterator[None]:
 
 
 def counted(work: Callable[[], Any]) -> Counter[str]:
-    """The operations that `work` dispatches, those of its backward pass included if it runs one."""
+    """Return the operations that `work` dispatches, including its backward pass if it runs one."""
     with CountKernels() as kernels:
         work()
     return kernels.found
@@ -89,9 +89,10 @@ def counted(work: Callable[[], Any]) -> Counter[str]:
 def narrow(
     name: str, folder: Path, *, layers: int = 2, depth: int = 2, lora: int = 0, weights: bool = True
 ) -> Backbone:
-    """A published model with `layers` language layers and `depth` vision layers, the last one over whole pictures.
+    """Load a narrow copy of a published model with `layers` language layers and `depth` vision layers.
 
-    Without `weights` it stands on the meta device, whose operations are dispatched as a GPU's are.
+    Only the last vision layer attends to whole pictures. Without `weights` the model is on the meta device, whose
+    operations are dispatched like a GPU's.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -125,7 +126,7 @@ def narrow(
 
 
 def asked(backbone: Backbone, pictures: int) -> Any:
-    """A batch of so many prompts, equally long, where the weights are."""
+    """Return a batch of so many prompts of equal length, on the device of the weights."""
     from PIL import Image
 
     encoded = [backbone.encode(Image.new("RGB", PICTURE), RATING_PROMPT) for _ in range(pictures)]
@@ -134,7 +135,7 @@ def asked(backbone: Backbone, pictures: int) -> Any:
 
 @torch.no_grad()
 def token_step(backbone: Backbone) -> tuple[Counter[str], Counter[str]]:
-    """One token of every row by the step that a graph captures: (layers and all, head and draw)."""
+    """Count one token of every row in the step that a graph captures: (layers and all, head and draw)."""
     backbone.model.eval()
     prompts = asked(backbone, 1)
     decoder = StaticDecoder(backbone.core, prompts, SAMPLES, TOKENS)
@@ -152,7 +153,7 @@ def token_step(backbone: Backbone) -> tuple[Counter[str], Counter[str]]:
 
 @torch.library.custom_op("benchmarks::attend", mutates_args=())
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Stands for the kernel of rollout/attention.py in a compiled layer: one operation of that shape."""
+    """Stand in for the kernel of rollout/attention.py in a compiled layer: one operation with that shape."""
     return query.clone()
 
 
@@ -162,7 +163,7 @@ def _(query: Tensor, _key: Tensor, _value: Tensor) -> Tensor:
 
 
 def compiled(function: Callable[..., Any], *given: Any) -> Counter[str]:
-    """Kernels of one call of a compiled function: matrix products, fused loops, attention."""
+    """Return the kernels of one call of a compiled function: matrix products, fused loops, attention."""
     from torch._inductor.utils import run_and_get_code
 
     _, code = run_and_get_code(torch.compile(function, fullgraph=True), *given)
@@ -176,7 +177,7 @@ def compiled(function: Callable[..., Any], *given: Any) -> Counter[str]:
 
 @torch.no_grad()
 def compiled_step(backbone: Backbone) -> tuple[Counter[str], Counter[str]]:
-    """Kernels of one layer of a decode step, and of the draw from its logits, as compiled on CUDA."""
+    """Return the kernels of one layer of a decode step and of the draw from its logits, as compiled on CUDA."""
     backbone.model.eval()
     decoder = StaticDecoder(backbone.core, asked(backbone, 1), SAMPLES, TOKENS)
     layer = partial(
@@ -196,7 +197,7 @@ def compiled_step(backbone: Backbone) -> tuple[Counter[str], Counter[str]]:
 
 @dataclass(frozen=True)
 class Pass:
-    """Operations of scoring completions with gradients: forward, then backward."""
+    """Hold the operations of scoring completions with gradients: forward, then backward."""
 
     forward: Counter[str]
     backward: Counter[str]
@@ -204,7 +205,7 @@ class Pass:
 
 @unpinned()
 def scoring(backbone: Backbone, pictures: int, *, tower: bool) -> Pass:
-    """The update's pass over `pictures` images of SAMPLES completions; a tower that is not trained ran before it."""
+    """Count the update's pass over `pictures` images of SAMPLES completions; a frozen tower runs before the count."""
     backbone.model.train()
     for name, parameter in backbone.core.named_parameters():
         if families.is_vision(name):
@@ -224,19 +225,19 @@ def scoring(backbone: Backbone, pictures: int, *, tower: bool) -> Pass:
 @unpinned()
 @torch.no_grad()
 def tower(backbone: Backbone, pictures: int) -> Counter[str]:
-    """The vision tower alone over `pictures` pictures of one size, without gradients."""
+    """Count the vision tower alone over `pictures` pictures of one size, without gradients."""
     backbone.model.eval()
     prompts = asked(backbone, pictures)
     return counted(lambda: families.vision_features(backbone.core, prompts.pixel_values, prompts.grid))
 
 
 def more(longer: Counter[str], shorter: Counter[str]) -> int:
-    """How many operations `longer` has more."""
+    """Return how many more operations `longer` has."""
     return longer.total() - shorter.total()
 
 
 def counts(name: str, folder: Path, *, lora: int = 0) -> dict[str, int]:
-    """Every part's count for a published model; `lora` adapts the language layers."""
+    """Return every part's count for a published model; `lora` is the rank of an adapter on the language layers."""
     (step, draw), (longer, _) = (token_step(narrow(name, folder, layers=number, lora=lora)) for number in (2, 3))
     layer = more(longer, step)
     two, three = (narrow(name, folder, layers=number, lora=lora, weights=False) for number in (2, 3))
@@ -254,7 +255,7 @@ def counts(name: str, folder: Path, *, lora: int = 0) -> dict[str, int]:
 
 
 def tower_counts(name: str, folder: Path) -> dict[str, int]:
-    """The vision tower's counts for a published model. Its windowed layers are all but four of 32."""
+    """Return the vision tower's counts for a published model, where all but four of 32 layers are windowed."""
     two, three = (narrow(name, folder, depth=depth, weights=False) for depth in (2, 3))
     one, further = (more(tower(three, pictures), tower(two, pictures)) for pictures in (1, 2))
     shallow, deep = (scoring(backbone, 1, tower=True).backward for backbone in (two, three))
@@ -266,7 +267,7 @@ def tower_counts(name: str, folder: Path) -> dict[str, int]:
 
 
 def table(columns: dict[str, dict[str, int]]) -> str:
-    """Markdown: parts down, models across."""
+    """Return a Markdown table with parts as rows and models as columns."""
     lines = [f"| operations | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
     for part in next(iter(columns.values())):
         lines.append(f"| {part} | {' | '.join(str(column[part]) for column in columns.values())} |")

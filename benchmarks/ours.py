@@ -1,4 +1,4 @@
-"""Take this project's steps: the real training loop, which waits for the parent before each step.
+"""Run this project's real training loop, which waits for the parent before each step.
 
 python -m benchmarks.ours WORKLOAD_JSON WORK_FOLDER plain|fast
 """
@@ -34,10 +34,10 @@ from benchmarks.workload import Workload, draw_weights, model_folder
 
 
 def forced_noise(noise: Tensor, lengths: list[int]) -> Tensor:
-    """`noise` [R, T] with which each completion ends after its own length, and one of T tokens not at all.
+    """Change `noise` [R, T] so that each completion ends at its own length, and one of T tokens does not end.
 
-    A token is the first at which the cumulated probability passes the noise, and the end of the turn is the first of
-    the tokens that may be drawn: 0 draws it, noise above its probability (1 in 680) never does.
+    The sampler takes the first token at which the cumulated probability exceeds the noise, and the end of the turn is
+    the first token that may be drawn. Noise 0 draws it; noise above its probability (1 in 680) never does.
     """
     noise = 0.2 + 0.8 * noise
     for row, length in enumerate(lengths):
@@ -47,9 +47,9 @@ def forced_noise(noise: Tensor, lengths: list[int]) -> Tensor:
 
 
 def force_lengths(turn: Turn) -> None:
-    """Give the training loop a sampler whose completions have the lengths of the turn, and stamp where decoding begins.
+    """Give the training loop a sampler that draws completions of the turn's lengths and marks where decoding begins.
 
-    Decoding begins when the head sees the first states, those after the prompts.
+    Decoding begins when the head receives the first states, those after the prompts.
     """
 
     def forced(backbone: Backbone, prompts: PromptBatch, *, noise: Tensor | None, **how: Any) -> Rollout:
@@ -72,7 +72,7 @@ def force_lengths(turn: Turn) -> None:
 
 
 class StampedTimer(PhaseTimer):
-    """The loop's own timer, which also tells the parent where the rollout ends and where the update begins and ends."""
+    """Time phases as the loop's own timer does, and tell the turn where the rollout and the update begin and end."""
 
     turn: Turn
 
@@ -119,7 +119,7 @@ def main() -> None:
     samples = [Sample(file.stem, str(file), i / len(paths), "made", "train") for i, file in enumerate(paths)]
     encode, spent = backbone.encode, []
 
-    def timed_encode(picture, question):  # the loop encodes ahead on a thread; its work belongs to the step
+    def timed_encode(picture, question):  # the loop encodes ahead on a thread; that work counts for the step
         began = time.thread_time()
         prompt = encode(picture, question)
         spent.append(time.thread_time() - began)

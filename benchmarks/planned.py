@@ -2,9 +2,9 @@
 
     python -m benchmarks.planned
 
-The steps of one H100 are the rows of equally long answers of benchmarks/results/gpu_h100_80gb_hbm3.json; the default of
-plan.decode_efficiency was taken from the first, the other phases were not fitted. Those of 8 H100 are EasyR1's, another
-program on the same model.
+The steps on one H100 are the rows with equally long answers in benchmarks/results/gpu_h100_80gb_hbm3.json. The default
+of plan.decode_efficiency was taken from the first of them; the other phases were not fitted. The steps on 8 H100 are
+those of EasyR1, another program, with the same model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aes_r1.settings import CostSettings, EngineSettings, ModelSettings, PlanSet
 from benchmarks import arithmetic
 
 SIZE = {"qwen2_5_vl_3b": "3B", "qwen2_5_vl_7b": "7B"}
-# A measured phase and the plan's parts of it.
+# Each measured phase and the parts of the plan that it consists of.
 MEASURED = {
     "rollout_s": ("rollout, prompts", "rollout, decoding"),
     "reference_s": ("reference",),
@@ -29,11 +29,11 @@ MEASURED = {
 
 @dataclass(frozen=True)
 class Published:
-    """A row of EasyR1's performance baselines for Qwen2.5-VL-7B on Geometry3k with 8 H100 of 80 GB.
+    """Hold a row of EasyR1's performance baselines for Qwen2.5-VL-7B on Geometry3k with 8 H100 of 80 GB.
 
     micro_batch: outputs per device and pass of the update; seconds: of one step; tokens_per_s: of one GPU over the
-    whole step, prompts counted; mfu: of the update, without recomputation.
-    Source: github.com/hiyouga/EasyR1, assets/baselines.md (EasyR1 0.3.0), the rest from its examples/config.yaml.
+    whole step, prompts included; mfu: of the update, without recomputation. Source: github.com/hiyouga/EasyR1,
+    assets/baselines.md (EasyR1 0.3.0), the rest from its examples/config.yaml.
     """
 
     name: str
@@ -48,17 +48,17 @@ EASYR1 = (
     Published("BF16, 4 outputs a pass", 4, 190, 1280, 0.139),
     Published("AMP, 10 outputs a pass", 10, 170, 1400, 0.192),
 )
-PROMPTS, OUTPUTS, GPUS = 512, 5, 8  # of one step; optimizer steps of 128 prompts
-PICTURE, QUESTION = 334, 120  # tokens: its smallest picture, 262,144 pixels, and a question as long as ours (not known)
+PROMPTS, OUTPUTS, GPUS = 512, 5, 8  # of one step, which makes an optimizer step for every 128 prompts
+PICTURE, QUESTION = 334, 120  # tokens: its smallest picture (262,144 pixels); the question's length is unknown, so ours
 
 
 def answer_tokens(row: Published) -> int:
-    """Mean tokens of an answer: what the published throughput leaves for it beside the prompt."""
+    """Return the mean tokens of an answer: the published throughput without the prompt."""
     return round(row.tokens_per_s * GPUS * row.seconds / (PROMPTS * OUTPUTS)) - PICTURE - QUESTION
 
 
 def settings_of(row: Published, *, shared_prefix: bool) -> PlanSettings:
-    """A step of that workload taken by Aes-R1."""
+    """Return the settings of a step of that workload by Aes-R1."""
     return PlanSettings(
         model=ModelSettings(
             name="qwen2_5_vl_7b", dtype="bfloat16", gradient_checkpointing=True, shared_prefix=shared_prefix
@@ -78,7 +78,10 @@ def settings_of(row: Published, *, shared_prefix: bool) -> PlanSettings:
 
 
 def measured_settings(row: dict[str, Any]) -> PlanSettings:
-    """A row of gpu_h100_80gb_hbm3.json by the plan's default assumptions; all answers were equally long."""
+    """Return the settings of a row of gpu_h100_80gb_hbm3.json with the plan's default assumptions.
+
+    All answers of such a row are equally long.
+    """
     settings, card = arithmetic.settings_of(row), CARDS["H100 80GB HBM3"]
     assumed = dataclasses.replace(
         settings.plan, peak_tflops=card.tflops, bandwidth_gb_s=card.gb_s, memory_gb=80.0, longest_answer=1.0
@@ -87,7 +90,7 @@ def measured_settings(row: dict[str, Any]) -> PlanSettings:
 
 
 def lines_of_measured(row: dict[str, Any]) -> list[str]:
-    """Table rows: seconds by phase, then the 10^9 bytes that the update adds."""
+    """Return table rows: seconds by phase, then the 10^9 bytes that the update adds."""
     name = f"{SIZE[row['model']]} with LoRA, one H100, {row['system']}"
     seconds = plan(measured_settings(row), arithmetic.shape(row["model"])).seconds
     lines = []
@@ -113,7 +116,7 @@ def _line(workload: str, what: str, planned: float, found: float, digits: int) -
 
 
 def table() -> str:
-    """Markdown."""
+    """Return the Markdown table."""
     lines = ["| workload | what | plan | measured or published | plan over it |", "|---|---|---|---|---|"]
     for row in arithmetic.read("gpu_h100_80gb_hbm3"):
         if row["system"] != "trl" and row["lengths"] == "equal":

@@ -1,9 +1,9 @@
-"""The child's side of a benchmark: build when told to, wait for a turn, take one step, say what it cost.
+"""Play the child's side of a benchmark: build when told to, wait for a turn, take one step, report its cost.
 
-A child prints lines that start with MARK; everything else on its stdout is noise. A turn is one line from the parent:
+A child prints lines that start with MARK; everything else on its stdout is ignored. A turn is one line from the parent:
 
     go [TOKENS]                  one step; with TOKENS every completion has that many, for a short warm-up
-    profile PHASE [TOKENS]       the same, with the device's kernels of PHASE ("rollout" or "update") counted
+    profile PHASE [TOKENS]       the same, and count the device's kernels of PHASE ("rollout" or "update")
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MARK = "@@"
 
 
 def say(what: str) -> None:
-    """Tell the parent."""
+    """Send a line to the parent."""
     print(f"{MARK} {what}", flush=True)
 
 
 def hear() -> str:
-    """What the parent says; ends the process when the parent hangs up."""
+    """Return the parent's next line; exit if the parent has closed the pipe."""
     heard = sys.stdin.readline().strip()
     if not heard:
         raise SystemExit(0)
@@ -34,25 +34,25 @@ def hear() -> str:
 
 
 def wait_to_build(settings: Mapping[str, str]) -> None:
-    """Everything is imported and nothing lies on the device: block until the parent wants the model built.
+    """Block until the parent wants the model built, with everything imported and nothing on the device.
 
-    settings: what the system was set to beside the workload, for the results.
+    settings: the system's settings besides the workload, for the results.
     """
     say(f"imported {json.dumps(settings)}")
     hear()
 
 
 class Turn:
-    """Stamps of one optimizer step. Phases are [rollout | reference | update]; rewards count as reference."""
+    """Take the time stamps of one optimizer step: rollout, reference (with the rewards) and update."""
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
-        self.extra_seconds = 0.0  # work for this step that was done outside of it, added to rollout and step
+        self.extra_seconds = 0.0  # work for this step outside of it, added to rollout and step
         self.step = -1
         self.kernels: KernelTimes | None = None
 
     def wait(self) -> None:
-        """Blocks until the parent gives the turn."""
+        """Block until the parent gives the turn."""
         clock.hand_back()
         say("ready")
         kind, *rest = hear().split()
@@ -66,12 +66,12 @@ class Turn:
         self.began = clock.now()
 
     def phase_begins(self, phase: str) -> None:
-        """The kernels of a phase are counted if the parent asked for it."""
+        """Start to count the phase's kernels if the parent asked for it."""
         if phase == self.profiled:
             self.kernels = KernelTimes()
 
     def phase_ends(self, phase: str) -> None:
-        """The counting ends with the phase."""
+        """Stop counting at the end of the phase."""
         if phase == self.profiled and self.kernels is not None:
             self.found["kernels"], self.kernels = self.kernels.stop(), None
 
@@ -79,7 +79,7 @@ class Turn:
         self.decoding = clock.now()
 
     def rollout_done(self, lengths_of: Callable[[], list[int]]) -> None:
-        """The completions are drawn. RuntimeError unless they have the lengths that the workload asks for."""
+        """Stamp the end of drawing. RuntimeError unless the completions have the lengths that the workload asks for."""
         self.rolled, self.rolled_cpu = clock.now(), clock.processor_seconds()
         lengths = lengths_of()
         if lengths != self.lengths:

@@ -3,8 +3,8 @@
     python -m benchmarks.plot cpu docs/performance.svg        # systems side by side, a panel per model
     python -m benchmarks.plot scaling docs/scaling.svg        # phases of ours against K, N and length
 
-Crosses and dashed lines: the plan's operations (benchmarks.arithmetic) over one speed per model, or per phase, the
-median of its rows of ours. Where time grows as they do, it follows the arithmetic.
+Crosses and dashed lines are the plan's operations (benchmarks.arithmetic) divided by one speed per model or phase: the
+median over its rows of ours. Where the measured time matches them, it grows like the operations.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ AXES = {"K": "outputs per picture, K", "N": "pictures per step, N", "new_tokens"
 
 
 def operations(row: dict[str, Any]) -> float:
-    """Of one step, by the plan. TRL's path is the plain one: prompts once per output in reference and update."""
+    """Return the operations of one step by the plan, for TRL those of the plain path.
+
+    TRL computes the prompt once per output in reference and update.
+    """
     return sum(phase_flops(row).values())
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> Any:
-    """Bars of every system by workload, a panel per model."""
+    """Plot bars of every system by workload, with a panel per model."""
     import matplotlib.pyplot as plt
 
     models = list(dict.fromkeys(row["model"] for row in rows))
@@ -63,7 +66,7 @@ def compared(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def scaled(rows: Sequence[dict[str, Any]]) -> Any:
-    """Seconds by phase against each of K, N and T, the other two as in the workload that most rows share."""
+    """Plot seconds by phase against each of K, N and T, the other two fixed at their most common values."""
     import matplotlib.pyplot as plt
 
     middle = {name: statistics.mode(row[name] for row in rows) for name in AXES}

@@ -1,4 +1,4 @@
-"""The parent's side of a benchmark: a system in its own process, and a row of results made of its steps."""
+"""Run a system in its own process from the parent's side, and make a row of results from its steps."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "liger-kernel"
 
 
 class Ended(RuntimeError):
-    """A system's process ended before it answered."""
+    """Raised when a system's process ends before it answers."""
 
 
 class Player:
-    """One system in its own process, which imports at once and builds its model when it is told to."""
+    """Run one system in its own process, which imports at once and builds its model when it is told to."""
 
     def __init__(self, system: str, workload: Workload, work: Path, *options: str) -> None:
         module, *rest = SYSTEMS[system]
@@ -63,17 +63,17 @@ class Player:
         )
 
     def build(self) -> dict[str, str]:
-        """Let it build its model once everything is imported; returns what it is set to beside the workload."""
+        """Tell the system to build its model once everything is imported; return its settings besides the workload."""
         settings = json.loads(self._answer("imported").removeprefix("imported"))
         self._tell("build")
         return settings
 
     def ready(self) -> None:
-        """Blocks until the model is built and the process waits for its turn."""
+        """Block until the model is built and the process waits for its turn."""
         self._answer("ready")
 
     def step(self, turn: str = "go") -> dict[str, Any]:
-        """One step; `turn` as benchmarks.player says. Raises Ended when the process ends in it."""
+        """Take one step; `turn` is a command of benchmarks.player. Raises Ended if the process ends during the step."""
         self._tell(turn)
         cost = json.loads(self._answer("{"))
         self.ready()
@@ -96,20 +96,20 @@ class Player:
         raise Ended(self.reason())
 
     def reason(self) -> str:
-        """The last line that it left behind."""
+        """Return the last line of the process's log."""
         self.log.flush()
         said = [line for line in Path(self.log.name).read_text(errors="replace").splitlines() if line.strip()]
         return f"{self.system} ended early ({said[-1][:300] if said else 'no word'}); see {self.log.name}"
 
     def end_at(self, seconds: float) -> threading.Timer:
-        """A started timer that kills the process after so many seconds unless it is cancelled."""
+        """Start and return a timer that kills the process after so many seconds unless it is cancelled."""
         timer = threading.Timer(max(seconds, 0.1), self.process.kill)
         timer.daemon = True
         timer.start()
         return timer
 
     def end(self) -> None:
-        """Hang up; kill it if that does not help."""
+        """Close the pipe; kill the process if it does not end then."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -122,7 +122,7 @@ class Player:
 
 
 def row_of(workload: Workload, system: str, costs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Medians of the steps, and of the ratios to ours where ours is among them, steps of the same number paired."""
+    """Return medians of the steps, and of the ratios to ours if present, pairing steps of the same number."""
     mine = costs[system]
     row: dict[str, Any] = {"system": system, **asdict(workload), "n": len(mine)}
     row["steps"] = [cost["turn"] for cost in mine]

@@ -1,12 +1,12 @@
-"""What waiting for the longest answer costs: the share of a step in which a GPU decodes for few answers, or for none.
+"""Estimate the cost of waiting for the longest answer: the share of a step in which a GPU decodes few answers or none.
 
     python -m benchmarks.tail                          # drawn lengths, 1 and 8 GPUs
     python -m benchmarks.tail --run RUN                # the lengths of a run's sampled completions
-    python -m benchmarks.tail --decode-share .35       # decoding's part of a step in which all answers run throughout
+    python -m benchmarks.tail --decode-share .35       # decoding's part of a step in which all answers are equally long
 
-A token costs the same whatever the number of rows, for it reads all weights; so a GPU decodes as long as its longest
-answer is, and all wait for the GPU whose longest is longest, since rewards are ranked over all of them. Each step draws
-rows for every GPU. Shares are of the whole step, decoding and the rest, whose length is fixed by --decode-share.
+A token costs the same whatever the number of rows, because each step reads all weights. So a GPU decodes until its
+longest answer ends, and all GPUs wait for the one with the longest answer, because rewards rank over all of them. Each
+step draws rows for every GPU. Shares are of the whole step: decoding, and the rest, whose length --decode-share fixes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ STEPS = 2000
 
 @dataclass(frozen=True)
 class Tail:
-    """Means over steps. Lengths in tokens; shares of a step's seconds.
+    """Hold means over steps: lengths in tokens, and shares of a step's seconds.
 
     mean, longest: of one step's answers; alone: the share in which a GPU has no answer left and waits for another;
-    last_tenth: the share in which it decodes for a tenth of its answers or fewer; step_without: the length of a step
-    that ended decoding with the mean answer, over this one's.
+    last_tenth: the share in which it decodes a tenth of its answers or fewer; step_without: the length of a step that
+    stopped decoding at the mean length, relative to this one.
     """
 
     mean: float
@@ -41,12 +41,15 @@ class Tail:
 
 
 def tail(lengths: np.ndarray, decode_share: float) -> Tail:
-    """The tail of [steps, gpus, rows] lengths; decode_share: decoding's part of a step when no answer is longer."""
+    """Compute the tail of [steps, gpus, rows] lengths.
+
+    decode_share: decoding's part of a step when no answer is longer than the mean.
+    """
     longest = lengths.max(axis=(1, 2))
     own = lengths.max(axis=2)
-    most = np.sort(lengths, axis=2)[:, :, int(np.ceil(0.9 * lengths.shape[2])) - 1]  # nine tenths have ended then
+    most = np.sort(lengths, axis=2)[:, :, int(np.ceil(0.9 * lengths.shape[2])) - 1]  # when nine tenths have ended
     mean = lengths.mean(axis=(1, 2))
-    rest = (1 - decode_share) / decode_share * mean  # of a step, in tokens of decoding
+    rest = (1 - decode_share) / decode_share * mean  # the rest of a step, in units of one decoded token
     whole = longest + rest
     return Tail(
         mean=float(mean.mean()),
@@ -58,13 +61,13 @@ def tail(lengths: np.ndarray, decode_share: float) -> Tail:
 
 
 def drawn(median: float, sigma: float, limit: int, gpus: int, *, steps: int = STEPS, rows: int = ROWS) -> np.ndarray:
-    """[steps, gpus, rows] lognormal lengths, cut at `limit`."""
+    """Return [steps, gpus, rows] lognormal lengths, cut at `limit`."""
     found = np.random.default_rng(0).lognormal(np.log(median), sigma, (steps, gpus, rows))
     return np.clip(np.rint(found), 1, limit)
 
 
 def lengths_of_run(run: RunFolder) -> list[int]:
-    """Tokens of the completions that a run sampled in RAPO, the end of the turn counted where it was reached."""
+    """Return the tokens of a run's sampled RAPO completions, with the end of the turn if it was reached."""
     tokenizer = load_tokenizer(str(run.model))
     return [
         len(tokenizer(row["text"], add_special_tokens=False)["input_ids"]) + (not row["truncated"])
@@ -73,7 +76,7 @@ def lengths_of_run(run: RunFolder) -> list[int]:
 
 
 def redrawn(lengths: list[int], gpus: int, *, steps: int = STEPS, rows: int = ROWS) -> np.ndarray:
-    """[steps, gpus, rows] drawn from `lengths` with replacement."""
+    """Return [steps, gpus, rows] lengths drawn from `lengths` with replacement."""
     return np.random.default_rng(0).choice(np.array(lengths, dtype=float), (steps, gpus, rows))
 
 
@@ -82,7 +85,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, nargs="*", default=[], help="folders of runs whose lengths are drawn from")
     parser.add_argument("--decode-share", type=float, default=0.5, help="of a step whose answers are equally long")
     arguments = parser.parse_args()
-    # Medians and limits are of the order of answers and of trainer.max_new_tokens in the paper's recipe (1,024).
+    # The limit is trainer.max_new_tokens of the paper's recipe (1,024), and the median is plausible for its answers.
     sources = {
         f"lognormal, median 200, sigma {sigma}, cut at 1,024": lambda gpus, sigma=sigma: drawn(200, sigma, 1024, gpus)
         for sigma in (0.2, 0.35, 0.5, 0.8)

@@ -1,10 +1,10 @@
-"""TRL's GRPOTrainer on the same workload, told by the parent when to take the next step.
+"""Run TRL's GRPOTrainer on the same workload; it waits for the parent before each step.
 
 python -m benchmarks.trl_step WORKLOAD_JSON WORK_FOLDER [plain]
 
-Settings are the fastest that its trainer takes for a model with pictures (see SETTINGS, which results carry): fused
-layers of liger-kernel where that is installed on a GPU (`plain`: not even then), scaled-dot-product attention, its own
-fused head, as many completions per pass as fit.
+The settings are the fastest that its trainer takes for a model with pictures (see SETTINGS, which the results contain):
+fused layers of liger-kernel if that is installed on a GPU (never with `plain`), scaled-dot-product attention, its own
+fused head, and as many completions per pass as fit.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ SETTINGS = {
 
 
 def complete_liger() -> None:
-    """Give liger-kernel (0.8.5) what it misses in transformers 5.23, or leave it as it is.
+    """Give liger-kernel (0.8.5) the names that it misses in transformers 5.23, if they are missing.
 
-    It derives a class from Qwen2.5-VL's output, which has no class of its own any more, and would leave rotary
-    positions as they are, for it knows them by the name of an older function.
+    It subclasses Qwen2.5-VL's output class, which that version no longer defines. It patches rotary positions under the
+    name of an older function and would therefore miss them.
     """
     from transformers.modeling_outputs import CausalLMOutputWithPast
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as theirs
@@ -65,7 +65,7 @@ def complete_liger() -> None:
 
 
 class PictureProcessor(Qwen2_5_VLProcessor):
-    """Qwen2.5-VL's processor without its video part, whose dependencies have no CPU build."""
+    """Provide Qwen2.5-VL's processor without its video part, whose dependencies have no CPU build."""
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
@@ -79,7 +79,7 @@ class PictureProcessor(Qwen2_5_VLProcessor):
 
 
 class ForcedLengths(LogitsProcessor):
-    """Leaves each completion its end of the turn alone at its last token, and never before; a cut one has none."""
+    """Force each completion's end of the turn at its last token and nowhere before; a truncated completion has none."""
 
     def __init__(self, lengths: list[int], limit: int, end_token: int, banned: torch.Tensor) -> None:
         self.ends = torch.tensor([length - 1 if length < limit else limit for length in lengths], device=banned.device)
@@ -97,7 +97,7 @@ class ForcedLengths(LogitsProcessor):
 
 
 def force_lengths(turn: Turn, end_token: int, banned: torch.Tensor) -> None:
-    """transformers' generate draws completions of the turn's lengths, and no token of `banned` [V]."""
+    """Make transformers' generate draw completions of the turn's lengths, without tokens of `banned` [V]."""
     generate = Qwen2_5_VLForConditionalGeneration.generate
 
     def forced(self, *inputs, **how):
@@ -137,7 +137,7 @@ class TakeTurns(TrainerCallback):
 
 
 def rewards(prompts, completions, mos, **kwargs) -> list[float]:
-    """The same reward as ours, over the N x K completions of the step in TRL's order (image by image)."""
+    """Compute the same reward as ours over the N x K completions of the step in TRL's order (image by image)."""
     texts = [completion[0]["content"] for completion in completions]
     scores = [parse_score(text) for text in texts]
     samples = sum(1 for value in mos if value == mos[0])
@@ -195,7 +195,7 @@ def main() -> None:
                 gradient_accumulation_steps=workload.rows // micro,
                 num_generations=workload.K,
                 max_completion_length=workload.new_tokens,
-                generation_kwargs={"suppress_tokens": None},  # ForcedLengths bans more
+                generation_kwargs={"suppress_tokens": None},  # ForcedLengths bans them and more
                 temperature=1.0,
                 top_k=0,
                 beta=workload.kl_coef,

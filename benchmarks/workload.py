@@ -1,4 +1,4 @@
-"""The workload of every system: the same weights, pictures, question, K, N and completion length."""
+"""Define the workload of every system: the same weights, pictures, question, K, N and completion length."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHAPES = Path(__file__).parents[1] / "conf" / "shapes"
 
 @dataclass(frozen=True)
 class Workload:
-    """One point of the comparison. picture: (width, height) in pixels; lora: rank, 0 trains all weights."""
+    """Describe one point of the comparison. picture: (width, height) in pixels; lora: rank, 0 trains all weights."""
 
     model: str
     K: int
@@ -36,12 +36,12 @@ class Workload:
     dtype: str = "float32"
     lora: int = 0
     micro_batch: int = 0  # completions per forward and backward; 0: all of the step
-    micro_batch_tokens: int = 0  # ours alone: tokens per forward and backward, in place of micro_batch
+    micro_batch_tokens: int = 0  # for ours only: tokens per forward and backward, instead of micro_batch
     gradient_checkpointing: bool = False
     kl_coef: float = 0.01
-    tower: bool | None = None  # whether the vision tower's own weights are trained; None: where there is no adapter
+    tower: bool | None = None  # whether the vision tower is trained; None: only without an adapter
     lengths: str = "equal"  # "equal": all new_tokens; "lognormal": see `drawn_lengths`
-    reference: str = "device"  # where the frozen start lies that full training needs beside the policy
+    reference: str = "device"  # where full training keeps its frozen reference
 
     @property
     def rows(self) -> int:
@@ -49,7 +49,7 @@ class Workload:
 
     @property
     def name(self) -> str:
-        """Words for a row, and for a file."""
+        """Return a name for a row or a file."""
         trained = f"lora{self.lora}" if self.lora else "full"
         tower = "tower" if self.trains_tower else "frozen_tower"
         return f"{self.model}_{trained}_{tower}_K{self.K}_N{self.N}_T{self.new_tokens}_{self.lengths}"
@@ -59,7 +59,7 @@ class Workload:
         return not self.lora if self.tower is None else self.tower
 
     def lengths_of(self, step: int) -> list[int]:
-        """Tokens of each of the step's completions, image by image: the same in every system."""
+        """Return the tokens of each of the step's completions, image by image; they are the same in every system."""
         if self.lengths == "equal":
             return [self.new_tokens] * self.rows
         return drawn_lengths(step, self.rows, self.new_tokens)
@@ -73,12 +73,12 @@ class Workload:
 
     @staticmethod
     def of(row: dict[str, Any]) -> Workload:
-        """The workload of a row of results, which has more fields."""
+        """Return the workload of a row of results, which has more fields."""
         values = {one.name: row[one.name] for one in fields(Workload) if one.name in row}
         return Workload(**{**values, "picture": tuple(values["picture"])})
 
     def pictures(self, folder: Path, count: int) -> list[Path]:
-        """`count` seeded noise pictures with a gradient, written once."""
+        """Write `count` seeded pictures of noise with a gradient, unless they exist, and return their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         width, height = self.picture
         paths = []
@@ -93,16 +93,17 @@ class Workload:
 
 
 def drawn_lengths(step: int, rows: int, limit: int) -> list[int]:
-    """Tokens of `rows` completions of a step: lognormal, median .4 and mean .45 of `limit`, sigma .5, cut at `limit`.
+    """Draw the tokens of `rows` completions of a step: lognormal, median .4 and mean .45 of `limit`, sigma .5.
 
-    One in thirty is cut, so the longest of 64 has `limit` tokens in most steps, as runs of free length do.
+    Lengths are cut at `limit`. One in thirty is cut, so the longest of 64 has `limit` tokens in most steps, as in real
+    runs.
     """
     drawn = np.random.default_rng([step, rows, limit]).lognormal(np.log(0.4 * limit), 0.5, rows)
     return np.clip(np.rint(drawn), 1, limit).astype(int).tolist()
 
 
 def config_of(name: str) -> dict[str, Any]:
-    """Architecture by name as transformers' config fields: a small one of SIZES or a published one of conf/shapes."""
+    """Return an architecture by name as transformers' config fields: one of SIZES or a published one of conf/shapes."""
     if name not in SIZES:
         return json.loads((SHAPES / f"{name}.json").read_text())
     language, vision, patch = SIZES[name]
@@ -137,9 +138,9 @@ def config_of(name: str) -> dict[str, Any]:
 
 
 def model_folder(workload: Workload, folder: Path) -> Path:
-    """A folder with the workload's config, tokenizer and picture processor, written once; `draw_weights` goes with it.
+    """Write a folder with the workload's config, tokenizer and picture processor, unless it exists; use `draw_weights`.
 
-    Its weights are a stand-in of one number: billions of them are drawn faster than they are read.
+    Its weight file has a single placeholder number, because drawing billions of weights is faster than reading them.
     """
     import torch
     from safetensors.torch import save_file
@@ -154,7 +155,7 @@ def model_folder(workload: Workload, folder: Path) -> Path:
     path = folder / f"{workload.model}-{workload.dtype}-{digest}"
     if (path / "preprocessor_config.json").exists():
         return path
-    written = folder / f".{path.name}.{os.getpid()}"  # several processes may write it at once
+    written = folder / f".{path.name}.{os.getpid()}"  # several processes may write at the same time
     tokenizer = build_tokenizer(expert_corpus())
     ids = {
         field: tokenizer.convert_tokens_to_ids(token)
@@ -190,9 +191,9 @@ def model_folder(workload: Workload, folder: Path) -> Path:
 
 
 def draw_weights() -> None:
-    """From now on transformers draws the seeded weights of a `model_folder` on the device instead of reading them.
+    """Make transformers draw the seeded weights of a `model_folder` on the device instead of reading them.
 
-    Whoever asks for the same folder gets the same numbers: a policy, a reference, another system's process.
+    Every load of the same folder gets the same numbers: a policy, a reference, another system's process.
     """
     import torch
     from transformers import AutoConfig, GenerationConfig, Qwen2_5_VLForConditionalGeneration
@@ -201,7 +202,7 @@ def draw_weights() -> None:
         config = AutoConfig.from_pretrained(path) if config is None else config
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         torch.manual_seed(0)
-        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # billions of draws take a CPU minutes
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # a CPU draws for minutes
             model = cls._from_config(config, dtype=dtype)
         model.generation_config = GenerationConfig.from_pretrained(path)
         model.eval()

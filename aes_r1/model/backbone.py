@@ -1,4 +1,4 @@
-"""A vision-language backbone: its weights, its processor, and how both are loaded, frozen, adapted and saved."""
+"""Hold a vision-language backbone: weights and processor, and how both are loaded, frozen, adapted and saved."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.settings import InputError, LoraSettings
 
 MIN_PIXELS = 56 * 56
-# What transformers raises at files that it cannot make a model of.
+# Exceptions that transformers raises for files from which it cannot build a model.
 _LOADING_FAILS = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError)
 log = logging.getLogger("aes_r1")
 
 
 class Backbone:
-    """Weights and processor of one model.
+    """Hold the weights and the processor of one model.
 
-    `model` is a transformers image-text-to-text model, `banned` a [vocabulary] bool mask of tokens that a completion
-    never holds (every special token but the end of the turn): it is applied in sampling and in scoring alike.
-    `answer_prefix` is what every prompt already says of the answer, `<think>` where the chat template opens it.
+    `model` is a transformers image-text-to-text model. `banned` is a [vocabulary] bool mask of the tokens that a
+    completion never contains: every special token except the end of the turn. Sampling and scoring apply it alike.
+    `answer_prefix` is the beginning of the answer that the chat template writes into every prompt: `<think>` where the
+    template opens that tag, otherwise empty.
     """
 
     def __init__(self, model: Any, tokenizer: Any, image_processor: Any) -> None:
@@ -44,30 +45,30 @@ class Backbone:
         self.pad_token = tokenizer.pad_token_id
         banned = torch.zeros(model.config.get_text_config().vocab_size, dtype=torch.bool)
         banned[[i for i in tokenizer.all_special_ids if i < len(banned)]] = True
-        banned[len(tokenizer) :] = True  # rows that pad the embedding have no token
+        banned[len(tokenizer) :] = True  # rows that only pad the embedding belong to no token
         banned[self.end_token] = False
         self.banned = banned
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Return the device of the weights."""
         return next(self.model.parameters()).device
 
     def banned_on(self, device: torch.device) -> Tensor:
-        """`banned` on `device`, where it stays from then on."""
+        """Return `banned` on `device`; the copy is kept for later calls."""
         if self.banned.device != device:
             self.banned = self.banned.to(device)
         return self.banned
 
     @property
     def core(self) -> Any:
-        """The transformers model below any adapter."""
+        """Return the transformers model without the adapter that may wrap it."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def encode(self, picture: Image.Image, question: str) -> EncodedPrompt:
-        """One RGB picture and its question as tokens and patches (chat template of the tokenizer).
+        """Encode one RGB picture and its question as tokens and patches, by the tokenizer's chat template.
 
-        InputError where the template does not show the picture once, in as many tokens as it needs.
+        Raises InputError if the template does not contain the picture exactly once, in as many tokens as it needs.
         """
         config = self.core.config
         pixels, grid, count = families.prepare(config, self.image_processor, picture)
@@ -85,7 +86,7 @@ class Backbone:
         return EncodedPrompt(ids, pixels, grid)
 
     def collate(self, prompts: Sequence[EncodedPrompt]) -> PromptBatch:
-        """Left-pad `prompts` into one batch (on the CPU) with the positions that the model would give them."""
+        """Left-pad `prompts` into one batch on the CPU, with the positions that the model would give them."""
         width = max(len(prompt.input_ids) for prompt in prompts)
         input_ids = torch.full((len(prompts), width), self.pad_token, dtype=torch.long)
         valid = torch.zeros((len(prompts), width), dtype=torch.bool)
@@ -109,7 +110,7 @@ class Backbone:
 
     @torch.no_grad()
     def with_vision_features(self, prompts: PromptBatch) -> PromptBatch:
-        """`prompts` with the vision tower's features, where its weights are fixed; as they are where they train."""
+        """Add the vision tower's features to `prompts` if the tower is frozen; otherwise return `prompts` unchanged."""
         trained = any(p.requires_grad and families.is_vision(name) for name, p in self.core.named_parameters())
         if trained:
             return prompts
@@ -117,31 +118,31 @@ class Backbone:
         return dataclasses.replace(prompts, features=features)
 
     def encode_answer(self, text: str) -> list[int]:
-        """Tokens of a completion, the end of the turn included; of a whole answer, what follows `answer_prefix`."""
+        """Return the tokens of a completion with the end of the turn; an `answer_prefix` at its start is skipped."""
         return [*self.encode_words(text), self.end_token]
 
     def encode_words(self, text: str) -> list[int]:
-        """Tokens of the beginning `text` of an answer, without the tag that the prompt has already opened."""
+        """Return the tokens of `text`, the start of an answer, without the tag that the prompt has already opened."""
         following = text.removeprefix(self.answer_prefix.rstrip())
         return self.tokenizer(following, add_special_tokens=False)["input_ids"]
 
     def decode(self, tokens: Tensor) -> str:
-        """The whole answer that a completion ([T] tokens up to and without the end of the turn) amounts to.
-
-        What the prompt already said is part of it.
-        """
+        """Return the whole answer of a completion ([T] tokens without the end of the turn), with `answer_prefix`."""
         return self.answer_prefix + self.words(tokens)
 
     def words(self, tokens: Tensor) -> str:
-        """Text of [T] tokens alone."""
+        """Return the text of [T] tokens, without `answer_prefix`."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def pieces(self, tokens: Tensor) -> list[str]:
-        """The vocabulary's own string of each of [T] tokens: ASCII stands for itself, other bytes for one sign each."""
+        """Return the vocabulary's string for each of [T] tokens: ASCII unchanged, every other byte as one character."""
         return self.tokenizer.convert_ids_to_tokens(tokens.tolist())
 
     def save(self, folder: Path) -> None:
-        """Write the Hugging Face form: safetensors, config, tokenizer, processor; an adapter is merged first."""
+        """Write the model in Hugging Face form: safetensors, config, tokenizer and processor.
+
+        Raises InputError if the model still has an adapter; call `merged` first.
+        """
         model = self.model
         if hasattr(model, "merge_and_unload"):
             raise InputError(f"{folder}: merge the adapter (merged()) before saving")
@@ -150,27 +151,27 @@ class Backbone:
         self.image_processor.save_pretrained(folder)
 
     def save_half(self, folder: Path) -> None:
-        """Write the Hugging Face form with bfloat16 weights, an adapter merged in; the model stays as it is.
+        """Write the model in Hugging Face form with bfloat16 weights and the adapter merged; the model is unchanged.
 
         Needs 2 bytes of host memory per parameter.
         """
-        first: dict[int, str] = {}  # name under which a place in memory comes first: tied weights are one weight
+        first: dict[int, str] = {}  # tied weights share memory: the first name at each address
         tied = {name: first.setdefault(weight.data_ptr(), name) for name, weight in self.core.state_dict().items()}
         halves: dict[str, Tensor] = {}
         for name, weight in _merged_weights(self.model):
             known = halves.get(tied.get(name, name))
             halves[name] = weight.to("cpu", torch.bfloat16) if known is None else known
         self.core.save_pretrained(folder, state_dict=halves)
-        config = folder / "config.json"  # which says the dtype of the model, not of what was saved
+        config = folder / "config.json"  # save_pretrained wrote the dtype of the model there
         said = json.loads(config.read_text(encoding="utf-8"))
         config.write_text(json.dumps(_in_bfloat16(said), indent=2) + "\n", encoding="utf-8")
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
 
     def with_max_pixels(self, max_pixels: int) -> Backbone:
-        """The same backbone seeing pictures of at most `max_pixels`; one image setting for every stage.
+        """Limit pictures to `max_pixels` pixels and return this backbone; every stage uses the same limit.
 
-        InternVL's square tile is part of its architecture and stays.
+        InternVL keeps its square tile, which is part of its architecture.
         """
         if self.core.config.model_type == "internvl":
             return self
@@ -182,7 +183,7 @@ class Backbone:
 
 
 def prompt_text(path: str, question: str) -> str:
-    """What the model at `path` is asked: `question` in its chat template, one `<|image_pad|>` for the picture."""
+    """Return `question` in the chat template of the model at `path`, with one placeholder for the picture."""
     return template.prompt_text(template.load_tokenizer(path), question)
 
 
@@ -196,23 +197,23 @@ def load(
     key: str = "model.path",
     weights: bool = True,
 ) -> Backbone:
-    """Load a model of families.FAMILIES from a folder or hub name, pictures read by a PIL processor everywhere.
+    """Load a model of families.FAMILIES from a folder or hub name; a PIL processor reads its pictures on every machine.
 
-    Raises InputError, naming the setting `key`, when `path` holds no such model, or weights that are not all of it.
-    weights=False leaves them on the meta device, by name and shape alone.
+    Raises InputError, naming the setting `key`, if `path` holds no such model or its weights are incomplete. With
+    weights=False the parameters stay on the meta device: they have names and shapes, but no values.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # the run has its own
+    disable_progress_bar()  # the run shows its own progress
     files.check(path, key)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         tokenizer = template.checked(template.load_tokenizer(path), config)
         image_processor = families.load_image_processor(config.model_type, path)
         model = _load_weights(path, config, dtype=dtype, device=None if weights else "meta")
-    except InputError as error:  # begins with the path
+    except InputError as error:  # its message begins with the path
         raise InputError(f"{key}={error}") from error
     except UnpicklingError as error:
         cure = "it is not run; give a repository with safetensors"
@@ -234,9 +235,9 @@ def load(
 
 
 def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model.path") -> Backbone:
-    """The model at `path` without its weights; InputError unless it can be asked `question` about a picture.
+    """Load the model at `path` without its weights' values and check that it can be asked `question` about a picture.
 
-    Weights are looked at by name and shape; no number is read.
+    Raises InputError, naming `key`, if it cannot. The weights are checked by name and shape alone.
     """
     backbone = load(path, dtype="float32", max_pixels=max_pixels, key=key, weights=False)
     try:
@@ -247,15 +248,15 @@ def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model
 
 
 def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | None) -> Any:
-    """The model with its weights; InputError unless they fill the architecture, and only it, with finite numbers."""
+    """Load the model with its weights; raise InputError unless they fill exactly its architecture and are finite."""
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging as theirs
 
-    if device is not None and not Path(path).is_dir():  # nothing is downloaded for a look
+    if device is not None and not Path(path).is_dir():  # a check downloads no weights
         with torch.device(device):
             return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
     verbosity = theirs.get_verbosity()
-    theirs.set_verbosity_error()  # its table of what does not fit is said below, in a line
+    theirs.set_verbosity_error()  # the error below says in one line what its table would show
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
@@ -287,20 +288,20 @@ def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | No
 
 
 def _finite(values: Tensor) -> bool:
-    """Whether every number is; the extremes of values with a NaN are NaN. Needs no memory of their size."""
+    """Return whether all values are finite, without memory of their size: the extremes of values with a NaN are NaN."""
     return values.numel() == 0 or all(torch.isfinite(extreme) for extreme in torch.aminmax(values.detach()))
 
 
 def freeze(model: nn.Module, *, vision: bool) -> None:
-    """Train everything, or everything but the vision tower and its projector."""
+    """Train all parameters, or with `vision` all except the vision tower and its projector."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not (vision and families.is_vision(name)))
 
 
 def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Backbone:
-    """Wrap the language model's projections with a LoRA adapter (peft), drawn from `seed`; base weights are frozen.
+    """Wrap the language model's projections with a LoRA adapter (peft) drawn from `seed`; freeze the base weights.
 
-    InputError where the model has none of the modules that the settings name.
+    Raises InputError if the model has none of the modules that the settings name.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -318,21 +319,21 @@ def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Bac
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # The adapter has the weights' type, as under DeepSpeed: in float32 its products would leave the tensor cores,
-        # and its inputs would be cast. Engines update float32 copies of 16-bit weights.
+        # Give the adapter the dtype of the weights, as DeepSpeed does: in float32 its products would not run on tensor
+        # cores and its inputs would have to be cast. The engines update float32 copies of 16-bit weights.
         backbone.model = get_peft_model(backbone.model, config, autocast_adapter_dtype=False)
     return backbone
 
 
 def merged(backbone: Backbone) -> Backbone:
-    """The backbone with its adapter folded into the weights, if it has one."""
+    """Fold the adapter, if there is one, into the weights and return the backbone."""
     if hasattr(backbone.model, "merge_and_unload"):
         backbone.model = backbone.model.merge_and_unload()
     return backbone
 
 
 def _merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of every weight as the model without an adapter has it, the adapter's part added in."""
+    """Yield name and value of every weight as the model without an adapter has it, with the adapter's product added."""
     if not hasattr(model, "merge_and_unload"):
         yield from model.state_dict().items()
         return
@@ -351,7 +352,7 @@ def _merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _in_bfloat16(config: Any) -> Any:
-    """A config.json's content with bfloat16 as every dtype that it names."""
+    """Return the content of a config.json with every dtype in it replaced by bfloat16."""
     if not isinstance(config, dict):
         return config
     return {key: "bfloat16" if key == "dtype" else _in_bfloat16(value) for key, value in config.items()}

@@ -1,4 +1,4 @@
-"""What a GPU can do at most, by its name: the peak that utilisation is measured against."""
+"""List the peak throughput of GPUs by name; utilisation is measured against it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Card:
-    """tflops: dense 16-bit matrix products, 10^12 operations a second; gb_s: memory bandwidth, 10^9 bytes a second."""
+    """Hold the peak throughput of one GPU.
+
+    tflops: dense 16-bit matrix products in 10^12 operations per second; gb_s: memory bandwidth in 10^9 bytes per
+    second.
+    """
 
     tflops: float
     gb_s: float
 
 
-# As NVIDIA's data sheets give them, without sparsity. The longest name that a device's name contains counts.
+# From NVIDIA's data sheets, without sparsity. Where a device's name contains several of these, the longest applies.
 CARDS = {
     "A100-SXM4-40GB": Card(312, 1555),
     "A100-PCIE-40GB": Card(312, 1555),
@@ -29,12 +33,12 @@ CARDS = {
 
 
 def name_of(device: str) -> str:
-    """The card's name in CARDS, empty when it is not there."""
+    """Return the card's name in CARDS, or an empty string if the device is not listed."""
     return max((name for name in CARDS if name in device), key=len, default="")
 
 
 def card_of(device: str, tflops: float | None = None, gb_s: float | None = None) -> Card | None:
-    """The card of that name; given numbers go before the table's. None when either is in neither place."""
+    """Return the card of that name; `tflops` and `gb_s` override the table. None if one of them is not known."""
     known = CARDS.get(name_of(device))
     if known is not None:
         tflops, gb_s = tflops or known.tflops, gb_s or known.gb_s

@@ -1,8 +1,8 @@
-"""What a model costs before it is run: parameters, floating-point operations, bytes in memory, on disk and on the way.
+"""Compute what a model costs before it runs: parameters, operations, and bytes in memory, on disk and in transfer.
 
-Parameters are counted on the model itself, built without memory (meta device). Operations count matrix products alone,
-a multiplication and an addition as two, attention over the tokens that are really seen. `element` is always the bytes
-of one number: 4 in float32, 2 in bfloat16.
+Parameters are counted on the model itself, built on the meta device without memory. Only matrix products count as
+operations, with a multiplication and an addition as two, and attention only over the tokens that are attended to.
+`element` is always the bytes of one number: 4 in float32, 2 in bfloat16.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from aes_r1.settings import InputError
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of an architecture that costs depend on. Widths in elements, parameters in units."""
+    """Hold the numbers of an architecture on which costs depend: widths in elements, sizes in parameters."""
 
     parameters: int
     vision_parameters: int
     layers: int
     width: int
-    heads: int  # of the query, in one language layer
+    heads: int  # query heads in one language layer
     query_width: int  # heads * head width
     key_width: int  # key-value heads * head width
     hidden: int  # feed-forward width
@@ -37,11 +37,14 @@ class Shape:
     vision_layers: int
     vision_width: int
     vision_hidden: int
-    vision_per_token: float  # patches that become one language token
+    vision_per_token: float  # patches per language token
 
 
 def load_config(path: str | None, name: str, shapes: Path) -> Any:
-    """The architecture: of `path` when it is a folder, else the published one that is kept in `shapes`/NAME.json."""
+    """Return the configuration at `path` if it is a folder, otherwise the published one in `shapes`/NAME.json.
+
+    Raises InputError if `shapes` has no such file.
+    """
     from transformers import AutoConfig
 
     if path is not None and Path(path).is_dir():
@@ -54,12 +57,12 @@ def load_config(path: str | None, name: str, shapes: Path) -> Any:
 
 
 def shape_of(config: Any) -> Shape:
-    """Raises InputError for a family that is not ours."""
+    """Return the shape of a configuration; raise InputError for a family that is not in FAMILIES."""
     from transformers import AutoModelForImageTextToText
 
     if config.model_type not in FAMILIES:
         raise InputError(f"model: a {config.model_type} model; give one of {', '.join(FAMILIES)}")
-    # Anew from its fields: that of a loaded model also names an attention that is made for the loaded one.
+    # Copy the configuration: that of a loaded model names an attention that works only with the loaded model.
     config = type(config).from_dict(config.to_dict())
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
@@ -94,15 +97,16 @@ def _patches_per_token(config: Any) -> float:
 
 
 def lora_parameters(shape: Shape, rank: int) -> int:
-    """Trained parameters of an adapter on all seven projections of every language layer."""
+    """Return the number of trained parameters of an adapter on all seven projections of every language layer."""
     wide, query, key, hidden = shape.width, shape.query_width, shape.key_width, shape.hidden
     return shape.layers * rank * (2 * (wide + query) + 2 * (wide + key) + 3 * (wide + hidden))
 
 
 def language_flops(shape: Shape, tokens: float, attended: float, scored: float) -> float:
-    """Forward through the language layers.
+    """Return the operations of a forward pass through the language layers and the head.
 
-    tokens: fed; attended: query-key pairs, summed over the tokens; scored: tokens that meet the head.
+    tokens: the number of input tokens; attended: query-key pairs, summed over the tokens; scored: tokens for which the
+    head computes logits.
     """
     return (
         2 * shape.layer_matrix_parameters * tokens
@@ -112,7 +116,10 @@ def language_flops(shape: Shape, tokens: float, attended: float, scored: float) 
 
 
 def vision_flops(shape: Shape, picture_tokens: float) -> float:
-    """Forward through the vision tower and its projector for one picture, attention over the whole picture."""
+    """Return the operations of a forward pass of one picture through vision tower and projector.
+
+    Every patch attends to the whole picture.
+    """
     patches = picture_tokens * shape.vision_per_token
     return 2 * shape.vision_parameters * patches + 4 * shape.vision_layers * shape.vision_width * patches**2
 
@@ -120,10 +127,10 @@ def vision_flops(shape: Shape, picture_tokens: float) -> float:
 def scoring_flops(
     shape: Shape, prompts: Sequence[int], lengths: Sequence[Sequence[int]], *, shared_prefix: bool
 ) -> float:
-    """Forward through language layers and head that scores completions.
+    """Return the operations of a forward pass through language layers and head that scores completions.
 
-    prompts: tokens of each image's prompt; lengths: tokens of each of its completions. A prompt is computed once per
-    image, or once per completion.
+    prompts: tokens of each image's prompt; lengths: tokens of each of its completions. With shared_prefix a prompt is
+    computed once per image, otherwise once per completion.
     """
     total = 0.0
     for prompt, answers in zip(prompts, lengths, strict=True):
@@ -146,11 +153,12 @@ def update_flops(
     vision: bool,
     recomputed: bool = False,
 ) -> float:
-    """Operations of one update over these completions: a forward pass, and a gradient of states and of weights.
+    """Return the operations of one update: a forward pass, and the gradients of activations and weights.
 
-    pictures: tokens of each image's picture; adapter: the language layers' weights are fixed and need no gradient (its
-    own operations, a few percent, are left out); vision: the vision tower is trained, else it is not run here.
-    recomputed: count the forward pass again that gradient checkpointing repeats. Else as `scoring_flops`.
+    pictures: picture tokens of each image; adapter: the language layers' weights are frozen and need no gradient (the
+    adapter's own operations, a few percent, are not counted); vision: the vision tower is trained, otherwise it does
+    not run here; recomputed: count the second forward pass of gradient checkpointing. The other arguments are those of
+    `scoring_flops`.
     """
     language = scoring_flops(shape, prompts, lengths, shared_prefix=shared_prefix)
     copies = [1 if shared_prefix else len(answers) for answers in lengths]
@@ -159,11 +167,12 @@ def update_flops(
 
 
 def language_activation_bytes(shape: Shape, tokens: int, element: int, *, checkpointed: bool) -> int:
-    """Bytes that the language layers keep for the backward pass of `tokens` tokens.
+    """Return the bytes that the language layers keep for the backward pass of `tokens` tokens.
 
-    Per token and layer: both norms (input in float32, its normalised form twice), the projections' shared input, query
-    and key before and after rotation, value, attention output, gate, its activation, up and their product. With
-    gradient checkpointing one state per layer and all of a single layer. The last norm keeps two states.
+    Per token and layer these are: both norms (the input in float32, its normalised form twice), the input of the
+    projections, query and key before and after rotation, value, attention output, gate, activated gate, up and their
+    product. With gradient checkpointing each layer keeps one state, and one layer at a time keeps everything. The last
+    norm keeps two states.
     """
     norms = 2 * (2 * 4 * shape.width + element * shape.width)
     attention = element * (3 * shape.query_width + 4 * shape.key_width)
@@ -176,7 +185,10 @@ def language_activation_bytes(shape: Shape, tokens: int, element: int, *, checkp
 
 
 def vision_activation_bytes(shape: Shape, patches: float, element: int, *, checkpointed: bool) -> int:
-    """The same for the vision tower: per patch and layer two norms, query, key, value, output and the feed-forward."""
+    """Return the bytes that the vision tower keeps for the backward pass of `patches` patches.
+
+    Per patch and layer these are two norms, query, key, value, output and the feed-forward.
+    """
     layer = 2 * (2 * 4 + element) * shape.vision_width + element * (7 * shape.vision_width + 4 * shape.vision_hidden)
     if checkpointed:
         return round(patches * (shape.vision_layers * element * shape.vision_width + layer))
@@ -184,36 +196,39 @@ def vision_activation_bytes(shape: Shape, patches: float, element: int, *, check
 
 
 def copied_for_rollout_bytes(shape: Shape, element: int, *, adapted: bool) -> int:
-    """Bytes that a rollout copies: query, key and value side by side; with an adapter every matrix of the layers."""
+    """Return the bytes of weights that a rollout copies.
+
+    These are query, key and value, joined; with an adapter, every matrix of the language layers.
+    """
     if adapted:
         return shape.layer_matrix_parameters * element
     return shape.layers * shape.width * (shape.query_width + 2 * shape.key_width) * element
 
 
 def cache_bytes(shape: Shape, tokens: float, element: int) -> int:
-    """Keys and values of `tokens` tokens in every layer."""
+    """Return the bytes of the keys and values of `tokens` tokens in every layer."""
     return round(2 * shape.layers * shape.key_width * element * tokens)
 
 
 def decode_weight_bytes(shape: Shape, element: int) -> int:
-    """Weights that the decoding of one token reads: the language layers' matrices and the head."""
+    """Return the bytes of the weights that decoding one token reads: the language layers' matrices and the head."""
     return element * (shape.layer_matrix_parameters + shape.width * shape.vocabulary)
 
 
 def prompt_pass_bytes(shape: Shape, tokens: int, element: int) -> int:
-    """Bytes that a pass without gradient holds at once, beside weights and cache: one layer's feed-forward.
+    """Return the peak bytes of a pass without gradient beside weights and cache: the feed-forward of one layer.
 
-    Per token: the state that goes around it, its normalised form, gate, activated gate, up and their product, and what
-    comes out.
+    Per token these are the residual state, its normalised form, gate, activated gate, up, their product, and the
+    output.
     """
     return tokens * element * (3 * shape.width + 4 * shape.hidden)
 
 
 def attention_score_bytes(shape: Shape, rows: int, answer: int, prompt: int, *, checkpointed: bool) -> int:
-    """Bytes of attention scores where PyTorch writes them out: its "math" path, which no fused kernel can replace.
+    """Return the bytes of attention scores in PyTorch's "math" path, which runs where no fused kernel applies.
 
-    rows: outputs in one pass; answer, prompt: tokens of the longest ones. Each of `heads` heads has a score for every
-    pair of an answer's token and what it may look at, in float32, three times over (scores, with the mask, softmax).
+    rows: outputs in one pass; answer, prompt: tokens of the longest ones. Each head has a float32 score for every pair
+    of an answer token and a token that it may attend to, three times: the scores, the masked scores and the softmax.
     With gradient checkpointing they exist for one layer at a time.
     """
     layers = 1 if checkpointed else shape.layers
@@ -221,23 +236,26 @@ def attention_score_bytes(shape: Shape, rows: int, answer: int, prompt: int, *, 
 
 
 def live_weight_bytes(parameters: int, element: int, *, most: int, ahead: int) -> int:
-    """Bytes of whole weights that ZeRO-3 holds in a pass: at most `most` gathered parameters and `ahead` on the way."""
+    """Return the bytes of the full weights that ZeRO-3 holds in a pass: at most `most` gathered and `ahead` prefetched.
+
+    most, ahead: numbers of parameters.
+    """
     return element * min(parameters, most + ahead)
 
 
 def reduce_bytes(largest: int, element: int, *, bucket: int, buckets: int) -> int:
-    """Bytes of the buffers in which DeepSpeed sums gradients over processes.
+    """Return the bytes of the buffers in which DeepSpeed sums gradients over processes.
 
-    bucket: elements of one buffer; largest: elements of the largest trained weight, whose gradient stands beside the
-    buffer when it does not fit in.
+    bucket: elements of one buffer; largest: elements of the largest trained weight, whose gradient needs memory of its
+    own if it does not fit into the buffer.
     """
     return element * (buckets * bucket + (largest if largest > bucket else 0))
 
 
 def optimizer_step_bytes(elements: int, *, gradient_copied: bool) -> int:
-    """Bytes that an AdamW step over `elements` parameters adds for a moment: the square root of the second moment.
+    """Return the temporary bytes of an AdamW step over `elements` parameters: the square root of the second moment.
 
-    gradient_copied: the gradient lies there in half precision and is first copied to float32, as ZeRO does.
+    gradient_copied: the gradient is kept in half precision and is first copied to float32, as ZeRO does.
     """
     return elements * (8 if gradient_copied else 4)
 
@@ -254,41 +272,41 @@ def traffic_bytes(
     rollouts: int = 0,
     reference_passes: int = 0,
 ) -> float:
-    """Bytes that each process receives from the others under ZeRO `stage` while it takes `steps` optimizer steps.
+    """Return the bytes that each process receives from the others under ZeRO `stage` in `steps` optimizer steps.
 
-    weights, gradients: bytes of all weights and of all gradients, as they are sent; passes: forward and backward passes
-    of a process; gathers: how often one such pass needs the weights (3: forward, forward again for the recomputed
-    activations, backward; 2 without recomputation); rollouts: gathers of the whole model to decode with it;
-    reference_passes: passes of a reference that is divided like the weights. Every process has its own share of what
-    is gathered or summed, so it receives (processes - 1) / processes of it.
+    weights, gradients: bytes of all weights and of all gradients, in the dtype in which they are sent; passes: forward
+    and backward passes of one process; gathers: how often one such pass needs the weights (3: forward, forward again
+    for the recomputed activations, backward; 2 without recomputation); rollouts: gathers of the whole model to decode
+    with it; reference_passes: passes of a reference model that is sharded like the weights. Every process already has
+    its own share of what is gathered or summed, so it receives (processes - 1) / processes of it.
     """
     others = (processes - 1) / processes
     if stage == 3:
         return others * ((gathers * passes + rollouts + reference_passes) * weights + passes * gradients)
-    if stage in (1, 2):  # each process updates its share; the updated weights then go to all
+    if stage in (1, 2):  # each process updates its share and sends the updated weights to all
         return others * (passes * gradients + steps * gradients)
-    return others * 2 * passes * gradients  # summed on every process
+    return others * 2 * passes * gradients  # an all-reduce of the gradients on every process
 
 
 def checkpoint_bytes(trained: int, fixed: int, element: int, *, weights_again: bool) -> int:
-    """Bytes on disk of one checkpoint: float32 weights and two moments of what is trained, 12 bytes per parameter.
+    """Return the bytes of one checkpoint on disk: float32 weights and two moments, 12 bytes per trained parameter.
 
-    fixed: parameters that are not trained, written as they are; weights_again: the trained weights as the model holds
-    them are written beside the optimizer's float32 ones. Measured for 19.9 M float32 parameters under ZeRO-3, which
-    does not write them again: 12.0 bytes per parameter.
+    fixed: parameters that are not trained and are written as they are; weights_again: the trained weights are also
+    written in the model's dtype, beside the optimizer's float32 ones. Measured for 19.9 M float32 parameters under
+    ZeRO-3, which does not write them again: 12.0 bytes per parameter.
     """
     return (12 + element * weights_again) * trained + element * fixed
 
 
 def reference_bytes(weights: int, processes: int, place: str) -> tuple[int, int]:
-    """Bytes on one GPU of a reference of `weights` bytes: (all the time, more of it while it scores).
+    """Return the bytes of a reference of `weights` bytes on one GPU: (permanently, additionally while it scores).
 
-    place: none; device, whole on every GPU; sharded, divided among them, its layers gathered as they are needed, which
-    needs no more than the update does; host, in host memory, whole on the GPU for its pass.
+    place: "none"; "device", whole on every GPU; "sharded", divided among the GPUs, with its layers gathered as they are
+    needed, which takes no more memory than the update does; "host", in host memory, whole on the GPU during its pass.
     """
     return {"none": (0, 0), "device": (weights, 0), "sharded": (weights // processes, 0), "host": (0, weights)}[place]
 
 
 def longest_answer(mean: int, ratio: float, limit: int) -> int:
-    """Tokens of the longest answer of a step: `ratio` times the mean one, at most `limit`."""
+    """Return the tokens of the longest answer of a step: `ratio` times the mean, at most `limit`."""
     return min(math.ceil(mean * ratio), limit)

@@ -1,8 +1,8 @@
-"""What differs between backbone families: how a picture is prepared, placed among the tokens and seen.
+"""Collect what differs between backbone families: how a picture is prepared, placed among the tokens and encoded.
 
-Qwen2.5-VL and Qwen3-VL cut a picture into patches at its own aspect ratio and count positions in three dimensions;
-InternVL squeezes it into one square tile and counts tokens. Qwen3-VL also feeds features of inner vision layers into
-its first language layers. Everything else is the same for all of them.
+Qwen2.5-VL and Qwen3-VL cut a picture into patches at its own aspect ratio and use three-dimensional positions. InternVL
+resizes it to one square tile and uses one-dimensional positions. Qwen3-VL also adds features of inner vision layers to
+the states of its first language layers. Everything else is the same for all of them.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from aes_r1.model.transfer import to_device
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl")
 VISION_PARTS = (".visual.", ".vision_tower.", ".multi_modal_projector.")
-# Language models whose attention is plain causal softmax attention, so that a group can share its prompt.
+# Language models with plain causal softmax attention: only with it can a group share its prompt.
 PLAIN_ATTENTION_TYPES = ("qwen2_5_vl_text", "qwen3_vl_text", "qwen2", "qwen3", "llama")
 
 
 def is_vision(parameter_name: str) -> bool:
-    """Whether a parameter belongs to the vision tower or its projector."""
+    """Return whether a parameter belongs to the vision tower or its projector."""
     return any(part in f".{parameter_name}" for part in VISION_PARTS)
 
 
 def can_share_prefix(config: Any) -> bool:
-    """Whether the language layers attend plainly: a known kind, and none of them in sliding windows."""
+    """Return whether the language layers use plain attention: a known type, and no layer with a sliding window."""
     text = config.get_text_config()
     layers = getattr(text, "layer_types", None) or ["full_attention"]
     return text.model_type in PLAIN_ATTENTION_TYPES and set(layers) == {"full_attention"}
 
 
 def load_image_processor(model_type: str, path: Any) -> Any:
-    """The family's PIL picture processor, so that training and evaluation resize alike on every machine."""
+    """Load the family's PIL image processor, so that training and evaluation resize alike on every machine."""
     if model_type == "internvl":
         from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
@@ -46,7 +46,7 @@ def load_image_processor(model_type: str, path: Any) -> Any:
 
 
 def prepare(config: Any, image_processor: Any, picture: Any) -> tuple[np.ndarray, np.ndarray, int]:
-    """One RGB picture as (pixels [rows, ...] float32, grid [3] whose product is rows, its number of tokens)."""
+    """Return one RGB picture as (pixels [rows, ...] float32, grid [3] with product rows, number of its tokens)."""
     pixels = image_processor(images=[picture], return_tensors="np")
     values = np.asarray(pixels["pixel_values"], dtype=np.float32)
     if config.model_type == "internvl":
@@ -56,20 +56,23 @@ def prepare(config: Any, image_processor: Any, picture: Any) -> tuple[np.ndarray
 
 
 def tokens_per_row(config: Any) -> float:
-    """Language tokens of one row of pixel values."""
+    """Return how many language tokens one row of pixel values becomes."""
     if config.model_type == "internvl":
         return config.image_seq_length
     return 1 / config.vision_config.spatial_merge_size**2
 
 
 def placeholder(config: Any, tokenizer: Any, count: int) -> str:
-    """The text that stands for a picture of `count` tokens, where the chat template put a single placeholder."""
+    """Return the text that replaces the chat template's single placeholder for a picture of `count` tokens."""
     text = tokenizer.convert_ids_to_tokens(config.image_token_id) * count
     return f"<img>{text}</img>" if config.model_type == "internvl" else text
 
 
 def positions(core: Any, input_ids: Tensor, valid: Tensor, grid: Tensor) -> Tensor:
-    """[3, N, P] positions (time, row, column) of left-padded prompts; three times the same where a family counts."""
+    """Return the positions [3, N, P] (time, row, column) of left-padded prompts.
+
+    For a family with one-dimensional positions the three are equal.
+    """
     if core.config.model_type == "internvl":
         return (valid.long().cumsum(dim=1) - 1).clamp(min=0)[None].expand(3, -1, -1)
     return core.model.get_rope_index(
@@ -81,15 +84,15 @@ def positions(core: Any, input_ids: Tensor, valid: Tensor, grid: Tensor) -> Tens
 
 
 def for_language_model(core: Any, position_ids: Tensor) -> Tensor:
-    """[3, N, P] positions in the form that the family's language model takes."""
+    """Convert positions [3, N, P] to the form that the family's language model takes."""
     return position_ids[0] if core.config.model_type == "internvl" else position_ids
 
 
 def vision_features(core: Any, pixel_values: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
-    """The vision tower: [V, D] features in place of the V placeholder tokens, then those of deeper layers, if any.
+    """Run the vision tower: return features [V, D] for the V placeholder tokens, then those of deeper layers, if any.
 
-    grid [N, 3] on the host. What the Qwen towers make of it is worked out here: left to them, they would ask the device
-    how long each picture is, in every layer.
+    grid: [N, 3], on the host. The Qwen towers derive indices and lengths from it; they are computed here because the
+    tower's own code would force a host-device synchronisation in every layer.
     """
     pixel_values = pixel_values.to(next(vision_tower(core).parameters()).dtype)
     if core.config.model_type == "internvl":
@@ -99,9 +102,10 @@ def vision_features(core: Any, pixel_values: Tensor, grid: Tensor) -> tuple[Tens
 
 
 def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Any]:
-    """The keywords of a Qwen tower for what it else derives from `grid`: indices on the device, lengths on the host.
+    """Return as keywords what a Qwen tower derives from `grid`: indices on the device, lengths on the host.
 
-    The tower itself is told of one segment, which it hands to `attend_in_segments` in one piece, with the true ones.
+    cu_seqlens names one segment for everything, so that the tower calls `attend_in_segments` once per layer; the true
+    segments are in `pictures` and `windows`.
     """
     from transformers import vision_utils
 
@@ -126,7 +130,7 @@ def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Any]
 
 
 def _segments(ends: Tensor, device: torch.device) -> Segments:
-    """Segments that attend to themselves, from [segments + 1] the places where they begin and end."""
+    """Return segments that attend to themselves, from their boundaries [segments + 1]."""
     return Segments(ends.diff().tolist(), causal=False, device=device)
 
 
@@ -142,10 +146,11 @@ def attend_in_segments(
     windows: Segments | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Any]:
-    """Attention of a layer of a Qwen tower, [1, heads, S, width] to [1, S, heads, width].
+    """Compute the attention of one layer of a Qwen tower, [1, heads, S, width] to [1, S, heads, width].
 
-    All `pictures`, or `windows` in a layer that attends in windows, at once: transformers calls a kernel for each of
-    them, about 700 times for a picture at 7B. Without segments, as where transformers itself calls the tower: SDPA.
+    One call covers all `pictures`, or all `windows` in a layer with window attention; transformers calls a kernel for
+    each of them, about 700 times for a picture at 7B. Without segments, which is the case when transformers itself
+    calls the tower, SDPA is used.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -157,7 +162,7 @@ def attend_in_segments(
 
 
 def attend_to_windows_at_once(model: Any) -> None:
-    """Make the Qwen tower of a transformers model attend by `attend_in_segments`."""
+    """Make the Qwen tower of a transformers model use `attend_in_segments` as its attention."""
     if model.config.model_type == "internvl":
         return
     from transformers import AttentionInterface
@@ -170,19 +175,19 @@ def attend_to_windows_at_once(model: Any) -> None:
 
 
 def at_pictures(features: Tensor, place: Tensor) -> Tensor:
-    """[B, S, D]: the rows of `features` [V, D], one after the other, where `place` [B, S] is True; elsewhere any row.
+    """Return [B, S, D]: the rows of `features` [V, D] in order where `place` [B, S] is True; other rows are arbitrary.
 
-    An index for every token instead of a mask: a mask's number of places would have to be asked for, forward or
-    backward.
+    It uses an index for every token, because indexing with a mask forces a synchronisation to learn how many places are
+    set, in the forward or the backward pass.
     """
     order = (place.flatten().cumsum(dim=0) - 1).clamp(min=0)
     return features.index_select(0, order).reshape(*place.shape, -1)
 
 
 def add_deep_features(states: Tensor, place: Tensor, features: Tensor) -> Tensor:
-    """Qwen3-VL's own `_deepstack_process` without a question to the device: features [V, D] added to states [B, S, D].
+    """Add features [V, D] to states [B, S, D], as Qwen3-VL's `_deepstack_process` does, without a synchronisation.
 
-    place: [B, S] True where a picture's token is; or, where B is 1, [V] the places themselves.
+    place: [B, S], True at the tokens of pictures; or, if B is 1, the [V] indices of these tokens.
     """
     if place.dtype != torch.bool:
         return states.index_add(1, place, features.to(states.dtype)[None])
@@ -192,8 +197,8 @@ def add_deep_features(states: Tensor, place: Tensor, features: Tensor) -> Tensor
 def avoid_device_syncs(model: Any) -> None:
     """Patch two places where a transformers language model forces a host-device synchronisation.
 
-    Rotary frequencies of the kind "dynamic" grow with the longest position, asked for in each pass; up to
-    max_position_embeddings, which prompts here stay far below, they are the plain ones.
+    Rotary frequencies of the type "dynamic" depend on the longest position, which is read from the device in each pass.
+    Up to max_position_embeddings, which prompts here never reach, they equal the default ones.
     """
     language = model.model.language_model
     if hasattr(language, "_deepstack_process"):
@@ -203,12 +208,12 @@ def avoid_device_syncs(model: Any) -> None:
 
 
 def vision_tower(core: Any) -> torch.nn.Module:
-    """The vision encoder of a transformers model."""
+    """Return the vision encoder of a transformers model."""
     return core.model.vision_tower if core.config.model_type == "internvl" else core.model.visual
 
 
 def deep_inputs(features: tuple[Tensor, ...], place: Tensor) -> dict[str, Any]:
-    """Keywords that hand deeper features to the language model; place as `add_deep_features` takes it."""
+    """Return the keywords that hand deeper features to the language model; `place` is that of `add_deep_features`."""
     if len(features) == 1:
         return {}
     return {"visual_pos_masks": place, "deepstack_visual_embeds": list(features[1:])}

@@ -1,6 +1,6 @@
-"""What a model's folder must hold before anything of it is loaded: whole files of a model that can be trained here.
+"""Check a model's folder before anything is loaded: it must hold the whole files of a model that can be trained here.
 
-Only the head of a weight file is read, so a folder of any size is looked through in a moment.
+Only the header of a weight file is read, so a folder of any size is checked in a moment.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _WAY_OUT = "give a model folder or hub name"
 
 
 def check(path: str | Path, key: str) -> None:
-    """InputError, naming `key`, unless `path` is a hub name or a folder with a whole model of families.FAMILIES.
+    """Raise InputError, naming `key`, unless `path` is a hub name or a folder with a whole model of families.FAMILIES.
 
-    Of a hub name only config.json is asked for: what the hub hands out is whole.
+    For a hub name only config.json is fetched, because files from the hub are complete.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -53,7 +53,7 @@ def check(path: str | Path, key: str) -> None:
 
 
 def _near(folder: Path) -> str:
-    """The way out where a folder is not a model's."""
+    """Return the way out for a folder that does not hold a model."""
     if (folder / "adapter_config.json").exists():
         return "it is an adapter; merge it into its base model (peft: merge_and_unload) and save that"
     inside = sorted(file.parent for file in folder.glob("*/config.json"))
@@ -67,7 +67,7 @@ def _hub_config(name: str, key: str) -> Any:
 
     try:
         if not isinstance(try_to_load_from_cache(name, "config.json"), str):
-            get_session().head(constants.ENDPOINT, timeout=5)  # a download would try for half a minute
+            get_session().head(constants.ENDPOINT, timeout=5)  # fails fast: a download would retry for half a minute
         return json.loads(Path(str(cached_file(name, "config.json"))).read_text(encoding="utf-8"))
     except (OSError, ValueError, HTTPError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
@@ -114,7 +114,7 @@ def _check_weights(folder: Path, key: str) -> None:
 
 
 def _json_fault(file: Path) -> str | None:
-    """What is wrong with a file that should hold a JSON object, or None."""
+    """Return what is wrong with a file that should hold a JSON object, or None."""
     fault = _stand_in(file)
     if fault:
         return fault
@@ -122,7 +122,7 @@ def _json_fault(file: Path) -> str | None:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         return f"is not whole JSON ({error})"
-    # A hub folder has no other JSON, but people keep lists beside their models.
+    # Only the model's own files must be objects: people keep JSON lists beside their models.
     return None if isinstance(found, dict) or file.name not in _OBJECTS else "is not a JSON object"
 
 
@@ -133,9 +133,10 @@ _OBJECTS = (
 
 
 def _safetensors_fault(file: Path) -> str | None:
-    """What is wrong with a safetensors file by its head: eight bytes of length, JSON of that length, then the numbers.
+    """Return what is wrong with a safetensors file by its header, or None.
 
-    Format: https://huggingface.co/docs/safetensors
+    The file is eight bytes that give the header's length, a JSON header of that length, and the numbers. Format:
+    https://huggingface.co/docs/safetensors
     """
     fault = _stand_in(file)
     if fault:
@@ -156,12 +157,12 @@ def _safetensors_fault(file: Path) -> str | None:
 
 
 def _torch_fault(file: Path) -> str | None:
-    """What is wrong with a file of torch.save, a zip archive whose list of contents stands at its end, or None."""
+    """Return what is wrong with a file of torch.save, a zip archive whose table of contents is at its end, or None."""
     return _stand_in(file) or (None if zipfile.is_zipfile(file) else "is cut or damaged")
 
 
 def _stand_in(file: Path) -> str | None:
-    """What lies in the place of a real file after a download that did not work, or None."""
+    """Return what shows that a download failed (an empty file, a pointer of Git LFS, a web page), or None."""
     try:
         with file.open("rb") as opened:
             start = opened.read(64)

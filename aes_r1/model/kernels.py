@@ -1,8 +1,8 @@
-"""Fused norms and feed-forward products for CUDA, by liger-kernel (model.kernels=liger).
+"""Fuse norms and feed-forward products into single CUDA kernels of liger-kernel (model.kernels=liger).
 
-A norm is one kernel in place of six, the gate of a feed-forward one in place of two, and neither keeps what lies
-between for the backward pass. Set on the modules of one model: liger's own patches would change transformers for every
-model of the process, those on a CPU included. Rotary positions stay as they are.
+One kernel replaces the six of a norm, and one the two of a feed-forward's gate; neither keeps intermediate results for
+the backward pass. The kernels are set on the modules of one model, because liger's own patches would change
+transformers for every model of the process, also for those on a CPU. Rotary positions are not fused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aes_r1.settings import InputError
 
 
 def require_liger() -> None:
-    """Raise InputError where the kernels cannot run."""
+    """Raise InputError if the kernels cannot run."""
     if util.find_spec("liger_kernel") is None:
         raise InputError(
             "model.kernels=liger: liger-kernel is not installed; pip install 'aes-r1[kernels]', or give plain"
@@ -28,9 +28,9 @@ def require_liger() -> None:
 
 
 def fuse(model: nn.Module) -> None:
-    """Make one kernel of each RMSNorm of `model`, and one of each gate of a feed-forward with a SiLU.
+    """Give every RMSNorm of `model`, and every feed-forward with a SiLU gate, a fused kernel.
 
-    InputError where the kernels cannot run.
+    Raises InputError if the kernels cannot run.
     """
     require_liger()
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""Log-probability and entropy of completion tokens, in float32, in one chunked pass over the vocabulary."""
+"""Compute log-probability and entropy of completion tokens in float32, in one chunked pass over the vocabulary."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.shared_prefix import grouped_hidden_states, plain_hidden_states
 from aes_r1.model.transfer import to_device
 
-# Logits that exist at once, by device: 134 MB of a host's caches and memory, and 537 MB of a GPU's, up to three times.
-# There a product with less than a thousand tokens waits for the head's weights: 883 of a vocabulary of 152,064.
+# Number of logits in one chunk by device, 134 MB on a CPU and 537 MB on a GPU; up to three such tensors exist at once.
+# On a GPU a product with fewer than about a thousand tokens is bound by reading the head's weights; the value allows
+# 883 tokens for a vocabulary of 152,064.
 CHUNK_LOGITS = {"cpu": 2**25, "cuda": 2**27}
 
 
@@ -29,13 +30,12 @@ def token_likelihood(
     temperature: float = 1.0,
     chunk_tokens: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target and entropy of each distribution, in nats.
+    """Return the log-probability of each target and the entropy of each distribution, in nats.
 
-    hidden [M, D]; targets [M]; head maps [m, D] to logits [m, V]; banned [V] bool: tokens with probability 0. The
-    distribution is softmax(logits / temperature), taken in float32. Logits exist for one chunk at a time and are
-    computed again for the gradient, so memory is chunk_tokens * V whatever M is (None: as many as CHUNK_LOGITS allows).
-    Entropy carries no gradient.
-    Returns (log-probabilities [M], entropies [M]).
+    hidden: [M, D]; targets: [M]; head maps [m, D] to logits [m, V]; banned: [V] bool, tokens with probability 0. The
+    distribution is softmax(logits / temperature) in float32. Logits exist for one chunk at a time and are recomputed
+    for the gradient, so memory is chunk_tokens * V for every M (None: as many tokens as CHUNK_LOGITS allows). Entropy
+    carries no gradient. Returns (log-probabilities [M], entropies [M]).
     """
 
     if chunk_tokens is None:
@@ -53,16 +53,17 @@ def token_likelihood(
         else:
             pieces.append(chunk(part, wanted, []))
     if not pieces:
-        nothing = hidden.float().sum(dim=-1)  # [0], but part of the graph: a backward pass meets every weight
+        nothing = hidden.float().sum(dim=-1)  # [0], part of the graph: a backward pass reaches every weight
         return nothing, nothing.detach()
     return torch.cat([logps for logps, _ in pieces]), torch.cat([entropy for _, entropy in pieces])
 
 
 class _Scores(torch.autograd.Function):
-    """Log-probabilities of `targets` [m] and entropies, in at least 32 bits, from logits [m, V].
+    """Compute log-probabilities of `targets` [m] and entropies from logits [m, V], in at least 32 bits.
 
-    As few passes over the m * V numbers as they take, and two copies of them at most: they cost as much as the head's
-    own product. known: empty, and filled with what the first pass found; a recomputation of it then takes none.
+    A pass over the m * V numbers costs as much as the head's own product, so there are as few as possible, with at most
+    two copies of the logits. known: an empty list that the first forward pass fills with its results; a recomputation
+    reads them instead of computing again.
     """
 
     @staticmethod
@@ -73,7 +74,7 @@ class _Scores(torch.autograd.Function):
             scaled = _scaled(logits, banned, temperature)
             largest = scaled.amax(dim=-1, keepdim=True)
             weights = scaled.sub_(largest).exp()
-            # Not log_softmax: on a CPU it adds up 152,064 terms so coarsely that it errs by 4e-4 where a model is sure.
+            # log_softmax is too inaccurate on a CPU: over 152,064 terms its error is 4e-4 where a model is confident.
             mass = weights.sum(dim=-1, keepdim=True)
             logps = (scaled.gather(1, targets[:, None]) - mass.log())[:, 0]
             if banned is not None:
@@ -99,9 +100,9 @@ class _Scores(torch.autograd.Function):
 
 
 def _scaled(logits: Tensor, banned: Tensor | None, temperature: float) -> Tensor:
-    """A copy of logits / temperature in at least 32 bits, where `banned` so low that its exponential is 0.
+    """Return a copy of logits / temperature in at least 32 bits, with `banned` tokens at half the lowest number.
 
-    Not minus infinity, of which an entropy cannot be taken.
+    The exponential of that is 0. They are not set to minus infinity, because the entropy would then be NaN.
     """
     accurate = torch.promote_types(logits.dtype, torch.float32)
     copy = logits.to(accurate, copy=True)
@@ -120,10 +121,10 @@ def completion_likelihood(
     temperature: float = 1.0,
     shared_prefix: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability and entropy of every completion token given its picture and prompt.
+    """Return log-probability and entropy of every completion token, given its picture and prompt.
 
-    tokens, mask: [R, T], right-padded; image_of: [R] in 0..N-1. Keep mask and image_of on the CPU: on a GPU
-    reading them would force a synchronisation. Returns two [R, T] float32 tensors, 0 beyond the mask.
+    tokens, mask: [R, T], right-padded; image_of: [R] in 0..N-1. Keep mask and image_of on the CPU: on a GPU reading
+    them would force a synchronisation. Returns two [R, T] float32 tensors, 0 where the mask is False.
     """
     shared = shared_prefix and backbone.shares_prefix
     hidden_states = grouped_hidden_states if shared else plain_hidden_states

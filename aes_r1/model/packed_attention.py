@@ -1,9 +1,9 @@
-"""Attention among segments that stand one after the other in one packed row, without a single padding token.
+"""Compute attention among segments that follow one another in one packed row without padding.
 
-The probabilities of a query over two sets of keys are those over each of them, weighted by what its scores add up to in
-each. So one kernel call may see the own segment and another the prompt, and the two are joined by their log-sum-exp;
-backward, each kernel is handed the joined output and log-sum-exp, from which it works out the probabilities of its own
-keys (as ring attention does: Liu et al., 2023, arXiv:2310.01889).
+Attention over two sets of keys is the mean of the attention over each set, weighted by the sum of its exponentiated
+scores. So one kernel call can cover a segment's own keys and another the prompt's, and their log-sum-exps join the two
+outputs. In the backward pass both kernels receive the joined output and log-sum-exp, from which each recomputes the
+probabilities of its own keys (as in ring attention: Liu et al., 2023, arXiv:2310.01889).
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from torch.autograd.function import once_differentiable
 
 from aes_r1.model.transfer import to_device
 
-_WIDEST = 256  # head width that flash kernels take, in multiples of 8
+_WIDEST = 256  # largest head width of the flash kernels, which take multiples of 8
 
 
 class Batch(NamedTuple):
-    """Segments that are equally long: how many, and where their queries and keys stand in the packed rows."""
+    """Hold segments of equal length: their number, and the rows of their queries and keys in the packed tensors."""
 
     number: int
     queries: slice | Tensor
     keys: slice | Tensor
 
     def tables(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The three, [S, heads, width], as tables of this batch."""
+        """Return query, key and value, each [S, heads, width], as tables of this batch."""
         return self.table(query, self.queries), self.table(key, self.keys), self.table(value, self.keys)
 
     def table(self, tensor: Tensor, places: slice | Tensor) -> Tensor:
-        """[S, heads, width] at `places` as [count, heads, length, width]."""
+        """Return the rows `places` of a tensor [S, heads, width] as [count, heads, length, width]."""
         return tensor[places].unflatten(0, (self.number, -1)).transpose(1, 2)
 
 
 class Segments:
-    """Which rows attend to which: segment i is a run of queries[i] rows over a run of keys[i] rows, none of them empty.
+    """Say which rows attend to which: segment i is a run of queries[i] rows over a run of keys[i] rows, none empty.
 
-    The lengths stay on the host, so that no kernel's shape has to be asked for; `device` is where the rows are. With
-    `causal` both runs are equally long, and a row sees itself and what stands before it.
+    The lengths are kept on the host, so that no kernel launch has to wait for the device; `device` is the device of the
+    rows. With `causal` both runs are equally long, and a row attends to itself and to the rows before it.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Segments:
 
     @cached_property
     def for_flash(self) -> tuple[Tensor, Tensor, int, int]:
-        """Where runs of queries and of keys begin and end ([segments + 1] int32 each), and how long they are at most.
+        """Return boundaries of the query runs and key runs ([segments + 1] int32 each) and the maximum length of each.
 
-        Never 1: for single queries the kernel folds heads into rows and gives their log-sum-exps in another order. A
-        greater number only says that there may be more.
+        A maximum is never 1: for single queries the kernel folds heads into rows and returns their log-sum-exps in
+        another order. A larger maximum is harmless.
         """
         ends = self._ends(self.queries)
         key_ends = ends if self.keys == self.queries else self._ends(self.keys)
@@ -67,7 +67,7 @@ class Segments:
 
     @cached_property
     def batches(self) -> list[Batch]:
-        """The segments in as many batches as there are distinct lengths."""
+        """Group the segments into one batch per distinct pair of lengths."""
         same: dict[tuple[int, int], list[int]] = {}
         for segment, lengths in enumerate(zip(self.queries, self.keys, strict=True)):
             same.setdefault(lengths, []).append(segment)
@@ -77,7 +77,7 @@ class Segments:
         ]
 
     def _places(self, lengths: Sequence[int], segments: Sequence[int]) -> slice | Tensor:
-        """The rows of `segments`: a slice where they stand one after the other."""
+        """Return the rows of `segments`: a slice if the segments follow one another, otherwise indices."""
         ends = [0, *accumulate(lengths)]
         if segments[-1] - segments[0] + 1 == len(segments):
             return slice(ends[segments[0]], ends[segments[-1] + 1])
@@ -88,10 +88,11 @@ class Segments:
 def attention(
     query: Tensor, key: Tensor, value: Tensor, own: Segments, across: Segments | None = None, *, scaling: float
 ) -> Tensor:
-    """softmax(query key^T scaling) value of packed rows: query [S, heads, width], key and value [S, kv heads, width].
+    """Return softmax(query key^T scaling) value of packed rows.
 
-    own: the segments of all S rows. across: whose queries, the last rows of the S, also see keys among the first rows
-    of the S. Several heads of the query may share one of the keys. Returns [S, heads, width].
+    query: [S, heads, width]; key, value: [S, kv heads, width], where several query heads may share a key head. own: the
+    segments of all S rows. across: segments whose queries are the last of the S rows and which attend, in addition, to
+    keys among the first of the S rows. Returns [S, heads, width].
     """
     return _Attention.apply(query, key, value, own, across, scaling)
 
@@ -114,7 +115,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
-        query, key, value, output, total = ctx.saved_tensors  # asked for once, or a checkpoint has to recompute them
+        query, key, value, output, total = ctx.saved_tensors  # read once: each read makes a checkpoint recompute them
         across: Segments | None = ctx.across
         of_query, of_key, of_value = _backward(gradient, query, key, value, output, total, ctx.own, ctx.scaling)
         if across is not None:
@@ -128,13 +129,13 @@ class _Attention(torch.autograd.Function):
 
 
 def _join(output: Tensor, total: Tensor, more: Tensor, more_total: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention over two sets of keys from that over each: outputs [S, heads, width], log-sum-exps [heads, S]."""
+    """Join attention over two sets of keys: outputs [S, heads, width], log-sum-exps [heads, S]."""
     share = torch.sigmoid(more_total - total).t()[..., None].to(output.dtype)
     return torch.lerp(output, more, share), torch.logaddexp(total, more_total)
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float) -> tuple[Tensor, Tensor]:
-    """The output [Q, heads, width], and the log-sum-exp of the scores [heads, Q] in at least 32 bits."""
+    """Return the output [Q, heads, width] and the log-sum-exp of the scores [heads, Q] in at least 32 bits."""
     if _takes_packed_rows(query):
         found = torch.ops.aten._flash_attention_forward(
             query, key, value, *segments.for_flash, 0.0, segments.causal, False, scale=scaling
@@ -160,12 +161,12 @@ def _backward(
     segments: Segments,
     scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of query, key and value.
+    """Return the gradients of query, key and value.
 
-    output, total: over all keys that the queries see, be they of other calls.
+    output, total: output and log-sum-exp over all keys that the queries attend to, those of other calls included.
     """
     if _takes_packed_rows(query):
-        unused = query.new_empty(0)  # the state of a random generator, which dropout alone reads
+        unused = query.new_empty(0)  # random generator state, needed only for dropout
         return torch.ops.aten._flash_attention_backward(
             gradient, query, key, value, output, total, *segments.for_flash, 0.0, segments.causal, unused, unused,
             scale=scaling,
@@ -184,9 +185,9 @@ def _backward(
 
 
 def _takes_packed_rows(query: Tensor) -> bool:
-    """Whether the flash kernels of a GPU take rows like `query`: 16 bits, and heads of a width that they know.
+    """Return whether a GPU's flash kernels take rows like `query`: 16 bits, and a head width that they support.
 
-    NVIDIA's cards have them from compute capability 8.0 on; shapes on the meta device count as a GPU's.
+    NVIDIA GPUs have them from compute capability 8.0 on. Tensors on the meta device count as a GPU's.
     """
     device, width = query.device, query.shape[2]
     if query.dtype not in (torch.float16, torch.bfloat16) or width % 8 or width > _WIDEST or device.type == "cpu":
@@ -211,7 +212,7 @@ def _cpu_backward(gradient: Tensor, *seen: Any) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _plain_forward(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
-    """Attention written out, for what has no kernel: [n, heads, length, width], and log-sum-exps [n, heads, length]."""
+    """Compute attention without a kernel: output [n, heads, length, width] and log-sum-exps [n, heads, length]."""
     weights = _scores(query, key, causal, scaling)
     total = weights.logsumexp(dim=-1)
     weights = (weights - total[..., None]).exp().to(value.dtype)
@@ -238,7 +239,7 @@ def _plain_backward(
 
 
 def _scores(query: Tensor, key: Tensor, causal: bool, scaling: float) -> Tensor:
-    """[n, kv heads, shared * queries, keys], -inf where a query may not look."""
+    """Return scores [n, kv heads, shared * queries, keys], -inf where a query may not attend."""
     scores = (_shared(query, key.shape[1]) @ key.mT).to(_accumulated(query)) * scaling
     if not causal:
         return scores
@@ -248,10 +249,10 @@ def _scores(query: Tensor, key: Tensor, causal: bool, scaling: float) -> Tensor:
 
 
 def _shared(tensor: Tensor, heads: int) -> Tensor:
-    """[n, heads of the query, length, width] -> [n, kv heads, heads of the query that share one * length, width]."""
+    """Reshape [n, query heads, length, width] to [n, kv heads, query heads per kv head * length, width]."""
     return tensor.unflatten(1, (heads, -1)).flatten(2, 3)
 
 
 def _accumulated(tensor: Tensor) -> torch.dtype:
-    """The precision in which sums over `tensor` are taken."""
+    """Return the dtype in which sums over `tensor` are taken."""
     return torch.promote_types(tensor.dtype, torch.float32)

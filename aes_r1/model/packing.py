@@ -1,4 +1,4 @@
-"""Prompts and completions of any length as one row of tokens: where each stands, worked out on the host."""
+"""Pack prompts and completions of any length into one row of tokens; the indices are computed on the host."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from aes_r1.model.transfer import to_device
 
 
 class Places(NamedTuple):
-    """Indices that lead from padded tables to the packed row and back, B prompt tokens followed by C completion tokens.
+    """Hold the indices between padded tables and the packed row of B prompt tokens, then C completion tokens.
 
-    prompts [B], completions [C]: the packed tokens' places in the flat tables; image, step [C]: whose image a
-    completion's token has, and how far on in the completion it stands; pictures [V]: the packed row's picture tokens;
-    states [M]: the packed places of the states that predict the asked tokens, row by row of the mask.
+    prompts [B], completions [C]: indices of the packed tokens in the flattened tables; image, step [C]: the image of
+    each completion token, and its position in the completion; pictures [V]: positions of picture tokens in the packed
+    row; states [M]: positions in the packed row of the states that predict the tokens in the mask, row by row of the
+    mask.
     """
 
     prompts: Tensor
@@ -27,14 +28,14 @@ class Places(NamedTuple):
     states: Tensor
 
     def to(self, device: torch.device) -> Places:
-        """The same on `device`."""
+        """Return the same indices on `device`."""
         return Places(*(to_device(tensor, device) for tensor in self))
 
 
 class Packing(NamedTuple):
-    """The packed row: tokens of each of the N prompts, then of each completion, image by image; and their places.
+    """Hold the lengths of the packed row's prompts (N) and completions (image by image), and the indices into it.
 
-    per_image: [N] completion tokens of each image, which follow one another.
+    per_image: [N], the number of completion tokens of each image; they follow one another in the row.
     """
 
     prompts: list[int]
@@ -44,11 +45,11 @@ class Packing(NamedTuple):
 
 
 def pack(prompts: PromptBatch, mask: Tensor, image_of: Tensor) -> Packing:
-    """Lay out the prompts and, of each completion, what predicts its last token in `mask` ([R, T] bool, on the host).
+    """Lay out the prompts and, of each completion, the tokens that are needed to predict its last token in `mask`.
 
-    image_of: [R] in 0..N-1, on the host, every image in it at least once. A completion of which nothing is asked is
-    left out, unless it is the only one of its image; whatever is there feeds at least one token, so that no kernel
-    meets an empty segment.
+    mask: [R, T] bool, on the host; image_of: [R] in 0..N-1, on the host, with every image at least once. A completion
+    without a token in the mask is skipped, unless its image has no other. Every completion in the row has at least one
+    token, so that no kernel gets an empty segment.
     """
     rows, length = mask.shape
     last = torch.where(mask, torch.arange(length), -1).amax(dim=1)
@@ -62,7 +63,7 @@ def pack(prompts: PromptBatch, mask: Tensor, image_of: Tensor) -> Packing:
     prompt_ends, width = known.cumsum(0), prompts.input_ids.shape[1]
     starts = torch.zeros(rows, dtype=torch.long).index_copy(0, order, int(known.sum()) + fed.cumsum(0) - fed)
     row, step = mask.nonzero(as_tuple=True)
-    left_out = torch.arange(1, len(known) + 1) * width - prompt_ends  # padding up to the end of each prompt
+    left_out = torch.arange(1, len(known) + 1) * width - prompt_ends  # padding in the table before each prompt's end
     begins = (prompt_ends - known).tolist()
     places = Places(
         prompts=torch.arange(int(known.sum())) + left_out.repeat_interleave(known),
@@ -77,6 +78,6 @@ def pack(prompts: PromptBatch, mask: Tensor, image_of: Tensor) -> Packing:
 
 
 def _counted(lengths: Tensor) -> Tensor:
-    """0 .. lengths[i] - 1, for one i after the other."""
+    """Return 0 .. lengths[i] - 1 for each i, concatenated."""
     begins = lengths.cumsum(0) - lengths
     return torch.arange(int(lengths.sum())) - begins.repeat_interleave(lengths)

@@ -1,4 +1,4 @@
-"""Prompts as the model takes them: one encoded prompt, and a padded batch of several."""
+"""Define the prompts that a model takes: one encoded prompt, and a padded batch of several."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from aes_r1.model.transfer import to_device
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """One picture and its question, ready for the model.
+    """Hold one picture and its question, ready for the model.
 
-    input_ids: [P] int64, one placeholder per picture token.
-    pixel_values: [rows, ...] float32, patches or tiles as the family cuts them.  grid: [3], rows = its product.
+    input_ids: [P] int64, one placeholder per picture token; pixel_values: [rows, ...] float32, patches or tiles as the
+    family cuts them; grid: [3], its product is rows.
     """
 
     input_ids: np.ndarray
@@ -28,14 +28,18 @@ class EncodedPrompt:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """N prompts, left-padded to P tokens.
+    """Hold N prompts, left-padded to P tokens.
 
-    input_ids, valid: [N, P]; position_ids: [3, N, P] (M-RoPE: time, row, column); next_position_ids: [N], where a
-    completion continues; pixel_values: [all rows, ...]; grid: [N, 3].
-    grid stays on the host, where prompt_tokens, pixel_rows (N numbers each) and pictures (N tensors: where in a prompt
-    its picture's tokens stand, padding not counted) are too, so that nobody has to ask the device for them.
-    features: what the vision tower says about the pictures ([V, D] per used layer) where its weights are fixed, so that
-    it runs once for every use of the batch.
+    input_ids: [N, P]; valid: [N, P] bool, False on padding (the attention mask); position_ids: [3, N, P] (M-RoPE: time,
+    row, column); next_position_ids: [N], the position of a completion's first token; pixel_values: [rows of all
+    pictures, ...].
+
+    These are on the host, so that reading them needs no synchronisation: grid: [N, 3], time, rows and columns of
+    patches of each picture; prompt_tokens: N numbers of tokens without padding; pictures: N tensors with the indices of
+    the picture's tokens in the unpadded prompt; pixel_rows: N numbers of rows in pixel_values.
+
+    features: the vision tower's output ([V, D] per layer that is used) if the tower is frozen; it then runs once per
+    batch.
     """
 
     input_ids: Tensor
@@ -54,12 +58,12 @@ class PromptBatch:
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str) -> PromptBatch:
-        """The same batch with its tensors on `device`."""
+        """Return the same batch with its tensors on `device`."""
         moved: dict[str, Any] = {name: to_device(getattr(self, name), device) for name in _TENSORS}
         return dataclasses.replace(self, **moved)
 
     def select(self, images: Tensor) -> PromptBatch:
-        """The prompts of `images` ([n] indices, on the host), padding that none of them needs cut away."""
+        """Return the prompts of `images` ([n] indices, on the host) without the padding that none of them needs."""
         chosen = images.tolist()
         index = to_device(torch.tensor(chosen), self.input_ids.device)
         prompt_tokens = tuple(self.prompt_tokens[image] for image in chosen)
@@ -84,11 +88,11 @@ class PromptBatch:
 
     @property
     def padded(self) -> bool:
-        """Whether some prompt is shorter than the longest."""
+        """Return whether some prompt is shorter than the longest."""
         return min(self.prompt_tokens) < self.input_ids.shape[1]
 
     def _rows(self, images: list[int], per_row: float) -> Tensor:
-        """Where the pixel rows of `images` stand among all rows, or, with `per_row` tokens a row, their tokens."""
+        """Return the indices of the pixel rows of `images`, or of their tokens, with `per_row` tokens per row."""
         counts = [round(rows * per_row) for rows in self.pixel_rows]
         starts = [sum(counts[:image]) for image in images]
         places = [torch.arange(start, start + counts[image]) for start, image in zip(starts, images, strict=True)]

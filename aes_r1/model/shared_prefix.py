@@ -1,9 +1,9 @@
-"""Attention in which the K completions of one image share its prompt and picture.
+"""Share prompt and picture among the K completions of one image in attention.
 
-The tokens of a forward pass stand in one row without padding: first N prompts, then R completions, image by image.
-Every layer works token by token except attention, which is replaced here: prompts attend among themselves, a completion
-attends to the prompt of its image and to its own past. So picture and prompt are computed once per image, in values and
-gradients equal to the plain computation (idea: Prefix Grouper, johncaged/PrefixGrouper).
+A forward pass takes one row of tokens without padding: first N prompts, then R completions, image by image. Every layer
+works token by token except attention, which is replaced here: a prompt attends to itself, a completion to the prompt of
+its image and to its own past. So picture and prompt are computed once per image, with values and gradients equal to
+those of the plain computation (idea: Prefix Grouper, johncaged/PrefixGrouper).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAME = "shared_prefix"
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> Any:
-    """Attention that transformers calls in every language layer: ours when `attend` is handed in, else SDPA."""
+    """Call `attend` if the caller passes it, otherwise SDPA; transformers calls this in every language layer."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     attend = kwargs.pop("attend", None)
@@ -38,21 +38,21 @@ def _attention(
 
 
 class ScoringHead(nn.Linear):
-    """An LM head that can be handed what to do with its logits, `score(states, head)`.
+    """Compute the logits of a language model, and optionally reduce them in the same call by `score(states, head)`.
 
-    However many chunks `score` makes, it is one call of one module. ZeRO-3 fetches weights by calls of modules, and
-    every process must make the same ones, whatever the lengths of its completions.
+    However many chunks `score` makes, it is one call of one module. ZeRO-3 gathers weights when a module is called, and
+    every process must make the same calls, whatever the lengths of its completions.
     """
 
     def forward(self, states: Tensor, score: Callable | None = None) -> Any:
-        """Logits of `states`, or what `score` makes of them."""
+        """Return the logits of `states`, or the result of `score` if it is given."""
         return super().forward(states) if score is None else score(states, super().forward)
 
 
 def install(model: Any) -> None:
-    """Make a transformers model's head accept a `score`, its language layers an `attend` if they attend plainly.
+    """Make a transformers model's head accept a `score`, and its language layers an `attend` if they attend plainly.
 
-    And its tower attend to all windows at once.
+    Its vision tower then attends to all windows in one call.
     """
     model.lm_head.__class__ = ScoringHead
     families.avoid_device_syncs(model)
@@ -70,16 +70,16 @@ def install(model: Any) -> None:
 def scaled_dot_product(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool = False
 ) -> Tensor:
-    """softmax(query key^T scaling, masked) value; heads of `key` and `value` may be shared by several of `query`."""
+    """Return softmax(query key^T scaling, masked) value; several query heads may share a head of `key` and `value`."""
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
 
 
 def causal_mask(prompts: PromptBatch) -> Tensor | None:
-    """[N, 1, P, P] bool of a PromptBatch, True where a query may look; None when nothing is padded.
+    """Return [N, 1, P, P] bool for a PromptBatch, True where a query may attend; None if nothing is padded.
 
-    A padding token looks at itself alone, so that no row of the softmax is empty.
+    A padding token attends to itself alone, so that no row of the softmax is empty.
     """
     if not prompts.padded:
         return None
@@ -92,9 +92,9 @@ def causal_mask(prompts: PromptBatch) -> Tensor | None:
 
 @dataclass
 class PromptAttention:
-    """Attention over N prompts of P tokens in one flat row; keeps each layer's keys and values when `keep` is set.
+    """Compute attention over N prompts of P tokens in one flat row; with `keep`, keep each layer's keys and values.
 
-    mask: [N, 1, P, P] bool or None (no padding: plain causal).
+    mask: [N, 1, P, P] bool, or None for plain causal attention without padding.
     """
 
     images: int
@@ -106,7 +106,7 @@ class PromptAttention:
         self.values: list[Tensor] = []
 
     def __call__(self, _layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one layer, [1, S, heads, width] of the flat row."""
+        """Return the attention of one layer, [1, S, heads, width] of the flat row."""
         query, key, value = (split_rows(tensor, self.images) for tensor in (query, key, value))
         if self.keep:
             self.keys.append(key)
@@ -117,34 +117,34 @@ class PromptAttention:
 
 @dataclass
 class PackedAttention:
-    """Attention over prompts and completions packed into one row; `own` and `across` as `attention` takes them."""
+    """Attend over prompts and completions packed into one row; `own` and `across` are those of `attention`."""
 
     own: Segments
     across: Segments
 
     def __call__(self, _layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one layer, [1, S, heads, width] of the packed row."""
+        """Return the attention of one layer, [1, S, heads, width] of the packed row."""
         query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         return attention(query, key, value, self.own, self.across, scaling=scaling)[None]
 
 
 def split_rows(tensor: Tensor, rows: int) -> Tensor:
-    """[1, heads, rows * length, width] -> [rows, heads, length, width]."""
+    """Reshape [1, heads, rows * length, width] to [rows, heads, length, width]."""
     _, heads, total, width = tensor.shape
     return tensor.reshape(heads, rows, total // rows, width).transpose(0, 1)
 
 
 def flat_rows(tensor: Tensor) -> Tensor:
-    """[rows, heads, length, width] -> [1, rows * length, heads, width]."""
+    """Reshape [rows, heads, length, width] to [1, rows * length, heads, width]."""
     rows, heads, length, width = tensor.shape
     return tensor.transpose(1, 2).reshape(1, rows * length, heads, width)
 
 
 def embed(core: Any, prompts: PromptBatch) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-    """Token embeddings [N, P, D] with the pictures' features in place of their placeholders.
+    """Return token embeddings [N, P, D] with the pictures' features in place of their placeholders.
 
-    Returns (embeddings, the features of every vision layer that is used, [N, P] True on picture tokens). Features that
-    `prompts` carries already are taken from there.
+    Returns (embeddings, the features of every vision layer that is used, [N, P] bool that is True on picture tokens).
+    Features that `prompts` already holds are not computed again.
     """
     embeddings = core.get_input_embeddings()(prompts.input_ids)
     features = picture_features(core, prompts)
@@ -155,7 +155,7 @@ def embed(core: Any, prompts: PromptBatch) -> tuple[Tensor, tuple[Tensor, ...], 
 
 
 def picture_features(core: Any, prompts: PromptBatch) -> tuple[Tensor, ...]:
-    """Features of the pictures, [V, D] per vision layer that is used: those that `prompts` carries, or new ones."""
+    """Return the features that `prompts` holds, or compute them: [V, D] per vision layer that is used."""
     if prompts.features is not None:
         return prompts.features
     return families.vision_features(core, prompts.pixel_values, prompts.grid)
@@ -164,10 +164,11 @@ def picture_features(core: Any, prompts: PromptBatch) -> tuple[Tensor, ...]:
 def grouped_hidden_states(
     core: Any, prompts: PromptBatch, completions: Tensor, mask: Tensor, image_of: Tensor
 ) -> Tensor:
-    """Hidden states that predict the tokens in `mask`; prompts and pictures are computed once, padding not at all.
+    """Return the hidden states that predict the tokens in `mask`, computing prompts and pictures once and no padding.
 
-    prompts: a PromptBatch of N; completions: [R, T] tokens; mask: [R, T] bool; image_of: [R] in 0..N-1; both best on
-    the host. Returns [M, D], row by row of the mask: the state before each token (before the first, the prompt's last).
+    prompts: a PromptBatch of N; completions: [R, T] tokens; mask: [R, T] bool; image_of: [R] in 0..N-1; keep the last
+    two on the host. Returns [M, D], row by row of the mask: the state before each token; before the first token it is
+    the prompt's last state.
     """
     used, image_of = torch.unique(image_of.cpu(), return_inverse=True)
     if len(used) < len(prompts):
@@ -192,7 +193,7 @@ def grouped_hidden_states(
 
 
 def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, mask: Tensor, image_of: Tensor) -> Tensor:
-    """The same as `grouped_hidden_states`, each completion with its own copy of prompt and picture, padded."""
+    """Return the same as `grouped_hidden_states`, but with a padded copy of prompt and picture for each completion."""
     copies = prompts.select(image_of)
     length = completions.shape[1]
     embeddings, features, place = embed(core, copies)
@@ -216,7 +217,8 @@ def language_forward(core: Any, embeddings: Tensor, positions: Tensor, attend: C
     return core.model.language_model(
         inputs_embeds=embeddings,
         position_ids=families.for_language_model(core, positions),
-        attention_mask=embeddings.new_zeros(1, 1, 1, 1),  # four dimensions: taken as it is, and `attend` needs none
+        # transformers passes a mask of four dimensions through unchanged, and `attend` ignores it.
+        attention_mask=embeddings.new_zeros(1, 1, 1, 1),
         use_cache=False,
         attend=attend,
         **deep,

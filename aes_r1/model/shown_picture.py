@@ -1,4 +1,4 @@
-"""The picture that a model sees, computed back from what its processor made of it."""
+"""Reconstruct the picture that a model sees from the output of its image processor."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from PIL import Image
 
 
 def shown_picture(image_processor: Any, pixel_values: np.ndarray, grid: np.ndarray) -> Image.Image:
-    """Return the resized RGB picture whose patches `pixel_values` are, exact in every pixel.
+    """Return the resized RGB picture whose patches are `pixel_values`, exact in every pixel.
 
-    image_processor is the family's, which made pixel_values [rows, ...] of a grid [3] (time, rows and columns of
-    patches); a processor that cuts square tiles gives one tile. A processor that is given this picture resizes nothing
-    and makes the same pixel_values of it.
+    image_processor: the family's, which made pixel_values [rows, ...] with a grid [3] (time, rows and columns of
+    patches); from a processor that cuts square tiles it takes one tile. The processor does not resize the returned
+    picture and makes the same pixel_values of it.
     """
     channels = len(image_processor.image_mean)
     if pixel_values.ndim == 4:

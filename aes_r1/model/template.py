@@ -1,4 +1,4 @@
-"""The chat template of a model: how a question about one picture is put, and what of the answer it already says."""
+"""Apply a model's chat template: how a question about one picture is put, and how the template begins the answer."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _TAGS = re.compile(r"</?(?:think|answer)>")
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer of a folder or hub name with the chat template that asks about pictures.
+    """Load the tokenizer of a folder or hub name with the chat template for questions about pictures.
 
-    Older repositories keep that template in chat_template.json, where transformers looks for it only with a processor.
+    Older repositories keep that template in chat_template.json, which transformers reads only when it loads a
+    processor.
     """
     from transformers import AutoTokenizer
     from transformers.utils.hub import cached_file
@@ -41,10 +42,11 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def checked(tokenizer: Any, config: Any) -> Any:
-    """The tokenizer, ready for use with a model of `config`; InputError where it does not go with it or cannot ask.
+    """Return the tokenizer ready for a model of `config`.
 
-    A template that ends a prompt with an empty think block closes the critique before it is written. That ending is
-    taken out, in the template itself, so that a saved copy of the model is asked in the same words.
+    Raises InputError if it does not fit the model, cannot write the answer's tags, or has no usable chat template. A
+    template that ends a prompt with an empty think block would close the critique before it is written. That ending is
+    removed from the template itself, so that a saved copy of the model gets the same prompts.
     """
     where = tokenizer.name_or_path
     rows = config.get_text_config().vocab_size
@@ -53,7 +55,7 @@ def checked(tokenizer: Any, config: Any) -> Any:
     if tokenizer.eos_token_id is None or not 0 <= tokenizer.eos_token_id < rows:
         raise InputError(f"{where}: its tokenizer names no end of a turn (eos_token) among the model's {rows} tokens")
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # no padding is ever attended to
+        tokenizer.pad_token = tokenizer.eos_token  # any token will do: padding is never attended to
     said = answer("", 0.5)
     tokens = tokenizer(said, add_special_tokens=False)["input_ids"]
     if max(tokens) >= rows:
@@ -72,16 +74,19 @@ def checked(tokenizer: Any, config: Any) -> Any:
 
 
 def _without_ending(template: str, ending: str) -> str:
-    """`template`, whose prompts end before `ending`."""
+    """Wrap `template` so that its prompts no longer end with `ending`."""
     text = json.dumps(ending)
     return (
-        f"{{% set whole +%}}{template}{{%+ endset %}}"  # plus: no white space of the template is lost
+        f"{{% set whole +%}}{template}{{%+ endset %}}"  # the plus signs keep the template's white space
         f"{{{{ whole[:-{len(ending)}] if add_generation_prompt and whole.endswith({text}) else whole }}}}"
     )
 
 
 def prompt_text(tokenizer: Any, question: str) -> str:
-    """`question` about one picture in the chat template, one placeholder for the picture, up to the answer."""
+    """Put `question` about one picture into the chat template, up to the answer, with one placeholder for the picture.
+
+    Raises InputError if there is no template or it cannot put such a question.
+    """
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     if not tokenizer.chat_template:
         raise InputError(
@@ -90,7 +95,7 @@ def prompt_text(tokenizer: Any, question: str) -> str:
         )
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except (TemplateError, TypeError, ValueError) as error:  # what code in a template may come to
+    except (TemplateError, TypeError, ValueError) as error:  # raised by the template's own code
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{tokenizer.name_or_path}: the chat template cannot put a question about a picture ({said}); "
@@ -99,13 +104,16 @@ def prompt_text(tokenizer: Any, question: str) -> str:
 
 
 def opening(tokenizer: Any) -> str:
-    """What a prompt already says of the answer: `<think>` and white space where the template opens it, else nothing."""
+    """Return what every prompt already contains of the answer: `<think>` and white space, or an empty string."""
     found = _OPENED.search(prompt_text(tokenizer, ""))
     return found.group() if found else ""
 
 
 def with_picture(tokenizer: Any, text: str, *, one: str, picture: str) -> str:
-    """The prompt `text` with `picture`, all tokens of the picture, in place of its one placeholder `one`."""
+    """Replace the one placeholder `one` in the prompt `text` by `picture`, the text of all tokens of the picture.
+
+    Raises InputError if `text` does not contain the placeholder exactly once.
+    """
     count = text.count(one)
     if count != 1:
         cause = "it is a template for text alone" if count == 0 else "it would show the picture more than once"

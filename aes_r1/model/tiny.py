@@ -1,7 +1,7 @@
-"""The tiny Qwen2.5-VL: a real Qwen2_5_VLForConditionalGeneration of about a million parameters.
+"""Build the tiny Qwen2.5-VL: a real Qwen2_5_VLForConditionalGeneration of about a million parameters.
 
-It stands in for a pretrained backbone on machines that hold none: trainer/pretrain.py teaches it to see, and from then
-on it is loaded like any other model. One such base lies in the package (shipped/README.md).
+It replaces a pretrained backbone on machines that have none. trainer/pretrain.py teaches it to read pictures, and from
+then on it is loaded like any other model. The package contains one such base model (shipped/README.md).
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ CHAT_TEMPLATE = (
 )
 VOCABULARY = 768
 PATCH = 12
-INITIAL_STD = 0.08  # about 1/sqrt(width): the usual .02 is for far wider models and learns slowly here
+INITIAL_STD = 0.08  # about 1/sqrt(width); the usual .02 suits far wider models and learns slowly here
 
 
 def build_tokenizer(corpus: Iterable[str]) -> Any:
-    """A byte-level BPE of VOCABULARY tokens trained on `corpus`, with Qwen's special tokens and chat template."""
+    """Train a byte-level BPE of VOCABULARY tokens on `corpus`, with Qwen's special tokens and chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    # Digits stand alone, as in Qwen: a score is read and written digit by digit.
+    # Each digit is a token of its own, as in Qwen: a score is read and written digit by digit.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -67,7 +67,7 @@ def build_tokenizer(corpus: Iterable[str]) -> Any:
 
 
 def build(tokenizer: Any, *, max_pixels: int, seed: int) -> Backbone:
-    """Random weights of the tiny architecture with its tokenizer and picture processor."""
+    """Build the tiny architecture with random weights from `seed`, its tokenizer and its image processor."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -122,7 +122,7 @@ _TOKEN_FIELDS = {
 
 
 def shipped(folder: Path = SHIPPED) -> Path:
-    """The folder of the base model in the package; InputError unless every file has the hash in its SHA256SUMS."""
+    """Return the folder of the packaged base model; raise InputError unless every file has its hash in SHA256SUMS."""
     way_out = "install aes-r1 again (in a clone: git checkout and git status tell), or give model.base=pretrain"
     try:
         for line in (folder / "SHA256SUMS").read_text().splitlines():

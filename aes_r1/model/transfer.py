@@ -1,4 +1,4 @@
-"""From the host to the device without waiting for it."""
+"""Copy tensors from the host to the device without waiting for the device."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Copy `tensor` to `device` without blocking the host (pinned memory, non_blocking).
 
-    A copy out of ordinary memory makes the host wait until everything queued on the device is done; out of pinned
-    memory it does not. PyTorch keeps the pinned copy until the device has read it.
+    A copy from ordinary memory makes the host wait until everything queued on the device is done; a copy from pinned
+    memory does not. PyTorch keeps the pinned copy until the device has read it.
     """
     if tensor.device.type != "cpu" or torch.device(device).type == "cpu":
         return tensor.to(device)

@@ -1,10 +1,10 @@
-"""Attention of one new token per row over its image's prompt and its own past, in one kernel on CUDA.
+"""Compute decode attention in one CUDA kernel: one new token per row over its image's prompt and its own past.
 
-All rows of an image read the same prompt, which stays in the card's cache, and the query heads that share a key-value
-head are one matrix product. What the token itself adds to the past is written by the kernel that attends to it.
+All rows of an image read the same prompt, which stays in the GPU's cache, and the query heads that share a key-value
+head form one matrix product. The kernel also writes the new token's key and value into the past.
 """
 
-# The kernels are written in Triton's language: constants in capitals, as many arguments as a kernel needs, no types.
+# Triton kernels name constants in capitals, take many arguments and have no types.
 # ruff: noqa: N803, PLR0913
 # mypy: disallow-untyped-defs=False
 
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from aes_r1.rollout.layers import Past
 
-BLOCK = 64  # keys that are looked at together
-PARTS = 2  # programs that share the keys of a row, so that few rows keep the whole card at work
+BLOCK = 64  # keys per iteration
+PARTS = 2  # programs that share the keys of a row, so that few rows occupy the whole GPU
 WARPS, STAGES = 4, 2
-LEAST = 16  # the smallest side of a matrix product that the kernel's language has
+LEAST = 16  # the smallest side of a matrix product in Triton
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def _look_at(
     query, top, total, seen, keys, values, first, end,
     SCALING: tl.constexpr, WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Go on with a softmax over one block of keys: its largest logarithm `top`, its sum `total`, its sum of values."""
+    """Continue a softmax over one block of keys: its largest logarithm `top`, its sum `total` and its sum of values."""
     place = first + tl.arange(0, BLOCK)
     lane = tl.arange(0, WIDTH_TILE)
     there = place < end
@@ -42,7 +42,7 @@ def _look_at(
     return higher, total * kept + tl.sum(weights, axis=1), seen
 
 
-# Sizes that change from rollout to rollout: without this, one that 16 divides would be compiled apart.
+# These sizes change from rollout to rollout; Triton would otherwise compile a variant for multiples of 16.
 @triton.jit(do_not_specialize=["rows", "prompt_places", "places"])
 def _attend(
     query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
@@ -50,7 +50,7 @@ def _attend(
     SCALING: tl.constexpr, GROUPS: tl.constexpr, SHARED: tl.constexpr, SHARED_TILE: tl.constexpr,
     WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """One row, key-value head and part of the keys: the SHARED query heads over that part of prompt and past."""
+    """Attend for one row, key-value head and part of the keys: SHARED query heads over that part of prompt and past."""
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
     part = tl.program_id(2)
@@ -65,7 +65,7 @@ def _attend(
     total = tl.zeros([SHARED_TILE], tl.float32)
     seen = tl.zeros([SHARED_TILE, WIDTH_TILE], tl.float32)
     if part == 0:
-        # The softmax begins with the new token itself, taken from registers: what is stored here is not read back.
+        # The softmax begins with the new token itself, from registers: the stored key and value are not read back.
         own_key = tl.load(key + row * key_stride + group * WIDTH + lane, mask=known, other=0.0)
         own_value = tl.load(value + row * value_stride + group * WIDTH + lane, mask=known, other=0.0)
         tl.store(keys + past + done * WIDTH + lane, own_key, mask=known)
@@ -77,7 +77,7 @@ def _attend(
     of_image = tl.load(image + row)
     prompt = (of_image * GROUPS + group) * prompt_places * WIDTH
     start = tl.load(prompt_start + of_image)
-    shown = prompt_places - start  # the prompt's keys, which come before the past's in the order of parts
+    shown = prompt_places - start  # number of prompt keys; the parts divide prompt and past in this order
     share = tl.cdiv(tl.cdiv(shown + done, PARTS), BLOCK) * BLOCK
     begin, end = part * share, tl.minimum((part + 1) * share, shown + done)
     prompt_end = start + tl.minimum(end, shown)
@@ -110,7 +110,7 @@ def _attend_to_parts(
     filled: Tensor,
     scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The kernel as one operation for a compiler, which need not look inside.
+    """Run the kernel as one operation that torch.compile does not trace into.
 
     Returns, for every part of the keys, the largest logarithm to base 2 [PARTS, R, H], the sum of the weights relative
     to it [PARTS, R, H], and the weighted sum of the values [PARTS, R, H, W].
@@ -122,7 +122,7 @@ def _attend_to_parts(
     _attend[(rows, groups, PARTS)](
         query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
         rows, prompt_keys.shape[2], places, query.stride(0), key.stride(0), value.stride(0),
-        SCALING=scaling * 1.4426950408889634,  # powers of two in place of powers of e
+        SCALING=scaling * 1.4426950408889634,  # log2(e): the kernel takes powers of two
         GROUPS=groups, SHARED=shared, SHARED_TILE=max(LEAST, triton.next_power_of_2(shared)),
         WIDTH=width, WIDTH_TILE=max(LEAST, triton.next_power_of_2(width)), BLOCK=BLOCK, PARTS=PARTS,
         num_warps=WARPS, num_stages=STAGES,
@@ -138,9 +138,9 @@ def _empty(query: Tensor, *_others: Tensor | float) -> tuple[Tensor, Tensor, Ten
 
 
 def attend_in_one_kernel(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling: float) -> Tensor:
-    """The same as `layers.attend_all_places`: query [R, H, W], key and value [R, G, W] -> [R, H, W].
+    """Compute what `layers.attend_all_places` does: query [R, H, W], key and value [R, G, W] to [R, H, W].
 
-    prompt_keys, prompt_values, keys and values of `past` lie without gaps, and it says where each prompt starts.
+    The prompt_keys, prompt_values, keys and values of `past` must be contiguous, and prompt_start must be set.
     """
     assert past.prompt_start is not None
     prompt = (past.prompt_keys, past.prompt_values)

@@ -1,8 +1,8 @@
-"""One token at a time for all running completions: over a prompt that a group shares, or over transformers' own cache.
+"""Decode one token at a time for all running completions, over a shared prompt or over transformers' own cache.
 
-A decoder holds `after_prompt` ([R, D], the states that predict the first tokens); `step(tokens)` feeds one token per
-row and returns the next states; `keep(rows)` drops the rows that have ended, when `worth_dropping` says so. `advance`
-runs what a token takes, the step and the draw from it.
+A decoder holds `after_prompt` ([R, D], the states that predict the first tokens). `step(tokens)` feeds one token per
+row and returns the next states. `keep(rows)` drops the rows that have ended, when `worth_dropping` says so. `advance`
+runs one token's computation: the step and the draw.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Draw = Callable[[Tensor, Tensor, float, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class Decoder:
-    """What every decoder does alike."""
+    """Hold what all decoders have in common."""
 
     draw: Draw = staticmethod(draw)
 
-    # After how many tokens the device is asked how many completions still run; where it is the host, asking is free.
+    # Number of tokens between two reads of how many completions still run. On a CPU a read costs nothing.
     asked_every = 1
 
     def worth_dropping(self, ended: int, rows: int) -> bool:
-        """Whether `ended` of `rows` are enough to copy the cache without them: a quarter."""
+        """Return whether `ended` of `rows` are enough to copy the cache without them: at least a quarter."""
         return ended >= rows / 4
 
     def advance(self, token: Callable[[], None]) -> None:
@@ -42,10 +42,10 @@ class Decoder:
 
 
 class SharedDecoder(Decoder):
-    """Prompt and picture computed once per image; their keys and values serve all of the image's rows.
+    """Compute prompt and picture once per image; their keys and values serve all of the image's rows.
 
-    The keys and values of a prompt are read once per image and step and never copied; the rows' own ones stand in a
-    cache that is as long as the longest completion.
+    The keys and values of a prompt are read once per image and step and never copied. The rows' own keys and values are
+    in a cache as long as the longest completion.
     """
 
     attend = staticmethod(attend_filled)
@@ -87,7 +87,7 @@ class SharedDecoder(Decoder):
         self.steps = 0
 
     def step(self, tokens: Tensor) -> Tensor:
-        """The last hidden states [R, D] after one more token of every row."""
+        """Feed one token per row and return the last hidden states [R, D]."""
         self.steps += 1
         states = self.embed(tokens)
         cosine, sine = (part.index_select(1, self.filled)[self.image] for part in (self.cosine, self.sine))
@@ -97,7 +97,7 @@ class SharedDecoder(Decoder):
         return normed(states, self.last_norm, self.epsilon)
 
     def past(self, layer: int) -> Past:
-        """What the token at hand attends to in a layer, its own place included."""
+        """Return the keys and values to which the current token attends in a layer, its own place included."""
         return Past(
             self.prompt_keys[layer],
             self.prompt_values[layer],
@@ -110,20 +110,23 @@ class SharedDecoder(Decoder):
         )
 
     def places(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The layer's keys and values up to the token at hand."""
+        """Return the layer's keys and values up to the current token."""
         return self.keys[layer][:, :, : self.steps], self.values[layer][:, :, : self.steps]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows alone (ascending); the prompts stay."""
+        """Keep only these rows (indices in ascending order); the prompts stay."""
         self.image = self.image[rows]
-        first = torch.searchsorted(self.image, self.image)  # of the kept rows, the first of the same image
+        first = torch.searchsorted(self.image, self.image)  # index of the first kept row of the same image
         self.slot = self.image * self.widest + torch.arange(len(rows), device=rows.device) - first
         self.keys = [layer[rows] for layer in self.keys]
         self.values = [layer[rows] for layer in self.values]
 
 
 class PlainDecoder(Decoder):
-    """For language models whose attention is their own: transformers' forward and cache, prompt computed once."""
+    """Decode with transformers' forward and cache, for language models whose attention is not plain.
+
+    The prompt is still computed once per image.
+    """
 
     def __init__(self, core: Any, prompts: PromptBatch, samples: int, _new_tokens: int) -> None:
         from transformers import DynamicCache
@@ -148,13 +151,13 @@ class PlainDecoder(Decoder):
         ).last_hidden_state[:, -1]
 
     def step(self, tokens: Tensor) -> Tensor:
-        """The last hidden states [R, D] after one more token of every row."""
+        """Feed one token per row and return the last hidden states [R, D]."""
         self.valid = torch.nn.functional.pad(self.valid, (0, 1), value=True)
         embedded = self.core.get_input_embeddings()(tokens)[:, None]
         position, self.position = self.position, self.position + 1
         return self._forward(embedded, position[None, :, None].expand(3, -1, -1), self.valid)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows alone, in this order."""
+        """Keep only these rows, in this order."""
         self.cache.batch_select_indices(rows)
         self.valid, self.position = self.valid[rows], self.position[rows]

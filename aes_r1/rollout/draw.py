@@ -1,4 +1,4 @@
-"""The next token of each row from its logits and one uniform number."""
+"""Draw the next token of each row from its logits and one uniform number."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-# Tokens whose probabilities are added up together: a running sum over the whole vocabulary is slow on a GPU.
+# Probabilities are summed in blocks of so many tokens: a running sum over the whole vocabulary is slow on a GPU.
 BLOCK = 512
 
 
 def draw(logits: Tensor, banned: Tensor, temperature: float, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One token per row by inverse CDF at `noise` [R] in [0, 1), or the likeliest one where it is None.
+    """Draw one token per row by inverse CDF at `noise` [R] in [0, 1), or take the likeliest token if it is None.
 
-    logits [R, V]; banned [V]: tokens of probability 0, which are never drawn. Returns tokens [R] and their
-    log-probabilities [R], float32, under softmax(logits / temperature).
+    logits: [R, V]; banned: [V] bool, tokens that are never drawn. Returns tokens [R] and their log-probabilities [R],
+    float32, under softmax(logits / temperature).
     """
     logits = (logits.float() / temperature).masked_fill(banned, float("-inf"))
     top = logits.amax(dim=1, keepdim=True)
@@ -25,7 +25,7 @@ def draw(logits: Tensor, banned: Tensor, temperature: float, noise: Tensor | Non
 
 
 def _at(noise: Tensor, weights: Tensor) -> Tensor:
-    """The first token [R] up to which the weights [R, V] sum to more than `noise` [R, 1] of their total."""
+    """Return the first token [R] up to which the weights [R, V] sum to more than `noise` [R, 1] of their total."""
     rows, vocabulary = weights.shape
     blocks = pad(weights, (0, -vocabulary % BLOCK)).view(rows, -1, BLOCK)
     up_to_block = blocks.sum(dim=2).cumsum(dim=1)
@@ -37,9 +37,10 @@ def _at(noise: Tensor, weights: Tensor) -> Tensor:
 
 
 def _first_above(sums: Tensor, threshold: Tensor) -> Tensor:
-    """Index [R, 1] of the first of the running sums [R, n] that is above `threshold` [R, 1].
+    """Return the index [R, 1] of the first of the running sums [R, n] that is above `threshold` [R, 1].
 
-    Where rounding leaves none above, the last place at which the sum rises. What is found has a probability above 0.
+    If rounding leaves none above it, return the last index at which the sum rises. The token found always has a
+    probability above 0.
     """
     above = (sums <= threshold).sum(dim=1, keepdim=True)
     return torch.minimum(above, (sums < sums[:, -1:]).sum(dim=1, keepdim=True))

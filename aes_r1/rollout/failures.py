@@ -1,16 +1,16 @@
-"""What can come of a request to vLLM servers in place of an answer."""
+"""Define how a request to vLLM servers can fail."""
 
 
 class ServersGone(Exception):
-    """No server gave a usable answer for as long as it was to be waited for."""
+    """Raised when no server gave a usable answer within the patience."""
 
 
 class Unusable(Exception):
-    """What came from a server, or did not, is no answer; the request can be made again, here or at another server."""
+    """Raised when a server gave no usable answer; the request can be repeated, there or at another server."""
 
 
 class Refused(Exception):
-    """A server found fault with a request: asked again, it would say the same."""
+    """Raised when a server rejects a request: a repetition would be rejected as well."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

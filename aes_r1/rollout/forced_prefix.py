@@ -1,4 +1,4 @@
-"""Words put into a model's mouth: the score that it gives after a critique that it may not have written."""
+"""Force the beginning of an answer: read the score that a model gives after a critique that it may not have written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANSWER_TOKENS = 16  # room for a number and the closing tag
 
 
 def with_prefix(backbone: Backbone, prompt: EncodedPrompt, said: str) -> EncodedPrompt:
-    """`prompt` with the tokens of `said` at its end, as if the model had begun its answer with them."""
+    """Append the tokens of `said` to `prompt`, as if the model had begun its answer with them."""
     ids = np.asarray(backbone.encode_words(said), dtype=np.int64)
     return EncodedPrompt(np.concatenate([prompt.input_ids, ids]), prompt.pixel_values, prompt.grid)
 
@@ -27,7 +27,7 @@ def complete_prefix(
     max_new_tokens: int = ANSWER_TOKENS,
     sample: Sampler = sample_completions,
 ) -> list[str]:
-    """The whole text of each answer that begins with `said`: its most likely continuation, greedily."""
+    """Complete each answer that begins with `said`, greedily, and return its whole text."""
     forced = [with_prefix(backbone, prompt, words) for prompt, words in zip(prompts, said, strict=True)]
     rollout = sample(
         backbone, backbone.collate(forced), num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None

@@ -1,8 +1,8 @@
-"""The language layers as a decode step runs them: one token of every row, in few and large operations.
+"""Run the language layers for a decode step: one token of every row, in few and large operations.
 
-transformers' own layer multiplies by seven matrices, and by fourteen more where it has an adapter. Here an adapter is
-added to the weights once a rollout, and the small matrices of query, key and value are one. Gate and up stay two: on an
-H100 one product of both took as long, and a copy of them would double what the weights take in memory.
+transformers' own layer multiplies by seven matrices, and by fourteen more if it has an adapter. Here the adapter is
+added to the weights once per rollout, and the small matrices of query, key and value are joined. Gate and up stay
+separate: on an H100 one product of both took as long, and a joined copy would double the memory of the weights.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch.nn.functional import linear, rms_norm
 
 
 class LayerWeights(NamedTuple):
-    """One layer for states of width D, H query heads and G key-value heads of width W, and M inner units.
+    """Hold one layer's weights: width D, H query heads and G key-value heads of width W, and M inner units.
 
     norm_before, norm_after: [D]; query_key_value: [(H + 2 G) W, D]; output: [D, H W]; gate, up: [M, D]; down: [D, M];
-    query_norm, key_norm: [W], where the family normalises heads; biases where it has them.
+    query_norm, key_norm: [W], if the family normalises heads, else None; biases are None if there are none.
     """
 
     norm_before: Tensor
@@ -39,12 +39,12 @@ class LayerWeights(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What one new token of each of R rows attends to in one layer.
+    """Hold the keys and values to which one new token of each of R rows attends in one layer.
 
     prompt_keys, prompt_values: [n, G, P, W], one prompt for all rows of an image; keys, values: [R, G, T, W], places
-    for the row's own tokens; prompt_start: [n], the first place of each prompt that is not padding, None where none is
-    padded; image: [R], the prompt of each row; slot: [R], the row's place in an [n, widest] table, `widest` being the
-    rows of the image that began with most; filled: [1], how many places of keys and values hold a token.
+    for the row's own tokens; prompt_start: [n], the first place of each prompt that is not padding, or None if nothing
+    is padded; image: [R], the prompt of each row; slot: [R], the row's index in an [n, widest] table; widest: the
+    number of rows that each image had at the start; filled: [1], how many places of keys and values hold a token.
     """
 
     prompt_keys: Tensor
@@ -62,10 +62,10 @@ Attend = Callable[[Tensor, Tensor, Tensor, Past, float], Tensor]
 
 
 def layer_weights(core: Any) -> list[LayerWeights]:
-    """The weights of every language layer of a transformers model, adapters that are switched on added in.
+    """Return the weights of every language layer of a transformers model, with active adapters added.
 
-    Query, key and value stand below each other in a copy; a matrix with an adapter is copied too, the sum rounded to
-    the weight's type. Everything else is the model's own.
+    Query, key and value are joined in a copy. A matrix with an adapter is copied too, and the sum is rounded to the
+    weight's dtype. All other tensors are the model's own.
     """
     return [_weights(layer) for layer in core.model.language_model.layers]
 
@@ -97,7 +97,7 @@ def _weights(layer: Any) -> LayerWeights:
 
 
 def _merged(projection: Any) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a linear layer with the adapters that are at work on it."""
+    """Return weight and bias of a linear layer with its active adapters added."""
     if not hasattr(projection, "base_layer"):
         return projection.weight, projection.bias
     weight, bias = projection.base_layer.weight, projection.base_layer.bias
@@ -118,7 +118,7 @@ def layer_step(
     activation: Callable[[Tensor], Tensor],
     epsilon: float,
 ) -> Tensor:
-    """One layer for one token of each row: states [R, D] -> [R, D]; cosine, sine: [R, 1, W]."""
+    """Run one layer for one token of each row: states [R, D] to [R, D]; cosine, sine: [R, 1, W]."""
     rows, groups, width = len(states), past.keys.shape[1], past.keys.shape[3]
     seen = normed(states, weights.norm_before, epsilon)
     mixed = linear(seen, weights.query_key_value, weights.query_key_value_bias)
@@ -138,16 +138,16 @@ def layer_step(
 
 
 def normed(states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """RMS norm over the last dimension, in float32, rounded before the weight is multiplied as transformers does."""
+    """Return the RMS norm over the last dimension, in float32, rounded before the weight as in transformers."""
     if states.dtype == torch.float32:
         return rms_norm(states, weight.shape, weight, epsilon)
     return weight * rms_norm(states.float(), weight.shape, None, epsilon).to(states.dtype)
 
 
 def attend_filled(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling: float) -> Tensor:
-    """Attention of query [R, H, W] over prompt and own past, to which key and value [R, G, W] are added; [R, H, W].
+    """Attend with query [R, H, W] over prompt and own past, after adding key and value [R, G, W] to the past.
 
-    For a `past` that is cut to the places that are filled, the new token's included.
+    `past` must be cut to its filled places, the new token's included. Returns [R, H, W].
     """
     past.keys[:, :, -1] = key
     past.values[:, :, -1] = value
@@ -155,9 +155,9 @@ def attend_filled(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling
 
 
 def attend_all_places(query: Tensor, key: Tensor, value: Tensor, past: Past, scaling: float) -> Tensor:
-    """The same as `attend_filled` for a `past` of fixed size: the places that are not filled yet are hidden.
+    """Do the same as `attend_filled` for a `past` of fixed size: places that are not filled yet are masked.
 
-    Hidden places have weight 0, and 0 times what memory held before may be NaN: values must hold finite numbers.
+    Masked places have weight 0, but 0 times NaN is NaN, so the values there must be finite.
     """
     past.keys.index_copy_(2, past.filled, key[:, :, None])
     past.values.index_copy_(2, past.filled, value[:, :, None])
@@ -166,7 +166,7 @@ def attend_all_places(query: Tensor, key: Tensor, value: Tensor, past: Past, sca
 
 
 def _attend(query: Tensor, past: Past, scaling: float, unfilled: Tensor | None) -> Tensor:
-    """Softmax over prompt and own past together; the K rows of an image are one matrix against its prompt."""
+    """Take the softmax over prompt and own past together; the K rows of an image are one matrix against its prompt."""
     groups, places, width = past.prompt_keys.shape[1:]
     rows, heads, _ = query.shape
     query = query.reshape(rows, groups, heads // groups, width) * scaling
@@ -185,7 +185,7 @@ def _attend(query: Tensor, past: Past, scaling: float, unfilled: Tensor | None) 
 
 
 def _to_table(rows: Tensor, past: Past) -> Tensor:
-    """[R, G, shared, X] -> [n, G, widest * shared, X], zeros where an image has fewer rows."""
+    """Rearrange [R, G, shared, X] to [n, G, widest * shared, X], with zeros for the rows that an image has lost."""
     images = len(past.prompt_keys)
     count, groups, shared, last = rows.shape
     if count != images * past.widest:
@@ -195,7 +195,7 @@ def _to_table(rows: Tensor, past: Past) -> Tensor:
 
 
 def _to_rows(table: Tensor, past: Past) -> Tensor:
-    """The inverse of `_to_table`."""
+    """Invert `_to_table`."""
     images, groups, _, last = table.shape
     rows = table.view(images, groups, past.widest, -1, last).transpose(1, 2)
     rows = rows.reshape(images * past.widest, groups, -1, last)

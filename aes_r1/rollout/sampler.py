@@ -1,7 +1,7 @@
-"""Draw K completions per image: prompt and picture computed once, then an explicit decode loop.
+"""Draw K completions per image: compute prompt and picture once, then run an explicit decode loop.
 
-Noise is handed in: one uniform number per token, from a generator of its own per completion. So a completion depends on
-seed, step, image and k alone, never on its batch, its neighbours or the number of processes.
+The caller passes the noise: one uniform number per token, from a separate generator for each completion. So a
+completion depends on seed, step, image and k alone, never on its batch, its neighbours or the number of processes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from aes_r1.rollout.graph import CapturedDecoder, CompiledDecoder, can_compile
 
 @dataclass(frozen=True)
 class Rollout:
-    """R = N * K completions, image by image.
+    """Hold R = N * K completions, image by image.
 
-    tokens [R, T]: right-padded, the end of the turn included where it was reached; mask [R, T]: True on completion
-    tokens; logps [R, T]: float32 log-probabilities under the sampling distribution, 0 beyond the mask; truncated [R]:
-    the end of the turn was not reached.
+    tokens: [R, T], right-padded, with the end of the turn if it was reached; mask: [R, T], True on completion tokens;
+    logps: [R, T], float32 log-probabilities under the sampling distribution, 0 beyond the mask; truncated: [R], True
+    where the end of the turn was not reached.
     """
 
     tokens: Tensor
@@ -40,7 +40,7 @@ Sampler = Callable[..., Rollout]  # `sample_completions`, or the method of that 
 
 
 def keyed_uniform_noise(keys: list[tuple], length: int) -> Tensor:
-    """[R, length] uniform numbers in [0, 1), each row from a Philox generator keyed by the hash of its key."""
+    """Return [R, length] uniform numbers in [0, 1), each row from a Philox generator keyed by the hash of its key."""
     rows = np.empty((len(keys), length), dtype=np.float32)
     for row, key in enumerate(keys):
         digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
@@ -61,8 +61,8 @@ def sample_completions(
 ) -> Rollout:
     """Draw `num_samples` completions for each of N prompts.
 
-    temperature scales the logits; noise [N * K, max_new_tokens] in [0, 1) picks each token by inverse CDF, None takes
-    the most likely token (greedy). Special tokens other than the end of the turn are never drawn.
+    The logits are divided by temperature. noise [N * K, max_new_tokens] in [0, 1) picks each token by inverse CDF; None
+    takes the most likely token (greedy). Special tokens other than the end of the turn are never drawn.
     """
     core, device = backbone.core, backbone.device
     prompts = prompts.to(device)
@@ -85,7 +85,7 @@ def sample_completions(
             if left == 0:
                 break
             if decoder.worth_dropping(held - left, held):
-                kept = growing.running.logical_not().argsort(stable=True)[:left]  # nonzero() would force one more
+                kept = growing.running.logical_not().argsort(stable=True)[:left]  # nonzero() would force another
                 decoder.keep(kept)
                 growing.keep(kept)
         decoder.advance(token)
@@ -93,9 +93,9 @@ def sample_completions(
 
 
 class GrowingCompletions:
-    """R completions of at most T tokens while they are drawn; nothing in `take` asks the device for anything.
+    """Hold R completions of at most T tokens while they are drawn; `take` never synchronises with the device.
 
-    running [r]: of the rows that are still held, those without an end yet; chosen [r]: their latest tokens.
+    running: [r] bool, which of the rows that are still decoded have not ended; chosen: [r], their latest tokens.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class GrowingCompletions:
         self.place = torch.zeros(1, dtype=torch.long, device=device)
 
     def take(self, logits: Tensor) -> None:
-        """Draw the next token of every held row from `logits` [r, V]."""
+        """Draw the next token of every decoded row from `logits` [r, V]."""
         noise = None if self.noise is None else self.noise[self.held, self.place]
         chosen, logps = self.draw(logits, self.banned, self.temperature, noise)
         self.tokens[self.held, self.place] = torch.where(self.running, chosen, self.pad)
@@ -124,18 +124,18 @@ class GrowingCompletions:
         self.place += 1
 
     def keep(self, rows: Tensor) -> None:
-        """Draw on for these of the held rows alone."""
+        """Continue with only these of the decoded rows."""
         self.held, self.running, self.chosen = self.held[rows], self.running[rows], self.chosen[rows]
 
     def rollout(self) -> Rollout:
-        """What was drawn, cut to the longest completion."""
+        """Return the completions so far, cut to the longest."""
         ended = (self.tokens == self.end) & self.mask
         length = int(self.mask.any(dim=0).sum())
         return Rollout(self.tokens[:, :length], self.mask[:, :length], self.logps[:, :length], ~ended.any(dim=1))
 
 
 def _decoder_of(backbone: Backbone) -> type[SharedDecoder] | type[PlainDecoder]:
-    """On a CPU slices of the cache are cheaper than masks, and launching costs nothing that a graph could save."""
+    """Choose the decoder: on a CPU slices of the cache are cheaper than masks, and a graph would save no launches."""
     if not backbone.shares_prefix:
         return PlainDecoder
     if backbone.device.type != "cuda":

@@ -1,8 +1,8 @@
-"""Completions drawn by vLLM servers, under the signature of `sampler.sample_completions`.
+"""Draw completions with vLLM servers, under the signature of `sampler.sample_completions`.
 
-Prompts go as our own token ids, the picture as the model sees it (model.shown_picture), so neither tokenizer nor
-processor of the server decides anything. Each answer is checked: as many completions as were asked for, the prompt's
-token ids, the version of the weights, no banned token. Log-probabilities come with the tokens.
+A request contains the prompt's token ids and the picture as the model sees it (model.shown_picture), so neither
+tokenizer nor processor of the server decides anything. Each answer is checked: the number of completions, the prompt's
+token ids, the version of the weights, no banned token. Log-probabilities are returned with the tokens.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from aes_r1.rollout.vllm_client import Servers, Weights
 from aes_r1.runs.files import draft_of, read_json, write_json
 from aes_r1.settings import InputError, RolloutSettings
 
-AT_ONCE = 64  # requests that one process has under way, each for all completions of a picture
-BAN = -100.0  # what is added to a banned token's logit: its probability, e^-100, is 0 in float32
-HELD = "held.json"  # in the folder of weights: what servers have to hold, for the processes that did not write it
-KEPT_WHOLE = 2  # vLLM's FINAL_ONLY: without it some versions drop completions of a request for several
-LARGEST_GAP = {torch.float32: 1e-3}  # nats, mean over tokens; what remains between equal weights is rounding
+AT_ONCE = 64  # concurrent requests of one process, each for all completions of a picture
+BAN = -100.0  # added to a banned token's logit: its probability, about e^-100, is then negligible
+HELD = "held.json"  # file in the weights' folder that tells the other processes which weights servers must hold
+KEPT_WHOLE = 2  # vLLM's FINAL_ONLY: without it some versions lose completions of a request for several
+LARGEST_GAP = {torch.float32: 1e-3}  # nats, mean over tokens; equal weights differ only by rounding
 LARGEST_GAP_IN_HALF = 0.05
 CAUSES = (
     "likely causes: another model or dtype is served than is trained, the served folder has another processor, "
@@ -48,19 +48,19 @@ CAUSES = (
 
 
 class ServedPolicy:
-    """A policy that vLLM servers hold: `push` gives them weights, `sample_completions` draws with the last ones.
+    """Hold a policy on vLLM servers: `push` gives them weights, and `sample_completions` draws with the latest ones.
 
-    Several processes share the servers; rank 0 of them writes weights into a folder that every server can read.
+    Several processes share the servers; rank 0 writes weights into a folder that every server can read.
     """
 
     def __init__(self, settings: RolloutSettings, *, name: str, rank: int = 0, size: int = 1) -> None:
-        """`name` tells this run's folder of weights from those of others that use the same place."""
+        """Create the policy; `name` makes this run's folder of weights differ from those of other runs."""
         self.servers = Servers(settings.url, patience=settings.patience)
         self.settings, self.rank, self.size = settings, rank, size
         digest = hashlib.blake2b(str(Path(name).absolute()).encode(), digest_size=6).hexdigest()
         self.folder = _place(settings.weights) / f"aes_r1_{digest}"
         self.weights = Weights()
-        self._start = secrets.token_hex(4)  # no other start of this run or another calls its weights alike
+        self._start = secrets.token_hex(4)  # makes the names of weights unique to this start of the run
         self._pushes = 0
         self._base_of: Backbone | None = None
         self._pool = ThreadPoolExecutor(AT_ONCE)
@@ -69,10 +69,10 @@ class ServedPolicy:
     def push(self, backbone: Backbone, *, wait: Callable[[], None] = lambda: None) -> None:
         """Make the servers draw with the weights that `backbone` has now, and no others. Collective.
 
-        wait() returns when every process has called it. The weights have to be whole on rank 0. A server that cannot be
-        reached gets them when it is back. InputError where a server does not take them.
+        wait() is a barrier: it returns when every process has called it. The weights must be whole on rank 0. A server
+        that cannot be reached gets them once it is back. InputError if a server rejects them.
         """
-        wait()  # until here somebody may draw with the weights before
+        wait()  # until all processes arrive, one may still draw with the previous weights
         if self.rank == 0:
             self._pushes += 1
             self.weights = self._write(backbone, f"{self._start}-{self._pushes}")
@@ -85,8 +85,8 @@ class ServedPolicy:
             )
 
     def _write(self, backbone: Backbone, version: str) -> Weights:
-        """Write the weights, or the base's once and then the adapter's; remove what lay there before."""
-        if self._pushes == 1:  # what an earlier start of the run left
+        """Write the weights, or the base weights once and then only the adapter; remove the previous ones."""
+        if self._pushes == 1:  # left by an earlier start of the run
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         held = self.weights
@@ -108,7 +108,7 @@ class ServedPolicy:
         return weights
 
     def close(self) -> None:
-        """Remove the folder of weights; the servers keep what they hold."""
+        """Remove the folder of weights; the servers keep the weights that they have loaded."""
         self.servers.close()
         self._pool.shutdown(cancel_futures=True)
         if self.rank == 0:
@@ -125,11 +125,11 @@ class ServedPolicy:
         temperature: float,
         noise: Tensor | None,
     ) -> Rollout:
-        """Draw as `sampler.sample_completions` does, other tokens of the same distribution for the same noise.
+        """Draw like `sampler.sample_completions`: for the same noise, other tokens of the same distribution.
 
-        A prompt's seed is a hash of its noise, so its completions depend on what keys the noise alone. The most likely
-        tokens (noise None) come with log-probabilities at temperature 1. The weights of `backbone` are not used.
-        ServersGone where no server answers.
+        A prompt's seed is a hash of its noise, so its completions depend on the noise's key alone. With noise None
+        (greedy), log-probabilities are those at temperature 1. The weights of `backbone` are not used. ServersGone if
+        no server answers.
         """
         sampling = {
             "n": num_samples,
@@ -161,9 +161,9 @@ class ServedPolicy:
         key: np.ndarray | None,
         place: int,
     ) -> list[dict[str, Any]]:
-        """Return the choices of the answer to one prompt, in their order."""
+        """Return the choices of the answer to one prompt, in order of their index."""
         if key is not None:
-            # Completion k of a request draws with seed + k; hashed, the seeds of two requests lie far apart.
+            # Completion k of a request draws with seed + k; hashing keeps the seeds of two requests far apart.
             digest = hashlib.blake2b(np.ascontiguousarray(key).tobytes(), digest_size=6).digest()
             sampling = {**sampling, "seed": int.from_bytes(digest, "little")}
         picture = io.BytesIO()
@@ -184,9 +184,9 @@ class ServedPolicy:
         return sorted(answer["choices"], key=lambda choice: choice["index"])
 
     def as_served(self, model: str) -> Sampler:
-        """Return the sampler with the weights that the servers were started with: those of the folder `model`.
+        """Return the sampler that uses the weights with which the servers were started: those of the folder `model`.
 
-        InputError where a server holds another folder's, or nobody answers within a tenth of the patience.
+        InputError if a server holds another folder's weights, or does not answer within a tenth of the patience.
         """
         for server in self.servers.servers:
             held = server.started_with(patience=self.settings.patience / 10)
@@ -201,9 +201,9 @@ class ServedPolicy:
     def sampler_of(
         self, backbone: Backbone, question: str, *, max_new_tokens: int, wait: Callable[[], None] = lambda: None
     ) -> Sampler:
-        """Push the weights of `backbone`, compare one answer about a made picture, return the sampler. Collective.
+        """Push the weights of `backbone`, verify one answer about a test picture, and return the sampler. Collective.
 
-        wait is that of `push`. Weights have to be whole.
+        wait is that of `push`. The weights must be whole.
         """
         self.push(backbone, wait=wait)
         prompt = backbone.collate([backbone.encode(probe_picture(), question)])
@@ -212,10 +212,10 @@ class ServedPolicy:
 
     @torch.no_grad()
     def handshake(self, backbone: Backbone, prompts: PromptBatch, *, max_new_tokens: int) -> float:
-        """Score the most likely answer to the first prompt here too; return the mean difference in nats a token.
+        """Score the greedy answer to the first prompt here as well; return the mean difference in nats per token.
 
-        InputError where it is larger than rollout.max_mismatch: the servers then compute something else than this
-        process. Needs whole weights here.
+        InputError if it is larger than rollout.max_mismatch: the servers then compute something else than this process.
+        The weights must be whole here.
         """
         first = prompts.select(torch.tensor([0]))
         drawn = self.sample_completions(
@@ -229,7 +229,7 @@ class ServedPolicy:
 
 
 def probe_picture() -> Image.Image:
-    """Return a picture whose patches, colours and directions all differ, so that none can stand for another."""
+    """Return a picture whose patches, colours and directions all differ, so that no two can be confused."""
     rows, columns = np.mgrid[0:150, 0:190]
     levels = np.stack([rows * 1.7, columns * 1.3, (rows * columns) % 251], axis=2)
     return Image.fromarray(levels.astype(np.uint8))
@@ -242,8 +242,8 @@ def largest_gap(settings: RolloutSettings, dtype: torch.dtype) -> float:
 
 
 def require_match(gap: float, bound: float, where: str) -> None:
-    """Raise InputError with the likely causes where `gap` is above `bound`."""
-    if not gap <= bound:  # NaN is no match either
+    """Raise InputError with the likely causes if `gap` is above `bound` or NaN."""
+    if not gap <= bound:
         raise InputError(
             f"rollout.max_mismatch={bound:g}: log-probabilities of {where} differ by {gap:.2g} nats a token between "
             f"vLLM and the trainer; {CAUSES}"
@@ -251,7 +251,7 @@ def require_match(gap: float, bound: float, where: str) -> None:
 
 
 def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int, longest: int) -> None:
-    """Raise Unusable where `answer` is not `count` whole completions, InputError where it answers another prompt."""
+    """Raise Unusable unless `answer` has `count` whole completions; InputError if it answers another prompt."""
     try:
         if answer["prompt_token_ids"] != prompt:
             raise InputError(
@@ -284,7 +284,7 @@ def _asked(prompts: PromptBatch) -> Iterator[tuple[list[int], np.ndarray, np.nda
 
 
 def _one_placeholder(tokens: list[int], image_token: int) -> list[int]:
-    """Return `tokens` with one placeholder for the picture, which vLLM expands to as many as the picture takes."""
+    """Return `tokens` with one placeholder for the picture; vLLM repeats it as often as the picture needs."""
     return [
         token for place, token in enumerate(tokens) if token != image_token or not place or tokens[place - 1] != token
     ]
@@ -305,7 +305,7 @@ def _rollout(backbone: Backbone, choices: list[dict[str, Any]], device: torch.de
 
 @torch.no_grad()
 def _saved(backbone: Backbone, folder: Path) -> Path:
-    """Write the model's own weights, without an adapter's and under their plain names, into `folder`; return it."""
+    """Write the model's own weights, without an adapter and under their plain names, into `folder`; return it."""
     draft = draft_of(folder)
     draft.mkdir(parents=True)
     own = {
@@ -318,6 +318,6 @@ def _saved(backbone: Backbone, folder: Path) -> Path:
 
 
 def _place(given: str | None) -> Path:
-    """Return where weights are left for the servers: in memory where the machine has a file system there."""
+    """Return the folder in which weights are left for the servers: in memory (/dev/shm) if the machine has that."""
     shared = Path("/dev/shm")
     return Path(given).expanduser() if given else shared if shared.is_dir() else Path(tempfile.gettempdir())

@@ -1,8 +1,8 @@
-"""Outputs whose score can come through the words alone: the answer is drawn with the picture blanked.
+"""Draw answers with the picture blanked, so that only the critique's words can inform the score.
 
-The critique is drawn under the picture, up to the end of its block. Then the same model, shown the gray square of
-data.sample.blank_picture and the critique as it was written, draws the rest. So whatever the number knows of the
-picture stands in the words (model.answer_from=words).
+The critique is drawn with the picture, up to the end of its block. Then the same model draws the rest, given the gray
+square of data.sample.blank_picture and the critique. So everything that the score reflects of the picture is in the
+words (model.answer_from=words).
 """
 
 from __future__ import annotations
@@ -22,15 +22,12 @@ from aes_r1.rollout.sampler import Rollout, Sampler, sample_completions
 
 
 def blank_prompt(backbone: Backbone, question: str, answer_from: str) -> EncodedPrompt | None:
-    """The prompt that answers are drawn from where `answer_from` is words; None where it is image."""
+    """Return the prompt with the blank picture if `answer_from` is "words", or None if it is "image"."""
     return backbone.encode(blank_picture(), question) if answer_from == "words" else None
 
 
 def critique_lengths(backbone: Backbone, rollout: Rollout) -> Tensor:
-    """[R] leading tokens of each output that are drawn under the picture: its critique, or all if that never ends.
-
-    On the host.
-    """
+    """Return [R], on the host: how many leading tokens of each output are its critique, or all if that never ends."""
     counts = []
     for tokens, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True):
         counts.append(critique_length(backbone.pieces(tokens[mask])) or int(mask.sum()))
@@ -48,13 +45,12 @@ def answer_from_words(
     noise: Tensor | None,
     sample: Sampler = sample_completions,
 ) -> Rollout:
-    """Outputs `drawn` by `sampler.sample` with what follows each critique drawn again after the prompt `blank`.
+    """Draw again what follows each critique in the outputs `drawn`, this time after the prompt `blank`.
 
-    temperature, noise [R, max_new_tokens] and max_new_tokens are those of `sample_completions`, or whichever `sample`
-    draws. Answers take the noise
-    of their own places in the output, so an output still depends on its keys alone. An output whose critique is never
-    closed stays as it was drawn, and so do all where blank is None. log-probabilities are each part's after its own
-    prompt.
+    temperature, noise [R, max_new_tokens] and max_new_tokens are those with which `sample` drew `drawn`. An answer
+    takes the noise of its own places in the output, so an output still depends on its keys alone. An output whose
+    critique is never closed is returned as it was drawn, and so are all if blank is None. The log-probabilities of each
+    part are those after its own prompt.
     """
     if blank is None:
         return drawn

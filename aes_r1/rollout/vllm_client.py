@@ -1,4 +1,4 @@
-"""Requests to vLLM servers over HTTP: any server that lives may answer, with the weights that were asked for."""
+"""Send requests to vLLM servers over HTTP: any healthy server may answer, with the requested weights."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from filelock import FileLock
 from aes_r1.rollout.failures import Refused, ServersGone, Unusable
 from aes_r1.settings import InputError
 
-SERVED = "policy"  # what aes_r1.serve calls the model
-STARTED_WITH = "default"  # what vLLM calls the version of weights that nobody has exchanged
-LONGEST_PAUSE_S = 5.0  # for which a server that failed is not asked
+SERVED = "policy"  # the name under which aes_r1.serve serves the model
+STARTED_WITH = "default"  # vLLM's version name for weights that were never replaced
+LONGEST_PAUSE_S = 5.0  # longest time for which a failed server gets no requests
 HEALTH_S = 10.0
-_AGAIN = (408, 409, 425, 429)  # of the 4xx codes, those that say nothing against the request
+_AGAIN = (408, 409, 425, 429)  # the 4xx codes after which the same request may be repeated
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a server has to hold.
+    """Name the weights that a server must hold.
 
-    version: of the model's own weights, which lie in `folder` (None: those that the server was started with). adapter:
-    name of the adapter in adapter_folder, or None where there is none; each version of an adapter has its own name.
+    version: that of the model's own weights, which are in `folder` (None: the weights with which the server was
+    started). adapter: name of the adapter in adapter_folder, or None if there is none; each version of an adapter has
+    its own name.
     """
 
     version: str = STARTED_WITH
@@ -39,23 +40,23 @@ class Weights:
 
 
 class Server:
-    """One server: what it is asked, and until when it is left alone after a failure."""
+    """Call one server, and keep it out of use for a while after a failure."""
 
     def __init__(self, url: str, http: httpx.Client) -> None:
         self.url, self._http = url.rstrip("/"), http
         self.rests_until, self._failures = 0.0, 0
 
     def call(self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float) -> Any:
-        """POST `body`, or GET where it is None; return the content of the answer.
+        """POST `body`, or GET if it is None; return the content of the answer.
 
-        Unusable where there is none, or the server is ill; Refused where it finds fault with the request.
+        Unusable if there is no answer or the server reports a failure of its own; Refused if it rejects the request.
         """
         try:
             if body is None:
                 answer = self._http.get(self.url + path, timeout=timeout)
             else:
                 answer = self._http.post(self.url + path, json=body, timeout=timeout)
-        except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
+        except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the client was closed during the call
             raise Unusable(f"{self.url}: {error or type(error).__name__}") from error
         said = " ".join(answer.text.split())[:500]
         if answer.status_code >= 500 or answer.status_code in _AGAIN:
@@ -68,18 +69,18 @@ class Server:
             raise Unusable(f"{self.url}{path}: its answer is no whole JSON") from error
 
     def worked(self) -> None:
-        """Note that the server has answered."""
+        """Record that the server has answered."""
         self.rests_until, self._failures = 0.0, 0
 
     def failed(self) -> None:
-        """Leave the server alone for a while, longer from failure to failure; those of one moment are one."""
+        """Keep the server out of use for a while, longer after each failure; failures in that while do not count."""
         if time.monotonic() < self.rests_until:
             return
         self._failures += 1
         self.rests_until = time.monotonic() + min(LONGEST_PAUSE_S, 0.1 * 2**self._failures)
 
     def started_with(self, *, patience: float) -> str:
-        """Return the folder, or name, of the model that the server was started with; InputError where it says none."""
+        """Return the folder, or name, of the model with which the server was started; InputError if it names none."""
         try:
             models = self.call("/v1/models", timeout=patience)["data"]
             return str(next(one["root"] for one in models if one["id"] == SERVED))
@@ -90,9 +91,9 @@ class Server:
 
     # -- weights -------------------------------------------------------------------------------------------------------
     def hold(self, weights: Weights, *, timeout: float) -> None:
-        """Make sure that the server holds `weights`, whoever else tries the same at once.
+        """Make sure that the server holds `weights`, even if other processes try the same at once.
 
-        InputError where it does not take them.
+        InputError if it rejects them.
         """
         if weights.folder is None:
             return
@@ -105,16 +106,16 @@ class Server:
                 self._load_adapter(weights.adapter, str(weights.adapter_folder), timeout)
 
     def _exchange(self, folder: Path, version: str, timeout: float) -> None:
-        """Put the weights in `folder` in place of the server's; where that fails it stays paused and draws nothing."""
-        self.call("/pause?mode=abort", {}, timeout=timeout)  # which empties its caches, too
+        """Replace the server's weights by those in `folder`; if that fails, it stays paused and draws nothing."""
+        self.call("/pause?mode=abort", {}, timeout=timeout)  # this also empties its caches
         self.call("/init_weight_transfer_engine", {"init_info": {}}, timeout=timeout)
-        with contextlib.suppress(Unusable):  # another process was ended within its update, which this one finishes
+        with contextlib.suppress(Unusable):  # an update is open already: another process died in it; finish it here
             self.call("/start_weight_update", {}, timeout=timeout)
         try:
             self.call("/update_weights", {"update_info": {"path": str(folder)}}, timeout=timeout)
         except Unusable as error:
             if not is_healthy(self.url):
-                raise  # it is the server that is ill, not the weights
+                raise  # the server is at fault, not the weights
             raise InputError(
                 f"rollout.url: the server does not take the run's weights ({error}); start it with the model that "
                 "the run starts from: python -m aes_r1.serve --model DIR"
@@ -138,21 +139,21 @@ class Server:
 
 
 class Servers:
-    """Several servers of the same model. `patience`: seconds for which a request is made again and again."""
+    """Send requests to several servers of the same model. `patience`: seconds for which a request is repeated."""
 
     def __init__(self, urls: Sequence[str], *, patience: float) -> None:
         self._http = httpx.Client(limits=httpx.Limits(max_connections=None), trust_env=False)
         self.servers, self.patience = [Server(url, self._http) for url in urls], patience
-        self._timeout = patience / 2  # of one try, so that a server that hangs leaves time for another
+        self._timeout = patience / 2  # of one try, so that a hanging server leaves time for another
         self._closed = False
 
     def close(self) -> None:
-        """Ask nothing any more: requests that wait for a server end as if their patience had."""
+        """Stop all requests: those that wait for a server end as if their patience were over."""
         self._closed = True
         self._http.close()
 
     def hold(self, weights: Weights) -> None:
-        """Give `weights` to every server that can be reached; the others get them when they are back."""
+        """Give `weights` to every server that can be reached; the others get them once they are back."""
 
         def give(server: Server) -> None:
             try:
@@ -167,10 +168,10 @@ class Servers:
     def ask(
         self, request: Mapping[str, Any], weights: Weights, *, first: int, check: Callable[[Any], None]
     ) -> dict[str, Any]:
-        """Return the answer of a server that holds `weights`, of server number `first` where that one lives.
+        """Return the answer of a server that holds `weights`, of server number `first` if that one is available.
 
-        check(answer) raises Unusable where it lacks something. ServersGone after `patience` seconds without a usable
-        answer; InputError where the request itself is at fault.
+        check(answer) raises Unusable if something is missing. ServersGone after `patience` seconds without a usable
+        answer; InputError if the request itself is at fault.
         """
         until = time.monotonic() + self.patience
         body = {**request, "model": weights.adapter or SERVED}
@@ -196,14 +197,14 @@ class Servers:
             time.sleep(max(rest, 0.0))
 
     def _turn(self, first: int) -> Server:
-        """Return server number `first`, or the next that does not rest; where all do, the one that wakes first."""
+        """Return server number `first`, or the next one that may be called; if none may, the first that will."""
         order = [self.servers[(first + place) % len(self.servers)] for place in range(len(self.servers))]
         now = time.monotonic()
         awake = [server for server in order if server.rests_until <= now]
         return awake[0] if awake else min(order, key=lambda server: server.rests_until)
 
     def _answer(self, server: Server, body: Mapping[str, Any], weights: Weights) -> Any:
-        """Return the server's answer with `weights`; give it those first where it holds others, after a restart say."""
+        """Return the server's answer with `weights`; if it holds others, as after a restart, give it those first."""
         for _ in range(2):
             try:
                 answer = server.call("/inference/v1/generate", body, timeout=self._timeout)
@@ -226,7 +227,7 @@ class Servers:
 
 
 def is_healthy(url: str) -> bool:
-    """Return whether the server at `url` says that it works, asked over a connection of its own."""
+    """Return whether the server at `url` reports that it is healthy, over a separate connection."""
     try:
         return httpx.get(f"{url}/health", timeout=HEALTH_S, trust_env=False).status_code == 200
     except httpx.TransportError:
@@ -234,6 +235,6 @@ def is_healthy(url: str) -> bool:
 
 
 def versions_of(answer: Any) -> set[str]:
-    """Return every version of the weights that drew the tokens of `answer`."""
+    """Return every version of the weights with which tokens of `answer` were drawn."""
     choices = answer.get("choices") if isinstance(answer, dict) else None
     return {str(span["version"]) for choice in choices or [] for span in choice.get("weight_versions") or []}

@@ -1,7 +1,7 @@
-"""What vLLM's own processes import: how the weights of a training run, written to a folder, get into the served model.
+"""Load the weights of a training run from a folder into the served model; vLLM's own processes import this module.
 
-Nothing else imports vLLM. `aes_r1.serve` names `Worker` to it (--worker-extension-cls), which makes each worker import
-this module before it builds its weight transfer engine, called "folder".
+Nothing else imports vLLM. `aes_r1.serve` passes `Worker` to it (--worker-extension-cls), so each worker imports this
+module before it builds its weight transfer engine, which is called "folder".
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
-SAID_S = 3.0  # in which the reason of a failed update reaches the trainer
+SAID_S = 3.0  # time for the reason of a failed update to reach the trainer
 
 
 @dataclass
 class NothingToConnect(WeightTransferInitInfo):
-    """A folder needs no connection."""
+    """Carry no data: a folder needs no connection."""
 
 
 @dataclass
 class Folder(WeightTransferUpdateInfo):
-    """A folder with *.safetensors, their weights named as transformers names them."""
+    """Name a folder with *.safetensors, whose weights have the names that transformers gives them."""
 
     path: str
 
 
 class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
-    """Loads every weight from a folder; an update that leaves one weight old, or brings an unknown one, fails."""
+    """Load every weight from a folder; an update that misses a weight, or contains an unknown one, fails."""
 
     init_info_cls, update_info_cls = NothingToConnect, Folder
 
     def init_transfer_engine(self, init_info: NothingToConnect) -> None:  # noqa: ARG002
-        """Nothing has to be connected. What the model consists of is read while no update has touched it."""
+        """Record the names of the model's weights before the first update; there is nothing to connect."""
         if not hasattr(self, "_wanted"):
-            # Of what is tied, the first name. Under an adapter a layer lies one name deeper than it is loaded.
+            # Tied weights have only their first name here. An adapter adds ".base_layer" to a name.
             self._wanted = {name.replace(".base_layer.", ".") for name, _ in self.model.named_parameters()}
 
     def start_weight_update(self) -> None:
-        """Give every layer its unprocessed parameters back, which loading fills."""
+        """Give every layer back its unprocessed parameters, into which the weights are loaded."""
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
-        """Load the folder; unlike the base class, without asking an accelerator to wait, which a CPU has not.
+        """Load the folder; unlike the base class, do not synchronise an accelerator, because a CPU has none.
 
-        Where it fails, this process ends once the reason has been sent: some weights are new then, some old and some on
+        If it fails, this process exits once the reason has been sent: some weights are new then, some old and some on
         no device, and nothing may be drawn with them. aes_r1.serve starts vLLM again.
         """
         with contextlib.ExitStack() as failed:
@@ -68,7 +68,7 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
             failed.pop_all()
 
     def receive_weights(self, update_info: Folder) -> None:
-        """Load every weight in the folder; ValueError where one of the model's is not among them."""
+        """Load every weight in the folder; ValueError if one of the model's weights is missing."""
         loaded = self.model.load_weights(_weights_in(Path(update_info.path)))
         missing = sorted((self._wanted - set(loaded)) | _loaded_in_part(self.model))
         if missing:
@@ -77,23 +77,23 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
             )
 
     def finish_weight_update(self) -> None:
-        """Process what was loaded, as after the model's first loading."""
+        """Process the loaded weights, as after the model's first loading."""
         finalize_layerwise_reload(self.model, self.model_config)
         _repack_tied_head(self.model)
 
     def shutdown(self) -> None:
-        """Nothing was connected."""
+        """Do nothing: nothing was connected."""
 
 
 def _weights_in(folder: Path) -> Iterator[tuple[str, Tensor]]:
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118, it is no mapping
+            for name in opened.keys():  # noqa: SIM118, a safe_open file cannot be iterated
                 yield name, opened.get_tensor(name)
 
 
 def _loaded_in_part(model: Any) -> set[str]:
-    """Linear layers that several of a folder's weights make up (q, k and v, say), of which some have not come."""
+    """Return the linear layers that consist of several weights (such as q, k and v), some of which are missing."""
     found = set()
     for name, layer in model.named_modules():
         info = get_layerwise_info(layer)
@@ -103,7 +103,7 @@ def _loaded_in_part(model: Any) -> set[str]:
 
 
 def _repack_tied_head(model: Any) -> None:
-    """Pack the embedding for the head again: on a CPU a tied head multiplies by a packed copy, which a reload keeps."""
+    """Pack the embedding for the head again: on a CPU a tied head uses a packed copy, which a reload leaves as is."""
     if next(model.parameters()).device.type != "cpu":
         return
     head = getattr(model.get_language_model(), "lm_head", None)
@@ -115,4 +115,4 @@ WeightTransferEngineFactory.register_engine("folder", FolderEngine)
 
 
 class Worker:
-    """Adds nothing to a worker: it is named so that this module is imported."""
+    """Add nothing to a worker: vLLM imports this module because it is given this name."""

@@ -1,4 +1,4 @@
-"""The completions of one step: drawn by this process or by vLLM servers, decoded, and as rows of completions.jsonl."""
+"""Draw and decode the completions of one step, here or on vLLM servers, and format them for completions.jsonl."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from aes_r1.trainer.engine import Engine
 
 @dataclass(frozen=True)
 class Completions:
-    """What one step drew for the n images of this process: R = n * K completions, image by image.
+    """Hold what one step drew for the n images of this process: R = n * K completions, image by image.
 
-    prompts: the n encoded prompts with their vision features; blank: the prompt after which answers were drawn where
-    they come from words alone, else None; under_picture [R, T], on the host: which tokens come after their image;
-    rollout: tokens, mask and log-probabilities [R, T]; tokens: the R completions without padding, on the host; texts
-    and scores [R]: each decoded, and the score that `parse_score` read in it, None where it read none.
+    prompts: the n encoded prompts with their vision features; blank: the prompt after which answers are drawn if they
+    come from words alone, else None; under_picture: [R, T] bool, on the host, True on tokens that are drawn with their
+    image; rollout: tokens, mask and log-probabilities [R, T]; tokens: the R completions without padding, on the host;
+    texts [R]: their decoded texts; scores [R]: the result of `parse_score`, None where parsing failed.
     """
 
     prompts: PromptBatch
@@ -43,10 +43,10 @@ class Completions:
 
 
 class Drawing:
-    """The completions of one step on their way.
+    """Represent the completions of one step while they are drawn.
 
-    prompts: the n encoded prompts of this process; `finish` gives the completions, which servers may have drawn
-    meanwhile; `settle` only waits until no server draws any more.
+    prompts: the n encoded prompts of this process. `finish` returns the completions, which servers may already have
+    drawn; `settle` only waits until the servers have finished drawing.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Drawing:
 
 
 class Rollouts:
-    """The sampler of a run's steps: the servers of `served`, or this process where that is None.
+    """Sample the completions of a run's steps: with the servers of `served`, or with this process if that is None.
 
-    blank: the prompt after which answers are drawn where they come from words alone, else None.
+    blank: the prompt after which answers are drawn if they come from words alone, else None.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Rollouts:
         self._thread = ThreadPoolExecutor(1)
 
     def begin(self, prompts: Sequence[EncodedPrompt], completion_of: Sequence[tuple], timer: PhaseTimer) -> Drawing:
-        """Begin to draw K completions for each of `prompts` with the present weights. Collective.
+        """Start to draw K completions for each of `prompts` with the current weights. Collective.
 
-        completion_of [n * K] keys each one's noise. This process draws only when the drawing is finished, which must
-        be before its weights change; servers draw at once.
+        completion_of: [n * K], the key of each completion's noise. Servers draw at once. This process draws only in
+        `finish`, which must be called before its weights change.
         """
         self.backbone.model.eval()
         noise = keyed_uniform_noise([("rollout", *key) for key in completion_of], self.trainer.max_new_tokens)
@@ -96,7 +96,7 @@ class Rollouts:
         return self._completions(batch, rollout)
 
     def _push(self, served: ServedPolicy, batch: PromptBatch) -> PromptBatch:
-        """Give the servers the weights, proven by one answer the first time; `batch` with its vision features."""
+        """Push the weights to the servers, with a handshake the first time; return `batch` with its vision features."""
         with self.engine.gathered_parameters():
             served.push(self.backbone, wait=self.engine.barrier)
             batch = self.backbone.with_vision_features(batch)
@@ -126,14 +126,14 @@ class Rollouts:
 
 
 def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:
-    """Scores of R = n * num_samples completions as [n, num_samples] on `device`, NaN where there is none."""
+    """Return the scores of R = n * num_samples completions as [n, num_samples] on `device`, NaN where there is none."""
     return torch.tensor([math.nan if score is None else score for score in scores], device=device).view(-1, num_samples)
 
 
 def completion_rows(
     completions: Completions, batch: Sequence[Sample], earned: Mapping[str, Tensor], paid: Mapping[str, Tensor]
 ) -> list[dict]:
-    """Rows of completions.jsonl. earned: {name: [n, K] rewards} of this process's images; paid: their advantages."""
+    """Return rows of completions.jsonl. earned: {name: [n, K] rewards} of this process's images; paid: advantages."""
     num_samples = len(completions.texts) // len(batch)
     rewards = {f"reward_{name}": part.flatten().tolist() for name, part in earned.items()}
     rewards |= {name: part.flatten().tolist() for name, part in paid.items()}

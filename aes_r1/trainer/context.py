@@ -1,4 +1,4 @@
-"""What a training loop is given by whoever runs it: where it saves, whom it tells, and when it stops."""
+"""Define what the caller of a training loop provides: where it saves, what it reports to, and when it stops."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from aes_r1.trainer.engine import now
 
 
 class PhaseTimer:
-    """Seconds of each phase of one step: `with timer("rollout"): ...`, then `timer.seconds["rollout"]`.
+    """Measure the seconds of each phase of one step: `with timer("rollout"): ...`, then `timer.seconds["rollout"]`.
 
-    The clock is read when the device has done what it was given. A subclass that overrides `begin` and `end` sees where
-    a phase begins and ends without touching the loop.
+    The device is synchronised before each reading of the clock. A subclass can override `begin` and `end` to see where
+    a phase begins and ends without a change to the loop.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -40,19 +40,20 @@ class PhaseTimer:
         """Do nothing; called after each block that did not fail."""
 
     def elapsed(self) -> float:
-        """Seconds since the timer was made, which is when the step began."""
+        """Return the seconds since the timer was created, at the beginning of the step."""
         return now(self.device) - self.started
 
 
 @dataclass
 class TrainingContext:
-    """One training loop's surroundings.
+    """Hold the surroundings of one training loop.
 
     folder: its checkpoints, from which it resumes. `log(step, values)` is called after every optimizer step with values
-    by glossary name. `evaluate(step)` gives the validation values that are logged with that step.
-    `log_completions(step, rows)` gets sampled completions. `on_resume(step)` is called once before the first step with
-    the number of optimizer steps already done. extra_state is kept in every checkpoint. `timer(device)` is made anew at
-    each step. trace_file: where the step that trainer.profile names is traced to, None for processes that trace none.
+    by glossary name. `evaluate(step)` returns the validation values that are logged with that step.
+    `log_completions(step, rows)` receives sampled completions. `on_resume(step)` is called once before the first step
+    with the number of optimizer steps already done. extra_state is saved in every checkpoint. `timer(device)` is called
+    for a new timer at each step. trace_file: the file for the trace of the step trainer.profile, or None on processes
+    that trace none.
     """
 
     folder: Path

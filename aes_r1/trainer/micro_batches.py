@@ -1,4 +1,4 @@
-"""How the outputs of an optimizer step are cut into forward passes. It changes memory and speed, never the gradient."""
+"""Cut the outputs of an optimizer step into forward passes, which changes memory and speed but never the gradient."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def micro_batches(
     size: int,
     max_tokens: int | None,
 ) -> list[list[int]]:
-    """`rows` (indices into N x num_samples outputs, image by image) in pieces.
+    """Divide `rows` (indices into N x num_samples outputs, image by image) into pieces.
 
-    max_tokens None: pieces of `size` outputs as they come. Else: pieces whose pass holds at most `max_tokens` tokens,
-    images of similarly long outputs together. An image's outputs stay together while they fit, so that its prompt is
-    computed once; an output that is too long by itself is a piece of its own. lengths: tokens of every output;
-    prompt_tokens: tokens of every image's prompt. With shared_prefix nothing is padded; else every output brings a
-    prompt of its own and is padded to the longest, and so is the prompt.
+    With max_tokens None, each piece has the next `size` outputs. Otherwise each pass has at most `max_tokens` tokens,
+    and images with outputs of similar length are in one piece. An image's outputs stay together if they fit, so that
+    its prompt is computed once; an output that exceeds the limit by itself is a piece of its own. lengths: tokens of
+    every output; prompt_tokens: tokens of every image's prompt. With shared_prefix nothing is padded; otherwise every
+    output has its own prompt, and both are padded to the longest of the piece.
     """
     if max_tokens is None:
         return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
@@ -61,10 +61,10 @@ def micro_batches(
 
 
 class MicroBatch(NamedTuple):
-    """One forward pass.
+    """Hold one forward pass.
 
-    rows [r]: which completions of the rollout, on the host; mask [r, longest]: their tokens, on the host; in_loss:
-    whether they count in the loss, which a pass that only keeps step with other processes does not.
+    rows: [r], indices of its completions in the rollout, on the host; mask: [r, longest], their tokens, on the host;
+    in_loss: whether they count in the loss. A pass that is made only to match the other processes does not count.
     """
 
     rows: Tensor
@@ -83,10 +83,11 @@ def plan_micro_batches(
     size: int,
     max_tokens: int | None,
 ) -> list[MicroBatch]:
-    """Cut the completions `rows` [r] into forward passes, on the host. Collective where passes differ in size.
+    """Cut the completions `rows` [r] into forward passes, on the host. Collective if passes may differ in size.
 
-    ZeRO gathers weights and sums gradients in every pass, so all processes take equally many: whoever has fewer repeats
-    its shortest completion without counting it in the loss. Arguments as in `micro_batches`.
+    ZeRO gathers weights and sums gradients in every pass, so all processes need the same number of passes: a process
+    with fewer repeats its shortest completion without counting it in the loss. The other arguments are those of
+    `micro_batches`.
     """
     pieces = micro_batches(
         rows.tolist(),

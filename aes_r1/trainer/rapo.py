@@ -1,7 +1,8 @@
-"""Relative-absolute policy optimisation (paper, section 3.4).
+"""Train a policy by relative-absolute policy optimisation (paper, section 3.4).
 
-Differs from textbook GRPO in its reward (relative ranking among all N images of the step, joined with absolute error),
-in clip-higher, in a failed parse being no score at all, and in the prompt and picture of a group being computed once.
+It differs from textbook GRPO in its reward (relative ranking among all N images of the step, joined with absolute
+error), in clip-higher, in giving a failed parse no score at all, and in computing the prompt and picture of a group
+once.
 
     python -m aes_r1.train +experiment=rapo
 """
@@ -60,11 +61,11 @@ REMEDY = "lower trainer.lr, raise trainer.kl_coef, or train with model.dtype=flo
 
 
 def rapo_steps(count: int, trainer: TrainerSettings) -> int:
-    """Optimizer steps of the whole run over `count` images."""
+    """Return the optimizer steps of the whole run over `count` images."""
     return trainer.max_steps or math.ceil(count * trainer.epochs / trainer.images_per_step)
 
 
-def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller chooses
+def train_rapo(  # noqa: PLR0913, each is a choice of the method
     backbone: Backbone,
     reference: Reference | None,
     engine: Engine,
@@ -78,15 +79,14 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
     answer_from: str = "image",
     served: ServedPolicy | None = None,
 ) -> None:
-    """Train `backbone` in place; `reference` is the frozen start (None: no KL, or an adapter is switched off for it).
+    """Train `backbone` in place; `reference` is the frozen start (None: no KL, or the adapter is disabled to get it).
 
-    answer_from: "image", or "words" where the answer is written without seeing the image (model.answer_from). served:
-    vLLM servers that draw the completions in place of this process; the surrogate is then weighted by min(pi / mu,
-    cap), mu the servers' probability of a token, which makes up for what they compute differently or with older
-    weights.
+    answer_from: "image", or "words" if the answer is written without seeing the image (model.answer_from). served: vLLM
+    servers that draw the completions instead of this process. The surrogate is then weighted by min(pi / mu, cap), with
+    mu the servers' probability of a token, which corrects for different numerics and older weights.
 
-    Resumes from context.folder, RUN/checkpoints; the model of the best validation is kept beside it, in RUN/best.
-    Raises Stopped after a checkpoint when asked to stop.
+    Resumes from context.folder, RUN/checkpoints; the model with the best validation is kept in RUN/best. Raises Stopped
+    after a checkpoint when asked to stop.
     """
     total = rapo_steps(len(images), trainer)
     trace = StepTrace(trainer.profile, context.trace_file, steps=total)
@@ -137,7 +137,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         with timer("rollout"):
             completions = drawing.finish()
         rollout = completions.rollout
-        # What follows a checkpoint is drawn with the weights in it, so a run that goes on from there draws the same.
+        # The step after a checkpoint is drawn with the weights in it, so that a resumed run draws the same.
         begins_ahead = served is not None and served.settings.ahead == 1 and (step + 1) % trainer.save_every != 0
         ahead = begin(step + 1, timer) if begins_ahead and step + 1 < total else None
 
@@ -158,7 +158,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
             reward_parts |= {"overlong": overlong}
 
         # -- credit ----------------------------------------------------------------------------------------------------
-        local_images = slice(engine.rank * len(batch), (engine.rank + 1) * len(batch))  # rows of what was gathered
+        local_images = slice(engine.rank * len(batch), (engine.rank + 1) * len(batch))  # of gathered tensors
         advantages = group_advantage(rewards, scale=trainer.scale_advantage)[local_images]
         zero_spread_groups = zero_spread(rewards)
         in_critique = critique_mask(
@@ -202,7 +202,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
 
         # -- reference -------------------------------------------------------------------------------------------------
         with timer("reference"):
-            own_lengths = rollout.mask.sum(dim=1).tolist()  # leave the device here, so that no pass has to ask for them
+            own_lengths = rollout.mask.sum(dim=1).tolist()  # one synchronisation for all passes
             plan = partial(
                 plan_micro_batches,
                 lengths=own_lengths,
@@ -230,7 +230,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
                     for micro_batch in one_pass:
                         rows, longest = to_device(micro_batch.rows, device), micro_batch.mask.shape[1]
                         ref_logps[rows, :longest], _ = logps_of(frozen, micro_batch, rows)
-            # This process draws by the policy's own log-probabilities, so no pass more is needed; servers do not.
+            # The local sampler's log-probabilities are the policy's own; those of servers are not and are recomputed.
             old_logps = rollout.logps if trainer.inner_epochs * trainer.minibatches > 1 else None
             if old_logps is not None and served is not None:
                 old_logps = torch.zeros_like(rollout.logps)
@@ -249,7 +249,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
             for number, (minibatch, planned) in enumerate(minibatches * trainer.inner_epochs):
                 counted = in_loss[to_device(minibatch, device)]
                 divisor = engine.all_reduce_sum(loss_divisor(counted, trainer.aggregation, trainer.max_new_tokens))
-                divisor = divisor.clamp(min=1)  # where no completion of any process is in the loss
+                divisor = divisor.clamp(min=1)  # if no completion of any process is in the loss
                 for micro_batch in planned:
                     rows, longest = to_device(micro_batch.rows, device), micro_batch.mask.shape[1]
                     logps, entropy = logps_of(backbone, micro_batch, rows)
@@ -274,7 +274,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
                     if micro_batch.in_loss:
                         add_micro_batch(sums, metrics, entropy, int(micro_batch.mask.sum()))
                         sums["loss"] = sums.get("loss", 0.0) + loss.detach()
-                        if number == 0:  # until the first update the trainer's weights are the sampler's
+                        if number == 0:  # before the first update both have the same weights
                             gaps.append(logps.detach() - drawn_with)  # 0 beyond the mask
                 grad_norm = float(engine.step(lr))
                 skipped += skips.count(grad_norm)
@@ -298,7 +298,7 @@ def train_rapo(  # noqa: PLR0913, each is a part of the method that a caller cho
         trace.end()
         if served is not None:
             values |= correction_metrics(gaps, minibatches[0][1], served.settings.cap, engine)
-            if on_policy:  # otherwise the update between the two is a part of their difference
+            if on_policy:  # otherwise the difference includes an update
                 bound = largest_gap(served.settings, backbone.model.dtype)
                 require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
         if step == 0 or (step + 1) % trainer.completions_every == 0:
@@ -346,7 +346,10 @@ def completion_logps(
     temperature: float,
     shared_prefix: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies [r, longest] of a micro-batch under `policy`; rows: its rows, on the device."""
+    """Return log-probabilities and entropies [r, longest] of a micro-batch under `policy`.
+
+    rows: [r], the micro-batch's rows, on the device.
+    """
     images, image_of = torch.unique(micro_batch.rows // num_samples, return_inverse=True)
     tokens = completions.rollout.tokens[rows, : micro_batch.mask.shape[1]]
     seeing = micro_batch.mask & completions.under_picture[micro_batch.rows, : micro_batch.mask.shape[1]]

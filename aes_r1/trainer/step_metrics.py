@@ -1,4 +1,4 @@
-"""The metrics of one RAPO step, by glossary name (aes_r1/tracking.py), over all processes."""
+"""Compute the metrics of one RAPO step over all processes, by glossary name (aes_r1/tracking.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aes_r1.trainer.micro_batches import MicroBatch
 def add_micro_batch(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Tensor, tokens: int) -> None:
     """Add the means of one micro-batch to `sums`, weighted by its tokens; tensors stay on the device.
 
-    metrics: of policy_loss; entropy: of every completion token; tokens: how many completion tokens there are.
+    metrics: the result of policy_loss; entropy: of every completion token; tokens: the number of completion tokens.
     """
     weighted = {
         name: value * metrics["tokens"] for name, value in metrics.items() if name not in ("tokens", "ratio_max")
@@ -33,10 +33,9 @@ def add_micro_batch(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy
 
 
 def policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
-    """policy/* from the sums of `add_micro_batch` and their "loss". Collective."""
-    loss = engine.all_reduce_sum(
-        sums.pop("loss")
-    )  # a sum over micro-batches, already divided by the whole step's divisor
+    """Return policy/* from the sums of `add_micro_batch` and their "loss". Collective."""
+    # A sum over micro-batches suffices: each loss is already divided by the divisor of the whole step.
+    loss = engine.all_reduce_sum(sums.pop("loss"))
     names = sorted(name for name in sums if name != "ratio_max")
     totals = dict(
         zip(names, engine.all_reduce_sum(torch.stack([sums[name].float() for name in names])).tolist(), strict=True)
@@ -51,7 +50,10 @@ def policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
 
 
 def rollout_metrics(scores: Tensor, zero_spread_groups: Tensor, rollout: Rollout, engine: Engine) -> dict[str, float]:
-    """rollout/* from scores [N, K] (NaN: no answer), zero_spread_groups [N] and this process's rollout. Collective."""
+    """Return rollout/* from scores [N, K], zero_spread_groups [N] and this process's rollout. Collective.
+
+    A score is NaN where parsing failed.
+    """
     answered = scores[~scores.isnan()]
     rows = float(scores.numel())
     return {
@@ -65,9 +67,9 @@ def rollout_metrics(scores: Tensor, zero_spread_groups: Tensor, rollout: Rollout
 
 
 def mismatch_metrics(gaps: Sequence[Tensor], planned: Sequence[MicroBatch], engine: Engine) -> dict[str, float]:
-    """rollout/mismatch_*: how far the trainer's log-probabilities are from the sampler's. Collective.
+    """Return rollout/mismatch_*: the difference between the trainer's and the sampler's log-probabilities. Collective.
 
-    gaps: trainer's minus sampler's, of each micro-batch of `planned` that is in the loss, [r, longest], 0 beyond its
+    gaps: trainer's minus sampler's, for each micro-batch of `planned` that is in the loss, [r, longest], 0 beyond its
     mask.
     """
     tokens = sum(int(micro_batch.mask.sum()) for micro_batch in planned if micro_batch.in_loss)
@@ -82,7 +84,7 @@ def mismatch_metrics(gaps: Sequence[Tensor], planned: Sequence[MicroBatch], engi
 def correction_metrics(
     gaps: Sequence[Tensor], planned: Sequence[MicroBatch], cap: float, engine: Engine
 ) -> dict[str, float]:
-    """Compute what importance weights do to served completions, from `gaps` as in `mismatch_metrics`. Collective."""
+    """Measure how importance weights change served completions, from `gaps` as in `mismatch_metrics`. Collective."""
     masks = [micro_batch.mask for micro_batch in planned if micro_batch.in_loss]
     gap = torch.cat([one[mask.to(one.device)] for one, mask in zip(gaps, masks, strict=True)]).double()
     ratio = gap.exp()
@@ -96,10 +98,10 @@ def correction_metrics(
 
 
 def mean_validation_srcc(validation: dict[str, float]) -> float | None:
-    """Mean SRCC over the validation sets, by which the best model is kept; None where nothing was validated.
+    """Return the mean SRCC over the validation sets, by which the best model is chosen; None without validation.
 
-    A set whose answers have no SRCC (all alike, or too few) counts as 0, as answers that rank nothing do. Left out, it
-    would leave a mean over other sets, which no other step's could be compared with.
+    A set whose answers have no SRCC (because they are all equal, or too few) counts as 0, like answers that rank
+    nothing. Without it the mean would cover other sets and could not be compared with that of other steps.
     """
     found = [0.0 if math.isnan(value) else value for name, value in validation.items() if name.endswith("/srcc")]
     return sum(found) / len(found) if found else None
