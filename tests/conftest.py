@@ -62,10 +62,12 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 @pytest.fixture(autouse=True)
 def fresh_logger() -> None:
-    """Restore the logger after each test: runs configure it, and Hydra disables every logger that it finds."""
+    """Restore the logger for each test: runs configure it, Hydra disables every logger and sets the level of the root."""
     log = logging.getLogger("aes_r1")
     log.disabled, log.propagate = False, True
     log.handlers.clear()
+    log.setLevel(logging.NOTSET)
+    logging.root.setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from aes_r1.inference.token_entropy import KINDS
+from aes_r1.inference.token_entropy import TOKEN_KINDS
 from aes_r1.settings import InputError
 from experiments.reading import Run, over_seeds
 from experiments.sft_entropy.starts import FIXED, FLOOR, by_seed, gains, relations
@@ -62,7 +62,7 @@ def draw(result: Mapping[str, Any]) -> Any:
             by_step.plot(*points, lw=1, color=colors[condition], label=condition if rows else None)
     for condition in longest:
         rows = next(rows for rows in result["probes"][condition].values() if rows)
-        for kind in KINDS:
+        for kind in TOKEN_KINDS:
             points = [(row["step"], row["by_kind"][kind]["entropy"]) for row in rows]
             by_kind.plot(*zip(*points, strict=True), lw=1, label=kind)
         for row in (rows[0], rows[len(rows) // 2], rows[-1]):
