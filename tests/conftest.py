@@ -62,7 +62,7 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 @pytest.fixture(autouse=True)
 def fresh_logger() -> None:
-    """Restore the logger for each test: runs configure it, Hydra disables every logger and sets the level of the root."""
+    """Restore the logger for each test: runs configure it, Hydra disables every logger and sets the root's level."""
     log = logging.getLogger("aes_r1")
     log.disabled, log.propagate = False, True
     log.handlers.clear()

@@ -171,17 +171,19 @@ def test_three_deaths_of_the_server_lose_nothing(talker, server, picture_folder,
     def dying(body):
         drawn.append(body)
         if len(drawn) in (3, 7, 11):
-            threading.Thread(target=die).start()
+            deaths.append(threading.Thread(target=die))
+            deaths[-1].start()
         return honest(body)
 
     def die():
         server.kill()
         time.sleep(0.1)
         server.start()
-        deaths.append(len(drawn))
 
     server._completions = dying
     rows = train(other, picture_folder, tmp_path / "deaths", server, **how)
+    for death in deaths:
+        death.join()  # the run may be over before the server is back from its last
     assert len(deaths) == 3
     assert rows == plain
     for name, value in talker.model.state_dict().items():
