@@ -149,7 +149,7 @@ class ServedPolicy:
             for place, one in enumerate(asked)
         ]
         choices = [choice for future in futures for choice in future.result()]
-        return _rollout(backbone, choices, backbone.device)
+        return _rollout(backbone, choices, prompts.input_ids.device)
 
     def _ask(
         self,

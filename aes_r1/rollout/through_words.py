@@ -79,7 +79,7 @@ def answer_from_words(
     at = torch.tensor(rows, device=device)[:, None]
     under_picture = torch.arange(width, device=device) < lengths.to(device)[:, None]
     for name, fill in empty.items():
-        first, second = getattr(drawn, name), getattr(answers, name)
+        first, second = getattr(drawn, name), getattr(answers, name).to(device)
         whole = first.new_full((len(first), width), fill)
         whole[:, :length] = first
         whole = whole.where(under_picture, whole.new_tensor(fill))
