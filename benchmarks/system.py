@@ -99,7 +99,8 @@ class Player:
         """Return the last line of the process's log."""
         self.log.flush()
         said = [line for line in Path(self.log.name).read_text(errors="replace").splitlines() if line.strip()]
-        return f"{self.system} ended early ({said[-1][:300] if said else 'no word'}); see {self.log.name}"
+        last = said[-1][:300] if said else "no word"
+        return f"{self.system} ended early ({last}); see {Path(self.log.name).name} in the --work folder"
 
     def end_at(self, seconds: float) -> threading.Timer:
         """Start and return a timer that kills the process after so many seconds unless it is cancelled."""

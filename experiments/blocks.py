@@ -1,8 +1,8 @@
-"""Conditions compared within replicates: a randomised block design with one pooled error.
+"""Compare conditions within replicates: a randomised block design with one pooled error.
 
 A replicate is a block: its conditions share base model, pictures and cold start. The value of a condition in a block is
-taken as condition + block + error, with errors of one variance over all conditions. Pooled, they give each comparison
-the degrees of freedom of all, which a t-test over a few replicates of two conditions lacks.
+taken as condition + block + error, with errors of one variance over all conditions. Because the error is pooled, each
+comparison has the degrees of freedom of all conditions; a t-test of two conditions over a few replicates has few.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Values = Mapping[str, Mapping[int, float | None]]  # {condition: {replicate: val
 
 
 def contrasts(values: Values, baseline: str) -> dict[str, dict[str, Any]]:
-    """{condition: {"mean", "low", "high", "n", "df"}}: its difference to `baseline` with a 95% interval.
+    """Return {condition: {"mean", "low", "high", "n", "df"}}: its difference to `baseline` with a 95% interval.
 
     Blocks without a value of `baseline` are left out; others may miss conditions (least squares over what is there). n:
     blocks of the difference; df: degrees of freedom of the error, without which there is no interval (None).
