@@ -18,6 +18,7 @@ from aes_r1.data.published import (
     flickr_aes_labels,
     koniq_labels,
     para_labels,
+    sophoappeal_labels,
     spaq_labels,
     tad66k_labels,
 )
@@ -157,6 +158,18 @@ CATALOG = {
         splits="none published; seeded 70/10/20",
         licence="GPL-3.0",
         source="github.com/Telecommunication-Telemedia-Assessment/AVT-AI-Image-Dataset",
+    ),
+    "sophoappeal": DataSet(
+        labels=sophoappeal_labels,
+        scale=(1, 5),
+        shares=(0.5, 0.1, 0.4),
+        layout="labels.csv: file, and GROUP_count_1 .. GROUP_count_5 of crowd, university and lab; images/*.jpg",
+        pictures=("images",),
+        spread="counts of stars of each group",
+        splits="none published; seeded 50/10/40",
+        licence="pictures CC0, ratings GPL-3.0",
+        source="github.com/Telecommunication-Telemedia-Assessment: sophoappeal_images, and the ratings in "
+        "sophoappeal_evaluation_image_appeal_test_1",
     ),
 }
 
