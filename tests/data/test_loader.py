@@ -201,7 +201,8 @@ def test_sophoappeal_for_real():
     assert (len(kept), dropped) == (106, [])
     everything = [one for samples in sizes.values() for one in samples]
     assert all(sum(one.attributes["votes"]) == one.n_raters for one in everything)
-    assert {one.attributes["source"] for one in everything} == {"500px_cc0", "aadb", "ava", "koniq10k", "own", "pixabay_first50k"}
+    sources = {"500px_cc0", "aadb", "ava", "koniq10k", "own", "pixabay_first50k"}
+    assert {one.attributes["source"] for one in everything} == sources
 
 
 def test_a_split_seed_deals_the_same_pictures_anew(tmp_path):
