@@ -35,8 +35,8 @@ class PromptBatch:
     pictures, ...].
 
     These are on the host, so that reading them needs no synchronisation: image_grid_thw: [N, 3], time, rows and
-    columns of patches of each picture; prompt_tokens: N numbers of tokens without padding; pictures: N tensors with the indices of
-    the picture's tokens in the unpadded prompt; pixel_rows: N numbers of rows in pixel_values.
+    columns of patches of each picture; prompt_tokens: N numbers of tokens without padding; pictures: N tensors with the
+    indices of the picture's tokens in the unpadded prompt; pixel_rows: N numbers of rows in pixel_values.
 
     features: the vision tower's output ([V, D] per layer that is used) if the tower is frozen; it then runs once per
     batch.
