@@ -44,6 +44,7 @@ def features_of(samples: Sequence[Sample], look: Look, progress: Callable[[int],
             progress(len(found) * _AT_ONCE)
     if waiting:
         found.append(look(waiting))
+    progress(len(samples))
     return np.concatenate(found)
 
 

@@ -65,14 +65,13 @@ def test_ratings_beyond_the_usual_range_are_its_ends_and_equal_ratings_its_middl
 
 
 def test_a_set_without_ratings_is_refused_and_an_unrated_picture_rejected(tmp_path):
-    rows = ["image,mos,framing,tones"]
+    rows = ["image,mos,split,framing,tones"]
     for index in range(6):
         picture(60, 60, seed=index).save(tmp_path / f"{index}.png")
         ratings = "," if index == 5 else f"{1 + index},{9 - index}"
-        rows.append(f"{index}.png,{0.1 + 0.15 * index:.2f},{ratings}")
+        rows.append(f"{index}.png,{0.1 + 0.15 * index:.2f},train,{ratings}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    plain = DataSettings(name="folder", root=str(tmp_path), split_by=str(tmp_path / "none.json"))
-    (tmp_path / "none.json").write_text("[]")
+    plain = DataSettings(name="folder", root=str(tmp_path))
     settings = {"expert": ExpertSettings(name="attributes"), "judge": JudgeSettings(name="none")}
     samples = load_samples(plain, "train", seed=0, store=tmp_path)
     with pytest.raises(InputError, match=r"expert=attributes: data=folder says nothing.*data\.attributes"):

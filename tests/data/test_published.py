@@ -65,7 +65,7 @@ def test_para(tmp_path):
     train, test = labels["iaa_Train.jpg"], labels["iaa_Test.jpg"]
     assert (train.image, train.split, test.split) == ("imgs/session3/iaa_Train.jpg", "train", "test")
     assert (train.mos, train.mos_std, test.mos) == (pytest.approx(0.8), pytest.approx(0.2), 0.0)
-    assert (train.n_raters, train.attributes) == (5, {"semantic": "plant"})
+    assert (train.n_raters, train.attributes) == (5, {"semantic": "plant", "votes": [0, 0, 1, 0, 0, 0, 4, 0, 0]})
 
 
 def test_aadb_validation_loses_what_is_in_test(tmp_path):

@@ -16,7 +16,7 @@ def test_features_are_pooled_over_the_tokens_of_each_picture(backbone):
     for row, one in zip(found, pictures, strict=True):
         batch = backbone.collate([backbone.encode(one, RATING_PROMPT)])
         with torch.no_grad():
-            states = vision_features(backbone.core, batch.pixel_values, batch.grid)[0].double().numpy()
+            states = vision_features(backbone.core, batch.pixel_values, batch.image_grid_thw)[0].double().numpy()
         expected = np.concatenate([states.mean(axis=0), states.std(axis=0)])
         assert np.abs(row - expected).max() < 1e-5
     assert len({len(one) for one in found}) == 1

@@ -51,7 +51,7 @@ def test_features_keep_the_order_of_the_pictures(tmp_path):
     seen = []
     found = features_of(samples, lambda pictures: np.array([[one.width] for one in pictures]), seen.append)
     assert found[:, 0].tolist() == list(range(20, 57))
-    assert seen == [16, 32]
+    assert seen == [16, 32, 37]
     (tmp_path / "4.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"4\.png"):
         features_of(samples, lambda pictures: np.zeros((len(pictures), 1)))
