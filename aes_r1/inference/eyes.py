@@ -20,7 +20,9 @@ def eyes_features(backbone: Backbone, pictures: Sequence[Image.Image]) -> np.nda
     These outputs are all that the language model gets to know of a picture, at the size at which the model is asked.
     """
     batch = backbone.collate([backbone.encode(picture, SCORE_ONLY_PROMPT) for picture in pictures])
-    states = vision_features(backbone.core, batch.pixel_values.to(backbone.device), batch.image_grid_thw)[0].double().cpu()
+    states = (
+        vision_features(backbone.core, batch.pixel_values.to(backbone.device), batch.image_grid_thw)[0].double().cpu()
+    )
     pooled = [
         torch.cat([own.mean(dim=0), own.std(dim=0, correction=0)])
         for own in states.split([len(places) for places in batch.pictures])
