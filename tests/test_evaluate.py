@@ -23,6 +23,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.pipeline.data_stage import drawn_sets
 from aes_r1.runs.files import read_rows
+from aes_r1.runs.identity import differences
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError, Settings, as_dict
 from tests import processes
 from tests.conftest import twelve_pictures
@@ -225,6 +226,13 @@ def test_baselines_need_no_model(voted, tmp_path, capsys):
     assert set(found["baseline_cells"]["made/test"]) == {"mean", "people"}
     assert "half of the raters" in (tmp_path / "report.html").read_text()
     assert "people" in capsys.readouterr().out
+
+
+def test_a_folder_from_before_there_were_baselines_goes_on():
+    before = as_dict(settings("model.path=x"))
+    del before["baselines"], before["baseline_pictures"]
+    assert differences(before, as_dict(settings("model.path=x"))) == []
+    assert differences(before, as_dict(settings("model.path=x", "baselines=[mean]"))) == ["baselines"]
 
 
 def test_sets_come_from_also_and_never_unasked(tmp_path):

@@ -60,7 +60,7 @@ def answer_baselines(
     """Write the rows of each baseline about every set of `sets` to the run's folder; those that are there are kept.
 
     Regressions are fitted on the train split of `data`, at most `pictures` of it; pictures that are in a test list are
-    left out. Raises InputError where a test list is the train split itself, or where no set publishes votes.
+    left out. Raises InputError where too few training pictures remain, or, for people, where no set publishes votes.
     """
     fitted: tuple[list[Sample], int] | None = None
     for name in names:
@@ -83,7 +83,7 @@ def baseline_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
 
 def check_baselines(names: Sequence[str], tested: Sequence[DataSettings], data: DataSettings) -> None:
     """Raise InputError where a regression would be fitted on the pictures on which it is measured."""
-    same = [one for one in tested if one.name == data.name and one.split == "train"]
+    same = any((one.name, one.root, one.split) == (data.name, data.root, "train") for one in tested)
     if same and set(names) - {"people"}:
         raise InputError(
             f"baselines={list(names)}: they are fitted on the train split of data={data.name}, so they cannot be "
