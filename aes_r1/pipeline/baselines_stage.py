@@ -39,7 +39,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.data_stage import list_pictures
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.progress import progress_bars
-from aes_r1.settings import DataSettings, InputError
+from aes_r1.settings import BASELINES, DataSettings, InputError
 
 log = logging.getLogger("aes_r1")
 
@@ -77,8 +77,9 @@ def answer_baselines(
 
 
 def baseline_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Return {baseline: {DATASET/SPLIT: what it was made from}} of the baselines that have answered."""
-    return {name: run.stage_values(_mark(name)).get("sets", {}) for name in run.baselines}
+    """Return {baseline: {DATASET/SPLIT: what it was made from}} of the baselines that have answered, in their order."""
+    answered = sorted(run.baselines, key=BASELINES.index)
+    return {name: run.stage_values(_mark(name)).get("sets", {}) for name in answered}
 
 
 def check_baselines(names: Sequence[str], tested: Sequence[DataSettings], data: DataSettings) -> None:
