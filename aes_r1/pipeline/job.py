@@ -82,7 +82,7 @@ class Job:
 
     def stop_requested(self) -> bool:
         """Return whether this process, or another one that has said so, was asked to stop. Not collective."""
-        return bool(self.stop) if self.watch is None else self.watch.wished(bool(self.stop))
+        return bool(self.stop) if self.watch is None else self.watch.stop_announced(bool(self.stop))
 
     def wait_or_leave(self) -> None:
         """Wait for every process, then raise Stopped when any was asked to stop. Collective.

@@ -1,4 +1,4 @@
-"""The identity of a run: a hash of the settings that decide its results, and the differences between two runs."""
+"""Identify a run by a hash of the settings that decide its results, and list the differences between two runs."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def run_fingerprint(settings: Settings) -> str:
     values = as_dict(settings)
     neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
     identity = _without(values, (*_NOT_IDENTITY, *neutral))
-    identity["evaluation"]["also"] = [_as_before(one) for one in values["evaluation"]["also"]]
+    identity["evaluation"]["also"] = [_as_before(data) for data in values["evaluation"]["also"]]
     identity["cold_start"]["micro_batch_size"] = 32  # the default recipe's value stands in the hash of every run
     return fingerprint(identity)
 
 
-def _as_before(one: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of one more data set without the keys of _SINCE_ADDED that change nothing."""
-    return {key: value for key, value in one.items() if _SINCE_ADDED.get(f"data.{key}", _NO_SUCH) != value}
+def _as_before(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings `data` of a further data set without the keys of _SINCE_ADDED that change nothing."""
+    return {key: value for key, value in data.items() if _SINCE_ADDED.get(f"data.{key}", _NO_SUCH) != value}
 
 
 def _value(values: dict[str, Any], key: str) -> Any:
@@ -75,21 +75,23 @@ def _value(values: dict[str, Any], key: str) -> Any:
 
 def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Return `values` without the dotted `keys`."""
-    here = {key for key in keys if "." not in key}
-    inner = {name: [key.partition(".")[2] for key in keys if key.startswith(f"{name}.")] for name in values}
+    own_keys = {key for key in keys if "." not in key}
+    nested_keys = {name: [key.partition(".")[2] for key in keys if key.startswith(f"{name}.")] for name in values}
     return {
-        name: _without(value, inner[name]) if inner[name] else value
+        name: _without(value, nested_keys[name]) if nested_keys[name] else value
         for name, value in values.items()
-        if name not in here
+        if name not in own_keys
     }
 
 
-def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
+def differences(first: Any, second: Any, prefix: str = "") -> list[str]:
     """Return the dotted keys in which two runs' settings differ, without those that change no result."""
-    if isinstance(theirs, dict) and isinstance(mine, dict):
-        keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
-        pairs = {key: [side.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
-        return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
-    if isinstance(theirs, list) and isinstance(mine, list):  # lists of further data sets; other lists hold plain values
-        theirs, mine = ([_as_before(one) if isinstance(one, dict) else one for one in side] for side in (theirs, mine))
-    return [] if theirs == mine else [prefix.rstrip(".")]
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = sorted(key for key in set(first) | set(second) if f"{prefix}{key}" not in _NOT_IDENTITY)
+        pairs = {key: [run.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for run in (first, second)] for key in keys}
+        return [name for key, pair in pairs.items() for name in differences(*pair, f"{prefix}{key}.")]
+    if isinstance(first, list) and isinstance(second, list):  # of further data sets; other lists hold plain values
+        first, second = (
+            [_as_before(item) if isinstance(item, dict) else item for item in run] for run in (first, second)
+        )
+    return [] if first == second else [prefix.rstrip(".")]
