@@ -42,16 +42,16 @@ def token_likelihood(
         vocabulary = len(banned) if banned is not None else head.weight.shape[0]  # type: ignore[attr-defined]
         chunk_tokens = max(256, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cpu"]) // vocabulary)
 
-    def chunk(part: Tensor, wanted: Tensor, known: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return _Scores.apply(head(part), wanted, banned, temperature, known)
+    def chunk(part: Tensor, part_targets: Tensor, known: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return _Scores.apply(head(part), part_targets, banned, temperature, known)
 
     pieces = []
     for start in range(0, len(targets), chunk_tokens):
-        part, wanted = hidden[start : start + chunk_tokens], targets[start : start + chunk_tokens]
+        part, part_targets = hidden[start : start + chunk_tokens], targets[start : start + chunk_tokens]
         if torch.is_grad_enabled() and len(targets) > chunk_tokens:
-            pieces.append(checkpoint(chunk, part, wanted, [], use_reentrant=False))
+            pieces.append(checkpoint(chunk, part, part_targets, [], use_reentrant=False))
         else:
-            pieces.append(chunk(part, wanted, []))
+            pieces.append(chunk(part, part_targets, []))
     if not pieces:
         nothing = hidden.float().sum(dim=-1)  # [0], part of the graph: a backward pass reaches every weight
         return nothing, nothing.detach()
@@ -130,12 +130,12 @@ def completion_likelihood(
     hidden_states = grouped_hidden_states if shared else plain_hidden_states
     hidden = hidden_states(backbone.core, prompts, tokens, mask, image_of)
     banned = backbone.banned_on(hidden.device)
-    places = to_device(mask.flatten().nonzero()[:, 0], hidden.device)
-    targets = tokens.flatten().index_select(0, places)
+    positions = to_device(mask.flatten().nonzero()[:, 0], hidden.device)
+    targets = tokens.flatten().index_select(0, positions)
 
     def score(states: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         return token_likelihood(states, targets, head, banned=banned, temperature=temperature)
 
     logps, entropy = backbone.core.lm_head(hidden, score=score)
-    empty = torch.zeros(mask.numel(), dtype=torch.float32, device=hidden.device)
-    return empty.index_copy(0, places, logps).view(mask.shape), empty.index_copy(0, places, entropy).view(mask.shape)
+    zeros = torch.zeros(mask.numel(), dtype=torch.float32, device=hidden.device)
+    return zeros.index_copy(0, positions, logps).view_as(mask), zeros.index_copy(0, positions, entropy).view_as(mask)

@@ -157,7 +157,7 @@ def test_places_by_hand():
     assert packing.prompts == [3, 2]
     assert packing.completions == [2, 1]  # image by image; one token less than asked, for the last is never fed
     assert packing.per_image == [2, 1]
-    places = packing.places
+    places = packing.indices
     assert places.prompts.tolist() == [0, 1, 2, 4, 5]
     assert places.completions.tolist() == [6, 7, 0]
     assert places.image.tolist() == [0, 0, 1]
@@ -174,4 +174,4 @@ def test_an_image_without_a_question_still_has_somebody_look_at_it():
     packing = pack(prompts, torch.zeros(3, 4, dtype=torch.bool), torch.tensor([1, 0, 1]))
     assert packing.completions == [1, 1]
     assert packing.per_image == [1, 1]
-    assert packing.places.states.numel() == 0
+    assert packing.indices.states.numel() == 0
