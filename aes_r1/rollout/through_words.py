@@ -48,7 +48,7 @@ def answer_from_words(
     """Draw again what follows each critique in the outputs `drawn`, this time after the prompt `blank`.
 
     temperature, noise [R, max_new_tokens] and max_new_tokens are those with which `sample` drew `drawn`. An answer
-    takes the noise of its own places in the output, so an output still depends on its keys alone. An output whose
+    takes the noise of its own positions in the output, so an output still depends on its keys alone. An output whose
     critique is never closed is returned as it was drawn, and so are all if blank is None. The log-probabilities of each
     part are those after its own prompt.
     """
@@ -60,31 +60,31 @@ def answer_from_words(
     if not rows:
         return drawn
     host = drawn.tokens.cpu().numpy()
-    told = [
+    prompts = [
         dataclasses.replace(blank, input_ids=np.concatenate([blank.input_ids, host[row, : int(lengths[row])]]))
         for row in rows
     ]
-    places = lengths[rows][:, None] + torch.arange(ANSWER_TOKENS)
+    positions = lengths[rows][:, None] + torch.arange(ANSWER_TOKENS)
     answers = sample(
         backbone,
-        backbone.collate(told),
+        backbone.collate(prompts),
         num_samples=1,
         max_new_tokens=ANSWER_TOKENS,
         temperature=temperature,
-        noise=None if noise is None else noise[torch.tensor(rows)[:, None], places.clamp(max=noise.shape[1] - 1)],
+        noise=None if noise is None else noise[torch.tensor(rows)[:, None], positions.clamp(max=noise.shape[1] - 1)],
     )
     width = max(length, int(lengths[rows].max()) + answers.tokens.shape[1])
     empty = {"tokens": backbone.pad_token, "mask": False, "logps": 0.0}
     merged = {}
-    at = torch.tensor(rows, device=device)[:, None]
+    row_index = torch.tensor(rows, device=device)[:, None]
     under_picture = torch.arange(width, device=device) < lengths.to(device)[:, None]
     for name, fill in empty.items():
         first, second = getattr(drawn, name), getattr(answers, name).to(device)
-        whole = first.new_full((len(first), width), fill)
-        whole[:, :length] = first
-        whole = whole.where(under_picture, whole.new_tensor(fill))
-        whole[at, places[:, : second.shape[1]].to(device)] = second
-        merged[name] = whole[:, :max_new_tokens]
+        joined = first.new_full((len(first), width), fill)
+        joined[:, :length] = first
+        joined = joined.where(under_picture, joined.new_tensor(fill))
+        joined[row_index, positions[:, : second.shape[1]].to(device)] = second
+        merged[name] = joined[:, :max_new_tokens]
     ended = (merged["tokens"] == backbone.end_token) & merged["mask"]
     used = int(merged["mask"].any(dim=0).sum())
-    return Rollout(**{name: one[:, :used] for name, one in merged.items()}, truncated=~ended.any(dim=1))
+    return Rollout(**{name: tensor[:, :used] for name, tensor in merged.items()}, truncated=~ended.any(dim=1))
