@@ -1,4 +1,4 @@
-"""Draw and decode the completions of one step, here or on vLLM servers, and format them for completions.jsonl."""
+"""Draw and decode the completions of one step, in this process or on vLLM servers, and format them for the log."""
 
 from __future__ import annotations
 
@@ -98,13 +98,13 @@ class Rollouts:
         return batch
 
     def _draw(self, batch: PromptBatch, noise: Tensor, sample: Sampler) -> Rollout:
-        how: dict[str, Any] = {
+        sampling: dict[str, Any] = {
             "max_new_tokens": self.trainer.max_new_tokens,
             "temperature": self.trainer.temperature,
             "noise": noise,
         }
-        rollout = sample(self.backbone, batch, num_samples=self.trainer.num_samples, **how)
-        return answer_from_words(self.backbone, rollout, self.blank, sample=sample, **how)
+        rollout = sample(self.backbone, batch, num_samples=self.trainer.num_samples, **sampling)
+        return answer_from_words(self.backbone, rollout, self.blank, sample=sample, **sampling)
 
     def _completions(self, batch: PromptBatch, rollout: Rollout) -> Completions:
         backbone = self.backbone

@@ -163,8 +163,8 @@ def train_rapo(
                 bound = largest_gap(served.settings, backbone.model.dtype)
                 require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
         if step == 0 or (step + 1) % trainer.completions_every == 0:
-            here = {name: part[rewards.here] for name, part in earned.items()}
-            context.log_completions(step + 1, completion_rows(completions, batch.here, here, credit.paid))
+            local_rewards = {name: part[rewards.here] for name, part in earned.items()}
+            context.log_completions(step + 1, completion_rows(completions, batch.here, local_rewards, credit.paid))
 
         # -- evaluate --------------------------------------------------------------------------------------------------
         last = step + 1 == total

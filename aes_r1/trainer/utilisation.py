@@ -14,7 +14,7 @@ from aes_r1.trainer.engine import Engine
 
 
 class Utilisation:
-    """The operations of an update, divided by those that the cards could do in its time.
+    """Divide the operations of an update by those that the cards could do in its time.
 
     Operations are the model's own (aes_r1.model.cost), by real lengths, without those that gradient checkpointing
     repeats and without padding. There is no value where the peak is not known: on a CPU, on a card that is not in
@@ -47,9 +47,9 @@ class Utilisation:
             adapter=self.adapter,
             vision=self.vision,
         )
-        here = torch.tensor(passes * operations / 1e12, device=self.engine.device)
-        everywhere = float(self.engine.all_reduce_sum(here))
-        return {"perf/mfu": everywhere / (self.engine.size * self.card.tflops * seconds)}
+        teraflops = torch.tensor(passes * operations / 1e12, device=self.engine.device)
+        total = float(self.engine.all_reduce_sum(teraflops))
+        return {"perf/mfu": total / (self.engine.size * self.card.tflops * seconds)}
 
 
 def _card_of(backbone: Backbone, device: torch.device) -> Card | None:

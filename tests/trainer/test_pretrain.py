@@ -46,7 +46,7 @@ def test_asked_to_judge_the_lesson_is_facts_and_a_brightness_that_they_do_not_te
     rng = np.random.default_rng(0)
     for index in range(200):
         _, _, facts = scenes.render_scene("scenes", index, pretrain.SCENE_SEED)
-        text = pretrain._unjudged(facts, rng, said=index % 4)
+        text = pretrain._unjudged(facts, rng, count=index % 4)
         words, score = parse_critique(text), parse_score(text)
         assert int(score * 10 + 1e-6) == facts["bright"]
         said = [part for part in words.split(".") if part.strip()]

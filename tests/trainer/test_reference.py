@@ -50,7 +50,7 @@ def test_the_pieces_of_a_parted_reference_are_its_weights(tokenizer, size):
     held = sum(parameter.nbytes for parameter in whole.model.parameters())
     assert held / size <= lengths.pop() < 1.1 * held / size
     row = torch.cat([part.own for part in parts])
-    parts[0]._whole = lambda: row
+    parts[0]._gather_row = lambda: row
     with parts[0].gathered() as frozen:
         found = dict(frozen.model.named_parameters())
         for key, wanted in whole.model.named_parameters():
