@@ -129,9 +129,9 @@ def _check_critiques(settings: Settings) -> None:
             raise InputError(f"cold_start.data={path}: none of its pictures is there; give their paths as they lie")
     elif settings.data.name != "aescot":
         expert = replace(settings.expert, name=cold_start.expert or settings.expert.name)
-        for asked in (expert, settings.judge):
-            if asked.name == "openai":
-                key_of(asked)
+        for chat in (expert, settings.judge):
+            if chat.name == "openai":
+                key_of(chat)
 
 
 def _check_rewards(settings: Settings) -> None:
@@ -157,13 +157,13 @@ def _check_rewards(settings: Settings) -> None:
 
 
 def _check_models(settings: Settings) -> None:
-    model, wanted = settings.model, settings.trainer.init_from
+    model, init_from = settings.model, settings.trainer.init_from
     question = RATING_PROMPT if model.prompt == "critique" else SCORE_ONLY_PROMPT
     if model.base == "shipped":
         tiny.shipped()
     named = {"model.path": model.path}
-    if settings.trainer.name == "rapo" and wanted not in ("base", "cold_start"):
-        named["trainer.init_from"] = wanted
+    if settings.trainer.name == "rapo" and init_from not in ("base", "cold_start"):
+        named["trainer.init_from"] = init_from
     for key, path in named.items():
         if path is not None:
             max_pixels = settings.data.max_pixels or model.max_pixels
