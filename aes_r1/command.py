@@ -103,11 +103,11 @@ def _listed(points: list[str], end: str) -> str:
 
 
 class PointLost(Exception):
-    """Raised by a launcher for a job whose worker died before it could report how the job ended."""
+    """Report a job whose worker died before it could tell how the job ended; launchers raise it."""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """The parser of commands without Hydra: an error in the command line is one line with exit code 2."""
+    """Parse the arguments of commands without Hydra; an error in them is one line with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         """Print in one line what is wrong with the command line, and exit with code 2."""
@@ -320,9 +320,9 @@ def _one_line(error: BaseException, schema: type) -> str:
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     message = str(error).split("Config search path")[0]  # Hydra's search path does not help
-    found = overrides.explained(message, schema, CONF)
-    if found is not None:
-        return found
+    explanation = overrides.explained(message, schema, CONF)
+    if explanation is not None:
+        return explanation
     return ", ".join(line.strip() for line in message.splitlines() if line.strip()) or type(error).__name__
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from operator import itemgetter
 from typing import Any
 
 from aes_r1.model import cost
@@ -25,7 +26,7 @@ def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
 
 
 def reference_place(settings: PlanSettings) -> str:
-    """Say where the reference lies, as cost.reference_bytes takes it.
+    """Return where the reference is kept, as cost.reference_bytes takes it.
 
     Without KL there is no reference, and with an adapter the frozen base serves as one.
     """
@@ -56,7 +57,7 @@ def outputs_per_pass(settings: PlanSettings) -> int:
 
 
 def passes_over(settings: PlanSettings, outputs: int) -> int:
-    """Passes over `outputs` outputs on one GPU; under a budget of tokens, with answers of mean length."""
+    """Count the passes over `outputs` outputs on one GPU; under a budget of tokens, with answers of mean length."""
     budget = settings.trainer.micro_batch_tokens
     if budget is None:
         return math.ceil(outputs / outputs_per_pass(settings))
@@ -64,7 +65,7 @@ def passes_over(settings: PlanSettings, outputs: int) -> int:
 
 
 def pass_tokens(settings: PlanSettings, outputs: int, answer: int) -> int:
-    """Tokens of a pass over `outputs` outputs of `answer` tokens, prompts counted."""
+    """Count the tokens of a pass over `outputs` outputs of `answer` tokens, with their prompts."""
     prompt = settings.plan.picture_tokens + settings.plan.question_tokens
     return images_of(settings, outputs) * prompt + outputs * answer
 
@@ -99,7 +100,7 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     zero, stage = settings.engine.config.get("zero_optimization", {}), zero_stage(settings)
     share = {part: assumed.gpus if stage >= least else 1 for part, least in _SHARED_FROM.items()}
     element = ELEMENT[model.dtype]
-    whole = whole_bytes(settings, shape, trained)
+    all_weights = whole_bytes(settings, shape, trained)
     optimizer = trained * (12 if element == 2 else 8)  # two float32 moments, and a float32 copy of 16-bit weights
     gradient = _gradient_element(settings)
     offloaded = {"optimizer", "optimizer's temporaries"} if zero.get("offload_optimizer") else set()
@@ -123,7 +124,7 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     largest = 0 if model.lora.rank else shape.width * shape.vocabulary
     bucket = cost.reduce_bytes(largest, element, bucket=int(zero.get("reduce_bucket_size", 5e8)), buckets=buckets)
     live = cost.live_weight_bytes(
-        whole // element,
+        all_weights // element,
         element,
         most=int(zero.get("stage3_max_live_parameters", 1e9)),
         ahead=int(zero.get("stage3_prefetch_bucket_size", 5e7)),
@@ -132,7 +133,7 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     if stage == 3:
         stepped = min(stepped, int(zero.get("sub_group_size", 1e9)))
     parts = {
-        "weights": whole // share["weights"],
+        "weights": all_weights // share["weights"],
         "reference": reference,
         "gradients": trained * gradient // share["gradients"],
         "optimizer": optimizer // share["optimizer"],
@@ -142,7 +143,7 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
         "logits": _LOGIT_COPIES * logits,
         "live weights": live if share["weights"] > 1 else 0,
         "KV cache": cost.cache_bytes(shape, own * prompt + rows * trainer.max_new_tokens, element),
-        "weights gathered for the rollout": whole - whole // share["weights"],
+        "weights gathered for the rollout": all_weights - all_weights // share["weights"],
         "weights copied for the rollout": cost.copied_for_rollout_bytes(shape, element, adapted=model.lora.rank > 0),
         "prompt pass": cost.prompt_pass_bytes(shape, own * prompt, element),
         "reference on the GPU for its pass": fetched,
@@ -163,8 +164,8 @@ def whole_bytes(settings: PlanSettings, shape: Shape, trained: int) -> int:
 
 def _gradient_element(settings: PlanSettings) -> int:
     """Return the bytes of one number of the accumulated gradient: float32 alone, DeepSpeed's setting otherwise."""
-    told = settings.engine.config.get("data_types", {}).get("grad_accum_dtype")
-    return 4 if settings.engine.name == "single" or told == "fp32" else ELEMENT[settings.model.dtype]
+    dtype = settings.engine.config.get("data_types", {}).get("grad_accum_dtype")
+    return 4 if settings.engine.name == "single" or dtype == "fp32" else ELEMENT[settings.model.dtype]
 
 
 def phase_memory(memory: dict[str, int]) -> dict[str, int]:
@@ -196,12 +197,12 @@ def host_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str,
 
     RAPO copies its reference from the loaded policy, so each process briefly holds two models.
     """
-    place, gpus = reference_place(settings), settings.plan.gpus
+    reference, gpus = reference_place(settings), settings.plan.gpus
     model = shape.parameters * ELEMENT[settings.model.dtype]
     offloads = settings.engine.config.get("zero_optimization", {}).get("offload_optimizer")
     return {
-        "while models are loaded": gpus * model * (1 if place == "none" else 2),
-        "reference": gpus * model if place == "host" else 0,
+        "while models are loaded": gpus * model * (1 if reference == "none" else 2),
+        "reference": gpus * model if reference == "host" else 0,
         "optimizer": 12 * trained if offloads else 0,
     }
 
@@ -220,11 +221,11 @@ def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
     first = checkpoint(shape.parameters - shape.vision_parameters if frozen else trained)
     started = cold_start.epochs > 0
     exported = shape.parameters * ELEMENT["bfloat16"]  # the size of a checkpoint's model/, and of the best model
-    one = checkpoint(trained) + exported
+    one_checkpoint = checkpoint(trained) + exported
     return {
-        "one checkpoint": one,
+        "one checkpoint": one_checkpoint,
         # The kept ones, and one that is written before an old one is deleted.
-        "RAPO's checkpoints": (settings.trainer.keep_checkpoints + 1) * one,
+        "RAPO's checkpoints": (settings.trainer.keep_checkpoints + 1) * one_checkpoint,
         "the cold start's checkpoints": 3 * first if started else 0,  # deleted when it is done
         # The best model exists twice while it is replaced.
         "models (cold start, last, best)": (1 + started) * shape.parameters * element + 2 * exported,
@@ -253,20 +254,20 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
 
     now = needs(settings)
     offload = {"offload_optimizer": {"device": "cpu"}}
-    more = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, gpus=2 * gpus))
-    found = {
+    doubled = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, gpus=2 * gpus))
+    peaks = {
         "engine=zero3": needs(with_zero("zero3")),
         "engine=zero3_offload": needs(with_zero("zero3_offload", **offload)),
         "model.gradient_checkpointing=true": needs(with_model(gradient_checkpointing=True)),
         "model.freeze_vision=true": needs(with_model(freeze_vision=True)),
-        f"plan.gpus={2 * gpus}": now if engine.name == "single" else needs(more),
+        f"plan.gpus={2 * gpus}": now if engine.name == "single" else needs(doubled),
     }
     if model.lora.rank == 0:
-        found["model.lora.rank=64"] = needs(with_model(lora=LoraSettings(rank=64)))
+        peaks["model.lora.rank=64"] = needs(with_model(lora=LoraSettings(rank=64)))
     memory = memory_per_gpu(settings, shape, trained_parameters(settings, shape), 1)
     if reference_place(settings) == "device":
-        for place in ("sharded", "host") if gpus > 1 else ("host",):
-            kept, fetched = cost.reference_bytes(memory["reference"], gpus, place)
-            moved = {**memory, "reference": kept, "reference on the GPU for its pass": fetched}
-            found[f"model.reference={place}"] = peak(moved)
-    return {words: size for words, size in sorted(found.items(), key=lambda one: one[1]) if size < now}
+        for location in ("sharded", "host") if gpus > 1 else ("host",):
+            resident, fetched = cost.reference_bytes(memory["reference"], gpus, location)
+            moved = {**memory, "reference": resident, "reference on the GPU for its pass": fetched}
+            peaks[f"model.reference={location}"] = peak(moved)
+    return {setting: size for setting, size in sorted(peaks.items(), key=itemgetter(1)) if size < now}

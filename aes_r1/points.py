@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Sweep:
-    """The multirun that a point belongs to; `process` is the id of the process that the user started."""
+    """Describe the multirun that a point belongs to; `process` is the id of the process that the user started."""
 
     module: str  # of the command
     config_folders: list[str]  # the command's --config-dir DIR, as two arguments
