@@ -23,7 +23,6 @@ from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import (
-    ColdStartSettings,
     EngineSettings,
     ErrorSettings,
     InformationSettings,
@@ -39,7 +38,7 @@ from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.reference import build_reference
-from aes_r1.trainer.sft import train_sft
+from tests.trainer.cold_starts import train_cold_start
 from tests.trainer.twelve import records, samples
 
 BUDGET = 157  # tokens of a pass: outputs of one image, three or four of them as they are long
@@ -192,20 +191,8 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
 
 
 def sft(backbone, engine, start: Path, folder: Path, log=lambda number, values: None, *, batch_size: int = 6) -> None:
-    train_sft(
-        backbone,
-        engine,
-        records(start / "pictures"),
-        question=RATING_PROMPT,
-        cold_start=ColdStartSettings(epochs=1, lr=3e-4, warmup_ratio=0.0, batch_size=batch_size, micro_batch_size=2),
-        with_critique=True,
-        context=TrainingContext(
-            seed=0,
-            folder=folder,
-            log=log,
-            stop=StopRequest(),
-        ),
-    )
+    changes = {"epochs": 1, "lr": 3e-4, "warmup_ratio": 0.0, "batch_size": batch_size, "micro_batch_size": 2}
+    train_cold_start(backbone, engine, records(start / "pictures"), folder, log=log, **changes)
 
 
 def one_more_step(backbone, engine, start: Path, folder: Path) -> dict[str, torch.Tensor]:

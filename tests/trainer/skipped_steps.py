@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import StopRequest
-from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
+from aes_r1.settings import ErrorSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import completions, rapo, sft, update
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.policy import Policy
+from tests.trainer.cold_starts import train_cold_start
 from tests.trainer.distributed_steps import dtype_of, engine_settings
 from tests.trainer.twelve import records, samples
 
@@ -174,20 +175,16 @@ def loops(folder: Path, name: str) -> dict:
             skipped = [row["policy/skipped_steps"] for row in rows]
         else:
             rows = []
-            sft.train_sft(
+            train_cold_start(
                 backbone,
                 engine,
                 records(folder / "pictures"),
-                question=RATING_PROMPT,
-                cold_start=ColdStartSettings(epochs=1, lr=1e-2, batch_size=4, micro_batch_size=2),
-                with_critique=True,
-                context=TrainingContext(
-                    seed=0,
-                    folder=folder / f"{name}_sft",
-                    log=lambda step, values, rows=rows, look=look: (rows.append(values), look()),
-                    stop=StopRequest(),
-                    on_resume=lambda step, last=last: _harm_sft(2 if last else 0),
-                ),
+                folder / f"{name}_sft",
+                log=lambda step, values, rows=rows, look=look: (rows.append(values), look()),
+                on_resume=lambda step, last=last: _harm_sft(2 if last else 0),
+                epochs=1,
+                lr=1e-2,
+                micro_batch_size=2,
             )
             skipped = [row["sft/skipped_steps"] for row in rows]
         found[loop] = {"skipped": skipped, "weights": weights}

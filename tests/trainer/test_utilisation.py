@@ -13,6 +13,7 @@ from aes_r1.settings import LoraSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.utilisation import Utilisation
 from tests.conftest import picture
+from tests.trainer.cold_starts import engine_of
 
 CARD = Card(tflops=1e-3, gb_s=1.0)  # a billion operations a second
 LENGTHS = [3, 5, 1, 1]  # two answers for each of two images
@@ -21,10 +22,6 @@ LENGTHS = [3, 5, 1, 1]  # two answers for each of two images
 @pytest.fixture
 def prompts(backbone):
     return backbone.collate([backbone.encode(picture(*size, seed=1), "Rate.") for size in ((96, 96), (48, 96))])
-
-
-def engine_of(backbone):
-    return SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=backbone.device)
 
 
 def test_operations_by_real_lengths_over_peak_and_seconds(backbone, prompts):
