@@ -123,9 +123,9 @@ def twelve_pictures(folder: Path) -> Path:
 LEVELS = ("dull", "plain", "good", "strong")
 
 
-def spoken(place: int) -> str:
+def spoken(index: int) -> str:
     """The critique of picture `place` of `picture_folder`."""
-    word = LEVELS[place // 3]
+    word = LEVELS[index // 3]
     return (
         f"Light and shadow: {word} light. Mood and narrative: {word} mood. Composition: {word} frame. "
         f"Color: {word} hues. Exposure: {word} tones. A {word} picture."
@@ -152,10 +152,10 @@ def learn_by_heart(run: Path) -> None:
     twelve_pictures(run / "pictures")
     paths = sorted((run / "pictures").glob("*.png"))
     records = [
-        {"id": path.name, "image": str(path), "critique": spoken(place), "mos": (place + 0.5) / 12}
-        for place, path in enumerate(paths)
+        {"id": path.name, "image": str(path), "critique": spoken(index), "mos": (index + 0.5) / 12}
+        for index, path in enumerate(paths)
     ]
-    corpus = [RATING_PROMPT, *(answer(spoken(place), place / 100) for place in range(12))] * 20
+    corpus = [RATING_PROMPT, *(answer(spoken(index), index / 100) for index in range(12))] * 20
     backbone = tiny.build(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0)
     training = run.with_name("talking_run_training")
     train_cold_start(backbone, engine_of(backbone), records, training, epochs=28, warmup_ratio=0.0, save_every=1000)

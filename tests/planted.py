@@ -34,8 +34,8 @@ class Planted:
 def labelled(folder: Path) -> list[Sample]:
     """The pictures in `folder`, brighter ones with a higher opinion."""
     return [
-        Sample(path.name, str(path), round(0.05 + 0.08 * place, 2), "made", "test")
-        for place, path in enumerate(sorted(folder.glob("*.png")))
+        Sample(path.name, str(path), round(0.05 + 0.08 * index, 2), "made", "test")
+        for index, path in enumerate(sorted(folder.glob("*.png")))
     ]
 
 
@@ -52,11 +52,11 @@ def plant(folder: Path) -> None:
     samples = labelled(folder)
     for name in ("used", "hollow"):
         rows = [
-            {"id": one.id, "image": one.image, "critique": words, "mos": value if name == "used" else one.mos}
-            for one in samples
+            {"id": sample.id, "image": sample.image, "critique": words, "mos": value if name == "used" else sample.mos}
+            for sample in samples
             for words, value in CRITIQUES.items()
         ]
-        texts = [answer(words, one.mos or 0) for words in CRITIQUES for one in samples]
+        texts = [answer(words, sample.mos or 0) for words in CRITIQUES for sample in samples]
         backbone = tiny.build(tiny.build_tokenizer([QUESTION, *texts] * 5), max_pixels=9216, seed=0)
         backbones.freeze(backbone.model, vision=name == "used")  # that one needs no vision tower
         changes = {"epochs": 36, "lr": 5e-3, "warmup_ratio": 0.0, "batch_size": 12, "micro_batch_size": 12}
