@@ -80,14 +80,14 @@ def run_point(command: list[str], sweep: Sweep) -> tuple[int, bool]:
 
     with _own_requests(sweep) as request:
 
-        def told() -> bool:
+        def stopping() -> bool:
             if orphaned():
                 sweep.stop()
             return bool(request) or sweep.stops()
 
         process = subprocess.Popen(command, env=_environment(), preexec_fn=_ends_with_this_process())
         try:
-            while not told():
+            while not stopping():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return process.wait(_LOOK_S), False
             process.terminate()
