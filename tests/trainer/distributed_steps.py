@@ -66,7 +66,7 @@ def dtype_of(name: str) -> str:
 
 
 def first_moments(engine) -> dict[str, torch.Tensor]:
-    """Return Adam's first moments by parameter: 0.1 times the gradient after one step, and linear in later gradients."""
+    """Return Adam's first moments by name: a tenth of the gradient after one step, and linear in later ones."""
     named = [(name, parameter) for name, parameter in engine.model.named_parameters() if parameter.requires_grad]
     if isinstance(engine, engines.SingleEngine):
         masters = dict(engine.master_weights)
