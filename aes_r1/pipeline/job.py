@@ -81,7 +81,7 @@ class Job:
             self.watch.wait()
 
     def stop_requested(self) -> bool:
-        """Return whether this process, or another one that has said so, was asked to stop. Not collective."""
+        """Return whether this process was asked to stop, or another one has announced that it was. Not collective."""
         return bool(self.stop) if self.watch is None else self.watch.stop_announced(bool(self.stop))
 
     def wait_or_leave(self) -> None:

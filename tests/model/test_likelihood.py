@@ -54,7 +54,7 @@ def test_float32_whatever_the_weights():
     assert not entropy.requires_grad
 
 
-def test_nothing_to_score():
+def test_an_empty_list_of_targets_has_an_empty_result():
     hidden, targets, head = setup()
     logps, entropy = token_likelihood(hidden[:0], targets[:0], head)
     assert logps.shape == entropy.shape == (0,)

@@ -113,7 +113,7 @@ def test_rows_in_16_bits_go_to_the_flash_kernels_as_they_are(dtype, monkeypatch)
     assert calls == {"aten::_flash_attention_forward": 2, "aten::_flash_attention_backward": 2}
 
 
-def test_what_flash_is_told():
+def test_the_arguments_of_the_flash_kernel():
     segments = Segments([1, 1], [4, 6], causal=False, device=torch.device("cpu"))
     query_ends, key_ends, *longest = segments.for_flash
     assert query_ends.tolist() == [0, 1, 2]
@@ -147,7 +147,7 @@ def test_a_checkpoint_gives_the_same_gradient():
         assert torch.equal(one, other)
 
 
-def test_places_by_hand():
+def test_packed_indices_by_hand():
     """Prompts of 3 and 2 tokens in a table of 3; completions of 2, 0 and 3 asked tokens of images 1, 0 and 0."""
     prompts = SimpleNamespace(
         prompt_tokens=(3, 2), input_ids=torch.zeros(2, 3), pictures=(torch.tensor([1]), torch.tensor([0, 1]))
@@ -167,7 +167,7 @@ def test_places_by_hand():
     assert places.states.tolist() == [4, 7, 2, 6]
 
 
-def test_an_image_without_a_question_still_has_somebody_look_at_it():
+def test_an_image_without_a_token_in_the_mask_keeps_one_completion():
     prompts = SimpleNamespace(
         prompt_tokens=(3, 2), input_ids=torch.zeros(2, 3), pictures=(torch.tensor([1]), torch.tensor([0]))
     )

@@ -165,7 +165,7 @@ def test_all_layers_and_tokens_are_one_compiled_function(family):
 
 @pytest.mark.parametrize("decoder", [SharedDecoder, StaticDecoder])
 @pytest.mark.parametrize("every", [1, 8])
-def test_one_question_to_the_device_per_token_or_fewer(family, monkeypatch, decoder, every):
+def test_one_synchronisation_per_token_or_fewer(family, monkeypatch, decoder, every):
     prompts = collated(family, SIZES["padded"])
     expected = draw(monkeypatch, family, prompts, decoder)
 

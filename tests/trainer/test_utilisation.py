@@ -53,7 +53,7 @@ def test_an_adapter_needs_no_gradient_of_the_weights(backbone, prompts):
     assert after == pytest.approx(2 / 3 * (before - 3 * vision / 1e9), rel=1e-5)
 
 
-def test_nothing_is_said_without_a_peak(backbone, prompts):
+def test_there_is_no_utilisation_without_a_peak(backbone, prompts):
     assert Utilisation(backbone, engine_of(backbone), shared_prefix=True).metrics(prompts, LENGTHS, 1, 1.0) == {}
 
 
