@@ -120,6 +120,12 @@ def twelve_pictures(folder: Path) -> Path:
     return folder
 
 
+def label_twelve(folder: Path, splits: tuple[str, ...] = ("train", "train", "test")) -> None:
+    """Write labels.csv for the twelve pictures in `folder`, whose MOS rises from one to the next."""
+    rows = [f"{index:02d}.png,{index / 12:.2f},{splits[index % len(splits)]}" for index in range(12)]
+    (folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+
+
 LEVELS = ("dull", "plain", "good", "strong")
 
 
