@@ -107,7 +107,7 @@ class PointLost(Exception):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Parse the arguments of commands without Hydra; an error in them is one line with exit code 2."""
+    """The parser of commands without Hydra: an error in the command line is one line with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         """Print in one line what is wrong with the command line, and exit with code 2."""

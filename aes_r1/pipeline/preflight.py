@@ -129,9 +129,9 @@ def _check_critiques(settings: Settings) -> None:
             raise InputError(f"cold_start.data={path}: none of its pictures is there; give their paths as they lie")
     elif settings.data.name != "aescot":
         expert = replace(settings.expert, name=cold_start.expert or settings.expert.name)
-        for chat in (expert, settings.judge):
-            if chat.name == "openai":
-                key_of(chat)
+        for asked in (expert, settings.judge):
+            if asked.name == "openai":
+                key_of(asked)
 
 
 def _check_rewards(settings: Settings) -> None:

@@ -84,14 +84,12 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def differences(first: Any, second: Any, prefix: str = "") -> list[str]:
+def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
     """Return the dotted keys in which two runs' settings differ, without those that change no result."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = sorted(key for key in set(first) | set(second) if f"{prefix}{key}" not in _NOT_IDENTITY)
-        pairs = {key: [run.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for run in (first, second)] for key in keys}
-        return [name for key, pair in pairs.items() for name in differences(*pair, f"{prefix}{key}.")]
-    if isinstance(first, list) and isinstance(second, list):  # of further data sets; other lists hold plain values
-        first, second = (
-            [_as_before(item) if isinstance(item, dict) else item for item in run] for run in (first, second)
-        )
-    return [] if first == second else [prefix.rstrip(".")]
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
+        pairs = {key: [side.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
+        return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
+    if isinstance(theirs, list) and isinstance(mine, list):  # lists of further data sets; other lists hold plain values
+        theirs, mine = ([_as_before(one) if isinstance(one, dict) else one for one in side] for side in (theirs, mine))
+    return [] if theirs == mine else [prefix.rstrip(".")]

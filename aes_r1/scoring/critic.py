@@ -83,9 +83,9 @@ class Critic:
         for the most likely answer. device: None takes a GPU where there is one. InputError when there is no such model.
         """
         folder, facts = find_model(path)
-        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        backbone = backbones.load(folder, dtype=facts.dtype_on(target), max_pixels=facts.max_pixels)
-        backbone.model.to(target).eval()
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        backbone = backbones.load(folder, dtype=facts.dtype_on(place), max_pixels=facts.max_pixels)
+        backbone.model.to(place).eval()
         return cls(backbone, facts, samples=samples, seed=seed)
 
     @classmethod
