@@ -293,7 +293,7 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
     now = needs(settings)
     offload = {"offload_optimizer": {"device": "cpu"}}
     doubled = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, gpus=2 * gpus))
-    peaks = {
+    found = {
         "engine=zero3": needs(with_zero("zero3")),
         "engine=zero3_offload": needs(with_zero("zero3_offload", **offload)),
         "model.gradient_checkpointing=true": needs(with_model(gradient_checkpointing=True)),
@@ -303,11 +303,11 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
     if model.lora.rank == 0:
         # With an adapter the policy without it is the reference, and another model.reference is refused.
         given = "" if model.reference == "device" else " model.reference=device"
-        peaks[f"model.lora.rank=64{given}"] = needs(with_model(lora=LoraSettings(rank=64), reference="device"))
+        found[f"model.lora.rank=64{given}"] = needs(with_model(lora=LoraSettings(rank=64), reference="device"))
     memory = memory_per_gpu(settings, shape, trained_parameters(settings, shape), 1)
     if reference_place(settings) == "device":
         for location in ("sharded", "host") if gpus > 1 else ("host",):
             resident, fetched = cost.reference_bytes(memory["reference"], gpus, location)
             moved = {**memory, "reference": resident, "reference on the GPU for its pass": fetched}
-            peaks[f"model.reference={location}"] = peak(moved)
-    return {setting: size for setting, size in sorted(peaks.items(), key=itemgetter(1)) if size < now}
+            found[f"model.reference={location}"] = peak(moved)
+    return {setting: size for setting, size in sorted(found.items(), key=itemgetter(1)) if size < now}

@@ -79,12 +79,9 @@ class ServedPolicy:
             self.servers.hold(self.weights)
         wait()
         if self.rank != 0:
-            record = read_json(self.folder / HELD)
+            held = read_json(self.folder / HELD)
             self.weights = Weights(
-                record["version"],
-                self.folder / record["version"],
-                record["adapter"],
-                self.folder / str(record["adapter"]),
+                held["version"], self.folder / held["version"], held["adapter"], self.folder / str(held["adapter"])
             )
 
     def _write(self, backbone: Backbone, version: str) -> Weights:
@@ -92,20 +89,20 @@ class ServedPolicy:
         if self._pushes == 1:  # left by an earlier start of the run
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        base = self.weights
+        held = self.weights
         if not hasattr(backbone.model, "merge_and_unload"):
             weights = Weights(version, _saved(backbone, self.folder / version))
             self._base_of = None
         else:
             if self._base_of is not backbone:
-                base = Weights(version, _saved(backbone, self.folder / version))
+                held = Weights(version, _saved(backbone, self.folder / version))
                 self._base_of = backbone
             name = f"adapter-{version}"
             backbone.model.save_pretrained(draft := draft_of(self.folder / name))
-            weights = Weights(base.version, base.folder, name, draft.rename(self.folder / name))
-        folders = {weights.folder, weights.adapter_folder}
+            weights = Weights(held.version, held.folder, name, draft.rename(self.folder / name))
+        kept = {weights.folder, weights.adapter_folder}
         for old in self.folder.iterdir():
-            if old.is_dir() and old not in folders:
+            if old.is_dir() and old not in kept:
                 shutil.rmtree(old)
         write_json(self.folder / HELD, {"version": weights.version, "adapter": weights.adapter})
         return weights

@@ -47,9 +47,9 @@ class Utilisation:
             adapter=self.adapter,
             vision=self.vision,
         )
-        teraflops = torch.tensor(passes * operations / 1e12, device=self.engine.device)
-        total = float(self.engine.all_reduce_sum(teraflops))
-        return {"perf/mfu": total / (self.engine.size * self.card.tflops * seconds)}
+        here = torch.tensor(passes * operations / 1e12, device=self.engine.device)
+        everywhere = float(self.engine.all_reduce_sum(here))
+        return {"perf/mfu": everywhere / (self.engine.size * self.card.tflops * seconds)}
 
 
 def _card_of(backbone: Backbone, device: torch.device) -> Card | None:
