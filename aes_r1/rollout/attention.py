@@ -44,10 +44,10 @@ def _attend_to_block(
 
 
 # These sizes change from rollout to rollout; Triton would otherwise compile a variant for multiples of 16.
-@triton.jit(do_not_specialize=["rows", "prompt_places", "places"])
+@triton.jit(do_not_specialize=["rows", "prompt_length", "capacity"])
 def _attend(
     query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
-    rows, prompt_places, places, query_stride, key_stride, value_stride,
+    rows, prompt_length, capacity, query_stride, key_stride, value_stride,
     SCALING: tl.constexpr, GROUPS: tl.constexpr, SHARED: tl.constexpr, SHARED_TILE: tl.constexpr,
     WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
@@ -61,7 +61,7 @@ def _attend(
     of_query = (group * SHARED + head)[:, None] * WIDTH + lane[None, :]
     queries = tl.load(query + row * query_stride + of_query, mask=real, other=0.0)
     length = tl.load(filled)
-    past = (row * GROUPS + group) * places * WIDTH
+    past = (row * GROUPS + group) * capacity * WIDTH
     top = tl.full([SHARED_TILE], float("-inf"), tl.float32)
     total = tl.zeros([SHARED_TILE], tl.float32)
     accumulated = tl.zeros([SHARED_TILE, WIDTH_TILE], tl.float32)
@@ -76,9 +76,9 @@ def _attend(
         accumulated += own_value.to(tl.float32)[None, :]
 
     of_image = tl.load(image + row)
-    prompt = (of_image * GROUPS + group) * prompt_places * WIDTH
+    prompt = (of_image * GROUPS + group) * prompt_length * WIDTH
     start = tl.load(prompt_start + of_image)
-    shown = prompt_places - start  # number of prompt keys; the parts divide prompt and past in this order
+    shown = prompt_length - start  # number of prompt keys; the parts divide prompt and past in this order
     share = tl.cdiv(tl.cdiv(shown + length, PARTS), BLOCK) * BLOCK
     begin, end = part * share, tl.minimum((part + 1) * share, shown + length)
     prompt_end = start + tl.minimum(end, shown)
@@ -118,12 +118,12 @@ def _attend_to_parts(
     to it [PARTS, R, H], and the weighted sum of the values [PARTS, R, H, W].
     """
     rows, heads, width = query.shape
-    groups, places = keys.shape[1:3]
+    groups, capacity = keys.shape[1:3]
     tops, totals, seens = _empty(query)
     shared = heads // groups
     _attend[(rows, groups, PARTS)](
         query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
-        rows, prompt_keys.shape[2], places, query.stride(0), key.stride(0), value.stride(0),
+        rows, prompt_keys.shape[2], capacity, query.stride(0), key.stride(0), value.stride(0),
         SCALING=scaling * 1.4426950408889634,  # log2(e): the kernel takes powers of two
         GROUPS=groups, SHARED=shared, SHARED_TILE=max(LEAST, triton.next_power_of_2(shared)),
         WIDTH=width, WIDTH_TILE=max(LEAST, triton.next_power_of_2(width)), BLOCK=BLOCK, PARTS=PARTS,
