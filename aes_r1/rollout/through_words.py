@@ -54,7 +54,6 @@ def answer_from_words(
     """
     if blank is None:
         return drawn
-    device, length = drawn.tokens.device, drawn.tokens.shape[1]
     lengths = critique_lengths(backbone, drawn)
     rows = [row for row, count in enumerate(drawn.mask.sum(dim=1).tolist()) if lengths[row] < count]
     if not rows:
@@ -73,18 +72,29 @@ def answer_from_words(
         temperature=temperature,
         noise=None if noise is None else noise[torch.tensor(rows)[:, None], positions.clamp(max=noise.shape[1] - 1)],
     )
-    width = max(length, int(lengths[rows].max()) + answers.tokens.shape[1])
-    empty = {"tokens": backbone.pad_token, "mask": False, "logps": 0.0}
-    merged = {}
-    row_index = torch.tensor(rows, device=device)[:, None]
+    return _with_answers(backbone, drawn, answers, rows, lengths, max_new_tokens=max_new_tokens)
+
+
+def _with_answers(
+    backbone: Backbone, drawn: Rollout, answers: Rollout, rows: list[int], lengths: Tensor, *, max_new_tokens: int
+) -> Rollout:
+    """Return `drawn` with `answers` in place of what follows the critiques in `rows`.
+
+    lengths: [R], those of the critiques.
+    """
+    device, length, answer_length = drawn.tokens.device, drawn.tokens.shape[1], answers.tokens.shape[1]
+    width = max(length, int(lengths[rows].max()) + answer_length)
     under_picture = torch.arange(width, device=device) < lengths.to(device)[:, None]
-    for name, fill in empty.items():
-        first, second = getattr(drawn, name), getattr(answers, name).to(device)
-        joined = first.new_full((len(first), width), fill)
-        joined[:, :length] = first
-        joined = joined.where(under_picture, joined.new_tensor(fill))
-        joined[row_index, positions[:, : second.shape[1]].to(device)] = second
-        merged[name] = joined[:, :max_new_tokens]
-    ended = (merged["tokens"] == backbone.end_token) & merged["mask"]
-    used = int(merged["mask"].any(dim=0).sum())
-    return Rollout(**{name: tensor[:, :used] for name, tensor in merged.items()}, truncated=~ended.any(dim=1))
+    row_index = torch.tensor(rows, device=device)[:, None]
+    positions = (lengths[rows][:, None] + torch.arange(answer_length)).to(device)
+    joined = {}
+    for name, fill in {"tokens": backbone.pad_token, "mask": False, "logps": 0.0}.items():
+        old, new = getattr(drawn, name), getattr(answers, name).to(device)
+        table = old.new_full((len(old), width), fill)
+        table[:, :length] = old
+        table = table.where(under_picture, table.new_tensor(fill))
+        table[row_index, positions] = new
+        joined[name] = table[:, :max_new_tokens]
+    ended = (joined["tokens"] == backbone.end_token) & joined["mask"]
+    longest = int(joined["mask"].any(dim=0).sum())
+    return Rollout(**{name: table[:, :longest] for name, table in joined.items()}, truncated=~ended.any(dim=1))
