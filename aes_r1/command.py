@@ -28,7 +28,7 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences, fingerprint, run_fingerprint
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import CONF, InputError, Settings, as_dict, build
-from aes_r1.tracking import headline
+from aes_r1.tracking.headline import headline
 from aes_r1.trainer.skipped import NeverFinite
 
 log = logging.getLogger("aes_r1")

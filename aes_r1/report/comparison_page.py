@@ -17,7 +17,7 @@ from aes_r1.runs.cells import Cell, Evaluation
 from aes_r1.runs.files import write_text_atomically
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
-from aes_r1.tracking import without_secrets
+from aes_r1.tracking.secrets import without_secrets
 
 COLORS = ("rapo", "cold", "third", "fourth", "base", "ink")
 _CURVES = {

@@ -9,7 +9,7 @@ from typing import Any
 from aes_r1.runs.folder import RunFolder, runs_below
 from aes_r1.runs.identity import differences
 from aes_r1.settings import InputError
-from aes_r1.tracking import headline
+from aes_r1.tracking.headline import headline
 
 # The curves of a view by section, for W&B and page alike; each name has a line in the glossary, and <dataset> stands
 # for every set that a study's runs validated on.

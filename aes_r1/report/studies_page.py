@@ -16,7 +16,8 @@ from aes_r1.report.gallery import Plate, plates
 from aes_r1.report.html import fill
 from aes_r1.report.studies import SECTIONS, analysis, setting, shown, stage_of, varied
 from aes_r1.runs.folder import RunFolder
-from aes_r1.tracking import definition, worst_first
+from aes_r1.tracking.glossary import definition
+from aes_r1.tracking.worst import worst_first
 
 Runs = Sequence[Mapping[str, Any]]
 COLORS = ("rapo", "cold", "third", "fourth", "base")

@@ -1,4 +1,4 @@
-"""Compute the metrics of one RAPO step over all processes, by glossary name (aes_r1/tracking.py)."""
+"""Compute the metrics of one RAPO step over all processes, by glossary name (aes_r1/tracking/glossary.py)."""
 
 from __future__ import annotations
 
