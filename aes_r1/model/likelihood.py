@@ -34,8 +34,9 @@ def token_likelihood(
 
     hidden: [M, D]; targets: [M]; head maps [m, D] to logits [m, V]; banned: [V] bool, tokens with probability 0. The
     distribution is softmax(logits / temperature) in float32. Logits exist for one chunk at a time and are recomputed
-    for the gradient, so memory is chunk_tokens * V for every M (None: as many tokens as CHUNK_LOGITS allows). Entropy
-    carries no gradient. Returns (log-probabilities [M], entropies [M]).
+    for the gradient, so memory is chunk_tokens * V for every M (None: as many tokens as CHUNK_LOGITS allows). Both have
+    gradients; that of the entropy is computed only where the entropy is used. Returns (log-probabilities [M],
+    entropies [M]).
     """
 
     if chunk_tokens is None:
@@ -82,17 +83,23 @@ class _Scores(torch.autograd.Function):
             entropy = mass.log()[:, 0] - weights.mul_(scaled).sum(dim=-1) / mass[:, 0]
             known += [logps, entropy, largest + mass.log()]
         logps, entropy, total = known
-        ctx.save_for_backward(logits, targets, total, banned)
+        ctx.save_for_backward(logits, targets, total, banned, entropy)
         ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropy)
+        ctx.set_materialize_grads(False)  # the gradient of a result that no loss uses is None, and is not computed
         return logps, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _entropy: Tensor) -> tuple:
-        logits, targets, total, banned = ctx.saved_tensors
-        gradient = gradient[:, None] / ctx.temperature
-        of_logits = _scaled(logits, banned, ctx.temperature).sub_(total).exp_().mul_(-gradient)
+    def backward(ctx: Any, gradient: Tensor | None, entropy_gradient: Tensor | None) -> tuple:
+        logits, targets, total, banned, entropy = ctx.saved_tensors
+        log_probabilities = _scaled(logits, banned, ctx.temperature).sub_(total)
+        gradient = total.new_zeros(len(targets), 1) if gradient is None else gradient[:, None] / ctx.temperature
+        if entropy_gradient is None:
+            of_logits = log_probabilities.exp_().mul_(-gradient)
+        else:  # d entropy / d logit_v = -p_v (log p_v + entropy) / temperature
+            probabilities = log_probabilities.exp()
+            of_entropy = entropy_gradient[:, None] / ctx.temperature
+            of_logits = log_probabilities.add_(entropy[:, None]).mul_(-of_entropy).sub_(gradient).mul_(probabilities)
         if banned is not None:
             gradient = gradient.masked_fill(banned[targets][:, None], 0.0)
         of_logits.scatter_add_(1, targets[:, None], gradient)

@@ -11,6 +11,7 @@ from aes_r1.settings.model import PAPER_PIXELS, LoraSettings, ModelSettings, Pre
 from aes_r1.settings.plan import CostSettings, PlanSettings
 from aes_r1.settings.reward import (
     BinarySettings,
+    DistributionSettings,
     ErrorSettings,
     FaithfulnessSettings,
     FormatSettings,
@@ -34,6 +35,7 @@ __all__ = [
     "DashboardSettings",
     "DataSettings",
     "DistillSettings",
+    "DistributionSettings",
     "EngineSettings",
     "ErrorSettings",
     "EvaluateSettings",

@@ -77,6 +77,9 @@ class Settings:
             )
         if self.trainer.name == "rapo":
             self._check_credit()
+            rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
+            enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
+            require(enough, "trainer.num_samples", self.trainer.num_samples, rule)
             require(
                 self.rollout.name == "local" or self.model.lora.dropout == 0,
                 "model.lora.dropout",
