@@ -162,7 +162,8 @@ def _own_votes(row: dict[str, Any], path: Path, place: str, scale: tuple[float, 
     if len(levels) < 2 or any(abs(low + step * at - level) > 1e-6 for at, level in enumerate(levels)):
         raise InputError(
             f"{path}: count_{levels[0]:g} .. count_{levels[-1]:g} are not the levels of a scale from {low:g} to "
-            f"{high:g} at equal distances; give data.scale=[{levels[0]:g},{levels[-1]:g}] and all its levels, or other names"
+            f"{high:g} at equal distances; give data.scale=[{levels[0]:g},{levels[-1]:g}] and all levels, or other "
+            "names"
         )
     counts = [0.0 if named[one] in (None, "") else number(named[one], path, place, f"count_{one:g}") for one in levels]
     if any(count < 0 or count != int(count) for count in counts):

@@ -21,7 +21,8 @@ from aes_r1.settings.reward import (
     RewardSettings,
 )
 from aes_r1.settings.rules import InputError, one_of, require
-from aes_r1.settings.run import DashboardSettings, Settings, TrackerSettings
+from aes_r1.settings.run import DashboardSettings, Settings
+from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Settings of a whole run, and of its tracking."""
+"""Settings of a whole run, and of the dashboard of many."""
 
 from __future__ import annotations
 
@@ -9,23 +9,9 @@ from aes_r1.settings.data import DataSettings
 from aes_r1.settings.evaluation import EvaluationSettings
 from aes_r1.settings.model import ModelSettings
 from aes_r1.settings.reward import RewardSettings
-from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.rules import require
+from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
-
-
-@dataclass
-class TrackerSettings:
-    """Logging to W&B, beside the run's own files."""
-
-    name: str = "offline"
-    project: str = "aes-r1"
-    entity: str | None = None
-    group: str | None = None
-    tags: list[str] = field(default_factory=list)
-    completions: int = 8  # completions, with pictures, per logged table
-
-    def __post_init__(self) -> None:
-        one_of("tracker.name", self.name, ("offline", "wandb", "none"))
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 GLOSSARY = {
     "reward/total": "mean over outputs of the weighted sum of the rewards below that have a weight",
@@ -62,6 +63,10 @@ GLOSSARY = {
     "perf/peak_memory_gb": "peak memory of rank 0 since the run started, 10^9 bytes: its GPU's, or the resident set",
     "perf/mfu": "operations of the update, without repeated ones, / (its seconds x all cards' dense 16-bit peak)",
     "lr": "learning rate of the optimizer step",
+    "distill/kept": "critiques that passed every filter (aes_r1.distill)",
+    "distill/rejected": "critiques that a filter rejected, and pictures without an answer",
+    "distill/kept_rate": "kept / (kept + rejected)",
+    "distill/usd": "price of the calls of expert and judge, where the price of every model is known",
 }
 
 
@@ -71,3 +76,10 @@ def definition(name: str) -> str:
     Raises KeyError where there is none.
     """
     return GLOSSARY[re.sub(r"^eval/.+/", "eval/<dataset>/", name)]
+
+
+def on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Rename metrics for a tracker: RAPO's keep their names, the cold start's go under sft/, so each has one axis."""
+    if stage == "rapo":
+        return dict(metrics)
+    return {name if name.startswith(f"{stage}/") else f"{stage}/{name}": value for name, value in metrics.items()}
