@@ -99,7 +99,9 @@ class _Scores(torch.autograd.Function):
         else:  # d entropy / d logit_v = -p_v (log p_v + entropy) / temperature
             probabilities = log_probabilities.exp()
             of_entropy = entropy_gradient[:, None] / ctx.temperature
-            of_logits = log_probabilities.add_(entropy[:, None]).mul_(-of_entropy).sub_(gradient).mul_(probabilities)
+            # Multiplied by the probability first: a banned token's huge negative number must become 0 and not overflow.
+            of_logits = log_probabilities.add_(entropy[:, None]).mul_(probabilities).mul_(-of_entropy)
+            of_logits.sub_(probabilities.mul_(gradient))
         if banned is not None:
             gradient = gradient.masked_fill(banned[targets][:, None], 0.0)
         of_logits.scatter_add_(1, targets[:, None], gradient)

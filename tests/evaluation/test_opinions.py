@@ -40,7 +40,7 @@ def test_no_distribution_has_a_lower_crps_than_the_raters_own():
     levels = np.array(levels_of(shares))
 
     def mean_crps(shrink: float) -> float:
-        drawn = 0.5 + shrink * (rng.choice(levels, size=(3000, 4), p=shares) - 0.5)
+        drawn = np.clip(0.5 + shrink * (rng.choice(levels, size=(3000, 4), p=shares) - 0.5), 0, 1)
         return float(np.mean([distances(scores, shares)["crps"] for scores in drawn]))
 
     own, sharper, wider = mean_crps(1.0), mean_crps(0.3), mean_crps(1.7)
