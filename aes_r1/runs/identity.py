@@ -46,6 +46,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "trainer.kl_reward_coef": 0.0,
     "trainer.entropy_coef": 0.0,
     "trainer.advantage": "sum_then_normalize",
+    "trainer.refill_rounds": 0,
     "data.scale": None,
     "data.attributes": None,
     "cold_start.blank_pictures": 0.0,

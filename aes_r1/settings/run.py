@@ -63,6 +63,9 @@ class Settings:
             )
         if self.trainer.name == "rapo":
             self._check_credit()
+            rule = "further images of a step are drawn after its rewards; with rollout.ahead=1 give 0"
+            free = self.trainer.refill_rounds == 0 or self.rollout.ahead == 0
+            require(free, "trainer.refill_rounds", self.trainer.refill_rounds, rule)
             rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
             enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
             require(enough, "trainer.num_samples", self.trainer.num_samples, rule)

@@ -75,6 +75,7 @@ class TrainerSettings:
     # sum_then_normalize: the advantage of the summed rewards (the paper); normalize_then_sum: of each reward (GDPO)
     advantage: str = "sum_then_normalize"
     scale_advantage: bool = True  # divide by the group's standard deviation
+    refill_rounds: int = 0  # most further drawings of a step for images whose completions all earn the same
     drop_zero_spread: bool = False  # leave groups without spread out of the loss and its divisor
     mask_truncated: bool = True
     overlong_penalty: float = 0.0  # largest penalty for the length of an output; 0: none (the paper)
@@ -109,6 +110,7 @@ class TrainerSettings:
         one_of("trainer.credit", self.credit, ("all", "answer", "parts"))
         kept = self.critique_kl_coef
         require(kept is None or kept >= 0, "trainer.critique_kl_coef", kept, "must not be negative; or null")
+        require(self.refill_rounds >= 0, "trainer.refill_rounds", self.refill_rounds, "must not be negative")
         most, begin = self.overlong_penalty, self.overlong_from
         require(most >= 0, "trainer.overlong_penalty", most, "must not be negative")
         require(0 <= begin < 1, "trainer.overlong_from", begin, "must be in [0, 1)")

@@ -30,6 +30,7 @@ GLOSSARY = {
     "rollout/parse_failure_rate": "share of outputs that parse_score cannot read",
     "rollout/truncated_rate": "share of outputs cut at trainer.max_new_tokens",
     "rollout/zero_spread_groups": "share of pictures whose K rewards are all equal, so that their advantage is 0",
+    "rollout/refilled": "share of the step's pictures that were drawn in place of those of equal rewards",
     "rollout/length_mean": "mean completion length, tokens",
     "rollout/mismatch_mean": "mean over completion tokens of |log pi of the sampler - log pi of the trainer|, nats",
     "rollout/mismatch_max": "maximum of the same; both are over the first minibatch, before the first update",
