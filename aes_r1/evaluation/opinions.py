@@ -57,7 +57,8 @@ def opinion_distances(measured: Array, *, n_bootstrap: int = 1000, seed: int = 0
     known = measured[np.isfinite(measured).all(axis=1)]
     if not len(known):
         return None
-    drawn = np.concatenate([counts @ known / len(known) for counts in resamples(len(known), n_bootstrap, seed)] or [])
+    resampled = [counts @ known / len(known) for counts in resamples(len(known), n_bootstrap, seed)]
+    drawn = np.concatenate([np.empty((0, len(DISTANCES))), *resampled])
     means = known.mean(axis=0)
     found = {name: with_interval(float(means[place]), drawn[:, place]) for place, name in enumerate(DISTANCES)}
     return {"n": len(known), **found}

@@ -107,16 +107,19 @@ class Rollouts:
         batch = self.backbone.collate([prompts[image] for image in chosen]).to(self.engine.device)
         with self.engine.gathered_parameters():
             batch = self.backbone.with_vision_features(batch)
-        tokens, texts, scores = (
-            [values[row] for row in rows]
-            for values in (
-                [one for part in parts for one in part.tokens],
-                [one for part in parts for one in part.texts],
-                [one for part in parts for one in part.scores],
-            )
-        )
+        tokens = [one for part in parts for one in part.tokens]
+        texts = [one for part in parts for one in part.texts]
+        scores = [one for part in parts for one in part.scores]
         under_picture = joined(part.under_picture for part in parts)
-        return Completions(batch, parts[0].blank, under_picture, rollout, tokens, texts, scores)
+        return Completions(
+            batch,
+            parts[0].blank,
+            under_picture,
+            rollout,
+            [tokens[row] for row in rows],
+            [texts[row] for row in rows],
+            [scores[row] for row in rows],
+        )
 
     def _draw_here(self, batch: PromptBatch, noise: Tensor) -> Completions:
         with self.engine.gathered_parameters():

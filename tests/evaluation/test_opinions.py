@@ -70,5 +70,6 @@ def test_pictures_with_known_raters_and_a_score_are_counted():
     assert measured["n"] == 2
     assert measured["emd"]["value"] == pytest.approx((0.25 + 0) / 2)
     assert measured["emd"]["low"] <= measured["emd"]["value"] <= measured["emd"]["high"]
+    assert opinion_distances(column.to_raters, n_bootstrap=0)["emd"] == {"value": 0.125, "low": None, "high": None}
     (column,) = columns_of(rows[2:]).values()
     assert opinion_distances(column.to_raters) is None
