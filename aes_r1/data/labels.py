@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ def column(row: dict[str, Any], name: str, path: Path) -> Any:
 
 _FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
 _COUNT = re.compile(r"count_[0-9]+(?:\.[0-9]+)?")
+_MOST_RATERS = 10**9  # of one level; sums stay exact
 _OWN = ("image", "mos", "mos_std", "n_raters", "split")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SPLITS |= dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
@@ -142,16 +143,6 @@ def _names_pictures(text: str, path: Path, root: Path) -> bool:
     return not foreign or any((root / name_on_disk(root, name)).exists() for name in foreign)
 
 
-def votes_of(values: Sequence[float], counts: Sequence[float]) -> tuple[float | None, float | None, int]:
-    """Return (mean, unbiased standard deviation, number) of ratings given as values and how often each was chosen."""
-    total = sum(counts)
-    if total <= 0:
-        return None, None, 0
-    mean = sum(value * count for value, count in zip(values, counts, strict=True)) / total
-    squares = sum(count * (value - mean) ** 2 for value, count in zip(values, counts, strict=True))
-    return mean, math.sqrt(squares / (total - 1)) if total > 1 else None, int(total)
-
-
 def _own_votes(row: dict[str, Any], path: Path, place: str, scale: tuple[float, float]) -> list[int] | None:
     """Return how many raters chose each level, from the columns count_LEVEL; None where no cell is filled in."""
     named = {float(key.removeprefix("count_")): row[key] for key in row if key and _COUNT.fullmatch(key)}
@@ -166,8 +157,8 @@ def _own_votes(row: dict[str, Any], path: Path, place: str, scale: tuple[float, 
             "names"
         )
     counts = [0.0 if named[one] in (None, "") else number(named[one], path, place, f"count_{one:g}") for one in levels]
-    if any(count < 0 or count != int(count) for count in counts):
-        raise InputError(f"{path}, {place}: counts {counts} must be whole numbers, 0 or above")
+    if any(not 0 <= count <= _MOST_RATERS or count != int(count) for count in counts):
+        raise InputError(f"{path}, {place}: counts {counts} must be whole numbers from 0 to {_MOST_RATERS}")
     return [int(count) for count in counts] if any(counts) else None
 
 
@@ -197,9 +188,12 @@ def _own_label(row: dict[str, Any], path: Path, place: str, root: Path, scale: t
         raise InputError(f"{where}: n_raters={raters} must be a whole number above 0, or empty")
     votes = _own_votes(row, path, place, scale)
     if votes is not None:
-        levels = [low + (high - low) * level / (len(votes) - 1) for level in range(len(votes))]
-        _, counted, raters = votes_of(levels, votes)
-        spread, count = counted if spread is None else spread, raters if count is None else count
+        people, step = sum(votes), (high - low) / (len(votes) - 1)
+        mean = sum(level * chose for level, chose in enumerate(votes)) / people
+        squares = sum(chose * (level - mean) ** 2 for level, chose in enumerate(votes))
+        if spread is None and people > 1:
+            spread = step * math.sqrt(squares / (people - 1))
+        count = people if count is None else count
     attributes = {key: value for key, value in row.items() if key and key not in _OWN and not _COUNT.fullmatch(key)}
     if votes is not None:
         attributes["votes"] = votes

@@ -5,11 +5,12 @@ The catalog holds the constants that bring every scale to [0, 1].
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from aes_r1.data.labels import Label, column, first_there, number
-from aes_r1.data.labels import votes_of as _votes
 from aes_r1.data.spreadsheet import lines, sheet, table
 from aes_r1.settings import InputError
 
@@ -144,9 +145,8 @@ def aadb_labels(root: Path) -> list[Label]:
 def koniq_labels(root: Path) -> list[Label]:
     """Read KonIQ-10k (Hosu et al. 2020): koniq10k_distributions_sets.csv; means of c1..c5, shares of ratings 1..5.
 
-    attributes["votes"] holds the counts, which are the shares of c_total ratings.
-
-    Its MOS column is a z-score stretched to 0..100 and is not read.
+    Its MOS column is a z-score stretched to 0..100 and is not read. attributes["votes"] holds the counts, which are the
+    shares of c_total ratings.
     """
     path = root / "koniq10k_distributions_sets.csv"
     splits = {"training": "train", "validation": "validation", "test": "test"}
@@ -194,6 +194,16 @@ def agiqa3k_labels(root: Path) -> list[Label]:
         )
         for place, row in table(path)
     ]
+
+
+def _votes(values: Sequence[float], counts: Sequence[float]) -> tuple[float | None, float | None, int]:
+    """Return (mean, unbiased standard deviation, number) of ratings given as values and how often each was chosen."""
+    total = sum(counts)
+    if total <= 0:
+        return None, None, 0
+    mean = sum(value * count for value, count in zip(values, counts, strict=True)) / total
+    squares = sum(count * (value - mean) ** 2 for value, count in zip(values, counts, strict=True))
+    return mean, math.sqrt(squares / (total - 1)) if total > 1 else None, int(total)
 
 
 def _folder(root: Path, *names: str) -> str:

@@ -44,6 +44,7 @@ def check(settings: Settings) -> None:
             for data in (settings.data, *settings.evaluation.also):
                 _check_data(data, settings)
         _check_critiques(settings)
+        _check_score_rewards(settings)
         _check_rewards(settings)
         _check_models(settings)
 
@@ -137,11 +138,9 @@ def _check_critiques(settings: Settings) -> None:
 
 
 def _check_rewards(settings: Settings) -> None:
-    """Check that rewards find what they need: a function, known raters and dimensions, a start that reads words."""
+    """Check that rewards of the critique find what they need: known dimensions, and a start that reads words."""
     weights = settings.reward.critique_weights if settings.trainer.name == "rapo" else {}
     data = settings.data
-    if settings.trainer.name == "rapo":
-        _check_score_rewards(settings)
     if "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS:
         with quiet():
             samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
@@ -160,20 +159,6 @@ def _check_rewards(settings: Settings) -> None:
         )
 
 
-def _check_score_rewards(settings: Settings) -> None:
-    data, reward = settings.data, settings.reward
-    if reward.custom is not None:
-        load_reward(reward.custom)
-    if reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS:
-        with quiet():
-            samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
-        if not any(rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) for one in samples):
-            raise InputError(
-                f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "
-                "its raters; give mos_std or count_1, count_2, .. in your labels (docs/datasets.md), or 0"
-            )
-
-
 def _check_models(settings: Settings) -> None:
     model, wanted = settings.model, settings.trainer.init_from
     question = RATING_PROMPT if model.prompt == "critique" else SCORE_ONLY_PROMPT
@@ -188,6 +173,23 @@ def _check_models(settings: Settings) -> None:
             backbone = backbones.check(path, question=question, max_pixels=max_pixels, key=key)
             if model.lora.rank > 0:
                 backbones.add_adapter(backbone, model.lora)
+
+
+def _check_score_rewards(settings: Settings) -> None:
+    """Check that the function of reward.custom loads, and that the raters' opinions are known where they are needed."""
+    data, reward = settings.data, settings.reward
+    if settings.trainer.name != "rapo":
+        return
+    if reward.custom is not None:
+        load_reward(reward.custom)
+    if reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS:
+        with quiet():
+            samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
+        if not any(rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) for one in samples):
+            raise InputError(
+                f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "
+                "its raters; give mos_std or count_1, count_2, .. in your labels (docs/datasets.md), or 0"
+            )
 
 
 def check_counts(job: Job) -> None:

@@ -199,6 +199,7 @@ def test_counts_of_your_own_raters(tmp_path):
         (COUNTS.replace("count_2,count_3", "more,others"), [1, 3], "at equal distances"),
         (COUNTS.replace("25,1,1", "25,-1,1"), [1, 3], "line 2: counts .* must be whole numbers"),
         (COUNTS.replace("25,1,1", "25,0.5,1"), [1, 3], "line 2: counts .* must be whole numbers"),
+        (COUNTS.replace("25,1,1", "25,1e300,1"), [1, 3], "line 2: counts .* from 0 to 1000000000"),
         (COUNTS.replace("25,1,1", "25,many,1"), [1, 3], "count_1='many' is not a number"),
     ],
 )
