@@ -29,14 +29,14 @@ def token_likelihood(
     banned: Tensor | None = None,
     temperature: float = 1.0,
     chunk_tokens: int | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probability of each target and the entropy of each distribution, in nats.
 
     hidden: [M, D]; targets: [M]; head maps [m, D] to logits [m, V]; banned: [V] bool, tokens with probability 0. The
     distribution is softmax(logits / temperature) in float32. Logits exist for one chunk at a time and are recomputed
-    for the gradient, so memory is chunk_tokens * V for every M (None: as many tokens as CHUNK_LOGITS allows). Both have
-    gradients; that of the entropy is computed only where the entropy is used. Returns (log-probabilities [M],
-    entropies [M]).
+    for the gradient, so memory is chunk_tokens * V for every M (None: as many tokens as CHUNK_LOGITS allows). Entropy
+    carries a gradient only with `entropy_gradient`. Returns (log-probabilities [M], entropies [M]).
     """
 
     if chunk_tokens is None:
@@ -44,7 +44,7 @@ def token_likelihood(
         chunk_tokens = max(256, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cpu"]) // vocabulary)
 
     def chunk(part: Tensor, wanted: Tensor, known: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return _Scores.apply(head(part), wanted, banned, temperature, known)
+        return _Scores.apply(head(part), wanted, banned, temperature, known, entropy_gradient)
 
     pieces = []
     for start in range(0, len(targets), chunk_tokens):
@@ -69,7 +69,13 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, targets: Tensor, banned: Tensor | None, temperature: float, known: list[Tensor]
+        ctx: Any,
+        logits: Tensor,
+        targets: Tensor,
+        banned: Tensor | None,
+        temperature: float,
+        known: list[Tensor],
+        entropy_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         if not known:
             scaled = _scaled(logits, banned, temperature)
@@ -86,6 +92,8 @@ class _Scores(torch.autograd.Function):
         ctx.save_for_backward(logits, targets, total, banned, entropy)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)  # the gradient of a result that no loss uses is None, and is not computed
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropy)
         return logps, entropy
 
     @staticmethod
@@ -105,7 +113,7 @@ class _Scores(torch.autograd.Function):
         if banned is not None:
             gradient = gradient.masked_fill(banned[targets][:, None], 0.0)
         of_logits.scatter_add_(1, targets[:, None], gradient)
-        return of_logits.to(logits.dtype), None, None, None, None
+        return of_logits.to(logits.dtype), None, None, None, None, None
 
 
 def _scaled(logits: Tensor, banned: Tensor | None, temperature: float) -> Tensor:
@@ -129,6 +137,7 @@ def completion_likelihood(
     *,
     temperature: float = 1.0,
     shared_prefix: bool = True,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return log-probability and entropy of every completion token, given its picture and prompt.
 
@@ -143,7 +152,9 @@ def completion_likelihood(
     targets = tokens.flatten().index_select(0, places)
 
     def score(states: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        return token_likelihood(states, targets, head, banned=banned, temperature=temperature)
+        return token_likelihood(
+            states, targets, head, banned=banned, temperature=temperature, entropy_gradient=entropy_gradient
+        )
 
     logps, entropy = backbone.core.lm_head(hidden, score=score)
     empty = torch.zeros(mask.numel(), dtype=torch.float32, device=hidden.device)

@@ -51,6 +51,7 @@ def test_float32_whatever_the_weights():
     hidden, targets, head = setup(torch.bfloat16)
     logps, entropy = token_likelihood(hidden, targets, head)
     assert logps.dtype == entropy.dtype == torch.float32
+    assert not entropy.requires_grad
 
 
 def test_the_gradients_are_those_of_the_definition():
@@ -60,7 +61,9 @@ def test_the_gradients_are_those_of_the_definition():
     banned[:3] = True
     weights = torch.arange(50) / 50
     for of_logps, of_entropy, chunk in ((1.0, 0.0, 7), (0.0, 1.0, 1000), (0.5, 2.0, 7)):
-        logps, entropy = token_likelihood(hidden, targets, head, banned=banned, temperature=0.7, chunk_tokens=chunk)
+        logps, entropy = token_likelihood(
+            hidden, targets, head, banned=banned, temperature=0.7, chunk_tokens=chunk, entropy_gradient=True
+        )
         loss = sum(((term * weights).sum() * by for term, by in ((logps, of_logps), (entropy, of_entropy)) if by))
         found = torch.autograd.grad(loss, (hidden, head.weight))
         plain = (head(hidden) / 0.7).masked_fill(banned, -1e30).log_softmax(dim=1)
