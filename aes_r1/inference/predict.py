@@ -140,6 +140,7 @@ def _read_back(backbone: Backbone, question: str, texts: Sequence[str], sample: 
 
 def number_row(one: Sample, protocol: str, score: float | None) -> dict:
     """Build the row of a protocol that answers with a number instead of words."""
+    votes = one.attributes.get("votes")
     return {
         "protocol": protocol,
         "id": one.id,
@@ -148,6 +149,7 @@ def number_row(one: Sample, protocol: str, score: float | None) -> dict:
         "image": one.image,
         "mos": one.mos,
         "mos_std": one.mos_std,
+        **({} if votes is None else {"votes": votes}),
         "origin": origin_of(one),
         "score": score,
         "scores": [score],

@@ -18,12 +18,14 @@ import torch
 from aes_r1.aescot.chat import key_of
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, root_of
+from aes_r1.data.opinions import rater_shares
 from aes_r1.data.ratings import known_ratings, ways_out
 from aes_r1.data.records import read_records
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.reward.custom import load_reward
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
 from aes_r1.trainer.engine import require_deepspeed, world
@@ -42,6 +44,7 @@ def check(settings: Settings) -> None:
             for data in (settings.data, *settings.evaluation.also):
                 _check_data(data, settings)
         _check_critiques(settings)
+        _check_score_rewards(settings)
         _check_rewards(settings)
         _check_models(settings)
 
@@ -170,6 +173,23 @@ def _check_models(settings: Settings) -> None:
             backbone = backbones.check(path, question=question, max_pixels=max_pixels, key=key)
             if model.lora.rank > 0:
                 backbones.add_adapter(backbone, model.lora)
+
+
+def _check_score_rewards(settings: Settings) -> None:
+    """Check that the function of reward.custom loads, and that the raters' opinions are known where they are needed."""
+    data, reward = settings.data, settings.reward
+    if settings.trainer.name != "rapo":
+        return
+    if reward.custom is not None:
+        load_reward(reward.custom)
+    if reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS:
+        with quiet():
+            samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
+        if not any(rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) for one in samples):
+            raise InputError(
+                f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "
+                "its raters; give mos_std or count_1, count_2, .. in your labels (docs/datasets.md), or 0"
+            )
 
 
 def check_counts(job: Job) -> None:

@@ -68,6 +68,8 @@ def rapo(job: Job, initial: str) -> str:
             backbone.model,
             weight_decay=trainer.weight_decay,
             max_grad_norm=trainer.max_grad_norm,
+            betas=(trainer.betas[0], trainer.betas[1]),
+            eps=trainer.eps,
             device=job.device,
         )
         held.callback(engine.close)

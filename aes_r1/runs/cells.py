@@ -33,6 +33,7 @@ class Cell(TypedDict):
     conformal: NotRequired[dict[str, Any] | None]
     conformal_scaled: NotRequired[dict[str, Any] | None]
     spread: NotRequired[dict[str, Any]]
+    opinions: NotRequired[dict[str, Any]]
     origins: NotRequired[dict[str, Any]]
     critiques: NotRequired[dict[str, Any]]
 

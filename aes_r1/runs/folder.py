@@ -11,6 +11,7 @@ RUN/interventions/         scores of exchanged critiques; information/: log-prob
 RUN/evaluation.json        the measurements; report.html: the page that shows them
 RUN/traces/step_N.json.gz  the operations of step N in time, where trainer.profile asks for them
 RUN/run.log                the printed log; failure.txt: the one-line reason of a failure; wandb/: the W&B files
+RUN/tensorboard/           the event files of tracker=tensorboard
 
 A cold start in the store, and OUT of aes_r1.evaluate, hold some of these files under the same names.
 """
@@ -51,6 +52,7 @@ class RunFolder:
         self.best_model = self.best / MODEL
         self.manifests = self.path / "manifests"
         self.wandb = self.path / "wandb"
+        self.tensorboard = self.path / "tensorboard"
         self.stages = self.path / "stages"
         self.all_parts = self.path / "parts"
 

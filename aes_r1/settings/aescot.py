@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from aes_r1.settings.data import DataSettings
 from aes_r1.settings.rules import InputError, one_of, require
+from aes_r1.settings.tracker import TrackerSettings
 
 
 @dataclass
@@ -125,6 +126,7 @@ class DistillSettings:
     data: DataSettings = field(default_factory=DataSettings)
     expert: ExpertSettings = field(default_factory=ExpertSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(name="none"))
     quotas: dict[str, Any] | None = None  # {level: n} or {data set: {level: n}}; null: each picture once
     dry_run: bool = False
     audit: str | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from aes_r1.settings.aescot import JudgeSettings
 from aes_r1.settings.data import DataSettings
 from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import RolloutSettings
 
 PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens", "read_back")
@@ -73,6 +74,7 @@ class EvaluateSettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(name="none"))
     judged: int = 50  # critiques per model and set that the judge reads
     runs: list[str] = field(default_factory=list)  # instead of asking: finished runs to summarise over splits and seeds
     starts: list[str] = field(default_factory=list)  # instead of asking: finished runs to show side by side

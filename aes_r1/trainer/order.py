@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 
@@ -14,6 +16,15 @@ def batch_indices(step: int, *, per_step: int, count: int, seed: int) -> list[in
     epochs = {position // count for position in positions}
     permutations = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in epochs}
     return [int(permutations[position // count][position % count]) for position in positions]
+
+
+def further_indices(step: int, drawing: int, *, wanted: int, used: Collection[int], count: int, seed: int) -> list[int]:
+    """Return up to `wanted` indices of `count` that are not `used`, for the further `drawing` (from 0) of a step.
+
+    They come from a permutation of their own, so that the order of the steps stays as it is.
+    """
+    permutation = np.random.default_rng([seed, step, drawing, 1]).permutation(count)
+    return [index for index in permutation.tolist() if index not in used][:wanted]
 
 
 def batch_indices_without_repeats(step: int, *, per_step: int, count: int, seed: int) -> list[int]:

@@ -53,6 +53,7 @@ class Passes:
             model,
             temperature=self.trainer.temperature,
             shared_prefix=self.policy.shared_prefix,
+            entropy_gradient=self.trainer.entropy_coef > 0,
         )
         logps, entropy = score(completions.prompts.select(images), tokens, seeing, image_of)
         if completions.blank is None:

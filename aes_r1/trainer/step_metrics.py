@@ -25,7 +25,7 @@ def add_micro_batch(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy
     added = {
         **weighted,
         "tokens": metrics["tokens"],
-        "entropy": entropy.sum(),
+        "entropy": entropy.detach().sum(),
         "completion_tokens": entropy.new_full((), tokens),
     }
     for name, value in added.items():

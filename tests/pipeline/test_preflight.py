@@ -60,6 +60,7 @@ def refusal(tmp_path, monkeypatch, capsys):
         (["data=ava"], "data=ava needs data.root=DIR"),
         (["data=aes_15k", "data.root=/nonexistent"], "data.root=/nonexistent/"),
         (["evaluation.also=[para]"], "data=para needs data.root=DIR"),
+        (["reward.custom=/nonexistent.py:mine"], "reward.custom=/nonexistent.py:mine: no file /nonexistent.py"),
         (["data=manifest", "data.root=/nonexistent.jsonl"], "data.root=/nonexistent.jsonl: no such file"),
         (["expert=openai", "expert.model=m", "expert.api_key_env=NOT_SET", "judge=none"], "NOT_SET: this environment"),
     ],
@@ -81,6 +82,10 @@ PARTS = ("trainer.credit=parts",)
         (
             ["reward.faithfulness.weight=0", "trainer.credit=all", "model.answer_from=words"],
             "model.answer_from=words: the",
+        ),
+        (
+            ["reward=distribution", "reward.faithfulness.weight=1", "trainer.num_samples=3"],
+            "reward.distribution.weight=1: data=folder knows only the means of its raters; give mos_std or count_1",
         ),
         (["reward.read_back.weight=1"], "the start has never read words without a picture; give cold_start.blank_pict"),
     ],

@@ -18,7 +18,14 @@ from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.graph import CapturedDecoder
 from aes_r1.rollout.sampler import sample_completions
 from aes_r1.runs.stopping import Stopped, StopRequest
-from aes_r1.settings import ErrorSettings, InputError, LoraSettings, RewardSettings, TrainerSettings
+from aes_r1.settings import (
+    ErrorSettings,
+    InputError,
+    LoraSettings,
+    RankSettings,
+    RewardSettings,
+    TrainerSettings,
+)
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer import completions as completions_of_a_step
 from aes_r1.trainer import passes as step_passes
@@ -89,7 +96,7 @@ def rapo(
         }
     )  # fmt: skip
     adapted = hasattr(backbone.model, "disable_adapter")
-    frozen = trainer.kl_coef and not adapted
+    frozen = trainer.needs_reference and not adapted
     reference = Reference(copy.deepcopy(backbone), backbone.device) if frozen else None
     rows, completions, halt = [], [], Halt(stop_after)
 
@@ -419,3 +426,91 @@ def test_a_step_that_the_run_does_not_have_cannot_be_traced(speaker, picture_fol
         TrainerSettings(max_steps=4, profile=9)
     with pytest.raises(InputError, match=r"trainer\.profile=99: the run has \d+ steps"):
         rapo(copy.deepcopy(speaker), picture_folder, tmp_path, steps=None, profile=99)
+
+
+VARIANTS = [
+    {"surrogate": "cispo"},
+    {"surrogate": "sapo"},
+    {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
+    {"ratio_cap": 1.0001, "clip_high": 1e-5},
+    {"advantage": "normalize_then_sum"},
+    {"entropy_coef": 0.5},
+]
+
+
+@pytest.mark.slow
+def test_every_objective_trains_and_none_is_the_default(speaker, picture_folder, tmp_path):
+    """Off policy, for on policy all surrogates are the same; one step each, from the same completions."""
+    how = {"steps": 1, "minibatches": 2, "inner_epochs": 2}
+    found = []
+    for number, changes in enumerate([{}, *VARIANTS]):
+        policy = copy.deepcopy(speaker)
+        rows, _ = rapo(policy, picture_folder, tmp_path / str(number), **how, **changes)
+        assert all(math.isfinite(value) for value in rows[0].values()), changes
+        assert rows[0]["policy/grad_norm"] > 0
+        found.append(weights(policy))
+    for changes, moved in zip(VARIANTS, found[1:], strict=True):
+        assert any(not torch.equal(value, found[0][name]) for name, value in moved.items()), changes
+
+
+def test_an_entropy_bonus_keeps_the_entropy_up(speaker, picture_folder, tmp_path):
+    entropies = []
+    for coef in (0.0, 1.0):
+        rows, _ = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / str(coef), entropy_coef=coef, kl_coef=0.0)
+        entropies.append([row["policy/entropy"] for row in rows])
+    assert entropies[0][0] == entropies[1][0]
+    assert entropies[1][-1] > entropies[0][-1] + 0.02
+
+
+def test_the_divergence_in_the_reward_is_subtracted_before_the_advantage(speaker, picture_folder, tmp_path):
+    how = {"steps": 2, "kl_coef": 0.0, "completions_every": 1}
+    rows, completions = rapo(copy.deepcopy(speaker), picture_folder, tmp_path, kl_reward_coef=0.5, **how)
+    assert rows[0]["reward/kl"] == pytest.approx(0, abs=1e-5)  # the policy is still the reference
+    assert rows[1]["reward/kl"] != pytest.approx(0, abs=1e-3)
+    for row in completions:
+        plain = row["reward_rank"] + row["reward_error"]
+        assert row["reward_total"] == pytest.approx(plain - 0.5 * row["reward_kl"], abs=1e-5)
+
+
+def test_a_reward_of_ones_own_is_in_the_sum_and_its_errors_end_the_run(speaker, picture_folder, tmp_path):
+    (tmp_path / "mine.py").write_text("def length(scores, texts, samples): return [[len(t) for t in g] for g in texts]")
+    named = f"{tmp_path / 'mine.py'}:length"
+    reward = RewardSettings(custom=named, custom_weight=0.25)
+    _, completions = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "a", steps=1, reward=reward)
+    for row in completions:
+        assert row["reward_custom"] == len(row["text"])
+        plain = row["reward_rank"] + row["reward_error"]
+        assert row["reward_total"] == pytest.approx(plain + 0.25 * len(row["text"]), rel=1e-5)
+    (tmp_path / "mine.py").write_text("def length(scores, texts, samples): return scores.T[:1]")
+    with pytest.raises(InputError, match=r"reward\.custom=.*mine\.py:length: returned 1 x 4; 4 x 4 was expected"):
+        rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "b", steps=1, reward=reward)
+
+
+@pytest.mark.slow
+def test_groups_that_teach_nothing_are_replaced_and_a_resumed_run_replaces_the_same(speaker, picture_folder, tmp_path):
+    """A reward that tells outputs apart only for pictures above .5, of which there are enough for every step."""
+    (tmp_path / "mine.py").write_text(
+        "def high(scores, texts, samples): return [[k * (one.mos > 0.5) for k in range(4)] for one in samples]"
+    )
+    reward = RewardSettings(
+        rank=RankSettings(weight=0), error=ErrorSettings(weight=0), custom=f"{tmp_path / 'mine.py'}:high"
+    )
+    high = sum(one.mos > 0.5 for one in samples(picture_folder))
+    assert 4 <= high <= 8
+    plain, _ = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "plain", reward=reward, steps=3)
+    how = {"reward": reward, "refill_rounds": 6, "completions_every": 1, "steps": 3}
+    straight, stopped, resumed = (copy.deepcopy(speaker) for _ in range(3))
+    whole, drawn = rapo(straight, picture_folder, tmp_path / "whole", **how)
+    for before, after in zip(plain, whole, strict=True):
+        assert after["rollout/zero_spread_groups"] == 0
+        assert after["rollout/refilled"] == before["rollout/zero_spread_groups"]
+        assert "rollout/refilled" not in before
+    assert whole[0]["rollout/refilled"] > 0
+    for start in range(0, len(drawn), 16):
+        assert len({row["id"] for row in drawn[start : start + 16]}) == 4
+    assert all(row["mos"] > 0.5 for row in drawn)
+    with pytest.raises(Stopped):
+        rapo(stopped, picture_folder, tmp_path / "parts", stop_after=2, **how)
+    rest, _ = rapo(resumed, picture_folder, tmp_path / "parts", **how)
+    assert rest == whole[2:]
+    assert_same(weights(straight), weights(resumed))
