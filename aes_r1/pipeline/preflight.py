@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from aes_r1.aescot.chat import key_of
+from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, root_of
 from aes_r1.data.opinions import rater_shares
 from aes_r1.data.ratings import known_ratings, ways_out
 from aes_r1.data.records import read_records
+from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
@@ -135,20 +137,25 @@ def _check_critiques(settings: Settings) -> None:
         for asked in (expert, settings.judge):
             if asked.name == "openai":
                 key_of(asked)
+        if expert.name == "attributes":
+            require_ratings(_train_samples(settings), "expert=attributes")
+
+
+def _train_samples(settings: Settings) -> Sequence[Sample]:
+    with quiet():
+        return load_samples(settings.data, "train", seed=settings.seed, store=Path(settings.store))
 
 
 def _check_rewards(settings: Settings) -> None:
     """Check that rewards of the critique find what they need: known dimensions, and a start that reads words."""
     weights = settings.reward.critique_weights if settings.trainer.name == "rapo" else {}
     data = settings.data
-    if "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS:
-        with quiet():
-            samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
-        if not any(known_ratings(sample) for sample in samples):
-            raise InputError(
-                f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
-                f"dimensions; {ways_out(data.name)}, or 0"
-            )
+    asked = "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS
+    if asked and not any(known_ratings(sample) for sample in _train_samples(settings)):
+        raise InputError(
+            f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
+            f"dimensions; {ways_out(data.name)}, or 0"
+        )
     learned = makes_cold_start(settings) and settings.cold_start.blank_pictures > 0
     reading = [f"reward.read_back.weight={weights['read_back']:g}"] if "read_back" in weights else []
     reading += ["model.answer_from=words"] if settings.model.answer_from == "words" else []

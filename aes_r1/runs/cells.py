@@ -47,6 +47,7 @@ class Evaluation(TypedDict, total=False):
     stages: Stages
     comparisons: list[dict[str, Any]]
     baselines: list[dict[str, Any]]
+    baseline_cells: dict[str, dict[str, Any]]
     means: dict[str, Any]
     manifests: dict[str, str]
     critiques: dict[str, Any]

@@ -7,6 +7,7 @@ RUN/metrics.jsonl          one row per logged step; completions.jsonl: completio
 RUN/entropy.jsonl          token entropy of validation answers during the cold start
 RUN/checkpoints/step_N/    everything needed to resume; best/: the best model by validation; model/: the final model
 RUN/parts/                 predictions of unfinished stages; predictions.jsonl: those of finished stages
+RUN/baselines/NAME.jsonl   scores of a baseline (aes_r1.evaluate baselines=[..])
 RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
 RUN/evaluation.json        the measurements; report.html: the page that shows them
 RUN/traces/step_N.json.gz  the operations of step N in time, where trainer.profile asks for them
@@ -18,12 +19,12 @@ A cold start in the store, and OUT of aes_r1.evaluate, hold some of these files 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, write_json
+from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, write_json, write_rows
 from aes_r1.settings import InputError
 
 MODEL = "model"  # the folder in Hugging Face form of a run, of a checkpoint or of the best step
@@ -55,6 +56,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.stages = self.path / "stages"
         self.all_parts = self.path / "parts"
+        self.all_baselines = self.path / "baselines"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -103,6 +105,20 @@ class RunFolder:
     def examined(self, kind: str, stage: str, name: str) -> list[dict[str, Any]]:
         """Return the rows of `examined_file`."""
         return read_rows(self.examined_file(kind, stage, name))
+
+    @property
+    def baselines(self) -> list[str]:
+        """The names of the baselines that have answered."""
+        return sorted(path.stem for path in self.all_baselines.glob("*.jsonl"))
+
+    def baseline(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of the baseline `name`."""
+        return read_rows(self.all_baselines / f"{name}.jsonl")
+
+    def write_baseline(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the rows of the baseline `name`."""
+        self.all_baselines.mkdir(exist_ok=True)
+        write_rows(self.all_baselines / f"{name}.jsonl", rows)
 
     @property
     def entropy(self) -> list[dict[str, Any]]:

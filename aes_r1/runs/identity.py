@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from aes_r1.settings import RolloutSettings, Settings, as_dict
+from aes_r1.settings import EvaluateSettings, RolloutSettings, Settings, as_dict
 
 
 def fingerprint(*parts: Any) -> str:
@@ -61,6 +61,9 @@ _SINCE_ADDED: dict[str, Any] = {
     "rollout": as_dict(RolloutSettings()),
 }
 
+# Likewise for settings of aes_r1.evaluate, which have no hash: a folder that was written without them can be resumed.
+_SINCE_ADDED_TO_EVALUATE: dict[str, Any] = {"baselines": [], "baseline_pictures": EvaluateSettings().baseline_pictures}
+
 _NO_SUCH = object()
 
 
@@ -101,7 +104,8 @@ def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
     """Return the dotted keys in which two runs' settings differ, without those that change no result."""
     if isinstance(theirs, dict) and isinstance(mine, dict):
         keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
-        pairs = {key: [side.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
+        before = _SINCE_ADDED | _SINCE_ADDED_TO_EVALUATE
+        pairs = {key: [side.get(key, before.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
         return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
     if isinstance(theirs, list) and isinstance(mine, list):  # lists of further data sets; other lists hold plain values
         theirs, mine = ([_as_before(one) if isinstance(one, dict) else one for one in side] for side in (theirs, mine))

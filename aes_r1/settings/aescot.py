@@ -88,7 +88,7 @@ class ExpertSettings(ChatSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("expert.name", self.name, ("openai", "scenes", "pixels"))
+        one_of("expert.name", self.name, ("openai", "scenes", "pixels", "attributes"))
         require(
             0 < self.min_words < self.max_words, "expert.min_words", self.min_words, "must be above 0, below max_words"
         )

@@ -65,7 +65,7 @@ def test_para(tmp_path):
     train, test = labels["iaa_Train.jpg"], labels["iaa_Test.jpg"]
     assert (train.image, train.split, test.split) == ("imgs/session3/iaa_Train.jpg", "train", "test")
     assert (train.mos, train.mos_std, test.mos) == (pytest.approx(0.8), pytest.approx(0.2), 0.0)
-    assert (train.n_raters, train.attributes) == (5, {"semantic": "plant"})
+    assert (train.n_raters, train.attributes) == (5, {"semantic": "plant", "votes": [0, 0, 1, 0, 0, 0, 4, 0, 0]})
 
 
 def test_aadb_validation_loses_what_is_in_test(tmp_path):
@@ -132,6 +132,7 @@ def test_names_of_any_line_end_and_alphabet(tmp_path):
         ("aadb", "imgListFiles_label/imgListTrainRegression_score.txt", b"a.jpg high\n", "score='high'"),
         ("koniq", "koniq10k_distributions_sets.csv", KONIQ + b"a,0,0,1,0,0,9,5,1,dev\n", "set='dev'"),
         ("flickr_aes", "FLICKR-AES_image_score.txt", b" \r\n", "is empty"),
+        ("sophoappeal", "labels.csv", b"file,source,crowd_mos\na.jpg,own,3\n", "no column crowd_count_1"),
         ("para", "annotation/PARA-GiaaTest.csv", b"\xff\xfe\x00", "not utf-16"),
     ],
 )  # fmt: skip
@@ -145,7 +146,8 @@ def test_a_broken_file_is_named_with_its_row(name, file, content, says, tmp_path
 
 
 @pytest.mark.parametrize(
-    "name", ["ava", "tad66k", "flickr_aes", "para", "aadb", "koniq", "spaq", "agiqa3k", "avt_ai", "folder"]
+    "name",
+    ["ava", "tad66k", "flickr_aes", "para", "aadb", "koniq", "spaq", "agiqa3k", "avt_ai", "sophoappeal", "folder"],
 )
 def test_a_wrong_root_is_named(name, tmp_path):
     with pytest.raises(InputError, match=r"data\.root"):
@@ -166,6 +168,28 @@ def test_a_picture_stands_once(rows, faults, tmp_path):
     labels, dropped = read_set("folder", tmp_path)
     assert [one.fault for one in dropped] == faults
     assert len({one.image for one in labels}) == len(labels)
+
+
+def test_sophoappeal_keeps_the_votes_of_each_group(tmp_path):
+    labels, dropped = rows_of("sophoappeal", tmp_path)
+    first = labels["0000_500px.jpg"]
+    stars = [k for k, n in zip(range(1, 6), (4, 3, 11, 6, 1), strict=True) for _ in range(n)]
+    assert first.mos == pytest.approx((statistics.mean(stars) - 1) / 4)
+    assert first.mos_std == pytest.approx(statistics.stdev(stars) / 4)
+    assert first.n_raters == 25
+    assert first.attributes["votes"] == [4, 3, 11, 6, 1]
+    assert first.attributes["other_votes"] == {"university": [3, 16, 2, 3, 0], "lab": [1, 6, 5, 6, 4]}
+    assert "lab" not in labels["0005_ava.jpg"].attributes["other_votes"]
+    assert dropped == {"images/0001_own.jpg": "no rating by the crowd"}
+
+
+def test_the_votes_of_single_people_are_kept_where_they_are_published(tmp_path):
+    found = {name: rows_of(name, tmp_path / name)[0] for name in ("ava", "flickr_aes", "para", "koniq")}
+    assert found["ava"]["953619.jpg"].attributes == {"votes": [0, 1, 5, 17, 38, 36, 15, 6, 5, 1]}
+    assert found["flickr_aes"]["farm1_27_1.jpg"].attributes == {"votes": [1, 0, 1, 0, 0]}
+    assert found["flickr_aes"]["farm1_27_3.jpg"].attributes == {}  # nobody's single rating is published
+    assert found["para"]["iaa_Test.jpg"].attributes == {"semantic": "plant", "votes": [0, 0, 1, 0, 0, 0, 4, 0, 0]}
+    assert all(not label.attributes for label in found["koniq"].values())  # shares, not counts
 
 
 def test_an_opinion_off_the_scale_is_left_out(tmp_path):

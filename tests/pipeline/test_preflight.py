@@ -69,6 +69,11 @@ def test_what_is_not_there(arguments, says, refusal):
     assert says in refusal(*arguments)
 
 
+def test_an_expert_of_ratings_without_ratings(root, refusal):  # noqa: F811
+    said = refusal("data=folder", f"data.root={root}", "expert=attributes", "judge=none")
+    assert "expert=attributes: data=folder says nothing of single dimensions; give data.attributes=" in said
+
+
 PARTS = ("trainer.credit=parts",)
 
 
