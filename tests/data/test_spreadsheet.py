@@ -253,7 +253,9 @@ def test_dates_of_a_workbook_are_kept_as_text_in_the_manifest(tmp_path):
     assert read_manifest(tmp_path / "m.jsonl")[0].attributes == dates
 
 
-@pytest.mark.parametrize("second", ["{root}/a.jpg", "./a.jpg", "other/../a.jpg", "file://{root}/a.jpg", "other//../a.jpg"])
+@pytest.mark.parametrize(
+    "second", ["{root}/a.jpg", "./a.jpg", "other/../a.jpg", "file://{root}/a.jpg", "other//../a.jpg"]
+)
 def test_one_picture_under_two_names_has_one_opinion(second, tmp_path):
     (tmp_path / "other").mkdir()
     for name in ("a.jpg", "b.jpg"):
