@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aes_r1.settings.data import DataSettings
-from aes_r1.settings.rules import InputError, one_of, require
+from aes_r1.settings.rules import InputError, one_of, require, seed_rule
 
 
 @dataclass
@@ -131,4 +131,5 @@ class DistillSettings:
     audit_items: int = 120
 
     def __post_init__(self) -> None:
+        seed_rule("seed", self.seed)
         require(self.audit_items >= 2, "audit_items", self.audit_items, "must be at least 2")

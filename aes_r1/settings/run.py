@@ -9,7 +9,7 @@ from aes_r1.settings.data import DataSettings
 from aes_r1.settings.evaluation import EvaluationSettings
 from aes_r1.settings.model import ModelSettings
 from aes_r1.settings.reward import RewardSettings
-from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.rules import one_of, require, seed_rule
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
 
 
@@ -61,6 +61,7 @@ class Settings:
     tracker: TrackerSettings = field(default_factory=TrackerSettings)
 
     def __post_init__(self) -> None:
+        seed_rule("seed", self.seed)
         require(self.processes >= 1, "processes", self.processes, "must be at least 1")
         require(
             self.model.dtype != "float16",
