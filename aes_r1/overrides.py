@@ -139,6 +139,9 @@ def _check_group(argument: str, key: str, value: Any) -> None:
         if isinstance(value, dict):
             cures = " ".join(shlex.quote(f"{key}.{name}={one}") for name, one in value.items())
             raise InputError(f"{argument}: {key}= names one file of its group; single keys are given as {cures}")
+        if isinstance(value, bool | int | float):
+            there = sorted(path.stem for path in (CONF / key.lstrip("+")).glob("*.yaml"))
+            raise InputError(f"{argument}: no such option; there are {', '.join(there)}")
         if isinstance(value, list) and key.lstrip("+") not in _ADDED:
             raise InputError(
                 f"{argument}: {key}= takes one name, and later ones would replace it; give {key}={value[0]}, or "

@@ -142,6 +142,8 @@ def test_what_hydra_reads_as_it_is_meant_passes(argument):
         ("data={name: folder, root: x}", "single keys are given as data.name=folder data.root=x"),
         ("data=[folder,ava]", "give data=folder, or --multirun data=folder,ava for a run of each"),
         ("reward={}", "names one file of its group"),
+        ("trainer=7", "trainer=7: no such option; there are paper, rapo, sft"),
+        ("+experiment=true", "no such option; there are cold_start"),
     ],
 )
 def test_other_arguments(argument, says):
@@ -173,7 +175,6 @@ def test_other_arguments(argument, says):
         ("data=", "data=: no such option"),
         ("+trainer=sft", "give trainer=.. without +"),
         ("reward.rank=1", "config key reward.rank: "),
-        ("trainer=7", "trainer=7: no such option"),
         ("seed=-1", "seed=-1: a seed is a whole number from 0"),
         ("seed=99999999999999999999", "a seed is a whole number from 0"),
         ("model.pretrain.seed=-3", "model.pretrain.seed=-3: a seed"),
