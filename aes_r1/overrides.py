@@ -92,6 +92,8 @@ def _check_override(argument: str, texts: Collection[str]) -> None:
         raise InputError(f"{argument}: cannot be read ({reason}){as_text}") from error
     _check_place(argument, key, value if read.is_sweep_override() else read.value())
     _check_group(argument, key, read.value())
+    if key.lstrip("+") in ("out", "store") and read.value() in (None, ""):
+        raise InputError(f"{argument}: must name a folder; . is the current one")
     if read.is_sweep_override() and key.lstrip("+") in _PLACES and getattr(read.value(), "simple_form", False):
         places = all(os.path.exists(part) or part.startswith("/") for part in value.split(","))
         if os.path.exists(value) or not places:
@@ -200,7 +202,7 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
         if not name:
             return "=..: a value without a key; give KEY=VALUE"
         return f"{name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}; --cfg job prints all"
-    found = re.search(r"Could not find '([^'/]+)/([^']*)'.*?Available options in '[^']*':\s*(.*)", message, re.DOTALL)
+    found = re.search(r"Could not find '([^']+)/([^'/]*)'.*?Available options in '[^']*':\s*(.*)", message, re.DOTALL)
     if found:
         group, option = found[1], found[2]
         there = [name.strip() for name in found[3].replace("\n", ",").split(",") if name.strip()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from aes_r1.settings.rules import one_of, require, seed_rule
+from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 
 _HUGE = 1e30  # larger opinions are refused, so that sums of opinions stay finite
 _SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
@@ -78,4 +78,5 @@ class PrepareSettings:
     copies: str = "keep"
 
     def __post_init__(self) -> None:
+        folder_rule(out=self.out)
         one_of("copies", self.copies, ("keep", "drop"))

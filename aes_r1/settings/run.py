@@ -9,7 +9,7 @@ from aes_r1.settings.data import DataSettings
 from aes_r1.settings.evaluation import EvaluationSettings
 from aes_r1.settings.model import ModelSettings
 from aes_r1.settings.reward import RewardSettings
-from aes_r1.settings.rules import one_of, require, seed_rule
+from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
 
 
@@ -62,6 +62,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         seed_rule("seed", self.seed)
+        folder_rule(out=self.out, store=self.store)
+        named = self.run_name.strip() and not {"..", ""} & set(self.run_name.split("/"))
+        require(bool(named), "run_name", self.run_name, "is a part of runs/NAME/..; give a name")
         require(self.processes >= 1, "processes", self.processes, "must be at least 1")
         require(
             self.model.dtype != "float16",
