@@ -25,7 +25,8 @@ _ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, 
 
 def ordered(arguments: Sequence[str]) -> list[str]:
     """Return the command line with its options in front, because Hydra reads no KEY=VALUE on both sides of one."""
-    options, given = [], []
+    options: list[str] = []
+    given: list[str] = []
     for argument, following in _parsed(arguments):
         (options if argument.startswith("-") else given).extend([argument, *following])
     return [*options, *given]

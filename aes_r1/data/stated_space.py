@@ -55,8 +55,8 @@ def stated_profile(picture: Image.Image, points: tuple[int, int] | None) -> byte
         given, gamma = picture.info.get("chromaticity"), picture.info.get("gamma")
         if "srgb" in picture.info or not (given or gamma):
             return None
-        usable = isinstance(gamma, float) and 0.1 < gamma < 3 and abs(gamma - 1 / 2.2) > _NEAR
-        space, exponent = tuple(given or _SRGB), 1 / gamma if usable else None
+        exponent = 1 / gamma if gamma and 0.1 < gamma < 3 and abs(gamma - 1 / 2.2) > _NEAR else None
+        space = tuple(given or _SRGB)
     samples = np.linspace(0, 1, 1024)
     curve = _srgb_light(samples) if exponent is None else samples**exponent
     if space == _SRGB and exponent is None:
