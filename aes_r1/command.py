@@ -62,7 +62,8 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     sweep = Sweep(module, _config_folders(sys.argv), schema, notes, os.getpid())
     code, said, lost = 0, "", []
     try:
-        overrides.check(sys.argv[1:])
+        overrides.check(sys.argv[1:], schema)
+        sys.argv[1:] = overrides.ordered(sys.argv[1:])
         _refuse_hidden_keys(sys.argv, schema)
         with stop_requests(then=sweep.stop) as stop:
             _compose(lambda config: _point_or_keep(config, sweep, composed), config_name)

@@ -6,7 +6,17 @@ import pytest
 
 from aes_r1.runs.claim import claim_run_folder
 from aes_r1.runs.identity import run_fingerprint
-from aes_r1.settings import InputError, LoraSettings, ModelSettings, RolloutSettings, Settings, as_dict, build
+from aes_r1.settings import (
+    DistillSettings,
+    EvaluateSettings,
+    InputError,
+    LoraSettings,
+    ModelSettings,
+    RolloutSettings,
+    Settings,
+    as_dict,
+    build,
+)
 
 PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0.25}}}
 
@@ -170,3 +180,10 @@ def test_servers_cannot_draw_for_a_policy_that_drops_inputs():
     given = {"rollout": RolloutSettings(name="vllm", url=["http://127.0.0.1:8100"])}
     with pytest.raises(InputError, match=r"^model\.lora\.dropout=0\.1: with rollout=vllm"):
         Settings(model=ModelSettings(lora=LoraSettings(rank=4, dropout=0.1)), **given)
+
+
+@pytest.mark.parametrize("schema", [Settings, EvaluateSettings, DistillSettings])
+def test_an_empty_folder_would_be_the_current_one_and_is_refused(schema):
+    for key in ("out", "store"):
+        with pytest.raises(InputError, match=rf"^{key}= *: must name a folder"):
+            schema(**{key: " "})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -129,14 +130,14 @@ def labels_file(root: Path) -> Path:
 def own_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (place, row) of every row of your own label file; the place is for messages."""
     if path.suffix in (".csv", ".tsv"):
-        return table(path, ("image", "mos"), lambda text: _names_pictures(text, path, path.parent))
-    return sheet(path, ("image", "mos")) if path.suffix == ".xlsx" else json_rows(path)
+        return table(path, _OWN, lambda text: _names_pictures(text, path, path.parent))
+    return sheet(path, _OWN) if path.suffix == ".xlsx" else json_rows(path, _OWN)
 
 
 def _names_pictures(text: str, path: Path, root: Path) -> bool:
     """Return whether a text was decoded rightly: the pictures with non-ASCII names in it exist."""
     try:
-        names = [str(row.get("image")) for _, row in table_in(text, path, ("image", "mos"))]
+        names = [str(row.get("image")) for _, row in table_in(text, path, _OWN)]
     except InputError:
         return False
     foreign = [name for name in names if not name.isascii()]
@@ -216,7 +217,9 @@ def image_name(image: Any, where: str, root: Path) -> str:
     if _SURROGATE.search(image) or any(ord(letter) < 32 for letter in image):
         raise InputError(f"{where}: image={image!r} holds what no name should; rename the picture")
     name = local_name(image)
-    return name if (root / name).exists() else name.strip()
+    name = name if (root / name).exists() else name.strip()
+    below = os.path.relpath(name, root.absolute()) if os.path.isabs(name) else ""
+    return name if not below or below.split(os.sep)[0] == ".." else below  # one picture has one name
 
 
 def avt_ai_labels(root: Path) -> list[Label]:

@@ -30,7 +30,7 @@ from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.reward.custom import load_reward
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
-from aes_r1.trainer.engine import require_deepspeed, world
+from aes_r1.trainer.engine import launched, require_deepspeed, world
 
 
 def check(settings: Settings) -> None:
@@ -55,7 +55,7 @@ def check_launch(settings: Settings) -> None:
     """Raise InputError where a launcher's variables are incomplete or the engine cannot serve so many processes."""
     # In the shell or batch script of a SLURM allocation, where one process starts, there is a job id but no step id.
     alone = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or (0 if alone else os.environ.get("SLURM_NTASKS")) or 1)
+    tasks = launched("SLURM_STEP_NUM_TASKS", 0) or (0 if alone else launched("SLURM_NTASKS", 0)) or 1
     if tasks > 1 and "WORLD_SIZE" not in os.environ:
         raise InputError(
             f"SLURM_NTASKS={tasks}: srun starts {tasks} processes that do not know of each other; give srun "
@@ -69,9 +69,10 @@ def check_launch(settings: Settings) -> None:
         lacking = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if lacking:
             raise InputError(f"WORLD_SIZE={size}: {', '.join(lacking)} is not set; launch by torchrun, which sets them")
+        launched("MASTER_PORT", 0)
         if engine == "single":
             raise InputError(f"engine=single: {size} processes were launched; give engine=zero2 or launch one")
-    local, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    local, devices = launched("LOCAL_RANK", 0), torch.cuda.device_count()
     if devices and local >= devices:
         raise InputError(f"LOCAL_RANK={local}: this machine has {devices} GPUs; launch one process for each")
     if engine != "single":

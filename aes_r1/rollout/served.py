@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -79,7 +82,12 @@ class ServedPolicy:
             self.servers.hold(self.weights)
         wait()
         if self.rank != 0:
-            held = read_json(self.folder / HELD)
+            try:
+                held = read_json(self.folder / HELD)
+            except InputError as error:
+                raise InputError(
+                    f"rollout.weights: {error}; every machine of the run and its servers must see this folder"
+                ) from error
             self.weights = Weights(
                 held["version"], self.folder / held["version"], held["adapter"], self.folder / str(held["adapter"])
             )
@@ -89,6 +97,9 @@ class ServedPolicy:
         if self._pushes == 1:  # left by an earlier start of the run
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = self.folder.lstat()  # anybody may have made something of this name in a shared folder
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise InputError(f"rollout.weights: {self.folder} is a link or another user's; give a folder of your own")
         held = self.weights
         if not hasattr(backbone.model, "merge_and_unload"):
             weights = Weights(version, _saved(backbone, self.folder / version))
@@ -313,7 +324,12 @@ def _saved(backbone: Backbone, folder: Path) -> Path:
         for name, weight in backbone.core.named_parameters()
         if ".lora_" not in name
     }
-    save_file(own, draft / "model.safetensors")
+    try:
+        save_file(own, draft / "model.safetensors")
+    except SafetensorError as error:  # its form of a full disk, among others
+        raise InputError(
+            f"rollout.weights: {draft} cannot be written ({error}); make room there, or give another folder"
+        ) from error
     return draft.rename(folder)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aes_r1.settings.data import DataSettings
-from aes_r1.settings.rules import InputError, one_of, require
+from aes_r1.settings.rules import InputError, folder_rule, one_of, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
 
 
@@ -133,4 +133,6 @@ class DistillSettings:
     audit_items: int = 120
 
     def __post_init__(self) -> None:
+        seed_rule("seed", self.seed)
+        folder_rule(out=self.out, store=self.store)
         require(self.audit_items >= 2, "audit_items", self.audit_items, "must be at least 2")

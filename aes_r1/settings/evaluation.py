@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from aes_r1.settings.aescot import JudgeSettings
 from aes_r1.settings.data import DataSettings
-from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import RolloutSettings
 
@@ -84,6 +84,8 @@ class EvaluateSettings:
     pictures: int = 50  # pictures of the side-by-side page
 
     def __post_init__(self) -> None:
+        seed_rule("seed", self.seed)
+        folder_rule(out=self.out, store=self.store)
         require(self.name not in self.models, "models", self.name, "is the name of model.path; choose another (name=)")
         for name in (self.name, *self.models):
             require(bool(name) and "/" not in name, "models", name, "a name must not be empty or hold a slash")

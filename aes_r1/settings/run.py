@@ -9,7 +9,7 @@ from aes_r1.settings.data import DataSettings
 from aes_r1.settings.evaluation import EvaluationSettings
 from aes_r1.settings.model import ModelSettings
 from aes_r1.settings.reward import RewardSettings
-from aes_r1.settings.rules import require
+from aes_r1.settings.rules import folder_rule, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
 
@@ -47,6 +47,10 @@ class Settings:
     tracker: TrackerSettings = field(default_factory=TrackerSettings)
 
     def __post_init__(self) -> None:
+        seed_rule("seed", self.seed)
+        folder_rule(out=self.out, store=self.store)
+        named = self.run_name.strip() and not {"..", ""} & set(self.run_name.split("/"))
+        require(bool(named), "run_name", self.run_name, "is a part of runs/NAME/..; give a name")
         require(self.processes >= 1, "processes", self.processes, "must be at least 1")
         require(
             self.model.dtype != "float16",

@@ -34,8 +34,19 @@ BETAS, EPS = (0.9, 0.999), 1e-8  # AdamW's own defaults
 
 
 def world() -> tuple[int, int]:
-    """Return (rank, number of processes) as the launcher says."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """Return (rank, number of processes) as the launcher says; InputError where its variables cannot be."""
+    rank, size = launched("RANK", 0), launched("WORLD_SIZE", 1)
+    if rank >= max(size, 1) or size < 1:
+        raise InputError(f"RANK={rank}, WORLD_SIZE={size}: no such process; unset both, or launch by torchrun")
+    return rank, size
+
+
+def launched(name: str, otherwise: int) -> int:
+    """Return the number in a launcher's variable, `otherwise` where it is not set; InputError for anything else."""
+    value = os.environ.get(name) or str(otherwise)
+    if not (value.isascii() and value.isdigit()):
+        raise InputError(f"{name}={value}: a launcher sets a number there; unset it, or launch by torchrun")
+    return int(value)
 
 
 def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.device:
@@ -46,7 +57,7 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
     """
     rank, size = world()
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    device = torch.device("cuda", launched("LOCAL_RANK", 0)) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if not cuda:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from aes_r1.model import backbone as backbones
 from aes_r1.model import cost
@@ -70,3 +71,33 @@ def test_several_processes_add_up(backbone, prompts):
     one = Utilisation(backbone, engine_of(backbone), shared_prefix=True, card=CARD)
     both = Utilisation(backbone, two, shared_prefix=True, card=dataclasses.replace(CARD))
     assert both.metrics(prompts, LENGTHS, 1, 1.0) == pytest.approx(one.metrics(prompts, LENGTHS, 1, 1.0))
+
+
+def test_one_card_without_a_known_peak_keeps_nobody_waiting(backbone, prompts):
+    """Every process takes part in the sum, and all say the same: nothing."""
+    called = []
+
+    class Other(SingleEngine):
+        size = 2
+
+        def all_reduce_sum(self, value):
+            called.append(value.clone())
+            return value + torch.tensor([1.0, 0.0, 1.0])  # the other process knows no peak
+
+    for card in (CARD, None):
+        engine = Other(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=backbone.device)
+        assert Utilisation(backbone, engine, shared_prefix=True, card=card).metrics(prompts, LENGTHS, 1, 1.0) == {}
+    assert len(called) == 2
+
+
+def test_unlike_cards_count_with_their_own_peaks(backbone, prompts):
+    class Other(SingleEngine):
+        size = 2
+
+        def all_reduce_sum(self, value):
+            return value * torch.tensor([2.0, 4.0, 1.0])  # the other card is three times as fast
+
+    engine = Other(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=backbone.device)
+    mixed = Utilisation(backbone, engine, shared_prefix=True, card=CARD).metrics(prompts, LENGTHS, 1, 1.0)
+    alone = Utilisation(backbone, engine_of(backbone), shared_prefix=True, card=CARD).metrics(prompts, LENGTHS, 1, 1.0)
+    assert mixed["perf/mfu"] == pytest.approx(alone["perf/mfu"] / 2)
