@@ -32,7 +32,7 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Map
         why = "fewer than three pictures were answered" if cell["n_answered"] < 3 else same
         return f"No correlation is defined on {dataset} for {model}: {why}."
     reasons = Counter(
-        _reason(row.get("text") or "")
+        unread(row.get("text") or "")
         for row in predictions
         if (row["stage"], row["protocol"], f"{row['dataset']}/{row['split']}") == (stage, protocol, dataset)
         and row["score"] is None
@@ -46,7 +46,7 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Map
     )
 
 
-def _reason(text: str) -> str:
+def unread(text: str) -> str:
     """Say what an unreadable output did, after its number."""
     if not text.strip():
         return "said nothing"
