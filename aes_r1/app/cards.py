@@ -15,6 +15,7 @@ from PIL import Image
 from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.report.html import templates
 from aes_r1.scoring.critic import Verdict
+from aes_r1.scoring.intervals import meaning
 
 _THUMBNAIL = (720, 720)
 
@@ -90,5 +91,5 @@ def preference(one: Verdict, two: Verdict) -> float:
 
 
 _PAGES = templates(Path(__file__).parent / "templates", Path(__file__).parent)
-_PAGES.filters["marks"] = marks
+_PAGES.filters |= {"marks": marks, "meaning": meaning}
 _PAGES.globals["dimensions"] = DIMENSION_NAMES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aes_r1.prompts import out_of_range
@@ -13,7 +13,7 @@ _MOST_UNANSWERED = 0.5  # above this share an evaluation reflects the format mor
 _MODELS = {"base": "the base model", "cold_start": "the model after its cold start", "rapo": "the model after RAPO"}
 
 
-def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> str:
+def trouble(state: str, evaluation: Mapping[str, Any], predictions: Iterable[Mapping[str, Any]]) -> str:
     """Explain in a sentence or two why the last stage did not answer.
 
     The text is empty where it did answer. `state` is that of RunFolder.

@@ -24,13 +24,18 @@ def test_a_card_shows_the_verdict_and_carries_its_json():
     one = judged("a.jpg", "0.40", "0.50", "x")
     html = cards([one], "scenes/test")
     assert ">0.45</b>" in html
-    assert "90% of its answers" in html
+    assert "holds 9 in 10 further answers of the model, not people&#39;s opinions" in html
     assert html.count('class="answer"') == 2
     for word in ("Light and shadow", "soft.", "A fine one."):
         assert word in html
     link = re.search(r'href="data:application/json;charset=utf-8,([^"]*)"', html)[1]
     assert json.loads(unquote(link)) == {"name": "a.jpg", **one.verdict.as_dict()}
-    assert "90% of opinions (scenes/test)" in cards([judged("a", "0.4", half_width=0.1)], "scenes/test")
+    measured = cards([judged("a", "0.4", half_width=0.1)], "folder/test")
+    assert "0.30 to 0.50<br>holds the mean opinion of 9 in 10 pictures like those of folder/test" in measured
+    unknown = Judged("a", "data:,", verdict(["<answer>0.4</answer>"], half_width=0.1, calibrated=False))
+    shown = cards([unknown], "scenes/test")
+    assert "no interval: not calibrated for photographs" in shown
+    assert "0.30" not in shown
 
 
 def test_words_that_contradict_their_number_are_flagged():

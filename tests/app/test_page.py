@@ -96,7 +96,7 @@ def test_upload_wait_read_the_score(browser, address, talking_run, tmp_path):
         card = page.locator("#results .card", has_text=path.name)
         expected = critic.score(path)
         assert card.locator(".score b").inner_text() == f"{expected.score:.2f}"
-        assert "90% of opinions (folder/test)" in card.inner_text()
+        assert "holds the mean opinion of 9 in 10 pictures like those of folder/test" in card.inner_text()
         assert card.locator(".answer").count() == 4
         assert card.locator("dd").count() == 5
         link = card.locator("a.save")
