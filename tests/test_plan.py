@@ -14,7 +14,7 @@ from aes_r1 import command
 from aes_r1.command import CONF
 from aes_r1.model import cost
 from aes_r1.plan import advice, decode_seconds, plan, step_flops, step_traffic
-from aes_r1.plan_memory import memory_per_gpu, most_disk, outputs_per_pass, peak
+from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.settings import (
     CostSettings,
     EvaluationSettings,
@@ -164,25 +164,19 @@ def test_advice_names_what_is_large_and_what_is_not_on_yet(shape):
 
 def test_advice_for_a_full_cache_is_a_smaller_cache():
     """3B with an adapter on a card of 24 GB under the paper's counts: LoRA and checkpointing are on already."""
-    found = composed(
-        "+experiment=paper", "model=qwen2_5_vl_3b", "model.lora.rank=64", "engine=single", "plan.memory_gb=24"
-    )
+    card = ("+experiment=paper", "model=qwen2_5_vl_3b", "model.lora.rank=64", "engine=single", "plan.memory_gb=24")
     small = cost.shape_of(cost.load_config(None, "qwen2_5_vl_3b", CONF / "shapes"))
+    found = composed(*card)
     (line, _) = advice(plan(found, small), found)
-    assert "in the rollout, most of it KV cache (21.5); enough by itself: trainer.images_per_step=32 (" in line
-    assert not re.search("lora|checkpointing|engine=zero3 |reference", line)
-    for given in re.findall(r"(trainer\.\w+=\d+) \(([\d.]+)\)", line):
-        cured = composed(
-            *("+experiment=paper", "model=qwen2_5_vl_3b", "model.lora.rank=64", "engine=single", "plan.memory_gb=24"),
-            *(given[0], "trainer.micro_batch_tokens=null", "trainer.micro_batch_size=1"),
-        )
-        assert plan(cured, small).largest_micro_batch > 0, given
-        assert peak(memory_per_gpu(cured, small, plan(cured, small).trained, 1)) / 1e9 == pytest.approx(
-            float(given[1]), abs=0.05
-        )
+    assert "in the rollout, most of it KV cache (21.5); enough by itself: trainer.images_per_step=32 (22.0)" in line
+    assert not re.search("lora|checkpointing|zero3|reference|freeze", line)
+    cured = composed(*card, "trainer.images_per_step=32")
+    assert plan(cured, small).largest_micro_batch > 0
+    (line, _) = advice(plan(assume(found, memory_gb=18.0), small), assume(found, memory_gb=18.0))
+    assert "enough by itself: trainer.images_per_step=16 (" in line  # halved until it fits
 
 
-CARDS = {  # of each recipe for one's own pictures: the cards that it is for
+CARDS = {  # the cards that each recipe for one's own pictures is for
     "one_24gb": ("plan.memory_gb=22", "plan.peak_tflops=165", "plan.bandwidth_gb_s=1008"),  # RTX 4090
     "one_80gb": (),
     "eight_80gb": (),
@@ -191,19 +185,17 @@ CARDS = {  # of each recipe for one's own pictures: the cards that it is for
 
 @pytest.mark.parametrize("name", CARDS)
 def test_a_recipe_for_a_card_fits_it_and_the_guide_shows_what_the_plan_says(name):
-    """docs/own_pictures.md: memory, seconds a step and hours for 200 photographs, and README names the recipe."""
-    found = composed(
-        f"+experiment={name}", *CARDS[name], "plan.pictures=140", "plan.critiques=140", "plan.test_pictures=40"
-    )
+    """docs/own_pictures.md has memory, seconds a step, hours and disk for 200 photographs; README names the recipe."""
+    counts = ("plan.pictures=140", "plan.critiques=140", "plan.test_pictures=40")
+    found = composed(f"+experiment={name}", *CARDS[name], *counts)
     assert found.plan.gpus == (8 if name == "eight_80gb" else 1)
     planned = plan(found, cost.shape_of(cost.load_config(found.model.path, found.model.name, CONF / "shapes")))
     assert planned.largest_micro_batch >= outputs_per_pass(found)
-    memory, seconds = peak(planned.memory) / 1e9, sum(planned.seconds.values())
-    row = f"{memory:.0f} of {found.plan.memory_gb:g} | {seconds:.0f} | {sum(planned.stage_hours.values()):.1f} | {most_disk(planned.disk) / 1e9:.0f} |"
-    (line,) = [
-        line for line in (CONF.parent / "docs" / "own_pictures.md").read_text().splitlines() if line.endswith(row)
-    ]
-    assert f"`+experiment={name}`" in line
+    memory, hours = peak(planned.memory) / 1e9, sum(planned.stage_hours.values())
+    numbers = f"{memory:.0f} of {found.plan.memory_gb:g} | {sum(planned.seconds.values()):.0f} | {hours:.1f}"
+    guide = (CONF.parent / "docs" / "own_pictures.md").read_text().splitlines()
+    (row,) = [line for line in guide if line.startswith(f"| `+experiment={name}` |")]
+    assert row.endswith(f"| {numbers} | {most_disk(planned.disk) / 1e9:.0f} |")
     assert f"+experiment={name}" in (CONF.parent / "README.md").read_text()
 
 

@@ -178,8 +178,8 @@ def test_an_evaluation_that_cannot_be_read_is_a_sign_of_its_own():
     found = health_section(short, [], evaluated(1.0))
     assert [(row["sign"], row["shown"]) for row in found if row["shown"]] == [(UNREAD.name, "in the evaluation")]
     page = fill("health.html", health=found)
-    assert "1 of the 2 signs that could be checked showed" in page  # this one and "not finite", which needs one step
-    assert "11 could not be checked" in page
+    assert "1 of the 3 signs that could be checked showed" in page  # the others need a step or a validation
+    assert "10 could not be checked" in page
     for share, shown_there in ((0.1, None), (0.11, "in the evaluation")):
         assert evaluation_row(evaluated(share))["shown"] == shown_there
     alone = health_section([{"stage": "sft", "step": 1}], [], evaluated(0.4))  # a cold start alone is evaluated, too
