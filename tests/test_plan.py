@@ -173,7 +173,7 @@ def test_advice_for_a_full_cache_is_a_smaller_cache():
     cured = composed(*card, "trainer.images_per_step=32")
     assert plan(cured, small).largest_micro_batch > 0
     (line, _) = advice(plan(assume(found, memory_gb=18.0), small), assume(found, memory_gb=18.0))
-    assert "enough by itself: trainer.images_per_step=16 (" in line  # halved until it fits
+    assert "enough by itself: trainer.images_per_step=8 (16.9)" in line  # halved until it fits
 
 
 CARDS = {  # the cards that each recipe for one's own pictures is for
