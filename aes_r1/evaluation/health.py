@@ -267,7 +267,7 @@ def unread_share(evaluation: Mapping[str, Any]) -> float | None:
         cell["parse_failure_rate"]
         for cells in sets.values()
         for protocol, cell in cells.items()
-        if protocol in ("sample", "greedy", "mean")
+        if protocol in ("sample", "greedy", "mean") and cell["parse_failure_rate"] is not None
     ]
     return max(shares, default=None)
 
