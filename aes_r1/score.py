@@ -70,8 +70,8 @@ def run(given: argparse.Namespace) -> int:
         counts, unreadable = Counter[str](), []
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
-        rows = _verdicts(list(found), critic, limits, unreadable, at_once=AT_ONCE * len(given.url) or 1)
-        rows = _counted(rows, counts)
+        verdicts = _verdicts(list(found), critic, limits, unreadable, at_once=AT_ONCE * len(given.url) or 1)
+        rows: Iterable[Row] = _counted(verdicts, counts)
         if given.sort is not None:
             rows = in_order(rows, given.sort, reverse=given.reverse)
         write_rows(rows, given.format or "table", sys.stdout, measured_on=critic.facts.measured_on)
