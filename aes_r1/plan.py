@@ -13,6 +13,7 @@ from aes_r1.data.counts import counted
 from aes_r1.inference.asking import AskingConfig
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
+from aes_r1.pipeline.cold_start_stage import recipe_for
 from aes_r1.plan_memory import (
     ELEMENT,
     PHASES,
@@ -36,6 +37,7 @@ from aes_r1.plan_memory import (
 )
 from aes_r1.settings import InputError, PlanSettings
 from aes_r1.trainer.rapo import rapo_steps
+from aes_r1.trainer.sft import sft_steps
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ def decode_seconds(settings: PlanSettings, shape: Shape, images: int, samples: i
 
 def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
     """Estimate the seconds of the cold start: forward and backward passes over prompts and critiques."""
-    assumed, model, cold_start = settings.plan, settings.model, settings.cold_start
+    assumed, model = settings.plan, settings.model
+    cold_start = recipe_for(settings, assumed.critiques)
     prompt = assumed.picture_tokens + assumed.question_tokens
     tokens = prompt + mean_answer(settings)
     language = cost.language_flops(shape, tokens, tokens * (tokens + 1) / 2, tokens - prompt)
@@ -189,7 +192,7 @@ def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
     trained = shape.parameters - (shape.vision_parameters if cold_start.freeze_vision else 0)
     if adapted:
         trained = trained_parameters(settings, shape)
-    steps = math.ceil(assumed.critiques * cold_start.epochs / cold_start.batch_size)
+    steps = sft_steps(assumed.critiques, cold_start)
     traffic = cost.traffic_bytes(
         whole_bytes(settings, shape, trained),
         trained * ELEMENT[model.dtype],

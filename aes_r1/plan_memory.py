@@ -283,6 +283,9 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
     def needs(changed: PlanSettings) -> int:
         return peak(memory_per_gpu(changed, shape, trained_parameters(changed, shape), 1))
 
+    def with_trainer(**changes: Any) -> PlanSettings:
+        return dataclasses.replace(settings, trainer=dataclasses.replace(settings.trainer, **changes))
+
     def with_model(**changes: Any) -> PlanSettings:
         return dataclasses.replace(settings, model=dataclasses.replace(model, **changes))
 
@@ -300,6 +303,13 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
         "model.freeze_vision=true": needs(with_model(freeze_vision=True)),
         f"plan.gpus={2 * gpus}": now if engine.name == "single" else needs(doubled),
     }
+    for name, floor in (("images_per_step", 2 * gpus), ("num_samples", 2), ("max_new_tokens", 128)):
+        # Halved until it fits, though never below what a step can be rewarded for or an answer needs.
+        size = getattr(settings.trainer, name) // 2
+        while size // 2 >= floor and needs(with_trainer(**{name: size})) > settings.plan.memory_gb * 1e9:
+            size //= 2
+        if size >= floor:
+            found[f"trainer.{name}={size}"] = needs(with_trainer(**{name: size}))
     if model.lora.rank == 0:
         # With an adapter the policy without it is the reference, and another model.reference is refused.
         given = "" if model.reference == "device" else " model.reference=device"

@@ -41,7 +41,12 @@ def job(tokenizer, picture_folder, tmp_path) -> list[str]:
     return [
         *("data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base", "expert=pixels", "judge=none"),
         *("trainer.init_from=base", "cold_start.epochs=0", "trainer.images_per_step=2", "trainer.num_samples=2"),
-        *("trainer.micro_batch_size=2", "trainer.max_new_tokens=8", f"trainer.max_steps={STEPS}"),
+        *(
+            "trainer.micro_batch_size=2",
+            "trainer.max_new_tokens=8",
+            "trainer.start_anyway=true",
+            f"trainer.max_steps={STEPS}",
+        ),
         *("trainer.save_every=20", "trainer.eval_every=1000", "evaluation.stages=[rapo]"),
         *("evaluation.protocols=[greedy]", "evaluation.n_bootstrap=20", "tracker=none", f"store={tmp_path}/store"),
     ]

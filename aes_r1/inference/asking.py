@@ -75,6 +75,13 @@ class Facts(AskingConfig):
     measured_on: str | None = None
     scenes_alone: bool = False
 
+    @property
+    def knows_photographs(self) -> bool:
+        """Return whether anything that was measured of this model can hold for photographs: made scenes cannot."""
+        if self.measured_on is None:
+            return not self.scenes_alone
+        return self.measured_on.split("/")[0] not in SCENE_SETS
+
     def warning(self) -> str | None:
         """Return the warning that belongs above every score of a photograph; None where there is none."""
         return _NEVER_SAW_ONE if self.scenes_alone else None

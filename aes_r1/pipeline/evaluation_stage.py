@@ -17,6 +17,7 @@ from aes_r1.pipeline.data_stage import drawn_sets
 from aes_r1.pipeline.job import Job
 from aes_r1.report.run_page import write_report
 from aes_r1.report.terminal import print_headline
+from aes_r1.report.trouble import trouble
 from aes_r1.rollout.sampler import Sampler
 from aes_r1.runs.files import write_json
 
@@ -95,5 +96,7 @@ def report(job: Job) -> None:
     if job.rank == 0:
         page = write_report(job.run.path)
         print_headline(job.run.evaluation)
+        if why := trouble("", job.run.evaluation, job.run.predictions()):
+            print(why)
         print(f"report: {page}")
         job.run.finish_stage("report", {"page": str(page)})

@@ -19,6 +19,7 @@ from aes_r1.pipeline.critique_validation import critique_metrics
 from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.rapo_log import RapoLog
+from aes_r1.pipeline.readable_start import require_readable_answers
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.files import draft_of
 from aes_r1.runs.progress import progress_bars
@@ -102,7 +103,9 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
             if step == 0:
                 backbone.model.eval()
                 with engine.gathered_parameters():
-                    steps.start(critique_metrics(job, backbone, _validated(job), job.sampler(backbone)))
+                    sample = job.sampler(backbone)
+                    require_readable_answers(job, backbone, sample)
+                    steps.start(critique_metrics(job, backbone, _validated(job), sample))
 
         train_rapo(
             policy,

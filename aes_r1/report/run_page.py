@@ -53,7 +53,7 @@ def write_report(run_dir: Path | str) -> Path:
         results=results_section(evaluation, names),
         changes=changes_section(evaluation),
         training=training_section(metrics),
-        health=health_section(metrics, run.completions()),
+        health=health_section(metrics, run.completions(), evaluation),
         answers=_answers(predictions, names),
         calibration=calibration_section(evaluation, predictions),
         critiques=critique_section(evaluation),

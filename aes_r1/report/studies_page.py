@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from aes_r1.evaluation.health import SIGNS, raised_in
+from aes_r1.evaluation.health import SIGNS, UNREAD, evaluation_row, long_enough, raised_in
 from aes_r1.prompts import parse_critique
 from aes_r1.report.charts import Figure, Line, line_chart, points_chart
 from aes_r1.report.coordinates import Axis, parallel_coordinates
@@ -41,7 +41,8 @@ def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
     keys = varied(runs)
     conditions = _conditions(runs, keys)
     colors = dict(zip(conditions, COLORS, strict=False))
-    signs = {run["name"]: raised_in(run["folder"].log) for run in runs if run["folder"].log_file.exists()}
+    logged = [run for run in runs if run["folder"].log_file.exists()]
+    signs = {run["name"]: _signs(run["folder"]) for run in logged}
     curves = {section: _curves(section, conditions, colors, runs) for section in SECTIONS}
     labelled = [
         (f"{name}, seed {run['settings']['seed']}", run["folder"])
@@ -56,8 +57,11 @@ def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
         "trouble": next((run["state"] for run in runs if run["state"] != "done"), "no evaluation"),
         "setting": keys[0] if len(keys) == 1 else "",
         "conditions": {name: [_row(run, signs) for run in members] for name, members in conditions.items()},
-        "logs": len(signs),
-        "signs": {sign.name: n for sign in SIGNS if (n := sum(sign.name in found for found in signs.values()))},
+        "logs": len(logged),
+        "checked": sum(long_enough(run["metrics"]) for run in logged),
+        "signs": {
+            sign.name: n for sign in (UNREAD, *SIGNS) if (n := sum(sign.name in found for found in signs.values()))
+        },
         "analysis": _analysis(analysed),
         "results": _results(study, keys, conditions, colors),
         "legend": list(colors.items()),
@@ -105,10 +109,16 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def _signs(run: RunFolder) -> dict[str, str]:
+    """Return {sign: step at which it first showed} of a run; the sign of its evaluation has no step."""
+    found = {sign: f"step {step}" for sign, step in raised_in(run.log).items()}
+    return found if evaluation_row(run.evaluation)["shown"] is None else {UNREAD.name: "", **found}
+
+
+def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     found = run["headline"]
     notes = [] if run["state"] == "done" else [run["state"]]
-    notes += [f"{sign}, step {step}" for sign, step in signs.get(run["name"], {}).items()]
+    notes += [", ".join(filter(None, found)) for found in signs.get(run["name"], {}).items()]
     cells = {
         metric: {"value": found.get(metric), "low": found.get(f"{metric}_low"), "high": found.get(f"{metric}_high")}
         for metric in ("srcc", "plcc")

@@ -25,7 +25,7 @@ _NOT_IDENTITY = (
     *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
     *("rollout.url", "rollout.weights", "rollout.max_mismatch", "rollout.patience"),
     *("trainer.save_every", "trainer.keep_checkpoints", "trainer.keep_optimizer", "trainer.resume"),
-    "trainer.profile",
+    *("trainer.profile", "trainer.start_anyway"),
 )
 
 # Keys that the first recorded runs did not have, each with the value at which the run computes the same as without the
@@ -50,6 +50,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "data.scale": None,
     "data.attributes": None,
     "cold_start.blank_pictures": 0.0,
+    "cold_start.min_steps": None,
     "model.answer_from": "image",
     "reward.faithfulness": {"weight": 0.0, "form": "rank"},
     "reward.read_back": {"weight": 0.0},

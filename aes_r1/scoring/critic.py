@@ -36,10 +36,12 @@ COVERAGE = 0.9  # nominal coverage of every interval
 class Verdict:
     """Hold the critic's answer about one picture.
 
-    score: mean of the answered `scores`, None when no output could be read. low, high: a 90% interval, of the kind
-    named by `interval`: "conformal" (of the mean opinion score) or "samples" (of one more answer of the model); None
-    without either. critique: the one whose own score lies nearest to `score`; dimensions: its parts by name. words,
-    agreement, contradiction: whether critique and score say the same (agreement.Agreement).
+    score: mean of the answered `scores`, None when no output could be read. low, high: an interval of the kind named by
+    `interval`. "conformal" holds the mean opinion of 9 in 10 pictures of the kind that was evaluated, "samples" 9 in 10
+    further answers of the model. "not_calibrated": there is none, because the model was measured on made scenes alone,
+    which says nothing about photographs. None: there is nothing to make one from. critique: the one whose own score
+    lies nearest to `score`; dimensions: its parts by name. words, agreement, contradiction: whether critique and score
+    say the same (agreement.Agreement).
     """
 
     score: float | None
@@ -103,7 +105,8 @@ class Critic:
     def score(self, picture: str | Path | Image.Image) -> Verdict:
         """Critique and score one picture: a path, or a PIL picture. PictureError when the file cannot be read."""
         picture = as_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        return verdict(self.answers(picture), half_width=self.facts.half_widths.get(self._protocol() or ""))
+        half_width = self.facts.half_widths.get(self._protocol() or "")
+        return verdict(self.answers(picture), half_width=half_width, calibrated=self.facts.knows_photographs)
 
     def _protocol(self) -> str | None:
         """Return the protocol of an evaluation whose intervals hold for these verdicts.
@@ -139,8 +142,8 @@ class Critic:
         return [self.backbone.decode(row[mask]) for row, mask in zip(rollout.tokens, rollout.mask, strict=True)]
 
 
-def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
-    """Combine several answers to one picture into a verdict."""
+def verdict(texts: Sequence[str], *, half_width: float | None, calibrated: bool = True) -> Verdict:
+    """Combine several answers to one picture into a verdict; it has no interval unless `calibrated`."""
     scores = [parse_score(text) for text in texts]
     answered = [score for score in scores if score is not None]
     if not answered:
@@ -152,7 +155,9 @@ def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
     critique = parse_critique(texts[nearest])
     kind, reach = None, None
-    if half_width is not None:
+    if not calibrated:
+        kind = "not_calibrated"
+    elif half_width is not None:
         kind, reach = "conformal", half_width
     elif len(answered) > 1:
         kind, reach = "samples", spread_half_width(answered)

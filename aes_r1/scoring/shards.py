@@ -11,18 +11,26 @@ import json
 import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from aes_r1.data.sample import PictureError
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, read_picture
-from aes_r1.scoring.rows import row_of
+from aes_r1.scoring.rows import count_of, row_of
 from aes_r1.settings import InputError, require
 
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may be any bytes
@@ -71,8 +79,8 @@ def score_shards(
     limits: UrlLimits | None,
     shard_size: int,
     workers: int,
-) -> list[PictureError]:
-    """Score `found` into `out` with `workers` Ray workers; return every file that could not be read.
+) -> tuple[Counter[str], list[PictureError]]:
+    """Score `found` into `out` with `workers` Ray workers; return the counts of rows.count_of and the unreadable files.
 
     Ray connects to the cluster of RAY_ADDRESS, or starts one on this machine. All workers must see the same folder
     `out`. Raises InputError when `out` holds the shards of another list, model or sampling.
@@ -96,7 +104,12 @@ def score_shards(
     if missing:
         with _Cluster(ray, workers):
             _run(ray, missing, out, model, samples, seed, limits, workers)
-    return unreadable + [error for number, _ in shards for error in _read_unreadable(out, number)]
+    counts: Counter[str] = Counter(pictures=0, unanswered=0)
+    for number, _ in shards:
+        for line in _part(out, number).read_text(**_TEXT).splitlines():
+            counts.update(count_of(json.loads(line)))
+        unreadable += _read_unreadable(out, number)
+    return counts, unreadable
 
 
 def _run(
@@ -120,7 +133,8 @@ def _run(
         num_gpus=min(1, gpus / workers) if gpus else None,
     )
     total = sum(len(json.loads(shard["names"])) for shard in missing)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *left)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("scoring", total=total)
         for row in results.iter_rows():

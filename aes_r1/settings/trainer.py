@@ -17,6 +17,7 @@ class ColdStartSettings:
     expert: str | None = None  # null: that of the group expert
     pictures: int | None = 3000  # training pictures that the expert is asked about when data is null
     epochs: int = 1  # 0 skips the cold start
+    min_steps: int | None = None  # a small set is passed over more often, until as many optimizer steps are taken
     lr: float = 2e-3
     batch_size: int = 32  # global
     micro_batch_size: int = 32  # per device
@@ -31,6 +32,8 @@ class ColdStartSettings:
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "cold_start.epochs", self.epochs, "must not be negative")
+        least = self.min_steps
+        require(least is None or least >= 0, "cold_start.min_steps", least, "must not be negative; or null")
         require(self.lr > 0, "cold_start.lr", self.lr, "must be positive")
         require(self.batch_size >= 1, "cold_start.batch_size", self.batch_size, "must be at least 1")
         require(self.micro_batch_size >= 1, "cold_start.micro_batch_size", self.micro_batch_size, "must be at least 1")
@@ -93,6 +96,7 @@ class TrainerSettings:
     eval_pictures: int = 200
     completions_every: int = 10
     profile: int | None = None  # step that is traced into RUN/traces; null: none
+    start_anyway: bool = False  # RAPO also starts from a model most of whose answers cannot be read
     resume: str = "auto"
 
     def __post_init__(self) -> None:

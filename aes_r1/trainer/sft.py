@@ -38,6 +38,16 @@ REMEDY = "look at the records of these steps, lower cold_start.lr, or train with
 Example = tuple[EncodedPrompt, list[int]]  # a prompt, and the tokens of the completion that is learned
 
 
+def sft_epochs(count: int, cold_start: ColdStartSettings, least: int) -> int:
+    """Return the passes over `count` records: cold_start.epochs, or as many more as `least` optimizer steps take.
+
+    A format is learned in steps: one pass over 34 records in batches of 32 would be two of them.
+    """
+    if cold_start.epochs == 0:
+        return 0
+    return max(cold_start.epochs, -(-least * cold_start.batch_size // count))
+
+
 def sft_steps(count: int, cold_start: ColdStartSettings) -> int:
     """Return the number of optimizer steps of the whole cold start over `count` records."""
     return -(-count * cold_start.epochs // cold_start.batch_size)

@@ -155,6 +155,7 @@ def job(tokenizer, picture_folder, tmp_path) -> list[str]:
         *("-m", "aes_r1.train", "data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base"),
         *("expert=pixels", "judge=none", "trainer.init_from=base", "cold_start.epochs=0", "trainer.max_steps=1000"),
         *("trainer.images_per_step=2", "trainer.num_samples=2", "trainer.max_new_tokens=8", "trainer.eval_every=1000"),
+        "trainer.start_anyway=true",
         *("tracker=none", f"store={tmp_path}/store", f"out={tmp_path}/run"),
     ]
 
