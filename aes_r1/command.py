@@ -29,7 +29,7 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences, fingerprint, run_fingerprint
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import CONF, InputError, Settings, as_dict, build
-from aes_r1.tracking import headline
+from aes_r1.tracking.headline import headline
 from aes_r1.trainer.skipped import NeverFinite
 
 log = logging.getLogger("aes_r1")
@@ -118,7 +118,15 @@ class PointLost(Exception):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """The parser of commands without Hydra: an error in the command line is one line with exit code 2."""
+    """The parser of commands without Hydra: an error in the command line is one line with exit code 2.
+
+    examples: commands, one a line, which --help prints below the arguments.
+    """
+
+    def __init__(self, *, examples: str = "", **named: Any) -> None:
+        lines = "".join(f"\n  {line}" for line in examples.splitlines())
+        named.setdefault("epilog", f"examples:{lines}" if examples else None)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **named)
 
     def error(self, message: str) -> NoReturn:
         """Print in one line what is wrong with the command line, and exit with code 2."""

@@ -14,7 +14,7 @@ from aes_r1.report.studies import SECTIONS, analysis, axis_of, read_studies, sho
 from aes_r1.report.studies_page import static_page
 from aes_r1.runs.files import read_json, write_json, write_text_atomically
 from aes_r1.settings import DashboardSettings, InputError
-from aes_r1.tracking import group_of, refusals
+from aes_r1.tracking.wandb_run import group_of, refusals
 
 Runs = Sequence[Mapping[str, Any]]
 

@@ -28,6 +28,7 @@ from aes_r1.settings import LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import completions, rapo
 from aes_r1.trainer.context import PhaseTimer, TrainingContext
 from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.reference import build_reference
 from benchmarks.player import Turn, wait_to_build
 from benchmarks.workload import Workload, draw_weights, model_folder
@@ -146,14 +147,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         turn.wait()
         rapo.train_rapo(
-            backbone,
-            reference,
+            Policy(backbone, reference, RATING_PROMPT, shared_prefix=fast),
             engine,
             samples,
-            question=RATING_PROMPT,
             trainer=trainer,
             reward=RewardSettings(),
-            shared_prefix=fast,
             context=TrainingContext(
                 seed=0,
                 folder=Path(folder),

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from aes_r1 import command
 from aes_r1.runs.identity import run_fingerprint
 from aes_r1.settings import Settings, as_dict
-from aes_r1.tracking import group_of
+from aes_r1.tracking.wandb_run import group_of
 from experiments.reward_ablation.analyse import STUDY
 from experiments.study import analyse
 from tests import processes

@@ -21,7 +21,7 @@ from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.runs.store import missing
 from aes_r1.runs.watchdog import Heartbeat
 from aes_r1.settings import DataSettings, Settings, as_dict
-from aes_r1.tracking import Tracker
+from aes_r1.tracking.tracker import Tracker
 
 
 class StopWhileWaiting(Exception):

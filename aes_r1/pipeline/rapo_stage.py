@@ -12,22 +12,22 @@ from pathlib import Path
 
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import stratified_draw
-from aes_r1.evaluation import health
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.critique_validation import critique_metrics
 from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.rapo_log import RapoLog
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.files import draft_of
 from aes_r1.runs.progress import progress_bars
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
+from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import rapo_steps, train_rapo
-from aes_r1.trainer.reference import Reference, build_reference
-from aes_r1.trainer.skipped import warn
+from aes_r1.trainer.reference import build_reference
 
 log = logging.getLogger("aes_r1")
 
@@ -72,76 +72,47 @@ def rapo(job: Job, initial: str) -> str:
         )
         held.callback(engine.close)
         try:
-            return _train(job, initial, backbone, reference, engine)
+            policy = Policy(
+                backbone,
+                reference,
+                job.question,
+                answer_from=settings.model.answer_from,
+                shared_prefix=settings.model.shared_prefix,
+                served=job.served,
+            )
+            return _train(job, initial, policy, engine)
         except ServersGone as error:
             done = max(checkpoint.steps(job.run.checkpoints), default=0)
             raise ServersGone(f"{error}; the same command goes on after step {done} of RAPO, the last saved") from error
 
 
-def _train(job: Job, initial: str, backbone: Backbone, reference: Reference | None, engine: Engine) -> str:
+def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
     """Train, log and validate; leave the trained weights as the run's final model."""
-    settings, trainer, final = job.settings, job.settings.trainer, job.run.model
+    settings, trainer, final, backbone = job.settings, job.settings.trainer, job.run.model, policy.backbone
     total = rapo_steps(len(job.train), trainer)
-
-    def on_resume(step: int) -> None:
-        job.tracker.resume("rapo", step or -1)  # -1 keeps nothing: step 0 is measured again too
-        job.health = health.HealthMonitor(
-            job.tracker.alert, list(job.run.metrics("rapo")), list(job.run.completions("rapo"))
-        )
-        log.info(
-            "RAPO: %d steps of %d images x %d outputs%s",
-            total,
-            trainer.images_per_step,
-            trainer.num_samples,
-            f", going on after step {step}" if step else "",
-        )
-        if step == 0:
-            backbone.model.eval()
-            with engine.gathered_parameters():
-                start = critique_metrics(job, backbone, _validated(job), job.sampler(backbone))
-            job.tracker.log("rapo", 0, start)
-            if job.rank == 0:
-                job.health.step(0, start)
-
-    def log_completions(step: int, rows: list[dict]) -> None:
-        job.health.log_completions(step, rows)
-        job.tracker.completions("rapo", step, rows)
-
     with progress_bars() as bar:
-        update = bar("RAPO")
+        steps = RapoLog(job, total, bar("RAPO"))
 
-        def record(step: int, values: dict[str, float]) -> None:
-            shown = (
-                f"reward {values['reward/total']:.3f}  KL {values.get('policy/kl_k3', 0):.4f}  "
-                f"entropy {values['policy/entropy']:.2f}"
-            )
-            update(step, total, shown)
-            validation = {name: value for name, value in values.items() if name.startswith(("eval/", "critique/"))}
-            if validation and job.rank == 0:
-                log.info("step %d: %s  %s", step, shown, "  ".join(f"{n} {v:.3f}" for n, v in validation.items()))
-            job.tracker.log("rapo", step, values)
-            if job.rank == 0:
-                warn(step, values["policy/skipped_steps"])
-                job.health.step(step, values)
+        def on_resume(step: int) -> None:
+            steps.resume(step)
+            if step == 0:
+                backbone.model.eval()
+                with engine.gathered_parameters():
+                    steps.start(critique_metrics(job, backbone, _validated(job), job.sampler(backbone)))
 
         train_rapo(
-            backbone,
-            reference,
+            policy,
             engine,
             job.train,
-            question=job.question,
             trainer=trainer,
             reward=settings.reward,
-            shared_prefix=settings.model.shared_prefix,
-            answer_from=settings.model.answer_from,
-            served=job.served,
             context=TrainingContext(
                 folder=job.run.checkpoints,
                 seed=settings.seed,
                 stop=job.stop,
-                log=record,
+                log=steps.step,
                 evaluate=lambda _: _validate(job, backbone),
-                log_completions=log_completions,
+                log_completions=steps.completions,
                 on_resume=on_resume,
                 extra_state=job.tracker.notes(),
                 trace_file=job.run.trace(trainer.profile) if trainer.profile and job.rank == 0 else None,

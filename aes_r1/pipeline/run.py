@@ -24,7 +24,7 @@ from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import InputError, Settings, as_dict
-from aes_r1.tracking import Tracker
+from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import start, world
 from aes_r1.trainer.reference import check_place

@@ -11,7 +11,7 @@ from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
 from aes_r1.inference.asking import Facts
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.settings_section import main_settings
-from aes_r1.tracking import without_secrets
+from aes_r1.tracking.secrets import without_secrets
 
 TEN_LINES = """\
 from PIL import Image, ImageOps

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from aes_r1.tracking import without_secrets
+from aes_r1.tracking.secrets import without_secrets
 
 _SHOWN = (
     "seed",

@@ -7,7 +7,7 @@ from typing import Any
 
 from aes_r1.evaluation.health import health_rows
 from aes_r1.report.charts import Figure, Line, line_chart
-from aes_r1.tracking import GLOSSARY, definition
+from aes_r1.tracking.glossary import GLOSSARY, definition
 
 _STAGES = {"sft": "cold start", "rapo": "RAPO"}
 _REWARDS = {"rank": "cold", "error": "rapo", "binary": "fourth", "format": "third"}

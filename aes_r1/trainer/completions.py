@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from aes_r1.data.sample import Sample
-from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.prompts import parse_score
 from aes_r1.rollout.sampler import Rollout, Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.served import ServedPolicy
-from aes_r1.rollout.through_words import answer_from_words, critique_lengths
+from aes_r1.rollout.through_words import answer_from_words, blank_prompt, critique_lengths
 from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.context import PhaseTimer
 from aes_r1.trainer.engine import Engine
+from aes_r1.trainer.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,12 @@ class Drawing:
 
 
 class Rollouts:
-    """Sample the completions of a run's steps: with the servers of `served`, or with this process if that is None.
+    """Sample the completions of a run's steps: with the servers of the policy, or with this process if it has none."""
 
-    blank: the prompt after which answers are drawn if they come from words alone, else None.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        engine: Engine,
-        trainer: TrainerSettings,
-        blank: EncodedPrompt | None,
-        served: ServedPolicy | None,
-    ) -> None:
-        self.backbone, self.engine, self.trainer, self.blank, self.served = backbone, engine, trainer, blank, served
+    def __init__(self, policy: Policy, engine: Engine, trainer: TrainerSettings) -> None:
+        self.backbone, self.served = policy.backbone, policy.served
+        self.engine, self.trainer = engine, trainer
+        self.blank = blank_prompt(policy.backbone, policy.question, policy.answer_from)
         self._greeted = False
         self._thread = ThreadPoolExecutor(1)
 

@@ -25,6 +25,7 @@ from aes_r1.reward.critique import faithfulness_reward, information_reward
 from aes_r1.reward.error import error_reward
 from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.settings import RewardSettings
+from aes_r1.trainer.completions import Completions
 from aes_r1.trainer.engine import Engine
 
 OTHERS = 2  # other pictures of the step under which a critique's likelihood is computed
@@ -45,6 +46,17 @@ class StepCritiques:
     in_critique: Tensor
     images: Sequence[Sample]
     prompts: Sequence[EncodedPrompt]
+
+    @classmethod
+    def of(
+        cls,
+        completions: Completions,
+        in_critique: Tensor,
+        images: Sequence[Sample],
+        prompts: Sequence[EncodedPrompt],
+    ) -> StepCritiques:
+        """Return the critiques of `completions`; the other arguments are the fields of the same name."""
+        return cls(completions.texts, completions.scores, completions.rollout.tokens, in_critique, images, prompts)
 
 
 def critique_rewards(

@@ -1,4 +1,4 @@
-"""Compute the metrics of one RAPO step over all processes, by glossary name (aes_r1/tracking.py)."""
+"""Compute the metrics of one RAPO step over all processes, by glossary name (aes_r1/tracking/glossary.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from aes_r1.rollout.sampler import Rollout
-from aes_r1.trainer.engine import Engine
+from aes_r1.trainer.context import PhaseTimer
+from aes_r1.trainer.engine import Engine, peak_memory_gb
 from aes_r1.trainer.micro_batches import MicroBatch
 
 
@@ -94,6 +95,16 @@ def correction_metrics(
         "rollout/mismatch_k3": k3 / count,
         "rollout/capped_fraction": capped / count,
         "rollout/effective_sample_size": total**2 / (count * squares),
+    }
+
+
+def speed_metrics(timer: PhaseTimer, rollout: Rollout, engine: Engine) -> dict[str, float]:
+    """Return time/* and perf/* of a step from its timer and this process's rollout. Collective."""
+    return {
+        **{f"time/{phase}_s": seconds for phase, seconds in timer.seconds.items()},
+        "time/step_s": timer.elapsed(),
+        "perf/tokens_per_s": float(engine.all_reduce_sum(rollout.mask.sum())) / timer.elapsed(),
+        "perf/peak_memory_gb": peak_memory_gb(),
     }
 
 

@@ -12,7 +12,7 @@ from aes_r1.evaluation.summary import summarise
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import Settings, TrackerSettings, as_dict
-from aes_r1.tracking import Tracker
+from aes_r1.tracking.tracker import Tracker
 
 MOS = np.linspace(0.05, 0.95, 80)
 BASE = Settings(tracker=TrackerSettings(name="none"))  # the settings that the runs of a study share

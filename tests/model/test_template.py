@@ -22,6 +22,7 @@ from aes_r1.scoring.critic import Critic, Facts
 from aes_r1.settings import ColdStartSettings, ErrorSettings, InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.sft import train_sft
 from tests.conftest import picture, twelve_pictures
@@ -141,11 +142,9 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
 
     completions = []
     train_rapo(
-        backbone,
-        None,
+        Policy(backbone, None, RATING_PROMPT),
         SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu")),
         samples,
-        question=RATING_PROMPT,
         trainer=TrainerSettings(
             num_samples=2,
             images_per_step=4,
@@ -156,7 +155,6 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
             completions_every=1,
         ),
         reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
-        shared_prefix=True,
         context=TrainingContext(
             seed=0,
             folder=tmp_path / "rapo",

@@ -25,7 +25,7 @@ from aes_r1.pipeline.job import Job
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import PrepareSettings, Settings, as_dict
-from aes_r1.tracking import Tracker
+from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.order import batch_indices_without_repeats
 from aes_r1.trainer.rapo import rapo_steps
 from tests.data.layouts import draw, put

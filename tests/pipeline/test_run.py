@@ -27,7 +27,7 @@ from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import InputError, Settings, build
 from aes_r1.trainer import checkpoint
-from tests.test_tracking import by_kind, offline_records, values
+from tests.tracking.test_tracker import by_kind, offline_records, values
 
 LETTERS = "A picture of flat light and deep shadow, with a calm mood. Its composition is level. Colors are muted. 0.5"
 

@@ -13,6 +13,7 @@ from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.sft import train_sft
@@ -90,14 +91,11 @@ def test_rapo(backbone, picture_folder, tmp_path, vision, changes):
         engine = WatchedEngine(backbone.model, device)
         with pytest.raises(Seen):
             train_rapo(
-                backbone,
-                frozen,
+                Policy(backbone, frozen, RATING_PROMPT),
                 engine,
                 samples(picture_folder),
-                question=RATING_PROMPT,
                 trainer=TrainerSettings(**{**settings, **changes}),
                 reward=RewardSettings(),
-                shared_prefix=True,
                 context=TrainingContext(
                     seed=0,
                     folder=tmp_path,

@@ -8,7 +8,7 @@ import pytest
 
 from aes_r1.report.studies import SECTIONS, read_studies, shown, varied
 from aes_r1.settings import InputError, Settings, TrackerSettings, as_dict
-from aes_r1.tracking import definition
+from aes_r1.tracking.glossary import definition
 from tests.experiments.runs import write_run
 
 BASE = Settings(tracker=TrackerSettings(name="none"))

@@ -37,6 +37,7 @@ from aes_r1.trainer import engine as engines
 from aes_r1.trainer import micro_batches as planning
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.micro_batches import micro_batches
+from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.reference import build_reference
 from aes_r1.trainer.sft import train_sft
 from tests.trainer.twelve import records, samples
@@ -140,11 +141,9 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
 
     planning.micro_batches = counted
     rapo.train_rapo(
-        backbone,
-        reference,
+        Policy(backbone, reference, RATING_PROMPT),
         engine,
         samples(start / "pictures"),
-        question=RATING_PROMPT,
         trainer=TrainerSettings(
             num_samples=4,
             images_per_step=4,
@@ -166,7 +165,6 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         reward=RewardSettings(
             error=ErrorSettings(sigma=0.3), read_back=ReadBackSettings(0.5), information=InformationSettings(1.0)
         ),
-        shared_prefix=True,
         context=TrainingContext(
             seed=0,
             folder=out / name / "checkpoints",

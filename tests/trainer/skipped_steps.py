@@ -21,9 +21,10 @@ from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
-from aes_r1.trainer import completions, rapo, sft
+from aes_r1.trainer import completions, rapo, sft, update
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer.context import TrainingContext
+from aes_r1.trainer.policy import Policy
 from tests.trainer.distributed_steps import dtype_of, engine_settings
 from tests.trainer.twelve import records, samples
 
@@ -112,11 +113,9 @@ def rapo_rows(backbone, engine, pictures: Path, folder: Path, *, watch=lambda: N
     """What RAPO logs; outputs that cannot be read guess, so that even a random model's differ in reward."""
     rows: list[dict] = []
     rapo.train_rapo(
-        backbone,
-        None,
+        Policy(backbone, None, RATING_PROMPT),
         engine,
         samples(pictures),
-        question=RATING_PROMPT,
         trainer=TrainerSettings(
             **{
                 "num_samples": 4,
@@ -133,7 +132,6 @@ def rapo_rows(backbone, engine, pictures: Path, folder: Path, *, watch=lambda: N
             }
         ),
         reward=RewardSettings(error=ErrorSettings(sigma=0.3), failed_parse="random"),
-        shared_prefix=True,
         context=TrainingContext(
             seed=0,
             folder=folder,
@@ -161,13 +159,13 @@ def loops(folder: Path, name: str) -> dict:
                 weights.append({key: value.detach().clone() for key, value in engine.model.named_parameters()})
 
         if loop == "rapo":
-            plain, drawn = (rapo.policy_loss, completions.sample_completions), []
-            rapo.policy_loss, completions.sample_completions = (
-                nan_at(rapo.policy_loss, 2, only=last),
+            plain, drawn = (update.policy_loss, completions.sample_completions), []
+            update.policy_loss, completions.sample_completions = (
+                nan_at(update.policy_loss, 2, only=last),
                 shifted(engine, drawn),
             )
             rows = rapo_rows(backbone, engine, folder / "pictures", folder / f"{name}_rapo", watch=look)
-            rapo.policy_loss, completions.sample_completions = plain
+            update.policy_loss, completions.sample_completions = plain
             found["mismatch"] = {
                 "mean": [row["rollout/mismatch_mean"] for row in rows],
                 "max": [row["rollout/mismatch_max"] for row in rows],

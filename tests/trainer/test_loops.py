@@ -21,9 +21,10 @@ from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import ColdStartSettings, ErrorSettings, InputError, LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer import completions as completions_of_a_step
-from aes_r1.trainer import rapo as rapo_loop
+from aes_r1.trainer import passes as step_passes
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.sft import train_sft
@@ -120,15 +121,11 @@ def rapo(
         rows.append({name: value for name, value in values.items() if not name.startswith(("time/", "perf/"))})
 
     train_rapo(
-        backbone,
-        reference,
+        Policy(backbone, reference, question, answer_from=answer_from),
         engine_of(backbone),
         samples(folder),
-        question=question,
         trainer=trainer,
         reward=reward or RewardSettings(error=ErrorSettings(sigma=0.3)),
-        shared_prefix=True,
-        answer_from=answer_from,
         context=TrainingContext(
             seed=0,
             folder=out,
@@ -287,8 +284,8 @@ def test_the_samplers_log_probabilities_serve_as_the_old_ones(speaker, picture_f
         return completion_likelihood(backbone, prompts, rollout.tokens, rollout.mask, image_of, temperature=1.0)[0]
 
     passes, found = [], []
-    score = rapo_loop.completion_likelihood
-    monkeypatch.setattr(rapo_loop, "completion_likelihood", lambda *a, **n: (passes.append(1), score(*a, **n))[1])
+    score = step_passes.completion_likelihood
+    monkeypatch.setattr(step_passes, "completion_likelihood", lambda *a, **n: (passes.append(1), score(*a, **n))[1])
     for name, plain in (("sampler", sample_completions), ("trainer", of_sampler(of_trainer))):
         monkeypatch.setattr(completions_of_a_step, "sample_completions", plain)
         policy = copy.deepcopy(speaker)

@@ -19,6 +19,7 @@ from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.objective import importance_weights
+from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
 from tests.rollout.vllm_server import FakeServer
 from tests.trainer.test_loops import Halt
@@ -57,15 +58,11 @@ def train(backbone, folder, out, server, *, stop_after=None, rollout=None, evalu
 
     try:
         train_rapo(
-            backbone,
-            None,
+            Policy(backbone, None, RATING_PROMPT, served=served),
             SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=backbone.device),
             samples(folder),
-            question=RATING_PROMPT,
             trainer=trainer,
             reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
-            shared_prefix=True,
-            served=served,
             context=TrainingContext(
                 folder=out / "checkpoints", seed=0, stop=halt, log=log, evaluate=evaluate or (lambda _: {})
             ),

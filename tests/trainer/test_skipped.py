@@ -15,7 +15,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import ColdStartSettings
-from aes_r1.trainer import checkpoint, rapo, sft
+from aes_r1.trainer import checkpoint, sft, update
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.skipped import LIMIT, NeverFinite, Skips
@@ -205,7 +205,7 @@ def test_a_skipped_step_keeps_its_place_in_schedule_and_data(backbone, picture_f
 
 def test_minibatches_are_skipped_singly(backbone, picture_folder, tmp_path, monkeypatch):
     """Three of the four optimizer steps of a rollout are taken when one of them is not finite."""
-    monkeypatch.setattr(rapo, "policy_loss", skipped_steps.nan_at(rapo.policy_loss, 2))
+    monkeypatch.setattr(update, "policy_loss", skipped_steps.nan_at(update.policy_loss, 2))
     rows = skipped_steps.rapo_rows(
         backbone,
         SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=backbone.device),

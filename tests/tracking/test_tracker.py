@@ -11,7 +11,12 @@ import torch
 from PIL import Image
 
 from aes_r1.settings import TrackerSettings
-from aes_r1.tracking import GLOSSARY, Tracker, definition, group_of, headline, without_secrets, worst_first
+from aes_r1.tracking.glossary import GLOSSARY, definition
+from aes_r1.tracking.headline import headline
+from aes_r1.tracking.secrets import without_secrets
+from aes_r1.tracking.tracker import Tracker
+from aes_r1.tracking.wandb_run import group_of
+from aes_r1.tracking.worst import worst_first
 
 FILES_ONLY = TrackerSettings(name="none")
 # Every name of the run-folder contract.

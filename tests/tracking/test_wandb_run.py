@@ -15,7 +15,7 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 from aes_r1.settings import InputError, TrackerSettings
-from aes_r1.tracking import Tracker
+from aes_r1.tracking.tracker import Tracker
 import wandb
 
 clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
@@ -72,7 +72,7 @@ def said(tmp_path_factory) -> dict[str, dict]:
     for part in ([row for row in rows if "/" not in row[0]], [row for row in rows if "/" in row[0]]):
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT], input=json.dumps(part), text=True, capture_output=True, timeout=600,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, cwd=root,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, cwd=root,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         for name, folder, *_ in part:

@@ -1,0 +1,64 @@
+"""Typed settings of every group; an unknown key, a wrong type or an impossible value raises an error that names it.
+
+All code below the commands takes plain values or these dataclasses.
+"""
+
+from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings
+from aes_r1.settings.build import CONF, as_dict, build
+from aes_r1.settings.data import DataSettings, PrepareSettings
+from aes_r1.settings.evaluation import PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
+from aes_r1.settings.model import PAPER_PIXELS, LoraSettings, ModelSettings, PretrainSettings
+from aes_r1.settings.plan import CostSettings, PlanSettings
+from aes_r1.settings.reward import (
+    BinarySettings,
+    ErrorSettings,
+    FaithfulnessSettings,
+    FormatSettings,
+    InformationSettings,
+    RankSettings,
+    ReadBackSettings,
+    RewardSettings,
+)
+from aes_r1.settings.rules import InputError, one_of, require
+from aes_r1.settings.run import DashboardSettings, Settings, TrackerSettings
+from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
+
+__all__ = [
+    "CONF",
+    "PAPER_PIXELS",
+    "PROTOCOLS",
+    "BinarySettings",
+    "ChatSettings",
+    "ColdStartSettings",
+    "CostSettings",
+    "DashboardSettings",
+    "DataSettings",
+    "DistillSettings",
+    "EngineSettings",
+    "ErrorSettings",
+    "EvaluateSettings",
+    "EvaluatedModel",
+    "EvaluationSettings",
+    "ExpertSettings",
+    "FaithfulnessSettings",
+    "FormatSettings",
+    "InformationSettings",
+    "InputError",
+    "JudgeSettings",
+    "LoraSettings",
+    "ModelSettings",
+    "PlanSettings",
+    "PrepareSettings",
+    "PretrainSettings",
+    "RankSettings",
+    "ReadBackSettings",
+    "RewardSettings",
+    "RolloutSettings",
+    "Settings",
+    "TrackerSettings",
+    "TrainerSettings",
+    "as_dict",
+    "build",
+    "one_of",
+    "require",
+]

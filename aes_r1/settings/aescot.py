@@ -1,0 +1,134 @@
+"""Settings of AesCoT: the expert that writes critiques and the judge that reads them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from aes_r1.settings.data import DataSettings
+from aes_r1.settings.rules import InputError, one_of, require
+
+
+@dataclass
+class ChatSettings:
+    """A model behind an OpenAI-protocol or any other API that litellm reaches; keys come from the environment alone."""
+
+    name: str = "none"
+    model: str | None = None  # as litellm names it: gpt-4.1, anthropic/claude-..., or any name with api_base
+    api_base: str | None = None  # URL of an OpenAI-protocol server; null: the provider's own
+    api_key_env: str | None = None  # environment variable that holds the key; null: the provider's usual one
+    max_concurrency: int = 16  # calls in flight
+    requests_per_minute: float | None = None  # null: no limit
+    tokens_per_minute: float | None = None  # null: no limit
+    retries: int = 6  # after 429, 5xx, time-outs and cut connections, and after replies that cannot be read
+    timeout_s: float = 120.0  # per try
+    max_usd: float | None = None  # calls stop before this sum is exceeded; null: no ceiling
+    input_usd_per_million: float | None = None  # price of a million tokens; null: litellm's price list
+    output_usd_per_million: float | None = None
+    temperature: float = 1.0
+    max_tokens: int = 1024  # longest answer
+    response_format: str = "auto"  # auto: requested where the model is known to support it; always; never
+
+    group = "chat"  # name of the config group, for messages
+
+    def __post_init__(self) -> None:
+        group = self.group
+        require(
+            self.name != "openai" or bool(self.model),
+            f"{group}.model",
+            self.model,
+            f"{group}=openai needs a model's name",
+        )
+        require(self.max_concurrency >= 1, f"{group}.max_concurrency", self.max_concurrency, "must be at least 1")
+        require(self.retries >= 0, f"{group}.retries", self.retries, "must not be negative")
+        require(self.timeout_s > 0, f"{group}.timeout_s", self.timeout_s, "must be positive")
+        require(self.temperature >= 0, f"{group}.temperature", self.temperature, "must not be negative")
+        require(self.max_tokens >= 16, f"{group}.max_tokens", self.max_tokens, "must be at least 16")
+        one_of(f"{group}.response_format", self.response_format, ("auto", "always", "never"))
+        for key in ("requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, key)
+            require(value is None or value > 0, f"{group}.{key}", value, "must be positive or null")
+        for key in ("max_usd", "input_usd_per_million", "output_usd_per_million"):
+            value = getattr(self, key)
+            require(value is None or value >= 0, f"{group}.{key}", value, "must not be negative")
+        priced = self.input_usd_per_million, self.output_usd_per_million
+        require(
+            (priced[0] is None) == (priced[1] is None), f"{group}.input_usd_per_million", priced[0], "give both prices"
+        )
+        address = urlsplit(self.api_base or "")
+        require(
+            self.api_base is None or (address.scheme in ("http", "https") and bool(address.hostname)),
+            f"{group}.api_base",
+            re.sub(r"[^/\s]+@", "", self.api_base or ""),
+            "must be a URL, http://HOST:PORT/v1 say",
+        )
+        # The address would be written to distill.json; the message does not repeat it either.
+        if address.password or re.search("key|token|secret", address.query, re.IGNORECASE):
+            raise InputError(f"{group}.api_base holds a key; give the bare URL and the key by {group}.api_key_env")
+        if not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env or "none"):
+            raise InputError(f"{group}.api_key_env must be the name of an environment variable, not the key itself")
+
+
+@dataclass
+class ExpertSettings(ChatSettings):
+    """The writer of critiques, the limits of a critique, and how often the scenes expert errs on purpose."""
+
+    name: str = "scenes"
+    min_words: int = 20  # shorter and longer critiques are rejected
+    max_words: int = 80
+    near_copy: float | None = None  # a Jaccard similarity to an earlier critique that rejects; null: not checked
+    leak_rate: float = 0.03
+    align_rate: float = 0.03
+    fact_rate: float = 0.03
+
+    group = "expert"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("expert.name", self.name, ("openai", "scenes", "pixels"))
+        require(
+            0 < self.min_words < self.max_words, "expert.min_words", self.min_words, "must be above 0, below max_words"
+        )
+        copied = self.near_copy
+        require(copied is None or 0 < copied <= 1, "expert.near_copy", copied, "must be in (0, 1] or null")
+        rates = (self.leak_rate, self.align_rate, self.fact_rate)
+        require(
+            min(rates) >= 0 and sum(rates) < 1, "expert.leak_rate", rates, "the error rates must add up to less than 1"
+        )
+
+
+@dataclass
+class JudgeSettings(ChatSettings):
+    """The reader of critiques, and how far its score may be from the true one."""
+
+    name: str = "scenes"
+    temperature: float = 0.0
+    tolerance: float = 0.2
+
+    group = "judge"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("judge.name", self.name, ("openai", "scenes", "none"))
+        require(0 < self.tolerance <= 1, "judge.tolerance", self.tolerance, "must be in (0, 1]")
+
+
+@dataclass
+class DistillSettings:
+    """Settings of `python -m aes_r1.distill`."""
+
+    seed: int = 0
+    out: str = "runs/distill"
+    store: str = "store"
+    data: DataSettings = field(default_factory=DataSettings)
+    expert: ExpertSettings = field(default_factory=ExpertSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    quotas: dict[str, Any] | None = None  # {level: n} or {data set: {level: n}}; null: each picture once
+    dry_run: bool = False
+    audit: str | None = None
+    audit_items: int = 120
+
+    def __post_init__(self) -> None:
+        require(self.audit_items >= 2, "audit_items", self.audit_items, "must be at least 2")

@@ -1,0 +1,30 @@
+"""Build settings from Hydra's configuration; below the commands only this file knows OmegaConf."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from aes_r1.settings.rules import InputError
+
+_HERE = Path(__file__).resolve().parents[1]
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # in an installed package, in a checkout
+
+
+def build(schema: type, config: Any) -> Any:
+    """Build an instance of the dataclass `schema` from `config` (an OmegaConf node or mapping); InputError by key."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "?"
+        reason = str(error).splitlines()[0]
+        raise InputError(f"config key {key}: {reason}") from error
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    """Return the settings as plain values."""
+    return dataclasses.asdict(settings)

@@ -1,0 +1,80 @@
+"""Settings of data sets: which pictures are read, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from aes_r1.settings.rules import one_of, require
+
+_HUGE = 1e30  # larger opinions are refused, so that sums of opinions stay finite
+_SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
+
+
+@dataclass
+class DataSettings:
+    """A data set: its name, its place on disk, its splits, and how it is read."""
+
+    name: str = "scenes"
+    root: str | None = None  # folder, or manifest file, of a set on disk; null for scenes
+    split: str = "test"  # split that evaluation reads
+    split_by: str = "official"  # official, paper (seeded 9:1) or a JSON file that lists the test pictures
+    scale: list[float] | None = None  # ends of the opinions in your own labels (data=folder); null: 0 and 1
+    limit: int | None = None  # pictures used per split; null: all
+    split_seed: int | None = None  # re-splits the set with this seed, keeping the sizes; null: the set's own split
+    max_pixels: int | None = None  # largest area of a picture as the model sees it; null: model.max_pixels
+    strict: bool = False  # true: a picture that cannot be decoded ends the run; false: it is reported and skipped
+    workers: int = 2  # processes that decode and check pictures
+    # {dimension: column of people's ratings, or [column, low, high] with the ends of its scale}; a list of columns that
+    # are named like their dimensions
+    attributes: Any = None
+    unseen: list[str] = field(default_factory=list)  # sets never trained on, evaluated beside this one
+    mix: dict[str, float] = field(default_factory=dict)  # ratio of the sets of a mixed training set
+    size: int = 15000  # training pictures of a mix
+    # folders of the sets of a mix; null: data.root/NAME. A data.root that is a manifest takes precedence
+    roots: dict[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one_of("data.split", self.split, ("train", "validation", "test"))
+        listed = self.split_by.endswith(".json")
+        require(listed or self.split_by in ("official", "paper"), "data.split_by", self.split_by, _SPLIT_BY)
+        ends = self.scale
+        rule = "give the lowest and the highest possible opinion, as data.scale=[1,10]"
+        require(ends is None or (len(ends) == 2 and -_HUGE < ends[0] < ends[1] < _HUGE), "data.scale", ends, rule)
+        rule = f"data={self.name} has a scale of its own; data.scale is for your own labels, data=folder"
+        require(ends is None or self.name == "folder", "data.scale", ends, rule)
+        require(all(part > 0 for part in self.mix.values()), "data.mix", self.mix, "every part must be positive")
+        require(self.size > 0, "data.size", self.size, "must be positive")
+        require(self.limit is None or self.limit > 0, "data.limit", self.limit, "must be positive or null")
+        require(
+            self.max_pixels is None or self.max_pixels >= 256,
+            "data.max_pixels",
+            self.max_pixels,
+            "must be at least 256",
+        )
+        require(self.workers >= 0, "data.workers", self.workers, "must not be negative")
+        if isinstance(self.attributes, list):
+            self.attributes = {name: name for name in self.attributes}
+        columns = {} if self.attributes is None else self.attributes
+        rule = "must be {dimension: column}, a list or null"
+        require(isinstance(columns, dict), "data.attributes", columns, rule)
+        for name, column in columns.items():
+            ends = column[1:] if isinstance(column, list) and len(column) == 3 else [0, 1]
+            rule = "must be a column, or [column, low, high] with low below high"
+            named = isinstance(column[0] if isinstance(column, list) and column else column, str)
+            whole = not isinstance(column, list) or len(column) == 3
+            numbers = all(isinstance(end, int | float) for end in ends)
+            require(named and whole and numbers and ends[0] < ends[1], f"data.attributes.{name}", column, rule)
+
+
+@dataclass
+class PrepareSettings:
+    """Settings of `python -m aes_r1.prepare`."""
+
+    data: DataSettings | None = None  # null: the table of the sets is printed
+    also: list[DataSettings] = field(default_factory=list)  # further sets, searched for the same pictures
+    out: str = "prepared"
+    copies: str = "keep"
+
+    def __post_init__(self) -> None:
+        one_of("copies", self.copies, ("keep", "drop"))

@@ -1,0 +1,86 @@
+"""Settings of evaluation, in a run and as a command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aes_r1.settings.aescot import JudgeSettings
+from aes_r1.settings.data import DataSettings
+from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.trainer import RolloutSettings
+
+PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens", "read_back")
+
+
+@dataclass
+class EvaluationSettings:
+    """The questions to models about test pictures, and the measurements."""
+
+    also: list[DataSettings] = field(default_factory=list)  # further sets, after data
+    protocols: list[str] = field(default_factory=lambda: ["sample", "greedy", "mean"])
+    n_samples: int | None = 4  # outputs of the mean protocol; null: as in the model's run, or 4 without a run
+    temperature: float | None = 0.6  # null: as in the model's run, or 0.6 without a run
+    limit: int | None = None  # pictures per set; null: all
+    batch_size: int = 64  # pictures per device and rollout
+    max_new_tokens: int | None = None  # null: the trainer's, or 1024 for a model without a run
+    batch_invariant: bool = False  # ask about one picture at a time, so that no other picture can change a bit
+    interventions: int = 100  # critiques per stage, set and protocol in counterfactual tests; 0: none
+    n_bootstrap: int = 1000
+    stages: list[str] = field(default_factory=lambda: ["base", "cold_start", "rapo"])
+
+    def __post_init__(self) -> None:
+        for protocol in self.protocols:
+            one_of("evaluation.protocols", protocol, PROTOCOLS)
+        for stage in self.stages:
+            one_of("evaluation.stages", stage, ("base", "cold_start", "rapo"))
+        require(bool(self.protocols), "evaluation.protocols", self.protocols, "must name at least one")
+        require(self.interventions >= 0, "evaluation.interventions", self.interventions, "must not be negative")
+        drawn, temperature, longest = self.n_samples, self.temperature, self.max_new_tokens
+        require(drawn is None or drawn >= 1, "evaluation.n_samples", drawn, "must be at least 1 or null")
+        positive = temperature is None or temperature > 0
+        require(positive, "evaluation.temperature", temperature, "must be positive or null")
+        require(longest is None or longest >= 1, "evaluation.max_new_tokens", longest, "must be at least 1 or null")
+        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "must be at least 1")
+        require(self.limit is None or self.limit > 0, "evaluation.limit", self.limit, "must be positive or null")
+
+
+@dataclass
+class EvaluatedModel:
+    """The model that `python -m aes_r1.evaluate` asks."""
+
+    path: str | None = None  # folder, run folder or hub name
+    dtype: str | None = None  # null: that of its run; without a run bfloat16 on a GPU that has it, else float32
+    prompt: str | None = None  # critique or score_only; null: that of its run, or critique without a run
+
+    def __post_init__(self) -> None:
+        one_of("model.dtype", self.dtype or "float32", ("float32", "bfloat16", "float16"))
+        one_of("model.prompt", self.prompt or "critique", ("critique", "score_only"))
+
+
+@dataclass
+class EvaluateSettings:
+    """Settings of `python -m aes_r1.evaluate`."""
+
+    seed: int = 0
+    out: str = "runs/evaluate"
+    store: str = "store"
+    name: str = "model"  # name of the model at model.path in tables
+    model: EvaluatedModel = field(default_factory=EvaluatedModel)
+    models: dict[str, str] = field(default_factory=dict)  # further models by name, measured and compared beside it
+    data: DataSettings = field(default_factory=DataSettings)
+    seen: list[str] | None = None  # sets that the model was trained on; null: from its run, or unknown without a run
+    pyiqa: list[str] = field(default_factory=list)  # metrics of the pyiqa package to compare with
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    judged: int = 50  # critiques per model and set that the judge reads
+    runs: list[str] = field(default_factory=list)  # instead of asking: finished runs to summarise over splits and seeds
+    starts: list[str] = field(default_factory=list)  # instead of asking: finished runs to show side by side
+    pictures: int = 50  # pictures of the side-by-side page
+
+    def __post_init__(self) -> None:
+        require(self.name not in self.models, "models", self.name, "is the name of model.path; choose another (name=)")
+        for name in (self.name, *self.models):
+            require(bool(name) and "/" not in name, "models", name, "a name must not be empty or hold a slash")
+        require(self.judged >= 1, "judged", self.judged, "must be at least 1")
+        require(self.pictures >= 1, "pictures", self.pictures, "must be at least 1")

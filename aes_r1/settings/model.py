@@ -1,0 +1,89 @@
+"""Settings of the vision-language model."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from aes_r1.settings.rules import one_of, require
+
+PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
+
+
+@dataclass
+class PretrainSettings:
+    """Pretraining of the tiny model on plain facts; it stands in for the pretraining of a real backbone."""
+
+    pictures: int = 8000
+    epochs: int = 3
+    batch_size: int = 32
+    lr: float = 2e-3
+    seed: int = 0
+
+
+@dataclass
+class LoraSettings:
+    """The low-rank adapter (Hu et al., 2021) that is trained instead of all weights."""
+
+    rank: int = 0  # 0: no adapter, all weights are trained
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 0, "model.lora.rank", self.rank, "must not be negative")
+        require(0 <= self.dropout < 1, "model.lora.dropout", self.dropout, "must be in [0, 1)")
+
+
+@dataclass
+class ModelSettings:
+    """The vision-language model that is trained."""
+
+    name: str = "tiny_qwen2_5_vl"
+    path: str | None = None  # folder or hub name; null: the tiny model of `base`
+    # weights of the tiny model. shipped: those in the package; pretrain: trained here by `pretrain`; null: path is set
+    base: str | None = "shipped"
+    dtype: str = "float32"
+    max_pixels: int = 9216  # largest area of a picture when data.max_pixels is null
+    freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
+    shared_prefix: bool = True  # prompt and picture computed once per image in the update
+    gradient_checkpointing: bool = False
+    kernels: str = "plain"  # liger: norms and gates as one CUDA kernel each, by liger-kernel
+    prompt: str = "critique"  # critique: think, then score; score_only: the control without a critique
+    answer_from: str = "image"  # words: the answer after a critique is sampled with the picture blanked
+    reference: str = "device"  # where RAPO's reference model is kept between its uses: device, host or sharded
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+
+    def __post_init__(self) -> None:
+        one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        self._check_base()
+        one_of("model.kernels", self.kernels, ("plain", "liger"))
+        one_of("model.prompt", self.prompt, ("critique", "score_only"))
+        one_of("model.answer_from", self.answer_from, ("image", "words"))
+        require(
+            self.answer_from == "image" or self.prompt == "critique",
+            "model.answer_from",
+            self.answer_from,
+            "score_only writes no words that an answer could be read from; give model.prompt=critique",
+        )
+        one_of("model.reference", self.reference, ("device", "host", "sharded"))
+        require(
+            self.reference == "device" or self.lora.rank == 0,
+            "model.reference",
+            self.reference,
+            "with model.lora.rank > 0 the reference is the policy without its adapter and takes no memory; give device",
+        )
+
+    def _check_base(self) -> None:
+        if self.path is not None:
+            self.base = None
+            return
+        require(self.base is not None, "model.path", "null", "give a folder or hub name, or model=tiny_qwen2_5_vl")
+        one_of("model.base", str(self.base), ("shipped", "pretrain"))
+        if self.base == "shipped":
+            for key, value in dataclasses.asdict(self.pretrain).items():
+                made = value == getattr(PretrainSettings(), key)
+                require(made, f"model.pretrain.{key}", value, "the shipped base is made; give model.base=pretrain, too")

@@ -1,0 +1,58 @@
+"""Settings of the plan: a run, and assumptions about its hardware."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aes_r1.settings.rules import require
+from aes_r1.settings.run import Settings
+
+
+@dataclass
+class CostSettings:
+    """Assumptions of `python -m aes_r1.plan` about devices, prices and texts."""
+
+    gpus: int = 8
+    memory_gb: float = 80.0  # memory of one GPU, 10^9 bytes
+    peak_tflops: float = 989.0  # dense 16-bit, 10^12 operations per second
+    bandwidth_gb_s: float = 3350.0  # memory bandwidth of a GPU, 10^9 bytes per second
+    interconnect_gb_s: float = 300.0  # received by a GPU while weights are gathered, 10^9 bytes per second
+    fused_attention: bool = True  # flash kernels; false: the update's scores are written to memory
+    mfu: float = 0.15  # share of peak_tflops in prompt, reference and update passes, recomputed operations included
+    decode_efficiency: float = 0.4  # share of the memory bandwidth that decoding reaches
+    usd_per_gpu_hour: float | None = None
+    pictures: int = 15000
+    critiques: int = 9900
+    test_pictures: int = 38000
+    picture_tokens: int = 334
+    question_tokens: int = 120
+    answer_tokens: int | None = 200  # mean length of an answer; null: trainer.max_new_tokens
+    longest_answer: float = 1.8  # ratio of the longest answer of a step to the mean one
+
+    def __post_init__(self) -> None:
+        for key in (
+            "gpus",
+            "memory_gb",
+            "peak_tflops",
+            "bandwidth_gb_s",
+            "interconnect_gb_s",
+            "pictures",
+            "critiques",
+            "test_pictures",
+            "picture_tokens",
+            "question_tokens",
+        ):
+            require(getattr(self, key) > 0, f"plan.{key}", getattr(self, key), "must be positive")
+        require(0 < self.mfu <= 1, "plan.mfu", self.mfu, "must be in (0, 1]")
+        require(0 < self.decode_efficiency <= 1, "plan.decode_efficiency", self.decode_efficiency, "must be in (0, 1]")
+        price, answer = self.usd_per_gpu_hour, self.answer_tokens
+        require(price is None or price >= 0, "plan.usd_per_gpu_hour", price, "must not be negative")
+        require(answer is None or answer > 0, "plan.answer_tokens", answer, "must be positive or null")
+        require(self.longest_answer >= 1, "plan.longest_answer", self.longest_answer, "must be at least 1")
+
+
+@dataclass
+class PlanSettings(Settings):
+    """Settings of `python -m aes_r1.plan`: those of a run, and assumptions about its hardware."""
+
+    plan: CostSettings = field(default_factory=CostSettings)

@@ -1,0 +1,140 @@
+"""Settings of the rewards, one class each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aes_r1.settings.rules import one_of, require
+
+
+@dataclass
+class RankSettings:
+    """The relative reward: the order of images."""
+
+    weight: float = 1.0
+    gamma: float = 1e-6
+    ties: str = "geq"
+    pool: str = "global"
+    model: str = "gaussian"  # gaussian: the paper's; bradley_terry: ours
+    tau: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.rank.weight", self.weight, "must not be negative")
+        require(self.gamma > 0, "reward.rank.gamma", self.gamma, "must be positive")
+        require(self.tau > 0, "reward.rank.tau", self.tau, "must be positive")
+        one_of("reward.rank.ties", self.ties, ("geq", "half"))
+        one_of("reward.rank.pool", self.pool, ("global", "dataset"))
+        one_of("reward.rank.model", self.model, ("gaussian", "bradley_terry"))
+
+
+@dataclass
+class ErrorSettings:
+    """The absolute reward: the distance to the mean opinion score."""
+
+    weight: float = 1.0
+    sigma: float = 0.1
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.error.weight", self.weight, "must not be negative")
+        require(self.sigma > 0, "reward.error.sigma", self.sigma, "must be positive")
+        require(self.epsilon >= 0, "reward.error.epsilon", self.epsilon, "must not be negative")
+
+
+@dataclass
+class BinarySettings:
+    """The reward of earlier work: 1 within a threshold."""
+
+    weight: float = 0.0
+    threshold: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.binary.weight", self.weight, "must not be negative")
+        require(self.threshold > 0, "reward.binary.threshold", self.threshold, "must be positive")
+
+
+@dataclass
+class FormatSettings:
+    """The reward for a readable answer."""
+
+    weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.format.weight", self.weight, "must not be negative")
+
+
+@dataclass
+class FaithfulnessSettings:
+    """The reward for agreement of a critique's statements with known ratings, by dimension."""
+
+    weight: float = 0.0
+    form: str = "rank"  # rank: order of the pictures in each dimension; squared: 1 - squared error
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.faithfulness.weight", self.weight, "must not be negative")
+        one_of("reward.faithfulness.form", self.form, ("rank", "squared"))
+
+
+@dataclass
+class ReadBackSettings:
+    """The reward for the score that a frozen reader infers from the words alone."""
+
+    weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.read_back.weight", self.weight, "must not be negative")
+
+
+@dataclass
+class InformationSettings:
+    """The reward for words that are likelier under their own picture than under others."""
+
+    weight: float = 0.0
+    cap: float = 4.0  # nats
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.information.weight", self.weight, "must not be negative")
+        require(self.cap > 0, "reward.information.cap", self.cap, "must be positive")
+
+
+@dataclass
+class RewardSettings:
+    """The rewards of a completion and their weights."""
+
+    name: str = "rapo"
+    rank: RankSettings = field(default_factory=RankSettings)
+    error: ErrorSettings = field(default_factory=ErrorSettings)
+    binary: BinarySettings = field(default_factory=BinarySettings)
+    format: FormatSettings = field(default_factory=FormatSettings)
+    # Rewards of the critique, for trainer.credit=parts.
+    faithfulness: FaithfulnessSettings = field(default_factory=FaithfulnessSettings)
+    read_back: ReadBackSettings = field(default_factory=ReadBackSettings)
+    information: InformationSettings = field(default_factory=InformationSettings)
+    schedule: str = "joint"
+    failed_parse: str = "none"  # none: no score; random: a uniform one takes its place, as in the authors' code
+
+    def __post_init__(self) -> None:
+        one_of("reward.failed_parse", self.failed_parse, ("none", "random"))
+        one_of("reward.schedule", self.schedule, ("joint", "rank_first", "error_first"))
+        weights = (self.rank.weight, self.error.weight, self.binary.weight, self.format.weight)
+        require(
+            sum(weights) > 0, "reward", self.name, "every weight is 0, so nothing would be learned; set one above 0"
+        )
+        sides = self.rank.weight > 0 and self.error.weight + self.binary.weight > 0
+        require(
+            self.schedule == "joint" or sides,
+            "reward.schedule",
+            self.schedule,
+            "needs reward.rank.weight > 0 and error or binary weight > 0, one for each half; or use joint",
+        )
+
+    @property
+    def critique_weights(self) -> dict[str, float]:
+        """The positive weights of the critique's rewards; empty where only the score is rewarded."""
+        weights = {name: getattr(self, name).weight for name in ("faithfulness", "read_back", "information")}
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a critique reward needs the reference model."""
+        return not {"read_back", "information"}.isdisjoint(self.critique_weights)

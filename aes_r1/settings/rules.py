@@ -1,0 +1,29 @@
+"""The error of wrong input, and the rules with which settings check themselves."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
+
+
+class InputError(Exception):
+    """The user's input is wrong: one line that names the file, key or value and the way out (exit code 2).
+
+    The message may quote any file, so control characters are written as escapes, which a terminal does not obey.
+    """
+
+    def __str__(self) -> str:
+        return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
+
+
+def require(condition: bool, key: str, value: Any, rule: str) -> None:
+    """Raise InputError naming `key` unless `condition` holds."""
+    if not condition:
+        raise InputError(f"{key}={value}: {rule}")
+
+
+def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise InputError naming `key` unless `value` is one of `choices`."""
+    require(value in choices, key, value, f"must be one of {', '.join(choices)}")

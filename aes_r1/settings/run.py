@@ -1,0 +1,96 @@
+"""Settings of a whole run, and of its tracking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aes_r1.settings.aescot import ExpertSettings, JudgeSettings
+from aes_r1.settings.data import DataSettings
+from aes_r1.settings.evaluation import EvaluationSettings
+from aes_r1.settings.model import ModelSettings
+from aes_r1.settings.reward import RewardSettings
+from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
+
+
+@dataclass
+class TrackerSettings:
+    """Logging to W&B, beside the run's own files."""
+
+    name: str = "offline"
+    project: str = "aes-r1"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    completions: int = 8  # completions, with pictures, per logged table
+
+    def __post_init__(self) -> None:
+        one_of("tracker.name", self.name, ("offline", "wandb", "none"))
+
+
+@dataclass
+class DashboardSettings:
+    """Settings of `python -m aes_r1.dashboard`."""
+
+    runs: str = "runs"
+    out: str = "runs/dashboard.html"
+    analyses: str = "experiments"  # folder of STUDY/results/table.md
+    project: str = "aes-r1"
+    entity: str | None = None  # W&B team or user; null: write a static page instead
+
+
+@dataclass
+class Settings:
+    """A whole run. `out` is its folder, `store` the folder in which runs share base models and cold starts."""
+
+    seed: int = 0
+    out: str = "runs/run"
+    store: str = "store"
+    run_name: str = "run"
+    processes: int = 1  # processes of one multirun job; above 1 torchrun starts them
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    cold_start: ColdStartSettings = field(default_factory=ColdStartSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    expert: ExpertSettings = field(default_factory=ExpertSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    tracker: TrackerSettings = field(default_factory=TrackerSettings)
+
+    def __post_init__(self) -> None:
+        require(self.processes >= 1, "processes", self.processes, "must be at least 1")
+        require(
+            self.model.dtype != "float16",
+            "model.dtype",
+            self.model.dtype,
+            "training has no loss scaling, so small gradients would vanish; give bfloat16 or float32",
+        )
+        if self.trainer.name == "rapo" and self.reward.rank.weight > 0:
+            require(
+                self.trainer.images_per_step >= 2,
+                "trainer.images_per_step",
+                self.trainer.images_per_step,
+                "the rank reward compares images, so at least 2; or set reward.rank.weight=0",
+            )
+        if self.trainer.name == "rapo":
+            self._check_credit()
+            require(
+                self.rollout.name == "local" or self.model.lora.dropout == 0,
+                "model.lora.dropout",
+                self.model.lora.dropout,
+                "with rollout=vllm the trainer's probabilities must be the servers', which drop nothing; give 0",
+            )
+
+    def _check_credit(self) -> None:
+        credit, weights = self.trainer.credit, self.reward.critique_weights
+        for name, weight in weights.items() if credit != "parts" else ():
+            rule = f"pays the critique's own tokens, which trainer.credit={credit} does not; give trainer.credit=parts"
+            require(False, f"reward.{name}.weight", weight, rule)
+        if credit == "parts":
+            rule = "needs a reward of the critique: reward.faithfulness.weight, .read_back or .information above 0"
+            require(bool(weights), "trainer.credit", credit, rule)
+            rule = "score_only writes no critique that could be paid; give trainer.credit=all"
+            require(self.model.prompt == "critique", "trainer.credit", credit, rule)

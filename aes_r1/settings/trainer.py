@@ -1,0 +1,168 @@
+"""Settings of the two training stages, of the rollouts and of the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from aes_r1.settings.rules import one_of, require
+
+
+@dataclass
+class ColdStartSettings:
+    """Supervised fine-tuning on AesCoT (paper, section 3.3)."""
+
+    data: str | None = None  # AesCoT file; null: written by `expert` from the training split
+    expert: str | None = None  # null: that of the group expert
+    pictures: int | None = 3000  # training pictures that the expert is asked about when data is null
+    epochs: int = 1  # 0 skips the cold start
+    lr: float = 2e-3
+    batch_size: int = 32  # global
+    micro_batch_size: int = 32  # per device
+    warmup_ratio: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    freeze_vision: bool = True
+    blank_pictures: float = 0.0  # share of records that are trained with the picture blanked, to score from words
+    save_every: int = 100
+    probe_every: int | None = None  # optimizer steps between measurements of token entropy; null: never
+    probe_pictures: int = 64  # validation pictures per measurement
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 0, "cold_start.epochs", self.epochs, "must not be negative")
+        require(self.lr > 0, "cold_start.lr", self.lr, "must be positive")
+        require(self.batch_size >= 1, "cold_start.batch_size", self.batch_size, "must be at least 1")
+        require(self.micro_batch_size >= 1, "cold_start.micro_batch_size", self.micro_batch_size, "must be at least 1")
+        require(0 <= self.blank_pictures < 1, "cold_start.blank_pictures", self.blank_pictures, "must be in [0, 1)")
+        require(self.save_every >= 1, "cold_start.save_every", self.save_every, "must be at least 1")
+        require(self.pictures is None or self.pictures >= 1, "cold_start.pictures", self.pictures, "must be positive")
+        probe = self.probe_every
+        require(probe is None or probe >= 1, "cold_start.probe_every", probe, "must be positive or null")
+        require(self.probe_pictures >= 1, "cold_start.probe_pictures", self.probe_pictures, "must be at least 1")
+
+
+@dataclass
+class TrainerSettings:
+    """Relative-absolute policy optimisation. Counts are global unless their comment says per device."""
+
+    name: str = "rapo"  # rapo: cold start, then RAPO; sft: the cold start alone
+    init_from: str = "cold_start"  # base | cold_start | a folder with a model
+    num_samples: int = 8  # K outputs per image
+    images_per_step: int = 16  # N
+    max_steps: int | None = 140  # null: epochs decide
+    epochs: float = 1.0
+    lr: float = 2e-4
+    lr_schedule: str = "linear"
+    warmup_steps: int = 5
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    kl_coef: float = 0.01
+    # all: one advantage for all tokens (the paper); answer: critique tokens get 0; parts: they get the critique's own
+    credit: str = "all"
+    critique_kl_coef: float | None = None  # weight of the divergence on critique tokens; null: kl_coef
+    aggregation: str = "sequence_mean"
+    scale_advantage: bool = True  # divide by the group's standard deviation
+    drop_zero_spread: bool = False  # leave groups without spread out of the loss and its divisor
+    mask_truncated: bool = True
+    overlong_penalty: float = 0.0  # largest penalty for the length of an output; 0: none (the paper)
+    overlong_from: float = 0.8  # share of max_new_tokens at which the penalty begins
+    temperature: float = 1.0
+    max_new_tokens: int = 96
+    inner_epochs: int = 1
+    minibatches: int = 1  # optimizer steps per inner epoch
+    micro_batch_size: int = 128  # completions per device and forward
+    micro_batch_tokens: int | None = None  # tokens per device and forward, prompts included, in place of the size
+    save_every: int = 40
+    keep_checkpoints: int = 2  # checkpoints that a run keeps to resume from
+    keep_optimizer: bool = False  # keep all of them when the run is done; false: only their models stay
+    eval_every: int = 40
+    eval_pictures: int = 200
+    completions_every: int = 10
+    profile: int | None = None  # step that is traced into RUN/traces; null: none
+    resume: str = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("trainer.name", self.name, ("rapo", "sft"))
+        require(
+            self.num_samples >= 2, "trainer.num_samples", self.num_samples, "must be at least 2: a group needs spread"
+        )
+        require(self.images_per_step >= 1, "trainer.images_per_step", self.images_per_step, "must be at least 1")
+        require(self.lr > 0, "trainer.lr", self.lr, "must be positive")
+        require(0 < self.clip_low < 1, "trainer.clip_low", self.clip_low, "must be in (0, 1)")
+        require(self.clip_high > 0, "trainer.clip_high", self.clip_high, "must be positive")
+        require(self.kl_coef >= 0, "trainer.kl_coef", self.kl_coef, "must not be negative")
+        one_of("trainer.credit", self.credit, ("all", "answer", "parts"))
+        kept = self.critique_kl_coef
+        require(kept is None or kept >= 0, "trainer.critique_kl_coef", kept, "must not be negative; or null")
+        most, begin = self.overlong_penalty, self.overlong_from
+        require(most >= 0, "trainer.overlong_penalty", most, "must not be negative")
+        require(0 <= begin < 1, "trainer.overlong_from", begin, "must be in [0, 1)")
+        traced, last = self.profile, self.max_steps
+        require(traced is None or traced >= 1, "trainer.profile", traced, "must be positive or null")
+        within = traced is None or last is None or traced <= last
+        require(within, "trainer.profile", traced, f"must be one of trainer.max_steps={last} steps")
+        require(self.temperature > 0, "trainer.temperature", self.temperature, "must be positive")
+        require(self.max_new_tokens >= 1, "trainer.max_new_tokens", self.max_new_tokens, "must be at least 1")
+        require(self.inner_epochs >= 1, "trainer.inner_epochs", self.inner_epochs, "must be at least 1")
+        require(self.minibatches >= 1, "trainer.minibatches", self.minibatches, "must be at least 1")
+        require(self.micro_batch_size >= 1, "trainer.micro_batch_size", self.micro_batch_size, "must be at least 1")
+        budget = self.micro_batch_tokens
+        require(budget is None or budget >= 1, "trainer.micro_batch_tokens", budget, "must be positive or null")
+        for key in ("save_every", "keep_checkpoints", "eval_every", "eval_pictures", "completions_every"):
+            require(getattr(self, key) >= 1, f"trainer.{key}", getattr(self, key), "must be at least 1")
+        require(self.epochs > 0, "trainer.epochs", self.epochs, "must be positive")
+        require(self.max_steps is None or self.max_steps >= 1, "trainer.max_steps", self.max_steps, "must be positive")
+        one_of("trainer.lr_schedule", self.lr_schedule, ("linear", "constant", "cosine"))
+        one_of("trainer.aggregation", self.aggregation, ("sequence_mean", "token_mean", "constant"))
+        one_of("trainer.resume", self.resume, ("auto", "never"))
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss has a divergence from the reference model."""
+        return self.kl_coef > 0 or bool(self.critique_kl_coef)
+
+
+@dataclass
+class RolloutSettings:
+    """Who draws completions: this process, or vLLM servers (python -m aes_r1.serve)."""
+
+    name: str = "local"
+    url: list[str] = field(default_factory=list)  # of the servers, http://127.0.0.1:8100 say
+    weights: str | None = None  # folder that trainer and servers share; null: /dev/shm, or the temporary folder
+    cap: float = 2.0  # largest importance weight of a token between sampler and trainer
+    max_mismatch: float | None = None  # mean difference of log-probabilities, nats; null: .001 in float32, else .05
+    patience: float = 600.0  # seconds for which servers that do not answer are asked again
+    ahead: int = 0  # 1: the next step's completions are drawn while this one updates
+
+    def __post_init__(self) -> None:
+        one_of("rollout.name", self.name, ("local", "vllm"))
+        if self.name == "local":
+            rule = "local rollouts ask no server; give rollout=vllm"
+            require(not self.url, "rollout.url", self.url, rule)
+            require(self.ahead == 0, "rollout.ahead", self.ahead, rule)
+        else:
+            rule = "give the servers' addresses, as rollout.url=[http://127.0.0.1:8100]"
+            require(bool(self.url), "rollout.url", self.url, rule)
+            for url in self.url:
+                address = urlsplit(url)
+                named = address.scheme in ("http", "https") and bool(address.hostname) and not address.password
+                require(named, "rollout.url", url, rule)
+        require(self.cap >= 1, "rollout.cap", self.cap, "must be at least 1")
+        bound = self.max_mismatch
+        require(bound is None or bound > 0, "rollout.max_mismatch", bound, "must be positive or null")
+        require(self.patience > 0, "rollout.patience", self.patience, "must be positive")
+        require(self.ahead in (0, 1), "rollout.ahead", self.ahead, "must be 0 or 1")
+
+
+@dataclass
+class EngineSettings:
+    """The engine that trains the weights: a plain optimizer in one process, or DeepSpeed in several."""
+
+    name: str = "single"
+    config: dict[str, Any] = field(default_factory=dict)  # passed to DeepSpeed unchanged
+
+    def __post_init__(self) -> None:
+        one_of("engine.name", self.name, ("single", "zero1", "zero2", "zero3", "zero3_offload"))

@@ -1,0 +1,70 @@
+"""Explain every metric in one line; a name without a line is refused, so any curve can be looked up."""
+
+from __future__ import annotations
+
+import re
+
+GLOSSARY = {
+    "reward/total": "mean over outputs of w_rank r_rank + w_error r_error + w_binary r_binary + w_format r_format",
+    "reward/rank": "mean over outputs of mean_j sqrt(p_c p_ik) + sqrt((1 - p_c)(1 - p_ik)); 0 where the parse failed",
+    "reward/error": "mean over outputs of exp(-1/2 (|o_ik - s_i| / sigma)^2) + epsilon; 0 where the parse failed",
+    "reward/binary": "share of outputs with |o_ik - s_i| < threshold",
+    "reward/format": "share of outputs that parse_score can read",
+    "reward/overlong": "mean over outputs of -(length - soft limit) / (limit - soft limit) in [-1, 0], where it is on",
+    "reward/faithfulness": "mean over outputs of the agreement of the critique with known ratings of the dimensions",
+    "reward/read_back": "reward/error of the reference model's score after the words, with the picture blanked",
+    "reward/information": "mean over outputs of log pi_ref(critique | own picture) - that under others, bounded, nats",
+    "policy/loss": "the minimised objective: -surrogate + kl_coef KL_k3, aggregated as trainer.aggregation says",
+    "policy/entropy": "mean over completion tokens of -sum_v pi(v) log pi(v), nats, at the sampling temperature",
+    "policy/kl_k1": "mean over the loss's tokens of log pi - log pi_ref",
+    "policy/kl_k3": "mean over the loss's tokens of exp(d) - d - 1, d = log pi_ref - log pi, taken as 20 where above",
+    "policy/clip_low_fraction": "share of the loss's tokens with ratio < 1 - clip_low and advantage < 0",
+    "policy/clip_high_fraction": "share of the loss's tokens with ratio > 1 + clip_high and advantage > 0",
+    "policy/grad_norm": "L2 norm of the whole gradient before clipping",
+    "policy/skipped_steps": "optimizer steps that were skipped because loss or gradient was not finite",
+    "policy/ratio_max": "maximum over the loss's tokens of exp(log pi - log pi_old)",
+    "rollout/parse_failure_rate": "share of outputs that parse_score cannot read",
+    "rollout/truncated_rate": "share of outputs cut at trainer.max_new_tokens",
+    "rollout/zero_spread_groups": "share of pictures whose K rewards are all equal, so that their advantage is 0",
+    "rollout/length_mean": "mean completion length, tokens",
+    "rollout/mismatch_mean": "mean over completion tokens of |log pi of the sampler - log pi of the trainer|, nats",
+    "rollout/mismatch_max": "maximum of the same; both are over the first minibatch, before the first update",
+    "rollout/mismatch_k3": "mean of exp(d) - 1 - d, d = log pi of the trainer - log pi of the sampler (vLLM rollouts)",
+    "rollout/capped_fraction": "share of completion tokens whose importance weight exp(d) is cut to rollout.cap",
+    "rollout/effective_sample_size": "(sum of exp(d))^2 / (tokens * sum of exp(d)^2), before anything is cut",
+    "rollout/score_mean": "mean of the scores that could be read",
+    "rollout/score_std": "standard deviation of the scores that could be read",
+    "sft/loss": "mean over target tokens of -log pi(token), nats",
+    "sft/skipped_steps": "1 when the optimizer step was skipped because loss or gradient was not finite, else 0",
+    "sft/entropy": "mean over tokens of sampled validation answers of -sum_v pi(v) log pi(v), nats, at temperature 1",
+    "sft/answered": "share of sampled validation answers that parse_score can read",
+    "eval/<dataset>/srcc": "Spearman correlation of prediction and MOS; failed parses count as the mean answer",
+    "eval/<dataset>/plcc": "Pearson correlation of prediction and MOS; failed parses count as the mean answer",
+    "eval/<dataset>/krcc": "Kendall tau-b of prediction and MOS; failed parses count as the mean answer",
+    "eval/<dataset>/mae": "mean of |predicted - MOS| on the 0..1 scale; failed parses count as the mean answer",
+    "eval/<dataset>/parse_failure_rate": "share of pictures whose answer parse_score cannot read",
+    "critique/distinct": "different greedy critiques of the first 100 validation pictures (step 0: before RAPO)",
+    "critique/words_srcc": "Spearman correlation of MOS and how favourable the words of those critiques are",
+    "critique/information_nats": "log pi(critique | own picture) - its mean under two others, nats; of 50 critiques",
+    "critique/score_information_nats": "the same for the answer's tokens after the same critique",
+    "time/wait_s": "seconds of the step spent waiting for pictures to be read",
+    "time/rollout_s": "seconds sampling the K outputs of the step",
+    "time/push_s": "seconds in which vLLM servers are given the weights of the step",
+    "time/critique_s": "seconds rewarding the critiques of the step (trainer.credit=parts)",
+    "time/reference_s": "seconds computing old and reference log-probabilities of the step",
+    "time/update_s": "seconds of forward, backward and optimizer of the step",
+    "time/evaluate_s": "seconds of the validation of the step",
+    "time/step_s": "seconds of the whole step without validation and saving",
+    "perf/tokens_per_s": "completion tokens of the step / its seconds (cold start: target tokens / update seconds)",
+    "perf/peak_memory_gb": "peak memory of rank 0 since the run started, 10^9 bytes: its GPU's, or the resident set",
+    "perf/mfu": "operations of the update, without repeated ones, / (its seconds x all cards' dense 16-bit peak)",
+    "lr": "learning rate of the optimizer step",
+}
+
+
+def definition(name: str) -> str:
+    """Return the glossary line of a metric name ("eval/para/srcc" has that of "eval/<dataset>/srcc").
+
+    Raises KeyError where there is none.
+    """
+    return GLOSSARY[re.sub(r"^eval/.+/", "eval/<dataset>/", name)]

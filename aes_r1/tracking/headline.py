@@ -1,0 +1,26 @@
+"""Choose the numbers by which tables of runs are sorted."""
+
+from __future__ import annotations
+
+from aes_r1.runs.cells import Evaluation, MetricName
+
+HEADLINE_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "mae")
+SUMMARY_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "krcc", "mae")
+
+
+def headline(evaluation: Evaluation) -> dict[str, float]:
+    """Return srcc, plcc and mae with _low and _high, and parse_failure_rate, of the headline cell.
+
+    That is the last stage, first set, first protocol. It is empty without an evaluated stage.
+    """
+    stages = evaluation.get("stages")
+    if not stages:
+        return {}
+    sets = list(stages.values())[-1]
+    cell = next(iter(next(iter(sets.values())).values()))
+    named: dict[str, float | None] = {}
+    for metric in HEADLINE_METRICS:
+        interval = cell[metric]
+        named |= {metric: interval["value"], f"{metric}_low": interval["low"], f"{metric}_high": interval["high"]}
+    named["parse_failure_rate"] = cell.get("parse_failure_rate")
+    return {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,171 @@
+"""Record metrics and completions while a run trains: in its two files always, and in W&B as the settings say.
+
+The two files are the record, and W&B is a view of it. Resuming cuts the files back to the checkpoint, so no step
+appears twice.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aes_r1.runs.cells import Evaluation
+from aes_r1.runs.files import append_rows, read_rows, write_rows
+from aes_r1.runs.folder import RunFolder
+from aes_r1.settings import TrackerSettings
+from aes_r1.tracking.glossary import definition
+from aes_r1.tracking.headline import SUMMARY_METRICS, headline
+from aes_r1.tracking.secrets import without_secrets
+from aes_r1.tracking.wandb_run import STAGES, start_wandb, switched_off
+from aes_r1.tracking.worst import completions_table, worst_first
+
+
+class Tracker:
+    """Writes one run's metrics and completions into its folder and, as the settings say, to W&B.
+
+    With `folder` None the tracker writes nothing, as on every rank but 0. `config` holds the run's settings as plain
+    values; `run_id` is the W&B run of a checkpoint, which is resumed when the folder has lost its own. Use it as a
+    context manager: leaving on an exception marks the W&B run as failed.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        settings: TrackerSettings,
+        config: Mapping[str, Any],
+        *,
+        run_name: str = "run",
+        run_id: str | None = None,
+    ) -> None:
+        self._run = None if folder is None else RunFolder(folder)
+        self._completions_per_table = settings.completions
+        self._rows = 0
+        self._last: tuple[str, int] | None = None
+        self._wandb: Any = None
+        if self._run is None:
+            return
+        self._run.path.mkdir(parents=True, exist_ok=True)
+        for path in (self._run.completions_file, self._run.metrics_file):
+            rows = read_rows(path)
+            if rows:
+                write_rows(path, rows)
+        self._rows = len(rows)
+        if settings.name != "none" and not switched_off():
+            self._wandb = start_wandb(self._run, settings, without_secrets(config), run_name, run_id)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.finish(failed=kind is not None)
+
+    def notes(self) -> dict[str, str]:
+        """Return what a checkpoint remembers of the log: the id of the W&B run."""
+        return {} if self._wandb is None else {"wandb_run_id": self._wandb.id}
+
+    def resume(self, stage: str, step: int) -> None:
+        """Delete what was logged after `step` of `stage`, from which training resumes, and by later stages."""
+        if self._run is None:
+            return
+        for path in (self._run.metrics_file, self._run.completions_file):
+            rows = read_rows(path)
+            kept = [row for row in rows if (STAGES.index(row["stage"]), row["step"]) <= (STAGES.index(stage), step)]
+            if rows:
+                write_rows(path, kept)
+            if path == self._run.metrics_file:
+                self._rows = len(kept)
+
+    def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one row: stage, step, metrics by glossary name (numbers or 0-d tensors; not finite becomes null)."""
+        if self._run is None:
+            return
+        for name in metrics:
+            definition(name)
+        values = {name: float(value) for name, value in metrics.items()}
+        append_rows(self._run.metrics_file, [{"stage": stage, "step": step, **values}])
+        if self._wandb is not None:
+            known = {name: value for name, value in values.items() if math.isfinite(value)}
+            # W&B's step is the row number: rows that are repeated after a resume have known numbers and are dropped.
+            self._wandb.log({**_on_axis(stage, known), f"{stage}/step": step}, step=self._rows)
+        self._rows, self._last = self._rows + 1, (stage, step)
+
+    def completions(self, stage: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append sampled critiques {id, image, k, text, score|null, rewards.., advantage, truncated}.
+
+        W&B gets a table of the `tracker.completions` rows that err most, with the picture of the file `image`.
+        """
+        if self._run is None or not rows:
+            return
+        append_rows(self._run.completions_file, [{"stage": stage, "step": step, **row} for row in rows])
+        if self._wandb is not None:
+            table = completions_table(worst_first(rows, self._completions_per_table))
+            # The table belongs to the row of its step, whether that is logged before or after it.
+            at = self._rows - 1 if self._last == (stage, step) else self._rows
+            self._wandb.log({f"{stage}/completions": table}, step=at)
+
+    def checkpoint(self, stage: str, step: int, folder: Path, **metadata: float) -> None:
+        """Record a checkpoint as an artifact that refers to its folder: nothing is copied or uploaded."""
+        if self._wandb is None:
+            return
+        import wandb
+
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        artifact = wandb.Artifact(
+            f"{stage}-checkpoint", type="model", metadata={"stage": stage, "step": step, "bytes": size, **metadata}
+        )
+        artifact.add_reference(folder.resolve().as_uri(), checksum=False)
+        self._wandb.log_artifact(artifact, aliases=["latest", f"step_{step}"])
+
+    def manifest(self, dataset: str, split: str, path: Path, sha256: str) -> None:
+        """Record the list of pictures of a set and split as an artifact."""
+        if self._wandb is None:
+            return
+        import wandb
+
+        name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{dataset}-{split}")
+        artifact = wandb.Artifact(name, type="dataset", metadata={"dataset": dataset, "split": split, "sha256": sha256})
+        artifact.add_file(str(path), policy="immutable")
+        self._wandb.log_artifact(artifact)
+
+    def summarise(self, evaluation: Evaluation) -> None:
+        """Write the evaluation to the W&B summary: STAGE/DATASET/SPLIT/PROTOCOL/metric, and headline/*.
+
+        The headline is the last stage on the first set under the first protocol, with its interval. A table of runs can
+        be sorted by these columns.
+        """
+        if self._wandb is None:
+            return
+        for name, value in headline(evaluation).items():
+            self._wandb.summary[f"headline/{name}"] = value
+        for stage, sets in evaluation["stages"].items():
+            for dataset, protocols in sets.items():
+                for protocol, cell in protocols.items():
+                    for metric in SUMMARY_METRICS:
+                        if cell[metric]["value"] is not None:
+                            self._wandb.summary[f"{stage}/{dataset}/{protocol}/{metric}"] = cell[metric]["value"]
+                    for name, found in cell.get("critiques", {}).items():
+                        if isinstance(found, Mapping) and found["value"] is not None:
+                            self._wandb.summary[f"{stage}/{dataset}/{protocol}/critiques/{name}"] = found["value"]
+
+    def alert(self, title: str, text: str) -> None:
+        """Send a W&B alert, for example about parse failures; offline it is recorded."""
+        if self._wandb is not None:
+            self._wandb.alert(title=title, text=text)
+
+    def finish(self, *, failed: bool = False, stopped: bool = False) -> None:
+        """Close the W&B run; the two files need no closing. `stopped`: the run was asked to stop, to resume later."""
+        if self._wandb is not None:
+            if stopped:
+                self._wandb.mark_preempting()
+            self._wandb.finish(exit_code=1 if failed else 0)
+            self._wandb = None
+
+
+def _on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Rename metrics for W&B: RAPO's keep their names, the cold start's go under sft/, so each has one axis."""
+    if stage == "rapo":
+        return dict(metrics)
+    return {name if name.startswith(f"{stage}/") else f"{stage}/{name}": value for name, value in metrics.items()}

@@ -1,0 +1,142 @@
+"""Start W&B runs: the environment they see, how they resume, and their refusals in one line."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aes_r1.runs.files import write_text_atomically
+from aes_r1.runs.folder import RunFolder
+from aes_r1.settings import InputError, TrackerSettings
+from aes_r1.tracking.glossary import GLOSSARY
+from aes_r1.tracking.secrets import SECRET_NAME
+
+STAGES = ("sft", "rapo")
+
+
+def group_of(config: Mapping[str, Any]) -> str | None:
+    """Return the W&B group of a run with these settings (plain values): tracker.group, or else its run_name."""
+    return config.get("tracker", {}).get("group") or config.get("run_name")
+
+
+@contextmanager
+def refusals(key: str, way_out: str, *, requests: bool = False) -> Iterator[None]:
+    """Turn refusals of W&B's client in the block (no login, no connection) into a one-line InputError.
+
+    requests: also those of single requests by the server (another team's project).
+    """
+    import wandb
+
+    refused: tuple[type[Exception], ...] = (wandb.errors.UsageError, wandb.errors.CommError)
+    if requests:  # this error has no public name, so runs do not depend on it
+        from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+
+        refused += (WandbApiFailedError,)
+    try:
+        yield
+    except refused as error:
+        raise InputError(f"{key}: {str(error).splitlines()[0].rstrip('.')}; {way_out}") from error
+
+
+# Variables that the settings and the run folder override; docs/tracking.md explains each.
+_OURS = (
+    *("WANDB_MODE", "WANDB_DISABLED", "WANDB_SILENT", "WANDB_CONSOLE", "WANDB_DIR", "WANDB_NAME", "WANDB_RUN_GROUP"),
+    *("WANDB_JOB_TYPE", "WANDB_TAGS", "WANDB_RESUME", "WANDB_SAVE_CODE"),
+)
+_OF_A_SWEEP = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WANDB_PROJECT")
+_OFFLINE = ("offline", "dryrun")
+_FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")
+
+
+def switched_off() -> bool:
+    """Return whether the environment switches W&B off altogether; InputError for a mode that W&B does not know."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode not in (*_OFFLINE, "online", "run", "shared", "disabled", ""):
+        raise InputError(f"WANDB_MODE={mode}: W&B knows online, offline and disabled; mend or unset it")
+    return mode == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on")
+
+
+@contextmanager
+def _environment(folder: Path, in_sweep: bool) -> Iterator[None]:
+    """Set W&B's variables for its start: those that the run decides are removed, and folders are writable.
+
+    Pictures of tables are kept in `folder` until they are sent, so that the run can be synced from elsewhere.
+    """
+    import wandb
+
+    before = dict(os.environ)
+    try:
+        for name in _OURS if in_sweep else (*_OURS, *_OF_A_SWEEP):
+            os.environ.pop(name, None)
+        for name, value in os.environ.items():
+            if name.startswith("WANDB_"):
+                try:
+                    wandb.Settings().update_from_env_vars({name: value})
+                except ValueError as error:
+                    shown = "..." if SECRET_NAME.search(name) else value
+                    raise InputError(f"{name}={shown}: W&B cannot use it; mend or unset it") from error
+        for name, place in (("WANDB_CACHE_DIR", "~/.cache"), ("WANDB_CONFIG_DIR", "~/.config")):
+            if name not in os.environ and not _writable(Path(place).expanduser()):
+                os.environ[name] = str((folder / ".home").resolve())
+        os.environ["WANDB_DATA_DIR"] = str(folder.resolve())
+        yield
+    finally:
+        kept = {name: os.environ[name] for name in _FOLDERS if name in os.environ}  # W&B reads these again later
+        os.environ.clear()
+        os.environ.update({**before, **kept})
+
+
+def _writable(folder: Path) -> bool:
+    """Return whether `folder`, or its nearest existing parent, can be written."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK)
+
+
+def start_wandb(
+    run_folder: RunFolder, settings: TrackerSettings, config: Mapping[str, Any], run_name: str, run_id: str | None
+) -> Any:
+    """Return the started W&B run of a run folder: the one that it had before, or a new one.
+
+    Raises InputError, one line, where W&B refuses to start.
+    """
+    import wandb
+
+    online = settings.name == "wandb" and os.environ.get("WANDB_MODE") not in _OFFLINE
+    # The run folder keeps one id, so that a resumed run continues the same W&B run.
+    id_file = run_folder.wandb / "run_id"
+    id_file.parent.mkdir(exist_ok=True)
+    known = id_file.read_text().strip() if id_file.exists() else ""
+    agents = os.environ.get("WANDB_RUN_ID")
+    ident = known or run_id or agents or secrets.token_hex(4)
+    in_sweep = bool(os.environ.get("WANDB_SWEEP_ID")) and ident == agents
+    with (
+        refusals("tracker=wandb", "run `wandb login`, or keep tracker=offline and sync later"),
+        _environment(run_folder.wandb, in_sweep),
+    ):
+        run = wandb.init(
+            dir=str(run_folder),
+            project=None if in_sweep else settings.project,
+            entity=None if in_sweep else settings.entity,
+            group=group_of(config),
+            name=run_name,
+            tags=settings.tags or None,
+            job_type=config.get("trainer", {}).get("name", "train"),
+            config=dict(config),
+            id=None if in_sweep else ident,
+            resume="allow" if online else None,
+            mode="online" if online else "offline",
+            settings=wandb.Settings(console="off", silent=not online, save_code=False, x_save_requirements=False),
+        )
+    write_text_atomically(id_file, run.id)
+    for stage in STAGES:
+        run.define_metric(f"{stage}/step", hidden=True)
+    run.define_metric("sft/*", step_metric="sft/step")
+    for name in sorted({name.split("/")[0] + "/*" for name in GLOSSARY if "/" in name} - {"sft/*"}):
+        run.define_metric(name, step_metric="rapo/step")
+    run.define_metric("lr", step_metric="rapo/step")
+    return run

@@ -1,0 +1,90 @@
+"""Plan the forward passes of a step once, for the reference, the old policy and the update."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from aes_r1.model.backbone import Backbone
+from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.transfer import to_device
+from aes_r1.settings import TrainerSettings
+from aes_r1.trainer.completions import Completions
+from aes_r1.trainer.engine import Engine
+from aes_r1.trainer.micro_batches import MicroBatch, plan_micro_batches
+from aes_r1.trainer.policy import Policy
+
+
+class Passes:
+    """The forward passes over the R completions of this process. Collective to create.
+
+    lengths [R]: tokens of each completion; whole: passes over all completions; minibatches: [(rows of a minibatch, its
+    passes)], one optimizer step each.
+    """
+
+    def __init__(self, completions: Completions, policy: Policy, trainer: TrainerSettings, engine: Engine) -> None:
+        self.completions, self.policy, self.trainer, self.device = completions, policy, trainer, engine.device
+        self.lengths: list[int] = completions.rollout.mask.sum(dim=1).tolist()  # one synchronisation for all passes
+        plan = partial(
+            plan_micro_batches,
+            lengths=self.lengths,
+            prompt_tokens=completions.prompts.prompt_tokens,
+            engine=engine,
+            num_samples=trainer.num_samples,
+            shared_prefix=policy.shares_prefix,
+            size=trainer.micro_batch_size,
+            max_tokens=trainer.micro_batch_tokens,
+        )
+        every_row = torch.arange(len(self.lengths))
+        self.whole = plan(every_row)
+        self.minibatches = [(rows, plan(rows)) for rows in every_row.chunk(trainer.minibatches)]
+
+    def logps(self, model: Backbone, micro_batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows [r] of a pass on the device, and their log-probabilities and entropies [r, longest]."""
+        completions, longest = self.completions, micro_batch.mask.shape[1]
+        rows = to_device(micro_batch.rows, self.device)
+        images, image_of = torch.unique(micro_batch.rows // self.trainer.num_samples, return_inverse=True)
+        tokens = completions.rollout.tokens[rows, :longest]
+        seeing = micro_batch.mask & completions.under_picture[micro_batch.rows, :longest]
+        score = partial(
+            completion_likelihood,
+            model,
+            temperature=self.trainer.temperature,
+            shared_prefix=self.policy.shared_prefix,
+        )
+        logps, entropy = score(completions.prompts.select(images), tokens, seeing, image_of)
+        if completions.blank is None:
+            return rows, logps, entropy
+        answer_logps, answer_entropy = score(
+            completions.blank, tokens, micro_batch.mask & ~seeing, torch.zeros_like(image_of)
+        )
+        return rows, logps + answer_logps, entropy + answer_entropy
+
+    @torch.no_grad()
+    def all_logps(self, model: Backbone) -> Tensor:
+        """Return the log-probabilities [R, T] of all completions under `model`, 0 beyond their ends."""
+        found = torch.zeros(self.completions.rollout.mask.shape, dtype=torch.float32, device=self.device)
+        for micro_batch in self.whole:
+            rows, logps, _ = self.logps(model, micro_batch)
+            found[rows, : logps.shape[1]] = logps
+        return found
+
+    def reference_logps(self) -> Tensor | None:
+        """Return the log-probabilities [R, T] under the frozen start, or None where the loss needs none. Collective."""
+        if not self.trainer.needs_reference:
+            return None
+        with self.policy.frozen() as start:
+            return self.all_logps(start)
+
+    def old_logps(self) -> Tensor | None:
+        """Return the log-probabilities [R, T] of the policy that drew the completions; None: those of the one pass.
+
+        The local sampler's are the policy's own. Those of servers are not, and are computed again.
+        """
+        if self.trainer.inner_epochs * self.trainer.minibatches == 1:
+            return None
+        if self.policy.served is None:
+            return self.completions.rollout.logps
+        return self.all_logps(self.policy.backbone)

@@ -1,0 +1,59 @@
+"""Turn the rewards of a step into what each token of this process is paid, and decide which tokens count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from aes_r1.rollout.sampler import Rollout
+from aes_r1.settings import RewardSettings, TrainerSettings
+from aes_r1.trainer.credit import critique_advantage, token_advantages, token_kl_coef
+from aes_r1.trainer.objective import group_advantage, zero_spread
+from aes_r1.trainer.step_rewards import StepRewards
+
+
+@dataclass(frozen=True)
+class StepCredit:
+    """Hold the credit of this process's R = n * K completions of up to T tokens.
+
+    advantages [R, T]; kl_coef: one number or [R, T]; in_loss [R, T] bool: tokens that count; zero_spread [N] bool:
+    images, of all processes, whose completions all earn the same; paid: {name: [n, K]}, the advantages for the log.
+    """
+
+    advantages: Tensor
+    kl_coef: float | Tensor
+    in_loss: Tensor
+    zero_spread: Tensor
+    paid: dict[str, Tensor]
+
+
+def assign_credit(
+    rewards: StepRewards,
+    rollout: Rollout,
+    in_critique: Tensor,
+    *,
+    trainer: TrainerSettings,
+    reward: RewardSettings,
+) -> StepCredit:
+    """Return the credit of a step (trainer.credit). in_critique [R, T] bool: the tokens of critiques."""
+    advantages = group_advantage(rewards.total, scale=trainer.scale_advantage)[rewards.here]
+    paid, of_critiques = {"advantage": advantages}, None
+    if trainer.credit == "parts":
+        earned = {name: rewards.parts[name] for name in reward.critique_weights}
+        readable = ~rewards.scores.isnan()
+        of_critiques = critique_advantage(earned, reward.critique_weights, readable, scale=trainer.scale_advantage)
+        paid["critique_advantage"] = of_critiques = of_critiques[rewards.here]
+    flat = zero_spread(rewards.total)
+    in_loss = rollout.mask.clone()
+    if trainer.mask_truncated:
+        in_loss &= ~rollout.truncated[:, None]
+    if trainer.drop_zero_spread:
+        in_loss &= ~flat[rewards.here].repeat_interleave(trainer.num_samples)[:, None]
+    return StepCredit(
+        advantages=token_advantages(advantages, of_critiques, in_critique, trainer.credit),
+        kl_coef=token_kl_coef(trainer.kl_coef, trainer.critique_kl_coef, in_critique),
+        in_loss=in_loss,
+        zero_spread=flat,
+        paid=paid,
+    )

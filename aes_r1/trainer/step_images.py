@@ -1,0 +1,48 @@
+"""Choose the images of a step, from seed and step alone, and encode them ahead of their use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from aes_r1.data.prefetch import prefetch
+from aes_r1.data.sample import Sample, open_picture
+from aes_r1.model.prompt_batch import EncodedPrompt
+from aes_r1.settings import TrainerSettings
+from aes_r1.trainer.engine import Engine
+from aes_r1.trainer.order import batch_indices_without_repeats
+from aes_r1.trainer.policy import Policy
+
+
+@dataclass(frozen=True)
+class StepImages:
+    """Hold the images of one step.
+
+    everywhere: the N images of all processes in the order of the step; here: the n of this process, every size-th of
+    them; keys [n * K]: what identifies each of this process's completions, and with it the completion's noise.
+    """
+
+    everywhere: list[Sample]
+    here: list[Sample]
+    keys: list[tuple]
+
+
+def step_images(
+    images: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
+) -> StepImages:
+    """Return the images of `step`, counted from 0."""
+    chosen = batch_indices_without_repeats(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
+    everywhere = [images[index] for index in chosen]
+    here = everywhere[engine.rank :: engine.size]
+    keys = [(seed, step, image.id, k) for image in here for k in range(trainer.num_samples)]
+    return StepImages(everywhere, here, keys)
+
+
+def encoded_ahead(images: Iterator[Sample], policy: Policy, *, per_step: int) -> Iterator[EncodedPrompt]:
+    """Yield the encoded prompts of `images`; a thread opens pictures up to two steps ahead."""
+    return prefetch(
+        images,
+        lambda image: policy.backbone.encode(open_picture(image.image), policy.question),
+        workers=1,
+        ahead=2 * per_step,
+    )

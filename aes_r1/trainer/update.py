@@ -1,0 +1,83 @@
+"""Update the policy on the completions of a step: inner epochs of minibatches of micro-batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from aes_r1.model.transfer import to_device
+from aes_r1.trainer.engine import Engine
+from aes_r1.trainer.objective import importance_weights, loss_divisor, policy_loss
+from aes_r1.trainer.passes import Passes
+from aes_r1.trainer.skipped import Skips
+from aes_r1.trainer.step_credit import StepCredit
+from aes_r1.trainer.step_metrics import add_micro_batch
+
+
+@dataclass
+class Update:
+    """Hold what the update of a step leaves for the log.
+
+    sums: those of step_metrics.add_micro_batch, and of the loss; gaps: for each pass of the first minibatch that is in
+    the loss, the trainer's minus the sampler's log-probabilities [r, longest], 0 beyond the mask; grad_norm: of the
+    last optimizer step; skipped: optimizer steps that were skipped.
+    """
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    gaps: list[Tensor] = field(default_factory=list)
+    grad_norm: float = 0.0
+    skipped: int = 0
+
+
+def update_policy(
+    passes: Passes,
+    credit: StepCredit,
+    engine: Engine,
+    *,
+    reference_logps: Tensor | None,
+    old_logps: Tensor | None,
+    lr: float,
+    skips: Skips,
+) -> Update:
+    """Take trainer.inner_epochs * trainer.minibatches optimizer steps with the learning rate `lr`. Collective.
+
+    Completions of servers are weighted by min(pi / mu, cap), with mu the servers' probability of a token, which
+    corrects for different numerics and older weights.
+    """
+    policy, trainer, rollout = passes.policy, passes.trainer, passes.completions.rollout
+    done = Update()
+    policy.backbone.model.train()
+    for number, (minibatch, planned) in enumerate(passes.minibatches * trainer.inner_epochs):
+        counted = credit.in_loss[to_device(minibatch, engine.device)]
+        divisor = engine.all_reduce_sum(loss_divisor(counted, trainer.aggregation, trainer.max_new_tokens))
+        divisor = divisor.clamp(min=1)  # if no completion of any process is in the loss
+        for micro_batch in planned:
+            rows, logps, entropy = passes.logps(policy.backbone, micro_batch)
+            longest = logps.shape[1]
+            old = logps.detach() if old_logps is None else old_logps[rows, :longest]
+            drawn_with = rollout.logps[rows, :longest]
+            advantages = credit.advantages[rows, :longest]
+            if policy.served is not None:
+                advantages = advantages * importance_weights(old - drawn_with, policy.served.settings.cap)
+            loss, metrics = policy_loss(
+                logps,
+                old,
+                None if reference_logps is None else reference_logps[rows, :longest],
+                advantages,
+                credit.in_loss[rows, :longest] & micro_batch.in_loss,
+                clip_low=trainer.clip_low,
+                clip_high=trainer.clip_high,
+                kl_coef=credit.kl_coef[rows, :longest] if isinstance(credit.kl_coef, Tensor) else credit.kl_coef,
+                aggregation=trainer.aggregation,
+                normalizer=divisor,
+            )
+            engine.backward(loss)
+            if micro_batch.in_loss:
+                add_micro_batch(done.sums, metrics, entropy, int(micro_batch.mask.sum()))
+                done.sums["loss"] = done.sums.get("loss", 0.0) + loss.detach()
+                if number == 0:  # before the first update both have the same weights
+                    done.gaps.append(logps.detach() - drawn_with)
+        done.grad_norm = float(engine.step(lr))
+        done.skipped += skips.count(done.grad_norm)
+    return done
