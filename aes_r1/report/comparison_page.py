@@ -16,7 +16,7 @@ from aes_r1.report.studies import run_names
 from aes_r1.report.training_section import curve
 from aes_r1.runs.cells import Cell, Evaluation
 from aes_r1.runs.files import write_text_atomically
-from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.folder import RunFolder, runs_inside
 from aes_r1.settings import InputError
 from aes_r1.tracking.secrets import without_secrets
 
@@ -82,7 +82,7 @@ def _read(folder: Path, name: str, place: int) -> ComparedRun:
     run = RunFolder(folder)
     evaluation = run.evaluation
     if not evaluation.get("stages"):
-        raise InputError(f"{folder}: {run.evaluation_file.name} is missing; give folders of evaluated runs")
+        raise InputError(f"{folder}: {run.evaluation_file.name} is missing; {runs_inside(folder)}, evaluated")
     return ComparedRun(
         name,
         COLORS[place % len(COLORS)],

@@ -87,7 +87,7 @@ def label(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
 def short_name(key: str, keys: Sequence[str]) -> str:
     """Return the last part of a dotted key where that says enough."""
     last = key.rsplit(".", 1)[-1]
-    if last == "name":
+    if last == "name" and "." in key:
         return key.rsplit(".", 2)[-2]
     alone = [one.rsplit(".", 1)[-1] for one in keys].count(last) == 1
     return last if alone and last not in ("weight", "epochs", "limit", "root", "path", "lr") else key
