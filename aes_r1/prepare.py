@@ -61,9 +61,9 @@ def run(settings: PrepareSettings) -> None:
     copies = [
         [samples[place] for place in group] for group in exact_duplicates([sample.sha256 or "" for sample in samples])
     ]
-    looks = [journal[sample.image].look or "" for sample in samples]
+    hashes = [journal[sample.image].perceptual_hash or "" for sample in samples]
     twins = [
-        [samples[place] for place in group] for group in near_duplicates(looks, [sample.dataset for sample in samples])
+        [samples[place] for place in group] for group in near_duplicates(hashes, [sample.dataset for sample in samples])
     ]
     leaks = _leaks([*copies, *twins])
     if settings.copies == "drop":

@@ -228,7 +228,7 @@ def tower(backbone: Backbone, pictures: int) -> Counter[str]:
     """Count the vision tower alone over `pictures` pictures of one size, without gradients."""
     backbone.model.eval()
     prompts = asked(backbone, pictures)
-    return counted(lambda: families.vision_features(backbone.core, prompts.pixel_values, prompts.grid))
+    return counted(lambda: families.vision_features(backbone.core, prompts.pixel_values, prompts.image_grid_thw))
 
 
 def more(longer: Counter[str], shorter: Counter[str]) -> int:

@@ -26,7 +26,8 @@ CHUNK = 32  # pictures that a process reads before it reports
 
 @dataclass(frozen=True)
 class Checked:
-    """The content of a picture's file. width, height: as shown, turned by EXIF. look: perceptual hash, 16 hex digits.
+    """The content of a picture's file. width, height: as shown, turned by EXIF. perceptual_hash: 16
+    hex digits.
 
     reason: why it cannot be read; in that case only path, bytes and mtime_ns are known.
     """
@@ -37,7 +38,7 @@ class Checked:
     sha256: str | None = None
     width: int | None = None
     height: int | None = None
-    look: str | None = None
+    perceptual_hash: str | None = None
     reason: str | None = None
 
 

@@ -19,12 +19,12 @@ def exact_duplicates(digests: Sequence[str]) -> list[list[int]]:
     return [group for group in places.values() if len(group) > 1]
 
 
-def near_duplicates(looks: Sequence[str], sets: Sequence[str]) -> list[list[int]]:
+def near_duplicates(hashes: Sequence[str], sets: Sequence[str]) -> list[list[int]]:
     """Return groups of indices in more than one of `sets` whose hashes differ in fewer than BANDS of 64 bits.
 
     A hash that many pictures of one set share (say blank pictures) tells nothing and is left out.
     """
-    words = np.array([int(look, 16) for look in looks], dtype=np.uint64)
+    words = np.array([int(text, 16) for text in hashes], dtype=np.uint64)
     dataset = np.array(sets)
     parent = np.arange(len(words))
 

@@ -19,7 +19,7 @@ from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import EXAMINED, RunFolder
 
-KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
+INTERVENTION_KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 
 
 def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ def intervene(
     prompts at once. sample: the sampler, as rollout.sampler defines it.
     """
     waiting = iter(pairs)
-    while group := list(islice(waiting, max(1, batch_size // len(KINDS)))):
+    while group := list(islice(waiting, max(1, batch_size // len(INTERVENTION_KINDS)))):
         prompts, said = [], []
         for row in group:
             own, other = (backbone.encode(open_picture(one["image"]), question) for one in (row, row["picture_of"]))
@@ -59,14 +59,15 @@ def intervene(
             prompts += [own, own, other, own, own]
             said += [unscored(critique) for critique in critiques]
         scores = [parse_score(text) for text in complete_prefix(backbone, prompts, said, sample=sample)]
-        for place, row in enumerate(group):
+        count = len(INTERVENTION_KINDS)
+        for start, row in zip(range(0, len(scores), count), group, strict=True):
             yield {
                 "id": row["id"],
                 "mos": row["mos"],
                 "critique_from": row["critique_of"]["id"],
                 "picture_from": row["picture_of"]["id"],
                 "changed": negated(row["critique"]) != row["critique"],
-                **dict(zip(KINDS, scores[len(KINDS) * place : len(KINDS) * (place + 1)], strict=True)),
+                **dict(zip(INTERVENTION_KINDS, scores[start : start + count], strict=True)),
             }
 
 

@@ -93,15 +93,15 @@ class Backbone:
         for row, prompt in enumerate(prompts):
             input_ids[row, width - len(prompt.input_ids) :] = torch.from_numpy(prompt.input_ids)
             valid[row, width - len(prompt.input_ids) :] = True
-        grid = torch.from_numpy(np.stack([prompt.grid for prompt in prompts])).long()
+        grid = torch.from_numpy(np.stack([prompt.image_grid_thw for prompt in prompts])).long()
         position_ids = families.positions(self.core, input_ids, valid, grid).masked_fill(~valid, 0)
         return PromptBatch(
             input_ids=input_ids,
-            valid=valid,
+            attention_mask=valid,
             position_ids=position_ids,
             next_position_ids=position_ids.amax(dim=(0, 2)) + 1,
             pixel_values=torch.from_numpy(np.concatenate([prompt.pixel_values for prompt in prompts])),
-            grid=grid,
+            image_grid_thw=grid,
             prompt_tokens=tuple(len(prompt.input_ids) for prompt in prompts),
             pictures=tuple((torch.from_numpy(p.input_ids) == self.image_token).nonzero()[:, 0] for p in prompts),
             pixel_rows=tuple(len(prompt.pixel_values) for prompt in prompts),
@@ -114,7 +114,7 @@ class Backbone:
         trained = any(p.requires_grad and families.is_vision(name) for name, p in self.core.named_parameters())
         if trained:
             return prompts
-        features = families.vision_features(self.core, prompts.pixel_values, prompts.grid)
+        features = families.vision_features(self.core, prompts.pixel_values, prompts.image_grid_thw)
         return dataclasses.replace(prompts, features=features)
 
     def encode_answer(self, text: str) -> list[int]:

@@ -18,36 +18,36 @@ class EncodedPrompt:
     """Hold one picture and its question, ready for the model.
 
     input_ids: [P] int64, one placeholder per picture token; pixel_values: [rows, ...] float32, patches or tiles as the
-    family cuts them; grid: [3], its product is rows.
+    family cuts them; image_grid_thw: [3], time, rows and columns of patches, whose product is rows.
     """
 
     input_ids: np.ndarray
     pixel_values: np.ndarray
-    grid: np.ndarray
+    image_grid_thw: np.ndarray
 
 
 @dataclass(frozen=True)
 class PromptBatch:
     """Hold N prompts, left-padded to P tokens.
 
-    input_ids: [N, P]; valid: [N, P] bool, False on padding (the attention mask); position_ids: [3, N, P] (M-RoPE: time,
+    input_ids: [N, P]; attention_mask: [N, P] bool, False on padding; position_ids: [3, N, P] (M-RoPE: time,
     row, column); next_position_ids: [N], the position of a completion's first token; pixel_values: [rows of all
     pictures, ...].
 
-    These are on the host, so that reading them needs no synchronisation: grid: [N, 3], time, rows and columns of
-    patches of each picture; prompt_tokens: N numbers of tokens without padding; pictures: N tensors with the indices of
-    the picture's tokens in the unpadded prompt; pixel_rows: N numbers of rows in pixel_values.
+    These are on the host, so that reading them needs no synchronisation: image_grid_thw: [N, 3], time, rows and
+    columns of patches of each picture; prompt_tokens: N numbers of tokens without padding; pictures: N tensors with the
+    indices of the picture's tokens in the unpadded prompt; pixel_rows: N numbers of rows in pixel_values.
 
     features: the vision tower's output ([V, D] per layer that is used) if the tower is frozen; it then runs once per
     batch.
     """
 
     input_ids: Tensor
-    valid: Tensor
+    attention_mask: Tensor
     position_ids: Tensor
     next_position_ids: Tensor
     pixel_values: Tensor
-    grid: Tensor
+    image_grid_thw: Tensor
     prompt_tokens: tuple[int, ...]
     pictures: tuple[Tensor, ...]
     pixel_rows: tuple[int, ...]
@@ -75,11 +75,11 @@ class PromptBatch:
         return dataclasses.replace(
             self,
             input_ids=self.input_ids[index, first:],
-            valid=self.valid[index, first:],
+            attention_mask=self.attention_mask[index, first:],
             position_ids=self.position_ids[:, index, first:],
             next_position_ids=self.next_position_ids[index],
             pixel_values=self.pixel_values[self._rows(chosen, 1.0)],
-            grid=self.grid[chosen],
+            image_grid_thw=self.image_grid_thw[chosen],
             prompt_tokens=prompt_tokens,
             pictures=tuple(self.pictures[image] for image in chosen),
             pixel_rows=tuple(self.pixel_rows[image] for image in chosen),
@@ -99,4 +99,4 @@ class PromptBatch:
         return to_device(torch.cat(places), self.pixel_values.device)
 
 
-_TENSORS = ("input_ids", "valid", "position_ids", "next_position_ids", "pixel_values")
+_TENSORS = ("input_ids", "attention_mask", "position_ids", "next_position_ids", "pixel_values")

@@ -83,7 +83,7 @@ def causal_mask(prompts: PromptBatch) -> Tensor | None:
     """
     if not prompts.padded:
         return None
-    valid = prompts.valid
+    valid = prompts.attention_mask
     length = valid.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
     own = torch.eye(length, dtype=torch.bool, device=valid.device)
@@ -158,7 +158,7 @@ def picture_features(core: Any, prompts: PromptBatch) -> tuple[Tensor, ...]:
     """Return the features that `prompts` holds, or compute them: [V, D] per vision layer that is used."""
     if prompts.features is not None:
         return prompts.features
-    return families.vision_features(core, prompts.pixel_values, prompts.grid)
+    return families.vision_features(core, prompts.pixel_values, prompts.image_grid_thw)
 
 
 def grouped_hidden_states(
@@ -200,7 +200,7 @@ def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, ma
     embeddings = torch.cat([embeddings, core.get_input_embeddings()(completions[:, :-1])], dim=1)
     steps = torch.arange(length - 1, device=completions.device)
     positions = (copies.next_position_ids[:, None] + steps)[None].expand(3, -1, -1)
-    valid = torch.cat([copies.valid, torch.ones_like(completions[:, :-1], dtype=torch.bool)], dim=1)
+    valid = torch.cat([copies.attention_mask, torch.ones_like(completions[:, :-1], dtype=torch.bool)], dim=1)
     output = core.model.language_model(
         inputs_embeds=embeddings,
         position_ids=families.for_language_model(core, torch.cat([copies.position_ids, positions], dim=2)),

@@ -15,6 +15,11 @@ _REWARDS = {"rank": "cold", "error": "rapo", "binary": "fourth", "format": "thir
 _CURVES: Sequence[tuple[str, str, Mapping[str, str]]] = (
     ("sft", "Cold start: entropy of answers", {"sft/entropy": "cold"}),
     ("sft", "Cold start: answers that can be read", {"sft/answered": "cold"}),
+    (
+        "rapo",
+        "Rewards of the critique",
+        {"reward/faithfulness": "rapo", "reward/read_back": "cold", "reward/information": "third"},
+    ),
     ("rapo", "Entropy", {"policy/entropy": "rapo"}),
     ("rapo", "Distance from the start (KL)", {"policy/kl_k3": "rapo", "policy/kl_k1": "cold"}),
     ("rapo", "Answers lost", {"rollout/parse_failure_rate": "rapo", "rollout/truncated_rate": "cold"}),
@@ -22,6 +27,7 @@ _CURVES: Sequence[tuple[str, str, Mapping[str, str]]] = (
     ("rapo", "Groups without spread", {"rollout/zero_spread_groups": "rapo"}),
     ("rapo", "Completion length", {"rollout/length_mean": "rapo"}),
     ("rapo", "Clipped tokens", {"policy/clip_high_fraction": "rapo", "policy/clip_low_fraction": "cold"}),
+    ("rapo", "Sampler against trainer, nats", {"rollout/mismatch_mean": "rapo"}),
     ("rapo", "Gradient norm", {"policy/grad_norm": "rapo"}),
     ("rapo", "Seconds a step", {"time/rollout_s": "rapo", "time/reference_s": "third", "time/update_s": "cold"}),
 )

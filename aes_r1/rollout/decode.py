@@ -134,10 +134,10 @@ class PlainDecoder(Decoder):
         self.core = core
         self.cache = DynamicCache(config=core.config.get_text_config())
         embeddings, features, place = embed(core, prompts)
-        hidden = self._forward(embeddings, prompts.position_ids, prompts.valid, **deep_inputs(features, place))
+        hidden = self._forward(embeddings, prompts.position_ids, prompts.attention_mask, **deep_inputs(features, place))
         self.after_prompt = hidden.repeat_interleave(samples, dim=0)
         self.cache.batch_repeat_interleave(samples)
-        self.valid = prompts.valid.repeat_interleave(samples, dim=0)
+        self.attention_mask = prompts.attention_mask.repeat_interleave(samples, dim=0)
         self.position = prompts.next_position_ids.repeat_interleave(samples)
 
     def _forward(self, embeddings: Tensor, positions: Tensor, valid: Tensor, **deep: Any) -> Tensor:
@@ -152,12 +152,12 @@ class PlainDecoder(Decoder):
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feed one token per row and return the last hidden states [R, D]."""
-        self.valid = torch.nn.functional.pad(self.valid, (0, 1), value=True)
+        self.attention_mask = torch.nn.functional.pad(self.attention_mask, (0, 1), value=True)
         embedded = self.core.get_input_embeddings()(tokens)[:, None]
         position, self.position = self.position, self.position + 1
-        return self._forward(embedded, position[None, :, None].expand(3, -1, -1), self.valid)
+        return self._forward(embedded, position[None, :, None].expand(3, -1, -1), self.attention_mask)
 
     def keep(self, rows: Tensor) -> None:
         """Keep only these rows, in this order."""
         self.cache.batch_select_indices(rows)
-        self.valid, self.position = self.valid[rows], self.position[rows]
+        self.attention_mask, self.position = self.attention_mask[rows], self.position[rows]

@@ -16,7 +16,7 @@ ANSWER_TOKENS = 16  # room for a number and the closing tag
 def with_prefix(backbone: Backbone, prompt: EncodedPrompt, said: str) -> EncodedPrompt:
     """Append the tokens of `said` to `prompt`, as if the model had begun its answer with them."""
     ids = np.asarray(backbone.encode_words(said), dtype=np.int64)
-    return EncodedPrompt(np.concatenate([prompt.input_ids, ids]), prompt.pixel_values, prompt.grid)
+    return EncodedPrompt(np.concatenate([prompt.input_ids, ids]), prompt.pixel_values, prompt.image_grid_thw)
 
 
 def complete_prefix(

@@ -276,7 +276,8 @@ def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int,
 
 def _asked(prompts: PromptBatch) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Yield each prompt's token ids, pixel rows and grid."""
-    ids, pixels, grid = prompts.input_ids.cpu(), prompts.pixel_values.cpu().float().numpy(), prompts.grid.numpy()
+    ids, pixels = prompts.input_ids.cpu(), prompts.pixel_values.cpu().float().numpy()
+    grid = prompts.image_grid_thw.numpy()
     start = 0
     for row, (tokens, rows) in enumerate(zip(prompts.prompt_tokens, prompts.pixel_rows, strict=True)):
         yield ids[row, ids.shape[1] - tokens :].tolist(), pixels[start : start + rows], grid[row]

@@ -63,7 +63,7 @@ def _left_by_false_starts(run: RunFolder) -> set[str]:
     A folder with no others may be used by a corrected command.
     """
     left = run.settings_file, draft_of(run.settings_file), run.log_file, run.failure_file, run.wandb, run.lock_file
-    return {path.name for path in left} | {"settings.partial"}  # the draft of an earlier version
+    return {path.name for path in left}
 
 
 def is_false_start(run: RunFolder) -> bool:

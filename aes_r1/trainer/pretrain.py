@@ -81,7 +81,7 @@ def pretrain_tiny(
         logps, _ = completion_likelihood(backbone, batch, tokens, mask, torch.arange(len(lessons)))
         saying = -logps.sum() / mask.sum()
         known = torch.from_numpy(np.stack([scenes.fact_vector(facts[index]) for index in chosen]))
-        per_picture = (batch.grid.prod(dim=1) // backbone.image_processor.merge_size**2).tolist()
+        per_picture = (batch.image_grid_thw.prod(dim=1) // backbone.image_processor.merge_size**2).tolist()
         pooled = torch.stack([part.mean(dim=0) for part in features.pop().split(per_picture)])
         seeing = (readout(pooled) - known).square().sum(dim=1).mean()
         single.backward(saying + seeing)

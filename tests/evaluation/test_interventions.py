@@ -4,7 +4,7 @@ import pytest
 
 from aes_r1.evaluation.interventions import summarise_interventions
 from aes_r1.inference.asking import AskingConfig
-from aes_r1.inference.exchange import KINDS, intervene, paired_rows
+from aes_r1.inference.exchange import INTERVENTION_KINDS, intervene, paired_rows
 from aes_r1.inference.predict import predict
 from tests.planted import QUESTION
 
@@ -78,7 +78,7 @@ def test_a_hollow_critique_is_told_from_a_used_one(planted):
         pairs = paired_rows(rows, seed=1)
         found = list(intervene(backbone, pairs, question=QUESTION, batch_size=20))
         assert [one["id"] for one in found] == [one["id"] for one in pairs]
-        assert set(KINDS) <= found[0].keys()
+        assert set(INTERVENTION_KINDS) <= found[0].keys()
         measures[name] = summarise_interventions(found, n_bootstrap=200)
     used, hollow = measures["used"], measures["hollow"]
     assert used["swapped_critique"]["follow"]["low"] > 0.7

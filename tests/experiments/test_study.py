@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -357,6 +359,7 @@ def test_every_study_has_its_folder(name):
     folder = ROOT / "experiments" / name
     text = (folder / "README.md").read_text()
     for heading in (
+        "**Answer.**",
         "**Question.**",
         "**Expectation.**",
         "**Command.**",
@@ -368,6 +371,33 @@ def test_every_study_has_its_folder(name):
     assert study.name == name
     assert study.baseline in study.order
     assert {end for claim in study.claims for end in (claim.condition, claim.than)} <= set(study.order)
+
+
+def numbers(value: object) -> set[float]:
+    """All numbers in a result, without their sign, to three places."""
+    if isinstance(value, dict):
+        return set().union(*map(numbers, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(numbers, value))
+    return {round(abs(value), 3)} if isinstance(value, float) and not math.isnan(value) else set()
+
+
+@pytest.mark.parametrize("name", [*STUDIES, "main_job"])
+def test_the_numbers_of_an_answer_stand_in_its_results(name):
+    """Every number with a decimal point: in result.json, or in a table that was computed from it."""
+    folder = ROOT / "experiments" / name
+    answer = re.search(r"\*\*Answer\.\*\* (.*?)\n\n", (folder / "README.md").read_text(), re.DOTALL)
+    assert answer is not None
+    known: set[float] = set()
+    for path in folder.glob("results*/*"):
+        if path.suffix == ".json":
+            known |= numbers(json.loads(path.read_text()))
+        elif path.suffix == ".md":
+            known |= {float(text) for text in re.findall(r"\d*\.\d+", path.read_text())}
+    # Settings are no results, and p values are rounded to two places.
+    text = re.sub(r"(sigma|gamma) \.?\d+(e-\d+)?|p \.\d+( and \.\d+)*", "", answer[1])
+    stated = {float(number) for number in re.findall(r"\.\d+", text)}
+    assert stated <= known, f"{sorted(stated - known)} stand in no result"
 
 
 def test_the_studies_that_are_not_full_are_demonstrated():

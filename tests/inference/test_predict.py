@@ -106,9 +106,9 @@ def test_level_expectation_equals_softmax_of_logits():
         with torch.no_grad():
             logits = backbone.model(
                 input_ids=batch.input_ids,
-                attention_mask=batch.valid.long(),
+                attention_mask=batch.attention_mask.long(),
                 pixel_values=batch.pixel_values,
-                image_grid_thw=batch.grid,
+                image_grid_thw=batch.image_grid_thw,
                 mm_token_type_ids=(batch.input_ids == backbone.image_token).int(),
             ).logits[0, -1, [one[0] for one in ids]]
         assert expected == pytest.approx(float(logits.softmax(0) @ torch.tensor(LEVEL_VALUES)), abs=1e-5)

@@ -111,6 +111,6 @@ def test_only_the_end_of_the_turn_may_be_written(backbone):
 def test_positions_continue_after_the_picture(backbone, prompts):
     # A picture takes max(rows, columns) of M-RoPE positions, not one per token.
     for row in range(3):
-        side = int(prompts.grid[row, 1:].max()) // 2
-        words = int((prompts.valid[row] & (prompts.input_ids[row] != backbone.image_token)).sum())
+        side = int(prompts.image_grid_thw[row, 1:].max()) // 2
+        words = int((prompts.attention_mask[row] & (prompts.input_ids[row] != backbone.image_token)).sum())
         assert int(prompts.next_position_ids[row]) == words + side

@@ -68,7 +68,7 @@ def test_operations_are_those_of_a_real_pass(backbone, prompts):
     # The counter knows no attention kernel of the CPU, so attention is left out on both sides.
     assert language.get_total_flops() == pytest.approx(cost.language_flops(shape, fed, 0, 12 * 40), rel=0.01)
     with torch.no_grad(), FlopCounterMode(display=False) as vision:
-        vision_features(backbone.core, prompts.pixel_values, prompts.grid)
+        vision_features(backbone.core, prompts.pixel_values, prompts.image_grid_thw)
     without_attention = sum(2 * shape.vision_parameters * rows for rows in prompts.pixel_rows)
     # The projector works on merged tokens, so that its parameters meet a quarter of the patches: an upper bound.
     assert 0.5 * without_attention < vision.get_total_flops() <= without_attention

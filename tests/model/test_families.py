@@ -61,7 +61,7 @@ def test_log_probabilities_are_those_of_the_models_own_forward(family):
             "pixel_values": one.pixel_values,
         }
         if not name.startswith("internvl"):
-            inputs["image_grid_thw"] = one.grid
+            inputs["image_grid_thw"] = one.image_grid_thw
             inputs["mm_token_type_ids"] = (input_ids == backbone.image_token).int()
         with torch.no_grad():
             logits = backbone.model(**inputs).logits[0, -tokens.shape[1] - 1 : -1].float()

@@ -78,7 +78,7 @@ def test_the_older_layout_of_the_hub_is_the_same_model(plain, tmp_path):
     shown = picture(100, 60)
     asked, like = (one.encode(shown, RATING_PROMPT) for one in (found, wanted))
     assert found.tokenizer.decode(asked.input_ids) == wanted.tokenizer.decode(like.input_ids)
-    assert (asked.input_ids == found.image_token).sum() == asked.grid.prod() // 4
+    assert (asked.input_ids == found.image_token).sum() == asked.image_grid_thw.prod() // 4
     assert (found.end_token, found.pad_token) == (wanted.end_token, wanted.pad_token)
     assert torch.equal(found.banned, wanted.banned)
     found.save(tmp_path / "again")  # and what is saved of it is loaded like any other

@@ -121,9 +121,9 @@ def test_completions_do_not_see_each_other(backbone, prompts):
 
 
 def test_causal_mask():
-    whole = SimpleNamespace(padded=False, valid=torch.ones(2, 3, dtype=torch.bool))
+    whole = SimpleNamespace(padded=False, attention_mask=torch.ones(2, 3, dtype=torch.bool))
     assert causal_mask(whole) is None
-    mask = causal_mask(SimpleNamespace(padded=True, valid=torch.tensor([[False, True, True]])))
+    mask = causal_mask(SimpleNamespace(padded=True, attention_mask=torch.tensor([[False, True, True]])))
     expected = [[True, False, False], [False, True, False], [False, True, True]]
     assert mask.shape == (1, 1, 3, 3)
     assert mask[0, 0].tolist() == expected
@@ -135,4 +135,4 @@ def test_select_equals_collating_the_subset(backbone, prompts):
     whole, _ = completion_likelihood(backbone, prompts, tokens, mask, torch.tensor([2, 1, 2]))
     part, _ = completion_likelihood(backbone, chosen, tokens, mask, torch.tensor([0, 1, 0]))
     torch.testing.assert_close(whole, part, atol=1e-5, rtol=1e-5)
-    assert chosen.input_ids.shape[1] == int(prompts.valid[[2, 1]].sum(dim=1).max())
+    assert chosen.input_ids.shape[1] == int(prompts.attention_mask[[2, 1]].sum(dim=1).max())

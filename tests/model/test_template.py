@@ -10,7 +10,7 @@ import torch
 
 from aes_r1.data.sample import Sample
 from aes_r1.inference.asking import AskingConfig
-from aes_r1.inference.exchange import KINDS, intervene, paired_rows
+from aes_r1.inference.exchange import INTERVENTION_KINDS, intervene, paired_rows
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
@@ -83,7 +83,7 @@ def test_a_prompt_shows_the_picture_once_or_is_refused(tokenizer, template, coun
 def test_a_prompt_holds_as_many_tokens_as_its_picture_needs(backbone):
     for size in ((60, 60), (192, 96)):
         prompt = backbone.encode(picture(*size), RATING_PROMPT)
-        assert (prompt.input_ids == backbone.image_token).sum() == np.prod(prompt.grid) // 4
+        assert (prompt.input_ids == backbone.image_token).sum() == np.prod(prompt.image_grid_thw) // 4
     backbone.image_token = backbone.tokenizer.convert_tokens_to_ids("<|video_pad|>")  # another than the template's
     with pytest.raises(InputError, match="puts 0 placeholders"):
         backbone.encode(picture(60, 60), RATING_PROMPT)
@@ -138,7 +138,7 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
     assert parse_score(forced) is not None
     assert parse_critique(forced) == words[0]
     for row in intervene(backbone, paired_rows(greedy, seed=0), question=RATING_PROMPT):
-        assert all(row[kind] is not None for kind in KINDS[:3]), row
+        assert all(row[kind] is not None for kind in INTERVENTION_KINDS[:3]), row
 
     completions = []
     train_rapo(

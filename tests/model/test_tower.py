@@ -25,7 +25,7 @@ def tower(request, tmp_path_factory):
 
 
 def ours(core, prompts, device="cpu"):
-    return seen(core, vision_features(core, prompts.pixel_values.to(device), prompts.grid))
+    return seen(core, vision_features(core, prompts.pixel_values.to(device), prompts.image_grid_thw))
 
 
 def theirs(core, prompts, device="cpu"):
@@ -34,7 +34,7 @@ def theirs(core, prompts, device="cpu"):
     registered, config._attn_implementation = config._attn_implementation, "sdpa"
     try:
         pixels = prompts.pixel_values.to(device, next(core.model.visual.parameters()).dtype)
-        output = core.model.visual(pixels, grid_thw=prompts.grid.to(device))
+        output = core.model.visual(pixels, grid_thw=prompts.image_grid_thw.to(device))
     finally:
         config._attn_implementation = registered
     return seen(core, (output.pooler_output, *(getattr(output, "deepstack_features", None) or ())))
@@ -51,7 +51,7 @@ def seen(core, features):
 
 def test_equals_the_models_own_tower(tower):
     core, prompts = tower
-    assert len({tuple(grid) for grid in prompts.grid.tolist()}) == len(SIZES)
+    assert len({tuple(grid) for grid in prompts.image_grid_thw.tolist()}) == len(SIZES)
     found, expected = ours(core, prompts), theirs(core, prompts)
     assert found.keys() == expected.keys()
     assert any("qkv" in name for name in found)
@@ -63,11 +63,11 @@ def test_a_kernel_for_each_distinct_length(tower):
     """Not for each window: 31 windows of a dozen sizes and 5 pictures here."""
     core, prompts = tower
     with torch.no_grad(), torch.profiler.profile() as profile:
-        vision_features(core, prompts.pixel_values, prompts.grid)
+        vision_features(core, prompts.pixel_values, prompts.image_grid_thw)
     calls = sum(event.count for event in profile.key_averages() if event.key.endswith("flash_attention_for_cpu"))
-    pictures = {int(grid.prod()) for grid in prompts.grid}
+    pictures = {int(grid.prod()) for grid in prompts.image_grid_thw}
     windows = set()
-    for _, height, width in prompts.grid.tolist():
+    for _, height, width in prompts.image_grid_thw.tolist():
         windows |= {
             min(8, height - top) * min(8, width - left) for top in range(0, height, 8) for left in range(0, width, 8)
         }
@@ -78,11 +78,11 @@ def test_a_kernel_for_each_distinct_length(tower):
 def test_asks_nothing_of_the_device(tower):
     core, prompts = tower
     with torch.no_grad():
-        expected = vision_features(core, prompts.pixel_values, prompts.grid)
+        expected = vision_features(core, prompts.pixel_values, prompts.image_grid_thw)
         with PretendDevice() as device, device.holding(core):
             there = prompts.to(DEVICE)
             device.waits.clear()
-            found = [device.back(layer) for layer in vision_features(core, there.pixel_values, there.grid)]
+            found = [device.back(layer) for layer in vision_features(core, there.pixel_values, there.image_grid_thw)]
             assert not device.waits
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

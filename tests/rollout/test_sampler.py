@@ -38,9 +38,9 @@ def test_greedy_equals_generate(backbone, prompts):
     ours = sample_completions(backbone, prompts, num_samples=1, max_new_tokens=LENGTH, temperature=1.0, noise=None)
     theirs = backbone.model.generate(
         input_ids=prompts.input_ids,
-        attention_mask=prompts.valid.long(),
+        attention_mask=prompts.attention_mask.long(),
         pixel_values=prompts.pixel_values,
-        image_grid_thw=prompts.grid,
+        image_grid_thw=prompts.image_grid_thw,
         mm_token_type_ids=(prompts.input_ids == backbone.image_token).int(),
         max_new_tokens=LENGTH,
         do_sample=False,

@@ -88,11 +88,11 @@ def test_loss_and_gradients_are_trls(backbone, prompts, loss_type):
         backbone.model,
         {
             "prompt_ids": copies.input_ids,
-            "prompt_mask": copies.valid.long(),
+            "prompt_mask": copies.attention_mask.long(),
             "completion_ids": rollout.tokens,
             "completion_mask": rollout.mask.long(),
             "pixel_values": copies.pixel_values,
-            "image_grid_thw": copies.grid,
+            "image_grid_thw": copies.image_grid_thw,
             "mm_token_type_ids": (every == backbone.image_token).int(),
             "advantages": advantages,
             "old_per_token_logps": old,
