@@ -71,7 +71,9 @@ def words(name: str) -> list[str]:
         found = {key.lstrip("+"): key for key in groups(CONF)}
         chosen = [f"{found[path.parent.name]}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name in found]
         options = ["--help", "--multirun", "--cfg", "job", "--package", *_LAUNCHERS]
-        return sorted([*options, *chosen, *(f"{key}=" for key in keys(COMPOSED[name]) if key not in found)])
+        every = keys(COMPOSED[name])
+        single = [key for key in every if not any(other.startswith(f"{key}.") for other in every)]
+        return sorted([*options, *chosen, *(f"{key}=" for key in single)])
     if name in PARSED:
         return sorted(importlib.import_module(PARSED[name]).arguments()._option_string_actions)
     return []

@@ -1,0 +1,113 @@
+"""`aes-r1 runs` lists runs by their settings, and --clean removes what holds no result, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from aes_r1.report.studies import run_names
+from aes_r1.runs.claim import is_false_start, withdraw
+from aes_r1.runs.folder import RunFolder
+from aes_r1.settings import as_dict
+from tests import processes
+from tests.experiments.runs import BASE, write_study
+
+
+def runs(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
+    return processes.run(
+        [sys.executable, "-m", "aes_r1.runs", *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    return write_study(tmp_path / "runs") / "reward_ablation"
+
+
+def false_starts(study: Path) -> dict[str, Path]:
+    """Folders as starts leave them that were refused or killed before anything was computed."""
+    made = {name: study / name for name in ("empty", "refused", "claimed", "listed")}
+    for folder in made.values():
+        folder.mkdir()
+    (made["refused"] / "failure.txt").write_text("rank 0: InputError: data.root=x: no such folder\n")
+    for name in ("claimed", "listed"):
+        (made[name] / "settings.json").write_text(json.dumps(as_dict(BASE)))
+        (made[name] / "run.log").write_text("started")
+    (made["listed"] / "manifests").mkdir()
+    RunFolder(made["listed"]).finish_stage("data", {"train": 3})
+    return made
+
+
+def test_runs_are_listed_with_settings_state_srcc_and_folder(study):
+    unfinished = study / "error0"
+    unfinished.mkdir()
+    settings = as_dict(replace(BASE, reward=replace(BASE.reward, name="error")))
+    (unfinished / "settings.json").write_text(json.dumps(settings))
+    (unfinished / "metrics.jsonl").write_text("")
+    shown = runs(folder=study.parents[1])
+    assert shown.returncode == 0, shown.stderr
+    rows = [line for line in shown.stdout.splitlines() if "runs/reward_ablation/" in line]
+    assert len(rows) == 5
+    for name in ("rank", "rapo"):
+        for seed in (0, 1):
+            (row,) = [line for line in rows if line.rstrip().endswith(f"runs/reward_ablation/{name}{seed}")]
+            found = json.loads((study / f"{name}{seed}" / "evaluation.json").read_text())
+            srcc = found["stages"]["rapo"]["scenes/test"]["sample"]["srcc"]
+            assert f"reward={name}, seed {seed} " in row or f"reward.name={name}, seed {seed} " in row
+            assert f" done   {srcc['value']:.3f} [{srcc['low']:.3f}" in " ".join(row.split()).replace(" done ", " done   ")
+    assert any("not finished" in line and line.rstrip().endswith("error0") for line in rows)
+
+
+def test_clean_removes_false_starts_alone(study):
+    made, kept = false_starts(study), set(study.iterdir())
+    kept -= set(made.values())
+    held = study / "held"
+    held.mkdir()
+    lock = FileLock(held / ".lock")
+    lock.acquire()
+    try:
+        done = runs("--clean", folder=study.parents[1])
+    finally:
+        lock.release()
+    assert done.returncode == 0, done.stderr
+    assert set(study.iterdir()) == kept | {held}
+    assert "data.root=x: no such folder" in done.stdout
+    assert done.stdout.splitlines()[-1] == "removed 4 folders"
+
+
+@pytest.mark.parametrize("kept", ["metrics.jsonl", "predictions.jsonl", "checkpoints", "model", "notes.txt"])
+def test_a_folder_with_anything_more_is_no_false_start(kept, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "settings.json").write_text("{}")
+    assert is_false_start(RunFolder(folder))
+    (folder / kept).touch()
+    assert not is_false_start(RunFolder(folder))
+    assert not withdraw(folder)
+    assert (folder / kept).exists()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    done = runs("nowhere", folder=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("aes_r1: nowhere: no such folder; ")
+
+
+def test_names_are_settings():
+    def named(*changes: dict) -> list[str]:
+        return run_names([as_dict(replace(BASE, **change)) for change in changes])
+
+    rank = {"reward": replace(BASE.reward, name="rank")}
+    assert named({}) == ["seed 0"]
+    assert named({"seed": 1}, {"seed": 2}) == ["seed 1", "seed 2"]
+    assert named({}, rank) == ["reward.name=rapo", "reward.name=rank"]
+    assert named({}, rank, {**rank, "seed": 1})[1:] == ["reward.name=rank, seed 0", "reward.name=rank, seed 1"]
+    assert named({}, {}) == ["seed 0 (1)", "seed 0 (2)"]
+    more = {"trainer": replace(BASE.trainer, lr=0.5, max_steps=3)}
+    assert named(more, {})[0] == "trainer.lr 0.5, max_steps 3"
