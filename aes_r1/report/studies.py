@@ -93,16 +93,20 @@ def short_name(key: str, keys: Sequence[str]) -> str:
     return last if alone and last not in ("weight", "epochs", "limit", "root", "path", "lr") else key
 
 
+_MEASURED = ("evaluation", "judge")  # groups that say how a run is measured, not what it is
+
+
 def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name runs by the settings in which they differ, and by their seed. `runs` are the settings of each.
 
     Two runs of the same settings, say the same run in two folders, are numbered.
     """
-    keys = varied([{"settings": one} for one in runs])
+    differing = varied([{"settings": one} for one in runs])
+    keys = [key for key in differing if key.partition(".")[0] not in _MEASURED] or differing
     seeds = {one.get("seed") for one in runs}
     found: list[str] = []
     for one in runs:
-        named = [f"{keys[0]}={label(one, keys)}"] if len(keys) == 1 else [label(one, keys)] if keys else []
+        named = [f"{short_name(keys[0], keys)}={label(one, keys)}"] if len(keys) == 1 else [label(one, keys)] if keys else []
         seed = [f"seed {one['seed']}"] if "seed" in one and (len(seeds) > 1 or not keys) else []
         found.append(", ".join([*named, *seed]) or "run")
     counts = {name: found.count(name) for name in found}

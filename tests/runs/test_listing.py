@@ -59,8 +59,8 @@ def test_runs_are_listed_with_settings_state_srcc_and_folder(study):
             (row,) = [line for line in rows if line.rstrip().endswith(f"runs/reward_ablation/{name}{seed}")]
             found = json.loads((study / f"{name}{seed}" / "evaluation.json").read_text())
             srcc = found["stages"]["rapo"]["scenes/test"]["sample"]["srcc"]
-            assert f"reward={name}, seed {seed} " in row or f"reward.name={name}, seed {seed} " in row
-            assert f" done   {srcc['value']:.3f} [{srcc['low']:.3f}" in " ".join(row.split()).replace(" done ", " done   ")
+            assert f"reward={name}, seed {seed} " in row
+            assert f" done {srcc['value']:.3f} [{srcc['low']:.3f}" in " ".join(row.split())
     assert any("not finished" in line and line.rstrip().endswith("error0") for line in rows)
 
 
@@ -106,8 +106,10 @@ def test_names_are_settings():
     rank = {"reward": replace(BASE.reward, name="rank")}
     assert named({}) == ["seed 0"]
     assert named({"seed": 1}, {"seed": 2}) == ["seed 1", "seed 2"]
-    assert named({}, rank) == ["reward.name=rapo", "reward.name=rank"]
-    assert named({}, rank, {**rank, "seed": 1})[1:] == ["reward.name=rank, seed 0", "reward.name=rank, seed 1"]
+    assert named({}, rank) == ["reward=rapo", "reward=rank"]
+    assert named({}, rank, {**rank, "seed": 1})[1:] == ["reward=rank, seed 0", "reward=rank, seed 1"]
     assert named({}, {}) == ["seed 0 (1)", "seed 0 (2)"]
     more = {"trainer": replace(BASE.trainer, lr=0.5, max_steps=3)}
+    measured = {**rank, "evaluation": replace(BASE.evaluation, stages=["rapo"])}
+    assert named({}, measured) == ["reward=rapo", "reward=rank"], "how it was measured does not name a run"
     assert named(more, {})[0] == "trainer.lr 0.5, max_steps 3"
