@@ -86,7 +86,7 @@ def started(sweep: Sweep, number: int, name: str, out: Path) -> None:
 
 
 def ended(sweep: Sweep, number: int, name: str, out: Path, *, end: str, since: float, **found: Any) -> None:
-    """Say how a point ended: "done", "done before", "failed" with its `reason`, or "stopped"; `srcc` where it has one."""
+    """Say how a point ended: "done", "done before", "stopped" or "failed"; found: its `srcc`, or the `reason`."""
     seconds = time.time() - since
     after = "" if end == "done before" else f" after {seconds // 60:.0f}:{seconds % 60:02.0f}"
     srcc = "" if found.get("srcc") is None else f", SRCC {found['srcc']:.3f}"
@@ -113,8 +113,6 @@ def _job() -> str:
 
 def _say_or_leave(sweep: Sweep, number: int, event: str, values: dict[str, Any]) -> None:
     """Say it here where the user reads, so that it stands before what the point says; else leave it to `speaking`."""
-    import os
-
     here = os.getpid() == sweep.process
     if here:
         print(values["line"], file=sys.stderr, flush=True)
@@ -169,7 +167,9 @@ def close(sweep: Sweep, study: str | None) -> None:
         one = ends.get(number)
         if one is not None:
             srcc = "" if one.get("srcc") is None else f"{one['srcc']:.3f}"
-            table.add_row(str(number + 1), one["name"], one["end"], srcc, one["out"] if Path(one["out"]).exists() else "")
+            table.add_row(
+                str(number + 1), one["name"], one["end"], srcc, one["out"] if Path(one["out"]).exists() else ""
+            )
     total = sweep.plan.get("total")
     Console(width=None if Console().is_terminal else 160).print(table)
     if total and len(ends) < total:

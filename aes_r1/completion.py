@@ -1,4 +1,4 @@
-"""Print what bash and zsh complete after `aes-r1`: `aes-r1 completion > FILE`, and `source FILE` in ~/.bashrc or ~/.zshrc.
+"""Print what bash and zsh complete after `aes-r1`: `aes-r1 completion > FILE`, and `source FILE` in ~/.bashrc.
 
 The words are written once, because asking Python at every press of the tab key would take seconds.
 """
@@ -69,7 +69,9 @@ def words(name: str) -> list[str]:
     """Return what may follow `aes-r1 NAME`: keys and choices of a command of Hydra, or the options of another."""
     if name in COMPOSED:
         found = {key.lstrip("+"): key for key in groups(CONF)}
-        chosen = [f"{found[path.parent.name]}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name in found]
+        chosen = [
+            f"{found[path.parent.name]}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name in found
+        ]
         options = ["--help", "--multirun", "--cfg", "job", "--package", *_LAUNCHERS]
         every = keys(COMPOSED[name])
         single = [key for key in every if not any(other.startswith(f"{key}.") for other in every)]
@@ -82,7 +84,7 @@ def words(name: str) -> list[str]:
 _LAUNCHERS = [f"hydra/launcher={name}" for name in ("joblib", "submitit_slurm", "submitit_local", "ray")]
 
 
-def run(given: argparse.Namespace) -> int:
+def run(_given: argparse.Namespace) -> int:
     """Print the shell function; return the exit code."""
     cases = [f'            {name}) words="{" ".join(words(name))}" ;;' for name in COMMANDS]
     print(_FUNCTION.replace("COMMANDS", " ".join(COMMANDS)).replace("CASES", "\n".join(cases)), end="")

@@ -127,7 +127,9 @@ def test_an_invalid_point_and_failing_ones_are_reported_by_every_launcher(launch
     assert "(trainer.num_samples=1: must be at least 2" in told, "the point in the middle, by its reason"
     assert "Traceback" not in done.stderr
     for number, point in enumerate((4, 1, 8), 1):
-        (end,) = [line for line in done.stderr.splitlines() if f"[{number}/3] trainer.num_samples={point}: failed" in line]
+        (end,) = [
+            line for line in done.stderr.splitlines() if f"[{number}/3] trainer.num_samples={point}: failed" in line
+        ]
         assert "no such file or folder" in end or "must be at least 2" in end
         assert re.search(rf"^{number} +trainer.num_samples={point} +failed *$", done.stdout, re.MULTILINE)
     starts = [line for line in done.stderr.splitlines() if ": starts, " in line]

@@ -18,7 +18,7 @@ from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
-from aes_r1.runs.folder import is_model, model_in, run_of, RunFolder, runs_inside
+from aes_r1.runs.folder import RunFolder, is_model, model_in, run_of, runs_inside
 from aes_r1.settings import PAPER_PIXELS, InputError
 
 _NEVER_SAW_ONE = (

@@ -106,7 +106,13 @@ def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     seeds = {one.get("seed") for one in runs}
     found: list[str] = []
     for one in runs:
-        named = [f"{short_name(keys[0], keys)}={label(one, keys)}"] if len(keys) == 1 else [label(one, keys)] if keys else []
+        named = (
+            [f"{short_name(keys[0], keys)}={label(one, keys)}"]
+            if len(keys) == 1
+            else [label(one, keys)]
+            if keys
+            else []
+        )
         seed = [f"seed {one['seed']}"] if "seed" in one and (len(seeds) > 1 or not keys) else []
         found.append(", ".join([*named, *seed]) or "run")
     counts = {name: found.count(name) for name in found}

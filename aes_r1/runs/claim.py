@@ -67,7 +67,7 @@ def _left_by_false_starts(run: RunFolder) -> set[str]:
 
 
 def is_false_start(run: RunFolder) -> bool:
-    """Return whether the folder of `run` is empty, or holds only what a run leaves that ends before it trains or asks."""
+    """Return whether the folder of `run` holds nothing, or only what a run leaves that ends before it trains."""
     before = {run.manifests.name, run.stages.name}
     if not run.path.is_dir() or any(run.stage_done(name) for name in ("cold_start", "rapo", "evaluation", "report")):
         return False

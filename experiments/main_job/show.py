@@ -2,9 +2,10 @@
 
     python experiments/main_job/show.py RUN_OF_RAPO RUN_OF_GROUNDED
 
-Writes docs/images/main_job.svg (agreement of score and words before and after), picture.jpg (a test picture) and app.png
-(the web page with that picture, in a headless Chromium), and prints what both models said of the picture: the one whose
-greedy score by RAPO errs by the median of all test pictures, so that it is neither chosen for praise nor for blame.
+Writes docs/images/main_job.svg (agreement of score and words before and after), picture.jpg (a test picture) and
+app.png (the web page with that picture, in a headless Chromium), and prints what both models said of the picture: the
+one whose greedy score by RAPO errs by the median of all test pictures, so that it is chosen neither for praise nor for
+blame.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def systems(rapo: RunFolder, grounded: RunFolder) -> dict[str, dict[str, Any]]:
 
 def figure(found: dict[str, dict[str, Any]]) -> Any:
     """Draw SRCC with the opinions and its 95% interval over pictures: of greedy scores, and of the words."""
-    drawn, axes = plt.subplots(1, 2, figsize=(8.2, 2.5), sharey=True, layout="constrained")
+    drawn, axes = plt.subplots(1, 2, figsize=(8.2, 2.8), sharey=True, layout="constrained")
     for axis, (place, title) in zip(axes, SETS.items(), strict=True):
         for row, sets in enumerate(found.values()):
             cell = sets[place]["greedy"]
@@ -54,7 +55,12 @@ def figure(found: dict[str, dict[str, Any]]) -> Any:
             ):
                 spread = [[value["value"] - value["low"]], [value["high"] - value["value"]]]
                 axis.errorbar(
-                    value["value"], row + shift, xerr=spread, fmt="o", color=COLORS[name], label=name if not row else None
+                    value["value"],
+                    row + shift,
+                    xerr=spread,
+                    fmt="o",
+                    color=COLORS[name],
+                    label=name if not row else None,
                 )
                 axis.annotate(
                     f"{value['value']:.2f}", (value["value"], row + shift), (0, 5), textcoords="offset points",
@@ -68,7 +74,7 @@ def figure(found: dict[str, dict[str, Any]]) -> Any:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_yticks(range(len(found)), list(found))
     axes[0].set_ylim(len(found) - 0.5, -0.5)
-    axes[1].legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.02, 0.62))
+    drawn.legend(*axes[0].get_legend_handles_labels(), fontsize=9, frameon=False, loc="outside upper center", ncols=2)
     return drawn
 
 

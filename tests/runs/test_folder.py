@@ -40,7 +40,9 @@ def test_a_folder_of_runs_names_the_latest_run_in_it(tmp_path):
     for folder in (tmp_path / "study", tmp_path):
         latest = tmp_path / "study" / "newer"
         for asked in (require_run, find_model, write_report):
-            with pytest.raises(InputError, match=rf"it is the folder of 2 runs; give one of them, the latest is {latest}"):
+            with pytest.raises(
+                InputError, match=rf"it is the folder of 2 runs; give one of them, the latest is {latest}"
+            ):
                 asked(folder)
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match=r"other: no run \(settings\.json is missing\); give the folder of a run"):
