@@ -155,11 +155,11 @@ def _tick(row: Mapping[str, Any], metric: str) -> str:
     return row["condition"] if n == run else f"{row['condition']}\n{n} of {run} seeds defined"
 
 
-def write(here: Path, result: Mapping[str, Any], figure: Any) -> None:
-    """Write result.json, table.md, figure.svg and figure.png to `here`."""
+def write(here: Path, result: Mapping[str, Any], figure: Any, text: str | None = None) -> None:
+    """Write result.json, table.md (`text`, or the table that every study has), figure.svg and figure.png to `here`."""
     here.mkdir(parents=True, exist_ok=True)
     (here / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    (here / "table.md").write_text(table(result))
+    (here / "table.md").write_text(table(result) if text is None else text)
     for kind in ("svg", "png"):
         figure.savefig(here / f"figure.{kind}", dpi=150)
     plt.close(figure)
