@@ -41,8 +41,8 @@ class Announcement(Callback):
         if self.folder is None:
             return
         sweeper, launcher = config.hydra.sweeper, config.hydra.launcher
-        params = OmegaConf.to_container(sweeper.get("params") or OmegaConf.create({}))
-        given = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]  # type: ignore[union-attr]
+        params: Any = OmegaConf.to_container(sweeper.get("params") or OmegaConf.create({}))
+        given = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         parsed = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(given)}
         swept = {key: one for key, one in parsed.items() if one.is_sweep_override()}
         counted = sweeper._target_.endswith("BasicSweeper") and all(one.is_discrete_sweep() for one in swept.values())
