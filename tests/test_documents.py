@@ -197,7 +197,7 @@ def test_a_wrong_command_would_be_found(line, fault, hydra):
 RUN_HERE = {
     "aes-r1 prepare": "avt_ai",
     "aes-r1 plan +experiment=paper plan.usd_per_gpu_hour=2.5": "USD",
-    "aes-r1 runs": "talking: seed 0",
+    "aes-r1 runs": "runs: seed 0",
     "aes-r1 score photo.jpg folder/ --model RUN": "photo.jpg",
     "aes-r1 export RUN OUT": "OUT",
     "python -m aes_r1.report RUN": "report.html",

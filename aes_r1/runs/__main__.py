@@ -43,8 +43,7 @@ def show(root: Path) -> None:
         rows = [row_of(one) for one in known]
         names = run_names([row["settings"] for row in rows])
         for row, name in sorted(zip(rows, names, strict=True), key=lambda pair: pair[1]):
-            study = row["settings"].get("run_name") or Path(row["folder"]).parent.name
-            table.add_row(f"{study}: {name}", row["state"], row["srcc"], row["folder"])
+            table.add_row(f"{Path(row['folder']).parent.name}: {name}", row["state"], row["srcc"], row["folder"])
     Console(width=None if Console().is_terminal else 200).print(table)
     if left:
         print(f"{left} left by false starts; aes-r1 runs --clean removes them")
@@ -53,6 +52,8 @@ def show(root: Path) -> None:
 def row_of(run: RunFolder) -> dict[str, Any]:
     """Return a run's settings, state, headline SRCC with its interval, and folder."""
     state = "running" if _is_held(run) else run.state
+    if "trainer" not in run.settings and run.evaluation:  # the folder of aes-r1 evaluate
+        state = "done"
     return {"settings": run.settings, "state": state, "srcc": _srcc(headline(run.evaluation)), "folder": str(run)}
 
 
@@ -79,18 +80,24 @@ def clean(root: Path) -> None:
 
 
 def _folders(root: Path) -> Sequence[Path]:
-    """Return the folders of runs, started or failed, in `root` and in its studies."""
-    below = [path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir()]
-    return sorted(path for path in below if path.name[0] != "." and _may_be_run(RunFolder(path)))
+    """Return the folders of runs, started, failed or empty, in `root` or in its studies; none inside of a run."""
+    first = _inside(root)
+    found = [folder for folder in first if _is_started(folder)]
+    if found:  # `root` is itself a study
+        found += [folder for folder in first if folder not in found and is_false_start(RunFolder(folder))]
+    for study in first:
+        if study not in found:
+            found += [one for one in _inside(study) if _is_started(one) or is_false_start(RunFolder(one))]
+    return sorted(found)
 
 
-def _may_be_run(run: RunFolder) -> bool:
-    """Return whether the folder is that of a run, or what a start left that was refused before it wrote settings."""
-    started = run.exists or run.failure_file.exists()
-    return started or (is_false_start(run) and run.path.parent.name != "runs" and run.path.name not in _NO_RUNS)
+def _inside(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "sweeps"]
 
 
-_NO_RUNS = ("sweeps",)  # folders beside the runs
+def _is_started(folder: Path) -> bool:
+    run = RunFolder(folder)
+    return run.exists or run.failure_file.exists()
 
 
 def _is_held(run: RunFolder) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,26 @@ import pytest
 from filelock import FileLock
 
 from aes_r1.report.studies import run_names
+from aes_r1.runs import __main__ as listing
 from aes_r1.runs.claim import is_false_start, withdraw
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import as_dict
-from tests import processes
 from tests.experiments.runs import BASE, write_study
 
 
-def runs(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
-    return processes.run(
-        [sys.executable, "-m", "aes_r1.runs", *arguments], cwd=folder, capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture
+def runs(monkeypatch, capsys):
+    """Return what `aes-r1 runs ARGUMENTS`, started in `folder`, says and its exit code."""
+
+    def started(*arguments: str, folder: Path) -> tuple[int, str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["aes-r1 runs", *arguments])
+        with pytest.raises(SystemExit) as left:
+            listing.main()
+        said = capsys.readouterr()
+        return left.value.code, said.out + said.err
+
+    return started
 
 
 @pytest.fixture
@@ -44,15 +52,15 @@ def false_starts(study: Path) -> dict[str, Path]:
     return made
 
 
-def test_runs_are_listed_with_settings_state_srcc_and_folder(study):
+def test_runs_are_listed_with_settings_state_srcc_and_folder(study, runs):
     unfinished = study / "error0"
     unfinished.mkdir()
     settings = as_dict(replace(BASE, reward=replace(BASE.reward, name="error")))
     (unfinished / "settings.json").write_text(json.dumps(settings))
     (unfinished / "metrics.jsonl").write_text("")
-    shown = runs(folder=study.parents[1])
-    assert shown.returncode == 0, shown.stderr
-    rows = [line for line in shown.stdout.splitlines() if "runs/reward_ablation/" in line]
+    code, said = runs(folder=study.parents[1])
+    assert code == 0, said
+    rows = [line for line in said.splitlines() if "runs/reward_ablation/" in line]
     assert len(rows) == 5
     for name in ("rank", "rapo"):
         for seed in (0, 1):
@@ -64,21 +72,34 @@ def test_runs_are_listed_with_settings_state_srcc_and_folder(study):
     assert any("not finished" in line and line.rstrip().endswith("error0") for line in rows)
 
 
-def test_clean_removes_false_starts_alone(study):
+def test_clean_removes_false_starts_alone(study, runs):
     made, kept = false_starts(study), set(study.iterdir())
     kept -= set(made.values())
+    inner = study / "rapo0" / "checkpoints"
+    inner.mkdir()
     held = study / "held"
     held.mkdir()
     lock = FileLock(held / ".lock")
     lock.acquire()
     try:
-        done = runs("--clean", folder=study.parents[1])
+        code, said = runs("--clean", folder=study.parents[1])
     finally:
         lock.release()
-    assert done.returncode == 0, done.stderr
+    assert code == 0, said
     assert set(study.iterdir()) == kept | {held}
-    assert "data.root=x: no such folder" in done.stdout
-    assert done.stdout.splitlines()[-1] == "removed 4 folders"
+    assert inner.is_dir(), "what is inside a run belongs to it"
+    assert "data.root=x: no such folder" in said
+    assert said.splitlines()[-1] == "removed 4 folders"
+
+
+def test_clean_of_one_study_removes_the_same(study, runs):
+    made, kept = false_starts(study), set(study.iterdir())
+    inner = study / "rapo0" / "checkpoints"
+    inner.mkdir()
+    code, said = runs(str(study), "--clean", folder=study.parents[1])
+    assert (code, said.splitlines()[-1]) == (0, "removed 4 folders")
+    assert set(study.iterdir()) == kept - set(made.values())
+    assert inner.is_dir()
 
 
 @pytest.mark.parametrize("kept", ["metrics.jsonl", "predictions.jsonl", "checkpoints", "model", "notes.txt"])
@@ -93,10 +114,10 @@ def test_a_folder_with_anything_more_is_no_false_start(kept, tmp_path):
     assert (folder / kept).exists()
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    done = runs("nowhere", folder=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("aes_r1: nowhere: no such folder; ")
+def test_a_folder_that_is_not_there_is_named(tmp_path, runs):
+    code, said = runs("nowhere", folder=tmp_path)
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith("aes_r1: nowhere: no such folder; ")
 
 
 def test_names_are_settings():
