@@ -51,7 +51,8 @@ def test_every_option_is_valid(group, option):
 def test_grounded_is_rapo_with_credit_by_part():
     paper, grounded = composed("+experiment=rapo"), composed("+experiment=grounded")
     assert (paper.trainer.credit, grounded.trainer.credit) == ("all", "answer")
-    assert differences(as_dict(paper), as_dict(grounded)) == ["trainer.credit"]
+    assert (paper.trainer.critique_kl_coef, grounded.trainer.critique_kl_coef) == (None, 0.1)
+    assert differences(as_dict(paper), as_dict(grounded)) == ["trainer.credit", "trainer.critique_kl_coef"]
 
 
 def test_same_settings_same_folder():
