@@ -45,12 +45,13 @@ from aes_r1.report.tables import evaluation_tables, valued
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.claim import claim_run_folder
+from aes_r1.runs.claim import claim_run_folder, withdraw
 from aes_r1.runs.failure import failure_file, start_heartbeat
-from aes_r1.runs.files import write_json
+from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
 from aes_r1.runs.log import configure_logging
-from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError
+from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict
+from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.engine import start, world
 
 log = logging.getLogger("aes_r1")
@@ -81,13 +82,24 @@ def run(settings: EvaluateSettings) -> None:
     device = start(EngineSettings(name="zero1" if several else "single"))
     watch = start_heartbeat(out, rank, size) if several else None
     process = Process(rank, size, watch.wait if watch else lambda: None)
-    with failure_file(out, rank, watch), contextlib.ExitStack() as held:
+    with _leaving_nothing(out, rank), failure_file(out, rank, watch), contextlib.ExitStack() as held:
         served = None
         if settings.rollout.name == "vllm":
             served = ServedPolicy(settings.rollout, name=str(out), rank=rank, size=size)
             held.callback(served.close)
         _evaluate(RunFolder(out), settings, process, device, served)
         process.wait()  # rank 0 leaves last, because it holds the key-value store that the others use
+
+
+@contextlib.contextmanager
+def _leaving_nothing(out: Path, rank: int) -> Iterator[None]:
+    """Delete `out` where wrong input ends the command before its first answer."""
+    try:
+        yield
+    except InputError:
+        if rank == 0:
+            withdraw(out)
+        raise
 
 
 def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
@@ -163,6 +175,13 @@ def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
     if settings.judge.name != "none":
         _judge(run, evaluation, sets, settings)
     write_json(run.evaluation_file, evaluation)
+    with Tracker(
+        run.path, settings.tracker, as_dict(settings), run_name=f"evaluate/{settings.name}", job_type="evaluate"
+    ) as tracker:
+        for data in _sets(settings):
+            path = run.manifest(f"{data.name}-{data.split}")
+            tracker.manifest(data.name, data.split, path, sha256_of(path))
+        tracker.summarise(evaluation)
     console = Console(width=None if Console().is_terminal else 132)
     for table in evaluation_tables(evaluation):
         console.print(table)

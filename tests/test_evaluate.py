@@ -32,6 +32,7 @@ from tests.planted import Planted, labelled
 from tests.processes import TORCHRUN
 from tests.rollout.vllm_server import FakeServer
 from tests.runs.test_watchdog import free_port
+from tests.tracking.test_tracker import by_kind, offline_records, values
 
 COPIES = 20  # of the twelve pictures, under ids of their own
 
@@ -74,7 +75,7 @@ def arguments(models: Path, manifest: Path, out: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(models, manifest, tmp_path):
-    given = [sys.executable, "-m", "aes_r1.evaluate", *arguments(models, manifest, tmp_path / "out")]
+    given = [sys.executable, "-m", "aes_r1.evaluate", *arguments(models, manifest, tmp_path / "out"), "tracker=offline"]
     part = tmp_path / "out" / "parts" / "used" / "manifest-test.0-of-1.jsonl"
     process = processes.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
@@ -124,6 +125,10 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
     for words in ("para/test", "PLCC logistic", "theirs", "means over sets", "Holm", "calibration", "critiques"):
         assert words in done.stdout, words
     assert (tmp_path / "out" / "report.html").exists()
+    records = offline_records(tmp_path / "out")
+    assert [run.job_type for run in by_kind(records, "run")] == ["evaluate"]
+    summary = {key: value for item in by_kind(records, "summary") for key, value in values(item.update).items()}
+    assert summary["hollow/para/test/sample/srcc"] == hollow["srcc"]["value"]
     assert not list((tmp_path / "out" / "parts").glob("*"))
 
 

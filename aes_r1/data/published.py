@@ -147,7 +147,8 @@ def aadb_labels(root: Path) -> list[Label]:
 def koniq_labels(root: Path) -> list[Label]:
     """Read KonIQ-10k (Hosu et al. 2020): koniq10k_distributions_sets.csv; means of c1..c5, shares of ratings 1..5.
 
-    Its MOS column is a z-score stretched to 0..100 and is not read.
+    Its MOS column is a z-score stretched to 0..100 and is not read. attributes["votes"] holds the counts, which are the
+    shares of c_total ratings.
     """
     path = root / "koniq10k_distributions_sets.csv"
     splits = {"training": "train", "validation": "validation", "test": "test"}
@@ -155,6 +156,7 @@ def koniq_labels(root: Path) -> list[Label]:
     for place, row in table(path):
         shares = [number(column(row, f"c{k}", path), path, place, f"c{k}") for k in range(1, 6)]
         mean, _, _ = _votes(range(1, 6), shares)
+        total = int(number(column(row, "c_total", path), path, place, "c_total"))
         given = column(row, "set", path)
         if given not in splits:
             raise InputError(f"{path}, {place}: set={given!r} must be training, validation or test")
@@ -163,8 +165,9 @@ def koniq_labels(root: Path) -> list[Label]:
                 f"1024x768/{column(row, 'image_name', path)}",
                 mean,
                 number(column(row, "SD", path), path, place, "SD"),
-                int(number(column(row, "c_total", path), path, place, "c_total")),
+                total,
                 splits[given],
+                {} if mean is None else {"votes": [round(share / sum(shares) * total) for share in shares]},
                 fault="no rating" if mean is None else None,
             )
         )

@@ -25,6 +25,7 @@ from aes_r1.evaluation.metrics import (
     in_order,
     paired_bootstrap,
 )
+from aes_r1.evaluation.opinions import opinion_distances
 from aes_r1.evaluation.paper import paper_numbers
 from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
 from aes_r1.inference.people import whole_group
@@ -98,6 +99,9 @@ def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, 
     if wavering is not None:
         cell["spread"] = wavering
         cell["conformal_scaled"] = conformal(scores, mos, scale=spread_scale(column.std), seed=seed)
+    to_raters = opinion_distances(column.to_raters, n_bootstrap=n_bootstrap, seed=seed)
+    if to_raters is not None:
+        cell["opinions"] = to_raters
     if (column.origins >= 0).any():
         cell["origins"] = {}
         for index, origin in enumerate(ORIGINS):

@@ -11,6 +11,7 @@ from aes_r1.settings.model import PAPER_PIXELS, LoraSettings, ModelSettings, Pre
 from aes_r1.settings.plan import CostSettings, PlanSettings
 from aes_r1.settings.reward import (
     BinarySettings,
+    DistributionSettings,
     ErrorSettings,
     FaithfulnessSettings,
     FormatSettings,
@@ -20,7 +21,8 @@ from aes_r1.settings.reward import (
     RewardSettings,
 )
 from aes_r1.settings.rules import InputError, one_of, require
-from aes_r1.settings.run import DashboardSettings, Settings, TrackerSettings
+from aes_r1.settings.run import DashboardSettings, Settings
+from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "DashboardSettings",
     "DataSettings",
     "DistillSettings",
+    "DistributionSettings",
     "EngineSettings",
     "ErrorSettings",
     "EvaluateSettings",

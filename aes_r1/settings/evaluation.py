@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from aes_r1.settings.aescot import JudgeSettings
 from aes_r1.settings.data import DataSettings
-from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
+from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import RolloutSettings
 
 BASELINES = ("mean", "handmade", "eyes", "pretrained", "people")
@@ -76,12 +77,15 @@ class EvaluateSettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(name="none"))
     judged: int = 50  # critiques per model and set that the judge reads
     runs: list[str] = field(default_factory=list)  # instead of asking: finished runs to summarise over splits and seeds
     starts: list[str] = field(default_factory=list)  # instead of asking: finished runs to show side by side
     pictures: int = 50  # pictures of the side-by-side page
 
     def __post_init__(self) -> None:
+        seed_rule("seed", self.seed)
+        folder_rule(out=self.out, store=self.store)
         require(self.name not in self.models, "models", self.name, "is the name of model.path; choose another (name=)")
         for name in (self.name, *self.models):
             require(bool(name) and "/" not in name, "models", name, "a name must not be empty or hold a slash")

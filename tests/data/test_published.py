@@ -88,6 +88,7 @@ def test_koniq_reads_the_ratings_not_the_z_scores(tmp_path):
     mean = 3 * 0.238095238095 + 4 * 0.695238095238 + 5 * 0.0666666666667
     assert first.mos == pytest.approx((mean - 1) / 4)
     assert (first.mos_std, first.n_raters) == (pytest.approx(0.527277894494 / 4), 105)
+    assert first.attributes["votes"] == [0, 0, 25, 73, 7]
     assert labels["10007903636.jpg"].mos == 0
     assert {one.split for one in labels.values()} == {"train", "validation", "test"}
 
@@ -197,3 +198,36 @@ def test_an_opinion_off_the_scale_is_left_out(tmp_path):
     labels, dropped = read_set("tad66k", tmp_path)
     assert [one.fault for one in dropped] == ["opinion 11 lies outside 0..10"]
     assert [one.mos for one in labels if one.split == "test"] == [0]
+
+
+COUNTS = "image,mos,count_1,count_2,count_3\na.jpg,2.25,1,1,2\nb.jpg,2,,,\n"
+
+
+def test_counts_of_your_own_raters(tmp_path):
+    """They give the spread where no column does; an empty row has none."""
+    put(tmp_path, "labels.csv", COUNTS.encode())
+    labels, _ = read_set("folder", tmp_path, scale=[1, 3])
+    counted, empty = (next(label for label in labels if label.image == name) for name in ("a.jpg", "b.jpg"))
+    assert counted.attributes == {"votes": [1, 1, 2]}
+    assert (counted.mos, counted.n_raters) == (0.625, 4)
+    assert counted.mos_std == pytest.approx(statistics.stdev([1, 2, 3, 3]) / 2)
+    assert (empty.attributes, empty.mos_std, empty.n_raters) == ({}, None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "scale", "says"),
+    [
+        (COUNTS.replace("2.25", ".5").replace(",2,", ",1,"), None, r"data\.scale=\[1,3\]"),
+        (COUNTS, [1, 5], r"count_1 \.\. count_3 are not the levels of a scale from 1 to 5"),
+        (COUNTS.replace("count_2", "count_2.5"), [1, 3], "at equal distances"),
+        (COUNTS.replace("count_2,count_3", "more,others"), [1, 3], "at equal distances"),
+        (COUNTS.replace("25,1,1", "25,-1,1"), [1, 3], "line 2: counts .* must be whole numbers"),
+        (COUNTS.replace("25,1,1", "25,0.5,1"), [1, 3], "line 2: counts .* must be whole numbers"),
+        (COUNTS.replace("25,1,1", "25,1e300,1"), [1, 3], "line 2: counts .* from 0 to 1000000000"),
+        (COUNTS.replace("25,1,1", "25,many,1"), [1, 3], "count_1='many' is not a number"),
+    ],
+)
+def test_counts_that_do_not_fit_the_scale_are_refused(tmp_path, content, scale, says):
+    put(tmp_path, "labels.csv", content.encode())
+    with pytest.raises(InputError, match=says):
+        read_set("folder", tmp_path, scale=scale)
