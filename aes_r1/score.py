@@ -1,6 +1,7 @@
 """Score pictures with a trained model: `python -m aes_r1.score photo.jpg folder/ --model DIR --format table`.
 
-Results go to stdout, progress to stderr, and at its end the files that could not be read (exit code 1). In Python:
+Results go to stdout, progress to stderr, and at its end the files that could not be read (exit code 1) and a summary.
+In Python:
 
     from aes_r1.score import Critic
     print(Critic.load(DIR).score("photo.jpg").score)
@@ -9,6 +10,7 @@ Results go to stdout, progress to stderr, and at its end the files that could no
 from __future__ import annotations
 
 import sys
+import time
 
 from aes_r1.runs.stopping import leave_when_told
 
@@ -18,35 +20,38 @@ if __name__ == "__main__" and any(argument.startswith("--shards") for argument i
 import argparse
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
-from aes_r1.scoring.rows import FORMATS, row_of, write_rows
+from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, in_order, row_of, write_rows
 from aes_r1.settings import require
 
 AT_ONCE = 32  # pictures that one server is asked about
+_MOST_REASONS = 5  # reasons in the summary; every file's own stands above it
 
 
 def run(given: argparse.Namespace) -> int:
     """Score the pictures of the command line; return 1 when one could not be read, else 0."""
     require(given.samples is None or given.samples >= 1, "--samples", given.samples, "must be at least 1")
     limits = UrlLimits(round(given.url_mb * 1e6), given.url_seconds) if given.urls else None
-    skipped: Counter[str] = Counter()
+    require(given.sort is not None or not given.reverse, "--reverse", "true", "turns --sort round; give --sort, too")
+    began, skipped = time.monotonic(), Counter[str]()
     found = find_pictures(given.inputs, urls=given.urls, skipped=skipped)
     if given.shards is not None:
         require(not given.url, "--url", given.url, "Ray's workers have models of their own; leave --shards out")
         require(given.format in (None, "jsonl"), "--format", given.format, "shards are jsonl; leave it out")
+        require(given.sort is None, "--sort", given.sort, "shards keep the order of their list; leave it out")
         from aes_r1.scoring.shards import score_shards
 
-        unreadable = score_shards(
+        counts, unreadable = score_shards(
             found,
             Path(given.shards),
             model=given.model,
@@ -62,16 +67,42 @@ def run(given: argparse.Namespace) -> int:
         critic = Critic.at(given.url, given.model, **how) if given.url else Critic.load(given.model, **how)
         if warning := critic.facts.warning():
             print(f"note: {warning}", file=sys.stderr)
-        unreadable = []
+        counts, unreadable = Counter[str](), []
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
         verdicts = _verdicts(list(found), critic, limits, unreadable, at_once=AT_ONCE * len(given.url) or 1)
-        write_rows(verdicts, given.format or "table", sys.stdout)
-    if skipped:
-        print(f"aes_r1: not pictures by their names, so not looked at: {skipped_line(skipped)}", file=sys.stderr)
+        rows: Iterable[Row] = _counted(verdicts, counts)
+        if given.sort is not None:
+            rows = in_order(rows, given.sort, reverse=given.reverse)
+        write_rows(rows, given.format or "table", sys.stdout, measured_on=critic.facts.measured_on)
     for error in unreadable:
         print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)
+    for line in summary(counts, unreadable, skipped, time.monotonic() - began):
+        print(line, file=sys.stderr)
     return 1 if unreadable else 0
+
+
+def _counted(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:
+    """Yield `rows` and count them in `counts`: all as "pictures", those without a score as "unanswered"."""
+    for row in rows:
+        counts.update(count_of(row))
+        yield row
+
+
+def summary(
+    counts: Mapping[str, int], unreadable: Sequence[PictureError], skipped: Counter[str], seconds: float
+) -> Iterator[str]:
+    """Yield the closing lines: what was scored, in how long, what could not be read and why, what was passed over."""
+    pictures, unanswered = counts["pictures"], counts["unanswered"]
+    silent = f", {unanswered} of them without an answer that can be read" if unanswered else ""
+    yield f"scored: {pictures} picture{'s' * (pictures != 1)} in {seconds:.0f} s{silent}"
+    if unreadable:
+        reasons = Counter(error.reason.partition(";")[0] for error in unreadable).most_common()
+        why = ", ".join(f"{reason} ({count})" for reason, count in reasons[:_MOST_REASONS])
+        more = f" and {len(reasons) - _MOST_REASONS} other reasons" if len(reasons) > _MOST_REASONS else ""
+        yield f"not scored: {len(unreadable)}, listed above: {why}{more}"
+    if skipped:
+        yield f"not pictures by their names, so not looked at: {skipped_line(skipped)}"
 
 
 def _verdicts(
@@ -92,7 +123,8 @@ def _verdicts(
         except PictureError as error:
             return error
 
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), *left)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         rows = map(judged, found) if at_once == 1 else prefetch(found, judged, workers=at_once, ahead=at_once)
         for row in bar.track(rows, total=len(found), description="scoring"):
@@ -104,12 +136,22 @@ def _verdicts(
 
 def arguments() -> OneLineParser:
     """Build the parser of the command line."""
-    parser = OneLineParser(prog="python -m aes_r1.score", description=(__doc__ or "").split("\n\n")[0])
+    parser = OneLineParser(
+        prog="python -m aes_r1.score",
+        description="Score pictures with a trained model. Results go to stdout, progress to stderr.",
+        examples=(
+            "aes-r1 score photo.jpg folder/ --model RUN\n"
+            "aes-r1 score folder/ --model RUN --format jsonl > scores.jsonl\n"
+            "aes-r1 score folder/ --model RUN --shards OUT --workers 8"
+        ),
+    )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PICTURE", help="a file, a folder, a quoted glob, or with --urls a URL")
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
     add("--url", action="append", default=[], metavar="URL", help="of a vLLM server of DIR (aes_r1.serve); repeatable")
     add("--format", choices=FORMATS, help="what stdout gets (default: table)")
+    add("--sort", choices=SORTS, help="score: highest first; agreement of words and score: lowest first; path")
+    add("--reverse", action="store_true", help="turn the order of --sort round")
     add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
     add("--seed", type=int, default=0, help="of the sampling; the same seed gives the same scores (default: 0)")
     add("--urls", action="store_true", help="fetch http and https URLs; off by default")

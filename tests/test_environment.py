@@ -55,6 +55,7 @@ def test_a_run_without_home_network_or_utf8_in_a_slurm_shell(photographs, tokeni
         *("aes_r1.train", "data=folder", f'data.root="{photographs}"', f"model.path={tmp_path}/base", "expert=pixels"),
         *("judge=none", "trainer.init_from=base", "cold_start.epochs=0", "trainer.max_steps=1", "data.workers=0"),
         *("trainer.images_per_step=2", "trainer.num_samples=2", "trainer.max_new_tokens=8", "trainer.eval_pictures=2"),
+        "trainer.start_anyway=true",
         *("evaluation.stages=[rapo]", "evaluation.protocols=[greedy]", "evaluation.n_bootstrap=10"),
         *("evaluation.interventions=0", f"store={tmp_path}/store", f"out={tmp_path}/run"),
     ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shlex
 import sys
 
@@ -13,6 +14,7 @@ from aes_r1 import command
 from aes_r1.command import CONF
 from aes_r1.model import cost
 from aes_r1.plan import advice, decode_seconds, plan, step_flops, step_traffic
+from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.settings import (
     CostSettings,
     EvaluationSettings,
@@ -149,6 +151,7 @@ def test_advice_names_what_is_large_and_what_is_not_on_yet(shape):
     two = said(settings(gpus=2))
     assert "116.0 of 80 in the rollout, most of it optimizer (49.8)" in two
     assert "enough by itself: model.lora.rank=64 (53.8), engine=zero3_offload (66.2), plan.gpus=4 (76.1)" in two
+    assert "trainer." not in two  # the weights' own parts alone are too large
     assert "engine=zero3 " not in two  # it is on
     adapted = said(assume(settings(gpus=2, lora=LoraSettings(rank=64)), memory_gb=10.0))
     assert "lora" not in adapted
@@ -157,6 +160,47 @@ def test_advice_names_what_is_large_and_what_is_not_on_yet(shape):
     assert "none is enough by itself" in adapted
     small = train(assume(settings(), fused_attention=False), micro_batch_size=64)
     assert said(small) == "64 outputs in a pass do not fit 80; give trainer.micro_batch_size=36 or less"
+
+
+def test_advice_for_a_full_cache_is_a_smaller_cache():
+    """3B with an adapter on a card of 24 GB under the paper's counts: LoRA and checkpointing are on already."""
+    card = ("+experiment=paper", "model=qwen2_5_vl_3b", "model.lora.rank=64", "engine=single", "plan.memory_gb=24")
+    small = cost.shape_of(cost.load_config(None, "qwen2_5_vl_3b", CONF / "shapes"))
+    found = composed(*card)
+    (line, _) = advice(plan(found, small), found)
+    assert "in the rollout, most of it KV cache (21.5); enough by itself: trainer.images_per_step=32 (22.0)" in line
+    assert not re.search("lora|checkpointing|zero3|reference|freeze", line)
+    cured = composed(*card, "trainer.images_per_step=32")
+    assert plan(cured, small).largest_micro_batch > 0
+    (line, _) = advice(plan(assume(found, memory_gb=18.0), small), assume(found, memory_gb=18.0))
+    assert "enough by itself: trainer.images_per_step=8 (16.9)" in line  # halved until it fits
+
+
+CARDS = {  # the cards that each recipe for one's own pictures is for
+    "one_24gb": ("plan.memory_gb=22", "plan.peak_tflops=165", "plan.bandwidth_gb_s=1008"),  # RTX 4090
+    "one_80gb": (),
+    "eight_80gb": (),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_recipe_for_a_card_fits_it_and_the_guide_shows_what_the_plan_says(name):
+    """docs/own_pictures.md has memory, seconds a step, hours and disk for 200 photographs; README names the recipe."""
+    counts = ("plan.pictures=140", "plan.critiques=140", "plan.test_pictures=40")
+    found = composed(f"+experiment={name}", *CARDS[name], *counts)
+    assert found.plan.gpus == (8 if name == "eight_80gb" else 1)
+    planned = plan(found, cost.shape_of(cost.load_config(found.model.path, found.model.name, CONF / "shapes")))
+    assert planned.largest_micro_batch >= outputs_per_pass(found)
+    memory, hours = peak(planned.memory) / 1e9, sum(planned.stage_hours.values())
+    numbers = f"{memory:.0f} of {found.plan.memory_gb:g} | {sum(planned.seconds.values()):.0f} | {hours:.1f}"
+    guide = (CONF.parent / "docs" / "own_pictures.md").read_text().splitlines()
+    (row,) = [line for line in guide if line.startswith(f"| `+experiment={name}` |")]
+    assert row.endswith(f"| {numbers} | {most_disk(planned.disk) / 1e9:.0f} |")
+    assert f"+experiment={name}" in (CONF.parent / "README.md").read_text()
+
+
+def test_one_gpu_is_planned_for_one_process():
+    assert (composed().plan.gpus, composed("engine=zero2").plan.gpus, composed("plan.gpus=3").plan.gpus) == (1, 8, 3)
 
 
 def test_advice_blames_the_wire_where_it_takes_the_time(shape):
@@ -210,4 +254,4 @@ def test_assumptions_that_cannot_be_are_refused(wrong):
 
 def test_the_files_and_the_schema_assume_the_same():
     """conf/plan.yaml and CostSettings agree, so tables that skip the files show the command's numbers."""
-    assert composed().plan == CostSettings()
+    assert composed().plan == dataclasses.replace(CostSettings(), gpus=1)

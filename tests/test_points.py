@@ -18,6 +18,7 @@ from aes_r1.model import tiny
 from aes_r1.points import Sweep, point_command
 from aes_r1.settings import Settings
 from tests import processes
+from tests.conftest import label_twelve
 
 ROOT = Path(__file__).parents[1]
 STEPS = 60
@@ -36,12 +37,16 @@ def test_a_point_of_several_processes_goes_through_torchrun(tmp_path):
 def job(tokenizer, picture_folder, tmp_path) -> list[str]:
     """RAPO of a random model on twelve pictures: STEPS short steps."""
     tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
-    rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'train', 'test')[place % 3]}" for place in range(12)]
-    (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    label_twelve(picture_folder)
     return [
         *("data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base", "expert=pixels", "judge=none"),
         *("trainer.init_from=base", "cold_start.epochs=0", "trainer.images_per_step=2", "trainer.num_samples=2"),
-        *("trainer.micro_batch_size=2", "trainer.max_new_tokens=8", f"trainer.max_steps={STEPS}"),
+        *(
+            "trainer.micro_batch_size=2",
+            "trainer.max_new_tokens=8",
+            "trainer.start_anyway=true",
+            f"trainer.max_steps={STEPS}",
+        ),
         *("trainer.save_every=20", "trainer.eval_every=1000", "evaluation.stages=[rapo]"),
         *("evaluation.protocols=[greedy]", "evaluation.n_bootstrap=20", "tracker=none", f"store={tmp_path}/store"),
     ]

@@ -4,14 +4,18 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 from aes_r1 import score
 from aes_r1.model import backbone as backbones
+from aes_r1.score import summary
+from aes_r1.scoring.rows import in_order
 from tests import processes
 from tests.rollout.vllm_server import FakeServer
 
@@ -61,13 +65,21 @@ def test_all_readable_is_exit_code_0_in_csv_and_table(photos, talking_run, monke
     header, row = csv.reader(io.StringIO(out))
     assert code == 0
     assert header[:5] == ["path", "score", "low", "high", "critique"]
-    assert header[10:] == ["words", "agreement", "contradiction"]
-    assert len(row) == len(header) == 13
+    assert header[10:] == ["words", "agreement", "contradiction", "judgement", "interval", "scores"]
+    assert len(row) == len(header) == 16
     assert row[header.index("exposure")] == "plain tones."
+    answers = [float(score) for score in row[header.index("scores")].split()]
+    assert sum(answers) / len(answers) == pytest.approx(float(row[1]), abs=1e-4)
+    assert row[header.index("interval")] == "conformal"
+    verdict = score.Critic.load(talking_run).score(name)
+    assert verdict.judgement
+    assert row[header.index("judgement")] == verdict.judgement
     code, table, _ = run(monkeypatch, capsys, name, "--model", talking_run)
     assert code == 0
     assert f"{float(row[1]):.2f}" in table
     assert "light and shadow plain light." in table
+    assert verdict.judgement in table
+    assert "holds the mean opinion of 9 in 10 pictures like those of folder/test" in table
 
 
 def test_an_unanswered_picture_is_a_row_without_a_score(photos, talking_run, monkeypatch, capsys):
@@ -79,14 +91,68 @@ def test_an_unanswered_picture_is_a_row_without_a_score(photos, talking_run, mon
     code, out, _ = run(monkeypatch, capsys, *arguments, "jsonl")
     row = json.loads(out)
     assert (code, row["score"], row["low"], row["critique"]) == (0, None, None, None)
-    assert run(monkeypatch, capsys, *arguments, "csv")[1].splitlines()[1] == f"{photos / '03.png'},,,,,,,,,,,,"
+    assert run(monkeypatch, capsys, *arguments, "csv")[1].splitlines()[1] == f"{photos / '03.png'},{',' * 14}- - - -"
     assert "no readable answer" in run(monkeypatch, capsys, *arguments, "table")[1]
+
+
+def test_an_interval_from_scenes_is_not_shown_for_photographs(photos, talking_run, monkeypatch, capsys):
+    """The same model, evaluated on scenes: no number, and the table says why."""
+    shutil.copytree(talking_run, photos / "run")
+    evaluation = json.loads((talking_run / "evaluation.json").read_text())
+    ((stage, sets),) = evaluation["stages"].items()
+    evaluation["stages"] = {stage: {"scenes/test": next(iter(sets.values()))}}
+    (photos / "run" / "evaluation.json").write_text(json.dumps(evaluation))
+    asked = (photos / "03.png", "--model", photos / "run")
+    row = json.loads(run(monkeypatch, capsys, *asked, "--format", "jsonl")[1])
+    assert (row["low"], row["high"], row["interval"]) == (None, None, "not_calibrated")
+    assert row["score"] is not None
+    _, table, _ = run(monkeypatch, capsys, *asked)
+    assert "not calibrated for photographs" in table
+    assert "high" not in table.splitlines()[1]
+
+
+def test_rows_are_sorted_on_request(photos, talking_run, monkeypatch, capsys):
+    names = [talking_run / "pictures" / name for name in ("03.png", "09.png", "06.png")]
+
+    def paths(*how):
+        _, out, _ = run(monkeypatch, capsys, *names, "--model", talking_run, "--format", "jsonl", *how)
+        return [json.loads(line) for line in out.splitlines()]
+
+    given = paths()
+    assert [row["path"] for row in given] == [str(name) for name in names]
+    best = paths("--sort", "score")
+    assert [row["score"] for row in best] == sorted((row["score"] for row in given), reverse=True)
+    assert paths("--sort", "score", "--reverse") == best[::-1]
+    assert [row["path"] for row in paths("--sort", "path")] == sorted(str(name) for name in names)
+
+
+def test_what_has_no_number_is_sorted_last():
+    rows = [{"path": "a", "agreement": None}, {"path": "b", "agreement": 0.9}, {"path": "c", "agreement": 0.2}]
+    assert [row["path"] for row in in_order(rows, "agreement")] == ["c", "b", "a"]
+    assert [row["path"] for row in in_order(rows, "agreement", reverse=True)] == ["b", "c", "a"]
+
+
+def test_the_last_lines_say_what_was_scored_and_what_not(photos, talking_run, monkeypatch, capsys):
+    (photos / "notes.txt").write_text("hello")
+    for number in range(2):
+        (photos / f"{number}.txt").write_text("hello")
+    _, _, err = run(monkeypatch, capsys, photos, photos / "gone.jpg", "--model", talking_run, "--format", "jsonl")
+    scored, failed, passed = err.splitlines()[-3:]
+    assert re.fullmatch(r"scored: 2 pictures in \d+ s", scored)
+    reasons = "not a picture that can be read (1), No such file or directory (1)"
+    assert failed == f"not scored: 2, listed above: {reasons}"
+    assert passed == "not pictures by their names, so not looked at: 3 .txt"
+    silent = list(summary({"pictures": 7, "unanswered": 2}, [], Counter(), 3.2))
+    assert silent == ["scored: 7 pictures in 3 s, 2 of them without an answer that can be read"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--model", "gone"), "required: PICTURE"),
+        (("a.jpg", "--model", "m", "--reverse"), "--sort"),
+        (("a.jpg", "--model", "m", "--sort", "beauty"), "beauty"),
+        (("a.jpg", "--model", "m", "--shards", "out", "--sort", "score"), "--sort=score"),
         (("a.jpg", "--model", "/gone"), "/gone"),
         (("a.jpg", "--model", "m", "--format", "xml"), "xml"),
         (("a.jpg", "--model", "m", "--samples", "0"), "--samples=0"),

@@ -15,8 +15,13 @@ from PIL import Image
 from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.report.html import templates
 from aes_r1.scoring.critic import Verdict
+from aes_r1.scoring.intervals import meaning
+from aes_r1.scoring.rows import row_of, write_rows
 
 _THUMBNAIL = (720, 720)
+NEWEST, HIGHEST, LOWEST = "Newest first", "Highest score first", "Lowest score first"
+DISAGREEING = "Words and score apart first"
+ORDERS = (NEWEST, HIGHEST, LOWEST, DISAGREEING)
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,41 @@ def fill(template: str, **values: object) -> str:
     return _PAGES.get_template(template).render(values)
 
 
-def cards(judged: Sequence[Judged], measured_on: str | None) -> str:
-    """Render a card per photograph, the newest first."""
-    return fill("cards.html", judged=judged, measured_on=measured_on)
+def cards(judged: Sequence[Judged], measured_on: str | None, order: str = NEWEST) -> str:
+    """Render a card per photograph in one of ORDERS, below links to all verdicts where there are several."""
+    verdicts = [one for one in judged if one.verdict is not None]
+    files = {"CSV": all_as_csv(verdicts), "JSON": all_as_json(verdicts)} if len(verdicts) > 1 else {}
+    shown = ordered(judged, order)
+    return fill("cards.html", judged=shown, measured_on=measured_on, files=files, count=len(verdicts))
+
+
+def ordered(judged: Sequence[Judged], order: str) -> list[Judged]:
+    """Return photographs in one of ORDERS, `judged` being the oldest first.
+
+    A photograph that waits comes first, one without the number by which it would be sorted last.
+    """
+    newest = [*judged][::-1]
+    if order == NEWEST:
+        return newest
+
+    def key(one: Judged) -> tuple[bool, float]:
+        value = one.verdict and (one.verdict.agreement if order == DISAGREEING else one.verdict.score)
+        return value is None, (-1 if order == HIGHEST else 1) * (value or 0.0)
+
+    return [one for one in newest if one.waiting] + sorted((one for one in newest if not one.waiting), key=key)
+
+
+def all_as_json(judged: Sequence[Judged]) -> str:
+    """Return all verdicts as a data URI of JSON, a list of what the cards' own files hold."""
+    said = [{"name": one.name, **one.verdict.as_dict()} for one in judged if one.verdict is not None]
+    return f"data:application/json;charset=utf-8,{quote(json.dumps(said, indent=2, ensure_ascii=False))}"
+
+
+def all_as_csv(judged: Sequence[Judged]) -> str:
+    """Return all verdicts as a data URI of CSV, with the columns of `aes_r1.score --format csv`."""
+    out = io.StringIO()
+    write_rows([row_of(one.name, one.verdict) for one in judged if one.verdict is not None], "csv", out)
+    return f"data:text/csv;charset=utf-8,{quote(out.getvalue())}"
 
 
 def marks(verdict: Verdict) -> list[tuple[float, int]]:
@@ -90,5 +127,5 @@ def preference(one: Verdict, two: Verdict) -> float:
 
 
 _PAGES = templates(Path(__file__).parent / "templates", Path(__file__).parent)
-_PAGES.filters["marks"] = marks
+_PAGES.filters |= {"marks": marks, "meaning": meaning}
 _PAGES.globals["dimensions"] = DIMENSION_NAMES

@@ -6,15 +6,43 @@ const base64 = (file) => new Promise((done, failed) => {
   reader.onerror = () => failed(reader.error);
   reader.readAsDataURL(file);
 });
+// The element's content is rendered anew with every verdict, so what screen readers follow stands outside of it.
+const beside = (place, attributes) => {
+  const line = document.createElement("p");
+  for (const [name, value] of Object.entries(attributes)) line.setAttribute(name, value);
+  place(line);
+  return line;
+};
+const spoken = beside((line) => document.body.append(line), { id: "spoken", role: "status", "aria-live": "polite" });
+const refusal = beside((line) => element.after(line), { id: "refusal", role: "alert", class: "problem" });
+new MutationObserver(() => {
+  const text = element.querySelector(".status")?.textContent.trim();
+  if (text && text !== spoken.textContent) spoken.textContent = text;
+}).observe(element, { subtree: true, childList: true, characterData: true });
+// The server keeps what this tab was shown under the tab's own secret, and shows it again after a reload.
+const known = sessionStorage.getItem("visit");
+const visit = known ?? crypto.randomUUID();
+sessionStorage.setItem("visit", visit);
+if (known) setTimeout(() => trigger("submit", { visit }), 0);
+const list = (names) => names.length > 3 ? `${names.slice(0, 2).join(", ")} and ${names.length - 2} more` : names.join(", ");
 async function send(files) {
-  for (const file of [...files].slice(0, props.most)) {
+  const all = [...files], over = all.slice(props.most), large = [];
+  const refuse = () => {
+    const lines = [];
+    if (over.length) lines.push(`Only ${props.most} at a time. Not taken: ${list(over.map((file) => file.name))}.`);
+    if (large.length) lines.push(`Larger than ${props.max_bytes / 1e6} MB: ${list(large)}.`);
+    refusal.textContent = lines.join(" ");
+  };
+  refuse();
+  for (const file of all.slice(0, props.most)) {
     if (file.size > props.max_bytes) {
-      say(`${file.name} is larger than ${props.max_bytes / 1e6} MB`);
+      large.push(file.name);
+      refuse();
       continue;
     }
     const data = await base64(file);
     say(`${file.name} waits for the critic`);
-    trigger("upload", { name: file.name, data });
+    trigger("upload", { name: file.name, data, visit });
   }
 }
 element.addEventListener("change", (event) => {

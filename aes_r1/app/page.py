@@ -11,8 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from aes_r1.app.cards import Judged, cards, comparison, fill, thumbnail
+from aes_r1.app.cards import NEWEST, ORDERS, Judged, cards, comparison, fill, thumbnail
 from aes_r1.app.guard import HOSTS, Guard
+from aes_r1.app.visits import Visits
 from aes_r1.data.sample import PictureError, open_picture
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError
@@ -39,32 +40,53 @@ def read_upload(name: str, data: Any) -> Any:
         raise PictureError(name, error.reason) from error
 
 
+def _announced(one: Judged) -> str:
+    """Say in a line what a screen reader should say of a photograph that was judged or refused."""
+    if one.verdict is None:
+        return f"{one.name}: {one.problem}"
+    score = one.verdict.score
+    return f"{one.name}: {'no answer that can be read' if score is None else f'score {score:.2f}'}"
+
+
 def build(critic: Critic) -> Any:
     """Build the page as a gradio.Blocks."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # must be set before Gradio is imported
     import gradio as gr
 
     measured_on = critic.facts.measured_on
+    visits = Visits()
 
     # The parameter's type makes Gradio pass the event; with postponed annotations it must be the class itself.
-    def judge(shown: list[Judged], event: gr.EventData) -> Iterator[tuple]:
+    def judge(shown: list[Judged], order: str, event: gr.EventData) -> Iterator[tuple]:
         given = event._data if isinstance(event._data, dict) else {}
         name = Path(str(given.get("name", "photograph"))).name[:120]
-        waiting = cards([*shown, Judged(name, waiting=True)], measured_on)
-        yield f"Judging {escape(name)}", waiting, shown, gr.skip(), gr.skip(), gr.skip()
+        waiting = cards([*shown, Judged(name, waiting=True)], measured_on, order)
+        yield f"Judging {escape(name)}", waiting, shown, *[gr.skip()] * 4
         try:
             picture = read_upload(name, given.get("data"))
             one = Judged(name, thumbnail(picture), critic.score(picture))
         except PictureError as error:
             one = Judged(name, problem=error.reason)
         shown = [*shown, one][-KEPT:]
+        visits.keep(given.get("visit"), shown)
+        yield escape(_announced(one)), *show(shown, order)
+
+    def restore(order: str, event: gr.EventData) -> tuple:
+        """Show again what a reloaded page showed before."""
+        given = event._data if isinstance(event._data, dict) else {}
+        return show(visits.of(given.get("visit")), order)
+
+    def show(shown: list[Judged], order: str) -> tuple:
+        """Return the cards, and what follows from them."""
         places = [index for index, one in enumerate(shown) if one.verdict is not None]
         last = (places[-2], places[-1]) if len(places) > 1 else (None, None)
         names = [(shown[place].name, place) for place in places]
         chosen = [gr.update(choices=names, value=place) for place in last]
-        yield "", cards(shown, measured_on), shown, *chosen, compare(shown, *last)
+        sortable = gr.update(visible=len(places) > 1)
+        return cards(shown, measured_on, order), shown, *chosen, compare(shown, *last), sortable
 
-    judge.__annotations__["event"] = gr.EventData
+    for handler in (judge, restore):
+        handler.__annotations__["event"] = gr.EventData
 
     def compare(shown: list[Judged], first: int | None, second: int | None) -> str:
         if first is None or second is None or max(first, second) >= len(shown):
@@ -81,12 +103,14 @@ def build(critic: Critic) -> Any:
             html_template=(_HERE / "templates" / "drop.html").read_text(encoding="utf-8"),  # Gradio fills it in
             js_on_load=(_HERE / "drop.js").read_text(encoding="utf-8"),
             most=MOST,
+            kept=KEPT,
             max_bytes=MAX_BYTES,
             apply_default_css=False,
             elem_id="zone",
         )
         with gr.Tabs():
             with gr.Tab("Verdicts"):
+                order = gr.Dropdown(ORDERS, value=NEWEST, label="Order", visible=False, elem_id="order")
                 results = gr.HTML("", elem_id="results", apply_default_css=False)
             with gr.Tab("Compare"):
                 with gr.Row():
@@ -94,7 +118,10 @@ def build(critic: Critic) -> Any:
                     second = gr.Dropdown([], label="Second", type="value", elem_id="second")
                 duel = gr.HTML(compare([], None, None), elem_id="duel", apply_default_css=False)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        zone.upload(judge, shown, [zone, results, shown, first, second, duel], trigger_mode="multiple", **quiet)
+        outputs = [results, shown, first, second, duel, order]
+        zone.upload(judge, [shown, order], [zone, *outputs], trigger_mode="multiple", **quiet)
+        zone.submit(restore, order, outputs, **quiet)  # the page sends it when it was loaded again
+        order.input(lambda shown, order: cards(shown, measured_on, order), [shown, order], results, **quiet)
         for choice in (first, second):
             choice.input(compare, [shown, first, second], duel, trigger_mode="always_last", **quiet)
     # Verdicts are computed one at a time, because two would slow each other. Visitors take turns by photograph.

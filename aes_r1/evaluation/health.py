@@ -248,6 +248,43 @@ class HealthMonitor:
         self.completions.extend({"step": step, **row} for row in rows)
 
 
+UNREAD = WarningSign(
+    "unreadable evaluation", 0.10, +1,
+    "largest share of the pictures of a set that got no answer that can be read from the run's last model",
+    "a longer cold start (cold_start.min_steps), longer answers (evaluation.max_new_tokens)",
+    lambda _, __: None,
+)  # fmt: skip
+
+
+def unread_share(evaluation: Mapping[str, Any]) -> float | None:
+    """Return the largest parse_failure_rate of the last stage over sets and protocols that ask for a critique.
+
+    It is None without an evaluation.
+    """
+    stages = evaluation.get("stages") or {}
+    sets = stages[list(stages)[-1]] if stages else {}
+    shares = [
+        cell["parse_failure_rate"]
+        for cells in sets.values()
+        for protocol, cell in cells.items()
+        if protocol in ("sample", "greedy", "mean") and cell["parse_failure_rate"] is not None
+    ]
+    return max(shares, default=None)
+
+
+def evaluation_row(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the report's row of UNREAD, as health_rows does for the signs of the training."""
+    share = unread_share(evaluation)
+    shows = share is not None and share > UNREAD.threshold
+    return _row(UNREAD, share, "in the evaluation" if shows else None)
+
+
+def long_enough(metrics: Rows) -> bool:
+    """Return whether RAPO logged enough steps for the signs that are means over the last WINDOW of them."""
+    rapo = [row for row in metrics if row.get("stage", "rapo") == "rapo"]
+    return recent(rapo, "rollout/parse_failure_rate") is not None
+
+
 def raised_in(log_text: str) -> dict[str, int]:
     """Return {sign: step} from the warnings in run.log; the last step where a resumed run repeated one."""
     names = "|".join(re.escape(sign.name) for sign in SIGNS)
@@ -257,7 +294,8 @@ def raised_in(log_text: str) -> dict[str, int]:
 def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
     """Build a report's row per sign: sign, value at the end, threshold, sense, step it first showed or None, words.
 
-    `metrics` and `completions` are the rows of the two files; only those of the RAPO stage count.
+    `metrics` and `completions` are the rows of the two files; only those of the RAPO stage count. A sign without a
+    value and a step could not be checked ("checked"), which is not the same as a sign that does not show.
     """
     metrics = [row for row in metrics if row.get("stage", "rapo") == "rapo"]
     completions = [row for row in completions if row.get("stage", "rapo") == "rapo"]
@@ -273,15 +311,19 @@ def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
             if sign.shows(metrics[:place], so_far) is not None:
                 first = row["step"]
                 break
-        rows.append(
-            {
-                "sign": sign.name,
-                "value": sign.measure(metrics, completions),
-                "threshold": sign.threshold,
-                "sense": "above" if sign.sense > 0 else "below",
-                "step": first,
-                "meaning": sign.meaning,
-                "remedy": sign.remedy,
-            }
-        )
+        value = sign.measure(metrics, completions)
+        rows.append({**_row(sign, value, None if first is None else f"from step {first}"), "step": first})
     return rows
+
+
+def _row(sign: WarningSign, value: float | None, shown: str | None) -> dict[str, Any]:
+    return {
+        "sign": sign.name,
+        "value": value,
+        "threshold": sign.threshold,
+        "sense": "above" if sign.sense > 0 else "below",
+        "shown": shown,
+        "checked": value is not None or shown is not None,
+        "meaning": sign.meaning,
+        "remedy": sign.remedy,
+    }

@@ -17,6 +17,7 @@ from aes_r1.pipeline.data_stage import drawn_sets
 from aes_r1.pipeline.job import Job
 from aes_r1.report.run_page import write_report
 from aes_r1.report.terminal import print_headline
+from aes_r1.report.trouble import trouble
 from aes_r1.rollout.sampler import Sampler
 from aes_r1.runs.files import write_json
 
@@ -54,7 +55,7 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
             sets,
             n_bootstrap=evaluation.n_bootstrap,
             seed=job.settings.seed,
-            seen={one.dataset for one in job.train},
+            seen={image.dataset for image in job.train},
         )
         write_json(run.evaluation_file, measures)
         job.tracker.summarise(measures)
@@ -86,8 +87,8 @@ def predictions(
         return rows
     gathered: list[list[dict[str, Any]]] = [[] for _ in range(job.size)]
     torch.distributed.all_gather_object(gathered, rows)
-    place = {(one.dataset, one.id): position for position, one in enumerate(samples)}
-    return sorted((row for part in gathered for row in part), key=lambda row: place[row["dataset"], row["id"]])
+    order = {(image.dataset, image.id): index for index, image in enumerate(samples)}
+    return sorted((row for part in gathered for row in part), key=lambda row: order[row["dataset"], row["id"]])
 
 
 def report(job: Job) -> None:
@@ -95,5 +96,7 @@ def report(job: Job) -> None:
     if job.rank == 0:
         page = write_report(job.run.path)
         print_headline(job.run.evaluation)
+        if why := trouble("", job.run.evaluation, job.run.predictions()):
+            print(why)
         print(f"report: {page}")
         job.run.finish_stage("report", {"page": str(page)})

@@ -1,7 +1,7 @@
-"""The whole job as a chain of stages: data -> base model -> cold start -> RAPO -> evaluation -> report.
+"""Run the whole job as a chain of stages: data -> base model -> cold start -> RAPO -> evaluation -> report.
 
 Each stage writes RUN/stages/NAME.json when it is done and is not repeated. Results that do not depend on the run
-(scenes, the pretrained tiny model, cold starts) live in the store, where all runs and sweep points share them.
+(scenes, the pretrained tiny model, cold starts) are kept in the store, where all runs and sweep points share them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from aes_r1.pipeline.evaluation_stage import evaluate, report
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import record_origin
 from aes_r1.pipeline.rapo_stage import keep_final, rapo, starting_point
-from aes_r1.runs.claim import claim_run_folder, run_lock, start_over
+from aes_r1.runs.claim import claim_run_folder, run_lock, start_over, withdraw
 from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import Settings, as_dict
+from aes_r1.settings import InputError, Settings, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import start, world
-from aes_r1.trainer.reference import check_place
+from aes_r1.trainer.reference import require_shardable
 
 
 def run(settings: Settings) -> None:
@@ -36,11 +36,16 @@ def run(settings: Settings) -> None:
     with failure_file(Path(settings.out), rank):
         preflight.check(settings)
     with run_lock(Path(settings.out), rank):
-        _run(settings, rank, size)
+        try:
+            _run(settings, rank, size)
+        except InputError:
+            if rank == 0:
+                withdraw(Path(settings.out))
+            raise
 
 
 def _run(settings: Settings, rank: int, size: int) -> None:
-    check_place(settings.model.reference, size)
+    require_shardable(settings.model.reference, size)
     folder = Path(settings.out)
     if rank == 0:
         if settings.trainer.resume == "never" and folder.exists():
@@ -53,9 +58,9 @@ def _run(settings: Settings, rank: int, size: int) -> None:
         watch = start_heartbeat(folder, rank, size) if size > 1 else None
         job = Job(settings, folder, device, rank, size, watch)
         job.stop = stop
-        with failure_file(folder, rank, watch), contextlib.ExitStack() as held:
+        with failure_file(folder, rank, watch), contextlib.ExitStack() as stack:
             if job.served is not None:
-                held.callback(job.served.close)
+                stack.callback(job.served.close)
             _run_tracked(job)
 
 

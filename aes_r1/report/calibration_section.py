@@ -74,7 +74,7 @@ def _spread_charts(cells: Sequence[tuple[str, str, Mapping]], dataset: str) -> I
         caption = (
             f"Horizontal axis: nominal coverage of the interval from the spread of {last['n_samples']} answers "
             f"(standard deviation {number(last['mean_std'])} on average in the last stage). Vertical axis: share of "
-            "opinions inside. Below the diagonal the model is overconfident."
+            "pictures whose mean opinion is inside. Below the diagonal the model is overconfident."
         )
         chart = square_chart(f"Coverage on {dataset}", lines)
         yield Figure("Intervals from the spread", chart, caption, [(line.name, line.color) for line in lines])

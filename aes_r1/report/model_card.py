@@ -11,6 +11,7 @@ from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
 from aes_r1.inference.asking import Facts
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.settings_section import main_settings
+from aes_r1.scoring.intervals import HELD, NOT_CALIBRATED
 from aes_r1.tracking.secrets import without_secrets
 
 TEN_LINES = """\
@@ -153,12 +154,14 @@ def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: F
                 f"On {dataset} a score is off by {number(cell['mae']['value'])} on average (one sample), and "
                 f"{percent(cell['parse_failure_rate'])} of pictures get no readable answer."
             )
-    if facts.half_widths:
+    if facts.half_widths and facts.knows_photographs:
         wide = ", ".join(f"{number(width)} ({protocol})" for protocol, width in facts.half_widths.items())
         yield (
-            f"90% intervals are the score plus and minus a fixed half-width, {wide}, measured on {facts.measured_on}; "
-            "on other kinds of pictures they may hold less."
+            f"An interval is the score plus and minus a fixed half-width, {wide}. It holds {HELD} {facts.measured_on}; "
+            "on other kinds of pictures it may hold fewer."
         )
+    elif not facts.knows_photographs:
+        yield f"Photographs get {NOT_CALIBRATED}."
     yield from _critique_limits(evaluation)
     yield "Not made to judge people, nor to decide about anyone's work without a person who looks."
 

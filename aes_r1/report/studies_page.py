@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from aes_r1.evaluation.health import SIGNS, raised_in
+from aes_r1.evaluation.health import SIGNS, UNREAD, evaluation_row, long_enough, raised_in
 from aes_r1.prompts import parse_critique
 from aes_r1.report.charts import Figure, Line, line_chart, points_chart
 from aes_r1.report.coordinates import Axis, parallel_coordinates
 from aes_r1.report.gallery import Plate, plates
 from aes_r1.report.html import fill
-from aes_r1.report.studies import SECTIONS, analysis, setting, shown, stage_of, varied
+from aes_r1.report.studies import SECTIONS, analysis, label, setting, short_name, shown, stage_of, varied
 from aes_r1.runs.folder import RunFolder
 from aes_r1.tracking.glossary import definition
 from aes_r1.tracking.worst import worst_first
@@ -41,7 +41,8 @@ def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
     keys = varied(runs)
     conditions = _conditions(runs, keys)
     colors = dict(zip(conditions, COLORS, strict=False))
-    signs = {run["name"]: raised_in(run["folder"].log) for run in runs if run["folder"].log_file.exists()}
+    logged = [run for run in runs if run["folder"].log_file.exists()]
+    signs = {run["name"]: _signs(run["folder"]) for run in logged}
     curves = {section: _curves(section, conditions, colors, runs) for section in SECTIONS}
     labelled = [
         (f"{name}, seed {run['settings']['seed']}", run["folder"])
@@ -56,8 +57,11 @@ def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
         "trouble": next((run["state"] for run in runs if run["state"] != "done"), "no evaluation"),
         "setting": keys[0] if len(keys) == 1 else "",
         "conditions": {name: [_row(run, signs) for run in members] for name, members in conditions.items()},
-        "logs": len(signs),
-        "signs": {sign.name: n for sign in SIGNS if (n := sum(sign.name in found for found in signs.values()))},
+        "logs": len(logged),
+        "checked": sum(long_enough(run["metrics"]) for run in logged),
+        "signs": {
+            sign.name: n for sign in (UNREAD, *SIGNS) if (n := sum(sign.name in found for found in signs.values()))
+        },
         "analysis": _analysis(analysed),
         "results": _results(study, keys, conditions, colors),
         "legend": list(colors.items()),
@@ -70,7 +74,7 @@ def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, 
     """Return {condition: its runs by seed}, the highest mean SRCC first, conditions without one last."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
-        found.setdefault(_label(run["settings"], keys), []).append(run)
+        found.setdefault(label(run["settings"], keys), []).append(run)
     order = {name: -2.0 if (srcc := _mean_srcc(members)) is None else srcc for name, members in found.items()}
     return {name: found[name] for name in sorted(found, key=order.__getitem__, reverse=True)}
 
@@ -86,29 +90,16 @@ def _ends(conditions: Mapping[str, Runs]) -> list[tuple[float | None, str]]:
     return [known[0], known[-1] if len(known) > 1 else (None, "")] if known else []
 
 
-def _label(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Return the value of the one setting that differs, or every differing setting by its name."""
-    values = [_short(setting(settings, key)) for key in keys]
-    if len(keys) < 2:
-        return "".join(values) or "all"
-    return ", ".join(f"{_name(key, keys)} {value}" for key, value in zip(keys, values, strict=True))
+def _signs(run: RunFolder) -> dict[str, str]:
+    """Return {sign: step at which it first showed} of a run; the sign of its evaluation has no step."""
+    found = {sign: f"step {step}" for sign, step in raised_in(run.log).items()}
+    return found if evaluation_row(run.evaluation)["shown"] is None else {UNREAD.name: "", **found}
 
 
-def _name(key: str, keys: Sequence[str]) -> str:
-    """Return the last part of a dotted key where that says enough."""
-    last = key.rsplit(".", 1)[-1]
-    alone = [one.rsplit(".", 1)[-1] for one in keys].count(last) == 1
-    return last if alone and last not in ("name", "weight") else key
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     found = run["headline"]
     notes = [] if run["state"] == "done" else [run["state"]]
-    notes += [f"{sign}, step {step}" for sign, step in signs.get(run["name"], {}).items()]
+    notes += [", ".join(filter(None, found)) for found in signs.get(run["name"], {}).items()]
     cells = {
         metric: {"value": found.get(metric), "low": found.get(f"{metric}_low"), "high": found.get(f"{metric}_high")}
         for metric in ("srcc", "plcc")
@@ -132,7 +123,7 @@ def _results(
     names = list(colors.items()) if len(conditions) <= len(COLORS) else []
     found = {}
     if drawn and keys:
-        axes = [Axis(_name(key, keys), [setting(run["settings"], key) for run, _ in drawn]) for key in keys]
+        axes = [Axis(short_name(key, keys), [setting(run["settings"], key) for run, _ in drawn]) for key in keys]
         axes.append(Axis("SRCC", [run["headline"]["srcc"] for run, _ in drawn]))
         chart = parallel_coordinates(f"Settings and SRCC of {study}", axes, [color for _, color in drawn])
         found["settings"] = Figure("Settings and SRCC", chart, "A line per run.", names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aes_r1.evaluation.health import health_rows
+from aes_r1.evaluation.health import evaluation_row, health_rows
 from aes_r1.report.charts import Figure, Line, line_chart
 from aes_r1.tracking.glossary import GLOSSARY, definition
 
@@ -73,7 +73,11 @@ def curve(rows: Sequence[Mapping], metric: str, name: str, color: str, *, dots: 
 
 
 def health_section(
-    metrics: Sequence[Mapping[str, Any]], completions: Sequence[Mapping[str, Any]]
+    metrics: Sequence[Mapping[str, Any]], completions: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return the content of health.html: a row per sign, none without RAPO rows."""
-    return health_rows(metrics, completions) if any(row.get("stage") == "rapo" for row in metrics) else []
+    """Return the content of health.html: the row of the evaluation, then a row per sign of RAPO.
+
+    There is none of the latter without RAPO's rows, and none at all without an evaluation either.
+    """
+    signs = health_rows(metrics, completions) if any(row.get("stage") == "rapo" for row in metrics) else []
+    return [evaluation_row(evaluation), *signs] if evaluation.get("stages") or signs else []

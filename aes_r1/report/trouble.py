@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aes_r1.prompts import out_of_range
@@ -13,7 +13,7 @@ _MOST_UNANSWERED = 0.5  # above this share an evaluation reflects the format mor
 _MODELS = {"base": "the base model", "cold_start": "the model after its cold start", "rapo": "the model after RAPO"}
 
 
-def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> str:
+def trouble(state: str, evaluation: Mapping[str, Any], predictions: Iterable[Mapping[str, Any]]) -> str:
     """Explain in a sentence or two why the last stage did not answer.
 
     The text is empty where it did answer. `state` is that of RunFolder.
@@ -32,7 +32,7 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Map
         why = "fewer than three pictures were answered" if cell["n_answered"] < 3 else same
         return f"No correlation is defined on {dataset} for {model}: {why}."
     reasons = Counter(
-        _reason(row.get("text") or "")
+        unread(row.get("text") or "")
         for row in predictions
         if (row["stage"], row["protocol"], f"{row['dataset']}/{row['split']}") == (stage, protocol, dataset)
         and row["score"] is None
@@ -46,7 +46,7 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Sequence[Map
     )
 
 
-def _reason(text: str) -> str:
+def unread(text: str) -> str:
     """Say what an unreadable output did, after its number."""
     if not text.strip():
         return "said nothing"

@@ -61,11 +61,11 @@ class Server:
                 answer = self._http.post(self.url + path, json=body, timeout=timeout, extensions=self._extensions)
         except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the client was closed during the call
             raise Unusable(f"{self.url}: {error or type(error).__name__}") from error
-        said = " ".join(answer.text.split())[:500]
+        message = " ".join(answer.text.split())[:500]
         if answer.status_code >= 500 or answer.status_code in _AGAIN:
-            raise Unusable(f"{self.url}{path}: {answer.status_code} {said}")
+            raise Unusable(f"{self.url}{path}: {answer.status_code} {message}")
         if answer.status_code != 200:
-            raise Refused(answer.status_code, f"{self.url}{path}: {answer.status_code} {said}")
+            raise Refused(answer.status_code, f"{self.url}{path}: {answer.status_code} {message}")
         try:
             return answer.json() if path.startswith(("/inference", "/weight_info", "/v1/models")) else None
         except ValueError as error:  # no JSON, or no UTF-8
@@ -86,7 +86,7 @@ class Server:
         """Return the folder, or name, of the model with which the server was started; InputError if it names none."""
         try:
             models = self.call("/v1/models", timeout=patience)["data"]
-            return str(next(one["root"] for one in models if one["id"] == SERVED))
+            return str(next(model["root"] for model in models if model["id"] == SERVED))
         except (Unusable, Refused, StopIteration, KeyError) as error:
             raise InputError(
                 f"--url={self.url}: no server of ours answers ({error}); python -m aes_r1.serve"
@@ -144,11 +144,11 @@ class Server:
         self.call("/finish_weight_update", {"weight_version": version}, timeout=timeout)
 
     def _load_adapter(self, name: str, folder: str, timeout: float) -> None:
-        held = [one["id"] for one in self.call("/v1/models", timeout=HEALTH_S)["data"]]
-        if name in held:
+        loaded = [model["id"] for model in self.call("/v1/models", timeout=HEALTH_S)["data"]]
+        if name in loaded:
             return
         try:
-            for old in held:
+            for old in loaded:
                 if old.startswith("adapter-"):
                     self.call("/v1/unload_lora_adapter", {"lora_name": old}, timeout=timeout)
             self.call("/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, timeout=timeout)
@@ -221,29 +221,29 @@ class Servers:
         until = time.monotonic() + self.patience
         body = {**request, "model": weights.adapter or SERVED}
         while True:
-            server = self._turn(first)
+            server = self._next_server(first)
             try:
                 answer = self._answer(server, body, weights)
                 check(answer)
             except Unusable as error:
                 server.failed()
-                said = str(error)
+                reason = str(error)
             except Refused as error:
                 raise InputError(f"rollout.url: the server refuses a request: {error}") from error
             else:
                 server.worked()
                 return answer
-            rest = min(one.rests_until for one in self.servers) - time.monotonic()
+            rest = min(candidate.rests_until for candidate in self.servers) - time.monotonic()
             if self._closed or time.monotonic() + max(rest, 0.0) > until:
                 raise ServersGone(
-                    f"rollout.url: no usable answer within rollout.patience={self.patience:g} seconds (last: {said}); "
-                    "see that python -m aes_r1.serve runs there"
+                    f"rollout.url: no usable answer within rollout.patience={self.patience:g} seconds "
+                    f"(last: {reason}); see that python -m aes_r1.serve runs there"
                 )
             time.sleep(max(rest, 0.0))
 
-    def _turn(self, first: int) -> Server:
-        """Return server number `first`, or the next one that may be called; if none may, the first that will."""
-        order = [self.servers[(first + place) % len(self.servers)] for place in range(len(self.servers))]
+    def _next_server(self, first: int) -> Server:
+        """Return server number `first`, or the next one that is not resting; if all rest, the first to be back."""
+        order = [self.servers[(first + offset) % len(self.servers)] for offset in range(len(self.servers))]
         now = time.monotonic()
         awake = [server for server in order if server.rests_until <= now]
         return awake[0] if awake else min(order, key=lambda server: server.rests_until)
@@ -256,19 +256,19 @@ class Servers:
             except Refused as error:
                 if error.status != 404 or weights.adapter is None:
                     raise
-                held = "no such adapter"
+                other = "no such adapter"
             else:
-                found = versions_of(answer)
-                if found == {weights.version}:
+                versions = versions_of(answer)
+                if versions == {weights.version}:
                     return answer
-                held = f"weights {', '.join(sorted(found)) or 'of no version'}"
+                other = f"weights {', '.join(sorted(versions)) or 'of no version'}"
             if weights.folder is None:
                 raise InputError(
-                    f"--url: {server.url} was given {held} by a training run since it was started; start it again with "
-                    "the model that is to score"
+                    f"--url: {server.url} was given {other} by a training run since it was started; start it again "
+                    "with the model that is to score"
                 )
             server.hold(weights, timeout=self._timeout)
-        raise Unusable(f"{server.url}: answers with {held} instead of {weights.adapter or weights.version}")
+        raise Unusable(f"{server.url}: answers with {other} instead of {weights.adapter or weights.version}")
 
 
 def is_healthy(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""A trained model as a critic: `Critic.load(DIR).score("photo.jpg")`.
+"""Use a trained model as a critic: `Critic.load(DIR).score("photo.jpg")`.
 
 One picture is judged at a time and its noise comes from its own pixels, so a verdict depends on model, seed and picture
 alone: never on a file's name, on other pictures of a call, or on the order.
@@ -34,12 +34,14 @@ COVERAGE = 0.9  # nominal coverage of every interval
 
 @dataclass(frozen=True)
 class Verdict:
-    """The critic's answer about one picture.
+    """Hold the critic's answer about one picture.
 
-    score: mean of the answered `scores`, None when no output could be read. low, high: a 90% interval, of the kind
-    named by `interval`: "conformal" (of the mean opinion score) or "samples" (of one more answer of the model); None
-    without either. critique: the one whose own score lies nearest to `score`; dimensions: its parts by name. words,
-    agreement, contradiction: whether critique and score say the same (agreement.Agreement).
+    score: mean of the answered `scores`, None when no output could be read. low, high: an interval of the kind named by
+    `interval`. "conformal" holds the mean opinion of 9 in 10 pictures of the kind that was evaluated, "samples" 9 in 10
+    further answers of the model. "not_calibrated": there is none, because the model was measured on made scenes alone,
+    which says nothing about photographs. None: there is nothing to make one from. critique: the one whose own score
+    lies nearest to `score`; dimensions: its parts by name. words, agreement, contradiction: whether critique and score
+    say the same (agreement.Agreement).
     """
 
     score: float | None
@@ -60,7 +62,7 @@ class Verdict:
 
 
 class Critic:
-    """A loaded model with its question and its sampling settings."""
+    """Hold a loaded model with its question and its sampling settings."""
 
     def __init__(
         self,
@@ -84,7 +86,7 @@ class Critic:
         """
         folder, facts = find_model(path)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        backbone = backbones.load(folder, dtype=facts.dtype_on(place), max_pixels=facts.max_pixels)
+        backbone = backbones.load(folder, dtype=facts.dtype_on(place), max_pixels=facts.max_pixels, key="--model")
         backbone.model.to(place).eval()
         return cls(backbone, facts, samples=samples, seed=seed)
 
@@ -103,7 +105,8 @@ class Critic:
     def score(self, picture: str | Path | Image.Image) -> Verdict:
         """Critique and score one picture: a path, or a PIL picture. PictureError when the file cannot be read."""
         picture = as_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        return verdict(self.answers(picture), half_width=self.facts.half_widths.get(self._protocol() or ""))
+        half_width = self.facts.half_widths.get(self._protocol() or "")
+        return verdict(self.answers(picture), half_width=half_width, calibrated=self.facts.knows_photographs)
 
     def _protocol(self) -> str | None:
         """Return the protocol of an evaluation whose intervals hold for these verdicts.
@@ -128,15 +131,19 @@ class Critic:
             content = hashlib.sha256(repr(picture.size).encode() + np.asarray(picture).tobytes()).hexdigest()
             keys = [("critic", self.seed, content, k) for k in range(self.samples)]
             noise = keyed_uniform_noise(keys, facts.max_new_tokens)
-        how: dict[str, Any] = {"max_new_tokens": facts.max_new_tokens, "temperature": facts.temperature, "noise": noise}
-        rollout = self.sample(self.backbone, prompts, num_samples=self.samples, **how)
+        sampling: dict[str, Any] = {
+            "max_new_tokens": facts.max_new_tokens,
+            "temperature": facts.temperature,
+            "noise": noise,
+        }
+        rollout = self.sample(self.backbone, prompts, num_samples=self.samples, **sampling)
         blank = blank_prompt(self.backbone, facts.question, facts.answer_from)
-        rollout = answer_from_words(self.backbone, rollout, blank, sample=self.sample, **how)
+        rollout = answer_from_words(self.backbone, rollout, blank, sample=self.sample, **sampling)
         return [self.backbone.decode(row[mask]) for row, mask in zip(rollout.tokens, rollout.mask, strict=True)]
 
 
-def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
-    """Combine several answers to one picture into a verdict."""
+def verdict(texts: Sequence[str], *, half_width: float | None, calibrated: bool = True) -> Verdict:
+    """Combine several answers to one picture into a verdict; it has no interval unless `calibrated`."""
     scores = [parse_score(text) for text in texts]
     answered = [score for score in scores if score is not None]
     if not answered:
@@ -148,13 +155,15 @@ def verdict(texts: Sequence[str], *, half_width: float | None) -> Verdict:
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
     critique = parse_critique(texts[nearest])
     kind, reach = None, None
-    if half_width is not None:
+    if not calibrated:
+        kind = "not_calibrated"
+    elif half_width is not None:
         kind, reach = "conformal", half_width
     elif len(answered) > 1:
         kind, reach = "samples", spread_half_width(answered)
     low, high = (None, None) if reach is None else (max(0.0, mean - reach), min(1.0, mean + reach))
-    said = agreement(critique, mean)._asdict()
-    return Verdict(mean, low, high, kind, scores, critique or None, *_parts(critique), **said)
+    compared = agreement(critique, mean)._asdict()
+    return Verdict(mean, low, high, kind, scores, critique or None, *_parts(critique), **compared)
 
 
 def spread_half_width(scores: Sequence[float], coverage: float = COVERAGE) -> float:

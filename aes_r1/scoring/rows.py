@@ -15,10 +15,12 @@ from rich.text import Text
 
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.scoring.critic import Verdict
+from aes_r1.scoring.intervals import meaning
 
 COLUMNS = ("path", "score", "low", "high", "critique")
 AGREEMENT = ("words", "agreement", "contradiction")
 FORMATS = ("table", "jsonl", "csv")
+SORTS = ("score", "agreement", "path")
 _PLACES = 4
 
 Row = Mapping[str, Any]
@@ -33,9 +35,33 @@ def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
     return {"path": path, **{name: said[name] for name in shown}}
 
 
-def write_rows(rows: Iterable[Row], form: str, out: IO[str]) -> None:
-    """Write `rows` as `form` (jsonl, csv or table) to `out`: a line as soon as its row is there, a table at the end."""
-    {"jsonl": _jsonl, "csv": _csv, "table": _table}[form](rows, out)
+def count_of(row: Row) -> dict[str, int]:
+    """Return what `row` adds to the counts of a summary: a picture, and whether it has no score."""
+    return {"pictures": 1, "unanswered": int(row["score"] is None)}
+
+
+def in_order(rows: Iterable[Row], by: str, *, reverse: bool = False) -> list[Row]:
+    """Sort rows by score (highest first), agreement of words and score (lowest first) or path.
+
+    `reverse` turns the order round. Rows without the number come last either way.
+    """
+    if by == "path":
+        return sorted(rows, key=lambda row: row["path"], reverse=reverse)
+    rows = list(rows)
+    known = [row for row in rows if row[by] is not None]
+    known.sort(key=lambda row: row[by], reverse=(by == "score") != reverse)
+    return known + [row for row in rows if row[by] is None]
+
+
+def write_rows(rows: Iterable[Row], form: str, out: IO[str], *, measured_on: str | None = None) -> None:
+    """Write `rows` as `form` (jsonl, csv or table) to `out`: a line as soon as its row is there, a table at the end.
+
+    measured_on: the set that the intervals below a table come from.
+    """
+    if form == "table":
+        _table(rows, out, measured_on)
+    else:
+        {"jsonl": _jsonl, "csv": _csv}[form](rows, out)
 
 
 def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
@@ -45,20 +71,26 @@ def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
 
 
 def _csv(rows: Iterable[Row], out: IO[str]) -> None:
-    """Write one CSV column for each dimension after the contract's five, then whether words and score agree."""
+    """Write a column for each of the contract's five, each dimension, and what lies behind score and interval.
+
+    The scores of all answers stand in one column, separated by spaces; an answer that cannot be read is a dash.
+    """
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, *DIMENSIONS, *AGREEMENT])
+    writer.writerow([*COLUMNS, *DIMENSIONS, *AGREEMENT, "judgement", "interval", "scores"])
     for row in rows:
         values = [row[name] for name in COLUMNS] + [row["dimensions"].get(name) for name in DIMENSIONS]
-        values += [row[name] for name in AGREEMENT]
+        values += [row[name] for name in (*AGREEMENT, "judgement", "interval")]
+        values.append(" ".join("-" if score is None else str(score) for score in row["scores"]))
         writer.writerow(["" if value is None else value for value in values])
         out.flush()
 
 
-def _table(rows: Iterable[Row], out: IO[str]) -> None:
+def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None) -> None:
+    rows = list(rows)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=False)
     table.add_column("path", overflow="fold", ratio=2)
-    numbered = ("score", "low", "high", "words", "agreement")
+    bounds = ("low", "high") if any(row["low"] is not None for row in rows) else ()
+    numbered = ("score", *bounds, "words", "agreement")
     for name in numbered:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("critique", overflow="fold", ratio=5)
@@ -67,8 +99,14 @@ def _table(rows: Iterable[Row], out: IO[str]) -> None:
         table.add_row(Text(row["path"]), *numbers, _critique(row))
     # A pipe has no width: lines there are as long as a wide terminal's.
     console = Console(file=out, width=None if out is sys.stdout and sys.stdout.isatty() else 160, highlight=False)
-    if table.row_count:
-        console.print(table)
+    if not rows:
+        return
+    console.print(table)
+    for kind in dict.fromkeys(row["interval"] for row in rows):
+        if said := meaning(kind, measured_on):
+            console.print(f"low to high {said}" if bounds and kind != "not_calibrated" else said, markup=False)
+    if any(row["agreement"] is not None for row in rows):
+        console.print("words: how favourable the critique is, 0 to 1; agreement: 1 less its distance to the score")
 
 
 def _critique(row: Row) -> Text:

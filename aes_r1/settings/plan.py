@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aes_r1.settings.rules import require
 from aes_r1.settings.run import Settings
@@ -12,7 +12,7 @@ from aes_r1.settings.run import Settings
 class CostSettings:
     """Assumptions of `python -m aes_r1.plan` about devices, prices and texts."""
 
-    gpus: int = 8
+    gpus: int = 0  # 0: one with engine=single, else eight
     memory_gb: float = 80.0  # memory of one GPU, 10^9 bytes
     peak_tflops: float = 989.0  # dense 16-bit, 10^12 operations per second
     bandwidth_gb_s: float = 3350.0  # memory bandwidth of a GPU, 10^9 bytes per second
@@ -30,8 +30,8 @@ class CostSettings:
     longest_answer: float = 1.8  # ratio of the longest answer of a step to the mean one
 
     def __post_init__(self) -> None:
+        require(self.gpus >= 0, "plan.gpus", self.gpus, "must be positive, or 0 for what the engine takes")
         for key in (
-            "gpus",
             "memory_gb",
             "peak_tflops",
             "bandwidth_gb_s",
@@ -56,3 +56,8 @@ class PlanSettings(Settings):
     """Settings of `python -m aes_r1.plan`: those of a run, and assumptions about its hardware."""
 
     plan: CostSettings = field(default_factory=CostSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.plan.gpus == 0:
+            self.plan = replace(self.plan, gpus=1 if self.engine.name == "single" else 8)

@@ -14,7 +14,7 @@ from aes_r1.trainer.engine import Engine
 
 
 class Utilisation:
-    """The operations of an update, divided by those that the cards could do in its time.
+    """Divide the operations of an update by those that the cards could do in its time.
 
     Operations are the model's own (aes_r1.model.cost), by real lengths, without those that gradient checkpointing
     repeats and without padding. There is no value where the peak is not known: on a CPU, on a card that is not in

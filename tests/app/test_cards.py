@@ -1,13 +1,17 @@
 """Cards and comparisons: numbers, escaping, and the texts for missing values."""
 
+import csv
+import io
 import json
 import re
+from dataclasses import replace
 from urllib.parse import unquote
 
 import pytest
 from PIL import Image
 
-from aes_r1.app.cards import Judged, cards, comparison, preference, thumbnail
+from aes_r1.app.cards import ORDERS, Judged, cards, comparison, ordered, preference, thumbnail
+from aes_r1.app.visits import Visits
 from aes_r1.scoring.critic import verdict
 
 WORDS = (
@@ -24,13 +28,18 @@ def test_a_card_shows_the_verdict_and_carries_its_json():
     one = judged("a.jpg", "0.40", "0.50", "x")
     html = cards([one], "scenes/test")
     assert ">0.45</b>" in html
-    assert "90% of its answers" in html
+    assert "holds 9 in 10 further answers of the model, not people&#39;s opinions" in html
     assert html.count('class="answer"') == 2
     for word in ("Light and shadow", "soft.", "A fine one."):
         assert word in html
     link = re.search(r'href="data:application/json;charset=utf-8,([^"]*)"', html)[1]
     assert json.loads(unquote(link)) == {"name": "a.jpg", **one.verdict.as_dict()}
-    assert "90% of opinions (scenes/test)" in cards([judged("a", "0.4", half_width=0.1)], "scenes/test")
+    measured = cards([judged("a", "0.4", half_width=0.1)], "folder/test")
+    assert "0.30 to 0.50<br>holds the mean opinion of 9 in 10 pictures like those of folder/test" in measured
+    unknown = Judged("a", "data:,", replace(judged("a", "0.4").verdict, low=None, high=None, interval="not_calibrated"))
+    shown = cards([unknown], "scenes/test")
+    assert "no interval: not calibrated for photographs" in shown
+    assert "0.30" not in shown
 
 
 def test_words_that_contradict_their_number_are_flagged():
@@ -70,3 +79,53 @@ def test_what_has_no_score_is_said():
 
 def test_a_thumbnail_is_small():
     assert len(thumbnail(Image.effect_noise((3000, 2000), 80).convert("RGB"))) < 400_000
+
+
+def test_photographs_are_ordered_by_score_and_by_agreement():
+    good, poor = "A stunning, elegant, masterful picture.", "A dull, clumsy, muddy picture."
+    one, two = judged("one", "0.30", words=poor), judged("two", "0.80", words=poor)
+    three, silent = judged("three", "0.60", words=good), judged("silent", "x")
+    waiting, refused = Judged("waiting", waiting=True), Judged("refused", problem="too large")
+    shown = [one, refused, two, silent, three, waiting]
+
+    def names(order):
+        return [each.name for each in ordered(shown, order)]
+
+    assert names(ORDERS[0]) == ["waiting", "three", "silent", "two", "refused", "one"]
+    assert names("Highest score first") == ["waiting", "two", "three", "one", "silent", "refused"]
+    assert names("Lowest score first") == ["waiting", "one", "three", "two", "silent", "refused"]
+    assert names("Words and score apart first")[:2] == ["waiting", "two"]
+
+
+def test_all_verdicts_are_saved_together():
+    both = [judged("a.jpg", "0.40", "0.50"), judged("b.jpg", "0.80"), Judged("c.jpg", problem="too large")]
+    html = cards(both, None)
+    links = dict(re.findall(r'download="verdicts\.(\w+)" href="data:[\w/]+;charset=utf-8,([^"]*)"', html))
+    said = json.loads(unquote(links["json"]))
+    assert said == [{"name": one.name, **one.verdict.as_dict()} for one in both[:2]]
+    rows = list(csv.DictReader(io.StringIO(unquote(links["csv"]))))
+    assert [(row["path"], row["score"], row["judgement"]) for row in rows] == [
+        ("a.jpg", "0.45", "A fine one."), ("b.jpg", "0.8", "A fine one."),
+    ]  # fmt: skip
+    assert "Download all" not in cards(both[:1], None)
+    assert 'aria-label="Download JSON of a.jpg"' in html
+
+
+def test_a_visit_is_its_own_secret_s_alone_and_ends():
+    clock = [0.0]
+    visits = Visits(most=2, seconds=60, now=lambda: clock[0])
+    first, second, third = ("a" * 36, "b" * 36, "c" * 36)
+    shown = [judged("a", "0.4")]
+    visits.keep(first, shown)
+    assert visits.of(first) == shown
+    for wrong in (second, "", None, 3, ["a" * 36], "a" * 35):
+        assert visits.of(wrong) == []
+    for guessable in ("", "1", None, {"a": 1}, "x" * 65, "a b" * 12):
+        visits.keep(guessable, shown)
+        assert visits.of(guessable) == []
+    visits.keep(second, shown)
+    visits.keep(first, shown)
+    visits.keep(third, shown)  # the one without a photograph for longest is forgotten
+    assert (visits.of(second), visits.of(first)) == ([], shown)
+    clock[0] = 61.0
+    assert visits.of(first) == []

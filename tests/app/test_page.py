@@ -1,6 +1,7 @@
 """The page as its users meet it: a real server, a real headless Chromium, and requests that no page would send."""
 
 import base64
+import csv
 import json
 import os
 import re
@@ -96,7 +97,7 @@ def test_upload_wait_read_the_score(browser, address, talking_run, tmp_path):
         card = page.locator("#results .card", has_text=path.name)
         expected = critic.score(path)
         assert card.locator(".score b").inner_text() == f"{expected.score:.2f}"
-        assert "90% of opinions (folder/test)" in card.inner_text()
+        assert "holds the mean opinion of 9 in 10 pictures like those of folder/test" in card.inner_text()
         assert card.locator(".answer").count() == 4
         assert card.locator("dd").count() == 5
         link = card.locator("a.save")
@@ -114,6 +115,69 @@ def test_upload_wait_read_the_score(browser, address, talking_run, tmp_path):
     assert {urlsplit(url).hostname for url in asked if not url.startswith("data:")} == {"127.0.0.1"}
     assert not [url for url in asked if "file=" in url or "/upload" in url]
     assert errors == []
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_results_stay_over_a_reload_are_sorted_and_saved_together(browser, address, talking_run):
+    page, _, errors = visit(browser, address, viewport={"width": 1280, "height": 900})
+
+    def width():
+        return page.locator(".drop").bounding_box()["width"]
+
+    empty = width()
+    assert empty > 1000
+    paths = [talking_run / "pictures" / name for name in ("09.png", "02.png", "11.png")]
+    drop(page, *paths)
+    wait_for_cards(page, 3)
+    assert width() == empty
+    spoken = page.locator("#spoken")
+    assert (spoken.get_attribute("role"), spoken.get_attribute("aria-live")) == ("status", "polite")
+    assert re.fullmatch(r"\d\d\.png: score 0\.\d\d", spoken.text_content())
+
+    page.reload()
+    wait_for_cards(page, 3)
+    page.get_by_label("Order").click()
+    page.get_by_role("option", name="Lowest score first").click()
+    sorted_now = "(s => s.length == 3 && s[0] <= s[1] && s[1] <= s[2])"
+    scores = "[...document.querySelectorAll('#results .score b')].map(score => Number(score.dataset.score))"
+    page.wait_for_function(f"{sorted_now}({scores})")
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Download all as CSV").click()
+    rows = list(csv.DictReader(saved.value.path().open(encoding="utf-8")))
+    assert sorted(row["path"] for row in rows) == sorted(path.name for path in paths)
+    critic = Critic.load(talking_run)
+    for path, row in zip(sorted(paths), sorted(rows, key=lambda row: row["path"]), strict=True):
+        assert float(row["score"]) == pytest.approx(critic.score(path).score, abs=1e-4)
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_selector("#duel .finding")
+    assert width() == empty
+    assert errors == []
+    page.context.close()
+
+    other, _, _ = visit(browser, address)  # another tab, another visit
+    other.reload()
+    other.wait_for_selector("#zone input", state="attached")
+    assert other.locator("#results .card").count() == 0
+    other.context.close()
+
+
+@pytest.mark.slow
+def test_the_thirteenth_file_is_refused_aloud(browser, address, tmp_path):
+    page, _, _ = visit(browser, address)
+    files = [tmp_path / f"{number:02d}.jpg" for number in range(15)]
+    for file in files:
+        file.write_text("hello")
+    drop(page, *files)
+    refusal = page.locator("#refusal")
+    assert refusal.get_attribute("role") == "alert"
+    said = "Only 12 at a time. Not taken: 12.jpg, 13.jpg, 14.jpg."
+    assert refusal.inner_text() == said
+    wait_for_cards(page, 12)
+    assert refusal.inner_text() == said  # until the next drop
+    drop(page, files[0])
+    wait_for_cards(page, 13)
+    assert not refusal.is_visible()
     page.context.close()
 
 

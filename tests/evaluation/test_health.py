@@ -6,7 +6,16 @@ import random
 
 import pytest
 
-from aes_r1.evaluation.health import SIGNS, WINDOW, HealthMonitor, health_rows, raised_in
+from aes_r1.evaluation.health import (
+    SIGNS,
+    UNREAD,
+    WINDOW,
+    HealthMonitor,
+    evaluation_row,
+    health_rows,
+    long_enough,
+    raised_in,
+)
 from aes_r1.prompts import answer
 from aes_r1.report.html import fill
 from aes_r1.report.training_section import health_section
@@ -145,12 +154,43 @@ def test_live_and_in_the_report_a_sign_shows_at_the_same_step():
 
 
 def test_the_report_names_step_and_remedy():
-    found = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [])
+    found = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [], {})
     page = fill("health.html", health=found)
-    assert "1 of 12 signs showed" in page
+    assert "1 of the 8 signs that could be checked showed" in page
+    assert "5 could not be checked" in page
+    assert page.count("not checked</td>") == 5
     assert "step 10" in page
     assert "max_new_tokens" in page
-    assert health_section([{"stage": "sft", "step": 1}], []) == []
+    assert health_section([{"stage": "sft", "step": 1}], [], {}) == []
+
+
+def evaluated(share: float) -> dict:
+    """An evaluation whose last stage left `share` of the pictures unanswered when asked greedily."""
+    cells = {"greedy": {"parse_failure_rate": share}, "direct": {"parse_failure_rate": 1.0}}
+    return {
+        "stages": {"base": {"folder/test": {"greedy": {"parse_failure_rate": 1.0}}}, "rapo": {"folder/test": cells}}
+    }
+
+
+def test_an_evaluation_that_cannot_be_read_is_a_sign_of_its_own():
+    """Three steps of RAPO and not one readable answer: no sign of the training could be checked, this one shows."""
+    short = metrics(3, rollout__parse_failure_rate=lambda step: 1.0)
+    found = health_section(short, [], evaluated(1.0))
+    assert [(row["sign"], row["shown"]) for row in found if row["shown"]] == [(UNREAD.name, "in the evaluation")]
+    page = fill("health.html", health=found)
+    assert "1 of the 3 signs that could be checked showed" in page  # the others need a step or a validation
+    assert "10 could not be checked" in page
+    for share, shown_there in ((0.1, None), (0.11, "in the evaluation")):
+        assert evaluation_row(evaluated(share))["shown"] == shown_there
+    alone = health_section([{"stage": "sft", "step": 1}], [], evaluated(0.4))  # a cold start alone is evaluated, too
+    assert [row["value"] for row in alone] == [0.4]
+    assert not evaluation_row({})["checked"]
+
+
+def test_signs_that_are_means_need_their_steps():
+    assert not long_enough(metrics(WINDOW - 1))
+    assert long_enough(metrics(WINDOW))
+    assert not long_enough([{**row, "stage": "sft"} for row in metrics(WINDOW)])
 
 
 def test_every_sign_has_threshold_meaning_and_remedy():

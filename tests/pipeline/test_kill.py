@@ -40,6 +40,7 @@ def command(talking_run, picture_folder) -> list[str]:
         *("cold_start.epochs=8", "cold_start.batch_size=4", "cold_start.micro_batch_size=4", "cold_start.lr=3e-3"),
         *(f"cold_start.data={picture_folder}/aescot.jsonl", "cold_start.save_every=4", "expert=pixels", "judge=none"),
         *("trainer.num_samples=4", "trainer.images_per_step=4", "trainer.max_steps=8", "trainer.max_new_tokens=24"),
+        "trainer.start_anyway=true",
         *("trainer.save_every=1", "trainer.eval_every=3", "trainer.completions_every=1", "trainer.inner_epochs=2"),
         *("evaluation.stages=[rapo]", "evaluation.protocols=[sample]", "evaluation.n_bootstrap=20", "tracker=none"),
     ]

@@ -141,7 +141,12 @@ def test_the_paper_s_run_on_two_processes_under_zero3(tokenizer, manifest, tmp_p
         *(f"data.root={manifest}", "data.size=20", "data.workers=0", f"cold_start.data={tmp_path}/aescot.jsonl"),
         *(f"model.path={tmp_path}/base", "model.dtype=float32", "data.max_pixels=9216", "engine=zero3"),
         *("cold_start.batch_size=2", "trainer.images_per_step=4", "trainer.num_samples=2", "trainer.epochs=2"),
-        *("trainer.max_new_tokens=4", "trainer.completions_every=1", "trainer.eval_every=10"),
+        *(
+            "trainer.max_new_tokens=4",
+            "trainer.start_anyway=true",
+            "trainer.completions_every=1",
+            "trainer.eval_every=10",
+        ),
         *("trainer.eval_pictures=5", "evaluation.limit=8", "evaluation.stages=[rapo]", "evaluation.n_bootstrap=10"),
         *("evaluation.interventions=0", "tracker=none", f"out={out}", f"store={tmp_path}/store"),
     )

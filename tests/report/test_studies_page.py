@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,17 @@ def test_signs_and_the_worst_answers_are_shown(runs, picture_folder):
     (folder / "run.log").write_text("10:00:00 step 7: truncation: share of outputs cut: 0.2 (threshold 0.1).\n")
     html = static_page(read_studies(runs), ANALYSES)
     assert "Signs of bad health, of 1 run: truncation in 1." in html
+    assert "1 run logged too few steps of" in html
+    (folder / "run.log").write_text("")
+    assert "Signs of bad health: none could be checked." in static_page(read_studies(runs), ANALYSES)
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    for cells in evaluation["stages"][list(evaluation["stages"])[-1]].values():
+        for cell in cells.values():
+            cell["parse_failure_rate"] = 1.0
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    silent = static_page(read_studies(runs), ANALYSES)
+    assert "Signs of bad health, of 1 run: unreadable evaluation in 1." in silent
+    assert "<code>rank0</code><small>unreadable evaluation</small>" in silent
     assert "<code>rank0</code><small>truncation, step 7</small>" in html
     assert re.findall(r'alt="picture (\d+)"', html) == ["20", "21", "22"]  # of the last step
     assert html.count('src="data:image/jpeg') == 3

@@ -132,7 +132,7 @@ def test_seeds_of_neighbours_lie_far_apart(policy, server, backbone, prompts):
 @pytest.mark.parametrize(
     "fault", ["500", "503", "slow", "cut", "too few", "aborted", "other version", "no log-probabilities"]
 )
-def test_a_faulty_answer_is_asked_again(server, backbone, prompts, tmp_path, fault):
+def test_a_request_is_repeated_after_a_faulty_answer(server, backbone, prompts, tmp_path, fault):
     policy = policy_at(tmp_path, server.url)
     policy.servers._timeout = 1.0 if fault == "slow" else 10.0
     policy.push(moved(backbone))
@@ -215,7 +215,7 @@ def test_a_server_that_keeps_old_weights_is_found_out(policy, server, backbone, 
         policy.handshake(backbone, prompts, max_new_tokens=LONGEST)
 
 
-def test_weights_lie_in_one_folder_that_goes_in_the_end(policy, backbone, tmp_path):
+def test_weights_are_kept_in_one_folder_that_is_removed_at_the_end(policy, backbone, tmp_path):
     policy.push(backbone)
     policy.push(backbone)
     assert len(list(policy.folder.glob("*/model.safetensors"))) == 1

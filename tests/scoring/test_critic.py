@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from aes_r1.data.sample import PictureError, Sample, open_picture
-from aes_r1.inference.asking import AskingConfig
+from aes_r1.inference.asking import AskingConfig, Facts
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import SCORE_ONLY_PROMPT
@@ -48,6 +48,17 @@ def test_a_conformal_half_width_goes_before_the_spread_and_stays_on_the_scale():
     one = verdict([said("0.95"), said("0.90")], half_width=0.125)
     assert (one.low, one.high, one.interval) == (pytest.approx(0.8), 1.0, "conformal")
     assert verdict([said("0.50")], half_width=None).low is None
+
+
+def test_scenes_say_nothing_of_the_error_on_a_photograph():
+    for half_width in (0.125, None):
+        one = verdict([said("0.95"), said("0.90")], half_width=half_width, calibrated=False)
+        assert (one.score, one.low, one.high, one.interval) == (pytest.approx(0.925), None, None, "not_calibrated")
+    for measured_on, made, known in (
+        *(("scenes/test", True, False), ("scenes_shifted/test", False, False), (None, True, False)),
+        *((None, False, True), ("folder/test", True, True), ("para/test", False, True)),
+    ):
+        assert Facts(measured_on=measured_on, scenes_alone=made).knows_photographs is known
 
 
 def test_no_readable_answer_is_no_score():

@@ -56,10 +56,13 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
     plain = [row_of(str(path), critic.score(path)) for path in sorted(photos.glob("*.png")) if path.name != "07.png"]
     assert rows == plain
 
+    assert f"scored: {len(plain)} pictures" in done.stderr
+
     # Complete: nothing is started; another list, model or sampling is refused.
     arguments = {"model": str(talking_run), "samples": None, "seed": 0, "limits": None, "shard_size": 2, "workers": 2}
     names = [*(str(path) for path in sorted(photos.glob("*.png"))), "gone.jpg"]
-    assert len(score_shards(names, out, **arguments)) == 2
+    counts, unreadable = score_shards(names, out, **arguments)
+    assert (counts["pictures"], counts["unanswered"], len(unreadable)) == (len(plain), 0, 2)
     for changes, word in (({"seed": 1}, "critic"), ({"shard_size": 3}, "shard_size")):
         with pytest.raises(InputError, match=word):
             score_shards(names, out, **{**arguments, **changes})

@@ -153,7 +153,7 @@ def build(home: Path, url: str) -> list[Subject]:
         *(f"cold_start.data={few}/aescot.jsonl", "cold_start.epochs=16", "cold_start.batch_size=4"),
         *("cold_start.micro_batch_size=4", "cold_start.lr=3e-3", "cold_start.save_every=7"),
         *("evaluation.protocols=[sample]", "evaluation.n_bootstrap=20", "evaluation.interventions=0"),
-        "trainer.max_new_tokens=24",
+        *("trainer.max_new_tokens=24", "trainer.start_anyway=true"),
     ]
     rapo = [
         *(*train, f"trainer.init_from={talking}", "cold_start.epochs=0", "evaluation.stages=[rapo]"),

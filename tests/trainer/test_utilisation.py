@@ -14,6 +14,7 @@ from aes_r1.settings import LoraSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.utilisation import Utilisation
 from tests.conftest import picture
+from tests.trainer.cold_starts import engine_of
 
 CARD = Card(tflops=1e-3, gb_s=1.0)  # a billion operations a second
 LENGTHS = [3, 5, 1, 1]  # two answers for each of two images
@@ -22,10 +23,6 @@ LENGTHS = [3, 5, 1, 1]  # two answers for each of two images
 @pytest.fixture
 def prompts(backbone):
     return backbone.collate([backbone.encode(picture(*size, seed=1), "Rate.") for size in ((96, 96), (48, 96))])
-
-
-def engine_of(backbone):
-    return SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=backbone.device)
 
 
 def test_operations_by_real_lengths_over_peak_and_seconds(backbone, prompts):
@@ -57,7 +54,7 @@ def test_an_adapter_needs_no_gradient_of_the_weights(backbone, prompts):
     assert after == pytest.approx(2 / 3 * (before - 3 * vision / 1e9), rel=1e-5)
 
 
-def test_nothing_is_said_without_a_peak(backbone, prompts):
+def test_there_is_no_utilisation_without_a_peak(backbone, prompts):
     assert Utilisation(backbone, engine_of(backbone), shared_prefix=True).metrics(prompts, LENGTHS, 1, 1.0) == {}
 
 

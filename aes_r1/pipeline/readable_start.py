@@ -1,0 +1,56 @@
+"""Refuse to start RAPO from a model whose answers cannot be read: they earn nothing, so nothing would be learned."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aes_r1.data.splits import stratified_draw
+from aes_r1.model.backbone import Backbone
+from aes_r1.pipeline.evaluation_stage import predictions
+from aes_r1.pipeline.job import Job
+from aes_r1.report.trouble import unread
+from aes_r1.rollout.sampler import Sampler
+from aes_r1.settings import InputError
+
+ASKED = 64  # training pictures that are asked about, one answer each
+MOST_UNREAD = 0.5  # share of answers; RAPO does not start above it
+
+
+def require_readable_answers(job: Job, backbone: Backbone, sample: Sampler) -> None:
+    """Raise InputError where more than half of the start's answers cannot be read, unless trainer.start_anyway.
+
+    Collective; weights have to be whole. sample: the sampler of job.sampler.
+    """
+    if job.settings.trainer.start_anyway:
+        return
+    pictures = stratified_draw(job.train, ASKED, job.settings.seed)
+    rows = predictions(job, backbone, pictures, ["sample"], sample)
+    if share_unread(rows) > MOST_UNREAD:
+        raise InputError(refusal(rows, job.settings.trainer.init_from, job.run.stage_values("cold_start")))
+
+
+def share_unread(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return the share of prediction rows without a score."""
+    return sum(row["score"] is None for row in rows) / len(rows)
+
+
+def refusal(rows: Sequence[Mapping[str, Any]], init_from: str, cold_start: Mapping[str, Any]) -> str:
+    """Say in one line how many of the start's answers cannot be read, what they did instead, and the cure.
+
+    cold_start: the notes of that stage, {"steps"} among them; empty for a run without one.
+    """
+    silent = [row for row in rows if row["score"] is None]
+    reasons = Counter(unread(row.get("text") or "") for row in silent).most_common()
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    if init_from == "cold_start" and cold_start:
+        taken = cold_start["steps"]
+        cure = f"a longer cold start, cold_start.min_steps={max(80, 2 * taken)} say (it took {taken})"
+    else:
+        cure = "a start that has learned the format: trainer.init_from=cold_start, or DIR of a model that answers"
+    return (
+        f"RAPO does not start: {len(silent)} of {len(rows)} answers of the model that it would start from cannot be "
+        f"read ({why}), and earn nothing; give {cure}, longer answers (trainer.max_new_tokens), or "
+        "trainer.start_anyway=true"
+    )

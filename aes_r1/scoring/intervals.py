@@ -1,0 +1,15 @@
+"""Say in words what an interval of a verdict holds, the same in the score command, the app and the model card."""
+
+from __future__ import annotations
+
+NOT_CALIBRATED = "no interval: not calibrated for photographs, because the model was measured on made scenes"
+HELD = "the mean opinion of 9 in 10 pictures like those of"  # followed by the set of the evaluation
+
+
+def meaning(kind: str | None, measured_on: str | None = None) -> str:
+    """Return what an interval of Verdict.interval's `kind` holds; empty where a verdict has none and needs no word."""
+    if kind == "conformal":
+        return f"holds {HELD} {measured_on or 'the evaluation'}"
+    if kind == "samples":
+        return "holds 9 in 10 further answers of the model, not people's opinions"
+    return NOT_CALIBRATED if kind == "not_calibrated" else ""

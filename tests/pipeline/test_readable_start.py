@@ -1,0 +1,78 @@
+"""The cold start of a small set, and the start of RAPO from a model that does not answer."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from aes_r1.pipeline.cold_start_stage import TINY_STEPS, recipe_for
+from aes_r1.pipeline.readable_start import refusal, share_unread
+from aes_r1.pipeline.run import run
+from aes_r1.prompts import answer
+from aes_r1.runs.identity import run_fingerprint
+from aes_r1.settings import ColdStartSettings, InputError
+from aes_r1.trainer.sft import sft_epochs, sft_steps
+from tests.pipeline.test_run import base, root, settings  # noqa: F401
+from tests.test_command import composed
+
+
+def test_passes_follow_the_number_of_records():
+    cold_start = ColdStartSettings(epochs=1, batch_size=32)
+    found = {count: sft_epochs(count, cold_start, 80) for count in (1, 34, 105, 2560, 2725)}
+    assert found == {1: 2560, 34: 76, 105: 25, 2560: 1, 2725: 1}
+    for count, epochs in found.items():
+        assert sft_steps(count, ColdStartSettings(epochs=epochs, batch_size=32)) >= 80
+    assert sft_epochs(34, ColdStartSettings(epochs=90), 80) == 90  # never fewer than were asked for
+    assert sft_epochs(34, ColdStartSettings(epochs=0), 80) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "epochs"),
+    [
+        ((), 34, 1),  # drawn scenes keep the passes of their recipe
+        (("data=folder",), 34, 76),
+        (("data=folder",), 3000, 1),
+        (("data=folder", "cold_start.epochs=100"), 34, 100),
+        (("data=folder", "cold_start.min_steps=0"), 34, 1),
+        (("cold_start.min_steps=40",), 34, 38),
+        (("data=folder", "model=qwen2_5_vl_3b"), 34, 1),  # a pretrained model reads the format in its question
+        (("data=folder", "model=qwen2_5_vl_3b", "cold_start.min_steps=20"), 34, 19),
+    ],
+)
+def test_a_small_set_of_photographs_is_passed_over_until_the_format_is_learned(given, count, epochs):
+    assert recipe_for(composed(*given), count).epochs == epochs
+    assert TINY_STEPS == 80
+
+
+def test_a_run_is_told_from_another_by_its_least_steps():
+    assert run_fingerprint(composed("cold_start.min_steps=40")) != run_fingerprint(composed())
+    assert run_fingerprint(composed("trainer.start_anyway=true")) == run_fingerprint(composed())
+
+
+def test_rapo_does_not_start_from_a_model_that_does_not_answer(base, root, tmp_path):  # noqa: F811
+    """One line with the cure, before any step; the same command goes on with trainer.start_anyway=true."""
+    out = tmp_path / "run"
+    asked = settings(base, root, out, trainer={"start_anyway": False}, cold_start={"min_steps": 7})
+    with pytest.raises(InputError) as refused:
+        run(asked)
+    said = str(refused.value)
+    assert re.match(r"RAPO does not start: (\d+) of \1 answers of the model .* cannot be read", said)
+    assert "cold_start.min_steps=80 say (it took" in said
+    assert "trainer.start_anyway=true" in said
+    assert "\n" not in said
+    why = "because cold_start.epochs=1 is 2 of them and cold_start.min_steps is 7"
+    assert f"cold start: 4 critiques, 8 steps in 4 passes, {why}" in (out / "run.log").read_text()
+    assert not (out / "stages" / "rapo.json").exists()
+    assert not (out / "checkpoints").exists()
+
+
+def test_a_refusal_counts_what_the_answers_did():
+    texts = [("", None), ("words without end", None), ("words again", None), (answer("Plain.", 0.5), 0.5)]
+    rows = [{"text": text, "score": score} for text, score in texts]
+    assert share_unread(rows) == 0.75
+    said = refusal(rows, "cold_start", {"steps": 60})
+    assert said.startswith("RAPO does not start: 3 of 4 answers")
+    assert "(2 ended without an answer, 1 said nothing)" in said
+    assert "cold_start.min_steps=120 say (it took 60)" in said
+    assert "trainer.init_from=cold_start" in refusal(rows, "base", {})
