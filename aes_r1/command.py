@@ -62,7 +62,8 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     sweep = Sweep(module, _config_folders(sys.argv), schema, notes, os.getpid())
     code, said, lost = 0, "", []
     try:
-        overrides.check(sys.argv[1:])
+        overrides.check(sys.argv[1:], schema)
+        sys.argv[1:] = overrides.ordered(sys.argv[1:])
         _refuse_hidden_keys(sys.argv, schema)
         with stop_requests(then=sweep.stop) as stop:
             _compose(lambda config: _point_or_keep(config, sweep, composed), config_name)
@@ -103,7 +104,7 @@ def _listed(points: list[str], end: str) -> str:
 
 
 class PointLost(Exception):
-    """Raised by a launcher for a job whose worker died before it could report how the job ended."""
+    """Report a job whose worker died before it could tell how the job ended; launchers raise it."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -320,9 +321,9 @@ def _one_line(error: BaseException, schema: type) -> str:
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     message = str(error).split("Config search path")[0]  # Hydra's search path does not help
-    found = overrides.explained(message, schema, CONF)
-    if found is not None:
-        return found
+    explanation = overrides.explained(message, schema, CONF)
+    if explanation is not None:
+        return explanation
     return ", ".join(line.strip() for line in message.splitlines() if line.strip()) or type(error).__name__
 
 

@@ -28,7 +28,8 @@ from aes_r1.aescot.failures import ServerGone
 from aes_r1.aescot.start import check_roles
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import load_samples
-from aes_r1.settings import PAPER_PIXELS, DistillSettings
+from aes_r1.settings import PAPER_PIXELS, DistillSettings, as_dict
+from aes_r1.tracking.tracker import Tracker
 
 
 def run(settings: DistillSettings) -> None:
@@ -76,10 +77,26 @@ def run(settings: DistillSettings) -> None:
         sys.exit(1)
     write_audit(out, items=settings.audit_items, seed=settings.seed, judged=settings.judge.name != "none")
     report = json.loads((out / "distill_report.json").read_text(encoding="utf-8"))
+    with Tracker(
+        out, settings.tracker, as_dict(settings), run_name=f"distill/{data.name}", job_type="distill"
+    ) as tracker:
+        tracker.summary(summary_of(report))
     _show_report(report, out)
     if not report["kept"]:
         print(f"aes_r1: {_nothing_kept(report)}", file=sys.stderr)
         sys.exit(1)
+
+
+def summary_of(report: dict[str, Any]) -> dict[str, float]:
+    """Return distill/*, the numbers of distill_report.json that a tracker shows."""
+    kept, rejected = report["kept"], report["rejected"]
+    prices = [row["usd"] for row in report["calls"].values()]
+    found = {"distill/kept": kept, "distill/rejected": rejected}
+    if kept + rejected:
+        found["distill/kept_rate"] = kept / (kept + rejected)
+    if prices and None not in prices:
+        found["distill/usd"] = sum(prices)
+    return found
 
 
 def _nothing_kept(report: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Evaluate models: `python -m aes_r1.evaluate model.path=DIR data=para data.root=PARA '+also=[aadb]' out=OUT`.
 
 Under torchrun every process asks its own copy of a model about its share of the pictures, and rank 0 does the rest.
-`runs=[..]` summarises finished runs over splits and seeds, `starts=[..]` shows their critiques side by side.
+`baselines=[..]` measures what needs no critique, beside the models or alone. `runs=[..]` summarises finished runs over
+splits and seeds, `starts=[..]` shows their critiques side by side.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ from aes_r1.inference.asking import AskingConfig, find_model, question_of
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
 from aes_r1.inference.predictions import Process, Sets, chosen_critiques, record_stage
+from aes_r1.inference.pretrained import require_pretrained
 from aes_r1.inference.stage import ask_model, finish, is_answered
 from aes_r1.model import backbone as backbones
+from aes_r1.model.backbone import Backbone
+from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
@@ -43,10 +47,11 @@ from aes_r1.rollout.served import ServedPolicy
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.claim import claim_run_folder
 from aes_r1.runs.failure import failure_file, start_heartbeat
-from aes_r1.runs.files import write_json
+from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
 from aes_r1.runs.log import configure_logging
-from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError
+from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict
+from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.engine import start, world
 
 log = logging.getLogger("aes_r1")
@@ -61,13 +66,15 @@ def run(settings: EvaluateSettings) -> None:
         if rank == 0:
             _show(settings)
         return
-    if settings.model.path is None:
+    if settings.model.path is None and not settings.baselines:
         raise InputError("model.path=null: give a folder with a model, a run folder or a hub name")
     for metric in settings.pyiqa:
         require_pyiqa(metric)
+    if "pretrained" in settings.baselines:
+        require_pretrained()
     out, several = Path(settings.out), size > 1
     if rank == 0:
-        _sets(settings)  # refuses a set that is given twice
+        check_baselines(settings.baselines, _sets(settings), settings.data)
         _check_models(RunFolder(out), settings)
         claim_run_folder(out, settings)
     configure_logging(out, rank)
@@ -97,8 +104,9 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
 
 
 def _models(settings: EvaluateSettings) -> dict[str, str]:
-    """Return {name: path} of the models, the main one last."""
-    return {**settings.models, settings.name: str(settings.model.path)}
+    """Return {name: path} of the models, the main one last; it may be missing beside baselines."""
+    path = settings.model.path
+    return {**settings.models, **({} if path is None else {settings.name: path})}
 
 
 def _show(settings: EvaluateSettings) -> None:
@@ -129,6 +137,16 @@ def _evaluate(
         _ask_metric(run, metric, sets, process, device)
         process.wait()
     if process.rank == 0:
+        answer_baselines(
+            run,
+            settings.baselines,
+            data=settings.data,
+            sets=sets,
+            pictures=settings.baseline_pictures,
+            seed=settings.seed,
+            store=Path(settings.store),
+            backbone=lambda: _backbone(str(settings.model.path), settings, device)[0],
+        )
         _measure(run, sets, settings)
 
 
@@ -141,10 +159,18 @@ def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
         seed=settings.seed,
         seen=_seen(settings),
         all_pairs=True,
+        baselines=baseline_facts(run),
     )
     if settings.judge.name != "none":
         _judge(run, evaluation, sets, settings)
     write_json(run.evaluation_file, evaluation)
+    with Tracker(
+        run.path, settings.tracker, as_dict(settings), run_name=f"evaluate/{settings.name}", job_type="evaluate"
+    ) as tracker:
+        for data in _sets(settings):
+            path = run.manifest(f"{data.name}-{data.split}")
+            tracker.manifest(data.name, data.split, path, sha256_of(path))
+        tracker.summarise(evaluation)
     console = Console(width=None if Console().is_terminal else 132)
     for table in evaluation_tables(evaluation):
         console.print(table)
@@ -173,16 +199,22 @@ def _ask_model(
     device: torch.device,
     served: ServedPolicy | None,
 ) -> None:
-    folder, facts = find_model(path)
-    asking = asked_here(facts, settings)
-    backbone = backbones.load(folder, dtype=asking.dtype_on(device), max_pixels=asking.max_pixels)
-    backbone.model.to(device).eval()
+    backbone, asking = _backbone(path, settings, device)
     sample: Sampler = sample_completions
     if served is not None:
         sample = served.sampler_of(backbone, asking.question, max_new_tokens=asking.max_new_tokens, wait=process.wait)
     ask_model(
         run, name, backbone, sets, asking, settings.evaluation, seed=settings.seed, process=process, sample=sample
     )
+
+
+def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tuple[Backbone, AskingConfig]:
+    """Load the model at `path` to `device`, with how it is asked."""
+    folder, facts = find_model(path)
+    asking = asked_here(facts, settings)
+    backbone = backbones.load(folder, dtype=asking.dtype_on(device), max_pixels=asking.max_pixels)
+    backbone.model.to(device).eval()
+    return backbone, asking
 
 
 def asked_here(facts: AskingConfig, settings: EvaluateSettings) -> AskingConfig:

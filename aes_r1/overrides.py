@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,41 +23,78 @@ _NO_GROUPS = ("hydra", "prompts", "chat")  # folders of conf/ that are no groups
 _ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, which are added with a +
 
 
-def check(arguments: Sequence[str]) -> None:
+def ordered(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with its options in front, because Hydra reads no KEY=VALUE on both sides of one."""
+    options: list[str] = []
+    given: list[str] = []
+    for argument, following in _parsed(arguments):
+        (options if argument.startswith("-") else given).extend([argument, *following])
+    return [*options, *given]
+
+
+def check(arguments: Sequence[str], schema: type) -> None:
     """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant."""
+    options, texts = _options(), _texts(schema)
+    for argument, following in _parsed(arguments):
+        if not argument.startswith("-"):
+            _check_override(argument, texts)
+            continue
+        name, equals, value = argument.partition("=")
+        if name not in options:
+            meant = name.lstrip("-")
+            if equals and (meant in texts or meant in keys(schema)):
+                raise InputError(f"{argument}: a setting has no dashes; give {shlex.quote(f'{meant}={value}')}")
+            raise InputError(f"{argument}: no such option{nearest(name, options)}; --help lists them")
+        option = options[name]
+        value = value if equals else next(iter(following), "")
+        if option.nargs is None and not value:
+            raise InputError(f"{argument}: it needs a value; --help lists the options")
+        if option.choices and value and value not in option.choices:
+            raise InputError(f"{argument} {value}: must be one of {', '.join(option.choices)}")
+
+
+def _options() -> dict[str, Any]:
     from hydra._internal.utils import get_args_parser
 
-    options = get_args_parser()._option_string_actions
+    return get_args_parser()._option_string_actions
+
+
+def _parsed(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield every argument, an option with the value that follows it."""
+    options = _options()
     place = 0
     while place < len(arguments):
         argument, place = arguments[place], place + 1
-        if not argument.startswith("-"):
-            _check_override(argument)
-            continue
-        name, equals, _ = argument.partition("=")
-        if name not in options:
-            raise InputError(f"{argument}: no such option{nearest(name, options)}; --help lists them")
-        option, following = options[name], arguments[place] if place < len(arguments) else ""
-        optional = option.nargs == "?" and following not in (option.choices or ())
-        place += not (equals or option.nargs == 0 or optional)  # the option's own value
+        option = options.get(argument)  # None for KEY=VALUE, --option=VALUE and what is no option
+        following = arguments[place : place + 1]
+        optional = option is not None and option.nargs == "?" and not set(following) & set(option.choices or ())
+        if option is None or option.nargs == 0 or optional:
+            following = []
+        place += len(following)
+        yield argument, list(following)
 
 
-def _check_override(argument: str) -> None:
+def _check_override(argument: str, texts: Collection[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     key, equals, value = argument.partition("=")
-    if key.lstrip("+") == "hydra.run.dir":
-        raise InputError(f"{argument}: a run lives where out= says; give {shlex.quote(f'out={value}')}")
+    if equals and key != key.strip():
+        raise InputError(f"{argument!r}: white space around a key; give {shlex.quote(f'{key.strip()}={value}')}")
     try:
         read = OverridesParser.create().parse_override(argument)
     except HydraException as error:
         if not equals:
             raise InputError(f"{argument}: not KEY=VALUE; give a key and its value, or an option of --help") from error
+        _check_place(argument, key, value)
         reason = " ".join(str(error).split("See https")[0].split())
         text = quoted(key, os.path.expanduser(value))
         as_text = f"; as text it is {text}" if text else "; quote its parts"
         raise InputError(f"{argument}: cannot be read ({reason}){as_text}") from error
+    _check_place(argument, key, value if read.is_sweep_override() else read.value())
+    _check_group(argument, key, read.value())
+    if key.lstrip("+") in ("out", "store") and read.value() in (None, ""):
+        raise InputError(f"{argument}: must name a folder; . is the current one")
     if read.is_sweep_override() and key.lstrip("+") in _PLACES and getattr(read.value(), "simple_form", False):
         places = all(os.path.exists(part) or part.startswith("/") for part in value.split(","))
         if os.path.exists(value) or not places:
@@ -65,6 +102,72 @@ def _check_override(argument: str) -> None:
                 f"{argument}: one place with a comma in its name, or several? One: {quoted(key, value)}; "
                 f"several, with --multirun: {shlex.quote(f'{key}=choice({value})')}"
             )
+    if key.lstrip("+") in texts:
+        for text, one in _alternatives(value, read):
+            if isinstance(one, bool | int | float) and str(one) != text:
+                raise InputError(f"{argument}: {text} would be read as {one}; as text it is {quoted(key, text)}")
+
+
+def _alternatives(value: str, read: Any) -> list[tuple[str, Any]]:
+    """Return the value of an override, or each one of a plain sweep (a,b), as it was typed and as Hydra read it."""
+    found = read.value()
+    if not read.is_sweep_override():
+        return [(value.strip(), found)]
+    if not getattr(found, "simple_form", False):
+        return []
+    typed = [part.strip() for part in value.split(",")]
+    return list(zip(typed, found.list, strict=True)) if len(typed) == len(found.list) else []
+
+
+def _check_place(argument: str, key: str, value: Any) -> None:
+    """Raise InputError for Hydra's keys of the folder of a run, which is given by out=."""
+    hydra = key.lstrip("+~")
+    if hydra == "hydra.run.dir":
+        given = f"out={value}"
+        try:
+            _check_override(given, ())
+        except InputError:
+            given = ""
+        raise InputError(f"{argument}: a run lives where out= says; give {shlex.quote(given) or quoted('out', value)}")
+    if hydra in ("hydra.sweep.dir", "hydra.sweep.subdir"):
+        cure = shlex.quote(f"out={value}/${{run_hash:}}")
+        raise InputError(f"{argument}: the runs of a multirun live where out= says; give {cure}")
+
+
+def _check_group(argument: str, key: str, value: Any) -> None:
+    """Raise InputError where a group, whose value is the name of a file, is given several names or single keys."""
+    from aes_r1.settings import CONF
+
+    if (CONF / key.lstrip("+")).is_dir() and key.lstrip("+") in map(_bare, groups(CONF)):
+        if isinstance(value, dict):
+            cures = " ".join(shlex.quote(f"{key}.{name}={one}") for name, one in value.items())
+            raise InputError(f"{argument}: {key}= names one file of its group; single keys are given as {cures}")
+        if isinstance(value, bool | int | float):
+            there = sorted(path.stem for path in (CONF / key.lstrip("+")).glob("*.yaml"))
+            raise InputError(f"{argument}: no such option; there are {', '.join(there)}")
+        if isinstance(value, list) and key.lstrip("+") not in _ADDED:
+            raise InputError(
+                f"{argument}: {key}= takes one name, and later ones would replace it; give {key}={value[0]}, or "
+                f"--multirun {key}={','.join(map(str, value))} for a run of each"
+            )
+
+
+def _bare(group: str) -> str:
+    return group.lstrip("+")
+
+
+def _texts(schema: type, prefix: str = "") -> set[str]:
+    """Return the dotted keys of `schema` that hold a text."""
+    hints = typing.get_type_hints(schema)
+    found = set()
+    for name in {setting.name for setting in dataclasses.fields(schema)}:
+        kind = hints[name]
+        inner = _dataclass_of(kind)
+        if inner is not None and typing.get_origin(kind) is not list:
+            found |= _texts(inner, f"{prefix}{name}.")
+        elif kind is str or set(typing.get_args(kind)) == {str, type(None)}:
+            found.add(f"{prefix}{name}")
+    return found
 
 
 def quoted(key: str, value: str) -> str:
@@ -87,17 +190,27 @@ def quoted(key: str, value: str) -> str:
 
 def explained(message: str, schema: type, conf: Path) -> str | None:
     """Explain a message of Hydra about the command line, with the nearest existing name; None: leave it as it is."""
-    found = re.search(r"Could not override '([^']+)'", message)
+    found = re.search(r"Could not override '([^']*)'", message)
     if found:
-        name = found[1].partition("@")[0]
+        name, package, _ = found[1].partition("@")
+        group = name.partition(".")[0]
         if name in _ADDED:
             return f"{name}: it is added to a recipe; give +{name}=.."
+        if package and name in groups(conf):
+            return f"{found[1]}: a group has one place; give {name}=.."
+        if name in keys(schema):
+            return f"{name}: the chosen {group} does not use it; choose another with {group}=..; --cfg job prints all"
+        if not name:
+            return "=..: a value without a key; give KEY=VALUE"
         return f"{name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}; --cfg job prints all"
-    found = re.search(r"Could not find '([^'/]+)/([^']+)'.*?Available options in '[^']*':\s*(.*)", message, re.DOTALL)
+    found = re.search(r"Could not find '([^']+)/([^'/]*)'.*?Available options in '[^']*':\s*(.*)", message, re.DOTALL)
     if found:
         group, option = found[1], found[2]
         there = [name.strip() for name in found[3].replace("\n", ",").split(",") if name.strip()]
         return f"{group}={option}: no such option{nearest(option, there)}; there are {', '.join(there)}"
+    found = re.search(r"Multiple values for (\w+)\. To override", message)
+    if found:
+        return f"+{found[1]}=..: the recipe has a {found[1]} already; give {found[1]}=.. without +"
     found = re.search(r"Ambiguous value for argument '(.*?)'\s*1\. ", message, re.DOTALL)
     if found:
         key, _, value = found[1].partition("=")
@@ -165,6 +278,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not close:
         ends = {one.rpartition(".")[2]: one for one in known}
         close = [ends[one] for one in difflib.get_close_matches(last, ends, n=1, cutoff=0.75)]
+    if not close:  # learning_rate is lr
+        initials = "".join(word[:1] for word in last.split("_"))
+        close = [one for one in known if len(initials) > 1 and one == f"{name.removesuffix(last)}{initials}"]
     if not close:
         close = difflib.get_close_matches(name, known, n=1)
     return f"; nearest: {', '.join(close[:3])}" if close else ""

@@ -42,7 +42,7 @@ from aes_r1.trainer.sft import sft_steps
 
 @dataclass(frozen=True)
 class Plan:
-    """The estimated cost of a run.
+    """Hold the estimated cost of a run.
 
     memory: bytes per GPU by part; flops: operations of one optimizer step by phase, all GPUs; seconds: of one step by
     phase and for ZeRO's communication; runaway_seconds: of decoding when one answer of the step reaches
@@ -223,9 +223,9 @@ def asking_seconds(settings: PlanSettings, shape: Shape, pictures: int, samples:
     """
     assumed, evaluation = settings.plan, settings.evaluation
     prompt = assumed.picture_tokens + assumed.question_tokens
-    one = cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1)
-    one += cost.vision_flops(shape, assumed.picture_tokens)
-    seconds = pictures * one / _speed(settings)
+    flops = cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1)
+    flops += cost.vision_flops(shape, assumed.picture_tokens)
+    seconds = pictures * flops / _speed(settings)
     if samples > 0:
         batch = min(evaluation.batch_size, math.ceil(pictures / assumed.gpus))
         limit = evaluation.max_new_tokens or settings.trainer.max_new_tokens
@@ -235,17 +235,17 @@ def asking_seconds(settings: PlanSettings, shape: Shape, pictures: int, samples:
     return seconds
 
 
-def advice(found: Plan, settings: PlanSettings) -> list[str]:
+def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
     """Write one line for each obstacle, with what would help."""
     trainer, limit = settings.trainer, settings.plan.memory_gb
     lines = []
-    if found.largest_micro_batch == 0:
-        memory = memory_per_gpu(settings, found.shape, found.trained, 1)
+    if estimate.largest_micro_batch == 0:
+        memory = memory_per_gpu(settings, estimate.shape, estimate.trained, 1)
         phases = phase_memory(memory)
         phase = max(phases, key=lambda name: phases[name])
         elsewhere = {name for other, names in PHASES.items() if other != phase for name in names}
         largest = max((name for name in memory if name not in elsewhere), key=lambda name: memory[name])
-        helping = cures(settings, found.shape)
+        helping = cures(settings, estimate.shape)
         enough = {words: size for words, size in helping.items() if size <= limit * 1e9}
         shown = ", ".join(f"{words} ({size / 1e9:.1f})" for words, size in (enough or helping).items())
         lines.append(
@@ -253,18 +253,19 @@ def advice(found: Plan, settings: PlanSettings) -> list[str]:
             f"{largest} ({memory[largest] / 1e9:.1f}); "
             + (f"enough by itself: {shown}" if enough else f"none is enough by itself: {shown}")
         )
-    elif found.largest_micro_batch < outputs_per_pass(settings):
+    elif estimate.largest_micro_batch < outputs_per_pass(settings):
         lines.append(
             f"{outputs_per_pass(settings)} outputs in a pass do not fit {limit:g}; "
-            f"give {_size_of_pass(settings, found.largest_micro_batch)} or less"
+            f"give {_size_of_pass(settings, estimate.largest_micro_batch)} or less"
         )
     else:
-        lines.append(f"largest micro-batch that fits: {found.largest_micro_batch}")
-        traffic, step = found.seconds["ZeRO traffic"], sum(found.seconds.values())
-        if 4 * traffic > step and zero_stage(settings) == 3 and found.largest_micro_batch > outputs_per_pass(settings):
+        lines.append(f"largest micro-batch that fits: {estimate.largest_micro_batch}")
+        traffic, step = estimate.seconds["ZeRO traffic"], sum(estimate.seconds.values())
+        larger_fits = estimate.largest_micro_batch > outputs_per_pass(settings)
+        if 4 * traffic > step and zero_stage(settings) == 3 and larger_fits:
             lines.append(
                 f"gathering weights takes {traffic:.1f} of {step:.1f} seconds, in every pass anew; fewer, larger "
-                f"passes gather less: {_size_of_pass(settings, found.largest_micro_batch)}"
+                f"passes gather less: {_size_of_pass(settings, estimate.largest_micro_batch)}"
             )
     if trainer.micro_batch_tokens is not None:
         rows = own_images(settings) * trainer.num_samples
@@ -276,59 +277,60 @@ def advice(found: Plan, settings: PlanSettings) -> list[str]:
 
 
 def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
-    """The setting, as it is to be typed, by which a pass holds `outputs` of the longest outputs."""
+    """Write the setting, as it is typed, with which a pass holds `outputs` of the longest outputs."""
     if settings.trainer.micro_batch_tokens is None:
         return f"trainer.micro_batch_size={outputs}"
     return f"trainer.micro_batch_tokens={pass_tokens(settings, outputs, settings.trainer.max_new_tokens)}"
 
 
-def show(found: Plan, settings: PlanSettings, console: Console) -> None:
-    """Print `found` as tables."""
+def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
+    """Print `estimate` as tables."""
     assumed, trainer = settings.plan, settings.trainer
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False)
 
     say(
-        f"{settings.model.name}: {found.shape.parameters / 1e9:.3f} B parameters, {found.trained / 1e9:.3f} B trained; "
+        f"{settings.model.name}: {estimate.shape.parameters / 1e9:.3f} B parameters, "
+        f"{estimate.trained / 1e9:.3f} B trained; "
         f"{settings.engine.name}, {assumed.gpus} GPUs, N {trainer.images_per_step}, K {trainer.num_samples}"
     )
     table = Table("memory per GPU", "10^9 bytes", title=f"{outputs_per_pass(settings)} outputs in a pass")
     phase_of = {name: phase for phase, names in PHASES.items() for name in names}
-    for name, size in found.memory.items():
+    for name, size in estimate.memory.items():
         if size:
             table.add_row(f"{name} ({phase_of[name]})" if name in phase_of else name, f"{size / 1e9:.2f}")
-    for phase, size in phase_memory(found.memory).items():
+    for phase, size in phase_memory(estimate.memory).items():
         table.add_row(f"together in the {phase}", f"{size / 1e9:.2f} of {assumed.memory_gb:g}")
     console.print(table)
     table = Table("phase of a step", "10^15 FLOP", "seconds")
-    for name, seconds in found.seconds.items():
-        table.add_row(name, f"{found.flops[name] / 1e15:.2f}" if name in found.flops else "", f"{seconds:.1f}")
-    table.add_row("step", f"{sum(found.flops.values()) / 1e15:.2f}", f"{sum(found.seconds.values()):.1f}")
+    for name, seconds in estimate.seconds.items():
+        table.add_row(name, f"{estimate.flops[name] / 1e15:.2f}" if name in estimate.flops else "", f"{seconds:.1f}")
+    table.add_row("step", f"{sum(estimate.flops.values()) / 1e15:.2f}", f"{sum(estimate.seconds.values()):.1f}")
     console.print(table)
-    for line in advice(found, settings):
+    for line in advice(estimate, settings):
         say(line)
     mean, limit = mean_answer(settings), trainer.max_new_tokens
     longest = cost.longest_answer(mean, assumed.longest_answer, limit)
     say(
         f"decoding is charged to the longest of a step's answers: {longest} tokens, {assumed.longest_answer:g} times "
-        f"the mean {mean}; a single one that runs to {limit} makes it {found.runaway_seconds:.1f} seconds"
+        f"the mean {mean}; a single one that runs to {limit} makes it {estimate.runaway_seconds:.1f} seconds"
     )
-    price = "" if found.usd is None else f", {found.usd:,.0f} USD"
-    stages = ", ".join(f"{stage} {hours:.1f}" for stage, hours in found.stage_hours.items())
+    price = "" if estimate.usd is None else f", {estimate.usd:,.0f} USD"
+    stages = ", ".join(f"{stage} {hours:.1f}" for stage, hours in estimate.stage_hours.items())
     say(
-        f"{found.steps} steps of RAPO; hours on {assumed.gpus} GPUs: {stages}, "
-        f"together {sum(found.stage_hours.values()):.1f}{price}"
+        f"{estimate.steps} steps of RAPO; hours on {assumed.gpus} GPUs: {stages}, "
+        f"together {sum(estimate.stage_hours.values()):.1f}{price}"
     )
     say(
         f"assumed (plan.*): {assumed.pictures} pictures, {assumed.critiques} critiques, {assumed.test_pictures} test "
         f"pictures; MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of {assumed.bandwidth_gb_s:g} GB/s, "
         f"ZeRO at {assumed.interconnect_gb_s:g} GB/s"
     )
-    parts = ", ".join(f"{name} {size / 1e9:.0f}" for name, size in found.host.items() if size)
+    parts = ", ".join(f"{name} {size / 1e9:.0f}" for name, size in estimate.host.items() if size)
     say(f"host memory of the node, 10^9 bytes: {parts}")
-    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in found.disk.items() if size)
-    say(f"disk, 10^9 bytes: at most {most_disk(found.disk) / 1e9:.0f} ({parts})")
+    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in estimate.disk.items() if size)
+    say(f"disk, 10^9 bytes: at most {most_disk(estimate.disk) / 1e9:.0f} ({parts})")
 
 
 def run(settings: PlanSettings) -> None:

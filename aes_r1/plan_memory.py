@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from operator import itemgetter
 from typing import Any
 
 from aes_r1.model import cost
@@ -25,7 +26,7 @@ def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
 
 
 def reference_place(settings: PlanSettings) -> str:
-    """Say where the reference lies, as cost.reference_bytes takes it.
+    """Return where the reference is kept, as cost.reference_bytes takes it.
 
     Without KL there is no reference, and with an adapter the frozen base serves as one.
     """
@@ -56,7 +57,7 @@ def outputs_per_pass(settings: PlanSettings) -> int:
 
 
 def passes_over(settings: PlanSettings, outputs: int) -> int:
-    """Passes over `outputs` outputs on one GPU; under a budget of tokens, with answers of mean length."""
+    """Count the passes over `outputs` outputs on one GPU; under a budget of tokens, with answers of mean length."""
     budget = settings.trainer.micro_batch_tokens
     if budget is None:
         return math.ceil(outputs / outputs_per_pass(settings))
@@ -64,7 +65,7 @@ def passes_over(settings: PlanSettings, outputs: int) -> int:
 
 
 def pass_tokens(settings: PlanSettings, outputs: int, answer: int) -> int:
-    """Tokens of a pass over `outputs` outputs of `answer` tokens, prompts counted."""
+    """Count the tokens of a pass over `outputs` outputs of `answer` tokens, with their prompts."""
     prompt = settings.plan.picture_tokens + settings.plan.question_tokens
     return images_of(settings, outputs) * prompt + outputs * answer
 
@@ -76,7 +77,7 @@ def images_of(settings: PlanSettings, outputs: int) -> int:
 
 def zero_stage(settings: PlanSettings) -> int:
     """Return the ZeRO stage of the engine, 0 without ZeRO."""
-    return int(settings.engine.config.get("zero_optimization", {}).get("stage", 0))
+    return int(_zero(settings).get("stage", 0))
 
 
 # Parts of memory_per_gpu that exist in a single phase; all others exist all the time.
@@ -95,64 +96,102 @@ def memory_per_gpu(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     `phase_memory` adds up each phase. Only one stage's engine exists at a time, so RAPO's alone is counted. The
     rollout's prompt pass ends before its cache is full; counting both leaves room for the pass of the vision tower.
     """
-    trainer, model, assumed = settings.trainer, settings.model, settings.plan
-    zero, stage = settings.engine.config.get("zero_optimization", {}), zero_stage(settings)
-    share = {part: assumed.gpus if stage >= least else 1 for part, least in _SHARED_FROM.items()}
-    element = ELEMENT[model.dtype]
-    whole = whole_bytes(settings, shape, trained)
-    optimizer = trained * (12 if element == 2 else 8)  # two float32 moments, and a float32 copy of 16-bit weights
-    gradient = _gradient_element(settings)
-    offloaded = {"optimizer", "optimizer's temporaries"} if zero.get("offload_optimizer") else set()
-    images = images_of(settings, micro_batch)
-    prompt = assumed.picture_tokens + assumed.question_tokens
+    parts = {
+        **_state_memory(settings, shape, trained),
+        **_update_memory(settings, shape, trained, micro_batch),
+        **_rollout_memory(settings, shape, trained),
+        "reference on the GPU for its pass": _reference_bytes(settings, shape)[1],
+        "optimizer's temporaries": _optimizer_temporaries(settings, trained),
+    }
+    offloaded = {"optimizer", "optimizer's temporaries"} if _zero(settings).get("offload_optimizer") else set()
+    return {name: 0 if name in offloaded else size for name, size in parts.items()}
+
+
+def _zero(settings: PlanSettings) -> dict[str, Any]:
+    return settings.engine.config.get("zero_optimization", {})
+
+
+_SHARDED_FROM = {"optimizer": 1, "gradients": 2, "weights": 3}  # the ZeRO stage from which GPUs share a part
+
+
+def _shards(settings: PlanSettings, part: str) -> int:
+    """Return among how many GPUs `part` is divided."""
+    return settings.plan.gpus if zero_stage(settings) >= _SHARDED_FROM[part] else 1
+
+
+def _state_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
+    """Count the bytes of what exists throughout: weights, gradients, optimizer and reference."""
+    zero, stage, element = _zero(settings), zero_stage(settings), ELEMENT[settings.model.dtype]
+    largest = 0 if settings.model.lora.rank else shape.width * shape.vocabulary
+    buckets = 2 if stage < 3 and zero.get("overlap_comm") else 1
+    bucket = cost.reduce_bytes(largest, element, bucket=int(zero.get("reduce_bucket_size", 5e8)), buckets=buckets)
+    per_parameter = 12 if element == 2 else 8  # two float32 moments, and a float32 copy of 16-bit weights
+    return {
+        "weights": whole_bytes(settings, shape, trained) // _shards(settings, "weights"),
+        "reference": _reference_bytes(settings, shape)[0],
+        "gradients": trained * _gradient_element(settings) // _shards(settings, "gradients"),
+        "optimizer": trained * per_parameter // _shards(settings, "optimizer"),
+        "reduce bucket": bucket if stage > 0 else 0,
+    }
+
+
+def _update_memory(settings: PlanSettings, shape: Shape, trained: int, micro_batch: int) -> dict[str, int]:
+    """Count the bytes of an update's pass over `micro_batch` outputs."""
+    trainer, model, assumed, zero = settings.trainer, settings.model, settings.plan, _zero(settings)
+    element, checkpointed = ELEMENT[model.dtype], model.gradient_checkpointing
     tokens = pass_tokens(settings, micro_batch, trainer.max_new_tokens)
-    patches = images * assumed.picture_tokens * shape.vision_per_token
-    checkpointed = model.gradient_checkpointing
     activations = cost.language_activation_bytes(shape, tokens, element, checkpointed=checkpointed)
     if not model.freeze_vision and not model.lora.rank:
+        patches = images_of(settings, micro_batch) * assumed.picture_tokens * shape.vision_per_token
         activations += cost.vision_activation_bytes(shape, patches, element, checkpointed=checkpointed)
-    written_out = model.shared_prefix and not assumed.fused_attention
+    prompt = assumed.picture_tokens + assumed.question_tokens
     scores = cost.attention_score_bytes(shape, micro_batch, trainer.max_new_tokens, prompt, checkpointed=checkpointed)
-    own = own_images(settings)
-    rows = own * trainer.num_samples
+    rows = own_images(settings) * trainer.num_samples
     logits = 4 * min(
         max(256 * shape.vocabulary, CHUNK_LOGITS["cuda"]), rows * trainer.max_new_tokens * shape.vocabulary
     )
-    reference, fetched = cost.reference_bytes(shape.parameters * element, assumed.gpus, reference_place(settings))
-    buckets = 2 if stage < 3 and zero.get("overlap_comm") else 1
-    largest = 0 if model.lora.rank else shape.width * shape.vocabulary
-    bucket = cost.reduce_bytes(largest, element, bucket=int(zero.get("reduce_bucket_size", 5e8)), buckets=buckets)
     live = cost.live_weight_bytes(
-        whole // element,
+        whole_bytes(settings, shape, trained) // element,
         element,
         most=int(zero.get("stage3_max_live_parameters", 1e9)),
         ahead=int(zero.get("stage3_prefetch_bucket_size", 5e7)),
     )
-    stepped = trained // share["optimizer"]
-    if stage == 3:
-        stepped = min(stepped, int(zero.get("sub_group_size", 1e9)))
-    parts = {
-        "weights": whole // share["weights"],
-        "reference": reference,
-        "gradients": trained * gradient // share["gradients"],
-        "optimizer": optimizer // share["optimizer"],
-        "reduce bucket": bucket if stage > 0 else 0,
+    return {
         "activations": activations,
-        "attention scores": scores if written_out else 0,
+        "attention scores": scores if model.shared_prefix and not assumed.fused_attention else 0,
         "logits": _LOGIT_COPIES * logits,
-        "live weights": live if share["weights"] > 1 else 0,
+        "live weights": live if _shards(settings, "weights") > 1 else 0,
+    }
+
+
+_LOGIT_COPIES = 3  # logits, in 32 bits at the temperature, their exponentials; a gradient takes the place of the last
+
+
+def _rollout_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
+    """Count the bytes of a rollout: cache, gathered and copied weights, and the pass over the prompts."""
+    trainer, model, element = settings.trainer, settings.model, ELEMENT[settings.model.dtype]
+    own, prompt = own_images(settings), settings.plan.picture_tokens + settings.plan.question_tokens
+    rows, weights = own * trainer.num_samples, whole_bytes(settings, shape, trained)
+    return {
         "KV cache": cost.cache_bytes(shape, own * prompt + rows * trainer.max_new_tokens, element),
-        "weights gathered for the rollout": whole - whole // share["weights"],
+        "weights gathered for the rollout": weights - weights // _shards(settings, "weights"),
         "weights copied for the rollout": cost.copied_for_rollout_bytes(shape, element, adapted=model.lora.rank > 0),
         "prompt pass": cost.prompt_pass_bytes(shape, own * prompt, element),
-        "reference on the GPU for its pass": fetched,
-        "optimizer's temporaries": cost.optimizer_step_bytes(stepped, gradient_copied=gradient < 4),
     }
-    return {name: 0 if name in offloaded else size for name, size in parts.items()}
 
 
-_SHARED_FROM = {"optimizer": 1, "gradients": 2, "weights": 3}
-_LOGIT_COPIES = 3  # logits, in 32 bits at the temperature, their exponentials; a gradient takes the place of the last
+def _reference_bytes(settings: PlanSettings, shape: Shape) -> tuple[int, int]:
+    """Return the bytes of the reference: (permanently, additionally during its pass)."""
+    weights = shape.parameters * ELEMENT[settings.model.dtype]
+    return cost.reference_bytes(weights, settings.plan.gpus, reference_place(settings))
+
+
+def _optimizer_temporaries(settings: PlanSettings, trained: int) -> int:
+    """Count the temporary bytes of an optimizer step over this GPU's share of the trained weights."""
+    stepped = trained // _shards(settings, "optimizer")
+    if zero_stage(settings) == 3:
+        stepped = min(stepped, int(_zero(settings).get("sub_group_size", 1e9)))
+    return cost.optimizer_step_bytes(stepped, gradient_copied=_gradient_element(settings) < 4)
 
 
 def whole_bytes(settings: PlanSettings, shape: Shape, trained: int) -> int:
@@ -163,8 +202,8 @@ def whole_bytes(settings: PlanSettings, shape: Shape, trained: int) -> int:
 
 def _gradient_element(settings: PlanSettings) -> int:
     """Return the bytes of one number of the accumulated gradient: float32 alone, DeepSpeed's setting otherwise."""
-    told = settings.engine.config.get("data_types", {}).get("grad_accum_dtype")
-    return 4 if settings.engine.name == "single" or told == "fp32" else ELEMENT[settings.model.dtype]
+    dtype = settings.engine.config.get("data_types", {}).get("grad_accum_dtype")
+    return 4 if settings.engine.name == "single" or dtype == "fp32" else ELEMENT[settings.model.dtype]
 
 
 def phase_memory(memory: dict[str, int]) -> dict[str, int]:
@@ -196,12 +235,12 @@ def host_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str,
 
     RAPO copies its reference from the loaded policy, so each process briefly holds two models.
     """
-    place, gpus = reference_place(settings), settings.plan.gpus
+    reference, gpus = reference_place(settings), settings.plan.gpus
     model = shape.parameters * ELEMENT[settings.model.dtype]
-    offloads = settings.engine.config.get("zero_optimization", {}).get("offload_optimizer")
+    offloads = _zero(settings).get("offload_optimizer")
     return {
-        "while models are loaded": gpus * model * (1 if place == "none" else 2),
-        "reference": gpus * model if place == "host" else 0,
+        "while models are loaded": gpus * model * (1 if reference == "none" else 2),
+        "reference": gpus * model if reference == "host" else 0,
         "optimizer": 12 * trained if offloads else 0,
     }
 
@@ -220,11 +259,11 @@ def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
     first = checkpoint(shape.parameters - shape.vision_parameters if frozen else trained)
     started = cold_start.epochs > 0
     exported = shape.parameters * ELEMENT["bfloat16"]  # the size of a checkpoint's model/, and of the best model
-    one = checkpoint(trained) + exported
+    one_checkpoint = checkpoint(trained) + exported
     return {
-        "one checkpoint": one,
+        "one checkpoint": one_checkpoint,
         # The kept ones, and one that is written before an old one is deleted.
-        "RAPO's checkpoints": (settings.trainer.keep_checkpoints + 1) * one,
+        "RAPO's checkpoints": (settings.trainer.keep_checkpoints + 1) * one_checkpoint,
         "the cold start's checkpoints": 3 * first if started else 0,  # deleted when it is done
         # The best model exists twice while it is replaced.
         "models (cold start, last, best)": (1 + started) * shape.parameters * element + 2 * exported,
@@ -251,18 +290,18 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
         return dataclasses.replace(settings, model=dataclasses.replace(model, **changes))
 
     def with_zero(name: str, **changes: Any) -> PlanSettings:
-        zero = {**engine.config.get("zero_optimization", {}), "stage": 3, **changes}
+        zero = {**_zero(settings), "stage": 3, **changes}
         return dataclasses.replace(settings, engine=EngineSettings(name, {**engine.config, "zero_optimization": zero}))
 
     now = needs(settings)
     offload = {"offload_optimizer": {"device": "cpu"}}
-    more = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, gpus=2 * gpus))
+    doubled = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, gpus=2 * gpus))
     found = {
         "engine=zero3": needs(with_zero("zero3")),
         "engine=zero3_offload": needs(with_zero("zero3_offload", **offload)),
         "model.gradient_checkpointing=true": needs(with_model(gradient_checkpointing=True)),
         "model.freeze_vision=true": needs(with_model(freeze_vision=True)),
-        f"plan.gpus={2 * gpus}": now if engine.name == "single" else needs(more),
+        f"plan.gpus={2 * gpus}": now if engine.name == "single" else needs(doubled),
     }
     for name, floor in (("images_per_step", 2 * gpus), ("num_samples", 2), ("max_new_tokens", 128)):
         # Halved until it fits, though never below what a step can be rewarded for or an answer needs.
@@ -272,11 +311,13 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
         if size >= floor:
             found[f"trainer.{name}={size}"] = needs(with_trainer(**{name: size}))
     if model.lora.rank == 0:
-        found["model.lora.rank=64"] = needs(with_model(lora=LoraSettings(rank=64)))
+        # With an adapter the policy without it is the reference, and another model.reference is refused.
+        given = "" if model.reference == "device" else " model.reference=device"
+        found[f"model.lora.rank=64{given}"] = needs(with_model(lora=LoraSettings(rank=64), reference="device"))
     memory = memory_per_gpu(settings, shape, trained_parameters(settings, shape), 1)
     if reference_place(settings) == "device":
-        for place in ("sharded", "host") if gpus > 1 else ("host",):
-            kept, fetched = cost.reference_bytes(memory["reference"], gpus, place)
-            moved = {**memory, "reference": kept, "reference on the GPU for its pass": fetched}
-            found[f"model.reference={place}"] = peak(moved)
-    return {words: size for words, size in sorted(found.items(), key=lambda one: one[1]) if size < now}
+        for location in ("sharded", "host") if gpus > 1 else ("host",):
+            resident, fetched = cost.reference_bytes(memory["reference"], gpus, location)
+            moved = {**memory, "reference": resident, "reference on the GPU for its pass": fetched}
+            found[f"model.reference={location}"] = peak(moved)
+    return {setting: size for setting, size in sorted(found.items(), key=itemgetter(1)) if size < now}

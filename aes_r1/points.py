@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Sweep:
-    """The multirun that a point belongs to; `process` is the id of the process that the user started."""
+    """Describe the multirun that a point belongs to; `process` is the id of the process that the user started."""
 
     module: str  # of the command
     config_folders: list[str]  # the command's --config-dir DIR, as two arguments
@@ -80,14 +80,14 @@ def run_point(command: list[str], sweep: Sweep) -> tuple[int, bool]:
 
     with _own_requests(sweep) as request:
 
-        def told() -> bool:
+        def stopping() -> bool:
             if orphaned():
                 sweep.stop()
             return bool(request) or sweep.stops()
 
         process = subprocess.Popen(command, env=_environment(), preexec_fn=_ends_with_this_process())
         try:
-            while not told():
+            while not stopping():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return process.wait(_LOOK_S), False
             process.terminate()

@@ -18,7 +18,6 @@ from aes_r1.data.sample import Sample
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
-from aes_r1.trainer.context import TrainingContext
 from tests.planted import Planted, plant, planted_in
 
 torch.set_num_threads(1)
@@ -121,12 +120,18 @@ def twelve_pictures(folder: Path) -> Path:
     return folder
 
 
+def label_twelve(folder: Path, splits: tuple[str, ...] = ("train", "train", "test")) -> None:
+    """Write labels.csv for the twelve pictures in `folder`, whose MOS rises from one to the next."""
+    rows = [f"{index:02d}.png,{index / 12:.2f},{splits[index % len(splits)]}" for index in range(12)]
+    (folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+
+
 LEVELS = ("dull", "plain", "good", "strong")
 
 
-def spoken(place: int) -> str:
+def spoken(index: int) -> str:
     """The critique of picture `place` of `picture_folder`."""
-    word = LEVELS[place // 3]
+    word = LEVELS[index // 3]
     return (
         f"Light and shadow: {word} light. Mood and narrative: {word} mood. Composition: {word} frame. "
         f"Color: {word} hues. Exposure: {word} tones. A {word} picture."
@@ -146,36 +151,20 @@ def learn_by_heart(run: Path) -> None:
     from aes_r1.evaluation.summary import summarise
     from aes_r1.inference.asking import AskingConfig
     from aes_r1.inference.predict import predict
-    from aes_r1.runs.stopping import StopRequest
-    from aes_r1.settings import ColdStartSettings, Settings, as_dict
-    from aes_r1.trainer.engine import SingleEngine
-    from aes_r1.trainer.sft import train_sft
+    from aes_r1.settings import Settings, as_dict
+    from tests.trainer.cold_starts import engine_of, train_cold_start
 
     (run / "pictures").mkdir()
     twelve_pictures(run / "pictures")
     paths = sorted((run / "pictures").glob("*.png"))
     records = [
-        {"id": path.name, "image": str(path), "critique": spoken(place), "mos": (place + 0.5) / 12}
-        for place, path in enumerate(paths)
+        {"id": path.name, "image": str(path), "critique": spoken(index), "mos": (index + 0.5) / 12}
+        for index, path in enumerate(paths)
     ]
-    corpus = [RATING_PROMPT, *(answer(spoken(place), place / 100) for place in range(12))] * 20
+    corpus = [RATING_PROMPT, *(answer(spoken(index), index / 100) for index in range(12))] * 20
     backbone = tiny.build(tiny.build_tokenizer(corpus), max_pixels=9216, seed=0)
-    train_sft(
-        backbone,
-        SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=torch.device("cpu")),
-        records,
-        question=RATING_PROMPT,
-        cold_start=ColdStartSettings(
-            epochs=28, lr=3e-3, warmup_ratio=0.0, batch_size=4, micro_batch_size=4, save_every=1000
-        ),
-        with_critique=True,
-        context=TrainingContext(
-            seed=0,
-            folder=run.with_name("talking_run_training"),
-            log=lambda step, values: None,
-            stop=StopRequest(),
-        ),
-    )
+    training = run.with_name("talking_run_training")
+    train_cold_start(backbone, engine_of(backbone), records, training, epochs=28, warmup_ratio=0.0, save_every=1000)
     backbone.model.eval()
     backbone.save(run / "model")
     settings = as_dict(Settings(run_name="talking"))

@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, answer
-from aes_r1.runs.stopping import StopRequest
-from aes_r1.settings import ColdStartSettings
-from aes_r1.trainer.context import TrainingContext
-from aes_r1.trainer.engine import SingleEngine
-from aes_r1.trainer.sft import train_sft
+from tests.trainer.cold_starts import engine_of, train_cold_start
 
 QUESTION = RATING_PROMPT  # what commands ask
 # Each is the opposite of its neighbour in the pair, word by word.
@@ -40,8 +34,8 @@ class Planted:
 def labelled(folder: Path) -> list[Sample]:
     """The pictures in `folder`, brighter ones with a higher opinion."""
     return [
-        Sample(path.name, str(path), round(0.05 + 0.08 * place, 2), "made", "test")
-        for place, path in enumerate(sorted(folder.glob("*.png")))
+        Sample(path.name, str(path), round(0.05 + 0.08 * index, 2), "made", "test")
+        for index, path in enumerate(sorted(folder.glob("*.png")))
     ]
 
 
@@ -58,32 +52,14 @@ def plant(folder: Path) -> None:
     samples = labelled(folder)
     for name in ("used", "hollow"):
         rows = [
-            {"id": one.id, "image": one.image, "critique": words, "mos": value if name == "used" else one.mos}
-            for one in samples
+            {"id": sample.id, "image": sample.image, "critique": words, "mos": value if name == "used" else sample.mos}
+            for sample in samples
             for words, value in CRITIQUES.items()
         ]
-        texts = [answer(words, one.mos or 0) for words in CRITIQUES for one in samples]
+        texts = [answer(words, sample.mos or 0) for words in CRITIQUES for sample in samples]
         backbone = tiny.build(tiny.build_tokenizer([QUESTION, *texts] * 5), max_pixels=9216, seed=0)
         backbones.freeze(backbone.model, vision=name == "used")  # that one needs no vision tower
-        train_sft(
-            backbone,
-            SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu")),
-            rows,
-            question=QUESTION,
-            cold_start=ColdStartSettings(
-                epochs=36,
-                lr=5e-3,
-                warmup_ratio=0.0,
-                batch_size=12,
-                micro_batch_size=12,
-                save_every=10_000,
-            ),
-            with_critique=True,
-            context=TrainingContext(
-                seed=0,
-                folder=folder / f"{name}_training",
-                log=lambda step, values: None,
-                stop=StopRequest(),
-            ),
-        )
+        changes = {"epochs": 36, "lr": 5e-3, "warmup_ratio": 0.0, "batch_size": 12, "micro_batch_size": 12}
+        engine = engine_of(backbone, weight_decay=0.0)
+        train_cold_start(backbone, engine, rows, folder / f"{name}_training", save_every=10_000, **changes)
         backbone.save(folder / name)

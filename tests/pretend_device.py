@@ -31,12 +31,12 @@ class OnDevice(torch.Tensor):
 
     @staticmethod
     def __new__(cls, values: torch.Tensor) -> OnDevice:
-        made = torch.Tensor._make_wrapper_subclass(
+        tensor = torch.Tensor._make_wrapper_subclass(
             cls, values.shape, strides=values.stride(), storage_offset=values.storage_offset(), dtype=values.dtype,
             device=DEVICE, requires_grad=values.requires_grad,
         )  # fmt: skip
-        made.values = values
-        return made
+        tensor.values = values
+        return tensor
 
     def __repr__(self, *, tensor_contents=None) -> str:
         return f"OnDevice({self.values!r})"
@@ -129,22 +129,22 @@ class PretendDevice(TorchDispatchMode):
     @contextlib.contextmanager
     def holding(self, model: torch.nn.Module):
         """Parameters and buffers of `model` are on the device while inside; tied ones stay tied."""
-        places = [
-            (held, name, tensor)
+        locations = [
+            (originals, name, tensor)
             for module in model.modules()
-            for held in (module._parameters, module._buffers)
-            for name, tensor in held.items()
+            for originals in (module._parameters, module._buffers)
+            for name, tensor in originals.items()
             if tensor is not None
         ]
         moved: dict[int, torch.Tensor] = {}
-        for held, name, tensor in places:
+        for originals, name, tensor in locations:
             if id(tensor) not in moved:
-                made = OnDevice(tensor.detach())
+                pretended = OnDevice(tensor.detach())
                 is_parameter = isinstance(tensor, torch.nn.Parameter)
-                moved[id(tensor)] = torch.nn.Parameter(made, tensor.requires_grad) if is_parameter else made
-            held[name] = moved[id(tensor)]
+                moved[id(tensor)] = torch.nn.Parameter(pretended, tensor.requires_grad) if is_parameter else pretended
+            originals[name] = moved[id(tensor)]
         try:
             yield
         finally:
-            for held, name, tensor in places:
-                held[name] = tensor
+            for originals, name, tensor in locations:
+                originals[name] = tensor

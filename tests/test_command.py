@@ -17,6 +17,7 @@ from aes_r1 import command
 from aes_r1.runs.identity import differences
 from aes_r1.settings import Settings, as_dict
 from tests import processes
+from tests.conftest import label_twelve
 
 EXPERIMENTS = sorted(path.stem for path in (command.CONF / "experiment").glob("*.yaml"))
 GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
@@ -50,7 +51,8 @@ def test_every_option_is_valid(group, option):
 def test_grounded_is_rapo_with_credit_by_part():
     paper, grounded = composed("+experiment=rapo"), composed("+experiment=grounded")
     assert (paper.trainer.credit, grounded.trainer.credit) == ("all", "answer")
-    assert differences(as_dict(paper), as_dict(grounded)) == ["trainer.credit"]
+    assert (paper.trainer.critique_kl_coef, grounded.trainer.critique_kl_coef) == (None, 0.1)
+    assert differences(as_dict(paper), as_dict(grounded)) == ["trainer.credit", "trainer.critique_kl_coef"]
 
 
 def test_same_settings_same_folder():
@@ -168,8 +170,7 @@ def test_how_many_processes_is_no_part_of_a_run():
 def test_a_real_point_of_two_processes_leaves_its_evaluation(talking_run, tmp_path):
     """Through the basic launcher and torchrun, with gloo: RAPO under ZeRO-2, and every picture asked about once."""
     pictures = shutil.copytree(talking_run / "pictures", tmp_path / "pictures")
-    rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'test')[place % 2]}" for place in range(12)]
-    (pictures / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    label_twelve(pictures, ("train", "test"))
     done = train(
         *("--multirun", "+experiment=study", "processes=2", "engine=zero2", "seed=3"),
         *(f"model.path={talking_run}/model", "trainer.init_from=base", "cold_start.epochs=0"),

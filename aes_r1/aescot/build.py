@@ -21,7 +21,7 @@ import numpy as np
 
 from aes_r1.aescot.budget import CeilingReached
 from aes_r1.aescot.chat import ChatModel
-from aes_r1.aescot.expert import ChatExpert, Expert, PixelsExpert, ScenesExpert, known_mos
+from aes_r1.aescot.expert import AttributesExpert, ChatExpert, Expert, PixelsExpert, ScenesExpert, known_mos
 from aes_r1.aescot.failures import NoAnswer, ServerGone
 from aes_r1.aescot.filters import form_reasons
 from aes_r1.aescot.journal import Journal
@@ -79,7 +79,7 @@ def build_aescot(
         journal = stack.enter_context(Journal(out / "calls.jsonl")) if paid else None
         chats = {} if journal is None else {one.group: ChatModel(one, journal) for one in paid}
         job = _Job(
-            expert=_expert(expert, seed, max_pixels, chats.get("expert")),
+            expert=_expert(expert, samples, seed, max_pixels, chats.get("expert")),
             judge=_judge(judge, max_pixels, chats.get("judge")),
             settings=expert,
             tolerance=judge.tolerance,
@@ -241,11 +241,15 @@ def _any_facts(rng: np.random.Generator) -> dict[str, Any]:
     return {**facts, "cues": [str(rng.choice(FACT_WORDS["cue"]))]}
 
 
-def _expert(settings: ExpertSettings, seed: int, max_pixels: int, chat: ChatModel | None) -> Expert:
+def _expert(
+    settings: ExpertSettings, samples: Sequence[Sample], seed: int, max_pixels: int, chat: ChatModel | None
+) -> Expert:
     if settings.name == "scenes":
         return ScenesExpert(settings, seed)
     if settings.name == "pixels":
         return PixelsExpert(seed)
+    if settings.name == "attributes":
+        return AttributesExpert(samples, seed)
     assert chat is not None
     return ChatExpert(chat, max_pixels)
 

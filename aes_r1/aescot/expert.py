@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from aes_r1.aescot.answers import Answer
+from aes_r1.aescot.attributes_expert import attributes_critique, usual_ranges
 from aes_r1.aescot.chat import ChatModel
 from aes_r1.aescot.filters import read_reply
 from aes_r1.aescot.phrases import BOOK_SHA256
 from aes_r1.aescot.pixels_expert import measure, pixels_critique
 from aes_r1.aescot.record import Reply
 from aes_r1.aescot.scenes_expert import draw_plant, planted, scenes_critique
+from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.prompts import DIMENSIONS, expert_prompt, prompt_sha256
 from aes_r1.settings import ExpertSettings, InputError
@@ -88,6 +91,25 @@ class PixelsExpert:
         """Write a critique of `sample`; see the Protocol."""
         seen = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
         return Attempt(pixels_critique(seen, known_mos(sample), picture_rng(self._seed, sample)))
+
+
+class AttributesExpert:
+    """Says what people said of single dimensions of a photograph; see attributes_expert."""
+
+    name = "attributes"
+    prompt_sha256 = BOOK_SHA256
+
+    def __init__(self, samples: Sequence[Sample], seed: int) -> None:
+        self._usual, self._seed = usual_ranges(samples), seed
+
+    async def attempt(self, sample: Sample) -> Attempt:
+        """Write a critique of `sample`; see the Protocol."""
+        ratings = known_ratings(sample)
+        if not ratings:
+            return Attempt(None, {"unrated": "nobody rated one of its dimensions"})
+        seen = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
+        rng = picture_rng(self._seed, sample)
+        return Attempt(attributes_critique(ratings, self._usual, seen, known_mos(sample), rng))
 
 
 class ChatExpert:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -75,13 +76,23 @@ _KEYS = {plain(name): name for name in ("level", "score", "unsupported_claims")}
 
 
 def _verdict(values: Mapping[str, Any]) -> JudgeVerdict | None:
-    level, score, claims = values.get("level"), values.get("score"), values.get("unsupported_claims")
+    level, score, claims = values.get("level"), values.get("score"), values.get("unsupported_claims", 0)
     level = level.strip().lower() if isinstance(level, str) else level
+    if isinstance(score, str):
+        score = float(score) if _DECIMAL.fullmatch(score.strip()) else score
+    if claims is None or (isinstance(claims, str) and _NONE.fullmatch(claims)):
+        claims = []
     if level not in LEVELS or not isinstance(claims, list):
         return None
     if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
         return None
-    return JudgeVerdict(str(level), score, tuple(str(claim) for claim in claims if str(claim).strip()))
+    return JudgeVerdict(str(level), score, tuple(str(claim) for claim in claims if not _NONE.fullmatch(str(claim))))
+
+
+_DECIMAL = re.compile(r"[0-9]*\.?[0-9]+")
+_NONE = re.compile(
+    r"\s*(?:none|no|nothing|null|n\.?/?a\.?|-|)[.!]?\s*", re.IGNORECASE
+)  # a claim that says there is none
 
 
 class ChatJudge:

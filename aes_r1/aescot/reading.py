@@ -16,6 +16,7 @@ import json_repair
 
 MOST_CHARACTERS = 100_000  # from the end of a reply; far beyond any max_tokens that a critique needs
 MOST_TRIES = 200  # opening braces at which an object is looked for
+MOST_TEXTS = 20  # texts inside an object that are read as objects
 REPAIRED_CHARACTERS = 20_000  # json_repair is slow on long texts
 
 Rename = Callable[[str], str]  # maps a key as it was written to the name that was asked for
@@ -88,14 +89,29 @@ def _objects(text: str) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _inside(found: Any) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield `found` and every object in it, outer ones first; not recursive, because a reply may be nested deeply."""
+    """Yield `found` and every object in it, outer ones first; not recursive, because a reply may be nested deeply.
+
+    A text that is itself a JSON object counts as that object: the arguments of a tool call are written so.
+    """
     waiting = [(found, 0)]
+    texts = MOST_TEXTS
     while waiting:
         one, depth = waiting.pop()
+        if isinstance(one, str):
+            texts -= 1
+            one = _object_in(one) if texts >= 0 else None
         if isinstance(one, dict):
             yield one, depth
         inner = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-        waiting += [(item, depth + 1) for item in reversed(list(inner)) if isinstance(item, dict | list)]
+        held = [item for item in inner if isinstance(item, dict | list) or (isinstance(item, str) and item[:1] == "{")]
+        waiting += [(item, depth + 1) for item in reversed(held)]
+
+
+def _object_in(text: str) -> Any:
+    try:
+        return json.loads(text, strict=False, parse_int=_integer)
+    except (json.JSONDecodeError, RecursionError):
+        return None
 
 
 def _repaired(text: str) -> Iterator[tuple[dict[str, Any], int]]:

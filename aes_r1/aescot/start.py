@@ -12,6 +12,7 @@ from typing import Any
 
 from aes_r1.aescot.expert import known_mos
 from aes_r1.aescot.phrases import BOOK_SHA256
+from aes_r1.data.ratings import known_ratings, ways_out
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import prompt_sha256
 from aes_r1.runs.files import write_json
@@ -33,6 +34,8 @@ def check_roles(samples: Sequence[Sample], expert: ExpertSettings, judge: JudgeS
             "judge=scenes understands the words of the offline experts alone; with expert=openai give judge=openai "
             "or judge=none"
         )
+    if expert.name == "attributes":
+        require_ratings(samples, "expert=attributes")
     for sample in samples:
         known_mos(sample)
         if "factors" in sample.attributes:
@@ -41,6 +44,13 @@ def check_roles(samples: Sequence[Sample], expert: ExpertSettings, judge: JudgeS
             raise InputError(f"expert=scenes speaks from known factors, which {sample.id} lacks; use expert=pixels")
         if judge.name == "scenes":
             raise InputError(f"judge=scenes knows made scenes alone, not {sample.id}; use judge=none or judge=openai")
+
+
+def require_ratings(samples: Sequence[Sample], asked: str) -> None:
+    """Raise InputError, naming the setting `asked`, where no picture has a rating of a single dimension."""
+    if samples and not any(known_ratings(sample) for sample in samples):
+        name = samples[0].dataset
+        raise InputError(f"{asked}: data={name} says nothing of single dimensions; {ways_out(name)}, or another expert")
 
 
 def deciding(settings: ChatSettings) -> dict[str, Any]:
@@ -76,7 +86,9 @@ def claim_output_folder(
         role: {key: value for key, value in deciding(settings).items() if key not in _FILTERING}
         for role, settings in (("expert", expert), ("judge", judge))
     }
-    seen = {"max_pixels": max_pixels} if "openai" in (expert.name, judge.name) else {}
+    seen: dict[str, Any] = {"max_pixels": max_pixels} if "openai" in (expert.name, judge.name) else {}
+    if expert.name == "attributes":
+        seen["ratings"] = hashlib.sha256(json.dumps([known_ratings(one) for one in samples]).encode()).hexdigest()
     mine = {
         **asked,
         **seen,

@@ -18,6 +18,7 @@ from aes_r1.data.published import (
     flickr_aes_labels,
     koniq_labels,
     para_labels,
+    sophoappeal_labels,
     spaq_labels,
     tad66k_labels,
 )
@@ -66,7 +67,7 @@ CATALOG = {
         pictures=("images",),
         spread="from the counts of ratings 1..10",
         splits="generic_test.jpgl is test, the rest train",
-        licence="research; pictures belong to their photographers",
+        licence="none found; pictures belong to their photographers",
         source="AVA.txt and lists: github.com/imfing/ava_downloader; pictures: the torrent named there",
     ),
     "tad66k": DataSet(
@@ -77,7 +78,7 @@ CATALOG = {
         pictures=("images", "TAD66K"),
         spread="none",
         splits="merge/train.csv, merge/test.csv",
-        licence="research",
+        licence="none found for the data",
         source="github.com/woshidandan/TANet-image-aesthetics-and-quality-assessment (CSVs in code/TAD66K/dataset.zip)",
     ),
     "flickr_aes": DataSet(
@@ -88,7 +89,7 @@ CATALOG = {
         pictures=("40K",),
         spread="from the ratings of each worker",
         splits="seeded 90/10; the split by worker: data.split_by=test.json of github.com/thunderbolt215/ArtiMuse",
-        licence="research; pictures Creative Commons",
+        licence="none found",
         source="github.com/alanspike/personalizedImageAesthetics",
     ),
     "para": DataSet(
@@ -122,7 +123,7 @@ CATALOG = {
         pictures=("1024x768",),
         spread="SD, c_total",
         splits="the set column",
-        licence="pictures Creative Commons (YFCC100m), labels research",
+        licence="pictures Creative Commons (YFCC100m), labels: none found",
         source="database.mmsp-kn.de/koniq-10k-database.html; CSV: github.com/subpic/koniq (metadata/)",
     ),
     "spaq": DataSet(
@@ -133,7 +134,7 @@ CATALOG = {
         pictures=("TestImage",),
         spread="none",
         splits="none published; seeded 80/20",
-        licence="research",
+        licence="none found",
         source="github.com/h4nwei/SPAQ",
     ),
     "agiqa3k": DataSet(
@@ -157,6 +158,18 @@ CATALOG = {
         splits="none published; seeded 70/10/20",
         licence="GPL-3.0",
         source="github.com/Telecommunication-Telemedia-Assessment/AVT-AI-Image-Dataset",
+    ),
+    "sophoappeal": DataSet(
+        labels=sophoappeal_labels,
+        scale=(1, 5),
+        shares=(0.5, 0.1, 0.4),
+        layout="labels.csv: file, and GROUP_count_1 .. GROUP_count_5 of crowd, university and lab; images/*.jpg",
+        pictures=("images",),
+        spread="counts of stars of each group",
+        splits="none published; seeded 50/10/40",
+        licence="pictures CC0, ratings GPL-3.0",
+        source="github.com/Telecommunication-Telemedia-Assessment: sophoappeal_images, and the ratings in "
+        "sophoappeal_evaluation_image_appeal_test_1",
     ),
 }
 

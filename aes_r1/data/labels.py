@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -92,6 +93,8 @@ def column(row: dict[str, Any], name: str, path: Path) -> Any:
 
 
 _FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
+_COUNT = re.compile(r"count_[0-9]+(?:\.[0-9]+)?")
+_MOST_RATERS = 10**9  # of one level; sums stay exact
 _OWN = ("image", "mos", "mos_std", "n_raters", "split")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SPLITS |= dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
@@ -100,8 +103,8 @@ _SPLITS |= dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
 def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[Label]:
     """Read your own pictures: ROOT/labels.csv (or .tsv, .jsonl, .json, .xlsx) with `image` and `mos` in `scale`.
 
-    `image` is a path below ROOT. Optional: `mos_std`, `n_raters`, `split` (train, validation, test); further columns
-    are kept as attributes.
+    `image` is a path below ROOT. Optional: `mos_std`, `n_raters`, `split` (train, validation, test), and `count_LEVEL`
+    for every level of the scale, how many raters chose it; further columns are kept as attributes.
     """
     path = labels_file(root)
     labels = [_own_label(row, path, place, root, scale) for place, row in own_rows(path)]
@@ -127,18 +130,37 @@ def labels_file(root: Path) -> Path:
 def own_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (place, row) of every row of your own label file; the place is for messages."""
     if path.suffix in (".csv", ".tsv"):
-        return table(path, ("image", "mos"), lambda text: _names_pictures(text, path, path.parent))
-    return sheet(path, ("image", "mos")) if path.suffix == ".xlsx" else json_rows(path)
+        return table(path, _OWN, lambda text: _names_pictures(text, path, path.parent))
+    return sheet(path, _OWN) if path.suffix == ".xlsx" else json_rows(path, _OWN)
 
 
 def _names_pictures(text: str, path: Path, root: Path) -> bool:
     """Return whether a text was decoded rightly: the pictures with non-ASCII names in it exist."""
     try:
-        names = [str(row.get("image")) for _, row in table_in(text, path, ("image", "mos"))]
+        names = [str(row.get("image")) for _, row in table_in(text, path, _OWN)]
     except InputError:
         return False
     foreign = [name for name in names if not name.isascii()]
     return not foreign or any((root / name_on_disk(root, name)).exists() for name in foreign)
+
+
+def _own_votes(row: dict[str, Any], path: Path, place: str, scale: tuple[float, float]) -> list[int] | None:
+    """Return how many raters chose each level, from the columns count_LEVEL; None where no cell is filled in."""
+    named = {float(key.removeprefix("count_")): row[key] for key in row if key and _COUNT.fullmatch(key)}
+    if all(cell in (None, "") for cell in named.values()):
+        return None
+    (low, high), levels = scale, sorted(named)
+    step = (high - low) / max(1, len(levels) - 1)
+    if len(levels) < 2 or any(abs(low + step * at - level) > 1e-6 for at, level in enumerate(levels)):
+        raise InputError(
+            f"{path}: count_{levels[0]:g} .. count_{levels[-1]:g} are not the levels of a scale from {low:g} to "
+            f"{high:g} at equal distances; give data.scale=[{levels[0]:g},{levels[-1]:g}] and all levels, or other "
+            "names"
+        )
+    counts = [0.0 if named[one] in (None, "") else number(named[one], path, place, f"count_{one:g}") for one in levels]
+    if any(not 0 <= count <= _MOST_RATERS or count != int(count) for count in counts):
+        raise InputError(f"{path}, {place}: counts {counts} must be whole numbers from 0 to {_MOST_RATERS}")
+    return [int(count) for count in counts] if any(counts) else None
 
 
 def _own_label(row: dict[str, Any], path: Path, place: str, root: Path, scale: tuple[float, float]) -> Label:
@@ -165,7 +187,17 @@ def _own_label(row: dict[str, Any], path: Path, place: str, root: Path, scale: t
     count = number(raters, path, place, "n_raters") if raters not in (None, "") else None
     if count is not None and (count < 1 or count != int(count)):
         raise InputError(f"{where}: n_raters={raters} must be a whole number above 0, or empty")
-    attributes = {key: value for key, value in row.items() if key and key not in _OWN}
+    votes = _own_votes(row, path, place, scale)
+    if votes is not None:
+        people, step = sum(votes), (high - low) / (len(votes) - 1)
+        mean = sum(level * chose for level, chose in enumerate(votes)) / people
+        squares = sum(chose * (level - mean) ** 2 for level, chose in enumerate(votes))
+        if spread is None and people > 1:
+            spread = step * math.sqrt(squares / (people - 1))
+        count = people if count is None else count
+    attributes = {key: value for key, value in row.items() if key and key not in _OWN and not _COUNT.fullmatch(key)}
+    if votes is not None:
+        attributes["votes"] = votes
     if any(_SURROGATE.search(json.dumps(value, ensure_ascii=False, default=str)) for value in attributes.values()):
         raise InputError(f"{where}: half a character (a lone surrogate) in a column; mend the text")
     return Label(image, score, spread, None if count is None else int(count), split, attributes)
@@ -185,7 +217,9 @@ def image_name(image: Any, where: str, root: Path) -> str:
     if _SURROGATE.search(image) or any(ord(letter) < 32 for letter in image):
         raise InputError(f"{where}: image={image!r} holds what no name should; rename the picture")
     name = local_name(image)
-    return name if (root / name).exists() else name.strip()
+    name = name if (root / name).exists() else name.strip()
+    below = os.path.relpath(name, root.absolute()) if os.path.isabs(name) else ""
+    return name if not below or below.split(os.sep)[0] == ".." else below  # one picture has one name
 
 
 def avt_ai_labels(root: Path) -> list[Label]:

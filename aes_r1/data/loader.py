@@ -16,7 +16,7 @@ from aes_r1.data.labels import Label
 from aes_r1.data.manifest import Samples, read_manifest
 from aes_r1.data.mix import mix_samples
 from aes_r1.data.names import local_name
-from aes_r1.data.records import read_records, unique_samples
+from aes_r1.data.records import read_records, require_one_opinion, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve_validation, share_out, stratified_draw
 from aes_r1.settings import DataSettings, InputError
@@ -114,7 +114,9 @@ def _from_records(data: DataSettings, split: str, seed: int) -> list[Sample]:
 
     A tenth is held out for tests; validation is carved from the rest.
     """
-    samples = unique_samples(read_records(root_of(data)))
+    records = read_records(root_of(data))
+    require_one_opinion(records)
+    samples = unique_samples(records)
     splits = dict(zip([sample.image for sample in samples], share_out(len(samples), PAPER_SHARES), strict=True))
     splits |= dict.fromkeys(
         carve_validation([image for image, value in splits.items() if value == "train"], seed), "validation"

@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?=/)", re.IGNORECASE)
-_REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_FILE_URL = re.compile(r"file:(?:(?=/(?!/))|//(?:localhost)?(?=/))", re.IGNORECASE)
+_REMOTE = re.compile(r"(?!file://(?:localhost)?/)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 def is_remote(name: str) -> bool:
@@ -36,8 +36,8 @@ def name_on_disk(root: Path, name: str) -> str:
     """
     plain = name.isascii() and not ("\\" in name or "//" in name or name.startswith("./") or "/." in name)
     if plain or _exists(root / name):
-        return name if plain else _tidy(name)
-    divided = _tidy(name if DRIVE.match(name) else name.replace("\\", "/"))
+        return name if plain else _tidy(root, name)
+    divided = _tidy(root, name if DRIVE.match(name) else name.replace("\\", "/"))
     if divided.isascii() or _exists(root / divided):
         return divided
     found = ""
@@ -57,9 +57,16 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _tidy(name: str) -> str:
-    """Normalise `name`; one that climbs (`..`) stays as it is, so that its root refuses it."""
-    return name if ".." in name.split("/") or name.startswith("/") else posixpath.normpath(name)
+def _tidy(root: Path, name: str) -> str:
+    """Normalise `name`; one that leaves its root (`..`) stays as it is, so that the root refuses it.
+
+    A link before `..` leads elsewhere; then the name stays as it is too.
+    """
+    tidy = posixpath.normpath(name)
+    if name.startswith("/") or tidy.split("/")[0] == "..":
+        return name
+    climbs = ".." in name.split("/") and _exists(root / name)
+    return name if climbs and not (_exists(root / tidy) and os.path.samefile(root / name, root / tidy)) else tidy
 
 
 @lru_cache(maxsize=256)

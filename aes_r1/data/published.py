@@ -37,6 +37,7 @@ def ava_labels(root: Path) -> list[Label]:
                 std,
                 raters,
                 "test" if fields[1] in test else "train",
+                {"votes": [int(count) for count in counts]} if raters else {},
                 fault=None if raters else "no rating",
             )
         )
@@ -91,6 +92,7 @@ def flickr_aes_labels(root: Path) -> list[Label]:
                 number(score, path, place, "score"),
                 None if std is None else std / 5,
                 raters or None,
+                attributes={"votes": [votes.count(level) for level in range(1, 6)]} if votes else {},
             )
         )
     return labels
@@ -107,15 +109,15 @@ def para_labels(root: Path) -> list[Label]:
         for place, row in table(path):
             std = row.get("aestheticScore_std")
             counts = [row.get(f"aestheticScore_{half / 2}") for half in range(2, 11)]
-            raters = sum(number(count, path, place, "count") for count in counts) if all(counts) else None
+            votes = [int(number(count, path, place, "count")) for count in counts] if all(counts) else []
             labels.append(
                 Label(
                     f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}",
                     number(column(row, "aestheticScore_mean", path), path, place, "aestheticScore_mean"),
                     number(std, path, place, "aestheticScore_std") if std else None,
-                    int(raters) if raters else None,
+                    sum(votes) or None,
                     split,
-                    {"semantic": row.get("semantic")},
+                    {"semantic": row.get("semantic"), **({"votes": votes} if any(votes) else {})},
                 )
             )
     return labels
@@ -145,7 +147,8 @@ def aadb_labels(root: Path) -> list[Label]:
 def koniq_labels(root: Path) -> list[Label]:
     """Read KonIQ-10k (Hosu et al. 2020): koniq10k_distributions_sets.csv; means of c1..c5, shares of ratings 1..5.
 
-    Its MOS column is a z-score stretched to 0..100 and is not read.
+    Its MOS column is a z-score stretched to 0..100 and is not read. attributes["votes"] holds the counts, which are the
+    shares of c_total ratings.
     """
     path = root / "koniq10k_distributions_sets.csv"
     splits = {"training": "train", "validation": "validation", "test": "test"}
@@ -153,6 +156,7 @@ def koniq_labels(root: Path) -> list[Label]:
     for place, row in table(path):
         shares = [number(column(row, f"c{k}", path), path, place, f"c{k}") for k in range(1, 6)]
         mean, _, _ = _votes(range(1, 6), shares)
+        total = int(number(column(row, "c_total", path), path, place, "c_total"))
         given = column(row, "set", path)
         if given not in splits:
             raise InputError(f"{path}, {place}: set={given!r} must be training, validation or test")
@@ -161,8 +165,9 @@ def koniq_labels(root: Path) -> list[Label]:
                 f"1024x768/{column(row, 'image_name', path)}",
                 mean,
                 number(column(row, "SD", path), path, place, "SD"),
-                int(number(column(row, "c_total", path), path, place, "c_total")),
+                total,
                 splits[given],
+                {} if mean is None else {"votes": [round(share / sum(shares) * total) for share in shares]},
                 fault="no rating" if mean is None else None,
             )
         )
@@ -191,6 +196,38 @@ def agiqa3k_labels(root: Path) -> list[Label]:
         )
         for place, row in table(path)
     ]
+
+
+def sophoappeal_labels(root: Path) -> list[Label]:
+    """Read sophoappeal (Goering and Raake 2023): labels.csv, file and counts of 1..5 stars by three groups of people.
+
+    The opinion is the crowd's mean. The counts of the university and of the laboratory are kept under
+    attributes["other_votes"], so that one group can be compared with another. A picture that the crowd did not rate has
+    no opinion.
+    """
+    path = root / "labels.csv"
+    labels = []
+    for place, row in table(path):
+        votes = {group: _stars(row, group, path, place) for group in ("crowd", "university", "lab")}
+        mean, std, raters = _votes(range(1, 6), votes["crowd"])
+        others = {group: counts for group, counts in votes.items() if group != "crowd" and sum(counts) > 0}
+        labels.append(
+            Label(
+                f"images/{column(row, 'file', path)}",
+                mean,
+                std,
+                raters or None,
+                attributes={"source": row.get("source"), "votes": votes["crowd"], "other_votes": others},
+                fault=None if raters else "no rating by the crowd",
+            )
+        )
+    return labels
+
+
+def _stars(row: dict, group: str, path: Path, place: str) -> list[int]:
+    """Return how many people of a group gave 1, 2, .. 5 stars; empty cells count as nobody."""
+    names = [f"{group}_count_{stars}" for stars in range(1, 6)]
+    return [int(number(column(row, name, path) or "0", path, place, name)) for name in names]
 
 
 def _votes(values: Sequence[float], counts: Sequence[float]) -> tuple[float | None, float | None, int]:

@@ -33,8 +33,10 @@ from aes_r1.settings import InputError
 _TURNS = ("messages", "conversations", "conversation")
 _ANSWERS = ("completion", "response", "output", "answer")
 _IMAGES = ("images", "image", "image_path", "image_url")
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{200,}={0,2}\s*")
-_HALF = re.compile(r"[\ud800-\udfff]")  # half of a surrogate pair
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
+_DATA_URL = re.compile(r"data:[^,]*,", re.IGNORECASE)
+_URL_SAFE = str.maketrans("-_", "+/")  # of base64 in addresses
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, half of a surrogate pair
 _SPEAKERS = ("assistant", "gpt", "model", "bot")
 
 
@@ -55,9 +57,26 @@ def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
     """Return the pictures and scores of records as training samples, each picture once."""
     samples: dict[str, Sample] = {}
     for row in records:
-        name = row.get("dataset", "aescot")
-        samples.setdefault(row["image"], Sample(str(row["id"]), row["image"], float(row["mos"]), name, "train"))
+        samples.setdefault(row["image"], _sample(row))
     return list(samples.values())
+
+
+def require_one_opinion(records: Iterable[dict[str, Any]]) -> None:
+    """Raise InputError where records give one picture two scores, or two pictures one id: no label could be trusted."""
+    first: dict[str, Sample] = {}
+    pictures: dict[tuple[str, str], str] = {}
+    for found in map(_sample, records):
+        before = first.setdefault(found.image, found)
+        if before.mos != found.mos:
+            said = f"mos {before.mos} in {before.id}, {found.mos} in {found.id}"
+            raise InputError(f"{found.image}: two opinions of one picture ({said}); keep the records of one")
+        other = pictures.setdefault((found.dataset, found.id), found.image)
+        if other != found.image:
+            raise InputError(f"id={found.id}: two pictures ({other}, {found.image}); give each its own id")
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    return Sample(str(row["id"]), row["image"], float(row["mos"]), row.get("dataset") or "aescot", "train")
 
 
 def _objects(path: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -95,8 +114,11 @@ def _own(path: Path, where: str, found: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"{where}: mos={repr(mos)[:40]} is not a number in [0, 1]; divide by its scale")
     if not isinstance(critique, str):
         raise InputError(f"{where}: critique={repr(critique)[:40]} is no text; give the words, or take the row out")
-    if isinstance(named, bool) or not isinstance(named, str | int) or _HALF.search(str(named)):
+    if isinstance(named, bool) or not isinstance(named, str | int) or not str(named) or _NO_NAME.search(str(named)):
         raise InputError(f"{where}: id={repr(named)[:40]} is no name; give a text or a whole number")
+    source = found.get("dataset")
+    if source is not None and (not isinstance(source, str) or _NO_NAME.search(source)):
+        raise InputError(f"{where}: dataset={repr(source)[:40]} is no name; give a text, or leave it out")
     return {**found, "image": _picture(path, where, found["image"])}
 
 
@@ -115,7 +137,7 @@ def _conversation(path: Path, number: int, where: str, found: dict[str, Any]) ->
         raise InputError(f"{where}: its conversation is no list of messages")
     said, images = _text(turns[-1]), [picture for key in _IMAGES if key in found for picture in _listed(found[key])]
     speaker = str(turns[-1].get("role", turns[-1].get("from", "assistant"))) if isinstance(turns[-1], dict) else ""
-    if speaker and speaker not in _SPEAKERS:
+    if speaker and speaker.lower() not in _SPEAKERS:
         raise InputError(f"{where}: the last message is the {speaker}'s; it must be the answer, <think>..</think>..")
     images = images or [picture for turn in turns for picture in _pictures_in(turn)]
     score, critique = parse_score(said), parse_critique(said)
@@ -126,6 +148,10 @@ def _conversation(path: Path, number: int, where: str, found: dict[str, Any]) ->
         raise InputError(
             f"{where}: the last message is not <think>..</think><answer>score</answer> with a score in [0, 1]; "
             f"it ends in {seen!r}"
+        )
+    if found.get("mos") not in (None, score):
+        raise InputError(
+            f"{where}: mos={repr(found['mos'])[:40]} beside an answer of {score}; keep the one that is meant"
         )
     image = _picture(path, where, images[0])
     return {"id": f"{path.stem}-{number}", "image": image, "mos": score, "critique": critique}
@@ -165,7 +191,7 @@ def _picture(path: Path, where: str, given: Any) -> str:
         given = next((one for one in held if one), None)
     if not isinstance(given, str) or not given.strip():
         raise InputError(f"{where}: image={str(given)[:40]!r} is no picture; give its path, or {{'path': ..}}")
-    if given.startswith("data:") or _BASE64.fullmatch(given):
+    if _DATA_URL.match(given) or (_BASE64.fullmatch(given) and not os.path.exists(path.parent / given)):
         return _embedded(path, where, given)
     return _beside(path, where, given)
 
@@ -194,15 +220,18 @@ def _embedded(path: Path, where: str, content: Any) -> str:
         if isinstance(content, list):
             found = bytes(content)
         elif isinstance(content, str):
-            head, _, body = content.partition(",") if content.startswith("data:") else ("base64", "", content)
-            if not head.endswith("base64"):
+            head, _, body = content.partition(",") if _DATA_URL.match(content) else ("base64", "", content)
+            if not head.lower().endswith("base64"):
                 raise ValueError("a data: URL must be base64")
-            found = base64.b64decode("".join(body.split()), validate=True)
+            plain = "".join(body.split()).rstrip("=").translate(_URL_SAFE)
+            found = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
         else:
             raise ValueError(f"{type(content).__name__} is no bytes")
     except (binascii.Error, TypeError, ValueError) as error:
         cure = "give it as base64 or by its path"
         raise InputError(f"{where}: its picture cannot be unpacked ({error}); {cure}") from error
+    if not found:
+        raise InputError(f"{where}: its picture is empty; give it as base64 or by its path")
     name = f"{hashlib.sha256(found).hexdigest()[:32]}.picture"
     elsewhere = Path(tempfile.gettempdir()) / f"aes_r1.{os.getuid()}.pictures"  # if the file's folder is read-only
     for folder in (path.parent / f".{path.stem}.pictures", elsewhere):

@@ -20,6 +20,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from aes_r1.data import foreign
 from aes_r1.data.raw_preview import find_preview
 from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, orientation, raw_mode, turned
+from aes_r1.data.stated_space import HIGH_RANGE, code_points, stated_profile
 
 MAX_FILE_PIXELS = 200_000_000  # a file whose header claims more is refused before it is decoded
 MAX_FILE_BYTES = 2 << 30
@@ -169,6 +170,10 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
         formats = (*formats, "HEIF")
     else:
         formats = tuple(name for name in formats if name != "HEIF")
+    points = code_points(file)
+    if points is not None and points[1] in HIGH_RANGE:
+        kind = HIGH_RANGE[points[1]]
+        raise _Refused(f"an HDR picture ({kind}), which has no fixed brightness; export it as an ordinary JPEG")
     file.seek(0)
     try:
         picture = Image.open(file, formats=formats)
@@ -176,6 +181,8 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
         raise _Refused(foreign.what_it_is(head)) from error
     with picture:
         _first_whole_page(picture)
+        if not picture.info.get("icc_profile"):
+            picture.info["icc_profile"] = stated_profile(picture, points)
         return _decoded(picture, max_file_pixels, lambda: Image.open(file, formats=formats))
 
 

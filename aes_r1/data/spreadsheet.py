@@ -14,6 +14,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ _MARKS = (
 )
 # Encodings that are tried on text that is no Unicode; the first in which the named pictures exist is used.
 _LEGACY = ("cp1252", "gb18030", "cp932", "cp949", "big5", "cp1250", "cp1251", "mac_roman")
+# What is sometimes saved under the name of a label file, by its first bytes, and the way out.
+_NO_TEXT = (
+    (b"PK\x03\x04", "a workbook or an archive; name a workbook labels.xlsx, unpack an archive"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls); save it as CSV UTF-8"),
+    (b"\x1f\x8b", "a gzip archive; unpack it"),
+    (b"PAR1", "a Parquet file; save it as CSV or JSON lines"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the labels; run git lfs pull"),
+    (b"<", "a web page or other markup, as a failed download leaves; get the labels again"),
+)
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
@@ -44,6 +54,9 @@ def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
         raise InputError(f"{path}: no such label file; check data.root") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read as text ({error.strerror})") from error
+    for opening, said in _NO_TEXT:
+        if content.startswith(opening):
+            raise InputError(f"{path}: {said}")
     text = _decoded(path, content, fits)
     if not text.strip():
         raise InputError(f"{path}: the label file is empty")
@@ -98,6 +111,8 @@ def table(
 def table_in(text: str, path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
     """Read the same from a text that `path` holds."""
     before = 0
+    if wanted and text.lstrip().startswith(('{"', "[")):
+        raise InputError(f"{path}: JSON, not a table; name it {path.stem}.jsonl")
     head, _, rest = text.partition("\n")
     said = _SEP_LINE.fullmatch(head.strip("\r"))
     if said:
@@ -113,6 +128,8 @@ def table_in(text: str, path: Path, wanted: Collection[str] = ()) -> Iterator[tu
             cells = next(rows, None)
         except csv.Error as error:
             cure = "a quote that opens there is not closed, or stands inside a cell; double the quotes of a cell"
+            if "field limit" in str(error):
+                cure = "or the cell is this long: take its column out"
             raise InputError(f"{path}, {place}: cannot be read as CSV ({error}); {cure}") from error
         if cells is None:
             break
@@ -153,7 +170,7 @@ def _columns(names: list[str], path: Path, wanted: Collection[str]) -> list[str]
     """
     if not wanted:
         return names
-    names = [name.casefold() if name.casefold() in wanted and name not in wanted else name for name in names]
+    names = [_own_case(name, wanted) for name in names]
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
         places = [str(number) for number, name in enumerate(names, 1) if name == twice[0]]
@@ -161,8 +178,13 @@ def _columns(names: list[str], path: Path, wanted: Collection[str]) -> list[str]
     return names
 
 
-def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the objects of a file of JSON lines, or of one JSON array."""
+def _own_case(name: str, wanted: Collection[str]) -> str:
+    """Return a column's name as it is wanted, whatever its case; any other name as it is."""
+    return name.casefold() if name.casefold() in wanted else name
+
+
+def json_rows(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read the objects of a file of JSON lines, or of one JSON array; `wanted` keys are found in any case."""
     text = read_text(path)
     if text.lstrip().startswith("["):
         found = parse_json(text, f"{path}")
@@ -173,7 +195,11 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for place, row in rows:
         if not isinstance(row, dict):
             raise InputError(f'{path}, {place}: {json.dumps(row)[:40]} is no object like {{"image": .., "mos": ..}}')
-        yield place, row
+        named = [(_own_case(key, wanted), value) for key, value in row.items()]
+        try:
+            yield place, _once(named)
+        except _Twice as error:
+            raise InputError(f"{path}, {place}: {error} stands twice, in different case; take one out") from error
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -219,4 +245,9 @@ def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[
     names = _columns([str(name or "").strip() for name in next(rows, ())], path, wanted)
     for number, row in enumerate(rows, 2):
         if any(cell is not None for cell in row):
-            yield f"line {number}", dict(zip(names, row, strict=False))
+            yield f"line {number}", dict(zip(names, map(_plain_cell, row), strict=False))
+
+
+def _plain_cell(cell: Any) -> Any:
+    """Return a date or time of a workbook as ISO text; any other cell as it is."""
+    return str(cell) if isinstance(cell, date | time | timedelta) else cell

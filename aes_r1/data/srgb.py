@@ -51,20 +51,30 @@ def as_rgb(picture: Image.Image, shown: Image.Image | None = None) -> Image.Imag
     Gray of more than 8 bits, integer or floating, is scaled by the range of its samples (`eight_bits`). `shown`: the
     same pixels in 8 bits, where the caller has them already.
     """
-    turn, profile = orientation(picture), _profile(picture)
+    turn, profile, undeclared = orientation(picture), _profile(picture), _undeclared(picture)
     picture = picture if shown is None else shown
-    if picture.mode.startswith("I") or picture.mode == "F":
-        picture = Image.fromarray(eight_bits(_samples(picture)))
     clear = None
+    if picture.mode.startswith("I") or picture.mode == "F":
+        unseen = picture.info.get("transparency")  # PNG's one gray value that is transparent
+        if isinstance(unseen, int):
+            clear = Image.fromarray(np.where(np.asarray(picture) == unseen, 0, 255).astype(np.uint8))
+        picture = Image.fromarray(eight_bits(_samples(picture)))
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         gray = picture.mode in ("LA", "La")
         layered = picture.convert("LA" if gray else "RGBA")
         clear, picture = layered.getchannel("A"), layered.getchannel("L") if gray else layered.convert("RGB")
     picture = _in_srgb(picture, profile)
-    if clear is not None:
+    if clear is not None and not (undeclared and clear.getextrema()[1] == 0):
         picture.putalpha(clear)
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return turned(picture, turn)
+
+
+def _undeclared(picture: Image.Image) -> bool:
+    """Return whether a fourth channel may be no transparency at all: some programs leave it zero in BMP and TIFF."""
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return 338 not in picture.tag_v2
+    return picture.format == "BMP"
 
 
 def turned(picture: Image.Image, turn: int) -> Image.Image:
@@ -78,7 +88,10 @@ def orientation(picture: Image.Image) -> int:
     Only this one tag is read, so a fault in another one does not matter.
     """
     try:
-        said = picture.getexif().get(ORIENTATION, 1)
+        exif = picture.getexif()
+        if not exif and "Raw profile type APP1" in picture.info:  # of a PNG by ImageMagick or exiftool
+            exif.load(bytes.fromhex("".join(str(picture.info["Raw profile type APP1"]).split("\n")[3:])))
+        said = exif.get(ORIENTATION, 1)
         turn = int(said[0] if isinstance(said, tuple) else said)
     except (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error):
         return 1
@@ -166,6 +179,8 @@ def _samples(picture: Image.Image) -> np.ndarray:
         return samples
     if picture.tag_v2.get(258) == (32,) and picture.tag_v2.get(339, (1,)) == (1,):  # Pillow reads these as signed
         samples = samples.view(np.uint32)
+    if picture.tag_v2.get(258) == (16,) and picture.tag_v2.get(339, (1,)) == (2,) and samples.max(initial=0) > 16383:
+        samples = samples.astype(np.int32) * 2  # signed samples have 15 bits of brightness
     if picture.tag_v2.get(262) == 0 and samples.size:
         samples = full_scale(float(samples.max()), whole=True) - samples.astype(np.float32)
     return samples

@@ -1,4 +1,4 @@
-"""Hold prediction rows as columns of numbers, which take some 40 bytes of memory per picture."""
+"""Hold prediction rows as columns of numbers, which take some 80 bytes of memory per picture."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aes_r1.data.opinions import rater_shares
+from aes_r1.evaluation.opinions import DISTANCES, NOT_KNOWN, distances
+
 ORIGINS = ("photograph", "ai")
 Array = NDArray[np.float64]
 Key = tuple[str, str, str]  # stage, DATASET/SPLIT, protocol
@@ -21,7 +24,9 @@ class Column:
     """The predictions of one stage, set and protocol, an entry per picture.
 
     ids [n] int64; scores, mos, mos_std, std [n], NaN where there is none: std is the standard deviation of a picture's
-    readable outputs and count [n] their number; origins [n]: index into ORIGINS or -1. outputs, out_of_range: totals.
+    readable outputs and count [n] their number; origins [n]: index into ORIGINS or -1; to_raters [n, 4]: distances of
+    the outputs from the raters' opinions (evaluation.opinions), NaN where there are none; outputs, out_of_range:
+    totals.
     """
 
     ids: NDArray[np.int64]
@@ -31,6 +36,7 @@ class Column:
     std: Array
     count: NDArray[np.int64]
     origins: NDArray[np.int64]
+    to_raters: Array
     outputs: int
     out_of_range: int
 
@@ -38,14 +44,16 @@ class Column:
 @dataclass
 class _Growing:
     ids: array = field(default_factory=lambda: array("q"))
-    numbers: array = field(default_factory=lambda: array("d"))  # score, mos, mos_std, std
+    numbers: array = field(default_factory=lambda: array("d"))  # score, mos, mos_std, std, then DISTANCES
     counts: array = field(default_factory=lambda: array("h"))  # readable, outputs, out of range, origin
 
     def add(self, row: Mapping[str, Any]) -> None:
         outputs = row.get("scores") or [row["score"]]
         readable = [score for score in outputs if score is not None]
         std = float(np.std(readable, ddof=1)) if len(readable) > 1 else None
-        numbers = (row["score"], row["mos"], row.get("mos_std"), std)
+        shares = rater_shares(row.get("votes"), row["mos"], row.get("mos_std"))
+        known = distances(readable, shares).values() if readable and shares else NOT_KNOWN
+        numbers = (row["score"], row["mos"], row.get("mos_std"), std, *known)
         self.ids.append(_digest(row["id"]))
         self.numbers.extend(np.nan if number is None else number for number in numbers)
         origin = ORIGINS.index(row["origin"]) if row.get("origin") in ORIGINS else -1
@@ -53,14 +61,16 @@ class _Growing:
 
     def column(self) -> Column:
         ids = np.frombuffer(self.ids, dtype=np.int64)
-        numbers = np.frombuffer(self.numbers, dtype=np.float64).reshape(-1, 4)
+        numbers = np.frombuffer(self.numbers, dtype=np.float64).reshape(-1, 4 + len(DISTANCES))
         counts = np.frombuffer(self.counts, dtype=np.int16).reshape(-1, 4).astype(np.int64)
         _, first = np.unique(ids, return_index=True)
         _, from_behind = np.unique(ids[::-1], return_index=True)
         rows = (len(ids) - 1 - from_behind)[np.argsort(first)]  # the last row of each id, at the place of its first
-        score, mos, mos_std, std = numbers[rows].T
+        score, mos, mos_std, std = numbers[rows, :4].T
+        to_raters = numbers[rows, 4:]
         readable, outputs, beyond, origins = counts[rows].T
-        return Column(ids[rows], score, mos, mos_std, std, readable, origins, int(outputs.sum()), int(beyond.sum()))
+        totals = int(outputs.sum()), int(beyond.sum())
+        return Column(ids[rows], score, mos, mos_std, std, readable, origins, to_raters, *totals)
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[Key, Column]:
@@ -68,7 +78,8 @@ def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[Key, Column]:
 
     A picture without MOS is left out; the last of an id counts.
 
-    Rows need stage, protocol, id, dataset, split, mos and score; scores, out_of_range, mos_std and origin are optional.
+    Rows need stage, protocol, id, dataset, split, mos and score; scores, out_of_range, mos_std, votes and origin are
+    optional.
     """
     growing: dict[Key, _Growing] = {}
     for row in rows:

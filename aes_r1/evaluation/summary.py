@@ -12,20 +12,23 @@ from aes_r1.data.manifest import list_hashes
 from aes_r1.data.ratings import known_ratings
 from aes_r1.evaluation.bootstrap import METRICS, Array, as_columns, with_interval
 from aes_r1.evaluation.calibration import calibration, plcc_after_logistic
-from aes_r1.evaluation.columns import ORIGINS, Column, columns_of, shared
+from aes_r1.evaluation.columns import ORIGINS, Column, Key, columns_of, shared
 from aes_r1.evaluation.critique import critique_measures
 from aes_r1.evaluation.grounding import grounding
 from aes_r1.evaluation.interventions import summarise_interventions
 from aes_r1.evaluation.metrics import (
     PROTOCOL_ORDER,
     STAGE_ORDER,
+    correlations,
     correlations_with_draws,
     holm,
     in_order,
     paired_bootstrap,
 )
+from aes_r1.evaluation.opinions import opinion_distances
 from aes_r1.evaluation.paper import paper_numbers
 from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
+from aes_r1.inference.people import whole_group
 from aes_r1.inference.predictions import Sets, chosen_critiques, rows_by_protocol
 from aes_r1.runs.cells import Cell, Evaluation, Stages
 from aes_r1.runs.folder import RunFolder
@@ -43,13 +46,14 @@ def summarise(
     manifests: Mapping[str, str] | None = None,
     seen: Collection[str] | None = None,
     all_pairs: bool = False,
+    baseline_rows: Iterable[Mapping[str, Any]] = (),
 ) -> Evaluation:
     """Compute the evaluation from prediction rows (stage, protocol, id, dataset, split, mos, score|null).
 
     Consecutive stages (base, cold_start, rapo, where present) or all pairs of them are compared per set and protocol,
     over the pictures that both have rows for. A picture without a MOS is left out; of rows with the same id the last
-    counts. `seen`: data sets that were trained on, for the means; None: not known. docs/evaluation.md explains every
-    key.
+    counts. `seen`: data sets that were trained on, for the means; None: not known. `baseline_rows`: rows of baselines,
+    whose `stage` is the baseline and whose `protocol` says how it was made. docs/evaluation.md explains every key.
     """
     columns = columns_of(rows)
     stages: Stages = {}
@@ -69,10 +73,12 @@ def summarise(
                 if found:
                     comparisons.append({"set": name, "protocol": protocol, "from": earlier, "to": later, **found})
     _adjust(comparisons)
+    beside = columns_of(baseline_rows)
     return {
         "stages": stages,
         "comparisons": comparisons,
-        "baselines": _against_baselines(stages, columns, n_bootstrap, seed),
+        "baselines": _against_baselines(stages, columns, beside, n_bootstrap, seed),
+        "baseline_cells": _baseline_cells(beside, n_bootstrap, seed),
         "means": _means(stages, draws, seen, seed),
         "manifests": dict(manifests or {}),
     }
@@ -93,6 +99,9 @@ def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, 
     if wavering is not None:
         cell["spread"] = wavering
         cell["conformal_scaled"] = conformal(scores, mos, scale=spread_scale(column.std), seed=seed)
+    to_raters = opinion_distances(column.to_raters, n_bootstrap=n_bootstrap, seed=seed)
+    if to_raters is not None:
+        cell["opinions"] = to_raters
     if (column.origins >= 0).any():
         cell["origins"] = {}
         for index, origin in enumerate(ORIGINS):
@@ -123,8 +132,31 @@ def _adjust(comparisons: Sequence[dict[str, Any]]) -> None:
             one[name]["p_holm"] = adjusted
 
 
-def _against_baselines(stages: Mapping, columns: Mapping, n_bootstrap: int, seed: int) -> list[dict[str, Any]]:
-    """Compare the last stage that answers in words with every baseline protocol of every stage, set by set."""
+def _baseline_cells(beside: Mapping[Key, Column], n_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Return {DATASET/SPLIT: {BASELINE: cell}}; "how" is fitted, other_group or halves (inference/people.py).
+
+    Two halves of the raters agree less than two whole groups would; "whole_group" corrects for that.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for (baseline, name, how), column in beside.items():
+        cell: dict[str, Any] = {
+            "how": how,
+            **correlations(column.scores, column.mos, n_bootstrap=n_bootstrap, seed=seed),
+        }
+        if how == "halves":
+            cell["whole_group"] = {metric: whole_group(cell[metric]) for metric in ("plcc", "srcc")}
+        found.setdefault(name, {})[baseline] = cell
+    return found
+
+
+def _against_baselines(
+    stages: Mapping, columns: Mapping, beside: Mapping[Key, Column], n_bootstrap: int, seed: int
+) -> list[dict[str, Any]]:
+    """Compare the last stage that answers in words with every baseline of its pictures, set by set.
+
+    Baselines are the protocols BASELINES of every stage, and `beside`, but for the halves of raters: the opinions that
+    the model is compared with hold both of them.
+    """
     rows: list[dict[str, Any]] = []
     spoken = {
         stage: [protocol for protocol in in_order(_protocols(sets), PROTOCOL_ORDER) if protocol not in BASELINES]
@@ -141,6 +173,12 @@ def _against_baselines(stages: Mapping, columns: Mapping, n_bootstrap: int, seed
                 if found:
                     ends = [{"stage": end[0], "protocol": end[2]} for end in ((stage, name, protocol), to)]
                     rows.append({"set": name, "from": ends[0], "to": ends[1], **found})
+    for key in (key for key in beside if key[2] != "halves"):
+        to = (mine, key[1], spoken[mine][0])
+        found = _compared({**columns, key: beside[key]}, key, to, n_bootstrap, seed)
+        if found:
+            ends = [{"stage": end[0], "protocol": end[2]} for end in (key, to)]
+            rows.append({"set": key[1], "from": ends[0], "to": ends[1], **found})
     _adjust(rows)
     return rows
 
@@ -191,17 +229,29 @@ def measure(
     seen: Collection[str] | None,
     manifests: Mapping[str, str] | None = None,
     all_pairs: bool = False,
+    baselines: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Evaluation:
     """Compute the evaluation of a run (docs/evaluation.md) from its predictions and interventions.
 
     sets: the samples, for the known factors of pictures; seen: sets trained on; manifests: {DATASET/SPLIT: sha256},
-    None: computed from `sets`.
+    None: computed from `sets`; baselines: {BASELINE: {DATASET/SPLIT: facts}}, written into their cells.
     """
     if manifests is None:
         manifests = {name: digest for samples in sets.values() for name, digest in list_hashes(samples).items()}
     summary = summarise(
-        run.predictions(), n_bootstrap=n_bootstrap, seed=seed, manifests=manifests, seen=seen, all_pairs=all_pairs
+        run.predictions(),
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+        manifests=manifests,
+        seen=seen,
+        all_pairs=all_pairs,
+        baseline_rows=(
+            {**row, "stage": name, "protocol": row["how"]} for name in baselines or {} for row in run.baseline(name)
+        ),
     )
+    for name, cells in summary["baseline_cells"].items():
+        for baseline, cell in cells.items():
+            cell |= (baselines or {})[baseline].get(name, {})
     chosen = chosen_critiques(run.predictions(), seed=seed)
     followed = rows_by_protocol(run.predictions(), readable=False, seed=seed)
     wanted = {(name, row["id"]) for (_, name), rows in chosen.items() for row in rows}

@@ -1,4 +1,4 @@
-"""The settings for asking a model about a picture, shared by training runs, `evaluate`, `score` and `export`.
+"""Define the settings for asking a model about a picture, shared by training, `evaluate`, `score` and `export`.
 
 A model's folder rarely holds them, so they come from the run that made the model, or from an exported folder's
 aes_r1.json. For a model without either (for example a hub name) all commands use the same defaults.
@@ -30,7 +30,7 @@ FACTS_FILE = "aes_r1.json"  # holds the Facts of the model in an exported folder
 
 @dataclass(frozen=True)
 class AskingConfig:
-    """Everything that decides an answer besides weights, picture and seed.
+    """Hold everything that decides an answer besides weights, picture and seed.
 
     question: text of the prompt; max_pixels: largest area of a picture as the model sees it; max_new_tokens: longest
     answer; temperature: of a sampled answer; n_samples: answers that a mean is taken over; dtype: of weights and
@@ -64,7 +64,7 @@ class AskingConfig:
 
 @dataclass(frozen=True)
 class Facts(AskingConfig):
-    """How a model is asked, and how large its errors were on test pictures.
+    """Hold how a model is asked, and how large its errors were on test pictures.
 
     half_widths: by protocol (mean, greedy) the split-conformal one of `measured_on`: score +- half-width holds the mean
     opinion score of nine in ten pictures of that kind. Empty where no evaluation left any. scenes_alone: whether made
@@ -129,11 +129,11 @@ def run_facts(run: RunFolder, model: Path) -> Facts:
     The evaluation is used for the final model alone; the best model and those of checkpoints have bfloat16 weights.
     """
     settings = run.settings
-    asked, made = asking_of(settings), saw_scenes_alone(settings)
+    asking, scenes_alone = dataclasses.asdict(asking_of(settings)), saw_scenes_alone(settings)
     if model != run.model:
-        return Facts(**{**dataclasses.asdict(asked), "dtype": "bfloat16"}, scenes_alone=made)
+        return Facts(**{**asking, "dtype": "bfloat16"}, scenes_alone=scenes_alone)
     half_widths, measured_on = conformal_half_widths(run.evaluation)
-    return Facts(**dataclasses.asdict(asked), half_widths=half_widths, measured_on=measured_on, scenes_alone=made)
+    return Facts(**asking, half_widths=half_widths, measured_on=measured_on, scenes_alone=scenes_alone)
 
 
 def saw_scenes_alone(settings: Mapping[str, Any]) -> bool:
@@ -149,8 +149,8 @@ def conformal_half_widths(evaluation: Evaluation) -> tuple[dict[str, float], str
     if not stages:
         return {}, None
     name, cells = next(iter(stages[list(stages)[-1]].items()))
-    known = {protocol: (cell.get("conformal") or {}).get("half_width") for protocol, cell in cells.items()}
-    return {protocol: width for protocol, width in known.items() if width is not None}, name
+    widths = {protocol: (cell.get("conformal") or {}).get("half_width") for protocol, cell in cells.items()}
+    return {protocol: width for protocol, width in widths.items() if width is not None}, name
 
 
 def _facts_of(path: Path) -> Facts:

@@ -1,4 +1,4 @@
-"""Scores to compare with: level words read from the model's own probabilities, and metrics of the pyiqa package."""
+"""Compute scores to compare with: from the model's probabilities of level words, and by metrics of pyiqa."""
 
 from __future__ import annotations
 

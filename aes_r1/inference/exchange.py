@@ -1,4 +1,4 @@
-"""Counterfactual questions: replace the critique or the image before the answer, and read the score again."""
+"""Ask counterfactual questions: replace the critique or the image before the answer, and read the score again."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[st
     if len(rows) < 3:  # each row needs two others
         return []
     order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-    ring = {int(one): (int(order[place - 1]), int(order[place - 2])) for place, one in enumerate(order)}
+    others = {int(row): (int(order[index - 1]), int(order[index - 2])) for index, row in enumerate(order)}
     return [
-        {**row, "critique_of": rows[ring[place][0]], "picture_of": rows[ring[place][1]]}
-        for place, row in enumerate(rows)
+        {**row, "critique_of": rows[others[index][0]], "picture_of": rows[others[index][1]]}
+        for index, row in enumerate(rows)
     ]
 
 
@@ -43,22 +43,24 @@ def intervene(
     batch_size: int = 16,
     sample: Sampler = sample_completions,
 ) -> Iterator[dict[str, Any]]:
-    """Return per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
+    """Yield per element of `paired_rows` {"id", "mos", "critique_from", "picture_from", "changed", KIND: score|null}.
 
     own: the score after the row's own critique is forced as prefix, which the others are compared with. batch_size:
     prompts at once. sample: the sampler, as rollout.sampler defines it.
     """
     waiting = iter(pairs)
     while group := list(islice(waiting, max(1, batch_size // len(INTERVENTION_KINDS)))):
-        prompts, said = [], []
+        prompts, prefixes = [], []
         for row in group:
-            own, other = (backbone.encode(open_picture(one["image"]), question) for one in (row, row["picture_of"]))
+            own, other = (
+                backbone.encode(open_picture(source["image"]), question) for source in (row, row["picture_of"])
+            )
             critiques = (
                 row["critique"], row["critique_of"]["critique"], row["critique"], "", negated(row["critique"])
             )  # fmt: skip
             prompts += [own, own, other, own, own]
-            said += [unscored(critique) for critique in critiques]
-        scores = [parse_score(text) for text in complete_prefix(backbone, prompts, said, sample=sample)]
+            prefixes += [unscored(critique) for critique in critiques]
+        scores = [parse_score(text) for text in complete_prefix(backbone, prompts, prefixes, sample=sample)]
         count = len(INTERVENTION_KINDS)
         for start, row in zip(range(0, len(scores), count), group, strict=True):
             yield {
@@ -111,8 +113,8 @@ def exchange_critiques(
                 path,
                 (
                     {"protocol": protocol, **row}
-                    for (place, protocol), rows in chosen.items()
-                    if place == name
+                    for (set_name, protocol), rows in chosen.items()
+                    if set_name == name
                     for row in examine(rows)
                 ),
             )

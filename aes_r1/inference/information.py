@@ -44,35 +44,35 @@ def likelihoods(
     in. batch_size: pictures per pass. Greedy and sampled texts alike are evaluated at temperature 1.
     """
     others = min(others, len(rows) - 1)
-    found = np.full((len(rows), 1 + max(others, 0), 2), np.nan)
+    table = np.full((len(rows), 1 + max(others, 0), 2), np.nan)
     texts = [backbone.encode_answer(row["text"]) for row in rows]
     order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-    mine = range(rank, len(rows), size)
-    for start in range(0, len(mine), batch_size):
-        places = list(mine[start : start + batch_size])
-        looked_at = [rows[order[place]]["image"] for place in places]
-        prompts = backbone.collate([backbone.encode(open_picture(image), question) for image in looked_at])
-        said = [(int(order[place - shift]), shift) for place in places for shift in range(others + 1)]
-        counts = torch.tensor([len(texts[row]) for row, _ in said])
-        tokens = torch.full((len(said), int(counts.max())), backbone.pad_token)
-        for place, (row, _) in enumerate(said):
-            tokens[place, : len(texts[row])] = torch.tensor(texts[row])
+    local_positions = range(rank, len(rows), size)
+    for start in range(0, len(local_positions), batch_size):
+        positions = list(local_positions[start : start + batch_size])
+        images = [rows[order[position]]["image"] for position in positions]
+        prompts = backbone.collate([backbone.encode(open_picture(image), question) for image in images])
+        pairs = [(int(order[position - shift]), shift) for position in positions for shift in range(others + 1)]
+        counts = torch.tensor([len(texts[row]) for row, _ in pairs])
+        tokens = torch.full((len(pairs), int(counts.max())), backbone.pad_token)
+        for position, (row, _) in enumerate(pairs):
+            tokens[position, : len(texts[row])] = torch.tensor(texts[row])
         mask = torch.arange(tokens.shape[1]) < counts[:, None]
-        picture_of = torch.arange(len(places)).repeat_interleave(others + 1)
+        picture_of = torch.arange(len(positions)).repeat_interleave(others + 1)
         device = backbone.device
         logps, _ = completion_likelihood(backbone, prompts.to(device), tokens.to(device), mask, picture_of)
-        for (row, shift), line in zip(said, logps.double().cpu().numpy(), strict=True):
+        for (row, shift), line in zip(pairs, logps.double().cpu().numpy(), strict=True):
             words = critique_length(backbone.pieces(torch.tensor(texts[row])))
-            found[row, shift] = line[:words].sum(), line[words:].sum()
-    return found
+            table[row, shift] = line[:words].sum(), line[words:].sum()
+    return table
 
 
 def joined(shares: Sequence[Array]) -> Array:
-    """Join the shares of all processes into the whole table of `likelihoods`."""
-    whole = shares[0].copy()
+    """Join the shares of all processes into the complete table of `likelihoods`."""
+    table = shares[0].copy()
     for share in shares[1:]:
-        np.copyto(whole, share, where=~np.isnan(share))
-    return whole
+        np.copyto(table, share, where=~np.isnan(share))
+    return table
 
 
 def nats(table: Array) -> Array:

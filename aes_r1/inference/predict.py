@@ -51,26 +51,26 @@ def predict(
     """
     questions = {name: _question(name, asking.question) for name in protocols}
 
-    def encoded(one: Sample) -> Encoded:
+    def encoded(entry: Sample) -> Encoded:
         try:
-            picture = open_picture(one.image)
+            picture = open_picture(entry.image)
         except PictureError as error:
             raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
-        return one, {text: backbone.encode(picture, text) for text in dict.fromkeys(questions.values())}
+        return entry, {text: backbone.encode(picture, text) for text in dict.fromkeys(questions.values())}
 
     waiting = prefetch(samples, encoded, workers=1, ahead=2 * batch_size)
     while not should_stop() and (batch := list(islice(waiting, batch_size))):
-        for group in [[one] for one in batch] if batch_invariant else [batch]:
+        for group in [[prompted] for prompted in batch] if batch_invariant else [batch]:
             answers = _answers(backbone, group, asking, questions, seed, sample)
             levels = []
             if "label_tokens" in protocols:
                 levels = level_expectation(backbone, [prompts[LEVEL_PROMPT] for _, prompts in group])
-            for place, (one, _) in enumerate(group):
+            for index, (entry, _) in enumerate(group):
                 for name in protocols:
                     if name == "label_tokens":
-                        yield number_row(one, name, levels[place])
+                        yield number_row(entry, name, levels[index])
                     else:
-                        yield _row(one, name, answers[name][place])
+                        yield _row(entry, name, answers[name][index])
 
 
 def _question(protocol: str, question: str) -> str:
@@ -86,21 +86,22 @@ def _answers(
     sample: Sampler,
 ) -> dict[str, list[list[str]]]:
     """Return {protocol: per picture of `group` its completions} of the protocols that answer in words."""
-    found: dict[str, list[list[str]]] = {}
+    answers: dict[str, list[list[str]]] = {}
     drawn = asking.n_samples if "mean" in questions else 1 if "sample" in questions else 0
     if drawn:
-        keys = [("evaluation", seed, one.dataset, one.id, k) for one, _ in group for k in range(drawn)]
-        found["mean"] = _texts(backbone, group, asking, drawn, keyed_uniform_noise(keys, asking.max_new_tokens), sample)
-        found["sample"] = [texts[:1] for texts in found["mean"]]
+        keys = [("evaluation", seed, entry.dataset, entry.id, k) for entry, _ in group for k in range(drawn)]
+        noise = keyed_uniform_noise(keys, asking.max_new_tokens)
+        answers["mean"] = _texts(backbone, group, asking, drawn, noise, sample)
+        answers["sample"] = [texts[:1] for texts in answers["mean"]]
     if "greedy" in questions or "read_back" in questions:
-        found["greedy"] = _texts(backbone, group, dataclasses.replace(asking, temperature=1.0), 1, None, sample)
+        answers["greedy"] = _texts(backbone, group, dataclasses.replace(asking, temperature=1.0), 1, None, sample)
     if "read_back" in questions:
-        found["read_back"] = _read_back(backbone, asking.question, [texts[0] for texts in found["greedy"]], sample)
+        answers["read_back"] = _read_back(backbone, asking.question, [texts[0] for texts in answers["greedy"]], sample)
     if "direct" in questions:
         prompts = [encoded[questions["direct"]] for _, encoded in group]
-        said = [NO_CRITIQUE] * len(prompts)
-        found["direct"] = [[text] for text in complete_prefix(backbone, prompts, said, sample=sample)]
-    return found
+        prefixes = [NO_CRITIQUE] * len(prompts)
+        answers["direct"] = [[text] for text in complete_prefix(backbone, prompts, prefixes, sample=sample)]
+    return answers
 
 
 def _texts(
@@ -113,28 +114,33 @@ def _texts(
 ) -> list[list[str]]:
     """Return `count` outputs for each picture of `group`, sampled with `noise`, or the greedy one."""
     prompts = backbone.collate([encoded[asking.question] for _, encoded in group])
-    how: dict[str, Any] = {"max_new_tokens": asking.max_new_tokens, "temperature": asking.temperature, "noise": noise}
+    sampling: dict[str, Any] = {
+        "max_new_tokens": asking.max_new_tokens,
+        "temperature": asking.temperature,
+        "noise": noise,
+    }
     blank = blank_prompt(backbone, asking.question, asking.answer_from)
-    rollout = sample(backbone, prompts, num_samples=count, **how)
-    rollout = answer_from_words(backbone, rollout, blank, sample=sample, **how)
+    rollout = sample(backbone, prompts, num_samples=count, **sampling)
+    rollout = answer_from_words(backbone, rollout, blank, sample=sample, **sampling)
     texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 
 def _read_back(backbone: Backbone, question: str, texts: Sequence[str], sample: Sampler) -> list[list[str]]:
     """Return each text with its score read again from its critique alone; a text without a critique stays as it was."""
-    read = [list(one) for one in zip(texts, strict=True)]
-    places = [place for place, text in enumerate(texts) if parse_critique(text)]
-    said = [unscored(parse_critique(texts[place]) or "") for place in places]
-    blank = [backbone.encode(blank_picture(), question)] * len(said)
-    answers = complete_prefix(backbone, blank, said, sample=sample) if said else []
-    for place, text in zip(places, answers, strict=True):
-        read[place] = [text]
+    read = [[text] for text in texts]
+    rows = [row for row, text in enumerate(texts) if parse_critique(text)]
+    prefixes = [unscored(parse_critique(texts[row]) or "") for row in rows]
+    blank = [backbone.encode(blank_picture(), question)] * len(prefixes)
+    answers = complete_prefix(backbone, blank, prefixes, sample=sample) if prefixes else []
+    for row, text in zip(rows, answers, strict=True):
+        read[row] = [text]
     return read
 
 
 def number_row(one: Sample, protocol: str, score: float | None) -> dict:
     """Build the row of a protocol that answers with a number instead of words."""
+    votes = one.attributes.get("votes")
     return {
         "protocol": protocol,
         "id": one.id,
@@ -143,6 +149,7 @@ def number_row(one: Sample, protocol: str, score: float | None) -> dict:
         "image": one.image,
         "mos": one.mos,
         "mos_std": one.mos_std,
+        **({} if votes is None else {"votes": votes}),
         "origin": origin_of(one),
         "score": score,
         "scores": [score],

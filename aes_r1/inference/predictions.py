@@ -1,4 +1,4 @@
-"""Prediction rows on disk, appended as they are made, so that a killed evaluation resumes where it stopped."""
+"""Store prediction rows on disk as they are made, so that a killed evaluation resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ READ = 2000  # critiques per stage and set that are measured, drawn uniformly
 
 
 class Process(NamedTuple):
-    """This process among the `size` that share the pictures.
+    """Describe this process among the `size` that share the pictures.
 
     `wait` returns when every process has called it, and may raise Stopped in all of them; `should_stop` says whether
     one of them was asked to stop.
@@ -84,40 +85,40 @@ def record(
 
     `samples` come in the same order every time, and predictor(samples) yields `rows_per_picture` rows for each, in
     order. An incomplete last picture, as a kill leaves it, is cut off and asked again, so no row is lost or repeated.
-    progress(done) gets the number of pictures in `path`. Raises InputError where it holds the rows of other pictures.
+    progress(count) gets the number of pictures in `path`. Raises InputError where it holds the rows of other pictures.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     before, last = _whole_pictures(path, rows_per_picture)
     rest = iter(samples)
-    for one in islice(rest, before):
-        expected = one.id
+    for sample in islice(rest, before):
+        expected = sample.id
     if before and last != expected:
         raise InputError(
             f"{path}: ends with picture {last}, not {expected}; it was written of other pictures: remove it"
         )
-    rows, done = predictor(rest), before
-    progress(done)
+    rows, count = predictor(rest), before
+    progress(count)
     while picture := list(islice(rows, rows_per_picture)):
         append_rows(path, picture)
-        done += 1
-        progress(done)
+        count += 1
+        progress(count)
     return before
 
 
 def _whole_pictures(path: Path, rows_per_picture: int) -> tuple[int, str | None]:
-    """Return how many pictures `path` holds whole, and the id of the last; what follows them is cut off."""
+    """Return how many pictures have all their rows in `path`, and the id of the last; cut off what follows them."""
     if not path.exists():
         return 0, None
-    rows = pictures = place = whole = 0
+    rows = pictures = offset = end = 0
     last = b""
     with path.open("r+b") as file:
         for line in file:
             if not line.endswith(b"\n"):
                 break
-            rows, place = rows + 1, place + len(line)
+            rows, offset = rows + 1, offset + len(line)
             if rows % rows_per_picture == 0:
-                pictures, whole, last = pictures + 1, place, line
-        file.truncate(whole)
+                pictures, end, last = pictures + 1, offset, line
+        file.truncate(end)
     return pictures, json.loads(last)["id"] if pictures else None
 
 
@@ -128,8 +129,8 @@ def merge(path: Path, stage: str, sets: Sequence[Sequence[Path]], *, rows_per_pi
     """
     kept = sum(row["stage"] != stage for row in iter_rows(path))
     others = (row for row in iter_rows(path) if row["stage"] != stage)
-    ours = ({"stage": stage, **row} for parts in sets for row in _in_turn(parts, rows_per_picture))
-    return write_rows(path, chain(others, ours)) - kept
+    of_stage = ({"stage": stage, **row} for parts in sets for row in _in_turn(parts, rows_per_picture))
+    return write_rows(path, chain(others, of_stage)) - kept
 
 
 def _in_turn(parts: Sequence[Path], rows_per_picture: int) -> Iterator[dict[str, Any]]:
@@ -140,7 +141,7 @@ def _in_turn(parts: Sequence[Path], rows_per_picture: int) -> Iterator[dict[str,
 
 
 class Chosen:
-    """A reservoir sample: at most `most` rows of a stream, each with the same chance, in their order."""
+    """Draw a reservoir sample: at most `most` rows of a stream, each with the same chance, in their order."""
 
     def __init__(self, most: int, seed: int) -> None:
         self._most, self._rng, self._seen = most, np.random.default_rng(seed), 0
@@ -151,24 +152,24 @@ class Chosen:
         self._seen += 1
         if len(self._rows) < self._most:
             self._rows.append((self._seen, row))
-        elif (place := int(self._rng.integers(self._seen))) < self._most:
-            self._rows[place] = (self._seen, row)
+        elif (slot := int(self._rng.integers(self._seen))) < self._most:
+            self._rows[slot] = (self._seen, row)
 
     def rows(self) -> list[Row]:
-        """Yield the chosen rows, in the order in which they came."""
-        return [row for _, row in sorted(self._rows, key=lambda one: one[0])]
+        """Return the chosen rows, in the order in which they came."""
+        return [row for _, row in sorted(self._rows, key=itemgetter(0))]
 
 
 def chosen_critiques(rows: Iterable[Row], *, most: int = READ, seed: int = 0) -> dict[tuple[str, str], list[Row]]:
     """Return {(stage, DATASET/SPLIT): rows with critique and score} of the first protocol that writes critiques."""
-    found: dict[tuple[str, str], tuple[str, Chosen]] = {}
+    reservoirs: dict[tuple[str, str], tuple[str, Chosen]] = {}
     for row in rows:
         key = (row["stage"], f"{row['dataset']}/{row['split']}")
         if row["critique"] and row["score"] is not None:
-            protocol, chosen = found.setdefault(key, (row["protocol"], Chosen(most, seed)))
+            protocol, reservoir = reservoirs.setdefault(key, (row["protocol"], Chosen(most, seed)))
             if row["protocol"] == protocol:
-                chosen.add(row)
-    return {key: chosen.rows() for key, (_, chosen) in found.items()}
+                reservoir.add(row)
+    return {key: reservoir.rows() for key, (_, reservoir) in reservoirs.items()}
 
 
 def rows_by_protocol(
@@ -178,9 +179,9 @@ def rows_by_protocol(
 
     With `readable`, only rows with a critique and a score.
     """
-    found: dict[tuple[str, str, str], Chosen] = {}
+    reservoirs: dict[tuple[str, str, str], Chosen] = {}
     for row in rows:
         if row["protocol"] in GROUNDED and (not readable or (row["critique"] and row["score"] is not None)):
             key = (row["stage"], f"{row['dataset']}/{row['split']}", row["protocol"])
-            found.setdefault(key, Chosen(most, seed)).add(row)
-    return {key: chosen.rows() for key, chosen in found.items()}
+            reservoirs.setdefault(key, Chosen(most, seed)).add(row)
+    return {key: reservoir.rows() for key, reservoir in reservoirs.items()}

@@ -30,7 +30,7 @@ _DIMENSION = re.compile(rf"\b(?:{'|'.join(_NAMES)})\b", re.IGNORECASE)
 
 
 def token_kinds(pieces: Sequence[str]) -> list[str]:
-    """Return the kind of every token of a completion, given the tokens' texts; of two kinds a token gets the rarer."""
+    """Return the kind of every token of a completion, given the tokens' texts; the rarer of two kinds wins."""
     text = "".join(pieces)
     kinds = np.full(len(text), TOKEN_KINDS.index("critique"))
     for pattern, kind in ((_DIMENSION, "dimension"), (_SCORE, "score"), (_TAGS, "tags")):
@@ -38,12 +38,12 @@ def token_kinds(pieces: Sequence[str]) -> list[str]:
             group = 1 if kind == "score" else 0
             kinds[match.start(group) : match.end(group)] = TOKEN_KINDS.index(kind)
     rarer = [TOKEN_KINDS.index(kind) for kind in ("score", "dimension", "tags", "critique")]
-    found, start = [], 0
+    result, start = [], 0
     for piece in pieces:
         inside = set(kinds[start : start + len(piece)].tolist())
         start += len(piece)
-        found.append(TOKEN_KINDS[next((kind for kind in rarer if kind in inside), TOKEN_KINDS.index("tags"))])
-    return found
+        result.append(TOKEN_KINDS[next((kind for kind in rarer if kind in inside), TOKEN_KINDS.index("tags"))])
+    return result
 
 
 @torch.no_grad()
@@ -67,10 +67,10 @@ def measure_entropy(
     answered = 0
     for start in range(0, len(samples), batch_size):
         part = samples[start : start + batch_size]
-        encoded = [backbone.encode(open_picture(one.image), question) for one in part]
+        encoded = [backbone.encode(open_picture(sample.image), question) for sample in part]
         device = next(backbone.model.parameters()).device
         prompts = backbone.collate(encoded).to(device)
-        noise = keyed_uniform_noise([("entropy", seed, one.dataset, one.id) for one in part], max_new_tokens)
+        noise = keyed_uniform_noise([("entropy", seed, sample.dataset, sample.id) for sample in part], max_new_tokens)
         rollout = sample_completions(
             backbone, prompts, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=noise
         )

@@ -73,14 +73,14 @@ class Backbone:
         config = self.core.config
         pixels, grid, count = families.prepare(config, self.image_processor, picture)
         text = template.prompt_text(self.tokenizer, question)
-        once = self.tokenizer.convert_ids_to_tokens(self.image_token)
-        shown = families.placeholder(config, self.tokenizer, count)
-        text = template.with_picture(self.tokenizer, text, one=once, picture=shown)
+        placeholder = self.tokenizer.convert_ids_to_tokens(self.image_token)
+        repeated = families.placeholder(config, self.tokenizer, count)
+        text = template.with_picture(self.tokenizer, text, placeholder=placeholder, picture=repeated)
         ids = np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
-        found = int((ids == self.image_token).sum())
-        if found != count:
+        tokens = int((ids == self.image_token).sum())
+        if tokens != count:
             raise InputError(
-                f"{self.tokenizer.name_or_path}: a prompt holds {found} of the {count} tokens of its picture; its "
+                f"{self.tokenizer.name_or_path}: a prompt holds {tokens} of the {count} tokens of its picture; its "
                 "tokenizer does not know the placeholder as one token, so take the files of the model's own repository"
             )
         return EncodedPrompt(ids, pixels, grid)
@@ -159,12 +159,12 @@ class Backbone:
         tied = {name: first.setdefault(weight.data_ptr(), name) for name, weight in self.core.state_dict().items()}
         halves: dict[str, Tensor] = {}
         for name, weight in _merged_weights(self.model):
-            known = halves.get(tied.get(name, name))
-            halves[name] = weight.to("cpu", torch.bfloat16) if known is None else known
+            converted = halves.get(tied.get(name, name))
+            halves[name] = weight.to("cpu", torch.bfloat16) if converted is None else converted
         self.core.save_pretrained(folder, state_dict=halves)
         config = folder / "config.json"  # save_pretrained wrote the dtype of the model there
-        said = json.loads(config.read_text(encoding="utf-8"))
-        config.write_text(json.dumps(_in_bfloat16(said), indent=2) + "\n", encoding="utf-8")
+        written = json.loads(config.read_text(encoding="utf-8"))
+        config.write_text(json.dumps(_in_bfloat16(written), indent=2) + "\n", encoding="utf-8")
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
 
@@ -221,8 +221,8 @@ def load(
             f"{key}={path}: pytorch_model.bin is a pickle of more than tensors, or damaged; {cure}"
         ) from error
     except (StrictDataclassError, *_LOADING_FAILS) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{key}={path}: cannot be loaded ({said}); give a whole model folder or hub name") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{key}={path}: cannot be loaded ({reason}); give a whole model folder or hub name") from error
     shared_prefix.install(model)
     if not families.can_share_prefix(model.config):
         text = model.config.get_text_config().model_type
@@ -250,13 +250,13 @@ def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model
 def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | None) -> Any:
     """Load the model with its weights; raise InputError unless they fill exactly its architecture and are finite."""
     from transformers import AutoModelForImageTextToText
-    from transformers.utils import logging as theirs
+    from transformers.utils import logging as transformers_logging
 
     if device is not None and not Path(path).is_dir():  # a check downloads no weights
         with torch.device(device):
             return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
-    verbosity = theirs.get_verbosity()
-    theirs.set_verbosity_error()  # the error below says in one line what its table would show
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # the error below says in one line what its table would show
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
@@ -268,21 +268,22 @@ def _load_weights(path: str | Path, config: Any, *, dtype: str, device: str | No
             ignore_mismatched_sizes=True,
         )
     finally:
-        theirs.set_verbosity(verbosity)
-    model, found = loaded
+        transformers_logging.set_verbosity(verbosity)
+    model, loading_info = loaded
     faults = {
-        "are missing": sorted(found["missing_keys"]),
-        "are not of this architecture": sorted(found["unexpected_keys"]),
+        "are missing": sorted(loading_info["missing_keys"]),
+        "are not of this architecture": sorted(loading_info["unexpected_keys"]),
         "have another shape": sorted(
-            f"{name} {tuple(there)}, not {tuple(wanted)}" for name, there, wanted in found["mismatched_keys"]
+            f"{name} {tuple(shape)}, not {tuple(expected)}" for name, shape, expected in loading_info["mismatched_keys"]
         ),
     }
     if device is None:
-        faults["hold NaN or infinity"] = [name for name, one in model.named_parameters() if not _finite(one)]
-    said = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in faults.items() if names]
-    if said:
+        faults["hold NaN or infinity"] = [name for name, values in model.named_parameters() if not _finite(values)]
+    reasons = [f"{len(names)} {fault} ({', '.join(names[:3])})" for fault, names in faults.items() if names]
+    if reasons:
         raise InputError(
-            f"{path}: the weights do not fit config.json: {'; '.join(said)}; take both from the same, whole repository"
+            f"{path}: the weights do not fit config.json: {'; '.join(reasons)}; "
+            "take both from the same, whole repository"
         )
     return model
 
@@ -305,8 +306,8 @@ def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Bac
     """
     from peft import LoraConfig, get_peft_model
 
-    known = {name.rpartition(".")[2] for name, _ in backbone.model.named_modules() if "language_model" in name}
-    if not known & set(lora.target_modules):
+    module_names = {name.rpartition(".")[2] for name, _ in backbone.model.named_modules() if "language_model" in name}
+    if not module_names & set(lora.target_modules):
         raise InputError(f"model.lora.target_modules={lora.target_modules}: the language model has none of them")
 
     modules = "|".join(lora.target_modules)
@@ -342,13 +343,13 @@ def _merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     core = model.get_base_model()
     adapted = {f"{name}.": layer for name, layer in core.named_modules() if isinstance(layer, Linear)}
     for name, weight in core.state_dict().items():
-        owner = next((place for place in adapted if name.startswith(place)), None)
+        owner = next((prefix for prefix in adapted if name.startswith(prefix)), None)
         if owner is None:
             yield name, weight
-        elif (own := name.removeprefix(owner).removeprefix("base_layer.")) == "weight":
-            yield owner + own, weight + sum(map(adapted[owner].get_delta_weight, adapted[owner].active_adapters))
+        elif (key := name.removeprefix(owner).removeprefix("base_layer.")) == "weight":
+            yield owner + key, weight + sum(map(adapted[owner].get_delta_weight, adapted[owner].active_adapters))
         elif name.startswith(f"{owner}base_layer."):
-            yield owner + own, weight
+            yield owner + key, weight
 
 
 def _in_bfloat16(config: Any) -> Any:

@@ -1,4 +1,4 @@
-"""List the peak throughput of GPUs by name; utilisation is measured against it."""
+"""List the peak throughput of GPUs by name, against which utilisation is measured."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def name_of(device: str) -> str:
 
 def card_of(device: str, tflops: float | None = None, gb_s: float | None = None) -> Card | None:
     """Return the card of that name; `tflops` and `gb_s` override the table. None if one of them is not known."""
-    known = CARDS.get(name_of(device))
-    if known is not None:
-        tflops, gb_s = tflops or known.tflops, gb_s or known.gb_s
+    card = CARDS.get(name_of(device))
+    if card is not None:
+        tflops, gb_s = tflops or card.tflops, gb_s or card.gb_s
     return Card(tflops, gb_s) if tflops and gb_s else None

@@ -51,8 +51,8 @@ def load_config(path: str | None, name: str, shapes: Path) -> Any:
         return AutoConfig.from_pretrained(path)
     file = shapes / f"{name}.json"
     if not file.exists():
-        known = ", ".join(sorted(one.stem for one in shapes.glob("*.json")))
-        raise InputError(f"model={name}: its shape is not known; give model.path=FOLDER or one of {known}")
+        names = ", ".join(sorted(shape_file.stem for shape_file in shapes.glob("*.json")))
+        raise InputError(f"model={name}: its shape is not known; give model.path=FOLDER or one of {names}")
     return AutoConfig.for_model(**json.loads(file.read_text()))
 
 
@@ -162,8 +162,8 @@ def update_flops(
     """
     language = scoring_flops(shape, prompts, lengths, shared_prefix=shared_prefix)
     copies = [1 if shared_prefix else len(answers) for answers in lengths]
-    seen = sum(count * vision_flops(shape, tokens) for count, tokens in zip(copies, pictures, strict=True))
-    return (2 + (not adapter) + recomputed) * language + (3 + recomputed) * (seen if vision else 0.0)
+    vision_pass = sum(count * vision_flops(shape, tokens) for count, tokens in zip(copies, pictures, strict=True))
+    return (2 + (not adapter) + recomputed) * language + (3 + recomputed) * (vision_pass if vision else 0.0)
 
 
 def language_activation_bytes(shape: Shape, tokens: int, element: int, *, checkpointed: bool) -> int:
@@ -298,13 +298,13 @@ def checkpoint_bytes(trained: int, fixed: int, element: int, *, weights_again: b
     return (12 + element * weights_again) * trained + element * fixed
 
 
-def reference_bytes(weights: int, processes: int, place: str) -> tuple[int, int]:
+def reference_bytes(weights: int, processes: int, kept: str) -> tuple[int, int]:
     """Return the bytes of a reference of `weights` bytes on one GPU: (permanently, additionally while it scores).
 
-    place: "none"; "device", whole on every GPU; "sharded", divided among the GPUs, with its layers gathered as they are
+    kept: "none"; "device", whole on every GPU; "sharded", divided among the GPUs, with its layers gathered as they are
     needed, which takes no more memory than the update does; "host", in host memory, whole on the GPU during its pass.
     """
-    return {"none": (0, 0), "device": (weights, 0), "sharded": (weights // processes, 0), "host": (0, weights)}[place]
+    return {"none": (0, 0), "device": (weights, 0), "sharded": (weights // processes, 0), "host": (0, weights)}[kept]
 
 
 def longest_answer(mean: int, ratio: float, limit: int) -> int:

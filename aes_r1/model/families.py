@@ -97,12 +97,13 @@ def vision_features(core: Any, pixel_values: Tensor, grid: Tensor) -> tuple[Tens
     pixel_values = pixel_values.to(next(vision_tower(core).parameters()).dtype)
     if core.config.model_type == "internvl":
         return (core.model.get_image_features(pixel_values=pixel_values).pooler_output.flatten(0, 1),)
-    output = core.model.visual(pixel_values, grid_thw=grid, **_laid_out(core.model.visual, grid, pixel_values.device))
+    tower = core.model.visual
+    output = tower(pixel_values, grid_thw=grid, **_tower_inputs(tower, grid, pixel_values.device))
     return (output.pooler_output, *(getattr(output, "deepstack_features", None) or ()))
 
 
-def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Any]:
-    """Return as keywords what a Qwen tower derives from `grid`: indices on the device, lengths on the host.
+def _tower_inputs(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Any]:
+    """Return the keyword arguments that a Qwen tower derives from `grid`: indices on the device, lengths on the host.
 
     cu_seqlens names one segment for everything, so that the tower calls `attend_in_segments` once per layer; the true
     segments are in `pictures` and `windows`.
@@ -110,15 +111,15 @@ def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Any]
     from transformers import vision_utils
 
     merge = visual.spatial_merge_size
-    made: dict[str, Any] = {"position_ids": to_device(vision_utils.get_vision_position_ids(grid, merge), device)}
-    made["pictures"] = _segments(vision_utils.get_vision_cu_seqlens(grid), device)
-    made["cu_seqlens"] = torch.tensor([0, int(grid.prod(dim=1).sum())])
+    inputs: dict[str, Any] = {"position_ids": to_device(vision_utils.get_vision_position_ids(grid, merge), device)}
+    inputs["pictures"] = _segments(vision_utils.get_vision_cu_seqlens(grid), device)
+    inputs["cu_seqlens"] = torch.tensor([0, int(grid.prod(dim=1).sum())])
     if visual.config.model_type.startswith("qwen2_5_vl"):
         window_index, ends = vision_utils.get_vision_window_index(
             grid, spatial_merge_size=merge, window_size=visual.window_size, patch_size=visual.patch_size
         )
-        made |= {"windows": _segments(ends, device), "cu_window_seqlens": made["cu_seqlens"]}
-        return {**made, "window_index": to_device(window_index, device)}
+        inputs |= {"windows": _segments(ends, device), "cu_window_seqlens": inputs["cu_seqlens"]}
+        return {**inputs, "window_index": to_device(window_index, device)}
     indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(
         grid,
         num_grid_per_side=visual.num_grid_per_side,
@@ -126,7 +127,7 @@ def _laid_out(visual: Any, grid: Tensor, device: torch.device) -> dict[str, Any]
         align_corners=visual.interpolation_align_corners,
         spatial_merge_size=merge,
     )
-    return {**made, "interp_indices": to_device(indices, device), "interp_weights": to_device(weights, device)}
+    return {**inputs, "interp_indices": to_device(indices, device), "interp_weights": to_device(weights, device)}
 
 
 def _segments(ends: Tensor, device: torch.device) -> Segments:
@@ -174,24 +175,24 @@ def attend_to_windows_at_once(model: Any) -> None:
         block.attn.in_windows = number not in getattr(tower, "fullatt_block_indexes", range(len(tower.blocks)))
 
 
-def at_pictures(features: Tensor, place: Tensor) -> Tensor:
-    """Return [B, S, D]: the rows of `features` [V, D] in order where `place` [B, S] is True; other rows are arbitrary.
+def at_pictures(features: Tensor, picture_mask: Tensor) -> Tensor:
+    """Return [B, S, D]: the rows of `features` [V, D], in order, where `picture_mask` [B, S] is True.
 
-    It uses an index for every token, because indexing with a mask forces a synchronisation to learn how many places are
-    set, in the forward or the backward pass.
+    Other rows are arbitrary. Every token is given an index, because indexing with a mask forces a synchronisation, in
+    the forward or the backward pass, to count the True elements.
     """
-    order = (place.flatten().cumsum(dim=0) - 1).clamp(min=0)
-    return features.index_select(0, order).reshape(*place.shape, -1)
+    order = (picture_mask.flatten().cumsum(dim=0) - 1).clamp(min=0)
+    return features.index_select(0, order).reshape(*picture_mask.shape, -1)
 
 
-def add_deep_features(states: Tensor, place: Tensor, features: Tensor) -> Tensor:
+def add_deep_features(states: Tensor, picture_mask: Tensor, features: Tensor) -> Tensor:
     """Add features [V, D] to states [B, S, D], as Qwen3-VL's `_deepstack_process` does, without a synchronisation.
 
-    place: [B, S], True at the tokens of pictures; or, if B is 1, the [V] indices of these tokens.
+    picture_mask: [B, S], True at the tokens of pictures; or, if B is 1, the [V] indices of these tokens.
     """
-    if place.dtype != torch.bool:
-        return states.index_add(1, place, features.to(states.dtype)[None])
-    return torch.where(place[..., None], states + at_pictures(features.to(states.dtype), place), states)
+    if picture_mask.dtype != torch.bool:
+        return states.index_add(1, picture_mask, features.to(states.dtype)[None])
+    return torch.where(picture_mask[..., None], states + at_pictures(features.to(states.dtype), picture_mask), states)
 
 
 def avoid_device_syncs(model: Any) -> None:
@@ -212,8 +213,11 @@ def vision_tower(core: Any) -> torch.nn.Module:
     return core.model.vision_tower if core.config.model_type == "internvl" else core.model.visual
 
 
-def deep_inputs(features: tuple[Tensor, ...], place: Tensor) -> dict[str, Any]:
-    """Return the keywords that hand deeper features to the language model; `place` is that of `add_deep_features`."""
+def deep_inputs(features: tuple[Tensor, ...], picture_mask: Tensor) -> dict[str, Any]:
+    """Return the keyword arguments that pass deeper features to the language model.
+
+    picture_mask: that of `add_deep_features`.
+    """
     if len(features) == 1:
         return {}
-    return {"visual_pos_masks": place, "deepstack_visual_embeds": list(features[1:])}
+    return {"visual_pos_masks": picture_mask, "deepstack_visual_embeds": list(features[1:])}

@@ -70,21 +70,21 @@ def _hub_config(name: str, key: str) -> Any:
             get_session().head(constants.ENDPOINT, timeout=5)  # fails fast: a download would retry for half a minute
         return json.loads(Path(str(cached_file(name, "config.json"))).read_text(encoding="utf-8"))
     except (OSError, ValueError, HTTPError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{key}={name}: no such folder, nor a model of the hub ({said}); {_WAY_OUT}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{key}={name}: no such folder, nor a model of the hub ({reason}); {_WAY_OUT}") from error
 
 
 def _check_kind(config: dict[str, Any], path: str | Path, key: str) -> None:
     kind = config.get("model_type")
     if kind not in families.FAMILIES:
-        known = ", ".join(families.FAMILIES)
+        names = ", ".join(families.FAMILIES)
         if "auto_map" in config:
             raise InputError(
                 f"{key}={path}: a {kind} model that brings its own code, which is never run; give the repository in "
-                f"transformers' own format (for InternVL the one whose name ends in -hf), one of {known}"
+                f"transformers' own format (for InternVL the one whose name ends in -hf), one of {names}"
             )
-        said = "config.json names no model_type" if kind is None else f"a {kind} model"
-        raise InputError(f"{key}={path}: {said}; give one of {known}")
+        reason = "config.json names no model_type" if kind is None else f"a {kind} model"
+        raise InputError(f"{key}={path}: {reason}; give one of {names}")
     quantised = config.get("quantization_config")
     if quantised:
         method = quantised.get("quant_method", "?") if isinstance(quantised, dict) else quantised
@@ -97,11 +97,11 @@ def _check_weights(folder: Path, key: str) -> None:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
-        wanted = sorted(set(shards.values()))
-        missing = [name for name in wanted if not (folder / name).exists()]
+        names = sorted(set(shards.values()))
+        missing = [name for name in names if not (folder / name).exists()]
         if missing:
             raise InputError(
-                f"{key}={folder}: {len(missing)} of {len(wanted)} weight files are missing ({missing[0]}, ..); "
+                f"{key}={folder}: {len(missing)} of {len(names)} weight files are missing ({missing[0]}, ..); "
                 "download them again"
             )
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
@@ -115,15 +115,15 @@ def _check_weights(folder: Path, key: str) -> None:
 
 def _json_fault(file: Path) -> str | None:
     """Return what is wrong with a file that should hold a JSON object, or None."""
-    fault = _stand_in(file)
+    fault = _download_fault(file)
     if fault:
         return fault
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         return f"is not whole JSON ({error})"
     # Only the model's own files must be objects: people keep JSON lists beside their models.
-    return None if isinstance(found, dict) or file.name not in _OBJECTS else "is not a JSON object"
+    return None if isinstance(content, dict) or file.name not in _OBJECTS else "is not a JSON object"
 
 
 _OBJECTS = (
@@ -138,7 +138,7 @@ def _safetensors_fault(file: Path) -> str | None:
     The file is eight bytes that give the header's length, a JSON header of that length, and the numbers. Format:
     https://huggingface.co/docs/safetensors
     """
-    fault = _stand_in(file)
+    fault = _download_fault(file)
     if fault:
         return fault
     size = os.path.getsize(file)
@@ -152,17 +152,17 @@ def _safetensors_fault(file: Path) -> str | None:
         end = max((row["data_offsets"][1] for name, row in rows.items() if name != "__metadata__"), default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return "is not a safetensors file"
-    whole = 8 + length + end
-    return None if size == whole else f"is cut: {size:,} of {whole:,} bytes"
+    expected = 8 + length + end
+    return None if size == expected else f"is cut: {size:,} of {expected:,} bytes"
 
 
 def _torch_fault(file: Path) -> str | None:
     """Return what is wrong with a file of torch.save, a zip archive whose table of contents is at its end, or None."""
-    return _stand_in(file) or (None if zipfile.is_zipfile(file) else "is cut or damaged")
+    return _download_fault(file) or (None if zipfile.is_zipfile(file) else "is cut or damaged")
 
 
-def _stand_in(file: Path) -> str | None:
-    """Return what shows that a download failed (an empty file, a pointer of Git LFS, a web page), or None."""
+def _download_fault(file: Path) -> str | None:
+    """Return how a download failed (an empty file, a pointer of Git LFS, a web page in its stead), or None."""
     try:
         with file.open("rb") as opened:
             start = opened.read(64)

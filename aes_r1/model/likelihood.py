@@ -29,29 +29,30 @@ def token_likelihood(
     banned: Tensor | None = None,
     temperature: float = 1.0,
     chunk_tokens: int | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probability of each target and the entropy of each distribution, in nats.
 
     hidden: [M, D]; targets: [M]; head maps [m, D] to logits [m, V]; banned: [V] bool, tokens with probability 0. The
     distribution is softmax(logits / temperature) in float32. Logits exist for one chunk at a time and are recomputed
     for the gradient, so memory is chunk_tokens * V for every M (None: as many tokens as CHUNK_LOGITS allows). Entropy
-    carries no gradient. Returns (log-probabilities [M], entropies [M]).
+    carries a gradient only with `entropy_gradient`. Returns (log-probabilities [M], entropies [M]).
     """
 
     if chunk_tokens is None:
         vocabulary = len(banned) if banned is not None else head.weight.shape[0]  # type: ignore[attr-defined]
         chunk_tokens = max(256, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cpu"]) // vocabulary)
 
-    def chunk(part: Tensor, wanted: Tensor, known: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return _Scores.apply(head(part), wanted, banned, temperature, known)
+    def chunk(part: Tensor, part_targets: Tensor, known: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return _Scores.apply(head(part), part_targets, banned, temperature, known, entropy_gradient)
 
     pieces = []
     for start in range(0, len(targets), chunk_tokens):
-        part, wanted = hidden[start : start + chunk_tokens], targets[start : start + chunk_tokens]
+        part, part_targets = hidden[start : start + chunk_tokens], targets[start : start + chunk_tokens]
         if torch.is_grad_enabled() and len(targets) > chunk_tokens:
-            pieces.append(checkpoint(chunk, part, wanted, [], use_reentrant=False))
+            pieces.append(checkpoint(chunk, part, part_targets, [], use_reentrant=False))
         else:
-            pieces.append(chunk(part, wanted, []))
+            pieces.append(chunk(part, part_targets, []))
     if not pieces:
         nothing = hidden.float().sum(dim=-1)  # [0], part of the graph: a backward pass reaches every weight
         return nothing, nothing.detach()
@@ -68,7 +69,13 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, targets: Tensor, banned: Tensor | None, temperature: float, known: list[Tensor]
+        ctx: Any,
+        logits: Tensor,
+        targets: Tensor,
+        banned: Tensor | None,
+        temperature: float,
+        known: list[Tensor],
+        entropy_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         if not known:
             scaled = _scaled(logits, banned, temperature)
@@ -82,21 +89,31 @@ class _Scores(torch.autograd.Function):
             entropy = mass.log()[:, 0] - weights.mul_(scaled).sum(dim=-1) / mass[:, 0]
             known += [logps, entropy, largest + mass.log()]
         logps, entropy, total = known
-        ctx.save_for_backward(logits, targets, total, banned)
+        ctx.save_for_backward(logits, targets, total, banned, entropy)
         ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropy)
+        ctx.set_materialize_grads(False)  # the gradient of a result that no loss uses is None, and is not computed
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropy)
         return logps, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _entropy: Tensor) -> tuple:
-        logits, targets, total, banned = ctx.saved_tensors
-        gradient = gradient[:, None] / ctx.temperature
-        of_logits = _scaled(logits, banned, ctx.temperature).sub_(total).exp_().mul_(-gradient)
+    def backward(ctx: Any, gradient: Tensor | None, entropy_gradient: Tensor | None) -> tuple:
+        logits, targets, total, banned, entropy = ctx.saved_tensors
+        log_probabilities = _scaled(logits, banned, ctx.temperature).sub_(total)
+        gradient = total.new_zeros(len(targets), 1) if gradient is None else gradient[:, None] / ctx.temperature
+        if entropy_gradient is None:
+            of_logits = log_probabilities.exp_().mul_(-gradient)
+        else:  # d entropy / d logit_v = -p_v (log p_v + entropy) / temperature
+            probabilities = log_probabilities.exp()
+            of_entropy = entropy_gradient[:, None] / ctx.temperature
+            # Multiplied by the probability first: a banned token's huge negative number must become 0 and not overflow.
+            of_logits = log_probabilities.add_(entropy[:, None]).mul_(probabilities).mul_(-of_entropy)
+            of_logits.sub_(probabilities.mul_(gradient))
         if banned is not None:
             gradient = gradient.masked_fill(banned[targets][:, None], 0.0)
         of_logits.scatter_add_(1, targets[:, None], gradient)
-        return of_logits.to(logits.dtype), None, None, None, None
+        return of_logits.to(logits.dtype), None, None, None, None, None
 
 
 def _scaled(logits: Tensor, banned: Tensor | None, temperature: float) -> Tensor:
@@ -120,6 +137,7 @@ def completion_likelihood(
     *,
     temperature: float = 1.0,
     shared_prefix: bool = True,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return log-probability and entropy of every completion token, given its picture and prompt.
 
@@ -130,12 +148,14 @@ def completion_likelihood(
     hidden_states = grouped_hidden_states if shared else plain_hidden_states
     hidden = hidden_states(backbone.core, prompts, tokens, mask, image_of)
     banned = backbone.banned_on(hidden.device)
-    places = to_device(mask.flatten().nonzero()[:, 0], hidden.device)
-    targets = tokens.flatten().index_select(0, places)
+    positions = to_device(mask.flatten().nonzero()[:, 0], hidden.device)
+    targets = tokens.flatten().index_select(0, positions)
 
     def score(states: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        return token_likelihood(states, targets, head, banned=banned, temperature=temperature)
+        return token_likelihood(
+            states, targets, head, banned=banned, temperature=temperature, entropy_gradient=entropy_gradient
+        )
 
     logps, entropy = backbone.core.lm_head(hidden, score=score)
-    empty = torch.zeros(mask.numel(), dtype=torch.float32, device=hidden.device)
-    return empty.index_copy(0, places, logps).view(mask.shape), empty.index_copy(0, places, entropy).view(mask.shape)
+    zeros = torch.zeros(mask.numel(), dtype=torch.float32, device=hidden.device)
+    return zeros.index_copy(0, positions, logps).view_as(mask), zeros.index_copy(0, positions, entropy).view_as(mask)

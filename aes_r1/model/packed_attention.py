@@ -33,13 +33,13 @@ class Batch(NamedTuple):
         """Return query, key and value, each [S, heads, width], as tables of this batch."""
         return self.table(query, self.queries), self.table(key, self.keys), self.table(value, self.keys)
 
-    def table(self, tensor: Tensor, places: slice | Tensor) -> Tensor:
-        """Return the rows `places` of a tensor [S, heads, width] as [count, heads, length, width]."""
-        return tensor[places].unflatten(0, (self.number, -1)).transpose(1, 2)
+    def table(self, tensor: Tensor, rows: slice | Tensor) -> Tensor:
+        """Return the rows `rows` of a tensor [S, heads, width] as [number, heads, length, width]."""
+        return tensor[rows].unflatten(0, (self.number, -1)).transpose(1, 2)
 
 
 class Segments:
-    """Say which rows attend to which: segment i is a run of queries[i] rows over a run of keys[i] rows, none empty.
+    """Define which rows attend to which: segment i is a run of queries[i] rows over a run of keys[i] rows, none empty.
 
     The lengths are kept on the host, so that no kernel launch has to wait for the device; `device` is the device of the
     rows. With `causal` both runs are equally long, and a row attends to itself and to the rows before it.
@@ -72,11 +72,11 @@ class Segments:
         for segment, lengths in enumerate(zip(self.queries, self.keys, strict=True)):
             same.setdefault(lengths, []).append(segment)
         return [
-            Batch(len(segments), self._places(self.queries, segments), self._places(self.keys, segments))
+            Batch(len(segments), self._rows(self.queries, segments), self._rows(self.keys, segments))
             for segments in same.values()
         ]
 
-    def _places(self, lengths: Sequence[int], segments: Sequence[int]) -> slice | Tensor:
+    def _rows(self, lengths: Sequence[int], segments: Sequence[int]) -> slice | Tensor:
         """Return the rows of `segments`: a slice if the segments follow one another, otherwise indices."""
         ends = [0, *accumulate(lengths)]
         if segments[-1] - segments[0] + 1 == len(segments):
@@ -102,53 +102,53 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, own: Segments, across: Segments | None, scaling: float
     ) -> Tensor:
-        output, total = _forward(query, key, value, own, scaling)
+        output, lse = _forward(query, key, value, own, scaling)
         if across is not None:
             late, early = len(query) - sum(across.queries), sum(across.keys)
-            more = _forward(query[late:], key[:early], value[:early], across, scaling)
-            joined, joined_total = _join(output[late:], total[:, late:], *more)
-            output, total = torch.cat([output[:late], joined]), torch.cat([total[:, :late], joined_total], dim=1)
-        ctx.save_for_backward(query, key, value, output, total)
+            cross_output = _forward(query[late:], key[:early], value[:early], across, scaling)
+            joined, joined_lse = _join(output[late:], lse[:, late:], *cross_output)
+            output, lse = torch.cat([output[:late], joined]), torch.cat([lse[:, :late], joined_lse], dim=1)
+        ctx.save_for_backward(query, key, value, output, lse)
         ctx.own, ctx.across, ctx.scaling = own, across, scaling
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
-        query, key, value, output, total = ctx.saved_tensors  # read once: each read makes a checkpoint recompute them
+        query, key, value, output, lse = ctx.saved_tensors  # read once: each read makes a checkpoint recompute them
         across: Segments | None = ctx.across
-        of_query, of_key, of_value = _backward(gradient, query, key, value, output, total, ctx.own, ctx.scaling)
+        grad_query, grad_key, grad_value = _backward(gradient, query, key, value, output, lse, ctx.own, ctx.scaling)
         if across is not None:
             late, early = len(query) - sum(across.queries), sum(across.keys)
-            seen = (query[late:], key[:early], value[:early], output[late:], total[:, late:].contiguous())
-            more = _backward(gradient[late:], *seen, across, ctx.scaling)
-            of_query[late:] += more[0]
-            of_key[:early] += more[1]
-            of_value[:early] += more[2]
-        return of_query, of_key, of_value, None, None, None
+            cross_inputs = (query[late:], key[:early], value[:early], output[late:], lse[:, late:].contiguous())
+            cross_grads = _backward(gradient[late:], *cross_inputs, across, ctx.scaling)
+            grad_query[late:] += cross_grads[0]
+            grad_key[:early] += cross_grads[1]
+            grad_value[:early] += cross_grads[2]
+        return grad_query, grad_key, grad_value, None, None, None
 
 
-def _join(output: Tensor, total: Tensor, more: Tensor, more_total: Tensor) -> tuple[Tensor, Tensor]:
+def _join(output: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
     """Join attention over two sets of keys: outputs [S, heads, width], log-sum-exps [heads, S]."""
-    share = torch.sigmoid(more_total - total).t()[..., None].to(output.dtype)
-    return torch.lerp(output, more, share), torch.logaddexp(total, more_total)
+    share = torch.sigmoid(other_lse - lse).t()[..., None].to(output.dtype)
+    return torch.lerp(output, other, share), torch.logaddexp(lse, other_lse)
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float) -> tuple[Tensor, Tensor]:
     """Return the output [Q, heads, width] and the log-sum-exp of the scores [heads, Q] in at least 32 bits."""
     if _takes_packed_rows(query):
-        found = torch.ops.aten._flash_attention_forward(
+        flash_results = torch.ops.aten._flash_attention_forward(
             query, key, value, *segments.for_flash, 0.0, segments.causal, False, scale=scaling
         )
-        return found[0], found[1]
+        return flash_results[0], flash_results[1]
     one_batch = _cpu_forward if query.device.type == "cpu" else _plain_forward
     output = torch.empty_like(query)
-    total = query.new_empty(query.shape[1], query.shape[0], dtype=_accumulated(query))
+    lse = query.new_empty(query.shape[1], query.shape[0], dtype=_accumulated(query))
     for batch in segments.batches:
-        some, some_total = one_batch(*batch.tables(query, key, value), segments.causal, scaling)
-        output[batch.queries] = some.transpose(1, 2).flatten(0, 1)
-        total[:, batch.queries] = some_total.transpose(0, 1).flatten(1)
-    return output, total
+        part, part_lse = one_batch(*batch.tables(query, key, value), segments.causal, scaling)
+        output[batch.queries] = part.transpose(1, 2).flatten(0, 1)
+        lse[:, batch.queries] = part_lse.transpose(0, 1).flatten(1)
+    return output, lse
 
 
 def _backward(
@@ -157,31 +157,31 @@ def _backward(
     key: Tensor,
     value: Tensor,
     output: Tensor,
-    total: Tensor,
+    lse: Tensor,
     segments: Segments,
     scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of query, key and value.
 
-    output, total: output and log-sum-exp over all keys that the queries attend to, those of other calls included.
+    output, lse: output and log-sum-exp over all keys that the queries attend to, those of other calls included.
     """
     if _takes_packed_rows(query):
         unused = query.new_empty(0)  # random generator state, needed only for dropout
         return torch.ops.aten._flash_attention_backward(
-            gradient, query, key, value, output, total, *segments.for_flash, 0.0, segments.causal, unused, unused,
+            gradient, query, key, value, output, lse, *segments.for_flash, 0.0, segments.causal, unused, unused,
             scale=scaling,
         )  # fmt: skip
     one_batch = _cpu_backward if query.device.type == "cpu" else _plain_backward
-    of_query, of_key, of_value = (torch.empty_like(tensor) for tensor in (query, key, value))
+    grad_query, grad_key, grad_value = (torch.empty_like(tensor) for tensor in (query, key, value))
     for batch in segments.batches:
-        of_output, seen = (batch.table(tensor, batch.queries) for tensor in (gradient, output))
-        of_total = total[:, batch.queries].unflatten(1, (batch.number, -1)).transpose(0, 1)
+        batch_gradient, batch_output = (batch.table(tensor, batch.queries) for tensor in (gradient, output))
+        batch_lse = lse[:, batch.queries].unflatten(1, (batch.number, -1)).transpose(0, 1)
         tables = batch.tables(query, key, value)
-        found = one_batch(of_output, *tables, seen, of_total, segments.causal, scaling)
-        of_query[batch.queries] = found[0].transpose(1, 2).flatten(0, 1)
-        of_key[batch.keys] = found[1].transpose(1, 2).flatten(0, 1)
-        of_value[batch.keys] = found[2].transpose(1, 2).flatten(0, 1)
-    return of_query, of_key, of_value
+        batch_grads = one_batch(batch_gradient, *tables, batch_output, batch_lse, segments.causal, scaling)
+        grad_query[batch.queries] = batch_grads[0].transpose(1, 2).flatten(0, 1)
+        grad_key[batch.keys] = batch_grads[1].transpose(1, 2).flatten(0, 1)
+        grad_value[batch.keys] = batch_grads[2].transpose(1, 2).flatten(0, 1)
+    return grad_query, grad_key, grad_value
 
 
 def _takes_packed_rows(query: Tensor) -> bool:
@@ -204,8 +204,8 @@ def _cpu_forward(query: Tensor, key: Tensor, value: Tensor, causal: bool, scalin
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scaling)
 
 
-def _cpu_backward(gradient: Tensor, *seen: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *tensors, causal, scaling = seen
+def _cpu_backward(gradient: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *tensors, causal, scaling = arguments
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         gradient, *tensors, 0.0, causal, scale=scaling
     )
@@ -214,9 +214,9 @@ def _cpu_backward(gradient: Tensor, *seen: Any) -> tuple[Tensor, Tensor, Tensor]
 def _plain_forward(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
     """Compute attention without a kernel: output [n, heads, length, width] and log-sum-exps [n, heads, length]."""
     weights = _scores(query, key, causal, scaling)
-    total = weights.logsumexp(dim=-1)
-    weights = (weights - total[..., None]).exp().to(value.dtype)
-    return (weights @ value).view_as(query), total.view(query.shape[:3])
+    lse = weights.logsumexp(dim=-1)
+    weights = (weights - lse[..., None]).exp().to(value.dtype)
+    return (weights @ value).view_as(query), lse.view(query.shape[:3])
 
 
 def _plain_backward(
@@ -225,17 +225,17 @@ def _plain_backward(
     key: Tensor,
     value: Tensor,
     output: Tensor,
-    total: Tensor,
+    lse: Tensor,
     causal: bool,
     scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape, heads, accurate = query.shape, key.shape[1], _accumulated(query)
-    weights = (_scores(query, key, causal, scaling) - total.reshape(shape[0], heads, -1)[..., None]).exp()
+    weights = (_scores(query, key, causal, scaling) - lse.reshape(shape[0], heads, -1)[..., None]).exp()
     gradient, output, query = (_shared(tensor, heads) for tensor in (gradient, output, query))
     mean = (gradient.to(accurate) * output.to(accurate)).sum(dim=-1, keepdim=True)
-    of_scores = (weights * ((gradient @ value.mT).to(accurate) - mean) * scaling).to(query.dtype)
-    of_value = weights.to(value.dtype).mT @ gradient
-    return (of_scores @ key).view(shape), of_scores.mT @ query, of_value
+    grad_scores = (weights * ((gradient @ value.mT).to(accurate) - mean) * scaling).to(query.dtype)
+    grad_value = weights.to(value.dtype).mT @ gradient
+    return (grad_scores @ key).view(shape), grad_scores.mT @ query, grad_value
 
 
 def _scores(query: Tensor, key: Tensor, causal: bool, scaling: float) -> Tensor:

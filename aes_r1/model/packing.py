@@ -11,7 +11,7 @@ from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.transfer import to_device
 
 
-class Places(NamedTuple):
+class PackedIndices(NamedTuple):
     """Hold the indices between padded tables and the packed row of B prompt tokens, then C completion tokens.
 
     prompts [B], completions [C]: indices of the packed tokens in the flattened tables; image, step [C]: the image of
@@ -27,9 +27,9 @@ class Places(NamedTuple):
     pictures: Tensor
     states: Tensor
 
-    def to(self, device: torch.device) -> Places:
+    def to(self, device: torch.device) -> PackedIndices:
         """Return the same indices on `device`."""
-        return Places(*(to_device(tensor, device) for tensor in self))
+        return PackedIndices(*(to_device(tensor, device) for tensor in self))
 
 
 class Packing(NamedTuple):
@@ -41,7 +41,7 @@ class Packing(NamedTuple):
     prompts: list[int]
     completions: list[int]
     per_image: list[int]
-    places: Places
+    indices: PackedIndices
 
 
 def pack(prompts: PromptBatch, mask: Tensor, image_of: Tensor) -> Packing:
@@ -59,25 +59,26 @@ def pack(prompts: PromptBatch, mask: Tensor, image_of: Tensor) -> Packing:
     order = torch.argsort(image_of, stable=True)
     order = order[kept[order]]
     image = image_of[order]
-    fed, known = last[order].clamp(min=1), torch.tensor(prompts.prompt_tokens)
-    prompt_ends, width = known.cumsum(0), prompts.input_ids.shape[1]
-    starts = torch.zeros(rows, dtype=torch.long).index_copy(0, order, int(known.sum()) + fed.cumsum(0) - fed)
+    lengths, prompt_lengths = last[order].clamp(min=1), torch.tensor(prompts.prompt_tokens)
+    prompt_ends, width = prompt_lengths.cumsum(0), prompts.input_ids.shape[1]
+    starts_in_order = int(prompt_lengths.sum()) + lengths.cumsum(0) - lengths
+    starts = torch.zeros(rows, dtype=torch.long).index_copy(0, order, starts_in_order)
     row, step = mask.nonzero(as_tuple=True)
-    left_out = torch.arange(1, len(known) + 1) * width - prompt_ends  # padding in the table before each prompt's end
-    begins = (prompt_ends - known).tolist()
-    places = Places(
-        prompts=torch.arange(int(known.sum())) + left_out.repeat_interleave(known),
-        completions=(order * length).repeat_interleave(fed) + _counted(fed),
-        image=image.repeat_interleave(fed),
-        step=_counted(fed),
-        pictures=torch.cat([begin + place for begin, place in zip(begins, prompts.pictures, strict=True)]),
+    padding = torch.arange(1, len(prompt_lengths) + 1) * width - prompt_ends  # in the table, before each prompt's end
+    begins = (prompt_ends - prompt_lengths).tolist()
+    indices = PackedIndices(
+        prompts=torch.arange(int(prompt_lengths.sum())) + padding.repeat_interleave(prompt_lengths),
+        completions=(order * length).repeat_interleave(lengths) + _aranges(lengths),
+        image=image.repeat_interleave(lengths),
+        step=_aranges(lengths),
+        pictures=torch.cat([begin + picture for begin, picture in zip(begins, prompts.pictures, strict=True)]),
         states=torch.where(step == 0, prompt_ends[image_of[row]] - 1, starts[row] + step - 1),
     )
-    per_image = torch.zeros(len(known), dtype=torch.long).index_add(0, image, fed)
-    return Packing(known.tolist(), fed.tolist(), per_image.tolist(), places)
+    per_image = torch.zeros(len(prompt_lengths), dtype=torch.long).index_add(0, image, lengths)
+    return Packing(prompt_lengths.tolist(), lengths.tolist(), per_image.tolist(), indices)
 
 
-def _counted(lengths: Tensor) -> Tensor:
+def _aranges(lengths: Tensor) -> Tensor:
     """Return 0 .. lengths[i] - 1 for each i, concatenated."""
     begins = lengths.cumsum(0) - lengths
     return torch.arange(int(lengths.sum())) - begins.repeat_interleave(lengths)

@@ -95,8 +95,8 @@ class PromptBatch:
         """Return the indices of the pixel rows of `images`, or of their tokens, with `per_row` tokens per row."""
         counts = [round(rows * per_row) for rows in self.pixel_rows]
         starts = [sum(counts[:image]) for image in images]
-        places = [torch.arange(start, start + counts[image]) for start, image in zip(starts, images, strict=True)]
-        return to_device(torch.cat(places), self.pixel_values.device)
+        ranges = [torch.arange(start, start + counts[image]) for start, image in zip(starts, images, strict=True)]
+        return to_device(torch.cat(ranges), self.pixel_values.device)
 
 
 _TENSORS = ("input_ids", "attention_mask", "position_ids", "next_position_ids", "pixel_values")

@@ -50,9 +50,9 @@ class ScoringHead(nn.Linear):
 
 
 def install(model: Any) -> None:
-    """Make a transformers model's head accept a `score`, and its language layers an `attend` if they attend plainly.
+    """Make a transformers model's head accept `score`, and its language layers `attend` if their attention is plain.
 
-    Its vision tower then attends to all windows in one call.
+    The vision tower is made to attend to all windows in one call.
     """
     model.lm_head.__class__ = ScoringHead
     families.avoid_device_syncs(model)
@@ -148,10 +148,10 @@ def embed(core: Any, prompts: PromptBatch) -> tuple[Tensor, tuple[Tensor, ...], 
     """
     embeddings = core.get_input_embeddings()(prompts.input_ids)
     features = picture_features(core, prompts)
-    place = prompts.input_ids == core.config.image_token_id
-    seen = families.at_pictures(features[0].to(embeddings.dtype), place)
-    filled = torch.where(place[..., None], seen, embeddings)
-    return filled, features, place
+    picture_mask = prompts.input_ids == core.config.image_token_id
+    picture_embeddings = families.at_pictures(features[0].to(embeddings.dtype), picture_mask)
+    filled = torch.where(picture_mask[..., None], picture_embeddings, embeddings)
+    return filled, features, picture_mask
 
 
 def picture_features(core: Any, prompts: PromptBatch) -> tuple[Tensor, ...]:
@@ -174,29 +174,29 @@ def grouped_hidden_states(
     if len(used) < len(prompts):
         prompts = prompts.select(used)
     packing, device = pack(prompts, mask.cpu(), image_of), completions.device
-    at = packing.places.to(device)
-    tokens = torch.cat([prompts.input_ids.flatten()[at.prompts], completions.flatten()[at.completions]])
+    indices = packing.indices.to(device)
+    tokens = torch.cat([prompts.input_ids.flatten()[indices.prompts], completions.flatten()[indices.completions]])
+    completion_positions = prompts.next_position_ids[indices.image] + indices.step
     positions = torch.cat(
-        [prompts.position_ids.flatten(1)[:, at.prompts], (prompts.next_position_ids[at.image] + at.step).expand(3, -1)],
-        dim=1,
+        [prompts.position_ids.flatten(1)[:, indices.prompts], completion_positions.expand(3, -1)], dim=1
     )
     embeddings = core.get_input_embeddings()(tokens[None])
     features = picture_features(core, prompts)
-    embeddings = embeddings.index_copy(1, at.pictures, features[0].to(embeddings.dtype)[None])
+    embeddings = embeddings.index_copy(1, indices.pictures, features[0].to(embeddings.dtype)[None])
     attend = PackedAttention(
         own=Segments([*packing.prompts, *packing.completions], causal=True, device=device),
         across=Segments(packing.per_image, packing.prompts, causal=False, device=device),
     )
-    deep = families.deep_inputs(features, at.pictures)
+    deep = families.deep_inputs(features, indices.pictures)
     hidden = language_forward(core, embeddings, positions[:, None], attend, **deep)[0]
-    return hidden.index_select(0, at.states)
+    return hidden.index_select(0, indices.states)
 
 
 def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, mask: Tensor, image_of: Tensor) -> Tensor:
     """Return the same as `grouped_hidden_states`, but with a padded copy of prompt and picture for each completion."""
     copies = prompts.select(image_of)
     length = completions.shape[1]
-    embeddings, features, place = embed(core, copies)
+    embeddings, features, picture_mask = embed(core, copies)
     embeddings = torch.cat([embeddings, core.get_input_embeddings()(completions[:, :-1])], dim=1)
     steps = torch.arange(length - 1, device=completions.device)
     positions = (copies.next_position_ids[:, None] + steps)[None].expand(3, -1, -1)
@@ -206,7 +206,7 @@ def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, ma
         position_ids=families.for_language_model(core, torch.cat([copies.position_ids, positions], dim=2)),
         attention_mask=valid,
         use_cache=False,
-        **families.deep_inputs(features, functional.pad(place, (0, length - 1))),
+        **families.deep_inputs(features, functional.pad(picture_mask, (0, length - 1))),
     ).last_hidden_state
     states = output[:, embeddings.shape[1] - length :].flatten(0, 1)
     return states.index_select(0, to_device(mask.flatten().nonzero()[:, 0], states.device))

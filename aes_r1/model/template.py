@@ -29,13 +29,13 @@ def load_tokenizer(path: str | Path) -> Any:
     from transformers import AutoTokenizer
     from transformers.utils.hub import cached_file
 
-    def there(name: str) -> str | None:
+    def cached(name: str) -> str | None:
         return cached_file(
             path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
         )
 
     tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
-    older = None if there("chat_template.jinja") else there("chat_template.json")
+    older = None if cached("chat_template.jinja") else cached("chat_template.json")
     if older is not None:
         tokenizer.chat_template = json.loads(Path(older).read_text(encoding="utf-8"))["chat_template"]
     return tokenizer
@@ -56,17 +56,17 @@ def checked(tokenizer: Any, config: Any) -> Any:
         raise InputError(f"{where}: its tokenizer names no end of a turn (eos_token) among the model's {rows} tokens")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # any token will do: padding is never attended to
-    said = answer("", 0.5)
-    tokens = tokenizer(said, add_special_tokens=False)["input_ids"]
+    text = answer("", 0.5)
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     if max(tokens) >= rows:
         raise InputError(
             f"{where}: its tokenizer has {len(tokenizer)} tokens, the model {rows}; take both from one repository"
         )
-    if _TAGS.findall(tokenizer.decode(tokens, skip_special_tokens=True)) != _TAGS.findall(said):
-        raise InputError(f"{where}: its tokenizer cannot write {said}: the tags are special tokens there")
-    asked = prompt_text(tokenizer, "")
-    with_picture(tokenizer, asked, one=tokenizer.convert_ids_to_tokens(config.image_token_id), picture="")
-    closing = _EMPTY_PAIR.search(asked)
+    if _TAGS.findall(tokenizer.decode(tokens, skip_special_tokens=True)) != _TAGS.findall(text):
+        raise InputError(f"{where}: its tokenizer cannot write {text}: the tags are special tokens there")
+    prompt = prompt_text(tokenizer, "")
+    with_picture(tokenizer, prompt, placeholder=tokenizer.convert_ids_to_tokens(config.image_token_id), picture="")
+    closing = _EMPTY_PAIR.search(prompt)
     if closing is not None:
         log.info("%s: the chat template's empty think block is left out of prompts", where)
         tokenizer.chat_template = _without_ending(tokenizer.get_chat_template(), closing.group())
@@ -96,29 +96,29 @@ def prompt_text(tokenizer: Any, question: str) -> str:
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except (TemplateError, TypeError, ValueError) as error:  # raised by the template's own code
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{tokenizer.name_or_path}: the chat template cannot put a question about a picture ({said}); "
+            f"{tokenizer.name_or_path}: the chat template cannot put a question about a picture ({reason}); "
             "copy that of the model's own repository into it"
         ) from error
 
 
 def opening(tokenizer: Any) -> str:
     """Return what every prompt already contains of the answer: `<think>` and white space, or an empty string."""
-    found = _OPENED.search(prompt_text(tokenizer, ""))
-    return found.group() if found else ""
+    match = _OPENED.search(prompt_text(tokenizer, ""))
+    return match.group() if match else ""
 
 
-def with_picture(tokenizer: Any, text: str, *, one: str, picture: str) -> str:
-    """Replace the one placeholder `one` in the prompt `text` by `picture`, the text of all tokens of the picture.
+def with_picture(tokenizer: Any, text: str, *, placeholder: str, picture: str) -> str:
+    """Replace the single `placeholder` in the prompt `text` by `picture`, the text of all tokens of the picture.
 
     Raises InputError if `text` does not contain the placeholder exactly once.
     """
-    count = text.count(one)
+    count = text.count(placeholder)
     if count != 1:
         cause = "it is a template for text alone" if count == 0 else "it would show the picture more than once"
         raise InputError(
-            f"{tokenizer.name_or_path}: the chat template puts {count} placeholders {one} for one picture: {cause}; "
-            "copy the template of the model's own repository into it"
+            f"{tokenizer.name_or_path}: the chat template puts {count} placeholders {placeholder} for one picture: "
+            f"{cause}; copy the template of the model's own repository into it"
         )
-    return text.replace(one, picture)
+    return text.replace(placeholder, picture)

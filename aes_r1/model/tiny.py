@@ -126,8 +126,8 @@ def shipped(folder: Path = SHIPPED) -> Path:
     way_out = "install aes-r1 again (in a clone: git checkout and git status tell), or give model.base=pretrain"
     try:
         for line in (folder / "SHA256SUMS").read_text().splitlines():
-            wanted, name = line.split()
-            if sha256_of(folder / name) != wanted:
+            checksum, name = line.split()
+            if sha256_of(folder / name) != checksum:
                 raise InputError(f"model.base=shipped: {folder / name} is not the file that was shipped; {way_out}")
     except OSError as error:
         raise InputError(f"model.base=shipped: {error.filename}: {error.strerror}; {way_out}") from error

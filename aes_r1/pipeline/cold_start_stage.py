@@ -1,4 +1,4 @@
-"""The cold start: obtain critiques, then fine-tune on them; runs share the result through the store."""
+"""Run the cold start: obtain critiques, then fine-tune on them; runs share the result through the store."""
 
 from __future__ import annotations
 
@@ -219,9 +219,9 @@ def _critiques(job: Job) -> Path:
             "judge=scenes knows made scenes alone: critiques of %s pass the other filters only", samples[0].dataset
         )
         judge = dataclasses.replace(judge, name="none")
-    seen = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
+    pixels = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
     drawn = [] if len(samples) == len(job.train) else [[sample.dataset, sample.id] for sample in samples]
-    digest = fingerprint(manifest, len(samples), deciding(expert), deciding(judge), settings.seed, *seen, *drawn)
+    digest = fingerprint(manifest, len(samples), deciding(expert), deciding(judge), settings.seed, *pixels, *drawn)
 
     def make(target: Path) -> None:
         log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))
@@ -254,12 +254,12 @@ def _list_readable(job: Job, given: Path, path: Path) -> None:
     _, dropped = check_pictures(unique_samples(records), workers=data.workers, strict=data.strict)
     for row in dropped:
         log.warning("left out %s: %s", row["path"], row["reason"])
-    gone = {row["path"] for row in dropped}
-    kept = [{key: row[key] for key in _TRAINED} for row in records if row["image"] not in gone]
-    if not kept:
+    unreadable = {row["path"] for row in dropped}
+    readable = [{key: row[key] for key in _TRAINED} for row in records if row["image"] not in unreadable]
+    if not readable:
         raise InputError(_NO_RECORD.format(given))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(path, kept)
+    write_rows(path, readable)
 
 
 def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, float]:
@@ -269,6 +269,6 @@ def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, flo
     length, seed = job.settings.trainer.max_new_tokens, job.settings.seed
     pictures = stratified_draw(job.validation, job.settings.cold_start.probe_pictures, seed)
     backbone.model.eval()
-    found = measure_entropy(backbone, pictures, question=job.question, max_new_tokens=length, seed=seed)
-    append_rows(path, [{"step": step, **found}])
-    return {"sft/entropy": found["entropy"], "sft/answered": found["answered"]}
+    measured = measure_entropy(backbone, pictures, question=job.question, max_new_tokens=length, seed=seed)
+    append_rows(path, [{"step": step, **measured}])
+    return {"sft/entropy": measured["entropy"], "sft/answered": measured["answered"]}

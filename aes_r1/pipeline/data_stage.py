@@ -35,15 +35,15 @@ _CHECKED_AT_ONCE = 20_000  # samples in memory while their pictures are opened
 def load_data(job: Job) -> None:
     """Write RUN/manifests/*.jsonl and give the job its pictures; unreadable ones are left out with a warning."""
     data = job.settings.data
-    wanted = [(data, "train"), (data, "validation")]
-    wanted += [(test, test.split) for test in job.test_sets()]
+    splits = [(data, "train"), (data, "validation")]
+    splits += [(test, test.split) for test in job.test_sets()]
     lists: list[Sequence[Sample]] = []
-    for test, split in wanted:
+    for test, split in splits:
         job.on_rank_zero(partial(_list_for_run, job, test, split))
         lists.append(read_manifest(job.manifest(test, split)))
     job.train, job.validation, *job.tests = lists
     if job.rank == 0:
-        named = {f"{s.name}/{split}": samples for (s, split), samples in zip(wanted, lists, strict=True)}
+        named = {f"{s.name}/{split}": samples for (s, split), samples in zip(splits, lists, strict=True)}
         _say_counts(job, named)
         if not job.run.stage_done("data"):
             job.run.finish_stage("data", {name: len(samples) for name, samples in named.items()})
@@ -96,11 +96,11 @@ def list_pictures(
     if path.exists():
         return False
     samples = load_samples(data, split, seed=seed, store=store, waiting=waiting)
-    found = _readable(samples, data)
-    first = next(found, None)
+    readable = _readable(samples, data)
+    first = next(readable, None)
     if first is None:
         raise InputError(f"data={data.name}: no picture of the {split} split can be read")
-    write_manifest(chain([first], found), path)
+    write_manifest(chain([first], readable), path)
     return True
 
 

@@ -55,7 +55,7 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
             sets,
             n_bootstrap=evaluation.n_bootstrap,
             seed=job.settings.seed,
-            seen={one.dataset for one in job.train},
+            seen={image.dataset for image in job.train},
         )
         write_json(run.evaluation_file, measures)
         job.tracker.summarise(measures)
@@ -87,8 +87,8 @@ def predictions(
         return rows
     gathered: list[list[dict[str, Any]]] = [[] for _ in range(job.size)]
     torch.distributed.all_gather_object(gathered, rows)
-    place = {(one.dataset, one.id): position for position, one in enumerate(samples)}
-    return sorted((row for part in gathered for row in part), key=lambda row: place[row["dataset"], row["id"]])
+    order = {(image.dataset, image.id): index for index, image in enumerate(samples)}
+    return sorted((row for part in gathered for row in part), key=lambda row: order[row["dataset"], row["id"]])
 
 
 def report(job: Job) -> None:

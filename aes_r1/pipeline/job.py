@@ -1,4 +1,4 @@
-"""The Job, which every stage of a run shares: settings, folders, processes, pictures."""
+"""Define the Job, which every stage of a run shares: settings, folders, processes, pictures."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from aes_r1.tracking.tracker import Tracker
 
 
 class StopWhileWaiting(Exception):
-    """Raised out of a wait for another job's store lock when a process of this job was asked to stop."""
+    """End a wait for another job's lock in the store, because a process of this job was asked to stop."""
 
 
 class Job:
-    """One run as its stages see it; this is process `rank` of `size`."""
+    """Hold what the stages of one run share; this is process `rank` of `size`."""
 
     tracker: Tracker
     stop: StopRequest
@@ -52,7 +52,7 @@ class Job:
 
     def manifest(self, data: DataSettings, split: str) -> Path:
         """Return the path of the list of a split's pictures; a number tells further sets of the same name apart."""
-        named = [one for one in [self.settings.data, *self.settings.evaluation.also] if one.name == data.name]
+        named = [other for other in [self.settings.data, *self.settings.evaluation.also] if other.name == data.name]
         number = named.index(data)
         return self.run.manifest(f"{data.name}{f'_{number + 1}' if number else ''}-{split}")
 
@@ -81,8 +81,8 @@ class Job:
             self.watch.wait()
 
     def stop_requested(self) -> bool:
-        """Return whether this process, or another one that has said so, was asked to stop. Not collective."""
-        return bool(self.stop) if self.watch is None else self.watch.wished(bool(self.stop))
+        """Return whether this process was asked to stop, or another one has announced that it was. Not collective."""
+        return bool(self.stop) if self.watch is None else self.watch.stop_announced(bool(self.stop))
 
     def wait_or_leave(self) -> None:
         """Wait for every process, then raise Stopped when any was asked to stop. Collective.
@@ -98,11 +98,11 @@ class Job:
 
         Call it only where the work since the last save may be repeated.
         """
-        asked = [(bool(self.stop), self.stop.requeue)] * self.size
+        requests = [(bool(self.stop), self.stop.requeue)] * self.size
         if self.size > 1:
-            torch.distributed.all_gather_object(asked, asked[0])
-        if any(stop for stop, _ in asked):
-            raise Stopped(any(requeue for _, requeue in asked))
+            torch.distributed.all_gather_object(requests, requests[0])
+        if any(stop for stop, _ in requests):
+            raise Stopped(any(requeue for _, requeue in requests))
 
     def keep_waiting(self) -> None:
         """Raise StopWhileWaiting when the job should stop; the store calls this while it waits for a lock."""
@@ -125,10 +125,10 @@ class Job:
         Rank 0 holds the lock, decides and renames.
         """
         folder: list[Path | None] = [None]
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
 
             def look() -> None:
-                folder[0] = held.enter_context(missing(self.store, kind, digest, waiting=self.keep_waiting))
+                folder[0] = stack.enter_context(missing(self.store, kind, digest, waiting=self.keep_waiting))
 
             self.on_rank_zero(look)  # rank 0 may wait hours for another job's lock, longer than a collective's timeout
             if self.size > 1:

@@ -21,10 +21,10 @@ def record_origin(run: RunFolder, base: str, store: Path) -> None:
     A run that was resumed with newer code names both commits. The model is read once per run; a hub name that is not
     yet in the cache has no digest (null) until the run is resumed.
     """
-    found = run.origin or {"commits": [], "base": None}
+    origin = run.origin or {"commits": [], "base": None}
     commit = code_version(Path(aes_r1.__file__).parent)
-    commits = found["commits"] + [commit] * (commit not in found["commits"])
-    run.finish_stage("origin", {"commits": commits, "base": found["base"] or model_digest(base, store)})
+    commits = origin["commits"] + [commit] * (commit not in origin["commits"])
+    run.finish_stage("origin", {"commits": commits, "base": origin["base"] or model_digest(base, store)})
 
 
 def code_version(package: Path) -> str:
@@ -34,8 +34,8 @@ def code_version(package: Path) -> str:
     """
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        result = subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True, check=True)
+        return result.stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", "__init__.py")
@@ -60,8 +60,8 @@ def model_digest(model: str, store: Path) -> str | None:
     if not files:
         return None
     written = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    kept = made_once(store, "digests", fingerprint(written), lambda target: _write_digest(files, target / "sha256"))
-    return (kept / "sha256").read_text()
+    entry = made_once(store, "digests", fingerprint(written), lambda target: _write_digest(files, target / "sha256"))
+    return (entry / "sha256").read_text()
 
 
 # generation_config.json is left out, because the settings of a run decide how answers are sampled.

@@ -9,24 +9,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from aes_r1.aescot.chat import key_of
+from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, root_of
+from aes_r1.data.opinions import rater_shares
 from aes_r1.data.ratings import known_ratings, ways_out
 from aes_r1.data.records import read_records
+from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.reward.custom import load_reward
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
-from aes_r1.trainer.engine import require_deepspeed, world
+from aes_r1.trainer.engine import launched, require_deepspeed, world
 
 
 def check(settings: Settings) -> None:
@@ -42,6 +46,7 @@ def check(settings: Settings) -> None:
             for data in (settings.data, *settings.evaluation.also):
                 _check_data(data, settings)
         _check_critiques(settings)
+        _check_score_rewards(settings)
         _check_rewards(settings)
         _check_models(settings)
 
@@ -50,7 +55,7 @@ def check_launch(settings: Settings) -> None:
     """Raise InputError where a launcher's variables are incomplete or the engine cannot serve so many processes."""
     # In the shell or batch script of a SLURM allocation, where one process starts, there is a job id but no step id.
     alone = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or (0 if alone else os.environ.get("SLURM_NTASKS")) or 1)
+    tasks = launched("SLURM_STEP_NUM_TASKS", 0) or (0 if alone else launched("SLURM_NTASKS", 0)) or 1
     if tasks > 1 and "WORLD_SIZE" not in os.environ:
         raise InputError(
             f"SLURM_NTASKS={tasks}: srun starts {tasks} processes that do not know of each other; give srun "
@@ -64,9 +69,10 @@ def check_launch(settings: Settings) -> None:
         lacking = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if lacking:
             raise InputError(f"WORLD_SIZE={size}: {', '.join(lacking)} is not set; launch by torchrun, which sets them")
+        launched("MASTER_PORT", 0)
         if engine == "single":
             raise InputError(f"engine=single: {size} processes were launched; give engine=zero2 or launch one")
-    local, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    local, devices = launched("LOCAL_RANK", 0), torch.cuda.device_count()
     if devices and local >= devices:
         raise InputError(f"LOCAL_RANK={local}: this machine has {devices} GPUs; launch one process for each")
     if engine != "single":
@@ -132,20 +138,25 @@ def _check_critiques(settings: Settings) -> None:
         for asked in (expert, settings.judge):
             if asked.name == "openai":
                 key_of(asked)
+        if expert.name == "attributes":
+            require_ratings(_train_samples(settings), "expert=attributes")
+
+
+def _train_samples(settings: Settings) -> Sequence[Sample]:
+    with quiet():
+        return load_samples(settings.data, "train", seed=settings.seed, store=Path(settings.store))
 
 
 def _check_rewards(settings: Settings) -> None:
     """Check that rewards of the critique find what they need: known dimensions, and a start that reads words."""
     weights = settings.reward.critique_weights if settings.trainer.name == "rapo" else {}
     data = settings.data
-    if "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS:
-        with quiet():
-            samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
-        if not any(known_ratings(sample) for sample in samples):
-            raise InputError(
-                f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
-                f"dimensions; {ways_out(data.name)}, or 0"
-            )
+    asked = "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS
+    if asked and not any(known_ratings(sample) for sample in _train_samples(settings)):
+        raise InputError(
+            f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
+            f"dimensions; {ways_out(data.name)}, or 0"
+        )
     learned = makes_cold_start(settings) and settings.cold_start.blank_pictures > 0
     reading = [f"reward.read_back.weight={weights['read_back']:g}"] if "read_back" in weights else []
     reading += ["model.answer_from=words"] if settings.model.answer_from == "words" else []
@@ -157,19 +168,36 @@ def _check_rewards(settings: Settings) -> None:
 
 
 def _check_models(settings: Settings) -> None:
-    model, wanted = settings.model, settings.trainer.init_from
+    model, init_from = settings.model, settings.trainer.init_from
     question = RATING_PROMPT if model.prompt == "critique" else SCORE_ONLY_PROMPT
     if model.base == "shipped":
         tiny.shipped()
     named = {"model.path": model.path}
-    if settings.trainer.name == "rapo" and wanted not in ("base", "cold_start"):
-        named["trainer.init_from"] = wanted
+    if settings.trainer.name == "rapo" and init_from not in ("base", "cold_start"):
+        named["trainer.init_from"] = init_from
     for key, path in named.items():
         if path is not None:
             max_pixels = settings.data.max_pixels or model.max_pixels
             backbone = backbones.check(path, question=question, max_pixels=max_pixels, key=key)
             if model.lora.rank > 0:
                 backbones.add_adapter(backbone, model.lora)
+
+
+def _check_score_rewards(settings: Settings) -> None:
+    """Check that the function of reward.custom loads, and that the raters' opinions are known where they are needed."""
+    data, reward = settings.data, settings.reward
+    if settings.trainer.name != "rapo":
+        return
+    if reward.custom is not None:
+        load_reward(reward.custom)
+    if reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS:
+        with quiet():
+            samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
+        if not any(rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) for one in samples):
+            raise InputError(
+                f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "
+                "its raters; give mos_std or count_1, count_2, .. in your labels (docs/datasets.md), or 0"
+            )
 
 
 def check_counts(job: Job) -> None:

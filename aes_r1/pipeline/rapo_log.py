@@ -13,7 +13,7 @@ log = logging.getLogger("aes_r1")
 
 
 class RapoLog:
-    """Receives what train_rapo reports; only rank 0 speaks on the terminal and watches the run's health.
+    """Receive what train_rapo reports; only rank 0 writes to the terminal and monitors the run's health.
 
     total: steps of the run; advance: the progress bar, which takes (step, total, text).
     """
@@ -42,7 +42,7 @@ class RapoLog:
             self.job.health.step(0, values)
 
     def step(self, step: int, values: dict[str, float]) -> None:
-        """Record a step, and say what its validation found."""
+        """Record a step, and print the values of its validation, if it had one."""
         shown = (
             f"reward {values['reward/total']:.3f}  KL {values.get('policy/kl_k3', 0):.4f}  "
             f"entropy {values['policy/entropy']:.2f}"

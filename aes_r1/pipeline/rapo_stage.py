@@ -1,4 +1,4 @@
-"""The RAPO stage: starting model, training data, logging, validation, and the models that are kept."""
+"""Run the RAPO stage: starting model, training data, logging, validation, and the models that are kept."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ log = logging.getLogger("aes_r1")
 
 def starting_point(job: Job, models: dict[str, str]) -> str:
     """Return the model that RAPO starts from, which is its reference too (trainer.init_from)."""
-    wanted = job.settings.trainer.init_from
-    if wanted == "cold_start":
+    init_from = job.settings.trainer.init_from
+    if init_from == "cold_start":
         return models.get("cold_start", models["base"])
-    return models["base"] if wanted == "base" else wanted
+    return models["base"] if init_from == "base" else init_from
 
 
 def rapo(job: Job, initial: str) -> str:
@@ -69,6 +69,8 @@ def rapo(job: Job, initial: str) -> str:
             backbone.model,
             weight_decay=trainer.weight_decay,
             max_grad_norm=trainer.max_grad_norm,
+            betas=(trainer.betas[0], trainer.betas[1]),
+            eps=trainer.eps,
             device=job.device,
         )
         held.callback(engine.close)
@@ -83,8 +85,10 @@ def rapo(job: Job, initial: str) -> str:
             )
             return _train(job, initial, policy, engine)
         except ServersGone as error:
-            done = max(checkpoint.steps(job.run.checkpoints), default=0)
-            raise ServersGone(f"{error}; the same command goes on after step {done} of RAPO, the last saved") from error
+            saved = max(checkpoint.steps(job.run.checkpoints), default=0)
+            raise ServersGone(
+                f"{error}; the same command goes on after step {saved} of RAPO, the last saved"
+            ) from error
 
 
 def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
@@ -126,8 +130,8 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
             backbones.merged(backbone).save(final)
     if job.rank == 0:
         job.tracker.checkpoint("rapo", total, final)
-        done = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.notes()}
-        job.run.finish_stage("rapo", done)
+        outcome = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.notes()}
+        job.run.finish_stage("rapo", outcome)
         _free_room(job)
     job.wait()
     return str(final)
@@ -148,16 +152,16 @@ def _validate(job: Job, backbone: Backbone) -> dict[str, float]:
     rows = predictions(job, backbone, _validated(job), ["sample"], sample)
     values = critique_metrics(job, backbone, _validated(job), sample)
     for dataset in sorted({row["dataset"] for row in rows}):
-        mine = [row for row in rows if row["dataset"] == dataset]
+        of_dataset = [row for row in rows if row["dataset"] == dataset]
         cell = correlations(
-            [math.nan if row["score"] is None else row["score"] for row in mine],
-            [row["mos"] for row in mine],
+            [math.nan if row["score"] is None else row["score"] for row in of_dataset],
+            [row["mos"] for row in of_dataset],
             n_bootstrap=0,
         )
-        found = {"parse_failure_rate": cell["parse_failure_rate"]}
+        metrics = {"parse_failure_rate": cell["parse_failure_rate"]}
         for name in ("srcc", "plcc", "mae"):
-            found[name] = cell[name]["value"]
-        values |= {f"eval/{dataset}/{name}": math.nan if value is None else value for name, value in found.items()}
+            metrics[name] = cell[name]["value"]
+        values |= {f"eval/{dataset}/{name}": math.nan if value is None else value for name, value in metrics.items()}
     return values
 
 

@@ -1,7 +1,7 @@
-"""The whole job as a chain of stages: data -> base model -> cold start -> RAPO -> evaluation -> report.
+"""Run the whole job as a chain of stages: data -> base model -> cold start -> RAPO -> evaluation -> report.
 
 Each stage writes RUN/stages/NAME.json when it is done and is not repeated. Results that do not depend on the run
-(scenes, the pretrained tiny model, cold starts) live in the store, where all runs and sweep points share them.
+(scenes, the pretrained tiny model, cold starts) are kept in the store, where all runs and sweep points share them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from aes_r1.settings import Settings, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import start, world
-from aes_r1.trainer.reference import check_place
+from aes_r1.trainer.reference import require_shardable
 
 
 def run(settings: Settings) -> None:
@@ -40,7 +40,7 @@ def run(settings: Settings) -> None:
 
 
 def _run(settings: Settings, rank: int, size: int) -> None:
-    check_place(settings.model.reference, size)
+    require_shardable(settings.model.reference, size)
     folder = Path(settings.out)
     if rank == 0:
         if settings.trainer.resume == "never" and folder.exists():
@@ -53,9 +53,9 @@ def _run(settings: Settings, rank: int, size: int) -> None:
         watch = start_heartbeat(folder, rank, size) if size > 1 else None
         job = Job(settings, folder, device, rank, size, watch)
         job.stop = stop
-        with failure_file(folder, rank, watch), contextlib.ExitStack() as held:
+        with failure_file(folder, rank, watch), contextlib.ExitStack() as stack:
             if job.served is not None:
-                held.callback(job.served.close)
+                stack.callback(job.served.close)
             _run_tracked(job)
 
 

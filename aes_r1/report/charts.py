@@ -98,9 +98,19 @@ def line_chart(label: str, lines: Sequence[Line], *, low: float | None = None, h
     return _svg(WIDTH, height, label, parts)
 
 
-def interval_chart(label: str, groups: Sequence[tuple[str, Sequence[Estimate]]], *, zero: bool = False) -> str:
-    """Draw estimates with their intervals in named groups, one row each; `zero` draws the line of no difference."""
-    known = [x for _, rows in groups for row in rows for x in (row.value, row.low, row.high) if x is not None]
+def interval_chart(
+    label: str,
+    groups: Sequence[tuple[str, Sequence[Estimate]]],
+    *,
+    zero: bool = False,
+    baselines: tuple[str, Sequence[Estimate]] | None = None,
+) -> str:
+    """Draw estimates with their intervals in named groups, one row each; `zero` draws the line of no difference.
+
+    `baselines` is one more group, whose values are also drawn as dashed lines through the others.
+    """
+    shown = [*groups, *([baselines] if baselines else [])]
+    known = [x for _, rows in shown for row in rows for x in (row.value, row.low, row.high) if x is not None]
     left, right, row_height = 104, 304, 22
     low, high = min([*known, 0.0]), max([*known, 0.0])
     pad = 0.04 * max(high - low, 0.1)
@@ -114,7 +124,7 @@ def interval_chart(label: str, groups: Sequence[tuple[str, Sequence[Estimate]]],
     rules: list[str] = []
     body: list[str] = []
     y = 4
-    for name, rows in groups:
+    for name, rows in shown:
         y += 20
         body.append(_text(0, y, name, "start", "ink", "chart-group"))
         top, bottom = y + 10, y + row_height * len(rows) + 12
@@ -133,6 +143,8 @@ def interval_chart(label: str, groups: Sequence[tuple[str, Sequence[Estimate]]],
             text = signed(row.value) if zero else f"{row.value:.3f}".replace("-", "−")
             body.append(_text(WIDTH, y + 4, text, "end", "ink", "chart-value"))
         y += 14
+    dashed = [row for row in baselines[1] if row.value is not None] if baselines else []
+    rules += [_dashed(across(row.value), 30, y - 14, row.color) for row in dashed if row.value is not None]
     scale = [_text(across(t), y + 16, f"{t:g}".replace("-", "−"), "middle") for t in ticks(low, high)]
     return _svg(WIDTH, y + 22, label, [*rules, *body, *scale])
 
@@ -276,6 +288,11 @@ def _short(value: float) -> str:
 
 def _rule(x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="chart-rule"/>'
+
+
+def _dashed(x: float, top: float, bottom: float, color: str) -> str:
+    style = f"stroke:var(--{color});stroke-width:1;stroke-dasharray:4 3"
+    return f'<line x1="{x:.1f}" y1="{top:.1f}" x2="{x:.1f}" y2="{bottom:.1f}" style="{style}"/>'
 
 
 def _text(x: float, y: float, text: str, anchor: str, color: str = "muted", kind: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ def short_protocol(protocol: str) -> str:
     return "one sample" if protocol == "sample" else protocol
 
 
+def made_from(cell: Mapping[str, Any]) -> str:
+    """Say what a baseline was made from: the pictures that it was fitted on, or the people who were compared."""
+    if cell["how"] == "fitted":
+        return f"fitted on {cell['fitted_n']} of {cell['fitted_on']}" if "fitted_on" in cell else "fitted"
+    if cell["how"] == "other_group":
+        return f"{cell['group']} against the opinions" if "group" in cell else "another group against the opinions"
+    whole = cell["whole_group"]["srcc"]["value"]
+    return "half of the raters against the other half" + ("" if whole is None else f"; whole groups: SRCC {whole:.3f}")
+
+
 def inside(name: str) -> str:
     """Return a name as it reads inside a sentence: RAPO stays, Greedy becomes greedy."""
     return name if name.isupper() else name[0].lower() + name[1:]
@@ -53,7 +64,7 @@ def templates(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = (number, percent, signed, stage_name, stage_color, short_protocol, inside)
+    shown = (number, percent, signed, stage_name, stage_color, short_protocol, made_from, inside)
     made.filters |= {function.__name__: function for function in shown}
     return made
 

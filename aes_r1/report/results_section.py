@@ -17,12 +17,15 @@ _ORIGINS = {"photograph": "photographs", "ai": "AI-made"}
 
 def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the content of results.html, or None without an evaluated stage. `names` are those of the protocols."""
-    stages = evaluation.get("stages", {})
-    if not stages:
+    stages, beside = evaluation.get("stages", {}), evaluation.get("baseline_cells", {})
+    if not stages and not beside:
         return None
     paper = evaluation.get("paper")
     return {
-        "sets": [_set(dataset, cells_by_protocol(stages, dataset), names) for dataset in datasets(stages)],
+        "sets": [
+            _set(dataset, cells_by_protocol(stages, dataset), names, beside.get(dataset, {}))
+            for dataset in dict.fromkeys([*datasets(stages), *beside])
+        ],
         "means": list(_means(evaluation)),
         "origins": list(_origins(stages)),
         "baselines": evaluation.get("baselines", []),  # differences of the model from each baseline
@@ -33,7 +36,12 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, 
     }
 
 
-def _set(dataset: str, by_protocol: Mapping[str, Mapping[str, Mapping]], names: Mapping[str, str]) -> dict[str, Any]:
+def _set(
+    dataset: str,
+    by_protocol: Mapping[str, Mapping[str, Mapping]],
+    names: Mapping[str, str],
+    beside: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
     shown = [(names.get(protocol, protocol), cells) for protocol, cells in by_protocol.items()]
 
     def estimates(metric: str) -> list[tuple[str, list[Estimate]]]:
@@ -42,12 +50,21 @@ def _set(dataset: str, by_protocol: Mapping[str, Mapping[str, Mapping]], names: 
             for name, cells in shown
         ]
 
+    def lines(metric: str) -> tuple[str, list[Estimate]] | None:
+        found = [estimate(name, cell[metric], "muted") for name, cell in beside.items()]
+        known = [one for one in found if one.value is not None]  # the mean opinion has no order
+        return ("Baselines (dashed)", known) if known else None
+
     return {
         "name": dataset,
         "protocols": shown,
+        "beside": beside,
         "metrics": shared_metrics(cell for cells in by_protocol.values() for cell in cells.values()),
         "charts": [
-            Figure(metric.upper(), interval_chart(f"{metric.upper()} on {dataset}", estimates(metric)))
+            Figure(
+                metric.upper(),
+                interval_chart(f"{metric.upper()} on {dataset}", estimates(metric), baselines=lines(metric)),
+            )
             for metric in CHARTED
         ],
     }

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
+from aes_r1.report.html import made_from
 from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages
 
 NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "mae": "MAE", "rmse": "RMSE"}
@@ -17,11 +18,12 @@ NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "mae": "MAE", "rmse": "
 
 def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
     """Return every table for which evaluation.json has values; values stand over their 95% intervals."""
-    stages = evaluation["stages"]
-    for name in dict.fromkeys(name for sets in stages.values() for name in sets):
+    stages, beside = evaluation["stages"], evaluation.get("baseline_cells", {})
+    for name in dict.fromkeys([*(name for sets in stages.values() for name in sets), *beside]):
         rows = list(_cells(stages, name))
-        yield _agreement(name, rows, evaluation.get("paper"))
-        yield _trust(name, rows)
+        yield _agreement(name, rows, evaluation.get("paper"), beside.get(name, {}))
+        if rows:
+            yield _trust(name, rows)
         if origins := _origins(name, rows):
             yield origins
     yield from _means(evaluation["means"])
@@ -35,12 +37,19 @@ def _cells(stages: Stages, name: str) -> Iterator[tuple[str, str, Cell]]:
             yield stage, protocol, sets[name][protocol]
 
 
-def _agreement(name: str, rows: Sequence[tuple[str, str, Cell]], paper: Mapping | None) -> Table:
+def _agreement(
+    name: str, rows: Sequence[tuple[str, str, Cell]], paper: Mapping | None, beside: Mapping[str, Mapping]
+) -> Table:
     table = _table(name, ["", "n", *NAMES.values(), "PLCC logistic", "failed", "out of range"])
     for stage, protocol, cell in rows:
         metrics = [valued(cell[metric]) for metric in METRICS]
         rates = [_percent(cell["parse_failure_rate"]), _percent(cell["out_of_range_rate"])]
         table.add_row(f"{stage}\n{protocol}", str(cell["n"]), *metrics, valued(cell["plcc_logistic"]), *rates)
+    if beside:
+        table.add_section()
+    for baseline, one in beside.items():
+        metrics = [valued(one[metric]) for metric in METRICS]
+        table.add_row(f"{baseline}\n{made_from(one)}", str(one["n"]), *metrics)
     dataset = name.rsplit("/", 1)[0]
     theirs = [(system, row[dataset]) for system, row in (paper or {}).get("systems", {}).items() if dataset in row]
     if theirs:

@@ -1,4 +1,4 @@
-"""All-or-nothing reward, the baseline that the error reward is compared with."""
+"""Compute the all-or-nothing reward, the baseline that the error reward is compared with."""
 
 from __future__ import annotations
 

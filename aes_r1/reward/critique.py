@@ -1,4 +1,4 @@
-"""Rewards for the tokens of a critique (trainer.credit=parts): is it true, and does it describe this picture?
+"""Compute the rewards of a critique's tokens (trainer.credit=parts): whether it is true, and of this picture.
 
     faithfulness   agreement of the words' statement on a dimension with its known rating
     read_back      reward.error.error_reward of the score that a frozen reader infers from the words alone
@@ -32,14 +32,14 @@ def faithfulness_reward(stated: Tensor, ratings: Tensor, *, form: str = "rank", 
     """
     if form not in FORMS:
         raise ValueError(f"form={form}: must be one of {', '.join(FORMS)}")
-    known = ~ratings.isnan()
-    counted = torch.where(known[:, None, :], stated, torch.nan)
+    rated = ~ratings.isnan()
+    rated_statements = torch.where(rated[:, None, :], stated, torch.nan)
     if form == "squared":
-        by_dimension = (1 - (counted - ratings[:, None, :]) ** 2).nan_to_num(0.0)
+        by_dimension = (1 - (rated_statements - ratings[:, None, :]) ** 2).nan_to_num(0.0)
     else:
-        pairs = zip(counted.unbind(2), ratings.unbind(1), strict=True)
-        by_dimension = torch.stack([_concordance(one, rating, pool) for one, rating in pairs], dim=2)
-    return by_dimension.sum(2) / known.sum(1, keepdim=True).clamp(min=1)
+        pairs = zip(rated_statements.unbind(2), ratings.unbind(1), strict=True)
+        by_dimension = torch.stack([_concordance(statements, rating, pool) for statements, rating in pairs], dim=2)
+    return by_dimension.sum(2) / rated.sum(1, keepdim=True).clamp(min=1)
 
 
 def _concordance(stated: Tensor, ratings: Tensor, pool: Tensor | None) -> Tensor:
@@ -47,17 +47,17 @@ def _concordance(stated: Tensor, ratings: Tensor, pool: Tensor | None) -> Tensor
 
     stated [N, K], ratings [N]. NaN in stated earns 0 and is no opponent. Without an opponent the result is 0.
     """
-    said = ~stated.isnan()
-    opponent = said.any(1) & ~torch.eye(len(stated), dtype=torch.bool, device=stated.device)
+    mentioned = ~stated.isnan()
+    opponent = mentioned.any(1) & ~torch.eye(len(stated), dtype=torch.bool, device=stated.device)
     if pool is not None:
         opponent = opponent & (pool[:, None] == pool[None, :])
     # [N, K, N, K]: 1 where the first is stated higher than the second, 1/2 where they are equal.
     higher = 0.5 + 0.5 * (stated[:, :, None, None] - stated[None, None]).sign()
-    above = torch.where(said[None, None], higher, 0.0).sum(3) / said.sum(1).clamp(min=1)
+    above = torch.where(mentioned[None, None], higher, 0.0).sum(3) / mentioned.sum(1).clamp(min=1)
     order = (ratings[:, None] - ratings[None, :]).sign()[:, None, :]
     agreement = torch.where(opponent[:, None, :], 0.5 + order * (above - 0.5), 0.0).sum(2)
     mean = agreement / opponent.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(said, mean, 0.0)
+    return torch.where(mentioned, mean, 0.0)
 
 
 def information_reward(own: Tensor, others: Tensor, *, cap: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Absolute reward: how near is a predicted score to the mean opinion score?"""
+"""Compute the absolute reward, which grows as a predicted score comes nearer to the mean opinion score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Format reward: the answer could be read."""
+"""Compute the format reward, which is earned by every answer that can be parsed."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def format_reward(scores: Tensor) -> Tensor:
-    """Return 1 where `parse_score` answered, 0 where it did not (NaN), [N, K]."""
+    """Return [N, K]: 1 where `parse_score` found a score, 0 where it did not (NaN)."""
     return (~scores.isnan()).to(scores.dtype)

@@ -1,4 +1,4 @@
-"""A penalty on completions whose length comes near the limit: the soft overlong punishment of DAPO."""
+"""Penalise completions whose length comes near the limit, by the soft overlong punishment of DAPO."""
 
 from __future__ import annotations
 

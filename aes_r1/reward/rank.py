@@ -1,4 +1,4 @@
-"""Relative reward: is a predicted score in the right order against every other picture of the step?
+"""Compute the relative reward: how well a predicted score is ordered against every other picture of the step.
 
     p_ik(i, j)   = Phi((o_ik - mu_j) / sqrt(var_i + var_j + gamma))
     p_c(i, j)    = 1 if s_i >= s_j else 0
@@ -54,9 +54,9 @@ def _moments(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return count, mean and unbiased variance [N] over valid samples, float64; 0 where there are too few of them."""
     valid = ~scores.isnan()
     count = valid.sum(1)
-    known = scores.double().nan_to_num(0.0)
-    mean = known.sum(1) / count.clamp(min=1)
-    squares = torch.where(valid, (known - mean[:, None]) ** 2, 0.0)
+    values = scores.double().nan_to_num(0.0)
+    mean = values.sum(1) / count.clamp(min=1)
+    squares = torch.where(valid, (values - mean[:, None]) ** 2, 0.0)
     return count, mean, squares.sum(1) / (count - 1).clamp(min=1)
 
 

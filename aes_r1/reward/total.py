@@ -1,8 +1,10 @@
 """The reward that RAPO maximises: a weighted sum of its parts, all at once or in two phases.
 
-    r = w_rank r_rank + w_error r_error + w_binary r_binary + w_format r_format
+    r = w_rank r_rank + w_error r_error + w_binary r_binary + w_distribution r_distribution + w_format r_format
+        + w_custom r_custom
 
-The schedule decides when the relative part (rank) and the absolute part (error and binary) count. Format always counts.
+The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. Format
+and a reward of your own always count.
 
     joint        both parts throughout (the paper)
     rank_first   relative during the first half of training, absolute during the second
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from aes_r1.reward.binary import binary_reward
+from aes_r1.reward.distribution import distribution_reward
 from aes_r1.reward.error import error_reward
 from aes_r1.reward.format import format_reward
 from aes_r1.reward.rank import bradley_terry_reward, rank_reward
@@ -35,7 +38,9 @@ def weights_at(reward: RewardSettings, progress: float) -> dict[str, float]:
         "rank": reward.rank.weight * relative,
         "error": reward.error.weight * absolute,
         "binary": reward.binary.weight * absolute,
+        "distribution": reward.distribution.weight * absolute,
         "format": reward.format.weight,
+        "custom": 0.0 if reward.custom is None else reward.custom_weight,
     }
 
 
@@ -47,12 +52,16 @@ def total_reward(
     pool: Tensor | None = None,
     progress: float = 0.0,
     guesses: Tensor | None = None,
+    raters: tuple[Tensor, Tensor] | None = None,
+    custom: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the total [N, K] and its parts {"rank", "error", "binary", "format"}, each [N, K] and unweighted.
+    """Return the total [N, K] and its parts {"rank", "error", "binary", "format", ..}, each [N, K] and unweighted.
 
     `scores` [N, K] with NaN for a failed parse, `mos` [N]. `pool` [N] numbers the data set of each picture; it is used
     when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format,
-    which still counts them as failed. Parts of weight 0 are computed too, so that every run logs the same curves.
+    which still counts them as failed. Parts of weight 0 are computed too, so that every run logs the same curves; but
+    "distribution" and "custom" exist only where they have a weight. `raters`: levels and shares [N, V] of opinions
+    (distribution_reward); `custom` [N, K]: the values of a reward of your own.
     """
     readable = scores
     scores = scores if guesses is None else torch.where(scores.isnan(), guesses, scores)
@@ -67,6 +76,12 @@ def total_reward(
         "binary": binary_reward(scores, mos, threshold=reward.binary.threshold),
         "format": format_reward(readable),
     }
+    if reward.distribution.weight > 0:
+        if raters is None:
+            raise ValueError("reward.distribution needs raters")
+        parts["distribution"] = distribution_reward(scores, *raters)
+    if custom is not None:
+        parts["custom"] = custom.to(scores)
     weights = weights_at(reward, progress)
     total = sum((weights[name] * part for name, part in parts.items()), start=scores.new_zeros(scores.shape))
     return total, parts

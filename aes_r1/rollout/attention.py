@@ -22,31 +22,32 @@ LEAST = 16  # the smallest side of a matrix product in Triton
 
 
 @triton.jit
-def _look_at(
-    query, top, total, seen, keys, values, first, end,
+def _attend_to_block(
+    query, top, total, accumulated, keys, values, first, end,
     SCALING: tl.constexpr, WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Continue a softmax over one block of keys: its largest logarithm `top`, its sum `total` and its sum of values."""
-    place = first + tl.arange(0, BLOCK)
+    """Continue a softmax over one block of keys: its maximum `top`, its sum `total` and its weighted sum of values."""
+    position = first + tl.arange(0, BLOCK)
     lane = tl.arange(0, WIDTH_TILE)
-    there = place < end
-    known = lane < WIDTH
-    key = tl.load(keys + place[None, :] * WIDTH + lane[:, None], mask=known[:, None] & there[None, :], other=0.0)
+    valid = position < end
+    in_head = lane < WIDTH
+    key = tl.load(keys + position[None, :] * WIDTH + lane[:, None], mask=in_head[:, None] & valid[None, :], other=0.0)
     scores = tl.dot(query, key, input_precision="ieee") * SCALING
-    scores = tl.where(there[None, :], scores, float("-inf"))
+    scores = tl.where(valid[None, :], scores, float("-inf"))
     higher = tl.maximum(top, tl.max(scores, axis=1))
     weights = tl.exp2(scores - higher[:, None])
-    kept = tl.exp2(top - higher)
-    value = tl.load(values + place[:, None] * WIDTH + lane[None, :], mask=there[:, None] & known[None, :], other=0.0)
-    seen = seen * kept[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
-    return higher, total * kept + tl.sum(weights, axis=1), seen
+    rescale = tl.exp2(top - higher)
+    kept = valid[:, None] & in_head[None, :]
+    value = tl.load(values + position[:, None] * WIDTH + lane[None, :], mask=kept, other=0.0)
+    accumulated = accumulated * rescale[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
+    return higher, total * rescale + tl.sum(weights, axis=1), accumulated
 
 
 # These sizes change from rollout to rollout; Triton would otherwise compile a variant for multiples of 16.
-@triton.jit(do_not_specialize=["rows", "prompt_places", "places"])
+@triton.jit(do_not_specialize=["rows", "prompt_length", "capacity"])
 def _attend(
     query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
-    rows, prompt_places, places, query_stride, key_stride, value_stride,
+    rows, prompt_length, capacity, query_stride, key_stride, value_stride,
     SCALING: tl.constexpr, GROUPS: tl.constexpr, SHARED: tl.constexpr, SHARED_TILE: tl.constexpr,
     WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
@@ -55,45 +56,46 @@ def _attend(
     group = tl.program_id(1)
     part = tl.program_id(2)
     head, lane = tl.arange(0, SHARED_TILE), tl.arange(0, WIDTH_TILE)
-    known = lane < WIDTH
-    real = (head < SHARED)[:, None] & known[None, :]
+    in_head = lane < WIDTH
+    real = (head < SHARED)[:, None] & in_head[None, :]
     of_query = (group * SHARED + head)[:, None] * WIDTH + lane[None, :]
     queries = tl.load(query + row * query_stride + of_query, mask=real, other=0.0)
-    done = tl.load(filled)
-    past = (row * GROUPS + group) * places * WIDTH
+    length = tl.load(filled)
+    past = (row * GROUPS + group) * capacity * WIDTH
     top = tl.full([SHARED_TILE], float("-inf"), tl.float32)
     total = tl.zeros([SHARED_TILE], tl.float32)
-    seen = tl.zeros([SHARED_TILE, WIDTH_TILE], tl.float32)
+    accumulated = tl.zeros([SHARED_TILE, WIDTH_TILE], tl.float32)
     if part == 0:
         # The softmax begins with the new token itself, from registers: the stored key and value are not read back.
-        own_key = tl.load(key + row * key_stride + group * WIDTH + lane, mask=known, other=0.0)
-        own_value = tl.load(value + row * value_stride + group * WIDTH + lane, mask=known, other=0.0)
-        tl.store(keys + past + done * WIDTH + lane, own_key, mask=known)
-        tl.store(values + past + done * WIDTH + lane, own_value, mask=known)
+        own_key = tl.load(key + row * key_stride + group * WIDTH + lane, mask=in_head, other=0.0)
+        own_value = tl.load(value + row * value_stride + group * WIDTH + lane, mask=in_head, other=0.0)
+        tl.store(keys + past + length * WIDTH + lane, own_key, mask=in_head)
+        tl.store(values + past + length * WIDTH + lane, own_value, mask=in_head)
         top = tl.sum(queries.to(tl.float32) * own_key.to(tl.float32)[None, :], axis=1) * SCALING
         total += 1.0
-        seen += own_value.to(tl.float32)[None, :]
+        accumulated += own_value.to(tl.float32)[None, :]
 
     of_image = tl.load(image + row)
-    prompt = (of_image * GROUPS + group) * prompt_places * WIDTH
+    prompt = (of_image * GROUPS + group) * prompt_length * WIDTH
     start = tl.load(prompt_start + of_image)
-    shown = prompt_places - start  # number of prompt keys; the parts divide prompt and past in this order
-    share = tl.cdiv(tl.cdiv(shown + done, PARTS), BLOCK) * BLOCK
-    begin, end = part * share, tl.minimum((part + 1) * share, shown + done)
+    shown = prompt_length - start  # number of prompt keys; the parts divide prompt and past in this order
+    share = tl.cdiv(tl.cdiv(shown + length, PARTS), BLOCK) * BLOCK
+    begin, end = part * share, tl.minimum((part + 1) * share, shown + length)
     prompt_end = start + tl.minimum(end, shown)
     for first in range(start + begin, prompt_end, BLOCK):
-        top, total, seen = _look_at(
-            queries, top, total, seen, prompt_keys + prompt, prompt_values + prompt, first, prompt_end,
+        top, total, accumulated = _attend_to_block(
+            queries, top, total, accumulated, prompt_keys + prompt, prompt_values + prompt, first, prompt_end,
             SCALING, WIDTH, WIDTH_TILE, BLOCK,
         )  # fmt: skip
     for first in range(tl.maximum(begin - shown, 0), end - shown, BLOCK):
-        top, total, seen = _look_at(
-            queries, top, total, seen, keys + past, values + past, first, end - shown, SCALING, WIDTH, WIDTH_TILE, BLOCK
-        )
+        top, total, accumulated = _attend_to_block(
+            queries, top, total, accumulated, keys + past, values + past, first, end - shown,
+            SCALING, WIDTH, WIDTH_TILE, BLOCK,
+        )  # fmt: skip
     of_row = (part * rows + row) * GROUPS * SHARED
     tl.store(tops + of_row + group * SHARED + head, top, mask=head < SHARED)
     tl.store(totals + of_row + group * SHARED + head, total, mask=head < SHARED)
-    tl.store(seens + of_row * WIDTH + of_query, seen, mask=real)
+    tl.store(seens + of_row * WIDTH + of_query, accumulated, mask=real)
 
 
 @torch.library.custom_op("aes_r1::attend_to_parts", mutates_args=("keys", "values"))
@@ -116,12 +118,12 @@ def _attend_to_parts(
     to it [PARTS, R, H], and the weighted sum of the values [PARTS, R, H, W].
     """
     rows, heads, width = query.shape
-    groups, places = keys.shape[1:3]
+    groups, capacity = keys.shape[1:3]
     tops, totals, seens = _empty(query)
     shared = heads // groups
     _attend[(rows, groups, PARTS)](
         query, key, value, prompt_keys, prompt_values, keys, values, prompt_start, image, filled, tops, totals, seens,
-        rows, prompt_keys.shape[2], places, query.stride(0), key.stride(0), value.stride(0),
+        rows, prompt_keys.shape[2], capacity, query.stride(0), key.stride(0), value.stride(0),
         SCALING=scaling * 1.4426950408889634,  # log2(e): the kernel takes powers of two
         GROUPS=groups, SHARED=shared, SHARED_TILE=max(LEAST, triton.next_power_of_2(shared)),
         WIDTH=width, WIDTH_TILE=max(LEAST, triton.next_power_of_2(width)), BLOCK=BLOCK, PARTS=PARTS,
@@ -144,8 +146,8 @@ def attend_in_one_kernel(query: Tensor, key: Tensor, value: Tensor, past: Past, 
     """
     assert past.prompt_start is not None
     prompt = (past.prompt_keys, past.prompt_values)
-    places = (past.keys, past.values, past.prompt_start, past.image, past.filled)
-    tops, totals, seens = _attend_to_parts(query, key, value, *prompt, *places, scaling)
+    cache = (past.keys, past.values, past.prompt_start, past.image, past.filled)
+    tops, totals, seens = _attend_to_parts(query, key, value, *prompt, *cache, scaling)
     weights = torch.exp2(tops - tops.amax(dim=0))
-    seen = (weights[..., None] * seens).sum(dim=0)
-    return (seen / (weights * totals).sum(dim=0)[..., None]).to(query.dtype)
+    accumulated = (weights[..., None] * seens).sum(dim=0)
+    return (accumulated / (weights * totals).sum(dim=0)[..., None]).to(query.dtype)

@@ -29,8 +29,8 @@ class Decoder:
 
     draw: Draw = staticmethod(draw)
 
-    # Number of tokens between two reads of how many completions still run. On a CPU a read costs nothing.
-    asked_every = 1
+    # Tokens between two reads of how many completions are still running. On a CPU a read costs nothing.
+    sync_every = 1
 
     def worth_dropping(self, ended: int, rows: int) -> bool:
         """Return whether `ended` of `rows` are enough to copy the cache without them: at least a quarter."""
@@ -53,9 +53,9 @@ class SharedDecoder(Decoder):
     def __init__(self, core: Any, prompts: PromptBatch, samples: int, new_tokens: int) -> None:
         count, width = prompts.input_ids.shape
         attention = PromptAttention(count, causal_mask(prompts), keep=True)
-        embeddings, features, place = embed(core, prompts)
+        embeddings, features, picture_mask = embed(core, prompts)
         flat = embeddings.reshape(1, count * width, -1)
-        deep = deep_inputs(features, place.reshape(1, -1))
+        deep = deep_inputs(features, picture_mask.reshape(1, -1))
         hidden = language_forward(core, flat, prompts.position_ids.reshape(3, 1, -1), attention, **deep)
         self.after_prompt = hidden.reshape(count, width, -1)[:, -1].repeat_interleave(samples, dim=0)
 
@@ -101,7 +101,7 @@ class SharedDecoder(Decoder):
         return Past(
             self.prompt_keys[layer],
             self.prompt_values[layer],
-            *self.places(layer),
+            *self.cache(layer),
             self.prompt_start,
             self.image,
             self.slot,
@@ -109,7 +109,7 @@ class SharedDecoder(Decoder):
             self.widest,
         )
 
-    def places(self, layer: int) -> tuple[Tensor, Tensor]:
+    def cache(self, layer: int) -> tuple[Tensor, Tensor]:
         """Return the layer's keys and values up to the current token."""
         return self.keys[layer][:, :, : self.steps], self.values[layer][:, :, : self.steps]
 
@@ -133,8 +133,9 @@ class PlainDecoder(Decoder):
 
         self.core = core
         self.cache = DynamicCache(config=core.config.get_text_config())
-        embeddings, features, place = embed(core, prompts)
-        hidden = self._forward(embeddings, prompts.position_ids, prompts.attention_mask, **deep_inputs(features, place))
+        embeddings, features, picture_mask = embed(core, prompts)
+        deep = deep_inputs(features, picture_mask)
+        hidden = self._forward(embeddings, prompts.position_ids, prompts.attention_mask, **deep)
         self.after_prompt = hidden.repeat_interleave(samples, dim=0)
         self.cache.batch_repeat_interleave(samples)
         self.attention_mask = prompts.attention_mask.repeat_interleave(samples, dim=0)

@@ -2,15 +2,15 @@
 
 
 class ServersGone(Exception):
-    """Raised when no server gave a usable answer within the patience."""
+    """Report that no server gave a usable answer within the patience."""
 
 
 class Unusable(Exception):
-    """Raised when a server gave no usable answer; the request can be repeated, there or at another server."""
+    """Report that a server gave no usable answer; the request can be repeated, there or at another server."""
 
 
 class Refused(Exception):
-    """Raised when a server rejects a request: a repetition would be rejected as well."""
+    """Report that a server rejected a request: a repetition would be rejected as well."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

@@ -38,7 +38,7 @@ class StaticDecoder(SharedDecoder):
 
     attend = staticmethod(layers.attend_all_places)
 
-    def places(self, layer: int) -> tuple[Tensor, Tensor]:
+    def cache(self, layer: int) -> tuple[Tensor, Tensor]:
         """Return the layer's keys and values in all places, filled or not."""
         return self.keys[layer], self.values[layer]
 
@@ -51,7 +51,7 @@ class CapturedDecoder(StaticDecoder):
     """
 
     # Each read waits for everything queued on the device. At most 15 tokens are decoded after the last row has ended.
-    asked_every = 16
+    sync_every = 16
 
     graph: torch.cuda.CUDAGraph | None = None
     warm = 0
@@ -68,11 +68,11 @@ class CapturedDecoder(StaticDecoder):
 
     def _warm_up(self, token: Callable[[], None]) -> None:
         """Run `token` on the stream that will capture, so that its workspaces are allocated before the capture."""
-        here, beside = torch.cuda.current_stream(self.filled.device), _capture_stream(self.filled.device)
-        beside.wait_stream(here)
-        with torch.cuda.stream(beside):
+        current, capturing = torch.cuda.current_stream(self.filled.device), _capture_stream(self.filled.device)
+        capturing.wait_stream(current)
+        with torch.cuda.stream(capturing):
             token()
-        here.wait_stream(beside)
+        current.wait_stream(capturing)
 
     def _capture(self, token: Callable[[], None]) -> None:
         graph = torch.cuda.CUDAGraph()
@@ -86,7 +86,7 @@ class CapturedDecoder(StaticDecoder):
 
         A dropped row saves little: a step reads all weights whatever the number of rows, and up to some 300 rows per
         device (16-bit multiplications per byte of bandwidth) multiplications are hidden behind that. Dropping saves the
-        read of the row's own cache: .3% of the weights per row for a 3 B model and 512 tokens. A new shape costs about
+        read of the row's own cache: 0.3% of the weights per row for a 3 B model and 512 tokens. A new shape costs about
         as much as some thirty replays (WARM_UP tokens launched by Python, the capture, memory freed). With 64 rows
         fewer a step is cheaper by a fifth, so the cost is recovered after some 150 tokens; with fewer it seldom is. The
         condition on half of the rows keeps captures few: at most log2(rows / DROPPED).

@@ -120,20 +120,21 @@ def layer_step(
 ) -> Tensor:
     """Run one layer for one token of each row: states [R, D] to [R, D]; cosine, sine: [R, 1, W]."""
     rows, groups, width = len(states), past.keys.shape[1], past.keys.shape[3]
-    seen = normed(states, weights.norm_before, epsilon)
-    mixed = linear(seen, weights.query_key_value, weights.query_key_value_bias)
-    mixed = mixed.view(rows, -1, width)
-    heads = mixed.shape[1] - 2 * groups
-    turned, value = mixed[:, : heads + groups], mixed[:, heads + groups :]
+    normalised = normed(states, weights.norm_before, epsilon)
+    projected = linear(normalised, weights.query_key_value, weights.query_key_value_bias)
+    projected = projected.view(rows, -1, width)
+    heads = projected.shape[1] - 2 * groups
+    rotated, value = projected[:, : heads + groups], projected[:, heads + groups :]
     if weights.query_norm is not None and weights.key_norm is not None:
-        query, key = turned[:, :heads], turned[:, heads:]
-        turned = torch.cat([normed(query, weights.query_norm, epsilon), normed(key, weights.key_norm, epsilon)], dim=1)
-    first, second = turned.chunk(2, dim=2)
-    turned = turned * cosine + torch.cat([-second, first], dim=2) * sine
-    attended = attend(turned[:, :heads], turned[:, heads:], value, past, width**-0.5)
+        query, key = rotated[:, :heads], rotated[:, heads:]
+        rotated = torch.cat([normed(query, weights.query_norm, epsilon), normed(key, weights.key_norm, epsilon)], dim=1)
+    first, second = rotated.chunk(2, dim=2)
+    rotated = rotated * cosine + torch.cat([-second, first], dim=2) * sine
+    attended = attend(rotated[:, :heads], rotated[:, heads:], value, past, width**-0.5)
     states = states + linear(attended.view(rows, -1), weights.output, weights.output_bias)
-    seen = normed(states, weights.norm_after, epsilon)
-    inner = activation(linear(seen, weights.gate, weights.gate_bias)) * linear(seen, weights.up, weights.up_bias)
+    normalised = normed(states, weights.norm_after, epsilon)
+    gate = activation(linear(normalised, weights.gate, weights.gate_bias))
+    inner = gate * linear(normalised, weights.up, weights.up_bias)
     return states + linear(inner, weights.down, weights.down_bias)
 
 
@@ -167,21 +168,21 @@ def attend_all_places(query: Tensor, key: Tensor, value: Tensor, past: Past, sca
 
 def _attend(query: Tensor, past: Past, scaling: float, unfilled: Tensor | None) -> Tensor:
     """Take the softmax over prompt and own past together; the K rows of an image are one matrix against its prompt."""
-    groups, places, width = past.prompt_keys.shape[1:]
+    groups, prompt_length, width = past.prompt_keys.shape[1:]
     rows, heads, _ = query.shape
     query = query.reshape(rows, groups, heads // groups, width) * scaling
     over_prompt = _to_table(query, past) @ past.prompt_keys.transpose(2, 3)
     if past.prompt_start is not None:
-        padding = torch.arange(places, device=query.device) < past.prompt_start[:, None, None, None]
+        padding = torch.arange(prompt_length, device=query.device) < past.prompt_start[:, None, None, None]
         over_prompt = over_prompt.masked_fill(padding, float("-inf"))
     over_past = query @ past.keys.transpose(2, 3)
     if unfilled is not None:
         over_past = over_past.masked_fill(unfilled, float("-inf"))
     scores = torch.cat([_to_rows(over_prompt, past), over_past], dim=3)
     weights = scores.float().softmax(dim=3).to(query.dtype)
-    on_prompt, on_past = weights.split([places, over_past.shape[3]], dim=3)
-    seen = _to_rows(_to_table(on_prompt, past) @ past.prompt_values, past)
-    return (seen + on_past @ past.values).reshape(rows, heads, width)
+    on_prompt, on_past = weights.split([prompt_length, over_past.shape[3]], dim=3)
+    attended = _to_rows(_to_table(on_prompt, past) @ past.prompt_values, past)
+    return (attended + on_past @ past.values).reshape(rows, heads, width)
 
 
 def _to_table(rows: Tensor, past: Past) -> Tensor:

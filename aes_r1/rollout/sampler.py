@@ -78,16 +78,17 @@ def sample_completions(
         growing.take(core.lm_head(decoder.step(growing.chosen)))
 
     growing.take(core.lm_head(decoder.after_prompt))
-    for taken in range(1, max_new_tokens):
-        if taken % decoder.asked_every == 0:
-            held = len(growing.running)
-            left = int(growing.running.sum())  # the only host-device synchronisation
-            if left == 0:
+    for step in range(1, max_new_tokens):
+        if step % decoder.sync_every == 0:
+            decoded = len(growing.running)
+            running = int(growing.running.sum())  # the only host-device synchronisation
+            if running == 0:
                 break
-            if decoder.worth_dropping(held - left, held):
-                kept = growing.running.logical_not().argsort(stable=True)[:left]  # nonzero() would force another
-                decoder.keep(kept)
-                growing.keep(kept)
+            if decoder.worth_dropping(decoded - running, decoded):
+                # Sorting finds the running rows; nonzero() would force another synchronisation.
+                running_rows = growing.running.logical_not().argsort(stable=True)[:running]
+                decoder.keep(running_rows)
+                growing.keep(running_rows)
         decoder.advance(token)
     return growing.rollout()
 
@@ -95,7 +96,8 @@ def sample_completions(
 class GrowingCompletions:
     """Hold R completions of at most T tokens while they are drawn; `take` never synchronises with the device.
 
-    running: [r] bool, which of the rows that are still decoded have not ended; chosen: [r], their latest tokens.
+    decoded_rows: [r], indices of the rows that are still decoded; running: [r] bool, which of them have not ended;
+    chosen: [r], their latest tokens; position: [1], the index of the next token.
     """
 
     def __init__(
@@ -107,25 +109,25 @@ class GrowingCompletions:
         self.tokens = torch.full((rows, length), self.pad, dtype=torch.long, device=device)
         self.logps = torch.zeros((rows, length), dtype=torch.float32, device=device)
         self.mask = torch.zeros((rows, length), dtype=torch.bool, device=device)
-        self.held = torch.arange(rows, device=device)
+        self.decoded_rows = torch.arange(rows, device=device)
         self.running = torch.ones(rows, dtype=torch.bool, device=device)
         self.chosen = torch.zeros(rows, dtype=torch.long, device=device)
-        self.place = torch.zeros(1, dtype=torch.long, device=device)
+        self.position = torch.zeros(1, dtype=torch.long, device=device)
 
     def take(self, logits: Tensor) -> None:
         """Draw the next token of every decoded row from `logits` [r, V]."""
-        noise = None if self.noise is None else self.noise[self.held, self.place]
+        noise = None if self.noise is None else self.noise[self.decoded_rows, self.position]
         chosen, logps = self.draw(logits, self.banned, self.temperature, noise)
-        self.tokens[self.held, self.place] = torch.where(self.running, chosen, self.pad)
-        self.logps[self.held, self.place] = torch.where(self.running, logps, 0.0)
-        self.mask[self.held, self.place] = self.running
+        self.tokens[self.decoded_rows, self.position] = torch.where(self.running, chosen, self.pad)
+        self.logps[self.decoded_rows, self.position] = torch.where(self.running, logps, 0.0)
+        self.mask[self.decoded_rows, self.position] = self.running
         self.running &= chosen != self.end
         self.chosen.copy_(chosen)
-        self.place += 1
+        self.position += 1
 
     def keep(self, rows: Tensor) -> None:
         """Continue with only these of the decoded rows."""
-        self.held, self.running, self.chosen = self.held[rows], self.running[rows], self.chosen[rows]
+        self.decoded_rows, self.running, self.chosen = self.decoded_rows[rows], self.running[rows], self.chosen[rows]
 
     def rollout(self) -> Rollout:
         """Return the completions so far, cut to the longest."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -58,7 +61,7 @@ class ServedPolicy:
         self.servers = Servers(settings.url, patience=settings.patience)
         self.settings, self.rank, self.size = settings, rank, size
         digest = hashlib.blake2b(str(Path(name).absolute()).encode(), digest_size=6).hexdigest()
-        self.folder = _place(settings.weights) / f"aes_r1_{digest}"
+        self.folder = _weights_folder(settings.weights) / f"aes_r1_{digest}"
         self.weights = Weights()
         self._start = secrets.token_hex(4)  # makes the names of weights unique to this start of the run
         self._pushes = 0
@@ -79,7 +82,12 @@ class ServedPolicy:
             self.servers.hold(self.weights)
         wait()
         if self.rank != 0:
-            held = read_json(self.folder / HELD)
+            try:
+                held = read_json(self.folder / HELD)
+            except InputError as error:
+                raise InputError(
+                    f"rollout.weights: {error}; every machine of the run and its servers must see this folder"
+                ) from error
             self.weights = Weights(
                 held["version"], self.folder / held["version"], held["adapter"], self.folder / str(held["adapter"])
             )
@@ -89,6 +97,9 @@ class ServedPolicy:
         if self._pushes == 1:  # left by an earlier start of the run
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = self.folder.lstat()  # anybody may have made something of this name in a shared folder
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise InputError(f"rollout.weights: {self.folder} is a link or another user's; give a folder of your own")
         held = self.weights
         if not hasattr(backbone.model, "merge_and_unload"):
             weights = Weights(version, _saved(backbone, self.folder / version))
@@ -143,10 +154,9 @@ class ServedPolicy:
             "output_kind": KEPT_WHOLE,
         }
         keys = None if noise is None else noise.cpu().numpy().reshape(len(prompts), -1)
-        asked = _asked(prompts)
         futures = [
-            self._pool.submit(self._ask, backbone, sampling, *one, None if keys is None else keys[place], place)
-            for place, one in enumerate(asked)
+            self._pool.submit(self._ask, backbone, sampling, *prompt, None if keys is None else keys[index], index)
+            for index, prompt in enumerate(_unpadded(prompts))
         ]
         choices = [choice for future in futures for choice in future.result()]
         return _rollout(backbone, choices, prompts.input_ids.device)
@@ -159,7 +169,7 @@ class ServedPolicy:
         pixels: np.ndarray,
         grid: np.ndarray,
         key: np.ndarray | None,
-        place: int,
+        index: int,
     ) -> list[dict[str, Any]]:
         """Return the choices of the answer to one prompt, in order of their index."""
         if key is not None:
@@ -178,7 +188,7 @@ class ServedPolicy:
         answer = self.servers.ask(
             request,
             self.weights,
-            first=self.rank + self.size * place,
+            first=self.rank + self.size * index,
             check=lambda answer: check_answer(answer, backbone, tokens, sampling["n"], sampling["max_tokens"]),
         )
         return sorted(answer["choices"], key=lambda choice: choice["index"])
@@ -189,15 +199,15 @@ class ServedPolicy:
         InputError if a server holds another folder's weights, or does not answer within a tenth of the patience.
         """
         for server in self.servers.servers:
-            held = server.started_with(patience=self.settings.patience / 10)
-            if held != model and Path(held).absolute() != Path(model).absolute():
+            served = server.started_with(patience=self.settings.patience / 10)
+            if served != model and Path(served).absolute() != Path(model).absolute():
                 raise InputError(
-                    f"--url={server.url}: serves {held}, not {model}; python -m aes_r1.serve --model {model}"
+                    f"--url={server.url}: serves {served}, not {model}; python -m aes_r1.serve --model {model}"
                 )
         self.weights = Weights()
         return self.sample_completions
 
-    # -- proof ---------------------------------------------------------------------------------------------------------
+    # -- verification --------------------------------------------------------------------------------------------------
     def sampler_of(
         self, backbone: Backbone, question: str, *, max_new_tokens: int, wait: Callable[[], None] = lambda: None
     ) -> Sampler:
@@ -212,17 +222,17 @@ class ServedPolicy:
 
     @torch.no_grad()
     def handshake(self, backbone: Backbone, prompts: PromptBatch, *, max_new_tokens: int) -> float:
-        """Score the greedy answer to the first prompt here as well; return the mean difference in nats per token.
+        """Score the greedy answer to the first prompt in this process; return the mean difference in nats per token.
 
-        InputError if it is larger than rollout.max_mismatch: the servers then compute something else than this process.
-        The weights must be whole here.
+        InputError if it is larger than rollout.max_mismatch: the servers then compute something else than this process,
+        whose weights must be gathered.
         """
         first = prompts.select(torch.tensor([0]))
         drawn = self.sample_completions(
             backbone, first, num_samples=1, max_new_tokens=max_new_tokens, temperature=1.0, noise=None
         )
-        here, mask, row = backbone.device, drawn.mask.cpu(), torch.zeros(1, dtype=torch.long)
-        logps, _ = completion_likelihood(backbone, first.to(here), drawn.tokens.to(here), mask, row)
+        device, mask, row = backbone.device, drawn.mask.cpu(), torch.zeros(1, dtype=torch.long)
+        logps, _ = completion_likelihood(backbone, first.to(device), drawn.tokens.to(device), mask, row)
         gap = float((logps.cpu() - drawn.logps.cpu())[mask].abs().mean())
         require_match(gap, largest_gap(self.settings, backbone.model.dtype), "the first answer")
         return gap
@@ -237,8 +247,8 @@ def probe_picture() -> Image.Image:
 
 def largest_gap(settings: RolloutSettings, dtype: torch.dtype) -> float:
     """Return the mean difference of log-probabilities, in nats, up to which servers and trainer count as equal."""
-    known = LARGEST_GAP.get(dtype, LARGEST_GAP_IN_HALF)
-    return known if settings.max_mismatch is None else settings.max_mismatch
+    default = LARGEST_GAP.get(dtype, LARGEST_GAP_IN_HALF)
+    return default if settings.max_mismatch is None else settings.max_mismatch
 
 
 def require_match(gap: float, bound: float, where: str) -> None:
@@ -251,7 +261,7 @@ def require_match(gap: float, bound: float, where: str) -> None:
 
 
 def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int, longest: int) -> None:
-    """Raise Unusable unless `answer` has `count` whole completions; InputError if it answers another prompt."""
+    """Raise Unusable unless `answer` has `count` complete completions; InputError if it answers another prompt."""
     try:
         if answer["prompt_token_ids"] != prompt:
             raise InputError(
@@ -264,9 +274,9 @@ def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int,
             raise Unusable(f"{len(choices)} of {count} completions came back")
         for choice in choices:
             tokens, logps = choice["token_ids"], choice["logprobs"]["content"]
-            whole = 0 < len(tokens) <= longest and [one["token_id"] for one in logps] == tokens
+            complete = 0 < len(tokens) <= longest and [token["token_id"] for token in logps] == tokens
             ended = choice["finish_reason"] == ("stop" if tokens[-1] == backbone.end_token else "length")
-            if not whole or not ended:
+            if not complete or not ended:
                 raise Unusable(f"a completion came back in part ({choice['finish_reason']}, {len(tokens)} tokens)")
             if bool(backbone.banned.cpu()[tokens].any()):
                 raise InputError("rollout.url: the server drew a token that it was told not to; is it another program?")
@@ -274,8 +284,8 @@ def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int,
         raise Unusable(f"an answer without {error}") from error
 
 
-def _asked(prompts: PromptBatch) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """Yield each prompt's token ids, pixel rows and grid."""
+def _unpadded(prompts: PromptBatch) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Yield each prompt's token ids without padding, its pixel rows and its grid."""
     ids, pixels = prompts.input_ids.cpu(), prompts.pixel_values.cpu().float().numpy()
     grid = prompts.image_grid_thw.numpy()
     start = 0
@@ -287,7 +297,7 @@ def _asked(prompts: PromptBatch) -> Iterator[tuple[list[int], np.ndarray, np.nda
 def _one_placeholder(tokens: list[int], image_token: int) -> list[int]:
     """Return `tokens` with one placeholder for the picture; vLLM repeats it as often as the picture needs."""
     return [
-        token for place, token in enumerate(tokens) if token != image_token or not place or tokens[place - 1] != token
+        token for index, token in enumerate(tokens) if token != image_token or not index or tokens[index - 1] != token
     ]
 
 
@@ -299,7 +309,7 @@ def _rollout(backbone: Backbone, choices: list[dict[str, Any]], device: torch.de
         length = len(choice["token_ids"])
         tokens[row, :length] = torch.tensor(choice["token_ids"])
         mask[row, :length] = True
-        logps[row, :length] = torch.tensor([one["logprob"] for one in choice["logprobs"]["content"]])
+        logps[row, :length] = torch.tensor([token["logprob"] for token in choice["logprobs"]["content"]])
     ended = ((tokens == backbone.end_token) & mask).any(dim=1)
     return Rollout(tokens.to(device), mask.to(device), logps.to(device), ~ended.to(device))
 
@@ -314,11 +324,16 @@ def _saved(backbone: Backbone, folder: Path) -> Path:
         for name, weight in backbone.core.named_parameters()
         if ".lora_" not in name
     }
-    save_file(own, draft / "model.safetensors")
+    try:
+        save_file(own, draft / "model.safetensors")
+    except SafetensorError as error:  # its form of a full disk, among others
+        raise InputError(
+            f"rollout.weights: {draft} cannot be written ({error}); make room there, or give another folder"
+        ) from error
     return draft.rename(folder)
 
 
-def _place(given: str | None) -> Path:
+def _weights_folder(folder: str | None) -> Path:
     """Return the folder in which weights are left for the servers: in memory (/dev/shm) if the machine has that."""
     shared = Path("/dev/shm")
-    return Path(given).expanduser() if given else shared if shared.is_dir() else Path(tempfile.gettempdir())
+    return Path(folder).expanduser() if folder else shared if shared.is_dir() else Path(tempfile.gettempdir())

@@ -48,43 +48,53 @@ def answer_from_words(
     """Draw again what follows each critique in the outputs `drawn`, this time after the prompt `blank`.
 
     temperature, noise [R, max_new_tokens] and max_new_tokens are those with which `sample` drew `drawn`. An answer
-    takes the noise of its own places in the output, so an output still depends on its keys alone. An output whose
+    takes the noise of its own positions in the output, so an output still depends on its keys alone. An output whose
     critique is never closed is returned as it was drawn, and so are all if blank is None. The log-probabilities of each
     part are those after its own prompt.
     """
     if blank is None:
         return drawn
-    device, length = drawn.tokens.device, drawn.tokens.shape[1]
     lengths = critique_lengths(backbone, drawn)
     rows = [row for row, count in enumerate(drawn.mask.sum(dim=1).tolist()) if lengths[row] < count]
     if not rows:
         return drawn
     host = drawn.tokens.cpu().numpy()
-    told = [
+    prompts = [
         dataclasses.replace(blank, input_ids=np.concatenate([blank.input_ids, host[row, : int(lengths[row])]]))
         for row in rows
     ]
-    places = lengths[rows][:, None] + torch.arange(ANSWER_TOKENS)
+    positions = lengths[rows][:, None] + torch.arange(ANSWER_TOKENS)
     answers = sample(
         backbone,
-        backbone.collate(told),
+        backbone.collate(prompts),
         num_samples=1,
         max_new_tokens=ANSWER_TOKENS,
         temperature=temperature,
-        noise=None if noise is None else noise[torch.tensor(rows)[:, None], places.clamp(max=noise.shape[1] - 1)],
+        noise=None if noise is None else noise[torch.tensor(rows)[:, None], positions.clamp(max=noise.shape[1] - 1)],
     )
-    width = max(length, int(lengths[rows].max()) + answers.tokens.shape[1])
-    empty = {"tokens": backbone.pad_token, "mask": False, "logps": 0.0}
-    merged = {}
-    at = torch.tensor(rows, device=device)[:, None]
+    return _with_answers(backbone, drawn, answers, rows, lengths, max_new_tokens=max_new_tokens)
+
+
+def _with_answers(
+    backbone: Backbone, drawn: Rollout, answers: Rollout, rows: list[int], lengths: Tensor, *, max_new_tokens: int
+) -> Rollout:
+    """Return `drawn` with `answers` in place of what follows the critiques in `rows`.
+
+    lengths: [R], those of the critiques.
+    """
+    device, length, answer_length = drawn.tokens.device, drawn.tokens.shape[1], answers.tokens.shape[1]
+    width = max(length, int(lengths[rows].max()) + answer_length)
     under_picture = torch.arange(width, device=device) < lengths.to(device)[:, None]
-    for name, fill in empty.items():
-        first, second = getattr(drawn, name), getattr(answers, name).to(device)
-        whole = first.new_full((len(first), width), fill)
-        whole[:, :length] = first
-        whole = whole.where(under_picture, whole.new_tensor(fill))
-        whole[at, places[:, : second.shape[1]].to(device)] = second
-        merged[name] = whole[:, :max_new_tokens]
-    ended = (merged["tokens"] == backbone.end_token) & merged["mask"]
-    used = int(merged["mask"].any(dim=0).sum())
-    return Rollout(**{name: one[:, :used] for name, one in merged.items()}, truncated=~ended.any(dim=1))
+    row_index = torch.tensor(rows, device=device)[:, None]
+    positions = (lengths[rows][:, None] + torch.arange(answer_length)).to(device)
+    joined = {}
+    for name, fill in {"tokens": backbone.pad_token, "mask": False, "logps": 0.0}.items():
+        old, new = getattr(drawn, name), getattr(answers, name).to(device)
+        table = old.new_full((len(old), width), fill)
+        table[:, :length] = old
+        table = table.where(under_picture, table.new_tensor(fill))
+        table[row_index, positions] = new
+        joined[name] = table[:, :max_new_tokens]
+    ended = (joined["tokens"] == backbone.end_token) & joined["mask"]
+    longest = int(joined["mask"].any(dim=0).sum())
+    return Rollout(**{name: table[:, :longest] for name, table in joined.items()}, truncated=~ended.any(dim=1))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from aes_r1.rollout.failures import Refused, ServersGone, Unusable
 from aes_r1.settings import InputError
@@ -42,9 +43,11 @@ class Weights:
 class Server:
     """Call one server, and keep it out of use for a while after a failure."""
 
-    def __init__(self, url: str, http: httpx.Client) -> None:
+    def __init__(self, url: str, http: httpx.Client, connections: Connections | None = None) -> None:
         self.url, self._http = url.rstrip("/"), http
+        self._extensions = {} if connections is None else {"trace": connections.trace}
         self.rests_until, self._failures = 0.0, 0
+        self._refusals = 0  # attempts to give it weights that failed
 
     def call(self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float) -> Any:
         """POST `body`, or GET if it is None; return the content of the answer.
@@ -53,19 +56,19 @@ class Server:
         """
         try:
             if body is None:
-                answer = self._http.get(self.url + path, timeout=timeout)
+                answer = self._http.get(self.url + path, timeout=timeout, extensions=self._extensions)
             else:
-                answer = self._http.post(self.url + path, json=body, timeout=timeout)
+                answer = self._http.post(self.url + path, json=body, timeout=timeout, extensions=self._extensions)
         except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: the client was closed during the call
             raise Unusable(f"{self.url}: {error or type(error).__name__}") from error
-        said = " ".join(answer.text.split())[:500]
+        message = " ".join(answer.text.split())[:500]
         if answer.status_code >= 500 or answer.status_code in _AGAIN:
-            raise Unusable(f"{self.url}{path}: {answer.status_code} {said}")
+            raise Unusable(f"{self.url}{path}: {answer.status_code} {message}")
         if answer.status_code != 200:
-            raise Refused(answer.status_code, f"{self.url}{path}: {answer.status_code} {said}")
+            raise Refused(answer.status_code, f"{self.url}{path}: {answer.status_code} {message}")
         try:
             return answer.json() if path.startswith(("/inference", "/weight_info", "/v1/models")) else None
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # no JSON, or no UTF-8
             raise Unusable(f"{self.url}{path}: its answer is no whole JSON") from error
 
     def worked(self) -> None:
@@ -83,7 +86,7 @@ class Server:
         """Return the folder, or name, of the model with which the server was started; InputError if it names none."""
         try:
             models = self.call("/v1/models", timeout=patience)["data"]
-            return str(next(one["root"] for one in models if one["id"] == SERVED))
+            return str(next(model["root"] for model in models if model["id"] == SERVED))
         except (Unusable, Refused, StopIteration, KeyError) as error:
             raise InputError(
                 f"--url={self.url}: no server of ours answers ({error}); python -m aes_r1.serve"
@@ -91,19 +94,37 @@ class Server:
 
     # -- weights -------------------------------------------------------------------------------------------------------
     def hold(self, weights: Weights, *, timeout: float) -> None:
-        """Make sure that the server holds `weights`, even if other processes try the same at once.
+        """Make sure that the server holds `weights`, even if other processes and threads try the same at once.
 
-        InputError if it rejects them.
+        InputError if it rejects them. Unusable if another's attempt takes longer than `timeout` seconds, or has just
+        failed: a server that hangs is tried by one of all that wait for it.
         """
         if weights.folder is None:
             return
         lock = weights.folder.parent / f"{httpx.URL(self.url).host}_{httpx.URL(self.url).port}.lock"
-        with FileLock(lock):
-            if self.call("/weight_info", timeout=HEALTH_S)["weight_version"] != weights.version:
-                self._exchange(weights.folder, weights.version, timeout)
+        refusals = self._refusals
+        try:
+            with FileLock(lock, timeout=timeout):
+                if self._refusals != refusals:
+                    raise Unusable(f"{self.url}: did not take the weights from another request")
+                self._hold(weights, weights.folder, timeout)
+        except Timeout as error:
+            raise Unusable(f"{self.url}: is given weights for longer than {timeout:g} seconds") from error
+
+    def _hold(self, weights: Weights, folder: Path, timeout: float) -> None:
+        """Give `weights` to the server unless it has them; the caller holds the lock."""
+        held = self.call("/weight_info", timeout=HEALTH_S)
+        if not isinstance(held, dict) or "weight_version" not in held:
+            raise Unusable(f"{self.url}/weight_info: names no version of its weights")
+        try:
+            if held["weight_version"] != weights.version:
+                self._exchange(folder, weights.version, timeout)
             self.call("/resume", {}, timeout=timeout)  # also where an exchange was cut short just before it
             if weights.adapter is not None:
                 self._load_adapter(weights.adapter, str(weights.adapter_folder), timeout)
+        except Unusable:
+            self._refusals += 1  # while the lock is held, so that those who wait for it do not all try in turn
+            raise
 
     def _exchange(self, folder: Path, version: str, timeout: float) -> None:
         """Replace the server's weights by those in `folder`; if that fails, it stays paused and draws nothing."""
@@ -123,11 +144,11 @@ class Server:
         self.call("/finish_weight_update", {"weight_version": version}, timeout=timeout)
 
     def _load_adapter(self, name: str, folder: str, timeout: float) -> None:
-        held = [one["id"] for one in self.call("/v1/models", timeout=HEALTH_S)["data"]]
-        if name in held:
+        loaded = [model["id"] for model in self.call("/v1/models", timeout=HEALTH_S)["data"]]
+        if name in loaded:
             return
         try:
-            for old in held:
+            for old in loaded:
                 if old.startswith("adapter-"):
                     self.call("/v1/unload_lora_adapter", {"lora_name": old}, timeout=timeout)
             self.call("/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, timeout=timeout)
@@ -138,18 +159,42 @@ class Server:
             ) from error
 
 
+class Connections:
+    """Know the sockets of a client, so that another thread can end the calls that wait for an answer on them."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
+
+    def trace(self, event: str, found: Mapping[str, Any]) -> None:
+        """Remember each new connection; httpcore calls this at every step of a request."""
+        if event == "connection.connect_tcp.complete":
+            with self._lock:
+                self._sockets = [one for one in self._sockets if one.fileno() >= 0]
+                self._sockets.append(found["return_value"].get_extra_info("socket"))
+
+    def end(self) -> None:
+        """End all calls at once. Closing the client alone would leave them waiting for their answers."""
+        with self._lock:
+            for one in self._sockets:
+                with contextlib.suppress(OSError):  # closed already
+                    one.shutdown(socket.SHUT_RDWR)
+
+
 class Servers:
     """Send requests to several servers of the same model. `patience`: seconds for which a request is repeated."""
 
     def __init__(self, urls: Sequence[str], *, patience: float) -> None:
         self._http = httpx.Client(limits=httpx.Limits(max_connections=None), trust_env=False)
-        self.servers, self.patience = [Server(url, self._http) for url in urls], patience
+        self._connections = Connections()
+        self.servers, self.patience = [Server(url, self._http, self._connections) for url in urls], patience
         self._timeout = patience / 2  # of one try, so that a hanging server leaves time for another
         self._closed = False
 
     def close(self) -> None:
         """Stop all requests: those that wait for a server end as if their patience were over."""
         self._closed = True
+        self._connections.end()
         self._http.close()
 
     def hold(self, weights: Weights) -> None:
@@ -176,29 +221,29 @@ class Servers:
         until = time.monotonic() + self.patience
         body = {**request, "model": weights.adapter or SERVED}
         while True:
-            server = self._turn(first)
+            server = self._next_server(first)
             try:
                 answer = self._answer(server, body, weights)
                 check(answer)
             except Unusable as error:
                 server.failed()
-                said = str(error)
+                reason = str(error)
             except Refused as error:
                 raise InputError(f"rollout.url: the server refuses a request: {error}") from error
             else:
                 server.worked()
                 return answer
-            rest = min(one.rests_until for one in self.servers) - time.monotonic()
+            rest = min(candidate.rests_until for candidate in self.servers) - time.monotonic()
             if self._closed or time.monotonic() + max(rest, 0.0) > until:
                 raise ServersGone(
-                    f"rollout.url: no usable answer within rollout.patience={self.patience:g} seconds (last: {said}); "
-                    "see that python -m aes_r1.serve runs there"
+                    f"rollout.url: no usable answer within rollout.patience={self.patience:g} seconds "
+                    f"(last: {reason}); see that python -m aes_r1.serve runs there"
                 )
             time.sleep(max(rest, 0.0))
 
-    def _turn(self, first: int) -> Server:
-        """Return server number `first`, or the next one that may be called; if none may, the first that will."""
-        order = [self.servers[(first + place) % len(self.servers)] for place in range(len(self.servers))]
+    def _next_server(self, first: int) -> Server:
+        """Return server number `first`, or the next one that is not resting; if all rest, the first to be back."""
+        order = [self.servers[(first + offset) % len(self.servers)] for offset in range(len(self.servers))]
         now = time.monotonic()
         awake = [server for server in order if server.rests_until <= now]
         return awake[0] if awake else min(order, key=lambda server: server.rests_until)
@@ -211,19 +256,19 @@ class Servers:
             except Refused as error:
                 if error.status != 404 or weights.adapter is None:
                     raise
-                held = "no such adapter"
+                other = "no such adapter"
             else:
-                found = versions_of(answer)
-                if found == {weights.version}:
+                versions = versions_of(answer)
+                if versions == {weights.version}:
                     return answer
-                held = f"weights {', '.join(sorted(found)) or 'of no version'}"
+                other = f"weights {', '.join(sorted(versions)) or 'of no version'}"
             if weights.folder is None:
                 raise InputError(
-                    f"--url: {server.url} was given {held} by a training run since it was started; start it again with "
-                    "the model that is to score"
+                    f"--url: {server.url} was given {other} by a training run since it was started; start it again "
+                    "with the model that is to score"
                 )
             server.hold(weights, timeout=self._timeout)
-        raise Unusable(f"{server.url}: answers with {held} instead of {weights.adapter or weights.version}")
+        raise Unusable(f"{server.url}: answers with {other} instead of {weights.adapter or weights.version}")
 
 
 def is_healthy(url: str) -> bool:

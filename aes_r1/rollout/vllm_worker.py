@@ -26,12 +26,12 @@ from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
-SAID_S = 3.0  # time for the reason of a failed update to reach the trainer
+REASON_SENT_S = 3.0  # time for the reason of a failed update to reach the trainer
 
 
 @dataclass
 class NothingToConnect(WeightTransferInitInfo):
-    """Carry no data: a folder needs no connection."""
+    """Hold no data: a folder needs no connection."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class FolderEngine(WeightTransferEngine[NothingToConnect, Folder]):
         no device, and nothing may be drawn with them. aes_r1.serve starts vLLM again.
         """
         with contextlib.ExitStack() as failed:
-            failed.callback(threading.Timer(SAID_S, os._exit, (1,)).start)
+            failed.callback(threading.Timer(REASON_SENT_S, os._exit, (1,)).start)
             self.receive_weights(self.parse_update_info(update_info))
             failed.pop_all()
 
@@ -94,12 +94,12 @@ def _weights_in(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _loaded_in_part(model: Any) -> set[str]:
     """Return the linear layers that consist of several weights (such as q, k and v), some of which are missing."""
-    found = set()
+    names = set()
     for name, layer in model.named_modules():
         info = get_layerwise_info(layer)
         if isinstance(layer, LinearBase) and info.can_load() and info.load_numel < info.load_numel_total:
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 def _repack_tied_head(model: Any) -> None:

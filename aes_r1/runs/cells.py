@@ -1,4 +1,4 @@
-"""Types for the content of evaluation.json; docs/evaluation.md explains every key."""
+"""Define the types of the content of evaluation.json; docs/evaluation.md explains every key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MetricName = Literal["plcc", "srcc", "krcc", "mae", "rmse"]
 
 
 class Interval(TypedDict):
-    """A value and its 95% bootstrap interval; None where it is not defined."""
+    """Hold a value and its 95% bootstrap interval; None where it is not defined."""
 
     value: float | None
     low: float | None
@@ -16,7 +16,7 @@ class Interval(TypedDict):
 
 
 class Cell(TypedDict):
-    """The results of one stage on one set under one protocol."""
+    """Hold the results of one stage on one set under one protocol."""
 
     n: int
     n_answered: int
@@ -33,6 +33,7 @@ class Cell(TypedDict):
     conformal: NotRequired[dict[str, Any] | None]
     conformal_scaled: NotRequired[dict[str, Any] | None]
     spread: NotRequired[dict[str, Any]]
+    opinions: NotRequired[dict[str, Any]]
     origins: NotRequired[dict[str, Any]]
     critiques: NotRequired[dict[str, Any]]
 
@@ -41,11 +42,12 @@ Stages = dict[str, dict[str, dict[str, Cell]]]  # {STAGE: {DATASET/SPLIT: {PROTO
 
 
 class Evaluation(TypedDict, total=False):
-    """The content of evaluation.json; empty for a run that was not evaluated."""
+    """Hold the content of evaluation.json; it is empty for a run that was not evaluated."""
 
     stages: Stages
     comparisons: list[dict[str, Any]]
     baselines: list[dict[str, Any]]
+    baseline_cells: dict[str, dict[str, Any]]
     means: dict[str, Any]
     manifests: dict[str, str]
     critiques: dict[str, Any]

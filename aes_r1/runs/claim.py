@@ -42,17 +42,17 @@ def run_lock(folder: Path, rank: int) -> Iterator[None]:
 
 def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> None:
     """Write the settings into `folder`, or check that the settings there are the same; others are refused."""
-    run, mine = RunFolder(folder), as_dict(settings)
+    run, values = RunFolder(folder), as_dict(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if run.exists and any(entry.name not in _left_by_false_starts(run) for entry in folder.iterdir()):
-            differing = differences(run.settings, mine)
+            differing = differences(run.settings, values)
             if differing:
                 raise InputError(
                     f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out="
                 )
             return
-        write_json(run.settings_file, mine, sort_keys=True)
+        write_json(run.settings_file, values, sort_keys=True)
     except OSError as error:
         raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
 
@@ -62,16 +62,16 @@ def _left_by_false_starts(run: RunFolder) -> set[str]:
 
     A folder with no others may be used by a corrected command.
     """
-    left = run.settings_file, draft_of(run.settings_file), run.log_file, run.failure_file, run.wandb, run.lock_file
-    return {path.name for path in left}
+    files = run.settings_file, draft_of(run.settings_file), run.log_file, run.failure_file, run.wandb, run.lock_file
+    return {path.name for path in files}
 
 
 def start_over(folder: Path) -> None:
     """Delete what a run left in `folder`, except its log, its lists of pictures and its page."""
     run = RunFolder(folder)
-    beside = folder.glob(f".{run.best.name}.*")  # drafts of a best model that was being replaced
+    drafts = folder.glob(f".{run.best.name}.*")  # drafts of a best model that was being replaced
     kinds = [folder / kind for kind in EXAMINED]
-    for path in (run.checkpoints, run.best, *beside, run.stages, run.model, run.wandb, run.all_parts, *kinds):
+    for path in (run.checkpoints, run.best, *drafts, run.stages, run.model, run.wandb, run.all_parts, *kinds):
         shutil.rmtree(path, ignore_errors=True)
     for path in (
         run.settings_file,

@@ -102,18 +102,18 @@ def _row(path: Path, line: str, number: int) -> dict[str, Any]:
         raise _broken(path, error, f", line {number}") from error
 
 
-def _broken(path: Path, error: ValueError, place: str = "") -> InputError:
+def _broken(path: Path, error: ValueError, where: str = "") -> InputError:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-    return InputError(f"{path}{place}: no JSON ({reason}); write it again, or move it elsewhere")
+    return InputError(f"{path}{where}: no JSON ({reason}); write it again, or move it elsewhere")
 
 
-def _as_json(values: Mapping[str, Any], **how: Any) -> str:
+def _as_json(values: Mapping[str, Any], **options: Any) -> str:
     try:
-        text = json.dumps(values, ensure_ascii=False, allow_nan=False, **how)
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False, **options)
     except ValueError:  # JSON knows no number that is not finite
-        text = json.dumps(_finite(values), ensure_ascii=False, allow_nan=False, **how)
+        text = json.dumps(_finite(values), ensure_ascii=False, allow_nan=False, **options)
     if _SURROGATE.search(text):  # a file's name may be any bytes, and UTF-8 cannot hold all of them
-        return json.dumps(json.loads(text), **how)
+        return json.dumps(json.loads(text), **options)
     return text
 
 

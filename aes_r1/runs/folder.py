@@ -1,4 +1,4 @@
-"""The RunFolder, which alone knows the names of the files that a run leaves on disk.
+"""Define RunFolder, which alone knows the names of the files that a run leaves on disk.
 
 RUN/settings.json          the resolved, validated settings
 RUN/stages/NAME.json       the done-marker of a stage, with its results; origin.json: the commits and the base model
@@ -7,22 +7,24 @@ RUN/metrics.jsonl          one row per logged step; completions.jsonl: completio
 RUN/entropy.jsonl          token entropy of validation answers during the cold start
 RUN/checkpoints/step_N/    everything needed to resume; best/: the best model by validation; model/: the final model
 RUN/parts/                 predictions of unfinished stages; predictions.jsonl: those of finished stages
+RUN/baselines/NAME.jsonl   scores of a baseline (aes_r1.evaluate baselines=[..])
 RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
 RUN/evaluation.json        the measurements; report.html: the page that shows them
 RUN/traces/step_N.json.gz  the operations of step N in time, where trainer.profile asks for them
 RUN/run.log                the printed log; failure.txt: the one-line reason of a failure; wandb/: the W&B files
+RUN/tensorboard/           the event files of tracker=tensorboard
 
 A cold start in the store, and OUT of aes_r1.evaluate, hold some of these files under the same names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, write_json
+from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, write_json, write_rows
 from aes_r1.settings import InputError
 
 MODEL = "model"  # the folder in Hugging Face form of a run, of a checkpoint or of the best step
@@ -30,7 +32,7 @@ EXAMINED = ("interventions", "information")  # the tests of critiques that follo
 
 
 class RunFolder:
-    """The folder of a run at `path`; the content of a missing file is empty."""
+    """Represent the folder of a run at `path`; the content of a missing file is empty."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -51,8 +53,10 @@ class RunFolder:
         self.best_model = self.best / MODEL
         self.manifests = self.path / "manifests"
         self.wandb = self.path / "wandb"
+        self.tensorboard = self.path / "tensorboard"
         self.stages = self.path / "stages"
         self.all_parts = self.path / "parts"
+        self.all_baselines = self.path / "baselines"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -65,14 +69,15 @@ class RunFolder:
     # -- contents ------------------------------------------------------------------------------------------------------
     @property
     def settings(self) -> dict[str, Any]:
-        """The run's settings as plain values."""
+        """Return the run's settings as plain values."""
         return _content(self.settings_file)
 
     @property
     def evaluation(self) -> Evaluation:
-        """The measurements, which docs/evaluation.md explains."""
-        found: Evaluation = _content(self.evaluation_file)  # type: ignore[assignment]  # as evaluation.summary wrote it
-        return found
+        """Return the measurements, which docs/evaluation.md explains."""
+        # evaluation.summary writes the keys of Evaluation.
+        measurements: Evaluation = _content(self.evaluation_file)  # type: ignore[assignment]
+        return measurements
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
         """Return the logged rows, of one stage ("sft" or "rapo") or of both."""
@@ -102,28 +107,42 @@ class RunFolder:
         return read_rows(self.examined_file(kind, stage, name))
 
     @property
+    def baselines(self) -> list[str]:
+        """The names of the baselines that have answered."""
+        return sorted(path.stem for path in self.all_baselines.glob("*.jsonl"))
+
+    def baseline(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of the baseline `name`."""
+        return read_rows(self.all_baselines / f"{name}.jsonl")
+
+    def write_baseline(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the rows of the baseline `name`."""
+        self.all_baselines.mkdir(exist_ok=True)
+        write_rows(self.all_baselines / f"{name}.jsonl", rows)
+
+    @property
     def entropy(self) -> list[dict[str, Any]]:
-        """The token entropy of validation answers, a row per step at which the cold start measured it."""
+        """Return the token entropy of validation answers, a row per step at which the cold start measured it."""
         return read_rows(self.entropy_file)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The origin of the run: {"commits", "base"}."""
+        """Return the origin of the run: {"commits", "base"}."""
         return self.stage_values("origin")
 
     @property
     def failure(self) -> str | None:
-        """The one-line reason of the last failure."""
+        """Return the one-line reason of the last failure."""
         return self.failure_file.read_text(encoding="utf-8").strip() if self.failure_file.exists() else None
 
     @property
     def log(self) -> str:
-        """The printed log of the run."""
+        """Return the printed log of the run."""
         return self.log_file.read_text(encoding="utf-8") if self.log_file.exists() else ""
 
     @property
     def state(self) -> str:
-        """`done`, `failed: REASON` or `not finished`."""
+        """Return `done`, `failed: REASON` or `not finished`."""
         if self.stage_done("report"):
             return "done"
         return "not finished" if self.failure is None else f"failed: {self.failure}"
@@ -147,7 +166,7 @@ class RunFolder:
 
     # -- files with a name of their own per stage or set ---------------------------------------------------------------
     def trace(self, step: int) -> Path:
-        """RUN/traces/step_N.json.gz, which ui.perfetto.dev shows."""
+        """Return RUN/traces/step_N.json.gz, which ui.perfetto.dev shows."""
         return self.path / "traces" / f"step_{step}.json.gz"
 
     def manifest(self, name: str) -> Path:
@@ -169,7 +188,7 @@ class RunFolder:
     # -- models --------------------------------------------------------------------------------------------------------
     @property
     def best_validation(self) -> dict[str, Any]:
-        """{"step", "srcc"} of the best model."""
+        """Return {"step", "srcc"} of the best model."""
         return _content(validation_file(self.best))
 
     def models(self) -> dict[str, Path]:
@@ -190,7 +209,7 @@ class RunFolder:
 
 
 def run_of(model: Path) -> RunFolder | None:
-    """Return the run that made the model in the folder `model`, None when it lies in no run."""
+    """Return the run that made the model in the folder `model`, None when it belongs to no run."""
     if model.name != MODEL:
         return None
     home = model.parent
@@ -213,7 +232,7 @@ def is_model(folder: Path) -> bool:
 
 
 def best_beside(checkpoints: Path) -> Path:
-    """Return the folder of the best model, which lies beside those of the checkpoints."""
+    """Return the folder of the best model, which is stored beside the folder `checkpoints`."""
     return checkpoints.with_name("best")
 
 

@@ -1,4 +1,4 @@
-"""The identity of a run: a hash of the settings that decide its results, and the differences between two runs."""
+"""Identify a run by a hash of the settings that decide its results, and list the differences between two runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from aes_r1.settings import RolloutSettings, Settings, as_dict
+from aes_r1.settings import EvaluateSettings, RolloutSettings, Settings, as_dict
 
 
 def fingerprint(*parts: Any) -> str:
@@ -37,6 +37,16 @@ _SINCE_ADDED: dict[str, Any] = {
     "trainer.critique_kl_coef": None,
     "trainer.overlong_penalty": 0.0,
     "trainer.overlong_from": 0.8,
+    "trainer.betas": [0.9, 0.999],
+    "trainer.eps": 1e-8,
+    "trainer.surrogate": "clip",
+    "trainer.ratio": "token",
+    "trainer.ratio_cap": None,
+    "trainer.sapo_temperatures": [1.0, 1.05],
+    "trainer.kl_reward_coef": 0.0,
+    "trainer.entropy_coef": 0.0,
+    "trainer.advantage": "sum_then_normalize",
+    "trainer.refill_rounds": 0,
     "data.scale": None,
     "data.attributes": None,
     "cold_start.blank_pictures": 0.0,
@@ -45,9 +55,15 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.faithfulness": {"weight": 0.0, "form": "rank"},
     "reward.read_back": {"weight": 0.0},
     "reward.information": {"weight": 0.0, "cap": 4.0},
+    "reward.distribution": {"weight": 0.0},
+    "reward.custom": None,
+    "reward.custom_weight": 1.0,
     "model.base": None,
     "rollout": as_dict(RolloutSettings()),
 }
+
+# Likewise for settings of aes_r1.evaluate, which have no hash: a folder that was written without them can be resumed.
+_SINCE_ADDED_TO_EVALUATE: dict[str, Any] = {"baselines": [], "baseline_pictures": EvaluateSettings().baseline_pictures}
 
 _NO_SUCH = object()
 
@@ -57,14 +73,14 @@ def run_fingerprint(settings: Settings) -> str:
     values = as_dict(settings)
     neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
     identity = _without(values, (*_NOT_IDENTITY, *neutral))
-    identity["evaluation"]["also"] = [_as_before(one) for one in values["evaluation"]["also"]]
+    identity["evaluation"]["also"] = [_as_before(data) for data in values["evaluation"]["also"]]
     identity["cold_start"]["micro_batch_size"] = 32  # the default recipe's value stands in the hash of every run
     return fingerprint(identity)
 
 
-def _as_before(one: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of one more data set without the keys of _SINCE_ADDED that change nothing."""
-    return {key: value for key, value in one.items() if _SINCE_ADDED.get(f"data.{key}", _NO_SUCH) != value}
+def _as_before(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings `data` of a further data set without the keys of _SINCE_ADDED that change nothing."""
+    return {key: value for key, value in data.items() if _SINCE_ADDED.get(f"data.{key}", _NO_SUCH) != value}
 
 
 def _value(values: dict[str, Any], key: str) -> Any:
@@ -76,12 +92,12 @@ def _value(values: dict[str, Any], key: str) -> Any:
 
 def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Return `values` without the dotted `keys`."""
-    here = {key for key in keys if "." not in key}
-    inner = {name: [key.partition(".")[2] for key in keys if key.startswith(f"{name}.")] for name in values}
+    own_keys = {key for key in keys if "." not in key}
+    nested_keys = {name: [key.partition(".")[2] for key in keys if key.startswith(f"{name}.")] for name in values}
     return {
-        name: _without(value, inner[name]) if inner[name] else value
+        name: _without(value, nested_keys[name]) if nested_keys[name] else value
         for name, value in values.items()
-        if name not in here
+        if name not in own_keys
     }
 
 
@@ -89,7 +105,8 @@ def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
     """Return the dotted keys in which two runs' settings differ, without those that change no result."""
     if isinstance(theirs, dict) and isinstance(mine, dict):
         keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
-        pairs = {key: [side.get(key, _SINCE_ADDED.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
+        before = _SINCE_ADDED | _SINCE_ADDED_TO_EVALUATE
+        pairs = {key: [side.get(key, before.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
         return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
     if isinstance(theirs, list) and isinstance(mine, list):  # lists of further data sets; other lists hold plain values
         theirs, mine = ([_as_before(one) if isinstance(one, dict) else one for one in side] for side in (theirs, mine))

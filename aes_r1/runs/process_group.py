@@ -1,4 +1,4 @@
-"""A command and everything that it starts, as one: it all ends with this process, however this process ends."""
+"""Run a command so that it and everything that it starts end with this process, however this process ends."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-TERMINATION_S = 10.0  # between the wish to end and the end by force
+TERMINATION_S = 10.0  # between SIGTERM and SIGKILL, and after SIGKILL
 
 
 class ProcessGroup:
-    """A command in a process group of its own, which leaving the block ends, whoever of it still lives.
+    """Run a command in a process group of its own; leaving the block ends every process of the group.
 
-    A second, tiny process waits for the end of this one, SIGKILL included, and then ends the group in its place.
+    A second, tiny process, the guard, waits for the end of this one and then ends the group, even after a SIGKILL.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -33,7 +33,7 @@ class ProcessGroup:
 
     @property
     def pid(self) -> int:
-        """Process id of the command, and id of its group."""
+        """Return the process id of the command, which is also the id of its group."""
         return self._process.pid
 
     def poll(self) -> int | None:
@@ -52,13 +52,13 @@ class ProcessGroup:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
             until = time.monotonic() + patience
-            while _lives(self.pid, self._process) and time.monotonic() < until:
+            while _is_running(self.pid, self._process) and time.monotonic() < until:
                 time.sleep(0.05)
         self._guard.kill()
         self._guard.wait()
 
 
-def _lives(group: int, leader: subprocess.Popen) -> bool:
+def _is_running(group: int, leader: subprocess.Popen) -> bool:
     """Return whether a process of the group still runs; reaps its leader, which would count while it is a zombie."""
     leader.poll()
     try:

@@ -1,4 +1,4 @@
-"""Progress bars in the terminal."""
+"""Show progress bars in the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Update(Protocol):
-    """Moves one bar."""
+    """Move one progress bar."""
 
     def __call__(self, done: int, total: int, text: str) -> None:
         """Show `done` of `total`, with `text` behind the bar."""

@@ -18,7 +18,7 @@ _STOPPED = "stopped; what is done is kept, the same command goes on from there"
 
 
 class Stopped(Exception):
-    """The run was asked to stop and left a checkpoint; `requeue` says that a scheduler asked, not a person."""
+    """Report that the run was asked to stop and left a checkpoint; `requeue`: a scheduler asked, not a person."""
 
     def __init__(self, requeue: bool) -> None:
         super().__init__(_STOPPED)
@@ -26,7 +26,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """True after SIGTERM, SIGUSR1 or Ctrl-C has arrived."""
+    """Hold the stop signal of this process; it is true after SIGTERM, SIGUSR1 or Ctrl-C has arrived."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -76,18 +76,18 @@ def leave_when_told() -> None:
     threading.Thread(target=_leave_from_a_thread, args=(reading,), daemon=True).start()
     for number in _FROM_SCHEDULERS:
         signal.signal(number, _leave)
-    os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_end_as_usual)
+    os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_defaults)
 
 
 def leave_to_parent() -> None:
-    """In a worker: the parent answers stop signals and lets its workers finish; the worker ends when the parent has."""
+    """Ignore stop signals in this worker, because its parent handles them, and end the worker after its parent."""
     for number in (signal.SIGINT, *_FROM_SCHEDULERS):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed, or that left while it was still starting this worker, cannot end it."""
+    """End this worker with its parent: one that was killed, or ended while it started this worker, cannot do so."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -118,32 +118,32 @@ def _leave_from_a_thread(reading: int) -> None:
                 _leave(number, None)
 
 
-class _Held(threading.local):
-    """The signal masks that each thread had before it blocked signals, one per registered fork hook."""
+class _SignalMasks(threading.local):
+    """Hold the signal masks that each thread had before it blocked signals, one per registered fork hook."""
 
     def __init__(self) -> None:
         self.before: list[set[int | signal.Signals]] = []
 
 
-_held = _Held()
+_masks = _SignalMasks()
 
 
-def _hold_signals() -> None:
+def _block_signals() -> None:
     """Block signals while this thread forks.
 
     A child that received one before it has its own handlers would write it into its parent's pipe and end the parent.
     """
-    _held.before.append(signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_SCHEDULERS))
+    _masks.before.append(signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_SCHEDULERS))
 
 
-def _release_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _held.before.pop())
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before.pop())
 
 
-def _end_as_usual() -> None:
+def _restore_defaults() -> None:
     """Restore default signals in a forked child, where the thread does not exist and the pipe is the parent's."""
     signal.set_wakeup_fd(-1)
     for number in _FROM_SCHEDULERS:
         if signal.getsignal(number) is _leave:
             signal.signal(number, signal.SIG_DFL)
-    _release_signals()
+    _unblock_signals()

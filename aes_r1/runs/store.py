@@ -1,4 +1,4 @@
-"""The content-addressed store: folders that runs share are made once, under a lock, and appear complete."""
+"""Share folders between runs in a content-addressed store: each is made once, under a lock, and appears complete."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def made_once(
     complete. If `make` stops half way, the next call gets the same draft and can resume from checkpoints in it.
     `waiting()` is called every LOOK_S seconds while another process makes the folder; an exception of it ends the wait.
     """
-    with missing(store, kind, digest, waiting=waiting) as beside:
-        if beside is not None:
-            make(beside)
+    with missing(store, kind, digest, waiting=waiting) as draft:
+        if draft is not None:
+            make(draft)
     return store / kind / digest
 
 
@@ -43,7 +43,7 @@ def missing(
     `waiting` is that of `made_once`. Raises InputError when the store cannot be written; an exception that is raised
     while the folder is filled passes unchanged.
     """
-    final, beside = store / kind / digest, store / kind / f".{digest}.partial"
+    final, draft = store / kind / digest, store / kind / f".{digest}.partial"
     if final.exists():
         yield None
         return
@@ -57,10 +57,10 @@ def missing(
             yield None
             return
         with _writing(store):
-            beside.mkdir(exist_ok=True)
-        yield beside
+            draft.mkdir(exist_ok=True)
+        yield draft
         with _writing(store):
-            os.replace(beside, final)
+            os.replace(draft, final)
     finally:
         lock.release()
 

@@ -1,4 +1,4 @@
-"""Heartbeats of the processes of one job: a failure anywhere ends the job everywhere, with its rank and cause named.
+"""Exchange heartbeats among the processes of one job, so that a failure of one ends all and names its rank and cause.
 
 Once a second a thread of each process increments a number in the launcher's key-value store and reads those of the
 others. All processes therefore notice when one ends, even while they wait in a collective that would never return. A
@@ -24,7 +24,7 @@ QUICKLY_S = 4.0  # the same after a collective has failed, which means that some
 
 
 class Heartbeat:
-    """Heartbeats of `size` processes; `on_failure(reason)` is called before a process ends because another failed.
+    """Exchange heartbeats among `size` processes; call `on_failure(reason)` before ending because another failed.
 
     `host` and `port` are those of the launcher's store (MASTER_ADDR, MASTER_PORT).
     """
@@ -37,7 +37,7 @@ class Heartbeat:
         self._waits = 0
         self._ended = threading.Event()
         self._last: dict[int, tuple[int, float]] = {}
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._monitor, daemon=True)
         self._thread.start()
 
     def wait(self, meanwhile: Callable[[], object] = lambda: None) -> None:
@@ -49,11 +49,14 @@ class Heartbeat:
             meanwhile()
             time.sleep(0.02)
 
-    def wished(self, wish: bool) -> bool:
-        """Return whether this process wishes to stop, or another one has announced it. Not collective."""
-        if wish:
+    def stop_announced(self, requested: bool) -> bool:
+        """Return whether any process has announced that it was asked to stop; announce it if `requested`.
+
+        Not collective.
+        """
+        if requested:
             self._store.set("leave", "")
-        return wish or self._store.check(["leave"])
+        return requested or self._store.check(["leave"])
 
     def failed(self, reason: str) -> None:
         """Tell the others why this process fails."""
@@ -83,10 +86,10 @@ class Heartbeat:
         with contextlib.suppress(RuntimeError):  # the other processes may have ended
             self._store.set(f"through/{self.rank}", "")
             if self.rank == 0:
-                self._store.wait([f"through/{other}" for other in range(self.size)], timedelta(seconds=3 * QUICKLY_S))
+                self._store.wait([f"through/{rank}" for rank in range(self.size)], timedelta(seconds=3 * QUICKLY_S))
         self._thread.join()
 
-    def _look(self) -> None:
+    def _monitor(self) -> None:
         while not self._ended.wait(BEAT_S):
             try:
                 self._store.add(f"beat/{self.rank}", 1)
@@ -106,12 +109,10 @@ class Heartbeat:
     def _silent(self, limit: float) -> str | None:
         """Return the name of a process whose heartbeat has not changed for `limit` seconds."""
         now = time.monotonic()
-        for other in range(self.size):
-            count = self._store.add(f"beat/{other}", 0)
-            before, since = self._last.get(other, (count, now))
-            self._last[other] = (count, now if count != before else since)
-            if count == before and now - since > limit and not self._store.check([f"through/{other}"]):
-                return (
-                    f"rank {other}: no sign of life for {limit:.0f} s (killed, out of memory, or its machine is gone)"
-                )
+        for rank in range(self.size):
+            count = self._store.add(f"beat/{rank}", 0)
+            before, since = self._last.get(rank, (count, now))
+            self._last[rank] = (count, now if count != before else since)
+            if count == before and now - since > limit and not self._store.check([f"through/{rank}"]):
+                return f"rank {rank}: no sign of life for {limit:.0f} s (killed, out of memory, or its machine is gone)"
         return None

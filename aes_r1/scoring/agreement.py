@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import NamedTuple
 
 from aes_r1.aescot.wording import stated_level, valence
@@ -12,7 +13,7 @@ _LEVEL_CENTRES = {"bad": 0.2, "fair": 0.55, "good": 0.85}
 
 
 class Agreement(NamedTuple):
-    """The agreement between words and score of one picture.
+    """Hold the agreement between words and score of one picture.
 
     words: how favourable the critique is, 0..1 (wording.valence); None where it does not judge. agreement: 1 less the
     distance between words and score; None without either. contradiction: what each says, where they are APART.
@@ -32,6 +33,6 @@ def agreement(critique: str | None, score: float | None) -> Agreement:
     levels = {} if words is None else {level_of(words): abs(words - score)}
     if closing is not None and closing not in levels:
         levels[closing] = abs(_LEVEL_CENTRES[closing] - score)
-    level, distance = max(levels.items(), key=lambda one: one[1], default=("", 0.0))
-    said = f"words say {level}, number says {score:.2f}" if distance >= APART else None
-    return Agreement(words, None if words is None else 1 - abs(words - score), said)
+    level, distance = max(levels.items(), key=itemgetter(1), default=("", 0.0))
+    contradiction = f"words say {level}, number says {score:.2f}" if distance >= APART else None
+    return Agreement(words, None if words is None else 1 - abs(words - score), contradiction)

@@ -1,4 +1,4 @@
-"""A trained model as a critic: `Critic.load(DIR).score("photo.jpg")`.
+"""Use a trained model as a critic: `Critic.load(DIR).score("photo.jpg")`.
 
 One picture is judged at a time and its noise comes from its own pixels, so a verdict depends on model, seed and picture
 alone: never on a file's name, on other pictures of a call, or on the order.
@@ -34,7 +34,7 @@ COVERAGE = 0.9  # nominal coverage of every interval
 
 @dataclass(frozen=True)
 class Verdict:
-    """The critic's answer about one picture.
+    """Hold the critic's answer about one picture.
 
     score: mean of the answered `scores`, None when no output could be read. low, high: an interval of the kind named by
     `interval`. "conformal" holds the mean opinion of 9 in 10 pictures of the kind that was evaluated, "samples" 9 in 10
@@ -62,7 +62,7 @@ class Verdict:
 
 
 class Critic:
-    """A loaded model with its question and its sampling settings."""
+    """Hold a loaded model with its question and its sampling settings."""
 
     def __init__(
         self,
@@ -131,10 +131,14 @@ class Critic:
             content = hashlib.sha256(repr(picture.size).encode() + np.asarray(picture).tobytes()).hexdigest()
             keys = [("critic", self.seed, content, k) for k in range(self.samples)]
             noise = keyed_uniform_noise(keys, facts.max_new_tokens)
-        how: dict[str, Any] = {"max_new_tokens": facts.max_new_tokens, "temperature": facts.temperature, "noise": noise}
-        rollout = self.sample(self.backbone, prompts, num_samples=self.samples, **how)
+        sampling: dict[str, Any] = {
+            "max_new_tokens": facts.max_new_tokens,
+            "temperature": facts.temperature,
+            "noise": noise,
+        }
+        rollout = self.sample(self.backbone, prompts, num_samples=self.samples, **sampling)
         blank = blank_prompt(self.backbone, facts.question, facts.answer_from)
-        rollout = answer_from_words(self.backbone, rollout, blank, sample=self.sample, **how)
+        rollout = answer_from_words(self.backbone, rollout, blank, sample=self.sample, **sampling)
         return [self.backbone.decode(row[mask]) for row, mask in zip(rollout.tokens, rollout.mask, strict=True)]
 
 
@@ -158,8 +162,8 @@ def verdict(texts: Sequence[str], *, half_width: float | None, calibrated: bool 
     elif len(answered) > 1:
         kind, reach = "samples", spread_half_width(answered)
     low, high = (None, None) if reach is None else (max(0.0, mean - reach), min(1.0, mean + reach))
-    said = agreement(critique, mean)._asdict()
-    return Verdict(mean, low, high, kind, scores, critique or None, *_parts(critique), **said)
+    compared = agreement(critique, mean)._asdict()
+    return Verdict(mean, low, high, kind, scores, critique or None, *_parts(critique), **compared)
 
 
 def spread_half_width(scores: Sequence[float], coverage: float = COVERAGE) -> float:

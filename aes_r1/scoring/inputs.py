@@ -28,7 +28,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class UrlLimits:
-    """Limits of one download: bytes of the body, and seconds from the first connection to its end."""
+    """Limit one download: bytes of the body, and seconds from the first connection to its end."""
 
     max_bytes: int = 20_000_000
     seconds: float = 20.0
@@ -49,18 +49,18 @@ def find_pictures(
         if is_url(name):
             yield name if urls else PictureError(name, "URLs are not fetched unless --urls is given")
         elif os.path.isdir(name):
-            here: Counter[str] = Counter()
-            yield from _or_error(_below(name, here), name, partial(_none_of, here))
-            skipped.update(here)
+            passed_over: Counter[str] = Counter()
+            yield from _or_error(_below(name, passed_over), name, partial(_none_of, passed_over))
+            skipped.update(passed_over)
         elif os.path.exists(name) or not glob.has_magic(name):
             yield name  # a missing file is reported when it is opened
         else:
-            found = (path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path))
-            yield from _or_error(found, name, lambda: "no file matches")
+            matches = (path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path))
+            yield from _or_error(matches, name, lambda: "no file matches")
 
 
 def skipped_line(skipped: Counter[str]) -> str:
-    """Say what folders hold that was not looked at: "12 .txt, 3 .nef"; empty when there was nothing."""
+    """Write the files that were passed over, counted by kind: "12 .txt, 3 .nef"; empty when there were none."""
     return ", ".join(f"{count} {what}" for what, count in skipped.most_common())
 
 
@@ -83,22 +83,22 @@ def is_url(name: str) -> bool:
 
 
 def _below(folder: str, skipped: Counter[str]) -> Iterator[str | PictureError]:
-    closed: list[OSError] = []
-    for place, folders, files in os.walk(folder, onerror=closed.append):
-        while closed:
-            yield _closed(closed.pop())
+    unreadable: list[OSError] = []
+    for directory, folders, files in os.walk(folder, onerror=unreadable.append):
+        while unreadable:
+            yield _closed(unreadable.pop())
         folders.sort()
-        skipped["linked folder"] += sum(os.path.islink(os.path.join(place, name)) for name in folders)
+        skipped["linked folder"] += sum(os.path.islink(os.path.join(directory, name)) for name in folders)
         for name in sorted(files):
             suffix = Path(name).suffix.lower()
             if name.startswith("."):
                 skipped["hidden picture"] += suffix in SUFFIXES
             elif suffix in SUFFIXES:
-                yield os.path.join(place, name)
+                yield os.path.join(directory, name)
             else:
                 skipped[suffix or "without a suffix"] += 1
-    while closed:
-        yield _closed(closed.pop())
+    while unreadable:
+        yield _closed(unreadable.pop())
     for what in [what for what, count in skipped.items() if not count]:
         del skipped[what]
 
@@ -108,18 +108,18 @@ def _closed(error: OSError) -> PictureError:
 
 
 def _none_of(skipped: Counter[str]) -> str:
-    held = skipped_line(skipped)
-    return f"no picture in this folder; it holds {held}" if held else "no picture in this folder"
+    content = skipped_line(skipped)
+    return f"no picture in this folder; it holds {content}" if content else "no picture in this folder"
 
 
 def _or_error(
-    found: Iterable[str | PictureError], name: str, reason: Callable[[], str]
+    paths: Iterable[str | PictureError], name: str, reason: Callable[[], str]
 ) -> Iterator[str | PictureError]:
-    nothing = True
-    for path in found:
-        nothing = False
+    empty = True
+    for path in paths:
+        empty = False
         yield path
-    if nothing:
+    if empty:
         yield PictureError(name, reason())
 
 

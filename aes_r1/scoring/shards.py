@@ -37,7 +37,7 @@ _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # fi
 
 
 class ShardScorer:
-    """One Ray worker: a critic loaded once, then shards as they come."""
+    """Score shards in one Ray worker, with a critic that is loaded once."""
 
     def __init__(self, out: str, model: str, samples: int | None, seed: int, limits: dict | None, threads: int) -> None:
         import torch
@@ -49,13 +49,13 @@ class ShardScorer:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Score the shards of `batch` (columns number and names); return the counts for the progress line."""
-        done: dict[str, list] = {"number": [], "pictures": [], "process": []}
+        counts: dict[str, list] = {"number": [], "pictures": [], "process": []}
         for number, names in zip(batch["number"], batch["names"], strict=True):
             self._score(int(number), json.loads(names))
-            done["number"].append(int(number))
-            done["pictures"].append(len(json.loads(names)))
-            done["process"].append(os.getpid())
-        return done
+            counts["number"].append(int(number))
+            counts["pictures"].append(len(json.loads(names)))
+            counts["process"].append(os.getpid())
+        return counts
 
     def _score(self, number: int, names: list[str]) -> None:
         rows, unreadable = [], []
@@ -93,8 +93,8 @@ def score_shards(
         raise InputError("--shards needs Ray; pip install 'aes-r1[ray]'") from error
     names: list[str] = []
     unreadable: list[PictureError] = []
-    for one in found:
-        unreadable.append(one) if isinstance(one, PictureError) else names.append(one)
+    for picture in found:
+        unreadable.append(picture) if isinstance(picture, PictureError) else names.append(picture)
     out = out.absolute()
     model = str(Path(model).absolute()) if Path(model).exists() else model
     identity = Critic.load(model, samples=samples, seed=seed).identity()  # a wrong model fails here
@@ -124,7 +124,7 @@ def _run(
 ) -> None:
     gpus = ray.cluster_resources().get("GPU", 0)
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
-    done = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
+    results = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
         ShardScorer,
         fn_constructor_args=(str(out), model, samples, seed, None if limits is None else asdict(limits), cpus),
         batch_size=1,
@@ -137,12 +137,12 @@ def _run(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *left)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("scoring", total=total)
-        for row in done.iter_rows():
+        for row in results.iter_rows():
             bar.advance(task, row["pictures"])
 
 
 class _Cluster:
-    """The Ray cluster of RAY_ADDRESS, or one on this machine that ends with the block."""
+    """Connect to the Ray cluster of RAY_ADDRESS, or start one on this machine that ends with the block."""
 
     def __init__(self, ray: Any, workers: int) -> None:
         self.ray, self.workers = ray, workers
@@ -152,9 +152,9 @@ class _Cluster:
         self.started = not self.ray.is_initialized()
         if self.started:
             local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": self.workers, "include_dashboard": False}
-            ours = signal.getsignal(signal.SIGTERM)
+            handler = signal.getsignal(signal.SIGTERM)
             self.ray.init(log_to_driver=False, logging_level="error", **local)
-            signal.signal(signal.SIGTERM, ours)  # Ray's handler would exit with another code
+            signal.signal(signal.SIGTERM, handler)  # Ray's handler would exit with another code
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = self.ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # the progress line here counts pictures
@@ -169,8 +169,8 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
     path = out / "plan.json"
     out.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in plan if theirs.get(key) != plan[key]]
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in plan if recorded.get(key) != plan[key]]
         if differing:
             raise InputError(f"{out} holds shards of another {' and '.join(differing)}; give another --shards folder")
         return

@@ -6,11 +6,12 @@ All code below the commands takes plain values or these dataclasses.
 from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings
 from aes_r1.settings.build import CONF, as_dict, build
 from aes_r1.settings.data import DataSettings, PrepareSettings
-from aes_r1.settings.evaluation import PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
+from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
 from aes_r1.settings.model import PAPER_PIXELS, LoraSettings, ModelSettings, PretrainSettings
 from aes_r1.settings.plan import CostSettings, PlanSettings
 from aes_r1.settings.reward import (
     BinarySettings,
+    DistributionSettings,
     ErrorSettings,
     FaithfulnessSettings,
     FormatSettings,
@@ -20,10 +21,12 @@ from aes_r1.settings.reward import (
     RewardSettings,
 )
 from aes_r1.settings.rules import InputError, one_of, require
-from aes_r1.settings.run import DashboardSettings, Settings, TrackerSettings
+from aes_r1.settings.run import DashboardSettings, Settings
+from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
 
 __all__ = [
+    "BASELINES",
     "CONF",
     "PAPER_PIXELS",
     "PROTOCOLS",
@@ -34,6 +37,7 @@ __all__ = [
     "DashboardSettings",
     "DataSettings",
     "DistillSettings",
+    "DistributionSettings",
     "EngineSettings",
     "ErrorSettings",
     "EvaluateSettings",

@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aes_r1.settings.data import DataSettings
-from aes_r1.settings.rules import InputError, one_of, require
+from aes_r1.settings.rules import InputError, folder_rule, one_of, require, seed_rule
+from aes_r1.settings.tracker import TrackerSettings
 
 
 @dataclass
@@ -87,7 +88,7 @@ class ExpertSettings(ChatSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("expert.name", self.name, ("openai", "scenes", "pixels"))
+        one_of("expert.name", self.name, ("openai", "scenes", "pixels", "attributes"))
         require(
             0 < self.min_words < self.max_words, "expert.min_words", self.min_words, "must be above 0, below max_words"
         )
@@ -125,10 +126,13 @@ class DistillSettings:
     data: DataSettings = field(default_factory=DataSettings)
     expert: ExpertSettings = field(default_factory=ExpertSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(name="none"))
     quotas: dict[str, Any] | None = None  # {level: n} or {data set: {level: n}}; null: each picture once
     dry_run: bool = False
     audit: str | None = None
     audit_items: int = 120
 
     def __post_init__(self) -> None:
+        seed_rule("seed", self.seed)
+        folder_rule(out=self.out, store=self.store)
         require(self.audit_items >= 2, "audit_items", self.audit_items, "must be at least 2")

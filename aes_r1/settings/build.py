@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,23 @@ def build(schema: type, config: Any) -> Any:
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "?"
+        key = getattr(error, "full_key", None) or _group_without_keys(schema, config)
         reason = str(error).splitlines()[0]
         raise InputError(f"config key {key}: {reason}") from error
+
+
+def _group_without_keys(schema: type, config: Any, prefix: str = "") -> str:
+    """Name the first key that must hold keys of its own and holds a plain value; OmegaConf does not name it."""
+    for name, kind in typing.get_type_hints(schema).items():
+        value = config.get(name) if isinstance(config, dict) else None
+        if value is None or not dataclasses.is_dataclass(kind) or not isinstance(kind, type):
+            continue
+        if not isinstance(value, dict):
+            return f"{prefix}{name}"
+        found = _group_without_keys(kind, value, f"{prefix}{name}.")
+        if found != "?":
+            return found
+    return "?"
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 
 _HUGE = 1e30  # larger opinions are refused, so that sums of opinions stay finite
 _SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
@@ -52,6 +52,7 @@ class DataSettings:
             self.max_pixels,
             "must be at least 256",
         )
+        seed_rule("data.split_seed", self.split_seed)
         require(self.workers >= 0, "data.workers", self.workers, "must not be negative")
         if isinstance(self.attributes, list):
             self.attributes = {name: name for name in self.attributes}
@@ -77,4 +78,5 @@ class PrepareSettings:
     copies: str = "keep"
 
     def __post_init__(self) -> None:
+        folder_rule(out=self.out)
         one_of("copies", self.copies, ("keep", "drop"))

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from aes_r1.settings.aescot import JudgeSettings
 from aes_r1.settings.data import DataSettings
-from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
+from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import RolloutSettings
 
+BASELINES = ("mean", "handmade", "eyes", "pretrained", "people")
 PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens", "read_back")
 
 
@@ -70,17 +72,34 @@ class EvaluateSettings:
     data: DataSettings = field(default_factory=DataSettings)
     seen: list[str] | None = None  # sets that the model was trained on; null: from its run, or unknown without a run
     pyiqa: list[str] = field(default_factory=list)  # metrics of the pyiqa package to compare with
+    baselines: list[str] = field(default_factory=list)  # of BASELINES: what needs no critique, and people themselves
+    baseline_pictures: int | None = 6000  # training pictures on which baselines are fitted; null: all
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(name="none"))
     judged: int = 50  # critiques per model and set that the judge reads
     runs: list[str] = field(default_factory=list)  # instead of asking: finished runs to summarise over splits and seeds
     starts: list[str] = field(default_factory=list)  # instead of asking: finished runs to show side by side
     pictures: int = 50  # pictures of the side-by-side page
 
     def __post_init__(self) -> None:
+        seed_rule("seed", self.seed)
+        folder_rule(out=self.out, store=self.store)
         require(self.name not in self.models, "models", self.name, "is the name of model.path; choose another (name=)")
         for name in (self.name, *self.models):
             require(bool(name) and "/" not in name, "models", name, "a name must not be empty or hold a slash")
+        for baseline in self.baselines:
+            one_of("baselines", baseline, BASELINES)
+        once = len(set(self.baselines)) == len(self.baselines)
+        require(once, "baselines", self.baselines, "name each once")
+        fitted = self.baseline_pictures
+        require(fitted is None or fitted >= 1, "baseline_pictures", fitted, "must be positive or null")
+        require(
+            "eyes" not in self.baselines or self.model.path is not None,
+            "baselines",
+            self.baselines,
+            "eyes are those of the model at model.path; give one, or leave eyes out",
+        )
         require(self.judged >= 1, "judged", self.judged, "must be at least 1")
         require(self.pictures >= 1, "pictures", self.pictures, "must be at least 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.rules import one_of, require, seed_rule
 
 PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 
@@ -19,6 +19,9 @@ class PretrainSettings:
     batch_size: int = 32
     lr: float = 2e-3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        seed_rule("model.pretrain.seed", self.seed)
 
 
 @dataclass

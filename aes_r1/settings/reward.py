@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from aes_r1.settings.rules import one_of, require
@@ -51,6 +52,16 @@ class BinarySettings:
     def __post_init__(self) -> None:
         require(self.weight >= 0, "reward.binary.weight", self.weight, "must not be negative")
         require(self.threshold > 0, "reward.binary.threshold", self.threshold, "must be positive")
+
+
+@dataclass
+class DistributionSettings:
+    """The reward for scores that are spread as the raters' opinions are."""
+
+    weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.distribution.weight", self.weight, "must not be negative")
 
 
 @dataclass
@@ -105,7 +116,10 @@ class RewardSettings:
     rank: RankSettings = field(default_factory=RankSettings)
     error: ErrorSettings = field(default_factory=ErrorSettings)
     binary: BinarySettings = field(default_factory=BinarySettings)
+    distribution: DistributionSettings = field(default_factory=DistributionSettings)
     format: FormatSettings = field(default_factory=FormatSettings)
+    custom: str | None = None  # FILE.py:FUNCTION, a reward of your own; null: none
+    custom_weight: float = 1.0
     # Rewards of the critique, for trainer.credit=parts.
     faithfulness: FaithfulnessSettings = field(default_factory=FaithfulnessSettings)
     read_back: ReadBackSettings = field(default_factory=ReadBackSettings)
@@ -116,16 +130,22 @@ class RewardSettings:
     def __post_init__(self) -> None:
         one_of("reward.failed_parse", self.failed_parse, ("none", "random"))
         one_of("reward.schedule", self.schedule, ("joint", "rank_first", "error_first"))
-        weights = (self.rank.weight, self.error.weight, self.binary.weight, self.format.weight)
+        named = self.custom
+        rule = "give FILE.py:FUNCTION, as reward.custom=rewards.py:brevity"
+        require(named is None or re.fullmatch(r".+\.py:[A-Za-z_]\w*", named) is not None, "reward.custom", named, rule)
+        require(self.custom_weight > 0, "reward.custom_weight", self.custom_weight, "must be positive")
+        absolute = self.error.weight + self.binary.weight + self.distribution.weight
+        own = 0.0 if named is None else self.custom_weight
+        weights = (self.rank.weight, absolute, self.format.weight, own)
         require(
             sum(weights) > 0, "reward", self.name, "every weight is 0, so nothing would be learned; set one above 0"
         )
-        sides = self.rank.weight > 0 and self.error.weight + self.binary.weight > 0
+        sides = self.rank.weight > 0 and absolute > 0
         require(
             self.schedule == "joint" or sides,
             "reward.schedule",
             self.schedule,
-            "needs reward.rank.weight > 0 and error or binary weight > 0, one for each half; or use joint",
+            "needs reward.rank.weight > 0 and error, binary or distribution weight > 0, one for each half; or joint",
         )
 
     @property

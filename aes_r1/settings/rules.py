@@ -27,3 +27,14 @@ def require(condition: bool, key: str, value: Any, rule: str) -> None:
 def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise InputError naming `key` unless `value` is one of `choices`."""
     require(value in choices, key, value, f"must be one of {', '.join(choices)}")
+
+
+def seed_rule(key: str, seed: int | None) -> None:
+    """Raise InputError naming `key` unless every generator of random numbers takes `seed`; None is none."""
+    require(seed is None or 0 <= seed < 2**32, key, seed, "a seed is a whole number from 0 to 4294967295")
+
+
+def folder_rule(**folders: str) -> None:
+    """Raise InputError where a key that names a folder is empty, which would mean the current one."""
+    for key, folder in folders.items():
+        require(bool(folder.strip()), key, folder, "must name a folder; . is the current one")

@@ -1,4 +1,4 @@
-"""Settings of a whole run, and of its tracking."""
+"""Settings of a whole run, and of the dashboard of many."""
 
 from __future__ import annotations
 
@@ -9,23 +9,9 @@ from aes_r1.settings.data import DataSettings
 from aes_r1.settings.evaluation import EvaluationSettings
 from aes_r1.settings.model import ModelSettings
 from aes_r1.settings.reward import RewardSettings
-from aes_r1.settings.rules import one_of, require
+from aes_r1.settings.rules import folder_rule, require, seed_rule
+from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
-
-
-@dataclass
-class TrackerSettings:
-    """Logging to W&B, beside the run's own files."""
-
-    name: str = "offline"
-    project: str = "aes-r1"
-    entity: str | None = None
-    group: str | None = None
-    tags: list[str] = field(default_factory=list)
-    completions: int = 8  # completions, with pictures, per logged table
-
-    def __post_init__(self) -> None:
-        one_of("tracker.name", self.name, ("offline", "wandb", "none"))
 
 
 @dataclass
@@ -61,6 +47,10 @@ class Settings:
     tracker: TrackerSettings = field(default_factory=TrackerSettings)
 
     def __post_init__(self) -> None:
+        seed_rule("seed", self.seed)
+        folder_rule(out=self.out, store=self.store)
+        named = self.run_name.strip() and not {"..", ""} & set(self.run_name.split("/"))
+        require(bool(named), "run_name", self.run_name, "is a part of runs/NAME/..; give a name")
         require(self.processes >= 1, "processes", self.processes, "must be at least 1")
         require(
             self.model.dtype != "float16",
@@ -77,6 +67,12 @@ class Settings:
             )
         if self.trainer.name == "rapo":
             self._check_credit()
+            rule = "further images of a step are drawn after its rewards; with rollout.ahead=1 give 0"
+            free = self.trainer.refill_rounds == 0 or self.rollout.ahead == 0
+            require(free, "trainer.refill_rounds", self.trainer.refill_rounds, rule)
+            rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
+            enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
+            require(enough, "trainer.num_samples", self.trainer.num_samples, rule)
             require(
                 self.rollout.name == "local" or self.model.lora.dropout == 0,
                 "model.lora.dropout",

@@ -59,15 +59,26 @@ class TrainerSettings:
     lr_schedule: str = "linear"
     warmup_steps: int = 5
     weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of AdamW
+    eps: float = 1e-8  # of AdamW
     max_grad_norm: float = 1.0
+    surrogate: str = "clip"  # clip (the paper), cispo or sapo
+    ratio: str = "token"  # the probability ratio of a token, or of its whole sequence (GSPO)
     clip_low: float = 0.2
     clip_high: float = 0.28
+    ratio_cap: float | None = None  # largest ratio with a negative advantage (two-sided clip); null: none
+    sapo_temperatures: list[float] = field(default_factory=lambda: [1.0, 1.05])  # positive advantages, all others
     kl_coef: float = 0.01
+    kl_reward_coef: float = 0.0  # weight of the divergence that is subtracted from the reward
+    entropy_coef: float = 0.0  # weight of the entropy bonus
     # all: one advantage for all tokens (the paper); answer: critique tokens get 0; parts: they get the critique's own
     credit: str = "all"
     critique_kl_coef: float | None = None  # weight of the divergence on critique tokens; null: kl_coef
     aggregation: str = "sequence_mean"
+    # sum_then_normalize: the advantage of the summed rewards (the paper); normalize_then_sum: of each reward (GDPO)
+    advantage: str = "sum_then_normalize"
     scale_advantage: bool = True  # divide by the group's standard deviation
+    refill_rounds: int = 0  # most further drawings of a step for images whose completions all earn the same
     drop_zero_spread: bool = False  # leave groups without spread out of the loss and its divisor
     mask_truncated: bool = True
     overlong_penalty: float = 0.0  # largest penalty for the length of an output; 0: none (the paper)
@@ -97,10 +108,13 @@ class TrainerSettings:
         require(self.lr > 0, "trainer.lr", self.lr, "must be positive")
         require(0 < self.clip_low < 1, "trainer.clip_low", self.clip_low, "must be in (0, 1)")
         require(self.clip_high > 0, "trainer.clip_high", self.clip_high, "must be positive")
-        require(self.kl_coef >= 0, "trainer.kl_coef", self.kl_coef, "must not be negative")
+        self._check_surrogate()
+        for key in ("kl_coef", "kl_reward_coef", "entropy_coef"):
+            require(getattr(self, key) >= 0, f"trainer.{key}", getattr(self, key), "must not be negative")
         one_of("trainer.credit", self.credit, ("all", "answer", "parts"))
         kept = self.critique_kl_coef
         require(kept is None or kept >= 0, "trainer.critique_kl_coef", kept, "must not be negative; or null")
+        require(self.refill_rounds >= 0, "trainer.refill_rounds", self.refill_rounds, "must not be negative")
         most, begin = self.overlong_penalty, self.overlong_from
         require(most >= 0, "trainer.overlong_penalty", most, "must not be negative")
         require(0 <= begin < 1, "trainer.overlong_from", begin, "must be in [0, 1)")
@@ -123,10 +137,29 @@ class TrainerSettings:
         one_of("trainer.aggregation", self.aggregation, ("sequence_mean", "token_mean", "constant"))
         one_of("trainer.resume", self.resume, ("auto", "never"))
 
+    def _check_surrogate(self) -> None:
+        one_of("trainer.surrogate", self.surrogate, ("clip", "cispo", "sapo"))
+        one_of("trainer.ratio", self.ratio, ("token", "sequence"))
+        cap, lowest = self.ratio_cap, 1 + self.clip_high
+        rule = f"must be above 1 + trainer.clip_high = {lowest:g}, or null"
+        require(cap is None or cap > lowest, "trainer.ratio_cap", cap, rule)
+        rule = f"bounds the ratio of trainer.surrogate=clip; {self.surrogate} has bounds of its own, so give null"
+        require(cap is None or self.surrogate == "clip", "trainer.ratio_cap", cap, rule)
+        gates = self.sapo_temperatures
+        rule = "give two positive numbers: for positive advantages, and for all others"
+        require(len(gates) == 2 and min(gates) > 0, "trainer.sapo_temperatures", gates, rule)
+        rule = "give two numbers in [0, 1), as trainer.betas=[0.9,0.999]"
+        require(len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "trainer.betas", self.betas, rule)
+        require(self.eps > 0, "trainer.eps", self.eps, "must be positive")
+        one_of("trainer.advantage", self.advantage, ("sum_then_normalize", "normalize_then_sum"))
+        rule = "divides each reward by its standard deviation; give trainer.scale_advantage=true"
+        scaled = self.scale_advantage or self.advantage == "sum_then_normalize"
+        require(scaled, "trainer.advantage", self.advantage, rule)
+
     @property
     def needs_reference(self) -> bool:
-        """Whether the loss has a divergence from the reference model."""
-        return self.kl_coef > 0 or bool(self.critique_kl_coef)
+        """Whether the loss or the reward has a divergence from the reference model."""
+        return self.kl_coef > 0 or bool(self.critique_kl_coef) or self.kl_reward_coef > 0
 
 
 @dataclass

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 GLOSSARY = {
-    "reward/total": "mean over outputs of w_rank r_rank + w_error r_error + w_binary r_binary + w_format r_format",
+    "reward/total": "mean over outputs of the weighted sum of the rewards below that have a weight",
     "reward/rank": "mean over outputs of mean_j sqrt(p_c p_ik) + sqrt((1 - p_c)(1 - p_ik)); 0 where the parse failed",
     "reward/error": "mean over outputs of exp(-1/2 (|o_ik - s_i| / sigma)^2) + epsilon; 0 where the parse failed",
     "reward/binary": "share of outputs with |o_ik - s_i| < threshold",
     "reward/format": "share of outputs that parse_score can read",
+    "reward/distribution": "mean over outputs of 1 + c mean_j |o_ik - o_ij| - mean over raters of |o_ik - opinion|",
+    "reward/custom": "mean over outputs of the function that reward.custom names",
+    "reward/kl": "mean over outputs of the sum over tokens of log pi - log pi_ref, nats, where it is in the reward",
     "reward/overlong": "mean over outputs of -(length - soft limit) / (limit - soft limit) in [-1, 0], where it is on",
     "reward/faithfulness": "mean over outputs of the agreement of the critique with known ratings of the dimensions",
     "reward/read_back": "reward/error of the reference model's score after the words, with the picture blanked",
     "reward/information": "mean over outputs of log pi_ref(critique | own picture) - that under others, bounded, nats",
-    "policy/loss": "the minimised objective: -surrogate + kl_coef KL_k3, aggregated as trainer.aggregation says",
+    "policy/loss": "the minimised objective: -surrogate + kl_coef KL_k3 - entropy_coef entropy, aggregated",
     "policy/entropy": "mean over completion tokens of -sum_v pi(v) log pi(v), nats, at the sampling temperature",
     "policy/kl_k1": "mean over the loss's tokens of log pi - log pi_ref",
     "policy/kl_k3": "mean over the loss's tokens of exp(d) - d - 1, d = log pi_ref - log pi, taken as 20 where above",
@@ -22,10 +26,11 @@ GLOSSARY = {
     "policy/clip_high_fraction": "share of the loss's tokens with ratio > 1 + clip_high and advantage > 0",
     "policy/grad_norm": "L2 norm of the whole gradient before clipping",
     "policy/skipped_steps": "optimizer steps that were skipped because loss or gradient was not finite",
-    "policy/ratio_max": "maximum over the loss's tokens of exp(log pi - log pi_old)",
+    "policy/ratio_max": "maximum over the loss's tokens of exp(log pi - log pi_old), or of the sequence's mean of it",
     "rollout/parse_failure_rate": "share of outputs that parse_score cannot read",
     "rollout/truncated_rate": "share of outputs cut at trainer.max_new_tokens",
     "rollout/zero_spread_groups": "share of pictures whose K rewards are all equal, so that their advantage is 0",
+    "rollout/refilled": "share of the step's pictures that were drawn in place of those of equal rewards",
     "rollout/length_mean": "mean completion length, tokens",
     "rollout/mismatch_mean": "mean over completion tokens of |log pi of the sampler - log pi of the trainer|, nats",
     "rollout/mismatch_max": "maximum of the same; both are over the first minibatch, before the first update",
@@ -59,6 +64,10 @@ GLOSSARY = {
     "perf/peak_memory_gb": "peak memory of rank 0 since the run started, 10^9 bytes: its GPU's, or the resident set",
     "perf/mfu": "operations of the update, without repeated ones, / (its seconds x all cards' dense 16-bit peak)",
     "lr": "learning rate of the optimizer step",
+    "distill/kept": "critiques that passed every filter (aes_r1.distill)",
+    "distill/rejected": "critiques that a filter rejected, and pictures without an answer",
+    "distill/kept_rate": "kept / (kept + rejected)",
+    "distill/usd": "price of the calls of expert and judge, where the price of every model is known",
 }
 
 
@@ -68,3 +77,10 @@ def definition(name: str) -> str:
     Raises KeyError where there is none.
     """
     return GLOSSARY[re.sub(r"^eval/.+/", "eval/<dataset>/", name)]
+
+
+def on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Rename metrics for a tracker: RAPO's keep their names, the cold start's go under sft/, so each has one axis."""
+    if stage == "rapo":
+        return dict(metrics)
+    return {name if name.startswith(f"{stage}/") else f"{stage}/{name}": value for name, value in metrics.items()}

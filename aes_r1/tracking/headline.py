@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aes_r1.runs.cells import Evaluation, MetricName
 
 HEADLINE_METRICS: tuple[MetricName, ...] = ("srcc", "plcc", "mae")
@@ -24,3 +26,18 @@ def headline(evaluation: Evaluation) -> dict[str, float]:
         named |= {metric: interval["value"], f"{metric}_low": interval["low"], f"{metric}_high": interval["high"]}
     named["parse_failure_rate"] = cell.get("parse_failure_rate")
     return {name: value for name, value in named.items() if value is not None}
+
+
+def summary_of(evaluation: Evaluation) -> dict[str, float]:
+    """Return headline/* and STAGE/DATASET/SPLIT/PROTOCOL/metric, the columns by which runs can be sorted."""
+    found = {f"headline/{name}": value for name, value in headline(evaluation).items()}
+    for stage, sets in evaluation["stages"].items():
+        for dataset, protocols in sets.items():
+            for protocol, cell in protocols.items():
+                place = f"{stage}/{dataset}/{protocol}"
+                values: dict[str, float | None] = {metric: cell[metric]["value"] for metric in SUMMARY_METRICS}
+                for name, measured in cell.get("critiques", {}).items():
+                    if isinstance(measured, Mapping):
+                        values[f"critiques/{name}"] = measured["value"]
+                found |= {f"{place}/{name}": value for name, value in values.items() if value is not None}
+    return found

@@ -1,7 +1,7 @@
-"""Record metrics and completions while a run trains: in its two files always, and in W&B as the settings say.
+"""Record metrics and completions while a run trains: in its two files always, and in a tracker as the settings say.
 
-The two files are the record, and W&B is a view of it. Resuming cuts the files back to the checkpoint, so no step
-appears twice.
+The two files are the record, and W&B or TensorBoard is a view of it. Resuming cuts the files back to the checkpoint, so
+no step appears twice.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,21 @@ from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import append_rows, read_rows, write_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import TrackerSettings
-from aes_r1.tracking.glossary import definition
-from aes_r1.tracking.headline import SUMMARY_METRICS, headline
+from aes_r1.tracking.board import Board
+from aes_r1.tracking.glossary import definition, on_axis
+from aes_r1.tracking.headline import summary_of
 from aes_r1.tracking.secrets import without_secrets
 from aes_r1.tracking.wandb_run import STAGES, start_wandb, switched_off
 from aes_r1.tracking.worst import completions_table, worst_first
 
 
 class Tracker:
-    """Writes one run's metrics and completions into its folder and, as the settings say, to W&B.
+    """Writes one run's metrics and completions into its folder and, as the settings say, to W&B or for TensorBoard.
 
     With `folder` None the tracker writes nothing, as on every rank but 0. `config` holds the run's settings as plain
-    values; `run_id` is the W&B run of a checkpoint, which is resumed when the folder has lost its own. Use it as a
-    context manager: leaving on an exception marks the W&B run as failed.
+    values; `run_id` is the W&B run of a checkpoint, which is resumed when the folder has lost its own; `job_type` says
+    what W&B lists the run as (None: the trainer's name). Use it as a context manager: leaving on an exception marks the
+    W&B run as failed.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class Tracker:
         *,
         run_name: str = "run",
         run_id: str | None = None,
+        job_type: str | None = None,
     ) -> None:
         self._run = None if folder is None else RunFolder(folder)
         self._completions_per_table = settings.completions
         self._rows = 0
         self._last: tuple[str, int] | None = None
         self._wandb: Any = None
+        self._board: Board | None = None
         if self._run is None:
             return
         self._run.path.mkdir(parents=True, exist_ok=True)
@@ -53,8 +58,20 @@ class Tracker:
             if rows:
                 write_rows(path, rows)
         self._rows = len(rows)
-        if settings.name != "none" and not switched_off():
-            self._wandb = start_wandb(self._run, settings, without_secrets(config), run_name, run_id)
+        if settings.name == "tensorboard":
+            self._board = self._new_board()
+        elif settings.name != "none" and not switched_off():
+            self._wandb = start_wandb(self._run, settings, without_secrets(config), run_name, run_id, job_type)
+
+    def _new_board(self) -> Board:
+        """Begin TensorBoard's files anew, with what the two files hold."""
+        assert self._run is not None
+        board = Board(self._run.tensorboard, read_rows(self._run.metrics_file))
+        for (stage, step), rows in groupby(
+            read_rows(self._run.completions_file), key=lambda row: (row["stage"], row["step"])
+        ):
+            board.completions(stage, step, worst_first(list(rows), self._completions_per_table))
+        return board
 
     def __enter__(self) -> Tracker:
         return self
@@ -77,6 +94,9 @@ class Tracker:
                 write_rows(path, kept)
             if path == self._run.metrics_file:
                 self._rows = len(kept)
+        if self._board is not None:
+            self._board.close()
+            self._board = self._new_board()
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Append one row: stage, step, metrics by glossary name (numbers or 0-d tensors; not finite becomes null)."""
@@ -89,13 +109,15 @@ class Tracker:
         if self._wandb is not None:
             known = {name: value for name, value in values.items() if math.isfinite(value)}
             # W&B's step is the row number: rows that are repeated after a resume have known numbers and are dropped.
-            self._wandb.log({**_on_axis(stage, known), f"{stage}/step": step}, step=self._rows)
+            self._wandb.log({**on_axis(stage, known), f"{stage}/step": step}, step=self._rows)
+        if self._board is not None:
+            self._board.log(stage, step, values)
         self._rows, self._last = self._rows + 1, (stage, step)
 
     def completions(self, stage: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append sampled critiques {id, image, k, text, score|null, rewards.., advantage, truncated}.
 
-        W&B gets a table of the `tracker.completions` rows that err most, with the picture of the file `image`.
+        The tracker gets a table of the `tracker.completions` rows that err most, in W&B with the picture `image`.
         """
         if self._run is None or not rows:
             return
@@ -105,6 +127,8 @@ class Tracker:
             # The table belongs to the row of its step, whether that is logged before or after it.
             at = self._rows - 1 if self._last == (stage, step) else self._rows
             self._wandb.log({f"{stage}/completions": table}, step=at)
+        if self._board is not None:
+            self._board.completions(stage, step, worst_first(rows, self._completions_per_table))
 
     def checkpoint(self, stage: str, step: int, folder: Path, **metadata: float) -> None:
         """Record a checkpoint as an artifact that refers to its folder: nothing is copied or uploaded."""
@@ -131,24 +155,22 @@ class Tracker:
         self._wandb.log_artifact(artifact)
 
     def summarise(self, evaluation: Evaluation) -> None:
-        """Write the evaluation to the W&B summary: STAGE/DATASET/SPLIT/PROTOCOL/metric, and headline/*.
+        """Write the evaluation to the tracker's summary: STAGE/DATASET/SPLIT/PROTOCOL/metric, and headline/*.
 
         The headline is the last stage on the first set under the first protocol, with its interval. A table of runs can
         be sorted by these columns.
         """
-        if self._wandb is None:
+        self.summary(summary_of(evaluation))
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Write single numbers of the whole run, beside its curves."""
+        if self._run is None:
             return
-        for name, value in headline(evaluation).items():
-            self._wandb.summary[f"headline/{name}"] = value
-        for stage, sets in evaluation["stages"].items():
-            for dataset, protocols in sets.items():
-                for protocol, cell in protocols.items():
-                    for metric in SUMMARY_METRICS:
-                        if cell[metric]["value"] is not None:
-                            self._wandb.summary[f"{stage}/{dataset}/{protocol}/{metric}"] = cell[metric]["value"]
-                    for name, found in cell.get("critiques", {}).items():
-                        if isinstance(found, Mapping) and found["value"] is not None:
-                            self._wandb.summary[f"{stage}/{dataset}/{protocol}/critiques/{name}"] = found["value"]
+        if self._wandb is not None:
+            for name, value in values.items():
+                self._wandb.summary[name] = value
+        if self._board is not None:
+            self._board.summary(values)
 
     def alert(self, title: str, text: str) -> None:
         """Send a W&B alert, for example about parse failures; offline it is recorded."""
@@ -156,16 +178,12 @@ class Tracker:
             self._wandb.alert(title=title, text=text)
 
     def finish(self, *, failed: bool = False, stopped: bool = False) -> None:
-        """Close the W&B run; the two files need no closing. `stopped`: the run was asked to stop, to resume later."""
+        """Close the tracker; the two files need no closing. `stopped`: the run was asked to stop, to resume later."""
         if self._wandb is not None:
             if stopped:
                 self._wandb.mark_preempting()
             self._wandb.finish(exit_code=1 if failed else 0)
             self._wandb = None
-
-
-def _on_axis(stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Rename metrics for W&B: RAPO's keep their names, the cold start's go under sft/, so each has one axis."""
-    if stage == "rapo":
-        return dict(metrics)
-    return {name if name.startswith(f"{stage}/") else f"{stage}/{name}": value for name, value in metrics.items()}
+        if self._board is not None:
+            self._board.close()
+            self._board = None

@@ -98,7 +98,12 @@ def _writable(folder: Path) -> bool:
 
 
 def start_wandb(
-    run_folder: RunFolder, settings: TrackerSettings, config: Mapping[str, Any], run_name: str, run_id: str | None
+    run_folder: RunFolder,
+    settings: TrackerSettings,
+    config: Mapping[str, Any],
+    run_name: str,
+    run_id: str | None,
+    job_type: str | None = None,
 ) -> Any:
     """Return the started W&B run of a run folder: the one that it had before, or a new one.
 
@@ -125,7 +130,7 @@ def start_wandb(
             group=group_of(config),
             name=run_name,
             tags=settings.tags or None,
-            job_type=config.get("trainer", {}).get("name", "train"),
+            job_type=job_type or config.get("trainer", {}).get("name", "train"),
             config=dict(config),
             id=None if in_sweep else ident,
             resume="allow" if online else None,
@@ -136,7 +141,7 @@ def start_wandb(
     for stage in STAGES:
         run.define_metric(f"{stage}/step", hidden=True)
     run.define_metric("sft/*", step_metric="sft/step")
-    for name in sorted({name.split("/")[0] + "/*" for name in GLOSSARY if "/" in name} - {"sft/*"}):
+    for name in sorted({name.split("/")[0] + "/*" for name in GLOSSARY if "/" in name} - {"sft/*", "distill/*"}):
         run.define_metric(name, step_metric="rapo/step")
     run.define_metric("lr", step_metric="rapo/step")
     return run

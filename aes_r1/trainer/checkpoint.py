@@ -1,11 +1,11 @@
-"""Checkpoints, from which a run resumes, and its best model.
+"""Save and load checkpoints, from which a run resumes, and its best model.
 
     checkpoints/step_N/          optimizer, schedule, generators, progress; and model/, the weights in bfloat16 as a
                                  Hugging Face folder, which alone is kept when the run is done
     best/model/                  the same of the step with the highest validation score, best/validation.json beside it
 
-Each is written beside, then renamed, so that a folder is either whole or absent. What a disk did to a checkpoint
-afterwards shows in checksums, which are compared before anything is loaded.
+Each is written as a draft, then renamed, so that a folder is either complete or absent. Checksums are compared before
+anything is loaded, so that a checkpoint which the disk has damaged since is recognised.
 """
 
 from __future__ import annotations
@@ -65,27 +65,25 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
     Face form. Raises InputError when the disk is full or cannot be written.
     """
     final = root / f"step_{step}"
-    beside = draft_of(final)
+    draft = draft_of(final)
     with _written(final):
         if engine.rank == 0:
-            for left in root.glob(".step_*"):  # drafts of a process that was killed while it wrote or pruned
-                shutil.rmtree(left)
-            beside.mkdir(parents=True)
+            for leftover in root.glob(".step_*"):  # drafts of a process that was killed while it wrote or pruned
+                shutil.rmtree(leftover)
+            draft.mkdir(parents=True)
         engine.barrier()
-        engine.save(beside)
+        engine.save(draft)
         if backbone is not None:
-            _save_model(beside / MODEL, engine, backbone)
-        torch.save(random_state(), beside / f"random_{engine.rank}.pt")
+            _save_model(draft / MODEL, engine, backbone)
+        torch.save(random_state(), draft / f"random_{engine.rank}.pt")
         engine.barrier()
-        files = dict(
-            engine.all_gather_objects([(name, sha256_of(beside / name)) for name in _own_files(beside, engine)])
-        )
+        files = dict(engine.all_gather_objects([(name, sha256_of(draft / name)) for name in _own_files(draft, engine)]))
         if engine.rank == 0:
-            whole = {"step": step, "processes": engine.size, **progress, "files": files}
-            (beside / "progress.json").write_text(json.dumps(whole))
+            content = {"step": step, "processes": engine.size, **progress, "files": files}
+            (draft / "progress.json").write_text(json.dumps(content))
             if final.exists():
                 _remove(final)
-            os.replace(beside, final)
+            os.replace(draft, final)
             for old in steps(root)[:-keep]:
                 _remove(root / f"step_{old}")
         engine.barrier()
@@ -95,28 +93,28 @@ def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, ba
 def save_best(root: Path, step: int, score: float, engine: Engine, backbone: Backbone) -> None:
     """Replace the best model so far with the weights after `step`, whose validation gave `score`. Collective.
 
-    `root` is the folder of the checkpoints, beside which the best model lies. Raises InputError when the disk is full
-    or cannot be written.
+    `root` is the folder of the checkpoints, beside which the best model is stored. Raises InputError when the disk is
+    full or cannot be written.
     """
     best = best_beside(root)
     with _written(best):
-        beside = draft_of(best)
+        draft = draft_of(best)
         if engine.rank == 0:
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
-        _save_model(beside / MODEL, engine, backbone)
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+        _save_model(draft / MODEL, engine, backbone)
         if engine.rank == 0:
-            write_json(validation_file(beside), {"step": step, "srcc": score})
+            write_json(validation_file(draft), {"step": step, "srcc": score})
             before = _before(best)
             shutil.rmtree(before, ignore_errors=True)
             if best.exists():
                 best.rename(before)
-            os.replace(beside, best)
+            os.replace(draft, best)
             shutil.rmtree(before, ignore_errors=True)
 
 
 def _before(best: Path) -> Path:
-    """Return the place of the former best model while a new one replaces it."""
+    """Return the folder of the former best model while a new one replaces it."""
     return best.with_name(f".{best.name}.before")
 
 
@@ -176,7 +174,7 @@ def progress_of(root: Path) -> dict:
 
 
 def load_latest(root: Path, engine: Engine) -> dict | None:
-    """Load the newest whole checkpoint into engine and generators. Collective.
+    """Load the newest undamaged checkpoint into engine and generators. Collective.
 
     `root` is RUN/checkpoints; a best model beside it whose replacement was interrupted is restored. A checkpoint whose
     files differ from their checksums is reported in the log, renamed to damaged_step_N and skipped. Returns the
@@ -235,7 +233,7 @@ def _own_files(folder: Path, engine: Engine) -> list[str]:
 
 def _remove(folder: Path) -> None:
     """Rename a checkpoint before deleting it, so that no partial checkpoint is ever seen."""
-    gone = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(gone, ignore_errors=True)
-    folder.rename(gone)
-    shutil.rmtree(gone)
+    renamed = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(renamed, ignore_errors=True)
+    folder.rename(renamed)
+    shutil.rmtree(renamed)

@@ -1,4 +1,4 @@
-"""The folder of DeepSpeed's compiled operations, and the locks that killed processes leave there.
+"""Choose the folder of DeepSpeed's compiled operations, and remove the locks that killed processes left there.
 
 torch guards each compilation by a file `OPERATION/lock`, which it creates, holds open and removes. A killed process
 leaves its lock behind, and every later process would wait for it forever without a message.
@@ -77,10 +77,10 @@ def clear(lock: Path, *, provable: bool) -> None:
 def _held(lock: Path) -> bool:
     """Return whether a process of this machine has `lock` open; the log names one that has held it for LONG."""
     with contextlib.suppress(FileNotFoundError):
-        wanted = os.stat(lock)
+        lock_stat = os.stat(lock)
         for opened in Path("/proc").glob("[0-9]*/fd/*"):
             with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
-                if os.path.samestat(os.stat(opened), wanted):
+                if os.path.samestat(os.stat(opened), lock_stat):
                     if _age(lock) > LONG:
                         log.warning(
                             "%s: process %s has compiled for %d minutes; end it if it hangs",

@@ -1,15 +1,16 @@
-"""Draw and decode the completions of one step, here or on vLLM servers, and format them for completions.jsonl."""
+"""Draw and decode the completions of one step, in this process or on vLLM servers, and format them for the log."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from aes_r1.data.sample import Sample
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
@@ -81,6 +82,45 @@ class Rollouts:
         drawn = self._thread.submit(self._draw, batch, noise, self.served.sample_completions)
         return Drawing(prompts, lambda: self._completions(batch, drawn.result()), drawn.exception)
 
+    def choose(
+        self, parts: Sequence[Completions], prompts: Sequence[EncodedPrompt], chosen: Sequence[int]
+    ) -> Completions:
+        """Return the completions of the `chosen` images, numbered through all `parts`. Collective.
+
+        prompts: those of all images of the parts.
+        """
+        samples = self.trainer.num_samples
+        rows = [image * samples + k for image in chosen for k in range(samples)]
+        longest = max(part.rollout.mask.shape[1] for part in parts)
+
+        def joined(tensors: Iterable[Tensor]) -> Tensor:
+            padded = [functional.pad(one, (0, longest - one.shape[1])) for one in tensors]
+            return torch.cat(padded)[rows]
+
+        rollouts = [part.rollout for part in parts]
+        rollout = Rollout(
+            tokens=joined(one.tokens for one in rollouts),
+            mask=joined(one.mask for one in rollouts),
+            logps=joined(one.logps for one in rollouts),
+            truncated=torch.cat([one.truncated for one in rollouts])[rows],
+        )
+        batch = self.backbone.collate([prompts[image] for image in chosen]).to(self.engine.device)
+        with self.engine.gathered_parameters():
+            batch = self.backbone.with_vision_features(batch)
+        tokens = [one for part in parts for one in part.tokens]
+        texts = [one for part in parts for one in part.texts]
+        scores = [one for part in parts for one in part.scores]
+        under_picture = joined(part.under_picture for part in parts)
+        return Completions(
+            batch,
+            parts[0].blank,
+            under_picture,
+            rollout,
+            [tokens[row] for row in rows],
+            [texts[row] for row in rows],
+            [scores[row] for row in rows],
+        )
+
     def _draw_here(self, batch: PromptBatch, noise: Tensor) -> Completions:
         with self.engine.gathered_parameters():
             batch = self.backbone.with_vision_features(batch)
@@ -98,13 +138,13 @@ class Rollouts:
         return batch
 
     def _draw(self, batch: PromptBatch, noise: Tensor, sample: Sampler) -> Rollout:
-        how: dict[str, Any] = {
+        sampling: dict[str, Any] = {
             "max_new_tokens": self.trainer.max_new_tokens,
             "temperature": self.trainer.temperature,
             "noise": noise,
         }
-        rollout = sample(self.backbone, batch, num_samples=self.trainer.num_samples, **how)
-        return answer_from_words(self.backbone, rollout, self.blank, sample=sample, **how)
+        rollout = sample(self.backbone, batch, num_samples=self.trainer.num_samples, **sampling)
+        return answer_from_words(self.backbone, rollout, self.blank, sample=sample, **sampling)
 
     def _completions(self, batch: PromptBatch, rollout: Rollout) -> Completions:
         backbone = self.backbone

@@ -33,7 +33,7 @@ OTHERS = 2  # other pictures of the step under which a critique's likelihood is 
 
 @dataclass(frozen=True)
 class StepCritiques:
-    """The completions that one process sampled for its n images of a step.
+    """Hold the completions that one process sampled for its n images of a step.
 
     texts, scores [n * K]: a completion whose score is None counts as having no critique. tokens, in_critique
     [n * K, T]: their tokens and which of them are the critique's. images: all N images of the step in its order, every
@@ -75,14 +75,14 @@ def critique_rewards(
     A completion without a critique earns 0. mos, pool [N]: of all processes. frozen(): the model that training started
     from, which reads critiques and computes their likelihood, `micro_batch_size` at once.
     """
-    weights, own = reward.critique_weights, drawn.images[engine.rank :: engine.size]
-    shape = (len(own), len(drawn.texts) // len(own))
+    weights, own_images = reward.critique_weights, drawn.images[engine.rank :: engine.size]
+    shape = (len(own_images), len(drawn.texts) // len(own_images))
     read_in = zip(drawn.texts, drawn.scores, strict=True)
     critiques = [parse_critique(text) if score is not None else None for text, score in read_in]
     earned: dict[str, Tensor] = {}
     if "faithfulness" in weights:
         stated = engine.all_gather(stated_table(critiques).to(mos.device).view(*shape, len(DIMENSIONS)))
-        ratings = engine.all_gather(ratings_table(own).to(mos.device))
+        ratings = engine.all_gather(ratings_table(own_images).to(mos.device))
         within = pool if reward.rank.pool == "dataset" else None
         earned["faithfulness"] = faithfulness_reward(stated, ratings, form=reward.faithfulness.form, pool=within)
     if not reward.needs_reference:
@@ -115,27 +115,27 @@ def critique_rewards(
 def stated_table(critiques: Sequence[str | None]) -> Tensor:
     """Return [R, D]: each critique's stated value of the five dimensions, 0..1 (wording.stated_values), else NaN."""
     stated = [stated_values(critique) if critique else {} for critique in critiques]
-    return torch.tensor([[one.get(name, math.nan) for name in DIMENSIONS] for one in stated])
+    return torch.tensor([[values.get(name, math.nan) for name in DIMENSIONS] for values in stated])
 
 
 def ratings_table(images: Sequence[Sample]) -> Tensor:
     """Return [n, D]: the known ratings of the five dimensions of each picture, 0..1; NaN where none is known."""
-    known = [known_ratings(image) for image in images]
-    return torch.tensor([[one.get(name, math.nan) for name in DIMENSIONS] for one in known])
+    ratings = [known_ratings(image) for image in images]
+    return torch.tensor([[values.get(name, math.nan) for name in DIMENSIONS] for values in ratings])
 
 
 def read_scores(reader: Backbone, critiques: Sequence[str | None], *, question: str, batch_size: int) -> Tensor:
     """Return [R]: the greedy score of `reader` after each critique with the picture blanked, NaN where unreadable."""
     prompt = reader.encode(blank_picture(), question)
-    found = torch.full((len(critiques),), math.nan)
+    scores = torch.full((len(critiques),), math.nan)
     rows = [row for row, critique in enumerate(critiques) if critique]
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        said = [unscored(critiques[row] or "") for row in part]
-        for row, text in zip(part, complete_prefix(reader, [prompt] * len(part), said), strict=True):
+        prefixes = [unscored(critiques[row] or "") for row in part]
+        for row, text in zip(part, complete_prefix(reader, [prompt] * len(part), prefixes), strict=True):
             score = parse_score(text)
-            found[row] = math.nan if score is None else score
-    return found
+            scores[row] = math.nan if score is None else score
+    return scores
 
 
 def under_pictures(
@@ -155,22 +155,22 @@ def under_pictures(
     whichever process they belong to. `pictures`: indices into `images` of this process's own, R / n critiques each.
     in_critique [R, T]: the tokens of the critiques.
     """
-    places, others = list(pictures), min(OTHERS, len(images) - 1)
-    of_each = len(critiques) // len(places)
-    seen = dict(pictures)
-    for place in {(own + shift) % len(images) for own in places for shift in range(1, others + 1)} - set(seen):
-        seen[place] = scorer.encode(open_picture(images[place].image), question)
-    found = torch.full((len(critiques), 1 + others), math.nan, device=tokens.device)
+    positions, others = list(pictures), min(OTHERS, len(images) - 1)
+    per_image = len(critiques) // len(positions)
+    encoded = dict(pictures)
+    for position in {(own + shift) % len(images) for own in positions for shift in range(1, others + 1)} - set(encoded):
+        encoded[position] = scorer.encode(open_picture(images[position].image), question)
+    table = torch.full((len(critiques), 1 + others), math.nan, device=tokens.device)
     rows = [row for row, critique in enumerate(critiques) if critique]
     for shift in range(1 + others):
         for start in range(0, len(rows), batch_size):
             part = torch.tensor(rows[start : start + batch_size])
-            looked_at = torch.tensor([(places[row // of_each] + shift) % len(images) for row in part.tolist()])
-            shown, image_of = torch.unique(looked_at, return_inverse=True)
-            batch = scorer.collate([seen[place] for place in shown.tolist()]).to(tokens.device)
+            image_indices = torch.tensor([(positions[row // per_image] + shift) % len(images) for row in part.tolist()])
+            used, image_of = torch.unique(image_indices, return_inverse=True)
+            batch = scorer.collate([encoded[position] for position in used.tolist()]).to(tokens.device)
             mask = in_critique[part.to(tokens.device)].cpu()
             longest = max(1, int(mask.sum(dim=1).max()))
-            said = tokens[part.to(tokens.device), :longest]
-            logps, _ = completion_likelihood(scorer, batch, said, mask[:, :longest], image_of)
-            found[part.to(tokens.device), shift] = logps.sum(dim=1)
-    return found
+            completions = tokens[part.to(tokens.device), :longest]
+            logps, _ = completion_likelihood(scorer, batch, completions, mask[:, :longest], image_of)
+            table[part.to(tokens.device), shift] = logps.sum(dim=1)
+    return table

@@ -30,11 +30,23 @@ from aes_r1.trainer.compiled_ops import before_compiling
 # The timeout of a collective: longer than a rollout, a validation or a save of one process may keep the others waiting.
 # Work that one process does alone for hours (pretraining, an expert behind an API) is waited for without a limit.
 PATIENCE = timedelta(minutes=30)
+BETAS, EPS = (0.9, 0.999), 1e-8  # AdamW's own defaults
 
 
 def world() -> tuple[int, int]:
-    """Return (rank, number of processes) as the launcher says."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """Return (rank, number of processes) as the launcher says; InputError where its variables cannot be."""
+    rank, size = launched("RANK", 0), launched("WORLD_SIZE", 1)
+    if rank >= max(size, 1) or size < 1:
+        raise InputError(f"RANK={rank}, WORLD_SIZE={size}: no such process; unset both, or launch by torchrun")
+    return rank, size
+
+
+def launched(name: str, otherwise: int) -> int:
+    """Return the number in a launcher's variable, `otherwise` where it is not set; InputError for anything else."""
+    value = os.environ.get(name) or str(otherwise)
+    if not (value.isascii() and value.isdigit()):
+        raise InputError(f"{name}={value}: a launcher sets a number there; unset it, or launch by torchrun")
+    return int(value)
 
 
 def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.device:
@@ -45,7 +57,7 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
     """
     rank, size = world()
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    device = torch.device("cuda", launched("LOCAL_RANK", 0)) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if not cuda:
@@ -185,7 +197,16 @@ class SingleEngine:
 
     rank, size = 0, 1
 
-    def __init__(self, model: nn.Module, *, weight_decay: float, max_grad_norm: float, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        weight_decay: float,
+        max_grad_norm: float,
+        device: torch.device,
+        betas: tuple[float, float] = BETAS,
+        eps: float = EPS,
+    ) -> None:
         self.model = model.to(device)
         self.device = device
         self.max_grad_norm = max_grad_norm
@@ -194,7 +215,7 @@ class SingleEngine:
         self.master_weights: list[tuple[nn.Parameter, nn.Parameter]] = []
         for group in groups:
             group["params"] = [self._in_float32(parameter) for parameter in group["params"]]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps)
 
     def _in_float32(self, parameter: nn.Parameter) -> nn.Parameter:
         if parameter.dtype == torch.float32:
@@ -286,6 +307,8 @@ class DeepSpeedEngine:
         weight_decay: float,
         max_grad_norm: float,
         device: torch.device,
+        betas: tuple[float, float] = BETAS,
+        eps: float = EPS,
     ) -> None:
         import deepspeed
 
@@ -303,7 +326,7 @@ class DeepSpeedEngine:
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,
         }
-        optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+        optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=0.0, betas=betas, eps=eps)
         self.plain_linear = nn.functional.linear  # ZeRO-3 puts its own in place, which rounds bf16 otherwise
         self.engine, self.optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self.model = self.engine.module
@@ -436,11 +459,26 @@ def _arguments(arguments: list[str]) -> Iterator[None]:
 
 
 def build_engine(
-    settings: EngineSettings, model: nn.Module, *, weight_decay: float, max_grad_norm: float, device: torch.device
+    settings: EngineSettings,
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    max_grad_norm: float,
+    device: torch.device,
+    betas: tuple[float, float] = BETAS,
+    eps: float = EPS,
 ) -> Engine:
-    """Build the engine that `settings` name, around `model` on `device`."""
+    """Build the engine that `settings` name, around `model` on `device`; betas and eps are AdamW's."""
     if settings.name == "single":
-        return SingleEngine(model, weight_decay=weight_decay, max_grad_norm=max_grad_norm, device=device)
+        return SingleEngine(
+            model, weight_decay=weight_decay, max_grad_norm=max_grad_norm, device=device, betas=betas, eps=eps
+        )
     return DeepSpeedEngine(
-        model, config=dict(settings.config), weight_decay=weight_decay, max_grad_norm=max_grad_norm, device=device
+        model,
+        config=dict(settings.config),
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        device=device,
+        betas=betas,
+        eps=eps,
     )

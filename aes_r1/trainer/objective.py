@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+SURROGATES = ("clip", "cispo", "sapo")
+RATIOS = ("token", "sequence")
 
 # Differences of log-probabilities are clamped to this value before exp(), so that a single token's ratio or divergence
 # stays finite: exp(20) = 4.9e8. verl also clamps k3 itself to 10. That would remove the penalty's gradient from every
@@ -20,6 +24,33 @@ def group_advantage(rewards: Tensor, *, scale: bool = True, eps: float = 1e-4) -
     """
     centered = rewards - rewards.mean(dim=1, keepdim=True)
     return centered / (rewards.std(dim=1, keepdim=True) + eps) if scale else centered
+
+
+def advantage_by_reward(rewards: Mapping[str, Tensor], weights: Mapping[str, float], *, eps: float = 1e-4) -> Tensor:
+    """Return the advantage [N, K] of GDPO: each reward is normalised in its group before the rewards are summed.
+
+    rewards {name: [N, K]}, K >= 2; weights {name: weight}, of which those that are 0 or missing are left out. A =
+    sum_r w_r (r - mean_r) / (std_r + eps), then (A - mean A) / (std A + eps) over all N * K outputs of the step (Liu et
+    al., 2026: GDPO, eq. 4 to 7), std unbiased. A weight is therefore relative to the other rewards, whatever their
+    scales are. Computed in float64: where all outputs of a group earn the same, the rounding error of their mean would
+    otherwise be divided by eps.
+    """
+    counted = [(weights[name], reward.double()) for name, reward in rewards.items() if weights.get(name)]
+    if not counted:
+        raise ValueError(f"weights={dict(weights)}: none of {', '.join(rewards)} has a weight")
+    total = sum(
+        (weight * group_advantage(reward, eps=eps) for weight, reward in counted), start=torch.zeros_like(counted[0][1])
+    )
+    return ((total - total.mean()) / (total.std() + eps)).float()
+
+
+def divergence_of(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
+    """Return [B], each completion's sum of log pi - log pi_ref over its tokens, in nats (the k1 estimate).
+
+    logps, ref_logps, mask: [B, T]; values outside the mask do not matter. Its mean over completions drawn from pi is
+    the divergence KL(pi || pi_ref) of whole completions. Subtracted from the reward, it is optimised like one.
+    """
+    return (logps - ref_logps).masked_fill(~mask.bool(), 0.0).sum(dim=1)
 
 
 def zero_spread(rewards: Tensor, *, tolerance: float = 1e-8) -> Tensor:
@@ -50,6 +81,59 @@ def importance_weights(difference: Tensor, cap: float) -> Tensor:
     return difference.clamp(max=math.log(cap)).exp()
 
 
+def probability_ratio(logps: Tensor, old_logps: Tensor, mask: Tensor, level: str) -> Tensor:
+    """Return the ratio pi / pi_old [B, T] of every token, 1 outside the mask.
+
+    logps (with gradient), old_logps, mask: [B, T]. level token: of each token by itself (GRPO). sequence: the geometric
+    mean of its completion's ratios (Zheng et al., 2025: GSPO, eq. 7), in the form GSPO-token (eq. 13): all tokens have
+    the same value, and each passes the gradient to its own log-probability, so that tokens may differ in advantage.
+    The logarithm is clamped to LARGEST_DIFFERENCE.
+    """
+    difference = (logps - old_logps).masked_fill(~mask.bool(), 0.0)
+    if level == "sequence":
+        kept = mask.to(logps.dtype)
+        mean = difference.detach().sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True).clamp(min=1)
+        difference = (mean + difference - difference.detach()).masked_fill(~mask.bool(), 0.0)
+    elif level != "token":
+        raise ValueError(f"ratio={level}: must be one of {', '.join(RATIOS)}")
+    return difference.clamp(max=LARGEST_DIFFERENCE).exp()
+
+
+def clipped_objective(
+    ratio: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float, ratio_cap: float | None = None
+) -> Tensor:
+    """Return min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) of every token (PPO; clip-higher as in DAPO).
+
+    ratio [B, T]; advantages of a shape that broadcasts to it. ratio_cap: the clip from the other side as well. With a
+    negative advantage the minimum is unbounded as r grows; r is then taken as at most ratio_cap, which is above 1 +
+    clip_high (INTELLECT-2, eq. 2: delta; dual-clip PPO).
+    """
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    bounded = ratio if ratio_cap is None else ratio.clamp(max=ratio_cap)
+    return torch.minimum(bounded * advantages, clipped * advantages)
+
+
+def cispo_objective(ratio: Tensor, logps: Tensor, advantages: Tensor, *, clip_high: float) -> Tensor:
+    """Return sg(min(r, 1 + clip_high)) A log pi of every token, where sg passes no gradient (MiniMax-M1: CISPO, eq. 4).
+
+    ratio, logps [B, T]; advantages of a shape that broadcasts to them. The weight is clipped and not the objective, so
+    every token keeps a gradient. As in the paper the weight has no lower bound.
+    """
+    return ratio.detach().clamp(max=1 + clip_high) * advantages * logps
+
+
+def sapo_objective(ratio: Tensor, advantages: Tensor, *, temperatures: tuple[float, float]) -> Tensor:
+    """Return 4 / tau sigmoid(tau (r - 1)) A of every token: a soft gate in place of the clip (Gao et al., 2025: SAPO).
+
+    ratio [B, T]; advantages of a shape that broadcasts to it. temperatures: tau for positive advantages, and for all
+    others; the higher, the sooner the gradient vanishes as r leaves 1. At r = 1 value and gradient do not depend on it,
+    apart from a constant in the value.
+    """
+    positive, others = temperatures
+    tau = torch.where(advantages > 0, positive, others)
+    return torch.sigmoid(tau * (ratio - 1)) * 4 / tau * advantages
+
+
 def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that others call it with
     logps: Tensor,
     old_logps: Tensor,
@@ -62,8 +146,14 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     kl_coef: float | Tensor,
     aggregation: str,
     normalizer: float | Tensor,
+    surrogate: str = "clip",
+    ratio_level: str = "token",
+    ratio_cap: float | None = None,
+    sapo_temperatures: tuple[float, float] = (1.0, 1.05),
+    entropy: Tensor | None = None,
+    entropy_coef: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the clipped surrogate (clip-higher as in DAPO) with a k3 penalty to the reference (paper, eq. 10).
+    """Compute the surrogate with a k3 penalty to the reference (paper, eq. 10) and an entropy bonus.
 
     logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]; kl_coef: one number or
     [B, T]. ref_logps may be None when kl_coef is the number 0. `normalizer` is the divisor of the whole optimizer step
@@ -71,15 +161,26 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     sums to the same gradient. Values outside the mask, infinities and NaN included, affect neither loss nor gradient.
     Differences of log-probabilities are clamped to LARGEST_DIFFERENCE in the ratio and in k3, and have no gradient
     beyond.
+
+    surrogate: clip (clipped_objective, the paper's), cispo or sapo (the functions of those names); ratio_level: token
+    or sequence (probability_ratio). entropy [B, T] (with gradient) is needed where entropy_coef is above 0, and
+    entropy_coef times it is added to every token's objective. On policy, where logps equal old_logps, all surrogates
+    and ratios have the same gradient.
     Returns (loss, metrics): metrics are detached means over this call's tokens (ratio_max: the maximum), with their
     number under "tokens".
     """
     if advantages.dim() == 1:
         advantages = advantages[:, None]
     kept, outside = mask.to(logps.dtype), ~mask.bool()
-    ratio = (logps - old_logps).masked_fill(outside, 0.0).clamp(max=LARGEST_DIFFERENCE).exp()
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    objective = torch.minimum(ratio * advantages, clipped * advantages)
+    ratio = probability_ratio(logps, old_logps, mask, ratio_level)
+    if surrogate == "clip":
+        objective = clipped_objective(ratio, advantages, clip_low=clip_low, clip_high=clip_high, ratio_cap=ratio_cap)
+    elif surrogate == "cispo":
+        objective = cispo_objective(ratio, logps.masked_fill(outside, 0.0), advantages, clip_high=clip_high)
+    elif surrogate == "sapo":
+        objective = sapo_objective(ratio, advantages, temperatures=sapo_temperatures)
+    else:
+        raise ValueError(f"surrogate={surrogate}: must be one of {', '.join(SURROGATES)}")
     if ref_logps is not None:
         difference = (ref_logps - logps).masked_fill(outside, 0.0)
         bounded = difference.clamp(max=LARGEST_DIFFERENCE)
@@ -87,6 +188,10 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
         objective = objective - kl_coef * kl_k3
     elif isinstance(kl_coef, Tensor) or kl_coef > 0:
         raise ValueError(f"kl_coef={kl_coef} needs ref_logps")
+    if entropy_coef > 0:
+        if entropy is None:
+            raise ValueError(f"entropy_coef={entropy_coef} needs entropy")
+        objective = objective + entropy_coef * entropy.masked_fill(outside, 0.0)
     per_token = -objective.masked_fill(outside, 0.0)  # multiplying by 0 would keep NaN
     if aggregation == "sequence_mean":
         loss = (per_token.sum(dim=1) / kept.sum(dim=1).clamp(min=1)).sum() / normalizer

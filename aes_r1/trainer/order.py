@@ -1,6 +1,8 @@
-"""The samples of a step as a pure function of seed and step, so that a resumed run needs no iterator state."""
+"""Choose the samples of a step by a pure function of seed and step, so that a resumed run needs no iterator state."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 
@@ -10,10 +12,19 @@ def batch_indices(step: int, *, per_step: int, count: int, seed: int) -> list[in
 
     Steps continue across epochs, so every sample is seen once per epoch and every step is full.
     """
-    wanted = range(step * per_step, (step + 1) * per_step)
-    epochs = {position // count for position in wanted}
+    positions = range(step * per_step, (step + 1) * per_step)
+    epochs = {position // count for position in positions}
     permutations = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in epochs}
-    return [int(permutations[position // count][position % count]) for position in wanted]
+    return [int(permutations[position // count][position % count]) for position in positions]
+
+
+def further_indices(step: int, drawing: int, *, wanted: int, used: Collection[int], count: int, seed: int) -> list[int]:
+    """Return up to `wanted` indices of `count` that are not `used`, for the further `drawing` (from 0) of a step.
+
+    They come from a permutation of their own, so that the order of the steps stays as it is.
+    """
+    permutation = np.random.default_rng([seed, step, drawing, 1]).permutation(count)
+    return [index for index in permutation.tolist() if index not in used][:wanted]
 
 
 def batch_indices_without_repeats(step: int, *, per_step: int, count: int, seed: int) -> list[int]:
@@ -21,6 +32,6 @@ def batch_indices_without_repeats(step: int, *, per_step: int, count: int, seed:
 
     Samples that do not fill a step at the end of an epoch are left out of that epoch. Needs per_step <= count.
     """
-    epoch, place = divmod(step, count // per_step)
+    epoch, step_in_epoch = divmod(step, count // per_step)
     permutation = np.random.default_rng([seed, epoch]).permutation(count)
-    return permutation[place * per_step : (place + 1) * per_step].tolist()
+    return permutation[step_in_epoch * per_step : (step_in_epoch + 1) * per_step].tolist()

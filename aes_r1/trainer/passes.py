@@ -18,10 +18,10 @@ from aes_r1.trainer.policy import Policy
 
 
 class Passes:
-    """The forward passes over the R completions of this process. Collective to create.
+    """Plan and run the forward passes over the R completions of this process. Collective to create.
 
-    lengths [R]: tokens of each completion; whole: passes over all completions; minibatches: [(rows of a minibatch, its
-    passes)], one optimizer step each.
+    lengths [R]: tokens of each completion; all_micro_batches: passes over all of them; minibatches: [(rows of a
+    minibatch, its passes)], one optimizer step each.
     """
 
     def __init__(self, completions: Completions, policy: Policy, trainer: TrainerSettings, engine: Engine) -> None:
@@ -38,7 +38,7 @@ class Passes:
             max_tokens=trainer.micro_batch_tokens,
         )
         every_row = torch.arange(len(self.lengths))
-        self.whole = plan(every_row)
+        self.all_micro_batches = plan(every_row)
         self.minibatches = [(rows, plan(rows)) for rows in every_row.chunk(trainer.minibatches)]
 
     def logps(self, model: Backbone, micro_batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,6 +53,7 @@ class Passes:
             model,
             temperature=self.trainer.temperature,
             shared_prefix=self.policy.shared_prefix,
+            entropy_gradient=self.trainer.entropy_coef > 0,
         )
         logps, entropy = score(completions.prompts.select(images), tokens, seeing, image_of)
         if completions.blank is None:
@@ -65,11 +66,11 @@ class Passes:
     @torch.no_grad()
     def all_logps(self, model: Backbone) -> Tensor:
         """Return the log-probabilities [R, T] of all completions under `model`, 0 beyond their ends."""
-        found = torch.zeros(self.completions.rollout.mask.shape, dtype=torch.float32, device=self.device)
-        for micro_batch in self.whole:
+        table = torch.zeros(self.completions.rollout.mask.shape, dtype=torch.float32, device=self.device)
+        for micro_batch in self.all_micro_batches:
             rows, logps, _ = self.logps(model, micro_batch)
-            found[rows, : logps.shape[1]] = logps
-        return found
+            table[rows, : logps.shape[1]] = logps
+        return table
 
     def reference_logps(self) -> Tensor | None:
         """Return the log-probabilities [R, T] under the frozen start, or None where the loss needs none. Collective."""

@@ -30,7 +30,7 @@ class Policy:
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether prompts are really computed once, which not every family of models supports."""
+        """Return whether prompts are really computed once, which not every family of models supports."""
         return self.shared_prefix and self.backbone.shares_prefix
 
     @contextlib.contextmanager

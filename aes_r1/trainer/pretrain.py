@@ -63,32 +63,32 @@ def pretrain_tiny(
     tokenizer = tiny.build_tokenizer([*corpus, *_spelling(facts)])
     backbone = tiny.build(tokenizer, max_pixels=max_pixels, seed=pretrain.seed)
     readout, features = _readout(backbone, len(scenes.fact_vector(facts[0])), pretrain.seed)
-    together = torch.nn.ModuleList([backbone.model, readout])
-    single = SingleEngine(together, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
+    modules = torch.nn.ModuleList([backbone.model, readout])
+    engine = SingleEngine(modules, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
     total = pretrain.pictures * pretrain.epochs // pretrain.batch_size
     rng = np.random.default_rng([pretrain.seed, 1])
 
     for step in range(total):
         chosen = batch_indices(step, per_step=pretrain.batch_size, count=len(pictures), seed=pretrain.seed)
         lessons = [_lesson(facts[index], rng) for index in chosen]
-        asked = [
+        encoded = [
             backbone.encode(pictures[index], question) for index, (question, _) in zip(chosen, lessons, strict=True)
         ]
-        batch = backbone.collate(asked)
-        tokens, mask = padded([backbone.encode_answer(text) for _, text in lessons], backbone.pad_token, single.device)
+        batch = backbone.collate(encoded)
+        tokens, mask = padded([backbone.encode_answer(text) for _, text in lessons], backbone.pad_token, engine.device)
 
         # -- loss ------------------------------------------------------------------------------------------------------
         logps, _ = completion_likelihood(backbone, batch, tokens, mask, torch.arange(len(lessons)))
-        saying = -logps.sum() / mask.sum()
-        known = torch.from_numpy(np.stack([scenes.fact_vector(facts[index]) for index in chosen]))
+        answer_loss = -logps.sum() / mask.sum()
+        targets = torch.from_numpy(np.stack([scenes.fact_vector(facts[index]) for index in chosen]))
         per_picture = (batch.image_grid_thw.prod(dim=1) // backbone.image_processor.merge_size**2).tolist()
         pooled = torch.stack([part.mean(dim=0) for part in features.pop().split(per_picture)])
-        seeing = (readout(pooled) - known).square().sum(dim=1).mean()
-        single.backward(saying + seeing)
+        readout_loss = (readout(pooled) - targets).square().sum(dim=1).mean()
+        engine.backward(answer_loss + readout_loss)
 
         # -- step ------------------------------------------------------------------------------------------------------
-        single.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
-        report(step + 1, total, f"saying {saying.item():.3f}  seeing {seeing.item():.3f}")
+        engine.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
+        report(step + 1, total, f"saying {answer_loss.item():.3f}  seeing {readout_loss.item():.3f}")
 
     # -- save ----------------------------------------------------------------------------------------------------------
     backbone.save(target)
@@ -112,37 +112,37 @@ def _lesson(facts: dict, rng: np.random.Generator) -> tuple[str, str]:
     """Draw a question about a picture and its true answer."""
     drawn = rng.random()
     if drawn < RATED_SHARE:
-        return prompts.RATING_PROMPT, _unjudged(facts, rng, said=int(rng.integers(2, 4)))
+        return prompts.RATING_PROMPT, _unjudged(facts, rng, count=int(rng.integers(2, 4)))
     if drawn < RATED_SHARE + SCORED_SHARE:
-        return prompts.SCORE_ONLY_PROMPT, _unjudged(facts, rng, said=0)
+        return prompts.SCORE_ONLY_PROMPT, _unjudged(facts, rng, count=0)
     if drawn < RATED_SHARE + SCORED_SHARE + MEASURED_SHARE:
-        asked = scenes.measure_questions(facts)
-        question, value = asked[rng.integers(len(asked))]
+        questions = scenes.measure_questions(facts)
+        question, value = questions[rng.integers(len(questions))]
         return question, prompts.answer("", value)
     return DESCRIBE, scenes.describe(facts)
 
 
-def _unjudged(facts: dict, rng: np.random.Generator, *, said: int) -> str:
-    """Write an answer in the format that judges nothing: `said` random facts, and the picture's brightness as number.
+def _unjudged(facts: dict, rng: np.random.Generator, *, count: int) -> str:
+    """Write an answer in the format that judges nothing: `count` random facts, and the picture's brightness as number.
 
-    Brightness goes with no opinion, because pictures are spoilt by too much light as often as by too little. It is not
-    among the facts that are said, so the number must be read off the picture, as it must be later when it is a
-    judgement: a number that is drawn, or copied from the words, leaves nothing for the cold start to build on.
-    Brightness gives the tenths, the hundredths are drawn.
+    Brightness is not correlated with aesthetic scores, because pictures are spoilt by too much light as often as by too
+    little. It is not among the facts in the words, so the model has to read the number off the picture, as it has to
+    later when the number is a judgement. A number that is random, or copied from the words, would teach nothing that
+    the cold start can use. Brightness gives the tenths; the hundredths are random.
     """
     *others, _ = scenes.describe(facts).removesuffix(".").split(". ")
-    taken = sorted(rng.choice(len(others), size=said, replace=False).tolist())
-    words = " ".join(f"{others[place]}." for place in taken)
+    taken = sorted(rng.choice(len(others), size=count, replace=False).tolist())
+    words = " ".join(f"{others[index]}." for index in taken)
     return prompts.answer(words, facts["bright"] / 10 + int(rng.integers(10)) / 100)
 
 
 def _spelling(facts: tuple[dict, ...]) -> list[str]:
-    asked = [pair for one in facts[:300] for pair in scenes.measure_questions(one)]
+    questions = [pair for scene_facts in facts[:300] for pair in scenes.measure_questions(scene_facts)]
     rng = np.random.default_rng(0)
     return [
-        *(scenes.describe(one) for one in facts[:3000]),
-        *(question for question, _ in asked),
-        *(prompts.answer("", value) for _, value in asked),
-        *(_unjudged(one, rng, said=3) for one in facts[:1000]),
+        *(scenes.describe(scene_facts) for scene_facts in facts[:3000]),
+        *(question for question, _ in questions),
+        *(prompts.answer("", value) for _, value in questions),
+        *(_unjudged(scene_facts, rng, count=3) for scene_facts in facts[:1000]),
         *[DESCRIBE, prompts.RATING_PROMPT, prompts.SCORE_ONLY_PROMPT] * 100,
     ]

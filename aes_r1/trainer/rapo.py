@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from aes_r1.data.sample import Sample
+from aes_r1.reward.custom import load_reward
 from aes_r1.rollout.served import largest_gap, require_match
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import RewardSettings, TrainerSettings
@@ -25,6 +27,7 @@ from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.passes import Passes
 from aes_r1.trainer.policy import Policy
+from aes_r1.trainer.refill import Drawn, Refill
 from aes_r1.trainer.skipped import Skips
 from aes_r1.trainer.step_credit import assign_credit
 from aes_r1.trainer.step_images import StepImages, encoded_ahead, step_images
@@ -36,7 +39,7 @@ from aes_r1.trainer.step_metrics import (
     rollout_metrics,
     speed_metrics,
 )
-from aes_r1.trainer.step_rewards import reward_completions
+from aes_r1.trainer.step_rewards import less_divergence, reward_completions
 from aes_r1.trainer.trace import StepTrace
 from aes_r1.trainer.update import update_policy
 from aes_r1.trainer.utilisation import Utilisation
@@ -72,6 +75,8 @@ def train_rapo(
     skips = Skips(progress.get("skipped_in_a_row", 0))
     context.on_resume(progress["step"])
     rollouts = Rollouts(policy, engine, trainer)
+    refill = Refill(images, policy, rollouts, trainer, engine, seed=context.seed)
+    own_reward = None if reward.custom is None else load_reward(reward.custom)
     pools = {name: number for number, name in enumerate(sorted({image.dataset for image in images}))}
 
     # -- data ----------------------------------------------------------------------------------------------------------
@@ -97,15 +102,23 @@ def train_rapo(
         drawing, on_policy = ahead or begin(step, timer), ahead is None
         with timer("rollout"):
             completions = drawing.finish()
-        rollout = completions.rollout
         # The step after a checkpoint is drawn with the weights in it, so that a resumed run draws the same.
         begins_ahead = served is not None and served.settings.ahead == 1 and (step + 1) % trainer.save_every != 0
         ahead = begin(step + 1, timer) if begins_ahead and step + 1 < total else None
 
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
-        rewards = reward_completions(
-            completions, batch, trainer=trainer, reward=reward, pools=pools, progress=step / total, engine=engine
+        rewarded = partial(
+            reward_completions,
+            trainer=trainer,
+            reward=reward,
+            pools=pools,
+            progress=step / total,
+            engine=engine,
+            own=own_reward,
         )
+        rewards, drawn = rewarded(completions, batch), Drawn(batch, drawing.prompts, completions)
+        (batch, prompts, completions), rewards = refill(step, drawn, rewards, rewarded, timer)
+        rollout = completions.rollout
         in_critique = critique_mask(
             [backbone.pieces(tokens) for tokens in completions.tokens],
             completions.scores,
@@ -116,7 +129,7 @@ def train_rapo(
             with timer("critique"):
                 rewards.parts.update(
                     critique_rewards(
-                        StepCritiques.of(completions, in_critique, batch.everywhere, drawing.prompts),
+                        StepCritiques.of(completions, in_critique, batch.everywhere, prompts),
                         reward=reward,
                         mos=rewards.mos,
                         pool=rewards.pool,
@@ -127,14 +140,15 @@ def train_rapo(
                     )
                 )
 
-        # -- credit ----------------------------------------------------------------------------------------------------
-        credit = assign_credit(rewards, rollout, in_critique, trainer=trainer, reward=reward)
-
         # -- reference -------------------------------------------------------------------------------------------------
         with timer("reference"):
             passes = Passes(completions, policy, trainer, engine)
             reference_logps = passes.reference_logps()
             old_logps = passes.old_logps()
+
+        # -- credit ----------------------------------------------------------------------------------------------------
+        rewards = less_divergence(rewards, rollout, reference_logps, coef=trainer.kl_reward_coef, engine=engine)
+        credit = assign_credit(rewards, rollout, in_critique, trainer=trainer, reward=reward)
 
         # -- loss and step ---------------------------------------------------------------------------------------------
         lr = learning_rate(step, total, base=trainer.lr, schedule=trainer.lr_schedule, warmup=trainer.warmup_steps)
@@ -156,6 +170,8 @@ def train_rapo(
             **speed_metrics(timer, rollout, engine),
             **utilisation.metrics(completions.prompts, passes.lengths, trainer.inner_epochs, timer.seconds["update"]),
         }
+        if trainer.refill_rounds:
+            values["rollout/refilled"] = refill.share(step, batch)
         trace.end()
         if served is not None:
             values |= correction_metrics(update.gaps, passes.minibatches[0][1], served.settings.cap, engine)
@@ -163,8 +179,8 @@ def train_rapo(
                 bound = largest_gap(served.settings, backbone.model.dtype)
                 require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
         if step == 0 or (step + 1) % trainer.completions_every == 0:
-            here = {name: part[rewards.here] for name, part in earned.items()}
-            context.log_completions(step + 1, completion_rows(completions, batch.here, here, credit.paid))
+            local_rewards = {name: part[rewards.here] for name, part in earned.items()}
+            context.log_completions(step + 1, completion_rows(completions, batch.here, local_rewards, credit.paid))
 
         # -- evaluate --------------------------------------------------------------------------------------------------
         last = step + 1 == total

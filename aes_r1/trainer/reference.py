@@ -1,4 +1,4 @@
-"""The reference: the frozen initial policy that the divergence is measured from.
+"""Keep the reference, the frozen initial policy from which the KL divergence is measured.
 
 It is used once per step, in one phase. Between its uses it may be kept in host memory or sharded over the processes, at
 the cost of one transfer per step. In its phase the device holds all of it, as it holds the whole policy in a rollout.
@@ -22,15 +22,15 @@ _ALIGNED = 256  # bytes; kernels need tensors that begin at a multiple of it
 
 
 class Reference:
-    """A frozen model that stays on the device (model.reference=device)."""
+    """Keep a frozen model on the device (model.reference=device)."""
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         self.backbone, self.device = backbone, device
         backbone.model.requires_grad_(False).eval()
-        self._place()
+        self._store()
 
-    def _place(self) -> None:
-        """Move the weights, which are whole in host memory, to where they stay."""
+    def _store(self) -> None:
+        """Move the weights, which are whole in host memory, to where they are kept."""
         self.backbone.model.to(self.device)
 
     @contextlib.contextmanager
@@ -44,28 +44,29 @@ class Reference:
 
 
 class StoredReference(Reference, ABC):
-    """A frozen model that is off the device between its uses, with its weights in one row of bytes.
+    """Keep a frozen model off the device between its uses, with its weights in one row of bytes.
 
-    Several processes keep one piece of the row each, all of the same length.
+    Each of several processes keeps one piece of the row; all pieces have the same length. layout: for each parameter
+    its dtype and shape, and its offset and length in the row, in bytes.
     """
 
     rank, size = 0, 1
 
-    def _place(self) -> None:
-        self.places: list[tuple[nn.Parameter, torch.dtype, torch.Size, int, int]] = []
+    def _store(self) -> None:
+        self.layout: list[tuple[nn.Parameter, torch.dtype, torch.Size, int, int]] = []
         end = 0
         for parameter in self.backbone.model.parameters():
             data = parameter.data
-            self.places.append((parameter, data.dtype, data.shape, end, data.nbytes))
+            self.layout.append((parameter, data.dtype, data.shape, end, data.nbytes))
             end += -(-data.nbytes // _ALIGNED) * _ALIGNED
         length = -(-end // self.size)
         first, last = self.rank * length, (self.rank + 1) * length
         self.own = self._empty(length)
-        for parameter, _, _, start, count in self.places:
+        for parameter, _, _, start, count in self.layout:
             low, high = max(start, first), min(start + count, last)
             if low < high:
-                whole = parameter.data.contiguous().view(-1).view(torch.uint8)
-                self.own[low - first : high - first] = whole[low - start : high - start]
+                flat = parameter.data.contiguous().view(-1).view(torch.uint8)
+                self.own[low - first : high - first] = flat[low - start : high - start]
             parameter.data = parameter.data.new_empty(0)  # so that the host never holds two copies of all weights
         for buffer in self.backbone.model.buffers():  # buffers are small
             buffer.data = buffer.data.to(self.device)
@@ -75,20 +76,20 @@ class StoredReference(Reference, ABC):
         """Allocate room for `length` bytes where this process keeps its piece."""
 
     @abstractmethod
-    def _whole(self) -> Tensor:
+    def _gather_row(self) -> Tensor:
         """Return the whole row on the device."""
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[Backbone]:
         """Gather the whole model for the block from the shares of all processes."""
-        row = self._whole()
-        for parameter, dtype, shape, start, count in self.places:
+        row = self._gather_row()
+        for parameter, dtype, shape, start, count in self.layout:
             parameter.data = row[start : start + count].view(dtype).view(shape)
         del row
         try:
             yield self.backbone
         finally:
-            for parameter, dtype, *_ in self.places:
+            for parameter, dtype, *_ in self.layout:
                 parameter.data = torch.empty(0, dtype=dtype, device=self.device)
 
     def close(self) -> None:
@@ -98,7 +99,7 @@ class StoredReference(Reference, ABC):
 
 
 class HostReference(StoredReference):
-    """A frozen model in host memory (model.reference=host), which is page-locked for fast copies to a GPU."""
+    """Keep a frozen model in host memory (model.reference=host), which is page-locked for fast copies to a GPU."""
 
     def _empty(self, length: int) -> Tensor:
         row = torch.empty(length, dtype=torch.uint8)
@@ -106,7 +107,7 @@ class HostReference(StoredReference):
             torch.cuda.check_error(torch.cuda.cudart().cudaHostRegister(row.data_ptr(), length, 0))
         return row
 
-    def _whole(self) -> Tensor:
+    def _gather_row(self) -> Tensor:
         return self.own.to(self.device, non_blocking=True)
 
     def close(self) -> None:
@@ -118,7 +119,7 @@ class HostReference(StoredReference):
 
 
 class ShardedReference(StoredReference):
-    """A frozen model sharded over the devices of `size` processes (model.reference=sharded)."""
+    """Shard a frozen model over the devices of `size` processes (model.reference=sharded)."""
 
     def __init__(self, backbone: Backbone, device: torch.device, *, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
@@ -127,7 +128,7 @@ class ShardedReference(StoredReference):
     def _empty(self, length: int) -> Tensor:
         return torch.zeros(length, dtype=torch.uint8, device=self.device)
 
-    def _whole(self) -> Tensor:
+    def _gather_row(self) -> Tensor:
         row = torch.empty(self.size * len(self.own), dtype=torch.uint8, device=self.device)
         dist.all_gather_into_tensor(row, self.own)
         return row
@@ -135,7 +136,7 @@ class ShardedReference(StoredReference):
 
 @contextlib.contextmanager
 def reference_weights(backbone: Backbone, reference: Reference | None) -> Iterator[Backbone]:
-    """Give the frozen start inside the block: a model of its own, or the policy with its adapter switched off."""
+    """Yield the frozen start for the block: a model of its own, or the policy with its adapter disabled."""
     if reference is not None:
         with reference.gathered() as frozen:
             yield frozen
@@ -144,15 +145,15 @@ def reference_weights(backbone: Backbone, reference: Reference | None) -> Iterat
         yield backbone
 
 
-def check_place(place: str, size: int) -> None:
+def require_shardable(kept: str, size: int) -> None:
     """Raise InputError where model.reference=sharded meets a single process."""
-    if place == "sharded" and size == 1:
+    if kept == "sharded" and size == 1:
         raise InputError("model.reference=sharded: one process has nobody to share with; give host or device")
 
 
-def build_reference(place: str, backbone: Backbone, *, device: torch.device, rank: int, size: int) -> Reference:
-    """Make `backbone`, whole in host memory, the reference; `place` is device, host or sharded."""
-    check_place(place, size)
-    if place == "sharded":
+def build_reference(kept: str, backbone: Backbone, *, device: torch.device, rank: int, size: int) -> Reference:
+    """Make `backbone`, whole in host memory, the reference; `kept` is device, host or sharded."""
+    require_shardable(kept, size)
+    if kept == "sharded":
         return ShardedReference(backbone, device, rank=rank, size=size)
-    return (HostReference if place == "host" else Reference)(backbone, device)
+    return (HostReference if kept == "host" else Reference)(backbone, device)

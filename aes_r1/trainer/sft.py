@@ -1,4 +1,4 @@
-"""Cold start: supervised fine-tuning on critiques that end in the true score (paper, section 3.3).
+"""Train the cold start: supervised fine-tuning on critiques that end in the true score (paper, section 3.3).
 
 This is textbook SFT: the negative log-likelihood of the completion's tokens given picture and prompt, with vision tower
 and projector frozen.
@@ -8,15 +8,19 @@ and projector frozen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import blank_picture, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.model.transfer import to_device
 from aes_r1.prompts import answer, unscored
 from aes_r1.rollout.forced_prefix import with_prefix
@@ -30,6 +34,8 @@ from aes_r1.trainer.order import batch_indices
 from aes_r1.trainer.skipped import Skips
 
 REMEDY = "look at the records of these steps, lower cold_start.lr, or train with model.dtype=float32"
+
+Example = tuple[EncodedPrompt, list[int]]  # a prompt, and the tokens of the completion that is learned
 
 
 def sft_epochs(count: int, cold_start: ColdStartSettings, least: int) -> int:
@@ -66,19 +72,9 @@ def train_sft(
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     context.on_resume(progress["step"])
     skips = Skips(progress.get("skipped_in_a_row", 0))
-    local_positions = range(engine.rank, cold_start.batch_size, engine.size)
 
     # -- data ----------------------------------------------------------------------------------------------------------
-    def encode(shown: tuple[dict, bool]) -> tuple:
-        record, blank = shown
-        critique = record["critique"] if with_critique else ""
-        text = answer(critique, record["mos"])
-        if not blank:
-            return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
-        words = unscored(critique)  # part of the prompt: without the picture they could only be guessed
-        prompt = with_prefix(backbone, backbone.encode(blank_picture(), question), words)
-        return prompt, backbone.encode_answer(text.removeprefix(words))
-
+    local_positions = range(engine.rank, cold_start.batch_size, engine.size)
     upcoming = [
         (records[index], blanked(context.seed, step, position, cold_start.blank_pictures))
         for step in range(progress["step"], total)
@@ -87,7 +83,8 @@ def train_sft(
         )
         if position in local_positions
     ]
-    encoded = prefetch(upcoming, encode, workers=1, ahead=2 * len(local_positions))
+    encode = partial(encode_example, backbone=backbone, question=question, with_critique=with_critique)
+    encoded: Iterator[Example] = prefetch(upcoming, encode, workers=1, ahead=2 * len(local_positions))
 
     if progress["step"] == 0 and cold_start.probe_every:
         with engine.gathered_parameters():
@@ -97,35 +94,20 @@ def train_sft(
         with timer("wait"):
             batch = [next(encoded) for _ in local_positions]
 
-        # -- loss ------------------------------------------------------------------------------------------------------
+        # -- loss and step ---------------------------------------------------------------------------------------------
+        warmup = round(cold_start.warmup_ratio * total)
+        lr = learning_rate(step, total, base=cold_start.lr, schedule="cosine", warmup=warmup)
         with timer("update"):
-            backbone.model.train()
-            tokens_in_step = engine.all_reduce_sum(
-                torch.tensor(sum(len(target) for _, target in batch), device=engine.device)
-            )
-            loss_sum = torch.zeros((), device=engine.device)
-            for start in range(0, len(batch), cold_start.micro_batch_size):
-                part = batch[start : start + cold_start.micro_batch_size]
-                prompts = backbone.collate([prompt for prompt, _ in part]).to(engine.device)
-                tokens, mask = padded([target for _, target in part], backbone.pad_token, engine.device)
-                logps, _ = completion_likelihood(backbone, prompts, tokens, mask, torch.arange(len(part)))
-                loss = -logps.sum() / tokens_in_step
-                engine.backward(loss)
-                loss_sum += loss.detach()
-
-            # -- step --------------------------------------------------------------------------------------------------
-            warmup = round(cold_start.warmup_ratio * total)
-            lr = learning_rate(step, total, base=cold_start.lr, schedule="cosine", warmup=warmup)
-            grad_norm = float(engine.step(lr))
+            update = update_model(batch, backbone, engine, micro_batch_size=cold_start.micro_batch_size, lr=lr)
 
         # -- log -------------------------------------------------------------------------------------------------------
         values = {
-            "sft/loss": float(engine.all_reduce_sum(loss_sum)),
-            "sft/skipped_steps": skips.count(grad_norm),
-            "policy/grad_norm": grad_norm,
+            "sft/loss": float(engine.all_reduce_sum(update.loss)),
+            "sft/skipped_steps": skips.count(update.grad_norm),
+            "policy/grad_norm": update.grad_norm,
             "lr": lr,
             **{f"time/{phase}_s": seconds for phase, seconds in timer.seconds.items()},
-            "perf/tokens_per_s": float(tokens_in_step) / timer.elapsed(),
+            "perf/tokens_per_s": float(update.tokens) / timer.elapsed(),
         }
 
         # -- evaluate --------------------------------------------------------------------------------------------------
@@ -147,12 +129,61 @@ def train_sft(
     skips.end_if_too_many(total, context.folder, REMEDY)
 
 
+def encode_example(shown: tuple[dict, bool], *, backbone: Backbone, question: str, with_critique: bool) -> Example:
+    """Encode (record, whether its picture is blanked). The critique of a blanked picture is part of the prompt.
+
+    Without the picture, its words could only be guessed, so only the score after them is learned.
+    """
+    record, blank = shown
+    critique = record["critique"] if with_critique else ""
+    text = answer(critique, record["mos"])
+    if not blank:
+        return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
+    prefix = unscored(critique)
+    prompt = with_prefix(backbone, backbone.encode(blank_picture(), question), prefix)
+    return prompt, backbone.encode_answer(text.removeprefix(prefix))
+
+
+@dataclass(frozen=True)
+class SftUpdate:
+    """Hold what the update of a step leaves for the log.
+
+    loss: this process's part of the mean negative log-likelihood, in nats per token; tokens: completion tokens of all
+    processes; grad_norm: of the optimizer step.
+    """
+
+    loss: Tensor
+    tokens: Tensor
+    grad_norm: float
+
+
+def update_model(
+    batch: Sequence[Example], backbone: Backbone, engine: Engine, *, micro_batch_size: int, lr: float
+) -> SftUpdate:
+    """Take one optimizer step on the examples of all processes, of which this one has `batch`. Collective.
+
+    The loss is divided by the tokens of the whole step, so its gradient does not depend on micro-batches or processes.
+    """
+    backbone.model.train()
+    tokens_in_step = engine.all_reduce_sum(torch.tensor(sum(len(target) for _, target in batch), device=engine.device))
+    loss_sum = torch.zeros((), device=engine.device)
+    for start in range(0, len(batch), micro_batch_size):
+        micro_batch = batch[start : start + micro_batch_size]
+        prompts = backbone.collate([prompt for prompt, _ in micro_batch]).to(engine.device)
+        tokens, mask = padded([target for _, target in micro_batch], backbone.pad_token, engine.device)
+        logps, _ = completion_likelihood(backbone, prompts, tokens, mask, torch.arange(len(micro_batch)))
+        loss = -logps.sum() / tokens_in_step
+        engine.backward(loss)
+        loss_sum += loss.detach()
+    return SftUpdate(loss_sum, tokens_in_step, float(engine.step(lr)))
+
+
 def blanked(seed: int, step: int, position: int, share: float) -> bool:
     """Return whether the record at `position` of `step` is shown without its picture, which `share` of all are."""
     return share > 0 and bool(np.random.default_rng([seed, step, position, 7]).random() < share)
 
 
-def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Right-pad token lists to [R, T]; return (tokens on `device`, mask of the real tokens on the host)."""
     width = max(len(target) for target in targets)
     tokens = torch.full((len(targets), width), pad, dtype=torch.long)

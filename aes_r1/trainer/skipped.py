@@ -16,11 +16,11 @@ LIMIT = 10  # skipped optimizer steps in a row; inner epochs and minibatches cou
 
 
 class NeverFinite(Exception):
-    """LIMIT optimizer steps in a row were skipped; the checkpoint holds the state before the first of them."""
+    """Report that LIMIT optimizer steps in a row were skipped; the checkpoint has the state before the first."""
 
 
 class Skips:
-    """Counts the skipped steps of one loop; `in_a_row` is saved in every checkpoint and restored from it.
+    """Count the skipped steps of one loop; `in_a_row` is saved in every checkpoint and restored from it.
 
     All processes count the same, because the norm that an engine returns is that of the whole gradient.
     """
@@ -40,7 +40,7 @@ class Skips:
         return self.in_a_row >= LIMIT
 
     def end_if_too_many(self, step: int, folder: Path, remedy: str) -> None:
-        """Raise NeverFinite, once the checkpoint after `step` lies in `folder`."""
+        """Raise NeverFinite if there are too many; the checkpoint after `step` must have been saved in `folder`."""
         if self.too_many:
             raise NeverFinite(
                 f"step {step}: the last {self.in_a_row} optimizer steps were skipped, for the loss or its gradient was "

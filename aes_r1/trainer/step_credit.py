@@ -9,7 +9,7 @@ from torch import Tensor
 from aes_r1.rollout.sampler import Rollout
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer.credit import critique_advantage, token_advantages, token_kl_coef
-from aes_r1.trainer.objective import group_advantage, zero_spread
+from aes_r1.trainer.objective import advantage_by_reward, group_advantage, zero_spread
 from aes_r1.trainer.step_rewards import StepRewards
 
 
@@ -37,7 +37,11 @@ def assign_credit(
     reward: RewardSettings,
 ) -> StepCredit:
     """Return the credit of a step (trainer.credit). in_critique [R, T] bool: the tokens of critiques."""
-    advantages = group_advantage(rewards.total, scale=trainer.scale_advantage)[rewards.here]
+    if trainer.advantage == "normalize_then_sum":
+        everywhere = advantage_by_reward(rewards.parts, rewards.weights)
+    else:
+        everywhere = group_advantage(rewards.total, scale=trainer.scale_advantage)
+    advantages = everywhere[rewards.here]
     paid, of_critiques = {"advantage": advantages}, None
     if trainer.credit == "parts":
         earned = {name: rewards.parts[name] for name in reward.critique_weights}

@@ -26,16 +26,26 @@ class StepImages:
     here: list[Sample]
     keys: list[tuple]
 
+    @classmethod
+    def of(
+        cls, everywhere: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
+    ) -> StepImages:
+        """Share the images `everywhere` of `step` out to the processes."""
+        here = list(everywhere[engine.rank :: engine.size])
+        keys = [(seed, step, image.id, k) for image in here for k in range(trainer.num_samples)]
+        return cls(list(everywhere), here, keys)
+
+    def by_rank(self, size: int) -> list[list[Sample]]:
+        """Return the images of each of `size` processes: the order in which gathered tensors hold them."""
+        return [self.everywhere[rank::size] for rank in range(size)]
+
 
 def step_images(
     images: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
 ) -> StepImages:
     """Return the images of `step`, counted from 0."""
     chosen = batch_indices_without_repeats(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
-    everywhere = [images[index] for index in chosen]
-    here = everywhere[engine.rank :: engine.size]
-    keys = [(seed, step, image.id, k) for image in here for k in range(trainer.num_samples)]
-    return StepImages(everywhere, here, keys)
+    return StepImages.of([images[index] for index in chosen], step, trainer=trainer, engine=engine, seed=seed)
 
 
 def encoded_ahead(images: Iterator[Sample], policy: Policy, *, per_step: int) -> Iterator[EncodedPrompt]:

@@ -25,7 +25,7 @@ def add_micro_batch(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy
     added = {
         **weighted,
         "tokens": metrics["tokens"],
-        "entropy": entropy.sum(),
+        "entropy": entropy.detach().sum(),
         "completion_tokens": entropy.new_full((), tokens),
     }
     for name, value in added.items():
@@ -86,8 +86,8 @@ def correction_metrics(
     gaps: Sequence[Tensor], planned: Sequence[MicroBatch], cap: float, engine: Engine
 ) -> dict[str, float]:
     """Measure how importance weights change served completions, from `gaps` as in `mismatch_metrics`. Collective."""
-    masks = [micro_batch.mask for micro_batch in planned if micro_batch.in_loss]
-    gap = torch.cat([one[mask.to(one.device)] for one, mask in zip(gaps, masks, strict=True)]).double()
+    masks = [micro_batch.mask.to(engine.device) for micro_batch in planned if micro_batch.in_loss]
+    gap = torch.cat([padded_gap[mask] for padded_gap, mask in zip(gaps, masks, strict=True)]).double()
     ratio = gap.exp()
     parts = [torch.ones_like(gap), ratio - 1 - gap, (ratio > cap).double(), ratio, ratio.square()]
     count, k3, capped, total, squares = engine.all_reduce_sum(torch.stack([part.sum() for part in parts])).tolist()
@@ -114,5 +114,5 @@ def mean_validation_srcc(validation: dict[str, float]) -> float | None:
     A set whose answers have no SRCC (because they are all equal, or too few) counts as 0, like answers that rank
     nothing. Without it the mean would cover other sets and could not be compared with that of other steps.
     """
-    found = [0.0 if math.isnan(value) else value for name, value in validation.items() if name.endswith("/srcc")]
-    return sum(found) / len(found) if found else None
+    srccs = [0.0 if math.isnan(value) else value for name, value in validation.items() if name.endswith("/srcc")]
+    return sum(srccs) / len(srccs) if srccs else None

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
 
+from aes_r1.data.opinions import levels_of, rater_shares
+from aes_r1.data.sample import Sample
+from aes_r1.reward.custom import CustomReward, custom_reward
 from aes_r1.reward.length import overlong_penalty
-from aes_r1.reward.total import total_reward
-from aes_r1.rollout.sampler import keyed_uniform_noise
-from aes_r1.settings import RewardSettings, TrainerSettings
+from aes_r1.reward.total import total_reward, weights_at
+from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise
+from aes_r1.settings import InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.completions import Completions, score_table
 from aes_r1.trainer.engine import Engine
+from aes_r1.trainer.objective import divergence_of
 from aes_r1.trainer.step_images import StepImages
 
 
@@ -22,7 +27,8 @@ class StepRewards:
     """Hold the rewards of a step's N images x K completions, in the order of ranks.
 
     scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores, and numbers of the images' data sets;
-    total [N, K]: the reward; parts: {name: [N, K]}, unweighted; here: the images of this process among the N.
+    total [N, K]: the reward; parts: {name: [N, K]}, unweighted; weights: {name: weight} in the total; here: the images
+    of this process among the N.
     """
 
     scores: Tensor
@@ -30,6 +36,7 @@ class StepRewards:
     pool: Tensor
     total: Tensor
     parts: dict[str, Tensor]
+    weights: dict[str, float]
     here: slice
 
 
@@ -42,10 +49,12 @@ def reward_completions(
     pools: Mapping[str, int],
     progress: float,
     engine: Engine,
+    own: CustomReward | None = None,
 ) -> StepRewards:
-    """Return the rewards of a step's scores and lengths. Collective.
+    """Return the rewards of a step's scores, lengths and texts. Collective.
 
-    pools: {data set: its number}; progress: share of training that is done, for reward.schedule.
+    pools: {data set: its number}; progress: share of training that is done, for reward.schedule; own: the function of
+    reward.custom.
     """
     device, count = engine.device, len(images.here)
     mos = engine.all_gather(torch.tensor([image.mos for image in images.here], device=device))
@@ -56,10 +65,72 @@ def reward_completions(
         guesses = engine.all_gather(
             keyed_uniform_noise([("guess", *key) for key in images.keys], 1).to(scores).view(count, -1)
         )
-    total, parts = total_reward(scores, mos, reward, pool=pool, progress=progress, guesses=guesses)
+    ordered = list(chain(*images.by_rank(engine.size)))
+    raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
+    custom = None
+    if own is not None:
+        custom = _custom(own, str(reward.custom), scores, completions.texts, ordered, engine)
+    total, parts = total_reward(
+        scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom
+    )
+    weights = weights_at(reward, progress)
     if trainer.overlong_penalty:
         lengths = engine.all_gather(completions.rollout.mask.sum(dim=1).view(count, -1))
         overlong = overlong_penalty(lengths, limit=trainer.max_new_tokens, begin=trainer.overlong_from)
         total = total + trainer.overlong_penalty * overlong
         parts |= {"overlong": overlong}
-    return StepRewards(scores, mos, pool, total, parts, slice(engine.rank * count, (engine.rank + 1) * count))
+        weights |= {"overlong": trainer.overlong_penalty}
+    here = slice(engine.rank * count, (engine.rank + 1) * count)
+    return StepRewards(scores, mos, pool, total, parts, weights, here)
+
+
+def less_divergence(
+    rewards: StepRewards, rollout: Rollout, reference_logps: Tensor | None, *, coef: float, engine: Engine
+) -> StepRewards:
+    """Subtract `coef` times each completion's divergence from the reference from its reward. Collective.
+
+    reference_logps [R, T]: of this process's completions. The policy's own log-probabilities are the sampler's.
+    """
+    if coef == 0:
+        return rewards
+    assert reference_logps is not None
+    divergence = divergence_of(rollout.logps, reference_logps, rollout.mask).view(-1, rewards.total.shape[1])
+    gathered = engine.all_gather(divergence)
+    return replace(
+        rewards,
+        total=rewards.total - coef * gathered,
+        parts=rewards.parts | {"kl": gathered},
+        weights=rewards.weights | {"kl": -coef},
+    )
+
+
+def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return levels and shares [N, V] of the raters of each image, padded with shares of 0; all 0 where not known."""
+    known = [rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) or [0.0, 0.0] for one in images]
+    width = max(map(len, known))
+    levels, shares = torch.zeros(2, len(known), width, dtype=torch.float64)
+    for row, one in enumerate(known):
+        levels[row, : len(one)] = torch.tensor(levels_of(one), dtype=torch.float64)
+        shares[row, : len(one)] = torch.tensor(one, dtype=torch.float64)
+    return levels.to(device), shares.to(device)
+
+
+def _custom(
+    own: CustomReward, named: str, scores: Tensor, texts: Sequence[str], images: Sequence[Sample], engine: Engine
+) -> Tensor:
+    """Return the rewards [N, K] of the user's function, called on rank 0 alone. Collective.
+
+    If it fails, every process raises its InputError, so that none waits for the others.
+    """
+    everybody, samples = engine.all_gather_objects(list(texts)), scores.shape[1]
+    groups = [everybody[start : start + samples] for start in range(0, len(everybody), samples)]
+    answer: list[Tensor | str] = []
+    if engine.rank == 0:
+        try:
+            answer = [custom_reward(own, named, scores, groups, images)]
+        except InputError as error:
+            answer = [str(error)]
+    (found,) = engine.all_gather_objects(answer)
+    if isinstance(found, str):
+        raise InputError(found)
+    return found.to(scores.device)

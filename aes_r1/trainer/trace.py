@@ -11,7 +11,7 @@ from aes_r1.settings import InputError
 
 
 class StepTrace:
-    """Traces step `number` (from 1) of `steps` into `file`; without a number or a file nothing is traced.
+    """Trace step `number` (from 1) of `steps` into `file`; without a number or a file nothing is traced.
 
     A run that is resumed after that step does not trace it. The traced step is slower than others. Raises InputError
     where the run has no such step.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
@@ -46,6 +47,17 @@ def update_policy(
     corrects for different numerics and older weights.
     """
     policy, trainer, rollout = passes.policy, passes.trainer, passes.completions.rollout
+    loss_of = partial(
+        policy_loss,
+        surrogate=trainer.surrogate,
+        ratio_level=trainer.ratio,
+        clip_low=trainer.clip_low,
+        clip_high=trainer.clip_high,
+        ratio_cap=trainer.ratio_cap,
+        sapo_temperatures=(trainer.sapo_temperatures[0], trainer.sapo_temperatures[1]),
+        entropy_coef=trainer.entropy_coef,
+        aggregation=trainer.aggregation,
+    )
     done = Update()
     policy.backbone.model.train()
     for number, (minibatch, planned) in enumerate(passes.minibatches * trainer.inner_epochs):
@@ -60,16 +72,14 @@ def update_policy(
             advantages = credit.advantages[rows, :longest]
             if policy.served is not None:
                 advantages = advantages * importance_weights(old - drawn_with, policy.served.settings.cap)
-            loss, metrics = policy_loss(
+            loss, metrics = loss_of(
                 logps,
                 old,
                 None if reference_logps is None else reference_logps[rows, :longest],
                 advantages,
                 credit.in_loss[rows, :longest] & micro_batch.in_loss,
-                clip_low=trainer.clip_low,
-                clip_high=trainer.clip_high,
                 kl_coef=credit.kl_coef[rows, :longest] if isinstance(credit.kl_coef, Tensor) else credit.kl_coef,
-                aggregation=trainer.aggregation,
+                entropy=entropy,
                 normalizer=divisor,
             )
             engine.backward(loss)

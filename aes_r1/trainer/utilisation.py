@@ -14,7 +14,7 @@ from aes_r1.trainer.engine import Engine
 
 
 class Utilisation:
-    """The operations of an update, divided by those that the cards could do in its time.
+    """Divide the operations of an update by those that the cards could do in its time.
 
     Operations are the model's own (aes_r1.model.cost), by real lengths, without those that gradient checkpointing
     repeats and without padding. There is no value where the peak is not known: on a CPU, on a card that is not in
@@ -35,10 +35,18 @@ class Utilisation:
 
         prompts: of this process's n images; lengths [n * K]: tokens of their completions, image by image.
         """
-        if self.card is None:
-            return {}
+        peak, operations = 0.0, 0.0
+        if self.card is not None:
+            peak, operations = self.card.tflops, passes * self._operations(prompts, lengths)
+        # Every process takes part, also one whose card's peak is unknown, because the others would wait for it.
+        here = torch.tensor([operations / 1e12, peak, float(self.card is None)], device=self.engine.device)
+        done, peaks, unknown = self.engine.all_reduce_sum(here).tolist()
+        return {} if unknown else {"perf/mfu": done / (peaks * seconds)}
+
+    def _operations(self, prompts: PromptBatch, lengths: Sequence[int]) -> float:
+        """Return the floating-point operations of one pass."""
         samples = len(lengths) // len(prompts)
-        operations = cost.update_flops(
+        return cost.update_flops(
             self.shape,
             prompts.prompt_tokens,
             [rows * prompts.tokens_per_row for rows in prompts.pixel_rows],
@@ -47,9 +55,6 @@ class Utilisation:
             adapter=self.adapter,
             vision=self.vision,
         )
-        here = torch.tensor(passes * operations / 1e12, device=self.engine.device)
-        everywhere = float(self.engine.all_reduce_sum(here))
-        return {"perf/mfu": everywhere / (self.engine.size * self.card.tflops * seconds)}
 
 
 def _card_of(backbone: Backbone, device: torch.device) -> Card | None:

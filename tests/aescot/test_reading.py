@@ -38,6 +38,9 @@ MENDED = [
     (f'{{"draft": {DRAFT}, "final": {WHOLE}}}', ("wrapped", "draft")),
     (f'{{"critique": {WHOLE}}}', ("wrapped",)),
     (f'[{{"response": {{"data": {WHOLE}}}}}]', ("wrapped",)),
+    (json.dumps({"critique": WHOLE}), ("wrapped",)),
+    (json.dumps({"name": "critique", "arguments": WHOLE}), ("wrapped",)),
+    (json.dumps({"calls": [{"function": {"arguments": json.dumps({"critique": WHOLE})}}]}), ("wrapped",)),
     (json.dumps({key.replace("_", " ").title(): text for key, text in SAID.items()}), ("keys",)),
     (renamed(color="colour", light_and_shadow="Light & Shade", judgement="judgment"), ("keys",)),
     (json.dumps({key: [text] for key, text in SAID.items()}), ("lists",)),
@@ -48,6 +51,13 @@ MENDED = [
     (str(SAID), ("repaired",)),  # Python's quotes
     (WHOLE[:-1] + "} // done }", ()),
 ]
+
+
+def test_texts_that_look_like_objects_take_bounded_time():
+    started = time.process_time()
+    assert read_reply(json.dumps({str(place): "{" + "[" * 4000 for place in range(20)}))[0] is None
+    assert read_reply(json.dumps({**SAID, "notes": ["{" * 50] * 500}))[0] is not None
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(("text", "mended"), MENDED)
@@ -133,6 +143,15 @@ def test_ordinary_text_is_usable(text):
         (f"{VERDICT.replace('fair', 'good')} No, rather: {VERDICT}", JudgeVerdict("fair", 0.5, ()), ("draft",)),
         ('{"level": "fair", "score": ' + "9" * 5000 + ', "unsupported_claims": []}', None, ()),
         (VERDICT[:-3], None, ()),
+        (VERDICT.replace("0.5", '"0.5"'), JudgeVerdict("fair", 0.5, ()), ()),
+        (VERDICT.replace("0.5", '"5/10"'), None, ()),
+        (VERDICT.replace("0.5", "50"), None, ()),
+        (VERDICT.replace("[]", "null"), JudgeVerdict("fair", 0.5, ()), ()),
+        (VERDICT.replace("[]", '"None."'), JudgeVerdict("fair", 0.5, ()), ()),
+        (VERDICT.replace("[]", '["none", "N/A", " - "]'), JudgeVerdict("fair", 0.5, ()), ()),
+        (VERDICT.replace("[]", '["No sky", "none"]'), JudgeVerdict("fair", 0.5, ("No sky",)), ()),
+        (VERDICT.replace("[]", '"The sky is red."'), None, ()),
+        ('{"level": "fair", "score": 0.5}', None, ()),
     ],
 )
 def test_a_verdict_is_read_by_the_same_rules(text, verdict, mended):

@@ -134,11 +134,22 @@ def avt_ai(root: Path) -> None:
     draw(root, *(f"images/p{i}.jpg" for i in range(10)))
 
 
+def sophoappeal(root: Path) -> None:
+    head = "file,source," + ",".join(
+        f"{group}_count_{k}" for group in ("crowd", "university", "lab") for k in range(1, 6)
+    )
+    rows = ["0000_500px.jpg,500px,4,3,11,6,1,3,16,2,3,0,1,6,5,6,4", "0001_own.jpg,own,,,,,,,,,,,7,5,5,4,6"]
+    rows += [f"{k:04d}_ava.jpg,ava,0,0,{k},5,0,0,0,5,{k},0,,,,," for k in range(2, 12)]
+    put(root, "labels.csv", "\n".join([head, *rows]).encode())
+    draw(root, "images/0000_500px.jpg", "images/0001_own.jpg", *(f"images/{k:04d}_ava.jpg" for k in range(2, 12)))
+
+
 def folder(root: Path) -> None:
     put(root, "labels.csv", "image,mos,split\nä b.png,0.5,train\n图.png,1,test\n".encode())
     draw(root, "ä b.png", "图.png")
 
 
 LAYOUTS: dict[str, Callable[[Path], None]] = {
-    one.__name__: one for one in (ava, tad66k, flickr_aes, para, aadb, koniq, spaq, agiqa3k, avt_ai, folder)
+    one.__name__: one
+    for one in (ava, tad66k, flickr_aes, para, aadb, koniq, spaq, agiqa3k, avt_ai, sophoappeal, folder)
 }

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from aes_r1.data import sample
 from aes_r1.data.foreign import what_it_is
@@ -190,12 +190,16 @@ def red_side(picture: Image.Image) -> str:
 
 
 @pytest.mark.parametrize("turn", UPRIGHT_AT)
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "JPEG with XMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "JPEG with XMP", "exif", "APP1"])
 def test_a_turned_picture_is_brought_upright(kind, turn):
     stream, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = turn
     if kind == "JPEG with XMP":
         left_and_right().save(stream, "JPEG", quality=95, xmp=xmp(turn))
+    elif kind in ("exif", "APP1"):  # a raw profile in the text of a PNG, as ImageMagick and exiftool write it
+        text, content = PngImagePlugin.PngInfo(), exif.tobytes()
+        text.add_text(f"Raw profile type {kind}", f"\n{kind}\n{len(content):8d}\n{content.hex()}\n", zip=True)
+        left_and_right().save(stream, "PNG", pnginfo=text)
     else:
         left_and_right().save(stream, kind, quality=95, exif=exif)
     assert red_side(open_picture(stream)) == UPRIGHT_AT[turn]

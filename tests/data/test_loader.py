@@ -192,6 +192,19 @@ def test_avt_ai_for_real():
     assert np.std([one.mos for one in kept]) > 0.05
 
 
+@pytest.mark.skipif("AES_R1_SHARED_DATA" not in os.environ, reason="AES_R1_SHARED_DATA is not set")
+def test_sophoappeal_for_real():
+    root = Path(os.environ["AES_R1_SHARED_DATA"]) / "sophoappeal"
+    sizes = {split: load(root, split, name="sophoappeal") for split in ("train", "validation", "test")}
+    assert {split: len(samples) for split, samples in sizes.items()} == {"train": 528, "validation": 106, "test": 423}
+    kept, dropped = check_pictures(sizes["validation"], workers=0, strict=True)
+    assert (len(kept), dropped) == (106, [])
+    everything = [one for samples in sizes.values() for one in samples]
+    assert all(sum(one.attributes["votes"]) == one.n_raters for one in everything)
+    sources = {"500px_cc0", "aadb", "ava", "koniq10k", "own", "pixabay_first50k"}
+    assert {one.attributes["source"] for one in everything} == sources
+
+
 def test_a_split_seed_deals_the_same_pictures_anew(tmp_path):
     from PIL import Image
 

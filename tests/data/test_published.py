@@ -65,7 +65,7 @@ def test_para(tmp_path):
     train, test = labels["iaa_Train.jpg"], labels["iaa_Test.jpg"]
     assert (train.image, train.split, test.split) == ("imgs/session3/iaa_Train.jpg", "train", "test")
     assert (train.mos, train.mos_std, test.mos) == (pytest.approx(0.8), pytest.approx(0.2), 0.0)
-    assert (train.n_raters, train.attributes) == (5, {"semantic": "plant"})
+    assert (train.n_raters, train.attributes) == (5, {"semantic": "plant", "votes": [0, 0, 1, 0, 0, 0, 4, 0, 0]})
 
 
 def test_aadb_validation_loses_what_is_in_test(tmp_path):
@@ -88,6 +88,7 @@ def test_koniq_reads_the_ratings_not_the_z_scores(tmp_path):
     mean = 3 * 0.238095238095 + 4 * 0.695238095238 + 5 * 0.0666666666667
     assert first.mos == pytest.approx((mean - 1) / 4)
     assert (first.mos_std, first.n_raters) == (pytest.approx(0.527277894494 / 4), 105)
+    assert first.attributes["votes"] == [0, 0, 25, 73, 7]
     assert labels["10007903636.jpg"].mos == 0
     assert {one.split for one in labels.values()} == {"train", "validation", "test"}
 
@@ -131,6 +132,7 @@ def test_names_of_any_line_end_and_alphabet(tmp_path):
         ("aadb", "imgListFiles_label/imgListTrainRegression_score.txt", b"a.jpg high\n", "score='high'"),
         ("koniq", "koniq10k_distributions_sets.csv", KONIQ + b"a,0,0,1,0,0,9,5,1,dev\n", "set='dev'"),
         ("flickr_aes", "FLICKR-AES_image_score.txt", b" \r\n", "is empty"),
+        ("sophoappeal", "labels.csv", b"file,source,crowd_mos\na.jpg,own,3\n", "no column crowd_count_1"),
         ("para", "annotation/PARA-GiaaTest.csv", b"\xff\xfe\x00", "not utf-16"),
     ],
 )  # fmt: skip
@@ -144,7 +146,8 @@ def test_a_broken_file_is_named_with_its_row(name, file, content, says, tmp_path
 
 
 @pytest.mark.parametrize(
-    "name", ["ava", "tad66k", "flickr_aes", "para", "aadb", "koniq", "spaq", "agiqa3k", "avt_ai", "folder"]
+    "name",
+    ["ava", "tad66k", "flickr_aes", "para", "aadb", "koniq", "spaq", "agiqa3k", "avt_ai", "sophoappeal", "folder"],
 )
 def test_a_wrong_root_is_named(name, tmp_path):
     with pytest.raises(InputError, match=r"data\.root"):
@@ -167,9 +170,64 @@ def test_a_picture_stands_once(rows, faults, tmp_path):
     assert len({one.image for one in labels}) == len(labels)
 
 
+def test_sophoappeal_keeps_the_votes_of_each_group(tmp_path):
+    labels, dropped = rows_of("sophoappeal", tmp_path)
+    first = labels["0000_500px.jpg"]
+    stars = [k for k, n in zip(range(1, 6), (4, 3, 11, 6, 1), strict=True) for _ in range(n)]
+    assert first.mos == pytest.approx((statistics.mean(stars) - 1) / 4)
+    assert first.mos_std == pytest.approx(statistics.stdev(stars) / 4)
+    assert first.n_raters == 25
+    assert first.attributes["votes"] == [4, 3, 11, 6, 1]
+    assert first.attributes["other_votes"] == {"university": [3, 16, 2, 3, 0], "lab": [1, 6, 5, 6, 4]}
+    assert "lab" not in labels["0005_ava.jpg"].attributes["other_votes"]
+    assert dropped == {"images/0001_own.jpg": "no rating by the crowd"}
+
+
+def test_the_votes_of_single_people_are_kept_where_they_are_published(tmp_path):
+    found = {name: rows_of(name, tmp_path / name)[0] for name in ("ava", "flickr_aes", "para", "koniq")}
+    assert found["ava"]["953619.jpg"].attributes == {"votes": [0, 1, 5, 17, 38, 36, 15, 6, 5, 1]}
+    assert found["flickr_aes"]["farm1_27_1.jpg"].attributes == {"votes": [1, 0, 1, 0, 0]}
+    assert found["flickr_aes"]["farm1_27_3.jpg"].attributes == {}  # nobody's single rating is published
+    assert found["para"]["iaa_Test.jpg"].attributes == {"semantic": "plant", "votes": [0, 0, 1, 0, 0, 0, 4, 0, 0]}
+    assert all(not label.attributes for label in found["koniq"].values())  # shares, not counts
+
+
 def test_an_opinion_off_the_scale_is_left_out(tmp_path):
     LAYOUTS["tad66k"](tmp_path)
     put(tmp_path, "merge/test.csv", b"image,score\r\na.jpg,11\r\nb.jpg,0\r\n")
     labels, dropped = read_set("tad66k", tmp_path)
     assert [one.fault for one in dropped] == ["opinion 11 lies outside 0..10"]
     assert [one.mos for one in labels if one.split == "test"] == [0]
+
+
+COUNTS = "image,mos,count_1,count_2,count_3\na.jpg,2.25,1,1,2\nb.jpg,2,,,\n"
+
+
+def test_counts_of_your_own_raters(tmp_path):
+    """They give the spread where no column does; an empty row has none."""
+    put(tmp_path, "labels.csv", COUNTS.encode())
+    labels, _ = read_set("folder", tmp_path, scale=[1, 3])
+    counted, empty = (next(label for label in labels if label.image == name) for name in ("a.jpg", "b.jpg"))
+    assert counted.attributes == {"votes": [1, 1, 2]}
+    assert (counted.mos, counted.n_raters) == (0.625, 4)
+    assert counted.mos_std == pytest.approx(statistics.stdev([1, 2, 3, 3]) / 2)
+    assert (empty.attributes, empty.mos_std, empty.n_raters) == ({}, None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "scale", "says"),
+    [
+        (COUNTS.replace("2.25", ".5").replace(",2,", ",1,"), None, r"data\.scale=\[1,3\]"),
+        (COUNTS, [1, 5], r"count_1 \.\. count_3 are not the levels of a scale from 1 to 5"),
+        (COUNTS.replace("count_2", "count_2.5"), [1, 3], "at equal distances"),
+        (COUNTS.replace("count_2,count_3", "more,others"), [1, 3], "at equal distances"),
+        (COUNTS.replace("25,1,1", "25,-1,1"), [1, 3], "line 2: counts .* must be whole numbers"),
+        (COUNTS.replace("25,1,1", "25,0.5,1"), [1, 3], "line 2: counts .* must be whole numbers"),
+        (COUNTS.replace("25,1,1", "25,1e300,1"), [1, 3], "line 2: counts .* from 0 to 1000000000"),
+        (COUNTS.replace("25,1,1", "25,many,1"), [1, 3], "count_1='many' is not a number"),
+    ],
+)
+def test_counts_that_do_not_fit_the_scale_are_refused(tmp_path, content, scale, says):
+    put(tmp_path, "labels.csv", content.encode())
+    with pytest.raises(InputError, match=says):
+        read_set("folder", tmp_path, scale=scale)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from aes_r1.data.records import read_records, unique_samples
+from aes_r1.data.loader import load_samples
+from aes_r1.data.records import read_records, require_one_opinion, unique_samples
 from aes_r1.data.sample import open_picture
 from aes_r1.prompts import answer, untaught
-from aes_r1.settings import InputError
+from aes_r1.settings import DataSettings, InputError
 
 OURS = {"id": "a", "image": "pictures/a.jpg", "dataset": "ava", "mos": 0.63, "critique": "Soft light.", "level": "fair"}
 RELEASED = {
@@ -131,7 +132,7 @@ def test_conversations_of_other_tools(row, tmp_path):
         ("pictures/a.jpg", "{folder}/pictures/a.jpg"),
         ("./pictures//a.jpg", "{folder}/pictures/a.jpg"),
         ("pictures\\a.jpg", "{folder}/pictures/a.jpg"),
-        ("pictures/../a.jpg", "{folder}/pictures/../a.jpg"),
+        ("pictures/../a.jpg", "{folder}/a.jpg"),
         ("/data/a b.jpg", "/data/a b.jpg"),
         ("file:///data/a%20b.jpg", "/data/a b.jpg"),
         ("file://localhost/data/a.jpg", "/data/a.jpg"),
@@ -156,6 +157,9 @@ def test_local_paths_of_every_kind(given, place, tmp_path):
         f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}",
         {"url": f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"},
         base64.b64encode(PIXEL + bytes(100)).decode(),
+        base64.urlsafe_b64encode(PIXEL + b"\xfb\xff" * 60).decode(),
+        base64.b64encode(PIXEL + bytes(100)).decode().rstrip("="),
+        f"DATA:image/png;BASE64,{base64.b64encode(PIXEL).decode()}",
     ],
 )
 def test_pictures_that_lie_in_the_record(image, tmp_path):
@@ -195,6 +199,9 @@ def test_pictures_in_a_record_of_a_folder_that_cannot_be_written(tmp_path, monke
         ({"bytes": [1, 300]}, "cannot be unpacked"),
         ({"bytes": 7}, "cannot be unpacked"),
         ("data:image/png,abc", "cannot be unpacked"),
+        ("file://photos/share/a.jpg", "download it"),
+        ({"bytes": ""}, "its picture is empty"),
+        ({"bytes": []}, "its picture is empty"),
     ],
 )
 def test_a_picture_that_cannot_be_meant_is_refused_by_its_line(image, says, tmp_path):
@@ -222,6 +229,11 @@ def test_a_picture_that_cannot_be_meant_is_refused_by_its_line(image, says, tmp_
         ({**OURS, "mos": float("nan")}, "mos=nan"),
         ({**OURS, "critique": ["Soft."]}, "is no text"),
         ({**OURS, "id": {"a": 1}}, "is no name"),
+        ({**OURS, "id": ""}, "is no name"),
+        ({**OURS, "id": "a\x1b[2J"}, "is no name"),
+        ({**OURS, "dataset": 7}, "dataset=7"),
+        ({**OURS, "dataset": ["ava"]}, "dataset=['ava']"),
+        ({**RELEASED, "mos": 0.9}, "mos=0.9 beside an answer of 0.63"),
         ('{"id": "a", "mos": 0.5, "mos": 0.6}', "the key mos stands twice"),
         ('{"id": "a", "mos": ' + "9" * 5000 + "}", "too many digits"),
         ('{"id": ' + "[" * 100_000, "nested too deep"),
@@ -287,3 +299,25 @@ def test_text_that_would_break_training_is_refused_by_its_line(critique, tmp_pat
 def test_ordinary_text_may_be_taught(critique, tmp_path):
     assert untaught(critique) is None
     assert read_records(write(tmp_path, {**OURS, "critique": critique}))[0]["critique"] == critique
+
+
+def test_a_speaker_in_any_case_and_a_score_beside_the_same_answer(tmp_path):
+    turns = [{"role": "user", "content": "?"}, {"role": "Assistant", "content": answer("Soft light.", 0.63)}]
+    (row,) = read_records(write(tmp_path, {"messages": turns, "images": ["b.jpg"], "mos": 0.63}))
+    assert (row["mos"], row["critique"]) == (0.63, "Soft light.")
+
+
+def test_records_as_labels_give_a_picture_one_opinion_and_an_id_one_picture(tmp_path):
+    again, other = {**OURS, "id": "b", "critique": "Dull."}, {**OURS, "image": "other.jpg"}
+    require_one_opinion(read_records(write(tmp_path, OURS, again)))
+    with pytest.raises(InputError, match=r"two opinions of one picture \(mos 0.63 in a, 0.2 in b\)"):
+        require_one_opinion(read_records(write(tmp_path, OURS, {**again, "mos": 0.2})))
+    with pytest.raises(InputError, match="id=a: two pictures"):
+        require_one_opinion(read_records(write(tmp_path, OURS, other)))
+    with pytest.raises(InputError, match="two opinions of one picture"):
+        load_samples(
+            DataSettings(name="aescot", root=str(write(tmp_path, OURS, {**again, "mos": 0.2}))),
+            "train",
+            seed=0,
+            store=tmp_path,
+        )

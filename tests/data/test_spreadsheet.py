@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import unicodedata
+from datetime import datetime, time, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from PIL import Image
 from aes_r1.data.catalog import read_set
 from aes_r1.data.labels import folder_labels, number
 from aes_r1.data.loader import load_samples
-from aes_r1.data.manifest import _rows
+from aes_r1.data.manifest import _rows, read_manifest, write_manifest
 from aes_r1.data.names import local_name, name_on_disk
 from aes_r1.data.records import read_records
+from aes_r1.data.sample import Sample
 from aes_r1.prompts import answer
 from aes_r1.settings import DataSettings, InputError
 
@@ -207,6 +209,92 @@ def test_words_for_splits(word, split, tmp_path):
     assert folder_labels(tmp_path)[0].split == split
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl", "labels.xlsx"])
+def test_every_column_of_ours_is_found_in_any_case(name, tmp_path):
+    columns = ("Image", "MOS", "Mos_Std", "N_RATERS", "Split", "Note")
+    row = ("a.jpg", 0.5, 0.1, 7, "Test", "dusk")
+    write_rows_as(tmp_path / name, columns, row)
+    (label,) = folder_labels(tmp_path)
+    assert (label.image, label.mos, label.mos_std, label.n_raters, label.split) == ("a.jpg", 0.5, 0.1, 7, "test")
+    assert label.attributes == {"Note": "dusk"}
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl", "labels.xlsx"])
+@pytest.mark.parametrize("again", ["MOS", "Split", "IMAGE"])
+def test_a_column_of_ours_that_stands_twice_in_other_case_is_refused(name, again, tmp_path):
+    write_rows_as(tmp_path / name, ("image", "mos", "split", again), ("a.jpg", 0.5, "train", 0.7))
+    with pytest.raises(InputError, match=f"{again.lower()} stands twice"):
+        folder_labels(tmp_path)
+
+
+def write_rows_as(path: Path, columns: tuple[str, ...], row: tuple) -> None:
+    if path.suffix == ".csv":
+        path.write_text(f"{','.join(columns)}\n{','.join(map(str, row))}\n")
+    elif path.suffix == ".jsonl":
+        path.write_text(json.dumps(dict(zip(columns, row, strict=True))))
+    else:
+        openpyxl = pytest.importorskip("openpyxl")
+        book = openpyxl.Workbook()
+        book.active.append(columns)
+        book.active.append(row)
+        book.save(path)
+
+
+def test_dates_of_a_workbook_are_kept_as_text_in_the_manifest(tmp_path):
+    write_rows_as(
+        tmp_path / "labels.xlsx",
+        ("image", "mos", "taken", "at", "for"),
+        ("a.jpg", 0.5, datetime(2024, 7, 1, 6, 30), time(6, 30), timedelta(hours=30)),
+    )
+    (label,) = folder_labels(tmp_path)
+    dates = {"taken": "2024-07-01 06:30:00", "at": "06:30:00", "for": "1 day, 6:00:00"}
+    assert label.attributes == dates
+    write_manifest([Sample("a", "a.jpg", 0.5, "folder", "train", attributes=label.attributes)], tmp_path / "m.jsonl")
+    assert read_manifest(tmp_path / "m.jsonl")[0].attributes == dates
+
+
+@pytest.mark.parametrize(
+    "second", ["{root}/a.jpg", "./a.jpg", "other/../a.jpg", "file://{root}/a.jpg", "other//../a.jpg"]
+)
+def test_one_picture_under_two_names_has_one_opinion(second, tmp_path):
+    (tmp_path / "other").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "labels.csv").write_text(f"image,mos\na.jpg,0.2\n{second.format(root=tmp_path)},0.9\nb.jpg,0.5\n")
+    kept, dropped = read_set("folder", tmp_path)
+    assert [label.image for label in kept] == ["b.jpg"]
+    assert [label.fault for label in dropped] == ["2 rows of different opinion: 0.2, 0.9"] * 2
+
+
+def test_a_way_over_a_link_is_not_shortened(tmp_path):
+    (tmp_path / "root" / "far").mkdir(parents=True)
+    (tmp_path / "root" / "link").symlink_to("far", target_is_directory=True)
+    (tmp_path / "root" / "far" / "in").mkdir()
+    (tmp_path / "root" / "jump").symlink_to("far/in", target_is_directory=True)
+    (tmp_path / "root" / "far" / "a.jpg").touch()
+    (tmp_path / "root" / "a.jpg").touch()
+    assert name_on_disk(tmp_path / "root", "jump/../a.jpg") == "jump/../a.jpg"  # far/a.jpg
+    assert name_on_disk(tmp_path / "root", "link/../a.jpg") == "a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"PK\x03\x04\x14\0", "name a workbook labels.xlsx"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "save it as CSV UTF-8"),
+        (b"\x1f\x8b\x08\0", "unpack it"),
+        (b"PAR1\x15\x04", "save it as CSV or JSON lines"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html>", "get the labels again"),
+        (b'{"image": "a.jpg", "mos": 0.5}\n', "name it labels.jsonl"),
+        (b'[{"image": "a.jpg", "mos": 0.5}]', "name it labels.jsonl"),
+        (b"image,mos,note\na.jpg,.5," + b"x" * 200_000, "take its column out"),
+    ],
+)
+def test_another_kind_of_file_under_the_name_of_a_table(content, says, tmp_path):
+    assert says in refusal(tmp_path, content)
+
+
 def test_a_comma_before_three_digits_is_read_by_the_scale():
     def read(text, *within):
         return number(text, Path("labels.csv"), "line 2", "mos", within or None)
@@ -320,6 +408,10 @@ def test_a_name_that_leads_out_of_the_root_is_refused(name, tmp_path):
     (tmp_path / "root" / "labels.csv").write_text(f"image,mos,split\n{name},0.5,test\nb/b.png,0.1,test\n")
     with pytest.raises(InputError, match=r"leaves data\.root"):
         load_samples(DataSettings("folder", str(tmp_path / "root")), "test", seed=0, store=tmp_path)
+
+
+def test_a_file_address_of_another_machine_is_no_file_here(tmp_path):
+    assert "is no file here" in refusal(tmp_path, "image,mos\nfile://photos/share/a.jpg,0.5\n")
 
 
 def test_addresses_of_local_files():

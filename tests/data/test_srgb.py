@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image, ImageCms
 
 from aes_r1.data.sample import PictureError, open_picture
 from aes_r1.data.srgb import ADOBE_RGB, as_rgb, icc_profile
-from tests.data.cameras import dng, jpeg, plain, png, tiff
+from aes_r1.data.stated_space import code_points
+from tests.data.cameras import chunk, dng, jpeg, plain, png, tiff
 
 # Red, green and blue at the D50 white, as the profiles of these names hold them.
 DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
@@ -124,6 +126,150 @@ def test_srgb_and_broken_profiles_change_nothing(scene):
     own = icc_profile(SRGB, srgb_light(np.linspace(0, 1, 1024)).tolist())
     for profile in (named, own, b"", b"no profile", own[:200], bytes(3000)):
         assert off(shown(saved(picture, "PNG", icc_profile=profile)), scene) == 0
+
+
+def with_chunks(stream: io.BytesIO, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG with further chunks behind its header."""
+    content = stream.getvalue()
+    return content[:33] + b"".join(chunk(name, body) for name, body in chunks) + content[33:]
+
+
+def chromaticities(*values: float) -> bytes:
+    return struct.pack(">8I", *(round(100_000 * value) for value in values))
+
+
+ADOBE = chromaticities(0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+GAMMA = (b"gAMA", struct.pack(">I", 45455))
+LINEAR = (b"gAMA", struct.pack(">I", 100_000))
+
+
+@pytest.mark.parametrize(
+    ("space", "chunks"),
+    [
+        ("Display P3", [(b"cICP", bytes([12, 13, 0, 1]))]),
+        ("Display P3", [(b"cICP", bytes([12, 13, 0, 1])), LINEAR]),
+        ("linear", [(b"cICP", bytes([1, 8, 0, 1]))]),
+        ("linear", [LINEAR]),
+        ("Adobe RGB", [(b"gAMA", struct.pack(">I", 45470)), (b"cHRM", ADOBE)]),
+    ],
+)
+def test_a_png_that_states_its_space_without_a_profile_is_the_same_picture(space, chunks, scene):
+    coded, _ = in_space(scene, space)
+    found = shown(with_chunks(saved(coded, "PNG"), *chunks))
+    allowed = {"linear": 12, "Adobe RGB": 12}.get(space, 2)  # Adobe's exponent is near sRGB's curve, and read as it
+    assert off(found, scene) <= allowed
+    assert np.abs(found - scene).mean() < 2.5 < np.abs(np.asarray(coded).astype(int) - scene).mean()
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [GAMMA],
+        [GAMMA, (b"cHRM", chromaticities(0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06))],
+        [(b"sRGB", b"\0"), LINEAR],
+        [(b"cICP", bytes([1, 13, 0, 1])), LINEAR],
+        [(b"gAMA", bytes(4))],
+        [(b"gAMA", b"\xff\xff\xff\xff")],
+        [(b"cHRM", bytes(32))],
+        [(b"cHRM", chromaticities(*[0.3] * 8))],
+        [(b"cICP", b"\x0c")],
+    ],
+)
+def test_a_png_in_srgb_and_statements_that_mean_nothing_change_nothing(chunks, scene):
+    assert off(shown(with_chunks(saved(Image.fromarray(scene), "PNG"), *chunks)), scene) <= 1
+
+
+def test_a_stated_space_holds_for_gray_palette_transparency_and_sixteen_bits(scene):
+    gray = np.asarray(Image.fromarray(scene).convert("L"))
+    light = (srgb_light(gray / 255) * 255).round().astype(np.uint8)
+    found = shown(with_chunks(saved(Image.fromarray(light), "PNG"), LINEAR))
+    assert np.abs(found[..., 0] - gray.astype(int)).mean() < 1
+    coded, _ = in_space(scene, "Display P3")
+    clear = coded.copy()
+    clear.putalpha(255)
+    deep = np.asarray(coded).astype(np.uint16) * 257
+    mark = (b"cICP", bytes([12, 13, 0, 1]))
+    assert off(shown(with_chunks(saved(clear, "PNG"), mark)), scene) <= 2
+    assert off(shown(with_chunks(io.BytesIO(png(deep)), mark)), scene) <= 2
+
+
+def restated(picture: Image.Image, kind: str, primaries: int, transfer: int) -> bytes:
+    """An AVIF or HEIC without a profile, whose nclx box states other code points."""
+    content = bytearray(saved(picture, kind, quality=100, subsampling="4:4:4").getvalue())
+    place = content.index(b"colrnclx") + 8
+    struct.pack_into(">2H", content, place, primaries, transfer)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_an_avif_or_heic_that_states_its_space_without_a_profile_is_the_same_picture(kind, scene):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    coded, _ = in_space(scene, "Display P3")
+    assert np.abs(shown(restated(coded, kind, 12, 13)) - scene).mean() < 2.5
+    assert np.abs(shown(restated(coded, kind, 1, 13)) - scene).mean() > 2.5
+    for transfer, name in ((16, "PQ"), (18, "HLG")):
+        with pytest.raises(PictureError, match=rf"an HDR picture \({name}\).*; export it as an ordinary JPEG"):
+            open_picture(io.BytesIO(restated(coded, kind, 9, transfer)))
+
+
+def box(name: bytes, *content: bytes) -> bytes:
+    body = b"".join(content)
+    return struct.pack(">I", 8 + len(body)) + name + body
+
+
+def colored(*points: tuple[int, int], primary: int) -> io.BytesIO:
+    """The description of a file of several pictures, numbered from 1, each with its own code points."""
+    colors = [box(b"colr", b"nclx", struct.pack(">3HB", *one, 6, 128)) for one in points]
+    of = b"".join(struct.pack(">HBB", item, 1, 0x80 | item) for item in range(1, len(points) + 1))
+    table = box(b"ipma", bytes(4), struct.pack(">I", len(points)), of)
+    properties = box(b"iprp", box(b"ipco", *colors), table)
+    meta = box(b"meta", bytes(4), box(b"pitm", bytes(4), struct.pack(">H", primary)), properties)
+    return io.BytesIO(box(b"ftyp", b"avif", bytes(4)) + meta)
+
+
+def test_the_space_is_that_of_the_primary_picture_and_not_of_a_gain_map():
+    assert code_points(colored((1, 13), (9, 16), primary=1)) == (1, 13)
+    assert code_points(colored((1, 13), (9, 16), primary=2)) == (9, 16)
+    whole = colored((12, 13), (9, 16), primary=1).getvalue()
+    for length in range(len(whole)):
+        assert code_points(io.BytesIO(whole[:length])) in (None, (12, 13), (0, 0))
+    assert code_points(colored((1, 13), primary=7)) is None
+
+
+def test_a_fourth_channel_of_zeros_that_is_no_transparency(scene):
+    height, width = scene.shape[:2]
+    samples = np.dstack([scene[..., ::-1], np.zeros((height, width), np.uint8)])[::-1].tobytes()
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(samples), 2835, 2835, 0, 0) + masks
+    head += b"BGRs" + bytes(48)
+    bmp = b"BM" + struct.pack("<IHHI", 14 + len(head) + len(samples), 0, 0, 14 + len(head)) + head + samples
+    assert off(shown(bmp), scene) == 0
+    four = np.dstack([scene, np.zeros((height, width), np.uint8)]).tobytes()
+    tags = plain((width, height), "pixels", len(four))
+    tags |= {258: ("H", [8] * 4), 277: ("H", [4])}
+    assert off(shown(tiff([tags], {"pixels": four})), scene) == 0
+    assert (shown(tiff([{**tags, 338: ("H", [2])}], {"pixels": four})) == 255).all(), "declared transparent"
+
+
+def test_one_gray_value_of_sixteen_bits_that_is_transparent():
+    samples = np.full((64, 64, 1), 200 * 257, np.uint16)
+    samples[:32] = 80 * 257
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 16, 0, 0, 0, 0)), (b"tRNS", struct.pack(">H", 80 * 257))]
+    parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    found = shown(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in parts))
+    assert (found[:32] == 255).all()
+    assert (found[32:] == 200).all()
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_signed_samples_of_sixteen_bits_have_fifteen_bits_of_brightness(order):
+    gray = np.tile(np.linspace(0, 255, 80).round().astype(np.uint8), (60, 1))
+    signed = (gray.astype(np.int32) * 32767 // 255).astype(f"{order}i2").tobytes()
+    tags = plain((80, 60), "pixels", len(signed))
+    tags |= {258: ("H", [16]), 262: ("H", [1]), 277: ("H", [1]), 339: ("H", [2])}
+    assert off(shown(tiff([tags], {"pixels": signed}, order=order))[..., 0], gray) <= 1
 
 
 def test_lab_and_cmyk_with_a_profile(scene):

@@ -3,10 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
-from aes_r1.evaluation.summary import measure
+from aes_r1.evaluation.summary import measure, summarise
 from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predictions import Process, record_stage
 from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, answer
@@ -123,3 +124,31 @@ def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone,
         before = path.stat().st_mtime_ns
         exchange_critiques(RunFolder(tmp_path), "rapo", backbone, **how)
         assert path.stat().st_mtime_ns == before
+
+
+def test_a_model_is_compared_with_every_baseline_but_halves_of_the_raters():
+    mos = np.linspace(0, 1, 30)
+    rng = np.random.default_rng(0)
+
+    def rows(stage: str, protocol: str, noise: float) -> list[dict]:
+        scores = mos + rng.normal(0, noise, 30)
+        facts = {"stage": stage, "protocol": protocol, "dataset": "made", "split": "test"}
+        return [{**facts, "id": str(i), "mos": mos[i], "score": float(scores[i])} for i in range(30)]
+
+    beside = [*rows("handmade", "fitted", 0.4), *rows("people", "other_group", 0.05), *rows("half", "halves", 0.1)]
+    found = summarise(rows("model", "sample", 0.2), n_bootstrap=50, baseline_rows=beside)
+    cells = found["baseline_cells"]["made/test"]
+    assert {name: cell["how"] for name, cell in cells.items()} == {
+        "handmade": "fitted", "people": "other_group", "half": "halves",
+    }  # fmt: skip
+    for name in ("plcc", "srcc"):
+        value = cells["half"][name]["value"]
+        assert cells["half"]["whole_group"][name]["value"] == pytest.approx(2 * value / (1 + value))
+    assert "whole_group" not in cells["people"]
+    against = {one["from"]["stage"]: one for one in found["baselines"]}
+    assert set(against) == {"handmade", "people"}  # the opinions hold both halves
+    difference = found["stages"]["model"]["made/test"]["sample"]["srcc"]["value"] - cells["handmade"]["srcc"]["value"]
+    assert against["handmade"]["srcc"]["difference"] == pytest.approx(difference)
+    assert against["handmade"]["to"] == {"stage": "model", "protocol": "sample"}
+    assert list(found["stages"]) == ["model"]
+    assert summarise([], baseline_rows=beside, n_bootstrap=50)["baselines"] == []

@@ -20,6 +20,7 @@ from aes_r1 import command
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import InputError
 from tests import processes
+from tests.conftest import label_twelve
 
 optuna = pytest.importorskip("optuna")
 LEARNING_RATE = "trainer.lr=tag(log, interval(1e-5, 1e-2))"
@@ -192,8 +193,7 @@ def test_a_real_search_through_ray_whose_scores_are_in_its_run_folders(talking_r
     """Points of two RAPO steps, two at the same time; one of the models is missing, so its points fail."""
     pytest.importorskip("ray")
     pictures = shutil.copytree(talking_run / "pictures", tmp_path / "pictures")
-    rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'validation')[place % 2]}" for place in range(12)]
-    (pictures / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    label_twelve(pictures, ("train", "validation"))
     storage = tmp_path / "runs" / "study.db"
     how = [
         *("hydra/launcher=ray", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=2", "hydra.sweeper.seed=1"),

@@ -146,7 +146,7 @@ def _weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[P
 
 def _run_folder(folder: Path) -> None:
     (folder / "model").mkdir()
-    for file in [one for one in folder.iterdir() if one.is_file()]:
+    for file in [path for path in folder.iterdir() if path.is_file()]:
         shutil.move(str(file), folder / "model" / file.name)
 
 

@@ -16,14 +16,14 @@ def logps_of(backbone, prompts):
     ]
 
 
-def test_saved_and_loaded_is_the_same(backbone, prompts, tmp_path):
+def test_a_loaded_model_has_the_logps_of_the_saved_one(backbone, prompts, tmp_path):
     backbone.save(tmp_path)
     loaded = backbones.load(tmp_path, dtype="float32", max_pixels=9216)
     torch.testing.assert_close(logps_of(loaded, prompts), logps_of(backbone, prompts))
     assert loaded.decode(torch.tensor(loaded.encode_answer("a strong picture 0.87"))) == "a strong picture 0.87"
 
 
-def test_no_model_there(tmp_path):
+def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"model\.path="):
         backbones.load(tmp_path / "nothing", dtype="float32", max_pixels=9216)
 
@@ -101,7 +101,7 @@ def test_the_half_that_is_saved_on_the_way_is_the_final_model_rounded(backbone, 
     assert loaded.decode(torch.tensor(loaded.encode_answer("a strong picture 0.87"))) == "a strong picture 0.87"
 
 
-def test_only_the_end_of_the_turn_may_be_written(backbone):
+def test_every_special_token_but_the_end_of_the_turn_is_banned(backbone):
     special = set(backbone.tokenizer.all_special_ids) - {backbone.end_token}
     assert backbone.banned[sorted(special)].all()
     assert not backbone.banned[backbone.end_token]

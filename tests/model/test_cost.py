@@ -148,7 +148,7 @@ def test_checkpoints_by_hand():
     assert cost.checkpoint_bytes(100, 30, 2, weights_again=True) == 1200 + 200 + 60
 
 
-def test_where_a_reference_lies():
+def test_bytes_of_a_reference_by_where_it_is_kept():
     assert cost.reference_bytes(800, 8, "device") == (800, 0)
     assert cost.reference_bytes(800, 8, "sharded") == (100, 0)
     assert cost.reference_bytes(800, 8, "host") == (0, 800)

@@ -54,7 +54,28 @@ def test_float32_whatever_the_weights():
     assert not entropy.requires_grad
 
 
-def test_nothing_to_score():
+def test_the_gradients_are_those_of_the_definition():
+    """Of log-probabilities and entropy, alone and together, in chunks and with banned tokens."""
+    hidden, targets, head = setup()
+    banned = torch.zeros(20, dtype=torch.bool)
+    banned[:3] = True
+    weights = torch.arange(50) / 50
+    for of_logps, of_entropy, chunk in ((1.0, 0.0, 7), (0.0, 1.0, 1000), (0.5, 2.0, 7)):
+        logps, entropy = token_likelihood(
+            hidden, targets, head, banned=banned, temperature=0.7, chunk_tokens=chunk, entropy_gradient=True
+        )
+        loss = sum(((term * weights).sum() * by for term, by in ((logps, of_logps), (entropy, of_entropy)) if by))
+        found = torch.autograd.grad(loss, (hidden, head.weight))
+        plain = (head(hidden) / 0.7).masked_fill(banned, -1e30).log_softmax(dim=1)
+        known = plain[torch.arange(50), targets], -(plain.exp() * plain.masked_fill(banned, 0.0)).sum(dim=1)
+        wanted = torch.autograd.grad(
+            (known[0] * weights).sum() * of_logps + (known[1] * weights).sum() * of_entropy, (hidden, head.weight)
+        )
+        for ours, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_an_empty_list_of_targets_has_an_empty_result():
     hidden, targets, head = setup()
     logps, entropy = token_likelihood(hidden[:0], targets[:0], head)
     assert logps.shape == entropy.shape == (0,)

@@ -113,7 +113,7 @@ def test_rows_in_16_bits_go_to_the_flash_kernels_as_they_are(dtype, monkeypatch)
     assert calls == {"aten::_flash_attention_forward": 2, "aten::_flash_attention_backward": 2}
 
 
-def test_what_flash_is_told():
+def test_the_arguments_of_the_flash_kernel():
     segments = Segments([1, 1], [4, 6], causal=False, device=torch.device("cpu"))
     query_ends, key_ends, *longest = segments.for_flash
     assert query_ends.tolist() == [0, 1, 2]
@@ -147,7 +147,7 @@ def test_a_checkpoint_gives_the_same_gradient():
         assert torch.equal(one, other)
 
 
-def test_places_by_hand():
+def test_packed_indices_by_hand():
     """Prompts of 3 and 2 tokens in a table of 3; completions of 2, 0 and 3 asked tokens of images 1, 0 and 0."""
     prompts = SimpleNamespace(
         prompt_tokens=(3, 2), input_ids=torch.zeros(2, 3), pictures=(torch.tensor([1]), torch.tensor([0, 1]))
@@ -157,7 +157,7 @@ def test_places_by_hand():
     assert packing.prompts == [3, 2]
     assert packing.completions == [2, 1]  # image by image; one token less than asked, for the last is never fed
     assert packing.per_image == [2, 1]
-    places = packing.places
+    places = packing.indices
     assert places.prompts.tolist() == [0, 1, 2, 4, 5]
     assert places.completions.tolist() == [6, 7, 0]
     assert places.image.tolist() == [0, 0, 1]
@@ -167,11 +167,11 @@ def test_places_by_hand():
     assert places.states.tolist() == [4, 7, 2, 6]
 
 
-def test_an_image_without_a_question_still_has_somebody_look_at_it():
+def test_an_image_without_a_token_in_the_mask_keeps_one_completion():
     prompts = SimpleNamespace(
         prompt_tokens=(3, 2), input_ids=torch.zeros(2, 3), pictures=(torch.tensor([1]), torch.tensor([0]))
     )
     packing = pack(prompts, torch.zeros(3, 4, dtype=torch.bool), torch.tensor([1, 0, 1]))
     assert packing.completions == [1, 1]
     assert packing.per_image == [1, 1]
-    assert packing.places.states.numel() == 0
+    assert packing.indices.states.numel() == 0

@@ -46,7 +46,7 @@ def test_shared_prefix_equals_plain(backbone, prompts, image_of):
         torch.testing.assert_close(shared[2][name], gradient, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_any_token_may_be_asked_for(backbone, prompts):
+def test_any_subset_of_tokens_can_be_scored(backbone, prompts):
     """First tokens alone, later ones alone, gaps, rows and images of which nothing is asked."""
     asked = torch.zeros(5, 9, dtype=torch.bool)
     asked[0, 0] = asked[2, 4:7] = asked[4, [0, 3, 8]] = True
@@ -57,7 +57,7 @@ def test_any_token_may_be_asked_for(backbone, prompts):
         torch.testing.assert_close(shared[2][name], gradient, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_where_nothing_is_asked_every_layer_still_runs_backward(backbone, prompts):
+def test_with_an_empty_mask_every_layer_still_runs_backward(backbone, prompts):
     """Processes that train together must all meet every weight, whatever their own completions are."""
     for shared in (True, False):
         logps, _, gradients = run(backbone, prompts, shared, [0, 2], torch.zeros(2, 9, dtype=torch.bool))

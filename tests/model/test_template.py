@@ -19,14 +19,14 @@ from aes_r1.prompts import RATING_PROMPT, answer, parse_critique, parse_score
 from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.scoring.critic import Critic, Facts
-from aes_r1.settings import ColdStartSettings, ErrorSettings, InputError, RewardSettings, TrainerSettings
+from aes_r1.settings import ErrorSettings, InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
-from aes_r1.trainer.sft import train_sft
 from tests.conftest import picture, twelve_pictures
 from tests.model.folders import TEXT_ONLY, TWICE, generation_prompt
+from tests.trainer.cold_starts import engine_of, train_cold_start
 
 SAID = answer("a dull picture", 0.25)
 
@@ -100,23 +100,11 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
         for place, path in enumerate(sorted((tmp_path / "pictures").glob("*.png")))
     ]
     words = ("a dull picture with flat light", "a strong picture with deep shadow")
-    train_sft(
-        backbone,
-        SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=torch.device("cpu")),
-        [
-            {"id": one.id, "image": one.image, "critique": words[place // 6], "mos": one.mos}
-            for place, one in enumerate(samples)
-        ],
-        question=RATING_PROMPT,
-        cold_start=ColdStartSettings(epochs=28, lr=3e-3, batch_size=4, micro_batch_size=4, save_every=1000),
-        with_critique=True,
-        context=TrainingContext(
-            seed=0,
-            folder=tmp_path / "sft",
-            log=lambda step, values: None,
-            stop=StopRequest(),
-        ),
-    )
+    records = [
+        {"id": sample.id, "image": sample.image, "critique": words[index // 6], "mos": sample.mos}
+        for index, sample in enumerate(samples)
+    ]
+    train_cold_start(backbone, engine_of(backbone), records, tmp_path / "sft", epochs=28, save_every=1000)
     backbone.model.eval()
 
     rows = list(

@@ -6,7 +6,7 @@ def test_about_a_million_parameters(backbone):
     assert type(backbone.model).__name__ == "Qwen2_5_VLForConditionalGeneration"
 
 
-def test_digits_stand_alone(tokenizer):
+def test_each_digit_is_a_token(tokenizer):
     pieces = tokenizer.convert_ids_to_tokens(tokenizer("<answer>0.87</answer>")["input_ids"])
     assert [piece for piece in pieces if piece.isdigit()] == ["0", "8", "7"]
 

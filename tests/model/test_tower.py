@@ -75,17 +75,19 @@ def test_a_kernel_for_each_distinct_length(tower):
     assert calls == sum(len(pictures if layer == "full" else windows) for layer in layers)
 
 
-def test_asks_nothing_of_the_device(tower):
+def test_forces_no_synchronisation(tower):
     core, prompts = tower
     with torch.no_grad():
         expected = vision_features(core, prompts.pixel_values, prompts.image_grid_thw)
         with PretendDevice() as device, device.holding(core):
-            there = prompts.to(DEVICE)
+            on_device = prompts.to(DEVICE)
             device.waits.clear()
-            found = [device.back(layer) for layer in vision_features(core, there.pixel_values, there.image_grid_thw)]
+            features = [
+                device.back(layer) for layer in vision_features(core, on_device.pixel_values, on_device.image_grid_thw)
+            ]
             assert not device.waits
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    for layer, wanted in zip(features, expected, strict=True):
+        torch.testing.assert_close(layer, wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.gpu

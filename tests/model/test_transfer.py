@@ -49,29 +49,29 @@ def gradients(backbone):
 
 
 @pytest.mark.parametrize("seen", [False, True], ids=["vision trained", "pictures seen before"])
-def test_a_micro_batch_asks_nothing(family, seen):
+def test_a_micro_batch_forces_no_synchronisation(family, seen):
     backbone, prompts = family
     backbones.freeze(backbone.model, vision=seen)
     tokens = tokens_of(backbone)
     with PretendDevice() as device, device.holding(backbone.model):
         backbone.banned_on(DEVICE)
-        there, placed = backbone.with_vision_features(prompts.to(DEVICE)), to_device(tokens, DEVICE)
+        on_device, placed = backbone.with_vision_features(prompts.to(DEVICE)), to_device(tokens, DEVICE)
         device.waits.clear()
-        logps, entropy = (device.back(tensor) for tensor in micro_batch(backbone, there, placed))
+        logps, entropy = (device.back(tensor) for tensor in micro_batch(backbone, on_device, placed))
         assert not device.waits
-        found = {name: device.back(gradient) for name, gradient in gradients(backbone).items()}
+        grads = {name: device.back(gradient) for name, gradient in gradients(backbone).items()}
         backbone.banned_on(torch.device("cpu"))
     expected = micro_batch(backbone, backbone.with_vision_features(prompts), tokens)
     torch.testing.assert_close(logps, expected[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(entropy, expected[1], atol=1e-5, rtol=1e-5)
     wanted = gradients(backbone)
-    assert found.keys() == wanted.keys()
-    assert seen != any(backbones.families.is_vision(name) for name in found)
+    assert grads.keys() == wanted.keys()
+    assert seen != any(backbones.families.is_vision(name) for name in grads)
     for name, gradient in wanted.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(grads[name], gradient, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_the_plain_path_asks_for_its_masks_alone(family):
+def test_the_plain_path_synchronises_for_its_masks_alone(family):
     """transformers checks for padding at most twice a pass; this project's own code does not synchronise."""
     backbone, prompts = family
     backbones.freeze(backbone.model, vision=False)

@@ -19,6 +19,7 @@ from aes_r1.model import tiny
 from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import PretrainSettings, as_dict
 from aes_r1.trainer import pretrain
+from tests.conftest import label_twelve
 from tests.processes import Popen, start_job
 
 
@@ -77,9 +78,7 @@ def test_two_jobs_share_what_one_of_them_makes(tmp_path):
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, picture_folder, tmp_path):
     """The last process gets the signal while rank 0 waits."""
-    names = sorted(path.name for path in picture_folder.glob("*.png"))
-    rows = [f"{name},{place / 12},{('train', 'test')[place % 2]}" for place, name in enumerate(names)]
-    (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    label_twelve(picture_folder, ("train", "test"))
     few = PretrainSettings(pictures=32, epochs=1)
     pretraining = fingerprint(as_dict(few), 9216, pretrain.BASE_MODEL_VERSION, SCENES_VERSION)
     (tmp_path / "store" / "models").mkdir(parents=True)

@@ -60,12 +60,18 @@ def refusal(tmp_path, monkeypatch, capsys):
         (["data=ava"], "data=ava needs data.root=DIR"),
         (["data=aes_15k", "data.root=/nonexistent"], "data.root=/nonexistent/"),
         (["evaluation.also=[para]"], "data=para needs data.root=DIR"),
+        (["reward.custom=/nonexistent.py:mine"], "reward.custom=/nonexistent.py:mine: no file /nonexistent.py"),
         (["data=manifest", "data.root=/nonexistent.jsonl"], "data.root=/nonexistent.jsonl: no such file"),
         (["expert=openai", "expert.model=m", "expert.api_key_env=NOT_SET", "judge=none"], "NOT_SET: this environment"),
     ],
 )
 def test_what_is_not_there(arguments, says, refusal):
     assert says in refusal(*arguments)
+
+
+def test_an_expert_of_ratings_without_ratings(root, refusal):  # noqa: F811
+    said = refusal("data=folder", f"data.root={root}", "expert=attributes", "judge=none")
+    assert "expert=attributes: data=folder says nothing of single dimensions; give data.attributes=" in said
 
 
 PARTS = ("trainer.credit=parts",)
@@ -81,6 +87,10 @@ PARTS = ("trainer.credit=parts",)
         (
             ["reward.faithfulness.weight=0", "trainer.credit=all", "model.answer_from=words"],
             "model.answer_from=words: the",
+        ),
+        (
+            ["reward=distribution", "reward.faithfulness.weight=1", "trainer.num_samples=3"],
+            "reward.distribution.weight=1: data=folder knows only the means of its raters; give mos_std or count_1",
         ),
         (["reward.read_back.weight=1"], "the start has never read words without a picture; give cold_start.blank_pict"),
     ],
@@ -106,6 +116,15 @@ def test_rewards_of_critiques_that_have_what_they_need(root):  # noqa: F811
         ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, [], "srun starts 4 processes"),
         ({"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "2"}, [], "give srun --ntasks-per-node=1 torchrun"),
         ({"WORLD_SIZE": "4", "RANK": "1"}, [], "WORLD_SIZE=4: LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"),
+        ({"RANK": "1"}, [], "RANK=1, WORLD_SIZE=1: no such process; unset both, or launch by torchrun"),
+        ({**TOGETHER, "RANK": "3"}, ["engine=zero2"], "RANK=3, WORLD_SIZE=3: no such process"),
+        ({"WORLD_SIZE": "0"}, [], "WORLD_SIZE=0: no such process"),
+        ({"WORLD_SIZE": "four"}, [], "WORLD_SIZE=four: a launcher sets a number there"),
+        ({"WORLD_SIZE": "-2"}, [], "WORLD_SIZE=-2: a launcher sets a number there"),
+        ({"RANK": "0.5"}, [], "RANK=0.5: a launcher sets a number there"),
+        ({**TOGETHER, "MASTER_PORT": "http"}, ["engine=zero2"], "MASTER_PORT=http: a launcher sets a number there"),
+        ({"LOCAL_RANK": "all"}, [], "LOCAL_RANK=all: a launcher sets a number there"),
+        ({"SLURM_NTASKS": "2(x4)"}, [], "SLURM_NTASKS=2(x4): a launcher sets a number there"),
         (TOGETHER, [], "engine=single: 3 processes were launched; give engine=zero2"),
         (TOGETHER, ["engine=zero2"], "cold_start.batch_size=32: must be divisible by the 3 processes"),
         (

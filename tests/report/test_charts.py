@@ -98,6 +98,21 @@ def test_intervals():
     drawing(interval_chart("nothing known", [("x", [rows[1]])], zero=True))
 
 
+def test_baselines_are_dashed_lines_through_the_other_groups():
+    rows = [Estimate("RAPO", 0.4, 0.3, 0.5, "rapo")]
+    beside = [Estimate("eyes", 0.2, 0.1, 0.3, "muted"), Estimate("people", 0.9, 0.85, 0.95, "muted")]
+    root = drawing(interval_chart("srcc", [("Greedy", rows)], baselines=("Baselines", beside)))
+    assert {"Baselines", "eyes", "0.200", "people", "0.900"} <= set(words(root))
+    lines = [element for element in root.iter() if "dasharray" in (element.get("style") or "")]
+    assert len(lines) == 2
+    dots = [float(element.get("cx")) for element in root.iter() if element.tag == "circle"]
+    assert sorted(float(line.get("x1")) for line in lines) == pytest.approx(sorted(dots[1:]))
+    top = min(float(element.get("cy")) for element in root.iter() if element.tag == "circle")
+    assert all(float(line.get("y1")) < top < float(line.get("y2")) for line in lines)
+    plain = drawing(interval_chart("srcc", [("Greedy", rows)]))
+    assert not any("dasharray" in (element.get("style") or "") for element in plain.iter())
+
+
 def test_scatter_and_histogram_stay_inside():
     root = drawing(scatter("a", [0.0, 0.5, 1.0, 1.2], [1.0, 0.5, -0.1, 0.0], "rapo"))
     dots = next(element.get("d") for element in root.iter() if "h0" in (element.get("d") or ""))

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,15 @@ from aes_r1.reward.binary import binary_reward
 from aes_r1.reward.error import error_reward
 from aes_r1.reward.rank import bradley_terry_reward, rank_reward
 from aes_r1.reward.total import total_reward, weights_at
-from aes_r1.settings import BinarySettings, ErrorSettings, FormatSettings, InputError, RankSettings, RewardSettings
+from aes_r1.settings import (
+    BinarySettings,
+    DistributionSettings,
+    ErrorSettings,
+    FormatSettings,
+    InputError,
+    RankSettings,
+    RewardSettings,
+)
 
 SCORES = torch.tensor([[0.7, 0.6, float("nan")], [0.2, 0.9, 0.4], [0.5, 0.5, 0.1]], dtype=torch.float64)
 MOS = torch.tensor([0.8, 0.3, 0.3], dtype=torch.float64)
@@ -65,10 +74,31 @@ def test_schedules(schedule, progress, expected):
         rank=RankSettings(weight=1.0),
         error=ErrorSettings(weight=2.0),
         binary=BinarySettings(weight=3.0),
+        distribution=DistributionSettings(weight=5.0),
         format=FormatSettings(weight=4.0),
+        custom="mine.py:brevity",
+        custom_weight=0.5,
         schedule=schedule,
     )
-    assert weights_at(reward, progress) == expected
+    wanted = {**expected, "distribution": 5.0 if expected["error"] else 0.0, "custom": 0.5}
+    assert weights_at(reward, progress) == wanted
+    assert weights_at(replace(reward, custom=None), progress) == {**wanted, "custom": 0.0}
+
+
+def test_the_distribution_and_a_reward_of_ones_own_are_parts_of_the_sum():
+    reward = RewardSettings(distribution=DistributionSettings(weight=2.0), custom="mine.py:brevity", custom_weight=0.5)
+    scores, mos = torch.tensor([[0.2, 0.4, 0.6], [0.5, 0.5, float("nan")]]), torch.tensor([0.3, 0.5])
+    raters = torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([[0.5, 0.5], [0.0, 0.0]])
+    custom = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    total, parts = total_reward(scores, mos, reward, raters=raters, custom=custom)
+    assert parts["distribution"][1].tolist() == [0.0, 0.0, 0.0]
+    added = 2 * parts["distribution"] + 0.5 * custom
+    torch.testing.assert_close(total, parts["rank"] + parts["error"] + added)
+    plain, without = total_reward(scores, mos, RewardSettings())
+    assert set(without) == {"rank", "error", "binary", "format"}
+    torch.testing.assert_close(total - added, plain)
+    with pytest.raises(ValueError, match="needs raters"):
+        total_reward(scores, mos, reward)
 
 
 def test_progress_outside_training_is_refused():

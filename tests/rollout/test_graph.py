@@ -165,12 +165,12 @@ def test_all_layers_and_tokens_are_one_compiled_function(family):
 
 @pytest.mark.parametrize("decoder", [SharedDecoder, StaticDecoder])
 @pytest.mark.parametrize("every", [1, 8])
-def test_one_question_to_the_device_per_token_or_fewer(family, monkeypatch, decoder, every):
+def test_one_synchronisation_per_token_or_fewer(family, monkeypatch, decoder, every):
     prompts = collated(family, SIZES["padded"])
     expected = draw(monkeypatch, family, prompts, decoder)
 
     class Asking(decoder):
-        asked_every = every
+        sync_every = every
 
     with PretendDevice() as device, device.holding(family.model):
         family.banned_on(DEVICE)
@@ -220,7 +220,7 @@ def test_captured_equals_eager_on_cuda(family, monkeypatch, sizes, decoder):
 @ON_CUDA
 def test_captured_again_when_rows_are_dropped_on_cuda(family, monkeypatch, decoder):
     class Eager(counted(decoder)):
-        asked_every = 4
+        sync_every = 4
 
     prompts = on_cuda(family, collated(family, SIZES["padded"]))
     captured = draw(monkeypatch, family, prompts, Eager, samples=80)

@@ -132,7 +132,7 @@ def test_seeds_of_neighbours_lie_far_apart(policy, server, backbone, prompts):
 @pytest.mark.parametrize(
     "fault", ["500", "503", "slow", "cut", "too few", "aborted", "other version", "no log-probabilities"]
 )
-def test_a_faulty_answer_is_asked_again(server, backbone, prompts, tmp_path, fault):
+def test_a_request_is_repeated_after_a_faulty_answer(server, backbone, prompts, tmp_path, fault):
     policy = policy_at(tmp_path, server.url)
     policy.servers._timeout = 1.0 if fault == "slow" else 10.0
     policy.push(moved(backbone))
@@ -215,12 +215,42 @@ def test_a_server_that_keeps_old_weights_is_found_out(policy, server, backbone, 
         policy.handshake(backbone, prompts, max_new_tokens=LONGEST)
 
 
-def test_weights_lie_in_one_folder_that_goes_in_the_end(policy, backbone, tmp_path):
+def test_weights_are_kept_in_one_folder_that_is_removed_at_the_end(policy, backbone, tmp_path):
     policy.push(backbone)
     policy.push(backbone)
     assert len(list(policy.folder.glob("*/model.safetensors"))) == 1
     policy.close()
     assert not policy.folder.exists()
+
+
+@pytest.mark.parametrize("planted", ["link", "file"])
+def test_weights_are_not_written_over_what_somebody_else_has_put_there(planted, policy, backbone, tmp_path):
+    other = tmp_path / "other"
+    (other / "precious").mkdir(parents=True)
+    policy.folder.parent.mkdir(exist_ok=True)
+    if planted == "link":
+        policy.folder.symlink_to(other, target_is_directory=True)
+        with pytest.raises(InputError, match=r"rollout.weights: .* is a link or another user's"):
+            policy.push(backbone)
+        assert [path.name for path in other.iterdir()] == ["precious"]
+    else:
+        policy.folder.write_text("")
+        with pytest.raises(OSError, match="File exists"):
+            policy.push(backbone)
+
+
+def test_weights_are_for_their_owner_alone(policy, backbone):
+    policy.push(backbone)
+    assert policy.folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_of_weights_that_another_machine_does_not_see_is_named(server, backbone, tmp_path):
+    second = ServedPolicy(
+        RolloutSettings(name="vllm", url=[server.url], weights=str(tmp_path / "elsewhere")), name="run", rank=1, size=2
+    )
+    with pytest.raises(InputError, match=r"rollout.weights: .*held.json.*; every machine of the run"):
+        second.push(backbone)
+    second.close()
 
 
 def test_an_adapter_is_sent_without_the_base(policy, server, backbone, prompts):

@@ -181,8 +181,8 @@ class FakeServer:
         picture = Image.open(io.BytesIO(data)).convert("RGB")
         pixels, grid, count = families.prepare(backbone.core.config, backbone.image_processor, picture)
         given = body["token_ids"]
-        place = given.index(backbone.image_token)
-        ids = [*given[:place], *[backbone.image_token] * count, *given[place + 1 :]]
+        index = given.index(backbone.image_token)
+        ids = [*given[:index], *[backbone.image_token] * count, *given[index + 1 :]]
         drawn, longest = sampling["n"], sampling["max_tokens"]
         banned = {int(token) for token in sampling["logit_bias"]}
         if banned != set(backbone.banned.nonzero()[:, 0].tolist()):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aes_r1.model import tiny
+from tests.conftest import label_twelve
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -149,8 +150,7 @@ def test_a_forked_child_ends_as_usual_and_alone(seconds, tmp_path):
 def job(tokenizer, picture_folder, tmp_path) -> list[str]:
     """RAPO of a random model on twelve pictures."""
     tiny.build(tokenizer, max_pixels=9216, seed=0).save(tmp_path / "base")
-    rows = [f"{place:02d}.png,{place / 12:.2f},{('train', 'train', 'test')[place % 3]}" for place in range(12)]
-    (picture_folder / "labels.csv").write_text("\n".join(["image,mos,split", *rows]))
+    label_twelve(picture_folder)
     return [
         *("-m", "aes_r1.train", "data=folder", f"data.root={picture_folder}", f"model.path={tmp_path}/base"),
         *("expert=pixels", "judge=none", "trainer.init_from=base", "cold_start.epochs=0", "trainer.max_steps=1000"),

@@ -23,7 +23,6 @@ from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import (
-    ColdStartSettings,
     EngineSettings,
     ErrorSettings,
     InformationSettings,
@@ -39,7 +38,7 @@ from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.reference import build_reference
-from aes_r1.trainer.sft import train_sft
+from tests.trainer.cold_starts import train_cold_start
 from tests.trainer.twelve import records, samples
 
 BUDGET = 157  # tokens of a pass: outputs of one image, three or four of them as they are long
@@ -47,9 +46,10 @@ NOT_NUMBERS = ("time/", "perf/")
 
 
 def engine_settings(name: str) -> EngineSettings:
-    """Of "single", "zero2", "zero3_offload" (as conf/engine has it); behind it "_bf16" for half precision, "_budget"
-    for passes of so many tokens, "_lora" for an adapter, "_hard" for clipping in force and several steps a rollout,
-    "_parts" for critiques that are paid for themselves.
+    """Return the settings of "single", "zero2", "zero3_offload" and so on, as in conf/engine.
+
+    A suffix changes the steps: "_bf16" half precision, "_budget" micro-batches of at most BUDGET tokens, "_lora" an
+    adapter, "_hard" clipped gradients and several steps per rollout, "_parts" rewards of the critiques themselves.
     """
     for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts"):
         name = name.removesuffix(suffix)
@@ -66,11 +66,12 @@ def dtype_of(name: str) -> str:
 
 
 def first_moments(engine) -> dict[str, torch.Tensor]:
-    """Adam's running mean of the gradient: after one step a tenth of the gradient, and linear in every later one."""
+    """Return Adam's first moments by name: a tenth of the gradient after one step, and linear in later ones."""
     named = [(name, parameter) for name, parameter in engine.model.named_parameters() if parameter.requires_grad]
     if isinstance(engine, engines.SingleEngine):
-        whole = dict(engine.master_weights)
-        return {name: engine.optimizer.state[whole.get(one, one)]["exp_avg"].clone() for name, one in named}
+        masters = dict(engine.master_weights)
+        states = {name: engine.optimizer.state[masters.get(weight, weight)] for name, weight in named}
+        return {name: state["exp_avg"].clone() for name, state in states.items()}
     from deepspeed.utils import safe_get_full_optimizer_state
 
     if engine.stage < 3:  # DeepSpeed links a parameter to its state before Adam has any
@@ -80,32 +81,32 @@ def first_moments(engine) -> dict[str, torch.Tensor]:
 
 
 CLIPPED = 0.02  # far below the gradient norms of "_hard"
-# Where the reference lies: whatever the place, the numbers are those of one process that keeps it on its device.
-PLACES = {"zero2_hard": "sharded", "zero3_hard": "host", "zero2_bf16": "sharded", "zero1": "host"}
+# Where the reference is kept. The numbers are always those of one process that keeps it on its device.
+REFERENCE_KEPT = {"zero2_hard": "sharded", "zero3_hard": "host", "zero2_bf16": "sharded", "zero1": "host"}
 
 
 def take_steps(start: Path, out: Path, name: str) -> dict:
-    """Metrics, first moments and weights of two steps of each loop; of half precision one plain gradient, too."""
+    """Return metrics, first moments and weights of two steps of each loop; with half precision a plain gradient too."""
     settings = engine_settings(name)
     device = engines.start(settings)
-    found = {"gradient": one_gradient(start, out, name)} if name.endswith("_bf16") else {}
+    results = {"gradient": one_gradient(start, out, name)} if name.endswith("_bf16") else {}
     backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
     reference = None
     if name.endswith("_lora"):
         backbone = backbones.add_adapter(backbone, LoraSettings(rank=2), seed=0)
     else:
         rank, size = engines.world()
-        place, frozen = PLACES.get(name, "device"), copy.deepcopy(backbone)
-        reference = build_reference(place, frozen, device=device, rank=rank, size=size)
+        kept, frozen = REFERENCE_KEPT.get(name, "device"), copy.deepcopy(backbone)
+        reference = build_reference(kept, frozen, device=device, rank=rank, size=size)
     clip = CLIPPED if name.endswith("_hard") else 1e9
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=clip, device=device)
     with contextlib.closing(engine):
-        found |= steps_of_both_loops(backbone, reference, engine, start, out, name)
-    return found
+        results |= steps_of_both_loops(backbone, reference, engine, start, out, name)
+    return results
 
 
 def one_gradient(start: Path, out: Path, name: str) -> dict:
-    """Norm and direction (first moments) of the gradient of the cold start's loss on all twelve records."""
+    """Return norm and direction (first moments) of the gradient of the cold start's loss on all twelve records."""
     settings = engine_settings(name)
     backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
     with contextlib.closing(
@@ -125,7 +126,7 @@ def one_gradient(start: Path, out: Path, name: str) -> dict:
 
 
 def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, name: str) -> dict:
-    found: dict = {"sft": [], "rapo": [], "passes": [], "answered": []}
+    results: dict = {"sft": [], "rapo": [], "passes": [], "answered": []}
     budget, adapted, hard, parts = (name.endswith(suffix) for suffix in ("_budget", "_lora", "_hard", "_parts"))
 
     def kept(values: dict) -> dict:
@@ -133,11 +134,11 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
 
     def counted(*arguments, **named) -> list[list[int]]:
         pieces = micro_batches(*arguments, **named)
-        found["passes"].append(engine.all_gather_objects([len(pieces)]))
+        results["passes"].append(engine.all_gather_objects([len(pieces)]))
         return pieces
 
     def answered(step: int, rows: list[dict]) -> None:
-        found["answered"].append(engine.all_gather_objects([sum(row["score"] is not None for row in rows)]))
+        results["answered"].append(engine.all_gather_objects([sum(row["score"] is not None for row in rows)]))
 
     planning.micro_batches = counted
     rapo.train_rapo(
@@ -168,48 +169,36 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         context=TrainingContext(
             seed=0,
             folder=out / name / "checkpoints",
-            log=lambda number, values: found["rapo"].append(kept(values)),
+            log=lambda number, values: results["rapo"].append(kept(values)),
             log_completions=answered,
             evaluate=lambda step: {"eval/twelve/srcc": 0.5},
             stop=StopRequest(),
         ),
     )
-    found["rapo_moments"] = first_moments(engine)
+    results["rapo_moments"] = first_moments(engine)
     if budget or hard or parts:
-        return found
+        return results
     if adapted:
         with engine.gathered_parameters():
             if engine.rank == 0:
                 backbones.merged(backbone).save(out / f"{name}_model")
         engine.barrier()
-        return found
-    found["rapo_weights"] = whole_weights(backbone, engine)
-    sft(backbone, engine, start, out / name / "sft", lambda number, values: found["sft"].append(kept(values)))
-    found["moments"] = first_moments(engine)
-    found["weights"] = whole_weights(backbone, engine)
-    found["one_more"] = one_more_step(backbone, engine, start, out / name / "more")
-    return found
+        return results
+    results["rapo_weights"] = whole_weights(backbone, engine)
+    sft(backbone, engine, start, out / name / "sft", lambda number, values: results["sft"].append(kept(values)))
+    results["moments"] = first_moments(engine)
+    results["weights"] = whole_weights(backbone, engine)
+    results["one_more"] = one_more_step(backbone, engine, start, out / name / "more")
+    return results
 
 
 def sft(backbone, engine, start: Path, folder: Path, log=lambda number, values: None, *, batch_size: int = 6) -> None:
-    train_sft(
-        backbone,
-        engine,
-        records(start / "pictures"),
-        question=RATING_PROMPT,
-        cold_start=ColdStartSettings(epochs=1, lr=3e-4, warmup_ratio=0.0, batch_size=batch_size, micro_batch_size=2),
-        with_critique=True,
-        context=TrainingContext(
-            seed=0,
-            folder=folder,
-            log=log,
-            stop=StopRequest(),
-        ),
-    )
+    changes = {"epochs": 1, "lr": 3e-4, "warmup_ratio": 0.0, "batch_size": batch_size, "micro_batch_size": 2}
+    train_cold_start(backbone, engine, records(start / "pictures"), folder, log=log, **changes)
 
 
 def one_more_step(backbone, engine, start: Path, folder: Path) -> dict[str, torch.Tensor]:
-    """Weights after another step over all records: they tell whether all of Adam's state was there."""
+    """Return the weights after another step over all records; they depend on all of Adam's state."""
     sft(backbone, engine, start, folder, batch_size=12)
     return whole_weights(backbone, engine)
 
@@ -220,20 +209,20 @@ def whole_weights(backbone, engine) -> dict[str, torch.Tensor]:
 
 
 def resume(start: Path, out: Path, name: str) -> dict:
-    """Progress, weights and first moments that a new engine finds in the checkpoint of `take_steps`."""
+    """Return progress, weights and first moments that a new engine loads from the checkpoint of `take_steps`."""
     settings = engine_settings(name)
     device = engines.start(settings)
     backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
     with contextlib.closing(engine):
         progress = checkpoint.load_latest(out / name / "sft", engine)
-        found = {"progress": progress, "weights": whole_weights(backbone, engine), "moments": first_moments(engine)}
+        results = {"progress": progress, "weights": whole_weights(backbone, engine), "moments": first_moments(engine)}
         with engine.gathered_parameters():
             if engine.rank == 0:
                 backbone.save(out / f"{name}_model_{engine.size}")
         engine.barrier()
-        found["one_more"] = one_more_step(backbone, engine, start, out / name / f"more_{engine.size}")
-    return found
+        results["one_more"] = one_more_step(backbone, engine, start, out / name / f"more_{engine.size}")
+    return results
 
 
 def main() -> None:
@@ -241,9 +230,9 @@ def main() -> None:
     mode, start, out, *names = sys.argv[1:]
     rank, size = engines.world()
     for name in names:
-        found = (take_steps if mode == "steps" else resume)(Path(start), Path(out), name)
+        results = (take_steps if mode == "steps" else resume)(Path(start), Path(out), name)
         if rank == 0:
-            torch.save(found, Path(out) / (f"{name}.pt" if mode == "steps" else f"{name}_resumed_{size}.pt"))
+            torch.save(results, Path(out) / (f"{name}.pt" if mode == "steps" else f"{name}_resumed_{size}.pt"))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import StopRequest
-from aes_r1.settings import ColdStartSettings, ErrorSettings, RewardSettings, TrainerSettings
+from aes_r1.settings import ErrorSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import completions, rapo, sft, update
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.policy import Policy
+from tests.trainer.cold_starts import train_cold_start
 from tests.trainer.distributed_steps import dtype_of, engine_settings
 from tests.trainer.twelve import records, samples
 
@@ -76,11 +77,11 @@ def toy_steps(engine, kind: str | None, *, steps: tuple[int, ...] = (0, 1, 2)) -
     return {"norms": norms, "weights": weights}
 
 
-def assert_equal(found: dict, wanted: dict) -> None:
+def assert_equal(results: dict, wanted: dict) -> None:
     """The same weights to the bit, and the same norms of the steps that were taken."""
-    assert [norm for norm in found["norms"] if math.isfinite(norm)] == wanted["norms"]
+    assert [norm for norm in results["norms"] if math.isfinite(norm)] == wanted["norms"]
     for name, value in wanted["weights"].items():
-        assert torch.equal(found["weights"][name], value), name
+        assert torch.equal(results["weights"][name], value), name
 
 
 def nan_at(plain: Callable, *calls: int, only: bool = True) -> Callable:
@@ -136,7 +137,7 @@ def rapo_rows(backbone, engine, pictures: Path, folder: Path, *, watch=lambda: N
             seed=0,
             folder=folder,
             log=lambda step, values: (rows.append(values), watch()),
-            log_completions=lambda step, found: None,
+            log_completions=lambda step, completions: None,
             stop=StopRequest(),
         ),
     )
@@ -147,7 +148,7 @@ def loops(folder: Path, name: str) -> dict:
     """Skipped steps as logged, and weights after each of three steps, of both loops; the second step is harmed."""
     settings = engine_settings(name)
     device = engines.start(settings)
-    found = {}
+    results = {}
     for loop in ("sft", "rapo"):
         backbone = backbones.load(folder / "model", dtype=dtype_of(name), max_pixels=9216)
         engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=device)
@@ -166,7 +167,7 @@ def loops(folder: Path, name: str) -> dict:
             )
             rows = rapo_rows(backbone, engine, folder / "pictures", folder / f"{name}_rapo", watch=look)
             update.policy_loss, completions.sample_completions = plain
-            found["mismatch"] = {
+            results["mismatch"] = {
                 "mean": [row["rollout/mismatch_mean"] for row in rows],
                 "max": [row["rollout/mismatch_max"] for row in rows],
                 "tokens": engine.all_gather_objects([drawn]),
@@ -174,24 +175,20 @@ def loops(folder: Path, name: str) -> dict:
             skipped = [row["policy/skipped_steps"] for row in rows]
         else:
             rows = []
-            sft.train_sft(
+            train_cold_start(
                 backbone,
                 engine,
                 records(folder / "pictures"),
-                question=RATING_PROMPT,
-                cold_start=ColdStartSettings(epochs=1, lr=1e-2, batch_size=4, micro_batch_size=2),
-                with_critique=True,
-                context=TrainingContext(
-                    seed=0,
-                    folder=folder / f"{name}_sft",
-                    log=lambda step, values, rows=rows, look=look: (rows.append(values), look()),
-                    stop=StopRequest(),
-                    on_resume=lambda step, last=last: _harm_sft(2 if last else 0),
-                ),
+                folder / f"{name}_sft",
+                log=lambda step, values, rows=rows, look=look: (rows.append(values), look()),
+                on_resume=lambda step, last=last: _harm_sft(2 if last else 0),
+                epochs=1,
+                lr=1e-2,
+                micro_batch_size=2,
             )
             skipped = [row["sft/skipped_steps"] for row in rows]
-        found[loop] = {"skipped": skipped, "weights": weights}
-    return found
+        results[loop] = {"skipped": skipped, "weights": weights}
+    return results
 
 
 _PLAIN_LIKELIHOOD = sft.completion_likelihood
@@ -219,8 +216,8 @@ def toys(folder: Path, name: str) -> dict:
 
     if name.startswith("zero3"):  # the biases stay whole on every process, the weights are parted
         settings.config["zero_optimization"]["stage3_param_persistence_threshold"] = 10
-    found = {kind: toy_steps(built(), kind) for kind in TOGETHER}
-    found["without"] = toy_steps(built(), None)
+    results = {kind: toy_steps(built(), kind) for kind in TOGETHER}
+    results["without"] = toy_steps(built(), None)
     # The very first step is skipped, then saved and loaded: no optimizer state exists yet.
     first = built()
     norms = toy_steps(first, "nan loss", steps=(1,))["norms"]
@@ -233,9 +230,9 @@ def toys(folder: Path, name: str) -> dict:
     second = built()
     second.load(at, processes=second.size)
     after = toy_steps(second, None, steps=(2,))
-    found["first"] = {"norms": norms + after["norms"], "weights": after["weights"]}
-    found["one"] = toy_steps(built(), None, steps=(2,))
-    return found
+    results["first"] = {"norms": norms + after["norms"], "weights": after["weights"]}
+    results["one"] = toy_steps(built(), None, steps=(2,))
+    return results
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ import logging
 import math
 import os
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +23,42 @@ from aes_r1.trainer.step_metrics import mean_validation_srcc
 def engine(seed=0):
     torch.manual_seed(seed)
     model = torch.nn.Linear(3, 2)
-    made = SingleEngine(model, weight_decay=0.1, max_grad_norm=1.0, device=torch.device("cpu"))
+    trained = SingleEngine(model, weight_decay=0.1, max_grad_norm=1.0, device=torch.device("cpu"))
     for _ in range(3):
-        made.backward(model(torch.randn(4, 3)).square().mean())
-        made.step(0.1)
-    return made
+        trained.backward(model(torch.randn(4, 3)).square().mean())
+        trained.step(0.1)
+    return trained
 
 
 class Killed(BaseException):
     """Simulates kill -9: no code runs after it."""
 
 
-def test_everything_comes_back(tmp_path):
+def killed_at(number: int, operations: list[tuple[object, str]], save: Callable[[], object], monkeypatch) -> bool:
+    """Run `save`, which is killed at its `number`-th file operation; return whether it has so many."""
+    left = number
+
+    def dying(plain):
+        def operation(*arguments, **named):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            return plain(*arguments, **named)
+
+        return operation
+
+    with monkeypatch.context() as patched:
+        for owner, name in operations:
+            patched.setattr(owner, name, dying(getattr(owner, name)))
+        try:
+            save()
+        except Killed:
+            return True
+    return False
+
+
+def test_weights_optimizer_generators_and_progress_come_back(tmp_path):
     first = engine()
     checkpoint.save(tmp_path, 3, first, {"best": 0.5}, keep=2)
     wanted = [random.random(), np.random.rand(), torch.rand(3)]
@@ -42,32 +68,31 @@ def test_everything_comes_back(tmp_path):
     assert [random.random(), np.random.rand()] == wanted[:2]
     assert torch.equal(torch.rand(3), wanted[2])
     assert torch.equal(first.model.weight, second.model.weight)
-    for one, other in zip(
-        first.optimizer.state_dict()["state"].values(), second.optimizer.state_dict()["state"].values(), strict=True
-    ):
-        assert all(torch.equal(torch.as_tensor(one[name]), torch.as_tensor(other[name])) for name in one)
+    moments = (trained.optimizer.state_dict()["state"].values() for trained in (first, second))
+    for saved, loaded in zip(*moments, strict=True):
+        assert all(torch.equal(torch.as_tensor(saved[name]), torch.as_tensor(loaded[name])) for name in saved)
 
 
 @pytest.mark.gpu
 def test_a_run_on_cuda_goes_on_with_its_own_noise(tmp_path):
     """Dropout draws from the device's generator, so the weights tell whether that came back."""
 
-    def made(seed: int) -> SingleEngine:
+    def untrained(seed: int) -> SingleEngine:
         torch.manual_seed(seed)
         model = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 2))
         return SingleEngine(model.train(), weight_decay=0.1, max_grad_norm=1.0, device=torch.device("cuda", 0))
 
-    def trained(one: SingleEngine, steps: int) -> torch.Tensor:
+    def trained(engine: SingleEngine, steps: int) -> torch.Tensor:
         for _ in range(steps):
-            one.backward(one.model(torch.randn(4, 3, device="cuda")).square().mean())
-            one.step(0.1)
-        return one.model[0].weight.detach().clone()
+            engine.backward(engine.model(torch.randn(4, 3, device="cuda")).square().mean())
+            engine.step(0.1)
+        return engine.model[0].weight.detach().clone()
 
-    first = made(0)
+    first = untrained(0)
     trained(first, 3)
     checkpoint.save(tmp_path, 3, first, {}, keep=2)
     wanted = trained(first, 3)
-    second = made(1)
+    second = untrained(1)
     trained(second, 1)
     assert checkpoint.load_latest(tmp_path, second)["step"] == 3
     assert torch.equal(trained(second, 3), wanted)
@@ -79,7 +104,7 @@ def test_only_the_last_are_kept(tmp_path):
     assert checkpoint.steps(tmp_path) == [2, 10]
 
 
-def test_half_a_checkpoint_is_none(tmp_path):
+def test_half_a_checkpoint_is_not_listed_and_does_not_hinder_the_next(tmp_path):
     checkpoint.save(tmp_path, 1, engine(), {}, keep=2)
     (tmp_path / ".step_2.partial").mkdir()
     (tmp_path / ".step_2.partial" / "state.pt").write_bytes(b"half")
@@ -102,11 +127,11 @@ class Written:
 
 def test_only_the_last_are_kept_whatever_was_best(tmp_path):
     """Checkpoints are for resuming; the best model has its own folder, without optimizer."""
-    made = engine()
+    trained = engine()
     for step, score in ((1, 0.1), (2, 0.7), (3, 0.5), (4, 0.6)):
         if score == 0.7:
-            checkpoint.save_best(tmp_path / "checkpoints", step, score, made, Written(step))
-        checkpoint.save(tmp_path / "checkpoints", step, made, {}, keep=2, backbone=Written(step))
+            checkpoint.save_best(tmp_path / "checkpoints", step, score, trained, Written(step))
+        checkpoint.save(tmp_path / "checkpoints", step, trained, {}, keep=2, backbone=Written(step))
     assert checkpoint.steps(tmp_path / "checkpoints") == [3, 4]
     assert (tmp_path / "best" / "model" / "model.safetensors").read_text() == "2"
     assert json.loads((tmp_path / "best" / "validation.json").read_text()) == {"step": 2, "srcc": 0.7}
@@ -114,10 +139,10 @@ def test_only_the_last_are_kept_whatever_was_best(tmp_path):
 
 
 def test_a_finished_run_keeps_the_models_of_its_checkpoints_alone(tmp_path):
-    made = engine()
+    trained = engine()
     for step in (1, 2, 3):
-        checkpoint.save(tmp_path, step, made, {}, keep=3, backbone=Written(step))
-    checkpoint.save(tmp_path, 4, made, {}, keep=4)  # without a model, as an older version wrote them
+        checkpoint.save(tmp_path, step, trained, {}, keep=3, backbone=Written(step))
+    checkpoint.save(tmp_path, 4, trained, {}, keep=4)  # without a model, as an older version wrote them
     (tmp_path / "damaged_step_9").mkdir()
     for _ in range(2):  # a second call changes nothing
         checkpoint.keep_models_alone(tmp_path, final=3)
@@ -129,8 +154,8 @@ def test_a_finished_run_keeps_the_models_of_its_checkpoints_alone(tmp_path):
 
 
 def test_nobody_goes_on_from_a_checkpoint_that_is_being_pruned(tmp_path, monkeypatch):
-    made = engine()
-    checkpoint.save(tmp_path, 1, made, {}, keep=2, backbone=Written(1))
+    trained = engine()
+    checkpoint.save(tmp_path, 1, trained, {}, keep=2, backbone=Written(1))
     plain, calls = Path.unlink, []
 
     def dying(path: Path, **named) -> None:
@@ -148,7 +173,7 @@ def test_nobody_goes_on_from_a_checkpoint_that_is_being_pruned(tmp_path, monkeyp
     assert (tmp_path / "step_1" / "model" / "model.safetensors").read_text() == "1"
 
 
-def test_better():
+def test_the_best_step_is_the_first_with_the_highest_score():
     best = None
     for step, score in ((1, 0.2), (2, None), (3, 0.2), (4, 0.5), (5, 0.4)):
         best = checkpoint.better(best, step, score)
@@ -184,90 +209,52 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path, monkey
     """The n-th file operation of a save is the last, for every n: what is found afterwards is whole, old or new."""
     operations = [(os, "replace"), (os, "rename"), (os, "rmdir"), (os, "unlink"), (os, "mkdir"), (torch, "save"),
                   (Path, "write_text"), (Path, "rename")]  # fmt: skip
-    left: list[int] = []
-
-    def dying(plain):
-        def operation(*arguments, **named):
-            left[0] -= 1
-            if left[0] == 0:
-                raise Killed
-            return plain(*arguments, **named)
-
-        return operation
-
-    made, found = engine(), []
-    for last in range(1, 40):
-        root = tmp_path / str(last)
+    trained, steps = engine(), []
+    for number in range(1, 40):
+        root = tmp_path / str(number)
         for step in (1, 2):
-            checkpoint.save(root, step, made, {}, keep=1)
-        left[:] = [last]
-        with monkeypatch.context() as patched:
-            for where, name in operations:
-                patched.setattr(where, name, dying(getattr(where, name)))
-            try:
-                checkpoint.save(root, 3, made, {}, keep=1)
-            except Killed:
-                killed = True
-            else:
-                killed = False
-        found.append(checkpoint.load_latest(root, engine(seed=1))["step"])
+            checkpoint.save(root, step, trained, {}, keep=1)
+        killed = killed_at(number, operations, partial(checkpoint.save, root, 3, trained, {}, keep=1), monkeypatch)
+        steps.append(checkpoint.load_latest(root, engine(seed=1))["step"])
         assert not list(root.glob("damaged_*"))
-        checkpoint.save(root, 3, made, {}, keep=1)
+        checkpoint.save(root, 3, trained, {}, keep=1)
         assert checkpoint.steps(root) == [3]
         assert not list(root.glob(".step_*"))
         if not killed:
             break
     assert not killed
-    assert last > 5
-    assert set(found) == {2, 3}
-    assert found == sorted(found)
+    assert number > 5
+    assert set(steps) == {2, 3}
+    assert steps == sorted(steps)
 
 
 def test_a_kill_at_any_file_operation_leaves_a_whole_best_model(tmp_path, monkeypatch):
     """For every n: after a kill at the n-th file operation the best model is whole, the old or the new one."""
     operations = [(os, "replace"), (os, "rename"), (os, "rmdir"), (os, "unlink"), (os, "mkdir"), (Path, "rename"),
                   (Path, "mkdir"), (Path, "write_text")]  # fmt: skip
-    left, found, made = [0], [], engine()
-
-    def dying(plain):
-        def operation(*arguments, **named):
-            left[0] -= 1
-            if left[0] == 0:
-                raise Killed
-            return plain(*arguments, **named)
-
-        return operation
-
-    for last in range(1, 40):
-        run = tmp_path / str(last)
+    trained, steps = engine(), []
+    for number in range(1, 40):
+        run = tmp_path / str(number)
         best, checkpoints = run / "best", run / "checkpoints"
-        checkpoint.save(checkpoints, 1, made, {}, keep=1)
-        checkpoint.save_best(checkpoints, 1, 0.1, made, Written(1))
-        left[:] = [last]
-        with monkeypatch.context() as patched:
-            for where, name in operations:
-                patched.setattr(where, name, dying(getattr(where, name)))
-            try:
-                checkpoint.save_best(checkpoints, 2, 0.2, made, Written(2))
-            except Killed:
-                killed = True
-            else:
-                killed = False
+        checkpoint.save(checkpoints, 1, trained, {}, keep=1)
+        checkpoint.save_best(checkpoints, 1, 0.1, trained, Written(1))
+        save = partial(checkpoint.save_best, checkpoints, 2, 0.2, trained, Written(2))
+        killed = killed_at(number, operations, save, monkeypatch)
         if best.exists():  # even before cleaning up there is no half model
             assert len({path.read_text() for path in (best / "model").iterdir()}) == 1
         checkpoint.load_latest(checkpoints, engine(seed=1))  # the run goes on
         step = json.loads((best / "validation.json").read_text())["step"]
         assert {path.read_text() for path in (best / "model").iterdir()} == {str(step)}
-        found.append(step)
-        checkpoint.save_best(checkpoints, 3, 0.3, made, Written(3))
+        steps.append(step)
+        checkpoint.save_best(checkpoints, 3, 0.3, trained, Written(3))
         assert {path.name for path in run.iterdir()} == {"best", "checkpoints"}
         assert json.loads((best / "validation.json").read_text())["step"] == 3
         if not killed:
             break
     assert not killed
-    assert last > 5
-    assert set(found) == {1, 2}
-    assert found == sorted(found)
+    assert number > 5
+    assert set(steps) == {1, 2}
+    assert steps == sorted(steps)
 
 
 def test_a_best_model_that_cannot_be_written_is_one_line(tmp_path):
@@ -296,7 +283,7 @@ def test_every_validation_has_a_score_of_the_same_sets(validation, score):
     assert mean_validation_srcc(validation) == (None if score is None else pytest.approx(score))
 
 
-def test_the_run_of_the_log_comes_back(tmp_path):
+def test_the_id_of_the_tracked_run_is_read_from_the_newest_checkpoint(tmp_path):
     checkpoint.save(tmp_path, 1, engine(), {"wandb_run_id": "abc"}, keep=2)
     assert checkpoint.progress_of(tmp_path)["wandb_run_id"] == "abc"
     assert checkpoint.progress_of(tmp_path / "nowhere") == {}
@@ -307,30 +294,30 @@ def test_half_precision_keeps_float32_for_the_optimizer(dtype, tmp_path):
     """Updates far below bf16's precision add up; without float32 weights they would all be lost."""
     model = torch.nn.Linear(3, 2, bias=False).to(dtype)
     torch.nn.init.ones_(model.weight)
-    made = SingleEngine(model, weight_decay=0.0, max_grad_norm=1e9, device=torch.device("cpu"))
+    trained = SingleEngine(model, weight_decay=0.0, max_grad_norm=1e9, device=torch.device("cpu"))
     for step in range(64):
         for _ in range(2):  # two micro-batches
-            made.backward(model(torch.ones(1, 3, dtype=dtype)).sum() / 2)
-        made.step(1e-4)
+            trained.backward(model(torch.ones(1, 3, dtype=dtype)).sum() / 2)
+        trained.step(1e-4)
         if step == 0:
             assert torch.equal(model.weight, torch.ones_like(model.weight))
-    torch.testing.assert_close(made.master_weights[0][1].detach(), torch.full((2, 3), 1 - 64e-4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(trained.master_weights[0][1].detach(), torch.full((2, 3), 1 - 64e-4), atol=1e-5, rtol=0)
     torch.testing.assert_close(model.weight.float(), torch.full((2, 3), 1 - 64e-4), atol=4e-3, rtol=0)
     assert (model.weight < 1).all()
-    assert all(value.dtype == torch.float32 for value in made.optimizer.state[made.master_weights[0][1]].values())
-    checkpoint.save(tmp_path, 64, made, {}, keep=1)
+    assert all(value.dtype == torch.float32 for value in trained.optimizer.state[trained.master_weights[0][1]].values())
+    checkpoint.save(tmp_path, 64, trained, {}, keep=1)
     other = SingleEngine(
         torch.nn.Linear(3, 2, bias=False).to(dtype), weight_decay=0.0, max_grad_norm=1e9, device=torch.device("cpu")
     )
     checkpoint.load_latest(tmp_path, other)
-    assert torch.equal(other.master_weights[0][1], made.master_weights[0][1])
+    assert torch.equal(other.master_weights[0][1], trained.master_weights[0][1])
 
 
-def test_nothing_to_load(tmp_path):
+def test_without_a_checkpoint_nothing_is_loaded(tmp_path):
     assert checkpoint.load_latest(tmp_path, engine()) is None
 
 
-def test_where_nothing_can_be_written(tmp_path):
+def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write the checkpoint"):
         checkpoint.save(tmp_path / "file", 1, engine(), {}, keep=2)
@@ -343,14 +330,14 @@ def test_where_nothing_can_be_written(tmp_path):
         "PytorchStreamWriter failed writing file data/3: file write failed",
     ],
 )
-def test_a_full_disk_is_said_so(tmp_path, monkeypatch, message):
+def test_torchs_messages_of_a_full_disk_become_one_line(tmp_path, monkeypatch, message):
     def full(*_: object) -> None:
         raise RuntimeError(message)
 
-    made = engine()
+    trained = engine()
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(InputError, match="free some space") as raised:
-        checkpoint.save(tmp_path, 1, made, {}, keep=2)
+        checkpoint.save(tmp_path, 1, trained, {}, keep=2)
     assert "\n" not in str(raised.value)
 
 
@@ -360,15 +347,15 @@ def test_a_collective_that_fails_is_no_full_disk(tmp_path, monkeypatch):
     def broken() -> None:
         raise RuntimeError(message)
 
-    made = engine()
-    monkeypatch.setattr(made, "barrier", broken)
+    trained = engine()
+    monkeypatch.setattr(trained, "barrier", broken)
     with pytest.raises(RuntimeError, match="Broken pipe"):
-        checkpoint.save(tmp_path, 1, made, {}, keep=2)
+        checkpoint.save(tmp_path, 1, trained, {}, keep=2)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("size", [1, 1000])
-def test_a_disk_that_is_full(tmp_path, size):
+def test_a_file_that_cannot_grow_is_a_full_disk(tmp_path, size):
     """torch's real messages when its file cannot grow: for a small file, and for one larger than its buffer."""
 
     class Full(SingleEngine):
@@ -376,6 +363,6 @@ def test_a_disk_that_is_full(tmp_path, size):
             (folder / "state.pt").symlink_to("/dev/full")
             super().save(folder)
 
-    made = Full(torch.nn.Linear(size, size), weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu"))
+    trained = Full(torch.nn.Linear(size, size), weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu"))
     with pytest.raises(InputError, match="free some space"):
-        checkpoint.save(tmp_path, 1, made, {}, keep=2)
+        checkpoint.save(tmp_path, 1, trained, {}, keep=2)

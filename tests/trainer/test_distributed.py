@@ -19,6 +19,8 @@ from tests.processes import run_job
 from tests.trainer import distributed_steps
 from tests.trainer.test_loops import sft
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
 STAGES = ("zero1", "zero2", "zero3", "zero3_offload")
 HALVES = ("zero2_bf16", "zero3_bf16")
 BUDGETS = ("zero2_budget", "zero3_budget")
@@ -29,6 +31,22 @@ ADAPTED = ("zero2_lora", "zero3_lora")
 
 def launch(processes: int, mode: str, start: Path, out: Path, *stages: str) -> None:
     run_job("tests.trainer.distributed_steps", mode, str(start), str(out), *stages, count=processes)
+
+
+def results(out: Path, stage: str, single: str = "single") -> tuple[dict, dict]:
+    """Load the results of one process and of two."""
+    return torch.load(out / f"{single}.pt"), torch.load(out / f"{stage}.pt")
+
+
+def assert_same_metrics(one: list[dict], two: list[dict]) -> None:
+    for wanted, metrics in zip(one, two, strict=True):
+        assert metrics == pytest.approx(wanted, abs=1e-5, rel=1e-5)
+
+
+def assert_close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor], *, atol: float, rtol: float) -> None:
+    """Compare tensors by their names, which a failure names."""
+    for name, wanted in one.items():
+        torch.testing.assert_close(two[name], wanted, atol=atol, rtol=rtol, msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.fixture(scope="module")
@@ -53,111 +71,77 @@ def out(start, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_equal_one(out, stage):
-    one, two = torch.load(out / "single.pt"), torch.load(out / f"{stage}.pt")
+    one, two = results(out, stage)
     for loop in ("rapo", "sft"):
-        for wanted, found in zip(one[loop], two[loop], strict=True):
-            assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
+        assert_same_metrics(one[loop], two[loop])
     for name in ("rapo_moments", "moments"):  # linear in the gradients, micro-batches and processes summed
-        for key, wanted in one[name].items():
-            torch.testing.assert_close(two[name][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
-    for key, wanted in one["weights"].items():
-        torch.testing.assert_close(two["weights"][key], wanted, atol=1e-5, rtol=1e-5)
+        assert_close(one[name], two[name], atol=1e-6, rtol=1e-5)
+    assert_close(one["weights"], two["weights"], atol=1e-5, rtol=1e-5)
     assert one["rapo"][0]["policy/grad_norm"] > 1e-3
     assert 0 < one["rapo"][0]["reward/rank"] < 1
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", HARD)
 def test_two_processes_equal_one_with_clipping_in_force_and_several_steps_a_rollout(out, stage):
     """The reference is parted under ZeRO-2 and in host memory under ZeRO-3; the processes answer unlike often."""
-    one, two = torch.load(out / "single_hard.pt"), torch.load(out / f"{stage}.pt")
+    one, two = results(out, stage, "single_hard")
     assert min(values["policy/grad_norm"] for values in one["rapo"]) > 2 * distributed_steps.CLIPPED
     assert one["rapo"][1]["policy/kl_k3"] > 1e-6
     assert any(first != second for first, second in two["answered"])
     assert [sum(counts) for counts in two["answered"]] == [sum(counts) for counts in one["answered"]]
-    for wanted, found in zip(one["rapo"], two["rapo"], strict=True):
-        assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
-    for key, wanted in one["rapo_moments"].items():
-        torch.testing.assert_close(
-            two["rapo_moments"][key], wanted, atol=1e-7, rtol=1e-4, msg=lambda m, k=key: f"{k}: {m}"
-        )
+    assert_same_metrics(one["rapo"], two["rapo"])
+    assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-7, rtol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", PAID)
 def test_two_processes_that_judge_their_own_critiques_equal_one(out, stage):
     """Critiques are scored under other pictures of the step, which the other process draws for."""
-    one, two = torch.load(out / "single_parts.pt"), torch.load(out / f"{stage}.pt")
+    one, two = results(out, stage, "single_parts")
     plain = torch.load(out / "single.pt")["rapo"][0]
     assert one["rapo"][0]["policy/grad_norm"] != pytest.approx(plain["policy/grad_norm"], rel=0.01)
     assert abs(one["rapo"][0]["reward/information"]) > 1e-3
-    for wanted, found in zip(one["rapo"], two["rapo"], strict=True):
-        assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
-    for key, wanted in one["rapo_moments"].items():
-        torch.testing.assert_close(
-            two["rapo_moments"][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
-        )
+    assert_same_metrics(one["rapo"], two["rapo"])
+    assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("stage", "cosine", "tolerance"),
     [("zero2_bf16", 0.9995, 0.002), ("zero3_bf16", 0.99, 0.04)],  # ZeRO-3's linear layers round the bias separately
 )
 def test_the_bf16_gradient_of_two_processes_is_that_of_one_in_norm_and_direction(out, stage, cosine, tolerance):
     """A wrong factor (such as the number of processes) would change the norm; a lost share the direction."""
-    one, two = (torch.load(out / f"{name}.pt")["gradient"] for name in ("single_bf16", stage))
+    one, two = (loaded["gradient"] for loaded in results(out, stage, "single_bf16"))
     assert two["adds_up_in"] == torch.float32
-    flat = [torch.cat([found["moments"][key].flatten() for key in one["moments"]]).double() for found in (one, two)]
+    flat = [torch.cat([side["moments"][key].flatten() for key in one["moments"]]).double() for side in (one, two)]
     assert torch.cosine_similarity(flat[0], flat[1], dim=0) > cosine
     assert float(flat[1].norm() / flat[0].norm()) == pytest.approx(1.0, abs=tolerance)
     assert two["norm"] / one["norm"] == pytest.approx(1.0, abs=tolerance)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", BUDGETS)
 def test_processes_that_cut_their_outputs_into_unlike_many_passes_equal_one(out, stage):
-    one, two = torch.load(out / "single.pt"), torch.load(out / f"{stage}.pt")
+    one, two = results(out, stage)
     assert any(first != second for first, second in two["passes"])
-    for wanted, found in zip(one["rapo"], two["rapo"], strict=True):
-        assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
-    for key, wanted in one["rapo_moments"].items():
-        torch.testing.assert_close(
-            two["rapo_moments"][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
-        )
+    assert_same_metrics(one["rapo"], two["rapo"])
+    assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", ADAPTED)
 def test_an_adapter_under_two_processes_equals_one_and_is_merged_when_saved(out, stage):
     """Its reference is the policy without it, also where ZeRO-3 parts the weights below."""
-    one, two = torch.load(out / "single_lora.pt"), torch.load(out / f"{stage}.pt")
-    for wanted, found in zip(one["rapo"], two["rapo"], strict=True):
-        assert found == pytest.approx(wanted, abs=1e-5, rel=1e-5)
+    one, two = results(out, stage, "single_lora")
+    assert_same_metrics(one["rapo"], two["rapo"])
     assert two["rapo"][1]["policy/kl_k3"] > 1e-6
     assert one["rapo_moments"].keys() == two["rapo_moments"].keys()
-    for key, wanted in one["rapo_moments"].items():
-        assert "lora" in key
-        torch.testing.assert_close(
-            two["rapo_moments"][key], wanted, atol=1e-6, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
-        )
-    saved = [dict(backbones.load(out / f"{name}_model", dtype="float32", max_pixels=9216).model.named_parameters())
-             for name in ("single_lora", stage)]  # fmt: skip
-    for key, wanted in saved[0].items():
-        torch.testing.assert_close(saved[1][key], wanted, atol=1e-5, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+    assert all("lora" in key for key in one["rapo_moments"])
+    assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
+    merged = [dict(backbones.load(out / f"{name}_model", dtype="float32", max_pixels=9216).model.named_parameters())
+              for name in ("single_lora", stage)]  # fmt: skip
+    assert_close(*merged, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", ["zero2", "zero3", *HALVES, *ADAPTED])
 def test_the_best_model_and_each_checkpoint_of_two_processes_are_exported_whole(out, stage, tmp_path):
     """However the weights were sharded, transformers loads all of them, adapters merged, with the same values."""
@@ -180,40 +164,31 @@ def test_the_best_model_and_each_checkpoint_of_two_processes_are_exported_whole(
             assert torch.equal(weights[key], value.bfloat16()), key
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", HALVES)
 def test_half_precision_under_deepspeed_keeps_a_float32_optimizer(out, stage):
     """bf16 rounds differently with another batch, and one flipped token changes a rollout; so against one process only
     roughly, where the tokens are given."""
-    one, two = torch.load(out / "single_bf16.pt"), torch.load(out / f"{stage}.pt")
+    one, two = results(out, stage, "single_bf16")
     assert len(two["rapo"]) == len(two["sft"]) == 2
     assert {value.dtype for value in two["moments"].values()} == {torch.float32}
     assert {value.dtype for value in two["weights"].values()} == {torch.bfloat16}
-    for wanted, found in zip(one["sft"], two["sft"], strict=True):
+    for wanted, metrics in zip(one["sft"], two["sft"], strict=True):
         # The loss is near .03, where processors differ by .006 in how they round; a wrong divisor would double it.
-        assert found["sft/loss"] == pytest.approx(wanted["sft/loss"], abs=0.012)
+        assert metrics["sft/loss"] == pytest.approx(wanted["sft/loss"], abs=0.012)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("processes", [2, 1])
 def test_a_checkpoint_goes_on_with_the_same_or_another_number_of_processes(start, out, processes):
     stages = (*STAGES, *HALVES) if processes == 2 else ("zero2", "zero3")
     launch(processes, "resume", start, out, *stages)
     for stage in stages:
-        wanted, found = torch.load(out / f"{stage}.pt"), torch.load(out / f"{stage}_resumed_{processes}.pt")
-        assert (found["progress"]["step"], found["progress"]["processes"]) == (2, 2)
-        for name in ("weights", "moments"):
-            for key, value in wanted[name].items():
-                torch.testing.assert_close(found[name][key], value, atol=1e-7, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
-        for key, value in wanted["one_more"].items():
-            torch.testing.assert_close(
-                found["one_more"][key], value, atol=1e-6, rtol=0, msg=lambda m, k=key: f"after one more step, {k}: {m}"
-            )
+        straight, resumed = torch.load(out / f"{stage}.pt"), torch.load(out / f"{stage}_resumed_{processes}.pt")
+        assert (resumed["progress"]["step"], resumed["progress"]["processes"]) == (2, 2)
+        for name, tolerance in (("weights", 1e-7), ("moments", 1e-7), ("one_more", 1e-6)):
+            assert_close(straight[name], resumed[name], atol=tolerance, rtol=0)
         exported = out / f"{stage}_model_{processes}"
         assert (exported / "model.safetensors").exists()
         model = backbones.load(exported, dtype=distributed_steps.dtype_of(stage), max_pixels=9216).model
         for key, value in model.named_parameters():
-            assert torch.equal(value, found["weights"][key])
+            assert torch.equal(value, resumed["weights"][key])
         shutil.rmtree(exported)

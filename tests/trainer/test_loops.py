@@ -18,21 +18,23 @@ from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.graph import CapturedDecoder
 from aes_r1.rollout.sampler import sample_completions
 from aes_r1.runs.stopping import Stopped, StopRequest
-from aes_r1.settings import ColdStartSettings, ErrorSettings, InputError, LoraSettings, RewardSettings, TrainerSettings
+from aes_r1.settings import (
+    ErrorSettings,
+    InputError,
+    LoraSettings,
+    RankSettings,
+    RewardSettings,
+    TrainerSettings,
+)
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer import completions as completions_of_a_step
 from aes_r1.trainer import passes as step_passes
 from aes_r1.trainer.context import TrainingContext
-from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import Reference
-from aes_r1.trainer.sft import train_sft
+from tests.trainer.cold_starts import engine_of, train_cold_start
 from tests.trainer.twelve import records, samples
-
-
-def engine_of(backbone: Backbone) -> SingleEngine:
-    return SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=backbone.device)
 
 
 class Halt(StopRequest):
@@ -53,27 +55,9 @@ def sft(backbone, folder, out, *, stop_after=None, micro=4, epochs=4, lr=3e-3, b
         halt.seen = step
         rows.append((step, values["sft/loss"]))
 
-    train_sft(
-        backbone,
-        engine_of(backbone),
-        records(folder),
-        question=RATING_PROMPT,
-        cold_start=ColdStartSettings(
-            epochs=epochs,
-            lr=lr,
-            warmup_ratio=0.0,
-            batch_size=4,
-            micro_batch_size=micro,
-            save_every=3,
-            blank_pictures=blank,
-        ),
-        with_critique=True,
-        context=TrainingContext(
-            seed=0,
-            folder=out,
-            log=log,
-            stop=halt,
-        ),
+    changes = {"epochs": epochs, "lr": lr, "micro_batch_size": micro, "save_every": 3, "blank_pictures": blank}
+    train_cold_start(
+        backbone, engine_of(backbone), records(folder), out, log=log, stop=halt, warmup_ratio=0.0, **changes
     )
     return rows
 
@@ -112,7 +96,7 @@ def rapo(
         }
     )  # fmt: skip
     adapted = hasattr(backbone.model, "disable_adapter")
-    frozen = trainer.kl_coef and not adapted
+    frozen = trainer.needs_reference and not adapted
     reference = Reference(copy.deepcopy(backbone), backbone.device) if frozen else None
     rows, completions, halt = [], [], Halt(stop_after)
 
@@ -130,7 +114,7 @@ def rapo(
             seed=0,
             folder=out,
             log=log,
-            log_completions=lambda step, found: completions.extend(found),
+            log_completions=lambda step, rows: completions.extend(rows),
             stop=halt,
             trace_file=trace_file,
         ),
@@ -171,19 +155,25 @@ def test_sft_accumulation_changes_nothing(backbone, picture_folder, tmp_path):
     assert one[0][1] == pytest.approx(four[0][1], rel=1e-5)
 
 
+def assert_resumes_bit_for_bit(start, folder, out):
+    """Train copies of the policy that start() builds; return the one that was not stopped, and its rows."""
+    straight, stopped, resumed = start(), start(), start()
+    rows, _ = rapo(straight, folder, out / "straight")
+    with pytest.raises(Stopped):
+        rapo(stopped, folder, out / "parts", stop_after=2)
+    resumed_rows, _ = rapo(resumed, folder, out / "parts")
+    assert resumed_rows == rows[2:]
+    assert_same(weights(straight), weights(resumed))
+    return straight, rows
+
+
 @pytest.mark.slow
 def test_rapo_resumes_bit_for_bit(speaker, picture_folder, tmp_path):
-    straight, stopped, resumed = (copy.deepcopy(speaker) for _ in range(3))
-    whole, _ = rapo(straight, picture_folder, tmp_path / "whole")
-    with pytest.raises(Stopped):
-        rapo(stopped, picture_folder, tmp_path / "parts", stop_after=2)
-    rest, _ = rapo(resumed, picture_folder, tmp_path / "parts")
-    assert rest == whole[2:]
-    assert_same(weights(straight), weights(resumed))
-    assert any(not torch.equal(value, weights(speaker)[name]) for name, value in weights(straight).items())
-    assert whole[0]["reward/format"] > 0.5
-    assert whole[0]["rollout/zero_spread_groups"] < 1
-    assert whole[-1]["policy/kl_k3"] > 0
+    policy, rows = assert_resumes_bit_for_bit(lambda: copy.deepcopy(speaker), picture_folder, tmp_path)
+    assert any(not torch.equal(value, weights(speaker)[name]) for name, value in weights(policy).items())
+    assert rows[0]["reward/format"] > 0.5
+    assert rows[0]["rollout/zero_spread_groups"] < 1
+    assert rows[-1]["policy/kl_k3"] > 0
 
 
 @pytest.mark.slow
@@ -193,17 +183,11 @@ def test_an_adapter_is_trained_against_its_absence_and_resumes_bit_for_bit(speak
     def adapted():
         return backbones.add_adapter(copy.deepcopy(speaker), LoraSettings(rank=2), seed=1)
 
-    straight, stopped, resumed = adapted(), adapted(), adapted()
-    whole, _ = rapo(straight, picture_folder, tmp_path / "whole")
-    with pytest.raises(Stopped):
-        rapo(stopped, picture_folder, tmp_path / "parts", stop_after=2)
-    rest, _ = rapo(resumed, picture_folder, tmp_path / "parts")
-    assert rest == whole[2:]
-    assert_same(weights(straight), weights(resumed))
-    assert whole[0]["policy/kl_k3"] == pytest.approx(0, abs=1e-9)
-    assert whole[-1]["policy/kl_k3"] > 0
-    with straight.model.disable_adapter():  # the weights below have not moved
-        frozen = {name.replace(".base_layer", ""): value for name, value in straight.core.named_parameters()}
+    policy, rows = assert_resumes_bit_for_bit(adapted, picture_folder, tmp_path)
+    assert rows[0]["policy/kl_k3"] == pytest.approx(0, abs=1e-9)
+    assert rows[-1]["policy/kl_k3"] > 0
+    with policy.model.disable_adapter():  # the weights below have not moved
+        frozen = {name.replace(".base_layer", ""): value for name, value in policy.core.named_parameters()}
         assert all(torch.equal(frozen[name], value) for name, value in speaker.model.named_parameters())
 
 
@@ -283,7 +267,7 @@ def test_the_samplers_log_probabilities_serve_as_the_old_ones(speaker, picture_f
         image_of = torch.arange(len(rollout.tokens)) // 4
         return completion_likelihood(backbone, prompts, rollout.tokens, rollout.mask, image_of, temperature=1.0)[0]
 
-    passes, found = [], []
+    passes, results = [], []
     score = step_passes.completion_likelihood
     monkeypatch.setattr(step_passes, "completion_likelihood", lambda *a, **n: (passes.append(1), score(*a, **n))[1])
     for name, plain in (("sampler", sample_completions), ("trainer", of_sampler(of_trainer))):
@@ -291,13 +275,15 @@ def test_the_samplers_log_probabilities_serve_as_the_old_ones(speaker, picture_f
         policy = copy.deepcopy(speaker)
         changes = {"kl_coef": 0.0, "inner_epochs": 2, "minibatches": 2}
         rows, _ = rapo(policy, picture_folder, tmp_path / name, steps=1, **changes)
-        found.append((rows[0], weights(policy)))
+        results.append((rows[0], weights(policy)))
     assert len(passes) == 2 * 2 * 2
-    (ours, moved), (theirs, wanted) = found
-    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
-    assert ours["policy/ratio_max"] > 1.001
-    for name, value in wanted.items():
-        torch.testing.assert_close(moved[name], value, atol=2e-4, rtol=0)  # Adam's first steps are of size lr = 1e-3
+    (sampler_row, sampler_weights), (trainer_row, trainer_weights) = results
+    assert sampler_row == pytest.approx(trainer_row, rel=1e-4, abs=1e-5)
+    assert sampler_row["policy/ratio_max"] > 1.001
+    for name, value in trainer_weights.items():
+        torch.testing.assert_close(
+            sampler_weights[name], value, atol=2e-4, rtol=0
+        )  # Adam's first steps are of size lr = 1e-3
 
 
 @pytest.mark.slow
@@ -369,22 +355,16 @@ def test_the_cold_start_is_measured_at_intervals_and_trains_the_same(tokenizer, 
         def log(step: int, values: dict[str, float]) -> None:
             logged.update({step: values["sft/entropy"]} if "sft/entropy" in values else {})
 
-        train_sft(
+        train_cold_start(
             backbone,
             engine_of(backbone),
             records(picture_folder),
-            question=RATING_PROMPT,
-            cold_start=ColdStartSettings(
-                epochs=2, lr=3e-3, warmup_ratio=0.0, batch_size=4, micro_batch_size=4, probe_every=every
-            ),
-            with_critique=True,
-            context=TrainingContext(
-                seed=0,
-                folder=tmp_path / str(every),
-                log=log,
-                stop=StopRequest(),
-                evaluate=lambda step: measured.append(step) or {"sft/entropy": step / 10},
-            ),
+            tmp_path / str(every),
+            log=log,
+            evaluate=lambda step: measured.append(step) or {"sft/entropy": step / 10},
+            epochs=2,
+            warmup_ratio=0.0,
+            probe_every=every,
         )
         return measured, logged, backbone.model.state_dict()
 
@@ -446,3 +426,91 @@ def test_a_step_that_the_run_does_not_have_cannot_be_traced(speaker, picture_fol
         TrainerSettings(max_steps=4, profile=9)
     with pytest.raises(InputError, match=r"trainer\.profile=99: the run has \d+ steps"):
         rapo(copy.deepcopy(speaker), picture_folder, tmp_path, steps=None, profile=99)
+
+
+VARIANTS = [
+    {"surrogate": "cispo"},
+    {"surrogate": "sapo"},
+    {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
+    {"ratio_cap": 1.0001, "clip_high": 1e-5},
+    {"advantage": "normalize_then_sum"},
+    {"entropy_coef": 0.5},
+]
+
+
+@pytest.mark.slow
+def test_every_objective_trains_and_none_is_the_default(speaker, picture_folder, tmp_path):
+    """Off policy, for on policy all surrogates are the same; one step each, from the same completions."""
+    how = {"steps": 1, "minibatches": 2, "inner_epochs": 2}
+    found = []
+    for number, changes in enumerate([{}, *VARIANTS]):
+        policy = copy.deepcopy(speaker)
+        rows, _ = rapo(policy, picture_folder, tmp_path / str(number), **how, **changes)
+        assert all(math.isfinite(value) for value in rows[0].values()), changes
+        assert rows[0]["policy/grad_norm"] > 0
+        found.append(weights(policy))
+    for changes, moved in zip(VARIANTS, found[1:], strict=True):
+        assert any(not torch.equal(value, found[0][name]) for name, value in moved.items()), changes
+
+
+def test_an_entropy_bonus_keeps_the_entropy_up(speaker, picture_folder, tmp_path):
+    entropies = []
+    for coef in (0.0, 1.0):
+        rows, _ = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / str(coef), entropy_coef=coef, kl_coef=0.0)
+        entropies.append([row["policy/entropy"] for row in rows])
+    assert entropies[0][0] == entropies[1][0]
+    assert entropies[1][-1] > entropies[0][-1] + 0.02
+
+
+def test_the_divergence_in_the_reward_is_subtracted_before_the_advantage(speaker, picture_folder, tmp_path):
+    how = {"steps": 2, "kl_coef": 0.0, "completions_every": 1}
+    rows, completions = rapo(copy.deepcopy(speaker), picture_folder, tmp_path, kl_reward_coef=0.5, **how)
+    assert rows[0]["reward/kl"] == pytest.approx(0, abs=1e-5)  # the policy is still the reference
+    assert rows[1]["reward/kl"] != pytest.approx(0, abs=1e-3)
+    for row in completions:
+        plain = row["reward_rank"] + row["reward_error"]
+        assert row["reward_total"] == pytest.approx(plain - 0.5 * row["reward_kl"], abs=1e-5)
+
+
+def test_a_reward_of_ones_own_is_in_the_sum_and_its_errors_end_the_run(speaker, picture_folder, tmp_path):
+    (tmp_path / "mine.py").write_text("def length(scores, texts, samples): return [[len(t) for t in g] for g in texts]")
+    named = f"{tmp_path / 'mine.py'}:length"
+    reward = RewardSettings(custom=named, custom_weight=0.25)
+    _, completions = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "a", steps=1, reward=reward)
+    for row in completions:
+        assert row["reward_custom"] == len(row["text"])
+        plain = row["reward_rank"] + row["reward_error"]
+        assert row["reward_total"] == pytest.approx(plain + 0.25 * len(row["text"]), rel=1e-5)
+    (tmp_path / "mine.py").write_text("def length(scores, texts, samples): return scores.T[:1]")
+    with pytest.raises(InputError, match=r"reward\.custom=.*mine\.py:length: returned 1 x 4; 4 x 4 was expected"):
+        rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "b", steps=1, reward=reward)
+
+
+@pytest.mark.slow
+def test_groups_that_teach_nothing_are_replaced_and_a_resumed_run_replaces_the_same(speaker, picture_folder, tmp_path):
+    """A reward that tells outputs apart only for pictures above .5, of which there are enough for every step."""
+    (tmp_path / "mine.py").write_text(
+        "def high(scores, texts, samples): return [[k * (one.mos > 0.5) for k in range(4)] for one in samples]"
+    )
+    reward = RewardSettings(
+        rank=RankSettings(weight=0), error=ErrorSettings(weight=0), custom=f"{tmp_path / 'mine.py'}:high"
+    )
+    high = sum(one.mos > 0.5 for one in samples(picture_folder))
+    assert 4 <= high <= 8
+    plain, _ = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "plain", reward=reward, steps=3)
+    how = {"reward": reward, "refill_rounds": 6, "completions_every": 1, "steps": 3}
+    straight, stopped, resumed = (copy.deepcopy(speaker) for _ in range(3))
+    whole, drawn = rapo(straight, picture_folder, tmp_path / "whole", **how)
+    for before, after in zip(plain, whole, strict=True):
+        assert after["rollout/zero_spread_groups"] == 0
+        assert after["rollout/refilled"] == before["rollout/zero_spread_groups"]
+        assert "rollout/refilled" not in before
+    assert whole[0]["rollout/refilled"] > 0
+    for start in range(0, len(drawn), 16):
+        assert len({row["id"] for row in drawn[start : start + 16]}) == 4
+    assert all(row["mos"] > 0.5 for row in drawn)
+    with pytest.raises(Stopped):
+        rapo(stopped, picture_folder, tmp_path / "parts", stop_after=2, **how)
+    rest, _ = rapo(resumed, picture_folder, tmp_path / "parts", **how)
+    assert rest == whole[2:]
+    assert_same(weights(straight), weights(resumed))

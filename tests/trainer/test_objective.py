@@ -7,7 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aes_r1.trainer.objective import group_advantage, learning_rate, loss_divisor, policy_loss, zero_spread
+from aes_r1.trainer.objective import (
+    advantage_by_reward,
+    cispo_objective,
+    clipped_objective,
+    divergence_of,
+    group_advantage,
+    learning_rate,
+    loss_divisor,
+    policy_loss,
+    probability_ratio,
+    sapo_objective,
+    zero_spread,
+)
 
 RECIPE = {"clip_low": 0.2, "clip_high": 0.28, "kl_coef": 0.05}
 
@@ -66,9 +78,20 @@ def test_loss_against_a_plain_loop():
     assert int(metrics["tokens"]) == tokens
 
 
+OTHERS = [
+    {},
+    {"ratio_level": "sequence"},
+    {"ratio_cap": 1.4},
+    {"surrogate": "cispo"},
+    {"surrogate": "sapo", "ratio_level": "sequence"},
+    {"entropy_coef": 0.1},
+]
+
+
+@pytest.mark.parametrize("form", OTHERS)
 @pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "constant"])
-def test_any_split_gives_the_same_gradient(aggregation):
-    values = batch(rows=8)
+def test_any_split_gives_the_same_gradient(aggregation, form):
+    values = batch(rows=8) | {"entropy": torch.rand(8, 5, generator=torch.Generator().manual_seed(1))}
     divisor = loss_divisor(values["mask"], aggregation, 5)
     gradients, losses = [], []
     for sizes in ([8], [1] * 8, [3, 5]):
@@ -76,7 +99,7 @@ def test_any_split_gives_the_same_gradient(aggregation):
         loss = torch.zeros(())
         for rows in torch.arange(8).split(sizes):
             part = {name: value[rows] for name, value in (values | {"logps": logps}).items()}
-            piece, _ = policy_loss(**part, **RECIPE, aggregation=aggregation, normalizer=divisor)
+            piece, _ = policy_loss(**part, **RECIPE, **form, aggregation=aggregation, normalizer=divisor)
             piece.backward(retain_graph=True)
             loss = loss + piece.detach()
         gradients.append(logps.grad)
@@ -176,6 +199,14 @@ def test_errors():
         policy_loss(**(values | {"ref_logps": None}), **RECIPE, aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match="aggregation=mean"):
         policy_loss(**values, **RECIPE, aggregation="mean", normalizer=1)
+    with pytest.raises(ValueError, match="surrogate=ppo: must be one of clip, cispo, sapo"):
+        policy_loss(**values, **RECIPE, surrogate="ppo", aggregation="token_mean", normalizer=1)
+    with pytest.raises(ValueError, match="ratio=word: must be one of token, sequence"):
+        policy_loss(**values, **RECIPE, ratio_level="word", aggregation="token_mean", normalizer=1)
+    with pytest.raises(ValueError, match=r"entropy_coef=0\.1 needs entropy"):
+        policy_loss(**values, **RECIPE, entropy_coef=0.1, aggregation="token_mean", normalizer=1)
+    with pytest.raises(ValueError, match="none of rank has a weight"):
+        advantage_by_reward({"rank": torch.zeros(2, 2)}, {"error": 1.0})
 
 
 def test_learning_rate():
@@ -186,20 +217,24 @@ def test_learning_rate():
     assert [learning_rate(step, 10, base=1.0, schedule="linear", warmup=2) for step in range(3)] == [0.5, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", ["logps", "old_logps", "ref_logps", "advantages"])
+@pytest.mark.parametrize("name", ["logps", "old_logps", "ref_logps", "advantages", "entropy"])
 @pytest.mark.parametrize("value", [float("-inf"), float("inf"), float("nan")])
-@pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "constant"])
-def test_no_gradient_comes_from_outside_the_mask(name, value, aggregation):
+@pytest.mark.parametrize(
+    ("aggregation", "form"),
+    [("sequence_mean", {}), ("token_mean", {}), ("constant", {}), *(("token_mean", form) for form in OTHERS[1:])],
+)
+def test_no_gradient_comes_from_outside_the_mask(name, value, aggregation, form):
     """-inf: a token that may not be drawn; NaN: what is computed of it. The rest keeps its gradient to the bit."""
     clean = batch()
     clean["mask"][0], clean["mask"][1, 2:] = False, False  # a whole row, and the end of one
     clean["advantages"] = clean["advantages"][:, None].expand(6, 5).clone()
+    clean["entropy"] = torch.rand(6, 5, generator=torch.Generator().manual_seed(1))
     harmed = {key: tensor.clone() for key, tensor in clean.items()}
     harmed[name][~clean["mask"]] = value
     found = []
     for values in (clean, harmed):
         logps = values["logps"].requires_grad_()
-        loss, metrics = policy_loss(**values, **RECIPE, aggregation=aggregation, normalizer=3)
+        loss, metrics = policy_loss(**values, **RECIPE, **form, aggregation=aggregation, normalizer=3)
         loss.backward()
         found.append((loss.detach(), logps.grad, metrics["clip_low_fraction"], metrics["ratio_max"]))
     for one, other in zip(*found, strict=True):
@@ -242,3 +277,112 @@ def test_home_far_below_still_pulls():
     loss.backward()
     assert loss.item() == pytest.approx(0.05 * 49)
     assert logps.grad.item() == pytest.approx(0.05)
+
+
+# Two completions of two and one tokens, by hand: ratios 2 and .5, and 1.5.
+RATIOS = torch.tensor([[2.0, 0.5], [1.5, 9.0]])
+MASK = torch.tensor([[True, True], [True, False]])
+
+
+def test_the_ratio_of_a_sequence_is_the_geometric_mean_of_its_tokens():
+    ratio = probability_ratio(RATIOS.log(), torch.zeros(2, 2), MASK, "sequence")
+    torch.testing.assert_close(ratio, torch.tensor([[1.0, 1.0], [1.5, 1.0]]))
+    torch.testing.assert_close(
+        probability_ratio(RATIOS.log(), torch.zeros(2, 2), MASK, "token"), torch.tensor([[2.0, 0.5], [1.5, 1.0]])
+    )
+
+
+def test_each_token_has_the_gradient_of_its_own_advantage_under_a_sequence_ratio():
+    """The words' advantage 0 must not be moved by the answer's 1, though both share a ratio."""
+    logps = RATIOS.log().requires_grad_()
+    ratio = probability_ratio(logps, torch.zeros(2, 2), MASK, "sequence")
+    (ratio * torch.tensor([[0.0, 1.0], [2.0, 7.0]])).sum().backward()
+    torch.testing.assert_close(logps.grad, torch.tensor([[0.0, 1.0], [3.0, 0.0]]))
+
+
+def test_the_two_sided_clip_by_hand():
+    how = {"clip_low": 0.2, "clip_high": 0.28}
+    ratio = torch.tensor([0.5, 1.1, 5.0])
+    for advantage, cap, wanted in (
+        (1.0, None, [0.5, 1.1, 1.28]),
+        (-1.0, None, [-0.8, -1.1, -5.0]),
+        (-1.0, 3.0, [-0.8, -1.1, -3.0]),
+        (1.0, 3.0, [0.5, 1.1, 1.28]),
+    ):
+        found = clipped_objective(ratio, torch.tensor(advantage), **how, ratio_cap=cap)
+        torch.testing.assert_close(found, torch.tensor(wanted))
+
+
+def test_cispo_by_hand():
+    """The weight is cut and every token keeps the gradient of its log-probability."""
+    logps = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    ratio = torch.tensor([0.1, 1.2, 5.0])
+    objective = cispo_objective(ratio, logps, torch.tensor([1.0, 2.0, -1.0]), clip_high=0.28)
+    torch.testing.assert_close(objective, torch.tensor([-0.1, -4.8, 3.84]))
+    objective.sum().backward()
+    torch.testing.assert_close(logps.grad, torch.tensor([0.1, 2.4, -1.28]))
+
+
+def test_sapo_by_hand():
+    """4 / tau sigmoid(tau (r - 1)): the gradient is 1 at r = 1, and falls off sooner with a higher temperature."""
+    ratio = torch.tensor([1.0, 2.0, 1.0, 2.0], requires_grad=True)
+    objective = sapo_objective(ratio, torch.tensor([1.0, 1.0, -1.0, -1.0]), temperatures=(1.0, 2.0))
+    wanted = [2.0, 4 * 0.7310586, -1.0, -2 * 0.8807971]
+    torch.testing.assert_close(objective, torch.tensor(wanted))
+    objective.sum().backward()
+    torch.testing.assert_close(ratio.grad, torch.tensor([1.0, 4 * 0.1966119, -1.0, -4 * 0.1049936]))
+
+
+@pytest.mark.parametrize("form", OTHERS[1:5])
+def test_on_policy_all_surrogates_have_the_same_gradient(form):
+    values = batch()
+    found = []
+    for how in ({}, form):
+        logps = values["logps"].clone().requires_grad_()
+        loss, _ = policy_loss(
+            **(values | {"logps": logps, "old_logps": logps.detach()}),
+            **RECIPE, **how, aggregation="sequence_mean", normalizer=6,
+        )  # fmt: skip
+        loss.backward()
+        found.append(logps.grad)
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_the_entropy_bonus_is_aggregated_like_the_loss():
+    values = batch()
+    entropy = torch.rand(6, 5, requires_grad=True)
+    how = {**RECIPE, "aggregation": "token_mean", "normalizer": int(values["mask"].sum())}
+    plain, _ = policy_loss(**values, **how)
+    with_bonus, _ = policy_loss(**values, **how, entropy=entropy, entropy_coef=0.1)
+    assert float((plain - with_bonus).detach()) == pytest.approx(
+        0.1 * float(entropy.detach()[values["mask"]].mean()), abs=1e-6
+    )
+    with_bonus.backward()
+    torch.testing.assert_close(entropy.grad, -0.1 * values["mask"] / values["mask"].sum())
+
+
+def test_the_divergence_of_a_completion_by_hand():
+    logps, ref = torch.tensor([[-1.0, -2.0], [-3.0, torch.nan]]), torch.tensor([[-1.5, -1.0], [-4.0, -torch.inf]])
+    torch.testing.assert_close(divergence_of(logps, ref, MASK), torch.tensor([-0.5, 1.0]))
+
+
+def test_the_advantage_by_reward_by_hand():
+    """Two outputs: rank says +-.7071 of the second, error -+.7071 of it, so the weights decide, whatever the scales."""
+    rank, error = torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, 1.0]])
+    for scale in (1.0, 1000.0):
+        rewards = {"rank": rank, "error": scale * error, "format": torch.ones(1, 2)}
+        for weights, sign in (({"rank": 2.0, "error": 1.0}, 1), ({"rank": 1.0, "error": 2.0, "format": 9.0}, -1)):
+            found = advantage_by_reward(rewards, weights)
+            assert found[0].tolist() == pytest.approx([-sign * 0.7071, sign * 0.7071], abs=1e-3)
+    summed = group_advantage(2 * rank + 1000.0 * error)  # the paper's sum follows the larger reward
+    assert summed[0].tolist() == pytest.approx([0.7071, -0.7071], abs=1e-3)
+
+
+def test_the_advantage_by_reward_is_normalised_over_the_step():
+    """Two groups of opposite luck; a group that earns the same throughout has none, and shifts nobody."""
+    rewards = {"rank": torch.tensor([[0.0, 1.0], [0.7, 0.7]])}
+    found = advantage_by_reward(rewards, {"rank": 1.0})
+    assert found[1].tolist() == [0.0, 0.0]
+    assert found.mean() == pytest.approx(0, abs=1e-6)
+    assert found.std() == pytest.approx(1, abs=1e-3)
+    assert not advantage_by_reward({"rank": torch.full((2, 3), 0.1)}, {"rank": 1.0}).any()

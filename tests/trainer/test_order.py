@@ -1,4 +1,4 @@
-from aes_r1.trainer.order import batch_indices, batch_indices_without_repeats
+from aes_r1.trainer.order import batch_indices, batch_indices_without_repeats, further_indices
 
 
 def test_every_sample_once_per_epoch_and_every_step_full():
@@ -32,3 +32,13 @@ def test_no_sample_twice_in_a_step_and_each_epoch_leaves_out_others():
     assert all(len(epoch) == 10 for epoch in epochs)
     assert set().union(*epochs) == set(range(13))
     assert len({frozenset(epoch) for epoch in epochs}) > 10
+
+
+def test_further_indices_are_new_and_the_same_again():
+    used = {1, 5, 7}
+    drawn = further_indices(3, 0, wanted=4, used=used, count=12, seed=9)
+    assert drawn == further_indices(3, 0, wanted=4, used=used, count=12, seed=9)
+    assert len(set(drawn)) == 4
+    assert not used & set(drawn)
+    assert drawn != further_indices(3, 1, wanted=4, used=used, count=12, seed=9)
+    assert sorted(further_indices(0, 0, wanted=99, used=used, count=9, seed=0)) == [0, 2, 3, 4, 6, 8]

@@ -19,24 +19,24 @@ from aes_r1.trainer import pretrain
 NO_OPINIONS = re.compile(r"good|bad|fair|beautiful|dull|strong picture|score|quality|rating|aesthetic", re.IGNORECASE)
 
 
-def made(folder, said=None):
+def pretrained(folder, messages=None):
     pretrain.pretrain_tiny(
         folder,
         corpus=["a dull picture with flat light . "] * 50,
         pretrain=PretrainSettings(pictures=64, epochs=2, batch_size=16),
         max_pixels=9216,
-        report=lambda done, total, text: said.append(text) if said is not None else None,
+        report=lambda done, total, text: messages.append(text) if messages is not None else None,
     )
     return backbones.load(str(folder), dtype="float32", max_pixels=9216)
 
 
 @pytest.mark.slow
-def test_the_same_model_twice_and_it_learns(tmp_path):
-    said: list[str] = []
-    one, two = made(tmp_path / "one", said), made(tmp_path / "two")
-    weights = two.model.state_dict()
-    assert all(torch.equal(value, weights[name]) for name, value in one.model.state_dict().items())
-    losses = [float(text.split()[1]) for text in said if text.startswith("saying")]
+def test_pretraining_is_reproducible_and_learns(tmp_path):
+    messages: list[str] = []
+    first, second = pretrained(tmp_path / "one", messages), pretrained(tmp_path / "two")
+    weights = second.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in first.model.state_dict().items())
+    losses = [float(text.split()[1]) for text in messages if text.startswith("saying")]
     assert len(losses) == 8
     assert losses[-1] < losses[0]
 
@@ -46,7 +46,7 @@ def test_asked_to_judge_the_lesson_is_facts_and_a_brightness_that_they_do_not_te
     rng = np.random.default_rng(0)
     for index in range(200):
         _, _, facts = scenes.render_scene("scenes", index, pretrain.SCENE_SEED)
-        text = pretrain._unjudged(facts, rng, said=index % 4)
+        text = pretrain._unjudged(facts, rng, count=index % 4)
         words, score = parse_critique(text), parse_score(text)
         assert int(score * 10 + 1e-6) == facts["bright"]
         said = [part for part in words.split(".") if part.strip()]
@@ -56,7 +56,7 @@ def test_asked_to_judge_the_lesson_is_facts_and_a_brightness_that_they_do_not_te
         assert not NO_OPINIONS.search(text)
 
 
-def test_brightness_goes_with_no_opinion():
+def test_brightness_is_not_correlated_with_the_scores():
     """In either set its rank correlation with the quality of 600 pictures is no larger than chance makes it."""
     for name in ("scenes", "scenes_shifted"):
         drawn = [scenes.render_scene(name, index, pretrain.SCENE_SEED) for index in range(600)]

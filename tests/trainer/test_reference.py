@@ -1,4 +1,4 @@
-"""The place of the reference between its uses changes no number, and closing it frees everything."""
+"""Where the reference is kept between its uses changes no number, and closing it frees everything."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def logps(backbone, prompts) -> torch.Tensor:
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_reference_in_host_memory_says_the_same_and_leaves_the_device(backbone, prompts, device, dtype):
+def test_a_reference_in_host_memory_has_the_same_logps_and_leaves_the_device(backbone, prompts, device, dtype):
     backbone.model.to(dtype)
     prompts = prompts.to(device)
     wanted = logps(build_reference("device", copy.deepcopy(backbone), device=device, rank=0, size=1).backbone, prompts)
@@ -42,7 +42,7 @@ def test_a_reference_in_host_memory_says_the_same_and_leaves_the_device(backbone
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_pieces_of_a_parted_reference_are_its_weights(tokenizer, size):
-    """The pieces of all processes, as all_gather lays them behind each other; tied weights are there once."""
+    """The pieces of all processes, as all_gather concatenates them, are the weights; tied weights occur once."""
     whole = tiny.build(tokenizer, max_pixels=9216, seed=0)
     parts = [ShardedReference(copy.deepcopy(whole), torch.device("cpu"), rank=rank, size=size) for rank in range(size)]
     lengths = {len(part.own) for part in parts}
@@ -50,14 +50,14 @@ def test_the_pieces_of_a_parted_reference_are_its_weights(tokenizer, size):
     held = sum(parameter.nbytes for parameter in whole.model.parameters())
     assert held / size <= lengths.pop() < 1.1 * held / size
     row = torch.cat([part.own for part in parts])
-    parts[0]._whole = lambda: row
+    parts[0]._gather_row = lambda: row
     with parts[0].gathered() as frozen:
         found = dict(frozen.model.named_parameters())
         for key, wanted in whole.model.named_parameters():
             assert torch.equal(found[key], wanted), key
 
 
-def test_parts_for_one_process_and_a_copy_that_nobody_asks_are_refused(backbone):
+def test_values_of_model_reference_that_cannot_apply_are_refused(backbone):
     with pytest.raises(InputError, match=r"model\.reference=sharded: one process"):
         build_reference("sharded", backbone, device=torch.device("cpu"), rank=0, size=1)
     with pytest.raises(InputError, match=r"model\.reference=host: with model\.lora\.rank > 0"):

@@ -12,15 +12,13 @@ import torch
 
 from aes_r1.command import run
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import Stopped, StopRequest
-from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint, sft, update
-from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.skipped import LIMIT, NeverFinite, Skips
 from tests.processes import run_job
 from tests.trainer import skipped_steps
+from tests.trainer.cold_starts import engine_of, train_cold_start
 from tests.trainer.test_loops import Halt
 from tests.trainer.twelve import records
 
@@ -134,20 +132,8 @@ def train(backbone: Backbone, pictures: Path, out: Path, *, epochs: int, stop: S
         rows.append((step, values["sft/skipped_steps"], values["sft/loss"]))
         stop.seen = step
 
-    engine = SingleEngine(backbone.model, weight_decay=0.01, max_grad_norm=1.0, device=backbone.device)
-    sft.train_sft(
-        backbone,
-        engine,
-        records(pictures),
-        question=RATING_PROMPT,
-        cold_start=ColdStartSettings(epochs=epochs, lr=3e-3, batch_size=4, micro_batch_size=4, save_every=100),
-        with_critique=True,
-        context=TrainingContext(
-            seed=0,
-            folder=out,
-            log=log,
-            stop=stop,
-        ),
+    train_cold_start(
+        backbone, engine_of(backbone), records(pictures), out, log=log, stop=stop, epochs=epochs, save_every=100
     )
 
 
@@ -166,8 +152,7 @@ def test_skipped_steps_are_counted_across_a_resume_and_end_the_run(backbone, pic
     assert [(step, skipped) for step, skipped, _ in rows] == [(1, 0)] + [(step, 1) for step in range(2, 12)]
 
     assert checkpoint.steps(tmp_path) == [5, 11]
-    engine = SingleEngine(start.model, weight_decay=0.01, max_grad_norm=1.0, device=start.device)
-    assert checkpoint.load_latest(tmp_path, engine)["skipped_in_a_row"] == LIMIT
+    assert checkpoint.load_latest(tmp_path, engine_of(start))["skipped_in_a_row"] == LIMIT
     assert all(torch.equal(value, good[name]) for name, value in start.model.state_dict().items())
 
     monkeypatch.undo()  # without the fault one step succeeds, and the run continues to its end

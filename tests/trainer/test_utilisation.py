@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from aes_r1.model import backbone as backbones
 from aes_r1.model import cost
@@ -13,6 +14,7 @@ from aes_r1.settings import LoraSettings
 from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.utilisation import Utilisation
 from tests.conftest import picture
+from tests.trainer.cold_starts import engine_of
 
 CARD = Card(tflops=1e-3, gb_s=1.0)  # a billion operations a second
 LENGTHS = [3, 5, 1, 1]  # two answers for each of two images
@@ -21,10 +23,6 @@ LENGTHS = [3, 5, 1, 1]  # two answers for each of two images
 @pytest.fixture
 def prompts(backbone):
     return backbone.collate([backbone.encode(picture(*size, seed=1), "Rate.") for size in ((96, 96), (48, 96))])
-
-
-def engine_of(backbone):
-    return SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=backbone.device)
 
 
 def test_operations_by_real_lengths_over_peak_and_seconds(backbone, prompts):
@@ -56,7 +54,7 @@ def test_an_adapter_needs_no_gradient_of_the_weights(backbone, prompts):
     assert after == pytest.approx(2 / 3 * (before - 3 * vision / 1e9), rel=1e-5)
 
 
-def test_nothing_is_said_without_a_peak(backbone, prompts):
+def test_there_is_no_utilisation_without_a_peak(backbone, prompts):
     assert Utilisation(backbone, engine_of(backbone), shared_prefix=True).metrics(prompts, LENGTHS, 1, 1.0) == {}
 
 
@@ -73,3 +71,33 @@ def test_several_processes_add_up(backbone, prompts):
     one = Utilisation(backbone, engine_of(backbone), shared_prefix=True, card=CARD)
     both = Utilisation(backbone, two, shared_prefix=True, card=dataclasses.replace(CARD))
     assert both.metrics(prompts, LENGTHS, 1, 1.0) == pytest.approx(one.metrics(prompts, LENGTHS, 1, 1.0))
+
+
+def test_one_card_without_a_known_peak_keeps_nobody_waiting(backbone, prompts):
+    """Every process takes part in the sum, and all say the same: nothing."""
+    called = []
+
+    class Other(SingleEngine):
+        size = 2
+
+        def all_reduce_sum(self, value):
+            called.append(value.clone())
+            return value + torch.tensor([1.0, 0.0, 1.0])  # the other process knows no peak
+
+    for card in (CARD, None):
+        engine = Other(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=backbone.device)
+        assert Utilisation(backbone, engine, shared_prefix=True, card=card).metrics(prompts, LENGTHS, 1, 1.0) == {}
+    assert len(called) == 2
+
+
+def test_unlike_cards_count_with_their_own_peaks(backbone, prompts):
+    class Other(SingleEngine):
+        size = 2
+
+        def all_reduce_sum(self, value):
+            return value * torch.tensor([2.0, 4.0, 1.0])  # the other card is three times as fast
+
+    engine = Other(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=backbone.device)
+    mixed = Utilisation(backbone, engine, shared_prefix=True, card=CARD).metrics(prompts, LENGTHS, 1, 1.0)
+    alone = Utilisation(backbone, engine_of(backbone), shared_prefix=True, card=CARD).metrics(prompts, LENGTHS, 1, 1.0)
+    assert mixed["perf/mfu"] == pytest.approx(alone["perf/mfu"] / 2)

@@ -12,13 +12,13 @@ WORDS = ("flat light", "dull light", "deep shadow", "strong picture")
 def records(folder: Path) -> list[dict]:
     paths = sorted(folder.glob("*.png"))
     return [
-        {"id": path.name, "image": str(path), "critique": f"a {WORDS[place // 3]} .", "mos": (place + 0.5) / 12}
-        for place, path in enumerate(paths)
+        {"id": path.name, "image": str(path), "critique": f"a {WORDS[index // 3]} .", "mos": (index + 0.5) / 12}
+        for index, path in enumerate(paths)
     ]
 
 
 def samples(folder: Path) -> list[Sample]:
-    """The pictures, whose light and colors people rated as highly as the whole."""
+    """Return the pictures, with ratings of light and color that equal the MOS."""
     return [
         Sample(
             *(row["id"], row["image"], row["mos"], "made", "train"),

@@ -1,0 +1,154 @@
+"""Find the color space that a picture states without an ICC profile: PNG's cICP, gAMA and cHRM, AVIF's and HEIC's nclx.
+
+Sources: PNG (third edition), 4.3 and 11.3.2; ISO/IEC 14496-12, 8.11 and 12.1.5; ITU-T H.273.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from aes_r1.data.srgb import icc_profile
+
+_MOST_BYTES = 1 << 20  # of the description in front of the pixels
+_MOST_BOXES = 4096
+# Chromaticities x, y of white, red, green, blue by H.273's ColourPrimaries. The primaries of television (1, 5, 6, 7)
+# and unspecified ones (2) count as sRGB.
+_D65 = (0.3127, 0.3290)
+_SRGB = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+_PRIMARIES = {
+    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
+    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # DCI-P3
+    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
+}
+_EXPONENTS = {4: 2.2, 5: 2.8, 8: 1.0}  # by H.273's TransferCharacteristics; all others count as sRGB, as in browsers
+HIGH_RANGE = {16: "PQ", 18: "HLG"}  # transfers of HDR pictures
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_D50 = np.array([0.96420, 1.0, 0.82491])
+_NEAR = 0.01  # a gamma this near to 1 / 2.2 means sRGB's own curve
+
+
+def code_points(file: BinaryIO) -> tuple[int, int] | None:
+    """Return H.273's (primaries, transfer) of a PNG, AVIF or HEIC picture; None where none can be read."""
+    file.seek(0)
+    head = file.read(12)
+    boxes = head[4:8] == b"ftyp"
+    if not boxes and not head.startswith(b"\x89PNG"):
+        return None
+    content = head + file.read(_MOST_BYTES)
+    try:
+        return _primary_nclx(content) if boxes else _cicp(content)
+    except (IndexError, struct.error):  # damaged or cut there, which need not matter to the decoder
+        return None
+
+
+def stated_profile(picture: Image.Image, points: tuple[int, int] | None) -> bytes | None:
+    """Make the ICC profile of a picture's `code_points`, else of PNG's gAMA and cHRM; None for sRGB."""
+    gray = picture.mode in ("1", "L", "LA", "I") or picture.mode.startswith("I;")
+    if points is not None:
+        space, exponent = _PRIMARIES.get(points[0], _SRGB), _EXPONENTS.get(points[1])
+    else:
+        given, gamma = picture.info.get("chromaticity"), picture.info.get("gamma")
+        if "srgb" in picture.info or not (given or gamma):
+            return None
+        exponent = 1 / gamma if gamma and 0.1 < gamma < 3 and abs(gamma - 1 / 2.2) > _NEAR else None
+        space = tuple(given or _SRGB)
+    samples = np.linspace(0, 1, 1024)
+    curve = _srgb_light(samples) if exponent is None else samples**exponent
+    if space == _SRGB and exponent is None:
+        return None
+    try:
+        return icc_profile(() if gray else _colorants(space), curve.tolist())
+    except (ArithmeticError, np.linalg.LinAlgError, struct.error):
+        return None  # chromaticities that are no triangle
+
+
+def _srgb_light(samples: np.ndarray) -> np.ndarray:
+    """Return the linear light of sRGB samples, both in [0, 1] (IEC 61966-2-1)."""
+    return np.where(samples <= 0.04045, samples / 12.92, ((samples + 0.055) / 1.055) ** 2.4)
+
+
+def _colorants(space: Sequence[float]) -> list[list[float]]:
+    """Return XYZ of red, green and blue, adapted to D50 (Bradford), [3][3].
+
+    space: chromaticities x, y of white, red, green and blue.
+    """
+    with np.errstate(divide="raise", invalid="raise"):
+        xyz = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in zip(space[::2], space[1::2], strict=True)])
+        white, primaries = xyz[0], xyz[1:]
+        scaled = primaries * np.linalg.solve(primaries.T, white)[:, None]
+        cone = (_BRADFORD @ _D50) / (_BRADFORD @ white)
+        adapted = scaled @ (np.linalg.inv(_BRADFORD) @ np.diag(cone) @ _BRADFORD).T
+    return adapted.tolist()
+
+
+def _cicp(content: bytes) -> tuple[int, int] | None:
+    return next(((body[0], body[1]) for name, body in _chunks(content) if name == b"cICP" and len(body) == 4), None)
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (name, body) of a PNG's chunks in front of its pixels."""
+    place = 8
+    while place + 8 <= len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        name = content[place + 4 : place + 8]
+        if name == b"IDAT":
+            return
+        yield name, content[place + 8 : place + 8 + length]
+        place += 12 + length
+
+
+def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (type, body) of the boxes in `content` (ISO/IEC 14496-12, 4.2); one that is cut ends the list."""
+    place = 0
+    for _ in range(_MOST_BOXES):
+        if place + 8 > len(content):
+            return
+        (size,) = struct.unpack_from(">I", content, place)
+        head = 8
+        if size == 1:
+            (size,), head = struct.unpack_from(">Q", content, place + 8), 16
+        size = size or len(content) - place
+        if size < head:
+            return
+        yield content[place + 4 : place + 8], content[place + head : place + size]
+        place += size
+
+
+def _primary_nclx(content: bytes) -> tuple[int, int] | None:
+    """Return the nclx color of the primary picture; those of thumbnails and gain maps beside it mean something else."""
+    meta = dict(_boxes(dict(_boxes(content)).get(b"meta", b"")[4:]))
+    primary, inside = meta.get(b"pitm", b""), dict(_boxes(meta.get(b"iprp", b"")))
+    if not primary or not inside:
+        return None
+    (item,) = struct.unpack_from(">I" if primary[0] else ">H", primary, 4)
+    properties = list(_boxes(inside.get(b"ipco", b"")))
+    for number in _properties_of(item, inside.get(b"ipma", b"")):
+        kind, body = properties[number - 1] if 0 < number <= len(properties) else (b"", b"")
+        if kind == b"colr" and body[:4] == b"nclx":
+            primaries, transfer = struct.unpack_from(">2H", body, 4)
+            return primaries, transfer
+    return None
+
+
+def _properties_of(item: int, table: bytes) -> list[int]:
+    """Return the places of an item's properties, from 1, in the item property association box (8.11.14)."""
+    if not table:
+        return []
+    wide_items, wide_places = table[0] > 0, table[3] & 1
+    (entries,) = struct.unpack_from(">I", table, 4)
+    place = 8
+    for _ in range(min(entries, _MOST_BOXES)):
+        (number,) = struct.unpack_from(">I" if wide_items else ">H", table, place)
+        place += 4 if wide_items else 2
+        count, place = table[place], place + 1
+        form = f">{count}H" if wide_places else f">{count}B"
+        found = struct.unpack_from(form, table, place)
+        place += struct.calcsize(form)
+        if number == item:
+            return [one & (0x7FFF if wide_places else 0x7F) for one in found]
+    return []

@@ -1,0 +1,67 @@
+"""Compare the scores that a model gives a picture with the opinions of its raters, as distributions on 0..1.
+
+emd    earth mover's distance (Wasserstein 1): the area between the two distribution functions
+crps   continuous ranked probability score of the scores, averaged over the raters' opinions: E |o - v| - 1/2
+       E |o - o'| over different scores o, o' (the fair form, which is 0 for a single score), opinion v. It is a
+       proper score: in expectation no other distribution of scores gets a lower one than the raters' own does
+kl     Kullback-Leibler divergence from raters to scores, nats, on the raters' levels. Each score counts for its
+       nearest level, and one further score is shared equally by all levels, so that the divergence is finite
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aes_r1.data.opinions import levels_of
+from aes_r1.evaluation.bootstrap import resamples, with_interval
+
+Array = NDArray[np.float64]
+DISTANCES = ("emd", "crps", "kl", "crps_of_raters")
+
+
+def distances(scores: Sequence[float], shares: Sequence[float]) -> dict[str, float]:
+    """Return {emd, crps, kl, crps_of_raters} of one picture; the last is the crps that its raters themselves would get.
+
+    scores: at least one, 0..1; shares: of the raters on len(shares) levels 0..1 (data.opinions.rater_shares).
+    """
+    given, levels, weights = np.asarray(scores), np.asarray(levels_of(shares)), np.asarray(shares)
+    count = len(given)
+    apart = np.abs(given[:, None] - given[None, :]).sum() / max(1, count * (count - 1))
+    to_raters = float(np.abs(given[:, None] - levels[None, :]).mean(axis=0) @ weights)
+    among_raters = float(weights @ np.abs(levels[:, None] - levels[None, :]) @ weights)
+    edges = np.unique(np.concatenate([given, levels]))
+    below = (given[None, :] <= edges[:, None]).mean(axis=1)
+    raters_below = (levels[None, :] <= edges[:, None]) @ weights
+    nearest = np.rint(given * (len(levels) - 1)).astype(int)
+    said = (np.bincount(nearest, minlength=len(levels)) + 1 / len(levels)) / (count + 1)
+    held = weights > 0
+    return {
+        "emd": float((np.abs(below - raters_below)[:-1] * np.diff(edges)).sum()),
+        "crps": to_raters - apart / 2,
+        "kl": float((weights[held] * np.log(weights[held] / said[held])).sum()),
+        "crps_of_raters": among_raters / 2,
+    }
+
+
+def opinion_distances(measured: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any] | None:
+    """Return {"n", emd, crps, kl, crps_of_raters}: means over pictures with 95% bootstrap intervals; None without any.
+
+    measured [n, 4]: `distances` by picture in the order of DISTANCES; NaN where the raters are not known or no score
+    could be read, which is not counted.
+    """
+    known = measured[np.isfinite(measured).all(axis=1)]
+    if not len(known):
+        return None
+    resampled = [counts @ known / len(known) for counts in resamples(len(known), n_bootstrap, seed)]
+    drawn = np.concatenate([np.empty((0, len(DISTANCES))), *resampled])
+    means = known.mean(axis=0)
+    found = {name: with_interval(float(means[place]), drawn[:, place]) for place, name in enumerate(DISTANCES)}
+    return {"n": len(known), **found}
+
+
+NOT_KNOWN = (math.nan,) * len(DISTANCES)

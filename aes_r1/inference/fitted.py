@@ -1,0 +1,105 @@
+"""Baselines that are fitted to opinions: features of pictures, and a regression from them to the mean opinion score."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from aes_r1.data.prefetch import prefetch
+from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.runs.files import sha256_of
+from aes_r1.settings import InputError
+
+Array = np.ndarray
+Look = Callable[[Sequence[Image.Image]], Array]  # pictures to features [n, F]
+Scores = Callable[[Array], Array]  # features [n, F] to scores [n] in 0..1
+
+FEWEST = 10  # training pictures, fewer than which no regression is fitted
+_AT_ONCE = 16
+
+log = logging.getLogger("aes_r1")
+
+
+def features_of(samples: Sequence[Sample], look: Look, progress: Callable[[int], object] = lambda _: None) -> Array:
+    """Return the features [n, F] of the samples' pictures; InputError names a picture that cannot be read."""
+
+    def opened(sample: Sample) -> Image.Image:
+        try:
+            return open_picture(sample.image)
+        except PictureError as error:
+            raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
+
+    found: list[Array] = []
+    waiting: list[Image.Image] = []
+    for picture in prefetch(samples, opened, workers=1, ahead=2 * _AT_ONCE):
+        waiting.append(picture)
+        if len(waiting) == _AT_ONCE:
+            found.append(look(waiting))
+            waiting = []
+            progress(len(found) * _AT_ONCE)
+    if waiting:
+        found.append(look(waiting))
+    progress(len(samples))
+    return np.concatenate(found)
+
+
+def fit_mean(_: Array, mos: Array) -> Scores:
+    """Give every picture the mean opinion of the training pictures. Its error is what a model must at least beat."""
+    mean = float(mos.mean())
+    return lambda unknown: np.full(len(unknown), mean)
+
+
+def fit_ridge(features: Array, mos: Array) -> Scores:
+    """Fit a ridge regression on standardised features; its penalty is chosen by leaving out one picture at a time."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-1, 6, 15))).fit(features, mos)
+    return lambda unknown: np.clip(model.predict(unknown), 0, 1)
+
+
+def fit_trees(features: Array, mos: Array, *, seed: int = 0) -> Scores:
+    """Fit gradient-boosted trees; the number of trees is chosen on a held-out part of the training pictures."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    model = HistGradientBoostingRegressor(
+        learning_rate=0.05,
+        max_iter=600,
+        max_leaf_nodes=15,
+        min_samples_leaf=min(20, max(2, len(mos) // 10)),
+        early_stopping=True,
+        validation_fraction=0.15,
+        n_iter_no_change=30,
+        random_state=seed,
+    ).fit(features, mos)
+    return lambda unknown: np.clip(model.predict(unknown), 0, 1)
+
+
+def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]]) -> tuple[list[Sample], int]:
+    """Return those of `train` that have an opinion and are in no test list byte for byte, and how many were copies.
+
+    Raises InputError where fewer than FEWEST remain.
+    """
+    shown = {sha256_of(Path(sample.image)) for samples in tests for sample in samples}
+    known = [sample for sample in train if sample.mos is not None]
+    kept = [sample for sample in known if sha256_of(Path(sample.image)) not in shown]
+    if len(kept) < FEWEST:
+        raise InputError(
+            f"baselines: {len(kept)} pictures of the train split have an opinion and are not in a test list; a "
+            f"regression needs {FEWEST}; give baselines=[people], or a set with more of them"
+        )
+    return kept, len(known) - len(kept)
+
+
+def number_rows(samples: Sequence[Sample], scores: Sequence[float], how: str, *, mos: Sequence[Any]) -> list[dict]:
+    """Return the rows of a baseline about one set: how, id, dataset, split, mos and score."""
+    return [
+        {"how": how, "id": one.id, "dataset": one.dataset, "split": one.split, "mos": opinion, "score": float(score)}
+        for one, score, opinion in zip(samples, scores, mos, strict=True)
+    ]

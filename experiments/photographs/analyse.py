@@ -1,0 +1,112 @@
+"""Put side by side what baselines and people reach on photographs, within a set and across sets.
+
+    python -m experiments.photographs.analyse OUT [OUT ..]
+
+Each OUT is the folder of an `aes_r1.evaluate baselines=[..]`. Its test sets are taken whole, over all splits that were
+asked about. Writes results/result.json and results/table.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aes_r1.evaluation.metrics import correlations
+from aes_r1.inference.people import whole_group
+from aes_r1.runs.files import write_json
+from aes_r1.runs.folder import RunFolder
+
+HERE = Path(__file__).parent
+ORDER = ("mean", "eyes", "handmade", "pretrained", "people")
+Row = Mapping[str, Any]
+
+
+def calibrated(scores: np.ndarray, mos: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Return the scores after a line that was fitted on the other half of the pictures; both halves in turn.
+
+    It needs opinions of half of the new set, and it does not change the order within a half.
+    """
+    half = np.random.default_rng(seed).permutation(len(scores)) % 2
+    found = np.empty(len(scores))
+    for side in (0, 1):
+        slope, intercept = np.polyfit(scores[half != side], mos[half != side], 1)
+        found[half == side] = intercept + slope * scores[half == side]
+    return found
+
+
+def cell(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return n, SRCC, PLCC, MAE and the MAE after calibration, with intervals over pictures."""
+    known = [row for row in rows if row["score"] is not None and row["mos"] is not None]
+    scores, mos = (np.asarray([row[name] for row in known], dtype=np.float64) for name in ("score", "mos"))
+    found = correlations(scores, mos)
+    result: dict[str, Any] = {"n": found["n"], **{name: found[name] for name in ("srcc", "plcc", "mae")}}  # type: ignore[literal-required]
+    result["how"] = rows[0].get("how", rows[0].get("protocol"))
+    if scores.std() > 0:
+        result["mae_calibrated"] = correlations(calibrated(scores, mos), mos)["mae"]
+    if result["how"] == "halves":
+        result["whole_group_srcc"] = whole_group(found["srcc"])
+    return result
+
+
+def measured(out: Path) -> dict[str, Any]:
+    """Return {SET: {READER: cell}} of one evaluation, and what its baselines were fitted on."""
+    run = RunFolder(out)
+    by_set: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for name in run.baselines:
+        for row in run.baseline(name):
+            by_set[row["dataset"]][name].append(row)
+    for row in run.predictions():
+        by_set[row["dataset"]][f"{row['stage']}, {row['protocol']}"].append(row)
+    facts = run.evaluation["baseline_cells"]
+    fitted = next(one for cells in facts.values() for one in cells.values() if one["how"] == "fitted")
+    sets = {
+        dataset: {name: cell(readers[name]) for name in sorted(readers, key=_place)}
+        for dataset, readers in by_set.items()
+    }
+    return {"fitted_on": fitted["fitted_on"], "fitted_n": fitted["fitted_n"], "sets": sets}
+
+
+def _place(reader: str) -> tuple[int, str]:
+    """Sort baselines in their order, and models behind them."""
+    return (ORDER.index(reader) if reader in ORDER else len(ORDER), reader)
+
+
+def _told(one: Mapping[str, Any] | None) -> str:
+    if one is None or one["value"] is None:
+        return "–"
+    value, low, high = (f"{one[name]:.3f}".replace("0.", ".", 1) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Write one table per evaluation."""
+    lines = ["# Photographs: what needs no critique, and people", ""]
+    for result in results:
+        lines += [
+            f"## Fitted on {result['fitted_n']} pictures of {result['fitted_on']}",
+            "",
+            "| tested on | reader | n | SRCC | PLCC | MAE | MAE, calibrated |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for dataset, readers in result["sets"].items():
+            for name, one in readers.items():
+                values = (one["srcc"], one["plcc"], one["mae"], one.get("mae_calibrated"))
+                lines.append(f"| {dataset} | {name} | {one['n']} | {' | '.join(map(_told, values))} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main(folders: Sequence[str]) -> None:
+    results = [measured(Path(folder)) for folder in folders]
+    write_json(HERE / "results" / "result.json", {"evaluations": results})
+    (HERE / "results" / "table.md").write_text(table(results), encoding="utf-8")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

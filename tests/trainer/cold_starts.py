@@ -1,0 +1,51 @@
+"""Train a model in the cold start's loop, for tests of the loop and for tests that need a model that has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aes_r1.model.backbone import Backbone
+from aes_r1.prompts import RATING_PROMPT
+from aes_r1.runs.stopping import StopRequest
+from aes_r1.settings import ColdStartSettings
+from aes_r1.trainer.context import TrainingContext
+from aes_r1.trainer.engine import Engine, SingleEngine
+from aes_r1.trainer.sft import train_sft
+
+
+def engine_of(backbone: Backbone, *, weight_decay: float = 0.01) -> SingleEngine:
+    return SingleEngine(backbone.model, weight_decay=weight_decay, max_grad_norm=1.0, device=backbone.device)
+
+
+def train_cold_start(
+    backbone: Backbone,
+    engine: Engine,
+    records: list[dict],
+    folder: Path,
+    *,
+    log: Callable[[int, dict[str, float]], object] = lambda step, values: None,
+    evaluate: Callable[[int], dict[str, float]] = lambda step: {},
+    on_resume: Callable[[int], object] = lambda step: None,
+    stop: StopRequest | None = None,
+    **changes: Any,
+) -> None:
+    """Train on `records` with checkpoints in `folder`; `changes` are settings of the cold start."""
+    settings = {"lr": 3e-3, "batch_size": 4, "micro_batch_size": 4, **changes}
+    train_sft(
+        backbone,
+        engine,
+        records,
+        question=RATING_PROMPT,
+        cold_start=ColdStartSettings(**settings),
+        with_critique=True,
+        context=TrainingContext(
+            folder=folder,
+            seed=0,
+            stop=StopRequest() if stop is None else stop,
+            log=log,
+            evaluate=evaluate,
+            on_resume=on_resume,
+        ),
+    )
