@@ -14,15 +14,16 @@ import logging
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aes_r1 import overrides
+from aes_r1 import announce, overrides
 from aes_r1.aescot.failures import ServerGone
-from aes_r1.points import Sweep, point_command, run_point
+from aes_r1.points import REASON, Sweep, point_command, run_point
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences, fingerprint, run_fingerprint
@@ -65,7 +66,8 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         overrides.check(sys.argv[1:], schema)
         sys.argv[1:] = overrides.ordered(sys.argv[1:])
         _refuse_hidden_keys(sys.argv, schema)
-        with stop_requests(then=sweep.stop) as stop:
+        os.environ[announce.FOLDER] = str(notes)
+        with stop_requests(then=sweep.stop) as stop, announce.speaking(sweep):
             _compose(lambda config: _point_or_keep(config, sweep, composed), config_name)
         if stop:
             raise Stopped(stop.requeue)
@@ -87,15 +89,24 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         lost = [str(error)]
     except KeyboardInterrupt:
         code, said = 1, "interrupted; the same command goes on from the last checkpoint"
+    except BrokenPipeError:  # the reader of stdout, say `head`, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     finally:
-        failed, cut = [*lost, *sweep.lines("failed")], sweep.lines("stopped")
+        failed, cut = [*lost, *announce.failures(sweep)], announce.stops(sweep)
+        announce.close(sweep, _study(sys.argv))
         sweep.forget()
     if code == 0 and (failed or cut):
-        code, said = 1 if failed else 75, "the other points are done; the same command runs what is missing"
+        code, said = 1 if failed else 75, "the same command runs what is missing"
     parts = [_listed(failed, "failed"), _listed(cut, "stopped"), said]
-    if code:
+    if code and any(parts):
         exit_with(code, "; ".join(part for part in parts if part))
-    sys.exit(0)
+    sys.exit(code)
+
+
+def _study(arguments: list[str]) -> str | None:
+    """Return the name in +sweeps=NAME."""
+    return next((one.partition("=")[2] for one in arguments if one.startswith("+sweeps=")), None)
 
 
 def _listed(points: list[str], end: str) -> str:
@@ -108,7 +119,15 @@ class PointLost(Exception):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """The parser of commands without Hydra: an error in the command line is one line with exit code 2."""
+    """The parser of commands without Hydra: an error in the command line is one line with exit code 2.
+
+    examples: commands, one a line, which --help prints below the arguments.
+    """
+
+    def __init__(self, *, examples: str = "", **named: Any) -> None:
+        lines = "".join(f"\n  {line}" for line in examples.splitlines())
+        named.setdefault("epilog", f"examples:{lines}" if examples else None)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **named)
 
     def error(self, message: str) -> NoReturn:
         """Print in one line what is wrong with the command line, and exit with code 2."""
@@ -180,28 +199,32 @@ def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | St
         return None
     if sweep.stops():
         return Stopped(True)
-    given, out = list(hydra_config.overrides.task), Path(config.out)
-    name, number = " ".join(given), hydra_config.job.num
+    given, out, number = list(hydra_config.overrides.task), Path(config.out), hydra_config.job.num
+    name, since = announce.point_name(sweep, given), time.time()
+
+    def end(how: str, **found: Any) -> None:
+        announce.ended(sweep, number, name, out, end=how, since=since, **found)
+
     try:
         settings = to_settings(config, sweep.schema)
     except InputError as error:
-        print(f"aes_r1: {name}: {error}", file=sys.stderr)
-        sweep.note(number, "failed", f"{name} ({error})")
-        with suppress(OSError):
-            out.rmdir()  # Hydra made it, and it stays empty
+        end("failed", reason=str(error))
         return None
     if _is_done(out, settings):
-        print(f"aes_r1: done before: {out}", file=sys.stderr)
+        end("done before", srcc=_srcc(out))
         return _srcc(out)
+    announce.started(sweep, number, name, out)
     command = point_command(sweep, given, config.out, config.get("processes", 1))
-    code, told = run_point(command, sweep)
-    reason = RunFolder(out).failure_file
+    code, told = run_point(command, sweep, number)
+    left, reason = sweep.reason_file(number), RunFolder(out).failure_file
     if code == 75 or (code != 0 and told and not reason.exists()):  # torchrun's own code is not the reason
-        sweep.note(number, "stopped", f"{name} ({out})")
+        end("stopped")
         return Stopped(True)
     if code != 0:
-        sweep.note(number, "failed", f"{name} (exit code {code}, {reason if reason.exists() else out})")
+        why = left.read_text() if left.exists() else f"exit code {code}, {reason if reason.exists() else out}"
+        end("failed", reason=why)
         return None
+    end("done", srcc=_srcc(out))
     return _srcc(out)
 
 
@@ -328,8 +351,11 @@ def _one_line(error: BaseException, schema: type) -> str:
 
 
 def exit_with(code: int, message: str) -> NoReturn:
-    """End the process with one line on stderr."""
+    """End the process with one line on stderr. The point of a sweep also leaves it for the sweep's own last lines."""
     print(f"aes_r1: {message}", file=sys.stderr)
+    if REASON in os.environ:
+        with suppress(OSError):  # the sweep may have ended before its point
+            Path(os.environ[REASON]).write_text(message)
     sys.exit(code)
 
 

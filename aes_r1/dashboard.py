@@ -170,7 +170,7 @@ def build(settings: DashboardSettings) -> None:
     try:
         import wandb_workspaces  # noqa: F401
     except ImportError as error:
-        raise InputError(f"entity={settings.entity}: {error}; pip install 'aes-r1[dashboards]'") from error
+        raise InputError(f"entity={settings.entity}: {error}; pip install -e '.[dashboards]'") from error
     with refusals(f"entity={settings.entity}", "wandb login, or leave entity out for a page", requests=True):
         publish(settings, studies)
 

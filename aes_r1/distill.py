@@ -42,10 +42,16 @@ def run(settings: DistillSettings) -> None:
     check_roles(samples, settings.expert, settings.judge)
     max_pixels = data.max_pixels or PAPER_PIXELS
     plan = estimate(
-        samples, expert=settings.expert, judge=settings.judge, quotas=settings.quotas, max_pixels=max_pixels
+        samples,
+        expert=settings.expert,
+        judge=settings.judge,
+        quotas=settings.quotas,
+        max_pixels=max_pixels,
+        buying=not settings.dry_run,
     )
     _show_plan(plan, settings)
     if settings.dry_run:
+        print("dry run: nothing was asked or bought; leave dry_run out to start")
         return
     samples, dropped = check_pictures(samples, workers=data.workers, strict=data.strict)
     for row in dropped:

@@ -45,7 +45,7 @@ from aes_r1.report.tables import evaluation_tables, valued
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.claim import claim_run_folder
+from aes_r1.runs.claim import claim_run_folder, withdraw
 from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
@@ -82,13 +82,24 @@ def run(settings: EvaluateSettings) -> None:
     device = start(EngineSettings(name="zero1" if several else "single"))
     watch = start_heartbeat(out, rank, size) if several else None
     process = Process(rank, size, watch.wait if watch else lambda: None)
-    with failure_file(out, rank, watch), contextlib.ExitStack() as held:
+    with _leaving_nothing(out, rank), failure_file(out, rank, watch), contextlib.ExitStack() as held:
         served = None
         if settings.rollout.name == "vllm":
             served = ServedPolicy(settings.rollout, name=str(out), rank=rank, size=size)
             held.callback(served.close)
         _evaluate(RunFolder(out), settings, process, device, served)
         process.wait()  # rank 0 leaves last, because it holds the key-value store that the others use
+
+
+@contextlib.contextmanager
+def _leaving_nothing(out: Path, rank: int) -> Iterator[None]:
+    """Delete `out` where wrong input ends the command before its first answer."""
+    try:
+        yield
+    except InputError:
+        if rank == 0:
+            withdraw(out)
+        raise
 
 
 def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:

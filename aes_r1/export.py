@@ -106,9 +106,13 @@ def _which(run: RunFolder, model: Path) -> str | None:
     return f"These are the weights after step {model.parent.name.removeprefix('step_')} of RAPO."
 
 
-def main() -> None:
-    """Run the command with the arguments of the command line; does not return."""
-    parser = OneLineParser(prog="python -m aes_r1.export", description=(__doc__ or "").split(":")[0])
+def arguments() -> OneLineParser:
+    """Build the parser of the command line."""
+    parser = OneLineParser(
+        prog="python -m aes_r1.export",
+        description=(__doc__ or "").split(":")[0] + ".",
+        examples="aes-r1 export RUN OUT\naes-r1 export RUN OUT --step best",
+    )
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("out", metavar="OUT", help="a new folder")
     parser.add_argument(
@@ -119,7 +123,12 @@ def main() -> None:
         action="store_true",
         help=f"serve OUT with vLLM for a moment and compare {COMPARED} log-probabilities",
     )
-    run_argparse(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Run the command with the arguments of the command line; does not return."""
+    run_argparse(arguments(), run)
 
 
 if __name__ == "__main__":

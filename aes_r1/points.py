@@ -19,9 +19,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from aes_r1.runs.files import read_json, write_json
 from aes_r1.runs.stopping import StopRequest, stop_requests
 
+PLAN = "plan.json"
+REASON = "AES_R1_REASON"  # the environment variable that names a point's reason_file
 _LOOK_S = 0.5  # interval at which a job checks whether the sweep was asked to stop
 _PR_SET_PDEATHSIG = 1
 
@@ -45,14 +49,24 @@ class Sweep:
         """Return whether the sweep was asked to stop."""
         return (self.folder / "stop").exists()
 
-    def note(self, number: int, end: str, line: str) -> None:
-        """Write the message of point `number`, whose `end` was "failed" or "stopped"."""
-        (self.folder / end).mkdir(parents=True, exist_ok=True)
-        (self.folder / end / f"{number:05d}").write_text(line)
+    def record(self, number: int, event: str, values: dict[str, Any]) -> None:
+        """Write down what happened to point `number`: its "start" or its "end"."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / f"{number:05d}.{event}.json", values)
 
-    def lines(self, end: str) -> list[str]:
-        """Return the messages of the points with this `end`, in their order."""
-        return [path.read_text() for path in sorted((self.folder / end).glob("*"))]
+    def records(self, event: str) -> dict[int, dict[str, Any]]:
+        """Return {number: what was written down} of the points, in their order."""
+        return {int(path.name[:5]): read_json(path) for path in sorted(self.folder.glob(f"*.{event}.json"))}
+
+    def reason_file(self, number: int) -> Path:
+        """Return the file in which the process of point `number` leaves the line that it ends with."""
+        return self.folder / f"{number:05d}.reason"
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What aes_r1.announce wrote before the first point: how many there are, and which keys differ."""
+        path = self.folder / PLAN
+        return read_json(path) if path.exists() else {}
 
     def forget(self) -> None:
         """Delete the folder of messages."""
@@ -67,8 +81,8 @@ def point_command(sweep: Sweep, overrides: list[str], out: str, processes: int) 
     return [sys.executable, *launch, *sweep.config_folders, *overrides, f"out={out}", "hydra.mode=RUN"]
 
 
-def run_point(command: list[str], sweep: Sweep) -> tuple[int, bool]:
-    """Run one point to its end; return (its exit code, whether it was asked to stop).
+def run_point(command: list[str], sweep: Sweep, number: int) -> tuple[int, bool]:
+    """Run point `number` to its end; return (its exit code, whether it was asked to stop).
 
     It gets SIGTERM when the sweep was asked to stop, when this process was (a launcher's worker gets SIGTERM or
     SIGUSR1), or when the sweep's process has ended. It then writes its checkpoint, and this function waits for it.
@@ -85,7 +99,8 @@ def run_point(command: list[str], sweep: Sweep) -> tuple[int, bool]:
                 sweep.stop()
             return bool(request) or sweep.stops()
 
-        process = subprocess.Popen(command, env=_environment(), preexec_fn=_ends_with_this_process())
+        environment = {**_environment(), REASON: str(sweep.reason_file(number))}
+        process = subprocess.Popen(command, env=environment, preexec_fn=_ends_with_this_process())
         try:
             while not stopping():
                 with contextlib.suppress(subprocess.TimeoutExpired):

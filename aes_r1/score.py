@@ -136,7 +136,15 @@ def _verdicts(
 
 def arguments() -> OneLineParser:
     """Build the parser of the command line."""
-    parser = OneLineParser(prog="python -m aes_r1.score", description=(__doc__ or "").split("\n\n")[0])
+    parser = OneLineParser(
+        prog="python -m aes_r1.score",
+        description="Score pictures with a trained model. Results go to stdout, progress to stderr.",
+        examples=(
+            "aes-r1 score photo.jpg folder/ --model RUN\n"
+            "aes-r1 score folder/ --model RUN --format jsonl > scores.jsonl\n"
+            "aes-r1 score folder/ --model RUN --shards OUT --workers 8"
+        ),
+    )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PICTURE", help="a file, a folder, a quoted glob, or with --urls a URL")
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")

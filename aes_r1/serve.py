@@ -62,7 +62,7 @@ def find_vllm(environment: str | None) -> Path:
             return folder / "vllm"
     where = "here" if environment is None else f"in --environment={environment}"
     raise InputError(
-        f"vLLM is not installed {where}; pip install 'aes-r1[vllm]' where there are GPUs, `make vllm` for tests on a "
+        f"vLLM is not installed {where}; pip install -e '.[vllm]' where there are GPUs, `make vllm` for tests on a "
         "CPU, or name an environment that has it with --environment DIR"
     )
 
@@ -181,7 +181,11 @@ def is_taken(url: str) -> bool:
 
 def arguments() -> OneLineParser:
     """Return the parser of the command line."""
-    parser = OneLineParser(prog="python -m aes_r1.serve", description=(__doc__ or "").split("\n\n")[0])
+    parser = OneLineParser(
+        prog="python -m aes_r1.serve",
+        description=(__doc__ or "").split(":")[0] + ".",
+        examples="aes-r1 serve --model RUN\naes-r1 serve --model RUN --tensor-parallel 2 --port 8101",
+    )
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
     add("--port", type=int, default=8100, metavar="P", help="of the loopback (default: 8100)")

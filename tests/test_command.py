@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -122,16 +123,51 @@ def test_an_invalid_point_and_failing_ones_are_reported_by_every_launcher(launch
         folder=tmp_path,
     )
     assert done.returncode == 1, done.stderr
-    (told,) = [line for line in done.stderr.splitlines() if line.startswith("aes_r1: 3 point(s) failed: ")]
-    assert "data.root" in told.partition("trainer.num_samples=4 ")[2]
+    (told,) = [line for line in done.stderr.splitlines() if "aes_r1: 3 point(s) failed: " in line]
+    for point in (4, 8):
+        assert f"trainer.num_samples={point} (data.root={tmp_path / 'nowhere'}: no such file or folder" in told
     assert "(trainer.num_samples=1: must be at least 2" in told, "the point in the middle, by its reason"
-    assert "trainer.num_samples=8 " in told
     assert "Traceback" not in done.stderr
-    failures = {path.parent: path.read_text() for path in (tmp_path / "runs").glob("*/failure.txt")}
-    assert len(failures) == 2
-    assert all("no such file or folder" in failure for failure in failures.values())
-    assert set((tmp_path / "runs").iterdir()) - {tmp_path / "runs" / "sweeps"} == set(failures), "no folder of no run"
-    assert not list(tmp_path.glob("runs/sweeps/.*"))
+    for number, point in enumerate((4, 1, 8), 1):
+        (end,) = [
+            line for line in done.stderr.splitlines() if f"[{number}/3] trainer.num_samples={point}: failed" in line
+        ]
+        assert "no such file or folder" in end or "must be at least 2" in end
+        assert re.search(rf"^{number} +trainer.num_samples={point} +failed *$", done.stdout, re.MULTILINE)
+    starts = [line for line in done.stderr.splitlines() if ": starts, " in line]
+    assert len(starts) == 2, "the third cannot be composed"
+    if launcher == "submitit_local":
+        jobs = re.findall(r"^submitted: job (\d+), log (\S+)$", done.stderr, re.MULTILINE)
+        assert len(jobs) == 3
+        assert all(any(f", job {job}, log {Path(log).resolve()}" in line for job, log in jobs) for line in starts)
+    left = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert left <= {"sweeps"}, "a start that was refused leaves no folder"
+    assert not list(tmp_path.glob("runs/sweeps/.points*"))
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "code"),
+    [
+        ("plan", ["+experiment=rapo"], 0),
+        ("prepare", [], 0),
+        ("train", ["data=folder", "data.root=nowhere"], 2),
+        ("train", ["data=folder", "data.root=own", "expert=pixels"], 2),
+        ("evaluate", ["model.path=nowhere"], 2),
+        ("distill", ["data=folder", "data.root=nowhere"], 2),
+        ("prepare", ["data=folder", "data.root=nowhere"], 2),
+    ],
+)
+def test_what_computes_nothing_leaves_nothing(module, arguments, code, tmp_path):
+    """Also where the labels can be read only after the folder was claimed: these opinions are not in [0, 1]."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "labels.csv").write_text("image,mos\na.jpg,6.5\n")
+    done = processes.run(
+        [sys.executable, "-m", f"aes_r1.{module}", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["own"], done.stderr
 
 
 @pytest.mark.parametrize("flag", [["--config-dir", "."], ["--config-dir=."], ["-cd", "."]], ids=" ".join)

@@ -62,7 +62,7 @@ def test_without_the_extra_its_name_is_said(runs):
     done = dashboard(f"runs={runs}", "entity=team", command=("-c", absent))
     assert done.returncode == 2
     assert done.stderr.startswith("aes_r1: entity=team: ")
-    assert done.stderr.endswith("; pip install 'aes-r1[dashboards]'\n")
+    assert done.stderr.endswith("; pip install -e '.[dashboards]'\n")
     assert done.stderr.count("\n") == 1
 
 

@@ -41,7 +41,7 @@ NAMED_OTHERWISE = {  # when imported
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",
     "starlette": "gradio", "sqlalchemy": "optuna", "safetensors": "transformers",
-    "markupsafe": "jinja2", "triton": "torch",
+    "markupsafe": "jinja2", "triton": "torch", "submitit": "hydra-submitit-launcher",
 }  # fmt: skip
 FOUND_BY_NAME = {"pyiqa"}  # whose absence is an input error that says how to install it
 

@@ -117,7 +117,7 @@ def test_without_vllm_the_command_says_how_to_get_it(tmp_path, talking_run, monk
     with pytest.raises(SystemExit) as leaving:
         serve.main()
     assert leaving.value.code == 2
-    assert "pip install 'aes-r1[vllm]'" in capsys.readouterr().err
+    assert "pip install -e '.[vllm]'" in capsys.readouterr().err
 
 
 def test_a_group_whose_leader_is_gone_is_ended_too(tmp_path):

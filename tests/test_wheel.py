@@ -19,6 +19,8 @@ def test_the_wheel_has_every_file_of_the_package(tmp_path):
         wheel.extractall(tmp_path / "installed")
     files = [path for path in (ROOT / "aes_r1").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert {path.relative_to(ROOT).as_posix() for path in files} <= held
+    (scripts,) = (tmp_path / "installed").glob("*.dist-info/entry_points.txt")
+    assert "aes-r1 = aes_r1.__main__:main" in scripts.read_text()
     code = (
         "from aes_r1.report.html import HERE, fill; print(HERE); "
         "print(fill('side_by_side_page.html', title='<t>', measures={}, pictures=[]))"

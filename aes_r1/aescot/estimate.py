@@ -23,17 +23,22 @@ def estimate(
     judge: JudgeSettings,
     quotas: Mapping[str, Any] | None,
     max_pixels: int,
+    buying: bool = True,
 ) -> dict[str, Any]:
     """Estimate the pictures to ask about and, per paid role, calls, tokens, USD (null: price unknown) and minutes.
 
     With quotas every picture is counted as kept, so the numbers are lower bounds. Without quotas a judge is counted for
-    every picture, so they are upper bounds. Raises InputError where a key or a price is missing.
+    every picture, so they are upper bounds. Raises InputError where a price is missing, or, when
+    buying, a key.
     """
     pictures = len(QuotaSampler(samples, read_quotas(quotas or {}), seed=0).next_round())
     side = int((max_pixels // SIDE_FACTOR**2) ** 0.5) * SIDE_FACTOR
     seen = picture_tokens(side, side)
     critique = "x" * (3 * CRITIQUE_TOKENS)
     roles: dict[str, Any] = {}
+    for asked in (expert, judge) if buying else ():
+        if asked.name == "openai":
+            key_of(asked)  # a missing key is reported now, not after an hour
     if expert.name == "openai":
         roles["expert"] = _role(expert, pictures, tokens_in(expert_prompt(0.5)) + seen, CRITIQUE_TOKENS)
     if judge.name == "openai":
@@ -43,7 +48,6 @@ def estimate(
 
 
 def _role(settings: ChatSettings, calls: int, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    key_of(settings)  # a missing key is reported now, not after an hour
     price = affordable_price(settings)
     per_minute = settings.max_concurrency * 60 / CALL_SECONDS
     if settings.requests_per_minute is not None:

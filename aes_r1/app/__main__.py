@@ -15,7 +15,7 @@ def run(given: argparse.Namespace) -> int:
     """Serve the page until it is stopped; return the exit code."""
     require(0 < given.port < 65536, "--port", given.port, "must be in 1..65535")
     if find_spec("gradio") is None:
-        raise InputError("the app needs Gradio; pip install 'aes-r1[app]'")
+        raise InputError("the app needs Gradio; pip install -e '.[app]'")
     check_port(given.port)  # before the model is loaded, which is slow
     from aes_r1.app.page import serve
 
@@ -34,17 +34,24 @@ def check_port(port: int) -> None:
             raise InputError(f"--port={port}: cannot be listened on; give another") from error
 
 
-def main() -> None:
-    """Run the command with the arguments of the command line; does not return."""
+def arguments() -> OneLineParser:
+    """Build the parser of the command line."""
     parser = OneLineParser(
-        prog="python -m aes_r1.app", description=(__doc__ or "").split(":")[0] + ", on this machine only"
+        prog="python -m aes_r1.app",
+        description=(__doc__ or "").split(":")[0] + ", on this machine only.",
+        examples="aes-r1 app --model RUN\naes-r1 app --model RUN --port 7861",
     )
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
     add("--port", type=int, default=7860, help="port on 127.0.0.1 (default: 7860)")
     add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
     add("--seed", type=int, default=0, help="seed of the sampling (default: 0)")
-    run_argparse(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Run the command with the arguments of the command line; does not return."""
+    run_argparse(arguments(), run)
 
 
 if __name__ == "__main__":

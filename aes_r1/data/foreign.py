@@ -82,7 +82,7 @@ def what_it_is(head: bytes) -> str:
 def _in_boxes(head: bytes) -> str:
     """Say the same of a file in the ISO container, whose brand names its format."""
     if is_heic(head):
-        return f"a HEIC picture; pip install 'aes-r1[photos]' reads it, or {_EXPORT}"
+        return f"a HEIC picture; pip install -e '.[photos]' reads it, or {_EXPORT}"
     brand = head[8:12]
     if brand in (b"avif", b"avis") or b"avif" in head[16:64]:
         return f"an AVIF picture, damaged or of a kind that cannot be read; {_EXPORT}"

@@ -111,7 +111,9 @@ def _own(path: Path, where: str, found: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"{where}: no {', '.join(missing)}; a record needs id, image, mos and critique")
     mos, critique, named = found["mos"], found["critique"], found["id"]
     if isinstance(mos, bool) or not isinstance(mos, int | float) or not (math.isfinite(mos) and 0 <= mos <= 1):
-        raise InputError(f"{where}: mos={repr(mos)[:40]} is not a number in [0, 1]; divide by its scale")
+        raise InputError(
+            f"{where}: mos={repr(mos)[:40]} is not a number in [0, 1]; write (x - low) / (high - low) of its scale"
+        )
     if not isinstance(critique, str):
         raise InputError(f"{where}: critique={repr(critique)[:40]} is no text; give the words, or take the row out")
     if isinstance(named, bool) or not isinstance(named, str | int) or not str(named) or _NO_NAME.search(str(named)):

@@ -237,7 +237,7 @@ def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[
         from openpyxl import load_workbook
         from openpyxl.utils.exceptions import InvalidFileException
     except ImportError as error:
-        raise InputError(f"{path}: a workbook needs openpyxl; pip install 'aes-r1[spaq]', or save it as CSV") from error
+        raise InputError(f"{path}: a workbook needs openpyxl; pip install -e '.[spaq]', or save it as CSV") from error
     try:
         rows = load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
     except (OSError, zipfile.BadZipFile, InvalidFileException, KeyError) as error:

@@ -18,7 +18,7 @@ from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
-from aes_r1.runs.folder import RunFolder, is_model, model_in, run_of
+from aes_r1.runs.folder import RunFolder, is_model, model_in, run_of, runs_inside
 from aes_r1.settings import PAPER_PIXELS, InputError
 
 _NEVER_SAW_ONE = (
@@ -118,7 +118,7 @@ def find_model(path: str | Path) -> tuple[str, Facts]:
         return str(path), Facts()
     model = model_in(folder)
     if not is_model(model):
-        raise InputError(f"{path}: holds no model (config.json is missing); give a run's folder or a model's")
+        raise InputError(f"{path}: holds no model (config.json is missing); {runs_inside(folder)}, or a model's")
     run = run_of(model)
     return str(model), Facts(max_pixels=_processor_pixels(model)) if run is None else run_facts(run, model)
 

@@ -15,8 +15,8 @@ from typing import Any
 from aes_r1.model import families
 from aes_r1.settings import InputError
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
-_WAY_OUT = "give a model folder or hub name"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WAY_OUT = "give a model folder or hub name (OWNER/NAME)"
 
 
 def check(path: str | Path, key: str) -> None:

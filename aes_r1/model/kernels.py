@@ -21,7 +21,7 @@ def require_liger() -> None:
     """Raise InputError if the kernels cannot run."""
     if util.find_spec("liger_kernel") is None:
         raise InputError(
-            "model.kernels=liger: liger-kernel is not installed; pip install 'aes-r1[kernels]', or give plain"
+            "model.kernels=liger: liger-kernel is not installed; pip install -e '.[kernels]', or give plain"
         )
     if not torch.cuda.is_available():
         raise InputError("model.kernels=liger: its kernels run on a GPU and there is none; give model.kernels=plain")

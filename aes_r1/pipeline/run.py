@@ -18,12 +18,12 @@ from aes_r1.pipeline.evaluation_stage import evaluate, report
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import record_origin
 from aes_r1.pipeline.rapo_stage import keep_final, rapo, starting_point
-from aes_r1.runs.claim import claim_run_folder, run_lock, start_over
+from aes_r1.runs.claim import claim_run_folder, run_lock, start_over, withdraw
 from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import Settings, as_dict
+from aes_r1.settings import InputError, Settings, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.engine import start, world
@@ -36,7 +36,12 @@ def run(settings: Settings) -> None:
     with failure_file(Path(settings.out), rank):
         preflight.check(settings)
     with run_lock(Path(settings.out), rank):
-        _run(settings, rank, size)
+        try:
+            _run(settings, rank, size)
+        except InputError:
+            if rank == 0:
+                withdraw(Path(settings.out))
+            raise
 
 
 def _run(settings: Settings, rank: int, size: int) -> None:

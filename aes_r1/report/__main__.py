@@ -17,7 +17,7 @@ def run(given: argparse.Namespace) -> int:
     folders = [Path(name) for name in given.runs]
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; give the folders of runs")
+            raise InputError(f"{folder}: no such folder; give the folders of runs (aes-r1 runs lists them)")
     if len(folders) == 1:
         page = RunFolder(folders[0]).report_file
         require(given.out is None, "--out", given.out, f"is for several runs; one run's page is {page}")
@@ -27,12 +27,21 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> None:
-    """Run the command with the arguments of the command line; does not return."""
-    parser = OneLineParser(prog="python -m aes_r1.report", description=(__doc__ or "").split(":")[0])
+def arguments() -> OneLineParser:
+    """Build the parser of the command line."""
+    parser = OneLineParser(
+        prog="python -m aes_r1.report",
+        description=(__doc__ or "").split(":")[0] + ".",
+        examples="aes-r1 report RUN\naes-r1 report RUN RUN RUN --out comparison.html",
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs; all are compared with the first")
     parser.add_argument("--out", metavar="FILE", help="the comparison (default: comparison.html beside the first run)")
-    run_argparse(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Run the command with the arguments of the command line; does not return."""
+    run_argparse(arguments(), run)
 
 
 if __name__ == "__main__":

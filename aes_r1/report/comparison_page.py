@@ -12,10 +12,11 @@ from aes_r1.report.charts import Figure, interval_chart, line_chart
 from aes_r1.report.html import fill, inside
 from aes_r1.report.results_section import CHARTED, datasets, estimate, shared_metrics
 from aes_r1.report.run_page import protocol_names
+from aes_r1.report.studies import run_names
 from aes_r1.report.training_section import curve
 from aes_r1.runs.cells import Cell, Evaluation
 from aes_r1.runs.files import write_text_atomically
-from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.folder import RunFolder, runs_inside
 from aes_r1.settings import InputError
 from aes_r1.tracking.secrets import without_secrets
 
@@ -67,6 +68,7 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
         "comparison_page.html",
         title="Runs compared",
         runs=names,
+        folders=dict(zip(names, map(str, folders), strict=True)),
         sets=list(_results(runs)),
         differences=list(_differences(runs, n_bootstrap)),
         charts=_training(runs),
@@ -80,7 +82,7 @@ def _read(folder: Path, name: str, place: int) -> ComparedRun:
     run = RunFolder(folder)
     evaluation = run.evaluation
     if not evaluation.get("stages"):
-        raise InputError(f"{folder}: {run.evaluation_file.name} is missing; give folders of evaluated runs")
+        raise InputError(f"{folder}: {run.evaluation_file.name} is missing; {runs_inside(folder)}, evaluated")
     return ComparedRun(
         name,
         COLORS[place % len(COLORS)],
@@ -92,12 +94,10 @@ def _read(folder: Path, name: str, place: int) -> ComparedRun:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of the paths that tell the folders apart."""
-    parts = [folder.absolute().parts for folder in folders]
-    if len(set(parts)) < len(parts):
+    """Return the settings by which the runs differ; InputError for a folder that is given twice."""
+    if len({folder.absolute() for folder in folders}) < len(folders):
         raise InputError("a run is named twice; give different folders")
-    length = next(n for n in range(1, 1 + max(map(len, parts))) if len({one[-n:] for one in parts}) == len(parts))
-    return ["/".join(one[-length:]) for one in parts]
+    return run_names([RunFolder(folder).settings for folder in folders])
 
 
 def _protocol(runs: Sequence[ComparedRun], dataset: str) -> str | None:

@@ -22,7 +22,7 @@ from aes_r1.report.settings_section import settings_section
 from aes_r1.report.training_section import health_section, training_section
 from aes_r1.report.trouble import trouble
 from aes_r1.runs.files import write_text_atomically
-from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.folder import RunFolder, runs_inside
 from aes_r1.settings import InputError
 
 _MOST_DOTS = 1500
@@ -41,7 +41,7 @@ def write_report(run_dir: Path | str) -> Path:
     settings, evaluation, metrics, predictions = run.settings, run.evaluation, run.metrics(), list(run.predictions())
     if not (evaluation or metrics):
         missing = f"neither {run.evaluation_file.name} nor {run.metrics_file.name} is there"
-        raise InputError(f"{run}: {missing}; give the folder of a run")
+        raise InputError(f"{run}: {missing}; {runs_inside(run.path)}")
     names = protocol_names(settings)
     html = fill(
         "run_page.html",

@@ -76,6 +76,55 @@ def varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def label(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return the value of the one setting that differs, or every differing setting by its name."""
+    values = [_short(setting(settings, key)) for key in keys]
+    if len(keys) < 2:
+        return "".join(values) or "all"
+    return ", ".join(f"{short_name(key, keys)} {value}" for key, value in zip(keys, values, strict=True))
+
+
+def short_name(key: str, keys: Sequence[str]) -> str:
+    """Return the last part of a dotted key where that says enough."""
+    last = key.rsplit(".", 1)[-1]
+    if last == "name" and "." in key:
+        return key.rsplit(".", 2)[-2]
+    alone = [one.rsplit(".", 1)[-1] for one in keys].count(last) == 1
+    return last if alone and last not in ("weight", "epochs", "limit", "root", "path", "lr") else key
+
+
+_MEASURED = ("evaluation", "judge")  # groups that say how a run is measured, not what it is
+
+
+def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name runs by the settings in which they differ, and by their seed. `runs` are the settings of each.
+
+    Two runs of the same settings, say the same run in two folders, are numbered.
+    """
+    differing = varied([{"settings": one} for one in runs])
+    keys = [key for key in differing if key.partition(".")[0] not in _MEASURED] or differing
+    seeds = {one.get("seed") for one in runs}
+    found: list[str] = []
+    for one in runs:
+        named = (
+            [f"{short_name(keys[0], keys)}={label(one, keys)}"]
+            if len(keys) == 1
+            else [label(one, keys)]
+            if keys
+            else []
+        )
+        seed = [f"seed {one['seed']}"] if "seed" in one and (len(seeds) > 1 or not keys) else []
+        found.append(", ".join([*named, *seed]) or "run")
+    counts = {name: found.count(name) for name in found}
+    return [
+        f"{name} ({found[: place + 1].count(name)})" if counts[name] > 1 else name for place, name in enumerate(found)
+    ]
+
+
+def _short(value: Any) -> str:
+    return "null" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _decides(first: Sequence[Any], second: Sequence[Any]) -> bool:
     """Return whether every value of the first column always stands beside the same value of the second."""
     return len(set(zip(map(str, first), map(str, second), strict=True))) == len(set(map(str, first)))

@@ -14,7 +14,7 @@ from aes_r1.report.charts import Figure, Line, line_chart, points_chart
 from aes_r1.report.coordinates import Axis, parallel_coordinates
 from aes_r1.report.gallery import Plate, plates
 from aes_r1.report.html import fill
-from aes_r1.report.studies import SECTIONS, analysis, setting, shown, stage_of, varied
+from aes_r1.report.studies import SECTIONS, analysis, label, setting, short_name, shown, stage_of, varied
 from aes_r1.runs.folder import RunFolder
 from aes_r1.tracking.glossary import definition
 from aes_r1.tracking.worst import worst_first
@@ -74,7 +74,7 @@ def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, 
     """Return {condition: its runs by seed}, the highest mean SRCC first, conditions without one last."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
-        found.setdefault(_label(run["settings"], keys), []).append(run)
+        found.setdefault(label(run["settings"], keys), []).append(run)
     order = {name: -2.0 if (srcc := _mean_srcc(members)) is None else srcc for name, members in found.items()}
     return {name: found[name] for name in sorted(found, key=order.__getitem__, reverse=True)}
 
@@ -88,25 +88,6 @@ def _ends(conditions: Mapping[str, Runs]) -> list[tuple[float | None, str]]:
     """Return the highest and the lowest mean SRCC with their conditions. Empty without any."""
     known = [(srcc, name) for name, runs in conditions.items() if (srcc := _mean_srcc(runs)) is not None]
     return [known[0], known[-1] if len(known) > 1 else (None, "")] if known else []
-
-
-def _label(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Return the value of the one setting that differs, or every differing setting by its name."""
-    values = [_short(setting(settings, key)) for key in keys]
-    if len(keys) < 2:
-        return "".join(values) or "all"
-    return ", ".join(f"{_name(key, keys)} {value}" for key, value in zip(keys, values, strict=True))
-
-
-def _name(key: str, keys: Sequence[str]) -> str:
-    """Return the last part of a dotted key where that says enough."""
-    last = key.rsplit(".", 1)[-1]
-    alone = [one.rsplit(".", 1)[-1] for one in keys].count(last) == 1
-    return last if alone and last not in ("name", "weight") else key
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _signs(run: RunFolder) -> dict[str, str]:
@@ -142,7 +123,7 @@ def _results(
     names = list(colors.items()) if len(conditions) <= len(COLORS) else []
     found = {}
     if drawn and keys:
-        axes = [Axis(_name(key, keys), [setting(run["settings"], key) for run, _ in drawn]) for key in keys]
+        axes = [Axis(short_name(key, keys), [setting(run["settings"], key) for run, _ in drawn]) for key in keys]
         axes.append(Axis("SRCC", [run["headline"]["srcc"] for run, _ in drawn]))
         chart = parallel_coordinates(f"Settings and SRCC of {study}", axes, [color for _, color in drawn])
         found["settings"] = Figure("Settings and SRCC", chart, "A line per run.", names)

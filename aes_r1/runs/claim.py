@@ -66,6 +66,22 @@ def _left_by_false_starts(run: RunFolder) -> set[str]:
     return {path.name for path in files}
 
 
+def is_false_start(run: RunFolder) -> bool:
+    """Return whether the folder of `run` holds nothing, or only what a run leaves that ends before it trains."""
+    before = {run.manifests.name, run.stages.name}
+    if not run.path.is_dir() or any(run.stage_done(name) for name in ("cold_start", "rapo", "evaluation", "report")):
+        return False
+    return all(entry.name in _left_by_false_starts(run) | before for entry in run.path.iterdir())
+
+
+def withdraw(folder: Path) -> bool:
+    """Delete `folder` where a false start alone is in it; return whether that was so."""
+    if not is_false_start(RunFolder(folder)):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
 def start_over(folder: Path) -> None:
     """Delete what a run left in `folder`, except its log, its lists of pictures and its page."""
     run = RunFolder(folder)

@@ -245,8 +245,19 @@ def require_run(folder: Path | str) -> RunFolder:
     """Return the run in `folder`; InputError where there is none."""
     run = RunFolder(folder)
     if not run.exists:
-        raise InputError(f"{run}: no run ({run.settings_file.name} is missing); give the folder of one")
+        if not run.path.is_dir():
+            raise InputError(f"{run}: no such folder; give the folder of a run (aes-r1 runs lists them)")
+        raise InputError(f"{run}: no run ({run.settings_file.name} is missing); {runs_inside(run.path)}")
     return run
+
+
+def runs_inside(folder: Path) -> str:
+    """Say what to give in place of `folder`, which is not the folder of a run: a run in it, if there is one."""
+    inside = [run.path for pattern in ("*", "*/*") for run in runs_below(folder, pattern)]
+    if not inside:
+        return "give the folder of a run (aes-r1 runs lists them)"
+    latest = max(inside, key=lambda path: RunFolder(path).settings_file.stat().st_mtime)
+    return f"it is the folder of {len(inside)} runs; give one of them, the latest is {latest}"
 
 
 def runs_below(folder: Path, pattern: str = "*") -> list[RunFolder]:

@@ -86,7 +86,7 @@ class Critic:
         """
         folder, facts = find_model(path)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        backbone = backbones.load(folder, dtype=facts.dtype_on(place), max_pixels=facts.max_pixels)
+        backbone = backbones.load(folder, dtype=facts.dtype_on(place), max_pixels=facts.max_pixels, key="--model")
         backbone.model.to(place).eval()
         return cls(backbone, facts, samples=samples, seed=seed)
 

@@ -90,7 +90,7 @@ def score_shards(
     try:
         import ray
     except ImportError as error:
-        raise InputError("--shards needs Ray; pip install 'aes-r1[ray]'") from error
+        raise InputError("--shards needs Ray; pip install -e '.[ray]'") from error
     names: list[str] = []
     unreadable: list[PictureError] = []
     for picture in found:

@@ -126,7 +126,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise InputError("hydra/sweeper=optuna needs Optuna; pip install 'aes-r1[launchers]'") from error
+        raise InputError("hydra/sweeper=optuna needs Optuna; pip install -e '.[launchers]'") from error
     return optuna
 
 

@@ -44,7 +44,7 @@ class RayLauncher(Launcher):
         try:
             import ray
         except ImportError as error:
-            raise InputError("hydra/launcher=ray needs Ray; pip install 'aes-r1[launchers]'") from error
+            raise InputError("hydra/launcher=ray needs Ray; pip install -e '.[launchers]'") from error
         setup_globals()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if not ray.is_initialized():  # a search calls this many times

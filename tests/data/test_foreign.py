@@ -129,7 +129,7 @@ def test_heic_without_its_library_says_what_to_install(tmp_path, monkeypatch):
     sample._reads_heic.cache_clear()
     for name in ("a.heic", "b.jpg"):  # the content decides, not the name
         (tmp_path / name).write_bytes(HEIC_HEAD + bytes(300))
-        assert "pip install 'aes-r1[photos]' reads it" in said_of(tmp_path / name)
+        assert "pip install -e '.[photos]' reads it" in said_of(tmp_path / name)
     sample._reads_heic.cache_clear()
 
 

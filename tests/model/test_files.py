@@ -63,6 +63,13 @@ def test_a_hub_name_that_cannot_be_reached_is_one_line(monkeypatch):
     assert "\n" not in str(found.value)
 
 
+def test_a_name_without_an_owner_is_a_missing_folder_at_once(monkeypatch):
+    """The hub is not asked, which would take seconds without a connection."""
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: pytest.fail("the hub was asked"))
+    with pytest.raises(InputError, match=r"^--model=nothere: no such folder; give a model folder or hub name"):
+        backbones.load("nothere", dtype="float32", max_pixels=9216, key="--model")
+
+
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
 def test_whole_models_of_every_family_pass(family, tmp_path):
     backbones.check(save_sibling(family, tmp_path), question=RATING_PROMPT, max_pixels=9216)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -42,9 +41,7 @@ def refusal(tmp_path, monkeypatch, capsys):
         assert left.value.code == 2
         assert not store.exists()
         [line] = capsys.readouterr().err.splitlines()
-        left_there = list(out.iterdir()) if out.exists() else []  # Hydra makes the folder itself
-        assert [path.name for path in left_there] in ([], ["failure.txt"])
-        assert all(line.removeprefix("aes_r1: ") in path.read_text() for path in left_there)
+        assert not out.exists()
         return line
 
     return refused
@@ -202,7 +199,7 @@ def test_a_real_process_says_so_within_twenty_seconds(tmp_path):
     assert after.children_user + after.children_system - before.children_user - before.children_system < 20
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        "aes_r1: trainer.init_from=/nonexistent: no such folder; give a model folder or hub name"
+        "aes_r1: trainer.init_from=/nonexistent: no such folder; give a model folder or hub name (OWNER/NAME)"
     ]
     assert not (tmp_path / "store").exists()
-    assert [path.name for path in Path(tmp_path / "run").iterdir()] == ["failure.txt"]
+    assert not (tmp_path / "run").exists()

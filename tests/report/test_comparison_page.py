@@ -36,7 +36,8 @@ def test_the_whole_page(runs, tmp_path):
     assert outline.headings == ["Results", "Differences from the first", "Training", "Settings"]
     assert outline.loads == []
     text = " ".join(outline.text)
-    for expected in ("a/seed0", "b/seed0", "trainer.lr", "0.125", "different lists", "scenes_shifted/test"):
+    names = "trainer.lr=0.0002", "trainer.lr=0.125"
+    for expected in (*names, "a/seed0", "b/seed0", "trainer.lr", "different lists", "scenes_shifted/test"):
         assert expected in text
     assert "trainer.clip_high" not in text
     assert "sk-planted" not in html

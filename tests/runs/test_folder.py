@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from aes_r1.inference.asking import find_model
+from aes_r1.report.run_page import write_report
 from aes_r1.runs.claim import start_over
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import RunFolder, model_in, require_run, run_of, runs_below
@@ -24,8 +27,26 @@ def test_what_is_not_there_is_empty(tmp_path):
         "not finished",
         False,
     )
-    with pytest.raises(InputError, match=r"none: no run \(settings\.json is missing\)"):
+    with pytest.raises(InputError, match=r"none: no such folder; give the folder of a run"):
         require_run(tmp_path / "none")
+
+
+def test_a_folder_of_runs_names_the_latest_run_in_it(tmp_path):
+    """Each command that takes a run says so, whatever lacks: settings, a model, or anything to report."""
+    for number, name in enumerate(("older", "newer")):
+        (tmp_path / "study" / name).mkdir(parents=True)
+        (tmp_path / "study" / name / "settings.json").write_text("{}")
+        os.utime(tmp_path / "study" / name / "settings.json", (number, number))
+    for folder in (tmp_path / "study", tmp_path):
+        latest = tmp_path / "study" / "newer"
+        for asked in (require_run, find_model, write_report):
+            with pytest.raises(
+                InputError, match=rf"it is the folder of 2 runs; give one of them, the latest is {latest}"
+            ):
+                asked(folder)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=r"other: no run \(settings\.json is missing\); give the folder of a run"):
+        require_run(tmp_path / "other")
 
 
 def test_the_names_are_those_of_the_contract(tmp_path):

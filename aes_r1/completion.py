@@ -1,0 +1,110 @@
+"""Print what bash and zsh complete after `aes-r1`: `aes-r1 completion > FILE`, and `source FILE` in ~/.bashrc.
+
+The words are written once, because asking Python at every press of the tab key would take seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+from aes_r1.__main__ import COMMANDS
+from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.overrides import groups, keys
+from aes_r1.settings import (
+    CONF,
+    DashboardSettings,
+    DistillSettings,
+    EvaluateSettings,
+    PlanSettings,
+    PrepareSettings,
+    Settings,
+)
+
+COMPOSED = {
+    "train": Settings,
+    "plan": PlanSettings,
+    "evaluate": EvaluateSettings,
+    "distill": DistillSettings,
+    "prepare": PrepareSettings,
+    "dashboard": DashboardSettings,
+}
+PARSED = {
+    "score": "aes_r1.score",
+    "app": "aes_r1.app.__main__",
+    "runs": "aes_r1.runs.__main__",
+    "report": "aes_r1.report.__main__",
+    "export": "aes_r1.export",
+    "serve": "aes_r1.serve",
+}
+
+# Bash splits words at =, so what stands before the last = is cut from what is offered. Without an own word, files are.
+_FUNCTION = """\
+_aes_r1() {
+    local word="${COMP_LINE:0:COMP_POINT}" words="COMMANDS"
+    word="${word##* }"
+    if [ "$COMP_CWORD" -gt 1 ]; then
+        case "${COMP_WORDS[1]}" in
+CASES
+            *) words="" ;;
+        esac
+    fi
+    local cut="${word%"${word##*=}"}"
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    COMPREPLY=("${COMPREPLY[@]#"$cut"}")
+    if [ "${#COMPREPLY[@]}" -eq 0 ]; then
+        COMPREPLY=($(compgen -f -- "${word##*=}"))
+        compopt -o filenames 2>/dev/null
+    elif [[ "${COMPREPLY[0]}" == *= ]]; then
+        compopt -o nospace 2>/dev/null
+    fi
+}
+if [ -n "${ZSH_VERSION:-}" ]; then autoload -U +X compinit bashcompinit && compinit && bashcompinit; fi
+complete -F _aes_r1 aes-r1
+"""
+
+
+def words(name: str) -> list[str]:
+    """Return what may follow `aes-r1 NAME`: keys and choices of a command of Hydra, or the options of another."""
+    if name in COMPOSED:
+        found = {key.lstrip("+"): key for key in groups(CONF)}
+        chosen = [
+            f"{found[path.parent.name]}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name in found
+        ]
+        options = ["--help", "--multirun", "--cfg", "job", "--package", *_LAUNCHERS]
+        every = keys(COMPOSED[name])
+        single = [key for key in every if not any(other.startswith(f"{key}.") for other in every)]
+        return sorted([*options, *chosen, *(f"{key}=" for key in single)])
+    if name in PARSED:
+        return sorted(importlib.import_module(PARSED[name]).arguments()._option_string_actions)
+    return []
+
+
+_LAUNCHERS = [f"hydra/launcher={name}" for name in ("joblib", "submitit_slurm", "submitit_local", "ray")]
+
+
+def run(_given: argparse.Namespace) -> int:
+    """Print the shell function; return the exit code."""
+    cases = [f'            {name}) words="{" ".join(words(name))}" ;;' for name in COMMANDS]
+    print(_FUNCTION.replace("COMMANDS", " ".join(COMMANDS)).replace("CASES", "\n".join(cases)), end="")
+    return 0
+
+
+def arguments() -> OneLineParser:
+    """Build the parser of the command line."""
+    where = Path("~/.aes-r1-completion")
+    return OneLineParser(
+        prog="aes-r1 completion",
+        description="Print what bash and zsh complete after aes-r1.",
+        examples=f"aes-r1 completion > {where} && echo 'source {where}' >> ~/.bashrc",
+    )
+
+
+def main() -> None:
+    """Run the command with the arguments of the command line; does not return."""
+    run_argparse(arguments(), run)
+
+
+if __name__ == "__main__":
+    main()

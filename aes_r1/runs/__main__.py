@@ -1,0 +1,132 @@
+"""List runs: `aes-r1 runs [FOLDER]`, or `python -m aes_r1.runs`. `--clean` removes what false starts left."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+
+from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.report.studies import run_names
+from aes_r1.runs.claim import is_false_start, withdraw
+from aes_r1.runs.folder import RunFolder
+from aes_r1.settings import InputError
+from aes_r1.tracking.headline import headline
+
+
+def run(given: argparse.Namespace) -> int:
+    """List or clean; return the exit code."""
+    root = Path(given.folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the one that holds runs")
+    if given.clean:
+        clean(root)
+    else:
+        show(root)
+    return 0
+
+
+def show(root: Path) -> None:
+    """Print a table of the runs of every study below `root`."""
+    studies: dict[Path, list[RunFolder]] = {}
+    for folder in _folders(root):
+        studies.setdefault(folder.parent, []).append(RunFolder(folder))
+    left = sum(is_false_start(one) for runs in studies.values() for one in runs)
+    table = Table("run", "state", "SRCC", "folder", box=None, pad_edge=False)
+    for runs in studies.values():
+        known = [one for one in runs if one.exists and not is_false_start(one)]
+        rows = [row_of(one) for one in known]
+        names = run_names([row["settings"] for row in rows])
+        for row, name in sorted(zip(rows, names, strict=True), key=lambda pair: pair[1]):
+            table.add_row(f"{Path(row['folder']).parent.name}: {name}", row["state"], row["srcc"], row["folder"])
+    Console(width=None if Console().is_terminal else 200).print(table)
+    if left:
+        print(f"{left} left by false starts; aes-r1 runs --clean removes them")
+
+
+def row_of(run: RunFolder) -> dict[str, Any]:
+    """Return a run's settings, state, headline SRCC with its interval, and folder."""
+    state = "running" if _is_held(run) else run.state
+    if "trainer" not in run.settings and run.evaluation:  # the folder of aes-r1 evaluate
+        state = "done"
+    return {"settings": run.settings, "state": state, "srcc": _srcc(headline(run.evaluation)), "folder": str(run)}
+
+
+def _srcc(found: Mapping[str, float]) -> str:
+    if "srcc" not in found:
+        return ""
+    interval = f" [{found['srcc_low']:.3f}, {found['srcc_high']:.3f}]" if "srcc_low" in found else ""
+    return f"{found['srcc']:.3f}{interval}"
+
+
+def clean(root: Path) -> None:
+    """Remove the folders below `root` that hold no result and that no process works in, and name them."""
+    removed = []
+    for folder in _folders(root):
+        run = RunFolder(folder)
+        why = run.failure or ("nothing but settings" if run.exists else "empty")
+        if is_false_start(run) and not _is_held(run) and withdraw(folder):
+            removed.append(folder)
+            print(f"removed {folder} ({why})")
+    for study in {folder.parent for folder in removed} - {root}:
+        if not any(study.iterdir()):
+            study.rmdir()
+    print(f"removed {len(removed)} folders" if removed else "nothing to remove")
+
+
+def _folders(root: Path) -> Sequence[Path]:
+    """Return the folders of runs, started, failed or empty, in `root` or in its studies; none inside of a run."""
+    first = _inside(root)
+    found = [folder for folder in first if _is_started(folder)]
+    if found:  # `root` is itself a study
+        found += [folder for folder in first if folder not in found and is_false_start(RunFolder(folder))]
+    for study in first:
+        if study not in found:
+            found += [one for one in _inside(study) if _is_started(one) or is_false_start(RunFolder(one))]
+    return sorted(found)
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "sweeps"]
+
+
+def _is_started(folder: Path) -> bool:
+    run = RunFolder(folder)
+    return run.exists or run.failure_file.exists()
+
+
+def _is_held(run: RunFolder) -> bool:
+    """Return whether a process works in the folder."""
+    if not run.lock_file.exists():
+        return False
+    try:
+        with FileLock(run.lock_file, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def arguments() -> OneLineParser:
+    """Build the parser of the command line."""
+    parser = OneLineParser(
+        prog="python -m aes_r1.runs",
+        description="List runs with the settings in which those of a study differ, their state, SRCC and folder.",
+        examples="aes-r1 runs\naes-r1 runs runs/reward_ablation\naes-r1 runs --clean",
+    )
+    parser.add_argument("folder", nargs="?", default="runs", metavar="FOLDER", help="that holds runs (default: runs)")
+    parser.add_argument("--clean", action="store_true", help="remove folders without a result that false starts left")
+    return parser
+
+
+def main() -> None:
+    """Run the command with the arguments of the command line; does not return."""
+    run_argparse(arguments(), run)
+
+
+if __name__ == "__main__":
+    main()
