@@ -97,7 +97,7 @@ def hydra():
 
 def check_composed(name: str, arguments: list[str]) -> None:
     """Compose what the command would; of a multirun its first point."""
-    overrides.check(arguments)
+    overrides.check(arguments, completion.COMPOSED[name])
     places = ("out=", "data.root=", "model.path=", "cold_start.data=")  # differ in many lines, and change no check
     composed_once(name, tuple(one for one in arguments if not one.startswith(places)))
 
@@ -196,7 +196,7 @@ def test_a_wrong_command_would_be_found(line, fault, hydra):
 # Documented commands that are cheap enough to run as they stand; RUN, DIR and the pictures are made first.
 RUN_HERE = {
     "aes-r1 prepare": "avt_ai",
-    "aes-r1 plan +experiment=paper plan.usd_per_gpu_hour=2.5": "USD",
+    "python -m aes_r1.plan +experiment=paper plan.usd_per_gpu_hour=2.5": "USD",
     "aes-r1 runs": "runs: seed 0",
     "aes-r1 score photo.jpg folder/ --model RUN": "photo.jpg",
     "aes-r1 export RUN OUT": "OUT",

