@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, Settings
 
 # Keys that hold one path; a comma in them is part of the name rather than a request for two runs.
 _PLACES = (
@@ -32,7 +32,7 @@ def ordered(arguments: Sequence[str]) -> list[str]:
     return [*options, *given]
 
 
-def check(arguments: Sequence[str], schema: type) -> None:
+def check(arguments: Sequence[str], schema: type = Settings) -> None:
     """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant."""
     options, texts = _options(), _texts(schema)
     for argument, following in _parsed(arguments):

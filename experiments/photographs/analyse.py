@@ -18,6 +18,7 @@ import numpy as np
 
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.inference.people import whole_group
+from aes_r1.pipeline.baselines_stage import baseline_facts
 from aes_r1.runs.files import write_json
 from aes_r1.runs.folder import RunFolder
 
@@ -46,7 +47,7 @@ def cell(rows: Sequence[Row]) -> dict[str, Any]:
     found = correlations(scores, mos)
     result: dict[str, Any] = {"n": found["n"], **{name: found[name] for name in ("srcc", "plcc", "mae")}}  # type: ignore[literal-required]
     result["how"] = rows[0].get("how", rows[0].get("protocol"))
-    if scores.std() > 0:
+    if np.ptp(scores) > 1e-9:
         result["mae_calibrated"] = correlations(calibrated(scores, mos), mos)["mae"]
     if result["how"] == "halves":
         result["whole_group_srcc"] = whole_group(found["srcc"])
@@ -62,8 +63,8 @@ def measured(out: Path) -> dict[str, Any]:
             by_set[row["dataset"]][name].append(row)
     for row in run.predictions():
         by_set[row["dataset"]][f"{row['stage']}, {row['protocol']}"].append(row)
-    facts = run.evaluation["baseline_cells"]
-    fitted = next(one for cells in facts.values() for one in cells.values() if one["how"] == "fitted")
+    facts = [one for cells in baseline_facts(run).values() for one in cells.values()]
+    fitted = next(one for one in facts if "fitted_on" in one)
     sets = {
         dataset: {name: cell(readers[name]) for name in sorted(readers, key=_place)}
         for dataset, readers in by_set.items()

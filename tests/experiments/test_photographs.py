@@ -1,7 +1,5 @@
 """The study of photographs: calibration never uses a picture's own opinion, and sets are taken over all splits."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -35,8 +33,8 @@ def test_an_evaluation_is_read_over_all_splits_of_a_set(tmp_path):
                 for dataset, split, identity, mos in pictures
             ],
         )
-    facts = {"how": "fitted", "fitted_on": "para/train", "fitted_n": 100}
-    run.evaluation_file.write_text(json.dumps({"baseline_cells": {"avt_ai/test": {"handmade": facts}}}))
+    facts = {"fitted_on": "para/train", "fitted_n": 100}
+    run.finish_stage("baseline_handmade", {"sets": {"avt_ai/test": facts}})
     found = measured(tmp_path)
     assert (found["fitted_on"], found["fitted_n"]) == ("para/train", 100)
     readers = found["sets"]["avt_ai"]

@@ -382,7 +382,7 @@ def numbers(value: object) -> set[float]:
     return {round(abs(value), 3)} if isinstance(value, float) and not math.isnan(value) else set()
 
 
-@pytest.mark.parametrize("name", [*STUDIES, "main_job"])
+@pytest.mark.parametrize("name", [*STUDIES, "main_job", "photographs"])
 def test_the_numbers_of_an_answer_stand_in_its_results(name):
     """Every number with a decimal point: in result.json, or in a table that was computed from it."""
     folder = ROOT / "experiments" / name

@@ -58,7 +58,8 @@ def test_a_stage_that_fails_closes_its_engine(base, root, tmp_path, monkeypatch,
     trainer = {"num_samples": 2, "images_per_step": 2, "max_steps": 1, "init_from": init_from}
     with pytest.raises(Broken):
         run(settings(base, root, tmp_path / "run", trainer=trainer))
-    models = [held[0].model, *([held[1].backbone.model] if stage is rapo_stage else [])]
+    policy = held[0]  # the backbone itself in the cold start
+    models = [policy.backbone.model, policy.reference.backbone.model] if stage is rapo_stage else [policy.model]
     assert [sum(parameter.numel() for parameter in model.parameters()) for model in models] == [0] * len(models)
     assert not any(hasattr(one, "optimizer") for one in held)
 
