@@ -98,7 +98,7 @@ def hydra():
 def check_composed(name: str, arguments: list[str]) -> None:
     """Compose what the command would; of a multirun its first point."""
     overrides.check(arguments, completion.COMPOSED[name])
-    places = ("out=", "data.root=", "model.path=", "cold_start.data=")  # differ in many lines, and change no check
+    places = ("out=", "data.root=", "cold_start.data=")  # differ in many lines, and change no check
     composed_once(name, tuple(one for one in arguments if not one.startswith(places)))
 
 
