@@ -35,7 +35,10 @@ def ordered(arguments: Sequence[str]) -> list[str]:
 def check(arguments: Sequence[str], schema: type = Settings) -> None:
     """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant."""
     options, texts = _options(), _texts(schema)
+    has_out = any(argument.lstrip("+").startswith("out=") for argument in arguments)
     for argument, following in _parsed(arguments):
+        if not has_out:
+            _check_sweep_folder(argument)
         if not argument.startswith("-"):
             _check_override(argument, texts)
             continue
@@ -129,7 +132,12 @@ def _check_place(argument: str, key: str, value: Any) -> None:
         except InputError:
             given = ""
         raise InputError(f"{argument}: a run lives where out= says; give {shlex.quote(given) or quoted('out', value)}")
-    if hydra in ("hydra.sweep.dir", "hydra.sweep.subdir"):
+
+
+def _check_sweep_folder(argument: str) -> None:
+    """Raise InputError for Hydra's folder of a multirun, which holds launchers' files but, without out=, no runs."""
+    key, _, value = argument.partition("=")
+    if key.lstrip("+~") in ("hydra.sweep.dir", "hydra.sweep.subdir"):
         cure = shlex.quote(f"out={value}/${{run_hash:}}")
         raise InputError(f"{argument}: the runs of a multirun live where out= says; give {cure}")
 

@@ -56,6 +56,9 @@ def test_the_habit_of_hydra_for_multiruns_is_answered_with_out():
     (given,) = shlex.split(said.rpartition("give ")[2])
     assert given == "out=studies/${run_hash:}"
     assert composed(given).out.startswith("studies/")
+    overrides.check(
+        ["--multirun", "hydra.sweep.dir=studies", given, "seed=1,2"]
+    )  # both: the launcher's files have their place
 
 
 @pytest.mark.parametrize(

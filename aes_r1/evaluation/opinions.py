@@ -27,7 +27,8 @@ DISTANCES = ("emd", "crps", "kl", "crps_of_raters")
 def distances(scores: Sequence[float], shares: Sequence[float]) -> dict[str, float]:
     """Return {emd, crps, kl, crps_of_raters} of one picture; the last is the crps that its raters themselves would get.
 
-    scores: at least one, 0..1; shares: of the raters on len(shares) levels 0..1 (data.opinions.rater_shares).
+    scores: at least one, 0..1 (in kl one outside counts for the nearest level); shares: of the raters on len(shares)
+    levels 0..1 (data.opinions.rater_shares).
     """
     given, levels, weights = np.asarray(scores), np.asarray(levels_of(shares)), np.asarray(shares)
     count = len(given)
@@ -37,7 +38,7 @@ def distances(scores: Sequence[float], shares: Sequence[float]) -> dict[str, flo
     edges = np.unique(np.concatenate([given, levels]))
     below = (given[None, :] <= edges[:, None]).mean(axis=1)
     raters_below = (levels[None, :] <= edges[:, None]) @ weights
-    nearest = np.rint(given * (len(levels) - 1)).astype(int)
+    nearest = np.rint(given.clip(0, 1) * (len(levels) - 1)).astype(int)
     said = (np.bincount(nearest, minlength=len(levels)) + 1 / len(levels)) / (count + 1)
     held = weights > 0
     return {

@@ -174,7 +174,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path):
 
 def test_a_space_without_a_valid_point_ends_with_each_reason_once(tmp_path):
     where = f"hydra.sweeper.storage={tmp_path}/study.db", f"hydra.sweep.dir={tmp_path}/sweep"
-    done = train(*where, "trainer.num_samples=0,1", "hydra.sweeper.n_trials=6")
+    runs = f"out={tmp_path}/runs/${{run_hash:}}"
+    done = train(*where, runs, "trainer.num_samples=0,1", "hydra.sweeper.n_trials=6")
     assert done.returncode == 1, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("aes_r1: 6 point(s) failed: ")
