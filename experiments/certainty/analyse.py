@@ -134,7 +134,8 @@ def _stage(axis: Any, rows: Sequence[Mapping[str, Any]], color: str, marker: str
     for seed in rows[0]["seeds"]:
         axis.plot([row["seeds"][seed] for row in rows], color=color, lw=0.5, alpha=0.4)
     means = [row["mean"] for row in rows]
-    bars = [[0 if row["low"] is None else row["mean"] - row["low"] for row in rows]] * 2
+    # An interval from two replicates has one degree of freedom and would be wider than the scale of correlations.
+    bars = [[0 if row["low"] is None or row["n"] < 3 else row["mean"] - row["low"] for row in rows]] * 2
     name = f"{STAGES[rows[0]['stage']]} (n {rows[0]['n']})"
     axis.errorbar(range(len(rows)), means, yerr=bars, color=color, marker=marker, lw=1.5, ms=4, capsize=2, label=name)
 
