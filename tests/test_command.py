@@ -148,7 +148,7 @@ def test_an_invalid_point_and_failing_ones_are_reported_by_every_launcher(launch
 @pytest.mark.parametrize(
     ("module", "arguments", "code"),
     [
-        ("plan", ["+experiment=rapo"], 0),
+        ("plan", ["+experiment=paper"], 0),
         ("prepare", [], 0),
         ("train", ["data=folder", "data.root=nowhere"], 2),
         ("train", ["data=folder", "data.root=own", "expert=pixels"], 2),
