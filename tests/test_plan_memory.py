@@ -156,7 +156,8 @@ def test_cures_are_not_on_yet_and_do_lower_the_peak(shape):
     )
     assert found["engine=zero3"] == peak(memory(settings(gpus=2, gradient_checkpointing=False), shape, 1))
     everything = settings(zero={"offload_optimizer": {"device": "cpu"}}, freeze_vision=True, lora=LoraSettings(rank=8))
-    assert set(cures(everything, shape)) <= {"plan.gpus=16"}
+    sizes = {"plan.gpus=16", "trainer.images_per_step=64", "trainer.num_samples=2", "trainer.max_new_tokens=512"}
+    assert set(cures(everything, shape)) <= sizes, "what is on already is no cure"
 
 
 @pytest.mark.parametrize("reference", ["host", "sharded"])
