@@ -171,7 +171,7 @@ def test_a_real_sweep_shares_its_cold_start_and_runs_only_what_is_missing(pictur
                 sys.executable, "-m", "aes_r1.train", "+sweeps=reward_ablation",
                 "reward=rank,rapo", "seed=0", "data=folder", f"data.root={picture_folder}", "expert=pixels",
                 "judge=none",
-                "cold_start.batch_size=4",
+                "cold_start.batch_size=4", "cold_start.min_steps=0", "trainer.start_anyway=true",
                 "cold_start.probe_every=2", "cold_start.probe_pictures=2", "trainer.max_steps=1",
                 "trainer.images_per_step=2", "trainer.num_samples=2", "trainer.max_new_tokens=24",
                 "evaluation.n_bootstrap=20", f"out={runs}/${{run_hash:}}", f"hydra.sweep.dir={tmp_path}/sweep",
