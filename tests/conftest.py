@@ -22,6 +22,7 @@ from tests.planted import Planted, plant, planted_in
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let its workers wait for all other tests
 
 
 @pytest.fixture(autouse=True)
