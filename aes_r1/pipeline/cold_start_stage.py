@@ -51,8 +51,6 @@ def cold_start(job: Job, base: str) -> str:
     job.on_rank_zero(lambda: model_digest(base, job.store))  # rank 0 computes it; the others find it in the store
     recipe = recipe_for(job.settings, len(records))
     total = sft_steps(len(records), recipe)
-    if job.rank == 0:
-        log.info("cold start: %s", _announced(job.settings, len(records), recipe))
     digest = _digest(job, base, records_path, records, recipe)
     final = RunFolder(job.store / "cold_starts" / digest)
     made_here = job.build_collectively("cold_starts", digest, partial(_make, job, base, records, recipe))
@@ -114,6 +112,8 @@ def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_s
 def _make(job: Job, base: str, records: list[dict], cold_start: ColdStartSettings, target: Path) -> None:
     """Train `base` on `records` and save the model in `target`. Collective."""
     settings, lora = job.settings, job.settings.model.lora
+    if job.rank == 0:
+        log.info("cold start: %s", _announced(settings, len(records), cold_start))
     backbone = job.load(base)
     if lora.rank > 0:
         backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
