@@ -81,14 +81,19 @@ def clean(root: Path) -> None:
 
 def _folders(root: Path) -> Sequence[Path]:
     """Return the folders of runs, started, failed or empty, in `root` or in its studies; none inside of a run."""
-    first = _inside(root)
-    found = [folder for folder in first if _is_started(folder)]
-    if found:  # `root` is itself a study
-        found += [folder for folder in first if folder not in found and is_false_start(RunFolder(folder))]
-    for study in first:
+    children = _inside(root)
+    found = _of_study(children)
+    for study in children:
         if study not in found:
-            found += [one for one in _inside(study) if _is_started(one) or is_false_start(RunFolder(one))]
+            found += _of_study(_inside(study))
     return sorted(found)
+
+
+def _of_study(folders: Sequence[Path]) -> list[Path]:
+    """Return the runs among the `folders` of a study with its false starts; none where no run was ever started."""
+    if not any(_is_started(folder) for folder in folders):
+        return []
+    return [folder for folder in folders if _is_started(folder) or is_false_start(RunFolder(folder))]
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -67,11 +67,27 @@ def _left_by_false_starts(run: RunFolder) -> set[str]:
 
 
 def is_false_start(run: RunFolder) -> bool:
-    """Return whether the folder of `run` holds nothing, or only what a run leaves that ends before it trains."""
-    before = {run.manifests.name, run.stages.name}
+    """Return whether the folder of `run` holds nothing, or only what a run leaves that ends before it trains.
+
+    Other programs name folders alike, for example `wandb` and `manifests`. So a folder that holds something counts only
+    if a run has claimed it, and if these folders in it hold what a run writes there.
+    """
     if not run.path.is_dir() or any(run.stage_done(name) for name in ("cold_start", "rapo", "evaluation", "report")):
         return False
-    return all(entry.name in _left_by_false_starts(run) | before for entry in run.path.iterdir())
+    entries = list(run.path.iterdir())
+    if not {run.settings_file, run.failure_file, run.lock_file} & set(entries):
+        return not entries
+    if run.wandb in entries and not (run.wandb / "run_id").exists():
+        return False
+    if not all(_holds_only(folder, suffix) for folder, suffix in ((run.stages, ".json"), (run.manifests, ".jsonl"))):
+        return False
+    before = {run.manifests.name, run.stages.name}
+    return all(entry.name in _left_by_false_starts(run) | before for entry in entries)
+
+
+def _holds_only(folder: Path, suffix: str) -> bool:
+    """Return whether all that `folder` holds are files with this suffix; so it is where there is no such folder."""
+    return all(path.suffix == suffix for path in folder.glob("*"))
 
 
 def withdraw(folder: Path) -> bool:

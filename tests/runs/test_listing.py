@@ -114,6 +114,37 @@ def test_a_folder_with_anything_more_is_no_false_start(kept, tmp_path):
     assert (folder / kept).exists()
 
 
+OTHERS = (
+    "app/deploy/manifests/service.yaml",
+    "app/notebooks/wandb/offline-run-1/run.wandb",
+    "app/build/stages/one.sql",
+)
+
+
+def test_folders_of_other_programs_stay(study, tmp_path, runs):
+    """They have the names of a run's folders, and may lie beside runs; empty ones stay as well."""
+    for name in OTHERS:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("not ours")
+    (tmp_path / "app" / "empty").mkdir()
+    for root in (tmp_path, tmp_path / "app"):
+        code, said = runs(str(root), "--clean", folder=tmp_path)
+        assert (code, said) == (0, "nothing to remove\n")
+    assert all((tmp_path / name).exists() for name in OTHERS)
+    assert (tmp_path / "app" / "empty").is_dir()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_refused_start_in_a_folder_of_another_program_deletes_nothing_of_it(name, tmp_path):
+    out = (tmp_path / name).parents[len(Path(name).parts) - 3]
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("not ours")
+    for written in ("settings.json", ".lock", "run.log"):
+        (out / written).write_text("{}")
+    assert not withdraw(out)
+    assert (tmp_path / name).read_text() == "not ours"
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path, runs):
     code, said = runs("nowhere", folder=tmp_path)
     assert (code, said.count("\n")) == (2, 1)
