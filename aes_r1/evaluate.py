@@ -52,7 +52,7 @@ from aes_r1.runs.folder import RunFolder, model_in, run_of
 from aes_r1.runs.log import configure_logging
 from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict
 from aes_r1.tracking.tracker import Tracker
-from aes_r1.trainer.engine import start, world
+from aes_r1.trainer.launch import start, world
 
 log = logging.getLogger("aes_r1")
 

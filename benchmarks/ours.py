@@ -27,9 +27,9 @@ from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import LoraSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer import completions, rapo
 from aes_r1.trainer.context import PhaseTimer, TrainingContext
-from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.reference import build_reference
+from aes_r1.trainer.single_engine import SingleEngine
 from benchmarks.player import Turn, wait_to_build
 from benchmarks.workload import Workload, draw_weights, model_folder
 

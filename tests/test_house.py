@@ -24,7 +24,7 @@ ALLOWED = {
     "tokenizers": {"model"},
     "liger_kernel": {"model"},
     "peft": {"model"},
-    "deepspeed": {"trainer/engine.py"},
+    "deepspeed": {"trainer/launch.py", "trainer/deepspeed_engine.py"},
     "wandb": {"tracking"},
     "wandb_workspaces": {"dashboard.py"},
     "litellm": {"aescot", "evaluation"},

@@ -30,7 +30,7 @@ from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.reward.custom import load_reward
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
-from aes_r1.trainer.engine import launched, require_deepspeed, world
+from aes_r1.trainer.launch import launched, require_deepspeed, world
 
 
 def check(settings: Settings) -> None:

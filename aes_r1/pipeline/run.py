@@ -26,7 +26,7 @@ from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import InputError, Settings, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.engine import start, world
+from aes_r1.trainer.launch import start, world
 from aes_r1.trainer.reference import require_shardable
 
 

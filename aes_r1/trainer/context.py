@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,13 @@ from pathlib import Path
 import torch
 
 from aes_r1.runs.stopping import StopRequest
-from aes_r1.trainer.engine import now
+
+
+def now(device: torch.device) -> float:
+    """Return the seconds of a clock, read after the device has finished its queued work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 class PhaseTimer:

@@ -26,10 +26,10 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import PretrainSettings
-from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import batch_indices
 from aes_r1.trainer.sft import padded
+from aes_r1.trainer.single_engine import SingleEngine
 
 DESCRIBE = "Describe this picture in plain facts."
 SCENE_SEED = 1_000_003  # for the pictures of pretraining; data sets count their seeds from 0

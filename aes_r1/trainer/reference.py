@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aes_r1.model.backbone import Backbone
 from aes_r1.settings import InputError
-from aes_r1.trainer.engine import free
+from aes_r1.trainer.weights import free
 
 _ALIGNED = 256  # bytes; kernels need tensors that begin at a multiple of it
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from aes_r1.rollout.sampler import Rollout
 from aes_r1.trainer.context import PhaseTimer
-from aes_r1.trainer.engine import Engine, peak_memory_gb
+from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.micro_batches import MicroBatch
 
 
@@ -106,6 +107,13 @@ def speed_metrics(timer: PhaseTimer, rollout: Rollout, engine: Engine) -> dict[s
         "perf/tokens_per_s": float(engine.all_reduce_sum(rollout.mask.sum())) / timer.elapsed(),
         "perf/peak_memory_gb": peak_memory_gb(),
     }
+
+
+def peak_memory_gb() -> float:
+    """Return the peak memory since the start, 10^9 bytes: of the device, or the resident set where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def mean_validation_srcc(validation: dict[str, float]) -> float | None:

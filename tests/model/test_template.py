@@ -21,9 +21,9 @@ from aes_r1.runs.stopping import StopRequest
 from aes_r1.scoring.critic import Critic, Facts
 from aes_r1.settings import ErrorSettings, InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.context import TrainingContext
-from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.single_engine import SingleEngine
 from tests.conftest import picture, twelve_pictures
 from tests.model.folders import TEXT_ONLY, TWICE, generation_prompt
 from tests.trainer.cold_starts import engine_of, train_cold_start

@@ -17,7 +17,8 @@ from pathlib import Path
 from aes_r1.pipeline import cold_start_stage, rapo_stage
 from aes_r1.pipeline import run as pipeline
 from aes_r1.settings import Settings, build
-from aes_r1.trainer.engine import build_engine, world
+from aes_r1.trainer.engine import build_engine
+from aes_r1.trainer.launch import world
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from aes_r1.pipeline.job import Job
 from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import Settings, build
-from aes_r1.trainer import engine as engines
+from aes_r1.trainer import launch
 
 
 def gone(path: str) -> None:
@@ -28,7 +28,7 @@ def gone(path: str) -> None:
 
 def main() -> None:
     folder, given = Path(sys.argv[1]), Path(sys.argv[2])
-    rank, size = engines.world()
+    rank, size = launch.world()
     torch.distributed.init_process_group("gloo")
     watch = start_heartbeat(folder, rank, size)
     job = Job(build(Settings, {"out": str(folder)}), folder, torch.device("cpu"), rank, size, watch)

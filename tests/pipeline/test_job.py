@@ -38,8 +38,8 @@ def codes(started: list[subprocess.Popen], *, seconds: float) -> list[int]:
 
 ALONE = """
 from aes_r1.settings import EngineSettings
-from aes_r1.trainer import engine
-engine.start(EngineSettings(name="zero2"))
+from aes_r1.trainer import launch
+launch.start(EngineSettings(name="zero2"))
 print("started", flush=True)
 input()
 """

@@ -12,11 +12,11 @@ from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer.context import TrainingContext
-from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import Reference
 from aes_r1.trainer.sft import train_sft
+from aes_r1.trainer.single_engine import SingleEngine
 from tests.pretend_device import DEVICE, PretendDevice
 from tests.trainer.twelve import records, samples
 

@@ -18,14 +18,14 @@ from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.stopping import stop_requests
 from aes_r1.settings import EngineSettings
-from aes_r1.trainer import engine as engines
+from aes_r1.trainer import launch
 
 
 def main() -> None:
     folder, how = Path(sys.argv[1]), sys.argv[2]
-    rank, size = engines.world()
+    rank, size = launch.world()
     configure_logging(folder, rank)
-    engines.start(EngineSettings(name="zero2"), patience=timedelta(seconds=10) if how == "stuck" else engines.PATIENCE)
+    launch.start(EngineSettings(name="zero2"), patience=timedelta(seconds=10) if how == "stuck" else launch.PATIENCE)
     watch = start_heartbeat(folder, rank, size)
     with stop_requests(), failure_file(folder, rank, watch):
         watch.wait()

@@ -11,8 +11,9 @@ from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer.context import TrainingContext
-from aes_r1.trainer.engine import Engine, SingleEngine
+from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.sft import train_sft
+from aes_r1.trainer.single_engine import SingleEngine
 
 
 def engine_of(backbone: Backbone, *, weight_decay: float = 0.01) -> SingleEngine:

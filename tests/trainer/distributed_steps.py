@@ -31,7 +31,7 @@ from aes_r1.settings import (
     RewardSettings,
     TrainerSettings,
 )
-from aes_r1.trainer import checkpoint, rapo
+from aes_r1.trainer import checkpoint, launch, rapo
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer import micro_batches as planning
 from aes_r1.trainer.context import TrainingContext
@@ -88,14 +88,14 @@ REFERENCE_KEPT = {"zero2_hard": "sharded", "zero3_hard": "host", "zero2_bf16": "
 def take_steps(start: Path, out: Path, name: str) -> dict:
     """Return metrics, first moments and weights of two steps of each loop; with half precision a plain gradient too."""
     settings = engine_settings(name)
-    device = engines.start(settings)
+    device = launch.start(settings)
     results = {"gradient": one_gradient(start, out, name)} if name.endswith("_bf16") else {}
     backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
     reference = None
     if name.endswith("_lora"):
         backbone = backbones.add_adapter(backbone, LoraSettings(rank=2), seed=0)
     else:
-        rank, size = engines.world()
+        rank, size = launch.world()
         kept, frozen = REFERENCE_KEPT.get(name, "device"), copy.deepcopy(backbone)
         reference = build_reference(kept, frozen, device=device, rank=rank, size=size)
     clip = CLIPPED if name.endswith("_hard") else 1e9
@@ -211,7 +211,7 @@ def whole_weights(backbone, engine) -> dict[str, torch.Tensor]:
 def resume(start: Path, out: Path, name: str) -> dict:
     """Return progress, weights and first moments that a new engine loads from the checkpoint of `take_steps`."""
     settings = engine_settings(name)
-    device = engines.start(settings)
+    device = launch.start(settings)
     backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
     engine = engines.build_engine(settings, backbone.model, weight_decay=0.01, max_grad_norm=1e9, device=device)
     with contextlib.closing(engine):
@@ -228,7 +228,7 @@ def resume(start: Path, out: Path, name: str) -> dict:
 def main() -> None:
     torch.set_num_threads(1)
     mode, start, out, *names = sys.argv[1:]
-    rank, size = engines.world()
+    rank, size = launch.world()
     for name in names:
         results = (take_steps if mode == "steps" else resume)(Path(start), Path(out), name)
         if rank == 0:

@@ -21,7 +21,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import ErrorSettings, RewardSettings, TrainerSettings
-from aes_r1.trainer import completions, rapo, sft, update
+from aes_r1.trainer import completions, launch, rapo, sft, update
 from aes_r1.trainer import engine as engines
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.policy import Policy
@@ -147,7 +147,7 @@ def rapo_rows(backbone, engine, pictures: Path, folder: Path, *, watch=lambda: N
 def loops(folder: Path, name: str) -> dict:
     """Skipped steps as logged, and weights after each of three steps, of both loops; the second step is harmed."""
     settings = engine_settings(name)
-    device = engines.start(settings)
+    device = launch.start(settings)
     results = {}
     for loop in ("sft", "rapo"):
         backbone = backbones.load(folder / "model", dtype=dtype_of(name), max_pixels=9216)
@@ -208,7 +208,7 @@ def _harm_sft(call: int) -> None:
 
 def toys(folder: Path, name: str) -> dict:
     settings = engine_settings(name)
-    device = engines.start(settings)
+    device = launch.start(settings)
     dtype = getattr(torch, dtype_of(name))
 
     def built():
@@ -238,7 +238,7 @@ def toys(folder: Path, name: str) -> dict:
 def main() -> None:
     torch.set_num_threads(1)
     folder, names = Path(sys.argv[1]), sys.argv[2:]
-    rank, _ = engines.world()
+    rank, _ = launch.world()
     for name in names:
         torch.save({**toys(folder, name), **loops(folder, name)}, folder / f"{name}_{rank}.pt")
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from aes_r1.settings import InputError
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.single_engine import SingleEngine
 from aes_r1.trainer.step_metrics import mean_validation_srcc
 
 

@@ -25,8 +25,8 @@ time.sleep(600)
 """
 START = """
 from aes_r1.settings import EngineSettings
-from aes_r1.trainer import engine
-engine.start(EngineSettings(name="zero2"))
+from aes_r1.trainer import launch
+launch.start(EngineSettings(name="zero2"))
 print("started")
 """
 

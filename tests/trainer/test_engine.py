@@ -9,14 +9,14 @@ import sys
 import pytest
 
 from aes_r1.settings import EngineSettings, InputError
-from aes_r1.trainer import engine as engines
+from aes_r1.trainer import launch
 from tests import processes
 
 START = """
 import sys
 from aes_r1.settings import EngineSettings
-from aes_r1.trainer import engine
-engine.start(EngineSettings(name="zero2"))
+from aes_r1.trainer import launch
+launch.start(EngineSettings(name="zero2"))
 print("started", flush=True)
 sys.stdin.read()
 """
@@ -48,6 +48,6 @@ def test_two_runs_of_one_process_each_share_a_machine():
 def test_several_processes_without_a_launcher_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_PORT", raising=False)
-    monkeypatch.setattr(engines.dist, "is_initialized", lambda: False)
+    monkeypatch.setattr(launch.dist, "is_initialized", lambda: False)
     with pytest.raises(InputError, match="MASTER_PORT: not set for 2 processes"):
-        engines.start(EngineSettings(name="zero2"))
+        launch.start(EngineSettings(name="zero2"))

@@ -17,10 +17,10 @@ from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import ErrorSettings, InputError, LoraSettings, RewardSettings, RolloutSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
-from aes_r1.trainer.engine import SingleEngine
 from aes_r1.trainer.objective import importance_weights
 from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
+from aes_r1.trainer.single_engine import SingleEngine
 from tests.rollout.vllm_server import FakeServer
 from tests.trainer.test_loops import Halt
 from tests.trainer.twelve import samples

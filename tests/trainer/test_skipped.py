@@ -14,7 +14,7 @@ from aes_r1.command import run
 from aes_r1.model.backbone import Backbone
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.trainer import checkpoint, sft, update
-from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.single_engine import SingleEngine
 from aes_r1.trainer.skipped import LIMIT, NeverFinite, Skips
 from tests.processes import run_job
 from tests.trainer import skipped_steps

@@ -11,7 +11,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import cost
 from aes_r1.model.cards import Card
 from aes_r1.settings import LoraSettings
-from aes_r1.trainer.engine import SingleEngine
+from aes_r1.trainer.single_engine import SingleEngine
 from aes_r1.trainer.utilisation import Utilisation
 from tests.conftest import picture
 from tests.trainer.cold_starts import engine_of

@@ -16,12 +16,12 @@ from aes_r1.pipeline.job import Job
 from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import Settings, build
-from aes_r1.trainer import engine as engines
+from aes_r1.trainer import launch
 
 
 def main() -> None:
     store, name, other = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    rank, size = engines.world()
+    rank, size = launch.world()
     torch.distributed.init_process_group("gloo")
     watch = start_heartbeat(store / name, rank, size)
     settings = build(Settings, {"out": str(store / name), "store": str(store), "data": {"name": "scenes"}})

@@ -1,0 +1,81 @@
+"""Read how a launcher started this process, and join the process group."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from aes_r1.settings import EngineSettings, InputError
+from aes_r1.trainer.compiled_ops import before_compiling
+
+# The timeout of a collective: longer than a rollout, a validation or a save of one process may keep the others waiting.
+# Work that one process does alone for hours (pretraining, an expert behind an API) is waited for without a limit.
+PATIENCE = timedelta(minutes=30)
+
+
+def world() -> tuple[int, int]:
+    """Return (rank, number of processes) as the launcher says; InputError where its variables cannot be."""
+    rank, size = launched("RANK", 0), launched("WORLD_SIZE", 1)
+    if rank >= max(size, 1) or size < 1:
+        raise InputError(f"RANK={rank}, WORLD_SIZE={size}: no such process; unset both, or launch by torchrun")
+    return rank, size
+
+
+def launched(name: str, otherwise: int) -> int:
+    """Return the number in a launcher's variable, `otherwise` where it is not set; InputError for anything else."""
+    value = os.environ.get(name) or str(otherwise)
+    if not (value.isascii() and value.isdigit()):
+        raise InputError(f"{name}={value}: a launcher sets a number there; unset it, or launch by torchrun")
+    return int(value)
+
+
+def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.device:
+    """Join the process group when there are several processes; return this process's device.
+
+    A collective that lasts longer than `patience` fails. Raises InputError when the launch does not fit the engine or
+    a launcher's variables are missing, and when DeepSpeed would wait for the lock of a dead process.
+    """
+    rank, size = world()
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", launched("LOCAL_RANK", 0)) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if not cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from probing for other devices
+    if engine.name != "single" and not dist.is_initialized():
+        if size > 1 and "MASTER_PORT" not in os.environ:
+            raise InputError(f"MASTER_PORT: not set for {size} processes; start them with torchrun, or set it for all")
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", str(_free_port()))
+        os.environ.setdefault("RANK", str(rank))
+        os.environ.setdefault("WORLD_SIZE", str(size))
+        os.environ.setdefault("LOCAL_RANK", "0")
+        before_compiling()
+        import deepspeed
+
+        backend = "nccl" if cuda else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, timeout=patience, verbose=False)
+    return device
+
+
+def _free_port() -> int:
+    """Return a port of this machine on which nobody listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def require_deepspeed(engine: str) -> None:
+    """Raise InputError where DeepSpeed, which `engine` needs, is not installed or does not load."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    try:
+        import deepspeed  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"engine={engine}: DeepSpeed cannot be loaded ({error}); pip install deepspeed, or give engine=single"
+        ) from error
