@@ -79,15 +79,15 @@ def is_false_start(run: RunFolder) -> bool:
         return not entries
     if run.wandb in entries and not (run.wandb / "run_id").exists():
         return False
-    if not all(_holds_only(folder, suffix) for folder, suffix in ((run.stages, ".json"), (run.manifests, ".jsonl"))):
+    if not (_holds_only(run.stages, {".json"}) and _holds_only(run.manifests, {".jsonl", ".arrow"})):
         return False
     before = {run.manifests.name, run.stages.name}
     return all(entry.name in _left_by_false_starts(run) | before for entry in entries)
 
 
-def _holds_only(folder: Path, suffix: str) -> bool:
-    """Return whether all that `folder` holds are files with this suffix; so it is where there is no such folder."""
-    return all(path.suffix == suffix for path in folder.glob("*"))
+def _holds_only(folder: Path, suffixes: set[str]) -> bool:
+    """Return whether all that `folder` holds has one of these suffixes, which is so where there is no such folder."""
+    return all(path.suffix in suffixes for path in folder.glob("*"))
 
 
 def withdraw(folder: Path) -> bool:

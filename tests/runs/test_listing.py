@@ -48,6 +48,11 @@ def false_starts(study: Path) -> dict[str, Path]:
         (made[name] / "settings.json").write_text(json.dumps(as_dict(BASE)))
         (made[name] / "run.log").write_text("started")
     (made["listed"] / "manifests").mkdir()
+    for name in (
+        "folder-train.jsonl",
+        ".folder-train.2eb325bc715d9fde.arrow",
+    ):  # the list, and its copy for fast reading
+        (made["listed"] / "manifests" / name).touch()
     RunFolder(made["listed"]).finish_stage("data", {"train": 3})
     return made
 
