@@ -51,7 +51,7 @@ def false_starts(study: Path) -> dict[str, Path]:
     for name in (
         "folder-train.jsonl",
         ".folder-train.2eb325bc715d9fde.arrow",
-    ):  # the list, and its copy for fast reading
+    ):  # a list and its fast copy
         (made["listed"] / "manifests" / name).touch()
     RunFolder(made["listed"]).finish_stage("data", {"train": 3})
     return made
