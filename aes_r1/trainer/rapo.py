@@ -21,7 +21,7 @@ from aes_r1.rollout.served import largest_gap, require_match
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.completions import Drawing, Rollouts, completion_rows
+from aes_r1.trainer.completions import PendingCompletions, Rollouts, completion_rows
 from aes_r1.trainer.context import PhaseTimer, TrainingContext
 from aes_r1.trainer.credit import critique_mask
 from aes_r1.trainer.critique_rewards import StepCritiques, critique_rewards
@@ -29,10 +29,10 @@ from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.passes import Passes
 from aes_r1.trainer.policy import Policy
-from aes_r1.trainer.refill import Drawn, Refill
+from aes_r1.trainer.refill import Refill
 from aes_r1.trainer.skipped import SkippedSteps
 from aes_r1.trainer.step_credit import assign_credit
-from aes_r1.trainer.step_images import StepImages, encoded_ahead, step_images
+from aes_r1.trainer.step_images import UpcomingImages
 from aes_r1.trainer.step_metrics import (
     correction_metrics,
     mean_validation_srcc,
@@ -82,31 +82,26 @@ def train_rapo(
     pools = {name: number for number, name in enumerate(sorted(set(datasets_of(images))))}
 
     # -- data ----------------------------------------------------------------------------------------------------------
-    def images_of(step: int) -> StepImages:
-        return step_images(images, step, trainer=trainer, engine=engine, seed=context.seed)
+    steps = range(progress["step"], total)
+    upcoming = UpcomingImages(images, steps, policy, trainer, engine, seed=context.seed)
 
-    upcoming = (image for step in range(progress["step"], total) for image in images_of(step).local)
-    encoded = encoded_ahead(upcoming, policy, per_step=math.ceil(trainer.images_per_step / engine.size))
-
-    def begin(step: int, timer: PhaseTimer) -> Drawing:
-        batch = images_of(step)
+    def begin_rollout(step: int, timer: PhaseTimer) -> PendingCompletions:
         with timer("wait"):
-            prompts = [next(encoded) for _ in batch.local]
-        return rollouts.begin(prompts, batch.keys, timer)
+            of_step, encoded = upcoming.take(step)
+        return rollouts.begin(of_step, encoded, timer)
 
-    ahead: Drawing | None = None
-    for step in range(progress["step"], total):
+    ahead: PendingCompletions | None = None
+    for step in steps:
         trace.begin(step + 1)
         timer = context.timer(engine.device)
-        batch = images_of(step)
 
         # -- rollout ---------------------------------------------------------------------------------------------------
-        drawing, on_policy = ahead or begin(step, timer), ahead is None
+        pending, on_policy = ahead or begin_rollout(step, timer), ahead is None
         with timer("rollout"):
-            completions = drawing.finish()
+            completions = pending.finish()
         # The step after a scheduled checkpoint is drawn with its weights, so that a run resumed there draws the same.
         begins_ahead = served is not None and served.settings.ahead == 1 and (step + 1) % trainer.save_every != 0
-        ahead = begin(step + 1, timer) if begins_ahead and step + 1 < total else None
+        ahead = begin_rollout(step + 1, timer) if begins_ahead and step + 1 < total else None
 
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
         reward_fn = partial(
@@ -118,8 +113,7 @@ def train_rapo(
             engine=engine,
             custom_fn=custom_fn,
         )
-        rewards, drawn = reward_fn(completions, batch), Drawn(batch, drawing.prompts, completions)
-        (batch, prompts, completions), rewards = refill(step, drawn, rewards, reward_fn, timer)
+        completions, rewards = refill(step, completions, reward_fn(completions), reward_fn, timer)
         rollout = completions.rollout
         in_critique = critique_mask(
             [backbone.pieces(tokens) for tokens in completions.tokens],
@@ -130,7 +124,7 @@ def train_rapo(
         if trainer.credit == "parts":
             with timer("critique"):
                 of_critiques = critique_rewards(
-                    StepCritiques.of(completions, in_critique, batch.all_ranks, prompts),
+                    StepCritiques.of(completions, in_critique),
                     reward=reward,
                     mos=rewards.mos,
                     pool=rewards.pool,
@@ -172,7 +166,7 @@ def train_rapo(
             **utilisation.metrics(completions.prompts, passes.lengths, trainer.inner_epochs, timer.seconds["update"]),
         }
         if trainer.refill_rounds:
-            values["rollout/refilled"] = refill.share(step, batch)
+            values["rollout/refilled"] = refill.share(step, completions.images)
         trace.end()
         if served is not None:
             values |= correction_metrics(update.logp_diffs, passes.minibatches[0][1], served.settings.cap, engine)
@@ -181,9 +175,7 @@ def train_rapo(
                 require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
         if step == 0 or (step + 1) % trainer.completions_every == 0:
             local_rewards = {name: part[rewards.local] for name, part in rewards_by_name.items()}
-            context.log_completions(
-                step + 1, completion_rows(completions, batch.local, local_rewards, credit.by_completion)
-            )
+            context.log_completions(step + 1, completion_rows(completions, local_rewards, credit.by_completion))
 
         # -- evaluate --------------------------------------------------------------------------------------------------
         last = step + 1 == total

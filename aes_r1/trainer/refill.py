@@ -7,26 +7,16 @@ of the drawing, so a resumed run draws the same, and the order of the images of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from aes_r1.data.sample import Sample, open_picture
-from aes_r1.model.prompt_batch import EncodedPrompt
+from aes_r1.data.sample import Sample
 from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.completions import Completions, Rollouts
 from aes_r1.trainer.context import PhaseTimer
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.order import batch_indices_without_repeats, further_indices
 from aes_r1.trainer.policy import Policy
-from aes_r1.trainer.step_images import StepImages
+from aes_r1.trainer.step_images import StepImages, encode_image
 from aes_r1.trainer.step_rewards import StepRewards
-
-
-class Drawn(NamedTuple):
-    """Hold the images of a step, and the prompts [n] and completions [n * K] of this one's."""
-
-    images: StepImages
-    prompts: Sequence[EncodedPrompt]
-    completions: Completions
 
 
 class Refill:
@@ -48,19 +38,19 @@ class Refill:
     def __call__(
         self,
         step: int,
-        drawn: Drawn,
+        completions: Completions,
         rewards: StepRewards,
-        reward_fn: Callable[[Completions, StepImages], StepRewards],
+        reward_fn: Callable[[Completions], StepRewards],
         timer: PhaseTimer,
-    ) -> tuple[Drawn, StepRewards]:
-        """Return what is kept of `drawn` and of the further drawings, with its rewards. Collective.
+    ) -> tuple[Completions, StepRewards]:
+        """Return what is kept of `completions` and of the further ones, with its rewards. Collective.
 
         Each round draws, for every process, as many images as the process with the most groups without spread has of
         them, so that all processes draw equally many. All are rewarded together, and each process keeps as many images
         as it had, first those with spread. They are rewarded again, because the rank reward depends on the other
-        images. reward_fn(completions, images): the rewards.
+        images. reward_fn(completions): the rewards.
         """
-        count, processes = len(drawn.images.local), self.engine.size
+        count, processes = len(completions.images.local), self.engine.size
         used = set(self._first_indices(step))
         for drawing in range(self.trainer.refill_rounds):
             lacking = int(rewards.zero_spread.view(processes, count).sum(dim=1).max())
@@ -69,14 +59,14 @@ class Refill:
                 break
             further = further_indices(step, drawing, wanted=wanted, used=used, count=len(self.images), seed=self.seed)
             used |= set(further)
-            parts = [drawn, self._draw(step, further, timer)]
+            parts = [completions, self._draw(step, further, timer)]
             several = count + wanted // processes
             together = self._choose(step, parts, [list(range(several))] * processes)
-            without = reward_fn(together.completions, together.images).zero_spread.view(processes, several)
+            without = reward_fn(together).zero_spread.view(processes, several)
             best_first = [sorted(range(several), key=row.__getitem__) for row in without.tolist()]
-            drawn = self._choose(step, parts, [sorted(order[:count]) for order in best_first])
-            rewards = reward_fn(drawn.completions, drawn.images)
-        return drawn, rewards
+            completions = self._choose(step, parts, [sorted(order[:count]) for order in best_first])
+            rewards = reward_fn(completions)
+        return completions, rewards
 
     def share(self, step: int, images: StepImages) -> float:
         """Return the share of `images` that stand in for others in `step`."""
@@ -91,25 +81,21 @@ class Refill:
     def _shared_out(self, step: int, all_ranks: Sequence[Sample]) -> StepImages:
         return StepImages.of(all_ranks, step, trainer=self.trainer, engine=self.engine, seed=self.seed)
 
-    def _draw(self, step: int, indices: Sequence[int], timer: PhaseTimer) -> Drawn:
+    def _draw(self, step: int, indices: Sequence[int], timer: PhaseTimer) -> Completions:
         images = self._shared_out(step, [self.images[index] for index in indices])
         with timer("wait"):
-            prompts = [
-                self.policy.backbone.encode(open_picture(image.image), self.policy.question) for image in images.local
-            ]
-        drawing = self.rollouts.begin(prompts, images.keys, timer)
+            encoded = [encode_image(image, self.policy) for image in images.local]
+        pending = self.rollouts.begin(images, encoded, timer)
         with timer("rollout"):
-            return Drawn(images, prompts, drawing.finish())
+            return pending.finish()
 
-    def _choose(self, step: int, parts: Sequence[Drawn], chosen: Sequence[Sequence[int]]) -> Drawn:
+    def _choose(self, step: int, parts: Sequence[Completions], chosen: Sequence[Sequence[int]]) -> Completions:
         """Return the `chosen` images of every process, numbered through all `parts`. Collective."""
         of_parts = [part.images.by_rank(self.engine.size) for part in parts]
         of_ranks = [[image for part in of_parts for image in part[rank]] for rank in range(self.engine.size)]
         kept = [[images[index] for index in indices] for images, indices in zip(of_ranks, chosen, strict=True)]
         images = self._shared_out(step, [image for row in zip(*kept, strict=True) for image in row])
-        prompts, local = [prompt for part in parts for prompt in part.prompts], chosen[self.engine.rank]
-        completions = self.rollouts.choose([part.completions for part in parts], prompts, local)
-        return Drawn(images, [prompts[index] for index in local], completions)
+        return self.rollouts.choose(parts, images, chosen[self.engine.rank])
 
 
 def _identity(image: Sample) -> tuple[str, str]:

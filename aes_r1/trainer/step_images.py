@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aes_r1.data.prefetch import prefetch
@@ -40,19 +41,41 @@ class StepImages:
         return [self.all_ranks[rank::size] for rank in range(size)]
 
 
-def step_images(
-    images: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
-) -> StepImages:
-    """Return the images of `step`, counted from 0."""
-    chosen = batch_indices_without_repeats(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
-    return StepImages.of([images[index] for index in chosen], step, trainer=trainer, engine=engine, seed=seed)
+class UpcomingImages:
+    """Hand out the images of `steps` and their encoded prompts, in order; a thread opens pictures two steps ahead."""
+
+    def __init__(
+        self,
+        images: Sequence[Sample],
+        steps: range,
+        policy: Policy,
+        trainer: TrainerSettings,
+        engine: Engine,
+        *,
+        seed: int,
+    ) -> None:
+        self.images, self.trainer, self.engine, self.seed = images, trainer, engine, seed
+        per_step = math.ceil(trainer.images_per_step / engine.size)
+        self._encoded = prefetch(
+            (image for step in steps for image in self._of(step).local),
+            lambda image: encode_image(image, policy),
+            workers=1,
+            ahead=2 * per_step,
+        )
+
+    def take(self, step: int) -> tuple[StepImages, list[EncodedPrompt]]:
+        """Return the images of `step`, counted from 0, and the prompts of this process's."""
+        images = self._of(step)
+        return images, [next(self._encoded) for _ in images.local]
+
+    def _of(self, step: int) -> StepImages:
+        indices = batch_indices_without_repeats(
+            step, per_step=self.trainer.images_per_step, count=len(self.images), seed=self.seed
+        )
+        chosen = [self.images[index] for index in indices]
+        return StepImages.of(chosen, step, trainer=self.trainer, engine=self.engine, seed=self.seed)
 
 
-def encoded_ahead(images: Iterator[Sample], policy: Policy, *, per_step: int) -> Iterator[EncodedPrompt]:
-    """Yield the encoded prompts of `images`; a thread opens pictures up to two steps ahead."""
-    return prefetch(
-        images,
-        lambda image: policy.backbone.encode(open_picture(image.image), policy.question),
-        workers=1,
-        ahead=2 * per_step,
-    )
+def encode_image(image: Sample, policy: Policy) -> EncodedPrompt:
+    """Return the policy's prompt about `image`."""
+    return policy.backbone.encode(open_picture(image.image), policy.question)

@@ -19,7 +19,6 @@ from aes_r1.settings import InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.completions import Completions, score_table
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import sequence_kl_k1, zero_spread
-from aes_r1.trainer.step_images import StepImages
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,6 @@ class StepRewards:
 
 def reward_completions(
     completions: Completions,
-    images: StepImages,
     *,
     trainer: TrainerSettings,
     reward: RewardSettings,
@@ -58,7 +56,8 @@ def reward_completions(
     pools: {data set: its number}; progress: share of training that is done, for reward.schedule; custom_fn: the
     function of reward.custom.
     """
-    device, count = engine.device, len(images.local)
+    images, device = completions.images, engine.device
+    count = len(images.local)
     mos = engine.all_gather(torch.tensor([image.mos for image in images.local], device=device))
     pool = engine.all_gather(torch.tensor([pools[image.dataset] for image in images.local], device=device))
     scores = engine.all_gather(score_table(completions.scores, trainer.num_samples, device))
