@@ -33,7 +33,7 @@ from aes_r1.data.loader import root_of, sample_of
 from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.mix import mixed_sets
 from aes_r1.data.sample import SUFFIXES, Sample
-from aes_r1.data.splits import stratified_places
+from aes_r1.data.splits import stratified_indices
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import DataSettings, InputError, PrepareSettings
 
@@ -126,7 +126,7 @@ def _limited(labels: list[Label], limit: int | None) -> list[Label]:
     kept = []
     for split in dict.fromkeys(label.split for label in labels):
         mine = [label for label in labels if label.split == split]
-        kept += [mine[place] for place in stratified_places([""] * len(mine), limit, 0)]
+        kept += [mine[place] for place in stratified_indices([""] * len(mine), limit, 0)]
     return kept
 
 

@@ -1,4 +1,4 @@
-"""Balance: how many critiques of each level and data set are wanted, and which pictures are drawn for them."""
+"""Balance levels and data sets: read how many critiques of each are wanted, and draw pictures for them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from aes_r1.prompts import DIMENSIONS
 # pictures, facts or opinions from the same settings; tests/test_golden.py fails until then.
 SCENES_VERSION = 1
 SUPERSAMPLING = 2
-CORRELATION = 0.15  # between any two factors: a careful photographer is careful in several ways
+CORRELATION = 0.15  # between any two factors, because a careful photographer is careful in several ways
 MAX_TILT = 24.0  # degrees
 HUES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SUBJECTS = ("house", "tree", "figure", "boat")
@@ -54,8 +54,8 @@ def render_scene(name: str, index: int, seed: int) -> tuple[Image.Image, dict[st
 
 def _factors(rng: np.random.Generator) -> dict[str, float]:
     """Draw uniform factors joined by a Gaussian copula."""
-    common, own = rng.standard_normal(), rng.standard_normal(len(DIMENSIONS))
-    values = ndtr(math.sqrt(CORRELATION) * common + math.sqrt(1 - CORRELATION) * own)
+    common, specific = rng.standard_normal(), rng.standard_normal(len(DIMENSIONS))
+    values = ndtr(math.sqrt(CORRELATION) * common + math.sqrt(1 - CORRELATION) * specific)
     return dict(zip(DIMENSIONS, values.tolist(), strict=True))
 
 
@@ -97,14 +97,14 @@ class _Canvas:
 def _paint(
     size: tuple[int, int], factors: dict[str, float], rng: np.random.Generator, *, counterpart: float, pale: float
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Paint the scene before light and exposure: float RGB in [0, 1], and the facts of what stands in it."""
+    """Paint the scene before light and exposure; return float RGB in [0, 1] and the facts of what stands in it."""
     light, mood, composition, color, _ = (factors[name] for name in DIMENSIONS)
     hue, saturation = rng.random(), (0.12 + 0.75 * color) * pale
     accent = hue + counterpart + rng.normal(0, 0.03)
 
-    def tone(of: float, strength: float, value: float) -> Color:
+    def tone(usual_hue: float, strength: float, value: float) -> Color:
         clash = rng.random() > color + 0.1
-        return _rgb(rng.random() if clash else of, strength * saturation, value)
+        return _rgb(rng.random() if clash else usual_hue, strength * saturation, value)
 
     sky_top, sky_low = tone(hue, 0.9, 0.75), tone(hue + 0.04, 0.6, 0.95)
     ground, subject_color = tone(hue + 0.08, 0.9, 0.55), tone(accent, 1.2, 0.8)
@@ -128,16 +128,16 @@ def _paint(
     _subject(canvas, subject, x, foot, *((lit, dark) if side < 0 else (dark, lit)))
 
     count = int(np.clip(round(mood * 5 + rng.normal(0, 0.25)), 0, 5))
-    cues = sorted(CUES[place] for place in rng.permutation(5)[:count])
+    cues = sorted(CUES[index] for index in rng.permutation(5)[:count])
     for cue in cues:
         _cue(canvas, cue, 1 - x, foot, horizon, side, sky_top)
 
     clutter = int(np.clip(round((1 - composition) * 9 + rng.normal(0, 0.5)), 0, 9))
     for _ in range(clutter):
-        at = (rng.uniform(0.02, 0.98), rng.uniform(0.08, 0.97))
+        center = (rng.uniform(0.02, 0.98), rng.uniform(0.08, 0.97))
         reach = rng.uniform(0.035, 0.06)
-        canvas.box(*at, reach + 0.012, np.array([25.0, 25.0, 25.0]))
-        canvas.box(*at, reach, tone(hue + rng.choice([0, counterpart]), 1, rng.uniform(0.25, 0.9)))
+        canvas.box(*center, reach + 0.012, np.array([25.0, 25.0, 25.0]))
+        canvas.box(*center, reach, tone(hue + rng.choice([0, counterpart]), 1, rng.uniform(0.25, 0.9)))
 
     facts = {
         "light": ("left" if side < 0 else "right") if light > 0.15 else None,
@@ -165,17 +165,17 @@ def _develop(
     pixels = pixels * (1 + 0.3 * (light - 0.3) * ramp)
     gray = pixels.mean(axis=2, keepdims=True)
     pixels = pixels + (1 - color) * 0.35 * (gray * np.array([0.88, 0.85, 0.68], dtype=np.float32) - pixels)
-    off = (1 - exposure) ** 1.2
+    error = (1 - exposure) ** 1.2
     too_dark = rng.random() < 0.5
     if too_dark:
-        pixels = np.clip(pixels, 0, 1) ** (1 + 1.3 * off) * (1 - 0.6 * off)
+        pixels = np.clip(pixels, 0, 1) ** (1 + 1.3 * error) * (1 - 0.6 * error)
     else:
-        pixels = 1 - np.clip(1 - pixels, 0, 1) ** (1 + off) * (1 - 0.65 * off)
+        pixels = 1 - np.clip(1 - pixels, 0, 1) ** (1 + error) * (1 - 0.65 * error)
     pixels = np.clip(pixels + rng.normal(0, 0.008, (*pixels.shape[:2], 1)), 0, 1)
     return pixels, {
         "bright": _digit(float(pixels.mean())),
-        "off": _digit(off),
-        "brightness": None if off < 0.4 else "too dark" if too_dark else "too bright",
+        "off": _digit(error),
+        "brightness": None if error < 0.4 else "too dark" if too_dark else "too bright",
         "contrast": _digit(3 * float(pixels.mean(axis=2).std())),
     }
 
@@ -219,7 +219,7 @@ def _subject(canvas: _Canvas, kind: str, x: float, foot: float, left: Color, rig
 
 
 def _cue(canvas: _Canvas, cue: str, x: float, foot: float, horizon: float, side: int, sky: Color) -> None:
-    """Paint one sign of a story; `x` is the free side of the picture."""
+    """Paint one cue of a story; `x` lies on the side away from the subject."""
     white = np.array([250.0, 250.0, 245.0])
     if cue == "path":
         canvas.shape([(0.4, 1.3), (0.62, 1.3), (x + 0.02, horizon), (x - 0.02, horizon)], white * 0.85)
@@ -273,7 +273,7 @@ def measure_questions(facts: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 def fact_vector(facts: dict[str, Any]) -> NDArray[np.float32]:
-    """Return the same facts as numbers in [0, 1], [36].
+    """Return the facts of a scene as numbers in [0, 1], [36].
 
     A linear readout of the vision tower learns them in pretraining.
     """

@@ -25,7 +25,7 @@ from aes_r1.aescot.phrases import step_of
 from aes_r1.aescot.record import Reply
 from aes_r1.aescot.wording import TOUCHED, split_dimensions, stated_level, stated_steps, valence
 from aes_r1.data.sample import Sample
-from aes_r1.data.splits import stratified_places
+from aes_r1.data.splits import stratified_indices
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
 from aes_r1.evaluation.uncertainty import wilson
 from aes_r1.inference.predictions import Row
@@ -48,7 +48,7 @@ def critique_measures(
     bootstrap intervals, and diversity (a property of the whole collection) jackknife intervals.
     """
     texts = [row["critique"] for row in rows]
-    varied = stratified_places([row["dataset"] for row in rows], DIVERSITY_SAMPLE, seed)
+    varied = stratified_indices([row["dataset"] for row in rows], DIVERSITY_SAMPLE, seed)
     touched = {name: [bool(pattern.search(text)) for text in texts] for name, pattern in TOUCHED.items()}
     words = np.asarray([len(text.split()) for text in texts], dtype=np.float64)
     measures: dict[str, Any] = {

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from aes_r1.data import sample
-from aes_r1.data.foreign import what_it_is
+from aes_r1.data.foreign import describe_file
 from aes_r1.data.sample import FORMATS, SUFFIXES, PictureError, open_picture
 from tests.data.cameras import chunk, jpeg
 from tests.stress.pictures import seeds, try_mutations
@@ -116,7 +116,7 @@ def test_every_kind_has_a_way_out():
         b"GIF89a",
         b"II*\0",
     ):
-        assert any(way in what_it_is(head) for way in ("export", "again", "give", "pip install")), head
+        assert any(way in describe_file(head) for way in ("export", "again", "give", "pip install")), head
 
 
 # ---------------------------------------------------------------------------------------------------- phones' files

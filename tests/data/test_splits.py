@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aes_r1.data.labels import Label
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.data.splits import SPLIT_SEED, assign_splits, carve_validation, shares, stratified_draw, stratified_places
+from aes_r1.data.splits import SPLIT_SEED, assign_splits, carve_validation, shares, stratified_draw, stratified_indices
 from aes_r1.settings import InputError
 
 SHARES = (0.8, 0.0, 0.2)
@@ -114,13 +114,13 @@ def blocks(**sizes):
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(1, 250), st.integers(0, 3))
 def test_a_draw_keeps_the_sets_shares_and_the_lists_order(sizes, count, seed):
     names = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
-    places = stratified_places(names, count, seed)
+    places = stratified_indices(names, count, seed)
     assert len(places) == min(count, len(names))
     assert np.all(np.diff(places) > 0)
     drawn = Counter(names[place] for place in places)
     for number, size in enumerate(sizes):
         assert abs(drawn[str(number)] - min(1, count / len(names)) * size) < 1
-    assert places.tolist() == stratified_places(names, count, seed).tolist()
+    assert places.tolist() == stratified_indices(names, count, seed).tolist()
 
 
 def test_a_draw_of_a_list_that_stands_set_after_set(tmp_path):
