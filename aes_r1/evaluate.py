@@ -41,7 +41,7 @@ from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, ch
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
-from aes_r1.report.tables import evaluation_tables, valued
+from aes_r1.report.tables import evaluation_tables, format_value
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.runs.cells import Evaluation
@@ -302,7 +302,7 @@ def _show_runs(settings: EvaluateSettings) -> None:
     for stage, sets in found["stages"].items():
         for name, protocols in sets.items():
             for protocol, metrics in protocols.items():
-                cells = (f"{metric} {valued(cell).replace(chr(10), ' ')}" for metric, cell in metrics.items())
+                cells = (f"{metric} {format_value(cell).replace(chr(10), ' ')}" for metric, cell in metrics.items())
                 print(f"{stage} {name} {protocol}: {', '.join(cells)}")
     print(out / "across_runs.json")
 

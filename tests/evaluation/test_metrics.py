@@ -62,7 +62,7 @@ def test_every_resample_equals_scipy(decimals):
 def test_both_ways_to_kendall_agree(monkeypatch):
     x, y = noisy(30)
     at_once = resampling._resampled_kendall(x, y, 20, 0)
-    monkeypatch.setattr(resampling, "_PAIRS_UP_TO", 10)
+    monkeypatch.setattr(resampling, "_MAX_PAIRED", 10)
     np.testing.assert_allclose(resampling._resampled_kendall(x, y, 20, 0), at_once, atol=1e-6)
 
 

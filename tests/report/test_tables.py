@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.report.tables import evaluation_tables, valued
+from aes_r1.report.tables import evaluation_tables, format_value
 
 
 def shown(evaluation) -> str:
@@ -56,6 +56,6 @@ def test_every_part_has_its_table():
 
 
 def test_values():
-    assert valued({"value": None, "low": None, "high": None}) == "–"
-    assert valued({"value": 0.5, "low": None, "high": None}) == "0.500"
-    assert valued({"value": 0.1234, "low": -0.1, "high": 0.3}, signed=True) == "+0.123\n-0.10..0.30"
+    assert format_value({"value": None, "low": None, "high": None}) == "–"
+    assert format_value({"value": 0.5, "low": None, "high": None}) == "0.500"
+    assert format_value({"value": 0.1234, "low": -0.1, "high": 0.3}, signed=True) == "+0.123\n-0.10..0.30"
