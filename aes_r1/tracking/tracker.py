@@ -124,9 +124,9 @@ class Tracker:
         append_rows(self._run.completions_file, [{"stage": stage, "step": step, **row} for row in rows])
         if self._wandb is not None:
             table = completions_table(worst_first(rows, self._completions_per_table))
-            # The table belongs to the row of its step, whether that is logged before or after it.
-            at = self._rows - 1 if self._last == (stage, step) else self._rows
-            self._wandb.log({f"{stage}/completions": table}, step=at)
+            # The table belongs to the row of its step, which may be logged before or after the table.
+            row_number = self._rows - 1 if self._last == (stage, step) else self._rows
+            self._wandb.log({f"{stage}/completions": table}, step=row_number)
         if self._board is not None:
             self._board.completions(stage, step, worst_first(rows, self._completions_per_table))
 
