@@ -45,9 +45,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     """
     speak_anywhere()
     sys.argv[1:] = _plain_arguments(sys.argv[1:])
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors, which it would print otherwise
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # submitit's own USR2 would kill a job
+    _set_environment()
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -98,6 +96,12 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     sys.exit(code)
 
 
+def _set_environment() -> None:
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors, which it would print otherwise
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # submitit's own USR2 would kill a job
+
+
 def _plain_arguments(arguments: list[str]) -> list[str]:
     """Return the arguments without LOCAL_RANK, which DeepSpeed's launcher adds, and with --config-dir=DIR as two."""
     plain: list[str] = []
@@ -113,8 +117,8 @@ def _study(arguments: list[str]) -> str | None:
 
 
 def _named_points(points: list[str], end: str) -> str:
-    named = "; ".join(dict.fromkeys(points))  # a search may run a job twice
-    return f"{len(points)} point(s) {end}: {named}" if points else ""
+    names = "; ".join(dict.fromkeys(points))  # a search may run a job twice
+    return f"{len(points)} point(s) {end}: {names}" if points else ""
 
 
 class PointLost(Exception):

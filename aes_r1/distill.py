@@ -141,7 +141,7 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
         print(f"  {role}: {row['calls']} calls, {usd}")
     for group, counts in report["mended"].items():
         if counts:
-            print(f"  {group}: {', '.join(f'{how} {count}' for how, count in counts.items())}")
+            print(f"  {group}: {', '.join(f'{mending} {count}' for mending, count in counts.items())}")
     for name, row in report.get("plants", {}).items():
         if row["planted"] and row["flagged"]:
             print(f"  planted {name}: precision {row['precision']:.3f}, recall {row['recall']:.3f} of {row['planted']}")

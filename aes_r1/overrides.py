@@ -270,7 +270,7 @@ def keys(schema: type, prefix: str = "") -> list[str]:
 
 
 def groups(conf: Path) -> list[str]:
-    """Return the groups of a recipe as they are given on the command line: those that no recipe holds with their +."""
+    """Return the groups of a recipe as a command line names them; those outside the defaults list begin with +."""
     names = sorted(path.name for path in conf.iterdir() if path.is_dir() and path.name not in _NO_GROUPS)
     return [f"+{name}" if name in _ADDED else name for name in names]
 

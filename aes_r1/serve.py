@@ -32,7 +32,7 @@ from aes_r1.runs.stopping import StopRequest, stop_requests
 from aes_r1.settings import InputError, require
 
 PACKAGE = Path(__file__).resolve().parent
-BEATS_S = 0.5  # between two checks of the server
+POLL_S = 0.5  # between two checks of the server
 UNHEALTHY_S = 20.0  # a server that is not healthy for so long is restarted
 TRIES = 3  # consecutive starts that may fail before the server is ready
 ADAPTER_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that vLLM accepts
@@ -139,7 +139,7 @@ def serving(model: str) -> Iterator[str]:
                 raise InputError(
                     f"{model}: vLLM ended before it was ready; the cause stands above, among its own lines"
                 )
-            time.sleep(BEATS_S)
+            time.sleep(POLL_S)
         yield url
 
 
@@ -159,7 +159,7 @@ def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: st
                     if not ready:
                         print(f"ready: {url}", flush=True)
                     ready, failed = True, 0
-                time.sleep(BEATS_S)
+                time.sleep(POLL_S)
                 ended = group.poll()
                 if ready and time.monotonic() - since > UNHEALTHY_S:
                     ended = "it does not answer"
@@ -175,7 +175,7 @@ def is_taken(url: str) -> bool:
     """Return whether something listens at the host and port of `url`."""
     address = urlsplit(url)
     with socket.socket() as probe:
-        probe.settimeout(BEATS_S)
+        probe.settimeout(POLL_S)
         return probe.connect_ex((address.hostname or "127.0.0.1", address.port or 80)) == 0
 
 

@@ -91,7 +91,7 @@ class Budget:
 
 
 class TokenBucket:
-    """Lets `per_minute` units through a minute, at most one second's worth in a burst; None lets everything through."""
+    """A limit of `per_minute` units, of which at most one second's worth come at once; None: no limit."""
 
     def __init__(self, per_minute: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = None if per_minute is None else per_minute / 60

@@ -37,7 +37,7 @@ from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import PAPER_PIXELS, ExpertSettings, JudgeSettings
 
-Progress = Callable[[int, int], None]  # pictures decided, kept
+Progress = Callable[[int, int], None]  # takes the numbers of pictures decided and kept
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class _Distillation:
             await self._round(drawn)
 
     async def _round(self, drawn: Iterable[Sample]) -> None:
-        """Examine pictures side by side and decide them in order; at the price ceiling finish what is in flight."""
+        """Examine pictures concurrently and decide them in order; at the price ceiling finish the calls in flight."""
         waiting = deque[asyncio.Task[Outcome]]()
         remaining = iter(drawn)
         server_gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -207,7 +207,7 @@ class _Distillation:
         return {"fact": "; ".join(facts.unsupported_claims)} if facts.unsupported_claims else {}
 
     def _decide(self, outcome: Outcome) -> None:
-        """Keep or reject, in one write."""
+        """Keep or reject an examined picture, by one write to its file."""
         sample, reply, reasons = outcome.sample, outcome.reply, dict(outcome.reasons)
         row = record(sample, reply, expert=self.expert.name, prompt_sha256=self.expert.prompt_sha256)
         if reply is not None and not reasons:

@@ -142,7 +142,7 @@ class ChatModel:
             litellm = _litellm()
             settings = self.settings
             check_certificates()
-            reach_loopback(settings.api_base)
+            bypass_proxy_for_loopback(settings.api_base)
             target: dict[str, Any] = {"model": self.model, "api_key": key_of(settings), "max_retries": 0}
             if settings.api_base:
                 target["api_base"] = settings.api_base
@@ -224,7 +224,7 @@ class ChatModel:
         return (text.splitlines() or [""])[0].replace("litellm.", "")[:200]
 
 
-def reach_loopback(api_base: str | None) -> None:
+def bypass_proxy_for_loopback(api_base: str | None) -> None:
     """Bypass the environment's proxy for a server on this machine; a proxy would look for it on its own machine."""
     host = urlsplit(api_base or "").hostname
     if host is None or not (host == "localhost" or host.startswith("127.") or host == "::1"):

@@ -61,7 +61,7 @@ def _number_near(text: str, mos: float) -> str | None:
             return match[0]
     for match in _INTEGER.finditer(text):
         value = int(match[1])
-        alone = _ALONE.match(text, match.end()) is not None
-        if abs(value / 100 - mos) <= NEAR or (alone and value <= 10 and abs(value / 10 - mos) <= NEAR):
+        ends_sentence = _ALONE.match(text, match.end()) is not None
+        if abs(value / 100 - mos) <= NEAR or (ends_sentence and value <= 10 and abs(value / 10 - mos) <= NEAR):
             return match[0]
     return None

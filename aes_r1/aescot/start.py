@@ -55,7 +55,7 @@ def require_ratings(samples: Sequence[Sample], setting: str) -> None:
         )
 
 
-def deciding(settings: ChatSettings) -> dict[str, Any]:
+def deciding_settings(settings: ChatSettings) -> dict[str, Any]:
     """Return the settings of an expert or judge that decide its answers; price and speed settings are left out."""
     return {key: value for key, value in asdict(settings).items() if key not in _BUYING}
 
@@ -84,23 +84,7 @@ def claim_output_folder(
     """
     from filelock import FileLock, Timeout
 
-    roles = {
-        role: {key: value for key, value in deciding(settings).items() if key not in _FILTERING}
-        for role, settings in (("expert", expert), ("judge", judge))
-    }
-    inputs: dict[str, Any] = {"max_pixels": max_pixels} if "openai" in (expert.name, judge.name) else {}
-    if expert.name == "attributes":
-        inputs["ratings"] = hashlib.sha256(
-            json.dumps([known_ratings(sample) for sample in samples]).encode()
-        ).hexdigest()
-    identity = {
-        **roles,
-        **inputs,
-        "seed": seed,
-        "quotas": quotas,
-        "pictures": _digest(samples),
-        "prompts": prompts_of(expert, judge),
-    }
+    identity = _identity(samples, expert, judge, seed=seed, quotas=quotas, max_pixels=max_pixels)
     path = out / "distill.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -119,6 +103,34 @@ def claim_output_folder(
         raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is damaged ({error.msg}); delete it to go on here, or give another out=") from error
+
+
+def _identity(
+    samples: Sequence[Sample],
+    expert: ExpertSettings,
+    judge: JudgeSettings,
+    *,
+    seed: int,
+    quotas: Mapping[str, Any],
+    max_pixels: int,
+) -> dict[str, Any]:
+    """Return the settings, pictures and prompts that decide the answers of a distillation."""
+    identity: dict[str, Any] = {
+        role: {key: value for key, value in deciding_settings(settings).items() if key not in _FILTERING}
+        for role, settings in (("expert", expert), ("judge", judge))
+    }
+    if "openai" in (expert.name, judge.name):
+        identity["max_pixels"] = max_pixels
+    if expert.name == "attributes":
+        ratings = json.dumps([known_ratings(sample) for sample in samples])
+        identity["ratings"] = hashlib.sha256(ratings.encode()).hexdigest()
+    return {
+        **identity,
+        "seed": seed,
+        "quotas": quotas,
+        "pictures": _digest(samples),
+        "prompts": prompts_of(expert, judge),
+    }
 
 
 def _digest(samples: Sequence[Sample]) -> str:

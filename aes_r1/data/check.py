@@ -101,7 +101,7 @@ class CheckCache:
         return row is not None and (row.bytes, row.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
     def read(self, paths: Sequence[str], *, workers: int) -> Iterator[int]:
-        """Check `paths` in `workers` processes (0: in this one); yield now and then how many are done."""
+        """Check `paths` in `workers` processes (0: in this one); yield the number done after each chunk."""
         done = 0
         with self._path.open("a", encoding="utf-8") as file:
             file.write("\n")  # ends the half line that a killed run may have left
@@ -169,7 +169,7 @@ def _failures(samples: Sequence[Sample], workers: int) -> list[str | None]:
 
 
 def _change_since_prepare(sample: Sample) -> str | None:
-    """Say how a picture has changed since prepare read it; None when it has not."""
+    """Return how a picture has changed since prepare read it; None when it has not."""
     try:
         size = os.stat(sample.image).st_size
     except OSError as error:
@@ -178,7 +178,7 @@ def _change_since_prepare(sample: Sample) -> str | None:
 
 
 def _read_failure(path: str) -> str | None:
-    """Say why a picture cannot be read; None when it can."""
+    """Return why a picture cannot be read; None when it can."""
     try:
         open_picture(path)
     except PictureError as error:

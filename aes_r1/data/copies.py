@@ -44,10 +44,10 @@ def near_duplicates(hashes: Sequence[str], sets: Sequence[str]) -> list[list[int
     return [group for group in members.values() if len(group) > 1]
 
 
-def _common(words: np.ndarray, dataset: np.ndarray, most: int = 5) -> np.ndarray:
-    """Return the hashes that more than `most` pictures of one set share."""
+def _common(words: np.ndarray, dataset: np.ndarray, limit: int = 5) -> np.ndarray:
+    """Return the hashes that more than `limit` pictures of one set share."""
     counted = [np.unique(words[dataset == name], return_counts=True) for name in np.unique(dataset)]
-    return np.concatenate([values[counts > most] for values, counts in counted]) if counted else words
+    return np.concatenate([values[counts > limit] for values, counts in counted]) if counted else words
 
 
 def _groups(keys: np.ndarray, indices: np.ndarray) -> Iterator[np.ndarray]:

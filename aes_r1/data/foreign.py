@@ -1,4 +1,4 @@
-"""Identify a file that could not be read as a picture by its first bytes, and say what to do about it."""
+"""Identify a file that could not be read as a picture by its first bytes, with the way out."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def is_heic(head: bytes) -> bool:
 
 
 def describe_file(head: bytes) -> str:
-    """Say in one line what an unreadable file that begins with `head` is, and the way out."""
+    """Describe in one line an unreadable file that begins with `head`, with the way out."""
     if not head:
         return f"an empty file; {_AGAIN}"
     if not head.strip(b"\0"):

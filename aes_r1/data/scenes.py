@@ -94,35 +94,36 @@ class _Canvas:
         self.shape([(x + across * math.cos(turn), y + radius * math.sin(turn)) for turn in turns], color)
 
 
+class _Palette:
+    """Draws colors near a usual hue or, the lower the factor `color` is, more often of any hue."""
+
+    def __init__(self, rng: np.random.Generator, color: float, pale: float) -> None:
+        self.rng, self.color, self.saturation = rng, color, (0.12 + 0.75 * color) * pale
+
+    def tone(self, usual_hue: float, strength: float, value: float) -> Color:
+        clash = self.rng.random() > self.color + 0.1
+        return _rgb(self.rng.random() if clash else usual_hue, strength * self.saturation, value)
+
+
 def _paint(
     size: tuple[int, int], factors: dict[str, float], rng: np.random.Generator, *, counterpart: float, pale: float
 ) -> tuple[NDArray[Any], dict[str, Any]]:
     """Paint the scene before light and exposure; return float RGB in [0, 1] and the facts of what stands in it."""
     light, mood, composition, color, _ = (factors[name] for name in DIMENSIONS)
-    hue, saturation = rng.random(), (0.12 + 0.75 * color) * pale
+    hue, palette = rng.random(), _Palette(rng, color, pale)
     accent = hue + counterpart + rng.normal(0, 0.03)
-
-    def tone(usual_hue: float, strength: float, value: float) -> Color:
-        clash = rng.random() > color + 0.1
-        return _rgb(rng.random() if clash else usual_hue, strength * saturation, value)
-
-    sky_top, sky_low = tone(hue, 0.9, 0.75), tone(hue + 0.04, 0.6, 0.95)
-    ground, subject_color = tone(hue + 0.08, 0.9, 0.55), tone(accent, 1.2, 0.8)
+    sky_top, sky_low = palette.tone(hue, 0.9, 0.75), palette.tone(hue + 0.04, 0.6, 0.95)
+    ground, subject_color = palette.tone(hue + 0.08, 0.9, 0.55), palette.tone(accent, 1.2, 0.8)
     tilt = (1 - composition) * rng.choice([-1, 1]) * MAX_TILT * rng.uniform(0.75, 1)
     horizon = rng.uniform(0.52, 0.62)
     canvas = _Canvas(size, tilt)
     _backdrop(canvas, horizon, sky_top, sky_low, ground)
 
     side = int(rng.choice([-1, 1]))
-    if light > 0.25:
-        canvas.disc(0.5 + side * 0.38, 0.14, 0.05 + 0.07 * light, np.array([255.0, 245.0, 190.0]))
     third, edge = ((1 / 3, 0.06), (2 / 3, 0.94))[int(rng.random() >= 0.5)]
     x = edge + (third - edge) * min(1, composition * 1.2) + rng.normal(0, 0.015)
     foot = horizon + 0.18
-    if light > 0.15:
-        reach = side * (0.15 + 0.45 * light)
-        shadow = [(x - 0.1, foot), (x + 0.1, foot), (x + 0.1 - reach, foot + 0.14), (x - 0.1 - reach, foot + 0.14)]
-        canvas.shape(shadow, ground * (1 - 0.85 * light))
+    _sun_and_shadow(canvas, light, side, x, foot, ground)
     subject = SUBJECTS[rng.integers(len(SUBJECTS))]
     dark, lit = subject_color * (1 - 0.75 * light), subject_color * (1 + 0.25 * light)
     _subject(canvas, subject, x, foot, *((lit, dark) if side < 0 else (dark, lit)))
@@ -137,7 +138,7 @@ def _paint(
         center = (rng.uniform(0.02, 0.98), rng.uniform(0.08, 0.97))
         reach = rng.uniform(0.035, 0.06)
         canvas.box(*center, reach + 0.012, np.array([25.0, 25.0, 25.0]))
-        canvas.box(*center, reach, tone(hue + rng.choice([0, counterpart]), 1, rng.uniform(0.25, 0.9)))
+        canvas.box(*center, reach, palette.tone(hue + rng.choice([0, counterpart]), 1, rng.uniform(0.25, 0.9)))
 
     facts = {
         "light": ("left" if side < 0 else "right") if light > 0.15 else None,
@@ -191,6 +192,16 @@ def _backdrop(canvas: _Canvas, horizon: float, sky_top: Color, sky_low: Color, g
         canvas.band(y, y + 0.012, np.minimum(sky_low * 1.15, 255))
         y = horizon + 0.06 + 0.11 * line
         canvas.band(y, y + 0.018, ground * 0.72)
+
+
+def _sun_and_shadow(canvas: _Canvas, light: float, side: int, x: float, foot: float, ground: Color) -> None:
+    """Paint the sun at one side, and the shadow of a subject at `x`; neither in weak light."""
+    if light > 0.25:
+        canvas.disc(0.5 + side * 0.38, 0.14, 0.05 + 0.07 * light, np.array([255.0, 245.0, 190.0]))
+    if light > 0.15:
+        reach = side * (0.15 + 0.45 * light)
+        shadow = [(x - 0.1, foot), (x + 0.1, foot), (x + 0.1 - reach, foot + 0.14), (x - 0.1 - reach, foot + 0.14)]
+        canvas.shape(shadow, ground * (1 - 0.85 * light))
 
 
 def _subject(canvas: _Canvas, kind: str, x: float, foot: float, left: Color, right: Color) -> None:

@@ -139,8 +139,8 @@ def stratified_indices(names: Sequence[str] | np.ndarray, count: int, seed: int)
     return np.sort(np.concatenate(drawn))
 
 
-def carve_validation(train: Sequence[str], seed: int, share: float = 0.05, most: int = 500) -> set[str]:
-    """Draw the pictures of `train` that become validation: `share` of them, at most `most`."""
-    count = min(most, round(share * len(train))) if len(train) >= 20 else min(2, len(train) // 2)
+def carve_validation(train: Sequence[str], seed: int, share: float = 0.05, limit: int = 500) -> set[str]:
+    """Draw the pictures of `train` that become validation: `share` of them, at most `limit`."""
+    count = min(limit, round(share * len(train))) if len(train) >= 20 else min(2, len(train) // 2)
     chosen = np.random.default_rng([SPLIT_SEED, seed, 1]).permutation(len(train))[:count]
     return {train[index] for index in chosen}

@@ -92,7 +92,7 @@ def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[Key, Column]:
 
 
 def shared(before: Column, after: Column) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices, in both, of the pictures that both have, in the order of `after`."""
+    """Return the indices in `before` and in `after` of the pictures that both have, in the order of `after`."""
     order = np.argsort(before.ids)
     positions = np.minimum(np.searchsorted(before.ids, after.ids, sorter=order), len(order) - 1)
     is_shared = before.ids[order[positions]] == after.ids

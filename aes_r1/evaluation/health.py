@@ -283,13 +283,13 @@ def long_enough(metrics: Rows) -> bool:
 
 
 def raised_in(log_text: str) -> dict[str, int]:
-    """Return {sign: step} from the warnings in run.log; the last step where a resumed run repeated one."""
+    """Return {sign: step} of the warnings in run.log, with the last step of a warning that a resumed run repeated."""
     names = "|".join(re.escape(sign.name) for sign in SIGNS)
     return {name: int(step) for step, name in re.findall(rf"step (\d+): ({names}): ", log_text)}
 
 
 def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
-    """Build a report's row per sign: sign, value at the end, threshold, sense, step it first showed or None, words.
+    """Build a row of the report per sign: its value at the end, threshold and words, and the step it first showed at.
 
     `metrics` and `completions` are the rows of the two files; only those of the RAPO stage count. A sign without a
     value and a step could not be checked ("checked"), which is not the same as a sign that does not show.

@@ -241,8 +241,8 @@ def _finite(line: Line) -> Line:
     return Line(line.name, [x for x, _ in pairs], [y for _, y in pairs], line.color, line.dots)
 
 
-def _thinned(points: list[tuple[float, float]], most: int = 600) -> list[tuple[float, float]]:
-    stride = max(1, len(points) // most)
+def _thinned(points: list[tuple[float, float]], limit: int = 600) -> list[tuple[float, float]]:
+    stride = max(1, len(points) // limit)
     return points[::stride]
 
 

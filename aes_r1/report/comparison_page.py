@@ -132,8 +132,8 @@ def _results(runs: Sequence[ComparedRun]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _short(name: str, most: int = 15) -> str:
-    return name if len(name) <= most else "…" + name[1 - most :]
+def _short(name: str, limit: int = 15) -> str:
+    return name if len(name) <= limit else "…" + name[1 - limit :]
 
 
 def _differences(runs: Sequence[ComparedRun], n_bootstrap: int) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -51,9 +51,9 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
 def _picture_row(starts: Mapping[str, Mapping[tuple, Row]], key: tuple) -> Row:
     """Return what is known of one picture, and what every run answered."""
     first = next(iter(starts.values()))
-    known = {part: first[key][part] for part in ("id", "dataset", "split", "image", "mos")}
+    facts = {part: first[key][part] for part in ("id", "dataset", "split", "image", "mos")}
     answers = {name: {part: rows[key][part] for part in ("score", "critique", "text")} for name, rows in starts.items()}
-    return {**known, "starts": answers}
+    return {**facts, "starts": answers}
 
 
 def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:

@@ -28,9 +28,9 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Iterable[Map
     if cell["srcc"]["value"] is not None and cell["parse_failure_rate"] < _MAX_UNANSWERED:
         return ""
     if cell["parse_failure_rate"] < _MAX_UNANSWERED:
-        same = "scores or opinions are the same for all pictures"
-        why = "fewer than three pictures were answered" if cell["n_answered"] < 3 else same
-        return f"No correlation is defined on {dataset} for {model}: {why}."
+        all_equal = "scores or opinions are the same for all pictures"
+        explanation = "fewer than three pictures were answered" if cell["n_answered"] < 3 else all_equal
+        return f"No correlation is defined on {dataset} for {model}: {explanation}."
     reasons = Counter(
         unread(row.get("text") or "")
         for row in predictions
@@ -38,11 +38,11 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Iterable[Map
         and row["score"] is None
     )
     answered = "No picture" if not cell["n_answered"] else f"Only {cell['n_answered']} of {cell['n']} pictures"
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    explanation = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     remedy = "train the cold start longer (cold_start.epochs), or let outputs be longer (trainer.max_new_tokens)"
     return (
         f"{answered} of {dataset} got an answer that can be read from {model}"
-        f"{f'; of its outputs, {why}' if why else ''}. "
+        f"{f'; of its outputs, {explanation}' if explanation else ''}. "
         f"What to try: {'a cold start, which teaches the format' if stage == 'base' else remedy}."
     )
 
