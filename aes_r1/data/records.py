@@ -130,6 +130,7 @@ def _checked_record(path: Path, where: str, row: dict[str, Any]) -> dict[str, An
 
 
 def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a conversation about one picture whose last message is the answer."""
     turns = next((row[key] for key in _TURNS if key in row), None)
     answers = [row[key] for key in _ANSWERS if isinstance(row.get(key), str | list)]
     if turns is None and not answers:
@@ -142,26 +143,32 @@ def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> d
     turns = turns if turns is not None else answers[0] if isinstance(answers[0], list) else answers
     if not isinstance(turns, list) or not turns:
         raise InputError(f"{where}: its conversation is no list of messages")
-    answer, images = _text(turns[-1]), [picture for key in _IMAGES if key in row for picture in _as_list(row[key])]
     speaker = str(turns[-1].get("role", turns[-1].get("from", "assistant"))) if isinstance(turns[-1], dict) else ""
     if speaker and speaker.lower() not in _SPEAKERS:
         raise InputError(f"{where}: the last message is the {speaker}'s; it must be the answer, <think>..</think>..")
+    images = [picture for key in _IMAGES if key in row for picture in _as_list(row[key])]
     images = images or [picture for turn in turns for picture in _pictures_in(turn)]
-    score, critique = parse_score(answer), parse_critique(answer)
     if len(images) != 1:
         raise InputError(f"{where}: images must hold the path of one picture; it has {len(images)}")
-    if score is None or critique is None:
-        ending = " ".join(answer.split())[-60:]
-        raise InputError(
-            f"{where}: the last message is not <think>..</think><answer>score</answer> with a score in [0, 1]; "
-            f"it ends in {ending!r}"
-        )
+    score, critique = _read_answer(_text(turns[-1]), where)
     if row.get("mos") not in (None, score):
         raise InputError(
             f"{where}: mos={repr(row['mos'])[:40]} beside an answer of {score}; keep the one that is meant"
         )
     image = _picture(path, where, images[0])
     return {"id": f"{path.stem}-{number}", "image": image, "mos": score, "critique": critique}
+
+
+def _read_answer(answer: str, where: str) -> tuple[float, str]:
+    """Return score and critique of the answer; InputError where it is not in the format."""
+    score, critique = parse_score(answer), parse_critique(answer)
+    if score is None or critique is None:
+        ending = " ".join(answer.split())[-60:]
+        raise InputError(
+            f"{where}: the last message is not <think>..</think><answer>score</answer> with a score in [0, 1]; "
+            f"it ends in {ending!r}"
+        )
+    return score, critique
 
 
 def _as_list(images: Any) -> list[Any]:
@@ -221,21 +228,9 @@ def _path_on_disk(path: Path, where: str, image: str) -> str:
 
 
 def _write_embedded(path: Path, where: str, content: Any) -> str:
-    """Write a picture that the record itself holds to a file, and return its path.
-
-    The record holds it as base64, a data: URL or a list of bytes.
-    """
+    """Write a picture that the record itself holds to a file, and return its path."""
     try:
-        if isinstance(content, list):
-            data = bytes(content)
-        elif isinstance(content, str):
-            head, _, body = content.partition(",") if _DATA_URL.match(content) else ("base64", "", content)
-            if not head.lower().endswith("base64"):
-                raise ValueError("a data: URL must be base64")
-            encoded = "".join(body.split()).rstrip("=").translate(_URL_SAFE)
-            data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-        else:
-            raise ValueError(f"{type(content).__name__} is no bytes")
+        data = _embedded_bytes(content)
     except (binascii.Error, TypeError, ValueError) as error:
         remedy = "give it as base64 or by its path"
         raise InputError(f"{where}: its picture cannot be unpacked ({error}); {remedy}") from error
@@ -256,3 +251,16 @@ def _write_embedded(path: Path, where: str, content: Any) -> str:
             continue
         return str(target.absolute())
     raise InputError(f"{where}: its picture cannot be written beside {path}; make the folder writable")
+
+
+def _embedded_bytes(content: Any) -> bytes:
+    """Decode a picture given as base64, a data: URL or a list of bytes; ValueError, TypeError where it is none."""
+    if isinstance(content, list):
+        return bytes(content)
+    if not isinstance(content, str):
+        raise ValueError(f"{type(content).__name__} is no bytes")
+    head, _, body = content.partition(",") if _DATA_URL.match(content) else ("base64", "", content)
+    if not head.lower().endswith("base64"):
+        raise ValueError("a data: URL must be base64")
+    encoded = "".join(body.split()).rstrip("=").translate(_URL_SAFE)
+    return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)

@@ -46,7 +46,7 @@ def _set(
     return {
         "name": dataset,
         "protocols": protocols,
-        "beside": baselines,
+        "baseline_cells": baselines,
         "metrics": shared_metrics(cell for cells in by_protocol.values() for cell in cells.values()),
         "charts": [
             Figure(
