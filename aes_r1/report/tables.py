@@ -47,9 +47,9 @@ def _agreement(
         table.add_row(f"{stage}\n{protocol}", str(cell["n"]), *metrics, format_value(cell["plcc_logistic"]), *rates)
     if baselines:
         table.add_section()
-    for baseline, cell in baselines.items():
-        metrics = [format_value(cell[metric]) for metric in METRICS]
-        table.add_row(f"{baseline}\n{made_from(cell)}", str(cell["n"]), *metrics)
+    for baseline, measured in baselines.items():
+        metrics = [format_value(measured[metric]) for metric in METRICS]
+        table.add_row(f"{baseline}\n{made_from(measured)}", str(measured["n"]), *metrics)
     dataset = name.rsplit("/", 1)[0]
     paper_rows = [(system, row[dataset]) for system, row in (paper or {}).get("systems", {}).items() if dataset in row]
     if paper_rows:
