@@ -125,8 +125,8 @@ def test_rewards_of_the_critique_are_those_with_a_weight():
 
 
 def test_what_an_error_quotes_stays_on_its_line_and_moves_no_terminal():
-    said = str(InputError("a.csv, line 2: \x1b[2J\nred\r\x9b\u2028\ud83d Bäume"))
-    assert said == "a.csv, line 2: \\x1b[2J\\nred\\r\\x9b\\u2028\\ud83d Bäume"
+    message = str(InputError("a.csv, line 2: \x1b[2J\nred\r\x9b\u2028\ud83d Bäume"))
+    assert message == "a.csv, line 2: \\x1b[2J\\nred\\r\\x9b\\u2028\\ud83d Bäume"
 
 
 def test_one_image_is_enough_without_ranking():

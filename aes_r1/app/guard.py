@@ -65,12 +65,12 @@ class Guard:
 
 
 def _with_headers(send: Send) -> Send:
-    async def wrapped(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message.get("headers", []), *_HEADERS]
         await send(message)
 
-    return wrapped
+    return send_with_headers
 
 
 async def _refuse(send: Send, status: int) -> None:

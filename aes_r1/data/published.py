@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from aes_r1.data.labels import Label, column, first_there, number
+from aes_r1.data.labels import Label, column, first_existing, number
 from aes_r1.data.spreadsheet import lines, sheet, table
 from aes_r1.settings import InputError
 
@@ -24,12 +24,12 @@ def ava_labels(root: Path) -> list[Label]:
     path = root / "AVA.txt"
     test = {name for _, name in lines(root / "aesthetics_image_lists" / "generic_test.jpgl")}
     labels = []
-    for place, line in lines(path):
+    for location, line in lines(path):
         fields = line.split()
         if len(fields) < 12:
-            raise InputError(f"{path}, {place}: {len(fields)} columns; index, id and ten counts were expected")
-        counts = [number(field, path, place, "count") for field in fields[2:12]]
-        mean, std, raters = _votes(range(1, 11), counts)
+            raise InputError(f"{path}, {location}: {len(fields)} columns; index, id and ten counts were expected")
+        counts = [number(field, path, location, "count") for field in fields[2:12]]
+        mean, std, raters = _rating_statistics(range(1, 11), counts)
         labels.append(
             Label(
                 f"images/{fields[1]}.jpg",
@@ -53,16 +53,16 @@ def tad66k_labels(root: Path) -> list[Label]:
 
     unmerge/train holds test pictures and is not read.
     """
-    pictures = _folder(root, "images", "TAD66K")
+    pictures = _picture_folder(root, "images", "TAD66K")
     return [
         Label(
             f"{pictures}{column(row, 'image', path)}",
-            number(column(row, "score", path), path, place, "score"),
+            number(column(row, "score", path), path, location, "score"),
             split=split,
         )
         for split in ("train", "test")
         for path in (root / "merge" / f"{split}.csv",)
-        for place, row in table(path)
+        for location, row in table(path)
     ]
 
 
@@ -72,24 +72,24 @@ def flickr_aes_labels(root: Path) -> list[Label]:
     In some copies a space precedes names in the score file and the name of the worker file. The ratings of single
     workers were not published for the official test split.
     """
-    path = first_there(root, "FLICKR-AES_image_score.txt", " FLICKR-AES_image_score.txt")
+    path = first_existing(root, "FLICKR-AES_image_score.txt", " FLICKR-AES_image_score.txt")
     names = ("FLICKR-AES_image_labeled_by_each_worker.csv", " FLICKR-AES_image_labeled_by_each_worker.csv")
-    workers = first_there(root, *names)
+    workers = first_existing(root, *names)
     ratings: dict[str, list[float]] = defaultdict(list)
-    for place, row in table(workers):
+    for location, row in table(workers):
         cells = list(row.values())
         if len(cells) < 3 or cells[1] is None:
-            raise InputError(f"{workers}, {place}: worker, image and score were expected")
-        ratings[cells[1].strip()].append(number(cells[2], workers, place, "score"))
+            raise InputError(f"{workers}, {location}: worker, image and score were expected")
+        ratings[cells[1].strip()].append(number(cells[2], workers, location, "score"))
     labels = []
-    for place, line in lines(path):
+    for location, line in lines(path):
         name, _, score = line.rpartition(" ")
         votes = ratings.get(name.strip(), [])
-        _, std, raters = _votes(votes, [1.0] * len(votes))
+        _, std, raters = _rating_statistics(votes, [1.0] * len(votes))
         labels.append(
             Label(
                 f"40K/{name.strip()}",
-                number(score, path, place, "score"),
+                number(score, path, location, "score"),
                 None if std is None else std / 5,
                 raters or None,
                 attributes={"votes": [votes.count(level) for level in range(1, 6)]} if votes else {},
@@ -106,15 +106,15 @@ def para_labels(root: Path) -> list[Label]:
     labels = []
     for split, name in (("train", "PARA-GiaaTrain.csv"), ("test", "PARA-GiaaTest.csv")):
         path = root / "annotation" / name
-        for place, row in table(path):
+        for location, row in table(path):
             std = row.get("aestheticScore_std")
             counts = [row.get(f"aestheticScore_{half / 2}") for half in range(2, 11)]
-            votes = [int(number(count, path, place, "count")) for count in counts] if all(counts) else []
+            votes = [int(number(count, path, location, "count")) for count in counts] if all(counts) else []
             labels.append(
                 Label(
                     f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}",
-                    number(column(row, "aestheticScore_mean", path), path, place, "aestheticScore_mean"),
-                    number(std, path, place, "aestheticScore_std") if std else None,
+                    number(column(row, "aestheticScore_mean", path), path, location, "aestheticScore_mean"),
+                    number(std, path, location, "aestheticScore_std") if std else None,
                     sum(votes) or None,
                     split,
                     {"semantic": row.get("semantic"), **({"votes": votes} if any(votes) else {})},
@@ -137,10 +137,12 @@ def aadb_labels(root: Path) -> list[Label]:
     labels = []
     for split, name, folder in reversed(sources):
         path = root / "imgListFiles_label" / f"imgList{name}Regression_score.txt"
-        for place, line in lines(path):
+        for location, line in lines(path):
             image, _, score = line.rpartition(" ")
-            where = folder_of.setdefault(image.strip(), folder)
-            labels.append(Label(f"{where}/{image.strip()}", number(score, path, place, "score"), split=split))
+            picture_folder = folder_of.setdefault(image.strip(), folder)
+            labels.append(
+                Label(f"{picture_folder}/{image.strip()}", number(score, path, location, "score"), split=split)
+            )
     return labels
 
 
@@ -153,20 +155,20 @@ def koniq_labels(root: Path) -> list[Label]:
     path = root / "koniq10k_distributions_sets.csv"
     splits = {"training": "train", "validation": "validation", "test": "test"}
     labels = []
-    for place, row in table(path):
-        shares = [number(column(row, f"c{k}", path), path, place, f"c{k}") for k in range(1, 6)]
-        mean, _, _ = _votes(range(1, 6), shares)
-        total = int(number(column(row, "c_total", path), path, place, "c_total"))
-        given = column(row, "set", path)
-        if given not in splits:
-            raise InputError(f"{path}, {place}: set={given!r} must be training, validation or test")
+    for location, row in table(path):
+        shares = [number(column(row, f"c{k}", path), path, location, f"c{k}") for k in range(1, 6)]
+        mean, _, _ = _rating_statistics(range(1, 6), shares)
+        total = int(number(column(row, "c_total", path), path, location, "c_total"))
+        published_split = column(row, "set", path)
+        if published_split not in splits:
+            raise InputError(f"{path}, {location}: set={published_split!r} must be training, validation or test")
         labels.append(
             Label(
                 f"1024x768/{column(row, 'image_name', path)}",
                 mean,
-                number(column(row, "SD", path), path, place, "SD"),
+                number(column(row, "SD", path), path, location, "SD"),
                 total,
-                splits[given],
+                splits[published_split],
                 {} if mean is None else {"votes": [round(share / sum(shares) * total) for share in shares]},
                 fault="no rating" if mean is None else None,
             )
@@ -177,24 +179,24 @@ def koniq_labels(root: Path) -> list[Label]:
 def spaq_labels(root: Path) -> list[Label]:
     """Read SPAQ (Fang et al. 2020): "MOS and Image attribute scores.xlsx", Image name, MOS 0..100, TestImage/*.jpg."""
     name = "MOS and Image attribute scores.xlsx"
-    path = first_there(root, name, f"Annotations/{name}", f"annotations/{name}")
+    path = first_existing(root, name, f"Annotations/{name}", f"annotations/{name}")
     return [
-        Label(f"TestImage/{column(row, 'Image name', path)}", number(column(row, "MOS", path), path, place, "MOS"))
-        for place, row in sheet(path)
+        Label(f"TestImage/{column(row, 'Image name', path)}", number(column(row, "MOS", path), path, location, "MOS"))
+        for location, row in sheet(path)
     ]
 
 
 def agiqa3k_labels(root: Path) -> list[Label]:
     """Read AGIQA-3K (Li et al. 2023): data.csv, name, mos_quality 0..5 and std_quality; pictures beside it."""
-    path, pictures = root / "data.csv", _folder(root, "AGIQA-3K", "images")
+    path, pictures = root / "data.csv", _picture_folder(root, "AGIQA-3K", "images")
     return [
         Label(
             f"{pictures}{column(row, 'name', path)}",
-            number(column(row, "mos_quality", path), path, place, "mos_quality"),
-            number(column(row, "std_quality", path), path, place, "std_quality"),
+            number(column(row, "mos_quality", path), path, location, "mos_quality"),
+            number(column(row, "std_quality", path), path, location, "std_quality"),
             attributes={"prompt": row.get("prompt"), "style": row.get("style")},
         )
-        for place, row in table(path)
+        for location, row in table(path)
     ]
 
 
@@ -207,9 +209,9 @@ def sophoappeal_labels(root: Path) -> list[Label]:
     """
     path = root / "labels.csv"
     labels = []
-    for place, row in table(path):
-        votes = {group: _stars(row, group, path, place) for group in ("crowd", "university", "lab")}
-        mean, std, raters = _votes(range(1, 6), votes["crowd"])
+    for location, row in table(path):
+        votes = {group: _star_counts(row, group, path, location) for group in ("crowd", "university", "lab")}
+        mean, std, raters = _rating_statistics(range(1, 6), votes["crowd"])
         others = {group: counts for group, counts in votes.items() if group != "crowd" and sum(counts) > 0}
         labels.append(
             Label(
@@ -224,14 +226,14 @@ def sophoappeal_labels(root: Path) -> list[Label]:
     return labels
 
 
-def _stars(row: dict, group: str, path: Path, place: str) -> list[int]:
+def _star_counts(row: dict, group: str, path: Path, location: str) -> list[int]:
     """Return how many people of a group gave 1, 2, .. 5 stars; empty cells count as nobody."""
     names = [f"{group}_count_{stars}" for stars in range(1, 6)]
-    return [int(number(column(row, name, path) or "0", path, place, name)) for name in names]
+    return [int(number(column(row, name, path) or "0", path, location, name)) for name in names]
 
 
-def _votes(values: Sequence[float], counts: Sequence[float]) -> tuple[float | None, float | None, int]:
-    """Return (mean, unbiased standard deviation, number) of ratings given as values and how often each was chosen."""
+def _rating_statistics(values: Sequence[float], counts: Sequence[float]) -> tuple[float | None, float | None, int]:
+    """Return (mean, unbiased standard deviation, number) of ratings; counts[i] people chose values[i]."""
     total = sum(counts)
     if total <= 0:
         return None, None, 0
@@ -240,6 +242,6 @@ def _votes(values: Sequence[float], counts: Sequence[float]) -> tuple[float | No
     return mean, math.sqrt(squares / (total - 1)) if total > 1 else None, int(total)
 
 
-def _folder(root: Path, *names: str) -> str:
-    """Find the pictures of a flat set: a folder of one of these names, with its slash, or the root itself."""
+def _picture_folder(root: Path, *names: str) -> str:
+    """Return the first of `names` that is a folder in `root`, as "NAME/"; "" where pictures lie in `root` itself."""
     return next((f"{name}/" for name in names if (root / name).is_dir()), "")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from aes_r1.aescot.build import build_aescot
-from aes_r1.aescot.start import deciding
+from aes_r1.aescot.start import deciding_settings
 from aes_r1.data.check import check_pictures
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.scene_sets import SCENE_SETS
@@ -221,7 +221,9 @@ def _critiques(job: Job) -> Path:
         judge = dataclasses.replace(judge, name="none")
     pixels = [job.max_pixels] if "openai" in (expert.name, judge.name) else []
     drawn = [] if len(samples) == len(job.train) else [[sample.dataset, sample.id] for sample in samples]
-    digest = fingerprint(manifest, len(samples), deciding(expert), deciding(judge), settings.seed, *pixels, *drawn)
+    digest = fingerprint(
+        manifest, len(samples), deciding_settings(expert), deciding_settings(judge), settings.seed, *pixels, *drawn
+    )
 
     def make(target: Path) -> None:
         log.info("AesCoT: %s writes critiques of %d pictures", expert.name, len(samples))

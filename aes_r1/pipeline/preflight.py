@@ -20,7 +20,7 @@ from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, root_of
 from aes_r1.data.opinions import rater_shares
-from aes_r1.data.ratings import known_ratings, ways_out
+from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
@@ -163,7 +163,7 @@ def _check_rewards(settings: Settings) -> None:
     if asked and not any(known_ratings(sample) for sample in _train_samples(settings)):
         raise InputError(
             f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
-            f"dimensions; {ways_out(data.name)}, or 0"
+            f"dimensions; {ratings_hint(data.name)}, or 0"
         )
     learned = makes_cold_start(settings) and settings.cold_start.blank_pictures > 0
     reading = [f"reward.read_back.weight={weights['read_back']:g}"] if "read_back" in weights else []

@@ -125,7 +125,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
                 evaluate=lambda _: _validate(job, backbone),
                 log_completions=steps.completions,
                 on_resume=on_resume,
-                extra_state=job.tracker.notes(),
+                extra_state=job.tracker.extra_state(),
                 trace_file=job.run.trace(trainer.profile) if trainer.profile and job.rank == 0 else None,
             ),
         )
@@ -134,7 +134,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
             backbones.merged(backbone).save(final)
     if job.rank == 0:
         job.tracker.checkpoint("rapo", total, final)
-        outcome = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.notes()}
+        outcome = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.extra_state()}
         job.run.finish_stage("rapo", outcome)
         _free_room(job)
     job.wait()

@@ -88,5 +88,10 @@ class ModelSettings:
         one_of("model.base", str(self.base), ("shipped", "pretrain"))
         if self.base == "shipped":
             for key, value in dataclasses.asdict(self.pretrain).items():
-                made = value == getattr(PretrainSettings(), key)
-                require(made, f"model.pretrain.{key}", value, "the shipped base is made; give model.base=pretrain, too")
+                is_default = value == getattr(PretrainSettings(), key)
+                require(
+                    is_default,
+                    f"model.pretrain.{key}",
+                    value,
+                    "the shipped base is made; give model.base=pretrain, too",
+                )

@@ -49,8 +49,8 @@ class Settings:
     def __post_init__(self) -> None:
         seed_rule("seed", self.seed)
         folder_rule(out=self.out, store=self.store)
-        named = self.run_name.strip() and not {"..", ""} & set(self.run_name.split("/"))
-        require(bool(named), "run_name", self.run_name, "is a part of runs/NAME/..; give a name")
+        is_name = self.run_name.strip() and not {"..", ""} & set(self.run_name.split("/"))
+        require(bool(is_name), "run_name", self.run_name, "is a part of runs/NAME/..; give a name")
         require(self.processes >= 1, "processes", self.processes, "must be at least 1")
         require(
             self.model.dtype != "float16",
@@ -68,11 +68,11 @@ class Settings:
         if self.trainer.name == "rapo":
             self._check_credit()
             rule = "further images of a step are drawn after its rewards; with rollout.ahead=1 give 0"
-            free = self.trainer.refill_rounds == 0 or self.rollout.ahead == 0
-            require(free, "trainer.refill_rounds", self.trainer.refill_rounds, rule)
+            is_free = self.trainer.refill_rounds == 0 or self.rollout.ahead == 0
+            require(is_free, "trainer.refill_rounds", self.trainer.refill_rounds, rule)
             rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
-            enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
-            require(enough, "trainer.num_samples", self.trainer.num_samples, rule)
+            is_enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
+            require(is_enough, "trainer.num_samples", self.trainer.num_samples, rule)
             require(
                 self.rollout.name == "local" or self.model.lora.dropout == 0,
                 "model.lora.dropout",

@@ -17,19 +17,19 @@ def word(value: int) -> str:
 def test_alike_finds_exactly_the_near_pairs_of_different_sets():
     rng = np.random.default_rng(0)
     words = [int(one) for one in rng.integers(0, 2**63, 300)]
-    for place in range(0, 300, 3):  # the next one differs in 0..5 bits
-        flips = rng.permutation(63)[: place // 3 % 6]
-        words[place + 1] = words[place] ^ sum(1 << int(bit) for bit in flips)
-    sets = ["one" if place % 3 == 0 else "two" for place in range(300)]
-    found = {tuple(group) for group in near_duplicates([word(one) for one in words], sets)}
+    for index in range(0, 300, 3):  # the next one differs in 0..5 bits
+        flips = rng.permutation(63)[: index // 3 % 6]
+        words[index + 1] = words[index] ^ sum(1 << int(bit) for bit in flips)
+    sets = ["one" if index % 3 == 0 else "two" for index in range(300)]
+    result = {tuple(group) for group in near_duplicates([word(one) for one in words], sets)}
     expected = {
         (first, second)
         for first in range(300)
         for second in range(first + 1, 300)
         if sets[first] != sets[second] and (words[first] ^ words[second]).bit_count() < 4
     }
-    assert found == expected
-    assert len(found) == 68  # 0, 1, 2 and 3 flipped bits
+    assert result == expected
+    assert len(result) == 68  # 0, 1, 2 and 3 flipped bits
 
 
 def test_pictures_of_one_set_are_not_compared():

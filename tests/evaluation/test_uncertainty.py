@@ -30,10 +30,10 @@ def test_coverage_is_what_the_theorem_says():
     rng = np.random.default_rng(0)
     mos = rng.random(400)
     scores = mos + rng.standard_t(3, 400) * 0.1
-    found = conformal(scores, mos)
-    assert found["coverage"]["value"] == pytest.approx(math.ceil(201 * 0.9) / 201, abs=0.01)
-    assert (found["n_calibration"], found["n_test"]) == (200, 200)
-    held = np.abs(scores - mos) <= found["half_width"]
+    result = conformal(scores, mos)
+    assert result["coverage"]["value"] == pytest.approx(math.ceil(201 * 0.9) / 201, abs=0.01)
+    assert (result["n_calibration"], result["n_test"]) == (200, 200)
+    held = np.abs(scores - mos) <= result["half_width"]
     assert held.mean() == pytest.approx(0.9, abs=0.005)
 
 
@@ -41,9 +41,9 @@ def test_unanswered_pictures_neither_calibrate_nor_count():
     rng = np.random.default_rng(1)
     mos = rng.random(60)
     scores = np.where(np.arange(60) % 3 == 0, np.nan, mos + 0.1)
-    found = conformal(scores, mos)
-    assert found["n_calibration"] + found["n_test"] == 40
-    assert found["half_width"] == pytest.approx(0.1)
+    result = conformal(scores, mos)
+    assert result["n_calibration"] + result["n_test"] == 40
+    assert result["half_width"] == pytest.approx(0.1)
     assert conformal(scores[:25], mos[:25]) is None  # 16 answers are too few
 
 
@@ -60,11 +60,11 @@ def test_scaled_intervals_are_narrow_where_the_model_is_sure():
 def rows(scores, mos, mos_std=None):
     return [
         {
-            "stage": "rapo", "protocol": "mean", "id": str(place), "dataset": "made", "split": "test",
-            "mos": mos[place], "mos_std": None if mos_std is None else mos_std[place],
+            "stage": "rapo", "protocol": "mean", "id": str(index), "dataset": "made", "split": "test",
+            "mos": mos[index], "mos_std": None if mos_std is None else mos_std[index],
             "score": float(np.mean(drawn)), "scores": list(drawn),
         }
-        for place, drawn in enumerate(scores)
+        for index, drawn in enumerate(scores)
     ]  # fmt: skip
 
 
@@ -98,10 +98,10 @@ def test_an_overconfident_model_shows():
     rng = np.random.default_rng(5)
     mos = rng.random(500)
     centre = mos + rng.normal(0, 0.2, 500)
-    found = spread(column(centre[:, None] + rng.normal(0, 0.01, (500, 4)), mos))
-    assert found["curve"][-1]["coverage"] < 0.3
-    assert found["rater_srcc"]["value"] is None
-    assert found["rater_std"] is None
+    result = spread(column(centre[:, None] + rng.normal(0, 0.01, (500, 4)), mos))
+    assert result["curve"][-1]["coverage"] < 0.3
+    assert result["rater_srcc"]["value"] is None
+    assert result["rater_std"] is None
 
 
 def test_single_outputs_have_no_spread():
@@ -110,9 +110,9 @@ def test_single_outputs_have_no_spread():
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (10, 10), (88, 100)])
 def test_wilson_equals_scipy(successes, n):
-    theirs = stats.binomtest(successes, n).proportion_ci(method="wilson")
-    mine = wilson(successes, n)
-    assert (mine["low"], mine["high"]) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    result = wilson(successes, n)
+    assert (result["low"], result["high"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert wilson(0, 0) == {"low": None, "high": None}
 
 
@@ -133,5 +133,5 @@ def test_ninety_percent_intervals_hold_on_held_out_scenes(tmp_path):
     weights, *_ = np.linalg.lstsq(x[train], mos[train], rcond=None)
     scores = x[~train] @ weights
     assert stats.spearmanr(scores, mos[~train]).statistic > 0.2
-    found = conformal(scores, mos[~train])
-    assert 0.88 <= found["coverage"]["value"] <= 0.92
+    result = conformal(scores, mos[~train])
+    assert 0.88 <= result["coverage"]["value"] <= 0.92
