@@ -101,7 +101,7 @@ def test_plain_transformers_gives_the_greedy_answer(run_of_steps, step, tmp_path
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == ("torch.float32" if step == "last" else "torch.bfloat16")
     critic = Critic.load(tmp_path / "OUT", samples=1)
-    (said,) = critic.answers(open_picture(photo))
+    ((said,),) = critic.answers([open_picture(photo)])
     assert parse_score(said) is not None
     assert (parse_score(done.stdout), parse_critique(done.stdout)) == (parse_score(said), parse_critique(said))
 
