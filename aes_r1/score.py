@@ -27,8 +27,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.data.check import perceptual_hash
+from aes_r1.data.copies import ALIKE
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
+from aes_r1.scoring.bursts import MEANING, choose, kept_summary
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
 from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, in_order, row_of, write_rows
@@ -43,7 +46,11 @@ def run(given: argparse.Namespace) -> int:
     require(given.samples is None or given.samples >= 1, "--samples", given.samples, "must be at least 1")
     limits = UrlLimits(round(given.url_mb * 1e6), given.url_seconds) if given.urls else None
     require(given.sort is not None or not given.reverse, "--reverse", "true", "turns --sort round; give --sort, too")
+    require(0 <= given.alike < 32, "--alike", given.alike, "must be a number of bits in 0..31")
+    for key in ("sort", "shards") if given.best_of else ():
+        require(getattr(given, key) is None, f"--{key}", getattr(given, key), "--best-of is without it; leave it out")
     began, skipped = time.monotonic(), Counter[str]()
+    chosen: list[Row] = []
     found = find_pictures(given.inputs, urls=given.urls, skipped=skipped)
     if given.shards is not None:
         require(not given.url, "--url", given.url, "Ray's workers have models of their own; leave --shards out")
@@ -70,14 +77,21 @@ def run(given: argparse.Namespace) -> int:
         counts, unreadable = Counter[str](), []
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
-        verdicts = _verdicts(list(found), critic, limits, unreadable, at_once=AT_ONCE * len(given.url) or 1)
+        at_once = AT_ONCE * len(given.url) or 1
+        verdicts = _verdicts(list(found), critic, limits, unreadable, at_once=at_once, hashed=given.best_of)
         rows: Iterable[Row] = _counted(verdicts, counts)
-        if given.sort is not None:
+        if given.best_of:
+            rows = chosen = choose(list(rows), within=given.alike)
+        elif given.sort is not None:
             rows = in_order(rows, given.sort, reverse=given.reverse)
-        write_rows(rows, given.format or "table", sys.stdout, measured_on=critic.facts.measured_on)
+        shown = given.format or "table"
+        write_rows(rows, shown, sys.stdout, measured_on=critic.facts.measured_on, chosen=given.best_of)
+        if given.best_of and shown == "table":
+            print(MEANING)
     for error in unreadable:
         print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)
-    for line in summary(counts, unreadable, skipped, time.monotonic() - began):
+    closing = [*summary(counts, unreadable, skipped, time.monotonic() - began), *kept_summary(chosen)]
+    for line in closing:
         print(line, file=sys.stderr)
     return 1 if unreadable else 0
 
@@ -112,14 +126,20 @@ def _verdicts(
     unreadable: list[PictureError],
     *,
     at_once: int,
+    hashed: bool,
 ) -> Iterator[dict]:
-    """Yield the rows of what can be read, in order; at_once: pictures that are asked about at the same time."""
+    """Yield the rows of what can be read, in order; at_once: pictures that are asked about at the same time.
+
+    hashed: whether rows have the key "hash", the picture's perceptual hash.
+    """
 
     def judged(one: str | PictureError) -> dict | PictureError:
         if isinstance(one, PictureError):
             return one
         try:
-            return row_of(one, critic.score(read_picture(one, limits)))
+            picture = read_picture(one, limits)
+            row = row_of(one, critic.score(picture))
+            return {**row, "hash": perceptual_hash(picture)} if hashed else row
         except PictureError as error:
             return error
 
@@ -142,6 +162,7 @@ def arguments() -> OneLineParser:
         examples=(
             "aes-r1 score photo.jpg folder/ --model RUN\n"
             "aes-r1 score folder/ --model RUN --format jsonl > scores.jsonl\n"
+            "aes-r1 score burst/ --model RUN --best-of --format csv\n"
             "aes-r1 score folder/ --model RUN --shards OUT --workers 8"
         ),
     )
@@ -152,6 +173,8 @@ def arguments() -> OneLineParser:
     add("--format", choices=FORMATS, help="what stdout gets (default: table)")
     add("--sort", choices=SORTS, help="score: highest first; agreement of words and score: lowest first; path")
     add("--reverse", action="store_true", help="turn the order of --sort round")
+    add("--best-of", action="store_true", help="say which of alike pictures to keep, such as those of a burst")
+    add("--alike", type=int, default=ALIKE, metavar="B", help=f"bits in which alike hashes differ (default: {ALIKE})")
     add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
     add("--seed", type=int, default=0, help="of the sampling; the same seed gives the same scores (default: 0)")
     add("--urls", action="store_true", help="fetch http and https URLs; off by default")

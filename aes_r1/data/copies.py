@@ -1,4 +1,4 @@
-"""Find pictures that occur twice: byte for byte inside a list, or by perceptual hash across data sets."""
+"""Find pictures that occur twice: byte for byte, by perceptual hash across data sets, or as takes of one scene."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
+# Of 64 bits. Of 120 photographs that were moved by 2%, turned by 1 degree or made brighter by a quarter, 97 to 100%
+# differ from the first take in at most so many; the two nearest of 7,140 pairs of different photographs differ in 16.
+ALIKE = 12
 BANDS = 4  # 16 bits each: two hashes that differ in fewer bits than there are bands share a whole band
 
 
@@ -44,6 +47,28 @@ def near_duplicates(hashes: Sequence[str], sets: Sequence[str]) -> list[list[int
     for place in range(len(words)):
         members[root(place)].append(place)
     return [group for group in members.values() if len(group) > 1]
+
+
+def alike(hashes: Sequence[str], *, within: int = ALIKE) -> list[list[int]]:
+    """Group all indices: two are in one group if their hashes differ in at most `within` of 64 bits, or a chain of such
+    pairs leads from one to the other, as in a burst in which the camera turns. Groups are in order of their first.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    words = np.array([int(text, 16) for text in hashes], dtype=np.uint64)
+    pairs = [
+        (place, place + 1 + other)
+        for place, word in enumerate(words)
+        for other in np.flatnonzero(np.bitwise_count(words[place + 1 :] ^ word) <= within).tolist()
+    ]
+    first, second = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(words), len(words)))
+    labels = connected_components(graph, directed=False)[1] if len(words) else []
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place, label in enumerate(labels):
+        groups[int(label)].append(place)
+    return list(groups.values())
 
 
 def _common(words: np.ndarray, dataset: np.ndarray, most: int = 5) -> np.ndarray:
