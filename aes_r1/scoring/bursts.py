@@ -32,7 +32,7 @@ def choose(rows: Sequence[Row], *, within: int) -> list[Row]:
         judged = [row for row in group if row["score"] is not None]
         answers = [np.array([score for score in row["scores"] if score is not None]) for row in judged]
         likely = probability_highest(answers) if len(judged) > 1 else None
-        best = [None] * len(judged) if likely is None else [round(float(one), 4) for one in likely]
+        best: list[float | None] = [None] * len(judged) if likely is None else [round(float(one), 4) for one in likely]
         order = sorted(range(len(judged)), key=lambda place: -judged[place]["score"])
         for rank, place in enumerate(order):
             chosen.append({**judged[place], "group": number, "keep": rank == 0, "best": best[place]})
