@@ -32,7 +32,8 @@ def save(backbone: Backbone, folder: Path) -> None:
     family = backbone.core.config.model_type
     if not family.startswith("qwen"):
         raise InputError(f"a {family} model has no tower of its own to save; take a Qwen2.5-VL or Qwen3-VL")
-    families.vision_tower(backbone.core).save_pretrained(folder)
+    tower: Any = families.vision_tower(backbone.core)
+    tower.save_pretrained(folder)
     backbone.image_processor.save_pretrained(folder)
 
 
