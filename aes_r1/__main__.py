@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "run cold start, RAPO, evaluation and report",
     "score": "give score, interval and critique of photographs",
     "app": "do the same on a local web page",
+    "reward_server": "do the same over HTTP, as a reward for generators' training",
     "evaluate": "measure models on data sets",
     "runs": "list runs, and remove what false starts left",
     "report": "write the page of a run, or of several compared",

@@ -27,8 +27,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.data.check import perceptual_hash
+from aes_r1.data.copies import SAME_SCENE_BITS
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
+from aes_r1.scoring.bursts import MEANING, choose, kept_summary
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
 from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, in_order, row_of, write_rows
@@ -42,10 +45,14 @@ def run(options: argparse.Namespace) -> int:
     """Score the pictures of the command line; return 1 when one could not be read, else 0."""
     require(options.samples is None or options.samples >= 1, "--samples", options.samples, "must be at least 1")
     limits = UrlLimits(round(options.url_mb * 1e6), options.url_seconds) if options.urls else None
-    require(
-        options.sort is not None or not options.reverse, "--reverse", "true", "turns --sort round; give --sort, too"
-    )
+    sorted_or_not = options.sort is not None or not options.reverse
+    require(sorted_or_not, "--reverse", "true", "turns --sort round; give --sort, too")
+    require(0 <= options.alike < 32, "--alike", options.alike, "must be a number of bits in 0..31")
+    for key in ("sort", "shards") if options.best_of else ():
+        value = getattr(options, key)
+        require(value is None, f"--{key}", value, "--best-of is without it; leave it out")
     began, skipped = time.monotonic(), Counter[str]()
+    chosen: list[Row] = []
     pictures = find_pictures(options.inputs, urls=options.urls, skipped=skipped)
     if options.shards is not None:
         require(not options.url, "--url", options.url, "Ray's workers have models of their own; leave --shards out")
@@ -75,14 +82,21 @@ def run(options: argparse.Namespace) -> int:
         counts, unreadable = Counter[str](), []
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
-        verdicts = _verdicts(list(pictures), critic, limits, unreadable, at_once=AT_ONCE * len(options.url) or 1)
+        at_once = AT_ONCE * len(options.url) or 1
+        verdicts = _verdicts(list(pictures), critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
         rows: Iterable[Row] = _counted(verdicts, counts)
-        if options.sort is not None:
+        if options.best_of:
+            rows = chosen = choose(list(rows), within=options.alike)
+        elif options.sort is not None:
             rows = in_order(rows, options.sort, reverse=options.reverse)
-        write_rows(rows, options.format or "table", sys.stdout, measured_on=critic.facts.measured_on)
+        shown = options.format or "table"
+        write_rows(rows, shown, sys.stdout, measured_on=critic.facts.measured_on, chosen=options.best_of)
+        if options.best_of and shown == "table":
+            print(MEANING)
     for error in unreadable:
         print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)
-    for line in summary(counts, unreadable, skipped, time.monotonic() - began):
+    closing = [*summary(counts, unreadable, skipped, time.monotonic() - began), *kept_summary(chosen)]
+    for line in closing:
         print(line, file=sys.stderr)
     return 1 if unreadable else 0
 
@@ -117,14 +131,20 @@ def _verdicts(
     unreadable: list[PictureError],
     *,
     at_once: int,
+    hashed: bool,
 ) -> Iterator[dict]:
-    """Yield the rows of what can be read, in order; at_once: pictures that are asked about at the same time."""
+    """Yield the rows of what can be read, in order; at_once: pictures that are asked about at the same time.
+
+    hashed: whether rows have the key "hash", the picture's perceptual hash.
+    """
 
     def judged(picture: str | PictureError) -> dict | PictureError:
         if isinstance(picture, PictureError):
             return picture
         try:
-            return row_of(picture, critic.score(read_picture(picture, limits)))
+            shown = read_picture(picture, limits)
+            row = row_of(picture, critic.score(shown))
+            return {**row, "hash": perceptual_hash(shown)} if hashed else row
         except PictureError as error:
             return error
 
@@ -147,6 +167,7 @@ def arguments() -> OneLineParser:
         examples=(
             "aes-r1 score photo.jpg folder/ --model RUN\n"
             "aes-r1 score folder/ --model RUN --format jsonl > scores.jsonl\n"
+            "aes-r1 score burst/ --model RUN --best-of --format csv\n"
             "aes-r1 score folder/ --model RUN --shards OUT --workers 8"
         ),
     )
@@ -157,6 +178,14 @@ def arguments() -> OneLineParser:
     add("--format", choices=FORMATS, help="what stdout gets (default: table)")
     add("--sort", choices=SORTS, help="score: highest first; agreement of words and score: lowest first; path")
     add("--reverse", action="store_true", help="turn the order of --sort round")
+    add("--best-of", action="store_true", help="say which of alike pictures to keep, such as those of a burst")
+    add(
+        "--alike",
+        type=int,
+        default=SAME_SCENE_BITS,
+        metavar="B",
+        help=f"bits in which hashes of one scene differ (default: {SAME_SCENE_BITS})",
+    )
     add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
     add("--seed", type=int, default=0, help="of the sampling; the same seed gives the same scores (default: 0)")
     add("--urls", action="store_true", help="fetch http and https URLs; off by default")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import os
 from collections.abc import Iterator
 from html import escape
@@ -14,30 +11,14 @@ from typing import Any
 from aes_r1.app.cards import NEWEST, ORDERS, Judged, cards, comparison, fill, thumbnail
 from aes_r1.app.guard import HOSTS, Guard
 from aes_r1.app.visits import Visits
-from aes_r1.data.sample import PictureError, open_picture
+from aes_r1.data.sample import PictureError
 from aes_r1.scoring.critic import Critic
+from aes_r1.scoring.uploads import MAX_BYTES, read_upload
 from aes_r1.settings import InputError
 
-MAX_BYTES = 15_000_000  # largest file of a photograph
-MAX_PIXELS = 60_000_000
 MOST = 12  # photographs per drop
 KEPT = 24  # photographs on a page
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 _HERE = Path(__file__).parent
-
-
-def read_upload(name: str, data: Any) -> Any:
-    """Decode the RGB picture in base64 `data`. PictureError when it is too large, or no photograph."""
-    if not isinstance(data, str) or len(data) > MAX_BYTES * 4 // 3 + 4:
-        raise PictureError(name, f"larger than {MAX_BYTES / 1e6:g} MB")
-    try:
-        body = base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise PictureError(name, "did not arrive whole; drop it again") from error
-    try:
-        return open_picture(io.BytesIO(body), max_file_pixels=MAX_PIXELS, formats=FORMATS)
-    except PictureError as error:
-        raise PictureError(name, error.reason) from error
 
 
 def _announcement(photograph: Judged) -> str:

@@ -1,4 +1,4 @@
-"""Find pictures that occur twice: with equal bytes inside a list, or with near perceptual hashes across data sets."""
+"""Find pictures that occur twice: by equal bytes, near perceptual hashes across data sets, or as takes of a scene."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+# Of 64 bits. Of 120 photographs that were moved by 2%, turned by 1 degree or made brighter by a quarter, 97 to 100%
+# differ from the first take in at most so many; the two nearest of 7,140 pairs of different photographs differ in 16.
+SAME_SCENE_BITS = 12
 BANDS = 4  # of 16 bits each. Two hashes that differ in fewer bits than there are bands have one band in common.
 
 
@@ -35,13 +38,32 @@ def near_duplicates(hashes: Sequence[str], sets: Sequence[str]) -> list[list[int
         keys = (words >> np.uint64(16 * band)) & np.uint64(0xFFFF)
         for group in _groups(keys, distinctive):
             pairs += _near_pairs(group, words, dataset)
-    if not pairs:
-        return []
-    near = coo_array((np.ones(len(pairs)), tuple(np.transpose(pairs))), shape=(len(words), len(words)))
+    return [group for group in _members(pairs, len(words)) if len(group) > 1]
+
+
+def _members(pairs: Sequence[tuple[int, int]], count: int) -> list[list[int]]:
+    """Return the groups of `count` indices that chains of `pairs` join, in order of their first."""
+    ends = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    near = coo_array((np.ones(len(pairs)), (ends[0], ends[1])), shape=(count, count))
     members: dict[int, list[int]] = defaultdict(list)
-    for index, component in enumerate(connected_components(near, directed=False)[1].tolist()):
+    for index, component in enumerate(connected_components(near, directed=False)[1].tolist() if count else []):
         members[component].append(index)
-    return [group for group in members.values() if len(group) > 1]
+    return list(members.values())
+
+
+def takes_of_one_scene(hashes: Sequence[str], *, within: int = SAME_SCENE_BITS) -> list[list[int]]:
+    """Group all indices: two are in one group if their hashes differ in at most `within` of 64 bits.
+
+    So are two that a chain of such pairs joins, as in a burst in which the camera turns. Groups are in order of their
+    first.
+    """
+    words = np.array([int(text, 16) for text in hashes], dtype=np.uint64)
+    pairs = [
+        (index, index + 1 + int(other))
+        for index, word in enumerate(words)
+        for other in np.flatnonzero(np.bitwise_count(words[index + 1 :] ^ word) <= within)
+    ]
+    return _members(pairs, len(words))
 
 
 def _common(words: np.ndarray, dataset: np.ndarray, limit: int = 5) -> np.ndarray:

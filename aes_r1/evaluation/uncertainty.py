@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,26 @@ def predictive_half_width(std: Array, count: NDArray[np.int64], level: float) ->
     from scipy import stats
 
     return stats.t.ppf((1 + level) / 2, count - 1) * std * np.sqrt(1 + 1 / count)
+
+
+def probability_highest(answers: Sequence[Array], *, draws: int = 20_000, seed: int = 0) -> Array | None:
+    """Return for each picture the probability that its mean over endless answers is the highest of all; ties share it.
+
+    answers: per picture the scores of its answers, at least one. The means have a flat prior and normal answers of one
+    variance around them, so they are drawn from Student's t distribution with the pooled spread (Box and Tiao 1973).
+    For two pictures this is 1 less the one-sided p of the pooled t test. None where no picture has two answers.
+    """
+    freedom = sum(len(scores) - 1 for scores in answers)
+    if freedom < 1:
+        return None
+    means = np.array([np.mean(scores) for scores in answers])
+    squares = sum(float(((scores - mean) ** 2).sum()) for scores, mean in zip(answers, means, strict=True))
+    generator = np.random.default_rng([seed, len(answers), freedom])
+    spread_of_one = np.sqrt(squares / generator.chisquare(freedom, draws))[:, None]
+    errors = generator.standard_normal((draws, len(answers))) / np.sqrt([len(scores) for scores in answers])
+    drawn = means + spread_of_one * errors
+    highest = drawn == drawn.max(axis=1, keepdims=True)
+    return (highest / highest.sum(axis=1, keepdims=True)).mean(axis=0)
 
 
 def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any] | None:

@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import pytest
 
-from aes_r1.app.page import MAX_BYTES, read_upload
 from aes_r1.data.sample import PictureError
 from aes_r1.scoring.critic import Critic
+from aes_r1.scoring.uploads import MAX_BYTES, read_upload
 from tests.ports import free_port
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
@@ -274,6 +274,7 @@ def test_an_upload_is_a_photograph_within_its_limits(tmp_path):
         ({"path": "/etc/passwd"}, "larger than 15 MB"),
         ("A" * (MAX_BYTES * 4 // 3 + 8), "larger than 15 MB"),
         ("not base64!", "did not arrive whole"),
+        ("größe", "did not arrive whole"),
         (sent(b"hello"), "not a picture"),
         (sent(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"), "PostScript"),
         (sent(Path(__file__).read_bytes()), "not a picture"),

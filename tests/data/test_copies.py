@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aes_r1.data.copies import exact_duplicates, near_duplicates
+from aes_r1.data.copies import exact_duplicates, near_duplicates, takes_of_one_scene
 
 
 def test_identical_groups():
@@ -43,3 +43,12 @@ def test_blank_pictures_are_no_copies():
 
 def test_nothing_is_no_trouble():
     assert near_duplicates([], []) == []
+    assert takes_of_one_scene([]) == []
+
+
+def test_takes_of_a_scene_are_one_group_also_through_a_chain():
+    """0, 12 and 24 bits from the first: the last is near the second alone; 13 bits are too far."""
+    hashes = [word(0), word((1 << 13) - 1), word((1 << 40) - (1 << 28)), word(((1 << 24) - 1) << 28)]
+    assert takes_of_one_scene(hashes) == [[0, 2, 3], [1]]
+    assert takes_of_one_scene(hashes, within=13) == [[0, 1, 2, 3]]
+    assert takes_of_one_scene(hashes, within=0) == [[0], [1], [2], [3]]
