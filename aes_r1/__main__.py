@@ -17,6 +17,7 @@ COMMANDS = {
     "runs": "list runs, and remove what false starts left",
     "report": "write the page of a run, or of several compared",
     "dashboard": "show all studies on one page",
+    "check-model": "say what a model's folder supports",
     "export": "write a Hugging Face folder with a model card",
     "plan": "estimate memory, hours and dollars before a run",
     "prepare": "check a data set on disk",
@@ -34,7 +35,7 @@ def main() -> None:
         sys.exit(0 if given else 2)
     if given[0] not in COMMANDS:
         fail(given[0])
-    module = f"aes_r1.{given[0]}"
+    module = f"aes_r1.{given[0].replace('-', '_')}"
     sys.argv = [module, *sys.argv[2:]]
     runpy.run_module(module, run_name="__main__")
     sys.exit(0)

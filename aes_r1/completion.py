@@ -35,6 +35,7 @@ PARSED = {
     "app": "aes_r1.app.__main__",
     "runs": "aes_r1.runs.__main__",
     "report": "aes_r1.report.__main__",
+    "check-model": "aes_r1.check_model",
     "export": "aes_r1.export",
     "serve": "aes_r1.serve",
 }

@@ -31,6 +31,7 @@ class LoraSettings:
     rank: int = 0  # 0: no adapter, all weights are trained
     alpha: float = 32.0
     dropout: float = 0.0
+    target: str = "language"  # all: every linear layer of vision tower and projector as well
     target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
@@ -38,6 +39,7 @@ class LoraSettings:
     def __post_init__(self) -> None:
         require(self.rank >= 0, "model.lora.rank", self.rank, "must not be negative")
         require(0 <= self.dropout < 1, "model.lora.dropout", self.dropout, "must be in [0, 1)")
+        one_of("model.lora.target", self.target, ("language", "all"))
 
 
 @dataclass
