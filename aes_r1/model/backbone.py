@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from aes_r1.model import families, files, kernels, shared_prefix, template
+from aes_r1.model import families, files, kernels, quantize, shared_prefix, template
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.settings import InputError, LoraSettings
 
@@ -300,11 +300,12 @@ def freeze(model: nn.Module, *, vision: bool) -> None:
         parameter.requires_grad_(not (vision and families.is_vision(name)))
 
 
-def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Backbone:
+def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0, quantized: bool = False) -> Backbone:
     """Wrap the language model's projections with a LoRA adapter (peft) drawn from `seed`; freeze the base weights.
 
-    With lora.target "all" every linear layer of vision tower and projector gets one, too. Raises InputError
-    if the language model has none of the modules that the settings name.
+    With lora.target "all" every linear layer of vision tower and projector gets one, too. `quantized`: the weights of
+    the language layers become 4-bit ones when the model is moved to its device. Raises InputError if the
+    language model has none of the modules that the settings name.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -322,6 +323,8 @@ def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Bac
         target_modules=target,
         task_type="CAUSAL_LM",
     )
+    if quantized:
+        quantize.quantise(backbone.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Give the adapter the dtype of the weights, as DeepSpeed does: in float32 its products would not run on tensor
@@ -331,7 +334,9 @@ def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Bac
 
 
 def merged(backbone: Backbone) -> Backbone:
-    """Fold the adapter, if there is one, into the weights and return the backbone."""
+    """Fold the adapter, if there is one, into the weights and return the backbone, whose weights then have 16 bits."""
+    if quantize.quantised_layers(backbone.core):
+        backbone.model = quantize.merged(backbone.core)
     if hasattr(backbone.model, "merge_and_unload"):
         backbone.model = backbone.model.merge_and_unload()
     return backbone
@@ -342,17 +347,15 @@ def _merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     if not hasattr(model, "merge_and_unload"):
         yield from model.state_dict().items()
         return
-    from peft.tuners.lora import Linear
-
     core = model.get_base_model()
-    adapted = {f"{name}.": layer for name, layer in core.named_modules() if isinstance(layer, Linear)}
+    merged = {f"{name}.": layer for name, layer in quantize.layers_to_merge(core)}
     for name, weight in core.state_dict().items():
-        owner = next((prefix for prefix in adapted if name.startswith(prefix)), None)
+        owner = next((prefix for prefix in merged if name.startswith(prefix)), None)
         if owner is None:
             yield name, weight
         elif (key := name.removeprefix(owner).removeprefix("base_layer.")) == "weight":
-            yield owner + key, weight + sum(map(adapted[owner].get_delta_weight, adapted[owner].active_adapters))
-        elif name.startswith(f"{owner}base_layer."):
+            yield owner + key, quantize.merged_weight(merged[owner])
+        elif key == "bias":
             yield owner + key, weight
 
 

@@ -38,6 +38,7 @@ class Shape:
     vision_width: int
     vision_hidden: int
     vision_per_token: float  # patches per language token
+    vision_linear_sides: int = 0  # inputs plus outputs, summed over the linear layers of vision tower and projector
 
 
 def load_config(path: str | None, name: str, shapes: Path) -> Any:
@@ -87,11 +88,21 @@ def shape_of(config: Any) -> Shape:
         vision_width=width,
         vision_hidden=getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio),
         vision_per_token=patches_per_token(config),
+        vision_linear_sides=sum(
+            layer.in_features + layer.out_features
+            for name, layer in model.named_modules()
+            if isinstance(layer, torch.nn.Linear) and is_vision(name)
+        ),
     )
 
 
-def lora_parameters(shape: Shape, rank: int) -> int:
-    """Return the number of trained parameters of an adapter on all seven projections of every language layer."""
+def lora_parameters(shape: Shape, rank: int, *, vision: bool = False) -> int:
+    """Return the number of trained parameters of an adapter on all seven projections of every language layer.
+
+    vision: the adapter is in all linear layers of vision tower and projector as well.
+    """
+    if vision:
+        return lora_parameters(shape, rank) + rank * shape.vision_linear_sides
     wide, query, key, hidden = shape.width, shape.query_width, shape.key_width, shape.hidden
     return shape.layers * rank * (2 * (wide + query) + 2 * (wide + key) + 3 * (wide + hidden))
 

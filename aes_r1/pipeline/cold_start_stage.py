@@ -106,6 +106,7 @@ def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_s
         settings.model.prompt,
         settings.model.dtype,
         *([_adapter_identity(lora)] if lora.rank > 0 else ()),
+        *([settings.model.quantize] if settings.model.quantize != "none" else ()),
     )
 
 
@@ -127,7 +128,7 @@ def _make(job: Job, base: str, records: list[dict], cold_start: ColdStartSetting
         log.info("cold start: %s", _announced(settings, len(records), cold_start))
     backbone = job.load(base)
     if lora.rank > 0:
-        backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
+        backbone = backbones.add_adapter(backbone, lora, seed=settings.seed, quantized=settings.model.quantize == "nf4")
     else:
         backbones.freeze(backbone.model, vision=cold_start.freeze_vision)
     engine = build_engine(

@@ -51,6 +51,7 @@ class ModelSettings:
     # weights of the tiny model. shipped: those in the package; pretrain: trained here by `pretrain`; null: path is set
     base: str | None = "shipped"
     dtype: str = "float32"
+    quantize: str = "none"  # nf4: frozen weights of the language layers in 4 bits, by bitsandbytes
     max_pixels: int = 9216  # largest area of a picture when data.max_pixels is null
     freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
@@ -73,6 +74,19 @@ class ModelSettings:
             "model.answer_from",
             self.answer_from,
             "score_only writes no words that an answer could be read from; give model.prompt=critique",
+        )
+        one_of("model.quantize", self.quantize, ("none", "nf4"))
+        require(
+            self.quantize == "none" or self.lora.rank > 0,
+            "model.quantize",
+            self.quantize,
+            "4-bit weights are frozen, so an adapter is trained; give model.lora.rank=64, or none",
+        )
+        require(
+            not (self.freeze_vision and self.lora.rank > 0 and self.lora.target == "all"),
+            "model.lora.target",
+            self.lora.target,
+            "trains the vision tower, which model.freeze_vision=true freezes; give language, or freeze_vision=false",
         )
         one_of("model.reference", self.reference, ("device", "host", "sharded"))
         require(
