@@ -6,8 +6,10 @@ Exit codes: 0 done; 2 the user's input is wrong; 75 stopped by a scheduler's sig
 from __future__ import annotations
 
 import argparse
+import atexit
 import codecs
 import errno
+import gc
 import io
 import locale
 import logging
@@ -43,6 +45,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     The settings are conf/CONFIG_NAME.yaml with the command line's overrides, as an instance of the dataclass `schema`.
     """
     speak_anywhere()
+    end_at_once()
     # DeepSpeed's launcher adds an argument in front, which repeats LOCAL_RANK.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     sys.argv[1:] = [
@@ -139,6 +142,7 @@ class OneLineParser(argparse.ArgumentParser):
 def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int]) -> NoReturn:
     """Run `task` on the parsed command line and exit with the code that it returns; errors are handled as in `run`."""
     speak_anywhere()
+    end_at_once()
     given = parser.parse_args()
     try:
         sys.exit(task(given))
@@ -169,6 +173,12 @@ def speak_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def end_at_once() -> None:
+    """Keep the interpreter from a last search for garbage among the libraries' objects, which takes two seconds."""
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
 
 
 def _compose(entry: Callable[[Any], Any], config_name: str) -> None:

@@ -196,13 +196,13 @@ def test_a_wrong_command_would_be_found(line, fault, hydra):
 # Documented commands that are cheap enough to run as they stand; RUN, DIR and the pictures are made first.
 RUN_HERE = {
     "aes-r1 prepare": "avt_ai",
-    "python -m aes_r1.plan +experiment=paper plan.usd_per_gpu_hour=2.5": "USD",
+    "aes-r1 plan +experiment=paper plan.usd_per_gpu_hour=2.5": "USD",
     "aes-r1 runs": "runs: seed 0",
     "aes-r1 score photo.jpg folder/ --model RUN": "photo.jpg",
     "aes-r1 export RUN OUT": "OUT",
-    "python -m aes_r1.report RUN": "report.html",
+    "aes-r1 report RUN": "report.html",
     "aes-r1 train --cfg job +experiment=rapo": "max_steps:",
-    "python -m aes_r1.distill data=folder data.root=DIR expert=pixels judge=none": "kept",
+    "aes-r1 distill data=folder data.root=DIR expert=pixels judge=none": "kept",
 }
 
 
