@@ -147,7 +147,8 @@ def test_a_budget_of_tokens_is_a_number_of_the_longest_outputs():
 
 def test_4_bit_weights_by_hand(shape):
     """28 layers of 233,046,016 weights in 4 + 1/8 + 1/512 bits; all others, and the adapter, in 16."""
-    small = one_process(lora=LoraSettings(rank=64), quantize="nf4")
+    whole = one_process(lora=LoraSettings(rank=64))
+    small = dataclasses.replace(whole, model=dataclasses.replace(whole.model, quantize="nf4"))
     trained, layers = trained_parameters(small, shape), 28 * 233_046_016
     found = memory(small, shape)
     packed = round(layers * (4 + 1 / 8 + 1 / 512) / 8)
@@ -157,7 +158,6 @@ def test_4_bit_weights_by_hand(shape):
     # every completion has its own prompt of 454 tokens
     rows = small.trainer.images_per_step * small.trainer.num_samples
     assert found["KV cache"] == rows * (454 + 1024) * 28 * 4 * 128 * 2 * 2
-    whole = one_process(lora=LoraSettings(rank=64))
     assert cures(whole, shape)["model.quantize=nf4"] == peak(memory(small, shape, 1))
     assert "model.quantize=nf4" not in cures(small, shape)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from aes_r1.model import backbone as backbones
@@ -32,7 +33,7 @@ SAMPLES, LENGTH, TEMPERATURE = 2, 12, 0.8
 # Largest mean difference of two log-probabilities, in nats: rounding in another order of the sums explains so much.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
 # What a model raises that does not fit this code. Anything else is a fault of the check itself.
-FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError)
+FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ def examine(
     """
     try:
         backbone = backbones.load(path, dtype=dtype, max_pixels=max_pixels, key=key)
-    except InputError as error:
-        yield Finding("loads", NOT_SUPPORTED, str(error))
+        backbone.model.to(device).eval()
+    except (InputError, torch.OutOfMemoryError) as error:
+        yield Finding("loads", NOT_SUPPORTED, str(error).splitlines()[0])
         return
-    backbone.model.to(device).eval()
     config = backbone.core.config
     size = sum(parameter.numel() for parameter in backbone.core.parameters())
     text = config.get_text_config().model_type

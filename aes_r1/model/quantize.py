@@ -52,7 +52,8 @@ def quantise(model: nn.Module) -> None:
 
 def is_quantised(layer: nn.Module) -> bool:
     """Return whether a linear layer holds 4-bit values."""
-    return getattr(getattr(layer, "weight", None), "quant_state", None) is not None
+    own = layer._parameters.get("weight")  # the wrapper of an adapter shows the weight of its base layer as its own
+    return getattr(own, "quant_state", None) is not None
 
 
 def weight_of(layer: nn.Module) -> Tensor:

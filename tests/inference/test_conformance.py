@@ -11,6 +11,7 @@ from aes_r1 import check_model
 from aes_r1.inference import conformance
 from aes_r1.inference.conformance import FAIL, NOT_SUPPORTED, PASS, examine
 from aes_r1.model import families
+from aes_r1.settings import InputError
 from tests.model.siblings import save_sibling
 
 # Families whose language layers are plain attention, so that completions share their prompt.
@@ -67,3 +68,5 @@ def test_the_command_prints_a_table_and_its_exit_code_says_whether_the_model_can
     assert list(tmp_path.iterdir()) == []  # the copy is gone
     assert check_model.run(check_model.arguments().parse_args([str(tmp_path)])) == 1
     assert "holds no config.json" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(InputError, match="--scratch nowhere: no such folder"):
+        check_model.run(check_model.arguments().parse_args([str(gemma), "--scratch", "nowhere"]))

@@ -153,3 +153,10 @@ def test_a_picture_stands_in_the_prompt_as_transformers_own_processors_write_it(
         small = backbones.load(save_sibling(family, tmp_path / family), dtype="float32", max_pixels=9216)
         theirs = get_image_prompt_string(0, 0, 4, "<fake_token_around_image>", "<image>", "<global-img>")
         assert families.placeholder(small.core.config, small.tokenizer, 4) == theirs
+
+
+@pytest.mark.parametrize("name", ["gemma3", "qwen3_5"])
+def test_fused_norms_of_another_form_are_refused(name, tmp_path):
+    folder = save_sibling(name, tmp_path)
+    with pytest.raises(InputError, match=r"model\.kernels=liger: .*RMSNorm by 1 \+ weight; give model\.kernels=plain"):
+        backbones.load(folder, dtype="float32", max_pixels=9216, fused_kernels=True)
