@@ -314,11 +314,12 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
     offload = {"offload_optimizer": {"device": "cpu"}}
     doubled = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, gpus=2 * gpus))
     found = {
-        "engine=zero3": needs(with_zero("zero3")),
-        "engine=zero3_offload": needs(with_zero("zero3_offload", **offload)),
         "model.gradient_checkpointing=true": needs(with_model(gradient_checkpointing=True)),
         f"plan.gpus={2 * gpus}": now if engine.name == "single" else needs(doubled),
     }
+    if model.quantize == "none":  # 4-bit weights are trained by one process alone
+        found["engine=zero3"] = needs(with_zero("zero3"))
+        found["engine=zero3_offload"] = needs(with_zero("zero3_offload", **offload))
     if model.lora.rank == 0 or model.lora.target == "language":
         found["model.freeze_vision=true"] = needs(with_model(freeze_vision=True))
     for name, floor in (("images_per_step", 2 * gpus), ("num_samples", 2), ("max_new_tokens", 128)):

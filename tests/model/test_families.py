@@ -135,7 +135,7 @@ def test_an_unknown_family_is_named(tmp_path):
 def test_a_picture_stands_in_the_prompt_as_transformers_own_processors_write_it(tmp_path):
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
     from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
-    from transformers.models.idefics3.processing_idefics3 import get_image_prompt_string
+    from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
     gemma = backbones.load(save_sibling("gemma3", tmp_path / "gemma3"), dtype="float32", max_pixels=9216)
     tokenizer = gemma.tokenizer
