@@ -239,9 +239,9 @@ def test_reproduce_shows_what_the_command_prints():
     text = (CONF.parent / "docs" / "reproduce.md").read_text()
     before, shown = text.split("It prints", 1)
     command = shlex.split(before.rstrip().splitlines()[-1])
-    assert command[:3] == ["python", "-m", "aes_r1.plan"]
+    assert command[:2] == ["aes-r1", "plan"]
     done = processes.run(
-        [sys.executable, *command[1:]],
+        [sys.executable, "-m", "aes_r1", *command[1:]],
         capture_output=True, text=True, timeout=580, check=False, env={**os.environ, "COLUMNS": "110"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -49,6 +49,7 @@ class Backbone:
         banned[len(tokenizer) :] = True  # rows that only pad the embedding belong to no token
         banned[self.end_token] = False
         self.banned = banned
+        self._banned_on: dict[torch.device, Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -56,10 +57,10 @@ class Backbone:
         return next(self.model.parameters()).device
 
     def banned_on(self, device: torch.device) -> Tensor:
-        """Return `banned` on `device`; the copy is kept for later calls."""
-        if self.banned.device != device:
-            self.banned = self.banned.to(device)
-        return self.banned
+        """Return `banned` on `device`; the copy is kept for later calls. `banned` itself stays on the host."""
+        if device not in self._banned_on:
+            self._banned_on[device] = self.banned.to(device)
+        return self._banned_on[device]
 
     @property
     def core(self) -> Any:

@@ -20,8 +20,9 @@ from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.rapo_log import RapoLog
 from aes_r1.pipeline.readable_start import require_readable_answers
+from aes_r1.reward.custom import reward_file
 from aes_r1.rollout.failures import ServersGone
-from aes_r1.runs.files import draft_of
+from aes_r1.runs.files import draft_of, write_text_atomically
 from aes_r1.runs.progress import progress_bars
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
@@ -47,6 +48,9 @@ def rapo(job: Job, initial: str) -> str:
     if job.run.stage_done("rapo"):
         _free_room(job)  # a kill may have come before this
         return str(job.run.model)
+    if settings.reward.custom is not None and job.rank == 0:
+        text = reward_file(settings.reward.custom).read_text(encoding="utf-8")
+        write_text_atomically(job.run.custom_reward_file, text)
     backbone = job.load(initial)
     lora = settings.model.lora
     with contextlib.ExitStack() as held:

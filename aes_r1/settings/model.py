@@ -53,7 +53,7 @@ class ModelSettings:
     dtype: str = "float32"
     quantize: str = "none"  # nf4: frozen weights of the language layers in 4 bits, by bitsandbytes
     max_pixels: int = 9216  # largest area of a picture when data.max_pixels is null
-    freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
+    freeze_vision: bool = False  # vision tower and projector in RAPO; cold_start.freeze_vision for the cold start
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = False
     kernels: str = "plain"  # liger: norms and gates as one CUDA kernel each, by liger-kernel

@@ -35,6 +35,8 @@ class ColdStartSettings:
         least = self.min_steps
         require(least is None or least >= 0, "cold_start.min_steps", least, "must not be negative; or null")
         require(self.lr > 0, "cold_start.lr", self.lr, "must be positive")
+        _check_optimizer("cold_start", self.weight_decay, self.max_grad_norm)
+        require(0 <= self.warmup_ratio < 1, "cold_start.warmup_ratio", self.warmup_ratio, "must be in [0, 1)")
         require(self.batch_size >= 1, "cold_start.batch_size", self.batch_size, "must be at least 1")
         require(self.micro_batch_size >= 1, "cold_start.micro_batch_size", self.micro_batch_size, "must be at least 1")
         require(0 <= self.blank_pictures < 1, "cold_start.blank_pictures", self.blank_pictures, "must be in [0, 1)")
@@ -106,6 +108,8 @@ class TrainerSettings:
         )
         require(self.images_per_step >= 1, "trainer.images_per_step", self.images_per_step, "must be at least 1")
         require(self.lr > 0, "trainer.lr", self.lr, "must be positive")
+        _check_optimizer("trainer", self.weight_decay, self.max_grad_norm)
+        require(self.warmup_steps >= 0, "trainer.warmup_steps", self.warmup_steps, "must not be negative")
         require(0 < self.clip_low < 1, "trainer.clip_low", self.clip_low, "must be in (0, 1)")
         require(self.clip_high > 0, "trainer.clip_high", self.clip_high, "must be positive")
         self._check_surrogate()
@@ -115,6 +119,9 @@ class TrainerSettings:
         kept = self.critique_kl_coef
         require(kept is None or kept >= 0, "trainer.critique_kl_coef", kept, "must not be negative; or null")
         require(self.refill_rounds >= 0, "trainer.refill_rounds", self.refill_rounds, "must not be negative")
+        rule = "replaces images before their critiques are rewarded; give 0, or trainer.credit=all or answer"
+        by_score = self.refill_rounds == 0 or self.credit != "parts"
+        require(by_score, "trainer.refill_rounds", self.refill_rounds, rule)
         most, begin = self.overlong_penalty, self.overlong_from
         require(most >= 0, "trainer.overlong_penalty", most, "must not be negative")
         require(0 <= begin < 1, "trainer.overlong_from", begin, "must be in [0, 1)")
@@ -160,6 +167,12 @@ class TrainerSettings:
     def needs_reference(self) -> bool:
         """Whether the loss or the reward has a divergence from the reference model."""
         return self.kl_coef > 0 or bool(self.critique_kl_coef) or self.kl_reward_coef > 0
+
+
+def _check_optimizer(group: str, weight_decay: float, max_grad_norm: float) -> None:
+    require(weight_decay >= 0, f"{group}.weight_decay", weight_decay, "must not be negative")
+    rule = "must be positive, because gradients are scaled down to it; give 1e9 to leave them as they are"
+    require(max_grad_norm > 0, f"{group}.max_grad_norm", max_grad_norm, rule)
 
 
 @dataclass

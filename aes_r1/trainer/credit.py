@@ -24,8 +24,8 @@ def critique_mask(
     ends with `</think>`; a token that reaches beyond it belongs to the answer (prompts.critique_length).
 
     A completion without a readable score has no critique here, so all its tokens carry its advantage: any of them may
-    have broken the format. The words of readable completions get no credit in return. They need none: failures that do
-    not depend on the words have no effect on them on average, and failures that do are discouraged.
+    have broken the format. A failure that does not depend on the words adds no gradient to them on average; one that
+    the words cause makes them less likely.
     """
     critiques = [
         0 if score is None else critique_length(pieces) for pieces, score in zip(completions, scores, strict=True)

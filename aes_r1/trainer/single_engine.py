@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aes_r1.model.quantize import load_without_quantised, without_quantised
 from aes_r1.settings import InputError
-from aes_r1.trainer.weights import BETAS, EPS, collect, free, not_finite_throughout, parameter_groups
+from aes_r1.trainer.weights import BETAS, EPS, collect, free, nan_gradient_if_not_finite, parameter_groups
 
 
 class SingleEngine:
@@ -46,7 +46,7 @@ class SingleEngine:
         return self.master_weights[-1][1]
 
     def backward(self, loss: Tensor) -> None:
-        not_finite_throughout(loss).backward()
+        nan_gradient_if_not_finite(loss).backward()
         for half, whole in self.master_weights:  # gradients add up in float32 too
             if half.grad is not None:
                 whole.grad = half.grad.float() if whole.grad is None else whole.grad.add_(half.grad)

@@ -18,26 +18,26 @@ from aes_r1.trainer.policy import Policy
 class StepImages:
     """Hold the images of one step.
 
-    everywhere: the N images of all processes in the order of the step; here: the n of this process, every size-th of
+    all_ranks: the N images of all processes in the order of the step; local: the n of this process, every size-th of
     them; keys [n * K]: what identifies each of this process's completions, and with it the completion's noise.
     """
 
-    everywhere: list[Sample]
-    here: list[Sample]
+    all_ranks: list[Sample]
+    local: list[Sample]
     keys: list[tuple]
 
     @classmethod
     def of(
-        cls, everywhere: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
+        cls, all_ranks: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
     ) -> StepImages:
-        """Share the images `everywhere` of `step` out to the processes."""
-        here = list(everywhere[engine.rank :: engine.size])
-        keys = [(seed, step, image.id, k) for image in here for k in range(trainer.num_samples)]
-        return cls(list(everywhere), here, keys)
+        """Share the images `all_ranks` of `step` out to the processes."""
+        local = list(all_ranks[engine.rank :: engine.size])
+        keys = [(seed, step, image.id, k) for image in local for k in range(trainer.num_samples)]
+        return cls(list(all_ranks), local, keys)
 
     def by_rank(self, size: int) -> list[list[Sample]]:
         """Return the images of each of `size` processes: the order in which gathered tensors hold them."""
-        return [self.everywhere[rank::size] for rank in range(size)]
+        return [self.all_ranks[rank::size] for rank in range(size)]
 
 
 def step_images(
