@@ -13,11 +13,12 @@ COMMANDS = {
     "train": "run cold start, RAPO, evaluation and report",
     "score": "give score, interval and critique of photographs",
     "app": "do the same on a local web page",
-    "reward_server": "do the same over HTTP, as a reward for generators' training",
+    "reward-server": "do the same over HTTP, as a reward for generators' training",
     "evaluate": "measure models on data sets",
     "runs": "list runs, and remove what false starts left",
     "report": "write the page of a run, or of several compared",
     "dashboard": "show all studies on one page",
+    "check-model": "say what a model's folder supports",
     "export": "write a Hugging Face folder with a model card",
     "plan": "estimate memory, hours and dollars before a run",
     "prepare": "check a data set on disk",
@@ -35,7 +36,7 @@ def main() -> None:
         sys.exit(0 if names else 2)
     if names[0] not in COMMANDS:
         fail(names[0])
-    module = f"aes_r1.{names[0]}"
+    module = f"aes_r1.{names[0].replace('-', '_')}"
     sys.argv = [module, *sys.argv[2:]]
     runpy.run_module(module, run_name="__main__")
     sys.exit(0)

@@ -33,9 +33,10 @@ COMPOSED = {
 PARSED = {
     "score": "aes_r1.score",
     "app": "aes_r1.app.__main__",
-    "reward_server": "aes_r1.reward_server.__main__",
+    "reward-server": "aes_r1.reward_server.__main__",
     "runs": "aes_r1.runs.__main__",
     "report": "aes_r1.report.__main__",
+    "check-model": "aes_r1.check_model",
     "export": "aes_r1.export",
     "serve": "aes_r1.serve",
 }

@@ -23,6 +23,7 @@ ALLOWED = {
     "transformers": {"model", "rollout"},
     "tokenizers": {"model"},
     "liger_kernel": {"model"},
+    "bitsandbytes": {"model"},
     "peft": {"model"},
     "deepspeed": {"trainer/launch.py", "trainer/deepspeed_engine.py"},
     "wandb": {"tracking"},

@@ -5,13 +5,16 @@ The catalog holds the constants that bring every scale to [0, 1].
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aes_r1.data.labels import Label, column, first_existing, number
-from aes_r1.data.spreadsheet import lines, sheet, table
+from aes_r1.data.splits import share_out
+from aes_r1.data.spreadsheet import lines, read_text, sheet, table
 from aes_r1.settings import InputError
 
 
@@ -224,6 +227,64 @@ def sophoappeal_labels(root: Path) -> list[Label]:
             )
         )
     return labels
+
+
+def eva_labels(root: Path) -> list[Label]:
+    """Read EVA (Kang et al. 2020): data/votes_filtered.csv, one vote 0..10 a row, cells separated by "="."""
+    path, pictures = root / "data" / "votes_filtered.csv", _picture_folder(root, "images/EVA_together", "images")
+    given: dict[str, list[int]] = defaultdict(lambda: [0] * 11)
+    for location, row in eva_votes(path):
+        score = number(column(row, "score", path), path, location, "score")
+        if score not in range(11):
+            raise InputError(f"{path}, {location}: score={score:g} must be a whole number in 0..10")
+        given[column(row, "image_id", path)][int(score)] += 1
+    labels = []
+    for image, counts in given.items():
+        mean, std, raters = _rating_statistics(range(11), counts)
+        labels.append(Label(f"{pictures}{image}.jpg", mean, std, raters, attributes={"votes": counts}))
+    return labels
+
+
+def eva_votes(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (location, cells by column) of a file of EVA, whose cells are separated by "=" and may be quoted."""
+    for location, row in enumerate(csv.DictReader(io.StringIO(read_text(path)), delimiter="="), start=2):
+        yield f"line {location}", {name: (row[name] or "").strip() for name in row if name}
+
+
+def baid_labels(root: Path) -> list[Label]:
+    """Read BAID (Yi et al. 2023): dataset/{train,val,test}_set.csv, image and score 0..10; images/*.jpg."""
+    return [
+        Label(
+            f"images/{column(row, 'image', path)}",
+            number(column(row, "score", path), path, location, "score"),
+            split=split,
+        )
+        for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
+        for path in (root / "dataset" / f"{name}_set.csv",)
+        for location, row in table(path)
+    ]
+
+
+def kadid_labels(root: Path) -> list[Label]:
+    """Read KADID-10k (Lin et al. 2019): dmos.csv, dist_img, ref_img, dmos 1..5 (5: no difference seen); images/*.png.
+
+    The split is seeded over the 81 references, so that all versions of a picture stand in one. The column var is not
+    read: its name says variance, but the values are standard deviations (4.57 with .496 is 17 of 30 people who gave 5
+    and 13 who gave 4).
+    """
+    path = root / "dmos.csv"
+    rows = [(location, row, column(row, "ref_img", path)) for location, row in table(path)]
+    references = sorted({reference for _, _, reference in rows})
+    split_of = dict(zip(references, share_out(len(references), (0.8, 0.0, 0.2)), strict=True))
+    return [
+        Label(
+            f"images/{column(row, 'dist_img', path)}",
+            number(column(row, "dmos", path), path, location, "dmos"),
+            split=split_of[reference],
+            attributes={"reference": f"images/{reference}"},
+        )
+        for location, row, reference in rows
+    ]
 
 
 def _star_counts(row: dict, group: str, path: Path, location: str) -> list[int]:

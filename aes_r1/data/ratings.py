@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from aes_r1.data.labels import Label, column, image_name, label_rows, labels_file, number
+from aes_r1.data.published import eva_labels, eva_votes
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import lines, table
 from aes_r1.prompts import DIMENSIONS
@@ -144,6 +147,18 @@ def _aadb_ratings(root: Path, columns: Sequence[str]) -> Values:
     return values
 
 
+def _eva_ratings(root: Path, columns: Sequence[str]) -> Values:
+    """Read the means of columns of data/votes_filtered.csv, votes of 1..4; an empty cell is no vote."""
+    path = root / "data" / "votes_filtered.csv"
+    votes: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for location, row in eva_votes(path):
+        for name in columns:
+            if value := _named_cell(row, name, path):
+                votes[column(row, "image_id", path)][name].append(number(value, path, location, name))
+    means = {image: {name: fmean(values) for name, values in given.items()} for image, given in votes.items()}
+    return {label.image: means.get(Path(label.image).stem, {}) for label in eva_labels(root)}
+
+
 def _named_cell(row: Mapping[str, Any], name: str, path: Path) -> Any:
     """Return the cell of a column that data.attributes names."""
     if name not in row:
@@ -173,4 +188,6 @@ RATED = {
             "color": "ColorHarmony",
         },
     ),
+    # Its column `visual` is one vote on light and color together.
+    "eva": RatedSet(read=_eva_ratings, scale=(1, 4), columns={"composition": "composition", "color": "visual"}),
 }

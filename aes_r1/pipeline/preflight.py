@@ -25,6 +25,7 @@ from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
+from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.reward.custom import load_reward, reward_file
@@ -178,6 +179,8 @@ def _check_rewards(settings: Settings) -> None:
 def _check_models(settings: Settings) -> None:
     model, init_from = settings.model, settings.trainer.init_from
     question = RATING_PROMPT if model.prompt == "critique" else SCORE_ONLY_PROMPT
+    if model.quantize == "nf4":
+        require_nf4()
     if model.base == "shipped":
         tiny.shipped()
     named = {"model.path": model.path}

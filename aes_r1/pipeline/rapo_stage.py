@@ -56,7 +56,9 @@ def rapo(job: Job, initial: str) -> str:
     with contextlib.ExitStack() as held:
         reference = None
         if lora.rank > 0:
-            backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
+            backbone = backbones.add_adapter(
+                backbone, lora, seed=settings.seed, quantized=settings.model.quantize == "nf4"
+            )
         else:
             if trainer.needs_reference or settings.reward.needs_reference:
                 reference = build_reference(

@@ -111,7 +111,7 @@ def arguments() -> OneLineParser:
     parser = OneLineParser(
         prog="python -m aes_r1.reward_server",
         description=(__doc__ or "").split(":")[0] + ".",
-        examples="aes-r1 reward_server --model RUN\naes-r1 reward_server --model RUN --samples 1 --port 8001",
+        examples="aes-r1 reward-server --model RUN\naes-r1 reward-server --model RUN --samples 1 --port 8001",
     )
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")

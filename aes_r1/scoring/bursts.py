@@ -22,9 +22,9 @@ def choose(rows: Sequence[Row], *, within: int) -> list[Row]:
     """Return the rows group by group, the best of each first, with the keys group, keep and best instead of hash.
 
     Pictures are in a group if their perceptual hashes are near (copies.takes_of_one_scene). keep: whether it has the
-    highest score of its group; None without a score, because a picture that was not judged should not be thrown away. best: the
-    probability behind it (uncertainty.probability_highest); None where there is nothing to compare, or no
-    picture has two answers.
+    highest score of its group; None without a score, because a picture that was not judged should not be thrown
+    away. best: the probability behind it (uncertainty.probability_highest); None where there is nothing to compare, or
+    where no picture has two answers.
     """
     chosen: list[Row] = []
     for number, places in enumerate(takes_of_one_scene([row["hash"] for row in rows], within=within), 1):

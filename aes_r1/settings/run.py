@@ -58,6 +58,18 @@ class Settings:
             self.model.dtype,
             "training has no loss scaling, so small gradients would vanish; give bfloat16 or float32",
         )
+        require(
+            self.model.quantize == "none" or (self.engine.name == "single" and self.rollout.name == "local"),
+            "model.quantize",
+            self.model.quantize,
+            "4-bit weights are for one card that also draws its completions; give engine=single and rollout=local",
+        )
+        require(
+            self.rollout.name == "local" or self.model.lora.rank == 0 or self.model.lora.target == "language",
+            "model.lora.target",
+            self.model.lora.target,
+            "servers take adapters of the language model alone; give language, or rollout=local",
+        )
         if self.trainer.name == "rapo" and self.reward.rank.weight > 0:
             require(
                 self.trainer.images_per_step >= 2,

@@ -147,7 +147,22 @@ def test_a_broken_file_is_named_with_its_row(name, file, content, says, tmp_path
 
 @pytest.mark.parametrize(
     "name",
-    ["ava", "tad66k", "flickr_aes", "para", "aadb", "koniq", "spaq", "agiqa3k", "avt_ai", "sophoappeal", "folder"],
+    [
+        "ava",
+        "tad66k",
+        "flickr_aes",
+        "para",
+        "aadb",
+        "koniq",
+        "spaq",
+        "agiqa3k",
+        "avt_ai",
+        "sophoappeal",
+        "eva",
+        "baid",
+        "kadid",
+        "folder",
+    ],
 )
 def test_a_wrong_root_is_named(name, tmp_path):
     with pytest.raises(InputError, match=r"data\.root"):
@@ -168,6 +183,44 @@ def test_a_picture_stands_once(rows, faults, tmp_path):
     labels, dropped = read_set("folder", tmp_path)
     assert [label.fault for label in dropped] == faults
     assert len({label.image for label in labels}) == len(labels)
+
+
+def test_eva_counts_single_votes_and_rates_dimensions(tmp_path):
+    labels, dropped = rows_of("eva", tmp_path, attributes={"composition": "composition", "color": "visual"})
+    first, other = labels["71.jpg"], labels["106.jpg"]
+    assert (first.image, first.mos, first.n_raters) == ("images/EVA_together/71.jpg", 0.75, 2)
+    assert first.mos_std == pytest.approx(statistics.stdev([6, 9]) / 10)
+    assert first.attributes["votes"] == [0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0]
+    assert first.attributes["ratings"] == {"composition": pytest.approx(2.5 / 3), "color": pytest.approx(2 / 3)}
+    assert (other.mos, other.attributes["ratings"]) == (0, {"color": 0})  # nobody rated its composition
+    assert dropped == {}
+    put(tmp_path, "data/votes_filtered.csv", b"image_id=user_id=score\n71=E1=6.5\n")
+    with pytest.raises(InputError, match=r"line 2: score=6.5 must be a whole number in 0..10"):
+        published.eva_labels(tmp_path)
+
+
+def test_baid(tmp_path):
+    labels, dropped = rows_of("baid", tmp_path)
+    assert {name: (one.mos, one.split) for name, one in labels.items()} == {
+        "24429.jpg": (pytest.approx(0.4034603), "train"),
+        "55406.jpg": (pytest.approx(0.3672703), "train"),
+        "241705.jpg": (pytest.approx(0.9999043), "validation"),
+        "12938.jpg": (pytest.approx(0.51598), "test"),
+    }
+    assert dropped == {}
+
+
+def test_kadid_keeps_all_versions_of_a_picture_in_one_split(tmp_path):
+    labels, _ = rows_of("kadid", tmp_path)
+    first = labels["I01_01_01.png"]
+    assert (first.mos, first.mos_std) == (pytest.approx(3.57 / 4), None)
+    assert first.attributes["reference"] == "images/I01.png"
+    assert labels["I02_01_01.png"].mos > labels["I02_01_05.png"].mos  # a large number is a good picture
+    splits = {}
+    for label in labels.values():
+        splits.setdefault(label.attributes["reference"], set()).add(label.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert sorted(next(iter(found)) for found in splits.values()) == ["test", *["train"] * 4]
 
 
 def test_sophoappeal_keeps_the_votes_of_each_group(tmp_path):
