@@ -19,7 +19,7 @@ from aes_r1.rollout.served import ServedPolicy, probe_picture
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import draft_of, read_json, write_json
 from aes_r1.runs.folder import RunFolder, require_run
-from aes_r1.scoring.scorer import loss_lines, make_scorer
+from aes_r1.scoring.scorer import comparison_lines, make_scorer
 from aes_r1.settings import InputError, RolloutSettings, require
 
 COMPARED = 8  # tokens of an answer whose log-probabilities are compared with vLLM's
@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
         run_folder, out = require_run(Path(given.run)), Path(given.out)
         made = make_scorer(run_folder, _model(run_folder, given.step), out)
         print(out)
-        print("\n".join(loss_lines(made)))
+        print("\n".join(comparison_lines(made)))
         return 0
     folder = export(Path(given.run), Path(given.out), step=given.step)
     print(folder)
@@ -129,7 +129,7 @@ def arguments() -> OneLineParser:
     parser.add_argument(
         "--scorer",
         action="store_true",
-        help="write the vision tower with one linear layer, which scores without language; say what it loses",
+        help="write the vision tower with one linear layer, which scores without language; say how it compares",
     )
     parser.add_argument(
         "--check-vllm",

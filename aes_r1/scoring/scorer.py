@@ -95,7 +95,7 @@ def make_scorer(
     for place, rows in tests.items():
         samples = [sample for sample, _ in rows]
         scores = np.clip(features_of(samples, look, progress) @ weights + constant, 0, 1)
-        measured[place] = _loss(scores, [told for _, told in rows], [sample.mos for sample in samples])
+        measured[place] = _compare(scores, [answer for _, answer in rows], [sample.mos for sample in samples])
     made = {
         "family": backbone.core.config.model_type,
         "max_pixels": facts.max_pixels,
@@ -134,29 +134,30 @@ def _test_rows(run: RunFolder) -> dict[str, list[tuple[Sample, float | None]]]:
     return found
 
 
-def _loss(scores: np.ndarray, told: Sequence[float | None], mos: Sequence[Any]) -> dict[str, Any]:
-    """Return the SRCC of the scorer and of the run's answers with the opinions, and what is lost, paired by picture.
+def _compare(scores: np.ndarray, answers: Sequence[float | None], mos: Sequence[Any]) -> dict[str, Any]:
+    """Return the SRCC of the scorer and of the run's answers with the opinions, and their difference by picture.
 
-    "lost" is the answers' SRCC less the scorer's, with a 95% interval over resampled pictures.
+    "difference" is the scorer's SRCC less the answers', with a 95% interval over resampled pictures.
     """
-    answered, opinions = as_columns(told, mos)
-    both = {"scorer": scores, "answers": answered}
-    values = {name: points(one, opinions)["srcc"] for name, one in both.items()}
-    drawn = {name: bootstrap(one, opinions, 1000, 0, only=("srcc",))["srcc"] for name, one in both.items()}
-    lost = with_interval(values["answers"] - values["scorer"], drawn["answers"] - drawn["scorer"])
-    measured = {name: with_interval(value, drawn[name]) for name, value in values.items()}
-    return {"n": len(opinions), **measured, "lost": lost}
+    answered, opinions = as_columns(answers, mos)
+    columns = {"scorer": scores, "answers": answered}
+    values = {name: points(column, opinions)["srcc"] for name, column in columns.items()}
+    resampled = {name: bootstrap(column, opinions, 1000, 0, only=("srcc",))["srcc"] for name, column in columns.items()}
+    difference = with_interval(values["scorer"] - values["answers"], resampled["scorer"] - resampled["answers"])
+    measured = {name: with_interval(value, resampled[name]) for name, value in values.items()}
+    return {"n": len(opinions), **measured, "difference": difference}
 
 
-def loss_lines(made: dict[str, Any]) -> list[str]:
-    """Say what a scorer loses, a line for each set on which the run was tested."""
+def comparison_lines(made: dict[str, Any]) -> list[str]:
+    """Say how a scorer compares with the run's own answers, a line for each set on which the run was tested."""
     lines = []
-    for place, found in made["srcc"].items():
-        own, told, lost = found["scorer"]["value"], found["answers"]["value"], found["lost"]
-        if own is None or told is None:
-            lines.append(f"{place}: too few pictures to say what is lost against the run's own answers")
+    for name, measured in made["srcc"].items():
+        scorer, answers = measured["scorer"]["value"], measured["answers"]["value"]
+        if scorer is None or answers is None:
+            lines.append(f"{name}: too few pictures to compare with the run's own answers")
             continue
-        between = "" if lost["low"] is None else f" [{lost['low']:.3f}, {lost['high']:.3f}]"
-        agrees = f"SRCC {own:.3f} against {told:.3f} of the run's own answers (mean)"
-        lines.append(f"{place}, {found['n']} pictures: {agrees}; it loses {lost['value']:.3f}{between}")
-    return lines or ["the run was not evaluated, so nothing says what is lost against its own answers"]
+        change = measured["difference"]
+        interval = "" if change["low"] is None else f" [{change['low']:+.3f}, {change['high']:+.3f}]"
+        pair = f"SRCC {scorer:.3f} against {answers:.3f} of the run's own answers (mean)"
+        lines.append(f"{name}, {measured['n']} pictures: {pair}; the difference is {change['value']:+.3f}{interval}")
+    return lines or ["the run was not evaluated, so nothing says how the scorer compares with its own answers"]

@@ -1,4 +1,4 @@
-"""A scorer without language: what is exported scores like the fit, and says what it loses."""
+"""A scorer without language: what is exported scores like the fit, and says how it compares."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from aes_r1.inference.fitted import fit_ridge, ridge_weights
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tower as towers
 from aes_r1.runs.folder import RunFolder
-from aes_r1.scoring.scorer import Scorer, _loss, loss_lines
+from aes_r1.scoring.scorer import Scorer, _compare, comparison_lines
 from aes_r1.settings import InputError
 from tests.conftest import picture
 from tests.model.siblings import save_sibling
@@ -31,20 +31,22 @@ def test_the_layer_is_the_regression():
     assert np.clip(new @ weights + constant, 0, 1) == pytest.approx(fit_ridge(features, mos)(new), abs=1e-9)
 
 
-def test_what_is_lost_is_the_difference_of_two_correlations():
+def test_the_difference_is_that_of_two_correlations():
     mos = np.linspace(0.1, 0.9, 30)
-    told = [None, *np.linspace(0.2, 0.8, 29)]
+    answers = [None, *np.linspace(0.2, 0.8, 29)]
     scores = mos[::-1].copy()
     scores[:20] = mos[:20]
-    found = _loss(scores, told, mos.tolist())
-    assert found["scorer"]["value"] == pytest.approx(stats.spearmanr(scores, mos).statistic)
-    assert found["lost"]["value"] == pytest.approx(found["answers"]["value"] - found["scorer"]["value"])
-    assert found["lost"]["low"] < found["lost"]["value"] < found["lost"]["high"]
-    (line,) = loss_lines({"srcc": {"para/test": found}})
-    assert line.startswith(f"para/test, 30 pictures: SRCC {found['scorer']['value']:.3f} against ")
-    assert f"it loses {found['lost']['value']:.3f} [" in line
-    assert "too few pictures" in loss_lines({"srcc": {"para/test": _loss(scores[:2], told[:2], mos[:2].tolist())}})[0]
-    assert "not evaluated" in loss_lines({"srcc": {}})[0]
+    measured = _compare(scores, answers, mos.tolist())
+    assert measured["scorer"]["value"] == pytest.approx(stats.spearmanr(scores, mos).statistic)
+    change = measured["difference"]
+    assert change["value"] == pytest.approx(measured["scorer"]["value"] - measured["answers"]["value"])
+    assert change["low"] < change["value"] < change["high"]
+    (line,) = comparison_lines({"srcc": {"para/test": measured}})
+    assert line.startswith(f"para/test, 30 pictures: SRCC {measured['scorer']['value']:.3f} against ")
+    assert f"the difference is {change['value']:+.3f} [" in line
+    few = _compare(scores[:2], answers[:2], mos[:2].tolist())
+    assert "too few pictures" in comparison_lines({"srcc": {"para/test": few}})[0]
+    assert "not evaluated" in comparison_lines({"srcc": {}})[0]
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
@@ -89,7 +91,7 @@ def exported(monkeypatch, capsys, *arguments):
     return leaving.value.code, said.out, said.err
 
 
-def test_the_command_writes_a_scorer_and_says_what_it_loses(run, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_a_scorer_and_says_how_it_compares(run, tmp_path, monkeypatch, capsys):
     code, out, _ = exported(monkeypatch, capsys, run, tmp_path / "OUT", "--scorer")
     assert code == 0
     folder, line = out.splitlines()
