@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
 from aes_r1.inference.asking import Facts
 from aes_r1.report.html import STAGE_NAMES, number, percent
@@ -31,7 +32,6 @@ print(tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_t
 """
 _NOT_EVALUATED = "The evaluation of the run is of the weights after its last step, so nothing else is known of these."
 _LICENSES = {"tiny_qwen2_5_vl": "apache-2.0"}  # licences of base models that are known for certain
-_MADE = ("scenes", "scenes_shifted", "scenes_harsh")
 
 
 def model_card(
@@ -137,7 +137,7 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
 
 
 def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts) -> Iterator[str]:
-    made = settings["data"]["name"] in _MADE
+    made = settings["data"]["name"] in SCENE_SETS
     if made:
         yield (
             "Trained and measured on small made pictures with simulated raters. What it says of a real photograph "
