@@ -1,8 +1,8 @@
 """The prompts for models and the format of their answers.
 
-An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1), or the other way round where the prompt
-asks for the score first. It is parsed strictly, in the order that was asked for: any other form counts as no answer, and
-no score is guessed.
+An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1), or the other way round where the
+prompt asks for the score first. It is parsed strictly, in the order that was asked for: any other form counts as no
+answer, and no score is guessed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ FILLER_PROMPT = (
     "Judge this photograph as an expert would. Fill <think> </think> with a word that says nothing. Then give its "
     "aesthetic quality from 0 to 1 with two decimals in <answer> </answer>."
 )
-# The question of every model.prompt. It also decides the order of the answer, so whoever knows what was asked can read it.
+# The question of every model.prompt. It also decides the order of the answer, so whoever knows what was asked can read
+# the answer.
 QUESTIONS = {
     "critique": RATING_PROMPT,
     "score_only": SCORE_ONLY_PROMPT,

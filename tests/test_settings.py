@@ -47,7 +47,10 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
             for values, says in (
                 (PARTS, f"trainer.credit=parts: {prompt} writes no critique before its score"),
                 ({"model": {"answer_from": "words"}}, f"model.answer_from=words: {prompt} writes no words before its"),
-                ({"cold_start": {"blank_pictures": 0.25}}, f"0.25: model.prompt={prompt} has no words before the score"),
+                (
+                    {"cold_start": {"blank_pictures": 0.25}},
+                    f"0.25: model.prompt={prompt} has no words before the score",
+                ),
                 ({"evaluation": {"protocols": ["read_back"]}}, f"'read_back']: model.prompt={prompt} has no words"),
             )
         ),

@@ -34,8 +34,8 @@ WEIGHTS = {
     "scenes_shifted": (0.18, 0.25, 0.17, 0.25, 0.15),
     "scenes_harsh": (0.22, 0.20, 0.22, 0.20, 0.16),
 }
-# The weights of the raters of scenes_gated, who look for other things in every subject. Over the subjects each dimension
-# has the mean weight .2, so none of them tells more than another to a judge who does not look at the subject.
+# The weights of the raters of scenes_gated, who look for other things in every subject. Over the subjects each
+# dimension has the mean weight .2, so none tells more than another to a judge who does not look at the subject.
 GATED_WEIGHTS = {
     "house": (0.55, 0.15, 0.10, 0.00, 0.20),
     "tree": (0.00, 0.55, 0.15, 0.10, 0.20),

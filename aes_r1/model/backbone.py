@@ -247,7 +247,7 @@ def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model
         raise InputError(f"{key}={error}") from error
     if backbone.answer_prefix and order_of(question) == "score_first":
         raise InputError(
-            f"{key}={path}: its chat template opens <think> in the prompt, so no answer of it can begin with the score; "
+            f"{key}={path}: its chat template opens <think> in the prompt, so no answer can begin with the score; "
             "give model.prompt=critique"
         )
     return backbone

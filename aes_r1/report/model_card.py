@@ -10,6 +10,7 @@ from typing import Any
 from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
 from aes_r1.inference.asking import Facts
+from aes_r1.prompts import answer
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.settings_section import main_settings
 from aes_r1.scoring.intervals import HELD, NOT_CALIBRATED
@@ -51,7 +52,7 @@ def model_card(
     parts = [
         _header(name, settings, evaluation),
         f"# {name}\n\nA vision-language model that critiques a photograph along light and shadow, mood and narrative, "
-        "composition, color and exposure, and scores it from 0 to 1: `<think>critique</think><answer>0.63</answer>`. "
+        f"composition, color and exposure, and scores it from 0 to 1: `{answer('critique', 0.63, facts.order)}`. "
         "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, "
         "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)).",
         f"## Use\n\nWith transformers {version('transformers').split('.')[0]} alone (config.json is in its style, "

@@ -98,5 +98,5 @@ class Settings:
         if credit == "parts":
             rule = "needs a reward of the critique: reward.faithfulness.weight, .read_back or .information above 0"
             require(bool(weights), "trainer.credit", credit, rule)
-            rule = f"{self.model.prompt} writes no critique before its score, which alone is paid; give trainer.credit=all"
+            rule = f"{self.model.prompt} writes no critique before its score; give trainer.credit=all"
             require(self.model.prompt == "critique", "trainer.credit", credit, rule)

@@ -62,10 +62,11 @@ def train_sft(
     cold_start: ColdStartSettings,
     context: TrainingContext,
 ) -> None:
-    """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}), in the order `question` asks for.
+    """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}).
 
-    Resumes from context.folder. `context.evaluate(step)` is called before the first step, every cold_start.probe_every
-    steps and after the last. Raises Stopped after a checkpoint when asked to stop.
+    `question` decides whether critique or score is written first. Resumes from context.folder. `context.evaluate(step)`
+    is called before the first step, every cold_start.probe_every steps and after the last. Raises Stopped after a
+    checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}

@@ -24,8 +24,8 @@ def taught_records(records: Sequence[dict[str, Any]], prompt: str, backbone: Bac
 def filler_for(critique: str, backbone: Backbone) -> str:
     """Repeat FILLER until an answer with it has as many tokens as one with `critique`.
 
-    So a model that writes it computes over as many tokens, and learns from as many, but reads no word about the picture.
-    Where a tokenizer needs several tokens for FILLER, the number of tokens is the nearest that repeats can reach.
+    So a model that writes it computes over as many tokens, and learns from as many, but none says anything about the
+    picture. Where a tokenizer needs several tokens for FILLER, their number is the nearest that repeats can reach.
     """
 
     def tokens(text: str) -> int:

@@ -53,7 +53,7 @@ def test_gated_raters_look_for_other_things_in_every_subject(factors):
     assert weights.mean(axis=0) == pytest.approx(np.full(5, 0.2))
     only_light = dict.fromkeys(factors[0], 0.0) | {"light_and_shadow": 1.0}
     seen = {subject: scene_sets.quality("scenes_gated", only_light, subject) for subject in scenes.SUBJECTS}
-    by_hand = {subject: 0.03 + 0.94 / (1 + np.exp(-9 * (row[0] - 0.455))) for subject, row in zip(seen, weights)}
+    by_hand = dict(zip(seen, 0.03 + 0.94 / (1 + np.exp(-9 * (weights[:, 0] - 0.455))), strict=True))
     assert seen == pytest.approx(by_hand)
     assert scene_sets.quality("scenes", only_light, "house") == scene_sets.quality("scenes", only_light, "boat")
     mos = opinions("scenes_gated", factors)
