@@ -75,5 +75,6 @@ report: setup ## RUNS="a b c": a page that compares runs; for one run its report
 bench: setup ## this project with and without its optimisations, and TRL, on one workload (GPU sizes where there is a GPU); ARGS="cpu --rounds 5"
 	$(RUN) -m benchmarks $(ARGS)
 
-clean: ## delete runs and the store, but not the environment
-	rm -rf runs store
+clean: ## delete caches; runs, the store and the environment stay (`aes-r1 runs --clean` deletes false starts)
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist *.egg-info
+	find aes_r1 hydra_plugins tests experiments benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

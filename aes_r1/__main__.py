@@ -13,10 +13,12 @@ COMMANDS = {
     "train": "run cold start, RAPO, evaluation and report",
     "score": "give score, interval and critique of photographs",
     "app": "do the same on a local web page",
+    "reward-server": "do the same over HTTP, as a reward for generators' training",
     "evaluate": "measure models on data sets",
     "runs": "list runs, and remove what false starts left",
     "report": "write the page of a run, or of several compared",
     "dashboard": "show all studies on one page",
+    "check-model": "say what a model's folder supports",
     "export": "write a Hugging Face folder with a model card",
     "plan": "estimate memory, hours and dollars before a run",
     "prepare": "check a data set on disk",
@@ -28,13 +30,13 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command that the first argument names; does not return."""
-    given = sys.argv[1:2]
-    if not given or given[0] in ("-h", "--help", "help"):
+    names = sys.argv[1:2]
+    if not names or names[0] in ("-h", "--help", "help"):
         print(usage())
-        sys.exit(0 if given else 2)
-    if given[0] not in COMMANDS:
-        fail(given[0])
-    module = f"aes_r1.{given[0]}"
+        sys.exit(0 if names else 2)
+    if names[0] not in COMMANDS:
+        fail(names[0])
+    module = f"aes_r1.{names[0].replace('-', '_')}"
     sys.argv = [module, *sys.argv[2:]]
     runpy.run_module(module, run_name="__main__")
     sys.exit(0)
@@ -43,7 +45,7 @@ def main() -> None:
 def usage() -> str:
     """Return the list of commands."""
     width = max(map(len, COMMANDS))
-    lines = (f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+    lines = (f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
     return "\n".join(["usage: aes-r1 COMMAND ...", "", *lines, "", "aes-r1 COMMAND --help explains one."])
 
 

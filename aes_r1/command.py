@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,79 +47,85 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     """
     speak_anywhere()
     end_at_once()
-    # DeepSpeed's launcher adds an argument in front, which repeats LOCAL_RANK.
-    sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
-    sys.argv[1:] = [
-        part
-        for argument in sys.argv[1:]
-        for part in (argument.split("=", 1) if argument.startswith("--config-dir=") else [argument])
-    ]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors through, which Hydra would print itself
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # submitit's own USR2 would kill a job
+    sys.argv[1:] = _plain_arguments(sys.argv[1:])
+    _set_environment()
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     composed: list[Any] = []
-    notes = Path(
-        "runs", "sweeps", f".points-{secrets.token_hex(4)}"
-    ).absolute()  # absolute, because jobs may run on other machines
-    sweep = Sweep(module, _config_folders(sys.argv), schema, notes, os.getpid())
-    code, said, lost = 0, "", []
+    # The path is absolute, because jobs may run on other machines.
+    folder = Path("runs", "sweeps", f".points-{secrets.token_hex(4)}").absolute()
+    sweep = Sweep(module, _config_folders(sys.argv), schema, folder, os.getpid())
+    code, message, lost = 0, "", []
     try:
         overrides.check(sys.argv[1:], schema)
         sys.argv[1:] = overrides.ordered(sys.argv[1:])
         _refuse_hidden_keys(sys.argv, schema)
-        os.environ[announce.FOLDER] = str(notes)
+        os.environ[announce.FOLDER] = str(folder)
         with stop_requests(then=sweep.stop) as stop, announce.speaking(sweep):
-            _compose(lambda config: _point_or_keep(config, sweep, composed), config_name)
+            _compose(lambda config: _run_job_or_keep(config, sweep, composed), config_name)
         if stop:
             raise Stopped(stop.requeue)
         for config in composed:  # outside of Hydra, which would print its own lines about an error
             task(to_settings(config, schema))
     except InputError as error:
-        code, said = 2, str(error)
+        code, message = 2, str(error)
     except (HydraException, OmegaConfBaseException) as error:
-        code, said = 2, _one_line(error, schema)
-    except Stopped as stopped:
-        code, said = 75 if stopped.requeue else 1, str(stopped)
+        code, message = 2, _one_line(error, schema)
+    except Stopped as error:
+        code, message = 75 if error.requeue else 1, str(error)
     except (NeverFinite, ServerGone, ServersGone) as error:
-        code, said = 1, str(error)
+        code, message = 1, str(error)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
-        code, said = 2, f"{error.filename or 'disk'}: {error.strerror}; give another out= or make room"
+        code, message = 2, f"{error.filename or 'disk'}: {error.strerror}; give another out= or make room"
     except PointLost as error:  # raised by the sweeper after all other jobs
         lost = [str(error)]
     except KeyboardInterrupt:
-        code, said = 1, "interrupted; the same command goes on from the last checkpoint"
+        code, message = 1, "interrupted; the same command goes on from the last checkpoint"
     except BrokenPipeError:  # the reader of stdout, say `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     finally:
-        failed, cut = [*lost, *announce.failures(sweep)], announce.stops(sweep)
+        failed, stopped = [*lost, *announce.failures(sweep)], announce.stops(sweep)
         announce.close(sweep, _study(sys.argv))
-        sweep.forget()
-    if code == 0 and (failed or cut):
-        code, said = 1 if failed else 75, "the same command runs what is missing"
-    parts = [_listed(failed, "failed"), _listed(cut, "stopped"), said]
+        sweep.delete_folder()
+    if code == 0 and (failed or stopped):
+        code, message = 1 if failed else 75, "the same command runs what is missing"
+    parts = [_named_points(failed, "failed"), _named_points(stopped, "stopped"), message]
     if code and any(parts):
         exit_with(code, "; ".join(part for part in parts if part))
     sys.exit(code)
 
 
+def _set_environment() -> None:
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors, which it would print otherwise
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # submitit's own USR2 would kill a job
+
+
+def _plain_arguments(arguments: list[str]) -> list[str]:
+    """Return the arguments without LOCAL_RANK, which DeepSpeed's launcher adds, and with --config-dir=DIR as two."""
+    plain: list[str] = []
+    for argument in arguments:
+        if not argument.startswith("--local_rank="):
+            plain += argument.split("=", 1) if argument.startswith("--config-dir=") else [argument]
+    return plain
+
+
 def _study(arguments: list[str]) -> str | None:
     """Return the name in +sweeps=NAME."""
-    return next((one.partition("=")[2] for one in arguments if one.startswith("+sweeps=")), None)
+    return next((text.partition("=")[2] for text in arguments if text.startswith("+sweeps=")), None)
 
 
-def _listed(points: list[str], end: str) -> str:
-    named = "; ".join(dict.fromkeys(points))  # a search may run a job twice
-    return f"{len(points)} point(s) {end}: {named}" if points else ""
+def _named_points(points: list[str], end: str) -> str:
+    names = "; ".join(dict.fromkeys(points))  # a search may run a job twice
+    return f"{len(points)} point(s) {end}: {names}" if points else ""
 
 
 class PointLost(Exception):
-    """Report a job whose worker died before it could tell how the job ended; launchers raise it."""
+    """Raised by launchers for a job whose worker died before it could record how the job ended."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -127,10 +134,10 @@ class OneLineParser(argparse.ArgumentParser):
     examples: commands, one a line, which --help prints below the arguments.
     """
 
-    def __init__(self, *, examples: str = "", **named: Any) -> None:
+    def __init__(self, *, examples: str = "", **options: Any) -> None:
         lines = "".join(f"\n  {line}" for line in examples.splitlines())
-        named.setdefault("epilog", f"examples:{lines}" if examples else None)
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **named)
+        options.setdefault("epilog", f"examples:{lines}" if examples else None)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         """Print in one line what is wrong with the command line, and exit with code 2."""
@@ -143,9 +150,9 @@ def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int
     """Run `task` on the parsed command line and exit with the code that it returns; errors are handled as in `run`."""
     speak_anywhere()
     end_at_once()
-    given = parser.parse_args()
+    options = parser.parse_args()
     try:
-        sys.exit(task(given))
+        sys.exit(task(options))
     except InputError as error:
         exit_with(2, str(error))
     except ServersGone as error:
@@ -194,7 +201,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_hash", _run_hash, replace=True)
 
 
-def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | Stopped | None:
+def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | Stopped | None:
     """Run a job of a multirun in its own process, or keep a single run's config for `run`; Hydra calls this.
 
     Returns the job's headline SRCC, by which a sweeper may search; None when it failed or has none; Stopped when it was
@@ -209,32 +216,30 @@ def _point_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | St
         return None
     if sweep.stops():
         return Stopped(True)
-    given, out, number = list(hydra_config.overrides.task), Path(config.out), hydra_config.job.num
-    name, since = announce.point_name(sweep, given), time.time()
-
-    def end(how: str, **found: Any) -> None:
-        announce.ended(sweep, number, name, out, end=how, since=since, **found)
-
+    arguments, out, number = list(hydra_config.overrides.task), Path(config.out), hydra_config.job.num
+    name = announce.point_name(sweep, arguments)
+    announce_end = partial(announce.ended, sweep, number, name, out, since=time.time())
     try:
         settings = to_settings(config, sweep.schema)
     except InputError as error:
-        end("failed", reason=str(error))
+        announce_end(end="failed", reason=str(error))
         return None
     if _is_done(out, settings):
-        end("done before", srcc=_srcc(out))
+        announce_end(end="done before", srcc=_srcc(out))
         return _srcc(out)
     announce.started(sweep, number, name, out)
-    command = point_command(sweep, given, config.out, config.get("processes", 1))
-    code, told = run_point(command, sweep, number)
-    left, reason = sweep.reason_file(number), RunFolder(out).failure_file
-    if code == 75 or (code != 0 and told and not reason.exists()):  # torchrun's own code is not the reason
-        end("stopped")
+    command = point_command(sweep, arguments, config.out, config.get("processes", 1))
+    code, was_stopped = run_point(command, sweep, number)
+    reason_file, failure_file = sweep.reason_file(number), RunFolder(out).failure_file
+    # Torchrun exits with a code of its own, so a point that was stopped and left no failure counts as stopped.
+    if code == 75 or (code != 0 and was_stopped and not failure_file.exists()):
+        announce_end(end="stopped")
         return Stopped(True)
     if code != 0:
-        why = left.read_text() if left.exists() else f"exit code {code}, {reason if reason.exists() else out}"
-        end("failed", reason=why)
+        exit_line = f"exit code {code}, {failure_file if failure_file.exists() else out}"
+        announce_end(end="failed", reason=reason_file.read_text() if reason_file.exists() else exit_line)
         return None
-    end("done", srcc=_srcc(out))
+    announce_end(end="done", srcc=_srcc(out))
     return _srcc(out)
 
 
@@ -252,11 +257,11 @@ def _is_done(folder: Path, settings: Any) -> bool:
 
 
 def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:
-    """Raise InputError where Hydra would take a folder inside --config-dir (say store/) for the choices of a key."""
-    given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    """Raise InputError where Hydra would take a folder inside --config-dir, say store/, for the choices of a key."""
+    keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     plain = {field.name for field in fields(schema) if not (CONF / field.name).is_dir()}
     for folder in _config_folders(arguments)[1::2]:
-        for key in sorted(given & plain):
+        for key in sorted(keys & plain):
             if (Path(folder) / key).is_dir():
                 raise InputError(
                     f"--config-dir {folder}: Hydra takes the folder {Path(folder) / key} for the choices of {key}, so "
@@ -265,7 +270,7 @@ def _refuse_hidden_keys(arguments: list[str], schema: type) -> None:
 
 
 def _config_folders(arguments: list[str]) -> list[str]:
-    """Split --config-dir=DIR into two arguments."""
+    """Return the options --config-dir DIR among `arguments`, each as two arguments."""
     return [
         argument
         for index, argument in enumerate(arguments)
@@ -296,11 +301,11 @@ def _expand_sets(values: dict) -> None:
 
 def _data_set(entry: Any) -> dict:
     """Return the settings of a further set: a file of conf/data by name, or a mapping with that name and its keys."""
-    given = {"name": entry} if isinstance(entry, str) else dict(entry)
-    named = {file.stem for file in (CONF / "data").glob("*.yaml")} - {"base", "on_disk"}
-    if given.get("name") not in named:
-        raise InputError(f"also={given.get('name')}: no such data set; there are {', '.join(sorted(named))}")
-    return {**group_values("data", given["name"]), **given}
+    values = {"name": entry} if isinstance(entry, str) else dict(entry)
+    known = {file.stem for file in (CONF / "data").glob("*.yaml")} - {"base", "on_disk"}
+    if values.get("name") not in known:
+        raise InputError(f"also={values.get('name')}: no such data set; there are {', '.join(sorted(known))}")
+    return {**group_values("data", values["name"]), **values}
 
 
 def group_values(group: str, option: str) -> dict:
@@ -347,7 +352,7 @@ def _in_multirun() -> bool:
 
 
 def _one_line(error: BaseException, schema: type) -> str:
-    """Return Hydra's message in one line without its help text; the cause where Hydra only wraps it."""
+    """Return Hydra's message in one line without its help text; where Hydra wraps an InputError, that one's message."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InputError):
@@ -361,7 +366,7 @@ def _one_line(error: BaseException, schema: type) -> str:
 
 
 def exit_with(code: int, message: str) -> NoReturn:
-    """End the process with one line on stderr. The point of a sweep also leaves it for the sweep's own last lines."""
+    """End the process with one line on stderr. A point of a sweep also writes the line to its reason_file."""
     print(f"aes_r1: {message}", file=sys.stderr)
     if REASON in os.environ:
         with suppress(OSError):  # the sweep may have ended before its point

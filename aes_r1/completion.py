@@ -33,13 +33,15 @@ COMPOSED = {
 PARSED = {
     "score": "aes_r1.score",
     "app": "aes_r1.app.__main__",
+    "reward-server": "aes_r1.reward_server.__main__",
     "runs": "aes_r1.runs.__main__",
     "report": "aes_r1.report.__main__",
+    "check-model": "aes_r1.check_model",
     "export": "aes_r1.export",
     "serve": "aes_r1.serve",
 }
 
-# Bash splits words at =, so what stands before the last = is cut from what is offered. Without an own word, files are.
+# Bash splits words at =, so the part before the last = is cut from what is offered. Where no word fits, files are.
 _FUNCTION = """\
 _aes_r1() {
     local word="${COMP_LINE:0:COMP_POINT}" words="COMMANDS"
@@ -68,14 +70,16 @@ complete -F _aes_r1 aes-r1
 def words(name: str) -> list[str]:
     """Return what may follow `aes-r1 NAME`: keys and choices of a command of Hydra, or the options of another."""
     if name in COMPOSED:
-        found = {key.lstrip("+"): key for key in groups(CONF)}
-        chosen = [
-            f"{found[path.parent.name]}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name in found
+        override_of_group = {key.lstrip("+"): key for key in groups(CONF)}
+        choices = [
+            f"{override_of_group[path.parent.name]}={path.stem}"
+            for path in CONF.glob("*/*.yaml")
+            if path.parent.name in override_of_group
         ]
         options = ["--help", "--multirun", "--cfg", "job", "--package", *_LAUNCHERS]
-        every = keys(COMPOSED[name])
-        single = [key for key in every if not any(other.startswith(f"{key}.") for other in every)]
-        return sorted([*options, *chosen, *(f"{key}=" for key in single)])
+        all_keys = keys(COMPOSED[name])
+        leaf_keys = [key for key in all_keys if not any(other.startswith(f"{key}.") for other in all_keys)]
+        return sorted([*options, *choices, *(f"{key}=" for key in leaf_keys)])
     if name in PARSED:
         return sorted(importlib.import_module(PARSED[name]).arguments()._option_string_actions)
     return []
@@ -84,7 +88,7 @@ def words(name: str) -> list[str]:
 _LAUNCHERS = [f"hydra/launcher={name}" for name in ("joblib", "submitit_slurm", "submitit_local", "ray")]
 
 
-def run(_given: argparse.Namespace) -> int:
+def run(_options: argparse.Namespace) -> int:
     """Print the shell function; return the exit code."""
     cases = [f'            {name}) words="{" ".join(words(name))}" ;;' for name in COMMANDS]
     print(_FUNCTION.replace("COMMANDS", " ".join(COMMANDS)).replace("CASES", "\n".join(cases)), end="")
@@ -93,11 +97,11 @@ def run(_given: argparse.Namespace) -> int:
 
 def arguments() -> OneLineParser:
     """Build the parser of the command line."""
-    where = Path("~/.aes-r1-completion")
+    path = Path("~/.aes-r1-completion")
     return OneLineParser(
         prog="aes-r1 completion",
         description="Print what bash and zsh complete after aes-r1.",
-        examples=f"aes-r1 completion > {where} && echo 'source {where}' >> ~/.bashrc",
+        examples=f"aes-r1 completion > {path} && echo 'source {path}' >> ~/.bashrc",
     )
 
 

@@ -27,13 +27,15 @@ def workspace(study: str, runs: Runs, *, entity: str, project: str) -> Any:
     coordinates: list[Any] = [*(wr.Config(key) for key in varied(runs)), wr.SummaryMetric("headline/srcc")]
     sweep = [
         wr.ParallelCoordinatesPlot(
-            title=study, columns=[wr.ParallelCoordinatesPlotColumn(metric=one) for one in coordinates]
+            title=study, columns=[wr.ParallelCoordinatesPlotColumn(metric=metric) for metric in coordinates]
         ),
         wr.ScatterPlot(title="PLCC by SRCC", x=wr.SummaryMetric("headline/srcc"), y=wr.SummaryMetric("headline/plcc")),
     ]
     panels = {section: _lines(shown(section, runs)) for section in SECTIONS}
     panels["Agreement"] = [*_bars(), *panels["Agreement"]]
-    sections = [ws.Section(name=name, panels=drawn, is_open=True) for name, drawn in {"Sweep": sweep, **panels}.items()]
+    sections = [
+        ws.Section(name=name, panels=drawings, is_open=True) for name, drawings in {"Sweep": sweep, **panels}.items()
+    ]
     sections.append(ws.Section(name="Critiques", panels=[wr.WeavePanelSummaryTable(table_name="rapo/completions")]))
     return ws.Workspace(
         entity=entity,
@@ -112,49 +114,49 @@ def report(studies: Mapping[str, Runs], analyses: Path, *, entity: str, project:
 def publish(settings: DashboardSettings, studies: Mapping[str, Runs]) -> None:
     """Save the views and the report; RUNS/dashboard.json keeps their addresses, so that they are updated next time."""
     assert settings.entity is not None
-    where = {"entity": settings.entity, "project": settings.project}
+    account = {"entity": settings.entity, "project": settings.project}
     addresses = Path(settings.runs) / "dashboard.json"
     known = read_json(addresses) if addresses.exists() else {}
-    here = known.setdefault(f"{settings.entity}/{settings.project}", {"views": {}})
+    saved = known.setdefault(f"{settings.entity}/{settings.project}", {"views": {}})
     for study, runs in studies.items():
-        view = _saved_view(workspace(study, runs, **where), here["views"].get(study))
-        here["views"][study] = view.url
+        view = _saved_view(workspace(study, runs, **account), saved["views"].get(study))
+        saved["views"][study] = view.url
         write_json(addresses, known)
         print(f"{study}: {view.url}")
-    made = _saved_report(report(studies, Path(settings.analyses), **where), here.get("report"))
-    here["report"] = made.url
+    saved_report = _saved_report(report(studies, Path(settings.analyses), **account), saved.get("report"))
+    saved["report"] = saved_report.url
     write_json(addresses, known)
-    print(f"report: {made.url}")
+    print(f"report: {saved_report.url}")
 
 
-def _saved_view(made: Any, url: str | None) -> Any:
-    """Save `made` over the view at `url`, or as a new one when that view no longer exists."""
+def _saved_view(new: Any, url: str | None) -> Any:
+    """Save `new` over the view at `url`, or as a new one when that view no longer exists."""
     from wandb_workspaces.workspaces import Workspace
 
     if url is None:
-        return made.save()
+        return new.save()
     try:
-        view = Workspace.from_url(url)
+        saved = Workspace.from_url(url)
     except ValueError as error:
         if "not found" not in str(error):
             raise
-        return made.save()
-    view.sections, view.runset_settings = made.sections, made.runset_settings
-    return view.save()
+        return new.save()
+    saved.sections, saved.runset_settings = new.sections, new.runset_settings
+    return saved.save()
 
 
-def _saved_report(made: Any, url: str | None) -> Any:
-    """Save `made` over the report at `url`, or as a new one when that report no longer exists."""
+def _saved_report(new: Any, url: str | None) -> Any:
+    """Save `new` over the report at `url`, or as a new one when that report no longer exists."""
     from wandb_workspaces.reports.v2 import Report
 
     if url is None:
-        return made.save()
+        return new.save()
     try:
-        there = Report.from_url(url)
+        saved = Report.from_url(url)
     except TypeError:  # from_url reads a field of the server's answer, which is null
-        return made.save()
-    there.blocks = made.blocks
-    return there.save()
+        return new.save()
+    saved.blocks = new.blocks
+    return saved.save()
 
 
 def build(settings: DashboardSettings) -> None:

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from aes_r1.aescot.failures import ServerGone
 from aes_r1.aescot.start import check_roles
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import load_samples
+from aes_r1.data.sample import Sample
 from aes_r1.settings import PAPER_PIXELS, DistillSettings, as_dict
 from aes_r1.tracking.tracker import Tracker
 
@@ -57,29 +59,10 @@ def run(settings: DistillSettings) -> None:
     for row in dropped:
         print(f"left out {row['path']}: {row['reason']}", file=sys.stderr)
     out = Path(settings.out)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    gone = None
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("AesCoT", total=len(samples) if not settings.quotas else None)
-
-        def progress(decided: int, kept: int) -> None:
-            bar.update(task, completed=decided, description=f"AesCoT: {kept} kept")
-
-        try:
-            build_aescot(
-                samples,
-                expert=settings.expert,
-                judge=settings.judge,
-                seed=settings.seed,
-                out=out,
-                quotas=settings.quotas,
-                max_pixels=max_pixels,
-                progress=progress,
-            )
-        except ServerGone as error:
-            gone = error  # reported after the progress bar has ended, which would be drawn again
-    if gone is not None:
-        print(f"aes_r1: {gone}; the same command goes on where it stopped", file=sys.stderr)
+    try:
+        _build(samples, settings, max_pixels)
+    except ServerGone as error:
+        print(f"aes_r1: {error}; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(1)
     write_audit(out, items=settings.audit_items, seed=settings.seed, judged=settings.judge.name != "none")
     report = json.loads((out / "distill_report.json").read_text(encoding="utf-8"))
@@ -93,26 +76,47 @@ def run(settings: DistillSettings) -> None:
         sys.exit(1)
 
 
+def _build(samples: Sequence[Sample], settings: DistillSettings, max_pixels: int) -> None:
+    """Write the critiques below a progress bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("AesCoT", total=len(samples) if not settings.quotas else None)
+
+        def progress(decided: int, kept: int) -> None:
+            bar.update(task, completed=decided, description=f"AesCoT: {kept} kept")
+
+        build_aescot(
+            samples,
+            expert=settings.expert,
+            judge=settings.judge,
+            seed=settings.seed,
+            out=Path(settings.out),
+            quotas=settings.quotas,
+            max_pixels=max_pixels,
+            progress=progress,
+        )
+
+
 def summary_of(report: dict[str, Any]) -> dict[str, float]:
     """Return distill/*, the numbers of distill_report.json that a tracker shows."""
     kept, rejected = report["kept"], report["rejected"]
     prices = [row["usd"] for row in report["calls"].values()]
-    found = {"distill/kept": kept, "distill/rejected": rejected}
+    numbers = {"distill/kept": kept, "distill/rejected": rejected}
     if kept + rejected:
-        found["distill/kept_rate"] = kept / (kept + rejected)
+        numbers["distill/kept_rate"] = kept / (kept + rejected)
     if prices and None not in prices:
-        found["distill/usd"] = sum(prices)
-    return found
+        numbers["distill/usd"] = sum(prices)
+    return numbers
 
 
 def _nothing_kept(report: dict[str, Any]) -> str:
-    """Say in one line why nothing was kept: the most common reason, and what was found the first time."""
+    """Return the line that explains why nothing was kept: the most common reason, and its first finding."""
     reasons = report["rejected_by_reason"]
     if not reasons:
         return f"kept 0: {report['stopped'] or 'no picture was given'}"
-    most = max(reasons, key=reasons.get)
-    found = " ".join(report["first_reasons"].get(most, "").split())
-    return f"kept 0, rejected {report['rejected']}: {most} {reasons[most]}{f' ({found})' if found else ''}"
+    reason = max(reasons, key=reasons.get)
+    finding = " ".join(report["first_reasons"].get(reason, "").split())
+    return f"kept 0, rejected {report['rejected']}: {reason} {reasons[reason]}{f' ({finding})' if finding else ''}"
 
 
 def _show_plan(plan: dict[str, Any], settings: DistillSettings) -> None:
@@ -137,7 +141,7 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
         print(f"  {role}: {row['calls']} calls, {usd}")
     for group, counts in report["mended"].items():
         if counts:
-            print(f"  {group}: {', '.join(f'{how} {count}' for how, count in counts.items())}")
+            print(f"  {group}: {', '.join(f'{mending} {count}' for mending, count in counts.items())}")
     for name, row in report.get("plants", {}).items():
         if row["planted"] and row["flagged"]:
             print(f"  planted {name}: precision {row['precision']:.3f}, recall {row['recall']:.3f} of {row['planted']}")

@@ -42,7 +42,7 @@ from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
 from aes_r1.prompts import FILLER_PROMPT, QUESTIONS, SCORE_FIRST_PROMPT
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
-from aes_r1.report.tables import evaluation_tables, valued
+from aes_r1.report.tables import evaluation_tables, format_value
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.runs.cells import Evaluation
@@ -57,7 +57,7 @@ from aes_r1.trainer.launch import start, world
 
 log = logging.getLogger("aes_r1")
 
-REPORT_UP_TO = 100_000  # most prediction rows for which a page is written
+REPORT_UP_TO = 100_000  # prediction rows; no page is written for more
 
 
 def run(settings: EvaluateSettings) -> None:
@@ -73,27 +73,27 @@ def run(settings: EvaluateSettings) -> None:
         require_pyiqa(metric)
     if "pretrained" in settings.baselines:
         require_pretrained()
-    out, several = Path(settings.out), size > 1
+    out, is_distributed = Path(settings.out), size > 1
     if rank == 0:
         check_baselines(settings.baselines, _sets(settings), settings.data)
         _check_models(RunFolder(out), settings)
         claim_run_folder(out, settings)
     configure_logging(out, rank)
     # No weight is sharded; the engine only decides whether the processes are connected.
-    device = start(EngineSettings(name="zero1" if several else "single"))
-    watch = start_heartbeat(out, rank, size) if several else None
+    device = start(EngineSettings(name="zero1" if is_distributed else "single"))
+    watch = start_heartbeat(out, rank, size) if is_distributed else None
     process = Process(rank, size, watch.wait if watch else lambda: None)
-    with _leaving_nothing(out, rank), failure_file(out, rank, watch), contextlib.ExitStack() as held:
+    with _withdrawn_on_input_error(out, rank), failure_file(out, rank, watch), contextlib.ExitStack() as stack:
         served = None
         if settings.rollout.name == "vllm":
             served = ServedPolicy(settings.rollout, name=str(out), rank=rank, size=size)
-            held.callback(served.close)
+            stack.callback(served.close)
         _evaluate(RunFolder(out), settings, process, device, served)
         process.wait()  # rank 0 leaves last, because it holds the key-value store that the others use
 
 
 @contextlib.contextmanager
-def _leaving_nothing(out: Path, rank: int) -> Iterator[None]:
+def _withdrawn_on_input_error(out: Path, rank: int) -> Iterator[None]:
     """Delete `out` where wrong input ends the command before its first answer."""
     try:
         yield
@@ -111,11 +111,11 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
     for name, path in _models(settings).items():
         if not is_answered(run, name):
             folder, facts = find_model(path)
-            asked, key = asked_here(facts, settings), "model.path" if name == settings.name else f"models.{name}"
-            if "read_back" in settings.evaluation.protocols and asked.question in (SCORE_FIRST_PROMPT, FILLER_PROMPT):
+            asking, key = asking_config(facts, settings), "model.path" if name == settings.name else f"models.{name}"
+            if "read_back" in settings.evaluation.protocols and asking.question in (SCORE_FIRST_PROMPT, FILLER_PROMPT):
                 rule = "has no words before its score to read it from; leave read_back out"
                 raise InputError(f"evaluation.protocols=read_back: {path} {rule}")
-            backbones.check(folder, question=asked.question, max_pixels=asked.max_pixels, key=key)
+            backbones.check(folder, question=asking.question, max_pixels=asking.max_pixels, key=key)
 
 
 def _models(settings: EvaluateSettings) -> dict[str, str]:
@@ -125,19 +125,25 @@ def _models(settings: EvaluateSettings) -> dict[str, str]:
 
 
 def _show(settings: EvaluateSettings) -> None:
-    """Show what can be made of finished runs without asking a model."""
+    """Show a summary of finished runs, or their critiques side by side; no model is asked."""
     if settings.runs:
         _show_runs(settings)
     else:
         folders = [Path(folder) for folder in settings.starts]
-        how = {"n_bootstrap": settings.evaluation.n_bootstrap, "seed": settings.seed}
-        print(side_by_side(folders, Path(settings.out), pictures=settings.pictures, **how))
+        page = side_by_side(
+            folders,
+            Path(settings.out),
+            pictures=settings.pictures,
+            n_bootstrap=settings.evaluation.n_bootstrap,
+            seed=settings.seed,
+        )
+        print(page)
 
 
 def _evaluate(
     run: RunFolder, settings: EvaluateSettings, process: Process, device: torch.device, served: ServedPolicy | None
 ) -> None:
-    """Let every process ask about its share; then measure and show on rank 0."""
+    """Ask the models, every process about its share of the pictures; then measure and show on rank 0."""
     listed = {run.manifest(f"{data.name}-{data.split}"): data for data in _sets(settings)}
     if process.rank == 0:
         for manifest, data in listed.items():
@@ -147,7 +153,7 @@ def _evaluate(
     for name, path in _models(settings).items():
         if not is_answered(run, name):
             _ask_model(run, name, path, sets, settings, process, device, served)
-        process.wait()  # no process checks the next one while rank 0 may still write
+        process.wait()  # so that rank 0 has written before any process checks the next model
     for metric in settings.pyiqa:
         _ask_metric(run, metric, sets, process, device)
         process.wait()
@@ -197,9 +203,9 @@ def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 def _sets(settings: EvaluateSettings) -> list[DataSettings]:
     sets = [settings.data, *settings.evaluation.also]
-    for place, one in enumerate(sets):
-        if (one.name, one.split) in [(other.name, other.split) for other in sets[:place]]:
-            raise InputError(f"also={one.name}: the {one.split} split stands twice; name each set once")
+    for index, data in enumerate(sets):
+        if (data.name, data.split) in [(other.name, other.split) for other in sets[:index]]:
+            raise InputError(f"also={data.name}: the {data.split} split stands twice; name each set once")
     return sets
 
 
@@ -224,16 +230,16 @@ def _ask_model(
 
 
 def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tuple[Backbone, AskingConfig]:
-    """Load the model at `path` to `device`, with how it is asked."""
+    """Load the model at `path` to `device`; return it and how it is asked."""
     folder, facts = find_model(path)
-    asking = asked_here(facts, settings)
+    asking = asking_config(facts, settings)
     backbone = backbones.load(folder, dtype=asking.dtype_on(device), max_pixels=asking.max_pixels)
     backbone.model.to(device).eval()
     return backbone, asking
 
 
-def asked_here(facts: AskingConfig, settings: EvaluateSettings) -> AskingConfig:
-    """Return how a model is asked: as its own run asked it, unless the settings say otherwise."""
+def asking_config(facts: AskingConfig, settings: EvaluateSettings) -> AskingConfig:
+    """Return how a model is asked: as in its own run, `facts`, unless the settings say otherwise."""
     evaluation, prompt = settings.evaluation, settings.model.prompt
     return facts.given(
         question=QUESTIONS[prompt] if prompt else None,
@@ -252,8 +258,8 @@ def _ask_metric(run: RunFolder, metric: str, sets: Sets, process: Process, devic
     scores = pyiqa_scorer(metric, device)
 
     def predictor(samples: Iterable[Sample]) -> Iterator[dict[str, Any]]:
-        for one, value in scores(samples):
-            yield number_row(one, "metric", value if math.isfinite(value) else None)
+        for sample, value in scores(samples):
+            yield number_row(sample, "metric", value if math.isfinite(value) else None)
 
     rows = record_stage(run, name, sets, predictor, rows_per_picture=1, process=process)
     if process.rank == 0:
@@ -277,16 +283,16 @@ def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: Evaluat
     chosen = chosen_critiques(run.predictions(), most=settings.judged, seed=settings.seed)
     for (stage, name), rows in chosen.items():
         wanted = {row["id"] for row in rows}
-        found = {
-            one.id: one
+        chosen_samples = {
+            sample.id: sample
             for samples in sets.values()
-            for one in samples
-            if one.id in wanted and f"{one.dataset}/{one.split}" == name
+            for sample in samples
+            if sample.id in wanted and f"{sample.dataset}/{sample.split}" == name
         }
         try:
             evaluation["critiques"][stage][name]["judge"] = judge_critiques(
                 rows,
-                found,
+                chosen_samples,
                 settings=settings.judge,
                 journal=run.verdicts_file,
                 max_pixels=settings.data.max_pixels or PAPER_PIXELS,
@@ -298,15 +304,15 @@ def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: Evaluat
 
 # -- several runs ------------------------------------------------------------------------------------------------------
 def _show_runs(settings: EvaluateSettings) -> None:
-    found = across_runs([Path(folder) for folder in settings.runs])
+    summary = across_runs([Path(folder) for folder in settings.runs])
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "across_runs.json", found)
-    print(f"{len(found['runs'])} runs; mean, 95% t-interval over splits or seeds")
-    for stage, sets in found["stages"].items():
+    write_json(out / "across_runs.json", summary)
+    print(f"{len(summary['runs'])} runs; mean, 95% t-interval over splits or seeds")
+    for stage, sets in summary["stages"].items():
         for name, protocols in sets.items():
             for protocol, metrics in protocols.items():
-                cells = (f"{metric} {valued(cell).replace(chr(10), ' ')}" for metric, cell in metrics.items())
+                cells = (f"{metric} {format_value(cell).replace(chr(10), ' ')}" for metric, cell in metrics.items())
                 print(f"{stage} {name} {protocol}: {', '.join(cells)}")
     print(out / "across_runs.json")
 

@@ -19,13 +19,21 @@ from aes_r1.rollout.served import ServedPolicy, probe_picture
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import draft_of, read_json, write_json
 from aes_r1.runs.folder import RunFolder, require_run
-from aes_r1.settings import InputError, RolloutSettings
+from aes_r1.scoring.scorer import loss_lines, make_scorer
+from aes_r1.settings import InputError, RolloutSettings, require
 
 COMPARED = 8  # tokens of an answer whose log-probabilities are compared with vLLM's
 
 
 def run(given: argparse.Namespace) -> int:
     """Export the model that the command line names; return the exit code."""
+    if given.scorer:
+        require(not given.check_vllm, "--check-vllm", "true", "vLLM serves no scorer; leave one of the two out")
+        run_folder, out = require_run(Path(given.run)), Path(given.out)
+        made = make_scorer(run_folder, _model(run_folder, given.step), out)
+        print(out)
+        print("\n".join(loss_lines(made)))
+        return 0
     folder = export(Path(given.run), Path(given.out), step=given.step)
     print(folder)
     if given.check_vllm:
@@ -111,12 +119,17 @@ def arguments() -> OneLineParser:
     parser = OneLineParser(
         prog="python -m aes_r1.export",
         description=(__doc__ or "").split(":")[0] + ".",
-        examples="aes-r1 export RUN OUT\naes-r1 export RUN OUT --step best",
+        examples="aes-r1 export RUN OUT\naes-r1 export RUN OUT --step best\naes-r1 export RUN OUT --scorer",
     )
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("out", metavar="OUT", help="a new folder")
     parser.add_argument(
         "--step", default="last", help="last, best (by validation SRCC) or a number of optimizer steps (default: last)"
+    )
+    parser.add_argument(
+        "--scorer",
+        action="store_true",
+        help="write the vision tower with one linear layer, which scores without language; say what it loses",
     )
     parser.add_argument(
         "--check-vllm",

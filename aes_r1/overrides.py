@@ -15,7 +15,7 @@ from typing import Any
 from aes_r1.settings import InputError, Settings
 
 # Keys that hold one path; a comma in them is part of the name rather than a request for two runs.
-_PLACES = (
+_PATH_KEYS = (
     *("out", "store", "runs", "analyses", "audit", "data.root", "data.split_by", "model.path", "cold_start.data"),
     *("expert.api_base", "judge.api_base"),
 )
@@ -26,17 +26,17 @@ _ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, 
 def ordered(arguments: Sequence[str]) -> list[str]:
     """Return the command line with its options in front, because Hydra reads no KEY=VALUE on both sides of one."""
     options: list[str] = []
-    given: list[str] = []
-    for argument, following in _parsed(arguments):
-        (options if argument.startswith("-") else given).extend([argument, *following])
-    return [*options, *given]
+    others: list[str] = []
+    for argument, following in _with_values(arguments):
+        (options if argument.startswith("-") else others).extend([argument, *following])
+    return [*options, *others]
 
 
 def check(arguments: Sequence[str], schema: type = Settings) -> None:
     """Raise InputError for an argument that Hydra could not read, or would read as something seldom meant."""
-    options, texts = _options(), _texts(schema)
+    options, texts = _options(), _text_keys(schema)
     has_out = any(argument.lstrip("+").startswith("out=") for argument in arguments)
-    for argument, following in _parsed(arguments):
+    for argument, following in _with_values(arguments):
         if not has_out:
             _check_sweep_folder(argument)
         if not argument.startswith("-"):
@@ -44,9 +44,9 @@ def check(arguments: Sequence[str], schema: type = Settings) -> None:
             continue
         name, equals, value = argument.partition("=")
         if name not in options:
-            meant = name.lstrip("-")
-            if equals and (meant in texts or meant in keys(schema)):
-                raise InputError(f"{argument}: a setting has no dashes; give {shlex.quote(f'{meant}={value}')}")
+            key = name.lstrip("-")
+            if equals and (key in texts or key in keys(schema)):
+                raise InputError(f"{argument}: a setting has no dashes; give {shlex.quote(f'{key}={value}')}")
             raise InputError(f"{argument}: no such option{nearest(name, options)}; --help lists them")
         option = options[name]
         value = value if equals else next(iter(following), "")
@@ -62,18 +62,18 @@ def _options() -> dict[str, Any]:
     return get_args_parser()._option_string_actions
 
 
-def _parsed(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield every argument, an option with the value that follows it."""
+def _with_values(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield (argument, [the value that follows it]); the list is empty for all but options with a value."""
     options = _options()
-    place = 0
-    while place < len(arguments):
-        argument, place = arguments[place], place + 1
-        option = options.get(argument)  # None for KEY=VALUE, --option=VALUE and what is no option
-        following = arguments[place : place + 1]
+    index = 0
+    while index < len(arguments):
+        argument, index = arguments[index], index + 1
+        option = options.get(argument)  # None for KEY=VALUE, --option=VALUE and unknown options
+        following = arguments[index : index + 1]
         optional = option is not None and option.nargs == "?" and not set(following) & set(option.choices or ())
         if option is None or option.nargs == 0 or optional:
             following = []
-        place += len(following)
+        index += len(following)
         yield argument, list(following)
 
 
@@ -85,74 +85,80 @@ def _check_override(argument: str, texts: Collection[str]) -> None:
     if equals and key != key.strip():
         raise InputError(f"{argument!r}: white space around a key; give {shlex.quote(f'{key.strip()}={value}')}")
     try:
-        read = OverridesParser.create().parse_override(argument)
+        override = OverridesParser.create().parse_override(argument)
     except HydraException as error:
         if not equals:
             raise InputError(f"{argument}: not KEY=VALUE; give a key and its value, or an option of --help") from error
-        _check_place(argument, key, value)
+        _check_run_folder(argument, key, value)
         reason = " ".join(str(error).split("See https")[0].split())
         text = quoted(key, os.path.expanduser(value))
         as_text = f"; as text it is {text}" if text else "; quote its parts"
         raise InputError(f"{argument}: cannot be read ({reason}){as_text}") from error
-    _check_place(argument, key, value if read.is_sweep_override() else read.value())
-    _check_group(argument, key, read.value())
-    if key.lstrip("+") in ("out", "store") and read.value() in (None, ""):
+    _check_run_folder(argument, key, value if override.is_sweep_override() else override.value())
+    _check_group(argument, key, override.value())
+    if key.lstrip("+") in ("out", "store") and override.value() in (None, ""):
         raise InputError(f"{argument}: must name a folder; . is the current one")
-    if read.is_sweep_override() and key.lstrip("+") in _PLACES and getattr(read.value(), "simple_form", False):
-        places = all(os.path.exists(part) or part.startswith("/") for part in value.split(","))
-        if os.path.exists(value) or not places:
+    if (
+        override.is_sweep_override()
+        and key.lstrip("+") in _PATH_KEYS
+        and getattr(override.value(), "simple_form", False)
+    ):
+        are_paths = all(os.path.exists(part) or part.startswith("/") for part in value.split(","))
+        if os.path.exists(value) or not are_paths:
             raise InputError(
                 f"{argument}: one place with a comma in its name, or several? One: {quoted(key, value)}; "
                 f"several, with --multirun: {shlex.quote(f'{key}=choice({value})')}"
             )
     if key.lstrip("+") in texts:
-        for text, one in _alternatives(value, read):
-            if isinstance(one, bool | int | float) and str(one) != text:
-                raise InputError(f"{argument}: {text} would be read as {one}; as text it is {quoted(key, text)}")
+        for text, parsed in _alternatives(value, override):
+            if isinstance(parsed, bool | int | float) and str(parsed) != text:
+                raise InputError(f"{argument}: {text} would be read as {parsed}; as text it is {quoted(key, text)}")
 
 
-def _alternatives(value: str, read: Any) -> list[tuple[str, Any]]:
+def _alternatives(value: str, override: Any) -> list[tuple[str, Any]]:
     """Return the value of an override, or each one of a plain sweep (a,b), as it was typed and as Hydra read it."""
-    found = read.value()
-    if not read.is_sweep_override():
-        return [(value.strip(), found)]
-    if not getattr(found, "simple_form", False):
+    parsed = override.value()
+    if not override.is_sweep_override():
+        return [(value.strip(), parsed)]
+    if not getattr(parsed, "simple_form", False):
         return []
-    typed = [part.strip() for part in value.split(",")]
-    return list(zip(typed, found.list, strict=True)) if len(typed) == len(found.list) else []
+    texts = [part.strip() for part in value.split(",")]
+    return list(zip(texts, parsed.list, strict=True)) if len(texts) == len(parsed.list) else []
 
 
-def _check_place(argument: str, key: str, value: Any) -> None:
+def _check_run_folder(argument: str, key: str, value: Any) -> None:
     """Raise InputError for Hydra's keys of the folder of a run, which is given by out=."""
-    hydra = key.lstrip("+~")
-    if hydra == "hydra.run.dir":
-        given = f"out={value}"
+    plain_key = key.lstrip("+~")
+    if plain_key == "hydra.run.dir":
+        suggestion = f"out={value}"
         try:
-            _check_override(given, ())
+            _check_override(suggestion, ())
         except InputError:
-            given = ""
-        raise InputError(f"{argument}: a run lives where out= says; give {shlex.quote(given) or quoted('out', value)}")
+            suggestion = ""
+        raise InputError(
+            f"{argument}: a run lives where out= says; give {shlex.quote(suggestion) or quoted('out', value)}"
+        )
 
 
 def _check_sweep_folder(argument: str) -> None:
     """Raise InputError for Hydra's folder of a multirun, which holds launchers' files but, without out=, no runs."""
     key, _, value = argument.partition("=")
     if key.lstrip("+~") in ("hydra.sweep.dir", "hydra.sweep.subdir"):
-        cure = shlex.quote(f"out={value}/${{run_hash:}}")
-        raise InputError(f"{argument}: the runs of a multirun live where out= says; give {cure}")
+        remedy = shlex.quote(f"out={value}/${{run_hash:}}")
+        raise InputError(f"{argument}: the runs of a multirun live where out= says; give {remedy}")
 
 
 def _check_group(argument: str, key: str, value: Any) -> None:
     """Raise InputError where a group, whose value is the name of a file, is given several names or single keys."""
     from aes_r1.settings import CONF
 
-    if (CONF / key.lstrip("+")).is_dir() and key.lstrip("+") in map(_bare, groups(CONF)):
+    if (CONF / key.lstrip("+")).is_dir() and key.lstrip("+") in map(_without_plus, groups(CONF)):
         if isinstance(value, dict):
-            cures = " ".join(shlex.quote(f"{key}.{name}={one}") for name, one in value.items())
-            raise InputError(f"{argument}: {key}= names one file of its group; single keys are given as {cures}")
+            overrides = " ".join(shlex.quote(f"{key}.{name}={item}") for name, item in value.items())
+            raise InputError(f"{argument}: {key}= names one file of its group; single keys are given as {overrides}")
         if isinstance(value, bool | int | float):
-            there = sorted(path.stem for path in (CONF / key.lstrip("+")).glob("*.yaml"))
-            raise InputError(f"{argument}: no such option; there are {', '.join(there)}")
+            options = sorted(path.stem for path in (CONF / key.lstrip("+")).glob("*.yaml"))
+            raise InputError(f"{argument}: no such option; there are {', '.join(options)}")
         if isinstance(value, list) and key.lstrip("+") not in _ADDED:
             raise InputError(
                 f"{argument}: {key}= takes one name, and later ones would replace it; give {key}={value[0]}, or "
@@ -160,22 +166,22 @@ def _check_group(argument: str, key: str, value: Any) -> None:
             )
 
 
-def _bare(group: str) -> str:
+def _without_plus(group: str) -> str:
     return group.lstrip("+")
 
 
-def _texts(schema: type, prefix: str = "") -> set[str]:
+def _text_keys(schema: type, prefix: str = "") -> set[str]:
     """Return the dotted keys of `schema` that hold a text."""
     hints = typing.get_type_hints(schema)
-    found = set()
+    text_keys = set()
     for name in {setting.name for setting in dataclasses.fields(schema)}:
         kind = hints[name]
         inner = _dataclass_of(kind)
         if inner is not None and typing.get_origin(kind) is not list:
-            found |= _texts(inner, f"{prefix}{name}.")
+            text_keys |= _text_keys(inner, f"{prefix}{name}.")
         elif kind is str or set(typing.get_args(kind)) == {str, type(None)}:
-            found.add(f"{prefix}{name}")
-    return found
+            text_keys.add(f"{prefix}{name}")
+    return text_keys
 
 
 def quoted(key: str, value: str) -> str:
@@ -188,42 +194,42 @@ def quoted(key: str, value: str) -> str:
         inner = re.sub(rf"(\\*){quote}", rf"\1\1\\{quote}", value)
         inner = re.sub(r"(\\+)$", r"\1\1", inner)
         try:
-            read = OverridesParser.create().parse_override(f"{key}={quote}{inner}{quote}")
+            override = OverridesParser.create().parse_override(f"{key}={quote}{inner}{quote}")
         except HydraException:
             continue
-        if read.value() == value:
+        if override.value() == value:
             return shlex.quote(f"{key}={quote}{inner}{quote}")
     return ""
 
 
 def explained(message: str, schema: type, conf: Path) -> str | None:
     """Explain a message of Hydra about the command line, with the nearest existing name; None: leave it as it is."""
-    found = re.search(r"Could not override '([^']*)'", message)
-    if found:
-        name, package, _ = found[1].partition("@")
+    match = re.search(r"Could not override '([^']*)'", message)
+    if match:
+        name, package, _ = match[1].partition("@")
         group = name.partition(".")[0]
         if name in _ADDED:
             return f"{name}: it is added to a recipe; give +{name}=.."
         if package and name in groups(conf):
-            return f"{found[1]}: a group has one place; give {name}=.."
+            return f"{match[1]}: a group has one place; give {name}=.."
         if name in keys(schema):
             return f"{name}: the chosen {group} does not use it; choose another with {group}=..; --cfg job prints all"
         if not name:
             return "=..: a value without a key; give KEY=VALUE"
         return f"{name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}; --cfg job prints all"
-    found = re.search(r"Could not find '([^']+)/([^'/]*)'.*?Available options in '[^']*':\s*(.*)", message, re.DOTALL)
-    if found:
-        group, option = found[1], found[2]
-        there = [name.strip() for name in found[3].replace("\n", ",").split(",") if name.strip()]
-        return f"{group}={option}: no such option{nearest(option, there)}; there are {', '.join(there)}"
-    found = re.search(r"Multiple values for (\w+)\. To override", message)
-    if found:
-        return f"+{found[1]}=..: the recipe has a {found[1]} already; give {found[1]}=.. without +"
-    found = re.search(r"Ambiguous value for argument '(.*?)'\s*1\. ", message, re.DOTALL)
-    if found:
-        key, _, value = found[1].partition("=")
+    match = re.search(r"Could not find '([^']+)/([^'/]*)'.*?Available options in '[^']*':\s*(.*)", message, re.DOTALL)
+    if match:
+        group, option = match[1], match[2]
+        options = [name.strip() for name in match[3].replace("\n", ",").split(",") if name.strip()]
+        return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
+    match = re.search(r"Multiple values for (\w+)\. To override", message)
+    if match:
+        return f"+{match[1]}=..: the recipe has a {match[1]} already; give {match[1]}=.. without +"
+    match = re.search(r"Ambiguous value for argument '(.*?)'\s*1\. ", message, re.DOTALL)
+    if match:
+        key, _, value = match[1].partition("=")
         return (
-            f"{found[1]}: one value or several? One: {quoted(key, value)}; a list: {shlex.quote(f'{key}=[{value}]')}; "
+            f"{match[1]}: one value or several? One: {quoted(key, value)}; a list: {shlex.quote(f'{key}=[{value}]')}; "
             "a run for each: add --multirun"
         )
     return None
@@ -231,40 +237,40 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
 
 def check_keys(values: dict[str, Any], schema: type, conf: Path) -> None:
     """Raise InputError for a key of `values` that the dataclass `schema` lacks, and name the nearest that it has."""
-    name = _unknown(values, schema, "")
+    name = _unknown_key(values, schema, "")
     if name is not None:
         raise InputError(f"config key {name}: no such key{nearest(name, [*keys(schema), *groups(conf)])}")
 
 
-def _unknown(values: dict[str, Any], schema: type, prefix: str) -> str | None:
+def _unknown_key(values: dict[str, Any], schema: type, prefix: str) -> str | None:
     types = typing.get_type_hints(schema)
     for key, value in values.items():
         if key not in types:
             return f"{prefix}{key}"
         inner = _dataclass_of(types[key])
-        for one in value if isinstance(value, list) else [value]:
-            if inner is not None and isinstance(one, dict):
-                found = _unknown(one, inner, f"{prefix}{key}.")
-                if found is not None:
-                    return found
+        for item in value if isinstance(value, list) else [value]:
+            if inner is not None and isinstance(item, dict):
+                unknown = _unknown_key(item, inner, f"{prefix}{key}.")
+                if unknown is not None:
+                    return unknown
     return None
 
 
 def keys(schema: type, prefix: str = "") -> list[str]:
     """Return the dotted keys of a settings dataclass, groups included."""
-    found = []
+    names = []
     for name, kind in typing.get_type_hints(schema).items():
         if not any(setting.name == name for setting in dataclasses.fields(schema)):
             continue
-        found.append(f"{prefix}{name}")
+        names.append(f"{prefix}{name}")
         inner = _dataclass_of(kind)
         if inner is not None and typing.get_origin(kind) is not list:
-            found += keys(inner, f"{prefix}{name}.")
-    return found
+            names += keys(inner, f"{prefix}{name}.")
+    return names
 
 
 def groups(conf: Path) -> list[str]:
-    """Return the groups of a recipe as they are given on the command line: those that no recipe holds with their +."""
+    """Return the groups of a recipe as a command line names them; those outside the defaults list begin with +."""
     names = sorted(path.name for path in conf.iterdir() if path.is_dir() and path.name not in _NO_GROUPS)
     return [f"+{name}" if name in _ADDED else name for name in names]
 
@@ -273,22 +279,30 @@ def _dataclass_of(kind: Any) -> type | None:
     """Return the dataclass in a type: itself, in a list, or beside None."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return kind
-    return next((one for one in map(_dataclass_of, typing.get_args(kind)) if one is not None), None)
+    return next((inner for inner in map(_dataclass_of, typing.get_args(kind)) if inner is not None), None)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest: .." with the known names that are spelled or end like `name`, or an empty text."""
     known = list(known)
     last = name.rpartition(".")[2]
-    close = [one for one in known if one.rpartition(".")[2] == last and one != name] if len(last) > 1 else []
+    close = (
+        [candidate for candidate in known if candidate.rpartition(".")[2] == last and candidate != name]
+        if len(last) > 1
+        else []
+    )
     if len(close) != 1:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.75) or close
     if not close:
-        ends = {one.rpartition(".")[2]: one for one in known}
-        close = [ends[one] for one in difflib.get_close_matches(last, ends, n=1, cutoff=0.75)]
+        ends = {candidate.rpartition(".")[2]: candidate for candidate in known}
+        close = [ends[candidate] for candidate in difflib.get_close_matches(last, ends, n=1, cutoff=0.75)]
     if not close:  # learning_rate is lr
         initials = "".join(word[:1] for word in last.split("_"))
-        close = [one for one in known if len(initials) > 1 and one == f"{name.removesuffix(last)}{initials}"]
+        close = [
+            candidate
+            for candidate in known
+            if len(initials) > 1 and candidate == f"{name.removesuffix(last)}{initials}"
+        ]
     if not close:
         close = difflib.get_close_matches(name, known, n=1)
     return f"; nearest: {', '.join(close[:3])}" if close else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +13,7 @@ from aes_r1.data.counts import counted
 from aes_r1.inference.asking import AskingConfig
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
+from aes_r1.model.quantize import BITS
 from aes_r1.pipeline.cold_start_stage import recipe_for
 from aes_r1.plan_memory import (
     ELEMENT,
@@ -32,10 +33,11 @@ from aes_r1.plan_memory import (
     phase_memory,
     reference_place,
     trained_parameters,
+    trains_vision,
     whole_bytes,
     zero_stage,
 )
-from aes_r1.settings import InputError, PlanSettings
+from aes_r1.settings import InputError, LoraSettings, PlanSettings
 from aes_r1.trainer.rapo import rapo_steps
 from aes_r1.trainer.sft import sft_steps
 
@@ -110,7 +112,7 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
     prompts = cost.language_flops(shape, copies * prompt, copies * on_prompt, 0)
     answers = cost.language_flops(shape, rows * answer, rows * on_answer, rows * answer)
     pictures = copies * cost.vision_flops(shape, assumed.picture_tokens)
-    frozen = model.freeze_vision or model.lora.rank > 0
+    frozen = not trains_vision(settings)
     once = images * cost.vision_flops(shape, assumed.picture_tokens)
     passes = 3 + model.gradient_checkpointing - (model.lora.rank > 0)  # an adapter needs no gradients of the weights
     update = passes * (prompts + answers) + (0 if frozen else passes * pictures)
@@ -168,12 +170,16 @@ def rollout_seconds(settings: PlanSettings, shape: Shape, longest: int) -> float
 def decode_seconds(settings: PlanSettings, shape: Shape, images: int, samples: int, longest: int) -> float:
     """Estimate the seconds in which one GPU decodes `longest` tokens for `samples` completions of `images` pictures.
 
-    Every token reads the weights and the cache once; the cache is half full on average.
+    Every token reads the weights and the cache once; the cache is half full on average. 4-bit weights are read, written
+    in 16 bits and read again, and each completion has a prompt of its own in the cache.
     """
     assumed, element = settings.plan, ELEMENT[settings.model.dtype]
     prompt = assumed.picture_tokens + assumed.question_tokens
-    cached = images * prompt + images * samples * longest / 2
-    read = longest * (cost.decode_weight_bytes(shape, element) + cost.cache_bytes(shape, cached, element))
+    packed = settings.model.quantize == "nf4"
+    cached = images * (samples if packed else 1) * prompt + images * samples * longest / 2
+    weights = cost.decode_weight_bytes(shape, element)
+    weights += round(shape.layer_matrix_parameters * (BITS / 8 + element)) if packed else 0
+    read = longest * (weights + cost.cache_bytes(shape, cached, element))
     return read / (assumed.bandwidth_gb_s * 1e9 * assumed.decode_efficiency)
 
 
@@ -233,6 +239,34 @@ def asking_seconds(settings: PlanSettings, shape: Shape, pictures: int, samples:
         batches = math.ceil(pictures / (assumed.gpus * batch))
         seconds += batches * decode_seconds(settings, shape, batch, samples, longest)
     return seconds
+
+
+def cheapest(settings: PlanSettings, shape: Shape) -> str:
+    """Name the recipe that fits with the fewest hours: all weights, an adapter, or an adapter on 4-bit weights.
+
+    Model, sizes of a step and card stay as they are. Evaluation, which asks 16-bit models, is not part of the memory.
+    """
+    limit, model = settings.plan.memory_gb, settings.model
+    lora = model.lora if model.lora.rank > 0 else LoraSettings(rank=64, alpha=128.0)
+    recipes = {
+        "all weights (model.lora.rank=0)": {"lora": LoraSettings(), "quantize": "none"},
+        f"an adapter (model.lora.rank={lora.rank})": {"lora": lora, "quantize": "none", "reference": "device"},
+    }
+    if settings.engine.name == "single" and settings.rollout.name == "local":
+        recipes[f"an adapter on 4-bit weights (model.lora.rank={lora.rank} model.quantize=nf4)"] = {
+            "lora": lora, "quantize": "nf4", "reference": "device",
+        }  # fmt: skip
+    found = []
+    for words, changes in recipes.items():
+        changed = replace(settings, model=replace(model, **changes))  # type: ignore[arg-type]
+        planned = plan(changed, shape)
+        found.append((peak(planned.memory) / 1e9, sum(planned.stage_hours.values()), words, planned))
+    fitting = [one for one in found if one[3].largest_micro_batch >= 1]
+    if not fitting:
+        memory, _, words, _ = min(found, key=lambda one: one[0])
+        return f"no recipe of this model fits {limit:g}; the smallest is {words}: {memory:.1f}"
+    memory, hours, words, _ = min(fitting, key=lambda one: one[1])
+    return f"cheapest recipe that fits {limit:g}: {words}, {hours:.1f} hours, {memory:.1f} at most"
 
 
 def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
@@ -310,6 +344,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     console.print(table)
     for line in advice(estimate, settings):
         say(line)
+    say(cheapest(settings, estimate.shape))
     mean, limit = mean_answer(settings), trainer.max_new_tokens
     longest = cost.longest_answer(mean, assumed.longest_answer, limit)
     say(

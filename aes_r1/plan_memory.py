@@ -13,6 +13,7 @@ from typing import Any
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
 from aes_r1.model.likelihood import CHUNK_LOGITS
+from aes_r1.model.quantize import BITS
 from aes_r1.settings import EngineSettings, LoraSettings, PlanSettings
 
 ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -21,8 +22,14 @@ ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 def trained_parameters(settings: PlanSettings, shape: Shape) -> int:
     """Count the weights that RAPO trains."""
     if settings.model.lora.rank > 0:
-        return cost.lora_parameters(shape, settings.model.lora.rank)
+        return cost.lora_parameters(shape, settings.model.lora.rank, vision=settings.model.lora.target == "all")
     return shape.parameters - (shape.vision_parameters if settings.model.freeze_vision else 0)
+
+
+def trains_vision(settings: PlanSettings) -> bool:
+    """Return whether RAPO's gradient reaches the vision tower."""
+    model = settings.model
+    return model.lora.target == "all" if model.lora.rank > 0 else not model.freeze_vision
 
 
 def reference_place(settings: PlanSettings) -> str:
@@ -132,6 +139,8 @@ def _state_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[st
         "gradients": trained * _gradient_element(settings) // _shards(settings, "gradients"),
         "optimizer": trained * per_parameter // _shards(settings, "optimizer"),
         "reduce bucket": bucket if stage > 0 else 0,
+        # 4-bit layers turn their matrix into numbers in every pass, one at a time.
+        "one matrix in 16 bits": shape.hidden * shape.width * element if settings.model.quantize == "nf4" else 0,
     }
 
 
@@ -141,7 +150,7 @@ def _update_memory(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     element, checkpointed = ELEMENT[model.dtype], model.gradient_checkpointing
     tokens = pass_tokens(settings, micro_batch, trainer.max_new_tokens)
     activations = cost.language_activation_bytes(shape, tokens, element, checkpointed=checkpointed)
-    if not model.freeze_vision and not model.lora.rank:
+    if trains_vision(settings):
         patches = images_of(settings, micro_batch) * assumed.picture_tokens * shape.vision_per_token
         activations += cost.vision_activation_bytes(shape, patches, element, checkpointed=checkpointed)
     prompt = assumed.picture_tokens + assumed.question_tokens
@@ -168,14 +177,19 @@ _LOGIT_COPIES = 3  # logits, in 32 bits at the temperature, their exponentials; 
 
 
 def _rollout_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
-    """Count the bytes of a rollout: cache, gathered and copied weights, and the pass over the prompts."""
+    """Count the bytes of a rollout: cache, gathered and copied weights, and the pass over the prompts.
+
+    4-bit weights are not copied, and are decoded with a cache in which every completion has its own prompt.
+    """
     trainer, model, element = settings.trainer, settings.model, ELEMENT[settings.model.dtype]
     own, prompt = own_images(settings), settings.plan.picture_tokens + settings.plan.question_tokens
-    rows, weights = own * trainer.num_samples, whole_bytes(settings, shape, trained)
+    rows, weights, packed = own * trainer.num_samples, whole_bytes(settings, shape, trained), model.quantize == "nf4"
+    copied = cost.copied_for_rollout_bytes(shape, element, adapted=model.lora.rank > 0)
+    prompts = rows if packed else own
     return {
-        "KV cache": cost.cache_bytes(shape, own * prompt + rows * trainer.max_new_tokens, element),
+        "KV cache": cost.cache_bytes(shape, prompts * prompt + rows * trainer.max_new_tokens, element),
         "weights gathered for the rollout": weights - weights // _shards(settings, "weights"),
-        "weights copied for the rollout": cost.copied_for_rollout_bytes(shape, element, adapted=model.lora.rank > 0),
+        "weights copied for the rollout": 0 if packed else copied,
         "prompt pass": cost.prompt_pass_bytes(shape, own * prompt, element),
     }
 
@@ -195,9 +209,11 @@ def _optimizer_temporaries(settings: PlanSettings, trained: int) -> int:
 
 
 def whole_bytes(settings: PlanSettings, shape: Shape, trained: int) -> int:
-    """Count the bytes of all weights, an adapter's included."""
+    """Count the bytes of all weights, an adapter's included; with model.quantize=nf4 language layers take 4 bits."""
     element = ELEMENT[settings.model.dtype]
-    return shape.parameters * element + (trained * element if settings.model.lora.rank else 0)
+    packed = shape.layer_matrix_parameters if settings.model.quantize == "nf4" else 0
+    adapter = trained if settings.model.lora.rank else 0
+    return (shape.parameters - packed + adapter) * element + round(packed * BITS / 8)
 
 
 def _gradient_element(settings: PlanSettings) -> int:
@@ -253,6 +269,7 @@ def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
 
     def checkpoint(trained: int) -> int:
         fixed = shape.parameters if model.lora.rank else shape.parameters - trained
+        fixed -= shape.layer_matrix_parameters if model.quantize == "nf4" else 0  # made again from model.path
         return cost.checkpoint_bytes(trained, fixed, element, weights_again=again)
 
     frozen = cold_start.freeze_vision and not model.lora.rank
@@ -297,12 +314,14 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
     offload = {"offload_optimizer": {"device": "cpu"}}
     doubled = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, gpus=2 * gpus))
     found = {
-        "engine=zero3": needs(with_zero("zero3")),
-        "engine=zero3_offload": needs(with_zero("zero3_offload", **offload)),
         "model.gradient_checkpointing=true": needs(with_model(gradient_checkpointing=True)),
-        "model.freeze_vision=true": needs(with_model(freeze_vision=True)),
         f"plan.gpus={2 * gpus}": now if engine.name == "single" else needs(doubled),
     }
+    if model.quantize == "none":  # 4-bit weights are trained by one process alone
+        found["engine=zero3"] = needs(with_zero("zero3"))
+        found["engine=zero3_offload"] = needs(with_zero("zero3_offload", **offload))
+    if model.lora.rank == 0 or model.lora.target == "language":
+        found["model.freeze_vision=true"] = needs(with_model(freeze_vision=True))
     for name, floor in (("images_per_step", 2 * gpus), ("num_samples", 2), ("max_new_tokens", 128)):
         # Halved until it fits, though never below what a step can be rewarded for or an answer needs.
         size = getattr(settings.trainer, name) // 2
@@ -314,6 +333,8 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
         # With an adapter the policy without it is the reference, and another model.reference is refused.
         given = "" if model.reference == "device" else " model.reference=device"
         found[f"model.lora.rank=64{given}"] = needs(with_model(lora=LoraSettings(rank=64), reference="device"))
+    elif engine.name == "single" and settings.rollout.name == "local" and model.quantize == "none":
+        found["model.quantize=nf4"] = needs(with_model(quantize="nf4"))
     memory = memory_per_gpu(settings, shape, trained_parameters(settings, shape), 1)
     if reference_place(settings) == "device":
         for location in ("sharded", "host") if gpus > 1 else ("host",):

@@ -26,13 +26,13 @@ from aes_r1.runs.stopping import StopRequest, stop_requests
 
 PLAN = "plan.json"
 REASON = "AES_R1_REASON"  # the environment variable that names a point's reason_file
-_LOOK_S = 0.5  # interval at which a job checks whether the sweep was asked to stop
+_POLL_S = 0.5  # interval at which a job checks whether the sweep was asked to stop
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Describe the multirun that a point belongs to; `process` is the id of the process that the user started."""
+    """The multirun that a point belongs to; `process` is the id of the process that the user started."""
 
     module: str  # of the command
     config_folders: list[str]  # the command's --config-dir DIR, as two arguments
@@ -50,12 +50,12 @@ class Sweep:
         return (self.folder / "stop").exists()
 
     def record(self, number: int, event: str, values: dict[str, Any]) -> None:
-        """Write down what happened to point `number`: its "start" or its "end"."""
+        """Record an event of point `number`, its "start" or its "end"."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"{number:05d}.{event}.json", values)
 
     def records(self, event: str) -> dict[int, dict[str, Any]]:
-        """Return {number: what was written down} of the points, in their order."""
+        """Return {number: recorded values} of the points, in their order."""
         return {int(path.name[:5]): read_json(path) for path in sorted(self.folder.glob(f"*.{event}.json"))}
 
     def reason_file(self, number: int) -> Path:
@@ -68,7 +68,7 @@ class Sweep:
         path = self.folder / PLAN
         return read_json(path) if path.exists() else {}
 
-    def forget(self) -> None:
+    def delete_folder(self) -> None:
         """Delete the folder of messages."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -84,15 +84,15 @@ def point_command(sweep: Sweep, overrides: list[str], out: str, processes: int) 
 def run_point(command: list[str], sweep: Sweep, number: int) -> tuple[int, bool]:
     """Run point `number` to its end; return (its exit code, whether it was asked to stop).
 
-    It gets SIGTERM when the sweep was asked to stop, when this process was (a launcher's worker gets SIGTERM or
-    SIGUSR1), or when the sweep's process has ended. It then writes its checkpoint, and this function waits for it.
+    The point gets SIGTERM when the sweep is asked to stop, when this process is (a launcher's worker gets SIGTERM or
+    SIGUSR1), or when the sweep's process has ended. It then writes a checkpoint, for which this function waits.
     """
     parent = os.getppid()
 
     def orphaned() -> bool:
         return parent == sweep.process != os.getppid()  # a worker of joblib, which survives the end of its sweep
 
-    with _own_requests(sweep) as request:
+    with _worker_requests(sweep) as request:
 
         def stopping() -> bool:
             if orphaned():
@@ -100,11 +100,11 @@ def run_point(command: list[str], sweep: Sweep, number: int) -> tuple[int, bool]
             return bool(request) or sweep.stops()
 
         environment = {**_environment(), REASON: str(sweep.reason_file(number))}
-        process = subprocess.Popen(command, env=environment, preexec_fn=_ends_with_this_process())
+        process = subprocess.Popen(command, env=environment, preexec_fn=_terminate_with_parent())
         try:
             while not stopping():
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    return process.wait(_LOOK_S), False
+                    return process.wait(_POLL_S), False
             process.terminate()
             code = process.wait()
         except BaseException:  # a second Ctrl-C, or a launcher that ends its worker
@@ -117,7 +117,7 @@ def run_point(command: list[str], sweep: Sweep, number: int) -> tuple[int, bool]
 
 
 @contextlib.contextmanager
-def _own_requests(sweep: Sweep) -> Iterator[StopRequest]:
+def _worker_requests(sweep: Sweep) -> Iterator[StopRequest]:
     """Handle stop signals in a launcher's worker; the sweep's own process has its handlers already."""
     if os.getpid() == sweep.process or threading.current_thread() is not threading.main_thread():
         yield StopRequest()
@@ -127,17 +127,17 @@ def _own_requests(sweep: Sweep) -> Iterator[StopRequest]:
 
 
 def _environment() -> dict[str, str]:
-    """Return this environment for a point.
+    """Return the environment of a point: this process's, with settings of torchrun.
 
-    It makes torchrun pass SIGUSR1 on, and wait 15 minutes for a checkpoint before it kills a process. Torchrun's
-    default of half a minute is shorter than a step of a large model.
+    Torchrun passes SIGUSR1 on, and waits 15 minutes for a checkpoint before it kills a process. Its default of half a
+    minute is shorter than a step of a large model.
     """
     signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
     return {"PET_SIGNALS_TO_HANDLE": signals, "PET_SHUTDOWN_TIMEOUT": "900", **os.environ}
 
 
-def _ends_with_this_process() -> Callable[[], object] | None:
-    """Send SIGTERM to the point when this process is killed (Linux); runs as preexec_fn.
+def _terminate_with_parent() -> Callable[[], object] | None:
+    """Return a preexec_fn by which the point gets SIGTERM when this process is killed; None where that is impossible.
 
     Linux sends it at the end of the parent's *thread*, so only a main thread may request it. Workers have further
     threads, whose locks a fork copies, so this one call is all that happens between fork and exec.

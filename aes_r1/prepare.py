@@ -33,7 +33,7 @@ from aes_r1.data.loader import root_of, sample_of
 from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.mix import mixed_sets
 from aes_r1.data.sample import SUFFIXES, Sample
-from aes_r1.data.splits import stratified_places
+from aes_r1.data.splits import stratified_indices
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import DataSettings, InputError, PrepareSettings
 
@@ -48,24 +48,20 @@ def run(settings: PrepareSettings) -> None:
     dropped: list[dict[str, Any]] = []
     unlabelled: dict[str, list[str]] = {}
     for data in _sets([settings.data, *settings.also]):
-        found, faults, unlabelled[data.name] = _labelled(data)
-        samples += found
+        labelled_samples, faults, unlabelled[data.name] = _labelled_samples(data)
+        samples += labelled_samples
         dropped += [_drop(data.name, label.image, label.split, label.fault or "") for label in faults]
     labelled = _counts(samples)
     journal = CheckCache(out / "checked.jsonl")
-    _read(journal, [sample.image for sample in samples], settings.data.workers)
+    _check_missing(journal, [sample.image for sample in samples], settings.data.workers)
     samples, broken = _with_files(samples, journal)
     if settings.data.strict and broken:
         first = broken[0]
         raise InputError(f"{first['path']}: {first['reason']}; mend it, or data.strict=false to leave it out")
-    copies = [
-        [samples[place] for place in group] for group in exact_duplicates([sample.sha256 or "" for sample in samples])
-    ]
+    copies = _grouped(samples, exact_duplicates([sample.sha256 or "" for sample in samples]))
     hashes = [journal[sample.image].perceptual_hash or "" for sample in samples]
-    twins = [
-        [samples[place] for place in group] for group in near_duplicates(hashes, [sample.dataset for sample in samples])
-    ]
-    leaks = _leaks([*copies, *twins])
+    near_copies = _grouped(samples, near_duplicates(hashes, [sample.dataset for sample in samples]))
+    leaks = _leaks([*copies, *near_copies])
     if settings.copies == "drop":
         samples = [sample for sample in samples if (sample.dataset, sample.id) not in leaks]
         dropped += [_drop(*key, "train", f"the same picture as {other}") for key, other in leaks.items()]
@@ -76,17 +72,13 @@ def run(settings: PrepareSettings) -> None:
         "lists": list_hashes(samples),
         "dropped_by_reason": dict(Counter(row["kind"] for row in [*dropped, *broken]).most_common()),
         "identical": _groups_report(copies),
-        "same_picture_across_sets": _groups_report(twins),
+        "same_picture_across_sets": _groups_report(near_copies),
         "training_pictures_also_tested": len(leaks),
         "pictures_without_label": {name: len(paths) for name, paths in unlabelled.items()},
         "dropped": [*dropped, *broken],
         "without_label": unlabelled,
     }
-    (out / "prepare_report.json").write_text(
-        json.dumps(report, indent=1, ensure_ascii=False) + "\n",
-        encoding="utf-8",
-        errors="backslashreplace",  # file names may be any bytes, which JSON can hold this way
-    )
+    _write_report(report, out)
     if not samples:
         raise InputError(
             f"data={settings.data.name}: no label has a readable picture; {out}/prepare_report.json says why"
@@ -95,28 +87,38 @@ def run(settings: PrepareSettings) -> None:
     _show_report(report, out)
 
 
+def _grouped(samples: Sequence[Sample], groups: Sequence[Sequence[int]]) -> list[list[Sample]]:
+    return [[samples[index] for index in group] for group in groups]
+
+
+def _write_report(report: dict[str, Any], out: Path) -> None:
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    # File names may be any bytes, which JSON can hold as escapes.
+    (out / "prepare_report.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
     """Return the settings of every set to read; a mix stands for its sets."""
-    found = []
+    sets = []
     for data in given:
-        for one in [replace(part, limit=data.limit) for part in mixed_sets(data).values()] if data.mix else [data]:
-            if one.name not in CATALOG:
-                raise InputError(f"data={one.name}: prepare reads a set on disk, one of {', '.join(CATALOG)}")
-            found.append(one)
-    names = [one.name for one in found]
+        for part in [replace(part, limit=data.limit) for part in mixed_sets(data).values()] if data.mix else [data]:
+            if part.name not in CATALOG:
+                raise InputError(f"data={part.name}: prepare reads a set on disk, one of {', '.join(CATALOG)}")
+            sets.append(part)
+    names = [part.name for part in sets]
     if len(set(names)) < len(names):
         raise InputError(f"also={','.join(names[1:])}: every set once; a manifest tells its pictures apart by set")
-    return found
+    return sets
 
 
-def _labelled(data: DataSettings) -> tuple[list[Sample], list, list[str]]:
+def _labelled_samples(data: DataSettings) -> tuple[list[Sample], list, list[str]]:
     """Return (samples of a set, label rows left out, pictures that no row names)."""
     root = root_of(data)
     labels, faults = read_set(data.name, root, split_by=data.split_by, scale=data.scale, attributes=data.attributes)
-    there = _pictures(root, CATALOG[data.name].pictures)
+    pictures = _pictures(root, CATALOG[data.name].pictures)
     named = {label.image for label in [*labels, *faults]}
     samples = [sample_of(data.name, root, label) for label in _limited(labels, data.limit)]
-    return samples, faults, sorted(there - named)
+    return samples, faults, sorted(pictures - named)
 
 
 def _limited(labels: list[Label], limit: int | None) -> list[Label]:
@@ -125,26 +127,26 @@ def _limited(labels: list[Label], limit: int | None) -> list[Label]:
         return labels
     kept = []
     for split in dict.fromkeys(label.split for label in labels):
-        mine = [label for label in labels if label.split == split]
-        kept += [mine[place] for place in stratified_places([""] * len(mine), limit, 0)]
+        of_split = [label for label in labels if label.split == split]
+        kept += [of_split[index] for index in stratified_indices([""] * len(of_split), limit, 0)]
     return kept
 
 
 def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
     """Return the picture files below the folders of a set, as paths relative to its root."""
-    found = set()
+    pictures = set()
     for folder in [name for name in folders if (root / name).is_dir()] or [""]:
-        for where, _, names in os.walk(root / folder, followlinks=True):
-            inside = Path(where).relative_to(root).as_posix()
-            found |= {
-                name if inside == "." else f"{inside}/{name}"
+        for parent, _, names in os.walk(root / folder, followlinks=True):
+            relative = Path(parent).relative_to(root).as_posix()
+            pictures |= {
+                name if relative == "." else f"{relative}/{name}"
                 for name in names
                 if os.path.splitext(name)[1].lower() in SUFFIXES
             }
-    return found
+    return pictures
 
 
-def _read(journal: CheckCache, paths: Sequence[str], workers: int) -> None:
+def _check_missing(journal: CheckCache, paths: Sequence[str], workers: int) -> None:
     """Check the pictures that are not in the cache. Raises Stopped after the results of running checks are written."""
     missing = journal.missing(paths)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -157,7 +159,7 @@ def _read(journal: CheckCache, paths: Sequence[str], workers: int) -> None:
 
 
 def _with_files(samples: Sequence[Sample], journal: CheckCache) -> tuple[list[Sample], list[dict[str, Any]]]:
-    """Return (samples whose picture can be read, with what its file holds; dropped rows)."""
+    """Return (samples whose picture can be read, with the facts of its file; dropped rows)."""
     kept, dropped = [], []
     for sample in samples:
         row = journal[sample.image]
@@ -170,19 +172,21 @@ def _with_files(samples: Sequence[Sample], journal: CheckCache) -> tuple[list[Sa
     return kept, dropped
 
 
-def _drop(dataset: str, ident: str, split: str | None, reason: str, kind: str | None = None) -> dict[str, Any]:
-    return {"dataset": dataset, "id": ident, "split": split, "kind": kind or reason.split(":")[0], "reason": reason}
+def _drop(dataset: str, identity: str, split: str | None, reason: str, kind: str | None = None) -> dict[str, Any]:
+    return {"dataset": dataset, "id": identity, "split": split, "kind": kind or reason.split(":")[0], "reason": reason}
 
 
 def _leaks(groups: Sequence[Sequence[Sample]]) -> dict[tuple[str, str], str]:
-    """Find training pictures that stand in test or validation too: (data set, id) and where."""
-    found = {}
+    """Return {(data set, id): the other entry} of training pictures that stand in test or validation too."""
+    tested_as = {}
     for group in groups:
-        tested = [one for one in group if one.split != "train"]
-        for one in group:
-            if tested and one.split == "train":
-                found[one.dataset, one.id] = f"{tested[0].dataset}/{tested[0].split} {tested[0].id}"
-    return found
+        test_samples = [sample for sample in group if sample.split != "train"]
+        for sample in group:
+            if test_samples and sample.split == "train":
+                tested_as[sample.dataset, sample.id] = (
+                    f"{test_samples[0].dataset}/{test_samples[0].split} {test_samples[0].id}"
+                )
+    return tested_as
 
 
 def _portable(sample: Sample, out: Path) -> Sample:
@@ -208,8 +212,8 @@ def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _groups_report(groups: Sequence[Sequence[Sample]]) -> dict[str, Any]:
-    across = [group for group in groups if len({one.split for one in group}) > 1]
-    rows = [[f"{one.dataset}/{one.split} {one.id}" for one in group] for group in groups]
+    across = [group for group in groups if len({sample.split for sample in group}) > 1]
+    rows = [[f"{sample.dataset}/{sample.split} {sample.id}" for sample in group] for group in groups]
     return {"groups": len(groups), "across_splits": len(across), "pictures": sum(map(len, groups)), "list": rows}
 
 
@@ -218,8 +222,8 @@ def _show_sets() -> None:
     for name, row in CATALOG.items():
         table = Table(title=name, title_justify="left", show_header=False, box=None, pad_edge=False)
         scale = f"{row.scale[0]:g}..{row.scale[1]:g} to 0..1"
-        shown = {"layout": row.layout, "scale": scale, "spread": row.spread, "split": row.splits}
-        for key, value in {**shown, "licence": row.licence, "get it": row.source}.items():
+        facts = {"layout": row.layout, "scale": scale, "spread": row.spread, "split": row.splits}
+        for key, value in {**facts, "licence": row.licence, "get it": row.source}.items():
             table.add_row(key, value)
         console.print(table)
         console.print()
@@ -240,9 +244,9 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
     for name, count in report["pictures_without_label"].items():
         if count:
             console.print(f"{name}: {count} pictures without a label")
-    for key, said in (("identical", "byte for byte"), ("same_picture_across_sets", "in more than one set")):
-        found = report[key]
-        console.print(f"same picture {said}: {found['groups']} groups, {found['across_splits']} of them across splits")
+    for key, kind in (("identical", "byte for byte"), ("same_picture_across_sets", "in more than one set")):
+        row = report[key]
+        console.print(f"same picture {kind}: {row['groups']} groups, {row['across_splits']} of them across splits")
     console.print(f"training pictures that are also tested: {report['training_pictures_also_tested']}")
     for name in ("manifest.jsonl", "prepare_report.json"):
         print(out / name)

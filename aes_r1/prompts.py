@@ -138,11 +138,11 @@ _UNTAUGHT = (
 
 
 def untaught(text: str) -> str | None:
-    """Say why a model must not be taught `text` as a critique, and quote the fault; None where it may be taught."""
-    for pattern, what in _UNTAUGHT:
-        found = pattern.search(text)
-        if found:
-            return f"{what}, {found[0].encode('unicode_escape').decode()}"
+    """Return why a model must not be taught `text` as a critique, with the fault; None where it may be taught."""
+    for pattern, fault in _UNTAUGHT:
+        match = pattern.search(text)
+        if match:
+            return f"{fault}, {match[0].encode('unicode_escape').decode()}"
     return None
 
 

@@ -27,57 +27,76 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.data.check import perceptual_hash
+from aes_r1.data.copies import SAME_SCENE_BITS
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
+from aes_r1.scoring.bursts import MEANING, choose, kept_summary
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
 from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, in_order, row_of, write_rows
 from aes_r1.settings import require
 
 AT_ONCE = 32  # pictures that one server is asked about
-_MOST_REASONS = 5  # reasons in the summary; every file's own stands above it
+_MAX_REASONS = 5  # reasons in the summary; every file's own stands above it
 
 
-def run(given: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Score the pictures of the command line; return 1 when one could not be read, else 0."""
-    require(given.samples is None or given.samples >= 1, "--samples", given.samples, "must be at least 1")
-    limits = UrlLimits(round(given.url_mb * 1e6), given.url_seconds) if given.urls else None
-    require(given.sort is not None or not given.reverse, "--reverse", "true", "turns --sort round; give --sort, too")
+    require(options.samples is None or options.samples >= 1, "--samples", options.samples, "must be at least 1")
+    limits = UrlLimits(round(options.url_mb * 1e6), options.url_seconds) if options.urls else None
+    sorted_or_not = options.sort is not None or not options.reverse
+    require(sorted_or_not, "--reverse", "true", "turns --sort round; give --sort, too")
+    require(0 <= options.alike < 32, "--alike", options.alike, "must be a number of bits in 0..31")
+    for key in ("sort", "shards") if options.best_of else ():
+        value = getattr(options, key)
+        require(value is None, f"--{key}", value, "--best-of is without it; leave it out")
     began, skipped = time.monotonic(), Counter[str]()
-    found = find_pictures(given.inputs, urls=given.urls, skipped=skipped)
-    if given.shards is not None:
-        require(not given.url, "--url", given.url, "Ray's workers have models of their own; leave --shards out")
-        require(given.format in (None, "jsonl"), "--format", given.format, "shards are jsonl; leave it out")
-        require(given.sort is None, "--sort", given.sort, "shards keep the order of their list; leave it out")
+    chosen: list[Row] = []
+    pictures = find_pictures(options.inputs, urls=options.urls, skipped=skipped)
+    if options.shards is not None:
+        require(not options.url, "--url", options.url, "Ray's workers have models of their own; leave --shards out")
+        require(options.format in (None, "jsonl"), "--format", options.format, "shards are jsonl; leave it out")
+        require(options.sort is None, "--sort", options.sort, "shards keep the order of their list; leave it out")
         from aes_r1.scoring.shards import score_shards
 
         counts, unreadable = score_shards(
-            found,
-            Path(given.shards),
-            model=given.model,
-            samples=given.samples,
-            seed=given.seed,
+            pictures,
+            Path(options.shards),
+            model=options.model,
+            samples=options.samples,
+            seed=options.seed,
             limits=limits,
-            shard_size=given.shard_size,
-            workers=given.workers,
+            shard_size=options.shard_size,
+            workers=options.workers,
         )
-        print(given.shards)
+        print(options.shards)
     else:
-        how = {"samples": given.samples, "seed": given.seed}
-        critic = Critic.at(given.url, given.model, **how) if given.url else Critic.load(given.model, **how)
+        sampling = {"samples": options.samples, "seed": options.seed}
+        if options.url:
+            critic = Critic.at(options.url, options.model, **sampling)
+        else:
+            critic = Critic.load(options.model, **sampling)
         if warning := critic.facts.warning():
             print(f"note: {warning}", file=sys.stderr)
         counts, unreadable = Counter[str](), []
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
-        verdicts = _verdicts(list(found), critic, limits, unreadable, at_once=AT_ONCE * len(given.url) or 1)
+        at_once = AT_ONCE * len(options.url) or 1
+        verdicts = _verdicts(list(pictures), critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
         rows: Iterable[Row] = _counted(verdicts, counts)
-        if given.sort is not None:
-            rows = in_order(rows, given.sort, reverse=given.reverse)
-        write_rows(rows, given.format or "table", sys.stdout, measured_on=critic.facts.measured_on)
+        if options.best_of:
+            rows = chosen = choose(list(rows), within=options.alike)
+        elif options.sort is not None:
+            rows = in_order(rows, options.sort, reverse=options.reverse)
+        shown = options.format or "table"
+        write_rows(rows, shown, sys.stdout, measured_on=critic.facts.measured_on, chosen=options.best_of)
+        if options.best_of and shown == "table":
+            print(MEANING)
     for error in unreadable:
         print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)
-    for line in summary(counts, unreadable, skipped, time.monotonic() - began):
+    closing = [*summary(counts, unreadable, skipped, time.monotonic() - began), *kept_summary(chosen)]
+    for line in closing:
         print(line, file=sys.stderr)
     return 1 if unreadable else 0
 
@@ -94,40 +113,46 @@ def summary(
 ) -> Iterator[str]:
     """Yield the closing lines: what was scored, in how long, what could not be read and why, what was passed over."""
     pictures, unanswered = counts["pictures"], counts["unanswered"]
-    silent = f", {unanswered} of them without an answer that can be read" if unanswered else ""
-    yield f"scored: {pictures} picture{'s' * (pictures != 1)} in {seconds:.0f} s{silent}"
+    without_answer = f", {unanswered} of them without an answer that can be read" if unanswered else ""
+    yield f"scored: {pictures} picture{'s' * (pictures != 1)} in {seconds:.0f} s{without_answer}"
     if unreadable:
         reasons = Counter(error.reason.partition(";")[0] for error in unreadable).most_common()
-        why = ", ".join(f"{reason} ({count})" for reason, count in reasons[:_MOST_REASONS])
-        more = f" and {len(reasons) - _MOST_REASONS} other reasons" if len(reasons) > _MOST_REASONS else ""
-        yield f"not scored: {len(unreadable)}, listed above: {why}{more}"
+        named = ", ".join(f"{reason} ({count})" for reason, count in reasons[:_MAX_REASONS])
+        others = f" and {len(reasons) - _MAX_REASONS} other reasons" if len(reasons) > _MAX_REASONS else ""
+        yield f"not scored: {len(unreadable)}, listed above: {named}{others}"
     if skipped:
         yield f"not pictures by their names, so not looked at: {skipped_line(skipped)}"
 
 
 def _verdicts(
-    found: list[str | PictureError],
+    pictures: list[str | PictureError],
     critic: Critic,
     limits: UrlLimits | None,
     unreadable: list[PictureError],
     *,
     at_once: int,
+    hashed: bool,
 ) -> Iterator[dict]:
-    """Yield the rows of what can be read, in order; at_once: pictures that are asked about at the same time."""
+    """Yield the rows of what can be read, in order; at_once: pictures that are asked about at the same time.
 
-    def judged(one: str | PictureError) -> dict | PictureError:
-        if isinstance(one, PictureError):
-            return one
+    hashed: whether rows have the key "hash", the picture's perceptual hash.
+    """
+
+    def judged(picture: str | PictureError) -> dict | PictureError:
+        if isinstance(picture, PictureError):
+            return picture
         try:
-            return row_of(one, critic.score(read_picture(one, limits)))
+            shown = read_picture(picture, limits)
+            row = row_of(picture, critic.score(shown))
+            return {**row, "hash": perceptual_hash(shown)} if hashed else row
         except PictureError as error:
             return error
 
-    left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), *left)
+    time_columns = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), *time_columns)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        rows = map(judged, found) if at_once == 1 else prefetch(found, judged, workers=at_once, ahead=at_once)
-        for row in bar.track(rows, total=len(found), description="scoring"):
+        rows = map(judged, pictures) if at_once == 1 else prefetch(pictures, judged, workers=at_once, ahead=at_once)
+        for row in bar.track(rows, total=len(pictures), description="scoring"):
             if isinstance(row, PictureError):
                 unreadable.append(row)
             else:
@@ -142,6 +167,7 @@ def arguments() -> OneLineParser:
         examples=(
             "aes-r1 score photo.jpg folder/ --model RUN\n"
             "aes-r1 score folder/ --model RUN --format jsonl > scores.jsonl\n"
+            "aes-r1 score burst/ --model RUN --best-of --format csv\n"
             "aes-r1 score folder/ --model RUN --shards OUT --workers 8"
         ),
     )
@@ -152,6 +178,14 @@ def arguments() -> OneLineParser:
     add("--format", choices=FORMATS, help="what stdout gets (default: table)")
     add("--sort", choices=SORTS, help="score: highest first; agreement of words and score: lowest first; path")
     add("--reverse", action="store_true", help="turn the order of --sort round")
+    add("--best-of", action="store_true", help="say which of alike pictures to keep, such as those of a burst")
+    add(
+        "--alike",
+        type=int,
+        default=SAME_SCENE_BITS,
+        metavar="B",
+        help=f"bits in which hashes of one scene differ (default: {SAME_SCENE_BITS})",
+    )
     add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
     add("--seed", type=int, default=0, help="of the sampling; the same seed gives the same scores (default: 0)")
     add("--urls", action="store_true", help="fetch http and https URLs; off by default")

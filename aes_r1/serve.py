@@ -32,32 +32,32 @@ from aes_r1.runs.stopping import StopRequest, stop_requests
 from aes_r1.settings import InputError, require
 
 PACKAGE = Path(__file__).resolve().parent
-BEATS_S = 0.5  # between two checks of the server
+POLL_S = 0.5  # between two checks of the server
 UNHEALTHY_S = 20.0  # a server that is not healthy for so long is restarted
 TRIES = 3  # consecutive starts that may fail before the server is ready
 ADAPTER_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that vLLM accepts
 
 
-def run(given: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Serve until told to stop, and return the exit code."""
-    require(0 < given.port < 65536, "--port", given.port, "must be a port")
-    command, environment = launch(given)
+    require(0 < options.port < 65536, "--port", options.port, "must be a port")
+    command, environment = launch(options)
     with stop_requests() as stop:
-        return keep_serving(command, environment, f"http://127.0.0.1:{given.port}", stop)
+        return keep_serving(command, environment, f"http://127.0.0.1:{options.port}", stop)
 
 
-def launch(given: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+def launch(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
     """Return the command that serves the model of the command line, and its environment."""
-    vllm = find_vllm(given.environment)
-    folder, facts = find_model(given.model)
-    command = [str(vllm), "serve", *arguments_of(given, folder, facts)]
+    vllm = find_vllm(options.environment)
+    folder, facts = find_model(options.model)
+    command = [str(vllm), "serve", *arguments_of(options, folder, facts)]
     return command, environment_of(os.environ, offline=Path(folder).is_dir(), cpu=not torch.cuda.is_available())
 
 
 def find_vllm(environment: str | None) -> Path:
     """Return the command vllm of `environment`; if that is None, of this environment or of the one from `make vllm`."""
-    own = [Path(sys.executable).parent, PACKAGE.parent / ".venv-vllm" / "bin"]
-    for folder in own if environment is None else [Path(environment) / "bin"]:
+    default_folders = [Path(sys.executable).parent, PACKAGE.parent / ".venv-vllm" / "bin"]
+    for folder in default_folders if environment is None else [Path(environment) / "bin"]:
         if (folder / "vllm").exists():
             return folder / "vllm"
     where = "here" if environment is None else f"in --environment={environment}"
@@ -67,26 +67,26 @@ def find_vllm(environment: str | None) -> Path:
     )
 
 
-def arguments_of(given: argparse.Namespace, folder: str, facts: Facts) -> list[str]:
+def arguments_of(options: argparse.Namespace, folder: str, facts: Facts) -> list[str]:
     """Return the arguments of `vllm serve`."""
     cpu = not torch.cuda.is_available()
     backbone = backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
     side = math.isqrt(facts.max_pixels)
     prompt = len(backbone.encode(Image.new("RGB", (side, side)), facts.question).input_ids)
-    longest = prompt + (given.max_new_tokens or facts.max_new_tokens) + ANSWER_TOKENS
+    longest = prompt + (options.max_new_tokens or facts.max_new_tokens) + ANSWER_TOKENS
     longest = 128 * math.ceil((longest + 64) / 128)  # pictures of other shapes may take a few tokens more
-    shown = {"image": 1, "video": 0} if backbone.core.config.model_type.startswith("qwen") else {"image": 1}
+    limits = {"image": 1, "video": 0} if backbone.core.config.model_type.startswith("qwen") else {"image": 1}
     arguments = {
         "--host": "127.0.0.1",
-        "--port": given.port,
+        "--port": options.port,
         "--served-model-name": SERVED,
-        "--dtype": given.dtype or facts.dtype_on(torch.device("cpu" if cpu else "cuda")),
-        "--tensor-parallel-size": given.tensor_parallel,
+        "--dtype": options.dtype or facts.dtype_on(torch.device("cpu" if cpu else "cuda")),
+        "--tensor-parallel-size": options.tensor_parallel,
         "--max-model-len": longest,
         "--seed": 0,
         "--generation-config": "vllm",  # the request alone decides on sampling, not the model's folder
         "--logprobs-mode": "processed_logprobs",  # those of the sampling distribution
-        "--limit-mm-per-prompt": json.dumps(shown),
+        "--limit-mm-per-prompt": json.dumps(limits),
         "--worker-extension-cls": "aes_r1.rollout.vllm_worker.Worker",
         "--weight-transfer-config": json.dumps({"backend": "folder"}),
     }
@@ -100,24 +100,24 @@ def arguments_of(given: argparse.Namespace, folder: str, facts: Facts) -> list[s
         }
         # vLLM's CPU engine crashes if a request has a seed and chunked prefill is on.
         switches += ["--enforce-eager", "--no-enable-chunked-prefill", "--skip-mm-profiling"]
-    if given.lora_rank:
-        require(given.lora_rank <= ADAPTER_RANKS[-1], "--lora-rank", given.lora_rank, "must be at most 512")
-        arguments["--max-lora-rank"] = next(rank for rank in ADAPTER_RANKS if rank >= given.lora_rank)
+    if options.lora_rank:
+        require(options.lora_rank <= ADAPTER_RANKS[-1], "--lora-rank", options.lora_rank, "must be at most 512")
+        arguments["--max-lora-rank"] = next(rank for rank in ADAPTER_RANKS if rank >= options.lora_rank)
         arguments["--max-loras"] = 1
         arguments["--max-cpu-loras"] = 2  # the new adapter is loaded before the old one is removed
         switches.append("--enable-lora")
     pairs = [part for name, value in arguments.items() for part in (name, str(value))]
-    return [folder, *pairs, *switches, *given.vllm]
+    return [folder, *pairs, *switches, *options.vllm]
 
 
-def environment_of(ours: Mapping[str, str], *, offline: bool, cpu: bool) -> dict[str, str]:
+def environment_of(inherited: Mapping[str, str], *, offline: bool, cpu: bool) -> dict[str, str]:
     """Return the environment of vLLM's processes. offline: the model is a folder, so the hub is not contacted."""
     environment = {
-        **ours,
+        **inherited,
         "VLLM_SERVER_DEV_MODE": "1",  # enables the routes that replace weights
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_NO_USAGE_STATS": "1",
-        "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *filter(None, [ours.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *filter(None, [inherited.get("PYTHONPATH")])]),
     }
     if offline:
         environment["HF_HUB_OFFLINE"] = "1"
@@ -129,17 +129,17 @@ def environment_of(ours: Mapping[str, str], *, offline: bool, cpu: bool) -> dict
 @contextlib.contextmanager
 def serving(model: str) -> Iterator[str]:
     """Yield the URL of a server of `model` at a free port; it stops with the block. InputError if it does not start."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    given = arguments().parse_args(["--model", model, "--port", str(port)])
-    with ProcessGroup(*launch(given)) as group:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = arguments().parse_args(["--model", model, "--port", str(port)])
+    with ProcessGroup(*launch(options)) as group:
         while not is_healthy(url := f"http://127.0.0.1:{port}"):
             if group.poll() is not None:
                 raise InputError(
                     f"{model}: vLLM ended before it was ready; the cause stands above, among its own lines"
                 )
-            time.sleep(BEATS_S)
+            time.sleep(POLL_S)
         yield url
 
 
@@ -159,7 +159,7 @@ def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: st
                     if not ready:
                         print(f"ready: {url}", flush=True)
                     ready, failed = True, 0
-                time.sleep(BEATS_S)
+                time.sleep(POLL_S)
                 ended = group.poll()
                 if ready and time.monotonic() - since > UNHEALTHY_S:
                     ended = "it does not answer"
@@ -174,9 +174,9 @@ def keep_serving(command: Sequence[str], environment: Mapping[str, str], url: st
 def is_taken(url: str) -> bool:
     """Return whether something listens at the host and port of `url`."""
     address = urlsplit(url)
-    with socket.socket() as one:
-        one.settimeout(BEATS_S)
-        return one.connect_ex((address.hostname or "127.0.0.1", address.port or 80)) == 0
+    with socket.socket() as probe:
+        probe.settimeout(POLL_S)
+        return probe.connect_ex((address.hostname or "127.0.0.1", address.port or 80)) == 0
 
 
 def arguments() -> OneLineParser:

@@ -59,7 +59,7 @@ def plant(folder: Path) -> None:
         texts = [answer(words, sample.mos or 0) for words in CRITIQUES for sample in samples]
         backbone = tiny.build(tiny.build_tokenizer([QUESTION, *texts] * 5), max_pixels=9216, seed=0)
         backbones.freeze(backbone.model, vision=name == "used")  # that one needs no vision tower
-        changes = {"epochs": 36, "lr": 5e-3, "warmup_ratio": 0.0, "batch_size": 12, "micro_batch_size": 12}
+        changes = {"epochs": 20, "lr": 5e-3, "warmup_ratio": 0.0, "batch_size": 6, "micro_batch_size": 6}
         engine = engine_of(backbone, weight_decay=0.0)
         train_cold_start(backbone, engine, rows, folder / f"{name}_training", save_every=10_000, **changes)
         backbone.save(folder / name)

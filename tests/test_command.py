@@ -222,5 +222,5 @@ def test_a_real_point_of_two_processes_leaves_its_evaluation(talking_run, tmp_pa
     assert cell["n"] == cell["n_answered"] == 6
     assert cell["srcc"]["value"] > 0.5, "the model knows its twelve pictures"
     asked = [json.loads(line)["id"] for line in (run / "predictions.jsonl").read_text().splitlines()]
-    assert sorted(asked) == [f"{place:02d}.png" for place in range(1, 12, 2)]
+    assert sorted(asked) == [f"{index:02d}.png" for index in range(1, 12, 2)]
     assert json.loads((run / "settings.json").read_text())["processes"] == 2

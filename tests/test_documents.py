@@ -28,7 +28,9 @@ from tests import processes
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/**/README.md")])
-STARTS = re.compile(r"(?:\.venv/bin/)?(python|make|aes-r1|torchrun|deepspeed|pip|bash|srun|hf|pre-commit|pip-audit)\b")
+STARTS = re.compile(
+    r"(?:\.venv/bin/)?(python|make|aes-r1|torchrun|deepspeed|pip|bash|srun|hf|pre-commit|pip-audit|docker)\b"
+)
 # Words that stand for something of the reader's, with what stands for them here.
 STANDS_FOR = {
     "$set": "para", "data=NAME": "data=para", "reward.NAME": "reward.binary", "experiments.NAME": "experiments.splits",
@@ -44,6 +46,7 @@ NOT_STARTED = {
     "pip-audit": "asks an index of vulnerabilities",
     "pip": "installs packages; the names of extras are checked, and tests/test_wheel.py builds the wheel",
     "bash": "needs a GPU; that the script exists is checked",
+    "docker": "needs Docker; the command inside is checked, and tests/test_container.py checks the image's files",
 }
 
 
@@ -144,6 +147,8 @@ def check(line: str) -> None:
         assert not any(word.startswith("aes-r1") for word in words), "no index has a package of this name of ours"
     elif program == "bash":
         assert (ROOT / words[1]).exists()
+    elif program == "docker" and words[1] == "run":
+        check(" ".join(["aes-r1", *words[words.index("aes-r1") + 1 :]]))
     else:
         assert program in (*NOT_STARTED, "torchrun", "aes-r1", "deepspeed"), (
             f"say in NOT_STARTED why {program} is not started"

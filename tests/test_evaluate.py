@@ -103,25 +103,25 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
     assert [{**row, "stage": "used"} for row in before] == rows[: 4 * kept]
 
     # What was measured.
-    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert list(found["stages"]) == ["used", "hollow"]
-    assert set(found["stages"]["hollow"]) == {"made/test", "para/test"}
-    hollow, used = (found["stages"][name]["para/test"]["sample"] for name in ("hollow", "used"))
+    result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert list(result["stages"]) == ["used", "hollow"]
+    assert set(result["stages"]["hollow"]) == {"made/test", "para/test"}
+    hollow, used = (result["stages"][name]["para/test"]["sample"] for name in ("hollow", "used"))
     assert hollow["n"] == 15 * 12
     assert hollow["srcc"]["value"] > 0.9 > 0.4 > abs(used["srcc"]["value"])
     assert hollow["conformal"]["coverage"]["value"] > 0.85  # twelve pictures many times: ties may cover more than .9
-    assert [(one["from"], one["to"]) for one in found["comparisons"][:1]] == [("used", "hollow")]
-    assert found["comparisons"][0]["srcc"]["p_holm"] >= found["comparisons"][0]["srcc"]["p"]
-    assert {one["from"]["protocol"] for one in found["baselines"]} == {"direct", "label_tokens"}
-    assert found["means"]["hollow"]["sample"]["seen"]["sets"] == ["made/test"]
-    assert found["means"]["hollow"]["sample"]["unseen"]["sets"] == ["para/test"]
-    assert found["paper"]["systems"]["Aes-R1"]["para"]["plcc"] == 0.7842
+    assert [(one["from"], one["to"]) for one in result["comparisons"][:1]] == [("used", "hollow")]
+    assert result["comparisons"][0]["srcc"]["p_holm"] >= result["comparisons"][0]["srcc"]["p"]
+    assert {one["from"]["protocol"] for one in result["baselines"]} == {"direct", "label_tokens"}
+    assert result["means"]["hollow"]["sample"]["seen"]["sets"] == ["made/test"]
+    assert result["means"]["hollow"]["sample"]["unseen"]["sets"] == ["para/test"]
+    assert result["paper"]["systems"]["Aes-R1"]["para"]["plcc"] == 0.7842
     swapped = {
-        name: found["critiques"][name]["para/test"]["interventions"]["swapped_critique"]["follow"]["value"]
+        name: result["critiques"][name]["para/test"]["interventions"]["swapped_critique"]["follow"]["value"]
         for name in ("used", "hollow")
     }
     assert swapped["used"] > 0.6 > 0.3 > swapped["hollow"]
-    assert {name: len(digest) for name, digest in found["manifests"].items()} == {"made/test": 64, "para/test": 64}
+    assert {name: len(digest) for name, digest in result["manifests"].items()} == {"made/test": 64, "para/test": 64}
     for words in ("para/test", "PLCC logistic", "theirs", "means over sets", "Holm", "calibration", "critiques"):
         assert words in done.stdout, words
     assert (tmp_path / "out" / "report.html").exists()
@@ -194,8 +194,8 @@ def test_baselines_stand_beside_a_model(voted, tmp_path, capsys):
         "data.workers=0", "baselines=[mean,handmade,eyes,people]",
     ]  # fmt: skip
     evaluate.run(settings(*given))
-    found = json.loads((tmp_path / "evaluation.json").read_text())
-    cells = found["baseline_cells"]["made/test"]
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    cells = result["baseline_cells"]["made/test"]
     assert {name: cell["how"] for name, cell in cells.items()} == {
         "mean": "fitted", "handmade": "fitted", "eyes": "fitted", "people": "halves",
     }  # fmt: skip
@@ -210,7 +210,7 @@ def test_baselines_stand_beside_a_model(voted, tmp_path, capsys):
     people = cells["people"]
     assert people["raters"] == 10
     assert people["srcc"]["value"] < people["whole_group"]["srcc"]["value"] < 1
-    assert list(found["stages"]) == ["shipped"]
+    assert list(result["stages"]) == ["shipped"]
     shown = capsys.readouterr().out
     page = (tmp_path / "report.html").read_text()
     for words in ("fitted on 28 of made/train", "half of the raters"):
@@ -225,9 +225,9 @@ def test_baselines_stand_beside_a_model(voted, tmp_path, capsys):
 
 def test_baselines_need_no_model(voted, tmp_path, capsys):
     evaluate.run(settings("data=manifest", f"data.root={voted}", f"out={tmp_path}", "baselines=[mean,people]"))
-    found = json.loads((tmp_path / "evaluation.json").read_text())
-    assert found["stages"] == {}
-    assert set(found["baseline_cells"]["made/test"]) == {"mean", "people"}
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    assert result["stages"] == {}
+    assert set(result["baseline_cells"]["made/test"]) == {"mean", "people"}
     assert "half of the raters" in (tmp_path / "report.html").read_text()
     assert "people" in capsys.readouterr().out
 
@@ -241,8 +241,8 @@ def test_a_folder_from_before_there_were_baselines_goes_on():
 
 def test_sets_come_from_also_and_never_unasked(tmp_path):
     assert settings("data=scenes").evaluation.also == []
-    found = settings("data=scenes", "+also=[scenes_shifted,{name: folder, root: /pictures}]").evaluation.also
-    assert [(one.name, one.root) for one in found] == [("scenes_shifted", None), ("folder", "/pictures")]
+    result = settings("data=scenes", "+also=[scenes_shifted,{name: folder, root: /pictures}]").evaluation.also
+    assert [(one.name, one.root) for one in result] == [("scenes_shifted", None), ("folder", "/pictures")]
 
 
 def test_the_sets_that_a_run_trained_on_are_known(tmp_path):
@@ -282,8 +282,8 @@ def test_two_processes_write_what_one_writes(models, manifest, tmp_path):
     rows = [read_rows(tmp_path / name / "predictions.jsonl") for name in ("one", "two")]
     assert len(rows[0]) == 2 * 4 * 11
     assert rows[0] == rows[1]
-    found = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
-    assert found[0] == found[1]
+    result = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
+    assert result[0] == result[1]
     marker = json.loads((tmp_path / "two" / "stages" / "predictions_used.json").read_text())
     assert (marker["rows"], marker["asked"]["max_new_tokens"], marker["asked"]["dtype"]) == (44, 32, "float32")
     assert done.stdout.count("report.html") == 1  # only rank 0 prints

@@ -23,12 +23,14 @@ ALLOWED = {
     "transformers": {"model", "rollout"},
     "tokenizers": {"model"},
     "liger_kernel": {"model"},
+    "bitsandbytes": {"model"},
     "peft": {"model"},
     "deepspeed": {"trainer/launch.py", "trainer/deepspeed_engine.py"},
     "wandb": {"tracking"},
     "wandb_workspaces": {"dashboard.py"},
     "litellm": {"aescot", "evaluation"},
     "gradio": {"app/page.py"},
+    "uvicorn": {"reward_server/__main__.py"},
     "ray": {"scoring/shards.py"},
     "vllm": {"rollout/vllm_worker.py"},
 }
@@ -40,7 +42,7 @@ NAMED_OTHERWISE = {  # when imported
 }  # fmt: skip
 BROUGHT = {  # by a requirement
     "huggingface_hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets", "openai": "litellm",
-    "starlette": "gradio", "sqlalchemy": "optuna", "safetensors": "transformers",
+    "sqlalchemy": "optuna", "safetensors": "transformers",
     "markupsafe": "jinja2", "triton": "torch", "submitit": "hydra-submitit-launcher",
 }  # fmt: skip
 FOUND_BY_NAME = {"pyiqa"}  # whose absence is an input error that says how to install it

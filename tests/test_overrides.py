@@ -37,9 +37,9 @@ def test_a_value_that_hydra_cannot_read_comes_back_quoted(value):
             return  # left unchanged
     except HydraException:
         pass
-    said = refusal(f"data.root={value}")
-    assert said.startswith(f"data.root={value}: ")
-    (argument,) = shlex.split(said.rpartition("as text it is ")[2])
+    message = refusal(f"data.root={value}")
+    assert message.startswith(f"data.root={value}: ")
+    (argument,) = shlex.split(message.rpartition("as text it is ")[2])
     assert OverridesParser.create().parse_override(argument).value() == os.path.expanduser(value)
     overrides.check([argument], Settings)
 
@@ -52,8 +52,8 @@ def test_the_habit_of_hydra_is_answered_with_out(argument):
 
 
 def test_the_habit_of_hydra_for_multiruns_is_answered_with_out():
-    said = refusal("--multirun", "hydra.sweep.dir=studies", "seed=1,2")
-    (given,) = shlex.split(said.rpartition("give ")[2])
+    message = refusal("--multirun", "hydra.sweep.dir=studies", "seed=1,2")
+    (given,) = shlex.split(message.rpartition("give ")[2])
     assert given == "out=studies/${run_hash:}"
     assert composed(given).out.startswith("studies/")
     # Beside out= it names the place of the launcher's files.
@@ -69,8 +69,8 @@ def test_a_text_that_hydra_reads_as_a_number_comes_back_quoted(key, value):
     if str(read) == value:
         overrides.check([f"{key}={value}"], Settings)
         return
-    said = refusal(f"{key}={value}")
-    (argument,) = shlex.split(said.rpartition("as text it is ")[2])
+    message = refusal(f"{key}={value}")
+    (argument,) = shlex.split(message.rpartition("as text it is ")[2])
     assert OverridesParser.create().parse_override(argument).value() == value
     overrides.check([argument], Settings)
     if key == "run_name":
@@ -96,9 +96,12 @@ def test_settings_on_both_sides_of_an_option_are_one_command():
 @pytest.mark.parametrize("key", ["data.root", "model.path", "out", "cold_start.data"])
 def test_a_comma_in_a_place_is_asked_about(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = refusal("--multirun", f"{key}=photos,2024")
-    assert "or several?" in said
-    for cure in (shlex.split(said.partition("One: ")[2].partition(";")[0]), shlex.split(said.rpartition(": ")[2])):
+    message = refusal("--multirun", f"{key}=photos,2024")
+    assert "or several?" in message
+    for cure in (
+        shlex.split(message.partition("One: ")[2].partition(";")[0]),
+        shlex.split(message.rpartition(": ")[2]),
+    ):
         overrides.check(cure, Settings)
     for name in ("a", "b"):
         (tmp_path / name).touch()
@@ -194,15 +197,15 @@ def test_other_arguments(argument, says):
 def test_the_nearest_thing_is_named(argument, says):
     with pytest.raises((InputError, HydraException, OmegaConfBaseException)) as caught:
         composed(argument)
-    said = command._one_line(caught.value, Settings)
-    assert says in said
-    assert "\n" not in said
+    message = command._one_line(caught.value, Settings)
+    assert says in message
+    assert "\n" not in message
 
 
 def test_every_key_of_a_schema_is_known():
-    found = overrides.keys(EvaluateSettings)
-    assert {"data", "data.root", "evaluation.protocols", "judge.api_base", "model.path"} <= set(found)
-    assert "judge.group" not in found, "no attribute of a class is a key"
+    result = overrides.keys(EvaluateSettings)
+    assert {"data", "data.root", "evaluation.protocols", "judge.api_base", "model.path"} <= set(result)
+    assert "judge.group" not in result, "no attribute of a class is a key"
     assert set(overrides.groups(command.CONF)) >= {"data", "+experiment", "+sweeps", "reward"}
 
 

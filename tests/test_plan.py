@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from aes_r1 import command
 from aes_r1.command import CONF
 from aes_r1.model import cost
-from aes_r1.plan import advice, decode_seconds, plan, step_flops, step_traffic
+from aes_r1.plan import advice, cheapest, decode_seconds, plan, step_flops, step_traffic
 from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.settings import (
     CostSettings,
@@ -176,6 +176,21 @@ def test_advice_for_a_full_cache_is_a_smaller_cache():
     assert "enough by itself: trainer.images_per_step=8 (16.9)" in line  # halved until it fits
 
 
+def test_the_cheapest_recipe_that_fits_is_named():
+    """7B and 3B on cards of several sizes: all weights need more than an adapter, and an adapter more than 4 bits."""
+    names = {size: f"qwen2_5_vl_{size}" for size in ("3b", "7b")}
+    shapes = {size: cost.shape_of(cost.load_config(None, name, CONF / "shapes")) for size, name in names.items()}
+
+    def named(size: str, memory_gb: float, *more: str) -> str:
+        recipe = ("+experiment=one_24gb", f"model={names[size]}", f"plan.memory_gb={memory_gb}", *more)
+        return cheapest(composed(*recipe), shapes[size])
+
+    assert named("3b", 24.0).startswith("cheapest recipe that fits 24: an adapter (model.lora.rank=64), ")
+    assert " on 4-bit weights (model.lora.rank=64 model.quantize=nf4), " in named("7b", 26.0)
+    assert named("7b", 12.0).startswith("no recipe of this model fits 12; the smallest is an adapter on 4-bit weights")
+    assert "4-bit" not in named("7b", 12.0, "engine=zero2")  # which cannot train them
+
+
 CARDS = {  # the cards that each recipe for one's own pictures is for
     "one_24gb": ("plan.memory_gb=22", "plan.peak_tflops=165", "plan.bandwidth_gb_s=1008"),  # RTX 4090
     "one_80gb": (),
@@ -224,9 +239,9 @@ def test_reproduce_shows_what_the_command_prints():
     text = (CONF.parent / "docs" / "reproduce.md").read_text()
     before, shown = text.split("It prints", 1)
     command = shlex.split(before.rstrip().splitlines()[-1])
-    assert command[:3] == ["python", "-m", "aes_r1.plan"]
+    assert command[:2] == ["aes-r1", "plan"]
     done = processes.run(
-        [sys.executable, *command[1:]],
+        [sys.executable, "-m", "aes_r1", *command[1:]],
         capture_output=True, text=True, timeout=580, check=False, env={**os.environ, "COLUMNS": "110"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

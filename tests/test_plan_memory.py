@@ -145,6 +145,33 @@ def test_a_budget_of_tokens_is_a_number_of_the_longest_outputs():
     assert outputs(10**9) == 64
 
 
+def test_4_bit_weights_by_hand(shape):
+    """28 layers of 233,046,016 weights in 4 + 1/8 + 1/512 bits; all others, and the adapter, in 16."""
+    whole = one_process(lora=LoraSettings(rank=64))
+    small = dataclasses.replace(whole, model=dataclasses.replace(whole.model, quantize="nf4"))
+    trained, layers = trained_parameters(small, shape), 28 * 233_046_016
+    found = memory(small, shape)
+    packed = round(layers * (4 + 1 / 8 + 1 / 512) / 8)
+    assert found["weights"] == (8_292_166_656 - layers + trained) * 2 + packed
+    assert found["one matrix in 16 bits"] == 3584 * 18944 * 2
+    assert found["weights copied for the rollout"] == 0
+    # every completion has its own prompt of 454 tokens
+    rows = small.trainer.images_per_step * small.trainer.num_samples
+    assert found["KV cache"] == rows * (454 + 1024) * 28 * 4 * 128 * 2 * 2
+    assert cures(whole, shape)["model.quantize=nf4"] == peak(memory(small, shape, 1))
+    assert "model.quantize=nf4" not in cures(small, shape)
+
+
+def test_an_adapter_on_the_tower_is_counted(shape):
+    """32 blocks of Qwen2.5-VL's tower (qkv, proj, gate, up, down) and the two layers of its merger, by their sides."""
+    block = (1280 + 3 * 1280) + (1280 + 1280) + 2 * (1280 + 3420) + (3420 + 1280)
+    merger = (5120 + 5120) + (5120 + 3584)
+    assert shape.vision_linear_sides == 32 * block + merger
+    adapters = (LoraSettings(rank=8, target=name) for name in ("language", "all"))
+    both = [trained_parameters(one_process(lora=adapter), shape) for adapter in adapters]
+    assert both[1] - both[0] == 8 * shape.vision_linear_sides
+
+
 def test_cures_are_not_on_yet_and_do_lower_the_peak(shape):
     plain = settings(gpus=2, stage=2, gradient_checkpointing=False)
     found = cures(plain, shape)

@@ -53,10 +53,10 @@ def job(tokenizer, picture_folder, tmp_path) -> list[str]:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    with (folder / "said").open("a") as said:
+    with (folder / "said").open("a") as log:
         return processes.Popen(
             [sys.executable, "-m", "aes_r1.train", *arguments],
-            cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, stdout=said, stderr=said,
+            cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log,
         )  # fmt: skip
 
 

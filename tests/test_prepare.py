@@ -62,7 +62,7 @@ def test_every_set_is_prepared_from_its_layout(name, tmp_path):
 def test_everything_that_can_be_wrong_is_listed_with_its_reason(tmp_path):
     root = tmp_path / "set"
     names = {"good": "train", "copy": "test", "gone": "train", "cut": "train", "empty": "train", "text": "test"}
-    rows = "".join(f"p/{name}.jpg,0.{place},{split}\n" for place, (name, split) in enumerate(names.items(), 1))
+    rows = "".join(f"p/{name}.jpg,0.{index},{split}\n" for index, (name, split) in enumerate(names.items(), 1))
     rows += "p/twice.jpg,0.1,train\np/twice.jpg,0.9,train\np/ge\u0301nial.jpg,0.4,test\n"
     put(root, "labels.csv", f"image,mos,split\n{rows}".encode())
     draw(root, "p/good.jpg", "p/twice.jpg", "p/nobody.jpg", "p/g\u00e9nial.jpg")
@@ -117,7 +117,7 @@ def test_labels_alone_leave_a_report(tmp_path):
 
 def test_a_limit_draws_from_every_split_and_from_the_whole_list(tmp_path):
     """The labels stand split after split, each sorted by score."""
-    rows = [(f"{split}{place:02d}.png", place / 30, split) for split in ("train", "test") for place in range(30)]
+    rows = [(f"{split}{index:02d}.png", index / 30, split) for split in ("train", "test") for index in range(30)]
     text = "".join(f"{name},{mos:.3f},{split}\n" for name, mos, split in rows)
     put(tmp_path / "set", "labels.csv", f"image,mos,split\n{text}".encode())
     draw(tmp_path / "set", *(name for name, _, _ in rows))
@@ -156,8 +156,8 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     root, out = tmp_path / "set", tmp_path / "out"
     names = [f"{i}.png" for i in range(300)]
     put(root, "labels.csv", ("image,mos\n" + "".join(f"{name},0.5\n" for name in names)).encode())
-    for place, name in enumerate(names):
-        Image.effect_noise((300 + place, 200), 60).save(root / name)
+    for index, name in enumerate(names):
+        Image.effect_noise((300 + index, 200), 60).save(root / name)
     arguments = ("data=folder", f"data.root={root}", f"out={out}", "data.workers=1")
     command = [sys.executable, "-m", "aes_r1.prepare", *arguments]
     process = processes.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -165,8 +165,8 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=300)
-    assert (process.returncode, len(said.strip().splitlines())) == (75, 1), said
+    _, message = process.communicate(timeout=300)
+    assert (process.returncode, len(message.strip().splitlines())) == (75, 1), message
     assert not (out / "manifest.jsonl").exists()
     read = (out / "checked.jsonl").read_text()
     done = prepare(*arguments)

@@ -33,8 +33,8 @@ def run(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["score", *map(str, arguments)])
     with pytest.raises(SystemExit) as leaving:
         score.main()
-    said = capsys.readouterr()
-    return leaving.value.code, said.out, said.err
+    output = capsys.readouterr()
+    return leaving.value.code, output.out, output.err
 
 
 def test_jsonl_has_a_row_for_every_picture_and_the_rest_on_stderr(photos, talking_run, monkeypatch, capsys):

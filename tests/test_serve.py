@@ -152,6 +152,6 @@ def test_a_port_that_is_taken_is_refused_and_nothing_is_started(environment, tal
         with pytest.raises(SystemExit) as ended:
             serve.main()
     assert ended.value.code == 2
-    said = capsys.readouterr()
-    assert said.err == f"aes_r1: --port={port}: something else listens there; end it or give another port\n"
-    assert said.out == ""
+    output = capsys.readouterr()
+    assert output.err == f"aes_r1: --port={port}: something else listens there; end it or give another port\n"
+    assert output.out == ""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from aes_r1.runs.claim import claim_run_folder
-from aes_r1.runs.identity import run_fingerprint
+from aes_r1.runs.identity import differences, run_fingerprint
 from aes_r1.settings import (
     DistillSettings,
     EvaluateSettings,
@@ -110,6 +110,13 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
         ({"cold_start": {"epochs": -1}}, "cold_start.epochs=-1"),
         ({"cold_start": {"save_every": 0}}, "cold_start.save_every=0"),
         ({"trainer": {"eval_every": 0}}, "trainer.eval_every=0"),
+        ({"trainer": {"max_grad_norm": 0}}, "trainer.max_grad_norm=0"),
+        ({"cold_start": {"max_grad_norm": -1.0}}, "cold_start.max_grad_norm=-1"),
+        ({"trainer": {"weight_decay": -0.1}}, "trainer.weight_decay=-0.1"),
+        ({"cold_start": {"weight_decay": -0.1}}, "cold_start.weight_decay=-0.1"),
+        ({"trainer": {"warmup_steps": -1}}, "trainer.warmup_steps=-1"),
+        ({"cold_start": {"warmup_ratio": 1.0}}, "cold_start.warmup_ratio=1"),
+        ({**PARTS, "trainer": {"credit": "parts", "refill_rounds": 2}}, "trainer.refill_rounds=2"),
         ({"trainer": {"completions_every": 0}}, "trainer.completions_every=0"),
         ({"trainer": {"keep_checkpoints": 0}}, "trainer.keep_checkpoints=0"),
         ({"trainer": {"epochs": 0}}, "trainer.epochs=0"),
@@ -132,8 +139,8 @@ def test_rewards_of_the_critique_are_those_with_a_weight():
 
 
 def test_what_an_error_quotes_stays_on_its_line_and_moves_no_terminal():
-    said = str(InputError("a.csv, line 2: \x1b[2J\nred\r\x9b\u2028\ud83d Bäume"))
-    assert said == "a.csv, line 2: \\x1b[2J\\nred\\r\\x9b\\u2028\\ud83d Bäume"
+    message = str(InputError("a.csv, line 2: \x1b[2J\nred\r\x9b\u2028\ud83d Bäume"))
+    assert message == "a.csv, line 2: \\x1b[2J\\nred\\r\\x9b\\u2028\\ud83d Bäume"
 
 
 def test_one_image_is_enough_without_ranking():
@@ -147,6 +154,10 @@ def test_fingerprint_is_of_what_is_computed():
         assert run_fingerprint(build(Settings, same)) == base
     for same in ({"trainer": {"micro_batch_size": 1, "save_every": 7}}, {"data": {"workers": 1}}):  # no result changes
         assert run_fingerprint(build(Settings, same)) == base
+    ahead = {"name": "vllm", "url": ["http://127.0.0.1:8100"], "ahead": 1}  # draws anew after every checkpoint
+    cadences = [build(Settings, {"rollout": ahead, "trainer": {"save_every": steps}}) for steps in (10, 40)]
+    assert run_fingerprint(cadences[0]) != run_fingerprint(cadences[1])
+    assert differences(*map(as_dict, cadences)) == ["trainer.save_every"]
     for other in (
         {"seed": 1},
         {"trainer": {"lr": 1e-5}},

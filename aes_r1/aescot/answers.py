@@ -1,4 +1,4 @@
-"""Parse a server's answer or error, before the text of the answer is read."""
+"""Extract the text of a server's answer, and tell permanent failures from passing ones."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer: its text, empty when it refused, whether it refused, and whether it ran out of tokens."""
+    """A model's answer.
+
+    text: empty when the model refused. cut: whether it ran out of tokens.
+    """
 
     text: str
     refused: bool
     cut: bool
 
 
-# Returns how an answer was mended to be read, None where it cannot be read.
-Read = Callable[[Answer], tuple[str, ...] | None]
+# A function that returns how an answer had to be mended to be read, or None where it cannot be read.
+ReadAnswer = Callable[[Answer], tuple[str, ...] | None]
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a server's answer holds: its text and where that stood (content, tool_call or reasoning)."""
+class AnswerText:
+    """The text of a server's answer, and the field that held it (source: content, tool_call or reasoning)."""
 
     text: str
     refused: bool = False
@@ -31,7 +34,7 @@ class Said:
     finish: str | None = None
 
 
-def said_in(choice: Any) -> Said:
+def answer_text(choice: Any) -> AnswerText:
     """Return the text of an answer's first choice, wherever the server put it.
 
     A server of a reasoning model may leave `content` empty and answer inside its reasoning; another calls a tool whose
@@ -39,7 +42,7 @@ def said_in(choice: Any) -> Said:
     """
     message = choice.message if choice else None
     if message is None:
-        return Said("")
+        return AnswerText("")
     finish = str(choice.finish_reason) if choice.finish_reason else None
     fields = getattr(message, "provider_specific_fields", None) or {}
     calls = [call.function for call in message.tool_calls or []] or [message.function_call]
@@ -51,8 +54,8 @@ def said_in(choice: Any) -> Said:
     refused = not texts["content"] and bool(fields.get("refusal") or finish == "content_filter")
     for source, text in texts.items():
         if isinstance(text, str) and text.strip() and not refused:
-            return Said(text, False, source, finish)
-    return Said("", refused, "content", finish)
+            return AnswerText(text, False, source, finish)
+    return AnswerText("", refused, "content", finish)
 
 
 _NO_MONEY = re.compile(
@@ -69,8 +72,8 @@ _PAGE = re.compile(r"<!doctype html|<html", re.IGNORECASE)
 _NO_JSON = "Empty or invalid response from LLM endpoint"  # litellm's message for a reply 200 that is no JSON
 
 
-def ends_everything(error: Exception) -> str | None:
-    """Say why every further call would fail like this one, with the way out; None when another try may help."""
+def permanent_failure(error: Exception) -> str | None:
+    """Return why every further call would fail like this one, with the way out; None when another try may help."""
     code, text = getattr(error, "status_code", None), str(error)
     cause: BaseException | None = error
     while cause is not None:  # the server's own code is lost in litellm's text

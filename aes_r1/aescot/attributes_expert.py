@@ -1,4 +1,4 @@
-"""An offline expert for photographs whose dimensions people have rated: it says what they say, in the phrase book.
+"""An offline expert for photographs whose dimensions people have rated: it puts their ratings into phrases.
 
 A dimension that nobody rated (exposure, in every published set) is measured, as the pixels expert does, and so are the
 facts that the phrases name. The judgement follows the mean opinion score.
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from aes_r1.aescot.phrases import grade_of, judge_aloud, step_of, write_phrase
+from aes_r1.aescot.phrases import grade_of, step_of, write_judgement, write_phrase
 from aes_r1.aescot.pixels_expert import Measurement, measured_factors, measured_facts
 from aes_r1.aescot.record import Reply
 from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
 
-_ENDS = (5, 95)  # percentiles of the ratings of a dimension, between which its six steps lie
+_RANGE_PERCENTILES = (5, 95)  # percentiles of the ratings of a dimension, between which its six steps lie
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -32,16 +32,20 @@ def usual_ranges(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
     for sample in samples:
         for name, value in known_ratings(sample).items():
             values.setdefault(name, []).append(value)
-    return {name: (float(low), float(high)) for name in values for low, high in [np.percentile(values[name], _ENDS)]}
+    return {
+        name: (float(low), float(high))
+        for name in values
+        for low, high in [np.percentile(values[name], _RANGE_PERCENTILES)]
+    }
 
 
-def rated_factors(ratings: Mapping[str, float], usual: Ranges, seen: Measurement) -> dict[str, float]:
+def rated_factors(ratings: Mapping[str, float], usual: Ranges, measurement: Measurement) -> dict[str, float]:
     """Return 0..1 of every dimension: the rating within its usual range, or the measurement where nobody rated.
 
     The ends of the range become .05 and .95, as those of the pixels expert do. A dimension of which all pictures have
     the same rating is in the middle.
     """
-    factors = measured_factors(seen)
+    factors = measured_factors(measurement)
     for name, value in ratings.items():
         low, high = usual[name]
         factors[name] = float(np.interp(value, (low, high), (0.05, 0.95))) if high > low else 0.5
@@ -49,11 +53,11 @@ def rated_factors(ratings: Mapping[str, float], usual: Ranges, seen: Measurement
 
 
 def attributes_critique(
-    ratings: Mapping[str, float], usual: Ranges, seen: Measurement, mos: float, rng: np.random.Generator
+    ratings: Mapping[str, float], usual: Ranges, measurement: Measurement, mos: float, rng: np.random.Generator
 ) -> Reply:
     """Put people's ratings into the offline experts' words, with a judgement that follows `mos`."""
-    factors, facts = rated_factors(ratings, usual, seen), measured_facts(seen)
+    factors, facts = rated_factors(ratings, usual, measurement), measured_facts(measurement)
     return Reply(
         {name: write_phrase(name, step_of(factors[name]), facts, rng) for name in DIMENSIONS},
-        judge_aloud(grade_of(mos), rng),
+        write_judgement(grade_of(mos), rng),
     )

@@ -1,4 +1,4 @@
-"""The human audit: a page on which a person marks the filters' decisions, and how far person and filters agree."""
+"""Audit the filters: write a page on which a person marks their decisions, and measure how far the two agree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.data.sample import PictureError, open_picture
 from aes_r1.settings import InputError
 
-SHOWN = ("leak", "align", "fact")  # are shown for every picture; other filters only where they reject
+ALWAYS_SHOWN = ("leak", "align", "fact")  # filters that are shown for every picture; others only where they reject
 THUMBNAIL = 400  # pixels of the longest side
 _PAGE = Path(__file__).with_name("audit_page.html")
 
@@ -34,8 +34,8 @@ def write_audit(out: Path, *, items: int, seed: int, judged: bool) -> Path:
     chosen = [*kept, *rejected]
     originals = _originals(out / "aescot.jsonl", chosen)
     shown = [_item(chosen[int(index)], judged, originals) for index in rng.permutation(len(chosen))]
-    marker = json.loads((out / "distill.json").read_text())["pictures"][:12]
-    data = json.dumps({"distillation": marker, "items": shown}).replace("<", "\\u003c")
+    digest = json.loads((out / "distill.json").read_text())["pictures"][:12]
+    data = json.dumps({"distillation": digest, "items": shown}).replace("<", "\\u003c")
     page = out / "audit.html"
     page.write_text(_PAGE.read_text(encoding="utf-8").replace("@ITEMS@", data), encoding="utf-8")
     return page
@@ -87,9 +87,9 @@ def _interval(value: float | None, draws: Sequence[float]) -> dict[str, float] |
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def _share(part: int, whole: int) -> dict[str, float]:
-    found = binomtest(part, whole).proportion_ci(method="wilson")
-    return {"value": part / whole, "low": float(found.low), "high": float(found.high)}
+def _share(part: int, total: int) -> dict[str, float]:
+    interval = binomtest(part, total).proportion_ci(method="wilson")
+    return {"value": part / total, "low": float(interval.low), "high": float(interval.high)}
 
 
 def _read_marks(path: Path) -> list[dict[str, Any]]:
@@ -99,9 +99,9 @@ def _read_marks(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"audit={path}: cannot be read ({error}); give the JSON that audit.html exports") from error
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise InputError(f"audit={path}: not the JSON that audit.html exports") from error
-    wanted = {"filter": str, "flagged": bool, "agree": bool}
+    types = {"filter": str, "flagged": bool, "agree": bool}
     for number, row in enumerate(marks):
-        if not isinstance(row, dict) or any(not isinstance(row.get(key), kind) for key, kind in wanted.items()):
+        if not isinstance(row, dict) or any(not isinstance(row.get(key), kind) for key, kind in types.items()):
             raise InputError(f"audit={path}: mark {number} needs filter, flagged and agree")
     if not marks:
         raise InputError(f"audit={path}: no marks; open audit.html, mark some pictures and export")
@@ -109,13 +109,13 @@ def _read_marks(path: Path) -> list[dict[str, Any]]:
 
 
 def _originals(path: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return by id the earlier critiques that the near copies among `rows` repeat."""
-    wanted = {_copied(row) for row in rows if "near_copy" in row.get("reasons", ())}
+    """Return {id: critique} of the earlier critiques that the near copies among `rows` repeat."""
+    ids = {_copied_id(row) for row in rows if "near_copy" in row.get("reasons", ())}
     with path.open() as file:
-        return {row["id"]: row["critique"] for row in map(json.loads, file) if row["id"] in wanted} if wanted else {}
+        return {row["id"]: row["critique"] for row in map(json.loads, file) if row["id"] in ids} if ids else {}
 
 
-def _copied(row: Mapping[str, Any]) -> str:
+def _copied_id(row: Mapping[str, Any]) -> str:
     return row["details"]["near_copy"].split(" like ", 1)[1]
 
 
@@ -123,17 +123,17 @@ def _item(row: Mapping[str, Any], judged: bool, originals: Mapping[str, str]) ->
     details, reasons = row.get("details", {}), row.get("reasons", ())
     dimensions = row["dimensions"] or {}
     flags = decisions(reasons, read=row["critique"] is not None, judged=judged)
-    said = [(DIMENSION_NAMES[name], text) for name, text in dimensions.items()]
-    said += [("Judgement", row["judgement"])] if row["judgement"] else [("Answer", row.get("answer") or "none")]
-    said += [("Earlier critique", originals.get(_copied(row), ""))] if "near_copy" in reasons else []
+    texts = [(DIMENSION_NAMES[name], text) for name, text in dimensions.items()]
+    texts += [("Judgement", row["judgement"])] if row["judgement"] else [("Answer", row.get("answer") or "none")]
+    texts += [("Earlier critique", originals.get(_copied_id(row), ""))] if "near_copy" in reasons else []
     return {
         "id": row["id"],
         "dataset": row["dataset"],
         "mos": row["mos"],
         "level": row["level"],
         "decision": "rejected: " + ", ".join(row["reasons"]) if row.get("reasons") else "kept",
-        "said": said,
-        "flags": {name: flags[name] for name in FILTERS if name in SHOWN or flags[name]},
+        "said": texts,
+        "flags": {name: flags[name] for name in FILTERS if name in ALWAYS_SHOWN or flags[name]},
         "details": {name: details[name] for name in FILTERS if name in details},
         "picture": _thumbnail(row["image"]),
     }

@@ -1,4 +1,4 @@
-"""Limit what a server is asked: a price ceiling that is never exceeded, and a token bucket for rate limits."""
+"""Limit the calls of a server: by a price ceiling that is never exceeded, and by a token bucket for rates."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 
 class CeilingReached(Exception):
-    """The next call could exceed the price ceiling, so it was not made."""
+    """Raised instead of a call that could exceed the price ceiling."""
 
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars per token."""
+    """The price of a model, in US dollars per token."""
 
     prompt: float
     completion: float
@@ -33,7 +33,7 @@ class Budget:
     tokens by role) come from an earlier start of the same distillation. Without a ceiling no call waits.
     """
 
-    SAFETY = 1.25  # prompts differ in length and picture size
+    SAFETY = 1.25  # factor for prompts longer than any before: they differ in length and picture size
 
     def __init__(
         self,
@@ -64,8 +64,8 @@ class Budget:
                     raise CeilingReached(
                         f"{self.spent:.4f} of {self.ceiling:.4f} USD spent, the next call may cost {highest:.4f}"
                     )
-                blind = role not in self._longest and self._in_flight[role] > 0
-                if not blind and self.spent + self._held + highest <= self.ceiling:
+                unmeasured = role not in self._longest and self._in_flight[role] > 0
+                if not unmeasured and self.spent + self._held + highest <= self.ceiling:
                     self._held += highest
                     self._in_flight[role] += 1
                     return highest
@@ -91,27 +91,27 @@ class Budget:
 
 
 class TokenBucket:
-    """Lets `per_minute` units through a minute, at most one second's worth in a burst; None lets everything through."""
+    """A limit of `per_minute` units, of which at most one second's worth come at once; None: no limit."""
 
     def __init__(self, per_minute: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = None if per_minute is None else per_minute / 60
         self._clock = clock
-        self._room = max(1.0, self._rate or 1.0)
-        self._level = self._room
-        self._seen = clock()
-        self._turn = asyncio.Lock()
+        self._capacity = max(1.0, self._rate or 1.0)
+        self._level = self._capacity
+        self._updated = clock()
+        self._lock = asyncio.Lock()
 
     async def take(self, amount: float = 1.0) -> None:
         """Wait for `amount` units. An amount above the capacity passes when the bucket is full and leaves a debt."""
         if self._rate is None:
             return
-        async with self._turn:
+        async with self._lock:
             while True:
                 now = self._clock()
-                self._level = min(self._room, self._level + (now - self._seen) * self._rate)
-                self._seen = now
-                wanted = min(amount, self._room)
-                if self._level >= wanted:
+                self._level = min(self._capacity, self._level + (now - self._updated) * self._rate)
+                self._updated = now
+                needed = min(amount, self._capacity)
+                if self._level >= needed:
                     self._level -= amount
                     return
-                await asyncio.sleep((wanted - self._level) / self._rate)
+                await asyncio.sleep((needed - self._level) / self._rate)

@@ -1,4 +1,4 @@
-"""AesCoT: pictures with scores become critiques with scores, each kept or rejected with its reasons (method, stage 0).
+"""Build AesCoT: turn pictures with scores into critiques, each kept or rejected with reasons (method, stage 0).
 
 Every decided picture stands either in OUT/aescot.jsonl or in OUT/rejected.jsonl, in the order of the draw.
 OUT/calls.jsonl holds every answer of a model from the moment it came. A restart replays this journal, which costs
@@ -37,12 +37,16 @@ from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import PAPER_PIXELS, ExpertSettings, JudgeSettings
 
-Progress = Callable[[int, int], None]  # pictures decided, kept
+Progress = Callable[[int, int], None]  # takes the numbers of pictures decided and kept
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A picture that was examined: its reply, and {reason code: what was found} of every filter that rejects it."""
+    """The result of examining a picture.
+
+    reasons: {code: what was found} of every filter that rejects it. text: the model's answer, where no reply could be
+    read from it. planted: the error that the scenes expert made on purpose.
+    """
 
     sample: Sample
     reply: Reply | None
@@ -68,22 +72,22 @@ def build_aescot(
     full. max_pixels: area of a picture as an API model sees it. Raises InputError for impossible settings or the folder
     of another distillation, ServerGone when a server stops answering. The report says when a price ceiling was reached.
     """
-    wanted = read_quotas(quotas or {})
+    cells = read_quotas(quotas or {})
     check_roles(samples, expert, judge)
     started = time.monotonic()
     with ExitStack() as stack:
         claim_output_folder(
             out, samples, expert, judge, seed=seed, quotas=quotas or {}, max_pixels=max_pixels, stack=stack
         )
-        paid = [one for one in (expert, judge) if one.name == "openai"]
+        paid = [settings for settings in (expert, judge) if settings.name == "openai"]
         journal = stack.enter_context(Journal(out / "calls.jsonl")) if paid else None
-        chats = {} if journal is None else {one.group: ChatModel(one, journal) for one in paid}
-        job = _Job(
+        chats = {} if journal is None else {settings.group: ChatModel(settings, journal) for settings in paid}
+        job = _Distillation(
             expert=_expert(expert, samples, seed, max_pixels, chats.get("expert")),
             judge=_judge(judge, max_pixels, chats.get("judge")),
             settings=expert,
             tolerance=judge.tolerance,
-            draw=QuotaSampler(samples, wanted, seed),
+            draw=QuotaSampler(samples, cells, seed),
             tally=Tally(seed, judged=judge.name != "none"),
             copies=NearCopies(expert.near_copy),
             window=4 * max(expert.max_concurrency, judge.max_concurrency),
@@ -92,31 +96,29 @@ def build_aescot(
             plants=stack.enter_context((out / "plants.jsonl").open("w")) if expert.name == "scenes" else None,
             progress=progress,
         )
-        gone = None
+        failure = None
         try:
             asyncio.run(job.run())
         except ServerGone as error:
-            gone, job.stopped = error, str(error)
-        report = job.tally.summary()
-        report["pictures"] = {"given": len(samples), "decided": report["kept"] + report["rejected"]}
-        report["shortfalls"] = job.draw.shortfalls()
-        report["stopped"] = job.stopped
-        report["calls"] = calls_summary(journal.rows()) if journal else {}
-        report["mended"] = {group: dict(sorted(chat.mended.items())) for group, chat in chats.items()}
-        report["first_reasons"] = job.first_reasons
-        report["wall_seconds"] = round(time.monotonic() - started, 3)
-        report["expert"], report["judge"] = expert.model or expert.name, judge.model or judge.name
-        report["prompts"] = prompts_of(expert, judge)
+            failure, job.stopped = error, str(error)
+        report = {
+            **job.tally.summary(),
+            **_report_of_run(job, samples, journal, chats),
+            "wall_seconds": round(time.monotonic() - started, 3),
+            "expert": expert.model or expert.name,
+            "judge": judge.model or judge.name,
+            "prompts": prompts_of(expert, judge),
+        }
         if expert.name == "scenes":
             report["plants"] = job.tally.plants()
         (out / "distill_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        if gone is not None:
-            raise gone
+        if failure is not None:
+            raise failure
     return out / "aescot.jsonl"
 
 
 @dataclass
-class _Job:
+class _Distillation:
     expert: Expert
     judge: Judge | None
     settings: ExpertSettings
@@ -137,27 +139,31 @@ class _Job:
             await self._round(drawn)
 
     async def _round(self, drawn: Iterable[Sample]) -> None:
-        """Examine pictures side by side and decide them in order; at the price ceiling finish what is in flight."""
+        """Examine pictures concurrently and decide them in order; at the price ceiling finish the calls in flight."""
         waiting = deque[asyncio.Task[Outcome]]()
-        left = iter(drawn)
-        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        remaining = iter(drawn)
+        server_gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def hear(task: asyncio.Task[Outcome]) -> None:
-            if not task.cancelled() and isinstance(error := task.exception(), ServerGone) and not gone.done():
-                gone.set_exception(error)
+        def note_failure(task: asyncio.Task[Outcome]) -> None:
+            if not task.cancelled() and isinstance(error := task.exception(), ServerGone) and not server_gone.done():
+                server_gone.set_exception(error)
 
         try:
             while True:
-                while self.stopped is None and len(waiting) < self.window and (sample := next(left, None)) is not None:
+                while (
+                    self.stopped is None
+                    and len(waiting) < self.window
+                    and (sample := next(remaining, None)) is not None
+                ):
                     waiting.append(asyncio.create_task(self._examine(sample)))
-                    waiting[-1].add_done_callback(hear)
+                    waiting[-1].add_done_callback(note_failure)
                 if not waiting:
                     return
                 # Any task may learn that the server is gone, while the first one still waits for its next try.
-                heard: list[asyncio.Future[Any]] = [waiting[0], gone]
-                await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
-                if gone.done():
-                    gone.result()
+                awaited: list[asyncio.Future[Any]] = [waiting[0], server_gone]
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if server_gone.done():
+                    server_gone.result()
                 try:
                     self._decide(await waiting.popleft())
                 except CeilingReached as ceiling:
@@ -166,7 +172,7 @@ class _Job:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-            gone.cancel()
+            server_gone.cancel()
 
     async def _examine(self, sample: Sample) -> Outcome:
         """Ask the expert, then every filter; a judge is paid only for a reply that no pure filter rejects."""
@@ -187,29 +193,29 @@ class _Job:
 
     async def _judged(self, sample: Sample, reply: Reply, mos: float, judge: Judge) -> dict[str, str]:
         try:
-            read = await judge.align(sample, reply)
-            wrong = misaligned(read, mos, self.tolerance) if read else None
-            if wrong is not None:
-                return {"align": wrong}
-            seen = await judge.fact(sample, reply) if read else None
+            alignment = await judge.align(sample, reply)
+            contradiction = misaligned(alignment, mos, self.tolerance) if alignment else None
+            if contradiction is not None:
+                return {"align": contradiction}
+            facts = await judge.fact(sample, reply) if alignment else None
         except NoAnswer as error:
             return {"no_answer": f"judge: {error}"}
-        if read is None:
+        if alignment is None:
             return {"no_verdict": "align"}
-        if seen is None:
+        if facts is None:
             return {"no_verdict": "fact"}
-        return {"fact": "; ".join(seen.unsupported_claims)} if seen.unsupported_claims else {}
+        return {"fact": "; ".join(facts.unsupported_claims)} if facts.unsupported_claims else {}
 
     def _decide(self, outcome: Outcome) -> None:
-        """Keep or reject, in one write."""
+        """Keep or reject an examined picture, by one write to its file."""
         sample, reply, reasons = outcome.sample, outcome.reply, dict(outcome.reasons)
         row = record(sample, reply, expert=self.expert.name, prompt_sha256=self.expert.prompt_sha256)
         if reply is not None and not reasons:
-            copied = self.copies.find(reply.critique)
-            if copied is not None:
-                reasons["near_copy"] = f"{copied[1]:.2f} like {copied[0]}"
-        for code, words in reasons.items():
-            self.first_reasons.setdefault(code, words[:200])
+            near_copy = self.copies.find(reply.critique)
+            if near_copy is not None:
+                reasons["near_copy"] = f"{near_copy[1]:.2f} like {near_copy[0]}"
+        for code, finding in reasons.items():
+            self.first_reasons.setdefault(code, finding[:200])
         if reasons:
             answer = {} if outcome.text is None else {"answer": outcome.text}
             _write(self.rejected, {**row, "reasons": list(reasons), "details": reasons, **answer})
@@ -226,17 +232,32 @@ class _Job:
             self.progress(decided, self.tally.kept["pictures"])
 
 
+def _report_of_run(
+    job: _Distillation, samples: Sequence[Sample], journal: Journal | None, chats: Mapping[str, ChatModel]
+) -> dict[str, Any]:
+    """Return what distill_report.json says of pictures, quotas and calls."""
+    decided = job.tally.kept["pictures"] + job.tally.rejected["pictures"]
+    return {
+        "pictures": {"given": len(samples), "decided": decided},
+        "shortfalls": job.draw.shortfalls(),
+        "stopped": job.stopped,
+        "calls": calls_summary(journal.rows()) if journal else {},
+        "mended": {group: dict(sorted(chat.mended.items())) for group, chat in chats.items()},
+        "first_reasons": job.first_reasons,
+    }
+
+
 def expert_corpus() -> list[str]:
     """Return critiques of every kind that the offline experts write, to train a tokenizer that encodes them briefly."""
     rng = np.random.default_rng(0)
     rows = [(rng.random(5), rng.random()) for _ in range(2000)]
     return [
-        scenes_critique(dict(zip(DIMENSIONS, factors, strict=True)), _any_facts(rng), mos, rng).critique
+        scenes_critique(dict(zip(DIMENSIONS, factors, strict=True)), _random_facts(rng), mos, rng).critique
         for factors, mos in rows
     ]
 
 
-def _any_facts(rng: np.random.Generator) -> dict[str, Any]:
+def _random_facts(rng: np.random.Generator) -> dict[str, Any]:
     facts = {name: str(rng.choice(values)) for name, values in FACT_WORDS.items() if name != "cue"}
     return {**facts, "cues": [str(rng.choice(FACT_WORDS["cue"]))]}
 

@@ -9,10 +9,12 @@ import math
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from aes_r1.aescot.answers import Answer, Read, Said, ends_everything, said_in
+from aes_r1.aescot.answers import Answer, AnswerText, ReadAnswer, answer_text, permanent_failure
 from aes_r1.aescot.budget import Budget, Price, TokenBucket
 from aes_r1.aescot.failures import NoAnswer, Refused, ServerGone
 from aes_r1.aescot.journal import Journal
@@ -21,12 +23,12 @@ from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import ChatSettings, InputError
 
 SIDE_FACTOR = 28  # patch size times merge size of Qwen2.5-VL: the picture is sent as training shows it
-FAILURES_IN_A_ROW = 20  # after so many failed calls the server counts as gone; single pictures do not explain them
-UNREADABLE_IN_A_ROW = 20  # after so many unreadable answers asking again is given up
+FAILURES_IN_A_ROW = 20  # after so many failed calls the server counts as gone, because no single picture explains them
+UNREADABLE_IN_A_ROW = 20  # after so many unreadable answers no answer is asked for again
 
 
 class ChatModel:
-    """One model of the expert or judge group. Calls beyond the limits wait; an answer in the journal is free."""
+    """One model, of the expert or of the judge. Calls beyond its limits wait; answers in the journal cost nothing."""
 
     def __init__(self, settings: ChatSettings, journal: Journal) -> None:
         self.settings, self.journal = settings, journal
@@ -40,11 +42,11 @@ class ChatModel:
         self.budget = Budget(settings.max_usd, self.price, spent=spent, max_tokens=settings.max_tokens, longest=longest)
         self._requests = TokenBucket(settings.requests_per_minute)
         self._tokens = TokenBucket(settings.tokens_per_minute)
-        self._places = asyncio.Semaphore(settings.max_concurrency)
+        self._slots = asyncio.Semaphore(settings.max_concurrency)
         self._failures = 0
-        self._unread = 0
+        self._unreadable = 0
         self._router: Any = None
-        self._end: Refused | None = None
+        self._refusal: Refused | None = None
         self.mended = Counter[str]()
 
     async def ask(
@@ -56,54 +58,52 @@ class ChatModel:
         picture: bool,
         max_pixels: int,
         schema: dict[str, Any],
-        read: Read = lambda _: (),
+        read: ReadAnswer = lambda _: (),
     ) -> Answer:
         """Return the model's answer to `prompt` about a sample.
 
-        Raises NoAnswer, CeilingReached, ServerGone or InputError.
-
-        An answer that `read` cannot use is asked for again, up to `retries` times, until UNREADABLE_IN_A_ROW such
-        answers show that the model cannot do better. The last answer is returned. The journal's key holds everything
-        that decides the answer, so that nothing is bought twice.
+        The model is asked again, up to `retries` times, for an answer that `read` cannot use, until UNREADABLE_IN_A_ROW
+        such answers show that it cannot do better; the last answer is returned. The journal's key holds everything that
+        decides the answer, so that nothing is bought twice. Raises NoAnswer, CeilingReached, ServerGone or InputError.
         """
         settings = self.settings
-        asked = (prompt, sample.image if picture else None, max_pixels, settings.temperature, settings.max_tokens)
-        identity = (role, sample.dataset, sample.id, self.model, settings.api_base, asked)
+        question = (prompt, sample.image if picture else None, max_pixels, settings.temperature, settings.max_tokens)
+        identity = (role, sample.dataset, sample.id, self.model, settings.api_base, question)
         for attempt in range(settings.retries + 1):
             key = fingerprint(*identity, *((attempt,) if attempt else ()))
             known = self.journal.get(key)
             if known is None:
-                async with self._places:
-                    if attempt and self._unread >= UNREADABLE_IN_A_ROW:
+                async with self._slots:
+                    if attempt and self._unreadable >= UNREADABLE_IN_A_ROW:
                         break
                     known = await self._buy(key, role, sample, prompt, picture, max_pixels, schema)
             answer = Answer(known["text"], known["refused"], known.get("finish") == "length")
             mended = read(answer)
             if mended is not None:
-                self._unread = 0
+                self._unreadable = 0
                 source = known.get("source", "content")
                 self.mended.update((*mended, *(() if source == "content" else (source,))))
                 self.mended.update(("asked again",) if attempt else ())
                 return answer
-            self._unread += 1
+            self._unreadable += 1
         self.mended["unreadable"] += 1
         return answer
 
     async def _buy(
         self, key: str, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
     ) -> dict[str, Any]:
-        """Ask the server. Nothing is awaited between the arrival of an answer and its writing to disk."""
+        """Ask the server; return the journal's row. Nothing is awaited between an answer's arrival and its writing."""
         import openai  # litellm's exceptions are its subclasses
 
-        if self._end is not None:
-            raise self._end
+        if self._refusal is not None:
+            raise self._refusal
         content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
         estimate = tokens_in(prompt)
         if picture:
             url, size = await asyncio.to_thread(data_url, sample.image, max_pixels)
             content.insert(0, {"type": "image_url", "image_url": {"url": url}})
             estimate += picture_tokens(*size)
-        held = await self.budget.hold(role, estimate)
+        reserved = await self.budget.hold(role, estimate)
         try:
             await self._tokens.take(estimate + self.settings.max_tokens / 2)
             started = time.monotonic()
@@ -113,23 +113,23 @@ class ChatModel:
                 seconds = time.monotonic() - started
         except openai.OpenAIError as error:
             if type(error).__name__ != "ContentPolicyViolationError":
-                await self.budget.settle(role, held)
-                raise self._failed(error) from error
-            row = self._row(role, sample, Said("", True), 0, 0, seconds)
+                await self.budget.settle(role, reserved)
+                raise self._failure(error) from error
+            row = self._row(role, sample, AnswerText("", True), 0, 0, seconds)
         except BaseException:
-            await self.budget.settle(role, held)
+            await self.budget.settle(role, reserved)
             raise
         else:
-            row = self._read(role, sample, response, seconds, estimate)
+            row = self._row_of_response(role, sample, response, seconds, estimate)
         self._failures = 0
         self.journal.append(key, row)
-        await self.budget.settle(role, held, prompt_tokens=row["prompt_tokens"], usd=row["usd"] or 0.0)
+        await self.budget.settle(role, reserved, prompt_tokens=row["prompt_tokens"], usd=row["usd"] or 0.0)
         return row
 
     async def _complete(self, messages: list[dict[str, Any]], schema: dict[str, Any]) -> Any:
         settings = self.settings
         extra = {"response_format": schema} if self._wants_schema() else {}
-        return await self._the_router().acompletion(
+        return await self._litellm_router().acompletion(
             model=settings.group,
             messages=messages,
             temperature=settings.temperature,
@@ -137,12 +137,12 @@ class ChatModel:
             **extra,
         )
 
-    def _the_router(self) -> Any:
+    def _litellm_router(self) -> Any:
         if self._router is None:
             litellm = _litellm()
             settings = self.settings
             check_certificates()
-            reach_loopback(settings.api_base)
+            bypass_proxy_for_loopback(settings.api_base)
             target: dict[str, Any] = {"model": self.model, "api_key": key_of(settings), "max_retries": 0}
             if settings.api_base:
                 target["api_base"] = settings.api_base
@@ -152,39 +152,40 @@ class ChatModel:
                 timeout=settings.timeout_s,
                 disable_cooldowns=True,  # with one deployment a cooldown would fail every call in flight
             )
-            once = self._router.make_call
-
-            async def paced(*args: Any, **kwargs: Any) -> Any:
-                import openai
-
-                await self._requests.take()  # retries count as requests too
-                try:
-                    return await once(*args, **kwargs)
-                except openai.OpenAIError as error:
-                    end = ends_everything(error)
-                    if end is not None:
-                        self._end = self._refused(end, error)
-                        raise self._end from error
-                    raise
-
-            self._router.make_call = paced
+            self._router.make_call = partial(self._paced_call, self._router.make_call)
         return self._router
+
+    async def _paced_call(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Await one request of the router within the rate limit; a permanent failure ends all further calls."""
+        import openai
+
+        await self._requests.take()  # retries count as requests too
+        try:
+            return await call(*args, **kwargs)
+        except openai.OpenAIError as error:
+            reason = permanent_failure(error)
+            if reason is None:
+                raise
+            self._refusal = self._refused(reason, error)
+            raise self._refusal from error
 
     def _wants_schema(self) -> bool:
         if self.settings.response_format != "auto":
             return self.settings.response_format == "always"
         return bool(_litellm().supports_response_schema(model=self.model))
 
-    def _read(self, role: str, sample: Sample, response: Any, seconds: float, estimate: int) -> dict[str, Any]:
+    def _row_of_response(
+        self, role: str, sample: Sample, response: Any, seconds: float, estimate: int
+    ) -> dict[str, Any]:
         choice = response.choices[0] if response.choices else None
-        said = said_in(choice)
+        text = answer_text(choice)
         usage = getattr(response, "usage", None)
         prompt_tokens = getattr(usage, "prompt_tokens", 0) or estimate
-        completion_tokens = getattr(usage, "completion_tokens", 0) or tokens_in(said.text)
-        return self._row(role, sample, said, prompt_tokens, completion_tokens, seconds)
+        completion_tokens = getattr(usage, "completion_tokens", 0) or tokens_in(text.text)
+        return self._row(role, sample, text, prompt_tokens, completion_tokens, seconds)
 
     def _row(
-        self, role: str, sample: Sample, said: Said, prompt_tokens: int, completion_tokens: int, seconds: float
+        self, role: str, sample: Sample, text: AnswerText, prompt_tokens: int, completion_tokens: int, seconds: float
     ) -> dict[str, Any]:
         usd = None if self.price is None else self.price.of(prompt_tokens, completion_tokens)
         return {
@@ -193,45 +194,45 @@ class ChatModel:
             "dataset": sample.dataset,
             "id": sample.id,
             "model": self.settings.model,
-            "text": said.text,
-            "refused": said.refused,
-            "source": said.source,
-            "finish": said.finish,
+            "text": text.text,
+            "refused": text.refused,
+            "source": text.source,
+            "finish": text.finish,
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
             "usd": usd,
             "seconds": round(seconds, 3),
         }
 
-    def _failed(self, error: Exception) -> Exception:
+    def _failure(self, error: Exception) -> Exception:
         """Return NoAnswer for a single failed call, ServerGone after FAILURES_IN_A_ROW of them."""
         self._failures += 1
-        said = f"{type(error).__name__}: {self._words(error)}"
+        reason = f"{type(error).__name__}: {self._error_line(error)}"
         if self._failures >= FAILURES_IN_A_ROW:
             where = self.settings.api_base or self.settings.model
-            return ServerGone(f"{where} gave no answer {self._failures} times in a row (last: {said})")
-        return NoAnswer(said)
+            return ServerGone(f"{where} gave no answer {self._failures} times in a row (last: {reason})")
+        return NoAnswer(reason)
 
-    def _refused(self, end: str, error: Exception) -> Refused:
+    def _refused(self, reason: str, error: Exception) -> Refused:
         settings = self.settings
         where = settings.api_base or settings.model
-        return Refused(f"{settings.group}.model={settings.model}: {where} {end} ({self._words(error)})")
+        return Refused(f"{settings.group}.model={settings.model}: {where} {reason} ({self._error_line(error)})")
 
-    def _words(self, error: Exception) -> str:
+    def _error_line(self, error: Exception) -> str:
         """Return the first line of an error, without keys and without litellm's own names for it."""
-        said = without_keys(str(error), self.settings).split("Traceback (most")[0].strip()
-        return (said.splitlines() or [""])[0].replace("litellm.", "")[:200]
+        text = without_keys(str(error), self.settings).split("Traceback (most")[0].strip()
+        return (text.splitlines() or [""])[0].replace("litellm.", "")[:200]
 
 
-def reach_loopback(api_base: str | None) -> None:
+def bypass_proxy_for_loopback(api_base: str | None) -> None:
     """Bypass the environment's proxy for a server on this machine; a proxy would look for it on its own machine."""
     host = urlsplit(api_base or "").hostname
     if host is None or not (host == "localhost" or host.startswith("127.") or host == "::1"):
         return
     for name in ("NO_PROXY", "no_proxy"):
-        given = [part for part in os.environ.get(name, "").split(",") if part]
-        if host not in given and "*" not in given:
-            os.environ[name] = ",".join([*given, host])
+        hosts = [part for part in os.environ.get(name, "").split(",") if part]
+        if host not in hosts and "*" not in hosts:
+            os.environ[name] = ",".join([*hosts, host])
 
 
 def check_certificates() -> None:

@@ -1,4 +1,4 @@
-"""How varied a collection of critiques is: distinct n-grams, self-BLEU, lengths."""
+"""Measure how varied a collection of critiques is, by distinct n-grams and self-BLEU."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ def diversity(critiques: Sequence[str]) -> dict[str, Any]:
 
 
 def self_bleu(texts: Sequence[Sequence[str]]) -> float | None:
-    """Return the mean BLEU-4 of each text against all others as references (Zhu et al., 2018).
-
-    It is None with fewer than two texts.
+    """Return the mean BLEU-4 of each text against all others as references (Zhu et al., 2018); None for one text.
 
     Clipped counts use, per n-gram, the highest count in any other text, so the cost is linear in the number of texts.
     """
@@ -38,17 +36,21 @@ def self_bleu(texts: Sequence[Sequence[str]]) -> float | None:
     log_precision = np.zeros(len(texts))
     for n in range(1, 5):
         counts = [_ngrams(text, n) for text in texts]
-        best: dict[tuple[str, ...], tuple[int, int, int]] = {}  # highest count, where, second highest
-        for place, found in enumerate(counts):
-            for gram, count in found.items():
-                top, where, second = best.get(gram, (0, -1, 0))
-                best[gram] = (count, place, top) if count > top else (top, where, max(second, count))
-        for place, found in enumerate(counts):
+        # Of each n-gram: the highest count, the index of the text that has it, and the second highest count.
+        best: dict[tuple[str, ...], tuple[int, int, int]] = {}
+        for index, text_counts in enumerate(counts):
+            for gram, count in text_counts.items():
+                top, best_index, second = best.get(gram, (0, -1, 0))
+                best[gram] = (count, index, top) if count > top else (top, best_index, max(second, count))
+        for index, text_counts in enumerate(counts):
             matched = sum(
-                min(count, best[gram][2] if best[gram][1] == place else best[gram][0]) for gram, count in found.items()
+                min(count, best[gram][2] if best[gram][1] == index else best[gram][0])
+                for gram, count in text_counts.items()
             )
-            log_precision[place] += math.log(max(matched, 1e-9) / max(1, found.total())) / 4
-    closest = [min(np.delete(lengths, index), key=lambda other: abs(other - own)) for index, own in enumerate(lengths)]
+            log_precision[index] += math.log(max(matched, 1e-9) / max(1, text_counts.total())) / 4
+    closest = [
+        min(np.delete(lengths, index), key=lambda other: abs(other - length)) for index, length in enumerate(lengths)
+    ]
     penalty = np.minimum(0.0, 1 - np.array(closest) / np.maximum(lengths, 1))
     return float(np.exp(log_precision + penalty).mean())
 

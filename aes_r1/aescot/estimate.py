@@ -28,22 +28,21 @@ def estimate(
     """Estimate the pictures to ask about and, per paid role, calls, tokens, USD (null: price unknown) and minutes.
 
     With quotas every picture is counted as kept, so the numbers are lower bounds. Without quotas a judge is counted for
-    every picture, so they are upper bounds. Raises InputError where a price is missing, or, when
-    buying, a key.
+    every picture, so they are upper bounds. Raises InputError where a price is missing, or, when buying, a key.
     """
     pictures = len(QuotaSampler(samples, read_quotas(quotas or {}), seed=0).next_round())
     side = int((max_pixels // SIDE_FACTOR**2) ** 0.5) * SIDE_FACTOR
-    seen = picture_tokens(side, side)
+    picture_cost = picture_tokens(side, side)
     critique = "x" * (3 * CRITIQUE_TOKENS)
     roles: dict[str, Any] = {}
-    for asked in (expert, judge) if buying else ():
-        if asked.name == "openai":
-            key_of(asked)  # a missing key is reported now, not after an hour
+    for settings in (expert, judge) if buying else ():
+        if settings.name == "openai":
+            key_of(settings)  # a missing key is reported now, not after an hour
     if expert.name == "openai":
-        roles["expert"] = _role(expert, pictures, tokens_in(expert_prompt(0.5)) + seen, CRITIQUE_TOKENS)
+        roles["expert"] = _role(expert, pictures, tokens_in(expert_prompt(0.5)) + picture_cost, CRITIQUE_TOKENS)
     if judge.name == "openai":
         roles["align"] = _role(judge, pictures, tokens_in(judge_prompt("align", critique)), VERDICT_TOKENS)
-        roles["fact"] = _role(judge, pictures, tokens_in(judge_prompt("fact", critique)) + seen, VERDICT_TOKENS)
+        roles["fact"] = _role(judge, pictures, tokens_in(judge_prompt("fact", critique)) + picture_cost, VERDICT_TOKENS)
     return {"pictures": pictures, "roles": roles}
 
 

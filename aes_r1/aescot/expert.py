@@ -17,7 +17,7 @@ from aes_r1.aescot.filters import read_reply
 from aes_r1.aescot.phrases import BOOK_SHA256
 from aes_r1.aescot.pixels_expert import measure, pixels_critique
 from aes_r1.aescot.record import Reply
-from aes_r1.aescot.scenes_expert import draw_plant, planted, scenes_critique
+from aes_r1.aescot.scenes_expert import draw_plant, planted_critique, scenes_critique
 from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.prompts import DIMENSIONS, expert_prompt, prompt_sha256
@@ -40,11 +40,11 @@ REPLY_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a picture: a reply, or why there is none ({reason code: what was found})."""
+    """The outcome of one attempt at a picture: a reply, or the reasons why there is none, {code: what was found}."""
 
     reply: Reply | None
     reasons: dict[str, str] = field(default_factory=dict)
-    text: str | None = None  # what a model said when no reply could be read from it
+    text: str | None = None  # the model's answer, when no reply could be read from it
     planted: str | None = None  # the error that the scenes expert made on purpose
 
 
@@ -75,7 +75,7 @@ class ScenesExpert:
         plant = draw_plant(self._rates, rng)
         if plant is None:
             return Attempt(scenes_critique(factors, facts, mos, rng))
-        return Attempt(planted(plant, factors, facts, mos, rng), planted=plant)
+        return Attempt(planted_critique(plant, factors, facts, mos, rng), planted=plant)
 
 
 class PixelsExpert:
@@ -89,12 +89,12 @@ class PixelsExpert:
 
     async def attempt(self, sample: Sample) -> Attempt:
         """Write a critique of `sample`; see the Protocol."""
-        seen = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
-        return Attempt(pixels_critique(seen, known_mos(sample), picture_rng(self._seed, sample)))
+        measurement = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
+        return Attempt(pixels_critique(measurement, known_mos(sample), picture_rng(self._seed, sample)))
 
 
 class AttributesExpert:
-    """Says what people said of single dimensions of a photograph; see attributes_expert."""
+    """Describes what people rated of single dimensions of a photograph; see attributes_expert."""
 
     name = "attributes"
     prompt_sha256 = BOOK_SHA256
@@ -107,9 +107,9 @@ class AttributesExpert:
         ratings = known_ratings(sample)
         if not ratings:
             return Attempt(None, {"unrated": "nobody rated one of its dimensions"})
-        seen = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
+        measurement = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
         rng = picture_rng(self._seed, sample)
-        return Attempt(attributes_critique(ratings, self._usual, seen, known_mos(sample), rng))
+        return Attempt(attributes_critique(ratings, self._usual, measurement, known_mos(sample), rng))
 
 
 class ChatExpert:
@@ -129,7 +129,7 @@ class ChatExpert:
             picture=True,
             max_pixels=self._max_pixels,
             schema=REPLY_SCHEMA,
-            read=_mended,
+            read=_how_mended,
         )
         if answer.refused:
             return Attempt(None, {"refusal": "the server refused"}, answer.text)
@@ -139,7 +139,7 @@ class ChatExpert:
         return Attempt(reply, reasons, None if reply else answer.text)
 
 
-def _mended(answer: Answer) -> tuple[str, ...] | None:
+def _how_mended(answer: Answer) -> tuple[str, ...] | None:
     """Return how the answer was mended to be read; None when nothing can be read, so that the model is asked again."""
     reply, reasons, mended = read_reply(answer.text)
     return None if reply is None and "refusal" not in reasons and not answer.refused else mended

@@ -2,14 +2,14 @@
 
 
 class NoAnswer(Exception):
-    """The server did not answer one call, not even after all retries; a later start asks again."""
+    """Raised where the server did not answer one call, not even after all retries; a later start asks again."""
 
 
 class ServerGone(Exception):
-    """The server has stopped answering; earlier answers are on disk."""
+    """Raised when the server has stopped answering; earlier answers are on disk."""
 
 
 class Refused(ServerGone):
-    """The server refuses every call: no money, no such model, a wrong key, or a web page instead of an answer."""
+    """Raised when the server refuses every call: for want of money, model or key, or with a web page as its answer."""
 
     status_code = 402  # litellm's router does not retry an error with this code

@@ -1,4 +1,4 @@
-"""Pure filters over a reply: each returns what it found, or None when the reply passes.
+"""Filter replies by pure functions: each returns what it found, or None when the reply passes.
 
 The reason codes of rejected.jsonl: `leak` here and in leak.py; `align` and `fact` from a judge; `length`, `language`,
 `missing_dimension`, `refusal`, `invalid_json`, `unusable`, `empty` here; `near_copy` from near_copy.py; `no_answer`
@@ -59,62 +59,62 @@ def read_reply(text: str) -> tuple[Reply | None, dict[str, str], tuple[str, ...]
     """
     if not text.strip():
         return None, {"empty": ""}, ()
-    found = read_object(text, _KEYS, lambda values: not _missing(values))
+    reading = read_object(text, _KEYS, lambda values: not _missing_texts(values))
     refused = _REFUSAL.search(text)
-    if found is None:
+    if reading is None:
         return None, {"refusal": refused[0]} if refused else {"invalid_json": text.strip()[:120]}, ()
-    missing = _missing(found.values)
+    missing = _missing_texts(reading.values)
     if missing:
         return None, {"refusal": refused[0]} if refused else {"missing_dimension": ", ".join(missing)}, ()
-    said = {name: " ".join(str(_alone(found.values[name])).split()) for name in _NAMES}
-    unusable = next((words for words in map(untaught, said.values()) if words), None)
+    texts = {name: " ".join(str(_single_text(reading.values[name])).split()) for name in _NAMES}
+    unusable = next((words for words in map(untaught, texts.values()) if words), None)
     if unusable is not None:
         return None, {"unusable": unusable}, ()
-    listed = ("lists",) if any(not isinstance(found.values[name], str) for name in _NAMES) else ()
-    return Reply({name: said[name] for name in DIMENSIONS}, said["judgement"]), {}, (*found.mended, *listed)
+    listed = ("lists",) if any(not isinstance(reading.values[name], str) for name in _NAMES) else ()
+    return Reply({name: texts[name] for name in DIMENSIONS}, texts["judgement"]), {}, (*reading.mended, *listed)
 
 
-def _missing(values: Mapping[str, Any]) -> list[str]:
+def _missing_texts(values: Mapping[str, Any]) -> list[str]:
     """Name the texts that are missing or empty."""
-    said = {name: _alone(values.get(name)) for name in _NAMES}
-    return [name for name, text in said.items() if not isinstance(text, str) or _PLACEHOLDER.fullmatch(text)]
+    texts = {name: _single_text(values.get(name)) for name in _NAMES}
+    return [name for name, text in texts.items() if not isinstance(text, str) or _PLACEHOLDER.fullmatch(text)]
 
 
-def _alone(value: Any) -> Any:
+def _single_text(value: Any) -> Any:
     """Return the text that is the only content of a list or an object; any other value as it is."""
-    inside = list(value.values()) if isinstance(value, dict) else value
-    return inside[0] if isinstance(inside, list) and len(inside) == 1 and isinstance(inside[0], str) else value
+    content = list(value.values()) if isinstance(value, dict) else value
+    return content[0] if isinstance(content, list) and len(content) == 1 and isinstance(content[0], str) else value
 
 
 def form_reasons(reply: Reply, mos: float, *, min_words: int, max_words: int) -> dict[str, str]:
     """Apply every filter that needs no judge: {code: what was found}, empty when the reply passes."""
     critique = reply.critique
-    found = {
+    findings = {
         "leak": find_leak(critique, mos),
         "length": wrong_length(critique, min_words=min_words, max_words=max_words),
         "language": not_english(reply),
         "refusal": refusal(critique),
     }
-    return {code: words for code, words in found.items() if words is not None}
+    return {code: words for code, words in findings.items() if words is not None}
 
 
 def decisions(reasons: Collection[str], *, read: bool, judged: bool) -> dict[str, bool | None]:
-    """Return what each of FILTERS decided on a picture: True rejects, False passes, None was not run.
+    """Return what each of FILTERS decided on a picture: True: rejected, False: passed, None: was not run.
 
     reasons: why it was rejected (empty: kept). read: a reply could be read from the answer. judged: there is a judge.
     A judge is asked for align when no pure filter rejects, and for fact when align passes. Near copies are looked for
     last.
     """
-    found: dict[str, bool | None] = {name: name in reasons if name in reasons or read else None for name in FILTERS}
-    passed = read and not any(found[name] for name in ("leak", "length", "language", "refusal"))
+    decided: dict[str, bool | None] = {name: name in reasons if name in reasons or read else None for name in FILTERS}
+    passed = read and not any(decided[name] for name in ("leak", "length", "language", "refusal"))
     unanswered = "no_answer" in reasons or "no_verdict" in reasons
-    if not (passed and judged) or (unanswered and not found["align"]):
-        found["align"] = None
-    if found["align"] is not False:
-        found["fact"] = None
-    if not passed or unanswered or found["align"] or found["fact"]:
-        found["near_copy"] = None
-    return found
+    if not (passed and judged) or (unanswered and not decided["align"]):
+        decided["align"] = None
+    if decided["align"] is not False:
+        decided["fact"] = None
+    if not passed or unanswered or decided["align"] or decided["fact"]:
+        decided["near_copy"] = None
+    return decided
 
 
 def wrong_length(critique: str, *, min_words: int, max_words: int) -> str | None:

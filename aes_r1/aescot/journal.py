@@ -21,44 +21,44 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a+b")
-        self._places: dict[str, int] = {}
+        self._offsets: dict[str, int] = {}
         self._file.seek(0)
-        whole = 0
+        end = 0
         while line := self._file.readline():
             if not line.endswith(b"\n"):
                 break
-            self._places[_key_of(line, f"{path}:{len(self._places) + 1}")] = whole
-            whole += len(line)
-        self._file.truncate(whole)
-        self._file.seek(whole)
+            self._offsets[_key_of(line, f"{path}:{len(self._offsets) + 1}")] = end
+            end += len(line)
+        self._file.truncate(end)
+        self._file.seek(end)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the row that was appended under `key`, else None."""
-        place = self._places.get(key)
-        if place is None:
+        offset = self._offsets.get(key)
+        if offset is None:
             return None
-        self._file.seek(place)
+        self._file.seek(offset)
         return json.loads(self._file.readline())
 
     def append(self, key: str, row: dict[str, Any]) -> None:
         """Write `row` under `key`, and return when it is safe on disk."""
         line = json.dumps({"key": key, **row}).encode() + b"\n"
         self._file.seek(0, os.SEEK_END)
-        place = self._file.tell()
+        offset = self._file.tell()
         self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._places[key] = place
+        self._offsets[key] = offset
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield every row, in the order in which the answers came."""
-        for key in list(self._places):
+        for key in list(self._offsets):
             row = self.get(key)
             assert row is not None
             yield row
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._offsets)
 
     def __enter__(self) -> Journal:
         return self
@@ -69,9 +69,11 @@ class Journal:
         self._file.close()
 
 
-def _key_of(line: bytes, place: str) -> str:
+def _key_of(line: bytes, location: str) -> str:
     """Return the key of a row; raises InputError when the file was damaged by anything but a kill."""
     try:
         return str(json.loads(line)["key"])
     except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{place}: not an answer of this program; delete the line, and it is asked again") from error
+        raise InputError(
+            f"{location}: not an answer of this program; delete the line, and it is asked again"
+        ) from error

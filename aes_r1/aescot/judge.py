@@ -1,4 +1,4 @@
-"""Judges: does a critique agree with the score (align), and is what it describes in the picture (fact)?"""
+"""Judges decide whether a critique agrees with the score (align) and with the picture (fact)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Judge(Protocol):
 
 
 def misaligned(verdict: JudgeVerdict, mos: float, tolerance: float) -> str | None:
-    """Say why a blind verdict contradicts the true score: another level, or a score further off than `tolerance`."""
+    """Return why a blind verdict contradicts the true score: another level, or a score more than `tolerance` off."""
     if verdict.level != level_of(mos):
         return f"reads as {verdict.level}"
     if verdict.score is not None and abs(verdict.score - mos) > tolerance:
@@ -67,9 +67,9 @@ def misaligned(verdict: JudgeVerdict, mos: float, tolerance: float) -> str | Non
 
 def read_verdict(text: str) -> tuple[JudgeVerdict | None, tuple[str, ...]]:
     """Read a judge's raw text: (verdict, how it was mended), or (None, ()) where it is not what was asked for."""
-    found = read_object(text, _KEYS, lambda values: _verdict(values) is not None)
-    verdict = None if found is None else _verdict(found.values)
-    return verdict, found.mended if found is not None and verdict is not None else ()
+    reading = read_object(text, _KEYS, lambda values: _verdict(values) is not None)
+    verdict = None if reading is None else _verdict(reading.values)
+    return verdict, reading.mended if reading is not None and verdict is not None else ()
 
 
 _KEYS = {plain(name): name for name in ("level", "score", "unsupported_claims")}
@@ -117,12 +117,12 @@ class ChatJudge:
             picture=picture,
             max_pixels=self._max_pixels,
             schema=VERDICT_SCHEMA,
-            read=_mended,
+            read=_how_mended,
         )
         return read_verdict(answer.text)[0]
 
 
-def _mended(answer: Answer) -> tuple[str, ...] | None:
+def _how_mended(answer: Answer) -> tuple[str, ...] | None:
     verdict, mended = read_verdict(answer.text)
     return None if verdict is None else mended
 
@@ -142,19 +142,19 @@ class ScenesJudge:
         factors, facts = sample.attributes["factors"], sample.attributes.get("facts", {})
         claims = []
         for name in DIMENSIONS:
-            said = read_phrase(name, reply.dimensions[name])
-            if said is None:
+            stated = read_phrase(name, reply.dimensions[name])
+            if stated is None:
                 continue
-            step, told = said
+            step, stated_facts = stated
             if abs(step - step_of(factors[name])) >= STEPS_APART:
                 claims.append(reply.dimensions[name])
-            claims += [word for fact, word in told.items() if _false(fact, word, facts)]
+            claims += [word for fact, word in stated_facts.items() if _is_false(fact, word, facts)]
         grade = read_grade(reply.judgement)
         level = LEVELS[1] if grade is None else level_of(GRADE_CENTRES[grade])
         return JudgeVerdict(level, None, tuple(claims))
 
 
-def _false(fact: str, word: str, facts: dict[str, Any]) -> bool:
+def _is_false(fact: str, word: str, facts: dict[str, Any]) -> bool:
     if fact == "cue":
         return word not in facts.get("cues", ())
     true = facts.get(fact)

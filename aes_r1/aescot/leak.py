@@ -1,8 +1,8 @@
-"""The leak filter: does a critique give away the score, or that it was known?
+"""The leak filter rejects critiques that give away the score, or that it was known.
 
-A pure function of critique and hidden score (method, stage 0). It rejects in case of doubt: a lost critique costs one
-call, while a leaking one teaches the model to look for a number that will not be there. The patterns of leak_rules.py
-judge words; the code here judges numbers by their distance to the score.
+It is a pure function of critique and hidden score (method, stage 0). In case of doubt it rejects: a lost critique costs
+one call, while a leaking one teaches the model to look for a number that will not be there. The patterns of
+leak_rules.py judge words; the code here judges numbers by their distance to the score.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ALONE = re.compile(r"\s*(?:[.,;!?)]|$)")
 
 def find_leak(critique: str, mos: float) -> str | None:
     """Return the words of `critique` that give away the score `mos` (0..1) or that it was known, else None."""
-    text = _plain(critique)
+    text = _normalised(critique)
     for pattern in (*RULES, SHOUTED_LEVEL):
         match = pattern.search(text)
         if match:
@@ -33,12 +33,12 @@ def find_leak(critique: str, mos: float) -> str | None:
     return _number_near(text, mos)
 
 
-def _plain(critique: str) -> str:
+def _normalised(critique: str) -> str:
     """Normalise a text: one line, compatibility forms folded, no invisible characters, plain quotes and dashes."""
     folded = unicodedata.normalize("NFKC", critique)
     visible = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf")
-    for odd, plain in {"’": "'", "‐": "-", "‑": "-", "–": "-", "—": " - ", "*": "", "_": " "}.items():
-        visible = visible.replace(odd, plain)
+    for letter, plain in {"’": "'", "‐": "-", "‑": "-", "–": "-", "—": " - ", "*": "", "_": " "}.items():
+        visible = visible.replace(letter, plain)
     return " ".join(visible.split())
 
 
@@ -61,7 +61,7 @@ def _number_near(text: str, mos: float) -> str | None:
             return match[0]
     for match in _INTEGER.finditer(text):
         value = int(match[1])
-        alone = _ALONE.match(text, match.end()) is not None
-        if abs(value / 100 - mos) <= NEAR or (alone and value <= 10 and abs(value / 10 - mos) <= NEAR):
+        ends_sentence = _ALONE.match(text, match.end()) is not None
+        if abs(value / 100 - mos) <= NEAR or (ends_sentence and value <= 10 and abs(value / 10 - mos) <= NEAR):
             return match[0]
     return None

@@ -74,11 +74,9 @@ _KNOWN = (
     rf"\b(?:given|knowing|considering|despite|reflecting|matching|matches|justif(?:y|ies)|in line with|consistent with|"
     rf"according to|based on|confirms?) (?:the|this|that|its|such an?|an?|what) (?:\w+ )?{_JUDGED}",
     r"\b(?:prior|previous|earlier|existing|received|expected|required|requested|prescribed|desired) (?:assessment|"
-    r"verdict|"
-    r"evaluation|judge?ment|label|level|number|answer|appraisal|estimate|conclusion|opinion)\b(?! of\b)",
+    r"verdict|evaluation|judge?ment|label|level|number|answer|appraisal|estimate|conclusion|opinion)\b(?! of\b)",
     r"\b(?:i|we) (?:was|were|am|have been|had been|'ve been|'m) (?:\w+ )?(?:told|given|informed|instructed|asked|"
-    r"handed|"
-    r"provided|supplied|shown|aware|required|supposed|allowed|permitted)\b",
+    r"handed|provided|supplied|shown|aware|required|supposed|allowed|permitted)\b",
     r"\bas (?:i was )?(?:instructed|requested|asked|told|informed|provided|stated|specified|agreed|prescribed|"
     r"required)\b",
     r"\b(?:told|gave|asked|informed|handed|supplied|instructed|sent) me\b|\bthe user\b",
@@ -103,33 +101,29 @@ _KNOWN = (
     r"\bmy (?:judge?ment|verdict|assessment|critique|review|opinion|praise|restraint) "
     r"(?:was|must|has|had|follows|is (?:set|fixed|bound))\b",
     r"\b(?:dataset|data set|metadata|benchmark|training data|test set|answer key|answer is|answer:|numerical(?:ly)?|"
-    r"numeric|"
-    r"decimals?|quantif\w+|threshold for|cut-?off|unit interval)\b|</?(?:think|answer)>",
+    r"numeric|decimals?|quantif\w+|threshold for|cut-?off|unit interval)\b|</?(?:think|answer)>",
     r"\bconsensus\b|\b(?:popular|public|general|collective|majority|average|aggregate) (?:opinion|verdict|judge?ment|"
     r"taste)\b",
     r"\b(?:audience|crowd|viewer)(?:'?s'?)? (?:verdict|opinion|note|judge?ment)",
     r"\b(?:the crowd|viewers|people|observers|critics|the public|the audience) (?:\w+ )?(?:liked|disliked|approved|"
-    r"preferred|"
-    rf"thought|judged|settled?|(?:gave|give|found) (?:it|this|the {_IT})|would (?:give|say|settle))\b",
+    rf"preferred|thought|judged|settled?|(?:gave|give|found) (?:it|this|the {_IT})|would (?:give|say|settle))\b",
     rf"\b{_IT} (?:\w+ )?(?:received|obtained|got|earned|was (?:awarded|given|granted)|has been (?:awarded|given|"
-    r"granted)|"
-    rf"came with|comes with|merits|deserves) (?:an?|its|the|only|just|about)? ?(?:\d|half\b|{_UNIT}\b)",
+    rf"granted)|came with|comes with|merits|deserves) (?:an?|its|the|only|just|about)? ?(?:\d|half\b|{_UNIT}\b)",
     r"\b(?:that|which) (?:came|comes|arrived|was supplied|was sent) with (?:the|this) "
     r"(?:picture|image|photo(?:graph)?|task|request)\b",
 )
 
 _LABELS = (
     r"\b(?:label|level|category|class|tier|bracket|bucket|rated|classed|classified|labell?ed|filed|"
-    rf"designated)\W{{1,3}}"
-    rf"(?:is |as |under |of quality\W{{1,3}})?[\"'“‘]?{_LEVEL}\b",
+    rf"designated)\W{{1,3}}(?:is |as |under |of quality\W{{1,3}})?[\"'“‘]?{_LEVEL}\b",
     r"\b(?:range|group|quality|verdict|overall|judge?ment|marked|categori[sz]ed|ranked|conclusion|final|"
-    rf"assessment)\b\W{{0,4}}"
-    rf"(?:is |as |of |would be |under |in |with )?(?:the |a )?[\"'“‘(]?{_LEVEL}\b(?=[\"'”’).,;!:]|\s*$)",
+    rf"assessment)\b\W{{0,4}}(?:is |as |of |would be |under |in |with )?(?:the |"
+    rf"a )?[\"'“‘(]?{_LEVEL}\b(?=[\"'”’).,;!:]|\s*$)",
     rf"(?::|\b(?:judged|deemed|considered|called|termed|borderline|officially)) ?(?:as )?(?:an? )?[\"'“]?{_LEVEL}\b"
     rf"(?=[\"'”.,;!]|\s*$)",
     rf"[\"'“‘(]?\b{_LEVEL}\b[\"'”’)]?[ -](?:level|category|class|tier|bracket|band|range|label|group|bucket|"
-    r"quality level|"
-    rf"rating|end of|territory|zone|box|pile|bin|grade|set|designation|classification|status|score|verdict|ones)\b",
+    r"quality level|rating|end of|territory|zone|box|pile|bin|grade|set|designation|classification|status|score|"
+    r"verdict|ones)\b",
     rf"\b(?:verdict|assessment|judge?ment|label|level|rating) of [\"'“]?{_LEVEL}\b|\b{_LEVEL} (?:is|would be) the "
     rf"(?:word|term|label|verdict)\b",
     rf"[\"“‘']{_LEVEL}[.,]?[\"”’']",
@@ -144,9 +138,8 @@ _LABELS = (
 _NUMBERS = (
     "[★☆⭐🌟👍👎]",
     rf"\b{_NUMBER}{_AND_A_HALF}(?:[ -]|\b)(?:stars? |points? |marks? )?(?:out[ -]of[ -]|of )(?:a (?:possible |full |"
-    r"total )?)?"
-    r"(?:five|ten|twenty|hundred|one hundred|5|10|20|100)\b"
-    r"(?= ?(?:[.,;!?:)]|$)| (?:for|from|is|at|and|as|seems?|feels?|because|overall|or|no|possible)\b)",
+    r"total )?)?(?:five|ten|twenty|hundred|one hundred|5|10|20|100)\b(?= ?(?:[.,;!?:)]|$)| (?:for|from|is|at|and|as|"
+    r"seems?|feels?|because|overall|or|no|possible)\b)",
     rf"\b(?:\d+(?:[.,]\d+)?|{_UNIT})[ -]out[ -]of[ -](?:a possible |a )?(?:ten|hundred|10|100)\b",
     r"\band a (?:half|bit) out of\b|\b(?:a|one) hundred per ?cent\b|\bout of (?:ten|10|100|a hundred),? (?:i|it)\b",
     rf"(?<!f)(?<!f )(?<!\d)\d+(?:[.,]\d+)? ?/ ?(?:5|10|20|100)\b(?!\d| ?(?:{COUNTED}|of the))",

@@ -1,4 +1,4 @@
-"""Near copies of earlier critiques, found by MinHash (Broder, 1997) with banded look-up."""
+"""Find near copies of earlier critiques by MinHash (Broder, 1997) with banded look-up."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class NearCopies:
         if self._threshold is None:
             return None
         signature = self._signature(critique)
-        candidates = {place for key in _band_keys(signature) for place in self._bands.get(key, ())}
-        for place in sorted(candidates):
-            similarity = float((self._signatures[place] == signature).mean())
+        candidates = {index for key in _band_keys(signature) for index in self._bands.get(key, ())}
+        for index in sorted(candidates):
+            similarity = float((self._signatures[index] == signature).mean())
             if similarity >= self._threshold:
-                return self._ids[place], similarity
+                return self._ids[index], similarity
         return None
 
     def add(self, identity: str, critique: str) -> None:

@@ -131,11 +131,11 @@ def write_phrase(dimension: str, step: int, facts: dict[str, str], rng: np.rando
 
 def read_phrase(dimension: str, sentence: str) -> tuple[int, dict[str, str]] | None:
     """Return step and facts that a sentence of the phrase book states, with or without its dimension's name."""
-    said = sentence.strip().rstrip(".").lower()
-    said = said.removeprefix(dimension.replace("_", " ")).lstrip(": ")
+    phrase = sentence.strip().rstrip(".").lower()
+    phrase = phrase.removeprefix(dimension.replace("_", " ")).lstrip(": ")
     for step, choices in enumerate(_PATTERNS[dimension]):
         for choice in choices:
-            match = choice.fullmatch(said)
+            match = choice.fullmatch(phrase)
             if match:
                 return step, {name: fact for name, fact in match.groupdict().items() if fact}
     return None
@@ -143,11 +143,11 @@ def read_phrase(dimension: str, sentence: str) -> tuple[int, dict[str, str]] | N
 
 def read_grade(judgement: str) -> int | None:
     """Return the grade 0..5 of a judgement that begins with a sentence of the phrase book, else None."""
-    said = judgement.strip()
-    return next((grade for grade, choices in enumerate(JUDGEMENTS) if said.startswith(choices)), None)
+    sentence = judgement.strip()
+    return next((grade for grade, choices in enumerate(JUDGEMENTS) if sentence.startswith(choices)), None)
 
 
-def judge_aloud(grade: int, rng: np.random.Generator) -> str:
+def write_judgement(grade: int, rng: np.random.Generator) -> str:
     """Draw one of the sentences that express `grade`."""
     choices = JUDGEMENTS[grade]
     return choices[int(rng.integers(len(choices)))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from aes_r1.aescot.phrases import grade_of, judge_aloud, step_of, write_phrase
+from aes_r1.aescot.phrases import grade_of, step_of, write_judgement, write_phrase
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
@@ -78,43 +78,43 @@ def measure(picture: Image.Image) -> Measurement:
     )
 
 
-def pixels_critique(seen: Measurement, mos: float, rng: np.random.Generator) -> Reply:
+def pixels_critique(measurement: Measurement, mos: float, rng: np.random.Generator) -> Reply:
     """Put the measurements into the offline experts' words, with a judgement that follows `mos`."""
-    factors, facts = measured_factors(seen), measured_facts(seen)
+    factors, facts = measured_factors(measurement), measured_facts(measurement)
     return Reply(
         {name: write_phrase(name, step_of(factors[name]), facts, rng) for name in DIMENSIONS},
-        judge_aloud(grade_of(mos), rng),
+        write_judgement(grade_of(mos), rng),
     )
 
 
-def measured_factors(seen: Measurement) -> dict[str, float]:
+def measured_factors(measurement: Measurement) -> dict[str, float]:
     """Rate each dimension of DIMENSIONS in 0..1 by fixed rules."""
-    side = np.hypot(seen.gradient_x, seen.gradient_y)
-    clipped = seen.clipped_dark + seen.clipped_bright
-    color = min(seen.colorfulness / 80, 1.0)
-    thirds = min(abs(seen.subject_x - third) for third in (1 / 3, 1 / 2, 2 / 3)) / (1 / 3)
-    exposed = 1.0 - abs(seen.brightness - 0.45) / 0.45
+    side_light = np.hypot(measurement.gradient_x, measurement.gradient_y)
+    clipped = measurement.clipped_dark + measurement.clipped_bright
+    color = min(measurement.colorfulness / 80, 1.0)
+    off_center = min(abs(measurement.subject_x - third) for third in (1 / 3, 1 / 2, 2 / 3)) / (1 / 3)
+    brightness = 1.0 - abs(measurement.brightness - 0.45) / 0.45
     values = {
-        "light_and_shadow": 0.75 * seen.contrast + 0.5 * side,
-        "mood_and_narrative": 0.35 * seen.contrast + 0.35 * color + 0.3 * (0.5 + 1.5 * seen.warmth),
-        "composition": 0.45 * seen.edge_balance + 0.3 * seen.subject_focus + 0.25 * (1 - thirds),
-        "color": 0.5 * color + 0.5 * seen.harmony if seen.hues else 0.45,
-        "exposure": 0.55 * exposed + 0.45 * seen.contrast - 1.5 * clipped,
+        "light_and_shadow": 0.75 * measurement.contrast + 0.5 * side_light,
+        "mood_and_narrative": 0.35 * measurement.contrast + 0.35 * color + 0.3 * (0.5 + 1.5 * measurement.warmth),
+        "composition": 0.45 * measurement.edge_balance + 0.3 * measurement.subject_focus + 0.25 * (1 - off_center),
+        "color": 0.5 * color + 0.5 * measurement.harmony if measurement.hues else 0.45,
+        "exposure": 0.55 * brightness + 0.45 * measurement.contrast - 1.5 * clipped,
     }
     return {name: float(np.interp(values[name], _USUAL[name], (0.05, 0.95))) for name in DIMENSIONS}
 
 
-def measured_facts(seen: Measurement) -> dict[str, str]:
+def measured_facts(measurement: Measurement) -> dict[str, str]:
     """Return the facts that the phrases can name."""
-    place = "left" if seen.subject_x < 0.44 else "right" if seen.subject_x > 0.56 else "center"
-    facts = {"place": place, "brightness": "too dark" if seen.brightness < 0.45 else "too bright"}
-    if max(abs(seen.gradient_x), abs(seen.gradient_y)) >= 0.08:
-        if abs(seen.gradient_x) >= abs(seen.gradient_y):
-            facts["light"] = "right" if seen.gradient_x > 0 else "left"
-        elif seen.gradient_y < 0:
+    place = "left" if measurement.subject_x < 0.44 else "right" if measurement.subject_x > 0.56 else "center"
+    facts = {"place": place, "brightness": "too dark" if measurement.brightness < 0.45 else "too bright"}
+    if max(abs(measurement.gradient_x), abs(measurement.gradient_y)) >= 0.08:
+        if abs(measurement.gradient_x) >= abs(measurement.gradient_y):
+            facts["light"] = "right" if measurement.gradient_x > 0 else "left"
+        elif measurement.gradient_y < 0:
             facts["light"] = "top"
-    if seen.hues:
-        facts["hues"] = " and ".join(seen.hues)
+    if measurement.hues:
+        facts["hues"] = " and ".join(measurement.hues)
     return facts
 
 
@@ -173,12 +173,12 @@ def _hues(rgb: np.ndarray) -> tuple[float, tuple[str, ...]]:
 
 
 def _windows(bins: np.ndarray, width: int) -> np.ndarray:
-    """Sum of `width` neighbouring bins from each bin on, around the circle."""
+    """Sum `width` neighbouring bins, beginning at each bin and going around the circle."""
     return np.convolve(np.concatenate([bins, bins[: width - 1]]), np.ones(width), mode="valid")
 
 
 def _edges(luminance: np.ndarray) -> tuple[float, float]:
-    """Return the share of pixels on an edge, and how evenly edge energy stands left and right of the middle."""
+    """Return the share of pixels on an edge, and how evenly edges are divided between left and right, 0..1."""
     across = np.abs(np.diff(luminance, axis=1))[:-1]
     down = np.abs(np.diff(luminance, axis=0))[:, :-1]
     energy = across + down

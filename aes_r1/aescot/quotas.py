@@ -1,4 +1,4 @@
-"""Balance: how many critiques of each level and data set are wanted, and which pictures are drawn for them."""
+"""Balance levels and data sets: read how many critiques of each are wanted, and draw pictures for them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ANY = "*"  # any data set
 Cell = tuple[str, str]  # data set or ANY, level
 
 
-def read_quotas(given: Mapping[str, Any]) -> dict[Cell, int]:
+def read_quotas(entries: Mapping[str, Any]) -> dict[Cell, int]:
     """Read {level: n}, or {data set: {level: n}}, as counts per cell; InputError names a wrong entry."""
     wanted: dict[Cell, int] = {}
-    for key, value in given.items():
+    for key, value in entries.items():
         rows = (
             {(ANY, key): value} if not isinstance(value, Mapping) else {(key, level): n for level, n in value.items()}
         )

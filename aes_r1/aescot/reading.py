@@ -1,7 +1,7 @@
 """Read a JSON object from a model's answer: first by rules, then repaired by json_repair; nothing is made up.
 
-The last whole object counts, because models that think aloud write a draft before it. `mended` says what had to be done
-to read it, and the report counts these. Reading takes bounded time for every text.
+The last complete object counts, because models that think aloud write a draft before it. `mended` names what had to be
+done to read it, which the report counts. Reading takes bounded time for every text.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 import json_repair
 
-MOST_CHARACTERS = 100_000  # from the end of a reply; far beyond any max_tokens that a critique needs
-MOST_TRIES = 200  # opening braces at which an object is looked for
-MOST_TEXTS = 20  # texts inside an object that are read as objects
+MAX_CHARACTERS = 100_000  # from the end of a reply; far beyond any max_tokens that a critique needs
+MAX_TRIES = 200  # opening braces at which an object is looked for
+MAX_TEXTS = 20  # texts inside an object that are read as objects
 REPAIRED_CHARACTERS = 20_000  # json_repair is slow on long texts
 
 Rename = Callable[[str], str]  # maps a key as it was written to the name that was asked for
@@ -30,24 +30,26 @@ class Reading:
     mended: tuple[str, ...] = ()
 
 
-def read_object(text: str, names: Mapping[str, str], whole: Callable[[Mapping[str, Any]], bool]) -> Reading | None:
-    """Return the last object in `text` that is `whole`, else the last that holds any of the names.
-
-    It is None without an object.
+def read_object(
+    text: str, names: Mapping[str, str], is_complete: Callable[[Mapping[str, Any]], bool]
+) -> Reading | None:
+    """Return the last object in `text` that `is_complete`, else the last one with any of the names; None without one.
 
     names: every spelling of a name, as `plain` leaves it, and the name that it stands for.
     """
-    text = text[-MOST_CHARACTERS:]
-    found = _known(_objects(text), names)
-    complete = [one for one in found if whole(one.values)]
+    text = text[-MAX_CHARACTERS:]
+    readings = _readings(_objects(text), names)
+    complete = [reading for reading in readings if is_complete(reading.values)]
     if not complete:
-        mended = [Reading(one.values, (*one.mended, "repaired")) for one in _known(_repaired(text), names)]
-        complete = [one for one in mended if whole(one.values)]
+        mended = [
+            Reading(reading.values, (*reading.mended, "repaired")) for reading in _readings(_repaired(text), names)
+        ]
+        complete = [reading for reading in mended if is_complete(reading.values)]
     if complete:
-        last = complete[-1]
-        drafts = any(one.values != last.values for one in complete)
-        return Reading(last.values, (*last.mended, "draft")) if drafts else last
-    return found[-1] if found else None
+        chosen = complete[-1]
+        drafts = any(reading.values != chosen.values for reading in complete)
+        return Reading(chosen.values, (*chosen.mended, "draft")) if drafts else chosen
+    return readings[-1] if readings else None
 
 
 def plain(key: str) -> str:
@@ -55,56 +57,58 @@ def plain(key: str) -> str:
     return re.sub(r"[\W_]+", "", key.casefold().replace("&", "and"))
 
 
-def _known(objects: Iterator[tuple[dict[str, Any], int]], names: Mapping[str, str]) -> list[Reading]:
+def _readings(objects: Iterator[tuple[dict[str, Any], int]], names: Mapping[str, str]) -> list[Reading]:
     """Return the objects that hold any of `names`; when none does, the last object, with no values."""
     readings: list[Reading] = []
-    strangers: list[Reading] = []
-    for found, depth in objects:
+    unrelated: list[Reading] = []
+    for value_of_key, depth in objects:
         values: dict[str, Any] = {}
         renamed = False
-        for key, value in found.items():
+        for key, value in value_of_key.items():
             name = names.get(plain(key))
             if name is not None and (name not in values or key == name):  # the exact spelling wins
                 values[name] = value
                 renamed = renamed or key != name
         mended = (*(("wrapped",) if depth else ()), *(("keys",) if renamed else ()))
-        (readings if values else strangers).append(Reading(values, mended))
-    return readings or strangers[-1:]
+        (readings if values else unrelated).append(Reading(values, mended))
+    return readings or unrelated[-1:]
 
 
 def _objects(text: str) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield every object of `text` in order, each followed by those inside it, with its depth."""
     decoder = json.JSONDecoder(strict=False, parse_int=_integer)
-    place = text.find("{")
-    for _ in range(MOST_TRIES):
-        if place < 0:
+    start = text.find("{")
+    for _ in range(MAX_TRIES):
+        if start < 0:
             return
         try:
-            found, end = decoder.raw_decode(text, place)
+            value, end = decoder.raw_decode(text, start)
         except (json.JSONDecodeError, RecursionError):
-            place = text.find("{", place + 1)
+            start = text.find("{", start + 1)
             continue
-        yield from _inside(found)
-        place = text.find("{", end)
+        yield from _inside(value)
+        start = text.find("{", end)
 
 
-def _inside(found: Any) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield `found` and every object in it, outer ones first; not recursive, because a reply may be nested deeply.
+def _inside(outer: Any) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield `outer` and every object in it, outer ones first; not recursive, because a reply may be nested deeply.
 
     A text that is itself a JSON object counts as that object: the arguments of a tool call are written so.
     """
-    waiting = [(found, 0)]
-    texts = MOST_TEXTS
+    waiting = [(outer, 0)]
+    texts = MAX_TEXTS
     while waiting:
-        one, depth = waiting.pop()
-        if isinstance(one, str):
+        value, depth = waiting.pop()
+        if isinstance(value, str):
             texts -= 1
-            one = _object_in(one) if texts >= 0 else None
-        if isinstance(one, dict):
-            yield one, depth
-        inner = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-        held = [item for item in inner if isinstance(item, dict | list) or (isinstance(item, str) and item[:1] == "{")]
-        waiting += [(item, depth + 1) for item in reversed(held)]
+            value = _object_in(value) if texts >= 0 else None
+        if isinstance(value, dict):
+            yield value, depth
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        nested = [
+            item for item in inner if isinstance(item, dict | list) or (isinstance(item, str) and item[:1] == "{")
+        ]
+        waiting += [(item, depth + 1) for item in reversed(nested)]
 
 
 def _object_in(text: str) -> Any:
@@ -120,10 +124,10 @@ def _repaired(text: str) -> Iterator[tuple[dict[str, Any], int]]:
     if start < 0 or not start < end < start + REPAIRED_CHARACTERS:
         return
     try:
-        found = json_repair.loads(text[start : end + 1], skip_json_loads=True)
+        value = json_repair.loads(text[start : end + 1], skip_json_loads=True)
     except (RecursionError, ValueError):
         return
-    yield from _inside(found)
+    yield from _inside(value)
 
 
 def _integer(digits: str) -> int | float:

@@ -55,8 +55,8 @@ class Tally:
         self.words.append(len(critique.split()))
         if len(self._critiques) < DIVERSITY_SAMPLE:
             self._critiques.append(critique)
-        elif (place := int(self._rng.integers(len(self.words)))) < DIVERSITY_SAMPLE:
-            self._critiques[place] = critique
+        elif (index := int(self._rng.integers(len(self.words)))) < DIVERSITY_SAMPLE:
+            self._critiques[index] = critique
 
     def summary(self) -> dict[str, Any]:
         """Return the content of distill_report.json."""
@@ -75,7 +75,7 @@ class Tally:
             },
             "levels": {name: dict(counts) for name, counts in sorted(self.levels.items())},
             "datasets": {name: dict(counts) for name, counts in sorted(self.datasets.items())},
-            "critique_words": _spread(self.words),
+            "critique_words": _distribution(self.words),
             "diversity": diversity(self._critiques),
         }
 
@@ -98,9 +98,9 @@ def calls_summary(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
     usd is null for a model whose price is unknown; seconds are summed over calls, some of which ran at the same time.
     """
-    found: dict[str, dict[str, Any]] = {}
+    roles: dict[str, dict[str, Any]] = {}
     for row in rows:
-        role = found.setdefault(
+        role = roles.setdefault(
             row["role"], {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0, "seconds": 0.0}
         )
         role["calls"] += 1
@@ -108,10 +108,10 @@ def calls_summary(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         role["completion_tokens"] += row["completion_tokens"]
         role["seconds"] = round(role["seconds"] + row["seconds"], 3)
         role["usd"] = None if row["usd"] is None or role["usd"] is None else role["usd"] + row["usd"]
-    return found
+    return roles
 
 
-def _spread(values: Sequence[int]) -> dict[str, float] | None:
+def _distribution(values: Sequence[int]) -> dict[str, float] | None:
     if not values:
         return None
     low, middle, high = np.percentile(values, (5, 50, 95))

@@ -1,4 +1,4 @@
-"""Checks before the first call: can expert and judge handle the pictures, and is the output folder free?"""
+"""Check before the first call that expert and judge can handle the pictures, and that the output folder is free."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from aes_r1.aescot.expert import known_mos
 from aes_r1.aescot.phrases import BOOK_SHA256
-from aes_r1.data.ratings import known_ratings, ways_out
+from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import prompt_sha256
 from aes_r1.runs.files import write_json
@@ -46,14 +46,16 @@ def check_roles(samples: Sequence[Sample], expert: ExpertSettings, judge: JudgeS
             raise InputError(f"judge=scenes knows made scenes alone, not {sample.id}; use judge=none or judge=openai")
 
 
-def require_ratings(samples: Sequence[Sample], asked: str) -> None:
-    """Raise InputError, naming the setting `asked`, where no picture has a rating of a single dimension."""
+def require_ratings(samples: Sequence[Sample], setting: str) -> None:
+    """Raise InputError, naming `setting`, where no picture has a rating of a single dimension."""
     if samples and not any(known_ratings(sample) for sample in samples):
         name = samples[0].dataset
-        raise InputError(f"{asked}: data={name} says nothing of single dimensions; {ways_out(name)}, or another expert")
+        raise InputError(
+            f"{setting}: data={name} says nothing of single dimensions; {ratings_hint(name)}, or another expert"
+        )
 
 
-def deciding(settings: ChatSettings) -> dict[str, Any]:
+def deciding_settings(settings: ChatSettings) -> dict[str, Any]:
     """Return the settings of an expert or judge that decide its answers; price and speed settings are left out."""
     return {key: value for key, value in asdict(settings).items() if key not in _BUYING}
 
@@ -82,31 +84,17 @@ def claim_output_folder(
     """
     from filelock import FileLock, Timeout
 
-    asked = {
-        role: {key: value for key, value in deciding(settings).items() if key not in _FILTERING}
-        for role, settings in (("expert", expert), ("judge", judge))
-    }
-    seen: dict[str, Any] = {"max_pixels": max_pixels} if "openai" in (expert.name, judge.name) else {}
-    if expert.name == "attributes":
-        seen["ratings"] = hashlib.sha256(json.dumps([known_ratings(one) for one in samples]).encode()).hexdigest()
-    mine = {
-        **asked,
-        **seen,
-        "seed": seed,
-        "quotas": quotas,
-        "pictures": _digest(samples),
-        "prompts": prompts_of(expert, judge),
-    }
+    identity = _identity(samples, expert, judge, seed=seed, quotas=quotas, max_pixels=max_pixels)
     path = out / "distill.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
         stack.enter_context(FileLock(out / ".lock", timeout=0))
         if path.exists():
-            theirs = json.loads(path.read_text())
-            differing = [key for key in mine if theirs.get(key) != json.loads(json.dumps(mine[key]))]
+            existing = json.loads(path.read_text())
+            differing = [key for key in identity if existing.get(key) != json.loads(json.dumps(identity[key]))]
             if differing:
                 raise InputError(f"{out} holds a distillation with other {', '.join(differing)}; give another out=")
-        write_json(path, mine)  # atomic: a damaged file would make the answers that were paid for unusable
+        write_json(path, identity)  # atomic: a damaged file would make the answers that were paid for unusable
     except Timeout as error:
         raise InputError(
             f"out={out}: another distillation is writing there; wait for it or give another out="
@@ -115,6 +103,34 @@ def claim_output_folder(
         raise InputError(f"out={out}: {error.strerror}; give a folder that can be written") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is damaged ({error.msg}); delete it to go on here, or give another out=") from error
+
+
+def _identity(
+    samples: Sequence[Sample],
+    expert: ExpertSettings,
+    judge: JudgeSettings,
+    *,
+    seed: int,
+    quotas: Mapping[str, Any],
+    max_pixels: int,
+) -> dict[str, Any]:
+    """Return the settings, pictures and prompts that decide the answers of a distillation."""
+    identity: dict[str, Any] = {
+        role: {key: value for key, value in deciding_settings(settings).items() if key not in _FILTERING}
+        for role, settings in (("expert", expert), ("judge", judge))
+    }
+    if "openai" in (expert.name, judge.name):
+        identity["max_pixels"] = max_pixels
+    if expert.name == "attributes":
+        ratings = json.dumps([known_ratings(sample) for sample in samples])
+        identity["ratings"] = hashlib.sha256(ratings.encode()).hexdigest()
+    return {
+        **identity,
+        "seed": seed,
+        "quotas": quotas,
+        "pictures": _digest(samples),
+        "prompts": prompts_of(expert, judge),
+    }
 
 
 def _digest(samples: Sequence[Sample]) -> str:

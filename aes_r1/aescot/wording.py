@@ -1,4 +1,4 @@
-"""Interpret the words of a critique: the dimensions it touches, how it judges them, and its opposite.
+"""Interpret the words of a critique: the dimensions it touches, how it judges them, and what its opposite would say.
 
 The phrase book of the offline experts is understood exactly; other prose by a list of opposites.
 """
@@ -26,7 +26,7 @@ _TOUCHED = {
 }
 TOUCHED = {name: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for name, words in _TOUCHED.items()}
 
-# (favourable, unfavourable): each word's opposite stands beside it.
+# Pairs of a favourable word and its opposite.
 OPPOSITES = (
     ("strong", "weak"), ("balanced", "unbalanced"), ("beautiful", "ugly"), ("superb", "terrible"),
     ("excellent", "poor"), ("good", "bad"), ("stunning", "dreadful"), ("fine", "lacking"), ("solid", "middling"),
@@ -39,7 +39,7 @@ OPPOSITES = (
     ("masterful", "amateurish"), ("perfect", "ruined"), ("tidy", "messy"), ("fresh", "tired"), ("warm", "cold"),
     ("lively", "empty"), ("natural", "artificial"),
 )  # fmt: skip
-_TURNED = {a: b for pair in OPPOSITES for a, b in (pair, pair[::-1])}
+_OPPOSITE_OF = {a: b for pair in OPPOSITES for a, b in (pair, pair[::-1])}
 _GOOD = {good for good, _ in OPPOSITES}
 _BAD = {bad for _, bad in OPPOSITES}
 _WORD = re.compile(r"[A-Za-z]+")
@@ -55,8 +55,8 @@ def split_dimensions(critique: str) -> tuple[dict[str, str], str]:
 
 def stated_steps(critique: str) -> dict[str, int]:
     """Return the step 0..5 of each dimension that is described in the words of the phrase book."""
-    found = {name: read_phrase(name, text) for name, text in split_dimensions(critique)[0].items()}
-    return {name: said[0] for name, said in found.items() if said is not None}
+    phrases = {name: read_phrase(name, text) for name, text in split_dimensions(critique)[0].items()}
+    return {name: phrase[0] for name, phrase in phrases.items() if phrase is not None}
 
 
 def stated_values(critique: str) -> dict[str, float]:
@@ -64,15 +64,15 @@ def stated_values(critique: str) -> dict[str, float]:
 
     A dimension without a judging word is left out.
     """
-    found = {}
+    values = {}
     for name, text in split_dimensions(critique)[0].items():
-        said = read_phrase(name, text)
-        good, bad = _praise(text)
-        if said is not None:
-            found[name] = factor_of(said[0])
+        phrase = read_phrase(name, text)
+        good, bad = _count_judging_words(text)
+        if phrase is not None:
+            values[name] = factor_of(phrase[0])
         elif good + bad:
-            found[name] = good / (good + bad)
-    return found
+            values[name] = good / (good + bad)
+    return values
 
 
 def stated_level(critique: str) -> str | None:
@@ -81,7 +81,7 @@ def stated_level(critique: str) -> str | None:
     grade = read_grade(judgement)
     if grade is not None:
         return level_of(GRADE_CENTRES[grade])
-    good, bad = _praise(judgement)
+    good, bad = _count_judging_words(judgement)
     return None if good + bad == 0 else "good" if good > bad else "bad" if bad > good else "fair"
 
 
@@ -90,7 +90,7 @@ def valence(critique: str) -> float | None:
     steps = stated_steps(critique)
     if steps:
         return float(np.mean(list(steps.values()))) / TOP_STEP
-    good, bad = _praise(critique)
+    good, bad = _count_judging_words(critique)
     return good / (good + bad) if good + bad else None
 
 
@@ -100,24 +100,27 @@ def negated(critique: str) -> str:
     In the words of the phrase book step s becomes 5 - s; elsewhere each word of OPPOSITES becomes its opposite.
     """
     texts, judgement = split_dimensions(critique)
-    told = {name: read_phrase(name, text) for name, text in texts.items()}
-    if set(told) != set(DIMENSIONS) or None in told.values():
-        return _WORD.sub(_turned, critique)
+    phrases = {name: read_phrase(name, text) for name, text in texts.items()}
+    if set(phrases) != set(DIMENSIONS) or None in phrases.values():
+        return _WORD.sub(_opposite_word, critique)
     rng = np.random.default_rng(0)
-    turned = {
-        name: write_phrase(name, TOP_STEP - said[0], said[1], rng) for name, said in told.items() if said is not None
+    opposites = {
+        name: write_phrase(name, TOP_STEP - phrase[0], phrase[1], rng)
+        for name, phrase in phrases.items()
+        if phrase is not None
     }
     grade = read_grade(judgement)
-    closing = _WORD.sub(_turned, judgement) if grade is None else JUDGEMENTS[TOP_STEP - grade][0]
-    return Reply(turned, closing).critique
+    closing = _WORD.sub(_opposite_word, judgement) if grade is None else JUDGEMENTS[TOP_STEP - grade][0]
+    return Reply(opposites, closing).critique
 
 
-def _turned(match: re.Match[str]) -> str:
+def _opposite_word(match: re.Match[str]) -> str:
     word = match[0]
-    other = _TURNED.get(word.lower(), word)
-    return other.capitalize() if word[0].isupper() else other
+    opposite = _OPPOSITE_OF.get(word.lower(), word)
+    return opposite.capitalize() if word[0].isupper() else opposite
 
 
-def _praise(text: str) -> tuple[int, int]:
+def _count_judging_words(text: str) -> tuple[int, int]:
+    """Return the numbers of favourable and of unfavourable words in `text`."""
     words = [word.lower() for word in _WORD.findall(text)]
     return sum(word in _GOOD for word in words), sum(word in _BAD for word in words)

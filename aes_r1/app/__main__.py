@@ -11,15 +11,15 @@ from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError, require
 
 
-def run(given: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Serve the page until it is stopped; return the exit code."""
-    require(0 < given.port < 65536, "--port", given.port, "must be in 1..65535")
+    require(0 < options.port < 65536, "--port", options.port, "must be in 1..65535")
     if find_spec("gradio") is None:
         raise InputError("the app needs Gradio; pip install -e '.[app]'")
-    check_port(given.port)  # before the model is loaded, which is slow
+    check_port(options.port)  # before the model is loaded, which is slow
     from aes_r1.app.page import serve
 
-    serve(Critic.load(given.model, samples=given.samples, seed=given.seed), port=given.port)
+    serve(Critic.load(options.model, samples=options.samples, seed=options.seed), port=options.port)
     return 0
 
 

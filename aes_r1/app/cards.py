@@ -42,8 +42,8 @@ class Judged:
     @property
     def link(self) -> str:
         """The verdict's JSON as a data URI."""
-        said = {} if self.verdict is None else self.verdict.as_dict()
-        text = json.dumps({"name": self.name, **said}, indent=2, ensure_ascii=False)
+        values = {} if self.verdict is None else self.verdict.as_dict()
+        text = json.dumps({"name": self.name, **values}, indent=2, ensure_ascii=False)
         return f"data:application/json;charset=utf-8,{quote(text)}"
 
 
@@ -63,38 +63,50 @@ def fill(template: str, **values: object) -> str:
 
 def cards(judged: Sequence[Judged], measured_on: str | None, order: str = NEWEST) -> str:
     """Render a card per photograph in one of ORDERS, below links to all verdicts where there are several."""
-    verdicts = [one for one in judged if one.verdict is not None]
+    verdicts = [photograph for photograph in judged if photograph.verdict is not None]
     files = {"CSV": all_as_csv(verdicts), "JSON": all_as_json(verdicts)} if len(verdicts) > 1 else {}
     shown = ordered(judged, order)
     return fill("cards.html", judged=shown, measured_on=measured_on, files=files, count=len(verdicts))
 
 
 def ordered(judged: Sequence[Judged], order: str) -> list[Judged]:
-    """Return photographs in one of ORDERS, `judged` being the oldest first.
+    """Return photographs in one of ORDERS; `judged` begins with the oldest.
 
-    A photograph that waits comes first, one without the number by which it would be sorted last.
+    Photographs that wait come first, and those without the number that is sorted by come last.
     """
     newest = [*judged][::-1]
     if order == NEWEST:
         return newest
 
-    def key(one: Judged) -> tuple[bool, float]:
-        value = one.verdict and (one.verdict.agreement if order == DISAGREEING else one.verdict.score)
+    def key(photograph: Judged) -> tuple[bool, float]:
+        value = photograph.verdict and (
+            photograph.verdict.agreement if order == DISAGREEING else photograph.verdict.score
+        )
         return value is None, (-1 if order == HIGHEST else 1) * (value or 0.0)
 
-    return [one for one in newest if one.waiting] + sorted((one for one in newest if not one.waiting), key=key)
+    return [photograph for photograph in newest if photograph.waiting] + sorted(
+        (photograph for photograph in newest if not photograph.waiting), key=key
+    )
 
 
 def all_as_json(judged: Sequence[Judged]) -> str:
     """Return all verdicts as a data URI of JSON, a list of what the cards' own files hold."""
-    said = [{"name": one.name, **one.verdict.as_dict()} for one in judged if one.verdict is not None]
-    return f"data:application/json;charset=utf-8,{quote(json.dumps(said, indent=2, ensure_ascii=False))}"
+    rows = [
+        {"name": photograph.name, **photograph.verdict.as_dict()}
+        for photograph in judged
+        if photograph.verdict is not None
+    ]
+    return f"data:application/json;charset=utf-8,{quote(json.dumps(rows, indent=2, ensure_ascii=False))}"
 
 
 def all_as_csv(judged: Sequence[Judged]) -> str:
     """Return all verdicts as a data URI of CSV, with the columns of `aes_r1.score --format csv`."""
     out = io.StringIO()
-    write_rows([row_of(one.name, one.verdict) for one in judged if one.verdict is not None], "csv", out)
+    write_rows(
+        [row_of(photograph.name, photograph.verdict) for photograph in judged if photograph.verdict is not None],
+        "csv",
+        out,
+    )
     return f"data:text/csv;charset=utf-8,{quote(out.getvalue())}"
 
 
@@ -102,28 +114,28 @@ def marks(verdict: Verdict) -> list[tuple[float, int]]:
     """Return (across from 0 to 1, down in pixels) of every sampled score; equal scores are stacked."""
     answered = sorted(score for score in verdict.scores if score is not None)
     heights: dict[int, int] = {}
-    found = []
+    positions = []
     for score in answered if len(answered) > 1 else []:
         column = round(score * 38)  # a column is as wide as a mark
         heights[column] = heights.get(column, 0) + 1
-        found.append((column / 38, max(4, 42 - 7 * heights[column])))
-    return found
+        positions.append((column / 38, max(4, 42 - 7 * heights[column])))
+    return positions
 
 
 def comparison(first: Judged, second: Judged) -> str:
     """Compare two judged photographs: which one is preferred, how surely, and their critiques by dimension."""
-    one, two = first.verdict, second.verdict
-    if one is None or two is None or one.score is None or two.score is None:
+    first_verdict, second_verdict = first.verdict, second.verdict
+    if first_verdict is None or second_verdict is None or first_verdict.score is None or second_verdict.score is None:
         return fill("comparison.html", sides=())
-    return fill("comparison.html", sides=(first, second), share=preference(one, two))
+    return fill("comparison.html", sides=(first, second), share=preference(first_verdict, second_verdict))
 
 
-def preference(one: Verdict, two: Verdict) -> float:
-    """Return the share of pairs (a score of one, a score of two) in which the first is higher; ties count half."""
-    first = [score for score in one.scores if score is not None]
-    second = [score for score in two.scores if score is not None]
-    wins = sum((a > b) + 0.5 * (a == b) for a in first for b in second)
-    return wins / (len(first) * len(second))
+def preference(first: Verdict, second: Verdict) -> float:
+    """Return the share of pairs of sampled scores in which that of `first` is higher; ties count half."""
+    first_scores = [score for score in first.scores if score is not None]
+    second_scores = [score for score in second.scores if score is not None]
+    wins = sum((a > b) + 0.5 * (a == b) for a in first_scores for b in second_scores)
+    return wins / (len(first_scores) * len(second_scores))
 
 
 _PAGES = templates(Path(__file__).parent / "templates", Path(__file__).parent)

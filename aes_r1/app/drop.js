@@ -7,14 +7,14 @@ const base64 = (file) => new Promise((done, failed) => {
   reader.readAsDataURL(file);
 });
 // The element's content is rendered anew with every verdict, so what screen readers follow stands outside of it.
-const beside = (place, attributes) => {
+const insertedLine = (insert, attributes) => {
   const line = document.createElement("p");
   for (const [name, value] of Object.entries(attributes)) line.setAttribute(name, value);
-  place(line);
+  insert(line);
   return line;
 };
-const spoken = beside((line) => document.body.append(line), { id: "spoken", role: "status", "aria-live": "polite" });
-const refusal = beside((line) => element.after(line), { id: "refusal", role: "alert", class: "problem" });
+const spoken = insertedLine((line) => document.body.append(line), { id: "spoken", role: "status", "aria-live": "polite" });
+const refusal = insertedLine((line) => element.after(line), { id: "refusal", role: "alert", class: "problem" });
 new MutationObserver(() => {
   const text = element.querySelector(".status")?.textContent.trim();
   if (text && text !== spoken.textContent) spoken.textContent = text;

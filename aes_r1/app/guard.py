@@ -1,24 +1,25 @@
-"""Restrict the page's server to its own page and its queue, for this machine alone.
+"""Restrict a server to the addresses that it needs, for this machine alone.
 
-Pictures are sent inside the event that asks about them and returned inside the page, so the server accepts and returns
-no file by its path: Gradio's upload, file, proxy, stream and component addresses are closed.
+On the page pictures are sent inside the event that asks about them and returned inside the page, so the server accepts
+and returns no file by its path: Gradio's upload, file, proxy, stream and component addresses are closed.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 HOSTS = ["127.0.0.1", "localhost"]
-_OPEN = {
+PAGE = {  # by method the addresses that the page needs
     "GET": re.compile(
         r"/(config/?|theme\.css|manifest\.json|favicon\.ico|robots\.txt|pwa_icon(/\d+)?|(assets|static|svelte)/.+)?"
         r"|/gradio_api/(info/?|app_id/?|startup-events|queue/data|heartbeat/[\w-]+)"
     ),
     "POST": re.compile(r"/gradio_api/(queue/join|cancel|reset)/?"),
+    "HEAD": re.compile("/"),
 }
-_OPEN["HEAD"] = re.compile("/")
 _HEADERS = [
     # The page loads nothing from, and sends nothing to, any other host, whatever Gradio would do.
     (
@@ -37,42 +38,50 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Guard:
-    """ASGI middleware: 404 for every address that the page does not need, 413 for a body over `max_body` bytes."""
+    """ASGI middleware: 404 for every address that is not in `routes`, 413 for a body over `max_body` bytes.
 
-    def __init__(self, app: Callable[..., Awaitable[None]], max_body: int) -> None:
-        self.app, self.max_body = app, max_body
+    A refusal is one line of JSON, {"error": why}.
+    """
+
+    def __init__(
+        self, app: Callable[..., Awaitable[None]], max_body: int, routes: Mapping[str, re.Pattern[str]] = PAGE
+    ) -> None:
+        self.app, self.max_body, self.routes = app, max_body, routes
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Refuse one request, or pass it on to the page."""
+        """Refuse one request, or pass it on to the server."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
             return
-        allowed = _OPEN.get(scope["method"])
+        allowed = self.routes.get(scope["method"])
         if allowed is None or not allowed.fullmatch(scope["path"]):
-            await _refuse(send, 404)
+            await _refuse(send, 404, f"{scope['method']} {scope['path'][:80]}: nothing is here")
             return
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.max_body:
-            await _refuse(send, 413)
+            await _refuse(send, 413, f"the body may have {self.max_body:,} bytes; send less at a time")
             return
         if scope["method"] == "POST" and b"content-length" not in headers:
-            await _refuse(send, 411)  # a body without a stated length could grow without bound
+            # A body without a stated length could grow without bound.
+            await _refuse(send, 411, "the body has no Content-Length; send it whole")
             return
         await self.app(scope, receive, _with_headers(send))
 
 
 def _with_headers(send: Send) -> Send:
-    async def wrapped(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message.get("headers", []), *_HEADERS]
         await send(message)
 
-    return wrapped
+    return send_with_headers
 
 
-async def _refuse(send: Send, status: int) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
+async def _refuse(send: Send, status: int, why: str) -> None:
+    body = json.dumps({"error": why}).encode() + b"\n"
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,10 +1,7 @@
-"""The Gradio page: photographs in, verdicts out; no visitor sees another one's."""
+"""Build and serve the Gradio page, on which each visitor drops photographs and sees their verdicts alone."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import os
 from collections.abc import Iterator
 from html import escape
@@ -14,38 +11,73 @@ from typing import Any
 from aes_r1.app.cards import NEWEST, ORDERS, Judged, cards, comparison, fill, thumbnail
 from aes_r1.app.guard import HOSTS, Guard
 from aes_r1.app.visits import Visits
-from aes_r1.data.sample import PictureError, open_picture
+from aes_r1.data.sample import PictureError
 from aes_r1.scoring.critic import Critic
+from aes_r1.scoring.uploads import MAX_BYTES, read_upload
 from aes_r1.settings import InputError
 
-MAX_BYTES = 15_000_000  # largest file of a photograph
-MAX_PIXELS = 60_000_000
 MOST = 12  # photographs per drop
 KEPT = 24  # photographs on a page
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 _HERE = Path(__file__).parent
 
 
-def read_upload(name: str, data: Any) -> Any:
-    """Decode the RGB picture in base64 `data`. PictureError when it is too large, or no photograph."""
-    if not isinstance(data, str) or len(data) > MAX_BYTES * 4 // 3 + 4:
-        raise PictureError(name, f"larger than {MAX_BYTES / 1e6:g} MB")
-    try:
-        body = base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise PictureError(name, "did not arrive whole; drop it again") from error
-    try:
-        return open_picture(io.BytesIO(body), max_file_pixels=MAX_PIXELS, formats=FORMATS)
-    except PictureError as error:
-        raise PictureError(name, error.reason) from error
+def _announcement(photograph: Judged) -> str:
+    """Return the line that a screen reader says of a photograph that was judged or refused."""
+    if photograph.verdict is None:
+        return f"{photograph.name}: {photograph.problem}"
+    score = photograph.verdict.score
+    return f"{photograph.name}: {'no answer that can be read' if score is None else f'score {score:.2f}'}"
 
 
-def _announced(one: Judged) -> str:
-    """Say in a line what a screen reader should say of a photograph that was judged or refused."""
-    if one.verdict is None:
-        return f"{one.name}: {one.problem}"
-    score = one.verdict.score
-    return f"{one.name}: {'no answer that can be read' if score is None else f'score {score:.2f}'}"
+class _Handlers:
+    """The handlers of the page's events; `event` is the gradio.EventData that the page sent."""
+
+    def __init__(self, critic: Critic) -> None:
+        self.critic, self.visits = critic, Visits()
+
+    def judge(self, shown: list[Judged], order: str, event: Any) -> Iterator[tuple]:
+        """Judge the photograph in `event`: yield the page while it waits, then the page with its verdict."""
+        import gradio as gr
+
+        data = event._data if isinstance(event._data, dict) else {}
+        name = Path(str(data.get("name", "photograph"))).name[:120]
+        waiting = self.sort([*shown, Judged(name, waiting=True)], order)
+        yield f"Judging {escape(name)}", waiting, shown, *[gr.skip()] * 4
+        try:
+            picture = read_upload(name, data.get("data"))
+            photograph = Judged(name, thumbnail(picture), self.critic.score(picture))
+        except PictureError as error:
+            photograph = Judged(name, problem=error.reason)
+        shown = [*shown, photograph][-KEPT:]
+        self.visits.keep(data.get("visit"), shown)
+        yield escape(_announcement(photograph)), *self.show(shown, order)
+
+    def restore(self, order: str, event: Any) -> tuple:
+        """Return what a reloaded page showed before."""
+        data = event._data if isinstance(event._data, dict) else {}
+        return self.show(self.visits.of(data.get("visit")), order)
+
+    def show(self, shown: list[Judged], order: str) -> tuple:
+        """Return the cards, the choices of the comparison, the comparison, and the menu of orders."""
+        import gradio as gr
+
+        judged = [index for index, photograph in enumerate(shown) if photograph.verdict is not None]
+        last = (judged[-2], judged[-1]) if len(judged) > 1 else (None, None)
+        names = [(shown[index].name, index) for index in judged]
+        chosen = [gr.update(choices=names, value=index) for index in last]
+        menu = gr.update(visible=len(judged) > 1)
+        return self.sort(shown, order), shown, *chosen, self.compare(shown, *last), menu
+
+    def sort(self, shown: list[Judged], order: str) -> str:
+        """Return the cards in one of ORDERS."""
+        return cards(shown, self.critic.facts.measured_on, order)
+
+    @staticmethod
+    def compare(shown: list[Judged], first: int | None, second: int | None) -> str:
+        """Return the comparison of two photographs by their indices."""
+        if first is None or second is None or max(first, second) >= len(shown):
+            return fill("comparison.html", sides=None)
+        return comparison(shown[first], shown[second])
 
 
 def build(critic: Critic) -> Any:
@@ -53,49 +85,18 @@ def build(critic: Critic) -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # must be set before Gradio is imported
     import gradio as gr
 
-    measured_on = critic.facts.measured_on
-    visits = Visits()
-
-    # The parameter's type makes Gradio pass the event; with postponed annotations it must be the class itself.
-    def judge(shown: list[Judged], order: str, event: gr.EventData) -> Iterator[tuple]:
-        given = event._data if isinstance(event._data, dict) else {}
-        name = Path(str(given.get("name", "photograph"))).name[:120]
-        waiting = cards([*shown, Judged(name, waiting=True)], measured_on, order)
-        yield f"Judging {escape(name)}", waiting, shown, *[gr.skip()] * 4
-        try:
-            picture = read_upload(name, given.get("data"))
-            one = Judged(name, thumbnail(picture), critic.score(picture))
-        except PictureError as error:
-            one = Judged(name, problem=error.reason)
-        shown = [*shown, one][-KEPT:]
-        visits.keep(given.get("visit"), shown)
-        yield escape(_announced(one)), *show(shown, order)
-
-    def restore(order: str, event: gr.EventData) -> tuple:
-        """Show again what a reloaded page showed before."""
-        given = event._data if isinstance(event._data, dict) else {}
-        return show(visits.of(given.get("visit")), order)
-
-    def show(shown: list[Judged], order: str) -> tuple:
-        """Return the cards, and what follows from them."""
-        places = [index for index, one in enumerate(shown) if one.verdict is not None]
-        last = (places[-2], places[-1]) if len(places) > 1 else (None, None)
-        names = [(shown[place].name, place) for place in places]
-        chosen = [gr.update(choices=names, value=place) for place in last]
-        sortable = gr.update(visible=len(places) > 1)
-        return cards(shown, measured_on, order), shown, *chosen, compare(shown, *last), sortable
-
-    for handler in (judge, restore):
+    handlers = _Handlers(critic)
+    # Gradio passes the event where a parameter has this type. Gradio is imported late, so the type is set late too.
+    for handler in (_Handlers.judge, _Handlers.restore):
         handler.__annotations__["event"] = gr.EventData
 
-    def compare(shown: list[Judged], first: int | None, second: int | None) -> str:
-        if first is None or second is None or max(first, second) >= len(shown):
-            return fill("comparison.html", sides=None)
-        return comparison(shown[first], shown[second])
-
     with gr.Blocks(title="Aes-R1", analytics_enabled=False, fill_width=True) as page:
-        asked = {"samples": critic.samples, "temperature": critic.facts.temperature}
-        opening = fill("opening.html", **asked, warning=critic.facts.warning())
+        opening = fill(
+            "opening.html",
+            samples=critic.samples,
+            temperature=critic.facts.temperature,
+            warning=critic.facts.warning(),
+        )
         gr.HTML(opening, elem_classes="opening")
         shown = gr.State([], time_to_live=3600)
         zone = gr.HTML(
@@ -116,14 +117,14 @@ def build(critic: Critic) -> Any:
                 with gr.Row():
                     first = gr.Dropdown([], label="First", type="value", elem_id="first")
                     second = gr.Dropdown([], label="Second", type="value", elem_id="second")
-                duel = gr.HTML(compare([], None, None), elem_id="duel", apply_default_css=False)
+                sides = gr.HTML(handlers.compare([], None, None), elem_id="duel", apply_default_css=False)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        outputs = [results, shown, first, second, duel, order]
-        zone.upload(judge, [shown, order], [zone, *outputs], trigger_mode="multiple", **quiet)
-        zone.submit(restore, order, outputs, **quiet)  # the page sends it when it was loaded again
-        order.input(lambda shown, order: cards(shown, measured_on, order), [shown, order], results, **quiet)
+        outputs = [results, shown, first, second, sides, order]
+        zone.upload(handlers.judge, [shown, order], [zone, *outputs], trigger_mode="multiple", **quiet)
+        zone.submit(handlers.restore, order, outputs, **quiet)  # the page sends it after a reload
+        order.input(handlers.sort, [shown, order], results, **quiet)
         for choice in (first, second):
-            choice.input(compare, [shown, first, second], duel, trigger_mode="always_last", **quiet)
+            choice.input(handlers.compare, [shown, first, second], sides, trigger_mode="always_last", **quiet)
     # Verdicts are computed one at a time, because two would slow each other. Visitors take turns by photograph.
     page.queue(default_concurrency_limit=1, max_size=200, api_open=False)
     return page
@@ -140,7 +141,7 @@ def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
         Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
         Middleware(Guard, max_body=MAX_BYTES * 4 // 3 + 100_000),
     ]
-    plain = ["system-ui", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]  # named fonts are never fetched
+    fonts = ["system-ui", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]  # named fonts are never fetched
     try:
         page.launch(
             server_name="127.0.0.1",
@@ -157,7 +158,7 @@ def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
             footer_links=[],
             state_session_capacity=200,
             app_kwargs={"middleware": guards, "docs_url": None, "redoc_url": None, "openapi_url": None},
-            theme=gr.themes.Base(font=plain, font_mono=["ui-monospace", "monospace"]),
+            theme=gr.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"]),
             # The style goes into the head, because Gradio rewrites css= and drops its media queries.
             head=fill("head.html"),
         )

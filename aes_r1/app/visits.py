@@ -21,7 +21,7 @@ class Visits:
         self._kept: OrderedDict[str, tuple[float, list[Judged]]] = OrderedDict()
 
     def keep(self, secret: Any, shown: list[Judged]) -> None:
-        """Keep `shown` as the visit of `secret`; what the page did not draw as a secret is ignored."""
+        """Keep `shown` as the visit of `secret`; a value that the page would not send as a secret is ignored."""
         if not isinstance(secret, str) or not _SECRET.fullmatch(secret):
             return
         self._kept[secret] = (self.now(), shown)
@@ -31,5 +31,5 @@ class Visits:
 
     def of(self, secret: Any) -> list[Judged]:
         """Return what the visit of `secret` was shown; nothing where it is unknown or over."""
-        then, shown = self._kept.get(secret, (0.0, [])) if isinstance(secret, str) else (0.0, [])
-        return shown if self.now() - then < self.seconds else []
+        last_seen, shown = self._kept.get(secret, (0.0, [])) if isinstance(secret, str) else (0.0, [])
+        return shown if self.now() - last_seen < self.seconds else []

@@ -1,4 +1,4 @@
-"""Decode every picture of a set once: is it whole, its hash, its size. Results are cached by path."""
+"""Decode every picture of a set once, to find damaged files, hashes and sizes. Results are cached by path."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from aes_r1.data.sample import PictureError, Sample, open_picture
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import InputError
 
-CHUNK = 32  # pictures that a process reads before it reports
+CHUNK = 32  # pictures that a process reads between two reports
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The content of a picture's file. width, height: as shown, turned by EXIF. perceptual_hash: 16
-    hex digits.
+    """A picture's file as it was found on disk.
 
-    reason: why it cannot be read; in that case only path, bytes and mtime_ns are known.
+    width, height: pixels after the turn that EXIF asks for. perceptual_hash: 16 hex digits. reason: why the file cannot
+    be read; in that case only path, bytes and mtime_ns are known.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Checked:
 def check_picture(path: str) -> Checked:
     """Decode and hash one file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError) as error:
         return Checked(path, -1, -1, reason=getattr(error, "strerror", None) or str(error))
     try:
@@ -53,8 +53,8 @@ def check_picture(path: str) -> Checked:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except PictureError as error:
-        return Checked(path, found.st_size, found.st_mtime_ns, reason=error.reason)
-    return Checked(path, found.st_size, found.st_mtime_ns, digest, *picture.size, perceptual_hash(picture))
+        return Checked(path, status.st_size, status.st_mtime_ns, reason=error.reason)
+    return Checked(path, status.st_size, status.st_mtime_ns, digest, *picture.size, perceptual_hash(picture))
 
 
 def perceptual_hash(picture: Image.Image) -> str:
@@ -95,13 +95,13 @@ class CheckCache:
     def _fresh(self, path: str) -> bool:
         row = self._known.get(path)
         try:
-            found = os.stat(path)
+            status = os.stat(path)
         except (OSError, ValueError):
             return False
-        return row is not None and (row.bytes, row.mtime_ns) == (found.st_size, found.st_mtime_ns)
+        return row is not None and (row.bytes, row.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
     def read(self, paths: Sequence[str], *, workers: int) -> Iterator[int]:
-        """Check `paths` in `workers` processes (0: in this one); yield now and then how many are done."""
+        """Check `paths` in `workers` processes (0: in this one); yield the number done after each chunk."""
         done = 0
         with self._path.open("a", encoding="utf-8") as file:
             file.write("\n")  # ends the half line that a killed run may have left
@@ -115,6 +115,7 @@ class CheckCache:
 
 
 def _checked(paths: Sequence[str], workers: int) -> Iterator[list[Checked]]:
+    """Yield the results for CHUNK paths at a time, in order; at most 2 * workers chunks wait to be taken."""
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     if workers == 0 or len(chunks) < 2:
         yield from map(_check_chunk, chunks)
@@ -139,32 +140,36 @@ def _check_chunk(paths: Sequence[str]) -> list[Checked]:
 def check_pictures(
     samples: Sequence[Sample], *, workers: int, strict: bool
 ) -> tuple[list[Sample], list[dict[str, str]]]:
-    """Open every picture once: (samples that can be read, dropped rows {"id", "path", "reason"}).
+    """Open every picture once; return (samples that can be read, dropped rows {"id", "path", "reason"}).
 
     With `strict` the first picture that cannot be read raises InputError naming it.
     """
-    if samples and samples[0].dataset in scene_sets.SCENE_SETS:  # this program drew them
+    if samples and samples[0].dataset in scene_sets.SCENE_SETS:  # this program has drawn the pictures itself
         return list(samples), []
-    paths = [sample.image for sample in samples]
-    if samples and all(sample.bytes is not None for sample in samples):  # aes_r1.prepare has read them
-        reasons = [_changed(sample) for sample in samples]
-    elif workers > 0 and len(paths) > 200:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
-            reasons = list(pool.map(_reason, paths, chunksize=64))
-    else:
-        reasons = [_reason(path) for path in paths]
+    reasons = _failures(samples, workers)
     dropped = [
-        {"id": one.id, "path": one.image, "reason": reason}
-        for one, reason in zip(samples, reasons, strict=True)
+        {"id": sample.id, "path": sample.image, "reason": reason}
+        for sample, reason in zip(samples, reasons, strict=True)
         if reason
     ]
     if strict and dropped:
         raise InputError(f"{dropped[0]['path']}: {dropped[0]['reason']}; mend it, or data.strict=false to skip it")
-    return [one for one, reason in zip(samples, reasons, strict=True) if not reason], dropped
+    return [sample for sample, reason in zip(samples, reasons, strict=True) if not reason], dropped
 
 
-def _changed(sample: Sample) -> str | None:
-    """Say how a picture has changed since prepare read it; None when it has not."""
+def _failures(samples: Sequence[Sample], workers: int) -> list[str | None]:
+    """Return why each picture cannot be used, None where it can: read by `workers` processes, or in this one."""
+    if samples and all(sample.bytes is not None for sample in samples):  # aes_r1.prepare has read them
+        return [_change_since_prepare(sample) for sample in samples]
+    paths = [sample.image for sample in samples]
+    if workers == 0 or len(paths) <= 200:
+        return [_read_failure(path) for path in paths]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
+        return list(pool.map(_read_failure, paths, chunksize=64))
+
+
+def _change_since_prepare(sample: Sample) -> str | None:
+    """Return how a picture has changed since prepare read it; None when it has not."""
     try:
         size = os.stat(sample.image).st_size
     except OSError as error:
@@ -172,8 +177,8 @@ def _changed(sample: Sample) -> str | None:
     return None if size == sample.bytes else f"{size} bytes, {sample.bytes} when prepare read it"
 
 
-def _reason(path: str) -> str | None:
-    """Say why a picture cannot be read; None when it can."""
+def _read_failure(path: str) -> str | None:
+    """Return why a picture cannot be read; None when it can."""
     try:
         open_picture(path)
     except PictureError as error:

@@ -19,30 +19,30 @@ def counted(settings: PlanSettings) -> PlanSettings:
     of the further sets is missing, plan.critiques without a cold start. Raises InputError where labels or critiques
     cannot be read.
     """
-    if not _is_given(settings.data):
+    if not _has_root(settings.data):
         return settings
-    pictures = _count(settings, settings.data, "train")
-    found = {"pictures": pictures, "critiques": _critiques(settings, pictures)}
+    pictures = _count_pictures(settings, settings.data, "train")
+    counts = {"pictures": pictures, "critiques": _count_critiques(settings, pictures)}
     tested = [settings.data, *settings.evaluation.also]
-    if all(_is_given(one) or one.name in SCENE_SETS for one in tested):
+    if all(_has_root(data) or data.name in SCENE_SETS for data in tested):
         limit = settings.evaluation.limit
-        sizes = [_count(settings, one, one.split) for one in tested]
-        found["test_pictures"] = sum(size if limit is None else min(size, limit) for size in sizes)
-    known: dict[str, Any] = {name: count for name, count in found.items() if count is not None}
+        sizes = [_count_pictures(settings, data, data.split) for data in tested]
+        counts["test_pictures"] = sum(size if limit is None else min(size, limit) for size in sizes)
+    known: dict[str, Any] = {name: count for name, count in counts.items() if count is not None}
     return dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, **known))
 
 
-def _is_given(data: DataSettings) -> bool:
+def _has_root(data: DataSettings) -> bool:
     return data.root is not None or (bool(data.mix) and all(data.roots.get(name) for name in data.mix))
 
 
-def _count(settings: Settings, data: DataSettings, split: str) -> int:
+def _count_pictures(settings: Settings, data: DataSettings, split: str) -> int:
     if data.name in SCENE_SETS:  # scenes are not drawn only to be counted
         return min(SCENE_SETS[data.name][split], data.limit or SCENE_SETS[data.name][split])
     return len(load_samples(data, split, seed=settings.seed, store=Path(settings.store)))
 
 
-def _critiques(settings: Settings, pictures: int) -> int | None:
+def _count_critiques(settings: Settings, pictures: int) -> int | None:
     """Count the cold start's records: those of its file, or at most one per picture that the expert is asked about."""
     cold_start, data = settings.cold_start, settings.data
     if cold_start.epochs == 0 or settings.trainer.init_from == "base":

@@ -1,4 +1,4 @@
-"""Identify a file that could not be read as a picture by its first bytes, and say what to do about it."""
+"""Identify a file that could not be read as a picture by its first bytes, with the way out."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def is_heic(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS and b"avif" not in head[16:64]
 
 
-def what_it_is(head: bytes) -> str:
-    """Say in one line what an unreadable file that begins with `head` is, and the way out."""
+def describe_file(head: bytes) -> str:
+    """Describe in one line an unreadable file that begins with `head`, with the way out."""
     if not head:
         return f"an empty file; {_AGAIN}"
     if not head.strip(b"\0"):
         return f"nothing but zeros, as an interrupted download leaves; {_AGAIN}"
-    for opening, said in _OPENINGS:
+    for opening, description in _OPENINGS:
         if head.startswith(opening):
-            return said
+            return description
     if head[4:8] == b"ftyp":
-        return _in_boxes(head)
+        return _describe_boxes(head)
     for opening, name in _KNOWN:
         if head.startswith(opening):
             return f"a damaged {name} file, or a kind of {name} that cannot be read; {_AGAIN}, or {_EXPORT}"
@@ -79,8 +79,8 @@ def what_it_is(head: bytes) -> str:
     return f"not a picture that can be read; {_EXPORT}"
 
 
-def _in_boxes(head: bytes) -> str:
-    """Say the same of a file in the ISO container, whose brand names its format."""
+def _describe_boxes(head: bytes) -> str:
+    """Describe a file in the ISO base media container, whose brand names the format."""
     if is_heic(head):
         return f"a HEIC picture; pip install -e '.[photos]' reads it, or {_EXPORT}"
     brand = head[8:12]

@@ -1,4 +1,4 @@
-"""Read label files into rows of (picture, opinion): your own files, and what readers of published files share."""
+"""Read label files into rows of (picture, opinion): a user's own files, and what readers of published files share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aes_r1.settings import InputError
 
 @dataclass(frozen=True)
 class Label:
-    """One row of a label file: picture path relative to the set's root, opinion on the published scale.
+    """One row of a label file: the picture's path relative to the set's root, and its opinion on the published scale.
 
     fault: why the row cannot be used, where the label files themselves show it. id: the picture's name in the row,
     where the disk spells its accents differently.
@@ -34,7 +34,7 @@ class Label:
     id: str | None = None
 
 
-def first_there(root: Path, *names: str) -> Path:
+def first_existing(root: Path, *names: str) -> Path:
     """Return the first of `names` below `root` that exists: copies of a set differ in where they keep a file."""
     for name in names:
         if (root / name).exists():
@@ -48,13 +48,13 @@ _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 
 
 def number(
-    value: str | float | None, path: Path, place: str, column: str, within: tuple[float, float] | None = None
+    value: str | float | None, path: Path, location: str, column: str, within: tuple[float, float] | None = None
 ) -> float:
-    """Return the finite number at `place` of `path`; text may have a decimal comma.
+    """Return the finite number in a cell; text may have a decimal comma. `path`, `location`, `column` are for messages.
 
-    "1,234" may mean 1.234 or 1234: where only one of them lies `within` the range, it is that one.
+    "1,234" may mean 1.234 or 1234. Where only one of the two lies `within` the range, it is that one.
     """
-    where = f"{path}, {place}: {column}={repr(value)[:60]}"
+    where = f"{path}, {location}: {column}={repr(value)[:60]}"
     if isinstance(value, str):
         text = value.strip().removeprefix("\ufeff")
         if _THOUSANDS.fullmatch(text):
@@ -62,7 +62,9 @@ def number(
             readings = [float(text.replace(",", mark)) for mark in (".", "")]
             possible = [reading for reading in readings if low <= reading <= high]
             if len(possible) > 1:
-                raise InputError(f"{where} may be {' or '.join(f'{one:g}' for one in possible)}; write it with a point")
+                raise InputError(
+                    f"{where} may be {' or '.join(f'{reading:g}' for reading in possible)}; write it with a point"
+                )
             return (possible or readings)[0]
         if _COMMA.fullmatch(text):
             text = text.replace(",", ".")
@@ -83,131 +85,163 @@ def number(
 
 
 def column(row: dict[str, Any], name: str, path: Path) -> Any:
-    """Give the cell `name` of `row`; InputError that names the columns of the file where it is missing."""
+    """Return the cell `name` of `row`; where it is missing, the InputError names the columns that there are."""
     if row.get(name) is None:
-        has = ", ".join(str(key) for key in row)
+        names = ", ".join(str(key) for key in row)
         raise InputError(
-            f"{path}: no column {name}; it has {has}; the first line must name the columns, {name} among them"
+            f"{path}: no column {name}; it has {names}; the first line must name the columns, {name} among them"
         )
     return row[name]
 
 
 _FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
 _COUNT = re.compile(r"count_[0-9]+(?:\.[0-9]+)?")
-_MOST_RATERS = 10**9  # of one level; sums stay exact
-_OWN = ("image", "mos", "mos_std", "n_raters", "split")
+_MAX_RATERS = 10**9  # on one level, so that sums stay exact
+_COLUMNS = ("image", "mos", "mos_std", "n_raters", "split")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SPLITS |= dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
 
 
 def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[Label]:
-    """Read your own pictures: ROOT/labels.csv (or .tsv, .jsonl, .json, .xlsx) with `image` and `mos` in `scale`.
+    """Read a user's own labels: ROOT/labels.csv (or .tsv, .jsonl, .json, .xlsx) with `image` and `mos` in `scale`.
 
-    `image` is a path below ROOT. Optional: `mos_std`, `n_raters`, `split` (train, validation, test), and `count_LEVEL`
-    for every level of the scale, how many raters chose it; further columns are kept as attributes.
+    `image` is a path below ROOT. Optional are `mos_std`, `n_raters`, `split` (train, validation, test), and for every
+    level of the scale `count_LEVEL`, the number of raters who chose it. Further columns are kept as attributes.
     """
     path = labels_file(root)
-    labels = [_own_label(row, path, place, root, scale) for place, row in own_rows(path)]
+    labels = [_label(row, path, location, root, scale) for location, row in label_rows(path)]
     if not labels:
         raise InputError(f"{path}: no row below the header; every picture needs one")
     return labels
 
 
 def labels_file(root: Path) -> Path:
-    """Find the one label file of your own pictures in `root`; InputError where there is none, or more than one."""
-    there = [root / name for name in _FILES if (root / name).exists()]
-    if len(there) > 1:
-        raise InputError(f"data.root={root}: {' and '.join(path.name for path in there)}; keep the one that is meant")
-    if there:
-        return there[0]
-    like = [one.name for one in root.iterdir() if one.name.lower().startswith("labels.")] if root.is_dir() else []
+    """Find the one label file in `root`; InputError where there is none, or more than one."""
+    existing = [root / name for name in _FILES if (root / name).exists()]
+    if len(existing) > 1:
+        raise InputError(
+            f"data.root={root}: {' and '.join(path.name for path in existing)}; keep the one that is meant"
+        )
+    if existing:
+        return existing[0]
+    similar = [file.name for file in root.iterdir() if file.name.lower().startswith("labels.")] if root.is_dir() else []
     if not root.is_dir():
         raise InputError(f"data.root={root}: a file; give the folder in which labels.csv and the pictures lie")
-    hint = f"; rename or save {sorted(like)[0]} as labels.csv" if like else ""
+    hint = f"; rename or save {sorted(similar)[0]} as labels.csv" if similar else ""
     raise InputError(f"data.root={root}: no labels.csv or labels.jsonl in it (columns image, mos in [0, 1]){hint}")
 
 
-def own_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, row) of every row of your own label file; the place is for messages."""
+def label_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (location, row) of every row of a user's label file; the location is for messages."""
     if path.suffix in (".csv", ".tsv"):
-        return table(path, _OWN, lambda text: _names_pictures(text, path, path.parent))
-    return sheet(path, _OWN) if path.suffix == ".xlsx" else json_rows(path, _OWN)
+        return table(path, _COLUMNS, lambda text: _names_pictures(text, path, path.parent))
+    return sheet(path, _COLUMNS) if path.suffix == ".xlsx" else json_rows(path, _COLUMNS)
 
 
 def _names_pictures(text: str, path: Path, root: Path) -> bool:
-    """Return whether a text was decoded rightly: the pictures with non-ASCII names in it exist."""
+    """Return whether `text` was decoded rightly, which shows in that its pictures with non-ASCII names exist."""
     try:
-        names = [str(row.get("image")) for _, row in table_in(text, path, _OWN)]
+        names = [str(row.get("image")) for _, row in table_in(text, path, _COLUMNS)]
     except InputError:
         return False
     foreign = [name for name in names if not name.isascii()]
     return not foreign or any((root / name_on_disk(root, name)).exists() for name in foreign)
 
 
-def _own_votes(row: dict[str, Any], path: Path, place: str, scale: tuple[float, float]) -> list[int] | None:
+def _votes(row: dict[str, Any], path: Path, location: str, scale: tuple[float, float]) -> list[int] | None:
     """Return how many raters chose each level, from the columns count_LEVEL; None where no cell is filled in."""
-    named = {float(key.removeprefix("count_")): row[key] for key in row if key and _COUNT.fullmatch(key)}
-    if all(cell in (None, "") for cell in named.values()):
+    cells = {float(key.removeprefix("count_")): row[key] for key in row if key and _COUNT.fullmatch(key)}
+    if all(cell in (None, "") for cell in cells.values()):
         return None
-    (low, high), levels = scale, sorted(named)
+    (low, high), levels = scale, sorted(cells)
     step = (high - low) / max(1, len(levels) - 1)
-    if len(levels) < 2 or any(abs(low + step * at - level) > 1e-6 for at, level in enumerate(levels)):
+    if len(levels) < 2 or any(abs(low + step * index - level) > 1e-6 for index, level in enumerate(levels)):
         raise InputError(
             f"{path}: count_{levels[0]:g} .. count_{levels[-1]:g} are not the levels of a scale from {low:g} to "
             f"{high:g} at equal distances; give data.scale=[{levels[0]:g},{levels[-1]:g}] and all levels, or other "
             "names"
         )
-    counts = [0.0 if named[one] in (None, "") else number(named[one], path, place, f"count_{one:g}") for one in levels]
-    if any(not 0 <= count <= _MOST_RATERS or count != int(count) for count in counts):
-        raise InputError(f"{path}, {place}: counts {counts} must be whole numbers from 0 to {_MOST_RATERS}")
+    counts = [
+        0.0 if cells[level] in (None, "") else number(cells[level], path, location, f"count_{level:g}")
+        for level in levels
+    ]
+    if any(not 0 <= count <= _MAX_RATERS or count != int(count) for count in counts):
+        raise InputError(f"{path}, {location}: counts {counts} must be whole numbers from 0 to {_MAX_RATERS}")
     return [int(count) for count in counts] if any(counts) else None
 
 
-def _own_label(row: dict[str, Any], path: Path, place: str, root: Path, scale: tuple[float, float]) -> Label:
-    where, (low, high) = f"{path}, {place}", scale
+def _label(row: dict[str, Any], path: Path, location: str, root: Path, scale: tuple[float, float]) -> Label:
+    """Check the cells of a row and make a Label of them; InputError names the row and the cell."""
+    where = f"{path}, {location}"
     image = image_name(column(row, "image", path), where, root)
+    score = _score(row, path, location, scale)
+    split = _split(row.get("split"), where)
+    spread, count = _spread_and_raters(row, path, location, scale)
+    votes = _votes(row, path, location, scale)
+    attributes = {key: value for key, value in row.items() if key and key not in _COLUMNS and not _COUNT.fullmatch(key)}
+    if votes is not None:
+        spread = _vote_spread(votes, scale) if spread is None else spread
+        count = sum(votes) if count is None else count
+        attributes["votes"] = votes
+    if any(_SURROGATE.search(json.dumps(value, ensure_ascii=False, default=str)) for value in attributes.values()):
+        raise InputError(f"{where}: half a character (a lone surrogate) in a column; mend the text")
+    return Label(image, score, spread, count, split, attributes)
+
+
+def _score(row: dict[str, Any], path: Path, location: str, scale: tuple[float, float]) -> float:
+    where, (low, high) = f"{path}, {location}", scale
     mos = row.get("mos")
     if mos is None and "mos" not in row:
         column(row, "mos", path)
     if mos is None or (isinstance(mos, str) and not mos.strip()):
         raise InputError(f"{where}: no opinion (mos={mos!r}); fill it in, or take the row out")
-    score = number(mos, path, place, "mos", scale)
+    score = number(mos, path, location, "mos", scale)
     if not low <= score <= high:
         raise InputError(
             f"{where}: mos={score:g} is outside [{low:g}, {high:g}]; say the ends of your scale: data.scale=[1,10]"
         )
-    given = row.get("split")
-    split = _SPLITS.get(str(given).strip().lower()) if given not in (None, "") else None
-    if given not in (None, "") and split is None:
-        raise InputError(f"{where}: split={given} must be train, validation or test")
+    return score
+
+
+def _split(cell: Any, where: str) -> str | None:
+    if cell in (None, ""):
+        return None
+    split = _SPLITS.get(str(cell).strip().lower())
+    if split is None:
+        raise InputError(f"{where}: split={cell} must be train, validation or test")
+    return split
+
+
+def _spread_and_raters(
+    row: dict[str, Any], path: Path, location: str, scale: tuple[float, float]
+) -> tuple[float | None, int | None]:
+    """Return mos_std and n_raters of a row, each None where its cell is empty."""
+    where, length = f"{path}, {location}", scale[1] - scale[0]
     std, raters = row.get("mos_std"), row.get("n_raters")
-    spread = number(std, path, place, "mos_std", (0, high - low)) if std not in (None, "") else None
-    if spread is not None and not 0 <= spread <= high - low:
-        raise InputError(f"{where}: mos_std={std} must lie between 0 and {high - low:g}, the length of the scale")
-    count = number(raters, path, place, "n_raters") if raters not in (None, "") else None
+    spread = number(std, path, location, "mos_std", (0, length)) if std not in (None, "") else None
+    if spread is not None and not 0 <= spread <= length:
+        raise InputError(f"{where}: mos_std={std} must lie between 0 and {length:g}, the length of the scale")
+    count = number(raters, path, location, "n_raters") if raters not in (None, "") else None
     if count is not None and (count < 1 or count != int(count)):
         raise InputError(f"{where}: n_raters={raters} must be a whole number above 0, or empty")
-    votes = _own_votes(row, path, place, scale)
-    if votes is not None:
-        people, step = sum(votes), (high - low) / (len(votes) - 1)
-        mean = sum(level * chose for level, chose in enumerate(votes)) / people
-        squares = sum(chose * (level - mean) ** 2 for level, chose in enumerate(votes))
-        if spread is None and people > 1:
-            spread = step * math.sqrt(squares / (people - 1))
-        count = people if count is None else count
-    attributes = {key: value for key, value in row.items() if key and key not in _OWN and not _COUNT.fullmatch(key)}
-    if votes is not None:
-        attributes["votes"] = votes
-    if any(_SURROGATE.search(json.dumps(value, ensure_ascii=False, default=str)) for value in attributes.values()):
-        raise InputError(f"{where}: half a character (a lone surrogate) in a column; mend the text")
-    return Label(image, score, spread, None if count is None else int(count), split, attributes)
+    return spread, None if count is None else int(count)
+
+
+def _vote_spread(votes: list[int], scale: tuple[float, float]) -> float | None:
+    """Return the unbiased standard deviation of votes on levels at equal distances; None for a single vote."""
+    people, step = sum(votes), (scale[1] - scale[0]) / (len(votes) - 1)
+    if people < 2:
+        return None
+    mean = sum(level * count for level, count in enumerate(votes)) / people
+    squares = sum(count * (level - mean) ** 2 for level, count in enumerate(votes))
+    return step * math.sqrt(squares / (people - 1))
 
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def image_name(image: Any, where: str, root: Path) -> str:
-    """Return the path of a row's picture below `root`; InputError where the cell is no such name."""
+    """Return the path of a row's picture below `root`; InputError where the cell does not name one."""
     if not isinstance(image, str) or not image.strip():
         raise InputError(f"{where}: image={image!r} is no name; give the picture's path below data.root")
     if is_remote(image) or image.startswith("data:"):
@@ -219,7 +253,7 @@ def image_name(image: Any, where: str, root: Path) -> str:
     name = local_name(image)
     name = name if (root / name).exists() else name.strip()
     below = os.path.relpath(name, root.absolute()) if os.path.isabs(name) else ""
-    return name if not below or below.split(os.sep)[0] == ".." else below  # one picture has one name
+    return name if not below or below.split(os.sep)[0] == ".." else below  # so that a picture has one name
 
 
 def avt_ai_labels(root: Path) -> list[Label]:
@@ -228,9 +262,9 @@ def avt_ai_labels(root: Path) -> list[Label]:
     return [
         Label(
             f"images/{column(row, 'image_id', path)}",
-            number(row["mos01"], path, place, "mos01"),
-            number(row["mos_std01"], path, place, "mos_std01"),
+            number(row["mos01"], path, location, "mos01"),
+            number(row["mos_std01"], path, location, "mos_std01"),
             attributes={"source": row["source"]},
         )
-        for place, row in table(path)
+        for location, row in table(path)
     ]

@@ -41,8 +41,8 @@ def load_samples(
             "(aes_r1.prepare data=folder, para or aadb keeps them in its manifest)"
         )
     if data.split_seed is not None:
-        whole = replace(data, split_seed=None, limit=None)
-        published = {name: load_samples(whole, name, seed=seed, store=store, waiting=waiting) for name in SPLITS}
+        complete = replace(data, split_seed=None, limit=None)
+        published = {name: load_samples(complete, name, seed=seed, store=store, waiting=waiting) for name in SPLITS}
         samples = resplit(published, data)[split]
     elif data.name in scene_sets.SCENE_SETS:
         samples = [
@@ -51,13 +51,13 @@ def load_samples(
             if sample.split == split
         ]
     elif data.mix:
-        samples = mix_samples(data, split, seed, lambda part, of: _of_part(part, of, seed))
+        samples = mix_samples(data, split, seed, lambda part, of: _samples_of_part(part, of, seed))
     elif data.name == "manifest":
-        samples = _of_manifest(read_manifest(root_of(data)), split, seed)
+        samples = _samples_of_manifest(read_manifest(root_of(data)), split, seed)
     elif data.name == "aescot":
-        samples = _from_records(data, split, seed)
+        samples = _samples_of_records(data, split, seed)
     else:
-        samples = _from_labels(data, split, seed)
+        samples = _samples_of_labels(data, split, seed)
     samples = stratified_draw(samples, data.limit, seed)
     if not samples:
         raise InputError(f"data={data.name}: the {split} split is empty; check data.root={data.root} and data.split")
@@ -65,13 +65,13 @@ def load_samples(
 
 
 def resplit(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[str, list[Sample]]:
-    """Assign the same pictures to other splits of the same sizes, seeded by `data.split_seed`."""
-    everything = sorted((sample for samples in splits.values() for sample in samples), key=lambda one: one.image)
-    order = np.random.default_rng([SPLIT_SEED, data.split_seed or 0, 2]).permutation(len(everything))
+    """Assign the pictures of `splits` anew, seeded by `data.split_seed`; every split keeps its size."""
+    all_samples = sorted((sample for samples in splits.values() for sample in samples), key=lambda sample: sample.image)
+    order = np.random.default_rng([SPLIT_SEED, data.split_seed or 0, 2]).permutation(len(all_samples))
     edges = np.cumsum([len(splits[name]) for name in SPLITS])[:-1]
     return {
-        name: [replace(everything[index], split=name) for index in sorted(places)]
-        for name, places in zip(SPLITS, np.split(order, edges), strict=True)
+        name: [replace(all_samples[index], split=name) for index in sorted(indices)]
+        for name, indices in zip(SPLITS, np.split(order, edges), strict=True)
     }
 
 
@@ -85,31 +85,31 @@ def root_of(data: DataSettings) -> Path:
     return root.resolve()
 
 
-def _of_part(part: DataSettings, split: str, seed: int) -> Sequence[Sample]:
+def _samples_of_part(part: DataSettings, split: str, seed: int) -> Sequence[Sample]:
     """Return samples of one set of a mix, from its own folder or from the rows of a manifest."""
     if Path(part.root or "").suffix != ".jsonl":
-        return _from_labels(part, split, seed)
+        return _samples_of_labels(part, split, seed)
     samples = read_manifest(root_of(part))
-    return _of_manifest(samples.select(np.flatnonzero(samples.column("dataset") == part.name)), split, seed)
+    return _samples_of_manifest(samples.select(np.flatnonzero(samples.column("dataset") == part.name)), split, seed)
 
 
-def _of_manifest(samples: Samples, split: str, seed: int) -> Samples:
+def _samples_of_manifest(samples: Samples, split: str, seed: int) -> Samples:
     """Return the rows of one split; a set without validation has it carved from train."""
     splits, names = samples.column("split"), samples.column("dataset")
     wanted = splits == split
     if split != "test":
         ids = samples.column("id")
         for name in np.unique(names).tolist():
-            own = names == name
-            if not (own & (splits == "validation")).any():
-                train = own & (splits == "train")
+            of_set = names == name
+            if not (of_set & (splits == "validation")).any():
+                train = of_set & (splits == "train")
                 carved = carve_validation(ids[train].tolist(), seed)
-                taken = train & np.fromiter((identity in carved for identity in ids), bool, len(ids))
-                wanted = (wanted & ~taken) if split == "train" else (wanted | taken)
+                in_validation = train & np.fromiter((identity in carved for identity in ids), bool, len(ids))
+                wanted = (wanted & ~in_validation) if split == "train" else (wanted | in_validation)
     return samples.select(np.flatnonzero(wanted))
 
 
-def _from_records(data: DataSettings, split: str, seed: int) -> list[Sample]:
+def _samples_of_records(data: DataSettings, split: str, seed: int) -> list[Sample]:
     """Split an AesCoT file, which publishes no splits.
 
     A tenth is held out for tests; validation is carved from the rest.
@@ -124,7 +124,8 @@ def _from_records(data: DataSettings, split: str, seed: int) -> list[Sample]:
     return [replace(sample, split=split) for sample in samples if splits[sample.image] == split]
 
 
-def _from_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:
+def _samples_of_labels(data: DataSettings, split: str, seed: int) -> list[Sample]:
+    """Return samples of one split of a set of the catalog; rows that cannot be used are left out with a warning."""
     if data.name not in CATALOG:
         known = ", ".join([*scene_sets.SCENE_SETS, *CATALOG, "manifest", "aescot"])
         raise InputError(f"data={data.name}: no such set; there are {known}")

@@ -71,44 +71,55 @@ def _write_arrow(path: Path, arrow: Path) -> None:
     from datasets import Features, Value
     from datasets.arrow_writer import ArrowWriter
 
-    text, real, whole = Value("string"), Value("float64"), Value("int64")
+    text, real, integer = Value("string"), Value("float64"), Value("int64")
     columns = {"id": text, "image": text, "mos": real, "dataset": text, "split": text, "mos_std": real}
-    columns |= {"n_raters": whole, "attributes": text, "sha256": text, "width": whole, "height": whole, "bytes": whole}
-    beside = arrow.with_name(f"{arrow.name}.{os.getpid()}")
+    columns |= {
+        "n_raters": integer,
+        "attributes": text,
+        "sha256": text,
+        "width": integer,
+        "height": integer,
+        "bytes": integer,
+    }
+    temporary = arrow.with_name(f"{arrow.name}.{os.getpid()}")
     features = Features(columns)
-    with ArrowWriter(path=str(beside), features=features) as writer:
+    with ArrowWriter(path=str(temporary), features=features) as writer:
         for rows in _batches(_rows(path), BATCH):
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
         writer.finalize()
-    os.replace(beside, arrow)
-    for old in arrow.parent.glob(f".{path.stem}.*.arrow"):  # of earlier contents; a process that has one open keeps it
-        if old != arrow:
-            old.unlink(missing_ok=True)
+    os.replace(temporary, arrow)
+    for stale in arrow.parent.glob(
+        f".{path.stem}.*.arrow"
+    ):  # of earlier contents; they stay readable where they are open
+        if stale != arrow:
+            stale.unlink(missing_ok=True)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield rows by the names of Sample's fields, attributes as JSON text."""
+    """Yield the rows of a manifest by the names of Sample's fields; attributes are JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
-    place = 0
+    line_number = 0
     try:
         with path.open(encoding="utf-8") as file:
             for line in file:
-                place += 1
+                line_number += 1
                 values = json.loads(line)
                 image = values["path"] if "path" in values else values["image"]
-                one = Sample(image=str(image), **{name: values[name] for name in fields if name in values})
-                _check_types(one)
+                sample = Sample(image=str(image), **{name: values[name] for name in fields if name in values})
+                _check_types(sample)
                 yield {
-                    **vars(one),
-                    "attributes": json.dumps(one.attributes, ensure_ascii=False) if one.attributes else "{}",
+                    **vars(sample),
+                    "attributes": json.dumps(sample.attributes, ensure_ascii=False) if sample.attributes else "{}",
                 }
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: not UTF-8 after line {place} ({error.reason}); make it with aes_r1.prepare"
+            f"{path}: not UTF-8 after line {line_number} ({error.reason}); make it with aes_r1.prepare"
         ) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise InputError(f"{path}, line {place}: not a manifest row ({reason}); make it with aes_r1.prepare") from error
+        raise InputError(
+            f"{path}, line {line_number}: not a manifest row ({reason}); make it with aes_r1.prepare"
+        ) from error
 
 
 _TYPES = {
@@ -131,7 +142,7 @@ def _check_types(sample: Sample) -> None:
         raise ValueError(f"mos_std={sample.mos_std} is outside [0, 1]")
     if sample.split not in ("train", "validation", "test"):
         raise ValueError(f"split={repr(sample.split)[:40]} is none of train, validation, test")
-    f"{sample.id}{sample.image}{sample.dataset}{sample.attributes}".encode()  # half a surrogate pair is a ValueError
+    f"{sample.id}{sample.image}{sample.dataset}{sample.attributes}".encode()  # ValueError for half a surrogate pair
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
@@ -148,16 +159,16 @@ def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[st
 class Samples(Sequence[Sample]):
     """A sequence of samples whose rows stay on disk; slices and selections share the file."""
 
-    def __init__(self, table: Any, folder: Path, places: np.ndarray | None = None) -> None:
+    def __init__(self, table: Any, folder: Path, indices: np.ndarray | None = None) -> None:
         """Wrap `table`, a datasets.Dataset.
 
-        Relative paths start at `folder`; `places` are rows of the table, [n] int.
+        Relative paths start at `folder`; `indices` are rows of the table, [n] int.
         """
         self._table, self._folder = table, folder
-        self._places = np.arange(len(table)) if places is None else places
+        self._indices = np.arange(len(table)) if indices is None else indices
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -166,11 +177,11 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, index: int | slice) -> Sample | Samples:
         if isinstance(index, slice):
             return self.select(np.arange(len(self))[index])
-        return self._sample(self._table[int(self._places[index])])
+        return self._sample(self._table[int(self._indices[index])])
 
     def __iter__(self) -> Iterator[Sample]:
         for start in range(0, len(self), 1000):
-            rows = self._table[self._places[start : start + 1000]]
+            rows = self._table[self._indices[start : start + 1000]]
             for values in zip(*rows.values(), strict=True):
                 yield self._sample(dict(zip(rows, values, strict=True)))
 
@@ -178,13 +189,13 @@ class Samples(Sequence[Sample]):
         attributes = json.loads(row.pop("attributes"))
         return Sample(**{**row, "image": str(self._folder / row["image"]), "attributes": attributes})
 
-    def select(self, places: np.ndarray) -> Samples:
-        """Return the samples at `places` ([n] indices into this list)."""
-        return Samples(self._table, self._folder, self._places[places])
+    def select(self, indices: np.ndarray) -> Samples:
+        """Return the samples at `indices` into this list, [n]."""
+        return Samples(self._table, self._folder, self._indices[indices])
 
     def column(self, name: str) -> np.ndarray:
         """Return one field of every sample, [n]."""
-        return self._table.data.column(name).to_numpy()[self._places]
+        return self._table.data.column(name).to_numpy()[self._indices]
 
 
 def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:
@@ -192,4 +203,4 @@ def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:
     rows: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         rows[f"{sample.dataset}/{sample.split}"].append(json.dumps([sample.id, sample.mos, sample.sha256]))
-    return {name: hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest() for name, found in rows.items()}
+    return {name: hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() for name, lines in rows.items()}

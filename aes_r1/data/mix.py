@@ -1,4 +1,4 @@
-"""A training set mixed of several sets in a fixed ratio, such as the paper's 15K."""
+"""Mix a training set of several sets in a fixed ratio, such as the paper's 15K."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def mix_samples(
     train: `data.size` pictures in the ratio `data.mix`, drawn so that a smaller mix is a part of a larger one.
     validation and test: all pictures of those splits of every set.
     """
-    wanted = shares(data.size, data.mix) if split == "train" else {}
+    counts = shares(data.size, data.mix) if split == "train" else {}
     samples: list[Sample] = []
     for number, (name, part) in enumerate(mixed_sets(data).items()):
-        found = load(part, split)
-        count = wanted.get(name, len(found))
-        if count > len(found):
+        candidates = load(part, split)
+        count = counts.get(name, len(candidates))
+        if count > len(candidates):
             raise InputError(
-                f"data.size={data.size}: {count} of {name} are wanted, its train split has {len(found)}; "
+                f"data.size={data.size}: {count} of {name} are wanted, its train split has {len(candidates)}; "
                 "give a smaller data.size or another data.mix"
             )
-        order = np.random.default_rng([SPLIT_SEED, seed, number, 2]).permutation(len(found))[:count]
-        samples += [found[index] for index in order]
+        order = np.random.default_rng([SPLIT_SEED, seed, number, 2]).permutation(len(candidates))[:count]
+        samples += [candidates[index] for index in order]
     return [samples[index] for index in np.random.default_rng([SPLIT_SEED, seed, 3]).permutation(len(samples))]

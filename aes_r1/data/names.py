@@ -22,9 +22,9 @@ def is_remote(name: str) -> bool:
 
 def local_name(name: str) -> str:
     """Return `name` as a path: a file:// address becomes the path it names, and `~` is expanded."""
-    found = _FILE_URL.match(name)
-    if found:
-        return unquote(name[found.end() :], errors="surrogateescape")
+    match = _FILE_URL.match(name)
+    if match:
+        return unquote(name[match.end() :], errors="surrogateescape")
     return os.path.expanduser(name) if name.startswith("~") else name
 
 
@@ -36,41 +36,46 @@ def name_on_disk(root: Path, name: str) -> str:
     """
     plain = name.isascii() and not ("\\" in name or "//" in name or name.startswith("./") or "/." in name)
     if plain or _exists(root / name):
-        return name if plain else _tidy(root, name)
-    divided = _tidy(root, name if DRIVE.match(name) else name.replace("\\", "/"))
-    if divided.isascii() or _exists(root / divided):
-        return divided
-    found = ""
-    for part in divided.split("/"):
-        below = _spellings(str(root / found))
-        spelled = below.get(unicodedata.normalize("NFC", part))
-        if spelled is None:
-            return divided
-        found = f"{found}/{spelled}" if found else spelled
-    return found
+        return name if plain else _normalised(root, name)
+    slashed = _normalised(root, name if DRIVE.match(name) else name.replace("\\", "/"))
+    if slashed.isascii() or _exists(root / slashed):
+        return slashed
+    resolved = ""
+    for part in slashed.split("/"):
+        spellings = _names_in(str(root / resolved))
+        spelling = spellings.get(unicodedata.normalize("NFC", part))
+        if spelling is None:
+            return slashed
+        resolved = f"{resolved}/{spelling}" if resolved else spelling
+    return resolved
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that is too long or holds a NUL is no file
+    except (OSError, ValueError):  # the name is too long, or holds a NUL
         return False
 
 
-def _tidy(root: Path, name: str) -> str:
-    """Normalise `name`; one that leaves its root (`..`) stays as it is, so that the root refuses it.
+def _normalised(root: Path, name: str) -> str:
+    """Return `name` without `./`, `//` and `..`.
 
-    A link before `..` leads elsewhere; then the name stays as it is too.
+    A name that leaves its root stays as it is, so that it can be refused. So does a name with a symbolic link before
+    `..`, because without the link it means another file.
     """
-    tidy = posixpath.normpath(name)
-    if name.startswith("/") or tidy.split("/")[0] == "..":
+    normalised = posixpath.normpath(name)
+    if name.startswith("/") or normalised.split("/")[0] == "..":
         return name
-    climbs = ".." in name.split("/") and _exists(root / name)
-    return name if climbs and not (_exists(root / tidy) and os.path.samefile(root / name, root / tidy)) else tidy
+    may_follow_link = ".." in name.split("/") and _exists(root / name)
+    return (
+        name
+        if may_follow_link and not (_exists(root / normalised) and os.path.samefile(root / name, root / normalised))
+        else normalised
+    )
 
 
 @lru_cache(maxsize=256)
-def _spellings(folder: str) -> dict[str, str]:
+def _names_in(folder: str) -> dict[str, str]:
     """Map composed names to the names in a folder; a name that is composed already takes precedence."""
     try:
         names = sorted(os.listdir(folder), key=lambda name: unicodedata.is_normalized("NFC", name))

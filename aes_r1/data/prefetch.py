@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 In = TypeVar("In")
-
 Out = TypeVar("Out")
 
 

@@ -5,13 +5,16 @@ The catalog holds the constants that bring every scale to [0, 1].
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from aes_r1.data.labels import Label, column, first_there, number
-from aes_r1.data.spreadsheet import lines, sheet, table
+from aes_r1.data.labels import Label, column, first_existing, number
+from aes_r1.data.splits import share_out
+from aes_r1.data.spreadsheet import lines, read_text, sheet, table
 from aes_r1.settings import InputError
 
 
@@ -24,12 +27,12 @@ def ava_labels(root: Path) -> list[Label]:
     path = root / "AVA.txt"
     test = {name for _, name in lines(root / "aesthetics_image_lists" / "generic_test.jpgl")}
     labels = []
-    for place, line in lines(path):
+    for location, line in lines(path):
         fields = line.split()
         if len(fields) < 12:
-            raise InputError(f"{path}, {place}: {len(fields)} columns; index, id and ten counts were expected")
-        counts = [number(field, path, place, "count") for field in fields[2:12]]
-        mean, std, raters = _votes(range(1, 11), counts)
+            raise InputError(f"{path}, {location}: {len(fields)} columns; index, id and ten counts were expected")
+        counts = [number(field, path, location, "count") for field in fields[2:12]]
+        mean, std, raters = _rating_statistics(range(1, 11), counts)
         labels.append(
             Label(
                 f"images/{fields[1]}.jpg",
@@ -53,16 +56,16 @@ def tad66k_labels(root: Path) -> list[Label]:
 
     unmerge/train holds test pictures and is not read.
     """
-    pictures = _folder(root, "images", "TAD66K")
+    pictures = _picture_folder(root, "images", "TAD66K")
     return [
         Label(
             f"{pictures}{column(row, 'image', path)}",
-            number(column(row, "score", path), path, place, "score"),
+            number(column(row, "score", path), path, location, "score"),
             split=split,
         )
         for split in ("train", "test")
         for path in (root / "merge" / f"{split}.csv",)
-        for place, row in table(path)
+        for location, row in table(path)
     ]
 
 
@@ -72,24 +75,24 @@ def flickr_aes_labels(root: Path) -> list[Label]:
     In some copies a space precedes names in the score file and the name of the worker file. The ratings of single
     workers were not published for the official test split.
     """
-    path = first_there(root, "FLICKR-AES_image_score.txt", " FLICKR-AES_image_score.txt")
+    path = first_existing(root, "FLICKR-AES_image_score.txt", " FLICKR-AES_image_score.txt")
     names = ("FLICKR-AES_image_labeled_by_each_worker.csv", " FLICKR-AES_image_labeled_by_each_worker.csv")
-    workers = first_there(root, *names)
+    workers = first_existing(root, *names)
     ratings: dict[str, list[float]] = defaultdict(list)
-    for place, row in table(workers):
+    for location, row in table(workers):
         cells = list(row.values())
         if len(cells) < 3 or cells[1] is None:
-            raise InputError(f"{workers}, {place}: worker, image and score were expected")
-        ratings[cells[1].strip()].append(number(cells[2], workers, place, "score"))
+            raise InputError(f"{workers}, {location}: worker, image and score were expected")
+        ratings[cells[1].strip()].append(number(cells[2], workers, location, "score"))
     labels = []
-    for place, line in lines(path):
+    for location, line in lines(path):
         name, _, score = line.rpartition(" ")
         votes = ratings.get(name.strip(), [])
-        _, std, raters = _votes(votes, [1.0] * len(votes))
+        _, std, raters = _rating_statistics(votes, [1.0] * len(votes))
         labels.append(
             Label(
                 f"40K/{name.strip()}",
-                number(score, path, place, "score"),
+                number(score, path, location, "score"),
                 None if std is None else std / 5,
                 raters or None,
                 attributes={"votes": [votes.count(level) for level in range(1, 6)]} if votes else {},
@@ -106,15 +109,15 @@ def para_labels(root: Path) -> list[Label]:
     labels = []
     for split, name in (("train", "PARA-GiaaTrain.csv"), ("test", "PARA-GiaaTest.csv")):
         path = root / "annotation" / name
-        for place, row in table(path):
+        for location, row in table(path):
             std = row.get("aestheticScore_std")
             counts = [row.get(f"aestheticScore_{half / 2}") for half in range(2, 11)]
-            votes = [int(number(count, path, place, "count")) for count in counts] if all(counts) else []
+            votes = [int(number(count, path, location, "count")) for count in counts] if all(counts) else []
             labels.append(
                 Label(
                     f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}",
-                    number(column(row, "aestheticScore_mean", path), path, place, "aestheticScore_mean"),
-                    number(std, path, place, "aestheticScore_std") if std else None,
+                    number(column(row, "aestheticScore_mean", path), path, location, "aestheticScore_mean"),
+                    number(std, path, location, "aestheticScore_std") if std else None,
                     sum(votes) or None,
                     split,
                     {"semantic": row.get("semantic"), **({"votes": votes} if any(votes) else {})},
@@ -137,10 +140,12 @@ def aadb_labels(root: Path) -> list[Label]:
     labels = []
     for split, name, folder in reversed(sources):
         path = root / "imgListFiles_label" / f"imgList{name}Regression_score.txt"
-        for place, line in lines(path):
+        for location, line in lines(path):
             image, _, score = line.rpartition(" ")
-            where = folder_of.setdefault(image.strip(), folder)
-            labels.append(Label(f"{where}/{image.strip()}", number(score, path, place, "score"), split=split))
+            picture_folder = folder_of.setdefault(image.strip(), folder)
+            labels.append(
+                Label(f"{picture_folder}/{image.strip()}", number(score, path, location, "score"), split=split)
+            )
     return labels
 
 
@@ -153,20 +158,20 @@ def koniq_labels(root: Path) -> list[Label]:
     path = root / "koniq10k_distributions_sets.csv"
     splits = {"training": "train", "validation": "validation", "test": "test"}
     labels = []
-    for place, row in table(path):
-        shares = [number(column(row, f"c{k}", path), path, place, f"c{k}") for k in range(1, 6)]
-        mean, _, _ = _votes(range(1, 6), shares)
-        total = int(number(column(row, "c_total", path), path, place, "c_total"))
-        given = column(row, "set", path)
-        if given not in splits:
-            raise InputError(f"{path}, {place}: set={given!r} must be training, validation or test")
+    for location, row in table(path):
+        shares = [number(column(row, f"c{k}", path), path, location, f"c{k}") for k in range(1, 6)]
+        mean, _, _ = _rating_statistics(range(1, 6), shares)
+        total = int(number(column(row, "c_total", path), path, location, "c_total"))
+        published_split = column(row, "set", path)
+        if published_split not in splits:
+            raise InputError(f"{path}, {location}: set={published_split!r} must be training, validation or test")
         labels.append(
             Label(
                 f"1024x768/{column(row, 'image_name', path)}",
                 mean,
-                number(column(row, "SD", path), path, place, "SD"),
+                number(column(row, "SD", path), path, location, "SD"),
                 total,
-                splits[given],
+                splits[published_split],
                 {} if mean is None else {"votes": [round(share / sum(shares) * total) for share in shares]},
                 fault="no rating" if mean is None else None,
             )
@@ -177,24 +182,24 @@ def koniq_labels(root: Path) -> list[Label]:
 def spaq_labels(root: Path) -> list[Label]:
     """Read SPAQ (Fang et al. 2020): "MOS and Image attribute scores.xlsx", Image name, MOS 0..100, TestImage/*.jpg."""
     name = "MOS and Image attribute scores.xlsx"
-    path = first_there(root, name, f"Annotations/{name}", f"annotations/{name}")
+    path = first_existing(root, name, f"Annotations/{name}", f"annotations/{name}")
     return [
-        Label(f"TestImage/{column(row, 'Image name', path)}", number(column(row, "MOS", path), path, place, "MOS"))
-        for place, row in sheet(path)
+        Label(f"TestImage/{column(row, 'Image name', path)}", number(column(row, "MOS", path), path, location, "MOS"))
+        for location, row in sheet(path)
     ]
 
 
 def agiqa3k_labels(root: Path) -> list[Label]:
     """Read AGIQA-3K (Li et al. 2023): data.csv, name, mos_quality 0..5 and std_quality; pictures beside it."""
-    path, pictures = root / "data.csv", _folder(root, "AGIQA-3K", "images")
+    path, pictures = root / "data.csv", _picture_folder(root, "AGIQA-3K", "images")
     return [
         Label(
             f"{pictures}{column(row, 'name', path)}",
-            number(column(row, "mos_quality", path), path, place, "mos_quality"),
-            number(column(row, "std_quality", path), path, place, "std_quality"),
+            number(column(row, "mos_quality", path), path, location, "mos_quality"),
+            number(column(row, "std_quality", path), path, location, "std_quality"),
             attributes={"prompt": row.get("prompt"), "style": row.get("style")},
         )
-        for place, row in table(path)
+        for location, row in table(path)
     ]
 
 
@@ -207,9 +212,9 @@ def sophoappeal_labels(root: Path) -> list[Label]:
     """
     path = root / "labels.csv"
     labels = []
-    for place, row in table(path):
-        votes = {group: _stars(row, group, path, place) for group in ("crowd", "university", "lab")}
-        mean, std, raters = _votes(range(1, 6), votes["crowd"])
+    for location, row in table(path):
+        votes = {group: _star_counts(row, group, path, location) for group in ("crowd", "university", "lab")}
+        mean, std, raters = _rating_statistics(range(1, 6), votes["crowd"])
         others = {group: counts for group, counts in votes.items() if group != "crowd" and sum(counts) > 0}
         labels.append(
             Label(
@@ -224,14 +229,72 @@ def sophoappeal_labels(root: Path) -> list[Label]:
     return labels
 
 
-def _stars(row: dict, group: str, path: Path, place: str) -> list[int]:
+def eva_labels(root: Path) -> list[Label]:
+    """Read EVA (Kang et al. 2020): data/votes_filtered.csv, one vote 0..10 a row, cells separated by "="."""
+    path, pictures = root / "data" / "votes_filtered.csv", _picture_folder(root, "images/EVA_together", "images")
+    given: dict[str, list[int]] = defaultdict(lambda: [0] * 11)
+    for location, row in eva_votes(path):
+        score = number(column(row, "score", path), path, location, "score")
+        if score not in range(11):
+            raise InputError(f"{path}, {location}: score={score:g} must be a whole number in 0..10")
+        given[column(row, "image_id", path)][int(score)] += 1
+    labels = []
+    for image, counts in given.items():
+        mean, std, raters = _rating_statistics(range(11), counts)
+        labels.append(Label(f"{pictures}{image}.jpg", mean, std, raters, attributes={"votes": counts}))
+    return labels
+
+
+def eva_votes(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (location, cells by column) of a file of EVA, whose cells are separated by "=" and may be quoted."""
+    for location, row in enumerate(csv.DictReader(io.StringIO(read_text(path)), delimiter="="), start=2):
+        yield f"line {location}", {name: (row[name] or "").strip() for name in row if name}
+
+
+def baid_labels(root: Path) -> list[Label]:
+    """Read BAID (Yi et al. 2023): dataset/{train,val,test}_set.csv, image and score 0..10; images/*.jpg."""
+    return [
+        Label(
+            f"images/{column(row, 'image', path)}",
+            number(column(row, "score", path), path, location, "score"),
+            split=split,
+        )
+        for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
+        for path in (root / "dataset" / f"{name}_set.csv",)
+        for location, row in table(path)
+    ]
+
+
+def kadid_labels(root: Path) -> list[Label]:
+    """Read KADID-10k (Lin et al. 2019): dmos.csv, dist_img, ref_img, dmos 1..5 (5: no difference seen); images/*.png.
+
+    The split is seeded over the 81 references, so that all versions of a picture stand in one. The column var is not
+    read: its name says variance, but the values are standard deviations (4.57 with .496 is 17 of 30 people who gave 5
+    and 13 who gave 4).
+    """
+    path = root / "dmos.csv"
+    rows = [(location, row, column(row, "ref_img", path)) for location, row in table(path)]
+    references = sorted({reference for _, _, reference in rows})
+    split_of = dict(zip(references, share_out(len(references), (0.8, 0.0, 0.2)), strict=True))
+    return [
+        Label(
+            f"images/{column(row, 'dist_img', path)}",
+            number(column(row, "dmos", path), path, location, "dmos"),
+            split=split_of[reference],
+            attributes={"reference": f"images/{reference}"},
+        )
+        for location, row, reference in rows
+    ]
+
+
+def _star_counts(row: dict, group: str, path: Path, location: str) -> list[int]:
     """Return how many people of a group gave 1, 2, .. 5 stars; empty cells count as nobody."""
     names = [f"{group}_count_{stars}" for stars in range(1, 6)]
-    return [int(number(column(row, name, path) or "0", path, place, name)) for name in names]
+    return [int(number(column(row, name, path) or "0", path, location, name)) for name in names]
 
 
-def _votes(values: Sequence[float], counts: Sequence[float]) -> tuple[float | None, float | None, int]:
-    """Return (mean, unbiased standard deviation, number) of ratings given as values and how often each was chosen."""
+def _rating_statistics(values: Sequence[float], counts: Sequence[float]) -> tuple[float | None, float | None, int]:
+    """Return (mean, unbiased standard deviation, number) of ratings; counts[i] people chose values[i]."""
     total = sum(counts)
     if total <= 0:
         return None, None, 0
@@ -240,6 +303,6 @@ def _votes(values: Sequence[float], counts: Sequence[float]) -> tuple[float | No
     return mean, math.sqrt(squares / (total - 1)) if total > 1 else None, int(total)
 
 
-def _folder(root: Path, *names: str) -> str:
-    """Find the pictures of a flat set: a folder of one of these names, with its slash, or the root itself."""
+def _picture_folder(root: Path, *names: str) -> str:
+    """Return the first of `names` that is a folder in `root`, as "NAME/"; "" where pictures lie in `root` itself."""
     return next((f"{name}/" for name in names if (root / name).is_dir()), "")

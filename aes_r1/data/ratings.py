@@ -1,13 +1,16 @@
-"""Known ratings of single dimensions of a picture: a scene's factors, or people's ratings (data.attributes)."""
+"""Read the known ratings of single dimensions of a picture: a scene's factors, or people's (data.attributes)."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
-from aes_r1.data.labels import Label, column, image_name, labels_file, number, own_rows
+from aes_r1.data.labels import Label, column, image_name, label_rows, labels_file, number
+from aes_r1.data.published import eva_labels, eva_votes
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import lines, table
 from aes_r1.prompts import DIMENSIONS
@@ -18,7 +21,10 @@ Values = Mapping[str, Mapping[str, float]]  # {picture below the root: {column: 
 
 @dataclass(frozen=True)
 class RatedSet:
-    """How ratings of a set are read: read(root, columns), the ends of their scale, and the column of each dimension."""
+    """How the ratings of a set are read.
+
+    read(root, columns) returns them; scale: the ends of their scale; columns: the column of each dimension.
+    """
 
     read: Callable[[Path, Sequence[str]], Values]
     scale: tuple[float, float]
@@ -27,9 +33,11 @@ class RatedSet:
 
 def known_ratings(sample: Sample) -> dict[str, float]:
     """Return {dimension: 0..1} of the known ratings of a picture; empty where none is known."""
-    held = (sample.attributes.get("factors"), sample.attributes.get("ratings"))
-    known = next((values for values in held if isinstance(values, Mapping)), {})  # a label column is no mapping
-    return {name: float(known[name]) for name in DIMENSIONS if known.get(name) is not None}
+    candidates = (sample.attributes.get("factors"), sample.attributes.get("ratings"))
+    ratings = next(
+        (values for values in candidates if isinstance(values, Mapping)), {}
+    )  # a label column of that name is no mapping
+    return {name: float(ratings[name]) for name in DIMENSIONS if ratings.get(name) is not None}
 
 
 def rated(
@@ -42,7 +50,7 @@ def rated(
 ) -> list[Label]:
     """Return `labels` of the set `name` with attributes["ratings"], {dimension: 0..1}, of the columns that were named.
 
-    `scale`: the ends of your own opinions (data.scale), also for your own ratings without ends of their own. Raises
+    `scale`: the ends of the opinions' scale (data.scale), which columns without ends of their own share. Raises
     InputError for an unknown dimension, a set without ratings, a missing column and a value off its scale.
     """
     if not attributes:
@@ -52,59 +60,71 @@ def rated(
             raise InputError(f"data.attributes.{dimension}: no such dimension; there are {', '.join(DIMENSIONS)}")
     if name not in RATED:
         raise InputError(f"data.attributes: data={name} holds no ratings of dimensions; {', '.join(RATED)} may")
-    known = RATED[name]
-    wanted = {
-        dimension: given if isinstance(given, list) else [given, *(scale or known.scale)]
+    rated_set = RATED[name]
+    columns = {
+        dimension: _RatedColumn(*given) if isinstance(given, list) else _RatedColumn(given, *(scale or rated_set.scale))
         for dimension, given in attributes.items()
     }
-    values = known.read(root, list(dict.fromkeys(named for named, _, _ in wanted.values())))
-
-    def ratings(label: Label) -> dict[str, float]:
-        found = {}
-        for dimension, (named, low, high) in wanted.items():
-            value = values.get(label.image, {}).get(named)
-            if value is None:
-                continue
-            if not low - 1e-9 <= value <= high + 1e-9:
-                raise InputError(
-                    f"data.attributes.{dimension}={named}: {label.image} has {value:g}, outside {low:g}..{high:g}; "
-                    f"give the ends of its scale: {dimension}: [{named}, LOW, HIGH]"
-                )
-            found[dimension] = min(1.0, max(0.0, (value - low) / (high - low)))
-        return found
-
-    return [replace(label, attributes={**label.attributes, "ratings": ratings(label)}) for label in labels]
+    values = rated_set.read(root, list(dict.fromkeys(wanted.name for wanted in columns.values())))
+    return [
+        replace(label, attributes={**label.attributes, "ratings": _unit_ratings(label.image, values, columns)})
+        for label in labels
+    ]
 
 
-def ways_out(name: str) -> str:
-    """Say in an error which settings would give the set `name` ratings."""
+class _RatedColumn(NamedTuple):
+    """A column of ratings and the ends of its scale."""
+
+    name: str
+    low: float
+    high: float
+
+
+def _unit_ratings(image: str, values: Values, columns: Mapping[str, _RatedColumn]) -> dict[str, float]:
+    """Return {dimension: 0..1} of one picture; InputError for a value off its scale."""
+    ratings = {}
+    for dimension, (name, low, high) in columns.items():
+        value = values.get(image, {}).get(name)
+        if value is None:
+            continue
+        if not low - 1e-9 <= value <= high + 1e-9:
+            raise InputError(
+                f"data.attributes.{dimension}={name}: {image} has {value:g}, outside {low:g}..{high:g}; "
+                f"give the ends of its scale: {dimension}: [{name}, LOW, HIGH]"
+            )
+        ratings[dimension] = min(1.0, max(0.0, (value - low) / (high - low)))
+    return ratings
+
+
+def ratings_hint(name: str) -> str:
+    """Return the part of an error message that says which settings would give the set `name` ratings."""
     if name not in RATED or not RATED[name].columns:
         return "give data.attributes={composition: COLUMN, ..} with columns of your labels (data=folder)"
-    columns = ", ".join(f"{dimension}: {named}" for dimension, named in RATED[name].columns.items())
+    columns = ", ".join(f"{dimension}: {column_name}" for dimension, column_name in RATED[name].columns.items())
     return f"give data.attributes={{{columns}}}"
 
 
-def _own_ratings(root: Path, columns: Sequence[str]) -> Values:
+def _folder_ratings(root: Path, columns: Sequence[str]) -> Values:
     """Read columns of ROOT/labels.csv or labels.jsonl; an empty cell is no rating."""
-    path, found = labels_file(root), {}
-    for place, row in own_rows(path):
-        there = {name: _there(row, name, path) for name in columns}
-        image = image_name(column(row, "image", path), f"{path}, {place}", root)
-        found[image] = {
-            name: number(value, path, place, name) for name, value in there.items() if value not in (None, "")
+    path, ratings = labels_file(root), {}
+    for location, row in label_rows(path):
+        cells = {name: _named_cell(row, name, path) for name in columns}
+        image = image_name(column(row, "image", path), f"{path}, {location}", root)
+        ratings[image] = {
+            name: number(value, path, location, name) for name, value in cells.items() if value not in (None, "")
         }
-    return found
+    return ratings
 
 
 def _para_ratings(root: Path, columns: Sequence[str]) -> Values:
     """Read columns of annotation/PARA-Giaa{Train,Test}.csv."""
     return {
         f"imgs/{column(row, 'sessionId', path)}/{column(row, 'imageName', path)}": {
-            name: number(_there(row, name, path), path, place, name) for name in columns
+            name: number(_named_cell(row, name, path), path, location, name) for name in columns
         }
         for split in ("Train", "Test")
         for path in (root / "annotation" / f"PARA-Giaa{split}.csv",)
-        for place, row in table(path)
+        for location, row in table(path)
     }
 
 
@@ -116,16 +136,30 @@ def _aadb_ratings(root: Path, columns: Sequence[str]) -> Values:
         for split in ("Train", "Validation", "TestNew"):
             path = lists / f"imgList{split}Regression_{name}.txt"
             if not path.exists():
-                there = sorted(one.stem.rpartition("_")[2] for one in lists.glob(f"imgList{split}Regression_*.txt"))
-                raise InputError(f"data.attributes={name}: no {path}; of that split there are {', '.join(there)}")
-            where = "AADB_newtest_originalSize" if split == "TestNew" else folder
-            for place, line in lines(path):
+                existing = sorted(
+                    file.stem.rpartition("_")[2] for file in lists.glob(f"imgList{split}Regression_*.txt")
+                )
+                raise InputError(f"data.attributes={name}: no {path}; of that split there are {', '.join(existing)}")
+            picture_folder = "AADB_newtest_originalSize" if split == "TestNew" else folder
+            for location, line in lines(path):
                 image, _, value = line.rpartition(" ")
-                values.setdefault(f"{where}/{image.strip()}", {})[name] = number(value, path, place, name)
+                values.setdefault(f"{picture_folder}/{image.strip()}", {})[name] = number(value, path, location, name)
     return values
 
 
-def _there(row: Mapping[str, Any], name: str, path: Path) -> Any:
+def _eva_ratings(root: Path, columns: Sequence[str]) -> Values:
+    """Read the means of columns of data/votes_filtered.csv, votes of 1..4; an empty cell is no vote."""
+    path = root / "data" / "votes_filtered.csv"
+    votes: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for location, row in eva_votes(path):
+        for name in columns:
+            if value := _named_cell(row, name, path):
+                votes[column(row, "image_id", path)][name].append(number(value, path, location, name))
+    means = {image: {name: fmean(values) for name, values in given.items()} for image, given in votes.items()}
+    return {label.image: means.get(Path(label.image).stem, {}) for label in eva_labels(root)}
+
+
+def _named_cell(row: Mapping[str, Any], name: str, path: Path) -> Any:
     """Return the cell of a column that data.attributes names."""
     if name not in row:
         raise InputError(f"data.attributes={name}: {path} has no such column; it has {', '.join(map(str, row))}")
@@ -133,7 +167,7 @@ def _there(row: Mapping[str, Any], name: str, path: Path) -> Any:
 
 
 RATED = {
-    "folder": RatedSet(read=_own_ratings, scale=(0, 1), columns={}),
+    "folder": RatedSet(read=_folder_ratings, scale=(0, 1), columns={}),
     "para": RatedSet(
         read=_para_ratings,
         scale=(1, 5),
@@ -154,4 +188,6 @@ RATED = {
             "color": "ColorHarmony",
         },
     ),
+    # Its column `visual` is one vote on light and color together.
+    "eva": RatedSet(read=_eva_ratings, scale=(1, 4), columns={"composition": "composition", "color": "visual"}),
 }

@@ -43,14 +43,14 @@ _SPEAKERS = ("assistant", "gpt", "model", "bot")
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Read rows {"id", "image", "mos", "critique", ..} of an AesCoT file: JSON objects, one per line or in one array.
 
-    InputError names the line (or the place in the array) of a row that is no record, and of one whose critique would
+    InputError names the line (or the position in the array) of a row that is no record, and of one whose critique would
     break training (prompts.untaught).
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give an AesCoT jsonl file in UTF-8") from error
-    return [_row(Path(path), number, found) for number, found in _objects(Path(path), text)]
+    return [_record(Path(path), number, value) for number, value in _rows(Path(path), text)]
 
 
 def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
@@ -63,24 +63,24 @@ def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
 
 def require_one_opinion(records: Iterable[dict[str, Any]]) -> None:
     """Raise InputError where records give one picture two scores, or two pictures one id: no label could be trusted."""
-    first: dict[str, Sample] = {}
+    by_image: dict[str, Sample] = {}
     pictures: dict[tuple[str, str], str] = {}
-    for found in map(_sample, records):
-        before = first.setdefault(found.image, found)
-        if before.mos != found.mos:
-            said = f"mos {before.mos} in {before.id}, {found.mos} in {found.id}"
-            raise InputError(f"{found.image}: two opinions of one picture ({said}); keep the records of one")
-        other = pictures.setdefault((found.dataset, found.id), found.image)
-        if other != found.image:
-            raise InputError(f"id={found.id}: two pictures ({other}, {found.image}); give each its own id")
+    for sample in map(_sample, records):
+        earlier = by_image.setdefault(sample.image, sample)
+        if earlier.mos != sample.mos:
+            opinions = f"mos {earlier.mos} in {earlier.id}, {sample.mos} in {sample.id}"
+            raise InputError(f"{sample.image}: two opinions of one picture ({opinions}); keep the records of one")
+        other = pictures.setdefault((sample.dataset, sample.id), sample.image)
+        if other != sample.image:
+            raise InputError(f"id={sample.id}: two pictures ({other}, {sample.image}); give each its own id")
 
 
 def _sample(row: dict[str, Any]) -> Sample:
     return Sample(str(row["id"]), row["image"], float(row["mos"]), row.get("dataset") or "aescot", "train")
 
 
-def _objects(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """Yield (line, or place in the array, and value) of every row."""
+def _rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """Yield (line number, or position in the array; value) of every row."""
     lines = text.split("\n")  # splitlines() would also cut at U+2028 inside a critique
     if text.lstrip().startswith("["):
         try:
@@ -94,72 +94,84 @@ def _objects(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             yield number, parse_json(line, f"{path}:{number}")
 
 
-def _row(path: Path, number: int, found: Any) -> dict[str, Any]:
+def _record(path: Path, number: int, value: Any) -> dict[str, Any]:
     where = f"{path}:{number}"
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise InputError(f"{where}: not a JSON object; one object per line")
-    row = _own(path, where, found) if "critique" in found else _conversation(path, number, where, found)
+    row = _checked_record(path, where, value) if "critique" in value else _conversation(path, number, where, value)
     reason = untaught(row["critique"])
     if reason is not None:
         raise InputError(f"{where}: the critique holds {reason}, which would break training; take it or the row out")
     return row
 
 
-def _own(path: Path, where: str, found: dict[str, Any]) -> dict[str, Any]:
-    missing = [key for key in ("id", "image", "mos", "critique") if found.get(key) is None]
+def _checked_record(path: Path, where: str, row: dict[str, Any]) -> dict[str, Any]:
+    missing = [key for key in ("id", "image", "mos", "critique") if row.get(key) is None]
     if missing:
         raise InputError(f"{where}: no {', '.join(missing)}; a record needs id, image, mos and critique")
-    mos, critique, named = found["mos"], found["critique"], found["id"]
+    mos, critique, identity = row["mos"], row["critique"], row["id"]
     if isinstance(mos, bool) or not isinstance(mos, int | float) or not (math.isfinite(mos) and 0 <= mos <= 1):
         raise InputError(
             f"{where}: mos={repr(mos)[:40]} is not a number in [0, 1]; write (x - low) / (high - low) of its scale"
         )
     if not isinstance(critique, str):
         raise InputError(f"{where}: critique={repr(critique)[:40]} is no text; give the words, or take the row out")
-    if isinstance(named, bool) or not isinstance(named, str | int) or not str(named) or _NO_NAME.search(str(named)):
-        raise InputError(f"{where}: id={repr(named)[:40]} is no name; give a text or a whole number")
-    source = found.get("dataset")
+    if (
+        isinstance(identity, bool)
+        or not isinstance(identity, str | int)
+        or not str(identity)
+        or _NO_NAME.search(str(identity))
+    ):
+        raise InputError(f"{where}: id={repr(identity)[:40]} is no name; give a text or a whole number")
+    source = row.get("dataset")
     if source is not None and (not isinstance(source, str) or _NO_NAME.search(source)):
         raise InputError(f"{where}: dataset={repr(source)[:40]} is no name; give a text, or leave it out")
-    return {**found, "image": _picture(path, where, found["image"])}
+    return {**row, "image": _picture(path, where, row["image"])}
 
 
-def _conversation(path: Path, number: int, where: str, found: dict[str, Any]) -> dict[str, Any]:
-    turns = next((found[key] for key in _TURNS if key in found), None)
-    answers = [found[key] for key in _ANSWERS if isinstance(found.get(key), str | list)]
+def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a conversation about one picture whose last message is the answer."""
+    turns = next((row[key] for key in _TURNS if key in row), None)
+    answers = [row[key] for key in _ANSWERS if isinstance(row.get(key), str | list)]
     if turns is None and not answers:
-        if any(key in found for key in ("id", "mos")):
-            return _own(path, where, found)
+        if any(key in row for key in ("id", "mos")):
+            return _checked_record(path, where, row)
         raise InputError(
             f"{where}: neither a record (id, image, mos, critique) nor a conversation (messages and images); "
-            f"it has {', '.join(list(found)[:6])}"
+            f"it has {', '.join(list(row)[:6])}"
         )
     turns = turns if turns is not None else answers[0] if isinstance(answers[0], list) else answers
     if not isinstance(turns, list) or not turns:
         raise InputError(f"{where}: its conversation is no list of messages")
-    said, images = _text(turns[-1]), [picture for key in _IMAGES if key in found for picture in _listed(found[key])]
     speaker = str(turns[-1].get("role", turns[-1].get("from", "assistant"))) if isinstance(turns[-1], dict) else ""
     if speaker and speaker.lower() not in _SPEAKERS:
         raise InputError(f"{where}: the last message is the {speaker}'s; it must be the answer, <think>..</think>..")
+    images = [picture for key in _IMAGES if key in row for picture in _as_list(row[key])]
     images = images or [picture for turn in turns for picture in _pictures_in(turn)]
-    score, critique = parse_score(said), parse_critique(said)
     if len(images) != 1:
         raise InputError(f"{where}: images must hold the path of one picture; it has {len(images)}")
-    if score is None or critique is None:
-        seen = " ".join(said.split())[-60:]
+    score, critique = _read_answer(_text(turns[-1]), where)
+    if row.get("mos") not in (None, score):
         raise InputError(
-            f"{where}: the last message is not <think>..</think><answer>score</answer> with a score in [0, 1]; "
-            f"it ends in {seen!r}"
-        )
-    if found.get("mos") not in (None, score):
-        raise InputError(
-            f"{where}: mos={repr(found['mos'])[:40]} beside an answer of {score}; keep the one that is meant"
+            f"{where}: mos={repr(row['mos'])[:40]} beside an answer of {score}; keep the one that is meant"
         )
     image = _picture(path, where, images[0])
     return {"id": f"{path.stem}-{number}", "image": image, "mos": score, "critique": critique}
 
 
-def _listed(images: Any) -> list[Any]:
+def _read_answer(answer: str, where: str) -> tuple[float, str]:
+    """Return score and critique of the answer; InputError where it is not in the format."""
+    score, critique = parse_score(answer), parse_critique(answer)
+    if score is None or critique is None:
+        ending = " ".join(answer.split())[-60:]
+        raise InputError(
+            f"{where}: the last message is not <think>..</think><answer>score</answer> with a score in [0, 1]; "
+            f"it ends in {ending!r}"
+        )
+    return score, critique
+
+
+def _as_list(images: Any) -> list[Any]:
     return [] if images is None else images if isinstance(images, list) else [images]
 
 
@@ -175,31 +187,33 @@ def _text(turn: Any) -> str:
 def _pictures_in(turn: Any) -> list[Any]:
     """Return the pictures among the parts of a message: {"type": "image", "image": ..}, {"type": "image_url", ..}."""
     content = turn.get("content") if isinstance(turn, dict) else None
-    found = []
+    pictures = []
     for part in content if isinstance(content, list) else []:
         if isinstance(part, dict) and str(part.get("type", "")).startswith(("image", "input_image")):
-            held = next((part[key] for key in ("image", "image_url", "path", "url") if part.get(key)), None)
-            found += [] if held is None else [held]
-    return found
+            picture = next((part[key] for key in ("image", "image_url", "path", "url") if part.get(key)), None)
+            pictures += [] if picture is None else [picture]
+    return pictures
 
 
-def _picture(path: Path, where: str, given: Any) -> str:
+def _picture(path: Path, where: str, image: Any) -> str:
     """Return the file of a record's picture; it is written first when the record itself holds the bytes."""
-    if isinstance(given, dict):
-        held = [given.get(key) for key in ("path", "bytes", "url", "image", "base64", "data")]
-        path_said, content = held[0], held[1]
-        if content is not None and not (isinstance(path_said, str) and os.path.isfile(_beside(path, where, path_said))):
-            return _embedded(path, where, content)
-        given = next((one for one in held if one), None)
-    if not isinstance(given, str) or not given.strip():
-        raise InputError(f"{where}: image={str(given)[:40]!r} is no picture; give its path, or {{'path': ..}}")
-    if _DATA_URL.match(given) or (_BASE64.fullmatch(given) and not os.path.exists(path.parent / given)):
-        return _embedded(path, where, given)
-    return _beside(path, where, given)
+    if isinstance(image, dict):
+        candidates = [image.get(key) for key in ("path", "bytes", "url", "image", "base64", "data")]
+        named_path, content = candidates[0], candidates[1]
+        if content is not None and not (
+            isinstance(named_path, str) and os.path.isfile(_path_on_disk(path, where, named_path))
+        ):
+            return _write_embedded(path, where, content)
+        image = next((candidate for candidate in candidates if candidate), None)
+    if not isinstance(image, str) or not image.strip():
+        raise InputError(f"{where}: image={str(image)[:40]!r} is no picture; give its path, or {{'path': ..}}")
+    if _DATA_URL.match(image) or (_BASE64.fullmatch(image) and not os.path.exists(path.parent / image)):
+        return _write_embedded(path, where, image)
+    return _path_on_disk(path, where, image)
 
 
-def _beside(path: Path, where: str, image: str) -> str:
-    """Return the file of a picture that is named by a path."""
+def _path_on_disk(path: Path, where: str, image: str) -> str:
+    """Return the file that a path in a record names."""
     if is_remote(image):
         raise InputError(f"{where}: image={image[:80]} is not on this machine; download it and name the file")
     if DRIVE.match(image) or any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xDC80 for letter in image):
@@ -213,39 +227,40 @@ def _beside(path: Path, where: str, image: str) -> str:
     return str(path.parent / named)
 
 
-def _embedded(path: Path, where: str, content: Any) -> str:
-    """Write a picture that the record itself holds to a file, and return its path.
-
-    The record holds it as base64, a data: URL or a list of bytes.
-    """
+def _write_embedded(path: Path, where: str, content: Any) -> str:
+    """Write a picture that the record itself holds to a file, and return its path."""
     try:
-        if isinstance(content, list):
-            found = bytes(content)
-        elif isinstance(content, str):
-            head, _, body = content.partition(",") if _DATA_URL.match(content) else ("base64", "", content)
-            if not head.lower().endswith("base64"):
-                raise ValueError("a data: URL must be base64")
-            plain = "".join(body.split()).rstrip("=").translate(_URL_SAFE)
-            found = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-        else:
-            raise ValueError(f"{type(content).__name__} is no bytes")
+        data = _embedded_bytes(content)
     except (binascii.Error, TypeError, ValueError) as error:
-        cure = "give it as base64 or by its path"
-        raise InputError(f"{where}: its picture cannot be unpacked ({error}); {cure}") from error
-    if not found:
+        remedy = "give it as base64 or by its path"
+        raise InputError(f"{where}: its picture cannot be unpacked ({error}); {remedy}") from error
+    if not data:
         raise InputError(f"{where}: its picture is empty; give it as base64 or by its path")
-    name = f"{hashlib.sha256(found).hexdigest()[:32]}.picture"
-    elsewhere = Path(tempfile.gettempdir()) / f"aes_r1.{os.getuid()}.pictures"  # if the file's folder is read-only
-    for folder in (path.parent / f".{path.stem}.pictures", elsewhere):
+    name = f"{hashlib.sha256(data).hexdigest()[:32]}.picture"
+    fallback = Path(tempfile.gettempdir()) / f"aes_r1.{os.getuid()}.pictures"  # if the file's folder is read-only
+    for folder in (path.parent / f".{path.stem}.pictures", fallback):
         target = folder / name
         if target.exists():
             return str(target.absolute())
         try:
             folder.mkdir(exist_ok=True)
-            beside = target.with_name(f"{name}.{os.getpid()}")
-            beside.write_bytes(found)
-            os.replace(beside, target)
+            temporary = target.with_name(f"{name}.{os.getpid()}")
+            temporary.write_bytes(data)
+            os.replace(temporary, target)
         except OSError:
             continue
         return str(target.absolute())
     raise InputError(f"{where}: its picture cannot be written beside {path}; make the folder writable")
+
+
+def _embedded_bytes(content: Any) -> bytes:
+    """Decode a picture given as base64, a data: URL or a list of bytes; ValueError, TypeError where it is none."""
+    if isinstance(content, list):
+        return bytes(content)
+    if not isinstance(content, str):
+        raise ValueError(f"{type(content).__name__} is no bytes")
+    head, _, body = content.partition(",") if _DATA_URL.match(content) else ("base64", "", content)
+    if not head.lower().endswith("base64"):
+        raise ValueError("a data: URL must be base64")
+    encoded = "".join(body.split()).rstrip("=").translate(_URL_SAFE)
+    return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from aes_r1.data import foreign
-from aes_r1.data.raw_preview import find_preview
+from aes_r1.data.raw_preview import Preview, find_preview
 from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, orientation, raw_mode, turned
 from aes_r1.data.stated_space import HIGH_RANGE, code_points, stated_profile
 
@@ -57,9 +57,9 @@ SUFFIXES = frozenset(
         ".pfm",
     ]
 )
-_MOST_PAGES = 64
+_MAX_PAGES = 64
 # The exceptions that Pillow's decoders raise on unexpected bytes, besides OSError.
-_DECODERS_FAIL = (
+_DECODER_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, RuntimeError, SyntaxError),
     *(TypeError, ValueError, struct.error, zlib.error),
 )
@@ -67,7 +67,7 @@ _DECODERS_FAIL = (
 # The limits above replace Pillow's own; a text chunk of two megabytes in a picture is no attack.
 Image.MAX_IMAGE_PIXELS = MAX_FILE_PIXELS
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 << 20
-warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that are not used
+warnings.filterwarnings("ignore", module=r"PIL\.")  # these warnings are about metadata that are not used
 
 
 @dataclass(frozen=True)
@@ -130,26 +130,26 @@ def open_picture(
     except Image.DecompressionBombError as error:
         raise PictureError(path, f"more than {max_file_pixels} pixels; make it smaller") from error
     except OSError as error:
-        said = error.strerror or f"damaged ({_one_line(error)}); export it again"
-        raise PictureError(path, said) from error
-    except _DECODERS_FAIL as error:
-        said = "a name with a NUL in it" if "\0" in str(path) else f"damaged ({_one_line(error)}); export it again"
-        raise PictureError(path, said) from error
+        reason = error.strerror or f"damaged ({_one_line(error)}); export it again"
+        raise PictureError(path, reason) from error
+    except _DECODER_ERRORS as error:
+        reason = "a name with a NUL in it" if "\0" in str(path) else f"damaged ({_one_line(error)}); export it again"
+        raise PictureError(path, reason) from error
 
 
 class _Refused(Exception):
-    """Raised where a file is refused as a picture; says why, and the way out."""
+    """Raised where a file is refused as a picture; the message says why, and the way out."""
 
 
 def _plain_file(path: str | Path) -> BinaryIO:
     """Open the file at `path` for reading. It never blocks, as opening a FIFO would, and starts no device."""
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    found = os.fstat(file.fileno())
-    if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_FILE_BYTES:
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES:
         return file
     file.close()
-    if stat.S_ISREG(found.st_mode):
-        raise _Refused(f"a file of {found.st_size:,} bytes, more than {MAX_FILE_BYTES:,}; make it smaller")
+    if stat.S_ISREG(status.st_mode):
+        raise _Refused(f"a file of {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}; make it smaller")
     raise _Refused("a pipe, socket or device, not a file; save the picture to a file first")
 
 
@@ -161,15 +161,8 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
         raise _Refused(f"a JPEG of {scans} scans, made to be slow; export it again")
     preview = find_preview(file) if "TIFF" in formats else None
     if preview is not None:
-        if not preview.stands_for_it or preview.picture is None:
-            raise _Refused("a camera's raw file without a preview of a useful size; export it as JPEG")
-        with preview.picture as picture:
-            shown, said = _decoded(picture, max_file_pixels), orientation(picture)
-            return turned(shown, preview.turn) if said == 1 else shown  # a preview seldom has an orientation of its own
-    if foreign.is_heic(head) and "HEIF" in formats and _reads_heic():
-        formats = (*formats, "HEIF")
-    else:
-        formats = tuple(name for name in formats if name != "HEIF")
+        return _shown_preview(preview, max_file_pixels)
+    formats = tuple(name for name in formats if name != "HEIF" or (foreign.is_heic(head) and _reads_heic()))
     points = code_points(file)
     if points is not None and points[1] in HIGH_RANGE:
         kind = HIGH_RANGE[points[1]]
@@ -178,7 +171,7 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
     try:
         picture = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
-        raise _Refused(foreign.what_it_is(head)) from error
+        raise _Refused(foreign.describe_file(head)) from error
     with picture:
         _first_whole_page(picture)
         if not picture.info.get("icc_profile"):
@@ -186,24 +179,37 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
         return _decoded(picture, max_file_pixels, lambda: Image.open(file, formats=formats))
 
 
-def _decoded(picture: Image.Image, max_file_pixels: int, again: Callable[[], Image.Image] | None = None) -> Image.Image:
+def _shown_preview(preview: Preview, max_file_pixels: int) -> Image.Image:
+    """Decode the preview of a raw file; one without an orientation of its own, as most are, is turned like the file."""
+    if not preview.is_large_enough or preview.picture is None:
+        raise _Refused("a camera's raw file without a preview of a useful size; export it as JPEG")
+    with preview.picture as picture:
+        shown = _decoded(picture, max_file_pixels)
+        own_orientation = orientation(picture)
+    return turned(shown, preview.orientation) if own_orientation == 1 else shown
+
+
+def _decoded(
+    picture: Image.Image, max_file_pixels: int, reopen: Callable[[], Image.Image] | None = None
+) -> Image.Image:
+    """Decode an opened picture to 8-bit sRGB; `reopen` opens it anew, which colors of 16 bits need."""
     width, height = picture.size
     if width * height > max_file_pixels:
         raise _Refused(f"{width} x {height} pixels, more than {max_file_pixels}; make it smaller")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise _Refused(f"{width} x {height}: one side is over {MAX_ASPECT} times the other; crop it")
-    coded = raw_mode(picture)
+    mode = raw_mode(picture)
     picture.load()
-    if again is None or coded not in DEEP_COLORS:
+    if reopen is None or mode not in DEEP_COLORS:
         return as_rgb(picture)
-    return as_rgb(picture, deep_color(picture, coded, again))
+    return as_rgb(picture, deep_color(picture, mode, reopen))
 
 
 def _first_whole_page(picture: Image.Image) -> None:
-    """Turn to a TIFF's first page that is not a reduced copy or a mask; to the first where all are."""
+    """Select a TIFF's first page that is neither a reduced copy nor a mask, or the first page where all are."""
     if not isinstance(picture, TiffImagePlugin.TiffImageFile):
         return
-    for page in range(_MOST_PAGES):
+    for page in range(_MAX_PAGES):
         try:
             picture.seek(page)
         except EOFError:

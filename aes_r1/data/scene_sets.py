@@ -80,7 +80,7 @@ def make_scenes(
     workers: int = 2,
     waiting: Callable[[], object] = lambda: None,
 ) -> list[Sample]:
-    """Return the samples of the set `name`; pictures are drawn into `store` on first use. `counts`: pictures per split.
+    """Return the samples of the set `name`, drawn into `store` on first use. `counts`: pictures per split.
 
     `waiting` is called while another process draws them (see `store.made_once`).
     """
@@ -93,7 +93,7 @@ def make_scenes(
             (name, split, index, seed, str(folder / "pictures")) for split, n in counts.items() for index in range(n)
         ]
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
-            rows = pool.map(_one, jobs, chunksize=100)
+            rows = pool.map(_draw_scene, jobs, chunksize=100)
             (folder / "samples.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
 
     folder = made_once(store, "scenes", digest, make, waiting=waiting).resolve()
@@ -101,12 +101,12 @@ def make_scenes(
     return [Sample(**{**row, "image": str(folder / "pictures" / row["image"])}) for row in rows]
 
 
-def _one(job: tuple[str, str, int, int, str]) -> Sample:
+def _draw_scene(job: tuple[str, str, int, int, str]) -> Sample:
     name, split, index, seed, folder = job
-    place = SPLIT_STARTS[split] + index
-    picture, factors, facts = scenes.render_scene(name, place, seed)
-    rng = np.random.default_rng([zlib.crc32(name.encode()), seed, place, 1])
+    scene = SPLIT_STARTS[split] + index
+    picture, factors, facts = scenes.render_scene(name, scene, seed)
+    rng = np.random.default_rng([zlib.crc32(name.encode()), seed, scene, 1])
     mos, spread = opinions(name, factors, facts["subject"], rng)
-    ident = f"{split}-{index:05d}"
-    picture.save(Path(folder) / f"{ident}.jpg", quality=92)
-    return Sample(ident, f"{ident}.jpg", mos, name, split, spread, RATERS, {"factors": factors, "facts": facts})
+    identity = f"{split}-{index:05d}"
+    picture.save(Path(folder) / f"{identity}.jpg", quality=92)
+    return Sample(identity, f"{identity}.jpg", mos, name, split, spread, RATERS, {"factors": factors, "facts": facts})

@@ -28,7 +28,7 @@ from aes_r1.prompts import DIMENSIONS
 # pictures, facts or opinions from the same settings; tests/test_golden.py fails until then.
 SCENES_VERSION = 1
 SUPERSAMPLING = 2
-CORRELATION = 0.15  # between any two factors: a careful photographer is careful in several ways
+CORRELATION = 0.15  # between any two factors, because a careful photographer is careful in several ways
 MAX_TILT = 24.0  # degrees
 HUES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SUBJECTS = ("house", "tree", "figure", "boat")
@@ -54,8 +54,8 @@ def render_scene(name: str, index: int, seed: int) -> tuple[Image.Image, dict[st
 
 def _factors(rng: np.random.Generator) -> dict[str, float]:
     """Draw uniform factors joined by a Gaussian copula."""
-    common, own = rng.standard_normal(), rng.standard_normal(len(DIMENSIONS))
-    values = ndtr(math.sqrt(CORRELATION) * common + math.sqrt(1 - CORRELATION) * own)
+    common, specific = rng.standard_normal(), rng.standard_normal(len(DIMENSIONS))
+    values = ndtr(math.sqrt(CORRELATION) * common + math.sqrt(1 - CORRELATION) * specific)
     return dict(zip(DIMENSIONS, values.tolist(), strict=True))
 
 
@@ -94,50 +94,51 @@ class _Canvas:
         self.shape([(x + across * math.cos(turn), y + radius * math.sin(turn)) for turn in turns], color)
 
 
+class _Palette:
+    """Draws colors near a usual hue or, the lower the factor `color` is, more often of any hue."""
+
+    def __init__(self, rng: np.random.Generator, color: float, pale: float) -> None:
+        self.rng, self.color, self.saturation = rng, color, (0.12 + 0.75 * color) * pale
+
+    def tone(self, usual_hue: float, strength: float, value: float) -> Color:
+        clash = self.rng.random() > self.color + 0.1
+        return _rgb(self.rng.random() if clash else usual_hue, strength * self.saturation, value)
+
+
 def _paint(
     size: tuple[int, int], factors: dict[str, float], rng: np.random.Generator, *, counterpart: float, pale: float
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Paint the scene before light and exposure: float RGB in [0, 1], and the facts of what stands in it."""
+    """Paint the scene before light and exposure; return float RGB in [0, 1] and the facts of what stands in it."""
     light, mood, composition, color, _ = (factors[name] for name in DIMENSIONS)
-    hue, saturation = rng.random(), (0.12 + 0.75 * color) * pale
+    hue, palette = rng.random(), _Palette(rng, color, pale)
     accent = hue + counterpart + rng.normal(0, 0.03)
-
-    def tone(of: float, strength: float, value: float) -> Color:
-        clash = rng.random() > color + 0.1
-        return _rgb(rng.random() if clash else of, strength * saturation, value)
-
-    sky_top, sky_low = tone(hue, 0.9, 0.75), tone(hue + 0.04, 0.6, 0.95)
-    ground, subject_color = tone(hue + 0.08, 0.9, 0.55), tone(accent, 1.2, 0.8)
+    sky_top, sky_low = palette.tone(hue, 0.9, 0.75), palette.tone(hue + 0.04, 0.6, 0.95)
+    ground, subject_color = palette.tone(hue + 0.08, 0.9, 0.55), palette.tone(accent, 1.2, 0.8)
     tilt = (1 - composition) * rng.choice([-1, 1]) * MAX_TILT * rng.uniform(0.75, 1)
     horizon = rng.uniform(0.52, 0.62)
     canvas = _Canvas(size, tilt)
     _backdrop(canvas, horizon, sky_top, sky_low, ground)
 
     side = int(rng.choice([-1, 1]))
-    if light > 0.25:
-        canvas.disc(0.5 + side * 0.38, 0.14, 0.05 + 0.07 * light, np.array([255.0, 245.0, 190.0]))
     third, edge = ((1 / 3, 0.06), (2 / 3, 0.94))[int(rng.random() >= 0.5)]
     x = edge + (third - edge) * min(1, composition * 1.2) + rng.normal(0, 0.015)
     foot = horizon + 0.18
-    if light > 0.15:
-        reach = side * (0.15 + 0.45 * light)
-        shadow = [(x - 0.1, foot), (x + 0.1, foot), (x + 0.1 - reach, foot + 0.14), (x - 0.1 - reach, foot + 0.14)]
-        canvas.shape(shadow, ground * (1 - 0.85 * light))
+    _sun_and_shadow(canvas, light, side, x, foot, ground)
     subject = SUBJECTS[rng.integers(len(SUBJECTS))]
     dark, lit = subject_color * (1 - 0.75 * light), subject_color * (1 + 0.25 * light)
     _subject(canvas, subject, x, foot, *((lit, dark) if side < 0 else (dark, lit)))
 
     count = int(np.clip(round(mood * 5 + rng.normal(0, 0.25)), 0, 5))
-    cues = sorted(CUES[place] for place in rng.permutation(5)[:count])
+    cues = sorted(CUES[index] for index in rng.permutation(5)[:count])
     for cue in cues:
         _cue(canvas, cue, 1 - x, foot, horizon, side, sky_top)
 
     clutter = int(np.clip(round((1 - composition) * 9 + rng.normal(0, 0.5)), 0, 9))
     for _ in range(clutter):
-        at = (rng.uniform(0.02, 0.98), rng.uniform(0.08, 0.97))
+        center = (rng.uniform(0.02, 0.98), rng.uniform(0.08, 0.97))
         reach = rng.uniform(0.035, 0.06)
-        canvas.box(*at, reach + 0.012, np.array([25.0, 25.0, 25.0]))
-        canvas.box(*at, reach, tone(hue + rng.choice([0, counterpart]), 1, rng.uniform(0.25, 0.9)))
+        canvas.box(*center, reach + 0.012, np.array([25.0, 25.0, 25.0]))
+        canvas.box(*center, reach, palette.tone(hue + rng.choice([0, counterpart]), 1, rng.uniform(0.25, 0.9)))
 
     facts = {
         "light": ("left" if side < 0 else "right") if light > 0.15 else None,
@@ -165,17 +166,17 @@ def _develop(
     pixels = pixels * (1 + 0.3 * (light - 0.3) * ramp)
     gray = pixels.mean(axis=2, keepdims=True)
     pixels = pixels + (1 - color) * 0.35 * (gray * np.array([0.88, 0.85, 0.68], dtype=np.float32) - pixels)
-    off = (1 - exposure) ** 1.2
+    error = (1 - exposure) ** 1.2
     too_dark = rng.random() < 0.5
     if too_dark:
-        pixels = np.clip(pixels, 0, 1) ** (1 + 1.3 * off) * (1 - 0.6 * off)
+        pixels = np.clip(pixels, 0, 1) ** (1 + 1.3 * error) * (1 - 0.6 * error)
     else:
-        pixels = 1 - np.clip(1 - pixels, 0, 1) ** (1 + off) * (1 - 0.65 * off)
+        pixels = 1 - np.clip(1 - pixels, 0, 1) ** (1 + error) * (1 - 0.65 * error)
     pixels = np.clip(pixels + rng.normal(0, 0.008, (*pixels.shape[:2], 1)), 0, 1)
     return pixels, {
         "bright": _digit(float(pixels.mean())),
-        "off": _digit(off),
-        "brightness": None if off < 0.4 else "too dark" if too_dark else "too bright",
+        "off": _digit(error),
+        "brightness": None if error < 0.4 else "too dark" if too_dark else "too bright",
         "contrast": _digit(3 * float(pixels.mean(axis=2).std())),
     }
 
@@ -191,6 +192,16 @@ def _backdrop(canvas: _Canvas, horizon: float, sky_top: Color, sky_low: Color, g
         canvas.band(y, y + 0.012, np.minimum(sky_low * 1.15, 255))
         y = horizon + 0.06 + 0.11 * line
         canvas.band(y, y + 0.018, ground * 0.72)
+
+
+def _sun_and_shadow(canvas: _Canvas, light: float, side: int, x: float, foot: float, ground: Color) -> None:
+    """Paint the sun at one side, and the shadow of a subject at `x`; neither in weak light."""
+    if light > 0.25:
+        canvas.disc(0.5 + side * 0.38, 0.14, 0.05 + 0.07 * light, np.array([255.0, 245.0, 190.0]))
+    if light > 0.15:
+        reach = side * (0.15 + 0.45 * light)
+        shadow = [(x - 0.1, foot), (x + 0.1, foot), (x + 0.1 - reach, foot + 0.14), (x - 0.1 - reach, foot + 0.14)]
+        canvas.shape(shadow, ground * (1 - 0.85 * light))
 
 
 def _subject(canvas: _Canvas, kind: str, x: float, foot: float, left: Color, right: Color) -> None:
@@ -219,7 +230,7 @@ def _subject(canvas: _Canvas, kind: str, x: float, foot: float, left: Color, rig
 
 
 def _cue(canvas: _Canvas, cue: str, x: float, foot: float, horizon: float, side: int, sky: Color) -> None:
-    """Paint one sign of a story; `x` is the free side of the picture."""
+    """Paint one cue of a story; `x` lies on the side away from the subject."""
     white = np.array([250.0, 250.0, 245.0])
     if cue == "path":
         canvas.shape([(0.4, 1.3), (0.62, 1.3), (x + 0.02, horizon), (x - 0.02, horizon)], white * 0.85)
@@ -273,7 +284,7 @@ def measure_questions(facts: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 def fact_vector(facts: dict[str, Any]) -> NDArray[np.float32]:
-    """Return the same facts as numbers in [0, 1], [36].
+    """Return the facts of a scene as numbers in [0, 1], [36].
 
     A linear readout of the vision tower learns them in pretraining.
     """

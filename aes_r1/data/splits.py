@@ -30,15 +30,15 @@ def assign_splits(labels: list[Label], shares: tuple[float, float, float], split
     seeded 9:1 of all pictures; otherwise it names a JSON file with a list of the test pictures, or a list per split.
     """
     if split_by == "paper":
-        return _shared_out(labels, PAPER_SHARES)
+        return _split_by_shares(labels, PAPER_SHARES)
     if split_by != "official":
-        return _listed(labels, Path(split_by).expanduser())
+        return _split_by_list(labels, Path(split_by).expanduser())
     if all(label.split is None for label in labels):
-        return _shared_out(labels, shares)
+        return _split_by_shares(labels, shares)
     return [replace(label, split=label.split or "train") for label in labels]
 
 
-def _shared_out(labels: list[Label], shares: tuple[float, float, float]) -> list[Label]:
+def _split_by_shares(labels: list[Label], shares: tuple[float, float, float]) -> list[Label]:
     return [replace(label, split=split) for label, split in zip(labels, share_out(len(labels), shares), strict=True)]
 
 
@@ -47,22 +47,22 @@ def share_out(count: int, shares: tuple[float, float, float]) -> list[str]:
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
     edges = np.round(np.cumsum(shares) * count).astype(int)
     split_of = np.empty(count, dtype=object)
-    for name, places in zip(SPLITS, np.split(order, edges[:2]), strict=True):
-        split_of[places] = name
+    for name, indices in zip(SPLITS, np.split(order, edges[:2]), strict=True):
+        split_of[indices] = name
     return split_of.tolist()
 
 
-def _listed(labels: list[Label], path: Path) -> list[Label]:
-    """Return the split that a published list gives a picture, by file name or by the end of its path."""
-    split_of = {_plain(name): split for split, names in _read_lists(path).items() for name in names}
-    found: dict[str, str] = {}
+def _split_by_list(labels: list[Label], path: Path) -> list[Label]:
+    """Return `labels` with the splits of a list, which names pictures by file name or by the end of their path."""
+    split_of = {_comparable(name): split for split, names in _read_lists(path).items() for name in names}
+    split_of_image: dict[str, str] = {}
     used = set()
     for label in labels:
-        parts = _plain(label.image).split("/")
+        parts = _comparable(label.image).split("/")
         for start in range(len(parts)):
             name = "/".join(parts[start:])
             if name in split_of:
-                found[label.image] = split_of[name]
+                split_of_image[label.image] = split_of[name]
                 used.add(name)
                 break
     if not used:
@@ -72,22 +72,22 @@ def _listed(labels: list[Label], path: Path) -> list[Label]:
         for name, split in split_of.items()
         if name not in used
     ]
-    return [replace(label, split=found.get(label.image, "train")) for label in labels] + unknown
+    return [replace(label, split=split_of_image.get(label.image, "train")) for label in labels] + unknown
 
 
-def _plain(name: str) -> str:
+def _comparable(name: str) -> str:
     """Normalise a name for comparison: slashes between folders, accents composed (NFC)."""
     return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
 def _read_lists(path: Path) -> dict[str, list[str]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"data.split_by={path}: {error.strerror}; official, paper or a JSON list") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"data.split_by={path}: not JSON ({error}); give a list of names, or official") from error
-    lists = found if isinstance(found, dict) else {"test": found}
+    lists = content if isinstance(content, dict) else {"test": content}
     wrong = [split for split, rows in lists.items() if split not in SPLITS or not isinstance(rows, list)]
     if wrong:
         raise InputError(f"data.split_by={path}: {wrong[0]} must be a list under train, validation or test")
@@ -110,11 +110,11 @@ def shares(size: int, ratio: Mapping[str, float]) -> dict[str, int]:
 
 
 def stratified_draw(samples: Sequence[Sample], count: int | None, seed: int) -> Sequence[Sample]:
-    """Draw `count` of `samples` as `stratified_places` does, each data set with its share; None: the whole list."""
+    """Draw `count` of `samples` as `stratified_indices` does, each data set with its share; None: the whole list."""
     if count is None or count >= len(samples):
         return samples
-    places = stratified_places(datasets_of(samples), count, seed)
-    return samples.select(places) if isinstance(samples, Samples) else [samples[place] for place in places]
+    indices = stratified_indices(datasets_of(samples), count, seed)
+    return samples.select(indices) if isinstance(samples, Samples) else [samples[index] for index in indices]
 
 
 def datasets_of(samples: Sequence[Sample]) -> np.ndarray:
@@ -124,7 +124,7 @@ def datasets_of(samples: Sequence[Sample]) -> np.ndarray:
     )
 
 
-def stratified_places(names: Sequence[str] | np.ndarray, count: int, seed: int) -> np.ndarray:
+def stratified_indices(names: Sequence[str] | np.ndarray, count: int, seed: int) -> np.ndarray:
     """Draw `count` entries of a list, seeded; return their sorted indices, [count] int, or all where there are fewer.
 
     `names` holds the set of every entry. Every set keeps its share of the list (largest remainders), and every entry of
@@ -135,12 +135,12 @@ def stratified_places(names: Sequence[str] | np.ndarray, count: int, seed: int) 
     if count >= len(names):
         return np.sort(order)
     sizes = dict(zip(*np.unique(names, return_counts=True), strict=True))
-    drawn = [order[names[order] == name][:wanted] for name, wanted in shares(count, sizes).items()]
+    drawn = [order[names[order] == name][:number] for name, number in shares(count, sizes).items()]
     return np.sort(np.concatenate(drawn))
 
 
-def carve_validation(train: Sequence[str], seed: int, share: float = 0.05, most: int = 500) -> set[str]:
-    """Draw the pictures of `train` that become validation: `share` of them, at most `most`."""
-    count = min(most, round(share * len(train))) if len(train) >= 20 else min(2, len(train) // 2)
+def carve_validation(train: Sequence[str], seed: int, share: float = 0.05, limit: int = 500) -> set[str]:
+    """Draw the pictures of `train` that become validation: `share` of them, at most `limit`."""
+    count = min(limit, round(share * len(train))) if len(train) >= 20 else min(2, len(train) // 2)
     chosen = np.random.default_rng([SPLIT_SEED, seed, 1]).permutation(len(train))[:count]
     return {train[index] for index in chosen}

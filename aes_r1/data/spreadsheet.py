@@ -1,7 +1,7 @@
 """Read tables as people save them: CSV of every separator and encoding, JSON lines and arrays, workbooks.
 
-Every reader yields (place, row): the row's place, such as "line 7", and its cells by column. Whatever is ambiguous
-raises an InputError that names the line, its content and the way out.
+Every reader yields (location, row): "line 7" or "entry 3", for messages, and the row's cells by column. Whatever is
+ambiguous raises an InputError that names the line, its content and the way out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MARKS = (
 )
 # Encodings that are tried on text that is no Unicode; the first in which the named pictures exist is used.
 _LEGACY = ("cp1252", "gb18030", "cp932", "cp949", "big5", "cp1250", "cp1251", "mac_roman")
-# What is sometimes saved under the name of a label file, by its first bytes, and the way out.
+# Files that are sometimes saved under a label file's name: their first bytes, what they are, and the remedy.
 _NO_TEXT = (
     (b"PK\x03\x04", "a workbook or an archive; name a workbook labels.xlsx, unpack an archive"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls); save it as CSV UTF-8"),
@@ -54,9 +54,9 @@ def read_text(path: Path, fits: Callable[[str], bool] | None = None) -> str:
         raise InputError(f"{path}: no such label file; check data.root") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read as text ({error.strerror})") from error
-    for opening, said in _NO_TEXT:
+    for opening, description in _NO_TEXT:
         if content.startswith(opening):
-            raise InputError(f"{path}: {said}")
+            raise InputError(f"{path}: {description}")
     text = _decoded(path, content, fits)
     if not text.strip():
         raise InputError(f"{path}: the label file is empty")
@@ -77,7 +77,7 @@ def _decoded(path: Path, content: bytes, fits: Callable[[str], bool] | None) -> 
         if encoding != "utf-8":
             raise InputError(f"{path}: cut, or not {encoding} ({error.reason}); save it as UTF-8") from error
         line = content.count(b"\n", 0, error.start) + 1
-        seen = content[max(0, error.start - 10) : error.start + 10]
+        excerpt = content[max(0, error.start - 10) : error.start + 10]
     for legacy in _LEGACY if fits else ():
         try:
             text = content.decode(legacy)
@@ -85,11 +85,11 @@ def _decoded(path: Path, content: bytes, fits: Callable[[str], bool] | None) -> 
             continue
         if fits and fits(text):
             return text
-    raise InputError(f"{path}, line {line}: {seen!r} is not UTF-8; save the file as UTF-8 (in Excel: CSV UTF-8)")
+    raise InputError(f"{path}, line {line}: {excerpt!r} is not UTF-8; save the file as UTF-8 (in Excel: CSV UTF-8)")
 
 
 def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (place, stripped text) of every line that is not empty."""
+    """Yield (location, stripped text) of every line that is not empty."""
     for number, line in enumerate(read_text(path).split("\n"), 1):  # not splitlines: a name may hold U+2028
         if line.strip():
             yield f"line {number}", line.strip()
@@ -98,42 +98,40 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
 def table(
     path: Path, wanted: Collection[str] = (), fits: Callable[[str], bool] | None = None
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Read the rows of a CSV whose first line names the columns.
+    """Read the rows of a CSV file whose first line names the columns.
 
-    Without `wanted` the file is a published one and is read leniently.
-
-    A first line such as `sep=;` sets the separator; otherwise the header shows it. `wanted` columns are found in upper
-    and lower case, and then no column may occur twice.
+    A line `sep=;` before it sets the separator, which the header shows otherwise. `wanted` columns are found in upper
+    and lower case, and no column may occur twice. Without `wanted` the file is a published one and is read leniently.
     """
     yield from table_in(read_text(path, fits), path, wanted)
 
 
 def table_in(text: str, path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
-    """Read the same from a text that `path` holds."""
-    before = 0
+    """Read the rows of a CSV text as `table` does; `path` is its file."""
+    skipped = 0  # lines before `rows`
     if wanted and text.lstrip().startswith(('{"', "[")):
         raise InputError(f"{path}: JSON, not a table; name it {path.stem}.jsonl")
     head, _, rest = text.partition("\n")
-    said = _SEP_LINE.fullmatch(head.strip("\r"))
-    if said:
-        text, before = rest, 1
-    separator = said[1] if said else _separator(text, wanted)
-    own = bool(wanted)  # published files are read leniently, because the user cannot mend them
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=own, strict=own)
+    named_separator = _SEP_LINE.fullmatch(head.strip("\r"))
+    if named_separator:
+        text, skipped = rest, 1
+    separator = named_separator[1] if named_separator else _separator(text, wanted)
+    strict = bool(wanted)  # published files are read leniently, because the user cannot mend them
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=strict, strict=strict)
     names: list[str] | None = None
-    end = 0
+    last_line = 0
     while True:
-        place = f"line {before + end + 1}"
+        location = f"line {skipped + last_line + 1}"
         try:
             cells = next(rows, None)
         except csv.Error as error:
-            cure = "a quote that opens there is not closed, or stands inside a cell; double the quotes of a cell"
+            remedy = "a quote that opens there is not closed, or stands inside a cell; double the quotes of a cell"
             if "field limit" in str(error):
-                cure = "or the cell is this long: take its column out"
-            raise InputError(f"{path}, {place}: cannot be read as CSV ({error}); {cure}") from error
+                remedy = "or the cell is this long: take its column out"
+            raise InputError(f"{path}, {location}: cannot be read as CSV ({error}); {remedy}") from error
         if cells is None:
             break
-        end = rows.line_num
+        last_line = rows.line_num
         if not any(cell.strip() for cell in cells):
             continue
         if names is None:
@@ -141,13 +139,14 @@ def table_in(text: str, path: Path, wanted: Collection[str] = ()) -> Iterator[tu
             continue
         while len(cells) > len(names) and not cells[-1].strip():
             cells.pop()
-        if len(cells) > len(names) and own:
+        if len(cells) > len(names) and strict:
             raise InputError(
-                f"{path}, {place}: {len(cells)} cells under {len(names)} columns ({separator.join(cells)[:80]!r}); put "
-                f"cells that hold {SEPARATORS.get(separator, 'the separator')} in quotes, or save it with another one"
+                f"{path}, {location}: {len(cells)} cells under {len(names)} columns ({separator.join(cells)[:80]!r}); "
+                f"put cells that hold {SEPARATORS.get(separator, 'the separator')} in quotes, or save it with "
+                "another one"
             )
         cells += [""] * (len(names) - len(cells))
-        yield place, dict(zip(names, cells, strict=False))
+        yield location, dict(zip(names, cells, strict=False))
     if names is None:
         raise InputError(f"{path}: the label file is empty")
 
@@ -156,63 +155,63 @@ def _separator(text: str, wanted: Collection[str]) -> str:
     """Return the separator that gives the wanted columns, else the one that gives the most columns."""
     head = next(line for line in re.split(r"\r\n|\r|\n", text) if line.strip())
 
-    def found(separator: str) -> tuple[int, int]:
+    def header_fit(separator: str) -> tuple[int, int]:
         cells = [cell.strip(' "').casefold() for cell in head.split(separator)]
         return sum(name in cells for name in wanted), len(cells)
 
-    return max(SEPARATORS, key=found)
+    return max(SEPARATORS, key=header_fit)
 
 
 def _columns(names: list[str], path: Path, wanted: Collection[str]) -> list[str]:
-    """Return the header's names, those of `wanted` in their own case.
+    """Return the names of a header, with the `wanted` ones in lower case.
 
-    Raises InputError where your own labels name a column twice.
+    Raises InputError where a file with `wanted` columns names one twice.
     """
     if not wanted:
         return names
-    names = [_own_case(name, wanted) for name in names]
-    twice = [name for name, count in Counter(names).items() if count > 1 and name]
-    if twice:
-        places = [str(number) for number, name in enumerate(names, 1) if name == twice[0]]
-        raise InputError(f"{path}: {twice[0]} stands twice, in columns {' and '.join(places)}; take one out")
+    names = [_wanted_case(name, wanted) for name in names]
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name]
+    if repeated:
+        numbers = [str(number) for number, name in enumerate(names, 1) if name == repeated[0]]
+        raise InputError(f"{path}: {repeated[0]} stands twice, in columns {' and '.join(numbers)}; take one out")
     return names
 
 
-def _own_case(name: str, wanted: Collection[str]) -> str:
-    """Return a column's name as it is wanted, whatever its case; any other name as it is."""
+def _wanted_case(name: str, wanted: Collection[str]) -> str:
+    """Return `name` in lower case where a wanted column is spelled so, otherwise unchanged."""
     return name.casefold() if name.casefold() in wanted else name
 
 
 def json_rows(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the objects of a file of JSON lines, or of one JSON array; `wanted` keys are found in any case."""
+    """Yield the objects of a file of JSON lines, or of one JSON array; `wanted` keys are found in any case."""
     text = read_text(path)
     if text.lstrip().startswith("["):
-        found = parse_json(text, f"{path}")
-        rows = ((f"entry {place}", row) for place, row in enumerate(found, 1))
+        values = parse_json(text, f"{path}")
+        rows = ((f"entry {number}", row) for number, row in enumerate(values, 1))
     else:
         stripped = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
         rows = ((f"line {number}", parse_json(line, f"{path}, line {number}")) for number, line in stripped if line)
-    for place, row in rows:
+    for location, row in rows:
         if not isinstance(row, dict):
-            raise InputError(f'{path}, {place}: {json.dumps(row)[:40]} is no object like {{"image": .., "mos": ..}}')
-        named = [(_own_case(key, wanted), value) for key, value in row.items()]
+            raise InputError(f'{path}, {location}: {json.dumps(row)[:40]} is no object like {{"image": .., "mos": ..}}')
+        renamed = [(_wanted_case(key, wanted), value) for key, value in row.items()]
         try:
-            yield place, _once(named)
-        except _Twice as error:
-            raise InputError(f"{path}, {place}: {error} stands twice, in different case; take one out") from error
+            yield location, _unique_keys(renamed)
+        except _RepeatedKey as error:
+            raise InputError(f"{path}, {location}: {error} stands twice, in different case; take one out") from error
 
 
 def parse_json(text: str, where: str) -> Any:
     """Parse `text`; InputError, beginning with `where`, when it is no JSON, or an object has a key twice."""
     try:
-        return json.loads(text, object_pairs_hook=_once)
-    except _Twice as error:
+        return json.loads(text, object_pairs_hook=_unique_keys)
+    except _RepeatedKey as error:
         raise InputError(f"{where}: the key {error} stands twice in one object; take one out") from error
     except json.JSONDecodeError as error:
         line = f", line {error.lineno}" if "\n" in text else ""
-        seen = text[max(0, error.pos - 10) : error.pos + 20].replace("\n", " ")
+        excerpt = text[max(0, error.pos - 10) : error.pos + 20].replace("\n", " ")
         raise InputError(
-            f"{where}{line}: not a JSON object ({error.msg} at {seen!r}); one object per line, or one array of them"
+            f"{where}{line}: not a JSON object ({error.msg} at {excerpt!r}); one object per line, or one array of them"
         ) from error
     except RecursionError as error:
         raise InputError(f"{where}: lists nested too deep to be meant; take the row out") from error
@@ -220,15 +219,15 @@ def parse_json(text: str, where: str) -> Any:
         raise InputError(f"{where}: a number of too many digits; take the row out") from error
 
 
-class _Twice(Exception):
+class _RepeatedKey(Exception):
     """Raised for a key that occurs twice in one object, where one value would be lost."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise _Twice(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
-    return found
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        raise _RepeatedKey(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
+    return unique
 
 
 def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -245,9 +244,9 @@ def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[
     names = _columns([str(name or "").strip() for name in next(rows, ())], path, wanted)
     for number, row in enumerate(rows, 2):
         if any(cell is not None for cell in row):
-            yield f"line {number}", dict(zip(names, map(_plain_cell, row), strict=False))
+            yield f"line {number}", dict(zip(names, map(_text_of_date, row), strict=False))
 
 
-def _plain_cell(cell: Any) -> Any:
-    """Return a date or time of a workbook as ISO text; any other cell as it is."""
+def _text_of_date(cell: Any) -> Any:
+    """Return a date or time of a workbook as ISO text, and any other cell unchanged."""
     return str(cell) if isinstance(cell, date | time | timedelta) else cell

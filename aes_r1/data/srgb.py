@@ -28,18 +28,18 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 # Pillow's names for 16-bit colors, each with the name that exchanges the two bytes of a sample.
-_OTHER = "B" if sys.byteorder == "little" else "L"
+_SWAPPED = "B" if sys.byteorder == "little" else "L"
 DEEP_COLORS = {
     f"{bands};16{order}": f"{bands};16{other}"
     for bands in ("RGB", "RGBA", "RGBX")
-    for order, other in (("L", "B"), ("B", "L"), ("N", _OTHER))
+    for order, other in (("L", "B"), ("B", "L"), ("N", _SWAPPED))
 }
 # Gray with transparency has no such name: read as four bands, the low bytes are the second and the fourth.
 DEEP_COLORS["LA;16B"] = "RGBA"
 _DEPTHS = (255, 1023, 4095, 16383, 65535)  # the largest sample of 8, 10, 12, 14 and 16 bits
 _ROWS = 256  # rows of a picture that are converted at once
 _SRGB = ImageCms.createProfile("sRGB")
-_SAME = 2  # of 255: a profile that moves no color further is sRGB itself, rounded
+_EQUAL = 2  # of 255: a profile that moves no color further is sRGB itself, rounded
 # Red, green and blue of Adobe RGB (1998) at the D50 white of a profile, and its exponent.
 ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 ADOBE_RGB_EXPONENT = 563 / 256
@@ -51,27 +51,27 @@ def as_rgb(picture: Image.Image, shown: Image.Image | None = None) -> Image.Imag
     Gray of more than 8 bits, integer or floating, is scaled by the range of its samples (`eight_bits`). `shown`: the
     same pixels in 8 bits, where the caller has them already.
     """
-    turn, profile, undeclared = orientation(picture), _profile(picture), _undeclared(picture)
+    turn, profile, undeclared = orientation(picture), _profile(picture), _may_be_unused_alpha(picture)
     picture = picture if shown is None else shown
-    clear = None
+    alpha = None
     if picture.mode.startswith("I") or picture.mode == "F":
-        unseen = picture.info.get("transparency")  # PNG's one gray value that is transparent
-        if isinstance(unseen, int):
-            clear = Image.fromarray(np.where(np.asarray(picture) == unseen, 0, 255).astype(np.uint8))
+        transparent_gray = picture.info.get("transparency")  # PNG's one gray value that is transparent
+        if isinstance(transparent_gray, int):
+            alpha = Image.fromarray(np.where(np.asarray(picture) == transparent_gray, 0, 255).astype(np.uint8))
         picture = Image.fromarray(eight_bits(_samples(picture)))
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         gray = picture.mode in ("LA", "La")
         layered = picture.convert("LA" if gray else "RGBA")
-        clear, picture = layered.getchannel("A"), layered.getchannel("L") if gray else layered.convert("RGB")
+        alpha, picture = layered.getchannel("A"), layered.getchannel("L") if gray else layered.convert("RGB")
     picture = _in_srgb(picture, profile)
-    if clear is not None and not (undeclared and clear.getextrema()[1] == 0):
-        picture.putalpha(clear)
+    if alpha is not None and not (undeclared and alpha.getextrema()[1] == 0):
+        picture.putalpha(alpha)
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return turned(picture, turn)
 
 
-def _undeclared(picture: Image.Image) -> bool:
-    """Return whether a fourth channel may be no transparency at all: some programs leave it zero in BMP and TIFF."""
+def _may_be_unused_alpha(picture: Image.Image) -> bool:
+    """Return whether a fourth channel may be unused: some programs leave it zero in BMP and TIFF files."""
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         return 338 not in picture.tag_v2
     return picture.format == "BMP"
@@ -91,8 +91,8 @@ def orientation(picture: Image.Image) -> int:
         exif = picture.getexif()
         if not exif and "Raw profile type APP1" in picture.info:  # of a PNG by ImageMagick or exiftool
             exif.load(bytes.fromhex("".join(str(picture.info["Raw profile type APP1"]).split("\n")[3:])))
-        said = exif.get(ORIENTATION, 1)
-        turn = int(said[0] if isinstance(said, tuple) else said)
+        value = exif.get(ORIENTATION, 1)
+        turn = int(value[0] if isinstance(value, tuple) else value)
     except (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error):
         return 1
     return turn if turn in _TURNS else 1
@@ -110,8 +110,8 @@ def eight_bits(samples: np.ndarray) -> np.ndarray:
     low = min(0.0, float(samples.min(where=finite, initial=np.inf if samples.dtype.kind == "f" else 0)))
     high = float(samples.max(where=finite, initial=low))
     blocks = [slice(start, start + _ROWS) for start in range(0, len(samples), _ROWS)]  # limits the memory in use
-    whole = samples.dtype.kind in "iu" or all(_are_whole(samples[rows][finite[rows]]) for rows in blocks)
-    top, shown = full_scale(high - low, whole=whole), np.empty(samples.shape, np.uint8)
+    integers = samples.dtype.kind in "iu" or all(_are_whole(samples[rows][finite[rows]]) for rows in blocks)
+    top, shown = full_scale(high - low, whole=integers), np.empty(samples.shape, np.uint8)
     for rows in blocks:
         real = np.nan_to_num(samples[rows].astype(np.float64), nan=low, posinf=high, neginf=low)
         shown[rows] = np.clip((real - low) / top, 0, 1) * 255 + 0.5
@@ -123,41 +123,41 @@ def _are_whole(samples: np.ndarray) -> bool:
 
 
 def raw_mode(picture: Image.Image) -> str:
-    """Say in Pillow's words how the decoder of an opened picture reads its samples; empty once it is decoded."""
+    """Return Pillow's raw mode, in which an opened picture's samples are stored; empty once it is decoded."""
     tile = getattr(picture, "tile", None)
     if not tile:
         return ""
-    said = tile[0][3]
-    said = said[0] if isinstance(said, tuple) and said else said
-    return said if isinstance(said, str) else ""
+    arguments = tile[0][3]
+    arguments = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return arguments if isinstance(arguments, str) else ""
 
 
-def deep_color(picture: Image.Image, coded: str, again: Callable[[], Image.Image]) -> Image.Image:
-    """Scale the decoded `picture` of 16-bit colors by the range of its samples; `again` opens it anew, as it was coded.
+def deep_color(picture: Image.Image, mode: str, reopen: Callable[[], Image.Image]) -> Image.Image:
+    """Scale a decoded `picture` of 16-bit colors, stored in raw `mode`, by the range of its samples.
 
     Pillow keeps the high byte of each sample. Where the highest two bits are unused, the file is decoded once more with
-    the two bytes exchanged, which yields the low bytes.
+    the two bytes of a sample exchanged, which yields the low bytes; `reopen` opens it anew.
     """
     high = np.asarray(picture)
     bands = 3 if picture.mode in ("RGB", "RGBA", "RGBX") else 1
     if int(high[..., :bands].max()) >= 64:
         return picture
-    opened: Any = again()
-    with opened:
-        opened.seek(picture.tell())
-        opened.tile = [tile._replace(args=_exchanged(tile.args, coded)) for tile in opened.tile]
-        opened.load()
-        low = np.asarray(opened)
-    if coded == "LA;16B":  # the decoder makes four bands of it
+    copy: Any = reopen()
+    with copy:
+        copy.seek(picture.tell())
+        copy.tile = [tile._replace(args=_with_bytes_swapped(tile.args, mode)) for tile in copy.tile]
+        copy.load()
+        low = np.asarray(copy)
+    if mode == "LA;16B":  # the decoder makes four bands of it
         low = low[..., 1:2].repeat(3, axis=-1)
     shown = eight_bits(high[..., :bands].astype(np.uint16) * 256 + low[..., :bands])
-    clear = high[..., 3:] if picture.mode == "RGBA" else high[..., :0]
-    return Image.fromarray(np.concatenate([shown, clear], axis=-1))
+    alpha = high[..., 3:] if picture.mode == "RGBA" else high[..., :0]
+    return Image.fromarray(np.concatenate([shown, alpha], axis=-1))
 
 
-def _exchanged(args: Any, coded: str) -> Any:
-    other = DEEP_COLORS[coded]
-    return (other, *args[1:]) if isinstance(args, tuple) else other
+def _with_bytes_swapped(args: Any, mode: str) -> Any:
+    swapped = DEEP_COLORS[mode]
+    return (swapped, *args[1:]) if isinstance(args, tuple) else swapped
 
 
 def full_scale(largest: float, *, whole: bool) -> float:
@@ -195,11 +195,11 @@ def _profile(picture: Image.Image) -> bytes | None:
         return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     try:
         exif = picture.getexif()
-        said, named = exif.get_ifd(0x8769).get(0xA001), exif.get_ifd(0xA005).get(1)
+        color_space, interoperability = exif.get_ifd(0x8769).get(0xA001), exif.get_ifd(0xA005).get(1)
     except (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error):
         return None
     # A camera's Adobe RGB (DCF option file): "uncalibrated", and R03 as the interoperability index.
-    return adobe_rgb() if said == 0xFFFF and str(named).startswith("R03") else None
+    return adobe_rgb() if color_space == 0xFFFF and str(interoperability).startswith("R03") else None
 
 
 def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
@@ -216,9 +216,9 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 def _transform(profile: bytes, mode: str) -> Any:
     """Return the transform from `profile` to sRGB; None where it does not fit the mode, or changes nothing."""
     try:
-        theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(
-            theirs,
+            source,
             _SRGB,
             mode,
             "RGB",
@@ -232,7 +232,7 @@ def _transform(profile: bytes, mode: str) -> Any:
         grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(9, 81, 3) if mode == "RGB" else steps[None]
         colors = Image.fromarray(grid)
         before, after = np.asarray(colors.convert("RGB"), int), np.asarray(ImageCms.applyTransform(colors, transform))
-        if np.abs(before - after).max() <= _SAME:
+        if np.abs(before - after).max() <= _EQUAL:
             return None
     return transform
 
@@ -257,13 +257,13 @@ def icc_profile(colorants: Sequence[Sequence[float]], curve: Sequence[float]) ->
     tags = [(b"wtpt", xyz(white)), *zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, colorants), strict=False)]
     tags += [(name, shape) for name in ((b"rTRC", b"gTRC", b"bTRC") if colorants else (b"kTRC",))]
     tags += [(b"desc", b"desc\0\0\0\0" + struct.pack(">I", 4) + b"RGB\0" + bytes(79)), (b"cprt", b"text\0\0\0\0none\0")]
-    place, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    offset, table, body = 128 + 4 + 12 * len(tags), b"", b""
     for name, content in tags:
-        table += name + struct.pack(">2I", place + len(body), len(content))
+        table += name + struct.pack(">2I", offset + len(body), len(content))
         body += content + bytes(-len(content) % 4)
     head = struct.pack(
         ">I4sI4s4s4s12s4s",
-        place + len(body),
+        offset + len(body),
         b"",
         0x02100000,
         b"mntr",

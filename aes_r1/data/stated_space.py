@@ -14,8 +14,8 @@ from PIL import Image
 
 from aes_r1.data.srgb import icc_profile
 
-_MOST_BYTES = 1 << 20  # of the description in front of the pixels
-_MOST_BOXES = 4096
+_MAX_BYTES = 1 << 20  # of the description in front of the pixels
+_MAX_BOXES = 4096
 # Chromaticities x, y of white, red, green, blue by H.273's ColourPrimaries. The primaries of television (1, 5, 6, 7)
 # and unspecified ones (2) count as sRGB.
 _D65 = (0.3127, 0.3290)
@@ -39,10 +39,10 @@ def code_points(file: BinaryIO) -> tuple[int, int] | None:
     boxes = head[4:8] == b"ftyp"
     if not boxes and not head.startswith(b"\x89PNG"):
         return None
-    content = head + file.read(_MOST_BYTES)
+    content = head + file.read(_MAX_BYTES)
     try:
         return _primary_nclx(content) if boxes else _cicp(content)
-    except (IndexError, struct.error):  # damaged or cut there, which need not matter to the decoder
+    except (IndexError, struct.error):  # damaged or cut there, where the decoder may not look
         return None
 
 
@@ -52,11 +52,11 @@ def stated_profile(picture: Image.Image, points: tuple[int, int] | None) -> byte
     if points is not None:
         space, exponent = _PRIMARIES.get(points[0], _SRGB), _EXPONENTS.get(points[1])
     else:
-        given, gamma = picture.info.get("chromaticity"), picture.info.get("gamma")
-        if "srgb" in picture.info or not (given or gamma):
+        chromaticities, gamma = picture.info.get("chromaticity"), picture.info.get("gamma")
+        if "srgb" in picture.info or not (chromaticities or gamma):
             return None
         exponent = 1 / gamma if gamma and 0.1 < gamma < 3 and abs(gamma - 1 / 2.2) > _NEAR else None
-        space = tuple(given or _SRGB)
+        space = tuple(chromaticities or _SRGB)
     samples = np.linspace(0, 1, 1024)
     curve = _srgb_light(samples) if exponent is None else samples**exponent
     if space == _SRGB and exponent is None:
@@ -64,7 +64,7 @@ def stated_profile(picture: Image.Image, points: tuple[int, int] | None) -> byte
     try:
         return icc_profile(() if gray else _colorants(space), curve.tolist())
     except (ArithmeticError, np.linalg.LinAlgError, struct.error):
-        return None  # chromaticities that are no triangle
+        return None  # the chromaticities form no triangle
 
 
 def _srgb_light(samples: np.ndarray) -> np.ndarray:
@@ -92,31 +92,31 @@ def _cicp(content: bytes) -> tuple[int, int] | None:
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield (name, body) of a PNG's chunks in front of its pixels."""
-    place = 8
-    while place + 8 <= len(content):
-        (length,) = struct.unpack_from(">I", content, place)
-        name = content[place + 4 : place + 8]
+    offset = 8
+    while offset + 8 <= len(content):
+        (length,) = struct.unpack_from(">I", content, offset)
+        name = content[offset + 4 : offset + 8]
         if name == b"IDAT":
             return
-        yield name, content[place + 8 : place + 8 + length]
-        place += 12 + length
+        yield name, content[offset + 8 : offset + 8 + length]
+        offset += 12 + length
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield (type, body) of the boxes in `content` (ISO/IEC 14496-12, 4.2); one that is cut ends the list."""
-    place = 0
-    for _ in range(_MOST_BOXES):
-        if place + 8 > len(content):
+    offset = 0
+    for _ in range(_MAX_BOXES):
+        if offset + 8 > len(content):
             return
-        (size,) = struct.unpack_from(">I", content, place)
+        (size,) = struct.unpack_from(">I", content, offset)
         head = 8
         if size == 1:
-            (size,), head = struct.unpack_from(">Q", content, place + 8), 16
-        size = size or len(content) - place
+            (size,), head = struct.unpack_from(">Q", content, offset + 8), 16
+        size = size or len(content) - offset
         if size < head:
             return
-        yield content[place + 4 : place + 8], content[place + head : place + size]
-        place += size
+        yield content[offset + 4 : offset + 8], content[offset + head : offset + size]
+        offset += size
 
 
 def _primary_nclx(content: bytes) -> tuple[int, int] | None:
@@ -136,19 +136,19 @@ def _primary_nclx(content: bytes) -> tuple[int, int] | None:
 
 
 def _properties_of(item: int, table: bytes) -> list[int]:
-    """Return the places of an item's properties, from 1, in the item property association box (8.11.14)."""
+    """Return the indices, from 1, of an item's properties in the item property association box (8.11.14)."""
     if not table:
         return []
-    wide_items, wide_places = table[0] > 0, table[3] & 1
+    wide_items, wide_indices = table[0] > 0, table[3] & 1
     (entries,) = struct.unpack_from(">I", table, 4)
-    place = 8
-    for _ in range(min(entries, _MOST_BOXES)):
-        (number,) = struct.unpack_from(">I" if wide_items else ">H", table, place)
-        place += 4 if wide_items else 2
-        count, place = table[place], place + 1
-        form = f">{count}H" if wide_places else f">{count}B"
-        found = struct.unpack_from(form, table, place)
-        place += struct.calcsize(form)
+    offset = 8
+    for _ in range(min(entries, _MAX_BOXES)):
+        (number,) = struct.unpack_from(">I" if wide_items else ">H", table, offset)
+        offset += 4 if wide_items else 2
+        count, offset = table[offset], offset + 1
+        layout = f">{count}H" if wide_indices else f">{count}B"
+        indices = struct.unpack_from(layout, table, offset)
+        offset += struct.calcsize(layout)
         if number == item:
-            return [one & (0x7FFF if wide_places else 0x7F) for one in found]
+            return [index & (0x7FFF if wide_indices else 0x7F) for index in indices]
     return []

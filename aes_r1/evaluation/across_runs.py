@@ -16,7 +16,7 @@ from aes_r1.settings import InputError
 def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
     """Return {"runs": [{"run", "split", "seed"}], "stages": {STAGE: {SET: {PROTOCOL: {METRIC: ..}}}}}.
 
-    split is data.split_seed (null: the published split). Each metric is what `over` makes of its values by split.
+    split is data.split_seed (null: the published split). Each metric is summarised by `summarise_values`.
     Raises InputError where a run has no evaluation, or two runs differ in more than split and seed.
     """
     runs = [_run(folder) for folder in folders]
@@ -33,14 +33,15 @@ def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
         for name, protocols in sets.items():
             for protocol in protocols:
                 cells = [(run, run["stages"].get(stage, {}).get(name, {}).get(protocol)) for run in runs]
-                there = [(run["split"], cell) for run, cell in cells if cell]
+                present = [(run["split"], cell) for run, cell in cells if cell]
                 stages.setdefault(stage, {}).setdefault(name, {})[protocol] = {
-                    metric: over((split, cell[metric]["value"]) for split, cell in there) for metric in METRICS
+                    metric: summarise_values((split, cell[metric]["value"]) for split, cell in present)
+                    for metric in METRICS
                 }
     return {"runs": [{key: run[key] for key in ("run", "split", "seed")} for run in runs], "stages": stages}
 
 
-def over(values: Iterable[tuple[int | None, float | None]]) -> dict[str, Any]:
+def summarise_values(values: Iterable[tuple[int | None, float | None]]) -> dict[str, Any]:
     """Return {"value", "low", "high", "std", "std_splits", "std_seeds", "n"} of (split, value) pairs.
 
     value: the mean; low, high: its 95% t-interval. With several splits the runs of one split, which share their test
@@ -53,21 +54,21 @@ def over(values: Iterable[tuple[int | None, float | None]]) -> dict[str, Any]:
     for split, value in values:
         if value is not None:
             by_split.setdefault(split, []).append(value)
-    everything = [value for group in by_split.values() for value in group]
+    all_values = [value for group in by_split.values() for value in group]
     means = [float(np.mean(group)) for group in by_split.values()]
-    units = means if len(means) > 1 else everything
-    freedom = sum(len(group) - 1 for group in by_split.values())
-    within = sum(float(np.var(group)) * len(group) for group in by_split.values())
-    answer: dict[str, Any] = {"n": len(everything), "value": None, "low": None, "high": None}
-    if units:
-        answer["value"] = float(np.mean(units))
-    if len(units) > 1:
-        reach = stats.t.ppf(0.975, len(units) - 1) * np.std(units, ddof=1) / np.sqrt(len(units))
-        answer["low"], answer["high"] = float(answer["value"] - reach), float(answer["value"] + reach)
-    answer["std"] = float(np.std(everything, ddof=1)) if len(everything) > 1 else None
-    answer["std_splits"] = float(np.std(means, ddof=1)) if len(means) > 1 else None
-    answer["std_seeds"] = float(np.sqrt(within / freedom)) if freedom else None
-    return answer
+    samples = means if len(means) > 1 else all_values
+    degrees_of_freedom = sum(len(group) - 1 for group in by_split.values())
+    squares = sum(float(np.var(group)) * len(group) for group in by_split.values())
+    summary: dict[str, Any] = {"n": len(all_values), "value": None, "low": None, "high": None}
+    if samples:
+        summary["value"] = float(np.mean(samples))
+    if len(samples) > 1:
+        half_width = stats.t.ppf(0.975, len(samples) - 1) * np.std(samples, ddof=1) / np.sqrt(len(samples))
+        summary["low"], summary["high"] = float(summary["value"] - half_width), float(summary["value"] + half_width)
+    summary["std"] = float(np.std(all_values, ddof=1)) if len(all_values) > 1 else None
+    summary["std_splits"] = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    summary["std_seeds"] = float(np.sqrt(squares / degrees_of_freedom)) if degrees_of_freedom else None
+    return summary
 
 
 def _run(folder: Path) -> dict[str, Any]:

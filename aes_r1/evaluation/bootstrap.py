@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 # Kendall's tau of all resamples at once needs an n x n matrix of pairs. Above this n, fewer resamples are computed one
 # by one.
-_PAIRS_UP_TO = 2000
+_MAX_PAIRED = 2000
 _CHUNK_CELLS = 4_000_000
 
 
@@ -86,10 +86,18 @@ def with_interval(value: float, drawn: Array) -> Interval:
     return {"value": float(value) if np.isfinite(value) else None, "low": None, "high": None}
 
 
+def mean_with_interval(values: Array, n_bootstrap: int, seed: int) -> Interval:
+    """Return the mean of `values` [n] with its 95% bootstrap interval; nulls where there are none."""
+    if not len(values):
+        return {"value": None, "low": None, "high": None}
+    drawn = [counts @ values / len(values) for counts in resamples(len(values), n_bootstrap, seed)]
+    return with_interval(float(values.mean()), np.concatenate(drawn or [np.empty(0)]))
+
+
 def bootstrap(
     scores: Array, mos: Array, n_bootstrap: int, seed: int, *, only: Sequence[str] = METRICS
 ) -> dict[str, Array]:
-    """Compute the metrics `only` over each resample, NaN where undefined.
+    """Compute the metrics named in `only` over each resample, [n_bootstrap] each; NaN where undefined.
 
     The same seed and n draw the same resamples.
     """
@@ -119,17 +127,17 @@ def _resampled(x: Array, y: Array, counts: Array, only: Sequence[str]) -> dict[s
     moments = counts @ np.stack([a, b, a * a, b * b, a * b, np.abs(x - y), (x - y) ** 2], axis=1) / n
     mean_a, mean_b, aa, bb, ab, mae, mse = moments.T
     plcc = _ratio(ab - mean_a * mean_b, aa - mean_a**2, bb - mean_b**2, floor=1e-12)
-    found = {"plcc": plcc, "mae": mae, "rmse": np.sqrt(mse)}
+    metrics = {"plcc": plcc, "mae": mae, "rmse": np.sqrt(mse)}
     if "srcc" in only:
         ranks_x, ranks_y = _resampled_ranks(x, counts), _resampled_ranks(y, counts)
         weighted = counts * ranks_x
-        found["srcc"] = _ratio(
+        metrics["srcc"] = _ratio(
             np.einsum("bn,bn->b", weighted, ranks_y),
             np.einsum("bn,bn->b", weighted, ranks_x),
             np.einsum("bn,bn,bn->b", counts, ranks_y, ranks_y),
             floor=1e-6,
         )
-    return found
+    return metrics
 
 
 def _ratio(covariance: Array, variance_x: Array, variance_y: Array, *, floor: float) -> Array:
@@ -143,20 +151,20 @@ def _resampled_ranks(x: Array, counts: Array) -> Array:
     """Return mid-ranks [b, n] of every picture within each resample, less their mean (n + 1) / 2.
 
     Resampling keeps the order of the values and changes only how many copies precede each. The mid-rank of a value is
-    the running count up to it, minus (its own count - 1) / 2.
+    the running count up to it, minus (its number of copies - 1) / 2.
     """
     _, group = np.unique(x, return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    own = np.add.reduceat(counts[:, order], starts, axis=1)
-    ranks = np.cumsum(own, axis=1) - (own - 1) / 2 - (len(x) + 1) / 2
+    copies = np.add.reduceat(counts[:, order], starts, axis=1)
+    ranks = np.cumsum(copies, axis=1) - (copies - 1) / 2 - (len(x) + 1) / 2
     return np.take(ranks, group, axis=1)
 
 
 def _resampled_kendall(x: Array, y: Array, n_bootstrap: int, seed: int) -> Array:
     """Compute tau-b of each resample: (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y)."""
     n = len(x)
-    if n > _PAIRS_UP_TO:
+    if n > _MAX_PAIRED:
         from scipy import stats
 
         fewer = min(n_bootstrap, int(np.clip(2_000_000 // n, 20, 200)))

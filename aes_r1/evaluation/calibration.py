@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from aes_r1.evaluation.bootstrap import bootstrap, filled_in, resamples, with_interval, with_intervals
 
 Array = NDArray[np.float64]
-_FLAT = 1e-12  # a variance below this counts as 0
+_ZERO_VARIANCE = 1e-12  # a variance below this counts as 0
 
 
 def calibration(scores: Array, mos: Array, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def _fits(x: Array, y: Array, counts: Array) -> dict[str, Array]:
     columns = np.stack([x, y, x * x, x * y], axis=1)
     mean_x, mean_y, xx, xy = (counts @ columns / counts.sum(axis=1, keepdims=True)).T
     variance = xx - mean_x**2
-    defined = variance > _FLAT
+    defined = variance > _ZERO_VARIANCE
     slope = np.where(defined, (xy - mean_x * mean_y) / np.where(defined, variance, 1.0), np.nan)
     return {"bias": mean_x - mean_y, "slope": slope, "intercept": mean_y - slope * mean_x}
 
@@ -56,18 +56,18 @@ def plcc_after_logistic(scores: Array, mos: Array, *, n_bootstrap: int = 1000, s
     """
     from scipy import optimize, stats
 
-    nothing: dict[str, Any] = {"value": None, "low": None, "high": None, "parameters": None}
+    undefined: dict[str, Any] = {"value": None, "low": None, "high": None, "parameters": None}
     filled = filled_in(scores)
-    if filled is None or len(filled) < 5 or filled.std() ** 2 < _FLAT or mos.std() ** 2 < _FLAT:
-        return nothing
+    if filled is None or len(filled) < 5 or filled.std() ** 2 < _ZERO_VARIANCE or mos.std() ** 2 < _ZERO_VARIANCE:
+        return undefined
     start = (float(mos.max()), float(mos.min()), float(filled.mean()), float(filled.std()))
     fit = optimize.least_squares(lambda shape: logistic(filled, *shape) - mos, start, method="lm", max_nfev=2000)
     if not fit.success:
-        return nothing
-    found = fit.x
-    mapped = logistic(filled, *found)
-    if mapped.std() ** 2 < _FLAT:
-        return nothing
+        return undefined
+    parameters = fit.x
+    mapped = logistic(filled, *parameters)
+    if mapped.std() ** 2 < _ZERO_VARIANCE:
+        return undefined
     drawn = bootstrap(mapped, mos, n_bootstrap, seed, only=("plcc",))["plcc"]
     value = float(stats.pearsonr(mapped, mos).statistic)
-    return {**with_interval(value, drawn), "parameters": [*map(float, found[:3]), float(abs(found[3]))]}
+    return {**with_interval(value, drawn), "parameters": [*map(float, parameters[:3]), float(abs(parameters[3]))]}

@@ -42,7 +42,9 @@ class Column:
 
 
 @dataclass
-class _Growing:
+class _ColumnBuilder:
+    """Collects the rows of a column in arrays that grow."""
+
     ids: array = field(default_factory=lambda: array("q"))
     numbers: array = field(default_factory=lambda: array("d"))  # score, mos, mos_std, std, then DISTANCES
     counts: array = field(default_factory=lambda: array("h"))  # readable, outputs, out of range, origin
@@ -64,12 +66,12 @@ class _Growing:
         numbers = np.frombuffer(self.numbers, dtype=np.float64).reshape(-1, 4 + len(DISTANCES))
         counts = np.frombuffer(self.counts, dtype=np.int16).reshape(-1, 4).astype(np.int64)
         _, first = np.unique(ids, return_index=True)
-        _, from_behind = np.unique(ids[::-1], return_index=True)
-        rows = (len(ids) - 1 - from_behind)[np.argsort(first)]  # the last row of each id, at the place of its first
+        _, last_from_end = np.unique(ids[::-1], return_index=True)
+        rows = (len(ids) - 1 - last_from_end)[np.argsort(first)]  # the last row of each id, ordered by its first
         score, mos, mos_std, std = numbers[rows, :4].T
         to_raters = numbers[rows, 4:]
-        readable, outputs, beyond, origins = counts[rows].T
-        totals = int(outputs.sum()), int(beyond.sum())
+        readable, outputs, out_of_range, origins = counts[rows].T
+        totals = int(outputs.sum()), int(out_of_range.sum())
         return Column(ids[rows], score, mos, mos_std, std, readable, origins, to_raters, *totals)
 
 
@@ -81,20 +83,20 @@ def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[Key, Column]:
     Rows need stage, protocol, id, dataset, split, mos and score; scores, out_of_range, mos_std, votes and origin are
     optional.
     """
-    growing: dict[Key, _Growing] = {}
+    builders: dict[Key, _ColumnBuilder] = {}
     for row in rows:
         if row["mos"] is not None:
             key = (row["stage"], f"{row['dataset']}/{row['split']}", row["protocol"])
-            growing.setdefault(key, _Growing()).add(row)
-    return {key: one.column() for key, one in growing.items()}
+            builders.setdefault(key, _ColumnBuilder()).add(row)
+    return {key: builder.column() for key, builder in builders.items()}
 
 
 def shared(before: Column, after: Column) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices, in both, of the pictures that both have, in the order of `after`."""
+    """Return the indices in `before` and in `after` of the pictures that both have, in the order of `after`."""
     order = np.argsort(before.ids)
-    place = np.minimum(np.searchsorted(before.ids, after.ids, sorter=order), len(order) - 1)
-    found = before.ids[order[place]] == after.ids
-    return order[place[found]], np.flatnonzero(found)
+    positions = np.minimum(np.searchsorted(before.ids, after.ids, sorter=order), len(order) - 1)
+    is_shared = before.ids[order[positions]] == after.ids
+    return order[positions[is_shared]], np.flatnonzero(is_shared)
 
 
 def _digest(identity: str) -> int:

@@ -1,7 +1,7 @@
 """Measure whether the critiques of one stage, set and protocol depend on the picture.
 
-distinct and words_srcc show a collapse into one critique. information shows how much of the picture is in the words and
-in the score. follow shows whether the score is read from the critique or from the picture.
+`distinct` and `words_srcc` show a collapse into one critique, `information_nats` and `score_information_nats` how much
+the words and the score tell of the picture, and `follow_*` whether the score is read from the critique or the picture.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aes_r1.aescot.wording import stated_steps, valence
-from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
+from aes_r1.evaluation.bootstrap import Array, bootstrap, mean_with_interval, points, with_interval
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.runs.cells import Interval
 
@@ -25,9 +25,9 @@ def distinct(rows: Sequence[Row]) -> int:
 
 
 def favour(rows: Sequence[Row]) -> Array:
-    """Return [n] how favourable the words of each critique are, 0..1 (wording.valence); NaN where they do not say."""
-    said = [valence(row["critique"]) if row["critique"] else None for row in rows]
-    return np.asarray([np.nan if one is None else one for one in said], dtype=np.float64)
+    """Return how favourable the words of each critique are, [n] in 0..1 (wording.valence); NaN without such words."""
+    values = [valence(row["critique"]) if row["critique"] else None for row in rows]
+    return np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def words_srcc(rows: Sequence[Row], *, n_bootstrap: int, seed: int = 0) -> Interval | None:
@@ -58,16 +58,15 @@ def grounding(
     rows: all prediction rows of the cell; factors: {id: {dimension: 0..1}} where known; informed: rows with words_nats
     and score_nats; exchanged: what `summarise_interventions` makes of the same critiques.
     """
-    nats = {name: _numbers(informed, name) for name in ("words_nats", "score_nats")}
     follow = {name: (exchanged or {}).get(f"swapped_{name}", {}).get("follow") for name in ("critique", "picture")}
     return {
         "n": len(rows),
         "distinct": {"value": distinct(rows), "low": None, "high": None},
         "words_srcc": words_srcc(rows, n_bootstrap=n_bootstrap, seed=seed),
-        "information_nats": _mean(nats["words_nats"], n_bootstrap, seed),
-        "score_information_nats": _mean(nats["score_nats"], n_bootstrap, seed),
+        "information_nats": _mean(informed, "words_nats", n_bootstrap, seed),
+        "score_information_nats": _mean(informed, "score_nats", n_bootstrap, seed),
         "faithfulness": _faithfulness(rows, factors, n_bootstrap, seed) if factors else None,
-        **{f"follow_{name}": found for name, found in follow.items()},
+        **{f"follow_{name}": interval for name, interval in follow.items()},
     }
 
 
@@ -84,25 +83,22 @@ def _faithfulness(
     steps = [stated_steps(row["critique"]) if row["critique"] else {} for row in known]
     values, draws = {}, {}
     for name in DIMENSIONS:
-        told = [(one.get(name, np.nan), factors[row["id"]].get(name)) for one, row in zip(steps, known, strict=True)]
-        pairs = [(said, true) for said, true in told if true is not None]
+        pairs = [
+            (stated_of_row.get(name, np.nan), rating)
+            for stated_of_row, row in zip(steps, known, strict=True)
+            if (rating := factors[row["id"]].get(name)) is not None
+        ]
         if len(pairs) < 3:
             continue
-        said, true = np.asarray(pairs, dtype=np.float64).T
-        values[name] = float(np.nan_to_num(points(said, true)["srcc"]))
-        draws[name] = np.nan_to_num(bootstrap(said, true, n_bootstrap, seed, only=("srcc",))["srcc"])
+        stated, true = np.asarray(pairs, dtype=np.float64).T
+        values[name] = float(np.nan_to_num(points(stated, true)["srcc"]))
+        draws[name] = np.nan_to_num(bootstrap(stated, true, n_bootstrap, seed, only=("srcc",))["srcc"])
     if not values:
         return None
-    whole = with_interval(float(np.mean(list(values.values()))), np.mean(list(draws.values()), axis=0))
-    return {**whole, "dimensions": {name: with_interval(values[name], draws[name]) for name in values}}
+    mean = with_interval(float(np.mean(list(values.values()))), np.mean(list(draws.values()), axis=0))
+    return {**mean, "dimensions": {name: with_interval(values[name], draws[name]) for name in values}}
 
 
-def _numbers(rows: Sequence[Row], name: str) -> Array:
-    return np.asarray([row[name] for row in rows if row[name] is not None], dtype=np.float64)
-
-
-def _mean(values: Array, n_bootstrap: int, seed: int) -> Interval | None:
-    if not len(values):
-        return None
-    drawn = [counts @ values / len(values) for counts in resamples(len(values), n_bootstrap, seed)]
-    return with_interval(float(values.mean()), np.concatenate(drawn or [np.empty(0)]))
+def _mean(rows: Sequence[Row], name: str, n_bootstrap: int, seed: int) -> Interval | None:
+    values = np.asarray([row[name] for row in rows if row[name] is not None], dtype=np.float64)
+    return mean_with_interval(values, n_bootstrap, seed) if len(values) else None

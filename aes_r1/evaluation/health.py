@@ -24,8 +24,8 @@ log = logging.getLogger("aes_r1")
 
 Rows = Sequence[Mapping[str, Any]]
 WINDOW = 10  # steps that a mean is taken over, because single steps are noisy
-RANKED = 0.3  # below this SRCC its difference to PLCC is not judged
-FEWEST_CRITIQUES = 16  # fewer critiques logged at one step are not judged
+MIN_SRCC = 0.3  # below it the difference between SRCC and PLCC is not judged
+MIN_CRITIQUES = 16  # where a step logged fewer, its critiques are not judged
 ALIKE = 0.60  # share of the start's different critiques below which critiques turn alike
 LOST = 0.50  # share of the start's information about the picture below which the words lose it
 ALWAYS_FINITE = ("reward/", "policy/", "rollout/")
@@ -57,10 +57,7 @@ def recent(metrics: Rows, name: str) -> float | None:
 
 
 def share_of_start(metrics: Rows, name: str) -> float | None:
-    """Divide the mean of `name` over the last WINDOW rows by that over the first.
-
-    It is None while the two windows overlap.
-    """
+    """Divide the mean of `name` over the last WINDOW rows by that over the first; None while the windows overlap."""
     values = _values(metrics, name)
     if len(values) < 2 * WINDOW:
         return None
@@ -76,11 +73,11 @@ def steps_not_finite(metrics: Rows, _: Rows) -> float | None:
 
 
 def rank_dominates(metrics: Rows, _: Rows) -> float | None:
-    """Return the largest SRCC - PLCC of the last validation over its sets, where SRCC is at least RANKED."""
+    """Return the largest SRCC - PLCC of the last validation over its sets, where SRCC is at least MIN_SRCC."""
     for row in reversed(metrics):
         sets = [name.removesuffix("/srcc") for name in row if name.startswith("eval/") and name.endswith("/srcc")]
-        pairs = [(row[f"{one}/srcc"], row.get(f"{one}/plcc")) for one in sets]
-        gaps = [srcc - plcc for srcc, plcc in pairs if srcc is not None and plcc is not None and srcc >= RANKED]
+        pairs = [(row[f"{dataset}/srcc"], row.get(f"{dataset}/plcc")) for dataset in sets]
+        gaps = [srcc - plcc for srcc, plcc in pairs if srcc is not None and plcc is not None and srcc >= MIN_SRCC]
         if sets:
             return max(gaps, default=None)
     return None
@@ -93,7 +90,7 @@ def diversity_share(_: Rows, completions: Rows) -> float | None:
         return None
     first, last = (_critiques(completions, step) for step in (steps[0], steps[-1]))
     count = min(len(first), len(last))  # distinct-n falls with the number of texts, so both sides have equally many
-    if count < FEWEST_CRITIQUES:
+    if count < MIN_CRITIQUES:
         return None
     before, after = (diversity([text for text, _ in part[:count]])["distinct_2"] for part in (first, last))
     return after / before if before and after is not None else None
@@ -110,8 +107,8 @@ def leaking(_: Rows, completions: Rows) -> float | None:
     if not completions:
         return None
     critiques = _critiques(completions, completions[-1]["step"])
-    told = [find_leak(text, score) is not None for text, score in critiques if score is not None]
-    return float(np.mean(told)) if len(told) >= FEWEST_CRITIQUES else None
+    leaks = [find_leak(text, score) is not None for text, score in critiques if score is not None]
+    return float(np.mean(leaks)) if len(leaks) >= MIN_CRITIQUES else None
 
 
 def _not_finite(row: Mapping[str, Any]) -> bool:
@@ -129,8 +126,8 @@ def _values(metrics: Rows, name: str) -> list[float]:
 
 
 def _critiques(completions: Rows, step: int) -> list[tuple[str, float | None]]:
-    read = [(parse_critique(row["text"]), row["score"]) for row in completions if row["step"] == step]
-    return [(text, score) for text, score in read if text]
+    critiques = [(parse_critique(row["text"]), row["score"]) for row in completions if row["step"] == step]
+    return [(text, score) for text, score in critiques if text]
 
 
 ON_TEXT = (diversity_share, leaking)  # measures that change only when completions are logged
@@ -286,13 +283,13 @@ def long_enough(metrics: Rows) -> bool:
 
 
 def raised_in(log_text: str) -> dict[str, int]:
-    """Return {sign: step} from the warnings in run.log; the last step where a resumed run repeated one."""
+    """Return {sign: step} of the warnings in run.log, with the last step of a warning that a resumed run repeated."""
     names = "|".join(re.escape(sign.name) for sign in SIGNS)
     return {name: int(step) for step, name in re.findall(rf"step (\d+): ({names}): ", log_text)}
 
 
 def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
-    """Build a report's row per sign: sign, value at the end, threshold, sense, step it first showed or None, words.
+    """Build a row of the report per sign: its value at the end, threshold and words, and the step it first showed at.
 
     `metrics` and `completions` are the rows of the two files; only those of the RAPO stage count. A sign without a
     value and a step could not be checked ("checked"), which is not the same as a sign that does not show.
@@ -304,11 +301,11 @@ def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
     for sign in SIGNS:
         first = None
         on_text = sign.measure in ON_TEXT
-        for place, row in enumerate(metrics, 1):
+        for count, row in enumerate(metrics, 1):
             if on_text and row["step"] not in logged:
                 continue  # no new completions
-            so_far = [one for one in completions if one["step"] <= row["step"]] if on_text else []
-            if sign.shows(metrics[:place], so_far) is not None:
+            so_far = [completion for completion in completions if completion["step"] <= row["step"]] if on_text else []
+            if sign.shows(metrics[:count], so_far) is not None:
                 first = row["step"]
                 break
         value = sign.measure(metrics, completions)

@@ -15,54 +15,58 @@ import numpy as np
 from aes_r1.evaluation.bootstrap import Array, bootstrap, points, resamples, with_interval
 from aes_r1.runs.cells import Interval
 
-_STILL = 1e-12  # a sum of squared distances below this counts as 0
+_ZERO = 1e-12  # a sum of squared distances below this counts as 0
 
 
 def summarise_interventions(
     rows: Sequence[Mapping[str, Any]], *, n_bootstrap: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """Compute the `interventions` of evaluation.json from rows of `intervene`; intervals resample pictures."""
-    own_of = {row["id"]: row["own"] for row in rows}
-    own = _numbers(row["own"] for row in rows)
+    """Compute the `interventions` of evaluation.json from rows of `intervene`; intervals resample pictures.
+
+    A row's "own" is the score that the model gave under its own critique and picture.
+    """
+    own_by_id = {row["id"]: row["own"] for row in rows}
+    own_scores = _numbers(row["own"] for row in rows)
     targets = {
-        "swapped_critique": _numbers(own_of.get(row["critique_from"]) for row in rows),
-        "swapped_picture": _numbers(own_of.get(row["picture_from"]) for row in rows),
-        "negated": 1 - own,
+        "swapped_critique": _numbers(own_by_id.get(row["critique_from"]) for row in rows),
+        "swapped_picture": _numbers(own_by_id.get(row["picture_from"]) for row in rows),
+        "negated": 1 - own_scores,
         "blanked": None,
     }
-    found: dict[str, Any] = {}
+    scored = ~np.isnan(own_scores)
+    measures: dict[str, Any] = {}
     for kind, target in targets.items():
         scores = _numbers(row[kind] for row in rows)
-        read = ~np.isnan(scores) & ~np.isnan(own)
-        shift = np.abs(scores - own)[read]
+        answered = ~np.isnan(scores) & scored
+        shift = np.abs(scores - own_scores)[answered]
         entry: dict[str, Any] = {
-            "n": int(read.sum()),
-            "unanswered_rate": float(np.isnan(scores[~np.isnan(own)]).mean()) if (~np.isnan(own)).any() else None,
+            "n": int(answered.sum()),
+            "unanswered_rate": float(np.isnan(scores[scored]).mean()) if scored.any() else None,
             "mean_shift": _slope(shift, np.ones(len(shift)), n_bootstrap, seed),
         }
         if target is not None:
-            usable = read & ~np.isnan(target)
-            entry["follow"] = _slope((scores - own)[usable], (target - own)[usable], n_bootstrap, seed)
-        found[kind] = entry
-    found["negated"]["changed_rate"] = float(np.mean([row["changed"] for row in rows])) if rows else None
+            usable = answered & ~np.isnan(target)
+            entry["follow"] = _slope((scores - own_scores)[usable], (target - own_scores)[usable], n_bootstrap, seed)
+        measures[kind] = entry
+    measures["negated"]["changed_rate"] = float(np.mean([row["changed"] for row in rows])) if rows else None
     mos = _numbers(row["mos"] for row in rows)
     blanked = _numbers(row["blanked"] for row in rows)
-    for name, scores in (("own_srcc", own), ("srcc", blanked)):
+    for name, scores in (("own_srcc", own_scores), ("srcc", blanked)):
         known = ~np.isnan(mos)
         drawn = bootstrap(scores[known], mos[known], n_bootstrap, seed, only=("srcc",))["srcc"]
-        found["blanked"][name] = with_interval(points(scores[known], mos[known])["srcc"], drawn)
-    return found
+        measures["blanked"][name] = with_interval(points(scores[known], mos[known])["srcc"], drawn)
+    return measures
 
 
-def _slope(moved: Array, way: Array, n_bootstrap: int, seed: int) -> Interval:
-    """Fit a least-squares slope through the origin of `moved` over `way`, with its interval."""
-    products, squares = moved * way, way * way
-    if len(moved) == 0 or squares.sum() < _STILL:
+def _slope(shift: Array, distance: Array, n_bootstrap: int, seed: int) -> Interval:
+    """Fit shift = slope * distance by least squares, and return the slope with its interval."""
+    products, squares = shift * distance, distance * distance
+    if len(shift) == 0 or squares.sum() < _ZERO:
         return {"value": None, "low": None, "high": None}
     drawn = [
-        np.where(under > _STILL, over / np.where(under > _STILL, under, 1.0), np.nan)
-        for counts in resamples(len(moved), n_bootstrap, seed)
-        for over, under in [(counts @ products, counts @ squares)]
+        np.where(denominator > _ZERO, numerator / np.where(denominator > _ZERO, denominator, 1.0), np.nan)
+        for counts in resamples(len(shift), n_bootstrap, seed)
+        for numerator, denominator in [(counts @ products, counts @ squares)]
     ]
     return with_interval(float(products.sum() / squares.sum()), np.concatenate(drawn or [np.empty(0)]))
 

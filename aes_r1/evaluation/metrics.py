@@ -37,12 +37,12 @@ def correlations_with_draws(scores: Array, mos: Array, n_bootstrap: int, seed: i
     answered = ~np.isnan(scores)
     draws = bootstrap(scores, mos, n_bootstrap, seed)
     headline = with_intervals(points(scores, mos), draws)
-    alone: dict[str, Interval]
+    answered_only: dict[str, Interval]
     if answered.all():
-        alone = {name: headline[name].copy() for name in METRICS}
+        answered_only = {name: headline[name].copy() for name in METRICS}
     else:
-        part = scores[answered], mos[answered]
-        alone = with_intervals(points(*part), bootstrap(*part, n_bootstrap, seed))
+        answered_pairs = scores[answered], mos[answered]
+        answered_only = with_intervals(points(*answered_pairs), bootstrap(*answered_pairs, n_bootstrap, seed))
     cell: Cell = {
         "n": len(mos),
         "n_answered": int(answered.sum()),
@@ -52,7 +52,7 @@ def correlations_with_draws(scores: Array, mos: Array, n_bootstrap: int, seed: i
         "krcc": headline["krcc"],
         "mae": headline["mae"],
         "rmse": headline["rmse"],
-        "answered": {"n": int(answered.sum()), **alone},
+        "answered": {"n": int(answered.sum()), **answered_only},
     }
     return cell, draws
 
@@ -98,9 +98,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
-    for rank, (p, place) in enumerate(known):
+    for rank, (p, index) in enumerate(known):
         highest = max(highest, min(1.0, p * (len(known) - rank)))
-        adjusted[place] = highest
+        adjusted[index] = highest
     return adjusted
 
 

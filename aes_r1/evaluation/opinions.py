@@ -27,24 +27,24 @@ DISTANCES = ("emd", "crps", "kl", "crps_of_raters")
 def distances(scores: Sequence[float], shares: Sequence[float]) -> dict[str, float]:
     """Return {emd, crps, kl, crps_of_raters} of one picture; the last is the crps that its raters themselves would get.
 
-    scores: at least one, 0..1 (in kl one outside counts for the nearest level); shares: of the raters on len(shares)
-    levels 0..1 (data.opinions.rater_shares).
+    scores: at least one, 0..1; for kl a score outside counts for the nearest level. shares: the share of raters on each
+    of len(shares) levels 0..1 (data.opinions.rater_shares).
     """
-    given, levels, weights = np.asarray(scores), np.asarray(levels_of(shares)), np.asarray(shares)
-    count = len(given)
-    apart = np.abs(given[:, None] - given[None, :]).sum() / max(1, count * (count - 1))
-    to_raters = float(np.abs(given[:, None] - levels[None, :]).mean(axis=0) @ weights)
+    outputs, levels, weights = np.asarray(scores), np.asarray(levels_of(shares)), np.asarray(shares)
+    count = len(outputs)
+    among_outputs = np.abs(outputs[:, None] - outputs[None, :]).sum() / max(1, count * (count - 1))
+    to_raters = float(np.abs(outputs[:, None] - levels[None, :]).mean(axis=0) @ weights)
     among_raters = float(weights @ np.abs(levels[:, None] - levels[None, :]) @ weights)
-    edges = np.unique(np.concatenate([given, levels]))
-    below = (given[None, :] <= edges[:, None]).mean(axis=1)
-    raters_below = (levels[None, :] <= edges[:, None]) @ weights
-    nearest = np.rint(given.clip(0, 1) * (len(levels) - 1)).astype(int)
-    said = (np.bincount(nearest, minlength=len(levels)) + 1 / len(levels)) / (count + 1)
-    held = weights > 0
+    edges = np.unique(np.concatenate([outputs, levels]))
+    output_cdf = (outputs[None, :] <= edges[:, None]).mean(axis=1)
+    rater_cdf = (levels[None, :] <= edges[:, None]) @ weights
+    nearest = np.rint(outputs.clip(0, 1) * (len(levels) - 1)).astype(int)
+    output_shares = (np.bincount(nearest, minlength=len(levels)) + 1 / len(levels)) / (count + 1)
+    rated = weights > 0
     return {
-        "emd": float((np.abs(below - raters_below)[:-1] * np.diff(edges)).sum()),
-        "crps": to_raters - apart / 2,
-        "kl": float((weights[held] * np.log(weights[held] / said[held])).sum()),
+        "emd": float((np.abs(output_cdf - rater_cdf)[:-1] * np.diff(edges)).sum()),
+        "crps": to_raters - among_outputs / 2,
+        "kl": float((weights[rated] * np.log(weights[rated] / output_shares[rated])).sum()),
         "crps_of_raters": among_raters / 2,
     }
 
@@ -61,8 +61,8 @@ def opinion_distances(measured: Array, *, n_bootstrap: int = 1000, seed: int = 0
     resampled = [counts @ known / len(known) for counts in resamples(len(known), n_bootstrap, seed)]
     drawn = np.concatenate([np.empty((0, len(DISTANCES))), *resampled])
     means = known.mean(axis=0)
-    found = {name: with_interval(float(means[place]), drawn[:, place]) for place, name in enumerate(DISTANCES)}
-    return {"n": len(known), **found}
+    intervals = {name: with_interval(float(means[index]), drawn[:, index]) for index, name in enumerate(DISTANCES)}
+    return {"n": len(known), **intervals}
 
 
 NOT_KNOWN = (math.nan,) * len(DISTANCES)

@@ -1,4 +1,4 @@
-"""The numbers that the paper prints. They are shown beside measured numbers, never mixed with them."""
+"""Read the numbers that the paper prints. They are shown beside measured numbers, never mixed with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compute the evaluation of a run: every stage, set and protocol is measured, compared and averaged."""
+"""Compute the evaluation of a run: measure, compare and average every stage, set and protocol."""
 
 from __future__ import annotations
 
@@ -66,26 +66,22 @@ def summarise(
                 stages.setdefault(stage, {}).setdefault(name, {})[protocol] = cell
 
     comparisons = []
-    for earlier, later in (combinations if all_pairs else _pairwise)(stages, 2):
+    for earlier, later in combinations(stages, 2) if all_pairs else pairwise(stages):
         for name, protocols in stages[later].items():
             for protocol in protocols:
-                found = _compared(columns, (earlier, name, protocol), (later, name, protocol), n_bootstrap, seed)
-                if found:
-                    comparisons.append({"set": name, "protocol": protocol, "from": earlier, "to": later, **found})
+                before, after = columns.get((earlier, name, protocol)), columns.get((later, name, protocol))
+                if differences := _differences(before, after, n_bootstrap, seed):
+                    comparisons.append({"set": name, "protocol": protocol, "from": earlier, "to": later, **differences})
     _adjust(comparisons)
-    beside = columns_of(baseline_rows)
+    baseline_columns = columns_of(baseline_rows)
     return {
         "stages": stages,
         "comparisons": comparisons,
-        "baselines": _against_baselines(stages, columns, beside, n_bootstrap, seed),
-        "baseline_cells": _baseline_cells(beside, n_bootstrap, seed),
+        "baselines": _against_baselines(stages, columns, baseline_columns, n_bootstrap, seed),
+        "baseline_cells": _baseline_cells(baseline_columns, n_bootstrap, seed),
         "means": _means(stages, draws, seen, seed),
         "manifests": dict(manifests or {}),
     }
-
-
-def _pairwise(names: Iterable[str], _: int) -> Iterable[tuple[str, str]]:
-    return pairwise(names)
 
 
 def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, Array]]:
@@ -95,9 +91,9 @@ def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, 
     cell["plcc_logistic"] = plcc_after_logistic(scores, mos, n_bootstrap=n_bootstrap, seed=seed)
     cell["calibration"] = calibration(scores, mos, n_bootstrap=n_bootstrap, seed=seed)
     cell["conformal"] = conformal(scores, mos, seed=seed)
-    wavering = spread(column, n_bootstrap=n_bootstrap, seed=seed)
-    if wavering is not None:
-        cell["spread"] = wavering
+    measured_spread = spread(column, n_bootstrap=n_bootstrap, seed=seed)
+    if measured_spread is not None:
+        cell["spread"] = measured_spread
         cell["conformal_scaled"] = conformal(scores, mos, scale=spread_scale(column.std), seed=seed)
     to_raters = opinion_distances(column.to_raters, n_bootstrap=n_bootstrap, seed=seed)
     if to_raters is not None:
@@ -105,80 +101,75 @@ def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, 
     if (column.origins >= 0).any():
         cell["origins"] = {}
         for index, origin in enumerate(ORIGINS):
-            mine = column.origins == index
-            if mine.any():
-                part, _ = correlations_with_draws(scores[mine], mos[mine], n_bootstrap, seed)
-                bias = calibration(scores[mine], mos[mine], n_bootstrap=n_bootstrap, seed=seed)["bias"]
+            of_origin = column.origins == index
+            if of_origin.any():
+                part, _ = correlations_with_draws(scores[of_origin], mos[of_origin], n_bootstrap, seed)
+                bias = calibration(scores[of_origin], mos[of_origin], n_bootstrap=n_bootstrap, seed=seed)["bias"]
                 cell["origins"][origin] = {**part, "bias": bias}
     return cell, draws
 
 
-def _compared(columns: Mapping, before: tuple, after: tuple, n_bootstrap: int, seed: int) -> dict[str, Any] | None:
-    if before not in columns or after not in columns:
+def _differences(before: Column | None, after: Column | None, n_bootstrap: int, seed: int) -> dict[str, Any] | None:
+    """Compare two columns over the pictures that both have; None without such pictures, or without a column."""
+    if before is None or after is None:
         return None
-    first, second = columns[before], columns[after]
-    theirs, mine = shared(first, second)
-    if not len(mine):
+    in_before, in_after = shared(before, after)
+    if not len(in_after):
         return None
     return paired_bootstrap(
-        first.scores[theirs], second.scores[mine], second.mos[mine], n_bootstrap=n_bootstrap, seed=seed
+        before.scores[in_before], after.scores[in_after], after.mos[in_after], n_bootstrap=n_bootstrap, seed=seed
     )
 
 
 def _adjust(comparisons: Sequence[dict[str, Any]]) -> None:
     """Add p_holm to every p; all comparisons of one metric are one family."""
     for name in METRICS:
-        for one, adjusted in zip(comparisons, holm([comparison[name]["p"] for comparison in comparisons]), strict=True):
-            one[name]["p_holm"] = adjusted
+        adjusted = holm([comparison[name]["p"] for comparison in comparisons])
+        for comparison, p in zip(comparisons, adjusted, strict=True):
+            comparison[name]["p_holm"] = p
 
 
-def _baseline_cells(beside: Mapping[Key, Column], n_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
+def _baseline_cells(columns: Mapping[Key, Column], n_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
     """Return {DATASET/SPLIT: {BASELINE: cell}}; "how" is fitted, other_group or halves (inference/people.py).
 
     Two halves of the raters agree less than two whole groups would; "whole_group" corrects for that.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for (baseline, name, how), column in beside.items():
+    cells: dict[str, dict[str, Any]] = {}
+    for (baseline, name, how), column in columns.items():
         cell: dict[str, Any] = {
             "how": how,
             **correlations(column.scores, column.mos, n_bootstrap=n_bootstrap, seed=seed),
         }
         if how == "halves":
             cell["whole_group"] = {metric: whole_group(cell[metric]) for metric in ("plcc", "srcc")}
-        found.setdefault(name, {})[baseline] = cell
-    return found
+        cells.setdefault(name, {})[baseline] = cell
+    return cells
 
 
 def _against_baselines(
-    stages: Mapping, columns: Mapping, beside: Mapping[Key, Column], n_bootstrap: int, seed: int
+    stages: Mapping, columns: Mapping[Key, Column], baseline_columns: Mapping[Key, Column], n_bootstrap: int, seed: int
 ) -> list[dict[str, Any]]:
     """Compare the last stage that answers in words with every baseline of its pictures, set by set.
 
-    Baselines are the protocols BASELINES of every stage, and `beside`, but for the halves of raters: the opinions that
-    the model is compared with hold both of them.
+    Baselines are the protocols BASELINES of every stage, and `baseline_columns`, except the halves of raters: the
+    opinions that the model is compared with hold both halves.
     """
-    rows: list[dict[str, Any]] = []
-    spoken = {
+    verbal = {
         stage: [protocol for protocol in in_order(_protocols(sets), PROTOCOL_ORDER) if protocol not in BASELINES]
         for stage, sets in stages.items()
     }
-    mine = next((stage for stage in reversed(stages) if spoken[stage]), None)
-    if mine is None:
-        return rows
-    for stage, sets in stages.items():
-        for name, protocols in sets.items():
-            for protocol in (one for one in protocols if one in BASELINES):
-                to = (mine, name, spoken[mine][0])
-                found = _compared(columns, (stage, name, protocol), to, n_bootstrap, seed)
-                if found:
-                    ends = [{"stage": end[0], "protocol": end[2]} for end in ((stage, name, protocol), to)]
-                    rows.append({"set": name, "from": ends[0], "to": ends[1], **found})
-    for key in (key for key in beside if key[2] != "halves"):
-        to = (mine, key[1], spoken[mine][0])
-        found = _compared({**columns, key: beside[key]}, key, to, n_bootstrap, seed)
-        if found:
-            ends = [{"stage": end[0], "protocol": end[2]} for end in (key, to)]
-            rows.append({"set": key[1], "from": ends[0], "to": ends[1], **found})
+    last = next((stage for stage in reversed(stages) if verbal[stage]), None)
+    if last is None:
+        return []
+    keys = [(stage, name, protocol) for stage, sets in stages.items() for name in sets for protocol in sets[name]]
+    baselines = {key: columns[key] for key in keys if key[2] in BASELINES}
+    baselines |= {key: column for key, column in baseline_columns.items() if key[2] != "halves"}
+    protocol = verbal[last][0]
+    rows: list[dict[str, Any]] = []
+    for (baseline, name, how), column in baselines.items():
+        if differences := _differences(column, columns.get((last, name, protocol)), n_bootstrap, seed):
+            ends = {"from": {"stage": baseline, "protocol": how}, "to": {"stage": last, "protocol": protocol}}
+            rows.append({"set": name, **ends, **differences})
     _adjust(rows)
     return rows
 
@@ -188,7 +179,7 @@ def _means(stages: Mapping, draws: Draws, seen: Collection[str] | None, seed: in
 
     Sets are resampled independently of one another.
     """
-    found: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     generator = np.random.default_rng([seed, 7])
     for stage, sets in stages.items():
         for protocol in in_order(_protocols(sets), PROTOCOL_ORDER):
@@ -207,8 +198,8 @@ def _means(stages: Mapping, draws: Draws, seen: Collection[str] | None, seed: in
                     drawn = [generator.permutation(draws[stage, name, protocol][metric]) for name in members]
                     length = min(map(len, drawn))  # Kendall's tau of a large set has fewer resamples
                     mean[metric] = with_interval(value, np.mean([draw[:length] for draw in drawn], axis=0))
-                found.setdefault(stage, {}).setdefault(protocol, {})[group] = mean
-    return found
+                means.setdefault(stage, {}).setdefault(protocol, {})[group] = mean
+    return means
 
 
 def _protocols(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -216,7 +207,7 @@ def _protocols(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _of_protocol(rows: Iterable[dict[str, Any]], protocol: str) -> list[dict[str, Any]]:
-    """Select the rows of `protocol`, and those that name none."""
+    """Return the rows of `protocol`, and those that name no protocol."""
     return [row for row in rows if row.get("protocol", protocol) == protocol]
 
 
@@ -252,20 +243,29 @@ def measure(
     for name, cells in summary["baseline_cells"].items():
         for baseline, cell in cells.items():
             cell |= (baselines or {})[baseline].get(name, {})
+    _add_critiques(summary, run, sets, n_bootstrap, seed)
+    names = {name.rsplit("/", 1)[0] for by_set in summary["stages"].values() for name in by_set}
+    if paper := paper_numbers(names):
+        summary["paper"] = paper
+    return summary
+
+
+def _add_critiques(summary: Evaluation, run: RunFolder, sets: Sets, n_bootstrap: int, seed: int) -> None:
+    """Add to `summary` what was measured of critiques: by stage and set, and in the cells of the grounded protocols."""
     chosen = chosen_critiques(run.predictions(), seed=seed)
-    followed = rows_by_protocol(run.predictions(), readable=False, seed=seed)
+    by_protocol = rows_by_protocol(run.predictions(), readable=False, seed=seed)
     wanted = {(name, row["id"]) for (_, name), rows in chosen.items() for row in rows}
-    wanted |= {(name, row["id"]) for (_, name, _), rows in followed.items() for row in rows}
+    wanted |= {(name, row["id"]) for (_, name, _), rows in by_protocol.items() for row in rows}
     factors = _factors(sets, wanted)
     critiques: dict[str, Any] = {}
     for (stage, name), rows in chosen.items():
-        found = critique_measures(rows, factors=factors.get(name), n_bootstrap=n_bootstrap, seed=seed)
-        written = run.examined("interventions", stage, name)
-        if exchanged := _of_protocol(written, rows[0]["protocol"]):
-            found["interventions"] = summarise_interventions(exchanged, n_bootstrap=n_bootstrap, seed=seed)
-        critiques.setdefault(stage, {})[name] = found
+        measures = critique_measures(rows, factors=factors.get(name), n_bootstrap=n_bootstrap, seed=seed)
+        examined = run.examined("interventions", stage, name)
+        if exchanged := _of_protocol(examined, rows[0]["protocol"]):
+            measures["interventions"] = summarise_interventions(exchanged, n_bootstrap=n_bootstrap, seed=seed)
+        critiques.setdefault(stage, {})[name] = measures
     summary["critiques"] = critiques
-    for (stage, name, protocol), rows in followed.items():
+    for (stage, name, protocol), rows in by_protocol.items():
         cell = summary["stages"].get(stage, {}).get(name, {}).get(protocol)
         if cell is None or not any(row["critique"] for row in rows):
             continue
@@ -281,20 +281,16 @@ def measure(
             n_bootstrap=n_bootstrap,
             seed=seed,
         )
-    names = {name.rsplit("/", 1)[0] for by_set in summary["stages"].values() for name in by_set}
-    if theirs := paper_numbers(names):
-        summary["paper"] = theirs
-    return summary
 
 
 def _factors(sets: Sets, wanted: Collection[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
     """Return {DATASET/SPLIT: {id: {dimension: 0..1}}} of wanted pictures with known dimensions (data/ratings.py)."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    factors_of_set: dict[str, dict[str, dict[str, float]]] = {}
     for samples in sets.values() if wanted else ():
         for sample in samples:
             name, factors = f"{sample.dataset}/{sample.split}", known_ratings(sample)
             if not {"factors", "ratings"} & sample.attributes.keys():
                 break  # a set has factors for every picture or for none
             if factors and (name, sample.id) in wanted:
-                found.setdefault(name, {})[sample.id] = factors
-    return found
+                factors_of_set.setdefault(name, {})[sample.id] = factors
+    return factors_of_set

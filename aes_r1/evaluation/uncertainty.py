@@ -1,8 +1,9 @@
-"""Intervals around a score: from the spread of a picture's outputs, and split-conformal intervals."""
+"""Measure intervals around a score: from the spread of a picture's outputs, and split-conformal ones."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ Array = NDArray[np.float64]
 LEVEL = 0.9
 CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SPLITS = 100
-_FEWEST = 20  # with fewer pictures a 90% interval cannot be calibrated and checked
+_MIN_PICTURES = 20  # with fewer pictures a 90% interval cannot be calibrated and checked
 
 
 def conformal_quantile(residuals: Array, level: float = LEVEL) -> float:
@@ -23,8 +24,8 @@ def conformal_quantile(residuals: Array, level: float = LEVEL) -> float:
 
     Vovk et al. 2005, Lei et al. 2018; infinity when n is too small for the level.
     """
-    place = math.ceil((len(residuals) + 1) * level)
-    return float(np.partition(residuals, place - 1)[place - 1]) if place <= len(residuals) else math.inf
+    rank = math.ceil((len(residuals) + 1) * level)
+    return float(np.partition(residuals, rank - 1)[rank - 1]) if rank <= len(residuals) else math.inf
 
 
 def conformal(
@@ -41,7 +42,7 @@ def conformal(
     if scale is not None:
         residuals = residuals / scale[usable]
     n = len(residuals)
-    if n < _FEWEST:
+    if n < _MIN_PICTURES:
         return None
     generator = np.random.default_rng([seed, n])
     covered = np.empty(SPLITS)
@@ -63,7 +64,7 @@ def conformal(
 
 
 def spread_scale(std: Array) -> Array:
-    """Add its mean to the spread of each picture's outputs, to divide by it: identical outputs are not certainty."""
+    """Return `std` plus its mean, a scale that is never 0: identical outputs do not make a score certain."""
     return std + float(np.nanmean(std)) if np.isfinite(std).any() else std
 
 
@@ -77,6 +78,26 @@ def predictive_half_width(std: Array, count: NDArray[np.int64], level: float) ->
     return stats.t.ppf((1 + level) / 2, count - 1) * std * np.sqrt(1 + 1 / count)
 
 
+def probability_highest(answers: Sequence[Array], *, draws: int = 20_000, seed: int = 0) -> Array | None:
+    """Return for each picture the probability that its mean over endless answers is the highest of all; ties share it.
+
+    answers: per picture the scores of its answers, at least one. The means have a flat prior and normal answers of one
+    variance around them, so they are drawn from Student's t distribution with the pooled spread (Box and Tiao 1973).
+    For two pictures this is 1 less the one-sided p of the pooled t test. None where no picture has two answers.
+    """
+    freedom = sum(len(scores) - 1 for scores in answers)
+    if freedom < 1:
+        return None
+    means = np.array([np.mean(scores) for scores in answers])
+    squares = sum(float(((scores - mean) ** 2).sum()) for scores, mean in zip(answers, means, strict=True))
+    generator = np.random.default_rng([seed, len(answers), freedom])
+    spread_of_one = np.sqrt(squares / generator.chisquare(freedom, draws))[:, None]
+    errors = generator.standard_normal((draws, len(answers))) / np.sqrt([len(scores) for scores in answers])
+    drawn = means + spread_of_one * errors
+    highest = drawn == drawn.max(axis=1, keepdims=True)
+    return (highest / highest.sum(axis=1, keepdims=True)).mean(axis=0)
+
+
 def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any] | None:
     """Read the spread of n outputs as a predictive interval, and measure how well it holds.
 
@@ -86,31 +107,31 @@ def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[st
     """
     from scipy import stats
 
-    several = column.count >= 2
-    if not several.any():
+    repeated = column.count >= 2
+    if not repeated.any():
         return None
-    scores, mos, std, rater_std = (part[several] for part in (column.scores, column.mos, column.std, column.mos_std))
-    count = column.count[several]
+    scores, mos, std, rater_std = (part[repeated] for part in (column.scores, column.mos, column.std, column.mos_std))
+    count = column.count[repeated]
     known = np.isfinite(rater_std) & (rater_std > 0)
     curve = []
     for nominal in CURVE:
-        half = predictive_half_width(std, count, nominal)
-        inside = int((np.abs(scores - mos) <= half).sum())
+        half_width = predictive_half_width(std, count, nominal)
+        inside = int((np.abs(scores - mos) <= half_width).sum())
         row = {"nominal": nominal, "coverage": inside / len(scores), **wilson(inside, len(scores)), "raters": None}
         if known.any():
-            above = (scores + half - mos)[known] / rater_std[known]
-            below = (scores - half - mos)[known] / rater_std[known]
-            row["raters"] = float((stats.norm.cdf(above) - stats.norm.cdf(below)).mean())
+            upper = (scores + half_width - mos)[known] / rater_std[known]
+            lower = (scores - half_width - mos)[known] / rater_std[known]
+            row["raters"] = float((stats.norm.cdf(upper) - stats.norm.cdf(lower)).mean())
         curve.append(row)
-    answer: dict[str, Any] = {"n_samples": int(count.max()), "mean_std": float(std.mean()), "curve": curve}
-    answer["rater_std"] = float(rater_std[known].mean()) if known.any() else None
+    summary: dict[str, Any] = {"n_samples": int(count.max()), "mean_std": float(std.mean()), "curve": curve}
+    summary["rater_std"] = float(rater_std[known].mean()) if known.any() else None
     pair = (std[known], rater_std[known])
     if known.sum() >= 3:
         drawn = bootstrap(*pair, n_bootstrap, seed, only=("srcc",))["srcc"]
-        answer["rater_srcc"] = with_interval(points(*pair)["srcc"], drawn)
+        summary["rater_srcc"] = with_interval(points(*pair)["srcc"], drawn)
     else:
-        answer["rater_srcc"] = {"value": None, "low": None, "high": None}
-    return answer
+        summary["rater_srcc"] = {"value": None, "low": None, "high": None}
+    return summary
 
 
 def wilson(successes: int, n: int) -> dict[str, float | None]:
@@ -118,5 +139,6 @@ def wilson(successes: int, n: int) -> dict[str, float | None]:
     if n == 0:
         return {"low": None, "high": None}
     z, share = 1.959963984540054, successes / n
-    centre, reach = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return {"low": max(0.0, (centre - reach) / (1 + z * z / n)), "high": min(1.0, (centre + reach) / (1 + z * z / n))}
+    centre, half_width = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return {"low": max(0.0, (centre - half_width) / scale), "high": min(1.0, (centre + half_width) / scale)}

@@ -56,12 +56,23 @@ def fit_mean(_: Array, mos: Array) -> Scores:
 
 def fit_ridge(features: Array, mos: Array) -> Scores:
     """Fit a ridge regression on standardised features; its penalty is chosen by leaving out one picture at a time."""
+    model = _ridge(features, mos)
+    return lambda unknown: np.clip(model.predict(unknown), 0, 1)
+
+
+def ridge_weights(features: Array, mos: Array) -> tuple[Array, float]:
+    """Return the weights [F] and the constant of `fit_ridge`, for features that are not standardised."""
+    scaler, regression = (step for _, step in _ridge(features, mos).steps)
+    weights = regression.coef_ / scaler.scale_
+    return weights, float(regression.intercept_ - weights @ scaler.mean_)
+
+
+def _ridge(features: Array, mos: Array) -> Any:
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-1, 6, 15))).fit(features, mos)
-    return lambda unknown: np.clip(model.predict(unknown), 0, 1)
+    return make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-1, 6, 15))).fit(features, mos)
 
 
 def fit_trees(features: Array, mos: Array, *, seed: int = 0) -> Scores:

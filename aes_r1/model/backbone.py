@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from aes_r1.model import families, files, kernels, shared_prefix, template
+from aes_r1.model import families, files, kernels, quantize, shared_prefix, template
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.prompts import order_of
 from aes_r1.settings import InputError, LoraSettings
@@ -42,13 +43,14 @@ class Backbone:
         self.image_processor = image_processor
         self.image_token = model.config.image_token_id
         self.shares_prefix = families.can_share_prefix(model.config)
-        self.end_token = tokenizer.eos_token_id
+        self.end_token: int = families.end_of_turn(model.config, tokenizer)  # type: ignore[assignment]  # it was checked
         self.pad_token = tokenizer.pad_token_id
         banned = torch.zeros(model.config.get_text_config().vocab_size, dtype=torch.bool)
         banned[[i for i in tokenizer.all_special_ids if i < len(banned)]] = True
         banned[len(tokenizer) :] = True  # rows that only pad the embedding belong to no token
         banned[self.end_token] = False
         self.banned = banned
+        self._banned_on: dict[torch.device, Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -56,10 +58,10 @@ class Backbone:
         return next(self.model.parameters()).device
 
     def banned_on(self, device: torch.device) -> Tensor:
-        """Return `banned` on `device`; the copy is kept for later calls."""
-        if self.banned.device != device:
-            self.banned = self.banned.to(device)
-        return self.banned
+        """Return `banned` on `device`; the copy is kept for later calls. `banned` itself stays on the host."""
+        if device not in self._banned_on:
+            self._banned_on[device] = self.banned.to(device)
+        return self._banned_on[device]
 
     @property
     def core(self) -> Any:
@@ -74,7 +76,7 @@ class Backbone:
         config = self.core.config
         pixels, grid, count = families.prepare(config, self.image_processor, picture)
         text = template.prompt_text(self.tokenizer, question)
-        placeholder = self.tokenizer.convert_ids_to_tokens(self.image_token)
+        placeholder = families.template_placeholder(config, self.tokenizer)
         repeated = families.placeholder(config, self.tokenizer, count)
         text = template.with_picture(self.tokenizer, text, placeholder=placeholder, picture=repeated)
         ids = np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
@@ -172,9 +174,9 @@ class Backbone:
     def with_max_pixels(self, max_pixels: int) -> Backbone:
         """Limit pictures to `max_pixels` pixels and return this backbone; every stage uses the same limit.
 
-        InternVL keeps its square tile, which is part of its architecture.
+        A family that resizes every picture to one square keeps it, because it is part of the architecture.
         """
-        if self.core.config.model_type == "internvl":
+        if self.core.config.model_type in families.SQUARE:
             return self
         self.image_processor.size = {
             "shortest_edge": min(MIN_PIXELS, max_pixels),
@@ -305,25 +307,31 @@ def freeze(model: nn.Module, *, vision: bool) -> None:
         parameter.requires_grad_(not (vision and families.is_vision(name)))
 
 
-def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Backbone:
+def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0, quantized: bool = False) -> Backbone:
     """Wrap the language model's projections with a LoRA adapter (peft) drawn from `seed`; freeze the base weights.
 
-    Raises InputError if the model has none of the modules that the settings name.
+    With lora.target "all" every linear layer of vision tower and projector gets one, too. `quantized`: the weights of
+    the language layers become 4-bit ones when the model is moved to its device. Raises InputError if the
+    language model has none of the modules that the settings name.
     """
     from peft import LoraConfig, get_peft_model
 
-    module_names = {name.rpartition(".")[2] for name, _ in backbone.model.named_modules() if "language_model" in name}
-    if not module_names & set(lora.target_modules):
-        raise InputError(f"model.lora.target_modules={lora.target_modules}: the language model has none of them")
-
     modules = "|".join(lora.target_modules)
+    target = rf".*({'|'.join(families.LANGUAGE_PARTS)}).*\.({modules})"
+    if not any(re.fullmatch(target, name) for name, _ in backbone.model.named_modules()):
+        raise InputError(f"model.lora.target_modules={lora.target_modules}: the language model has none of them")
+    if lora.target == "all":
+        linear = [name for name, module in backbone.model.named_modules() if isinstance(module, nn.Linear)]
+        target = "|".join([target, *(re.escape(name) for name in linear if families.is_vision(name))])
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float scales as well
         lora_dropout=lora.dropout,
-        target_modules=rf".*language_model.*\.({modules})",
+        target_modules=target,
         task_type="CAUSAL_LM",
     )
+    if quantized:
+        quantize.quantise(backbone.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Give the adapter the dtype of the weights, as DeepSpeed does: in float32 its products would not run on tensor
@@ -333,7 +341,9 @@ def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0) -> Bac
 
 
 def merged(backbone: Backbone) -> Backbone:
-    """Fold the adapter, if there is one, into the weights and return the backbone."""
+    """Fold the adapter, if there is one, into the weights and return the backbone, whose weights then have 16 bits."""
+    if quantize.quantised_layers(backbone.core):
+        backbone.model = quantize.merged(backbone.core)
     if hasattr(backbone.model, "merge_and_unload"):
         backbone.model = backbone.model.merge_and_unload()
     return backbone
@@ -344,17 +354,15 @@ def _merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     if not hasattr(model, "merge_and_unload"):
         yield from model.state_dict().items()
         return
-    from peft.tuners.lora import Linear
-
     core = model.get_base_model()
-    adapted = {f"{name}.": layer for name, layer in core.named_modules() if isinstance(layer, Linear)}
+    merged = {f"{name}.": layer for name, layer in quantize.layers_to_merge(core)}
     for name, weight in core.state_dict().items():
-        owner = next((prefix for prefix in adapted if name.startswith(prefix)), None)
+        owner = next((prefix for prefix in merged if name.startswith(prefix)), None)
         if owner is None:
             yield name, weight
         elif (key := name.removeprefix(owner).removeprefix("base_layer.")) == "weight":
-            yield owner + key, weight + sum(map(adapted[owner].get_delta_weight, adapted[owner].active_adapters))
-        elif name.startswith(f"{owner}base_layer."):
+            yield owner + key, quantize.merged_weight(merged[owner])
+        elif key == "bias":
             yield owner + key, weight
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from aes_r1.model.families import FAMILIES, is_vision, tokens_per_row
+from aes_r1.model.families import FAMILIES, LANGUAGE_PARTS, is_vision, patches_per_token
 from aes_r1.settings import InputError
 
 
@@ -38,6 +38,7 @@ class Shape:
     vision_width: int
     vision_hidden: int
     vision_per_token: float  # patches per language token
+    vision_linear_sides: int = 0  # inputs plus outputs, summed over the linear layers of vision tower and projector
 
 
 def load_config(path: str | None, name: str, shapes: Path) -> Any:
@@ -68,9 +69,10 @@ def shape_of(config: Any) -> Shape:
         model = AutoModelForImageTextToText.from_config(config)
     model.tie_weights()
     text, vision = config.get_text_config(), config.vision_config
+    width = getattr(vision, "embed_dim", None) or vision.hidden_size  # Qwen2-VL names its output's width hidden_size
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     named = list(model.named_parameters())
-    layers = [p for name, p in named if "language_model.layers." in name and p.dim() == 2]
+    layers = [p for name, p in named if any(f"{part}.layers." in name for part in LANGUAGE_PARTS) and p.dim() == 2]
     return Shape(
         parameters=sum(p.numel() for _, p in named),
         vision_parameters=sum(p.numel() for name, p in named if is_vision(name)),
@@ -83,21 +85,24 @@ def shape_of(config: Any) -> Shape:
         vocabulary=text.vocab_size,
         layer_matrix_parameters=sum(p.numel() for p in layers),
         vision_layers=getattr(vision, "depth", None) or vision.num_hidden_layers,
-        vision_width=vision.hidden_size,
-        vision_hidden=vision.intermediate_size,
-        vision_per_token=_patches_per_token(config),
+        vision_width=width,
+        vision_hidden=getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio),
+        vision_per_token=patches_per_token(config),
+        vision_linear_sides=sum(
+            layer.in_features + layer.out_features
+            for name, layer in model.named_modules()
+            if isinstance(layer, torch.nn.Linear) and is_vision(name)
+        ),
     )
 
 
-def _patches_per_token(config: Any) -> float:
-    if config.model_type == "internvl":
-        side = config.vision_config.image_size[0] // config.vision_config.patch_size[0]
-        return side * side / config.image_seq_length
-    return 1 / tokens_per_row(config)
+def lora_parameters(shape: Shape, rank: int, *, vision: bool = False) -> int:
+    """Return the number of trained parameters of an adapter on all seven projections of every language layer.
 
-
-def lora_parameters(shape: Shape, rank: int) -> int:
-    """Return the number of trained parameters of an adapter on all seven projections of every language layer."""
+    vision: the adapter is in all linear layers of vision tower and projector as well.
+    """
+    if vision:
+        return lora_parameters(shape, rank) + rank * shape.vision_linear_sides
     wide, query, key, hidden = shape.width, shape.query_width, shape.key_width, shape.hidden
     return shape.layers * rank * (2 * (wide + query) + 2 * (wide + key) + 3 * (wide + hidden))
 

@@ -30,14 +30,25 @@ def require_liger() -> None:
 def fuse(model: nn.Module) -> None:
     """Give every RMSNorm of `model`, and every feed-forward with a SiLU gate, a fused kernel.
 
-    Raises InputError if the kernels cannot run.
+    Raises InputError if the kernels cannot run, or are not for norms of this model's form.
     """
+    norms = [module for module in model.modules() if _is_norm(module)]
+    other = {type(norm).__name__ for norm in norms if not hasattr(norm, "variance_epsilon")}
+    if other:
+        raise InputError(
+            f"model.kernels=liger: its norm multiplies by the weight, and {', '.join(sorted(other))} by 1 + weight; "
+            "give model.kernels=plain"
+        )
     require_liger()
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
+        if _is_norm(module):
             module.forward = MethodType(_norm, module)
         elif hasattr(module, "gate_proj") and type(module.act_fn).__name__.startswith("SiLU"):
             module.forward = MethodType(_feed_forward, module)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return type(module).__name__.endswith("RMSNorm")
 
 
 def _norm(module: Any, states: Tensor) -> Tensor:

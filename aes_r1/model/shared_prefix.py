@@ -201,12 +201,13 @@ def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, ma
     steps = torch.arange(length - 1, device=completions.device)
     positions = (copies.next_position_ids[:, None] + steps)[None].expand(3, -1, -1)
     valid = torch.cat([copies.attention_mask, torch.ones_like(completions[:, :-1], dtype=torch.bool)], dim=1)
-    output = core.model.language_model(
+    picture_mask = functional.pad(picture_mask, (0, length - 1))
+    output = families.language_model(core)(
         inputs_embeds=embeddings,
         position_ids=families.for_language_model(core, torch.cat([copies.position_ids, positions], dim=2)),
-        attention_mask=valid,
+        attention_mask=families.attention_mask(core, embeddings, valid, picture_mask),
         use_cache=False,
-        **families.deep_inputs(features, functional.pad(picture_mask, (0, length - 1))),
+        **families.deep_inputs(features, picture_mask),
     ).last_hidden_state
     states = output[:, embeddings.shape[1] - length :].flatten(0, 1)
     return states.index_select(0, to_device(mask.flatten().nonzero()[:, 0], states.device))
@@ -214,7 +215,7 @@ def plain_hidden_states(core: Any, prompts: PromptBatch, completions: Tensor, ma
 
 def language_forward(core: Any, embeddings: Tensor, positions: Tensor, attend: Callable, **deep: Any) -> Tensor:
     """Run the language layers on embeddings [1, S, D] at positions [3, 1, S] with the attention `attend`."""
-    return core.model.language_model(
+    return families.language_model(core)(
         inputs_embeds=embeddings,
         position_ids=families.for_language_model(core, positions),
         # transformers passes a mask of four dimensions through unchanged, and `attend` ignores it.

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from aes_r1.model import families
 from aes_r1.prompts import answer
 from aes_r1.settings import InputError
 
@@ -52,7 +53,8 @@ def checked(tokenizer: Any, config: Any) -> Any:
     rows = config.get_text_config().vocab_size
     if tokenizer.convert_ids_to_tokens(config.image_token_id) is None:
         raise InputError(f"{where}: its tokenizer lacks token {config.image_token_id}, which stands for a picture")
-    if tokenizer.eos_token_id is None or not 0 <= tokenizer.eos_token_id < rows:
+    end = families.end_of_turn(config, tokenizer)
+    if end is None or not 0 <= end < rows:
         raise InputError(f"{where}: its tokenizer names no end of a turn (eos_token) among the model's {rows} tokens")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # any token will do: padding is never attended to
@@ -65,7 +67,7 @@ def checked(tokenizer: Any, config: Any) -> Any:
     if _TAGS.findall(tokenizer.decode(tokens, skip_special_tokens=True)) != _TAGS.findall(text):
         raise InputError(f"{where}: its tokenizer cannot write {text}: the tags are special tokens there")
     prompt = prompt_text(tokenizer, "")
-    with_picture(tokenizer, prompt, placeholder=tokenizer.convert_ids_to_tokens(config.image_token_id), picture="")
+    with_picture(tokenizer, prompt, placeholder=families.template_placeholder(config, tokenizer), picture="")
     closing = _EMPTY_PAIR.search(prompt)
     if closing is not None:
         log.info("%s: the chat template's empty think block is left out of prompts", where)

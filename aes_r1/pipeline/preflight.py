@@ -20,14 +20,15 @@ from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, root_of
 from aes_r1.data.opinions import rater_shares
-from aes_r1.data.ratings import known_ratings, ways_out
+from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
+from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import QUESTIONS
-from aes_r1.reward.custom import load_reward
+from aes_r1.reward.custom import load_reward, reward_file
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
 from aes_r1.trainer.launch import launched, require_deepspeed, world
@@ -93,11 +94,19 @@ def _divisible(settings: Settings, size: int) -> None:
     for key, value in shared_out.items():
         if value % size:
             raise InputError(f"{key}={value}: must be divisible by the {size} processes")
+    trainer = settings.trainer
+    completions = trainer.images_per_step * trainer.num_samples // size
+    if trainer.minibatches > completions:
+        raise InputError(
+            f"trainer.minibatches={trainer.minibatches}: a process has {completions} completions in a step; "
+            "give at most that many"
+        )
 
 
 def makes_cold_start(settings: Settings) -> bool:
-    """Return whether the run of `settings` has a cold start."""
-    return settings.cold_start.epochs > 0 and settings.trainer.init_from != "base"
+    """Return whether the run of `settings` has a cold start: one that RAPO starts from, or that is all of the run."""
+    wanted = settings.trainer.init_from == "cold_start" or settings.trainer.name == "sft"
+    return settings.cold_start.epochs > 0 and wanted
 
 
 def _check_data(data: DataSettings, settings: Settings) -> None:
@@ -155,7 +164,7 @@ def _check_rewards(settings: Settings) -> None:
     if asked and not any(known_ratings(sample) for sample in _train_samples(settings)):
         raise InputError(
             f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
-            f"dimensions; {ways_out(data.name)}, or 0"
+            f"dimensions; {ratings_hint(data.name)}, or 0"
         )
     learned = makes_cold_start(settings) and settings.cold_start.blank_pictures > 0
     reading = [f"reward.read_back.weight={weights['read_back']:g}"] if "read_back" in weights else []
@@ -169,6 +178,8 @@ def _check_rewards(settings: Settings) -> None:
 
 def _check_models(settings: Settings) -> None:
     model, init_from = settings.model, settings.trainer.init_from
+    if model.quantize == "nf4":
+        require_nf4()
     if model.base == "shipped":
         tiny.shipped()
     named = {"model.path": model.path}
@@ -189,6 +200,7 @@ def _check_score_rewards(settings: Settings) -> None:
         return
     if reward.custom is not None:
         load_reward(reward.custom)
+        _check_same_reward(settings)
     if reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS:
         with quiet():
             samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
@@ -197,6 +209,17 @@ def _check_score_rewards(settings: Settings) -> None:
                 f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "
                 "its raters; give mos_std or count_1, count_2, .. in your labels (docs/datasets.md), or 0"
             )
+
+
+def _check_same_reward(settings: Settings) -> None:
+    """Check that the file of reward.custom is the one with which the run began; a setting holds its name alone."""
+    kept, file = RunFolder(settings.out).custom_reward_file, reward_file(str(settings.reward.custom))
+    begun = settings.trainer.resume != "never" and kept.exists()
+    if begun and _to_come(settings, "rapo") and kept.read_bytes() != file.read_bytes():
+        raise InputError(
+            f"reward.custom={settings.reward.custom}: {file} was changed after this run began with {kept}; "
+            "give another out=, or trainer.resume=never to begin anew"
+        )
 
 
 def check_counts(job: Job) -> None:

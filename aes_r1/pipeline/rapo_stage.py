@@ -20,8 +20,9 @@ from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.rapo_log import RapoLog
 from aes_r1.pipeline.readable_start import require_readable_answers
+from aes_r1.reward.custom import reward_file
 from aes_r1.rollout.failures import ServersGone
-from aes_r1.runs.files import draft_of
+from aes_r1.runs.files import draft_of, write_text_atomically
 from aes_r1.runs.progress import progress_bars
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
@@ -47,12 +48,17 @@ def rapo(job: Job, initial: str) -> str:
     if job.run.stage_done("rapo"):
         _free_room(job)  # a kill may have come before this
         return str(job.run.model)
+    if settings.reward.custom is not None and job.rank == 0:
+        text = reward_file(settings.reward.custom).read_text(encoding="utf-8")
+        write_text_atomically(job.run.custom_reward_file, text)
     backbone = job.load(initial)
     lora = settings.model.lora
     with contextlib.ExitStack() as held:
         reference = None
         if lora.rank > 0:
-            backbone = backbones.add_adapter(backbone, lora, seed=settings.seed)
+            backbone = backbones.add_adapter(
+                backbone, lora, seed=settings.seed, quantized=settings.model.quantize == "nf4"
+            )
         else:
             if trainer.needs_reference or settings.reward.needs_reference:
                 reference = build_reference(
@@ -121,7 +127,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
                 evaluate=lambda _: _validate(job, backbone),
                 log_completions=steps.completions,
                 on_resume=on_resume,
-                extra_state=job.tracker.notes(),
+                extra_state=job.tracker.extra_state(),
                 trace_file=job.run.trace(trainer.profile) if trainer.profile and job.rank == 0 else None,
             ),
         )
@@ -130,7 +136,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
             backbones.merged(backbone).save(final)
     if job.rank == 0:
         job.tracker.checkpoint("rapo", total, final)
-        outcome = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.notes()}
+        outcome = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.extra_state()}
         job.run.finish_stage("rapo", outcome)
         _free_room(job)
     job.wait()

@@ -33,11 +33,11 @@ from aes_r1.trainer.reference import require_shardable
 def run(settings: Settings) -> None:
     """Run every stage that is missing in `settings.out`; raises InputError, Stopped or whatever a stage raises."""
     rank, size = world()
-    with failure_file(Path(settings.out), rank):
-        preflight.check(settings)
     with run_lock(Path(settings.out), rank):
         try:
-            _run(settings, rank, size)
+            with failure_file(Path(settings.out), rank):
+                preflight.check(settings)
+                _run(settings, rank, size)
         except InputError:
             if rank == 0:
                 withdraw(Path(settings.out))

@@ -1,4 +1,4 @@
-"""The report of a run, or one page that compares several: `python -m aes_r1.report RUN [RUN ...]`."""
+"""Write the report of a run, or one page that compares several: `python -m aes_r1.report RUN [RUN ...]`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError, require
 
 
-def run(given: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Write the page of one run or of several; return the exit code."""
-    folders = [Path(name) for name in given.runs]
+    folders = [Path(name) for name in options.runs]
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; give the folders of runs (aes-r1 runs lists them)")
     if len(folders) == 1:
         page = RunFolder(folders[0]).report_file
-        require(given.out is None, "--out", given.out, f"is for several runs; one run's page is {page}")
+        require(options.out is None, "--out", options.out, f"is for several runs; one run's page is {page}")
         print(write_report(folders[0]))
     else:
-        print(write_comparison(folders, Path(given.out) if given.out else folders[0].parent / "comparison.html"))
+        print(write_comparison(folders, Path(options.out) if options.out else folders[0].parent / "comparison.html"))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The report's section on calibration: are scores unbiased, and do intervals have their nominal coverage?"""
+"""The report's section on calibration: whether scores are unbiased, and intervals have their nominal coverage."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from aes_r1.report.html import number, stage_color, stage_name
 from aes_r1.report.results_section import cells_by_stage, datasets
 
 _BINS = 8
-_FEWEST = 5  # least pictures per bin
+_MIN_PICTURES = 5  # per bin
 
 
 def calibration_section(
     evaluation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the content of calibration.html: calibration and intervals of every set where any of them was measured."""
+    """Return the content of calibration.html: calibration and intervals of every set that has any."""
     stages = evaluation.get("stages", {})
-    found = []
+    sections = []
     for dataset in datasets(stages):
         cells = list(cells_by_stage(stages, dataset))
         fits = [
@@ -34,17 +34,17 @@ def calibration_section(
         ]
         charts = [*_opinion_charts(stages, dataset, predictions), *_spread_charts(cells, dataset)]
         if fits or intervals or charts:
-            found.append({"name": dataset, "fits": fits, "charts": charts, "intervals": intervals})
-    return found
+            sections.append({"name": dataset, "fits": fits, "charts": charts, "intervals": intervals})
+    return sections
 
 
 def _opinion_charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
     lines = []
     for stage, sets in stages.items():
         cells = sets.get(dataset, {})
-        mine = [row for row in predictions if row["stage"] == stage and f"{row['dataset']}/{row['split']}" == dataset]
+        rows = [row for row in predictions if row["stage"] == stage and f"{row['dataset']}/{row['split']}" == dataset]
         protocol = next(iter(in_order(cells, PROTOCOL_ORDER)), None)
-        points = opinion_by_score([row for row in mine if row["protocol"] == protocol])
+        points = opinion_by_score([row for row in rows if row["protocol"] == protocol])
         if len(points) > 1 and any("calibration" in cell for cell in cells.values()):
             scores, opinions = [score for score, _ in points], [opinion for _, opinion in points]
             lines.append(Line(stage_name(stage), scores, opinions, stage_color(stage)))
@@ -57,7 +57,7 @@ def _opinion_charts(stages: Mapping, dataset: str, predictions: Sequence[Mapping
 def opinion_by_score(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """Return (mean score, mean opinion) of equal groups of answered pictures in the order of their scores."""
     pairs = sorted((row["score"], row["mos"]) for row in rows if row["score"] is not None and row["mos"] is not None)
-    count = min(_BINS, len(pairs) // _FEWEST)
+    count = min(_BINS, len(pairs) // _MIN_PICTURES)
     groups = [pairs[len(pairs) * i // count : len(pairs) * (i + 1) // count] for i in range(count)]
     return [(sum(s for s, _ in group) / len(group), sum(m for _, m in group) / len(group)) for group in groups]
 
@@ -66,10 +66,10 @@ def _spread_charts(cells: Sequence[tuple[str, str, Mapping]], dataset: str) -> I
     """Draw how often the interval of a picture's own answers holds its opinion, at several nominal levels."""
     lines, last = [], None
     for stage, _, cell in cells:
-        if last_here := cell.get("spread"):
-            last, curve = last_here, last_here["curve"]
-            nominal, held = [row["nominal"] for row in curve], [row["coverage"] for row in curve]
-            lines.append(Line(stage_name(stage), nominal, held, stage_color(stage)))
+        if spread := cell.get("spread"):
+            last, curve = spread, spread["curve"]
+            nominal, coverage = [row["nominal"] for row in curve], [row["coverage"] for row in curve]
+            lines.append(Line(stage_name(stage), nominal, coverage, stage_color(stage)))
     if last is not None:
         caption = (
             f"Horizontal axis: nominal coverage of the interval from the spread of {last['n_samples']} answers "

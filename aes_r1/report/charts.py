@@ -92,7 +92,7 @@ def line_chart(label: str, lines: Sequence[Line], *, low: float | None = None, h
             parts.append(_path(_running_mean(points), line.color, 1.8))
         if line.dots or len(points) == 1:
             parts += [_dot(x, y, 2.6, line.color) for x, y in points]
-    ends = _apart([up(line.ys[-1]) for line in lines], 12, top + 4, bottom)
+    ends = _without_overlap([up(line.ys[-1]) for line in lines], 12, top + 4, bottom)
     for line, y in zip(lines, ends, strict=True):
         parts.append(_text(right + 6, y + 4, _short(line.ys[-1]), "start", line.color))
     return _svg(WIDTH, height, label, parts)
@@ -115,8 +115,8 @@ def interval_chart(
     low, high = min([*known, 0.0]), max([*known, 0.0])
     pad = 0.04 * max(high - low, 0.1)
     low = low - pad if low < 0 else 0.0
-    beyond = high + pad if high > 0 or low == 0 else 0.0
-    high = beyond if zero else max(0.5, math.ceil(high * 4) / 4)
+    upper = high + pad if high > 0 or low == 0 else 0.0
+    high = upper if zero else max(0.5, math.ceil(high * 4) / 4)
 
     def across(x: float) -> float:
         return left + (right - left) * (x - low) / (high - low)
@@ -170,7 +170,7 @@ def scatter(label: str, mos: Sequence[float], scores: Sequence[float], color: st
 
 
 def points_chart(label: str, points: Sequence[tuple[float, float, str]], names: tuple[str, str]) -> str:
-    """Draw points (across, up, page colour) on axes with these names, as wide as the data. Empty without points."""
+    """Draw points (across, up, page colour) on axes with these names, scaled to the data. Empty without points."""
     if not points:
         return ""
     left, right, top, bottom = 46, 276, 18, 214
@@ -241,8 +241,8 @@ def _finite(line: Line) -> Line:
     return Line(line.name, [x for x, _ in pairs], [y for _, y in pairs], line.color, line.dots)
 
 
-def _thinned(points: list[tuple[float, float]], most: int = 600) -> list[tuple[float, float]]:
-    stride = max(1, len(points) // most)
+def _thinned(points: list[tuple[float, float]], limit: int = 600) -> list[tuple[float, float]]:
+    stride = max(1, len(points) // limit)
     return points[::stride]
 
 
@@ -256,12 +256,12 @@ def _running_mean(points: list[tuple[float, float]]) -> list[tuple[float, float]
     return _thinned([(x, (sums[b] - sums[a]) / (b - a)) for (x, _), (a, b) in zip(points, spans, strict=True)])
 
 
-def _apart(positions: list[float], distance: float, top: float, bottom: float) -> list[float]:
-    """Move labels down, then back up, until none overlap."""
+def _without_overlap(positions: list[float], distance: float, top: float, bottom: float) -> list[float]:
+    """Return positions at least `distance` apart: labels are moved down, then back up to end above `bottom`."""
     order = sorted(range(len(positions)), key=positions.__getitem__)
     placed = [max(top, position) for position in positions]
-    for before, after in pairwise(order):
-        placed[after] = max(placed[after], placed[before] + distance)
+    for upper_label, lower_label in pairwise(order):
+        placed[lower_label] = max(placed[lower_label], placed[upper_label] + distance)
     limit = bottom
     for index in reversed(order):
         placed[index] = max(top, min(placed[index], limit))

@@ -28,7 +28,7 @@ _CURVES = {
     "rollout/parse_failure_rate": "Answers that cannot be read",
     "rollout/length_mean": "Completion length",
 }
-_SAID_ELSEWHERE = ("out", "store", "run_name")
+_OMITTED = ("out", "store", "run_name")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
     Raises InputError for a folder without an evaluation, or a folder that is given twice.
     """
     names = _names(folders)
-    runs = [_read(folder, name, index) for index, (folder, name) in enumerate(zip(folders, names, strict=True))]
+    runs = [_read_run(folder, name, index) for index, (folder, name) in enumerate(zip(folders, names, strict=True))]
     html = fill(
         "comparison_page.html",
         title="Runs compared",
@@ -78,14 +78,14 @@ def write_comparison(folders: Sequence[Path], out: Path, *, n_bootstrap: int = 1
     return write_text_atomically(out, html)
 
 
-def _read(folder: Path, name: str, place: int) -> ComparedRun:
+def _read_run(folder: Path, name: str, index: int) -> ComparedRun:
     run = RunFolder(folder)
     evaluation = run.evaluation
     if not evaluation.get("stages"):
         raise InputError(f"{folder}: {run.evaluation_file.name} is missing; {runs_inside(folder)}, evaluated")
     return ComparedRun(
         name,
-        COLORS[place % len(COLORS)],
+        COLORS[index % len(COLORS)],
         without_secrets(run.settings),
         evaluation,
         run.metrics(),
@@ -94,7 +94,7 @@ def _read(folder: Path, name: str, place: int) -> ComparedRun:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return the settings by which the runs differ; InputError for a folder that is given twice."""
+    """Name the runs by the settings in which they differ; InputError for a folder that is given twice."""
     if len({folder.absolute() for folder in folders}) < len(folders):
         raise InputError("a run is named twice; give different folders")
     return run_names([RunFolder(folder).settings for folder in folders])
@@ -102,8 +102,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _protocol(runs: Sequence[ComparedRun], dataset: str) -> str | None:
     """Return the first protocol that every run with this set has."""
-    shared = [set(run.cells(dataset)) for run in runs if run.cells(dataset)]
-    return next((one for one in in_order(set.intersection(*shared), PROTOCOL_ORDER)), None) if shared else None
+    protocols = [set(run.cells(dataset)) for run in runs if run.cells(dataset)]
+    shared = set.intersection(*protocols) if protocols else set()
+    return next(iter(in_order(shared, PROTOCOL_ORDER)), None)
 
 
 def _sets(runs: Sequence[ComparedRun]) -> list[str]:
@@ -111,7 +112,7 @@ def _sets(runs: Sequence[ComparedRun]) -> list[str]:
 
 
 def _results(runs: Sequence[ComparedRun]) -> Iterator[dict[str, Any]]:
-    """Return, per set that all runs with it answered under one protocol, charts and the cell of every run."""
+    """Yield charts and every run's cell for each set that all runs with it answered under one protocol."""
     for dataset in _sets(runs):
         protocol = _protocol(runs, dataset)
         if protocol is None:
@@ -131,12 +132,12 @@ def _results(runs: Sequence[ComparedRun]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _short(name: str, most: int = 15) -> str:
-    return name if len(name) <= most else "…" + name[1 - most :]
+def _short(name: str, limit: int = 15) -> str:
+    return name if len(name) <= limit else "…" + name[1 - limit :]
 
 
 def _differences(runs: Sequence[ComparedRun], n_bootstrap: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Return (run, set, each run less the first) on the pictures that both answered about under one protocol."""
+    """Yield (run, set, the run less the first run) on the pictures that both answered under one protocol."""
     for dataset in _sets(runs):
         for run in runs[1:]:
             protocol = _protocol([runs[0], run], dataset)
@@ -162,7 +163,7 @@ def _answers(run: ComparedRun, dataset: str, protocol: str | None) -> dict[str, 
 
 
 def _training(runs: Sequence[ComparedRun]) -> list[Figure]:
-    validation = sorted({name for run in runs for one in run.metrics for name in one if name.endswith("/srcc")})
+    validation = sorted({name for run in runs for row in run.metrics for name in row if name.endswith("/srcc")})
     curves = {name: f"Validation SRCC, {name.split('/')[1]}" for name in validation} | _CURVES
     charts = []
     for name, title in curves.items():
@@ -174,19 +175,23 @@ def _training(runs: Sequence[ComparedRun]) -> list[Figure]:
 
 def _settings(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """Return {key: value of every run} of the settings in which the runs differ."""
-    flat = [_flat(run.settings) for run in runs]
-    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key not in _SAID_ELSEWHERE]
+    settings_of_run = [_flat(run.settings) for run in runs]
+    keys = [
+        key for key in dict.fromkeys(key for settings in settings_of_run for key in settings) if key not in _OMITTED
+    ]
     return {
-        key: [_plain(one.get(key, "–")) for one in flat] for key in keys if len({str(one.get(key)) for one in flat}) > 1
+        key: [_cell_text(settings.get(key, "–")) for settings in settings_of_run]
+        for key in keys
+        if len({str(settings.get(key)) for settings in settings_of_run}) > 1
     }
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
-def _plain(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     return "null" if value is None else str(value)

@@ -22,9 +22,9 @@ class Axis:
 
 
 def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]) -> str:
-    """Draw the runs over parallel axes.
+    """Draw the runs over parallel axes. Empty without runs.
 
-    `colors` gives each a page variable, or "" for the background. Empty without runs.
+    colors: the page variable of each run, or "" for a run in the background.
     """
     if not colors:
         return ""
@@ -41,7 +41,7 @@ def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]
         )
         parts.append(_text(x, TOP - 16, axis.name, "middle", "ink"))
         side, anchor = (7, "start") if x == across[-1] else (-7, "end")  # lines come in from the left
-        parts += [_text(x + side, y + 4, said, anchor, "muted") for y, said in _marks(axis.values, height)]
+        parts += [_text(x + side, y + 4, mark, anchor, "muted") for y, mark in _marks(axis.values, height)]
     width = across[-1] + MARGIN
     return Markup(
         f'<svg viewBox="0 0 {width} {BOTTOM + 14}" role="img" aria-label="{escape(label, quote=True)}" '
@@ -49,7 +49,7 @@ def parallel_coordinates(label: str, axes: Sequence[Axis], colors: Sequence[str]
     )
 
 
-def _numbers(values: Sequence[Any]) -> bool:
+def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
@@ -58,25 +58,27 @@ def _heights(values: Sequence[Any]) -> list[float]:
 
     Positive numbers over more than a factor of 20 are placed by their logarithm.
     """
-    if _numbers(values):
+    if _are_numbers(values):
         low, high = min(values), max(values)
-        by_size = [math.log(value) if low > 0 and high / low > 20 else float(value) for value in values]
+        positions = [math.log(value) if low > 0 and high / low > 20 else float(value) for value in values]
     else:
         names = sorted({str(value) for value in values})
-        by_size = [float(names.index(str(value))) for value in values]
-    low, high = min(by_size), max(by_size)
-    return [BOTTOM - (BOTTOM - TOP) * ((one - low) / (high - low) if high > low else 0.5) for one in by_size]
+        positions = [float(names.index(str(value))) for value in values]
+    low, high = min(positions), max(positions)
+    return [
+        BOTTOM - (BOTTOM - TOP) * ((position - low) / (high - low) if high > low else 0.5) for position in positions
+    ]
 
 
 def _marks(values: Sequence[Any], heights: Sequence[float]) -> list[tuple[float, str]]:
     """Return (height, value) of every value where there are few, else of the lowest and the highest."""
-    found = {
+    mark_of_height = {
         height: f"{value:.3g}" if isinstance(value, float) else str(value)
         for value, height in zip(values, heights, strict=True)
     }
-    if _numbers(values) and len(found) > 6:
-        found = {height: found[height] for height in (min(found), max(found))}
-    return sorted(found.items())
+    if _are_numbers(values) and len(mark_of_height) > 6:
+        mark_of_height = {height: mark_of_height[height] for height in (min(mark_of_height), max(mark_of_height))}
+    return sorted(mark_of_height.items())
 
 
 def _text(x: float, y: float, text: str, anchor: str, color: str) -> str:

@@ -41,42 +41,42 @@ _SHARES = ("leak_rate", "coverage", "faithfulness", "judge", "words_and_score/le
 def critique_section(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the content of critiques.html: a table per set whose critiques were measured; a stage is a column."""
     critiques = evaluation.get("critiques", {})
-    found = []
+    sections = []
     for dataset in dict.fromkeys(dataset for cells in critiques.values() for dataset in cells):
         measured = {stage: cells[dataset] for stage, cells in critiques.items() if dataset in cells}
         columns = list(measured.values())
         groups = [
-            (group, [line for name, place in lines.items() if (line := _line(name, place, columns))])
+            (group, [line for name, path in lines.items() if (line := _line(name, path, columns))])
             for group, lines in _GROUPS.items()
         ]
         groups = [(group, lines) for group, lines in groups if lines]
         read = [cell["n"] for cell in columns]
-        found.append({"name": dataset, "stages": list(measured), "read": read, "groups": groups})
-    return found
+        sections.append({"name": dataset, "stages": list(measured), "read": read, "groups": groups})
+    return sections
 
 
-def _line(name: str, place: str, columns: list[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _line(name: str, path: str, columns: list[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return a row of the table: (cell, chance) per stage; None where no stage has it."""
-    cells = [_at(column, place) for column in columns]
+    cells = [_value_at(column, path) for column in columns]
     if not any(cells):
         return None
-    chances = [(_at(column, place.rpartition("/")[0]) or {}).get("chance") for column in columns]
+    chances = [(_value_at(column, path.rpartition("/")[0]) or {}).get("chance") for column in columns]
     return {
         "name": name,
-        "share": place.startswith(_SHARES),
+        "share": path.startswith(_SHARES),
         "cells": [(_cell(cell), chance) for cell, chance in zip(cells, chances, strict=True)],
     }
 
 
-def _at(column: Mapping[str, Any], place: str) -> Any:
-    found: Any = column
-    for key in place.split("/"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+def _value_at(column: Mapping[str, Any], path: str) -> Any:
+    value: Any = column
+    for key in path.split("/"):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
-def _cell(found: Any) -> Mapping[str, Any] | None:
+def _cell(value: Any) -> Mapping[str, Any] | None:
     """Turn a bare number into a cell without an interval."""
-    if found is None or isinstance(found, Mapping):
-        return None if found is None else {"low": None, **found}
-    return {"value": found, "low": None}
+    if value is None or isinstance(value, Mapping):
+        return None if value is None else {"low": None, **value}
+    return {"value": value, "low": None}

@@ -1,4 +1,4 @@
-"""Pictures with the model's answers: the closest, the furthest off, and a random choice."""
+"""Choose and render pictures with the model's answers: the closest, the furthest off, and a random choice."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ Row = Mapping[str, Any]
 
 
 def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, list[Row]]:
-    """Choose rows of one stage, set and protocol.
+    """Choose rows of one stage, set and protocol: closest, furthest, uncertain, unanswered and random.
 
-    The kinds are closest (over the range of MOS), furthest, uncertain, unanswered and random.
-
-    Uncertain: the largest standard deviation of a row's `scores`; none where no row has two scores.
+    closest: over the whole range of MOS. uncertain: the largest standard deviation of a row's `scores`; none where no
+    row has two scores.
     """
     rows = sorted((row for row in rows if row["mos"] is not None), key=lambda row: row["id"])
     answered = [row for row in rows if row["score"] is not None]
@@ -34,8 +33,8 @@ def choose(rows: Iterable[Row], *, each: int = 6, seed: int = 0) -> dict[str, li
     closest = [min(part, key=_error) for part in parts if part]
     furthest = nearest[::-1][:each]
     shown = {row["id"] for row in closest + furthest}
-    wavering = sorted((row for row in answered if _spread(row) > 0 and row["id"] not in shown), key=_spread)
-    uncertain = wavering[::-1][:each]
+    by_spread = sorted((row for row in answered if _spread(row) > 0 and row["id"] not in shown), key=_spread)
+    uncertain = by_spread[::-1][:each]
     shown |= {row["id"] for row in uncertain}
     others = [row for row in rows if row["id"] not in shown]
     unanswered = [row for row in rows if row["score"] is None]

@@ -35,7 +35,7 @@ def grounding_section(
     stages = evaluation.get("stages", {})
     sets = [{"name": name, "protocols": _cells(stages, name, names)} for name in datasets(stages)]
     sets = [data_set for data_set in sets if data_set["protocols"]]
-    charts = [one for one in (_figure(title, metrics) for title in _CURVES) if one.chart]
+    charts = [figure for figure in (_figure(title, metrics) for title in _CURVES) if figure.chart]
     if not (sets or charts):
         return None
     return {"sets": sets, "charts": charts, "examples": _examples(stages, predictions)}
@@ -44,13 +44,13 @@ def grounding_section(
 def _cells(stages: Mapping, dataset: str, names: Mapping[str, str]) -> dict[str, dict[str, Mapping]]:
     """Return {name of a protocol: {stage: cell}} of one set, where critiques were measured."""
     by_protocol = cells_by_protocol(stages, dataset)
-    found = {
+    cells_of_protocol = {
         names.get(protocol, protocol): {
             stage: cell for stage, cell in by_protocol.get(protocol, {}).items() if cell.get("critiques")
         }
         for protocol in GROUNDED
     }
-    return {protocol: cells for protocol, cells in found.items() if cells}
+    return {protocol: cells for protocol, cells in cells_of_protocol.items() if cells}
 
 
 def _figure(title: str, metrics: Sequence[Mapping]) -> Figure:
@@ -65,8 +65,8 @@ def _examples(stages: Mapping[str, Any], predictions: Sequence[Mapping]) -> list
     by_stage: dict[str, dict[str, Mapping]] = {}
     first_set = next(iter(datasets(stages)), None)
     for row in predictions:
-        here = row["protocol"] == "greedy" and f"{row['dataset']}/{row['split']}" == first_set
-        if here and row["critique"] and row["mos"] is not None:
+        is_greedy = row["protocol"] == "greedy" and f"{row['dataset']}/{row['split']}" == first_set
+        if is_greedy and row["critique"] and row["mos"] is not None:
             by_stage.setdefault(row["stage"], {})[row["id"]] = row
     shown = in_order(by_stage, tuple(STAGE_NAMES))
     if len(shown) < 2:
@@ -74,7 +74,7 @@ def _examples(stages: Mapping[str, Any], predictions: Sequence[Mapping]) -> list
     ends = [(stage_name(stage), by_stage[stage]) for stage in (shown[0], shown[-1])]
     before = ends[0][1]
     shared = sorted(before.keys() & ends[1][1].keys(), key=lambda name: (before[name]["mos"], name))
-    places = {len(shared) * (2 * index + 1) // (2 * EXAMPLES) for index in range(EXAMPLES)} if shared else set()
+    indices = {len(shared) * (2 * index + 1) // (2 * EXAMPLES) for index in range(EXAMPLES)} if shared else set()
     return plates(
-        ({**found[shared[place]], "run": stage} for place in sorted(places) for stage, found in ends), size=240
+        ({**rows[shared[index]], "run": stage} for index in sorted(indices) for stage, rows in ends), size=240
     )

@@ -16,12 +16,12 @@ STAGE_COLORS = {"base": "base", "cold_start": "cold", "rapo": "rapo"}
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Write a number with `digits` decimals, a dash for None."""
+    """Format a number with `digits` decimals; None is a dash."""
     return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def percent(value: float | None) -> str:
-    """Write a share as a percentage, a dash for None."""
+    """Format a share as a percentage; None is a dash."""
     return "–" if value is None else f"{100 * value:.1f}%"
 
 
@@ -41,13 +41,13 @@ def short_protocol(protocol: str) -> str:
 
 
 def made_from(cell: Mapping[str, Any]) -> str:
-    """Say what a baseline was made from: the pictures that it was fitted on, or the people who were compared."""
+    """Describe what a baseline was made from: the pictures that it was fitted on, or the people who were compared."""
     if cell["how"] == "fitted":
         return f"fitted on {cell['fitted_n']} of {cell['fitted_on']}" if "fitted_on" in cell else "fitted"
     if cell["how"] == "other_group":
         return f"{cell['group']} against the opinions" if "group" in cell else "another group against the opinions"
-    whole = cell["whole_group"]["srcc"]["value"]
-    return "half of the raters against the other half" + ("" if whole is None else f"; whole groups: SRCC {whole:.3f}")
+    srcc = cell["whole_group"]["srcc"]["value"]
+    return "half of the raters against the other half" + ("" if srcc is None else f"; whole groups: SRCC {srcc:.3f}")
 
 
 def inside(name: str) -> str:
@@ -57,16 +57,16 @@ def inside(name: str) -> str:
 
 def templates(*folders: Path) -> Environment:
     """Load the report's templates, and those of `folders`. Values are escaped; a missing value is an error."""
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader([*folders, HERE / "templates", HERE]),  # the last holds the style sheets
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = (number, percent, signed, stage_name, stage_color, short_protocol, made_from, inside)
-    made.filters |= {function.__name__: function for function in shown}
-    return made
+    filters = (number, percent, signed, stage_name, stage_color, short_protocol, made_from, inside)
+    environment.filters |= {function.__name__: function for function in filters}
+    return environment
 
 
 _PAGES = templates()

@@ -1,4 +1,4 @@
-"""The README.md of an exported model: header for the hub, data, recipe, measured quality and limits of its run."""
+"""Write the README.md of an exported model: the hub's header, and its run's data, recipe, quality and limits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def model_card(
 ) -> str:
     """Write the card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split.
 
-    weights: which ones these are, where they are not those that the run evaluated.
+    weights: says which weights these are, where the run evaluated others.
     """
     name = str(settings["run_name"])
     parts = [
@@ -105,9 +105,10 @@ def _data(settings: Mapping[str, Any], evaluation: Mapping[str, Any], counts: Ma
         digest = f"`{manifests[name]}`" if name in manifests else ""
         yield f"| {name} | {counts.get(name, '')} | {digest} |"
     expert = settings["cold_start"]["expert"] or settings["expert"]["name"]
-    given = settings["cold_start"]["data"]
+    data_file = settings["cold_start"]["data"]
     yield ""
-    yield f"Critiques of the cold start: {'the file ' + Path(given).name if given else 'written by expert=' + expert}."
+    source = f"the file {Path(data_file).name}" if data_file else f"written by expert={expert}"
+    yield f"Critiques of the cold start: {source}."
 
 
 def _measured(evaluation: Mapping[str, Any]) -> str:
@@ -138,8 +139,8 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
 
 
 def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts) -> Iterator[str]:
-    made = settings["data"]["name"] in SCENE_SETS
-    if made:
+    synthetic = settings["data"]["name"] in SCENE_SETS
+    if synthetic:
         yield (
             "Trained and measured on small made pictures with simulated raters. What it says of a real photograph "
             "has no known relation to what people think of it."
@@ -156,9 +157,10 @@ def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: F
                 f"{percent(cell['parse_failure_rate'])} of pictures get no readable answer."
             )
     if facts.half_widths and facts.knows_photographs:
-        wide = ", ".join(f"{number(width)} ({protocol})" for protocol, width in facts.half_widths.items())
+        widths = ", ".join(f"{number(width)} ({protocol})" for protocol, width in facts.half_widths.items())
         yield (
-            f"An interval is the score plus and minus a fixed half-width, {wide}. It holds {HELD} {facts.measured_on}; "
+            f"An interval is the score plus and minus a fixed half-width, {widths}. It holds {HELD} "
+            f"{facts.measured_on}; "
             "on other kinds of pictures it may hold fewer."
         )
     elif not facts.knows_photographs:
@@ -185,7 +187,7 @@ def _critique_limits(evaluation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cells(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Return (set, protocol, cell) of the last stage."""
+    """Yield (set, protocol, cell) of the last stage."""
     stages = evaluation.get("stages") or {}
     if stages:
         for dataset, cells in stages[list(stages)[-1]].items():

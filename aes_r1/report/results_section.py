@@ -1,4 +1,4 @@
-"""The report's numbers: every set, stage and protocol with intervals, what each stage changed, means over sets."""
+"""The report's section of numbers: every set, stage and protocol with intervals, what stages changed, and means."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ORIGINS = {"photograph": "photographs", "ai": "AI-made"}
 
 def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the content of results.html, or None without an evaluated stage. `names` are those of the protocols."""
-    stages, beside = evaluation.get("stages", {}), evaluation.get("baseline_cells", {})
-    if not stages and not beside:
+    stages, baselines = evaluation.get("stages", {}), evaluation.get("baseline_cells", {})
+    if not stages and not baselines:
         return None
     paper = evaluation.get("paper")
     return {
         "sets": [
-            _set(dataset, cells_by_protocol(stages, dataset), names, beside.get(dataset, {}))
-            for dataset in dict.fromkeys([*datasets(stages), *beside])
+            _set(dataset, cells_by_protocol(stages, dataset), names, baselines.get(dataset, {}))
+            for dataset in dict.fromkeys([*datasets(stages), *baselines])
         ],
         "means": list(_means(evaluation)),
         "origins": list(_origins(stages)),
@@ -40,34 +40,37 @@ def _set(
     dataset: str,
     by_protocol: Mapping[str, Mapping[str, Mapping]],
     names: Mapping[str, str],
-    beside: Mapping[str, Mapping[str, Any]],
+    baselines: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    shown = [(names.get(protocol, protocol), cells) for protocol, cells in by_protocol.items()]
-
-    def estimates(metric: str) -> list[tuple[str, list[Estimate]]]:
-        return [
-            (name, [estimate(stage_name(stage), cell[metric], stage_color(stage)) for stage, cell in cells.items()])
-            for name, cells in shown
-        ]
-
-    def lines(metric: str) -> tuple[str, list[Estimate]] | None:
-        found = [estimate(name, cell[metric], "muted") for name, cell in beside.items()]
-        known = [one for one in found if one.value is not None]  # the mean opinion has no order
-        return ("Baselines (dashed)", known) if known else None
-
+    protocols = [(names.get(protocol, protocol), cells) for protocol, cells in by_protocol.items()]
     return {
         "name": dataset,
-        "protocols": shown,
-        "beside": beside,
+        "protocols": protocols,
+        "baseline_cells": baselines,
         "metrics": shared_metrics(cell for cells in by_protocol.values() for cell in cells.values()),
         "charts": [
             Figure(
                 metric.upper(),
-                interval_chart(f"{metric.upper()} on {dataset}", estimates(metric), baselines=lines(metric)),
+                interval_chart(
+                    f"{metric.upper()} on {dataset}",
+                    [(name, _stage_estimates(cells, metric)) for name, cells in protocols],
+                    baselines=_baseline_estimates(baselines, metric),
+                ),
             )
             for metric in CHARTED
         ],
     }
+
+
+def _stage_estimates(cells: Mapping[str, Mapping], metric: str) -> list[Estimate]:
+    return [estimate(stage_name(stage), cell[metric], stage_color(stage)) for stage, cell in cells.items()]
+
+
+def _baseline_estimates(baselines: Mapping[str, Mapping], metric: str) -> tuple[str, list[Estimate]] | None:
+    """Return the group of baselines that have the metric: the mean opinion, for one, ranks no pictures."""
+    estimates = [estimate(name, cell[metric], "muted") for name, cell in baselines.items()]
+    known = [row for row in estimates if row.value is not None]
+    return ("Baselines (dashed)", known) if known else None
 
 
 def estimate(name: str, cell: Mapping, color: str) -> Estimate:
@@ -103,20 +106,22 @@ def _origins(stages: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
 def changes_section(evaluation: Mapping) -> list[dict[str, Any]]:
     """Return the content of changes.html: per set the differences that each stage made."""
     comparisons = evaluation.get("comparisons", [])
-    found = []
+    sections = []
     for dataset in dict.fromkeys(comparison["set"] for comparison in comparisons):
         steps: dict[str, list[Mapping]] = {}
-        for one in comparisons:
-            if one["set"] == dataset:
-                steps.setdefault(f"{stage_name(one['from'])} → {stage_name(one['to'])}", []).append(one)
+        for comparison in comparisons:
+            if comparison["set"] == dataset:
+                steps.setdefault(f"{stage_name(comparison['from'])} → {stage_name(comparison['to'])}", []).append(
+                    comparison
+                )
         charts = []
         for metric in CHARTED:
             title = f"Change of {metric.upper()}"
-            groups = [(step, [_difference(row, metric) for row in mine]) for step, mine in steps.items()]
+            groups = [(step, [_difference(row, metric) for row in rows]) for step, rows in steps.items()]
             charts.append(Figure(title, interval_chart(f"{title} on {dataset}", groups, zero=True)))
-        metrics = shared_metrics(row for mine in steps.values() for row in mine)
-        found.append({"name": dataset, "charts": charts, "metrics": metrics, "steps": steps})
-    return found
+        metrics = shared_metrics(row for rows in steps.values() for row in rows)
+        sections.append({"name": dataset, "charts": charts, "metrics": metrics, "steps": steps})
+    return sections
 
 
 def _difference(comparison: Mapping, metric: str) -> Estimate:
@@ -125,8 +130,8 @@ def _difference(comparison: Mapping, metric: str) -> Estimate:
     return Estimate(label, cell["difference"], cell["low"], cell["high"], color)
 
 
-def headline_place(stages: Mapping) -> tuple[str, str, str]:
-    """Return (last stage, its first set, its first protocol there): where a run's headline numbers stand."""
+def headline_key(stages: Mapping) -> tuple[str, str, str]:
+    """Return (last stage, its first set, its first protocol there), whose cell holds a run's headline numbers."""
     stage = list(stages)[-1]
     dataset = next(iter(stages[stage]))
     return stage, dataset, in_order(stages[stage][dataset], PROTOCOL_ORDER)[0]
@@ -149,7 +154,7 @@ def cells_by_protocol(stages: Mapping, dataset: str) -> dict[str, dict[str, Mapp
 
 
 def cells_by_stage(stages: Mapping, dataset: str) -> Iterator[tuple[str, str, Mapping]]:
-    """Return (stage, protocol, cell) of one set."""
+    """Yield (stage, protocol, cell) of one set."""
     for stage, sets in stages.items():
         for protocol in in_order(sets.get(dataset, {}), PROTOCOL_ORDER):
             yield stage, protocol, sets[dataset][protocol]

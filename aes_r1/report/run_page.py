@@ -17,7 +17,7 @@ from aes_r1.report.critique_section import critique_section
 from aes_r1.report.gallery import choose, plates
 from aes_r1.report.grounding_section import grounding_section
 from aes_r1.report.html import STAGE_NAMES, fill, stage_color, stage_name
-from aes_r1.report.results_section import changes_section, headline_place, results_section
+from aes_r1.report.results_section import changes_section, headline_key, results_section
 from aes_r1.report.settings_section import settings_section
 from aes_r1.report.training_section import health_section, training_section
 from aes_r1.report.trouble import trouble
@@ -25,7 +25,7 @@ from aes_r1.runs.files import write_text_atomically
 from aes_r1.runs.folder import RunFolder, runs_inside
 from aes_r1.settings import InputError
 
-_MOST_DOTS = 1500
+_MAX_DOTS = 1500
 _GALLERY_TITLES = {
     "closest": "Closest to opinion, over the whole range",
     "furthest": "Furthest from opinion",
@@ -75,7 +75,7 @@ def protocol_names(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _facts(settings: Mapping) -> list[str]:
-    """Return model, data, reward and seed, those that a run has."""
+    """Return the names of model, data and reward, and the seed, as far as a run has them."""
     model, data = settings.get("model", {}), settings.get("data", {})
     facts = [model.get("path") or model.get("name"), data.get("name"), settings.get("reward", {}).get("name")]
     return [str(fact) for fact in facts if fact] + ([f"seed {settings['seed']}"] if "seed" in settings else [])
@@ -86,7 +86,7 @@ def _headline(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, Any] |
     stages = evaluation.get("stages", {})
     if not stages:
         return None
-    _, dataset, protocol = headline_place(stages)
+    _, dataset, protocol = headline_key(stages)
     cells = {stage: sets[dataset][protocol] for stage, sets in stages.items() if protocol in sets.get(dataset, {})}
     changes = [
         comparison
@@ -110,12 +110,13 @@ def _answers(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[s
         return None
     protocol = in_order({row["protocol"]: None for row in labelled}, PROTOCOL_ORDER)[0]
     groups: dict[str, dict[str, list[Mapping]]] = {}
-    for one in labelled:
-        if one["protocol"] == protocol:
-            groups.setdefault(f"{one['dataset']}/{one['split']}", {}).setdefault(one["stage"], []).append(one)
+    for row in labelled:
+        if row["protocol"] == protocol:
+            dataset = f"{row['dataset']}/{row['split']}"
+            groups.setdefault(dataset, {}).setdefault(row["stage"], []).append(row)
     sets = {
-        dataset: [_answer_figure(dataset, stage, rows[stage]) for stage in in_order(rows, tuple(STAGE_NAMES))]
-        for dataset, rows in groups.items()
+        name: [_answer_figure(name, stage, by_stage[stage]) for stage in in_order(by_stage, tuple(STAGE_NAMES))]
+        for name, by_stage in groups.items()
     }
     return {"protocol": names.get(protocol, protocol), "sets": sets}
 
@@ -127,9 +128,9 @@ def _answer_figure(dataset: str, stage: str, rows: Sequence[Mapping]) -> Figure:
     caption = f"{len(answered)} of {len(rows)} answered"
     if not answered:
         return Figure(name, "", caption)
-    if len(answered) > _MOST_DOTS:
-        caption += f"; {_MOST_DOTS} of them drawn"
-    drawn = answered[:: -(-len(answered) // _MOST_DOTS)]
+    if len(answered) > _MAX_DOTS:
+        caption += f"; {_MAX_DOTS} of them drawn"
+    drawn = answered[:: -(-len(answered) // _MAX_DOTS)]
     mos, scores = [row["mos"] for row in drawn], [row["score"] for row in drawn]
     chart = scatter(f"Predicted against mean opinion score, {name}, {dataset}", mos, scores, color)
     all_scores, all_mos = [row["score"] for row in answered], [row["mos"] for row in rows]
@@ -141,12 +142,16 @@ def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[s
     if not predictions:
         return None
     stage = in_order({row["stage"]: None for row in predictions}, tuple(STAGE_NAMES))[-1]
-    mine = [row for row in predictions if row["stage"] == stage]
-    protocol = in_order({row["protocol"]: None for row in mine}, PROTOCOL_ORDER)[0]
-    several = {row["id"]: row["scores"] for row in mine if len(row.get("scores") or []) > 1}
-    mine = [{**row, "scores": several.get(row["id"], row.get("scores"))} for row in mine if row["protocol"] == protocol]
-    first = (mine[0]["dataset"], mine[0]["split"])
-    chosen = choose(row for row in mine if (row["dataset"], row["split"]) == first)
+    rows = [row for row in predictions if row["stage"] == stage]
+    protocol = in_order({row["protocol"]: None for row in rows}, PROTOCOL_ORDER)[0]
+    scores_of_picture = {row["id"]: row["scores"] for row in rows if len(row.get("scores") or []) > 1}
+    rows = [
+        {**row, "scores": scores_of_picture.get(row["id"], row.get("scores"))}
+        for row in rows
+        if row["protocol"] == protocol
+    ]
+    first = (rows[0]["dataset"], rows[0]["split"])
+    chosen = choose(row for row in rows if (row["dataset"], row["split"]) == first)
     shown = {_GALLERY_TITLES[kind]: plates(rows) for kind, rows in chosen.items() if rows}
-    where = {"stage": stage, "set": "/".join(first), "protocol": names.get(protocol, protocol)}
-    return {**where, "plates": shown} if shown else None
+    key = {"stage": stage, "set": "/".join(first), "protocol": names.get(protocol, protocol)}
+    return {**key, "plates": shown} if shown else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+from aes_r1.report.studies import setting
 from aes_r1.tracking.secrets import without_secrets
 
 _SHOWN = (
@@ -58,19 +59,10 @@ def settings_section(settings: Mapping, evaluation: Mapping) -> dict[str, Any] |
 
 
 def main_settings(settings: Mapping) -> list[tuple[str, str]]:
-    """Return the main settings as (key, value), those that a run has."""
-    found = [(key, _at(settings, key)) for key in _SHOWN]
-    return [(key, _plain(value)) for key, value in found if value is not None]
+    """Return (key, value) of the main settings that a run has."""
+    values = [(key, setting(settings, key)) for key in _SHOWN]
+    return [(key, _cell_text(value)) for key, value in values if value is not None]
 
 
-def _at(settings: Mapping, key: str) -> Any:
-    value: Any = settings
-    for name in key.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return None
-        value = value[name]
-    return value
-
-
-def _plain(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,4 @@
-"""A page that shows the answers of several runs about the same pictures, for example after 0, 1 and n epochs of cold
-start."""
+"""Write a page with the answers of several runs about the same pictures, say after 0, 1 and n epochs of cold start."""
 
 from __future__ import annotations
 
@@ -34,8 +33,8 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
         raise InputError(f"starts={[str(folder) for folder in folders]}: these runs share no picture")
     first = next(iter(starts.values()))
     ranked = sorted(common, key=lambda key: (first[key]["mos"] is None, first[key]["mos"], key))
-    places = np.unique(np.linspace(0, len(ranked) - 1, min(pictures, len(ranked))).round().astype(int))
-    chosen = [ranked[place] for place in places]
+    indices = np.unique(np.linspace(0, len(ranked) - 1, min(pictures, len(ranked))).round().astype(int))
+    chosen = [ranked[index] for index in indices]
 
     out.mkdir(parents=True, exist_ok=True)
     measures = {
@@ -43,18 +42,18 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
         for name, rows in starts.items()
     }
     write_json(out / "side_by_side.json", measures)
-    write_rows(out / "side_by_side.jsonl", (_beside(starts, key) for key in chosen))
+    write_rows(out / "side_by_side.jsonl", (_picture_row(starts, key) for key in chosen))
     shown = [(str(key[2]), plates(rows[key] for rows in starts.values())) for key in chosen]
     html = fill("side_by_side_page.html", title="Starts, side by side", measures=measures, pictures=shown)
     return write_text_atomically(out / "side_by_side.html", html)
 
 
-def _beside(starts: Mapping[str, Mapping[tuple, Row]], key: tuple) -> Row:
+def _picture_row(starts: Mapping[str, Mapping[tuple, Row]], key: tuple) -> Row:
     """Return what is known of one picture, and what every run answered."""
     first = next(iter(starts.values()))
-    known = {part: first[key][part] for part in ("id", "dataset", "split", "image", "mos")}
-    said = {name: {part: rows[key][part] for part in ("score", "critique", "text")} for name, rows in starts.items()}
-    return {**known, "starts": said}
+    facts = {part: first[key][part] for part in ("id", "dataset", "split", "image", "mos")}
+    answers = {name: {part: rows[key][part] for part in ("score", "critique", "text")} for name, rows in starts.items()}
+    return {**facts, "starts": answers}
 
 
 def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:
@@ -76,7 +75,7 @@ def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:
 
 
 def _measures(rows: Sequence[Row], *, n_bootstrap: int, seed: int) -> dict[str, Any]:
-    read_ = [row for row in rows if row["critique"] and row["score"] is not None]
+    critiqued = [row for row in rows if row["critique"] and row["score"] is not None]
     answered = [row for row in rows if row["score"] is not None and row["mos"] is not None]
     errors = [abs(row["score"] - row["mos"]) for row in answered]
     return {
@@ -85,5 +84,5 @@ def _measures(rows: Sequence[Row], *, n_bootstrap: int, seed: int) -> dict[str, 
         "pictures": len(rows),
         "answered": len(answered),
         "mae": float(np.mean(errors)) if errors else None,
-        **critique_measures(read_, n_bootstrap=n_bootstrap, seed=seed),
+        **critique_measures(critiqued, n_bootstrap=n_bootstrap, seed=seed),
     }

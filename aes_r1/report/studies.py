@@ -54,8 +54,8 @@ def read_studies(runs: Path) -> dict[str, list[dict[str, Any]]]:
             }
         )
     if not studies:
-        looked_for = RunFolder("runs/STUDY/HASH").settings_file
-        raise InputError(f"runs={runs}: no run folder in it ({looked_for})")
+        expected = RunFolder("runs/STUDY/HASH").settings_file
+        raise InputError(f"runs={runs}: no run folder in it ({expected})")
     return studies
 
 
@@ -71,8 +71,8 @@ def varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     choices = [column for column in columns.values() if all(isinstance(value, str) for value in column)]
     return [
         key
-        for key, mine in columns.items()
-        if not any(_decides(choice, mine) and not _decides(mine, choice) for choice in choices)
+        for key, column in columns.items()
+        if not any(_decides(choice, column) and not _decides(column, choice) for choice in choices)
     ]
 
 
@@ -89,11 +89,11 @@ def short_name(key: str, keys: Sequence[str]) -> str:
     last = key.rsplit(".", 1)[-1]
     if last == "name" and "." in key:
         return key.rsplit(".", 2)[-2]
-    alone = [one.rsplit(".", 1)[-1] for one in keys].count(last) == 1
-    return last if alone and last not in ("weight", "epochs", "limit", "root", "path", "lr") else key
+    is_unique = [other.rsplit(".", 1)[-1] for other in keys].count(last) == 1
+    return last if is_unique and last not in ("weight", "epochs", "limit", "root", "path", "lr") else key
 
 
-_MEASURED = ("evaluation", "judge")  # groups that say how a run is measured, not what it is
+_MEASURING = ("evaluation", "judge")  # groups of settings that change how a run is measured, not what it computes
 
 
 def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -101,23 +101,23 @@ def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Two runs of the same settings, say the same run in two folders, are numbered.
     """
-    differing = varied([{"settings": one} for one in runs])
-    keys = [key for key in differing if key.partition(".")[0] not in _MEASURED] or differing
-    seeds = {one.get("seed") for one in runs}
-    found: list[str] = []
-    for one in runs:
-        named = (
-            [f"{short_name(keys[0], keys)}={label(one, keys)}"]
+    differing = varied([{"settings": settings} for settings in runs])
+    keys = [key for key in differing if key.partition(".")[0] not in _MEASURING] or differing
+    seeds = {settings.get("seed") for settings in runs}
+    names: list[str] = []
+    for settings in runs:
+        parts = (
+            [f"{short_name(keys[0], keys)}={label(settings, keys)}"]
             if len(keys) == 1
-            else [label(one, keys)]
+            else [label(settings, keys)]
             if keys
             else []
         )
-        seed = [f"seed {one['seed']}"] if "seed" in one and (len(seeds) > 1 or not keys) else []
-        found.append(", ".join([*named, *seed]) or "run")
-    counts = {name: found.count(name) for name in found}
+        seed = [f"seed {settings['seed']}"] if "seed" in settings and (len(seeds) > 1 or not keys) else []
+        names.append(", ".join([*parts, *seed]) or "run")
+    counts = {name: names.count(name) for name in names}
     return [
-        f"{name} ({found[: place + 1].count(name)})" if counts[name] > 1 else name for place, name in enumerate(found)
+        f"{name} ({names[: index + 1].count(name)})" if counts[name] > 1 else name for index, name in enumerate(names)
     ]
 
 
@@ -132,12 +132,14 @@ def _decides(first: Sequence[Any], second: Sequence[Any]) -> bool:
 
 def shown(section: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the metric names of a section, one for every set that the runs validated on."""
-    logged = sorted({name for run in runs for one in run["metrics"] for name in one})
+    logged = sorted({name for run in runs for row in run["metrics"] for name in row})
     names = []
     for name in SECTIONS[section]:
-        start, marked, end = name.partition("<dataset>")
+        start, placeholder, end = name.partition("<dataset>")
         names += (
-            [metric for metric in logged if metric.startswith(start) and metric.endswith(end)] if marked else [name]
+            [metric for metric in logged if metric.startswith(start) and metric.endswith(end)]
+            if placeholder
+            else [name]
         )
     return names
 
@@ -152,7 +154,7 @@ def setting(settings: Mapping[str, Any], key: str) -> Any:
 
 def analysis(study: str, analyses: Path) -> str:
     """Return what a study's analyse.py wrote, with the paper's values, as Markdown; or where it should be."""
-    written = analyses / study / "results" / "table.md"
-    if written.exists():
-        return written.read_text(encoding="utf-8")
-    return f"No analysis at {written}: run the study's analyse.py, or give analyses=DIR of another folder."
+    table = analyses / study / "results" / "table.md"
+    if table.exists():
+        return table.read_text(encoding="utf-8")
+    return f"No analysis at {table}: run the study's analyse.py, or give analyses=DIR of another folder."

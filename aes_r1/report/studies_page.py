@@ -21,7 +21,7 @@ from aes_r1.tracking.worst import worst_first
 
 Runs = Sequence[Mapping[str, Any]]
 COLORS = ("rapo", "cold", "third", "fourth", "base")
-WORST, WORST_SIZE = 3, 240  # plates per study, and pixels of a picture; small, because one page holds every study
+WORST, WORST_SIZE = 3, 240  # plates per study, and pixels of a picture: few, because one page holds every study
 
 
 def static_page(studies: Mapping[str, Runs], analyses: Path) -> str:
@@ -29,15 +29,15 @@ def static_page(studies: Mapping[str, Runs], analyses: Path) -> str:
 
     analyses: folder of STUDY/results/table.md.
     """
-    found = [
+    sections = [
         {"id": f"study-{number}", **_study(study, runs, analysis(study, analyses))}
         for number, (study, runs) in enumerate(studies.items(), 1)
     ]
-    links = [(one["id"], one["name"]) for one in found]
-    return fill("studies_page.html", title="Studies", studies=found, links=links)
+    links = [(section["id"], section["name"]) for section in sections]
+    return fill("studies_page.html", title="Studies", studies=sections, links=links)
 
 
-def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
+def _study(study: str, runs: Runs, table: str) -> dict[str, Any]:
     keys = varied(runs)
     conditions = _conditions(runs, keys)
     colors = dict(zip(conditions, COLORS, strict=False))
@@ -60,9 +60,9 @@ def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
         "logs": len(logged),
         "checked": sum(long_enough(run["metrics"]) for run in logged),
         "signs": {
-            sign.name: n for sign in (UNREAD, *SIGNS) if (n := sum(sign.name in found for found in signs.values()))
+            sign.name: n for sign in (UNREAD, *SIGNS) if (n := sum(sign.name in steps for steps in signs.values()))
         },
-        "analysis": _analysis(analysed),
+        "analysis": _analysis(table),
         "results": _results(study, keys, conditions, colors),
         "legend": list(colors.items()),
         "curves": {section: figures for section, figures in curves.items() if figures},
@@ -72,11 +72,11 @@ def _study(study: str, runs: Runs, analysed: str) -> dict[str, Any]:
 
 def _conditions(runs: Runs, keys: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
     """Return {condition: its runs by seed}, the highest mean SRCC first, conditions without one last."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    conditions: dict[str, list[Mapping[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
-        found.setdefault(label(run["settings"], keys), []).append(run)
-    order = {name: -2.0 if (srcc := _mean_srcc(members)) is None else srcc for name, members in found.items()}
-    return {name: found[name] for name in sorted(found, key=order.__getitem__, reverse=True)}
+        conditions.setdefault(label(run["settings"], keys), []).append(run)
+    order = {name: -2.0 if (srcc := _mean_srcc(members)) is None else srcc for name, members in conditions.items()}
+    return {name: conditions[name] for name in sorted(conditions, key=order.__getitem__, reverse=True)}
 
 
 def _mean_srcc(runs: Runs) -> float | None:
@@ -92,24 +92,24 @@ def _ends(conditions: Mapping[str, Runs]) -> list[tuple[float | None, str]]:
 
 def _signs(run: RunFolder) -> dict[str, str]:
     """Return {sign: step at which it first showed} of a run; the sign of its evaluation has no step."""
-    found = {sign: f"step {step}" for sign, step in raised_in(run.log).items()}
-    return found if evaluation_row(run.evaluation)["shown"] is None else {UNREAD.name: "", **found}
+    steps = {sign: f"step {step}" for sign, step in raised_in(run.log).items()}
+    return steps if evaluation_row(run.evaluation)["shown"] is None else {UNREAD.name: "", **steps}
 
 
 def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    found = run["headline"]
+    values = run["headline"]
     notes = [] if run["state"] == "done" else [run["state"]]
-    notes += [", ".join(filter(None, found)) for found in signs.get(run["name"], {}).items()]
+    notes += [", ".join(filter(None, sign)) for sign in signs.get(run["name"], {}).items()]
     cells = {
-        metric: {"value": found.get(metric), "low": found.get(f"{metric}_low"), "high": found.get(f"{metric}_high")}
+        metric: {"value": values.get(metric), "low": values.get(f"{metric}_low"), "high": values.get(f"{metric}_high")}
         for metric in ("srcc", "plcc")
     }
     return {
         "name": run["name"],
         "seed": run["settings"]["seed"],
         **cells,
-        "mae": found.get("mae"),
-        "unanswered": found.get("parse_failure_rate"),
+        "mae": values.get("mae"),
+        "unanswered": values.get("parse_failure_rate"),
         "notes": notes,
     }
 
@@ -121,18 +121,18 @@ def _results(
     drawn = [(run, colors.get(name, "")) for name, members in conditions.items() for run in members]
     drawn = [(run, color) for run, color in drawn if "srcc" in run["headline"]]
     names = list(colors.items()) if len(conditions) <= len(COLORS) else []
-    found = {}
+    figures = {}
     if drawn and keys:
         axes = [Axis(short_name(key, keys), [setting(run["settings"], key) for run, _ in drawn]) for key in keys]
         axes.append(Axis("SRCC", [run["headline"]["srcc"] for run, _ in drawn]))
         chart = parallel_coordinates(f"Settings and SRCC of {study}", axes, [color for _, color in drawn])
-        found["settings"] = Figure("Settings and SRCC", chart, "A line per run.", names)
+        figures["settings"] = Figure("Settings and SRCC", chart, "A line per run.", names)
     if drawn:
-        of = [(run["headline"], color or "base") for run, color in drawn]
-        points = [(one["srcc"], one["plcc"], color) for one, color in of if "plcc" in one]
+        headlines = [(run["headline"], color or "base") for run, color in drawn]
+        points = [(values["srcc"], values["plcc"], color) for values, color in headlines if "plcc" in values]
         chart = points_chart(f"PLCC by SRCC of the runs of {study}", points, ("SRCC", "PLCC"))
-        found["plcc"] = Figure("PLCC by SRCC", chart, "A dot per run.", names)
-    return found
+        figures["plcc"] = Figure("PLCC by SRCC", chart, "A dot per run.", names)
+    return figures
 
 
 def _curves(section: str, conditions: Mapping[str, Runs], colors: Mapping[str, str], runs: Runs) -> list[Figure]:
@@ -147,7 +147,7 @@ def _curves(section: str, conditions: Mapping[str, Runs], colors: Mapping[str, s
 
 
 def _mean_by_step(runs: Runs, name: str) -> dict[int, float]:
-    """Average over runs at every step of the curve's stage that all of them have reached."""
+    """Return {step: mean over runs} for the steps of the metric's stage that all runs with the metric have reached."""
     stage = stage_of(name)
     columns = [
         {row["step"]: row[name] for row in run["metrics"] if row["stage"] == stage and row.get(name) is not None}
@@ -159,7 +159,7 @@ def _mean_by_step(runs: Runs, name: str) -> dict[int, float]:
 
 
 def _analysis(text: str) -> dict[str, list[dict[str, Any]]]:
-    """Split what analyse.py wrote: all up to the first table and the footnotes is shown, the rest is folded away."""
+    """Split what analyse.py wrote: the text up to the first table and the footnotes are shown, the rest is folded."""
     blocks = [block.strip() for block in re.split(r"\n\s*\n", text.strip())]
     tables = [index for index, block in enumerate(blocks) if block.startswith("|")]
     opening = tables[0] + 1 if tables else len(blocks)

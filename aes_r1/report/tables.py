@@ -1,4 +1,4 @@
-"""Tables of evaluation.json for the terminal: metrics of every set with intervals, calibration, means, comparisons."""
+"""Build the terminal's tables of evaluation.json: metrics with intervals, calibration, means and comparisons."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "mae": "MAE", "rmse": "
 
 
 def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
-    """Return every table for which evaluation.json has values; values stand over their 95% intervals."""
-    stages, beside = evaluation["stages"], evaluation.get("baseline_cells", {})
-    for name in dict.fromkeys([*(name for sets in stages.values() for name in sets), *beside]):
+    """Yield every table for which evaluation.json has values; values stand over their 95% intervals."""
+    stages, baselines = evaluation["stages"], evaluation.get("baseline_cells", {})
+    for name in dict.fromkeys([*(name for sets in stages.values() for name in sets), *baselines]):
         rows = list(_cells(stages, name))
-        yield _agreement(name, rows, evaluation.get("paper"), beside.get(name, {}))
+        yield _agreement(name, rows, evaluation.get("paper"), baselines.get(name, {}))
         if rows:
-            yield _trust(name, rows)
+            yield _calibration(name, rows)
         if origins := _origins(name, rows):
             yield origins
     yield from _means(evaluation["means"])
@@ -38,38 +38,42 @@ def _cells(stages: Stages, name: str) -> Iterator[tuple[str, str, Cell]]:
 
 
 def _agreement(
-    name: str, rows: Sequence[tuple[str, str, Cell]], paper: Mapping | None, beside: Mapping[str, Mapping]
+    name: str, rows: Sequence[tuple[str, str, Cell]], paper: Mapping | None, baselines: Mapping[str, Mapping]
 ) -> Table:
     table = _table(name, ["", "n", *NAMES.values(), "PLCC logistic", "failed", "out of range"])
     for stage, protocol, cell in rows:
-        metrics = [valued(cell[metric]) for metric in METRICS]
+        metrics = [format_value(cell[metric]) for metric in METRICS]
         rates = [_percent(cell["parse_failure_rate"]), _percent(cell["out_of_range_rate"])]
-        table.add_row(f"{stage}\n{protocol}", str(cell["n"]), *metrics, valued(cell["plcc_logistic"]), *rates)
-    if beside:
+        table.add_row(f"{stage}\n{protocol}", str(cell["n"]), *metrics, format_value(cell["plcc_logistic"]), *rates)
+    if baselines:
         table.add_section()
-    for baseline, one in beside.items():
-        metrics = [valued(one[metric]) for metric in METRICS]
-        table.add_row(f"{baseline}\n{made_from(one)}", str(one["n"]), *metrics)
+    for baseline, measured in baselines.items():
+        metrics = [format_value(measured[metric]) for metric in METRICS]
+        table.add_row(f"{baseline}\n{made_from(measured)}", str(measured["n"]), *metrics)
     dataset = name.rsplit("/", 1)[0]
-    theirs = [(system, row[dataset]) for system, row in (paper or {}).get("systems", {}).items() if dataset in row]
-    if theirs:
+    paper_rows = [(system, row[dataset]) for system, row in (paper or {}).get("systems", {}).items() if dataset in row]
+    if paper_rows:
         table.add_section()
-        for system, row in theirs:
+        for system, row in paper_rows:
             table.add_row(f"{system}\n(theirs)", "", f"{row['plcc']:.3f}", f"{row['srcc']:.3f}", style="dim")
         table.caption = f"theirs: {paper['source']}; {paper['note']}" if paper else None
     return table
 
 
-def _trust(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table:
+def _calibration(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table:
     head = ["", "bias", "slope", "intercept", "90% interval", "its coverage", "spread", "90% of spread", "raters"]
     table = _table(f"{name}: calibration and uncertainty", head)
     for stage, protocol, cell in rows:
-        line = [valued(cell["calibration"][key]) for key in ("bias", "slope", "intercept")]
+        line = [format_value(cell["calibration"][key]) for key in ("bias", "slope", "intercept")]
         conformal, spread = cell["conformal"], cell.get("spread")
-        line += [f"± {conformal['half_width']:.3f}", valued(conformal["coverage"])] if conformal else ["–", "–"]
+        line += [f"± {conformal['half_width']:.3f}", format_value(conformal["coverage"])] if conformal else ["–", "–"]
         if spread:
-            at = next(row for row in spread["curve"] if row["nominal"] == 0.9)
-            line += [f"{spread['mean_std']:.3f}", valued({**at, "value": at["coverage"]}), valued(spread["rater_srcc"])]
+            row_90 = next(row for row in spread["curve"] if row["nominal"] == 0.9)
+            line += [
+                f"{spread['mean_std']:.3f}",
+                format_value({**row_90, "value": row_90["coverage"]}),
+                format_value(spread["rater_srcc"]),
+            ]
         else:
             line += ["–", "–", "–"]
         table.add_row(f"{stage}\n{protocol}", *line)
@@ -85,8 +89,8 @@ def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
     table = _table(f"{name}: photographs and AI-made pictures", ["", "made by", "n", *NAMES.values(), "bias"])
     for stage, protocol, cell in rows:
         for origin, part in cell.get("origins", {}).items():
-            metrics = [valued(part[metric]) for metric in METRICS]
-            table.add_row(f"{stage}\n{protocol}", origin, str(part["n"]), *metrics, valued(part["bias"]))
+            metrics = [format_value(part[metric]) for metric in METRICS]
+            table.add_row(f"{stage}\n{protocol}", origin, str(part["n"]), *metrics, format_value(part["bias"]))
     return table if table.row_count else None
 
 
@@ -96,7 +100,7 @@ def _means(means: Mapping) -> Iterator[Table]:
         for protocol, groups in protocols.items():
             for group, mean in groups.items():
                 if len(mean["sets"]) > 1 or group != "all":
-                    values = [valued(mean[metric]) for metric in METRICS]
+                    values = [format_value(mean[metric]) for metric in METRICS]
                     table.add_row(f"{stage}\n{protocol}", f"{group}: {', '.join(mean['sets'])}", *values)
     if table.row_count:
         yield table
@@ -111,13 +115,13 @@ def _comparisons(evaluation: Mapping) -> Iterator[Table]:
         for baseline in evaluation["baselines"]
     ]
     table = _table("differences on the same pictures", ["", "set", "n", "PLCC", "SRCC", "MAE"])
-    for one, name in lines:
+    for comparison, name in lines:
         values = []
         for metric in ("plcc", "srcc", "mae"):
-            cell = one[metric]
+            cell = comparison[metric]
             p = "" if cell["p"] is None else f"\np {cell['p']:.3f}, Holm {cell['p_holm']:.3f}"
-            values.append(valued({**cell, "value": cell["difference"]}, signed=True) + p)
-        table.add_row(name, one["set"], str(one["n"]), *values)
+            values.append(format_value({**cell, "value": cell["difference"]}, signed=True) + p)
+        table.add_row(name, comparison["set"], str(comparison["n"]), *values)
     if lines:
         yield table
 
@@ -127,21 +131,21 @@ def _critiques(critiques: Mapping) -> Iterator[Table]:
         "critiques", ["", "n", "words", "all five", "leak", "self-BLEU", "words: SRCC", "swapped", "picture", "negated"]
     )
     for stage, sets in critiques.items():
-        for name, found in sets.items():
-            exchanged = found.get("interventions")
+        for name, measures in sets.items():
+            exchanged = measures.get("interventions")
             follows = (
-                [valued(exchanged[kind]["follow"]) for kind in ("swapped_critique", "swapped_picture", "negated")]
+                [format_value(exchanged[kind]["follow"]) for kind in ("swapped_critique", "swapped_picture", "negated")]
                 if exchanged
                 else ["–"] * 3
             )
             table.add_row(
                 f"{stage}\n{name}",
-                str(found["n"]),
-                valued(found["words"], digits=1),
-                valued(found["coverage"]["all_five"]),
-                valued(found["leak_rate"]),
-                valued(found["diversity"]["self_bleu"]),
-                valued(found["words_and_score"]["srcc"]),
+                str(measures["n"]),
+                format_value(measures["words"], digits=1),
+                format_value(measures["coverage"]["all_five"]),
+                format_value(measures["leak_rate"]),
+                format_value(measures["diversity"]["self_bleu"]),
+                format_value(measures["words_and_score"]["srcc"]),
                 *follows,
             )
     table.caption = (
@@ -152,8 +156,8 @@ def _critiques(critiques: Mapping) -> Iterator[Table]:
         yield table
 
 
-def valued(cell: Interval | Mapping[str, Any], *, digits: int = 3, signed: bool = False) -> str:
-    """Write a value with its interval on a second line."""
+def format_value(cell: Interval | Mapping[str, Any], *, digits: int = 3, signed: bool = False) -> str:
+    """Format a value, with its interval on a second line."""
     if cell["value"] is None:
         return "–"
     sign = "+" if signed else ""

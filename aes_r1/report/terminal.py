@@ -32,7 +32,7 @@ def headline_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def print_headline(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print the headline tables of evaluation.json to `console` (stdout), then what became of the critiques."""
+    """Print the headline tables of evaluation.json to `console` (stdout), then how the critiques changed."""
     console = console or Console()
     for table in headline_tables(evaluation):
         console.print(table)
@@ -42,31 +42,33 @@ def print_headline(evaluation: Evaluation, console: Console | None = None) -> No
 
 
 def critiques_line(evaluation: Evaluation) -> str | None:
-    """What became of the greedy critiques of the first set from the first stage that wrote some to the last.
+    """Say how the greedy critiques of the first set changed from the first stage that wrote some to the last.
 
-    None where fewer than two stages wrote critiques. The last words are the verdict, by the thresholds of the signs of
-    health: fewer different critiques than ALIKE of the start, or less known of the picture than LOST of it.
+    The verdict applies the thresholds of the warning signs: critiques have become alike where fewer than ALIKE of the
+    start's different ones are left, and lost the picture where they tell less than LOST of what they told at the start.
+    None where fewer than two stages wrote critiques.
     """
     stages: Mapping[str, Any] = evaluation["stages"]
     dataset = next((name for sets in stages.values() for name in sets), "")
     cells = {stage: sets.get(dataset, {}).get("greedy", {}).get("critiques") for stage, sets in stages.items()}
-    written = [(STAGE_NAMES.get(stage, stage), one) for stage, one in cells.items() if one and one["words_srcc"]]
+    written = [(stage, cell) for stage, cell in cells.items() if cell and cell["words_srcc"]]
     if len(written) < 2:
         return None
-    (start, before), (end, after) = written[0], written[-1]
-    ends = [(one["words_srcc"]["value"], one["distinct"]["value"], one["information_nats"]) for one in (before, after)]
-    (_, few, known), (_, many, still) = ends
-    alike = many < ALIKE * few
-    lost = bool(known and still) and still["value"] < LOST * known["value"]
-    words, different = (" to ".join(form(one[place]) for one in ends) for place, form in ((0, number), (1, str)))
+    (first_stage, first), (last_stage, last) = written[0], written[-1]
+    alike = last["distinct"]["value"] < ALIKE * first["distinct"]["value"]
+    information = first["information_nats"], last["information_nats"]
+    lost = all(information) and information[1]["value"] < LOST * information[0]["value"]
+    words = " to ".join(number(cell["words_srcc"]["value"]) for cell in (first, last))
+    different = " to ".join(str(cell["distinct"]["value"]) for cell in (first, last))
     verdict = (
         "They no longer tell pictures apart: +experiment=grounded keeps them."
         if alike or lost
         else "They still tell pictures apart."
     )
+    start, end = STAGE_NAMES.get(first_stage, first_stage), STAGE_NAMES.get(last_stage, last_stage)
     return (
         f"Critiques of {dataset}, {start} to {end}: agreement of the words with the opinions {words}, "
-        f"different ones {different} of {after['n']}. {verdict}"
+        f"different ones {different} of {last['n']}. {verdict}"
     )
 
 
@@ -104,13 +106,13 @@ def _critiques(dataset: str, stages: Mapping[str, Any]) -> Table:
             table.add_section()
             table.add_row(protocol, style="dim")
         for stage, cell in lines.items():
-            said = cell["critiques"]
+            measures = cell["critiques"]
             table.add_row(
                 f"  {STAGE_NAMES.get(stage, stage)}",
-                _with_interval(said["words_srcc"]) if said["words_srcc"] else "–",
+                _with_interval(measures["words_srcc"]) if measures["words_srcc"] else "–",
                 number(cell["srcc"]["value"]),
-                *(number(said[name]["value"], 1) if said[name] else "–" for name in _NATS),
-                f"{said['distinct']['value']} of {said['n']}",
+                *(number(measures[name]["value"], 1) if measures[name] else "–" for name in _NATS),
+                f"{measures['distinct']['value']} of {measures['n']}",
             )
     return table
 

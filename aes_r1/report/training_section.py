@@ -1,4 +1,4 @@
-"""The report's training curves and warning signs."""
+"""The report's sections with training curves and warning signs."""
 
 from __future__ import annotations
 
@@ -39,17 +39,22 @@ def training_section(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
         return None
     rows = {stage: [row for row in metrics if row["stage"] == stage] for stage in _STAGES}
     rapo, sft = rows["rapo"], rows["sft"]
-    given = {name: color for name, color in _REWARDS.items() if any(row.get(f"reward/{name}") for row in rapo)}
+    reward_colors = {name: color for name, color in _REWARDS.items() if any(row.get(f"reward/{name}") for row in rapo)}
     charts = [
-        _curves(rapo, "Reward", {"reward/total": "ink"} | {f"reward/{name}": given[name] for name in given}, low=0.0)
+        _curves(
+            rapo,
+            "Reward",
+            {"reward/total": "ink"} | {f"reward/{name}": reward_colors[name] for name in reward_colors},
+            low=0.0,
+        )
     ]
-    evaluated = {name.rsplit("/", 1)[0] for one in metrics for name in one if name.startswith("eval/")}
+    evaluated = {name.rsplit("/", 1)[0] for row in metrics for name in row if name.startswith("eval/")}
     for dataset in sorted(evaluated):
-        wanted = {f"{dataset}/srcc": "rapo", f"{dataset}/plcc": "cold"}
-        charts.append(_curves(rapo or sft, f"Validation, {dataset.removeprefix('eval/')}", wanted, dots=True))
+        colors = {f"{dataset}/srcc": "rapo", f"{dataset}/plcc": "cold"}
+        charts.append(_curves(rapo or sft, f"Validation, {dataset.removeprefix('eval/')}", colors, dots=True))
     charts.append(_curves(sft, "Cold start: loss", {"sft/loss": "cold"}))
     charts += [_curves(rows[stage], title, colors, low=0.0, dots=stage == "sft") for stage, title, colors in _CURVES]
-    logged = dict.fromkeys(name for one in metrics for name in one if name not in ("stage", "step"))
+    logged = dict.fromkeys(name for row in metrics for name in row if name not in ("stage", "step"))
     return {
         "steps": [f"{name} {len(rows[stage])}" for stage, name in _STAGES.items() if rows[stage]],
         "charts": [chart for chart in charts if chart.chart],
@@ -77,7 +82,7 @@ def health_section(
 ) -> list[dict[str, Any]]:
     """Return the content of health.html: the row of the evaluation, then a row per sign of RAPO.
 
-    There is none of the latter without RAPO's rows, and none at all without an evaluation either.
+    It is empty where a run has neither an evaluation nor rows of RAPO.
     """
     signs = health_rows(metrics, completions) if any(row.get("stage") == "rapo" for row in metrics) else []
     return [evaluation_row(evaluation), *signs] if evaluation.get("stages") or signs else []

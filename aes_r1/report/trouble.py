@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aes_r1.prompts import out_of_range
-from aes_r1.report.results_section import headline_place
+from aes_r1.report.results_section import headline_key
 
-_MOST_UNANSWERED = 0.5  # above this share an evaluation reflects the format more than the scores
+_MAX_UNANSWERED = 0.5  # above this share an evaluation reflects the format more than the scores
 _MODELS = {"base": "the base model", "cold_start": "the model after its cold start", "rapo": "the model after RAPO"}
 
 
@@ -23,31 +23,32 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Iterable[Map
     stages = evaluation.get("stages") or {}
     if not stages:
         return "This run has not been evaluated: it was stopped before, or is still going on."
-    stage, dataset, protocol = headline_place(stages)
+    stage, dataset, protocol = headline_key(stages)
     cell, model = stages[stage][dataset][protocol], _MODELS.get(stage, stage)
-    if cell["srcc"]["value"] is not None and cell["parse_failure_rate"] < _MOST_UNANSWERED:
+    if cell["srcc"]["value"] is not None and cell["parse_failure_rate"] < _MAX_UNANSWERED:
         return ""
-    if cell["parse_failure_rate"] < _MOST_UNANSWERED:
-        same = "scores or opinions are the same for all pictures"
-        why = "fewer than three pictures were answered" if cell["n_answered"] < 3 else same
-        return f"No correlation is defined on {dataset} for {model}: {why}."
+    if cell["parse_failure_rate"] < _MAX_UNANSWERED:
+        all_equal = "scores or opinions are the same for all pictures"
+        explanation = "fewer than three pictures were answered" if cell["n_answered"] < 3 else all_equal
+        return f"No correlation is defined on {dataset} for {model}: {explanation}."
     reasons = Counter(
         unread(row.get("text") or "")
         for row in predictions
         if (row["stage"], row["protocol"], f"{row['dataset']}/{row['split']}") == (stage, protocol, dataset)
         and row["score"] is None
     )
-    few = "No picture" if not cell["n_answered"] else f"Only {cell['n_answered']} of {cell['n']} pictures"
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    cure = "train the cold start longer (cold_start.epochs), or let outputs be longer (trainer.max_new_tokens)"
+    answered = "No picture" if not cell["n_answered"] else f"Only {cell['n_answered']} of {cell['n']} pictures"
+    explanation = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    remedy = "train the cold start longer (cold_start.epochs), or let outputs be longer (trainer.max_new_tokens)"
     return (
-        f"{few} of {dataset} got an answer that can be read from {model}{f'; of its outputs, {why}' if why else ''}. "
-        f"What to try: {'a cold start, which teaches the format' if stage == 'base' else cure}."
+        f"{answered} of {dataset} got an answer that can be read from {model}"
+        f"{f'; of its outputs, {explanation}' if explanation else ''}. "
+        f"What to try: {'a cold start, which teaches the format' if stage == 'base' else remedy}."
     )
 
 
 def unread(text: str) -> str:
-    """Say what an unreadable output did, after its number."""
+    """Return what an unreadable output did, as it reads after a number of outputs."""
     if not text.strip():
         return "said nothing"
     if "<answer>" not in text:

@@ -32,7 +32,7 @@ _SHAPE = "def {}(scores, texts, samples)"
 def load_reward(named: str) -> CustomReward:
     """Return the function that `named` (FILE.py:FUNCTION) names; InputError where it cannot be loaded or called."""
     file, _, name = named.rpartition(":")
-    path = Path(file).expanduser()
+    path = reward_file(named)
     if not path.is_file():
         raise InputError(f"reward.custom={named}: no file {file}; give FILE.py:FUNCTION, as the file lies from here")
     spec = importlib.util.spec_from_file_location(f"custom_reward_{path.stem}", path)
@@ -55,6 +55,11 @@ def load_reward(named: str) -> CustomReward:
     return function
 
 
+def reward_file(named: str) -> Path:
+    """Return the file of `named` (FILE.py:FUNCTION)."""
+    return Path(named.rpartition(":")[0]).expanduser()
+
+
 def custom_reward(
     function: CustomReward,
     named: str,
@@ -63,7 +68,7 @@ def custom_reward(
     samples: Sequence[Sample],
 ) -> Tensor:
     """Return the rewards [N, K] float32 of `function`; InputError that names what is wrong with it or its answer."""
-    path = Path(named.rpartition(":")[0]).expanduser()
+    path = reward_file(named)
     try:
         answer = function(scores.detach().float().cpu(), texts, samples)
         rewards = torch.as_tensor(answer, dtype=torch.float32).detach().cpu()

@@ -30,7 +30,7 @@ def rank_reward(
     """
     if not gamma > 0:
         raise ValueError(f"gamma={gamma}: must be positive, or a constant group divides by zero")
-    _, mean, variance = _moments(scores)
+    mean, variance = _moments(scores)
     spread = (variance[:, None] + variance[None, :] + gamma).sqrt()
     return _pairwise(
         (scores.double()[:, :, None] - mean) / spread[:, None, :], torch.special.ndtr, scores, mos, ties, pool
@@ -46,18 +46,18 @@ def bradley_terry_reward(
     """
     if not tau > 0:
         raise ValueError(f"tau={tau}: must be positive")
-    _, mean, _ = _moments(scores)
+    mean, _ = _moments(scores)
     return _pairwise((scores.double()[:, :, None] - mean) / tau, torch.sigmoid, scores, mos, ties, pool)
 
 
-def _moments(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return count, mean and unbiased variance [N] over valid samples, float64; 0 where there are too few of them."""
+def _moments(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and unbiased variance [N] over valid samples, float64; 0 where there are too few of them."""
     valid = ~scores.isnan()
     count = valid.sum(1)
     values = scores.double().nan_to_num(0.0)
     mean = values.sum(1) / count.clamp(min=1)
     squares = torch.where(valid, (values - mean[:, None]) ** 2, 0.0)
-    return count, mean, squares.sum(1) / (count - 1).clamp(min=1)
+    return mean, squares.sum(1) / (count - 1).clamp(min=1)
 
 
 def _pairwise(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from aes_r1.model.families import deep_inputs, for_language_model
+from aes_r1.model.families import attention_mask, deep_inputs, for_language_model, language_model
 from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.shared_prefix import PromptAttention, causal_mask, embed, language_forward
 from aes_r1.model.transfer import to_device
@@ -59,7 +59,7 @@ class SharedDecoder(Decoder):
         hidden = language_forward(core, flat, prompts.position_ids.reshape(3, 1, -1), attention, **deep)
         self.after_prompt = hidden.reshape(count, width, -1)[:, -1].repeat_interleave(samples, dim=0)
 
-        language = core.model.language_model
+        language = language_model(core)
         self.embed, self.last_norm = core.get_input_embeddings(), language.norm.weight
         self.weights = layer_weights(core)
         self.epsilon = core.config.get_text_config().rms_norm_eps
@@ -135,17 +135,20 @@ class PlainDecoder(Decoder):
         self.cache = DynamicCache(config=core.config.get_text_config())
         embeddings, features, picture_mask = embed(core, prompts)
         deep = deep_inputs(features, picture_mask)
-        hidden = self._forward(embeddings, prompts.position_ids, prompts.attention_mask, **deep)
+        mask = attention_mask(core, embeddings, prompts.attention_mask, picture_mask, self.cache)
+        hidden = self._forward(embeddings, prompts.position_ids, mask, **deep)
         self.after_prompt = hidden.repeat_interleave(samples, dim=0)
-        self.cache.batch_repeat_interleave(samples)
+        # Layers with linear attention can reorder their rows, and have no method of their own that repeats them.
+        rows = torch.arange(len(prompts), device=embeddings.device).repeat_interleave(samples)
+        self.cache.reorder_cache(cast("torch.LongTensor", rows))
         self.attention_mask = prompts.attention_mask.repeat_interleave(samples, dim=0)
         self.position = prompts.next_position_ids.repeat_interleave(samples)
 
-    def _forward(self, embeddings: Tensor, positions: Tensor, valid: Tensor, **deep: Any) -> Tensor:
-        return self.core.model.language_model(
+    def _forward(self, embeddings: Tensor, positions: Tensor, mask: Any, **deep: Any) -> Tensor:
+        return language_model(self.core)(
             inputs_embeds=embeddings,
             position_ids=for_language_model(self.core, positions),
-            attention_mask=valid,
+            attention_mask=mask,
             past_key_values=self.cache,
             use_cache=True,
             **deep,
@@ -160,5 +163,5 @@ class PlainDecoder(Decoder):
 
     def keep(self, rows: Tensor) -> None:
         """Keep only these rows, in this order."""
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(cast("torch.LongTensor", rows))
         self.attention_mask, self.position = self.attention_mask[rows], self.position[rows]

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm
 
+from aes_r1.model.families import language_model
+
 
 class LayerWeights(NamedTuple):
     """Hold one layer's weights: width D, H query heads and G key-value heads of width W, and M inner units.
@@ -67,7 +69,7 @@ def layer_weights(core: Any) -> list[LayerWeights]:
     Query, key and value are joined in a copy. A matrix with an adapter is copied too, and the sum is rounded to the
     weight's dtype. All other tensors are the model's own.
     """
-    return [_weights(layer) for layer in core.model.language_model.layers]
+    return [_weights(layer) for layer in language_model(core).layers]
 
 
 def _weights(layer: Any) -> LayerWeights:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import PromptBatch
+from aes_r1.model.quantize import quantised_layers
 from aes_r1.model.transfer import to_device
 from aes_r1.rollout.decode import Draw, PlainDecoder, SharedDecoder
 from aes_r1.rollout.graph import CapturedDecoder, CompiledDecoder, can_compile
@@ -137,8 +138,11 @@ class GrowingCompletions:
 
 
 def _decoder_of(backbone: Backbone) -> type[SharedDecoder] | type[PlainDecoder]:
-    """Choose the decoder: on a CPU slices of the cache are cheaper than masks, and a graph would save no launches."""
-    if not backbone.shares_prefix:
+    """Choose the decoder: on a CPU slices of the cache are cheaper than masks, and a graph would save no launches.
+
+    4-bit weights are decoded by their own layers, because the other decoders would copy all of them in 16 bits.
+    """
+    if not backbone.shares_prefix or quantised_layers(backbone.core):
         return PlainDecoder
     if backbone.device.type != "cuda":
         return SharedDecoder

@@ -278,7 +278,7 @@ def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int,
             ended = choice["finish_reason"] == ("stop" if tokens[-1] == backbone.end_token else "length")
             if not complete or not ended:
                 raise Unusable(f"a completion came back in part ({choice['finish_reason']}, {len(tokens)} tokens)")
-            if bool(backbone.banned.cpu()[tokens].any()):
+            if bool(backbone.banned[tokens].any()):
                 raise InputError("rollout.url: the server drew a token that it was told not to; is it another program?")
     except (KeyError, TypeError, IndexError) as error:
         raise Unusable(f"an answer without {error}") from error

@@ -96,8 +96,8 @@ class Server:
     def hold(self, weights: Weights, *, timeout: float) -> None:
         """Make sure that the server holds `weights`, even if other processes and threads try the same at once.
 
-        InputError if it rejects them. Unusable if another's attempt takes longer than `timeout` seconds, or has just
-        failed: a server that hangs is tried by one of all that wait for it.
+        One caller at a time sends weights to a server. InputError if the server rejects them. A caller that waits for
+        another one's attempt raises Unusable after `timeout` seconds, or if that attempt fails, and does not repeat it.
         """
         if weights.folder is None:
             return

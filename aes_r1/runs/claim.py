@@ -112,5 +112,6 @@ def start_over(folder: Path) -> None:
         run.predictions_file,
         run.evaluation_file,
         run.failure_file,
+        run.custom_reward_file,
     ):
         path.unlink(missing_ok=True)

@@ -46,6 +46,7 @@ class RunFolder:
         self.report_file = self.path / "report.html"
         self.log_file = self.path / "run.log"
         self.failure_file = self.path / "failure.txt"
+        self.custom_reward_file = self.path / "custom_reward.py"
         self.lock_file = self.path / ".lock"
         self.model = self.path / MODEL
         self.checkpoints = self.path / "checkpoints"

@@ -59,6 +59,8 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.custom": None,
     "reward.custom_weight": 1.0,
     "model.base": None,
+    "model.lora.target": "language",
+    "model.quantize": "none",
     "rollout": as_dict(RolloutSettings()),
 }
 
@@ -72,10 +74,19 @@ def run_fingerprint(settings: Settings) -> str:
     """Return the identity of a run: two runs with the same digits compute the same numbers, up to rounding."""
     values = as_dict(settings)
     neutral = [key for key, value in _SINCE_ADDED.items() if _value(values, key) == value]
-    identity = _without(values, (*_NOT_IDENTITY, *neutral))
+    identity = _without(values, (*_not_identity(values), *neutral))
     identity["evaluation"]["also"] = [_as_before(data) for data in values["evaluation"]["also"]]
     identity["cold_start"]["micro_batch_size"] = 32  # the default recipe's value stands in the hash of every run
     return fingerprint(identity)
+
+
+def _not_identity(values: dict[str, Any]) -> tuple[str, ...]:
+    """Return the keys that change no result of the run with the settings `values`.
+
+    With rollout.ahead=1 the steps after checkpoints are drawn by newer weights than others, so their cadence counts.
+    """
+    ahead = values.get("rollout", {}).get("ahead", 0) > 0
+    return tuple(key for key in _NOT_IDENTITY if not (ahead and key == "trainer.save_every"))
 
 
 def _as_before(data: dict[str, Any]) -> dict[str, Any]:
@@ -101,13 +112,19 @@ def _without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
+def differences(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
     """Return the dotted keys in which two runs' settings differ, without those that change no result."""
+    return _differences(theirs, mine, "", set(_not_identity(theirs)) & set(_not_identity(mine)))
+
+
+def _differences(theirs: Any, mine: Any, prefix: str, ignored: set[str]) -> list[str]:
     if isinstance(theirs, dict) and isinstance(mine, dict):
-        keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in _NOT_IDENTITY)
+        keys = sorted(key for key in set(theirs) | set(mine) if f"{prefix}{key}" not in ignored)
         before = _SINCE_ADDED | _SINCE_ADDED_TO_EVALUATE
         pairs = {key: [side.get(key, before.get(f"{prefix}{key}")) for side in (theirs, mine)] for key in keys}
-        return [row for key, (one, other) in pairs.items() for row in differences(one, other, f"{prefix}{key}.")]
+        return [
+            row for key, (one, other) in pairs.items() for row in _differences(one, other, f"{prefix}{key}.", ignored)
+        ]
     if isinstance(theirs, list) and isinstance(mine, list):  # lists of further data sets; other lists hold plain values
         theirs, mine = ([_as_before(one) if isinstance(one, dict) else one for one in side] for side in (theirs, mine))
     return [] if theirs == mine else [prefix.rstrip(".")]

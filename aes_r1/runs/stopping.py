@@ -131,7 +131,8 @@ _masks = _SignalMasks()
 def _block_signals() -> None:
     """Block signals while this thread forks.
 
-    A child that received one before it has its own handlers would write it into its parent's pipe and end the parent.
+    Between the fork and the reset of its handlers a child shares its parent's wakeup pipe, so a signal to the child
+    would stop the parent.
     """
     _masks.before.append(signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_SCHEDULERS))
 

@@ -3,7 +3,8 @@
 Once a second a thread of each process increments a number in the launcher's key-value store and reads those of the
 others. All processes therefore notice when one ends, even while they wait in a collective that would never return. A
 long wait for a process that works alone (pretraining, an expert behind an API) raises no false alarm. A process that
-hangs keeps sending heartbeats; it is caught when a collective that it does not join fails, after `engine.PATIENCE`.
+hangs keeps sending heartbeats; it is caught when a collective that it does not join fails, after
+`trainer.launch.PATIENCE`.
 """
 
 from __future__ import annotations

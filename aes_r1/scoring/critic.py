@@ -1,7 +1,7 @@
 """Use a trained model as a critic: `Critic.load(DIR).score("photo.jpg")`.
 
-One picture is judged at a time and its noise comes from its own pixels, so a verdict depends on model, seed and picture
-alone: never on a file's name, on other pictures of a call, or on the order.
+A picture's noise comes from its own pixels, and `score` asks about one picture at a time. So a verdict depends on
+model, seed and picture alone: never on a file's name, on other pictures of a call, or on the order.
 """
 
 from __future__ import annotations
@@ -105,13 +105,17 @@ class Critic:
     def score(self, picture: str | Path | Image.Image) -> Verdict:
         """Critique and score one picture: a path, or a PIL picture. PictureError when the file cannot be read."""
         picture = as_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
+        return self.verdicts([picture])[0]
+
+    def verdicts(self, pictures: Sequence[Image.Image]) -> list[Verdict]:
+        """Critique and score several RGB pictures in one batch, which takes a GPU little longer than one.
+
+        The verdicts are those of `score` except for rounding, which depends on the shape of the batch.
+        """
         half_width = self.facts.half_widths.get(self._protocol() or "")
-        return verdict(
-            self.answers(picture),
-            half_width=half_width,
-            calibrated=self.facts.knows_photographs,
-            order=self.facts.order,
-        )
+        calibrated, order = self.facts.knows_photographs, self.facts.order
+        answers = self.answers(pictures)
+        return [verdict(texts, half_width=half_width, calibrated=calibrated, order=order) for texts in answers]
 
     def _protocol(self) -> str | None:
         """Return the protocol of an evaluation whose intervals hold for these verdicts.
@@ -127,14 +131,13 @@ class Critic:
         weights = [(name, float(value.double().sum())) for name, value in self.backbone.model.state_dict().items()]
         return fingerprint(weights, asdict(self.facts), self.samples, self.seed)
 
-    def answers(self, picture: Image.Image) -> list[str]:
-        """Return the texts of all outputs for one RGB picture."""
+    def answers(self, pictures: Sequence[Image.Image]) -> list[list[str]]:
+        """Return for each RGB picture the texts of all its outputs, which are drawn in one batch."""
         facts = self.facts
-        prompts = self.backbone.collate([self.backbone.encode(picture, facts.question)])
+        prompts = self.backbone.collate([self.backbone.encode(picture, facts.question) for picture in pictures])
         noise = None
         if self.samples > 1:
-            content = hashlib.sha256(repr(picture.size).encode() + np.asarray(picture).tobytes()).hexdigest()
-            keys = [("critic", self.seed, content, k) for k in range(self.samples)]
+            keys = [("critic", self.seed, _content(one), k) for one in pictures for k in range(self.samples)]
             noise = keyed_uniform_noise(keys, facts.max_new_tokens)
         sampling: dict[str, Any] = {
             "max_new_tokens": facts.max_new_tokens,
@@ -144,7 +147,12 @@ class Critic:
         rollout = self.sample(self.backbone, prompts, num_samples=self.samples, **sampling)
         blank = blank_prompt(self.backbone, facts.question, facts.answer_from)
         rollout = answer_from_words(self.backbone, rollout, blank, sample=self.sample, **sampling)
-        return [self.backbone.decode(row[mask]) for row, mask in zip(rollout.tokens, rollout.mask, strict=True)]
+        texts = [self.backbone.decode(row[mask]) for row, mask in zip(rollout.tokens, rollout.mask, strict=True)]
+        return [texts[start : start + self.samples] for start in range(0, len(texts), self.samples)]
+
+
+def _content(picture: Image.Image) -> str:
+    return hashlib.sha256(repr(picture.size).encode() + np.asarray(picture).tobytes()).hexdigest()
 
 
 def verdict(

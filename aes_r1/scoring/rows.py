@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import IO, Any
 
 from rich.box import SIMPLE_HEAD
@@ -19,9 +20,11 @@ from aes_r1.scoring.intervals import meaning
 
 COLUMNS = ("path", "score", "low", "high", "critique")
 AGREEMENT = ("words", "agreement", "contradiction")
+CHOICE = ("group", "keep", "best")  # of bursts.choose
 FORMATS = ("table", "jsonl", "csv")
 SORTS = ("score", "agreement", "path")
 _PLACES = 4
+_KEEP = {True: "yes", False: "no", None: "?"}
 
 Row = Mapping[str, Any]
 
@@ -53,15 +56,20 @@ def in_order(rows: Iterable[Row], by: str, *, reverse: bool = False) -> list[Row
     return known + [row for row in rows if row[by] is None]
 
 
-def write_rows(rows: Iterable[Row], form: str, out: IO[str], *, measured_on: str | None = None) -> None:
+def write_rows(
+    rows: Iterable[Row], form: str, out: IO[str], *, measured_on: str | None = None, chosen: bool = False
+) -> None:
     """Write `rows` as `form` (jsonl, csv or table) to `out`: a line as soon as its row is there, a table at the end.
 
-    measured_on: the set that the intervals below a table come from.
+    measured_on: the set that the intervals below a table come from. chosen: whether the rows are those of
+    bursts.choose, with their group and which one to keep.
     """
     if form == "table":
-        _table(rows, out, measured_on)
+        _table(rows, out, measured_on, chosen)
+    elif form == "csv":
+        _csv(rows, out, CHOICE if chosen else ())
     else:
-        {"jsonl": _jsonl, "csv": _csv}[form](rows, out)
+        _jsonl(rows, out)
 
 
 def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
@@ -70,33 +78,38 @@ def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
         out.flush()
 
 
-def _csv(rows: Iterable[Row], out: IO[str]) -> None:
-    """Write a column for each of the contract's five, each dimension, and what lies behind score and interval.
+def _csv(rows: Iterable[Row], out: IO[str], further: Sequence[str]) -> None:
+    """Write a column for each of the contract's five, each dimension, what is behind score and interval, and `further`.
 
     The scores of all answers stand in one column, separated by spaces; an answer that cannot be read is a dash.
     """
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, *DIMENSIONS, *AGREEMENT, "judgement", "interval", "scores"])
+    writer.writerow([*COLUMNS, *DIMENSIONS, *AGREEMENT, "judgement", "interval", "scores", *further])
     for row in rows:
         values = [row[name] for name in COLUMNS] + [row["dimensions"].get(name) for name in DIMENSIONS]
         values += [row[name] for name in (*AGREEMENT, "judgement", "interval")]
         values.append(" ".join("-" if score is None else str(score) for score in row["scores"]))
+        values += [row[name] for name in further]
         writer.writerow(["" if value is None else value for value in values])
         out.flush()
 
 
-def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None) -> None:
+def _table(rows: Iterable[Row], out: IO[str], measured_on: str | None, chosen: bool) -> None:
     rows = list(rows)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=False)
+    for name in ("group", "keep") if chosen else ():
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("path", overflow="fold", ratio=2)
     bounds = ("low", "high") if any(row["low"] is not None for row in rows) else ()
-    numbered = ("score", *bounds, "words", "agreement")
+    numbered = (*(("best",) if chosen else ()), "score", *bounds, "words", "agreement")
     for name in numbered:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("critique", overflow="fold", ratio=5)
-    for row in rows:
+    for row, following in zip_longest(rows, rows[1:]):
         numbers = ["–" if row[name] is None else f"{row[name]:.2f}" for name in numbered]
-        table.add_row(Text(row["path"]), *numbers, _critique(row))
+        choice = [str(row["group"]), _KEEP[row["keep"]]] if chosen else []
+        ends = chosen and following is not None and following["group"] != row["group"]
+        table.add_row(*choice, Text(row["path"]), *numbers, _critique(row), end_section=ends)
     # A pipe has no width: lines there are as long as a wide terminal's.
     console = Console(file=out, width=None if out is sys.stdout and sys.stdout.isatty() else 160, highlight=False)
     if not rows:

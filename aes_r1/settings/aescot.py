@@ -92,8 +92,8 @@ class ExpertSettings(ChatSettings):
         require(
             0 < self.min_words < self.max_words, "expert.min_words", self.min_words, "must be above 0, below max_words"
         )
-        copied = self.near_copy
-        require(copied is None or 0 < copied <= 1, "expert.near_copy", copied, "must be in (0, 1] or null")
+        near_copy = self.near_copy
+        require(near_copy is None or 0 < near_copy <= 1, "expert.near_copy", near_copy, "must be in (0, 1] or null")
         rates = (self.leak_rate, self.align_rate, self.fact_rate)
         require(
             min(rates) >= 0 and sum(rates) < 1, "expert.leak_rate", rates, "the error rates must add up to less than 1"

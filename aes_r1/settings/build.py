@@ -34,9 +34,9 @@ def _group_without_keys(schema: type, config: Any, prefix: str = "") -> str:
             continue
         if not isinstance(value, dict):
             return f"{prefix}{name}"
-        found = _group_without_keys(kind, value, f"{prefix}{name}.")
-        if found != "?":
-            return found
+        key = _group_without_keys(kind, value, f"{prefix}{name}.")
+        if key != "?":
+            return key
     return "?"
 
 

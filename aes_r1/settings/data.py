@@ -36,8 +36,8 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         one_of("data.split", self.split, ("train", "validation", "test"))
-        listed = self.split_by.endswith(".json")
-        require(listed or self.split_by in ("official", "paper"), "data.split_by", self.split_by, _SPLIT_BY)
+        is_list = self.split_by.endswith(".json")
+        require(is_list or self.split_by in ("official", "paper"), "data.split_by", self.split_by, _SPLIT_BY)
         ends = self.scale
         rule = "give the lowest and the highest possible opinion, as data.scale=[1,10]"
         require(ends is None or (len(ends) == 2 and -_HUGE < ends[0] < ends[1] < _HUGE), "data.scale", ends, rule)
@@ -54,18 +54,27 @@ class DataSettings:
         )
         seed_rule("data.split_seed", self.split_seed)
         require(self.workers >= 0, "data.workers", self.workers, "must not be negative")
+        self._check_attributes()
+
+    def _check_attributes(self) -> None:
+        """Turn a list of attributes into a mapping, and check the columns and their scales."""
         if isinstance(self.attributes, list):
             self.attributes = {name: name for name in self.attributes}
         columns = {} if self.attributes is None else self.attributes
         rule = "must be {dimension: column}, a list or null"
         require(isinstance(columns, dict), "data.attributes", columns, rule)
         for name, column in columns.items():
-            ends = column[1:] if isinstance(column, list) and len(column) == 3 else [0, 1]
             rule = "must be a column, or [column, low, high] with low below high"
-            named = isinstance(column[0] if isinstance(column, list) and column else column, str)
-            whole = not isinstance(column, list) or len(column) == 3
-            numbers = all(isinstance(end, int | float) for end in ends)
-            require(named and whole and numbers and ends[0] < ends[1], f"data.attributes.{name}", column, rule)
+            require(_is_column(column), f"data.attributes.{name}", column, rule)
+
+
+def _is_column(value: Any) -> bool:
+    """Return whether `value` is a column's name, or [name, low, high]."""
+    if not isinstance(value, list):
+        return isinstance(value, str)
+    if len(value) != 3 or not all(isinstance(end, int | float) for end in value[1:]):
+        return False
+    return isinstance(value[0], str) and value[1] < value[2]
 
 
 @dataclass

@@ -38,8 +38,8 @@ class EvaluationSettings:
             one_of("evaluation.stages", stage, ("base", "cold_start", "rapo"))
         require(bool(self.protocols), "evaluation.protocols", self.protocols, "must name at least one")
         require(self.interventions >= 0, "evaluation.interventions", self.interventions, "must not be negative")
-        drawn, temperature, longest = self.n_samples, self.temperature, self.max_new_tokens
-        require(drawn is None or drawn >= 1, "evaluation.n_samples", drawn, "must be at least 1 or null")
+        n_samples, temperature, longest = self.n_samples, self.temperature, self.max_new_tokens
+        require(n_samples is None or n_samples >= 1, "evaluation.n_samples", n_samples, "must be at least 1 or null")
         positive = temperature is None or temperature > 0
         require(positive, "evaluation.temperature", temperature, "must be positive or null")
         require(longest is None or longest >= 1, "evaluation.max_new_tokens", longest, "must be at least 1 or null")
@@ -92,10 +92,10 @@ class EvaluateSettings:
             require(bool(name) and "/" not in name, "models", name, "a name must not be empty or hold a slash")
         for baseline in self.baselines:
             one_of("baselines", baseline, BASELINES)
-        once = len(set(self.baselines)) == len(self.baselines)
-        require(once, "baselines", self.baselines, "name each once")
-        fitted = self.baseline_pictures
-        require(fitted is None or fitted >= 1, "baseline_pictures", fitted, "must be positive or null")
+        are_unique = len(set(self.baselines)) == len(self.baselines)
+        require(are_unique, "baselines", self.baselines, "name each once")
+        pictures = self.baseline_pictures
+        require(pictures is None or pictures >= 1, "baseline_pictures", pictures, "must be positive or null")
         require(
             "eyes" not in self.baselines or self.model.path is not None,
             "baselines",

@@ -32,6 +32,7 @@ class LoraSettings:
     rank: int = 0  # 0: no adapter, all weights are trained
     alpha: float = 32.0
     dropout: float = 0.0
+    target: str = "language"  # all: every linear layer of vision tower and projector as well
     target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
@@ -39,6 +40,7 @@ class LoraSettings:
     def __post_init__(self) -> None:
         require(self.rank >= 0, "model.lora.rank", self.rank, "must not be negative")
         require(0 <= self.dropout < 1, "model.lora.dropout", self.dropout, "must be in [0, 1)")
+        one_of("model.lora.target", self.target, ("language", "all"))
 
 
 @dataclass
@@ -50,8 +52,9 @@ class ModelSettings:
     # weights of the tiny model. shipped: those in the package; pretrain: trained here by `pretrain`; null: path is set
     base: str | None = "shipped"
     dtype: str = "float32"
+    quantize: str = "none"  # nf4: frozen weights of the language layers in 4 bits, by bitsandbytes
     max_pixels: int = 9216  # largest area of a picture when data.max_pixels is null
-    freeze_vision: bool = False  # in RAPO; the cold start always freezes vision tower and projector
+    freeze_vision: bool = False  # vision tower and projector in RAPO; cold_start.freeze_vision for the cold start
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = False
     kernels: str = "plain"  # liger: norms and gates as one CUDA kernel each, by liger-kernel
@@ -75,6 +78,19 @@ class ModelSettings:
             self.answer_from,
             f"{self.prompt} writes no words before its score, from which it could be read; give model.prompt=critique",
         )
+        one_of("model.quantize", self.quantize, ("none", "nf4"))
+        require(
+            self.quantize == "none" or self.lora.rank > 0,
+            "model.quantize",
+            self.quantize,
+            "4-bit weights are frozen, so an adapter is trained; give model.lora.rank=64, or none",
+        )
+        require(
+            not (self.freeze_vision and self.lora.rank > 0 and self.lora.target == "all"),
+            "model.lora.target",
+            self.lora.target,
+            "trains the vision tower, which model.freeze_vision=true freezes; give language, or freeze_vision=false",
+        )
         one_of("model.reference", self.reference, ("device", "host", "sharded"))
         require(
             self.reference == "device" or self.lora.rank == 0,
@@ -91,5 +107,10 @@ class ModelSettings:
         one_of("model.base", str(self.base), ("shipped", "pretrain"))
         if self.base == "shipped":
             for key, value in dataclasses.asdict(self.pretrain).items():
-                made = value == getattr(PretrainSettings(), key)
-                require(made, f"model.pretrain.{key}", value, "the shipped base is made; give model.base=pretrain, too")
+                is_default = value == getattr(PretrainSettings(), key)
+                require(
+                    is_default,
+                    f"model.pretrain.{key}",
+                    value,
+                    "the shipped base is made; give model.base=pretrain, too",
+                )

@@ -130,19 +130,21 @@ class RewardSettings:
     def __post_init__(self) -> None:
         one_of("reward.failed_parse", self.failed_parse, ("none", "random"))
         one_of("reward.schedule", self.schedule, ("joint", "rank_first", "error_first"))
-        named = self.custom
+        custom = self.custom
         rule = "give FILE.py:FUNCTION, as reward.custom=rewards.py:brevity"
-        require(named is None or re.fullmatch(r".+\.py:[A-Za-z_]\w*", named) is not None, "reward.custom", named, rule)
+        require(
+            custom is None or re.fullmatch(r".+\.py:[A-Za-z_]\w*", custom) is not None, "reward.custom", custom, rule
+        )
         require(self.custom_weight > 0, "reward.custom_weight", self.custom_weight, "must be positive")
         absolute = self.error.weight + self.binary.weight + self.distribution.weight
-        own = 0.0 if named is None else self.custom_weight
-        weights = (self.rank.weight, absolute, self.format.weight, own)
+        custom_weight = 0.0 if custom is None else self.custom_weight
+        weights = (self.rank.weight, absolute, self.format.weight, custom_weight)
         require(
             sum(weights) > 0, "reward", self.name, "every weight is 0, so nothing would be learned; set one above 0"
         )
-        sides = self.rank.weight > 0 and absolute > 0
+        has_both = self.rank.weight > 0 and absolute > 0
         require(
-            self.schedule == "joint" or sides,
+            self.schedule == "joint" or has_both,
             "reward.schedule",
             self.schedule,
             "needs reward.rank.weight > 0 and error, binary or distribution weight > 0, one for each half; or joint",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
 
 
 class InputError(Exception):
@@ -15,7 +15,7 @@ class InputError(Exception):
     """
 
     def __str__(self) -> str:
-        return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
+        return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), super().__str__())
 
 
 def require(condition: bool, key: str, value: Any, rule: str) -> None:
@@ -30,7 +30,7 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def seed_rule(key: str, seed: int | None) -> None:
-    """Raise InputError naming `key` unless every generator of random numbers takes `seed`; None is none."""
+    """Raise InputError naming `key` unless every random number generator accepts `seed`; None means no seed."""
     require(seed is None or 0 <= seed < 2**32, key, seed, "a seed is a whole number from 0 to 4294967295")
 
 

@@ -49,8 +49,8 @@ class Settings:
     def __post_init__(self) -> None:
         seed_rule("seed", self.seed)
         folder_rule(out=self.out, store=self.store)
-        named = self.run_name.strip() and not {"..", ""} & set(self.run_name.split("/"))
-        require(bool(named), "run_name", self.run_name, "is a part of runs/NAME/..; give a name")
+        is_name = self.run_name.strip() and not {"..", ""} & set(self.run_name.split("/"))
+        require(bool(is_name), "run_name", self.run_name, "is a part of runs/NAME/..; give a name")
         require(self.processes >= 1, "processes", self.processes, "must be at least 1")
         self._check_words()
         require(
@@ -58,6 +58,18 @@ class Settings:
             "model.dtype",
             self.model.dtype,
             "training has no loss scaling, so small gradients would vanish; give bfloat16 or float32",
+        )
+        require(
+            self.model.quantize == "none" or (self.engine.name == "single" and self.rollout.name == "local"),
+            "model.quantize",
+            self.model.quantize,
+            "4-bit weights are for one card that also draws its completions; give engine=single and rollout=local",
+        )
+        require(
+            self.rollout.name == "local" or self.model.lora.rank == 0 or self.model.lora.target == "language",
+            "model.lora.target",
+            self.model.lora.target,
+            "servers take adapters of the language model alone; give language, or rollout=local",
         )
         if self.trainer.name == "rapo" and self.reward.rank.weight > 0:
             require(
@@ -69,11 +81,11 @@ class Settings:
         if self.trainer.name == "rapo":
             self._check_credit()
             rule = "further images of a step are drawn after its rewards; with rollout.ahead=1 give 0"
-            free = self.trainer.refill_rounds == 0 or self.rollout.ahead == 0
-            require(free, "trainer.refill_rounds", self.trainer.refill_rounds, rule)
+            is_free = self.trainer.refill_rounds == 0 or self.rollout.ahead == 0
+            require(is_free, "trainer.refill_rounds", self.trainer.refill_rounds, rule)
             rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
-            enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
-            require(enough, "trainer.num_samples", self.trainer.num_samples, rule)
+            is_enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
+            require(is_enough, "trainer.num_samples", self.trainer.num_samples, rule)
             require(
                 self.rollout.name == "local" or self.model.lora.dropout == 0,
                 "model.lora.dropout",

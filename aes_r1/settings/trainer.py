@@ -32,9 +32,11 @@ class ColdStartSettings:
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "cold_start.epochs", self.epochs, "must not be negative")
-        least = self.min_steps
-        require(least is None or least >= 0, "cold_start.min_steps", least, "must not be negative; or null")
+        min_steps = self.min_steps
+        require(min_steps is None or min_steps >= 0, "cold_start.min_steps", min_steps, "must not be negative; or null")
         require(self.lr > 0, "cold_start.lr", self.lr, "must be positive")
+        _check_optimizer("cold_start", self.weight_decay, self.max_grad_norm)
+        require(0 <= self.warmup_ratio < 1, "cold_start.warmup_ratio", self.warmup_ratio, "must be in [0, 1)")
         require(self.batch_size >= 1, "cold_start.batch_size", self.batch_size, "must be at least 1")
         require(self.micro_batch_size >= 1, "cold_start.micro_batch_size", self.micro_batch_size, "must be at least 1")
         require(0 <= self.blank_pictures < 1, "cold_start.blank_pictures", self.blank_pictures, "must be in [0, 1)")
@@ -106,22 +108,32 @@ class TrainerSettings:
         )
         require(self.images_per_step >= 1, "trainer.images_per_step", self.images_per_step, "must be at least 1")
         require(self.lr > 0, "trainer.lr", self.lr, "must be positive")
+        _check_optimizer("trainer", self.weight_decay, self.max_grad_norm)
+        require(self.warmup_steps >= 0, "trainer.warmup_steps", self.warmup_steps, "must not be negative")
         require(0 < self.clip_low < 1, "trainer.clip_low", self.clip_low, "must be in (0, 1)")
         require(self.clip_high > 0, "trainer.clip_high", self.clip_high, "must be positive")
         self._check_surrogate()
         for key in ("kl_coef", "kl_reward_coef", "entropy_coef"):
             require(getattr(self, key) >= 0, f"trainer.{key}", getattr(self, key), "must not be negative")
         one_of("trainer.credit", self.credit, ("all", "answer", "parts"))
-        kept = self.critique_kl_coef
-        require(kept is None or kept >= 0, "trainer.critique_kl_coef", kept, "must not be negative; or null")
+        critique_kl = self.critique_kl_coef
+        require(
+            critique_kl is None or critique_kl >= 0,
+            "trainer.critique_kl_coef",
+            critique_kl,
+            "must not be negative; or null",
+        )
         require(self.refill_rounds >= 0, "trainer.refill_rounds", self.refill_rounds, "must not be negative")
-        most, begin = self.overlong_penalty, self.overlong_from
-        require(most >= 0, "trainer.overlong_penalty", most, "must not be negative")
-        require(0 <= begin < 1, "trainer.overlong_from", begin, "must be in [0, 1)")
+        rule = "replaces images before their critiques are rewarded; give 0, or trainer.credit=all or answer"
+        is_by_score = self.refill_rounds == 0 or self.credit != "parts"
+        require(is_by_score, "trainer.refill_rounds", self.refill_rounds, rule)
+        penalty, begins_at = self.overlong_penalty, self.overlong_from
+        require(penalty >= 0, "trainer.overlong_penalty", penalty, "must not be negative")
+        require(0 <= begins_at < 1, "trainer.overlong_from", begins_at, "must be in [0, 1)")
         traced, last = self.profile, self.max_steps
         require(traced is None or traced >= 1, "trainer.profile", traced, "must be positive or null")
-        within = traced is None or last is None or traced <= last
-        require(within, "trainer.profile", traced, f"must be one of trainer.max_steps={last} steps")
+        is_within = traced is None or last is None or traced <= last
+        require(is_within, "trainer.profile", traced, f"must be one of trainer.max_steps={last} steps")
         require(self.temperature > 0, "trainer.temperature", self.temperature, "must be positive")
         require(self.max_new_tokens >= 1, "trainer.max_new_tokens", self.max_new_tokens, "must be at least 1")
         require(self.inner_epochs >= 1, "trainer.inner_epochs", self.inner_epochs, "must be at least 1")
@@ -153,13 +165,19 @@ class TrainerSettings:
         require(self.eps > 0, "trainer.eps", self.eps, "must be positive")
         one_of("trainer.advantage", self.advantage, ("sum_then_normalize", "normalize_then_sum"))
         rule = "divides each reward by its standard deviation; give trainer.scale_advantage=true"
-        scaled = self.scale_advantage or self.advantage == "sum_then_normalize"
-        require(scaled, "trainer.advantage", self.advantage, rule)
+        is_scaled = self.scale_advantage or self.advantage == "sum_then_normalize"
+        require(is_scaled, "trainer.advantage", self.advantage, rule)
 
     @property
     def needs_reference(self) -> bool:
         """Whether the loss or the reward has a divergence from the reference model."""
         return self.kl_coef > 0 or bool(self.critique_kl_coef) or self.kl_reward_coef > 0
+
+
+def _check_optimizer(group: str, weight_decay: float, max_grad_norm: float) -> None:
+    require(weight_decay >= 0, f"{group}.weight_decay", weight_decay, "must not be negative")
+    rule = "must be positive, because gradients are scaled down to it; give 1e9 to leave them as they are"
+    require(max_grad_norm > 0, f"{group}.max_grad_norm", max_grad_norm, rule)
 
 
 @dataclass
@@ -185,8 +203,8 @@ class RolloutSettings:
             require(bool(self.url), "rollout.url", self.url, rule)
             for url in self.url:
                 address = urlsplit(url)
-                named = address.scheme in ("http", "https") and bool(address.hostname) and not address.password
-                require(named, "rollout.url", url, rule)
+                is_address = address.scheme in ("http", "https") and bool(address.hostname) and not address.password
+                require(is_address, "rollout.url", url, rule)
         require(self.cap >= 1, "rollout.cap", self.cap, "must be at least 1")
         bound = self.max_mismatch
         require(bound is None or bound > 0, "rollout.max_mismatch", bound, "must be positive or null")

@@ -1,4 +1,4 @@
-"""Write event files for TensorBoard: a view of metrics.jsonl, written anew from it whenever a run resumes."""
+"""Write event files for TensorBoard: a view of metrics.jsonl, written anew whenever a run resumes."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Tracker:
             self._wandb = start_wandb(self._run, settings, without_secrets(config), run_name, run_id, job_type)
 
     def _new_board(self) -> Board:
-        """Begin TensorBoard's files anew, with what the two files hold."""
+        """Write TensorBoard's files anew from the run's two files."""
         assert self._run is not None
         board = Board(self._run.tensorboard, read_rows(self._run.metrics_file))
         for (stage, step), rows in groupby(
@@ -79,8 +79,8 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.finish(failed=kind is not None)
 
-    def notes(self) -> dict[str, str]:
-        """Return what a checkpoint remembers of the log: the id of the W&B run."""
+    def extra_state(self) -> dict[str, str]:
+        """Return what a checkpoint keeps of the tracker: the id of the W&B run."""
         return {} if self._wandb is None else {"wandb_run_id": self._wandb.id}
 
     def resume(self, stage: str, step: int) -> None:
@@ -124,9 +124,9 @@ class Tracker:
         append_rows(self._run.completions_file, [{"stage": stage, "step": step, **row} for row in rows])
         if self._wandb is not None:
             table = completions_table(worst_first(rows, self._completions_per_table))
-            # The table belongs to the row of its step, whether that is logged before or after it.
-            at = self._rows - 1 if self._last == (stage, step) else self._rows
-            self._wandb.log({f"{stage}/completions": table}, step=at)
+            # The table belongs to the row of its step, which may be logged before or after the table.
+            row_number = self._rows - 1 if self._last == (stage, step) else self._rows
+            self._wandb.log({f"{stage}/completions": table}, step=row_number)
         if self._board is not None:
             self._board.completions(stage, step, worst_first(rows, self._completions_per_table))
 

@@ -27,29 +27,29 @@ def group_of(config: Mapping[str, Any]) -> str | None:
 def refusals(key: str, way_out: str, *, requests: bool = False) -> Iterator[None]:
     """Turn refusals of W&B's client in the block (no login, no connection) into a one-line InputError.
 
-    requests: also those of single requests by the server (another team's project).
+    requests: also refusals of single requests by the server, for example for another team's project.
     """
     import wandb
 
-    refused: tuple[type[Exception], ...] = (wandb.errors.UsageError, wandb.errors.CommError)
-    if requests:  # this error has no public name, so runs do not depend on it
+    errors: tuple[type[Exception], ...] = (wandb.errors.UsageError, wandb.errors.CommError)
+    if requests:  # The error has no public name, so it is imported only where it is needed.
         from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-        refused += (WandbApiFailedError,)
+        errors += (WandbApiFailedError,)
     try:
         yield
-    except refused as error:
+    except errors as error:
         raise InputError(f"{key}: {str(error).splitlines()[0].rstrip('.')}; {way_out}") from error
 
 
 # Variables that the settings and the run folder override; docs/tracking.md explains each.
-_OURS = (
+_OVERRIDDEN = (
     *("WANDB_MODE", "WANDB_DISABLED", "WANDB_SILENT", "WANDB_CONSOLE", "WANDB_DIR", "WANDB_NAME", "WANDB_RUN_GROUP"),
     *("WANDB_JOB_TYPE", "WANDB_TAGS", "WANDB_RESUME", "WANDB_SAVE_CODE"),
 )
-_OF_A_SWEEP = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WANDB_PROJECT")
+_SET_BY_SWEEPS = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WANDB_PROJECT")
 _OFFLINE = ("offline", "dryrun")
-_FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")
+_FOLDER_VARIABLES = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")
 
 
 def switched_off() -> bool:
@@ -70,7 +70,7 @@ def _environment(folder: Path, in_sweep: bool) -> Iterator[None]:
 
     before = dict(os.environ)
     try:
-        for name in _OURS if in_sweep else (*_OURS, *_OF_A_SWEEP):
+        for name in _OVERRIDDEN if in_sweep else (*_OVERRIDDEN, *_SET_BY_SWEEPS):
             os.environ.pop(name, None)
         for name, value in os.environ.items():
             if name.startswith("WANDB_"):
@@ -79,13 +79,15 @@ def _environment(folder: Path, in_sweep: bool) -> Iterator[None]:
                 except ValueError as error:
                     shown = "..." if SECRET_NAME.search(name) else value
                     raise InputError(f"{name}={shown}: W&B cannot use it; mend or unset it") from error
-        for name, place in (("WANDB_CACHE_DIR", "~/.cache"), ("WANDB_CONFIG_DIR", "~/.config")):
-            if name not in os.environ and not _writable(Path(place).expanduser()):
+        for name, default in (("WANDB_CACHE_DIR", "~/.cache"), ("WANDB_CONFIG_DIR", "~/.config")):
+            if name not in os.environ and not _writable(Path(default).expanduser()):
                 os.environ[name] = str((folder / ".home").resolve())
         os.environ["WANDB_DATA_DIR"] = str(folder.resolve())
         yield
     finally:
-        kept = {name: os.environ[name] for name in _FOLDERS if name in os.environ}  # W&B reads these again later
+        kept = {
+            name: os.environ[name] for name in _FOLDER_VARIABLES if name in os.environ
+        }  # W&B reads these again later
         os.environ.clear()
         os.environ.update({**before, **kept})
 
@@ -115,10 +117,10 @@ def start_wandb(
     # The run folder keeps one id, so that a resumed run continues the same W&B run.
     id_file = run_folder.wandb / "run_id"
     id_file.parent.mkdir(exist_ok=True)
-    known = id_file.read_text().strip() if id_file.exists() else ""
-    agents = os.environ.get("WANDB_RUN_ID")
-    ident = known or run_id or agents or secrets.token_hex(4)
-    in_sweep = bool(os.environ.get("WANDB_SWEEP_ID")) and ident == agents
+    stored_id = id_file.read_text().strip() if id_file.exists() else ""
+    sweep_id = os.environ.get("WANDB_RUN_ID")
+    wandb_id = stored_id or run_id or sweep_id or secrets.token_hex(4)
+    in_sweep = bool(os.environ.get("WANDB_SWEEP_ID")) and wandb_id == sweep_id
     with (
         refusals("tracker=wandb", "run `wandb login`, or keep tracker=offline and sync later"),
         _environment(run_folder.wandb, in_sweep),
@@ -132,7 +134,7 @@ def start_wandb(
             tags=settings.tags or None,
             job_type=job_type or config.get("trainer", {}).get("name", "train"),
             config=dict(config),
-            id=None if in_sweep else ident,
+            id=None if in_sweep else wandb_id,
             resume="allow" if online else None,
             mode="online" if online else "offline",
             settings=wandb.Settings(console="off", silent=not online, save_code=False, x_save_requirements=False),

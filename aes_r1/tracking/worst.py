@@ -8,28 +8,28 @@ from typing import Any
 
 
 def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
-    """Return the up to `most` rows with the largest error |score - MOS|, which is added as `error` where MOS is known.
+    """Return at most `most` rows, those with the largest |score - MOS|, added as `error` where the MOS is known.
 
     Each picture has one row, its worst answer. Unreadable answers (error null) come first but take at most half of the
     places, so that a run that fails often still shows its worst scores. Free places go to further answers.
     """
-    known = [
+    judged = [
         {**row, "error": None if row.get("score") is None else abs(row["score"] - row["mos"])} if "mos" in row else row
         for row in rows
     ]
-    readable = [place for place, row in enumerate(known) if row.get("score") is not None]
-    readable.sort(key=lambda place: known[place].get("error", 0), reverse=True)
-    unreadable = [place for place, row in enumerate(known) if row.get("score") is None]
-    shown: list[int] = []
+    readable = [index for index, row in enumerate(judged) if row.get("score") is not None]
+    readable.sort(key=lambda index: judged[index].get("error", 0), reverse=True)
+    unreadable = [index for index, row in enumerate(judged) if row.get("score") is None]
+    chosen: list[int] = []
     pictures = set()  # by file, because two sets may share ids
-    for places, limit in ((unreadable, most // 2), (readable, most)):
-        for place in places:
-            picture = (known[place].get("image"), known[place]["id"])
-            if len(shown) < limit and picture not in pictures:
-                shown.append(place)
+    for candidates, limit in ((unreadable, most // 2), (readable, most)):
+        for index in candidates:
+            picture = (judged[index].get("image"), judged[index]["id"])
+            if len(chosen) < limit and picture not in pictures:
+                chosen.append(index)
                 pictures.add(picture)
-    shown += [place for place in readable + unreadable if place not in shown][: most - len(shown)]
-    return [known[place] for place in sorted(shown, key=(unreadable + readable).index)]
+    chosen += [index for index in readable + unreadable if index not in chosen][: most - len(chosen)]
+    return [judged[index] for index in sorted(chosen, key=(unreadable + readable).index)]
 
 
 def completions_table(rows: Sequence[Mapping[str, Any]]) -> Any:

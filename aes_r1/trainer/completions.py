@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from aes_r1.data.sample import Sample
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.prompts import parse_score
 from aes_r1.rollout.sampler import Rollout, Sampler, keyed_uniform_noise, sample_completions
@@ -22,18 +21,22 @@ from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.context import PhaseTimer
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.policy import Policy
+from aes_r1.trainer.step_images import StepImages
 
 
 @dataclass(frozen=True)
 class Completions:
     """Hold what one step drew for the n images of this process: R = n * K completions, image by image.
 
-    prompts: the n encoded prompts with their vision features; blank: the prompt after which answers are drawn if they
+    images: those of the step; encoded [n]: the prompts of this process's; prompts: the same, collated, with their
+    vision features; blank: the prompt after which answers are drawn if they
     come from words alone, else None; under_picture: [R, T] bool, on the host, True on tokens that are drawn with their
     image; rollout: tokens, mask and log-probabilities [R, T]; tokens: the R completions without padding, on the host;
     texts [R]: their decoded texts; scores [R]: the result of `parse_score`, None where parsing failed.
     """
 
+    images: StepImages
+    encoded: Sequence[EncodedPrompt]
     prompts: PromptBatch
     blank: PromptBatch | None
     under_picture: Tensor
@@ -43,17 +46,14 @@ class Completions:
     scores: list[float | None]
 
 
-class Drawing:
+class PendingCompletions(NamedTuple):
     """Represent the completions of one step while they are drawn.
 
-    prompts: the n encoded prompts of this process. `finish` returns the completions, which servers may already have
-    drawn; `settle` only waits until the servers have finished drawing.
+    `finish` returns them; servers may have drawn them already. `settle` only waits until the servers have finished.
     """
 
-    def __init__(
-        self, prompts: Sequence[EncodedPrompt], finish: Callable[[], Completions], settle: Callable[[], object]
-    ) -> None:
-        self.prompts, self.finish, self.settle = prompts, finish, settle
+    finish: Callable[[], Completions]
+    settle: Callable[[], object]
 
 
 class Rollouts:
@@ -66,28 +66,33 @@ class Rollouts:
         self._greeted = False
         self._thread = ThreadPoolExecutor(1)
 
-    def begin(self, prompts: Sequence[EncodedPrompt], completion_of: Sequence[tuple], timer: PhaseTimer) -> Drawing:
-        """Start to draw K completions for each of `prompts` with the current weights. Collective.
+    def begin(self, images: StepImages, encoded: Sequence[EncodedPrompt], timer: PhaseTimer) -> PendingCompletions:
+        """Start to draw K completions for each prompt of `encoded` with the current weights. Collective.
 
-        completion_of: [n * K], the key of each completion's noise. Servers draw at once. This process draws only in
-        `finish`, which must be called before its weights change.
+        encoded [n]: the prompts of this process's images. Servers draw at once. This process draws only in `finish`,
+        which must be called before its weights change.
         """
         self.backbone.model.eval()
-        noise = keyed_uniform_noise([("rollout", *key) for key in completion_of], self.trainer.max_new_tokens)
-        batch = self.backbone.collate(prompts).to(self.engine.device)
+        noise = keyed_uniform_noise([("rollout", *key) for key in images.keys], self.trainer.max_new_tokens)
+        prompts = self.backbone.collate(encoded).to(self.engine.device)
         if self.served is None:
-            return Drawing(prompts, lambda: self._draw_here(batch, noise), lambda: None)
+
+            def draw() -> Completions:
+                with self.engine.gathered_parameters():
+                    with_features = self.backbone.with_vision_features(prompts)
+                    rollout = self._draw(with_features, noise, sample_completions)
+                return self._completions(images, encoded, with_features, rollout)
+
+            return PendingCompletions(draw, lambda: None)
         with timer("push"):
-            batch = self._push(self.served, batch)
-        drawn = self._thread.submit(self._draw, batch, noise, self.served.sample_completions)
-        return Drawing(prompts, lambda: self._completions(batch, drawn.result()), drawn.exception)
+            pushed = self._push(self.served, prompts)
+        drawn = self._thread.submit(self._draw, pushed, noise, self.served.sample_completions)
+        return PendingCompletions(lambda: self._completions(images, encoded, pushed, drawn.result()), drawn.exception)
 
-    def choose(
-        self, parts: Sequence[Completions], prompts: Sequence[EncodedPrompt], chosen: Sequence[int]
-    ) -> Completions:
-        """Return the completions of the `chosen` images, numbered through all `parts`. Collective.
+    def choose(self, parts: Sequence[Completions], images: StepImages, chosen: Sequence[int]) -> Completions:
+        """Return the completions of the `chosen` images of this process, numbered through all `parts`. Collective.
 
-        prompts: those of all images of the parts.
+        images: the chosen ones of all processes.
         """
         samples = self.trainer.num_samples
         rows = [image * samples + k for image in chosen for k in range(samples)]
@@ -104,15 +109,18 @@ class Rollouts:
             logps=joined(one.logps for one in rollouts),
             truncated=torch.cat([one.truncated for one in rollouts])[rows],
         )
-        batch = self.backbone.collate([prompts[image] for image in chosen]).to(self.engine.device)
+        every = [prompt for part in parts for prompt in part.encoded]
+        encoded = [every[image] for image in chosen]
         with self.engine.gathered_parameters():
-            batch = self.backbone.with_vision_features(batch)
+            prompts = self.backbone.with_vision_features(self.backbone.collate(encoded).to(self.engine.device))
         tokens = [one for part in parts for one in part.tokens]
         texts = [one for part in parts for one in part.texts]
         scores = [one for part in parts for one in part.scores]
         under_picture = joined(part.under_picture for part in parts)
         return Completions(
-            batch,
+            images,
+            encoded,
+            prompts,
             parts[0].blank,
             under_picture,
             rollout,
@@ -120,12 +128,6 @@ class Rollouts:
             [texts[row] for row in rows],
             [scores[row] for row in rows],
         )
-
-    def _draw_here(self, batch: PromptBatch, noise: Tensor) -> Completions:
-        with self.engine.gathered_parameters():
-            batch = self.backbone.with_vision_features(batch)
-            rollout = self._draw(batch, noise, sample_completions)
-        return self._completions(batch, rollout)
 
     def _push(self, served: ServedPolicy, batch: PromptBatch) -> PromptBatch:
         """Push the weights to the servers, with a handshake the first time; return `batch` with its vision features."""
@@ -146,7 +148,9 @@ class Rollouts:
         rollout = sample(self.backbone, batch, num_samples=self.trainer.num_samples, **sampling)
         return answer_from_words(self.backbone, rollout, self.blank, sample=sample, **sampling)
 
-    def _completions(self, batch: PromptBatch, rollout: Rollout) -> Completions:
+    def _completions(
+        self, images: StepImages, encoded: Sequence[EncodedPrompt], prompts: PromptBatch, rollout: Rollout
+    ) -> Completions:
         backbone = self.backbone
         tokens = [row[mask] for row, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True)]
         texts = [backbone.decode(row) for row in tokens]
@@ -154,7 +158,7 @@ class Rollouts:
         lengths = rollout.mask.sum(dim=1).cpu() if unseeing is None else critique_lengths(backbone, rollout)
         under_picture = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
         scores = [parse_score(text, self.order) for text in texts]
-        return Completions(batch, unseeing, under_picture, rollout, tokens, texts, scores)
+        return Completions(images, encoded, prompts, unseeing, under_picture, rollout, tokens, texts, scores)
 
 
 def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:
@@ -163,21 +167,22 @@ def score_table(scores: Sequence[float | None], num_samples: int, device: torch.
 
 
 def completion_rows(
-    completions: Completions, batch: Sequence[Sample], earned: Mapping[str, Tensor], paid: Mapping[str, Tensor]
+    completions: Completions, rewards: Mapping[str, Tensor], advantages: Mapping[str, Tensor]
 ) -> list[dict]:
-    """Return rows of completions.jsonl. earned: {name: [n, K] rewards} of this process's images; paid: advantages."""
-    num_samples = len(completions.texts) // len(batch)
-    rewards = {f"reward_{name}": part.flatten().tolist() for name, part in earned.items()}
-    rewards |= {name: part.flatten().tolist() for name, part in paid.items()}
+    """Return rows of completions.jsonl, from {name: [n, K]} rewards and advantages of this process's images."""
+    local = completions.images.local
+    num_samples = len(completions.texts) // len(local)
+    numbers = {f"reward_{name}": table.flatten().tolist() for name, table in rewards.items()}
+    numbers |= {name: table.flatten().tolist() for name, table in advantages.items()}
     return [
         {
-            "id": batch[row // num_samples].id,
-            "image": batch[row // num_samples].image,
-            "mos": batch[row // num_samples].mos,
+            "id": local[row // num_samples].id,
+            "image": local[row // num_samples].image,
+            "mos": local[row // num_samples].mos,
             "k": row % num_samples,
             "text": text,
             "score": completions.scores[row],
-            **{name: values[row] for name, values in rewards.items()},
+            **{name: values[row] for name, values in numbers.items()},
             "truncated": bool(completions.rollout.truncated[row]),
         }
         for row, text in enumerate(completions.texts)

@@ -29,8 +29,8 @@ def critique_mask(
     reaches beyond the block belongs to the answer (prompts.critique_tokens), as does the end of the turn.
 
     A completion without a readable score has no critique here, so all its tokens carry its advantage: any of them may
-    have broken the format. The words of readable completions get no credit in return. They need none: failures that do
-    not depend on the words have no effect on them on average, and failures that do are discouraged.
+    have broken the format. A failure that does not depend on the words adds no gradient to them on average; one that
+    the words cause makes them less likely.
     """
     blocks = [
         range(0) if score is None else critique_tokens(pieces, order)

@@ -48,15 +48,10 @@ class StepCritiques:
     prompts: Sequence[EncodedPrompt]
 
     @classmethod
-    def of(
-        cls,
-        completions: Completions,
-        in_critique: Tensor,
-        images: Sequence[Sample],
-        prompts: Sequence[EncodedPrompt],
-    ) -> StepCritiques:
-        """Return the critiques of `completions`; the other arguments are the fields of the same name."""
-        return cls(completions.texts, completions.scores, completions.rollout.tokens, in_critique, images, prompts)
+    def of(cls, completions: Completions, in_critique: Tensor) -> StepCritiques:
+        """Return the critiques of `completions`."""
+        images, tokens = completions.images.all_ranks, completions.rollout.tokens
+        return cls(completions.texts, completions.scores, tokens, in_critique, images, completions.encoded)
 
 
 def critique_rewards(

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from aes_r1.trainer.launch import world
-from aes_r1.trainer.weights import BETAS, EPS, collect, free, not_finite_throughout, parameter_groups
+from aes_r1.trainer.weights import BETAS, EPS, collect, free, nan_gradient_if_not_finite, parameter_groups
 
 
 class DeepSpeedEngine:
@@ -58,7 +58,7 @@ class DeepSpeedEngine:
     def backward(self, loss: Tensor) -> None:
         # DeepSpeed averages over processes, but the loss is already divided by the divisor of all of them.
         self.optimizer.clear_backward_seen_flag()  # a new micro-batch: add to the gradient, do not replace it
-        self.engine.backward(not_finite_throughout(loss) * self.size, scale_wrt_gas=False)
+        self.engine.backward(nan_gradient_if_not_finite(loss) * self.size, scale_wrt_gas=False)
         if self.stage == 3:  # ends the pass, so that the next one can prefetch weights in the order of this one
             self.optimizer.parameter_offload.get_param_coordinator().reset_step()
 
@@ -104,12 +104,14 @@ class DeepSpeedEngine:
         return [value for row in rows for value in row]
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
-        dist.all_reduce(value)
-        return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
 
     def all_reduce_max(self, value: Tensor) -> Tensor:
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-        return value
+        largest = value.clone()
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return largest
 
     def any_rank(self, wish: bool) -> bool:
         return bool(self.all_reduce_max(torch.tensor(int(wish), device=self.device)))

@@ -44,7 +44,7 @@ def start(engine: EngineSettings, *, patience: timedelta = PATIENCE) -> torch.de
     device = torch.device("cuda", launched("LOCAL_RANK", 0)) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    if not cuda:
+    else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from probing for other devices
     if engine.name != "single" and not dist.is_initialized():
         if size > 1 and "MASTER_PORT" not in os.environ:

@@ -21,9 +21,12 @@ def group_advantage(rewards: Tensor, *, scale: bool = True, eps: float = 1e-4) -
     """Return the advantage of each output in its image's group: (r - mean) / (std + eps), std unbiased (paper, eq. 9).
 
     rewards [N, K], K >= 2. Without `scale` only the mean is subtracted (Dr. GRPO). Each row sums to 0. Returns [N, K].
+    Computed in float64: where all outputs of a group earn the same, the rounding error of their mean would otherwise be
+    divided by eps.
     """
-    centered = rewards - rewards.mean(dim=1, keepdim=True)
-    return centered / (rewards.std(dim=1, keepdim=True) + eps) if scale else centered
+    exact = rewards.double()
+    centered = exact - exact.mean(dim=1, keepdim=True)
+    return (centered / (exact.std(dim=1, keepdim=True) + eps) if scale else centered).to(rewards.dtype)
 
 
 def advantage_by_reward(rewards: Mapping[str, Tensor], weights: Mapping[str, float], *, eps: float = 1e-4) -> Tensor:
@@ -32,8 +35,7 @@ def advantage_by_reward(rewards: Mapping[str, Tensor], weights: Mapping[str, flo
     rewards {name: [N, K]}, K >= 2; weights {name: weight}, of which those that are 0 or missing are left out. A =
     sum_r w_r (r - mean_r) / (std_r + eps), then (A - mean A) / (std A + eps) over all N * K outputs of the step (Liu et
     al., 2026: GDPO, eq. 4 to 7), std unbiased. A weight is therefore relative to the other rewards, whatever their
-    scales are. Computed in float64: where all outputs of a group earn the same, the rounding error of their mean would
-    otherwise be divided by eps.
+    scales are. Computed in float64, like group_advantage.
     """
     counted = [(weights[name], reward.double()) for name, reward in rewards.items() if weights.get(name)]
     if not counted:
@@ -44,7 +46,7 @@ def advantage_by_reward(rewards: Mapping[str, Tensor], weights: Mapping[str, flo
     return ((total - total.mean()) / (total.std() + eps)).float()
 
 
-def divergence_of(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
+def sequence_kl_k1(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
     """Return [B], each completion's sum of log pi - log pi_ref over its tokens, in nats (the k1 estimate).
 
     logps, ref_logps, mask: [B, T]; values outside the mask do not matter. Its mean over completions drawn from pi is
@@ -71,6 +73,27 @@ def loss_divisor(mask: Tensor, aggregation: str, constant: float) -> Tensor:
         "constant": mask.any(dim=1).sum() * constant,
     }
     return divisors[aggregation]
+
+
+def k3(difference: Tensor) -> Tensor:
+    """Return exp(d) - d - 1, the k3 estimate of KL(pi || pi_ref) of every token, from d = log pi_ref - log pi.
+
+    d is clamped to LARGEST_DIFFERENCE (Schulman, 2020: approximating KL divergence).
+    """
+    bounded = difference.clamp(max=LARGEST_DIFFERENCE)
+    return bounded.exp() - bounded - 1
+
+
+def aggregate(per_token: Tensor, mask: Tensor, aggregation: str) -> Tensor:
+    """Return the sum that `loss_divisor` divides: of sequence means for sequence_mean, else of tokens.
+
+    per_token [B, T]: 0 outside the mask [B, T].
+    """
+    if aggregation == "sequence_mean":
+        return (per_token.sum(dim=1) / mask.to(per_token.dtype).sum(dim=1).clamp(min=1)).sum()
+    if aggregation in ("token_mean", "constant"):
+        return per_token.sum()
+    raise ValueError(f"aggregation={aggregation}: must be sequence_mean, token_mean or constant")
 
 
 def importance_weights(difference: Tensor, cap: float) -> Tensor:
@@ -104,9 +127,9 @@ def clipped_objective(
 ) -> Tensor:
     """Return min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) of every token (PPO; clip-higher as in DAPO).
 
-    ratio [B, T]; advantages of a shape that broadcasts to it. ratio_cap: the clip from the other side as well. With a
-    negative advantage the minimum is unbounded as r grows; r is then taken as at most ratio_cap, which is above 1 +
-    clip_high (INTELLECT-2, eq. 2: delta; dual-clip PPO).
+    ratio [B, T]; advantages of a shape that broadcasts to it. ratio_cap: upper bound of r where the advantage
+    is negative, above 1 + clip_high; without it the minimum has no bound as r grows there (dual-clip PPO; INTELLECT-2,
+    eq. 2: delta).
     """
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     bounded = ratio if ratio_cap is None else ratio.clamp(max=ratio_cap)
@@ -134,6 +157,22 @@ def sapo_objective(ratio: Tensor, advantages: Tensor, *, temperatures: tuple[flo
     return torch.sigmoid(tau * (ratio - 1)) * 4 / tau * advantages
 
 
+def clipped_tokens(
+    ratio: Tensor, advantages: Tensor, surrogate: str, clip_low: float, clip_high: float, ratio_cap: float | None
+) -> tuple[Tensor, Tensor]:
+    """Return [B, T] bool twice: the tokens whose ratio is bounded from below, and from above, by their objective.
+
+    A bounded token of `clip` has no gradient, one of `cispo` has one with a bounded weight; `sapo` has no bound.
+    """
+    none = torch.zeros_like(ratio, dtype=torch.bool)
+    if surrogate == "sapo":
+        return none, none
+    if surrogate == "cispo":
+        return none, ratio > 1 + clip_high
+    capped = none if ratio_cap is None else (ratio > ratio_cap) & (advantages < 0)
+    return (ratio < 1 - clip_low) & (advantages < 0), (ratio > 1 + clip_high) & (advantages > 0) | capped
+
+
 def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that others call it with
     logps: Tensor,
     old_logps: Tensor,
@@ -145,7 +184,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     clip_high: float,
     kl_coef: float | Tensor,
     aggregation: str,
-    normalizer: float | Tensor,
+    divisor: float | Tensor,
     surrogate: str = "clip",
     ratio_level: str = "token",
     ratio_cap: float | None = None,
@@ -156,7 +195,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     """Compute the surrogate with a k3 penalty to the reference (paper, eq. 10) and an entropy bonus.
 
     logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]; kl_coef: one number or
-    [B, T]. ref_logps may be None when kl_coef is the number 0. `normalizer` is the divisor of the whole optimizer step
+    [B, T]. ref_logps may be None when kl_coef is the number 0. `divisor` is the divisor of the whole optimizer step
     (sequences for sequence_mean, tokens for token_mean, any constant), so that every split into micro-batches and ranks
     sums to the same gradient. Values outside the mask, infinities and NaN included, affect neither loss nor gradient.
     Differences of log-probabilities are clamped to LARGEST_DIFFERENCE in the ratio and in k3, and have no gradient
@@ -183,8 +222,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
         raise ValueError(f"surrogate={surrogate}: must be one of {', '.join(SURROGATES)}")
     if ref_logps is not None:
         difference = (ref_logps - logps).masked_fill(outside, 0.0)
-        bounded = difference.clamp(max=LARGEST_DIFFERENCE)
-        kl_k3 = bounded.exp() - bounded - 1
+        kl_k3 = k3(difference)
         objective = objective - kl_coef * kl_k3
     elif isinstance(kl_coef, Tensor) or kl_coef > 0:
         raise ValueError(f"kl_coef={kl_coef} needs ref_logps")
@@ -193,20 +231,16 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
             raise ValueError(f"entropy_coef={entropy_coef} needs entropy")
         objective = objective + entropy_coef * entropy.masked_fill(outside, 0.0)
     per_token = -objective.masked_fill(outside, 0.0)  # multiplying by 0 would keep NaN
-    if aggregation == "sequence_mean":
-        loss = (per_token.sum(dim=1) / kept.sum(dim=1).clamp(min=1)).sum() / normalizer
-    elif aggregation in ("token_mean", "constant"):
-        loss = per_token.sum() / normalizer
-    else:
-        raise ValueError(f"aggregation={aggregation}: must be sequence_mean, token_mean or constant")
+    loss = aggregate(per_token, mask, aggregation) / divisor
 
     with torch.no_grad():
+        low, high = clipped_tokens(ratio, advantages, surrogate, clip_low, clip_high, ratio_cap)
         tokens = kept.sum()
         mean = tokens.clamp(min=1).reciprocal()
         metrics = {
             "tokens": tokens,
-            "clip_low_fraction": ((ratio < 1 - clip_low) & (advantages < 0) & mask.bool()).sum() * mean,
-            "clip_high_fraction": ((ratio > 1 + clip_high) & (advantages > 0) & mask.bool()).sum() * mean,
+            "clip_low_fraction": (low & mask.bool()).sum() * mean,
+            "clip_high_fraction": (high & mask.bool()).sum() * mean,
             "ratio_max": ratio.max() if ratio.numel() else ratio.new_ones(()),
         }
         if ref_logps is not None:

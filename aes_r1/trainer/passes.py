@@ -39,7 +39,7 @@ class Passes:
         )
         every_row = torch.arange(len(self.lengths))
         self.all_micro_batches = plan(every_row)
-        self.minibatches = [(rows, plan(rows)) for rows in every_row.chunk(trainer.minibatches)]
+        self.minibatches = [(rows, plan(rows)) for rows in every_row.tensor_split(trainer.minibatches)]
 
     def logps(self, model: Backbone, micro_batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows [r] of a pass on the device, and their log-probabilities and entropies [r, longest]."""
@@ -80,9 +80,10 @@ class Passes:
             return self.all_logps(start)
 
     def old_logps(self) -> Tensor | None:
-        """Return the log-probabilities [R, T] of the policy that drew the completions; None: those of the one pass.
+        """Return the old log-probabilities [R, T] of the completions, those before the first update of the step.
 
-        The local sampler's are the policy's own. Those of servers are not, and are computed again.
+        None where the step has a single update, whose own detached log-probabilities serve. The local sampler has
+        computed them already, up to rounding; those of servers are of other numerics, so they are computed here.
         """
         if self.trainer.inner_epochs * self.trainer.minibatches == 1:
             return None

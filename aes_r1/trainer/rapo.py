@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from aes_r1.data.sample import Sample
+from aes_r1.data.splits import datasets_of
 from aes_r1.reward.custom import load_reward
 from aes_r1.rollout.served import largest_gap, require_match
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.completions import Drawing, Rollouts, completion_rows
+from aes_r1.trainer.completions import PendingCompletions, Rollouts, completion_rows
 from aes_r1.trainer.context import PhaseTimer, TrainingContext
 from aes_r1.trainer.credit import critique_mask
 from aes_r1.trainer.critique_rewards import StepCritiques, critique_rewards
@@ -27,10 +29,10 @@ from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.passes import Passes
 from aes_r1.trainer.policy import Policy
-from aes_r1.trainer.refill import Drawn, Refill
-from aes_r1.trainer.skipped import Skips
+from aes_r1.trainer.refill import Refill
+from aes_r1.trainer.skipped import SkippedSteps
 from aes_r1.trainer.step_credit import assign_credit
-from aes_r1.trainer.step_images import StepImages, encoded_ahead, step_images
+from aes_r1.trainer.step_images import UpcomingImages
 from aes_r1.trainer.step_metrics import (
     correction_metrics,
     mean_validation_srcc,
@@ -39,7 +41,7 @@ from aes_r1.trainer.step_metrics import (
     rollout_metrics,
     speed_metrics,
 )
-from aes_r1.trainer.step_rewards import less_divergence, reward_completions
+from aes_r1.trainer.step_rewards import reward_completions, subtract_kl
 from aes_r1.trainer.trace import StepTrace
 from aes_r1.trainer.update import update_policy
 from aes_r1.trainer.utilisation import Utilisation
@@ -72,52 +74,46 @@ def train_rapo(
     utilisation = Utilisation(backbone, engine, shared_prefix=policy.shared_prefix)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     best = progress.get("best")
-    skips = Skips(progress.get("skipped_in_a_row", 0))
+    skips = SkippedSteps(progress.get("skipped_in_a_row", 0))
     context.on_resume(progress["step"])
     rollouts = Rollouts(policy, engine, trainer)
     refill = Refill(images, policy, rollouts, trainer, engine, seed=context.seed)
-    own_reward = None if reward.custom is None else load_reward(reward.custom)
-    pools = {name: number for number, name in enumerate(sorted({image.dataset for image in images}))}
+    custom_fn = None if reward.custom is None else load_reward(reward.custom)
+    pools = {name: number for number, name in enumerate(sorted(set(datasets_of(images))))}
 
     # -- data ----------------------------------------------------------------------------------------------------------
-    def images_of(step: int) -> StepImages:
-        return step_images(images, step, trainer=trainer, engine=engine, seed=context.seed)
+    steps = range(progress["step"], total)
+    upcoming = UpcomingImages(images, steps, policy, trainer, engine, seed=context.seed)
 
-    upcoming = (image for step in range(progress["step"], total) for image in images_of(step).here)
-    encoded = encoded_ahead(upcoming, policy, per_step=math.ceil(trainer.images_per_step / engine.size))
-
-    def begin(step: int, timer: PhaseTimer) -> Drawing:
-        batch = images_of(step)
+    def begin_rollout(step: int, timer: PhaseTimer) -> PendingCompletions:
         with timer("wait"):
-            prompts = [next(encoded) for _ in batch.here]
-        return rollouts.begin(prompts, batch.keys, timer)
+            of_step, encoded = upcoming.take(step)
+        return rollouts.begin(of_step, encoded, timer)
 
-    ahead: Drawing | None = None
-    for step in range(progress["step"], total):
+    ahead: PendingCompletions | None = None
+    for step in steps:
         trace.begin(step + 1)
         timer = context.timer(engine.device)
-        batch = images_of(step)
 
         # -- rollout ---------------------------------------------------------------------------------------------------
-        drawing, on_policy = ahead or begin(step, timer), ahead is None
+        pending, on_policy = ahead or begin_rollout(step, timer), ahead is None
         with timer("rollout"):
-            completions = drawing.finish()
-        # The step after a checkpoint is drawn with the weights in it, so that a resumed run draws the same.
+            completions = pending.finish()
+        # The step after a scheduled checkpoint is drawn with its weights, so that a run resumed there draws the same.
         begins_ahead = served is not None and served.settings.ahead == 1 and (step + 1) % trainer.save_every != 0
-        ahead = begin(step + 1, timer) if begins_ahead and step + 1 < total else None
+        ahead = begin_rollout(step + 1, timer) if begins_ahead and step + 1 < total else None
 
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
-        rewarded = partial(
+        reward_fn = partial(
             reward_completions,
             trainer=trainer,
             reward=reward,
             pools=pools,
             progress=step / total,
             engine=engine,
-            own=own_reward,
+            custom_fn=custom_fn,
         )
-        rewards, drawn = rewarded(completions, batch), Drawn(batch, drawing.prompts, completions)
-        (batch, prompts, completions), rewards = refill(step, drawn, rewards, rewarded, timer)
+        completions, rewards = refill(step, completions, reward_fn(completions), reward_fn, timer)
         rollout = completions.rollout
         in_critique = critique_mask(
             [backbone.pieces(tokens) for tokens in completions.tokens],
@@ -128,18 +124,17 @@ def train_rapo(
         )
         if trainer.credit == "parts":
             with timer("critique"):
-                rewards.parts.update(
-                    critique_rewards(
-                        StepCritiques.of(completions, in_critique, batch.everywhere, prompts),
-                        reward=reward,
-                        mos=rewards.mos,
-                        pool=rewards.pool,
-                        question=policy.question,
-                        engine=engine,
-                        frozen=policy.frozen,
-                        micro_batch_size=trainer.micro_batch_size,
-                    )
+                of_critiques = critique_rewards(
+                    StepCritiques.of(completions, in_critique),
+                    reward=reward,
+                    mos=rewards.mos,
+                    pool=rewards.pool,
+                    question=policy.question,
+                    engine=engine,
+                    frozen=policy.frozen,
+                    micro_batch_size=trainer.micro_batch_size,
                 )
+            rewards = replace(rewards, parts=rewards.parts | of_critiques)
 
         # -- reference -------------------------------------------------------------------------------------------------
         with timer("reference"):
@@ -148,7 +143,7 @@ def train_rapo(
             old_logps = passes.old_logps()
 
         # -- credit ----------------------------------------------------------------------------------------------------
-        rewards = less_divergence(rewards, rollout, reference_logps, coef=trainer.kl_reward_coef, engine=engine)
+        rewards = subtract_kl(rewards, rollout, reference_logps, coef=trainer.kl_reward_coef, engine=engine)
         credit = assign_credit(rewards, rollout, in_critique, trainer=trainer, reward=reward)
 
         # -- loss and step ---------------------------------------------------------------------------------------------
@@ -159,29 +154,29 @@ def train_rapo(
             )
 
         # -- log -------------------------------------------------------------------------------------------------------
-        earned = {"total": rewards.total, **rewards.parts}
+        rewards_by_name = {"total": rewards.total, **rewards.parts}
         values = {
-            **{f"reward/{name}": float(part.mean()) for name, part in earned.items()},
+            **{f"reward/{name}": float(part.mean()) for name, part in rewards_by_name.items()},
             **policy_metrics(update.sums, engine),
             "policy/grad_norm": update.grad_norm,
             "policy/skipped_steps": update.skipped,
             **rollout_metrics(rewards.scores, credit.zero_spread, rollout, engine),
-            **mismatch_metrics(update.gaps, passes.minibatches[0][1], engine),
+            **mismatch_metrics(update.logp_diffs, passes.minibatches[0][1], engine),
             "lr": lr,
             **speed_metrics(timer, rollout, engine),
             **utilisation.metrics(completions.prompts, passes.lengths, trainer.inner_epochs, timer.seconds["update"]),
         }
         if trainer.refill_rounds:
-            values["rollout/refilled"] = refill.share(step, batch)
+            values["rollout/refilled"] = refill.share(step, completions.images)
         trace.end()
         if served is not None:
-            values |= correction_metrics(update.gaps, passes.minibatches[0][1], served.settings.cap, engine)
+            values |= correction_metrics(update.logp_diffs, passes.minibatches[0][1], served.settings.cap, engine)
             if on_policy:  # otherwise the difference includes an update
                 bound = largest_gap(served.settings, backbone.model.dtype)
                 require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
         if step == 0 or (step + 1) % trainer.completions_every == 0:
-            local_rewards = {name: part[rewards.here] for name, part in earned.items()}
-            context.log_completions(step + 1, completion_rows(completions, batch.here, local_rewards, credit.paid))
+            local_rewards = {name: part[rewards.local] for name, part in rewards_by_name.items()}
+            context.log_completions(step + 1, completion_rows(completions, local_rewards, credit.by_completion))
 
         # -- evaluate --------------------------------------------------------------------------------------------------
         last = step + 1 == total

@@ -1,13 +1,14 @@
 """Train the cold start: supervised fine-tuning on critiques that end in the true score (paper, section 3.3).
 
-This is textbook SFT: the negative log-likelihood of the completion's tokens given picture and prompt, with vision tower
-and projector frozen.
+This is textbook SFT: the negative log-likelihood of the completion's tokens given picture and prompt. Vision tower and
+projector are frozen before it (cold_start.freeze_vision).
 
     python -m aes_r1.train +experiment=cold_start
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,7 @@ from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import batch_indices
-from aes_r1.trainer.skipped import Skips
+from aes_r1.trainer.skipped import SkippedSteps
 
 REMEDY = "look at the records of these steps, lower cold_start.lr, or train with model.dtype=float32"
 
@@ -41,16 +42,16 @@ Example = tuple[EncodedPrompt, list[int]]  # a prompt, and the tokens of the com
 def sft_epochs(count: int, cold_start: ColdStartSettings, least: int) -> int:
     """Return the passes over `count` records: cold_start.epochs, or as many more as `least` optimizer steps take.
 
-    A format is learned in steps: one pass over 34 records in batches of 32 would be two of them.
+    The format takes a number of updates to learn; one pass over 34 records in batches of 32 gives only two.
     """
     if cold_start.epochs == 0:
         return 0
-    return max(cold_start.epochs, -(-least * cold_start.batch_size // count))
+    return max(cold_start.epochs, math.ceil(least * cold_start.batch_size / count))
 
 
 def sft_steps(count: int, cold_start: ColdStartSettings) -> int:
     """Return the number of optimizer steps of the whole cold start over `count` records."""
-    return -(-count * cold_start.epochs // cold_start.batch_size)
+    return math.ceil(count * cold_start.epochs / cold_start.batch_size)
 
 
 def train_sft(
@@ -71,7 +72,7 @@ def train_sft(
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     context.on_resume(progress["step"])
-    skips = Skips(progress.get("skipped_in_a_row", 0))
+    skips = SkippedSteps(progress.get("skipped_in_a_row", 0))
 
     # -- data ----------------------------------------------------------------------------------------------------------
     local_positions = range(engine.rank, cold_start.batch_size, engine.size)
@@ -100,10 +101,12 @@ def train_sft(
         with timer("update"):
             update = update_model(batch, backbone, engine, micro_batch_size=cold_start.micro_batch_size, lr=lr)
 
+        skipped = skips.count(update.grad_norm)
+
         # -- log -------------------------------------------------------------------------------------------------------
         values = {
             "sft/loss": float(engine.all_reduce_sum(update.loss)),
-            "sft/skipped_steps": skips.count(update.grad_norm),
+            "sft/skipped_steps": skipped,
             "policy/grad_norm": update.grad_norm,
             "lr": lr,
             **{f"time/{phase}_s": seconds for phase, seconds in timer.seconds.items()},

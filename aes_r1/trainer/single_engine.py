@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from aes_r1.model.quantize import load_without_quantised, without_quantised
 from aes_r1.settings import InputError
-from aes_r1.trainer.weights import BETAS, EPS, collect, free, not_finite_throughout, parameter_groups
+from aes_r1.trainer.weights import BETAS, EPS, collect, free, nan_gradient_if_not_finite, parameter_groups
 
 
 class SingleEngine:
@@ -45,7 +46,7 @@ class SingleEngine:
         return self.master_weights[-1][1]
 
     def backward(self, loss: Tensor) -> None:
-        not_finite_throughout(loss).backward()
+        nan_gradient_if_not_finite(loss).backward()
         for half, whole in self.master_weights:  # gradients add up in float32 too
             if half.grad is not None:
                 whole.grad = half.grad.float() if whole.grad is None else whole.grad.add_(half.grad)
@@ -91,7 +92,7 @@ class SingleEngine:
 
     def save(self, folder: Path) -> None:
         state = {
-            "model": self.model.state_dict(),
+            "model": without_quantised(self.model),
             "optimizer": self.optimizer.state_dict(),
             "float32": [whole.detach() for _, whole in self.master_weights],
         }
@@ -105,7 +106,7 @@ class SingleEngine:
                 f"{folder}: its weights have another type than those of this version; finish the run with the version "
                 "that began it, or begin another with out=DIR"
             )
-        self.model.load_state_dict(state["model"])
+        load_without_quantised(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             for (_, whole), saved in zip(self.master_weights, state["float32"], strict=True):

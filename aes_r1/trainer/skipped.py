@@ -19,7 +19,7 @@ class NeverFinite(Exception):
     """Report that LIMIT optimizer steps in a row were skipped; the checkpoint has the state before the first."""
 
 
-class Skips:
+class SkippedSteps:
     """Count the skipped steps of one loop; `in_a_row` is saved in every checkpoint and restored from it.
 
     All processes count the same, because the norm that an engine returns is that of the whole gradient.

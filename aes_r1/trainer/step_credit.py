@@ -18,14 +18,15 @@ class StepCredit:
     """Hold the credit of this process's R = n * K completions of up to T tokens.
 
     advantages [R, T]; kl_coef: one number or [R, T]; in_loss [R, T] bool: tokens that count; zero_spread [N] bool:
-    images, of all processes, whose completions all earn the same; paid: {name: [n, K]}, the advantages for the log.
+    images, of all processes, whose completions all have the same advantages; by_completion: {name: [n, K]}, the
+    advantages for the log.
     """
 
     advantages: Tensor
     kl_coef: float | Tensor
     in_loss: Tensor
     zero_spread: Tensor
-    paid: dict[str, Tensor]
+    by_completion: dict[str, Tensor]
 
 
 def assign_credit(
@@ -38,26 +39,25 @@ def assign_credit(
 ) -> StepCredit:
     """Return the credit of a step (trainer.credit). in_critique [R, T] bool: the tokens of critiques."""
     if trainer.advantage == "normalize_then_sum":
-        everywhere = advantage_by_reward(rewards.parts, rewards.weights)
+        answers = advantage_by_reward(rewards.parts, rewards.weights)
     else:
-        everywhere = group_advantage(rewards.total, scale=trainer.scale_advantage)
-    advantages = everywhere[rewards.here]
-    paid, of_critiques = {"advantage": advantages}, None
+        answers = group_advantage(rewards.total, scale=trainer.scale_advantage)
+    by_completion, without_spread, critiques = {"advantage": answers[rewards.local]}, rewards.zero_spread, None
     if trainer.credit == "parts":
-        earned = {name: rewards.parts[name] for name in reward.critique_weights}
+        critique_rewards = {name: rewards.parts[name] for name in reward.critique_weights}
         readable = ~rewards.scores.isnan()
-        of_critiques = critique_advantage(earned, reward.critique_weights, readable, scale=trainer.scale_advantage)
-        paid["critique_advantage"] = of_critiques = of_critiques[rewards.here]
-    flat = zero_spread(rewards.total)
+        every = critique_advantage(critique_rewards, reward.critique_weights, readable, scale=trainer.scale_advantage)
+        without_spread = without_spread & zero_spread(every)
+        by_completion["critique_advantage"] = critiques = every[rewards.local]
     in_loss = rollout.mask.clone()
     if trainer.mask_truncated:
         in_loss &= ~rollout.truncated[:, None]
     if trainer.drop_zero_spread:
-        in_loss &= ~flat[rewards.here].repeat_interleave(trainer.num_samples)[:, None]
+        in_loss &= ~without_spread[rewards.local].repeat_interleave(trainer.num_samples)[:, None]
     return StepCredit(
-        advantages=token_advantages(advantages, of_critiques, in_critique, trainer.credit),
+        advantages=token_advantages(by_completion["advantage"], critiques, in_critique, trainer.credit),
         kl_coef=token_kl_coef(trainer.kl_coef, trainer.critique_kl_coef, in_critique),
         in_loss=in_loss,
-        zero_spread=flat,
-        paid=paid,
+        zero_spread=without_spread,
+        by_completion=by_completion,
     )

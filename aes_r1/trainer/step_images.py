@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aes_r1.data.prefetch import prefetch
@@ -18,41 +19,63 @@ from aes_r1.trainer.policy import Policy
 class StepImages:
     """Hold the images of one step.
 
-    everywhere: the N images of all processes in the order of the step; here: the n of this process, every size-th of
+    all_ranks: the N images of all processes in the order of the step; local: the n of this process, every size-th of
     them; keys [n * K]: what identifies each of this process's completions, and with it the completion's noise.
     """
 
-    everywhere: list[Sample]
-    here: list[Sample]
+    all_ranks: list[Sample]
+    local: list[Sample]
     keys: list[tuple]
 
     @classmethod
     def of(
-        cls, everywhere: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
+        cls, all_ranks: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
     ) -> StepImages:
-        """Share the images `everywhere` of `step` out to the processes."""
-        here = list(everywhere[engine.rank :: engine.size])
-        keys = [(seed, step, image.id, k) for image in here for k in range(trainer.num_samples)]
-        return cls(list(everywhere), here, keys)
+        """Share the images `all_ranks` of `step` out to the processes."""
+        local = list(all_ranks[engine.rank :: engine.size])
+        keys = [(seed, step, image.id, k) for image in local for k in range(trainer.num_samples)]
+        return cls(list(all_ranks), local, keys)
 
     def by_rank(self, size: int) -> list[list[Sample]]:
         """Return the images of each of `size` processes: the order in which gathered tensors hold them."""
-        return [self.everywhere[rank::size] for rank in range(size)]
+        return [self.all_ranks[rank::size] for rank in range(size)]
 
 
-def step_images(
-    images: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
-) -> StepImages:
-    """Return the images of `step`, counted from 0."""
-    chosen = batch_indices_without_repeats(step, per_step=trainer.images_per_step, count=len(images), seed=seed)
-    return StepImages.of([images[index] for index in chosen], step, trainer=trainer, engine=engine, seed=seed)
+class UpcomingImages:
+    """Hand out the images of `steps` and their encoded prompts, in order; a thread opens pictures two steps ahead."""
+
+    def __init__(
+        self,
+        images: Sequence[Sample],
+        steps: range,
+        policy: Policy,
+        trainer: TrainerSettings,
+        engine: Engine,
+        *,
+        seed: int,
+    ) -> None:
+        self.images, self.trainer, self.engine, self.seed = images, trainer, engine, seed
+        per_step = math.ceil(trainer.images_per_step / engine.size)
+        self._encoded = prefetch(
+            (image for step in steps for image in self._of(step).local),
+            lambda image: encode_image(image, policy),
+            workers=1,
+            ahead=2 * per_step,
+        )
+
+    def take(self, step: int) -> tuple[StepImages, list[EncodedPrompt]]:
+        """Return the images of `step`, counted from 0, and the prompts of this process's."""
+        images = self._of(step)
+        return images, [next(self._encoded) for _ in images.local]
+
+    def _of(self, step: int) -> StepImages:
+        indices = batch_indices_without_repeats(
+            step, per_step=self.trainer.images_per_step, count=len(self.images), seed=self.seed
+        )
+        chosen = [self.images[index] for index in indices]
+        return StepImages.of(chosen, step, trainer=self.trainer, engine=self.engine, seed=self.seed)
 
 
-def encoded_ahead(images: Iterator[Sample], policy: Policy, *, per_step: int) -> Iterator[EncodedPrompt]:
-    """Yield the encoded prompts of `images`; a thread opens pictures up to two steps ahead."""
-    return prefetch(
-        images,
-        lambda image: policy.backbone.encode(open_picture(image.image), policy.question),
-        workers=1,
-        ahead=2 * per_step,
-    )
+def encode_image(image: Sample, policy: Policy) -> EncodedPrompt:
+    """Return the policy's prompt about `image`."""
+    return policy.backbone.encode(open_picture(image.image), policy.question)

@@ -68,29 +68,36 @@ def rollout_metrics(scores: Tensor, zero_spread_groups: Tensor, rollout: Rollout
     }
 
 
-def mismatch_metrics(gaps: Sequence[Tensor], planned: Sequence[MicroBatch], engine: Engine) -> dict[str, float]:
+def mismatch_metrics(
+    logp_diffs: Sequence[Tensor], micro_batches: Sequence[MicroBatch], engine: Engine
+) -> dict[str, float]:
     """Return rollout/mismatch_*: the difference between the trainer's and the sampler's log-probabilities. Collective.
 
-    gaps: trainer's minus sampler's, for each micro-batch of `planned` that is in the loss, [r, longest], 0 beyond its
+    logp_diffs: trainer's minus sampler's, for each of `micro_batches` that is in the loss, [r, longest], 0 beyond its
     mask.
     """
-    tokens = sum(int(micro_batch.mask.sum()) for micro_batch in planned if micro_batch.in_loss)
-    sums = torch.stack([gap.abs().sum() for gap in gaps]).sum()
+    tokens = sum(int(micro_batch.mask.sum()) for micro_batch in micro_batches if micro_batch.in_loss)
+    sums = torch.stack([diff.abs().sum() for diff in logp_diffs]).sum()
     total, count = engine.all_reduce_sum(torch.stack([sums, sums.new_tensor(tokens)])).tolist()
     return {
         "rollout/mismatch_mean": total / count,
-        "rollout/mismatch_max": float(engine.all_reduce_max(torch.stack([gap.abs().max() for gap in gaps]).max())),
+        "rollout/mismatch_max": float(
+            engine.all_reduce_max(torch.stack([diff.abs().max() for diff in logp_diffs]).max())
+        ),
     }
 
 
 def correction_metrics(
-    gaps: Sequence[Tensor], planned: Sequence[MicroBatch], cap: float, engine: Engine
+    logp_diffs: Sequence[Tensor], micro_batches: Sequence[MicroBatch], cap: float, engine: Engine
 ) -> dict[str, float]:
-    """Measure how importance weights change served completions, from `gaps` as in `mismatch_metrics`. Collective."""
-    masks = [micro_batch.mask.to(engine.device) for micro_batch in planned if micro_batch.in_loss]
-    gap = torch.cat([padded_gap[mask] for padded_gap, mask in zip(gaps, masks, strict=True)]).double()
-    ratio = gap.exp()
-    parts = [torch.ones_like(gap), ratio - 1 - gap, (ratio > cap).double(), ratio, ratio.square()]
+    """Measure how importance weights change served completions. Collective.
+
+    logp_diffs, micro_batches: as for `mismatch_metrics`; cap: the largest weight.
+    """
+    masks = [micro_batch.mask.to(engine.device) for micro_batch in micro_batches if micro_batch.in_loss]
+    diff = torch.cat([padded[mask] for padded, mask in zip(logp_diffs, masks, strict=True)]).double()
+    ratio = diff.exp()
+    parts = [torch.ones_like(diff), ratio - 1 - diff, (ratio > cap).double(), ratio, ratio.square()]
     count, k3, capped, total, squares = engine.all_reduce_sum(torch.stack([part.sum() for part in parts])).tolist()
     return {
         "rollout/mismatch_k3": k3 / count,

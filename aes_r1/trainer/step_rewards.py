@@ -18,8 +18,7 @@ from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise
 from aes_r1.settings import InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.completions import Completions, score_table
 from aes_r1.trainer.engine import Engine
-from aes_r1.trainer.objective import divergence_of
-from aes_r1.trainer.step_images import StepImages
+from aes_r1.trainer.objective import sequence_kl_k1, zero_spread
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,9 @@ class StepRewards:
     """Hold the rewards of a step's N images x K completions, in the order of ranks.
 
     scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores, and numbers of the images' data sets;
-    total [N, K]: the reward; parts: {name: [N, K]}, unweighted; weights: {name: weight} in the total; here: the images
-    of this process among the N.
+    total [N, K]: the reward; parts: {name: [N, K]}, unweighted; weights: {name: weight} in the total; zero_spread [N]
+    bool: images whose outputs all earn the same, before a divergence is subtracted, with which no two would; local: the
+    images of this process among the N.
     """
 
     scores: Tensor
@@ -37,28 +37,29 @@ class StepRewards:
     total: Tensor
     parts: dict[str, Tensor]
     weights: dict[str, float]
-    here: slice
+    zero_spread: Tensor
+    local: slice
 
 
 def reward_completions(
     completions: Completions,
-    images: StepImages,
     *,
     trainer: TrainerSettings,
     reward: RewardSettings,
     pools: Mapping[str, int],
     progress: float,
     engine: Engine,
-    own: CustomReward | None = None,
+    custom_fn: CustomReward | None = None,
 ) -> StepRewards:
     """Return the rewards of a step's scores, lengths and texts. Collective.
 
-    pools: {data set: its number}; progress: share of training that is done, for reward.schedule; own: the function of
-    reward.custom.
+    pools: {data set: its number}; progress: share of training that is done, for reward.schedule; custom_fn: the
+    function of reward.custom.
     """
-    device, count = engine.device, len(images.here)
-    mos = engine.all_gather(torch.tensor([image.mos for image in images.here], device=device))
-    pool = engine.all_gather(torch.tensor([pools[image.dataset] for image in images.here], device=device))
+    images, device = completions.images, engine.device
+    count = len(images.local)
+    mos = engine.all_gather(torch.tensor([image.mos for image in images.local], device=device))
+    pool = engine.all_gather(torch.tensor([pools[image.dataset] for image in images.local], device=device))
     scores = engine.all_gather(score_table(completions.scores, trainer.num_samples, device))
     guesses = None
     if reward.failed_parse == "random":
@@ -68,8 +69,8 @@ def reward_completions(
     ordered = list(chain(*images.by_rank(engine.size)))
     raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
     custom = None
-    if own is not None:
-        custom = _custom(own, str(reward.custom), scores, completions.texts, ordered, engine)
+    if custom_fn is not None:
+        custom = _custom(custom_fn, str(reward.custom), scores, completions.texts, ordered, engine)
     total, parts = total_reward(
         scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom
     )
@@ -80,11 +81,15 @@ def reward_completions(
         total = total + trainer.overlong_penalty * overlong
         parts |= {"overlong": overlong}
         weights |= {"overlong": trainer.overlong_penalty}
-    here = slice(engine.rank * count, (engine.rank + 1) * count)
-    return StepRewards(scores, mos, pool, total, parts, weights, here)
+    # The advantage of each reward by itself is 0 only where that reward has no spread.
+    normalized = [rewards for name, rewards in parts.items() if weights.get(name)]
+    compared = normalized if trainer.advantage == "normalize_then_sum" else [total]
+    without_spread = torch.stack([zero_spread(rewards) for rewards in compared]).all(dim=0)
+    local = slice(engine.rank * count, (engine.rank + 1) * count)
+    return StepRewards(scores, mos, pool, total, parts, weights, without_spread, local)
 
 
-def less_divergence(
+def subtract_kl(
     rewards: StepRewards, rollout: Rollout, reference_logps: Tensor | None, *, coef: float, engine: Engine
 ) -> StepRewards:
     """Subtract `coef` times each completion's divergence from the reference from its reward. Collective.
@@ -94,7 +99,7 @@ def less_divergence(
     if coef == 0:
         return rewards
     assert reference_logps is not None
-    divergence = divergence_of(rollout.logps, reference_logps, rollout.mask).view(-1, rewards.total.shape[1])
+    divergence = sequence_kl_k1(rollout.logps, reference_logps, rollout.mask).view(-1, rewards.total.shape[1])
     gathered = engine.all_gather(divergence)
     return replace(
         rewards,
@@ -116,7 +121,7 @@ def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor,
 
 
 def _custom(
-    own: CustomReward, named: str, scores: Tensor, texts: Sequence[str], images: Sequence[Sample], engine: Engine
+    custom_fn: CustomReward, named: str, scores: Tensor, texts: Sequence[str], images: Sequence[Sample], engine: Engine
 ) -> Tensor:
     """Return the rewards [N, K] of the user's function, called on rank 0 alone. Collective.
 
@@ -127,7 +132,7 @@ def _custom(
     answer: list[Tensor | str] = []
     if engine.rank == 0:
         try:
-            answer = [custom_reward(own, named, scores, groups, images)]
+            answer = [custom_reward(custom_fn, named, scores, groups, images)]
         except InputError as error:
             answer = [str(error)]
     (found,) = engine.all_gather_objects(answer)

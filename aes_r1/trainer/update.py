@@ -11,7 +11,7 @@ from aes_r1.model.transfer import to_device
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import importance_weights, loss_divisor, policy_loss
 from aes_r1.trainer.passes import Passes
-from aes_r1.trainer.skipped import Skips
+from aes_r1.trainer.skipped import SkippedSteps
 from aes_r1.trainer.step_credit import StepCredit
 from aes_r1.trainer.step_metrics import add_micro_batch
 
@@ -20,13 +20,13 @@ from aes_r1.trainer.step_metrics import add_micro_batch
 class Update:
     """Hold what the update of a step leaves for the log.
 
-    sums: those of step_metrics.add_micro_batch, and of the loss; gaps: for each pass of the first minibatch that is in
-    the loss, the trainer's minus the sampler's log-probabilities [r, longest], 0 beyond the mask; grad_norm: of the
-    last optimizer step; skipped: optimizer steps that were skipped.
+    sums: those of step_metrics.add_micro_batch, and of the loss; logp_diffs: log pi of the trainer minus that of the
+    sampler before any update, [r, longest] for each micro-batch of the first minibatch that is in the loss, 0 beyond
+    its mask; grad_norm: of the last optimizer step; skipped: optimizer steps that were skipped.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
-    gaps: list[Tensor] = field(default_factory=list)
+    logp_diffs: list[Tensor] = field(default_factory=list)
     grad_norm: float = 0.0
     skipped: int = 0
 
@@ -39,7 +39,7 @@ def update_policy(
     reference_logps: Tensor | None,
     old_logps: Tensor | None,
     lr: float,
-    skips: Skips,
+    skips: SkippedSteps,
 ) -> Update:
     """Take trainer.inner_epochs * trainer.minibatches optimizer steps with the learning rate `lr`. Collective.
 
@@ -60,18 +60,18 @@ def update_policy(
     )
     done = Update()
     policy.backbone.model.train()
-    for number, (minibatch, planned) in enumerate(passes.minibatches * trainer.inner_epochs):
-        counted = credit.in_loss[to_device(minibatch, engine.device)]
-        divisor = engine.all_reduce_sum(loss_divisor(counted, trainer.aggregation, trainer.max_new_tokens))
+    for number, (minibatch, micro_batches) in enumerate(passes.minibatches * trainer.inner_epochs):
+        loss_mask = credit.in_loss[to_device(minibatch, engine.device)]
+        divisor = engine.all_reduce_sum(loss_divisor(loss_mask, trainer.aggregation, trainer.max_new_tokens))
         divisor = divisor.clamp(min=1)  # if no completion of any process is in the loss
-        for micro_batch in planned:
+        for micro_batch in micro_batches:
             rows, logps, entropy = passes.logps(policy.backbone, micro_batch)
             longest = logps.shape[1]
             old = logps.detach() if old_logps is None else old_logps[rows, :longest]
-            drawn_with = rollout.logps[rows, :longest]
+            sampler_logps = rollout.logps[rows, :longest]
             advantages = credit.advantages[rows, :longest]
             if policy.served is not None:
-                advantages = advantages * importance_weights(old - drawn_with, policy.served.settings.cap)
+                advantages = advantages * importance_weights(old - sampler_logps, policy.served.settings.cap)
             loss, metrics = loss_of(
                 logps,
                 old,
@@ -80,14 +80,14 @@ def update_policy(
                 credit.in_loss[rows, :longest] & micro_batch.in_loss,
                 kl_coef=credit.kl_coef[rows, :longest] if isinstance(credit.kl_coef, Tensor) else credit.kl_coef,
                 entropy=entropy,
-                normalizer=divisor,
+                divisor=divisor,
             )
             engine.backward(loss)
             if micro_batch.in_loss:
                 add_micro_batch(done.sums, metrics, entropy, int(micro_batch.mask.sum()))
                 done.sums["loss"] = done.sums.get("loss", 0.0) + loss.detach()
                 if number == 0:  # before the first update both have the same weights
-                    done.gaps.append(logps.detach() - drawn_with)
+                    done.logp_diffs.append(logps.detach() - sampler_logps)
         done.grad_norm = float(engine.step(lr))
         done.skipped += skips.count(done.grad_norm)
     return done

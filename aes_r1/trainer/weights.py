@@ -21,8 +21,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
-def not_finite_throughout(loss: Tensor) -> Tensor:
-    """Return `loss`, with a gradient of NaN when it is not finite, even if the non-finite term has no gradient."""
+def nan_gradient_if_not_finite(loss: Tensor) -> Tensor:
+    """Return `loss`; if it is NaN or infinite, every gradient becomes NaN, so that the engine skips the step.
+
+    Without this, a non-finite term that has no gradient of its own would pass unnoticed.
+    """
     return loss * (1 + (loss - loss).detach())
 
 

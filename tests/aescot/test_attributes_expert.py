@@ -47,10 +47,10 @@ def test_the_words_order_pictures_as_the_ratings_do():
         assert read_grade(reply.judgement) == grade_of(one.mos)
         rows.append({"id": one.id, "critique": reply.critique, "mos": one.mos})
     factors = {one.id: one.attributes["ratings"] for one in samples}
-    found = grounding(rows, factors=factors, informed=[], exchanged=None, n_bootstrap=20)["faithfulness"]
-    assert set(found["dimensions"]) == set(RATED)  # an unrated dimension is neither true nor false
-    assert found["value"] > 0.95
-    wrong = {one.id: samples[place - 1].attributes["ratings"] for place, one in enumerate(samples)}
+    result = grounding(rows, factors=factors, informed=[], exchanged=None, n_bootstrap=20)["faithfulness"]
+    assert set(result["dimensions"]) == set(RATED)  # an unrated dimension is neither true nor false
+    assert result["value"] > 0.95
+    wrong = {one.id: samples[index - 1].attributes["ratings"] for index, one in enumerate(samples)}
     lied = grounding(rows, factors=wrong, informed=[], exchanged=None, n_bootstrap=20)["faithfulness"]
     assert abs(lied["value"]) < 0.3
 
@@ -58,10 +58,10 @@ def test_the_words_order_pictures_as_the_ratings_do():
 def test_ratings_beyond_the_usual_range_are_its_ends_and_equal_ratings_its_middle():
     seen = measure(picture(60, 40))
     usual = {"color": (0.4, 0.6), "composition": (0.5, 0.5)}
-    found = [rated_factors({"color": value, "composition": 0.5}, usual, seen) for value in (0.1, 0.5, 0.9)]
-    assert [one["color"] for one in found] == pytest.approx([0.05, 0.5, 0.95])
-    assert [one["composition"] for one in found] == [0.5] * 3
-    assert found[0]["exposure"] == measured_factors(seen)["exposure"]
+    result = [rated_factors({"color": value, "composition": 0.5}, usual, seen) for value in (0.1, 0.5, 0.9)]
+    assert [one["color"] for one in result] == pytest.approx([0.05, 0.5, 0.95])
+    assert [one["composition"] for one in result] == [0.5] * 3
+    assert result[0]["exposure"] == measured_factors(seen)["exposure"]
 
 
 def test_a_set_without_ratings_is_refused_and_an_unrated_picture_rejected(tmp_path):

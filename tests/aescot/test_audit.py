@@ -129,9 +129,9 @@ def test_a_person_marks_by_keys_in_a_browser_and_the_export_is_read_back(distill
     marks = json.loads((tmp_path / "marks.json").read_text())["marks"]
     expected = [(item["id"], name, flag, number % 4 != 1) for number, (item, name, flag) in enumerate(asked)]
     assert [(mark["id"], mark["filter"], mark["flagged"], mark["agree"]) for mark in marks] == expected
-    found = agreement(tmp_path / "marks.json")
-    assert sum(row["n"] for row in found.values()) == len(asked)
-    assert sum(row["wrongly_rejected"] + row["missed"] for row in found.values()) == len(asked[1::4])
+    result = agreement(tmp_path / "marks.json")
+    assert sum(row["n"] for row in result.values()) == len(asked)
+    assert sum(row["wrongly_rejected"] + row["missed"] for row in result.values()) == len(asked[1::4])
 
 
 def test_kappa_is_cohens():
@@ -152,8 +152,8 @@ def test_agreement_per_filter_with_intervals(tmp_path):
     rows = [("leak", True, True)] * 20 + [("leak", False, True)] * 20 + [("leak", True, False)] * 4
     rows += [("leak", False, False)] * 1 + [("fact", False, True)] * 5
     marks = [{"id": "a", "filter": name, "flagged": flagged, "agree": agree} for name, flagged, agree in rows]
-    found = agreement(write_marks(tmp_path, marks))
-    leak = found["leak"]
+    result = agreement(write_marks(tmp_path, marks))
+    leak = result["leak"]
     assert (leak["n"], leak["flagged"], leak["wrongly_rejected"], leak["missed"]) == (45, 24, 4, 1)
     assert leak["agreement"]["value"] == pytest.approx(40 / 45)
     share, z = 40 / 45, norm.ppf(0.975)  # Wilson's interval, written out
@@ -167,11 +167,11 @@ def test_agreement_per_filter_with_intervals(tmp_path):
         (flagged, person), cohen_kappa_score, paired=True, vectorized=False, n_resamples=800, method="percentile", rng=1
     ).confidence_interval
     assert [leak["kappa"]["low"], leak["kappa"]["high"]] == pytest.approx(list(drawn), abs=0.04)
-    assert found["fact"]["kappa"] is None
+    assert result["fact"]["kappa"] is None
     assert (
-        0.5 < found["fact"]["agreement"]["low"] < found["fact"]["agreement"]["high"] == 1.0
+        0.5 < result["fact"]["agreement"]["low"] < result["fact"]["agreement"]["high"] == 1.0
     )  # five agreements of five prove little
-    assert "align" not in found
+    assert "align" not in result
 
 
 @pytest.mark.parametrize(

@@ -92,9 +92,9 @@ def test_keys_come_from_the_environment_and_are_named_never_shown(monkeypatch):
     with pytest.raises(InputError, match="MINE: this environment variable is not set"):
         key_of(openai(api_key_env="MINE"))
     monkeypatch.setenv("MINE", "sk-0123456789")
-    mine = openai(api_key_env="MINE")
-    assert key_of(mine) == "sk-0123456789"
-    assert without_keys("bad key sk-0123456789", mine) == "bad key $MINE"
+    settings = openai(api_key_env="MINE")
+    assert key_of(settings) == "sk-0123456789"
+    assert without_keys("bad key sk-0123456789", settings) == "bad key $MINE"
     for wrong in ({"api_key_env": "sk-0123456789"}, {"api_base": "https://me:sk-0123456789@host/v1"}):
         with pytest.raises(InputError) as raised:
             JudgeSettings(name="openai", model="m", **wrong)

@@ -11,8 +11,8 @@ from aes_r1.aescot.report import Tally, calls_summary
 def plain_self_bleu(texts):
     """BLEU-4 of each text against the others, written out."""
     values = []
-    for place, text in enumerate(texts):
-        others = [other for number, other in enumerate(texts) if number != place]
+    for index, text in enumerate(texts):
+        others = [other for number, other in enumerate(texts) if number != index]
         total = 0.0
         for n in range(1, 5):
             grams = lambda words: Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))  # noqa: B023, E731

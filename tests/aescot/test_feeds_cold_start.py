@@ -23,19 +23,19 @@ COUNT = 30
 def files(tmp_path) -> Path:
     """A folder of pictures with labels.csv, and released.json, released.jsonl, ours.jsonl about them."""
     rng = np.random.default_rng(0)
-    labels, released, ours = ["image,mos"], [], []
+    labels, released, records = ["image,mos"], [], []
     for number in range(COUNT):
         name, mos = f"{number:02d}.png", round(0.02 + number / COUNT, 2)
         Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(tmp_path / name)
         labels.append(f"{name},{mos}")
         words = f"Light and shadow: soft light number {number}."
-        said = [{"role": "user", "content": "Judge <image>."}, {"role": "assistant", "content": answer(words, mos)}]
-        released.append({"messages": said, "images": name if number % 2 else [name]})
-        ours.append({"id": str(number), "image": name, "dataset": "ava", "mos": mos, "critique": words})
+        turns = [{"role": "user", "content": "Judge <image>."}, {"role": "assistant", "content": answer(words, mos)}]
+        released.append({"messages": turns, "images": name if number % 2 else [name]})
+        records.append({"id": str(number), "image": name, "dataset": "ava", "mos": mos, "critique": words})
     released[3]["images"] = "gone.png"
     (tmp_path / "labels.csv").write_text("\n".join(labels) + "\n")
     (tmp_path / "released.json").write_text(json.dumps(released))
-    for name, rows in (("released.jsonl", released), ("ours.jsonl", ours)):
+    for name, rows in (("released.jsonl", released), ("ours.jsonl", records)):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
@@ -44,9 +44,9 @@ def files(tmp_path) -> Path:
 def test_every_picture_of_a_file_is_in_one_split(files, name):
     data = DataSettings(name="aescot", root=str(files / name))
     splits = {split: load_samples(data, split, seed=0, store=files) for split in ("train", "validation", "test")}
-    assert sum(map(len, splits.values())) == len({one.image for part in splits.values() for one in part}) == COUNT
+    assert sum(map(len, splits.values())) == len({sample.image for part in splits.values() for sample in part}) == COUNT
     assert len(splits["test"]) == 3
-    assert all(one.split == split for split, part in splits.items() for one in part)
+    assert all(sample.split == split for split, part in splits.items() for sample in part)
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_every_picture_of_a_file_is_in_one_split(files, name):
 def test_a_file_feeds_supervised_fine_tuning(files, backbone, tmp_path, given, trained_on):
     backbone.save(tmp_path / "model")
     limits = ["evaluation.limit=2", "evaluation.protocols=[greedy]", "evaluation.n_bootstrap=10", "tracker=none"]
-    arguments = [one.format(files=files) for one in given]
+    arguments = [text.format(files=files) for text in given]
     command = [sys.executable, "-m", "aes_r1.train", "+experiment=cold_start", *arguments, *limits]
     command += [f"model.path={tmp_path / 'model'}", f"out={tmp_path / 'run'}", "trainer.max_new_tokens=8"]
     store = {**os.environ, "AES_R1_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}

@@ -17,8 +17,8 @@ SAID = {
 
 
 def reply(**changes):
-    said = {**SAID, **changes}
-    return Reply({name: said[name] for name in DIMENSIONS}, said["judgement"])
+    texts = {**SAID, **changes}
+    return Reply({name: texts[name] for name in DIMENSIONS}, texts["judgement"])
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,6 @@ def test_accents_in_english_are_english():
     ],
 )
 def test_a_filter_that_was_not_run_decided_nothing(reasons, read, judged, rejects, passes):
-    found = decisions(reasons, read=read, judged=judged)
-    assert {name for name, decided in found.items() if decided} == set(rejects.split())
-    assert {name for name, decided in found.items() if decided is False} == set(passes.split())
+    result = decisions(reasons, read=read, judged=judged)
+    assert {name for name, decided in result.items() if decided} == set(rejects.split())
+    assert {name for name, decided in result.items() if decided is False} == set(passes.split())

@@ -231,9 +231,9 @@ def test_the_key_stands_in_no_file_and_no_line_of_the_command(pictures, serve, t
     assert report["calls"]["expert"]["calls"] == report["pictures"]["given"] > 15
     assert set(report["prompts"]) == {"expert", "judge_align", "judge_fact"}
     assert {row["prompt_sha256"] for row in rows(out / "aescot.jsonl")} == {report["prompts"]["expert"]}
-    said = [wrong.stdout, wrong.stderr, done.stdout, done.stderr]
-    said += [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file() and path != log]
-    for text in said:
+    texts = [wrong.stdout, wrong.stderr, done.stdout, done.stderr]
+    texts += [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file() and path != log]
+    for text in texts:
         assert KEY not in text
         assert "sk-wrong-0123456789abcdef" not in text
     assert all(path.stat().st_size for path in (out / "aescot.jsonl", out / "audit.html"))

@@ -22,10 +22,10 @@ def test_the_estimate_is_near_the_jaccard_similarity():
         second = first[cut:] + text(rng, cut)
         copies = NearCopies(0.01)
         copies.add("first", " ".join(first))
-        found = copies.find(" ".join(second))
-        assert found is not None
-        assert found[0] == "first"
-        assert found[1] == pytest.approx(jaccard(first, second), abs=0.12)
+        result = copies.find(" ".join(second))
+        assert result is not None
+        assert result[0] == "first"
+        assert result[1] == pytest.approx(jaccard(first, second), abs=0.12)
 
 
 def test_copies_are_found_among_many_and_strangers_are_not():

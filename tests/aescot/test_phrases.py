@@ -55,7 +55,7 @@ def test_steps_are_six_of_equal_width():
 
 def test_no_phrase_is_said_twice_holds_a_number_or_leaks():
     phrases = [phrase for steps in BOOK.values() for step in steps for phrase in step]
-    told = [fill(phrase, FACTS) for phrase in phrases] + [said for grade in JUDGEMENTS for said in grade]
+    told = [fill(phrase, FACTS) for phrase in phrases] + [message for grade in JUDGEMENTS for message in grade]
     assert len(set(told)) == len(told)
     for sentence in told:
         assert not re.search(r"\d|\b(?:bad|fair|good)\b", sentence)

@@ -55,7 +55,7 @@ MENDED = [
 
 def test_texts_that_look_like_objects_take_bounded_time():
     started = time.process_time()
-    assert read_reply(json.dumps({str(place): "{" + "[" * 4000 for place in range(20)}))[0] is None
+    assert read_reply(json.dumps({str(index): "{" + "[" * 4000 for index in range(20)}))[0] is None
     assert read_reply(json.dumps({**SAID, "notes": ["{" * 50] * 500}))[0] is not None
     assert time.process_time() - started < 2
 

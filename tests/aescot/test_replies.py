@@ -90,10 +90,10 @@ def serve(monkeypatch) -> Iterator[Callable[[Callable[[str, int], Sent]], Server
 def pictures(folder: Path, count: int) -> list[Sample]:
     """Pictures whose scores, and so whose prompts, all differ."""
     samples = []
-    for place in range(count):
-        path = folder / f"{place}.png"
-        picture(56, 56, seed=place).save(path)
-        samples.append(Sample(str(place), str(path), (place + 0.5) / count, "folder", "train"))
+    for index in range(count):
+        path = folder / f"{index}.png"
+        picture(56, 56, seed=index).save(path)
+        samples.append(Sample(str(index), str(path), (index + 0.5) / count, "folder", "train"))
     return samples
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from aes_r1.aescot.filters import form_reasons
 from aes_r1.aescot.phrases import grade_of, read_grade, read_phrase, step_of
-from aes_r1.aescot.scenes_expert import PLANTS, draw_plant, planted, scenes_critique
+from aes_r1.aescot.scenes_expert import PLANTS, draw_plant, planted_critique, scenes_critique
 from aes_r1.prompts import DIMENSIONS, level_of
 
 FACTS = {
@@ -66,7 +66,7 @@ def test_a_planted_error_is_of_its_kind_alone(kind):
     rng = np.random.default_rng(0)
     for _ in range(200):
         true, mos = factors(rng), float(rng.random())
-        reply = planted(kind, true, FACTS, mos, rng)
+        reply = planted_critique(kind, true, FACTS, mos, rng)
         assert ("leak" in form_reasons(reply, mos, min_words=20, max_words=80)) == (kind == "leak")
         told_level = level_of((0.1, 0.3, 0.475, 0.625, 0.775, 0.925)[read_grade(reply.judgement)])
         assert (told_level != level_of(mos)) == (kind == "align")
@@ -83,7 +83,7 @@ def test_a_planted_error_is_of_its_kind_alone(kind):
 def test_leaks_are_planted_in_every_listed_form():
     """The score in digits, "given", out of ten, percent, spelled out, "rating", the hidden level as a label."""
     rng = np.random.default_rng(0)
-    told = [planted("leak", factors(rng), FACTS, 0.63, rng).judgement for _ in range(300)]
+    told = [planted_critique("leak", factors(rng), FACTS, 0.63, rng).judgement for _ in range(300)]
     for words in ("score is 0.63", "given 0.63", "6 out of ten", "63 percent", "Sixty-three out of a hundred",
                   "fair rating", "level is fair"):  # fmt: skip
         assert any(words in judgement for judgement in told), words
@@ -92,6 +92,6 @@ def test_leaks_are_planted_in_every_listed_form():
 def test_a_false_claim_is_found_even_where_every_cue_is_there():
     facts = {"cues": ["birds", "moon", "companion", "path", "balloon"]}
     for seed in range(50):
-        reply = planted("fact", dict.fromkeys(DIMENSIONS, 0.9), facts, 0.9, np.random.default_rng(seed))
+        reply = planted_critique("fact", dict.fromkeys(DIMENSIONS, 0.9), facts, 0.9, np.random.default_rng(seed))
         steps = [read_phrase(name, reply.dimensions[name])[0] for name in DIMENSIONS]
         assert sum(abs(step - step_of(0.9)) >= 3 for step in steps) == 1

@@ -3,7 +3,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from aes_r1.aescot.start import check_roles, claim_output_folder, deciding, prompts_of
+from aes_r1.aescot.start import check_roles, claim_output_folder, deciding_settings, prompts_of
 from aes_r1.data.sample import Sample
 from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
 
@@ -97,5 +97,5 @@ def test_every_prompt_that_is_used_is_hashed():
     assert set(hashes) == {"expert", "judge_align", "judge_fact"}
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in hashes.values())
     assert hashes["expert"] != prompts_of(offline, JudgeSettings())["expert"]
-    assert "max_usd" not in deciding(paid)
-    assert {"temperature", "min_words"} <= set(deciding(paid))
+    assert "max_usd" not in deciding_settings(paid)
+    assert {"temperature", "min_words"} <= set(deciding_settings(paid))

@@ -25,15 +25,15 @@ def judged(name, *scores, half_width=None, words=WORDS):
 
 
 def test_a_card_shows_the_verdict_and_carries_its_json():
-    one = judged("a.jpg", "0.40", "0.50", "x")
-    html = cards([one], "scenes/test")
+    photograph = judged("a.jpg", "0.40", "0.50", "x")
+    html = cards([photograph], "scenes/test")
     assert ">0.45</b>" in html
     assert "holds 9 in 10 further answers of the model, not people&#39;s opinions" in html
     assert html.count('class="answer"') == 2
     for word in ("Light and shadow", "soft.", "A fine one."):
         assert word in html
     link = re.search(r'href="data:application/json;charset=utf-8,([^"]*)"', html)[1]
-    assert json.loads(unquote(link)) == {"name": "a.jpg", **one.verdict.as_dict()}
+    assert json.loads(unquote(link)) == {"name": "a.jpg", **photograph.verdict.as_dict()}
     measured = cards([judged("a", "0.4", half_width=0.1)], "folder/test")
     assert "0.30 to 0.50<br>holds the mean opinion of 9 in 10 pictures like those of folder/test" in measured
     unknown = Judged("a", "data:,", replace(judged("a", "0.4").verdict, low=None, high=None, interval="not_calibrated"))
@@ -63,9 +63,9 @@ def test_no_words_of_others_become_markup():
 
 
 def test_a_preference_counts_pairs_of_answers():
-    one, two = judged("a", "0.2", "0.6", "x").verdict, judged("b", "0.4", "0.6").verdict
-    assert preference(one, two) == pytest.approx((0 + 0 + 1 + 0.5) / 4)
-    assert preference(two, one) == pytest.approx(1 - preference(one, two))
+    first, second = judged("a", "0.2", "0.6", "x").verdict, judged("b", "0.4", "0.6").verdict
+    assert preference(first, second) == pytest.approx((0 + 0 + 1 + 0.5) / 4)
+    assert preference(second, first) == pytest.approx(1 - preference(first, second))
     text = comparison(judged("a", "0.2", "0.6"), judged("b", "0.4", "0.6"))
     assert "<b>b</b> is ahead in 62% of pairs" in text
     assert "0.10 apart" in text
@@ -83,10 +83,10 @@ def test_a_thumbnail_is_small():
 
 def test_photographs_are_ordered_by_score_and_by_agreement():
     good, poor = "A stunning, elegant, masterful picture.", "A dull, clumsy, muddy picture."
-    one, two = judged("one", "0.30", words=poor), judged("two", "0.80", words=poor)
+    photograph, two = judged("one", "0.30", words=poor), judged("two", "0.80", words=poor)
     three, silent = judged("three", "0.60", words=good), judged("silent", "x")
     waiting, refused = Judged("waiting", waiting=True), Judged("refused", problem="too large")
-    shown = [one, refused, two, silent, three, waiting]
+    shown = [photograph, refused, two, silent, three, waiting]
 
     def names(order):
         return [each.name for each in ordered(shown, order)]
@@ -101,8 +101,8 @@ def test_all_verdicts_are_saved_together():
     both = [judged("a.jpg", "0.40", "0.50"), judged("b.jpg", "0.80"), Judged("c.jpg", problem="too large")]
     html = cards(both, None)
     links = dict(re.findall(r'download="verdicts\.(\w+)" href="data:[\w/]+;charset=utf-8,([^"]*)"', html))
-    said = json.loads(unquote(links["json"]))
-    assert said == [{"name": one.name, **one.verdict.as_dict()} for one in both[:2]]
+    saved = json.loads(unquote(links["json"]))
+    assert saved == [{"name": photograph.name, **photograph.verdict.as_dict()} for photograph in both[:2]]
     rows = list(csv.DictReader(io.StringIO(unquote(links["csv"]))))
     assert [(row["path"], row["score"], row["judgement"]) for row in rows] == [
         ("a.jpg", "0.45", "A fine one."), ("b.jpg", "0.8", "A fine one."),

@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import pytest
 
-from aes_r1.app.page import MAX_BYTES, read_upload
 from aes_r1.data.sample import PictureError
 from aes_r1.scoring.critic import Critic
+from aes_r1.scoring.uploads import MAX_BYTES, read_upload
 from tests.ports import free_port
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
@@ -40,7 +40,7 @@ def address(talking_run, tmp_path_factory):
     port = free_port()
     log = tmp_path_factory.mktemp("app") / "log"
     command = [sys.executable, "-m", "aes_r1.app", "--model", str(talking_run), "--port", str(port)]
-    with log.open("w") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         deadline = time.monotonic() + 300
         while "http://" not in log.read_text():
             assert process.poll() is None, log.read_text()
@@ -171,10 +171,10 @@ def test_the_thirteenth_file_is_refused_aloud(browser, address, tmp_path):
     drop(page, *files)
     refusal = page.locator("#refusal")
     assert refusal.get_attribute("role") == "alert"
-    said = "Only 12 at a time. Not taken: 12.jpg, 13.jpg, 14.jpg."
-    assert refusal.inner_text() == said
+    message = "Only 12 at a time. Not taken: 12.jpg, 13.jpg, 14.jpg."
+    assert refusal.inner_text() == message
     wait_for_cards(page, 12)
-    assert refusal.inner_text() == said  # until the next drop
+    assert refusal.inner_text() == message  # until the next drop
     drop(page, files[0])
     wait_for_cards(page, 13)
     assert not refusal.is_visible()
@@ -185,11 +185,11 @@ def test_the_thirteenth_file_is_refused_aloud(browser, address, tmp_path):
 def test_two_users_at_once_see_their_own(browser, address, talking_run):
     users = [visit(browser, address)[0] for _ in range(2)]
     names = [("00.png", "01.png"), ("10.png", "11.png")]
-    for page, mine in zip(users, names, strict=True):
-        drop(page, *(talking_run / "pictures" / name for name in mine))
-    for page, mine in zip(users, names, strict=True):
+    for page, dropped in zip(users, names, strict=True):
+        drop(page, *(talking_run / "pictures" / name for name in dropped))
+    for page, dropped in zip(users, names, strict=True):
         wait_for_cards(page, 2)
-        assert sorted(page.locator("#results .card .name").all_inner_texts()) == sorted(mine)
+        assert sorted(page.locator("#results .card .name").all_inner_texts()) == sorted(dropped)
     scores = [[float(text) for text in page.locator("#results .score b").all_inner_texts()] for page in users]
     assert max(scores[0]) < min(scores[1])
     for page in users:
@@ -239,9 +239,9 @@ def test_the_server_takes_and_gives_no_file_by_its_path(address, talking_run):
             asked = {"data": data, "fn_index": place, "session_hash": "s", "event_data": event, "trigger_id": None}
             assert client.post("/gradio_api/queue/join", json=asked).status_code == 200
             with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "s"}) as stream:
-                said = "".join(stream.iter_text())
-            assert "root:" not in said
-            assert "larger than" in said or '"success":false' in said.replace(" ", "")
+                output = "".join(stream.iter_text())
+            assert "root:" not in output
+            assert "larger than" in output or '"success":false' in output.replace(" ", "")
 
 
 @pytest.mark.slow
@@ -274,6 +274,7 @@ def test_an_upload_is_a_photograph_within_its_limits(tmp_path):
         ({"path": "/etc/passwd"}, "larger than 15 MB"),
         ("A" * (MAX_BYTES * 4 // 3 + 8), "larger than 15 MB"),
         ("not base64!", "did not arrive whole"),
+        ("größe", "did not arrive whole"),
         (sent(b"hello"), "not a picture"),
         (sent(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"), "PostScript"),
         (sent(Path(__file__).read_bytes()), "not a picture"),

@@ -144,6 +144,31 @@ def sophoappeal(root: Path) -> None:
     draw(root, "images/0000_500px.jpg", "images/0001_own.jpg", *(f"images/{k:04d}_ava.jpg" for k in range(2, 12)))
 
 
+def eva(root: Path) -> None:
+    head = "image_id=user_id=score=difficulty=visual=composition=quality=semantic=vote_time=1=2=3=4\n"
+    rows = "71=E1=6=3=4=3=2=3=12.5=1=0=0=0\n71=E2=9=3=2=4=2=3=8=1=1=0=0\n106=E1=0=4=1==1=2=9.1=0=0=1=0\n"
+    put(root, "data/votes_filtered.csv", BOM + (head + rows).encode())
+    put(root, "data/users.csv", b"id=age=region\nE1=1990=FR\n")
+    draw(root, "images/EVA_together/71.jpg", "images/EVA_together/106.jpg")
+
+
+def baid(root: Path) -> None:
+    # the first lines are the published files' own
+    put(root, "dataset/train_set.csv", b"image,score\n24429.jpg,4.034603\n55406.jpg,3.672703\n")
+    put(root, "dataset/val_set.csv", b"image,score\n241705.jpg,9.999043\n")
+    put(root, "dataset/test_set.csv", b"image,score\n12938.jpg,5.1598\n")
+    draw(root, *(f"images/{name}.jpg" for name in (24429, 55406, 241705, 12938)))
+
+
+def kadid(root: Path) -> None:
+    # the first line is the published file's own
+    rows = ["dist_img,ref_img,dmos,var", "I01_01_01.png,I01.png,4.57,0.496"]
+    rows += [f"I{k:02d}_01_0{level}.png,I{k:02d}.png,{5 - 0.5 * level},0.5" for k in range(2, 6) for level in (1, 5)]
+    put(root, "dmos.csv", "\n".join(rows).encode())
+    names = [row.split(",")[0] for row in rows[1:]]
+    draw(root, *(f"images/{name}" for name in (*names, *(f"I0{k}.png" for k in range(1, 6)))))
+
+
 def folder(root: Path) -> None:
     put(root, "labels.csv", "image,mos,split\nä b.png,0.5,train\n图.png,1,test\n".encode())
     draw(root, "ä b.png", "图.png")
@@ -151,5 +176,7 @@ def folder(root: Path) -> None:
 
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     one.__name__: one
-    for one in (ava, tad66k, flickr_aes, para, aadb, koniq, spaq, agiqa3k, avt_ai, sophoappeal, folder)
+    for one in (
+        *(ava, tad66k, flickr_aes, para, aadb, koniq, spaq, agiqa3k, avt_ai, sophoappeal, eva, baid, kadid, folder),
+    )
 }

@@ -13,8 +13,8 @@ from tests.data.test_mix import RATIO, sets
 
 def planned(data, **changes):
     values = {"data": data, "plan": {"pictures": 7, "critiques": 8, "test_pictures": 9}, **changes}
-    found = counted(build(PlanSettings, values)).plan
-    return found.pictures, found.critiques, found.test_pictures
+    result = counted(build(PlanSettings, values)).plan
+    return result.pictures, result.critiques, result.test_pictures
 
 
 def mixed(root, **changes):
@@ -59,6 +59,6 @@ def test_the_plan_counts_the_paper_s_run_from_its_data(tmp_path, capsys, monkeyp
     with initialize_config_dir(str(command.CONF), version_base="1.3"):
         given = ["+experiment=paper", f"data.root={sets(tmp_path)}", "data.size=75"]
         plan.run(command.to_settings(compose("plan", overrides=given), PlanSettings))
-    said = " ".join(capsys.readouterr().out.split())
-    assert "6 steps of RAPO" in said
-    assert "75 pictures, 75 critiques, 70 test pictures" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "6 steps of RAPO" in output
+    assert "75 pictures, 75 critiques, 70 test pictures" in output

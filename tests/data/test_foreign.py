@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from aes_r1.data import sample
-from aes_r1.data.foreign import what_it_is
+from aes_r1.data.foreign import describe_file
 from aes_r1.data.sample import FORMATS, SUFFIXES, PictureError, open_picture
 from tests.data.cameras import chunk, jpeg
 from tests.stress.pictures import seeds, try_mutations
@@ -116,7 +116,7 @@ def test_every_kind_has_a_way_out():
         b"GIF89a",
         b"II*\0",
     ):
-        assert any(way in what_it_is(head) for way in ("export", "again", "give", "pip install")), head
+        assert any(way in describe_file(head) for way in ("export", "again", "give", "pip install")), head
 
 
 # ---------------------------------------------------------------------------------------------------- phones' files
@@ -268,11 +268,11 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded():
 
 def test_damaged_pictures_give_a_picture_or_one_line(capfd):
     """`python -m tests.stress pictures --mutations 20000` does the same with many more files and a memory limit."""
-    found = try_mutations(380, seed=1)
-    faults = {what: count for what, count in found.items() if "fault" in what}
+    result = try_mutations(380, seed=1)
+    faults = {what: count for what, count in result.items() if "fault" in what}
     assert faults == {}
     kinds = len(seeds())
-    assert sum(found.values()) == 380
-    assert len({what.rpartition(" ")[0] for what in found}) == kinds
-    opened = sum(count for what, count in found.items() if what.endswith("opened"))
+    assert sum(result.values()) == 380
+    assert len({what.rpartition(" ")[0] for what in result}) == kinds
+    opened = sum(count for what, count in result.items() if what.endswith("opened"))
     assert 40 < opened < 340, "mutations that always refuse, or never, try nothing"

@@ -36,7 +36,7 @@ def load(root: Path, split: str, seed: int = 0, **changes) -> list:
 def test_a_labels_file_as_spreadsheets_write_it(tmp_path):
     rows = "\ufeffimage,mos,mos_std,n_raters,split,camera\r\na.jpg,0.5,0.1,12,train,X\r\nb ü.jpg,1,,,test,Y"
     labels = folder_labels(folder(tmp_path, rows))
-    assert [(one.image, one.mos, one.mos_std, one.n_raters, one.split) for one in labels] == [
+    assert [(sample.image, sample.mos, sample.mos_std, sample.n_raters, sample.split) for sample in labels] == [
         ("a.jpg", 0.5, 0.1, 12, "train"),
         ("b ü.jpg", 1.0, None, None, "test"),
     ]
@@ -45,7 +45,7 @@ def test_a_labels_file_as_spreadsheets_write_it(tmp_path):
 
 def test_labels_as_json_lines(tmp_path):
     labels = folder_labels(folder(tmp_path, '{"image": "a.jpg", "mos": 0.25}\n\n', "labels.jsonl"))
-    assert [(one.image, one.mos) for one in labels] == [("a.jpg", 0.25)]
+    assert [(sample.image, sample.mos) for sample in labels] == [("a.jpg", 0.25)]
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,19 @@ def test_no_labels_file(tmp_path):
 
 def test_shares_are_seeded_and_disjoint(tmp_path):
     many(tmp_path)
-    splits = {split: {one.id for one in load(tmp_path, split)} for split in ("train", "validation", "test")}
+    splits = {split: {sample.id for sample in load(tmp_path, split)} for split in ("train", "validation", "test")}
     assert {split: len(ids) for split, ids in splits.items()} == {"train": 42, "validation": 6, "test": 12}
     assert len(set.union(*splits.values())) == 60
-    assert splits["test"] == {one.id for one in load(tmp_path, "test", seed=9)}
+    assert splits["test"] == {sample.id for sample in load(tmp_path, "test", seed=9)}
 
 
 def test_published_splits_are_kept_and_validation_is_carved_by_seed(tmp_path):
     rows = "image,mos,split\n" + "".join(f"{i}.png,0.5,{'test' if i % 5 == 0 else 'train'}\n" for i in range(100))
     folder(tmp_path, rows)
-    assert {one.id for one in load(tmp_path, "test")} == {f"{i}.png" for i in range(0, 100, 5)}
+    assert {sample.id for sample in load(tmp_path, "test")} == {f"{i}.png" for i in range(0, 100, 5)}
     validation, train = load(tmp_path, "validation"), load(tmp_path, "train")
     assert (len(validation), len(train)) == (4, 76)
-    assert {one.id for one in load(tmp_path, "validation", seed=1)} != {one.id for one in validation}
+    assert {sample.id for sample in load(tmp_path, "validation", seed=1)} != {sample.id for sample in validation}
 
 
 def test_limit_takes_a_seeded_part(tmp_path):
@@ -135,7 +135,7 @@ def test_what_prepare_has_read_is_only_looked_at(tmp_path):
         (tmp_path / f"{index}.png").write_bytes(b"x" * 10)
     samples = [Sample(f"{i}.png", str(tmp_path / f"{i}.png"), 0.5, "x", "test", bytes=10 + i) for i in range(3)]
     kept, dropped = check_pictures(samples, workers=0, strict=False)
-    assert [one.id for one in kept] == ["0.png"]
+    assert [sample.id for sample in kept] == ["0.png"]
     assert [row["id"] for row in dropped] == ["1.png", "2.png"]
     assert "when prepare read it" in dropped[0]["reason"]
 
@@ -144,7 +144,7 @@ def test_unreadable_pictures_are_named_counted_and_skipped(tmp_path):
     many(tmp_path)
     (tmp_path / "3.png").write_bytes(b"broken")
     (tmp_path / "4.png").unlink()
-    samples = [one for split in ("train", "validation", "test") for one in load(tmp_path, split)]
+    samples = [sample for split in ("train", "validation", "test") for sample in load(tmp_path, split)]
     kept, dropped = check_pictures(samples, workers=0, strict=False)
     assert len(kept) == 58
     assert {row["id"] for row in dropped} == {"3.png", "4.png"}
@@ -184,12 +184,12 @@ def test_avt_ai_for_real():
     root = Path(os.environ["AES_R1_SHARED_DATA"]) / "avt_ai"
     labels = avt_ai_labels(root)
     assert len(labels) == 145
-    assert all(0 <= one.mos <= 1 for one in labels)
+    assert all(0 <= sample.mos <= 1 for sample in labels)
     sizes = {split: load(root, split, name="avt_ai") for split in ("train", "validation", "test")}
     assert {split: len(samples) for split, samples in sizes.items()} == {"train": 102, "validation": 14, "test": 29}
     kept, dropped = check_pictures(sizes["test"], workers=0, strict=True)
     assert (len(kept), dropped) == (29, [])
-    assert np.std([one.mos for one in kept]) > 0.05
+    assert np.std([sample.mos for sample in kept]) > 0.05
 
 
 @pytest.mark.skipif("AES_R1_SHARED_DATA" not in os.environ, reason="AES_R1_SHARED_DATA is not set")
@@ -199,26 +199,26 @@ def test_sophoappeal_for_real():
     assert {split: len(samples) for split, samples in sizes.items()} == {"train": 528, "validation": 106, "test": 423}
     kept, dropped = check_pictures(sizes["validation"], workers=0, strict=True)
     assert (len(kept), dropped) == (106, [])
-    everything = [one for samples in sizes.values() for one in samples]
-    assert all(sum(one.attributes["votes"]) == one.n_raters for one in everything)
+    everything = [sample for samples in sizes.values() for sample in samples]
+    assert all(sum(sample.attributes["votes"]) == sample.n_raters for sample in everything)
     sources = {"500px_cc0", "aadb", "ava", "koniq10k", "own", "pixabay_first50k"}
-    assert {one.attributes["source"] for one in everything} == sources
+    assert {sample.attributes["source"] for sample in everything} == sources
 
 
 def test_a_split_seed_deals_the_same_pictures_anew(tmp_path):
     from PIL import Image
 
     rows = ["image,mos,split"]
-    for place in range(40):
-        Image.new("RGB", (60, 60), (place, 0, 0)).save(tmp_path / f"{place:02d}.png")
-        rows.append(f"{place:02d}.png,0.5,{'test' if place < 8 else 'validation' if place < 12 else 'train'}")
+    for index in range(40):
+        Image.new("RGB", (60, 60), (index, 0, 0)).save(tmp_path / f"{index:02d}.png")
+        rows.append(f"{index:02d}.png,0.5,{'test' if index < 8 else 'validation' if index < 12 else 'train'}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
 
     def ids(split_seed: int | None, split: str, **changes) -> list[str]:
         data = DataSettings(name="folder", root=str(tmp_path), split_seed=split_seed, **changes)
         samples = load_samples(data, split, seed=0, store=tmp_path)
-        assert {one.split for one in samples} == {split}
-        return [one.id for one in samples]
+        assert {sample.split for sample in samples} == {split}
+        return [sample.id for sample in samples]
 
     published = {split: ids(None, split) for split in ("train", "validation", "test")}
     dealt = {split: ids(1, split) for split in ("train", "validation", "test")}

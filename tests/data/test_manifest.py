@@ -25,11 +25,11 @@ def samples(count=40, dataset="mine", split="train"):
 def test_what_is_written_is_read(tmp_path):
     rows = [*samples(), Sample("bare", "/p/x.png", None, "mine", "test")]
     write_manifest(rows, tmp_path / "a" / "m.jsonl")
-    found = read_manifest(tmp_path / "a" / "m.jsonl")
-    assert list(found) == rows
-    assert (len(found), found[3], found[-1], list(found[1:9:3])) == (41, rows[3], rows[-1], rows[1:9:3])
-    assert list(found.select(np.array([5, 2]))[1:]) == [rows[2]]
-    assert found[2:5].column("id").tolist() == ["2", "3", "4"]
+    result = read_manifest(tmp_path / "a" / "m.jsonl")
+    assert list(result) == rows
+    assert (len(result), result[3], result[-1], list(result[1:9:3])) == (41, rows[3], rows[-1], rows[1:9:3])
+    assert list(result.select(np.array([5, 2]))[1:]) == [rows[2]]
+    assert result[2:5].column("id").tolist() == ["2", "3", "4"]
 
 
 def test_a_row_names_what_the_contract_says(tmp_path):
@@ -92,21 +92,21 @@ def test_validation_is_carved_for_every_set_that_has_none(tmp_path):
     rows = samples(100, "one") + samples(10, "one", "test") + samples(60, "two") + samples(7, "two", "validation")
     write_manifest(rows, tmp_path / "m.jsonl")
     data = DataSettings("manifest", str(tmp_path / "m.jsonl"))
-    found = {
+    result = {
         split: list(load_samples(data, split, seed=0, store=tmp_path)) for split in ("train", "validation", "test")
     }
     counts = {
         split: (sum(x.dataset == "one" for x in part), sum(x.dataset == "two" for x in part))
-        for split, part in found.items()
+        for split, part in result.items()
     }
     assert counts == {"train": (95, 60), "validation": (5, 7), "test": (10, 0)}
-    assert {x.id for x in found["validation"] if x.dataset == "one"} <= {x.id for x in rows[:100]}
+    assert {x.id for x in result["validation"] if x.dataset == "one"} <= {x.id for x in rows[:100]}
 
 
 def test_a_list_is_known_by_its_content_not_its_place():
     rows = samples()
     hashes = list_hashes(rows)
-    assert hashes == list_hashes([replace(one, image=f"/else{one.image}") for one in reversed(rows)])
+    assert hashes == list_hashes([replace(sample, image=f"/else{sample.image}") for sample in reversed(rows)])
     assert hashes.keys() == {"mine/train"}
     for change in ({"mos": 0.99}, {"id": "other"}, {"sha256": "f" * 64}):
         assert list_hashes([replace(rows[0], **change), *rows[1:]]) != hashes

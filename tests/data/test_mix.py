@@ -46,37 +46,38 @@ def test_every_size_keeps_the_ratio(size, counts):
 
 def test_training_pictures_come_in_the_ratio_and_in_no_order(tmp_path):
     samples = load(mixed(sets(tmp_path)), "train", tmp_path)
-    assert Counter(one.dataset for one in samples) == {"ava": 30, "tad66k": 30, "flickr_aes": 15}
-    assert len({one.dataset for one in samples[:10]}) > 1
+    assert Counter(sample.dataset for sample in samples) == {"ava": 30, "tad66k": 30, "flickr_aes": 15}
+    assert len({sample.dataset for sample in samples[:10]}) > 1
     assert samples == load(mixed(tmp_path), "train", tmp_path)
     assert samples != load(mixed(tmp_path), "train", tmp_path, seed=1)
 
 
 def test_a_small_mix_is_a_part_of_a_large_one(tmp_path):
     small, large = (load(mixed(sets(tmp_path), size=size), "train", tmp_path) for size in (20, 150))
-    assert {one.image for one in small} < {one.image for one in large}
+    assert {sample.image for sample in small} < {sample.image for sample in large}
 
 
 def test_splits_share_no_picture(tmp_path):
-    found = [
-        {one.image for one in load(mixed(sets(tmp_path)), split, tmp_path)} for split in ("train", "validation", "test")
+    result = [
+        {sample.image for sample in load(mixed(sets(tmp_path)), split, tmp_path)}
+        for split in ("train", "validation", "test")
     ]
-    assert [len(part) for part in found] == [75, 9 + 10 + 9, 20 + 30 + 20]
-    assert len(set.union(*found)) == sum(map(len, found))
+    assert [len(part) for part in result] == [75, 9 + 10 + 9, 20 + 30 + 20]
+    assert len(set.union(*result)) == sum(map(len, result))
 
 
 def test_a_mix_of_a_manifest(tmp_path):
     whole = DataSettings("x")
     rows = [
-        one
+        sample
         for name in RATIO
         for split in ("train", "validation", "test")
-        for one in load(DataSettings(name, str(sets(tmp_path) / name), workers=whole.workers), split, tmp_path)
+        for sample in load(DataSettings(name, str(sets(tmp_path) / name), workers=whole.workers), split, tmp_path)
     ]
     write_manifest(rows, tmp_path / "out" / "manifest.jsonl")
     samples = load(mixed(tmp_path / "out" / "manifest.jsonl"), "train", tmp_path)
-    assert Counter(one.dataset for one in samples) == {"ava": 30, "tad66k": 30, "flickr_aes": 15}
-    assert {one.image for one in samples} == {one.image for one in load(mixed(tmp_path), "train", tmp_path)}
+    assert Counter(sample.dataset for sample in samples) == {"ava": 30, "tad66k": 30, "flickr_aes": 15}
+    assert {sample.image for sample in samples} == {sample.image for sample in load(mixed(tmp_path), "train", tmp_path)}
 
 
 def test_a_set_that_is_too_small_or_nowhere_is_named(tmp_path):
@@ -89,14 +90,14 @@ def test_a_set_that_is_too_small_or_nowhere_is_named(tmp_path):
 
 
 def test_a_manifest_comes_before_roots_of_the_environment():
-    found = mixed_sets(mixed("/out/manifest.jsonl", roots={"ava": "/a", "tad66k": None, "flickr_aes": "/f"}))
-    assert {one.root for one in found.values()} == {"/out/manifest.jsonl"}
+    result = mixed_sets(mixed("/out/manifest.jsonl", roots={"ava": "/a", "tad66k": None, "flickr_aes": "/f"}))
+    assert {sample.root for sample in result.values()} == {"/out/manifest.jsonl"}
 
 
 def test_a_limit_keeps_the_ratio(tmp_path):
     samples = load(mixed(sets(tmp_path), limit=25), "train", tmp_path)
-    assert Counter(one.dataset for one in samples) == {"ava": 10, "tad66k": 10, "flickr_aes": 5}
+    assert Counter(sample.dataset for sample in samples) == {"ava": 10, "tad66k": 10, "flickr_aes": 5}
     whole = load(mixed(tmp_path), "validation", tmp_path)
     part = load(mixed(tmp_path, limit=14), "validation", tmp_path)
-    assert Counter(one.dataset for one in whole) == {"ava": 9, "tad66k": 10, "flickr_aes": 9}
-    assert sorted(Counter(one.dataset for one in part).values()) == [4, 5, 5]
+    assert Counter(sample.dataset for sample in whole) == {"ava": 9, "tad66k": 10, "flickr_aes": 9}
+    assert sorted(Counter(sample.dataset for sample in part).values()) == [4, 5, 5]

@@ -42,7 +42,7 @@ def test_ava_counts_all_ten_ratings(tmp_path):
 
 def test_tad66k_reads_merge_alone(tmp_path):
     labels, dropped = rows_of("tad66k", tmp_path)
-    assert {name: (one.mos, one.split) for name, one in labels.items()} == {
+    assert {name: (label.mos, label.split) for name, label in labels.items()} == {
         "hs_yin@152947873.jpg": (pytest.approx(0.19), "train"),
         "12@N00 3.jpg": (1.0, "train"),
         "thoseunspokenwords5988966769.jpg": (pytest.approx(0.3), "test"),
@@ -70,7 +70,7 @@ def test_para(tmp_path):
 
 def test_aadb_validation_loses_what_is_in_test(tmp_path):
     labels, dropped = rows_of("aadb", tmp_path)
-    assert {name: one.split for name, one in labels.items()} == {
+    assert {name: label.split for name, label in labels.items()} == {
         "farm1_a_b.jpg": "train",
         "farm1_c d.jpg": "train",
         "farm1_v.jpg": "validation",
@@ -90,13 +90,13 @@ def test_koniq_reads_the_ratings_not_the_z_scores(tmp_path):
     assert (first.mos_std, first.n_raters) == (pytest.approx(0.527277894494 / 4), 105)
     assert first.attributes["votes"] == [0, 0, 25, 73, 7]
     assert labels["10007903636.jpg"].mos == 0
-    assert {one.split for one in labels.values()} == {"train", "validation", "test"}
+    assert {label.split for label in labels.values()} == {"train", "validation", "test"}
 
 
 def test_spaq_is_a_workbook(tmp_path):
     labels, _ = rows_of("spaq", tmp_path)
-    assert {name: one.mos for name, one in labels.items()} == {f"{i:05d}.jpg": i / 8 for i in range(1, 9)}
-    assert sorted(one.split for one in labels.values()) == ["test"] * 2 + ["train"] * 6
+    assert {name: label.mos for name, label in labels.items()} == {f"{i:05d}.jpg": i / 8 for i in range(1, 9)}
+    assert sorted(label.split for label in labels.values()) == ["test"] * 2 + ["train"] * 6
     (tmp_path / "Annotations" / "MOS and Image attribute scores.xlsx").write_bytes(b"PK no zip")
     with pytest.raises(InputError, match=r"not an \.xlsx workbook"):
         published.spaq_labels(tmp_path)
@@ -147,7 +147,22 @@ def test_a_broken_file_is_named_with_its_row(name, file, content, says, tmp_path
 
 @pytest.mark.parametrize(
     "name",
-    ["ava", "tad66k", "flickr_aes", "para", "aadb", "koniq", "spaq", "agiqa3k", "avt_ai", "sophoappeal", "folder"],
+    [
+        "ava",
+        "tad66k",
+        "flickr_aes",
+        "para",
+        "aadb",
+        "koniq",
+        "spaq",
+        "agiqa3k",
+        "avt_ai",
+        "sophoappeal",
+        "eva",
+        "baid",
+        "kadid",
+        "folder",
+    ],
 )
 def test_a_wrong_root_is_named(name, tmp_path):
     with pytest.raises(InputError, match=r"data\.root"):
@@ -166,8 +181,46 @@ def test_a_wrong_root_is_named(name, tmp_path):
 def test_a_picture_stands_once(rows, faults, tmp_path):
     put(tmp_path, "labels.csv", f"image,mos,split\nz,0.1,train\n{rows}".encode())
     labels, dropped = read_set("folder", tmp_path)
-    assert [one.fault for one in dropped] == faults
-    assert len({one.image for one in labels}) == len(labels)
+    assert [label.fault for label in dropped] == faults
+    assert len({label.image for label in labels}) == len(labels)
+
+
+def test_eva_counts_single_votes_and_rates_dimensions(tmp_path):
+    labels, dropped = rows_of("eva", tmp_path, attributes={"composition": "composition", "color": "visual"})
+    first, other = labels["71.jpg"], labels["106.jpg"]
+    assert (first.image, first.mos, first.n_raters) == ("images/EVA_together/71.jpg", 0.75, 2)
+    assert first.mos_std == pytest.approx(statistics.stdev([6, 9]) / 10)
+    assert first.attributes["votes"] == [0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0]
+    assert first.attributes["ratings"] == {"composition": pytest.approx(2.5 / 3), "color": pytest.approx(2 / 3)}
+    assert (other.mos, other.attributes["ratings"]) == (0, {"color": 0})  # nobody rated its composition
+    assert dropped == {}
+    put(tmp_path, "data/votes_filtered.csv", b"image_id=user_id=score\n71=E1=6.5\n")
+    with pytest.raises(InputError, match=r"line 2: score=6.5 must be a whole number in 0..10"):
+        published.eva_labels(tmp_path)
+
+
+def test_baid(tmp_path):
+    labels, dropped = rows_of("baid", tmp_path)
+    assert {name: (one.mos, one.split) for name, one in labels.items()} == {
+        "24429.jpg": (pytest.approx(0.4034603), "train"),
+        "55406.jpg": (pytest.approx(0.3672703), "train"),
+        "241705.jpg": (pytest.approx(0.9999043), "validation"),
+        "12938.jpg": (pytest.approx(0.51598), "test"),
+    }
+    assert dropped == {}
+
+
+def test_kadid_keeps_all_versions_of_a_picture_in_one_split(tmp_path):
+    labels, _ = rows_of("kadid", tmp_path)
+    first = labels["I01_01_01.png"]
+    assert (first.mos, first.mos_std) == (pytest.approx(3.57 / 4), None)
+    assert first.attributes["reference"] == "images/I01.png"
+    assert labels["I02_01_01.png"].mos > labels["I02_01_05.png"].mos  # a large number is a good picture
+    splits = {}
+    for label in labels.values():
+        splits.setdefault(label.attributes["reference"], set()).add(label.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert sorted(next(iter(found)) for found in splits.values()) == ["test", *["train"] * 4]
 
 
 def test_sophoappeal_keeps_the_votes_of_each_group(tmp_path):
@@ -184,19 +237,19 @@ def test_sophoappeal_keeps_the_votes_of_each_group(tmp_path):
 
 
 def test_the_votes_of_single_people_are_kept_where_they_are_published(tmp_path):
-    found = {name: rows_of(name, tmp_path / name)[0] for name in ("ava", "flickr_aes", "para")}
-    assert found["ava"]["953619.jpg"].attributes == {"votes": [0, 1, 5, 17, 38, 36, 15, 6, 5, 1]}
-    assert found["flickr_aes"]["farm1_27_1.jpg"].attributes == {"votes": [1, 0, 1, 0, 0]}
-    assert found["flickr_aes"]["farm1_27_3.jpg"].attributes == {}  # nobody's single rating is published
-    assert found["para"]["iaa_Test.jpg"].attributes == {"semantic": "plant", "votes": [0, 0, 1, 0, 0, 0, 4, 0, 0]}
+    result = {name: rows_of(name, tmp_path / name)[0] for name in ("ava", "flickr_aes", "para")}
+    assert result["ava"]["953619.jpg"].attributes == {"votes": [0, 1, 5, 17, 38, 36, 15, 6, 5, 1]}
+    assert result["flickr_aes"]["farm1_27_1.jpg"].attributes == {"votes": [1, 0, 1, 0, 0]}
+    assert result["flickr_aes"]["farm1_27_3.jpg"].attributes == {}  # nobody's single rating is published
+    assert result["para"]["iaa_Test.jpg"].attributes == {"semantic": "plant", "votes": [0, 0, 1, 0, 0, 0, 4, 0, 0]}
 
 
 def test_an_opinion_off_the_scale_is_left_out(tmp_path):
     LAYOUTS["tad66k"](tmp_path)
     put(tmp_path, "merge/test.csv", b"image,score\r\na.jpg,11\r\nb.jpg,0\r\n")
     labels, dropped = read_set("tad66k", tmp_path)
-    assert [one.fault for one in dropped] == ["opinion 11 lies outside 0..10"]
-    assert [one.mos for one in labels if one.split == "test"] == [0]
+    assert [label.fault for label in dropped] == ["opinion 11 lies outside 0..10"]
+    assert [label.mos for label in labels if label.split == "test"] == [0]
 
 
 COUNTS = "image,mos,count_1,count_2,count_3\na.jpg,2.25,1,1,2\nb.jpg,2,,,\n"

@@ -18,13 +18,13 @@ OWN = b"image,mos,harmony,frame\na.png,0.5,0.25,7\nb.png,0.6,,10\n"
 
 
 def test_para_and_aadb_on_their_own_scales(tmp_path):
-    wanted = {"light_and_shadow": "lightScore_mean", "composition": "compositionScore_mean"}
-    labels, _ = rows_of("para", tmp_path / "para", attributes=wanted)
+    expected = {"light_and_shadow": "lightScore_mean", "composition": "compositionScore_mean"}
+    labels, _ = rows_of("para", tmp_path / "para", attributes=expected)
     assert labels["iaa_Train.jpg"].attributes["ratings"] == pytest.approx({"light_and_shadow": 1, "composition": 0.75})
     assert labels["iaa_Test.jpg"].attributes["ratings"] == {"light_and_shadow": 1, "composition": 0}
     labels, _ = rows_of("aadb", tmp_path / "aadb", attributes={"color": "ColorHarmony"})
-    found = {name: one.attributes["ratings"]["color"] for name, one in labels.items()}
-    assert found == {
+    result = {name: sample.attributes["ratings"]["color"] for name, sample in labels.items()}
+    assert result == {
         "farm1_a_b.jpg": 0.25, "farm1_c d.jpg": 1, "farm1_v.jpg": 0.5, "farm1_t.jpg": 0.75, "farm1_u.jpg": 0,
     }  # fmt: skip
 
@@ -43,12 +43,12 @@ def test_own_columns_with_their_scale_and_empty_cells(tmp_path):
 def test_a_list_names_columns_called_as_their_dimension(tmp_path):
     rows = [{"image": f"{k}.png", "mos": 0.5, "color": k / 4, "split": "test"} for k in range(2)]
     put(tmp_path, "labels.jsonl", "\n".join(map(json.dumps, rows)).encode())
-    assert [known_ratings(one) for one in samples(tmp_path, ["color"])] == [{"color": 0}, {"color": 0.25}]
+    assert [known_ratings(sample) for sample in samples(tmp_path, ["color"])] == [{"color": 0}, {"color": 0.25}]
 
 
 def test_a_manifest_keeps_ratings_and_scenes_know_their_factors(tmp_path):
-    one = Sample("a", str(tmp_path / "a.png"), 0.5, "para", "train", attributes={"ratings": {"color": 0.25}})
-    write_manifest([one], tmp_path / "manifest.jsonl")
+    sample = Sample("a", str(tmp_path / "a.png"), 0.5, "para", "train", attributes={"ratings": {"color": 0.25}})
+    write_manifest([sample], tmp_path / "manifest.jsonl")
     assert known_ratings(read_manifest(tmp_path / "manifest.jsonl")[0]) == {"color": 0.25}
     scene = Sample("a", "a.png", 0.5, "scenes", "train", attributes={"factors": {"color": 0.5, "exposure": 1.0}})
     assert known_ratings(scene) == {"color": 0.5, "exposure": 1.0}

@@ -122,8 +122,8 @@ ASK = {"role": "user", "content": "<image>Judge this."}
     ],
 )  # fmt: skip
 def test_conversations_of_other_tools(row, tmp_path):
-    (found,) = read_records(write(tmp_path, row))
-    assert (found["image"], found["mos"], found["critique"]) == (str(tmp_path / "a.jpg"), 0.63, "Soft light.")
+    (result,) = read_records(write(tmp_path, row))
+    assert (result["image"], result["mos"], result["critique"]) == (str(tmp_path / "a.jpg"), 0.63, "Soft light.")
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_local_paths_of_every_kind(given, place, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.jpg").touch()
     for image in (given, {"path": given}, {"path": given, "bytes": None}, {"url": given}):
-        (found,) = read_records(write(tmp_path, {**OURS, "image": image}))
-        assert found["image"] == place.format(folder=tmp_path)
+        (result,) = read_records(write(tmp_path, {**OURS, "image": image}))
+        assert result["image"] == place.format(folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -164,20 +164,20 @@ def test_local_paths_of_every_kind(given, place, tmp_path):
 )
 def test_pictures_that_lie_in_the_record(image, tmp_path):
     path = write(tmp_path, {**RELEASED, "images": [image]}, {**OURS, "image": image})
-    found = read_records(path)
-    assert found[0]["image"] == found[1]["image"]
-    assert Path(found[0]["image"]).read_bytes()[: len(PIXEL)] == PIXEL
-    assert open_picture(found[0]["image"]).size == (1, 1)
-    assert read_records(path) == found, "written once"
+    result = read_records(path)
+    assert result[0]["image"] == result[1]["image"]
+    assert Path(result[0]["image"]).read_bytes()[: len(PIXEL)] == PIXEL
+    assert open_picture(result[0]["image"]).size == (1, 1)
+    assert read_records(path) == result, "written once"
     assert len(list((tmp_path / ".file.pictures").iterdir())) == 1
 
 
 def test_pictures_in_a_record_of_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / ".file.pictures").write_text("in the way")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (found,) = read_records(write(tmp_path, {**OURS, "image": {"bytes": base64.b64encode(PIXEL).decode()}}))
-    assert Path(found["image"]).read_bytes() == PIXEL
-    assert ".file.pictures" not in found["image"]
+    (result,) = read_records(write(tmp_path, {**OURS, "image": {"bytes": base64.b64encode(PIXEL).decode()}}))
+    assert Path(result["image"]).read_bytes() == PIXEL
+    assert ".file.pictures" not in result["image"]
 
 
 @pytest.mark.parametrize(

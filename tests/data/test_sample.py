@@ -88,8 +88,8 @@ def test_grid_size_is_the_processors():
     for _ in range(300):
         width, height = (int(side) for side in rng.integers(20, 3000, 2))
         factor, most = int(rng.choice([24, 28, 32])), int(rng.choice([9216, 50176, 262144]))
-        wanted = smart_resize(height, width, factor=factor, min_pixels=3136, max_pixels=most)
-        assert grid_size(width, height, max_pixels=most, factor=factor) == (wanted[1], wanted[0])
+        expected = smart_resize(height, width, factor=factor, min_pixels=3136, max_pixels=most)
+        assert grid_size(width, height, max_pixels=most, factor=factor) == (expected[1], expected[0])
 
 
 def test_a_bombs_header_alone_is_refused(tmp_path):

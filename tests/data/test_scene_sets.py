@@ -39,7 +39,7 @@ def test_all_levels_occur(factors):
 def test_no_single_factor_gives_it_away(factors):
     mos = opinions("scenes", factors)
     for name in factors[0]:
-        assert spearmanr(mos, [one[name] for one in factors]).statistic < 0.7
+        assert spearmanr(mos, [values[name] for values in factors]).statistic < 0.7
 
 
 def test_harsh_raters_are_harsh(factors):
@@ -64,20 +64,20 @@ def test_gated_raters_look_for_other_things_in_every_subject(factors):
 
 
 def test_votes_make_the_opinion(factors):
-    for one in factors[:20]:
-        mos, spread = scene_sets.opinions("scenes", one, "house", np.random.default_rng(2))
+    for values in factors[:20]:
+        mos, spread = scene_sets.opinions("scenes", values, "house", np.random.default_rng(2))
         assert mos * 9 * scene_sets.RATERS == pytest.approx(round(mos * 9 * scene_sets.RATERS))
         assert 0 < spread < 0.5
 
 
 def test_made_once_and_read_back(tmp_path):
     first = scene_sets.make_scenes("scenes", store=tmp_path, counts=COUNTS, workers=1)
-    written = [(tmp_path / one.image).stat().st_mtime_ns for one in first]
+    written = [(tmp_path / sample.image).stat().st_mtime_ns for sample in first]
     again = scene_sets.make_scenes("scenes", store=tmp_path, counts=COUNTS, workers=1)
     assert again == first
-    assert [(tmp_path / one.image).stat().st_mtime_ns for one in again] == written
-    assert len({one.id for one in first}) == 13
-    assert {split: sum(one.split == split for one in first) for split in COUNTS} == COUNTS
+    assert [(tmp_path / sample.image).stat().st_mtime_ns for sample in again] == written
+    assert len({sample.id for sample in first}) == 13
+    assert {split: sum(sample.split == split for sample in first) for split in COUNTS} == COUNTS
     more = scene_sets.make_scenes("scenes", store=tmp_path, counts=COUNTS | {"train": 8}, workers=1)
-    kept = {one.id: one.mos for one in more}
-    assert all(kept[one.id] == one.mos for one in first)
+    kept = {sample.id: sample.mos for sample in more}
+    assert all(kept[sample.id] == sample.mos for sample in first)

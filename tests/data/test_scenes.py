@@ -61,8 +61,8 @@ def test_the_unseen_set_has_other_formats(drawn):
 
 def test_facts_hold_no_opinion(drawn):
     for _, _, facts in drawn[:50]:
-        said = scenes.describe(facts) + " ".join(question for question, _ in scenes.measure_questions(facts))
-        assert not [word for word in OPINIONS if word in said.lower()]
+        text = scenes.describe(facts) + " ".join(question for question, _ in scenes.measure_questions(facts))
+        assert not [word for word in OPINIONS if word in text.lower()]
         assert all(0 <= value <= 1 for _, value in scenes.measure_questions(facts))
 
 

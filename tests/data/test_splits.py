@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aes_r1.data.labels import Label
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.data.splits import SPLIT_SEED, assign_splits, carve_validation, shares, stratified_draw, stratified_places
+from aes_r1.data.splits import SPLIT_SEED, assign_splits, carve_validation, shares, stratified_draw, stratified_indices
 from aes_r1.settings import InputError
 
 SHARES = (0.8, 0.0, 0.2)
@@ -22,7 +22,7 @@ def labels(count=100, split=None):
 
 
 def counts(divided):
-    return {split: sum(one.split == split for one in divided) for split in ("train", "validation", "test")}
+    return {split: sum(label.split == split for label in divided) for split in ("train", "validation", "test")}
 
 
 def test_published_lists_are_kept_and_the_rest_is_train():
@@ -38,7 +38,7 @@ def test_without_lists_the_sets_own_shares_are_seeded():
 def test_the_papers_nine_to_one_ignores_published_lists():
     divided = assign_splits(labels(1000, "test"), SHARES, "paper")
     assert counts(divided) == {"train": 900, "validation": 0, "test": 100}
-    assert [one.image for one in divided] == [one.image for one in labels(1000)]
+    assert [label.image for label in divided] == [label.image for label in labels(1000)]
 
 
 @pytest.mark.parametrize("entry", [lambda name: {"image": name, "gt_score": 3.1}, lambda name: name])
@@ -46,12 +46,12 @@ def test_a_published_json_list(entry, tmp_path):
     names = ["session0/3.jpg", "4.jpg", "imgs/session2/5.jpg", "session9/6.jpg"]
     (tmp_path / "test.json").write_bytes(b"\xef\xbb\xbf" + json.dumps([entry(name) for name in names]).encode())
     divided = assign_splits(labels(), SHARES, str(tmp_path / "test.json"))
-    assert [one.image for one in divided if one.split == "test" and not one.fault] == [
+    assert [label.image for label in divided if label.split == "test" and not label.fault] == [
         "imgs/session0/3.jpg",
         "imgs/session1/4.jpg",
         "imgs/session2/5.jpg",
     ]
-    assert [(one.image, one.fault) for one in divided if one.fault] == [
+    assert [(label.image, label.fault) for label in divided if label.fault] == [
         ("session9/6.jpg", "in test.json, without a label")
     ]
 
@@ -104,9 +104,9 @@ def test_shares_add_up_and_are_near(size, ratio):
 def blocks(**sizes):
     """Samples set after set, each sorted by score, as a manifest may hold them."""
     return [
-        Sample(f"{name}{place}", f"/p/{name}{place}.jpg", place / size, name, "validation")
+        Sample(f"{name}{index}", f"/p/{name}{index}.jpg", index / size, name, "validation")
         for name, size in sizes.items()
-        for place in range(size)
+        for index in range(size)
     ]
 
 
@@ -114,19 +114,19 @@ def blocks(**sizes):
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(1, 250), st.integers(0, 3))
 def test_a_draw_keeps_the_sets_shares_and_the_lists_order(sizes, count, seed):
     names = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
-    places = stratified_places(names, count, seed)
+    places = stratified_indices(names, count, seed)
     assert len(places) == min(count, len(names))
     assert np.all(np.diff(places) > 0)
     drawn = Counter(names[place] for place in places)
     for number, size in enumerate(sizes):
         assert abs(drawn[str(number)] - min(1, count / len(names)) * size) < 1
-    assert places.tolist() == stratified_places(names, count, seed).tolist()
+    assert places.tolist() == stratified_indices(names, count, seed).tolist()
 
 
 def test_a_draw_of_a_list_that_stands_set_after_set(tmp_path):
     samples = blocks(ava=500, tad66k=300, flickr_aes=200)
     drawn = stratified_draw(samples, 100, 0)
-    assert Counter(one.dataset for one in drawn) == {"ava": 50, "tad66k": 30, "flickr_aes": 20}
+    assert Counter(label.dataset for label in drawn) == {"ava": 50, "tad66k": 30, "flickr_aes": 20}
     assert stratified_draw(samples, None, 0) == stratified_draw(samples, 1000, 0) == samples
     assert stratified_draw(samples, 100, 1) != drawn
     write_manifest(samples, tmp_path / "manifest.jsonl")
@@ -135,8 +135,8 @@ def test_a_draw_of_a_list_that_stands_set_after_set(tmp_path):
 
 def test_a_draw_of_a_list_sorted_by_score_reaches_its_end():
     """Within one set, too, the lowest and the highest scores have the same chance."""
-    drawn = Counter(one.id for seed in range(400) for one in stratified_draw(blocks(ava=20), 5, seed))
+    drawn = Counter(label.id for seed in range(400) for label in stratified_draw(blocks(ava=20), 5, seed))
     assert len(drawn) == 20
     assert all(60 < count < 140 for count in drawn.values()), "100 expected, standard deviation 9"
     expected = sorted(np.random.default_rng([SPLIT_SEED, 7]).permutation(20)[:5])
-    assert [one.id for one in stratified_draw(blocks(ava=20), 5, 7)] == [f"ava{place}" for place in expected]
+    assert [label.id for label in stratified_draw(blocks(ava=20), 5, 7)] == [f"ava{place}" for place in expected]

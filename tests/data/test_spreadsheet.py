@@ -24,7 +24,7 @@ from aes_r1.settings import DataSettings, InputError
 
 def own(root: Path, content: str | bytes, name: str = "labels.csv", encoding: str = "utf-8", **options) -> list[tuple]:
     (root / name).write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
-    return [(one.image, one.mos) for one in folder_labels(root, **options)]
+    return [(label.image, label.mos) for label in folder_labels(root, **options)]
 
 
 def refusal(root: Path, content: str | bytes, name: str = "labels.csv", **options) -> str:
@@ -76,9 +76,9 @@ def test_every_way_of_saving_two_rows(content, encoding, tmp_path):
 )
 def test_older_encodings_are_known_by_the_pictures_that_are_there(name, encoding, tmp_path):
     rows = f"image,mos\n{name},0.5\n"
-    said = refusal(tmp_path, rows.encode(encoding))
-    assert "line 2" in said
-    assert "CSV UTF-8" in said
+    message = refusal(tmp_path, rows.encode(encoding))
+    assert "line 2" in message
+    assert "CSV UTF-8" in message
     (tmp_path / name).touch()
     assert own(tmp_path, rows, encoding=encoding) == [(name, 0.5)]
 
@@ -125,8 +125,8 @@ def test_remarks_in_an_older_encoding_do_no_harm(tmp_path):
     ],
 )
 def test_what_is_not_meant_for_sure_is_refused(content, says, tmp_path):
-    said = refusal(tmp_path, content)
-    assert all(part in said for part in says), said
+    message = refusal(tmp_path, content)
+    assert all(part in message for part in says), message
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_what_is_not_meant_for_sure_is_refused(content, says, tmp_path):
     ids=lambda value: str(value)[:40],
 )
 def test_json_that_is_not_meant_for_sure_is_refused(content, says, tmp_path):
-    said = refusal(tmp_path, content, "labels.jsonl")
-    assert all(part in said for part in says), said
-    assert len(said) < 400
+    message = refusal(tmp_path, content, "labels.jsonl")
+    assert all(part in message for part in says), message
+    assert len(message) < 400
 
 
 @pytest.mark.parametrize("name", ["labels.jsonl", "labels.json"])
@@ -181,7 +181,7 @@ def test_a_workbook(tmp_path):
     for row in (["Image", "mos", "split"], ["a.jpg", 0.63, "val"], [None, None, None], ["b.jpg", 0.5, "Train"]):
         book.active.append(row)
     book.save(tmp_path / "labels.xlsx")
-    assert [(one.image, one.mos, one.split) for one in folder_labels(tmp_path)] == [
+    assert [(label.image, label.mos, label.split) for label in folder_labels(tmp_path)] == [
         ("a.jpg", 0.63, "validation"),
         ("b.jpg", 0.5, "train"),
     ]
@@ -310,32 +310,32 @@ def test_a_comma_before_three_digits_is_read_by_the_scale():
 
 
 def pictures(root: Path, *names: str) -> None:
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (60, 60), (place, 0, 0)).save(root / name, "PNG")
+        Image.new("RGB", (60, 60), (index, 0, 0)).save(root / name, "PNG")
 
 
 def test_own_labels_on_any_scale(tmp_path):
     (tmp_path / "labels.csv").write_text("image;mos;mos_std\na.png;1;0\nb.png;5,5;1,8\nc.png;10;0,9\n")
     rows, dropped = read_set("folder", tmp_path, scale=[1, 10])
     assert dropped == []
-    assert [one.mos for one in rows] == [0, 0.5, 1]
-    assert [one.mos_std for one in rows] == pytest.approx([0, 0.2, 0.1])
+    assert [label.mos for label in rows] == [0, 0.5, 1]
+    assert [label.mos_std for label in rows] == pytest.approx([0, 0.2, 0.1])
     with pytest.raises(InputError, match=r"line 4: mos=10 is outside \[1, 7\]"):
         read_set("folder", tmp_path, scale=[1, 7])
     (tmp_path / "labels.csv").write_text("image,mos\na.png,-3\nb.png,3\n")
-    assert [one.mos for one in read_set("folder", tmp_path, scale=[-3, 3])[0]] == [0, 1]
+    assert [label.mos for label in read_set("folder", tmp_path, scale=[-3, 3])[0]] == [0, 1]
 
 
 def test_a_scale_reaches_the_samples(tmp_path):
-    names = [f"{place}.png" for place in range(20)]
+    names = [f"{index}.png" for index in range(20)]
     pictures(tmp_path, *names)
-    rows = "".join(f"{name},{1 + place % 10},train\n" for place, name in enumerate(names))
+    rows = "".join(f"{name},{1 + index % 10},train\n" for index, name in enumerate(names))
     (tmp_path / "labels.csv").write_text("image,mos,split\n" + rows)
     data = DataSettings("folder", str(tmp_path), scale=[1, 10])
     samples = load_samples(data, "train", seed=0, store=tmp_path)
-    assert {round(9 * (one.mos or 0)) for one in samples} <= set(range(10))
-    assert all(one.mos == int(one.id[:-4]) % 10 / 9 for one in samples)
+    assert {round(9 * (label.mos or 0)) for label in samples} <= set(range(10))
+    assert all(label.mos == int(label.id[:-4]) % 10 / 9 for label in samples)
 
 
 @pytest.mark.parametrize("ends", [[1], [1, 5, 10], [10, 1], [3, 3], [0, float("nan")], [0, float("inf")]])
@@ -359,17 +359,17 @@ COMPOSED, APART = (unicodedata.normalize(form, "Bäume/Café ñ.png") for form i
 def test_accents_are_the_same_however_they_are_composed(on_disk, listed, tmp_path):
     pictures(tmp_path, on_disk, "z.png")
     (tmp_path / "labels.csv").write_text(f"image,mos,split\n{listed},0.5,test\nz.png,0.1,test\n")
-    found = load_samples(DataSettings("folder", str(tmp_path)), "test", seed=0, store=tmp_path)
-    assert found[0].image == str(tmp_path / on_disk)
-    assert found[0].id == listed, "a list keeps its hash, whatever disk its pictures lie on"
+    result = load_samples(DataSettings("folder", str(tmp_path)), "test", seed=0, store=tmp_path)
+    assert result[0].image == str(tmp_path / on_disk)
+    assert result[0].id == listed, "a list keeps its hash, whatever disk its pictures lie on"
 
 
 def test_both_spellings_of_one_picture_are_one_picture(tmp_path):
     pictures(tmp_path, COMPOSED)
     (tmp_path / "labels.csv").write_text(f"image,mos,split\n{COMPOSED},0.5,train\n{APART},0.5,test\n")
     rows, dropped = read_set("folder", tmp_path)
-    assert [(one.image, one.split) for one in rows] == [(COMPOSED, "test")]
-    assert [one.fault for one in dropped] == ["also in test"]
+    assert [(label.image, label.split) for label in rows] == [(COMPOSED, "test")]
+    assert [label.fault for label in dropped] == ["also in test"]
     pictures(tmp_path, APART)  # now both readings exist
     assert len(read_set("folder", tmp_path)[0]) == 2
 
@@ -379,7 +379,7 @@ def test_a_published_list_names_pictures_in_either_spelling(tmp_path):
     (tmp_path / "labels.csv").write_text(f"image,mos\n{APART},0.5\nz.png,0.1\n")
     (tmp_path / "test.json").write_text(json.dumps([COMPOSED.rpartition("/")[2]]))
     rows, _ = read_set("folder", tmp_path, split_by=str(tmp_path / "test.json"))
-    assert {one.image: one.split for one in rows} == {APART: "test", "z.png": "train"}
+    assert {label.image: label.split for label in rows} == {APART: "test", "z.png": "train"}
 
 
 @pytest.mark.parametrize(

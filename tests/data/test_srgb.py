@@ -79,11 +79,11 @@ def test_a_copy_in_another_color_space_is_the_same_picture(space, kind, scene):
     assert off(np.asarray(coded), scene) > 10, "as bytes it is another picture"
     fine = {"quality": 100, "subsampling": "4:4:4"}
     lossless = {"WEBP": {"lossless": True}, "JPEG": fine, "AVIF": fine}.get(kind, {})
-    found = shown(saved(coded, kind, icc_profile=profile, **lossless))
+    result = shown(saved(coded, kind, icc_profile=profile, **lossless))
     # Eight bits of linear light are coarse in the shadows, where a step is several steps of sRGB.
     allowed = {"PNG": 2, "TIFF": 2, "WEBP": 2}.get(kind, 16) + (12 if space == "linear" else 0)
-    assert off(found, scene) <= allowed
-    assert np.abs(found - scene).mean() < 2.5
+    assert off(result, scene) <= allowed
+    assert np.abs(result - scene).mean() < 2.5
 
 
 def test_transparency_and_palette_have_colors_of_the_profile_too(scene):
@@ -100,11 +100,11 @@ def test_transparency_and_palette_have_colors_of_the_profile_too(scene):
 
 def test_gray_with_a_profile_of_its_own(scene):
     gray = Image.fromarray(scene).convert("L")
-    light = [(place / 1023) for place in range(1024)]
+    light = [(index / 1023) for index in range(1024)]
     linear = (srgb_light(np.asarray(gray) / 255) * 255).round().astype(np.uint8)
     for form in (Image.fromarray(linear), Image.merge("LA", [Image.fromarray(linear), Image.new("L", gray.size, 255)])):
-        found = shown(saved(form, "PNG", icc_profile=icc_profile((), light)))
-        assert np.abs(found[..., 0] - np.asarray(gray)).mean() < 1
+        result = shown(saved(form, "PNG", icc_profile=icc_profile((), light)))
+        assert np.abs(result[..., 0] - np.asarray(gray)).mean() < 1
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile(SRGB, light)))  # of colors: does not fit, is passed over
     assert off(shown(saved(gray, "PNG", icc_profile=profile.tobytes()))[..., 0], np.asarray(gray)) == 0
 
@@ -155,10 +155,10 @@ LINEAR = (b"gAMA", struct.pack(">I", 100_000))
 )
 def test_a_png_that_states_its_space_without_a_profile_is_the_same_picture(space, chunks, scene):
     coded, _ = in_space(scene, space)
-    found = shown(with_chunks(saved(coded, "PNG"), *chunks))
+    result = shown(with_chunks(saved(coded, "PNG"), *chunks))
     allowed = {"linear": 12, "Adobe RGB": 12}.get(space, 2)  # Adobe's exponent is near sRGB's curve, and read as it
-    assert off(found, scene) <= allowed
-    assert np.abs(found - scene).mean() < 2.5 < np.abs(np.asarray(coded).astype(int) - scene).mean()
+    assert off(result, scene) <= allowed
+    assert np.abs(result - scene).mean() < 2.5 < np.abs(np.asarray(coded).astype(int) - scene).mean()
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_a_png_in_srgb_and_statements_that_mean_nothing_change_nothing(chunks, s
 def test_a_stated_space_holds_for_gray_palette_transparency_and_sixteen_bits(scene):
     gray = np.asarray(Image.fromarray(scene).convert("L"))
     light = (srgb_light(gray / 255) * 255).round().astype(np.uint8)
-    found = shown(with_chunks(saved(Image.fromarray(light), "PNG"), LINEAR))
-    assert np.abs(found[..., 0] - gray.astype(int)).mean() < 1
+    result = shown(with_chunks(saved(Image.fromarray(light), "PNG"), LINEAR))
+    assert np.abs(result[..., 0] - gray.astype(int)).mean() < 1
     coded, _ = in_space(scene, "Display P3")
     clear = coded.copy()
     clear.putalpha(255)
@@ -258,9 +258,9 @@ def test_one_gray_value_of_sixteen_bits_that_is_transparent():
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     parts = [(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 16, 0, 0, 0, 0)), (b"tRNS", struct.pack(">H", 80 * 257))]
     parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    found = shown(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in parts))
-    assert (found[:32] == 255).all()
-    assert (found[32:] == 200).all()
+    result = shown(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in parts))
+    assert (result[:32] == 255).all()
+    assert (result[32:] == 200).all()
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -289,19 +289,19 @@ def test_gray_of_any_depth_in_sixteen_bits_is_as_bright(bits, kind, scene):
     gray = np.asarray(Image.fromarray(scene).convert("L"))
     samples = np.round(gray / 255 * (2**bits - 1)).astype(np.uint16)
     samples[0, 0], gray = 2**bits - 1, np.where(np.arange(gray.size).reshape(gray.shape) == 0, 255, gray)
-    found = shown(saved(Image.fromarray(samples), kind))
-    assert off(found, gray[..., None].repeat(3, -1)) <= 1
+    result = shown(saved(Image.fromarray(samples), kind))
+    assert off(result, gray[..., None].repeat(3, -1)) <= 1
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 @pytest.mark.parametrize("bands", [3, 4])
 def test_colors_of_any_depth_in_sixteen_bits_are_as_bright(bits, bands, scene):
     samples = np.round(scene / 255 * (2**bits - 1)).astype(int)
-    wanted = scene.copy()
-    samples[0, 0], wanted[0, 0] = 2**bits - 1, 255
+    expected = scene.copy()
+    samples[0, 0], expected[0, 0] = 2**bits - 1, 255
     if bands == 4:
         samples = np.concatenate([samples, np.full((60, 80, 1), 65535)], -1)
-    assert off(shown(png(samples)), wanted) <= 1
+    assert off(shown(png(samples)), expected) <= 1
 
 
 @pytest.mark.parametrize("bits", [12, 16])
@@ -309,8 +309,8 @@ def test_gray_beside_transparency(bits, scene):
     gray = np.asarray(Image.fromarray(scene).convert("L"))[1:]
     samples = np.stack([np.round(gray / 255 * (2**bits - 1)).astype(int), np.full(gray.shape, 65535)], -1)
     samples[0, 0, 0] = 2**bits - 1
-    found = shown(png(samples))
-    assert off(found[1:], gray[1:, :, None].repeat(3, -1)) <= 1
+    result = shown(png(samples))
+    assert off(result[1:], gray[1:, :, None].repeat(3, -1)) <= 1
     samples[5, 5, 1] = 0
     assert shown(png(samples))[5, 5].tolist() == [255, 255, 255]
 
@@ -319,8 +319,8 @@ def test_whole_samples_of_32_bits_have_no_sign():
     samples = np.linspace(0, 2**32 - 1, 64).reshape(8, 8).astype("<u4")
     tags = plain((8, 8), "samples", samples.nbytes)
     tags |= {258: ("H", [32]), 262: ("H", [1]), 277: ("H", [1]), 339: ("H", [1])}
-    found = shown(tiff([tags], {"samples": samples.tobytes()}))[..., 0]
-    assert off(found, np.linspace(0, 255, 64).reshape(8, 8)) <= 1
+    result = shown(tiff([tags], {"samples": samples.tobytes()}))[..., 0]
+    assert off(result, np.linspace(0, 255, 64).reshape(8, 8)) <= 1
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -332,8 +332,8 @@ def test_colors_of_twelve_bits_in_a_tiff(order, scene):
     packed = zlib.compress(samples.tobytes())
     deflated = {**tags, 259: ("H", [8]), 279: ("I", [len(packed)])}
     for folder, content in ((tags, samples.tobytes()), (deflated, packed)):
-        found = shown(tiff([folder], {"samples": content}, order=order))
-        assert off(found[1:], scene[1:]) <= 1
+        result = shown(tiff([folder], {"samples": content}, order=order))
+        assert off(result[1:], scene[1:]) <= 1
 
 
 @pytest.mark.parametrize(
@@ -343,9 +343,9 @@ def test_floating_samples_are_shown_by_their_range(low, high, scene):
     gray = np.asarray(Image.fromarray(scene).convert("L")) / 255
     gray[0, :2] = 0, 1
     samples = (low + (high - low) * gray).astype(np.float32)
-    found = shown(saved(Image.fromarray(samples), "TIFF"))[..., 0]
+    result = shown(saved(Image.fromarray(samples), "TIFF"))[..., 0]
     # A unit range stays as dark as it is; any other goes from black to white.
-    assert np.abs(found - gray * (127.5 if high == 0.5 else 255)).max() <= 1
+    assert np.abs(result - gray * (127.5 if high == 0.5 else 255)).max() <= 1
 
 
 def test_whole_floating_samples_of_eight_bits(scene):
@@ -364,8 +364,8 @@ def test_sixteen_bits_that_count_down_from_white():
     samples = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
     tags = plain((8, 8), "samples", samples.nbytes)
     tags |= {258: ("H", [16]), 262: ("H", [0]), 277: ("H", [1])}
-    found = shown(tiff([tags], {"samples": samples.astype("<u2").tobytes()}))[..., 0]
-    assert off(found, (65535 - samples.astype(int)) // 257) <= 1
+    result = shown(tiff([tags], {"samples": samples.astype("<u2").tobytes()}))[..., 0]
+    assert off(result, (65535 - samples.astype(int)) // 257) <= 1
 
 
 # ---------------------------------------------------------------------------------------------- pages and previews

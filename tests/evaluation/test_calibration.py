@@ -10,21 +10,21 @@ from aes_r1.evaluation.calibration import _fits, calibration, logistic, plcc_aft
 
 def test_a_line_by_hand():
     mos = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
-    found = calibration(2 * mos - 0.3, mos, n_bootstrap=100)  # twice as extreme, so mos = .15 + .5 score
-    assert found["slope"]["value"] == pytest.approx(0.5)
-    assert found["intercept"]["value"] == pytest.approx(0.15)
-    assert found["bias"]["value"] == pytest.approx(0.2)
+    result = calibration(2 * mos - 0.3, mos, n_bootstrap=100)  # twice as extreme, so mos = .15 + .5 score
+    assert result["slope"]["value"] == pytest.approx(0.5)
+    assert result["intercept"]["value"] == pytest.approx(0.15)
+    assert result["bias"]["value"] == pytest.approx(0.2)
 
 
 def test_values_and_resamples_equal_least_squares():
     rng = np.random.default_rng(0)
     mos = rng.random(60)
     scores = np.round(0.2 + 0.5 * mos + rng.normal(0, 0.1, 60), 2)
-    found = calibration(scores, mos, n_bootstrap=300)
+    result = calibration(scores, mos, n_bootstrap=300)
     line = stats.linregress(scores, mos)
-    assert found["slope"]["value"] == pytest.approx(line.slope)
-    assert found["intercept"]["value"] == pytest.approx(line.intercept)
-    assert found["slope"]["low"] < line.slope < found["slope"]["high"]
+    assert result["slope"]["value"] == pytest.approx(line.slope)
+    assert result["intercept"]["value"] == pytest.approx(line.intercept)
+    assert result["slope"]["low"] < line.slope < result["slope"]["high"]
     for counts in resamples(60, 5, 0):
         fits = _fits(scores, mos, counts)
         for place, row in enumerate(counts):
@@ -45,19 +45,19 @@ def test_missing_answers_are_left_out_and_constants_have_no_slope():
 def test_the_logistic_fit_straightens_what_a_logistic_bent():
     scores = np.linspace(0, 1, 80)
     mos = logistic(scores, 0.9, 0.1, 0.5, 0.06)
-    found = plcc_after_logistic(scores, mos, n_bootstrap=50)
+    result = plcc_after_logistic(scores, mos, n_bootstrap=50)
     assert stats.pearsonr(scores, mos).statistic < 0.96
-    assert found["value"] == pytest.approx(1.0, abs=1e-6)
-    assert found["parameters"] == pytest.approx([0.9, 0.1, 0.5, 0.06], abs=1e-3)
+    assert result["value"] == pytest.approx(1.0, abs=1e-6)
+    assert result["parameters"] == pytest.approx([0.9, 0.1, 0.5, 0.06], abs=1e-3)
 
 
 def test_the_fit_is_never_much_below_plain_correlation():
     rng = np.random.default_rng(1)
     mos = rng.random(200)
     scores = np.clip(mos + rng.normal(0, 0.2, 200), 0, 1)
-    found = plcc_after_logistic(scores, mos, n_bootstrap=50)
-    assert found["value"] > stats.pearsonr(scores, mos).statistic - 0.01
-    assert found["low"] < found["value"] < found["high"]
+    result = plcc_after_logistic(scores, mos, n_bootstrap=50)
+    assert result["value"] > stats.pearsonr(scores, mos).statistic - 0.01
+    assert result["low"] < result["value"] < result["high"]
 
 
 def test_nothing_to_fit_is_null():

@@ -11,8 +11,8 @@ def row(identity, score, **more):
 
 
 def test_the_last_row_of_an_id_counts_where_the_first_stood():
-    found = columns_of([row("a", 0.1), row("b", 0.2), row("a", 0.9), row("c", None), row("d", 0.4, mos=None)])
-    column = found["rapo", "made/test", "greedy"]
+    result = columns_of([row("a", 0.1), row("b", 0.2), row("a", 0.9), row("c", None), row("d", 0.4, mos=None)])
+    column = result["rapo", "made/test", "greedy"]
     np.testing.assert_array_equal(column.scores, [0.9, 0.2, np.nan])
     np.testing.assert_array_equal(column.count, [1, 1, 0])
     assert (column.outputs, column.out_of_range) == (3, 0)
@@ -33,7 +33,7 @@ def test_shared_pictures_in_the_order_of_the_later():
     before, after = (
         columns_of([row(one, 0.1) for one in ids])["rapo", "made/test", "greedy"] for ids in ("xabcy", "cqab")
     )
-    theirs, mine = shared(before, after)
-    assert theirs.tolist() == [3, 1, 2]
-    assert mine.tolist() == [0, 2, 3]
-    assert (before.ids[theirs] == after.ids[mine]).all()
+    in_before, in_after = shared(before, after)
+    assert in_before.tolist() == [3, 1, 2]
+    assert in_after.tolist() == [0, 2, 3]
+    assert (before.ids[in_before] == after.ids[in_after]).all()

@@ -29,12 +29,12 @@ def truthful(count, seed=0, *, shuffle=False):
     factors = {str(i): dict(zip(DIMENSIONS, rng.random(5).tolist(), strict=True)) for i in range(count)}
     told = list(rng.permutation(count)) if shuffle else list(range(count))
     rows = []
-    for place in range(count):
-        mos = float(np.mean(list(factors[str(told[place])].values())))
-        critique = scenes_critique(factors[str(told[place])], FACTS, mos, rng).critique
+    for index in range(count):
+        mos = float(np.mean(list(factors[str(told[index])].values())))
+        critique = scenes_critique(factors[str(told[index])], FACTS, mos, rng).critique
         rows.append(
             {
-                "stage": "rapo", "protocol": "sample", "id": str(place), "dataset": "scenes", "split": "test",
+                "stage": "rapo", "protocol": "sample", "id": str(index), "dataset": "scenes", "split": "test",
                 "mos": mos, "score": round(mos, 2), "critique": critique,
             }
         )  # fmt: skip
@@ -43,28 +43,28 @@ def truthful(count, seed=0, *, shuffle=False):
 
 def test_a_truthful_expert():
     rows, factors = truthful(120)
-    found = critique_measures(rows, factors=factors, n_bootstrap=100)
-    assert found["n"] == 120
-    assert found["coverage"]["all_five"]["value"] == 1.0
-    assert found["leak_rate"]["value"] == 0.0
-    assert found["words_and_score"]["srcc"]["low"] > 0.8
-    assert found["words_and_score"]["level_agreement"]["low"] > 0.8
+    result = critique_measures(rows, factors=factors, n_bootstrap=100)
+    assert result["n"] == 120
+    assert result["coverage"]["all_five"]["value"] == 1.0
+    assert result["leak_rate"]["value"] == 0.0
+    assert result["words_and_score"]["srcc"]["low"] > 0.8
+    assert result["words_and_score"]["level_agreement"]["low"] > 0.8
     for name in DIMENSIONS:
-        assert found["faithfulness"][name]["accuracy"]["value"] == 1.0
-        assert found["faithfulness"][name]["srcc"]["low"] > 0.9
-        assert found["faithfulness"][name]["chance"] < 0.35
+        assert result["faithfulness"][name]["accuracy"]["value"] == 1.0
+        assert result["faithfulness"][name]["srcc"]["low"] > 0.9
+        assert result["faithfulness"][name]["chance"] < 0.35
     words = np.mean([len(row["critique"].split()) for row in rows])
-    assert found["words"]["value"] == pytest.approx(words)
-    assert found["words"]["low"] < words < found["words"]["high"]
-    json.dumps(found, allow_nan=False)
+    assert result["words"]["value"] == pytest.approx(words)
+    assert result["words"]["low"] < words < result["words"]["high"]
+    json.dumps(result, allow_nan=False)
 
 
 def test_a_critic_of_other_pictures_is_at_chance():
     rows, factors = truthful(300, shuffle=True)
-    found = critique_measures(rows, factors=factors, n_bootstrap=50)
+    result = critique_measures(rows, factors=factors, n_bootstrap=50)
     for name in DIMENSIONS:
-        assert found["faithfulness"][name]["accuracy"]["high"] < 0.35
-        assert found["faithfulness"][name]["srcc"]["low"] < 0 < found["faithfulness"][name]["srcc"]["high"]
+        assert result["faithfulness"][name]["accuracy"]["high"] < 0.35
+        assert result["faithfulness"][name]["srcc"]["low"] < 0 < result["faithfulness"][name]["srcc"]["high"]
 
 
 def test_a_parrot_has_no_diversity_and_words_that_follow_nothing():
@@ -90,34 +90,34 @@ def test_leaks_are_counted():
     rows, _ = truthful(40)
     for row in rows[:10]:
         row["critique"] += f" The score is {row['score']:.2f}."
-    found = critique_measures(rows, n_bootstrap=10)
-    assert found["leak_rate"]["value"] == 0.25
-    assert "faithfulness" not in found
+    result = critique_measures(rows, n_bootstrap=10)
+    assert result["leak_rate"]["value"] == 0.25
+    assert "faithfulness" not in result
 
 
 def test_no_critique_at_all():
-    found = critique_measures([], n_bootstrap=10)
-    assert found["n"] == 0
-    json.dumps(found, allow_nan=False)
+    result = critique_measures([], n_bootstrap=10)
+    assert result["n"] == 0
+    json.dumps(result, allow_nan=False)
 
 
 def test_critiques_are_drawn_evenly_from_the_first_protocol_that_has_them():
     rows, _ = truthful(400)
     silent = [{**row, "protocol": "label_tokens", "critique": None} for row in rows]
     chosen = chosen_critiques([*silent, *rows, *[{**row, "protocol": "mean"} for row in rows]], most=100)
-    (key, mine), *others = chosen.items()
+    (key, drawn), *others = chosen.items()
     assert (key, others) == (("rapo", "scenes/test"), [])
-    assert len(mine) == 100
-    assert {row["protocol"] for row in mine} == {"sample"}
-    assert 150 < np.mean([int(row["id"]) for row in mine]) < 250
+    assert len(drawn) == 100
+    assert {row["protocol"] for row in drawn} == {"sample"}
+    assert 150 < np.mean([int(row["id"]) for row in drawn]) < 250
 
 
 def test_the_reservoir_gives_everyone_the_same_chance():
     drawn = np.zeros(20)
     for seed in range(2000):
         chosen = Chosen(5, seed)
-        for place in range(20):
-            chosen.add({"id": place})
+        for index in range(20):
+            chosen.add({"id": index})
         for row in chosen.rows():
             drawn[row["id"]] += 1
     assert drawn.sum() == 5 * 2000
@@ -133,19 +133,19 @@ def test_shares():
 def test_an_offline_judge_finds_claims_that_do_not_hold(tmp_path):
     rng = np.random.default_rng(0)
     rows, samples = [], {}
-    for place in range(12):
+    for index in range(12):
         factors = dict.fromkeys(DIMENSIONS, 0.9)
-        honest = place < 8
+        honest = index < 8
         told = {name: write_phrase(name, len(BOOK[name]) - 1 if honest else 0, {}, rng) for name in DIMENSIONS}
         reply = Reply(told, "A superb picture.")
-        rows.append({"id": str(place), "score": 0.9, "critique": reply.critique})
-        samples[str(place)] = Sample(str(place), "x.jpg", 0.9, "scenes", "test", attributes={"factors": factors})
-    found = judge_critiques(
+        rows.append({"id": str(index), "score": 0.9, "critique": reply.critique})
+        samples[str(index)] = Sample(str(index), "x.jpg", 0.9, "scenes", "test", attributes={"factors": factors})
+    result = judge_critiques(
         rows, samples, settings=JudgeSettings(name="scenes"), journal=tmp_path / "judge.jsonl", max_pixels=9216
     )
-    assert found["n"] == 12
-    assert found["unsupported_rate"]["value"] == pytest.approx(4 / 12)
-    assert found["level_agreement"]["value"] == 1.0
+    assert result["n"] == 12
+    assert result["unsupported_rate"]["value"] == pytest.approx(4 / 12)
+    assert result["level_agreement"]["value"] == 1.0
 
 
 @pytest.fixture
@@ -170,16 +170,16 @@ def test_a_judge_behind_a_server_is_asked_once_for_all(server, picture_folder, t
     paths = sorted(picture_folder.glob("*.png"))[:6]
     samples = {path.name: Sample(path.name, str(path), 0.5, "folder", "test") for path in paths}
     rows = [
-        {"id": name, "score": 0.5 if place < 4 else 0.9, "critique": f"A house, seen {place} times."}
-        for place, name in enumerate(samples)
+        {"id": name, "score": 0.5 if index < 4 else 0.9, "critique": f"A house, seen {index} times."}
+        for index, name in enumerate(samples)
     ]
     settings = JudgeSettings(name="openai", model="fake", api_base=url, max_concurrency=2, timeout_s=60)
     how = {"settings": settings, "journal": tmp_path / "judge.jsonl", "max_pixels": 9216}
-    found = judge_critiques(rows, samples, **how)
-    assert found["n"] == 6
-    assert found["level_agreement"]["value"] == pytest.approx(4 / 6)  # the server rates everything as fair
+    result = judge_critiques(rows, samples, **how)
+    assert result["n"] == 6
+    assert result["level_agreement"]["value"] == pytest.approx(4 / 6)  # the server rates everything as fair
     asked = [json.loads(line) for line in log.read_text().splitlines()]
     assert sorted(one["role"] for one in asked) == ["align"] * 6 + ["fact"] * 6
     assert all((one["picture"] is None) == (one["role"] == "align") for one in asked)
-    assert judge_critiques(rows, samples, **how) == found
+    assert judge_critiques(rows, samples, **how) == result
     assert len(log.read_text().splitlines()) == 12

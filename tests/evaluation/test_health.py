@@ -39,10 +39,10 @@ def metrics(count: int = 30, **changes) -> list[dict]:
 
 
 def completions(step: int, critique, score: float = 0.62) -> list[dict]:
-    texts = [critique(place) for place in range(20)]
+    texts = [critique(index) for index in range(20)]
     return [
-        {"stage": "rapo", "step": step, "id": str(place), "text": answer(text, score), "score": score}
-        for place, text in enumerate(texts)
+        {"stage": "rapo", "step": step, "id": str(index), "text": answer(text, score), "score": score}
+        for index, text in enumerate(texts)
     ]
 
 
@@ -154,8 +154,8 @@ def test_live_and_in_the_report_a_sign_shows_at_the_same_step():
 
 
 def test_the_report_names_step_and_remedy():
-    found = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [], {})
-    page = fill("health.html", health=found)
+    result = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [], {})
+    page = fill("health.html", health=result)
     assert "1 of the 8 signs that could be checked showed" in page
     assert "5 could not be checked" in page
     assert page.count("not checked</td>") == 5
@@ -175,9 +175,9 @@ def evaluated(share: float) -> dict:
 def test_an_evaluation_that_cannot_be_read_is_a_sign_of_its_own():
     """Three steps of RAPO and not one readable answer: no sign of the training could be checked, this one shows."""
     short = metrics(3, rollout__parse_failure_rate=lambda step: 1.0)
-    found = health_section(short, [], evaluated(1.0))
-    assert [(row["sign"], row["shown"]) for row in found if row["shown"]] == [(UNREAD.name, "in the evaluation")]
-    page = fill("health.html", health=found)
+    result = health_section(short, [], evaluated(1.0))
+    assert [(row["sign"], row["shown"]) for row in result if row["shown"]] == [(UNREAD.name, "in the evaluation")]
+    page = fill("health.html", health=result)
     assert "1 of the 3 signs that could be checked showed" in page  # the others need a step or a validation
     assert "10 could not be checked" in page
     for share, shown_there in ((0.1, None), (0.11, "in the evaluation")):

@@ -45,18 +45,18 @@ def test_shares_by_hand():
         exchanged("b", 0.6, "c", "a", swapped_critique=0.8, swapped_picture=0.6, blanked=0.5, negated=None),
         exchanged("c", 1.0, "a", "b", swapped_critique=0.6, swapped_picture=1.0, blanked=0.5, negated=0.5),
     ]
-    found = summarise_interventions(rows, n_bootstrap=50)
+    result = summarise_interventions(rows, n_bootstrap=50)
     # ways .4, .4, -.8 and half of each gone: slope .5
-    assert found["swapped_critique"]["follow"]["value"] == pytest.approx(0.5)
-    assert found["swapped_picture"]["follow"]["value"] == 0.0
-    assert found["swapped_critique"]["mean_shift"]["value"] == pytest.approx((0.2 + 0.2 + 0.4) / 3)
+    assert result["swapped_critique"]["follow"]["value"] == pytest.approx(0.5)
+    assert result["swapped_picture"]["follow"]["value"] == 0.0
+    assert result["swapped_critique"]["mean_shift"]["value"] == pytest.approx((0.2 + 0.2 + 0.4) / 3)
     # ways of the two that answered: .6 and -1, gone .6 and -.5
-    assert found["negated"]["follow"]["value"] == pytest.approx((0.6 * 0.6 + 0.5 * 1.0) / (0.36 + 1.0))
-    assert found["negated"]["n"] == 2
-    assert found["negated"]["unanswered_rate"] == pytest.approx(1 / 3)
-    assert found["negated"]["changed_rate"] == 1.0
-    assert found["blanked"]["own_srcc"]["value"] == pytest.approx(1.0)
-    assert found["blanked"]["srcc"]["value"] is None  # a constant has no rank correlation
+    assert result["negated"]["follow"]["value"] == pytest.approx((0.6 * 0.6 + 0.5 * 1.0) / (0.36 + 1.0))
+    assert result["negated"]["n"] == 2
+    assert result["negated"]["unanswered_rate"] == pytest.approx(1 / 3)
+    assert result["negated"]["changed_rate"] == 1.0
+    assert result["blanked"]["own_srcc"]["value"] == pytest.approx(1.0)
+    assert result["blanked"]["srcc"]["value"] is None  # a constant has no rank correlation
 
 
 @pytest.mark.slow
@@ -74,12 +74,12 @@ def test_a_hollow_critique_is_told_from_a_used_one(planted):
                 seed=3,
             )
         )
-        assert sum(one["score"] is not None for one in rows) >= 10
+        assert sum(prediction["score"] is not None for prediction in rows) >= 10
         pairs = paired_rows(rows, seed=1)
-        found = list(intervene(backbone, pairs, question=QUESTION, batch_size=20))
-        assert [one["id"] for one in found] == [one["id"] for one in pairs]
-        assert set(INTERVENTION_KINDS) <= found[0].keys()
-        measures[name] = summarise_interventions(found, n_bootstrap=200)
+        result = list(intervene(backbone, pairs, question=QUESTION, batch_size=20))
+        assert [prediction["id"] for prediction in result] == [prediction["id"] for prediction in pairs]
+        assert set(INTERVENTION_KINDS) <= result[0].keys()
+        measures[name] = summarise_interventions(result, n_bootstrap=200)
     used, hollow = measures["used"], measures["hollow"]
     assert used["swapped_critique"]["follow"]["low"] > 0.7
     assert hollow["swapped_critique"]["follow"]["high"] < 0.3

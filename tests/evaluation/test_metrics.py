@@ -62,7 +62,7 @@ def test_every_resample_equals_scipy(decimals):
 def test_both_ways_to_kendall_agree(monkeypatch):
     x, y = noisy(30)
     at_once = resampling._resampled_kendall(x, y, 20, 0)
-    monkeypatch.setattr(resampling, "_PAIRS_UP_TO", 10)
+    monkeypatch.setattr(resampling, "_MAX_PAIRED", 10)
     np.testing.assert_allclose(resampling._resampled_kendall(x, y, 20, 0), at_once, atol=1e-6)
 
 
@@ -258,8 +258,8 @@ def test_holm_by_hand():
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(p_values):
     adjusted = holm(p_values)
-    for p, mine in zip(p_values, adjusted, strict=True):
-        assert p <= mine <= min(1, p * len(p_values)) + 1e-12
+    for p, result in zip(p_values, adjusted, strict=True):
+        assert p <= result <= min(1, p * len(p_values)) + 1e-12
     assert [adjusted[i] for i in np.argsort(p_values)] == sorted(adjusted)
 
 
@@ -277,20 +277,20 @@ def test_models_are_compared_pair_by_pair_and_with_their_baselines():
         for protocol in ("sample", "label_tokens"):
             scores = np.clip(mos + rng.normal(0, noise, 40), 0, 1)
             rows += [prediction(stage, protocol, str(i), scores[i], mos[i]) for i in range(40)]
-    found = summarise(rows, n_bootstrap=200, all_pairs=True)
-    pairs = [(one["from"], one["to"]) for one in found["comparisons"] if one["protocol"] == "sample"]
+    result = summarise(rows, n_bootstrap=200, all_pairs=True)
+    pairs = [(row["from"], row["to"]) for row in result["comparisons"] if row["protocol"] == "sample"]
     assert pairs == [("one", "two"), ("one", "three"), ("two", "three")]
-    family = [one["srcc"]["p"] for one in found["comparisons"]]
-    assert [one["srcc"]["p_holm"] for one in found["comparisons"]] == holm(family)
-    baselines = [(one["from"]["stage"], one["to"]["stage"], one["to"]["protocol"]) for one in found["baselines"]]
+    family = [row["srcc"]["p"] for row in result["comparisons"]]
+    assert [row["srcc"]["p_holm"] for row in result["comparisons"]] == holm(family)
+    baselines = [(row["from"]["stage"], row["to"]["stage"], row["to"]["protocol"]) for row in result["baselines"]]
     assert baselines == [(stage, "three", "sample") for stage in ("one", "two", "three")]
 
 
 def test_means_are_recomputed_from_the_sets():
     rng = np.random.default_rng(2)
     rows, values = [], {}
-    for place, name in enumerate(("scenes", "shifted", "harsh")):
-        mos = rng.random(30 + place)
+    for index, name in enumerate(("scenes", "shifted", "harsh")):
+        mos = rng.random(30 + index)
         scores = np.clip(mos + rng.normal(0, 0.2, len(mos)), 0, 1)
         values[name] = stats.spearmanr(scores, mos).statistic
         rows += [prediction("rapo", "greedy", str(i), scores[i], mos[i], dataset=name) for i in range(len(mos))]
@@ -325,9 +325,9 @@ def test_photographs_and_made_pictures_stand_apart():
 
 def test_numbers_outside_the_scale_are_counted_apart():
     rows = [prediction("rapo", "mean", str(i), None if i < 2 else 0.1 * i, 0.1 * i) for i in range(8)]
-    for place, one in enumerate(rows):
-        one["scores"] = [None] * 4 if place < 2 else [one["score"]] * 4
-        one["out_of_range"] = 3 if place == 0 else 0
+    for index, row in enumerate(rows):
+        row["scores"] = [None] * 4 if index < 2 else [row["score"]] * 4
+        row["out_of_range"] = 3 if index == 0 else 0
     cell = summarise(rows, n_bootstrap=10)["stages"]["rapo"]["scenes/test"]["mean"]
     assert cell["parse_failure_rate"] == 0.25
     assert cell["out_of_range_rate"] == pytest.approx(3 / 32)

@@ -15,11 +15,11 @@ from aes_r1.evaluation.opinions import distances, opinion_distances
 
 def test_by_hand():
     """Raters half at 0, half at 1; scores .25 and .75: a quarter has to be moved by every one."""
-    found = distances([0.25, 0.75], [0.5, 0.5])
-    assert found["emd"] == pytest.approx(0.25)
-    assert found["crps"] == pytest.approx(0.5 - 0.25)
-    assert found["kl"] == pytest.approx(math.log(0.5 / ((1 + 0.5) / 3)))
-    assert found["crps_of_raters"] == pytest.approx(0.25)
+    result = distances([0.25, 0.75], [0.5, 0.5])
+    assert result["emd"] == pytest.approx(0.25)
+    assert result["crps"] == pytest.approx(0.5 - 0.25)
+    assert result["kl"] == pytest.approx(math.log(0.5 / ((1 + 0.5) / 3)))
+    assert result["crps_of_raters"] == pytest.approx(0.25)
     alone = distances([1.0], [0.25, 0.0, 0.75])
     assert (alone["emd"], alone["crps"]) == (pytest.approx(0.25), pytest.approx(0.25))
     assert alone["kl"] == pytest.approx(0.25 * math.log(0.25 / (1 / 6)) + 0.75 * math.log(0.75 / (4 / 6)))
@@ -29,8 +29,8 @@ def test_against_scipy():
     rng = np.random.default_rng(0)
     for count, levels in ((1, 10), (4, 5), (7, 21)):
         scores, shares = rng.random(count), rng.dirichlet(np.ones(levels))
-        wanted = stats.wasserstein_distance(scores, levels_of(shares), v_weights=shares)
-        assert distances(scores, shares)["emd"] == pytest.approx(wanted)
+        expected = stats.wasserstein_distance(scores, levels_of(shares), v_weights=shares)
+        assert distances(scores, shares)["emd"] == pytest.approx(expected)
 
 
 def test_no_distribution_has_a_lower_crps_than_the_raters_own():

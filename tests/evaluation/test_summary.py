@@ -16,11 +16,11 @@ from aes_r1.runs.folder import RunFolder
 
 
 def scenes(name, count, *, known=True):
-    for place in range(count):
-        rng = np.random.default_rng([place, len(name)])
+    for index in range(count):
+        rng = np.random.default_rng([index, len(name)])
         factors = dict(zip(DIMENSIONS, rng.random(5).tolist(), strict=True))
         attributes = {"factors": factors} if known else {}
-        yield Sample(f"{place}", "", float(np.mean(list(factors.values()))), name, "test", 0.1, attributes=attributes)
+        yield Sample(f"{index}", "", float(np.mean(list(factors.values()))), name, "test", 0.1, attributes=attributes)
 
 
 def spoken(some):
@@ -50,16 +50,16 @@ def test_two_processes_write_what_one_does(tmp_path):
     kinds = dict.fromkeys(("own", "swapped_critique", "swapped_picture", "blanked", "negated"), 0.5)
     row = {"id": "0", "mos": 0.5, "critique_from": "0", "picture_from": "0", "changed": True, **kinds}
     exchanged.write_text(json.dumps(row) + "\n")
-    found = measure(RunFolder(one), sets, manifests={"scenes/test": "abc"}, n_bootstrap=20, seed=0, seen={"scenes"})
-    json.dumps(found, allow_nan=False)
-    assert found["stages"]["rapo"]["scenes/test"]["sample"]["n"] == 21
-    critiques = found["critiques"]["rapo"]
+    result = measure(RunFolder(one), sets, manifests={"scenes/test": "abc"}, n_bootstrap=20, seed=0, seen={"scenes"})
+    json.dumps(result, allow_nan=False)
+    assert result["stages"]["rapo"]["scenes/test"]["sample"]["n"] == 21
+    critiques = result["critiques"]["rapo"]
     assert critiques["scenes/test"]["faithfulness"]["color"]["accuracy"]["value"] == 1.0
     assert critiques["scenes/test"]["interventions"]["blanked"]["n"] == 1
     assert "faithfulness" not in critiques["other/test"]
     assert "interventions" not in critiques["other/test"]
-    assert "paper" not in found
-    assert found["manifests"] == {"scenes/test": "abc"}
+    assert "paper" not in result
+    assert result["manifests"] == {"scenes/test": "abc"}
     assert len(list(RunFolder(one).predictions())) == 29
 
 
@@ -80,9 +80,9 @@ def test_every_stage_set_and_protocol_says_how_true_its_critiques_are(tmp_path):
         common = {"protocol": "sample", "mos": 0.5, "critique_from": "1", "picture_from": "1", "changed": True}
         rows = [{**common, "id": "0", **values}, {**common, "id": "1", **values, "own": 0.3}]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = measure(RunFolder(tmp_path), sets, manifests={}, n_bootstrap=20, seed=0, seen=None)
-    json.dumps(found, allow_nan=False)
-    cells = {name: found["stages"]["rapo"][f"{name}/test"] for name in ("scenes", "other")}
+    result = measure(RunFolder(tmp_path), sets, manifests={}, n_bootstrap=20, seed=0, seen=None)
+    json.dumps(result, allow_nan=False)
+    cells = {name: result["stages"]["rapo"][f"{name}/test"] for name in ("scenes", "other")}
     sampled, greedy = cells["scenes"]["sample"]["critiques"], cells["scenes"]["greedy"]["critiques"]
     assert sampled.keys() == greedy.keys() == {
         *("n", "distinct", "words_srcc", "information_nats", "score_information_nats", "faithfulness"),
@@ -102,12 +102,12 @@ def test_every_stage_set_and_protocol_says_how_true_its_critiques_are(tmp_path):
 def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone, picture_folder, tmp_path):
     rows = []
     for protocol in ("sample", "greedy", "mean"):
-        for place, image in enumerate(sorted(picture_folder.glob("*.png"))[:4]):
-            critique = f"a dull light {place}"
+        for index, image in enumerate(sorted(picture_folder.glob("*.png"))[:4]):
+            critique = f"a dull light {index}"
             rows.append(
                 {
-                    "stage": "rapo", "protocol": protocol, "id": str(place), "dataset": "made", "split": "test",
-                    "image": str(image), "mos": place / 4, "score": 0.5, "critique": critique if place else None,
+                    "stage": "rapo", "protocol": protocol, "id": str(index), "dataset": "made", "split": "test",
+                    "image": str(image), "mos": index / 4, "score": 0.5, "critique": critique if index else None,
                     "text": answer(critique, 0.5),
                 }
             )  # fmt: skip
@@ -116,11 +116,11 @@ def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone,
     exchange_critiques(RunFolder(tmp_path), "rapo", backbone, **how)
     for kind, key in (("interventions", "own"), ("information", "words_nats")):
         path = tmp_path / kind / "rapo" / "made-test.jsonl"
-        found = read_rows(path)
-        assert [(row["protocol"], row["id"]) for row in found] == [
+        result = read_rows(path)
+        assert [(row["protocol"], row["id"]) for row in result] == [
             (protocol, name) for protocol in ("sample", "greedy") for name in ("1", "2", "3")
         ]
-        assert all(key in row for row in found)
+        assert all(key in row for row in result)
         before = path.stat().st_mtime_ns
         exchange_critiques(RunFolder(tmp_path), "rapo", backbone, **how)
         assert path.stat().st_mtime_ns == before
@@ -136,8 +136,8 @@ def test_a_model_is_compared_with_every_baseline_but_halves_of_the_raters():
         return [{**facts, "id": str(i), "mos": mos[i], "score": float(scores[i])} for i in range(30)]
 
     beside = [*rows("handmade", "fitted", 0.4), *rows("people", "other_group", 0.05), *rows("half", "halves", 0.1)]
-    found = summarise(rows("model", "sample", 0.2), n_bootstrap=50, baseline_rows=beside)
-    cells = found["baseline_cells"]["made/test"]
+    result = summarise(rows("model", "sample", 0.2), n_bootstrap=50, baseline_rows=beside)
+    cells = result["baseline_cells"]["made/test"]
     assert {name: cell["how"] for name, cell in cells.items()} == {
         "handmade": "fitted", "people": "other_group", "half": "halves",
     }  # fmt: skip
@@ -145,10 +145,10 @@ def test_a_model_is_compared_with_every_baseline_but_halves_of_the_raters():
         value = cells["half"][name]["value"]
         assert cells["half"]["whole_group"][name]["value"] == pytest.approx(2 * value / (1 + value))
     assert "whole_group" not in cells["people"]
-    against = {one["from"]["stage"]: one for one in found["baselines"]}
+    against = {one["from"]["stage"]: one for one in result["baselines"]}
     assert set(against) == {"handmade", "people"}  # the opinions hold both halves
-    difference = found["stages"]["model"]["made/test"]["sample"]["srcc"]["value"] - cells["handmade"]["srcc"]["value"]
+    difference = result["stages"]["model"]["made/test"]["sample"]["srcc"]["value"] - cells["handmade"]["srcc"]["value"]
     assert against["handmade"]["srcc"]["difference"] == pytest.approx(difference)
     assert against["handmade"]["to"] == {"stage": "model", "protocol": "sample"}
-    assert list(found["stages"]) == ["model"]
+    assert list(result["stages"]) == ["model"]
     assert summarise([], baseline_rows=beside, n_bootstrap=50)["baselines"] == []

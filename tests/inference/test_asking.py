@@ -39,7 +39,7 @@ def run_of(settings: Settings, folder: Path, *models: str) -> Path:
 
 
 def of_evaluate(path: object, *overrides: str) -> AskingConfig:
-    return evaluate.asked_here(find_model(str(path))[1], evaluate_settings(f"model.path={path}", *overrides))
+    return evaluate.asking_config(find_model(str(path))[1], evaluate_settings(f"model.path={path}", *overrides))
 
 
 @pytest.mark.parametrize("values", [{}, OTHER], ids=["defaults", "other values"])

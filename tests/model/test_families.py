@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from aes_r1.model import backbone as backbones
+from aes_r1.model import families, template
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
@@ -15,7 +16,7 @@ from aes_r1.settings import InputError
 from tests.conftest import picture
 from tests.model.siblings import save_sibling
 
-FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl", "internvl_windows")
+FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl", "internvl_windows", *families.FAMILIES[3:])
 LENGTH = 20
 
 
@@ -60,7 +61,11 @@ def test_log_probabilities_are_those_of_the_models_own_forward(family):
             "attention_mask": torch.ones_like(input_ids),
             "pixel_values": one.pixel_values,
         }
-        if not name.startswith("internvl"):
+        if name == "gemma3":
+            inputs["token_type_ids"] = (input_ids == backbone.image_token).int()
+        elif name in ("smolvlm", "idefics3"):
+            inputs["pixel_values"] = one.pixel_values[None]
+        elif not name.startswith("internvl"):
             inputs["image_grid_thw"] = one.image_grid_thw
             inputs["mm_token_type_ids"] = (input_ids == backbone.image_token).int()
         with torch.no_grad():
@@ -125,3 +130,33 @@ def test_an_unknown_family_is_named(tmp_path):
     AutoConfig.for_model("qwen2").save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"a qwen2 model; give one of qwen2_5_vl, qwen3_vl, internvl"):
         backbones.load(tmp_path, dtype="float32", max_pixels=9216)
+
+
+def test_a_picture_stands_in_the_prompt_as_transformers_own_processors_write_it(tmp_path):
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+    from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
+    from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
+
+    gemma = backbones.load(save_sibling("gemma3", tmp_path / "gemma3"), dtype="float32", max_pixels=9216)
+    tokenizer = gemma.tokenizer
+    named = {"boi": "<start_of_image>", "eoi": "<end_of_image>", "image": "<image_soft_token>"}
+    tokenizer.add_special_tokens({f"{name}_token": token for name, token in named.items()})
+    size = {"height": 56, "width": 56}
+    whole = Gemma3Processor(Gemma3ImageProcessorPil(size=size), tokenizer, image_seq_length=4)
+    shown = picture(120, 80)
+    text = template.prompt_text(tokenizer, RATING_PROMPT)
+    theirs = whole(images=[shown], text=text, add_special_tokens=False, return_tensors="np")
+    ours = gemma.encode(shown, RATING_PROMPT)
+    assert ours.input_ids.tolist() == theirs["input_ids"][0].tolist()
+    assert (ours.pixel_values == theirs["pixel_values"]).all()
+    for family in ("smolvlm", "idefics3"):
+        small = backbones.load(save_sibling(family, tmp_path / family), dtype="float32", max_pixels=9216)
+        theirs = get_image_prompt_string(0, 0, 4, "<fake_token_around_image>", "<image>", "<global-img>")
+        assert families.placeholder(small.core.config, small.tokenizer, 4) == theirs
+
+
+@pytest.mark.parametrize("name", ["gemma3", "qwen3_5"])
+def test_fused_norms_of_another_form_are_refused(name, tmp_path):
+    folder = save_sibling(name, tmp_path)
+    with pytest.raises(InputError, match=r"model\.kernels=liger: .*RMSNorm by 1 \+ weight; give model\.kernels=plain"):
+        backbones.load(folder, dtype="float32", max_pixels=9216, fused_kernels=True)

@@ -85,7 +85,7 @@ def test_a_prompt_holds_as_many_tokens_as_its_picture_needs(backbone):
         prompt = backbone.encode(picture(*size), RATING_PROMPT)
         assert (prompt.input_ids == backbone.image_token).sum() == np.prod(prompt.image_grid_thw) // 4
     backbone.image_token = backbone.tokenizer.convert_tokens_to_ids("<|video_pad|>")  # another than the template's
-    with pytest.raises(InputError, match="puts 0 placeholders"):
+    with pytest.raises(InputError, match="a prompt holds 0 of the 9 tokens of its picture"):
         backbone.encode(picture(60, 60), RATING_PROMPT)
 
 

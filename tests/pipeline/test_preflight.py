@@ -11,7 +11,7 @@ import pytest
 
 from aes_r1 import train
 from aes_r1.pipeline import preflight
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, Settings, TrainerSettings
 from tests.model.folders import BROKEN
 from tests.pipeline.test_run import base, root  # noqa: F401  # fixtures
 from tests.test_command import composed
@@ -64,6 +64,36 @@ def refusal(tmp_path, monkeypatch, capsys):
 )
 def test_what_is_not_there(arguments, says, refusal):
     assert says in refusal(*arguments)
+
+
+def test_a_reward_of_one_s_own_that_was_changed_after_the_run_began(tmp_path, refusal):
+    (tmp_path / "mine.py").write_text("def high(scores, texts, samples): return scores.nan_to_num()")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "custom_reward.py").write_text("def high(scores, texts, samples): return 1 - scores")
+    mine = f"reward.custom={tmp_path}/mine.py:high"
+    with pytest.raises(InputError, match=r"mine\.py was changed after this run began"):
+        preflight.check(composed(mine, f"out={tmp_path}/begun"))
+    preflight.check(composed(mine, f"out={tmp_path}/begun", "trainer.resume=never"))
+    preflight.check(composed(mine, f"out={tmp_path}/anew"))
+
+
+def test_more_minibatches_than_completions(tmp_path):
+    sizes = ("trainer.images_per_step=4", "trainer.num_samples=2")
+    with pytest.raises(InputError, match=r"trainer\.minibatches=9: a process has 8 completions in a step"):
+        preflight.check(composed(*sizes, "trainer.minibatches=9", f"out={tmp_path}/run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "makes"),
+    [
+        ({}, True),
+        ({"init_from": "base"}, False),
+        ({"init_from": "some/model"}, False),
+        ({"init_from": "some/model", "name": "sft"}, True),
+    ],
+)
+def test_a_cold_start_that_nothing_starts_from_is_not_trained(changes, makes):
+    assert preflight.makes_cold_start(Settings(trainer=TrainerSettings(**changes))) is makes
 
 
 def test_an_expert_of_ratings_without_ratings(root, refusal):  # noqa: F811

@@ -40,7 +40,7 @@ def command(model: Path, data: Path, out: Path, url: str, *more: str) -> list[st
             f"rollout.weights={out.parent}",
         ),
         *(f"model.path={model}", "trainer.init_from=base", "data=folder", f"data.root={data}", f"out={out}"),
-        *("trainer.num_samples=4", "trainer.images_per_step=4", "trainer.max_new_tokens=64"),
+        *("trainer.num_samples=2", "trainer.images_per_step=2", "trainer.max_new_tokens=64"),
         *("trainer.eval_every=100", "trainer.eval_pictures=4", "reward.error.sigma=0.3", "evaluation.limit=4"),
         *("evaluation.protocols=[greedy]", "evaluation.interventions=0", "evaluation.stages=[rapo]", "tracker=none"),
         *more,

@@ -54,9 +54,9 @@ def test_ticks_are_round(low, high, expected):
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
 def test_ticks_stay_inside(low, span):
-    found = ticks(low, low + span)
-    assert len(found) <= 6
-    assert all(low - 1e-6 * max(span, abs(low)) <= t <= low + span + 1e-6 * max(span, abs(low)) for t in found)
+    result = ticks(low, low + span)
+    assert len(result) <= 6
+    assert all(low - 1e-6 * max(span, abs(low)) <= t <= low + span + 1e-6 * max(span, abs(low)) for t in result)
 
 
 number_or_gap = st.one_of(st.floats(-1e4, 1e4), st.just(NAN), st.none())

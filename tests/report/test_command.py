@@ -27,9 +27,9 @@ def test_one_run_and_several(talking_run, tmp_path, monkeypatch, capsys):
     assert leave(monkeypatch, tmp_path / "one", tmp_path / "two") == 0
     assert (tmp_path / "comparison.html").exists()
     assert leave(monkeypatch, tmp_path / "one", tmp_path / "gone") == 2
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1
-    assert str(tmp_path / "gone") in said
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert str(tmp_path / "gone") in message
 
 
 def test_make_report_runs_it():

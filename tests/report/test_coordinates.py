@@ -23,7 +23,7 @@ def test_numbers_stand_by_size_words_in_their_order():
         pytest.approx([BOTTOM - third, BOTTOM], abs=0.05),
         pytest.approx([TOP, middle]),
     ]
-    assert all(f">{said}<" in svg for said in ("0.1", "0.2", "0.4", "a", "b", "c", "sigma", "reward"))
+    assert all(f">{text}<" in svg for text in ("0.1", "0.2", "0.4", "a", "b", "c", "sigma", "reward"))
 
 
 def test_numbers_over_decades_stand_by_their_logarithm():

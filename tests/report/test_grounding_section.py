@@ -28,10 +28,10 @@ def evaluation() -> dict:
 def predictions(stage: str, words: str) -> list[dict]:
     return [
         {
-            "stage": stage, "protocol": "greedy", "dataset": "scenes", "split": "test", "id": str(place), "image": None,
-            "mos": place / 9, "score": 0.5, "scores": [0.5], "critique": f"{words} {place} <b>.", "text": "",
+            "stage": stage, "protocol": "greedy", "dataset": "scenes", "split": "test", "id": str(index), "image": None,
+            "mos": index / 9, "score": 0.5, "scores": [0.5], "critique": f"{words} {index} <b>.", "text": "",
         }
-        for place in range(9)
+        for index in range(9)
     ]  # fmt: skip
 
 

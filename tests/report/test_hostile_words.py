@@ -62,23 +62,23 @@ def write_run(folder: Path, name: str, text: str) -> Path:
     picture = folder / f"{name}.png"
     Image.new("RGB", (8, 8)).save(picture)
     rows = [
-        {"stage": stage, "protocol": protocol, "id": f"{name} {place}", "dataset": name, "split": "test"}
-        | {"mos": place / 12, "score": score, "scores": [score, 0.5], "image": str(picture)}
-        | {"critique": f"Color: {text}. {text}" if place else None, "text": text}
+        {"stage": stage, "protocol": protocol, "id": f"{name} {index}", "dataset": name, "split": "test"}
+        | {"mos": index / 12, "score": score, "scores": [score, 0.5], "image": str(picture)}
+        | {"critique": f"Color: {text}. {text}" if index else None, "text": text}
         for stage in ("base", "cold_start", "rapo")
         for protocol in ("greedy", "mean")
-        for place in range(12)
-        if (score := (place / 12) ** 2 if place else None) or True
+        for index in range(12)
+        if (score := (index / 12) ** 2 if index else None) or True
     ]
     difference = {"difference": 0.3, "low": 0.2, "high": 0.4, "p": 0.01, "p_holm": 0.03}
     evaluation = summarise(rows, n_bootstrap=20, manifests={f"{name}/test": text})
-    said = {
+    critiques = {
         "n": 12, "distinct": cell(8), "words_srcc": cell(0.1), "information_nats": None, "score_information_nats": None,
         "faithfulness": None, "follow_critique": None, "follow_picture": None,
     }  # fmt: skip
     three = {"srcc": cell(0.7), "plcc": cell(0.7), "mae": cell(0.1)}
-    found = evaluation["stages"]["rapo"][f"{name}/test"]["greedy"]
-    found |= {"critiques": said, "origins": {text: {"n": 3, **three, "bias": cell(0.1)}}}
+    sample_cell = evaluation["stages"]["rapo"][f"{name}/test"]["greedy"]
+    sample_cell |= {"critiques": critiques, "origins": {text: {"n": 3, **three, "bias": cell(0.1)}}}
     evaluation["critiques"] = {"rapo": {f"{name}/test": FULL}}
     evaluation["means"] = {"rapo": {"greedy": {text: {"sets": [name, text], **three}}}}
     ends = {"from": {"stage": "rapo", "protocol": text}, "to": {"stage": text, "protocol": "greedy"}}
@@ -116,11 +116,11 @@ def pages(tmp_path: Path, name: str, text: str) -> dict[str, str]:
     analysis.parent.mkdir(parents=True)
     analysis.write_text(ANALYSIS.replace("{}", text))
     starts = side_by_side([first, second], tmp_path / "starts", pictures=3, n_bootstrap=5, seed=0)
-    said = [f"<think>Color: {text.replace('<', '‹')}. Good.</think><answer>{score}</answer>" for score in (0.4, 0.5)]
-    found = verdict(said, half_width=0.1)
-    found = replace(found, dimensions={"color": text}, judgement=text, critique=text)
-    judged = Judged(f"{name}.jpg", "data:,", found)
-    whole = Judged(name, "data:,", replace(found, dimensions={}))
+    answers = [f"<think>Color: {text.replace('<', '‹')}. Good.</think><answer>{score}</answer>" for score in (0.4, 0.5)]
+    judgement = verdict(answers, half_width=0.1)
+    judgement = replace(judgement, dimensions={"color": text}, judgement=text, critique=text)
+    judged = Judged(f"{name}.jpg", "data:,", judgement)
+    whole = Judged(name, "data:,", replace(judgement, dimensions={}))
     refused, waiting = Judged(name, problem=text), Judged(name, waiting=True)
     return {
         "run": write_report(first).read_text(),

@@ -239,9 +239,9 @@ def test_a_browser_shows_the_summary_on_one_screen_and_contents_lead_to_every_pa
         assert shown.evaluate(f"{wide}.every({scrolls})")
         assert (width > 400) == (shown.evaluate(f"{wide}.length") == 0)
         links = shown.locator(".contents a")
-        for place in range(links.count()):
-            links.nth(place).click()
-            title = links.nth(place).inner_text()
+        for index in range(links.count()):
+            links.nth(index).click()
+            title = links.nth(index).inner_text()
             heading = f"[...document.querySelectorAll('h2')].find(one => one.textContent === {json.dumps(title)})"
             top = shown.evaluate(f"{heading}.getBoundingClientRect().top")
             assert shown.evaluate(bottom) - 1 <= top < height, title

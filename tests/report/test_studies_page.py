@@ -61,9 +61,9 @@ def test_a_run_without_results_is_no_error(runs):
 
 
 def test_of_many_conditions_the_curves_of_the_best_are_drawn(tmp_path):
-    for place in range(7):
-        settings = replace(BASE, trainer=replace(BASE.trainer, lr=1e-4 * (place + 1)))
-        write_run(tmp_path / "tune" / f"point{place}", settings, noise={"rapo": 0.02 + 0.1 * place})
+    for index in range(7):
+        settings = replace(BASE, trainer=replace(BASE.trainer, lr=1e-4 * (index + 1)))
+        write_run(tmp_path / "tune" / f"point{index}", settings, noise={"rapo": 0.02 + 0.1 * index})
     html = static_page(read_studies(tmp_path), ANALYSES)
     assert f"Of 7 conditions, the {len(COLORS)} of the highest SRCC." in html
     assert re.findall(r"--tone:var\(--\w+\)\">([\d.e-]+)<", html) == ["0.0001", "0.0002", "0.0003", "0.0004", "0.0005"]
@@ -110,8 +110,8 @@ def test_the_analysis_stands_beside_the_runs(runs, tmp_path):
 def test_signs_and_the_worst_answers_are_shown(runs, picture_folder):
     pictures = sorted(picture_folder.glob("*.png"))
     row = {"stage": "rapo", "image": str(pictures[0]), "text": "<think>Dull.</think><answer>0.9</answer>", "k": 0}
-    rows = [{**row, "step": step, "id": f"{step}{place}", "mos": 0.1 * place, "score": 0.9}
-            for step in (1, 2) for place in range(8)]  # fmt: skip
+    rows = [{**row, "step": step, "id": f"{step}{index}", "mos": 0.1 * index, "score": 0.9}
+            for step in (1, 2) for index in range(8)]  # fmt: skip
     folder = runs / "reward_ablation" / "rank0"
     write_rows(folder / "completions.jsonl", rows)
     (folder / "run.log").write_text("10:00:00 step 7: truncation: share of outputs cut: 0.2 (threshold 0.1).\n")

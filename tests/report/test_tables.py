@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.report.tables import evaluation_tables, valued
+from aes_r1.report.tables import evaluation_tables, format_value
 
 
 def shown(evaluation) -> str:
@@ -29,7 +29,7 @@ def rows(stage, protocol, scores, mos):
 def test_every_part_has_its_table():
     mos = np.linspace(0, 1, 30).tolist()
     noisy = np.clip(mos + np.random.default_rng(0).normal(0, 0.2, 30), 0, 1).tolist()
-    found = summarise(
+    result = summarise(
         [
             *rows("one", "greedy", [None] * 30, mos),
             *rows("two", "greedy", noisy, mos),
@@ -39,23 +39,26 @@ def test_every_part_has_its_table():
         seen={"avt_ai"},
         all_pairs=True,
     )
-    text = shown(found)
-    cell = found["stages"]["two"]["avt_ai/test"]["greedy"]
+    text = shown(result)
+    cell = result["stages"]["two"]["avt_ai/test"]["greedy"]
     for words in (
         "avt_ai/test", "PLCC logistic", "100.0%", f"{cell['srcc']['value']:.3f}", "calibration and uncertainty",
         "photograph", "made by", "seen: avt_ai/test", "one → two", "two direct → two greedy",
     ):  # fmt: skip
         assert words in text, words
     assert "theirs" not in text
-    theirs = shown(
-        {**found, "paper": {"source": "a paper", "note": "n", "systems": {"X": {"avt_ai": {"plcc": 0.5, "srcc": 0.6}}}}}
+    with_paper = shown(
+        {
+            **result,
+            "paper": {"source": "a paper", "note": "n", "systems": {"X": {"avt_ai": {"plcc": 0.5, "srcc": 0.6}}}},
+        }
     )
-    assert "(theirs)" in theirs
-    assert "0.600" in theirs
-    assert "a paper" in theirs
+    assert "(theirs)" in with_paper
+    assert "0.600" in with_paper
+    assert "a paper" in with_paper
 
 
 def test_values():
-    assert valued({"value": None, "low": None, "high": None}) == "–"
-    assert valued({"value": 0.5, "low": None, "high": None}) == "0.500"
-    assert valued({"value": 0.1234, "low": -0.1, "high": 0.3}, signed=True) == "+0.123\n-0.10..0.30"
+    assert format_value({"value": None, "low": None, "high": None}) == "–"
+    assert format_value({"value": 0.5, "low": None, "high": None}) == "0.500"
+    assert format_value({"value": 0.1234, "low": -0.1, "high": 0.3}, signed=True) == "+0.123\n-0.10..0.30"

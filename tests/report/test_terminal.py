@@ -16,10 +16,10 @@ def test_every_number_fits_eighty_columns():
             common = {"stage": stage, "id": str(i), "split": "test", "mos": float(mos), "score": score}
             rows += [common | {"dataset": "scenes_shifted", "protocol": name} for name in ("mean", "sample")]
     evaluation = summarise(rows, n_bootstrap=40)
-    said = {"n": 2400, "distinct": {"value": 2231, "low": None, "high": None}, "score_information_nats": None}
-    said |= {"words_srcc": {"value": -0.512, "low": -0.7, "high": -0.3}}
-    said |= {"information_nats": {"value": 4.47, "low": 4, "high": 5}}
-    evaluation["stages"]["rapo"]["scenes_shifted/test"]["sample"]["critiques"] = said
+    critiques = {"n": 2400, "distinct": {"value": 2231, "low": None, "high": None}, "score_information_nats": None}
+    critiques |= {"words_srcc": {"value": -0.512, "low": -0.7, "high": -0.3}}
+    critiques |= {"information_nats": {"value": 4.47, "low": 4, "high": 5}}
+    evaluation["stages"]["rapo"]["scenes_shifted/test"]["sample"]["critiques"] = critiques
     out = io.StringIO()
     print_headline(evaluation, Console(file=out, width=80))
     text = out.getvalue()
@@ -41,13 +41,13 @@ def test_every_number_fits_eighty_columns():
 
 def test_the_last_line_says_what_became_of_the_critiques():
     def told(words, different, nats, stage="rapo"):
-        said = {
+        critiques = {
             "n": 600,
             "words_srcc": {"value": words, "low": None, "high": None},
             "distinct": {"value": different, "low": None, "high": None},
             "information_nats": None if nats is None else {"value": nats, "low": None, "high": None},
         }
-        return {stage: {"scenes/test": {"greedy": {"critiques": said}}}}
+        return {stage: {"scenes/test": {"greedy": {"critiques": critiques}}}}
 
     start = told(0.69, 500, 4.0, "cold_start")
     wordless = {"base": {"scenes/test": {"greedy": {"critiques": {"n": 600, "words_srcc": None}}}}}

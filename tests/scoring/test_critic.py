@@ -79,7 +79,7 @@ def test_a_verdict_depends_on_the_picture_alone(talking_run, tmp_path):
     assert critic.score(moved) == alone == critic.score(Image.open(first)) == Critic.load(talking_run).score(first)
     hot = replace(critic.facts, temperature=1.5)
     picture = open_picture(first)
-    draws = [Critic(critic.backbone, hot, seed=seed).answers(picture) for seed in (1, 1, 2)]
+    draws = [Critic(critic.backbone, hot, seed=seed).answers([picture]) for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
 
 

@@ -14,14 +14,14 @@ SETTINGS = TrackerSettings(name="tensorboard")
 
 def read(folder):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
-    found = accumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
-    found.Reload()
-    curves = {tag: [(one.step, one.value) for one in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    events = accumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    curves = {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     texts = {
         tag.removesuffix("/text_summary"): [
-            (one.step, one.tensor_proto.string_val[0].decode()) for one in found.Tensors(tag)
+            (one.step, one.tensor_proto.string_val[0].decode()) for one in events.Tensors(tag)
         ]
-        for tag in found.Tags()["tensors"]
+        for tag in events.Tags()["tensors"]
     }
     return curves, texts
 

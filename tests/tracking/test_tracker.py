@@ -151,11 +151,11 @@ def offline_records(folder):
     records = []
     for path in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb")):
         for _ in range(2400):
-            found = wandb_records(path)
-            if by_kind(found, "exit"):
+            run_records = wandb_records(path)
+            if by_kind(run_records, "exit"):
                 break
             time.sleep(0.05)
-        records += found
+        records += run_records
     return records
 
 
@@ -295,8 +295,8 @@ def test_the_table_shows_the_worst_answers():
 def test_one_hard_picture_does_not_fill_the_table():
     """Ten pictures of four answers: those of picture 9 are far off, the others err by a hundredth of their number."""
     rows = [
-        {"id": str(place), "k": k, "mos": 0.5, "score": 0.5 + (0.4 + k / 100 if place == 9 else place / 100)}
-        for place in range(10)
+        {"id": str(index), "k": k, "mos": 0.5, "score": 0.5 + (0.4 + k / 100 if index == 9 else index / 100)}
+        for index in range(10)
         for k in range(4)
     ]
     shown = worst_first(rows, 4)
@@ -312,8 +312,8 @@ def test_one_hard_picture_does_not_fill_the_table():
 
 
 def test_unreadable_answers_leave_half_of_the_table_to_the_worst_scores():
-    rows = [{"id": str(place), "k": 0, "mos": 0.5, "score": None} for place in range(6)]
-    rows += [{"id": str(place), "k": 1, "mos": 0.5, "score": 0.5 + place / 100} for place in range(8)]
+    rows = [{"id": str(index), "k": 0, "mos": 0.5, "score": None} for index in range(6)]
+    rows += [{"id": str(index), "k": 1, "mos": 0.5, "score": 0.5 + index / 100} for index in range(8)]
     shown = worst_first(rows, 4)
     assert [row["score"] is None for row in shown] == [True, True, False, False]
     assert [row["id"] for row in shown] == ["0", "1", "7", "6"]
@@ -324,10 +324,10 @@ def test_the_headline_is_of_the_last_stage_and_the_first_set():
     cell = {name: {"value": 0.5, "low": 0.4, "high": None} for name in ("srcc", "plcc", "mae")}
     late = {**cell, "srcc": {"value": 0.8, "low": 0.7, "high": 0.9}, "parse_failure_rate": 0.01}
     evaluation = {"stages": {"cold_start": {"a/test": {"sample": cell}}, "rapo": {"a/test": {"sample": late}}}}
-    found = headline(evaluation)
-    assert (found["srcc"], found["srcc_low"], found["srcc_high"]) == (0.8, 0.7, 0.9)
-    assert found["parse_failure_rate"] == 0.01
-    assert "plcc_high" not in found
+    result = headline(evaluation)
+    assert (result["srcc"], result["srcc_low"], result["srcc_high"]) == (0.8, 0.7, 0.9)
+    assert result["parse_failure_rate"] == 0.01
+    assert "plcc_high" not in result
     assert headline({"stages": {}}) == {}
 
 

@@ -68,7 +68,7 @@ def said(tmp_path_factory) -> dict[str, dict]:
     """Return the outcome of each case, with the folder that it wrote."""
     root = tmp_path_factory.mktemp("runs")
     rows = [(name, str(root / name.split("/")[0]), *case) for name, case in CASES.items()]
-    found = {}
+    reports = {}
     for part in ([row for row in rows if "/" not in row[0]], [row for row in rows if "/" in row[0]]):
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT], input=json.dumps(part), text=True, capture_output=True, timeout=600,
@@ -78,9 +78,9 @@ def said(tmp_path_factory) -> dict[str, dict]:
         for name, folder, *_ in part:
             path = Path(folder).with_suffix(".json")
             assert path.exists(), f"{name}: {done.stderr[-2000:]}"
-            found[name] = {**json.loads(path.read_text()), "folder": Path(folder)}
+            reports[name] = {**json.loads(path.read_text()), "folder": Path(folder)}
             path.unlink()
-    return found
+    return reports
 
 
 def test_the_environment_can_switch_w_and_b_off_but_not_on(said):

@@ -11,6 +11,7 @@ import math
 import pytest
 import torch
 
+from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone, freeze
 from aes_r1.model.likelihood import completion_likelihood
@@ -86,6 +87,7 @@ def rapo(
     answer_from="image",
     question=RATING_PROMPT,
     trace_file=None,
+    images=None,
     **changes,
 ):
     trainer = TrainerSettings(
@@ -107,7 +109,7 @@ def rapo(
     train_rapo(
         Policy(backbone, reference, question, answer_from=answer_from),
         engine_of(backbone),
-        samples(folder),
+        images or samples(folder),
         trainer=trainer,
         reward=reward or RewardSettings(error=ErrorSettings(sigma=0.3)),
         context=TrainingContext(
@@ -497,8 +499,10 @@ def test_groups_that_teach_nothing_are_replaced_and_a_resumed_run_replaces_the_s
     )
     high = sum(one.mos > 0.5 for one in samples(picture_folder))
     assert 4 <= high <= 8
+    write_manifest(samples(picture_folder), tmp_path / "manifest.jsonl")
+    images = read_manifest(tmp_path / "manifest.jsonl")  # as in a run: each look makes a new object
     plain, _ = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "plain", reward=reward, steps=3)
-    how = {"reward": reward, "refill_rounds": 6, "completions_every": 1, "steps": 3}
+    how = {"reward": reward, "refill_rounds": 6, "completions_every": 1, "steps": 3, "images": images}
     straight, stopped, resumed = (copy.deepcopy(speaker) for _ in range(3))
     whole, drawn = rapo(straight, picture_folder, tmp_path / "whole", **how)
     for before, after in zip(plain, whole, strict=True):

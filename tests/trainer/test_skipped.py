@@ -15,7 +15,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.trainer import checkpoint, sft, update
 from aes_r1.trainer.single_engine import SingleEngine
-from aes_r1.trainer.skipped import LIMIT, NeverFinite, Skips
+from aes_r1.trainer.skipped import LIMIT, NeverFinite, SkippedSteps
 from tests.processes import run_job
 from tests.trainer import skipped_steps
 from tests.trainer.cold_starts import engine_of, train_cold_start
@@ -26,7 +26,7 @@ ENGINES = ("zero1", "zero2", "zero3", "zero3_offload", "zero1_bf16", "zero2_bf16
 
 
 def test_a_count_starts_anew_after_a_step_that_was_taken(tmp_path):
-    skips = Skips(in_a_row=LIMIT - 2)
+    skips = SkippedSteps(in_a_row=LIMIT - 2)
     assert [skips.count(norm) for norm in (math.nan, 0.5, math.inf)] == [1, 0, 1]
     assert skips.in_a_row == 1
     skips.end_if_too_many(3, tmp_path, "lower trainer.lr")
@@ -39,7 +39,7 @@ def test_a_count_starts_anew_after_a_step_that_was_taken(tmp_path):
 
 def test_a_run_that_never_is_finite_ends_with_one_line_and_exit_code_1(monkeypatch, capsys):
     def task(settings):
-        Skips(in_a_row=LIMIT).end_if_too_many(12, Path("checkpoints"), "lower trainer.lr")
+        SkippedSteps(in_a_row=LIMIT).end_if_too_many(12, Path("checkpoints"), "lower trainer.lr")
 
     monkeypatch.setattr(sys, "argv", ["aes_r1.train"])
     with pytest.raises(SystemExit) as left:

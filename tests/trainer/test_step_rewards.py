@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from aes_r1.data.sample import Sample
-from aes_r1.trainer.step_rewards import rater_table
+from aes_r1.rollout.sampler import Rollout
+from aes_r1.settings import FaithfulnessSettings, RewardSettings, TrainerSettings
+from aes_r1.trainer.engine import Engine
+from aes_r1.trainer.single_engine import SingleEngine
+from aes_r1.trainer.step_credit import assign_credit
+from aes_r1.trainer.step_rewards import StepRewards, rater_table, subtract_kl
+
+
+@pytest.fixture
+def engine(backbone) -> Engine:
+    return SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu"))
 
 
 def sample(**known) -> Sample:
@@ -21,3 +32,45 @@ def test_the_table_of_raters_has_a_row_for_every_image_of_any_set():
     assert levels[0, :2].tolist() == [0.0, 1.0]
     torch.testing.assert_close(shares.sum(1), torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))
     torch.testing.assert_close((levels * shares).sum(1)[:2], torch.tensor([0.75, 0.5], dtype=torch.float64))
+
+
+def rewards_of(parts: dict[str, list[list[float]]], weights: dict[str, float], **changes) -> StepRewards:
+    table = {name: torch.tensor(rows) for name, rows in parts.items()}
+    total = sum(weights.get(name, 0.0) * rows for name, rows in table.items())
+    without = torch.tensor([False, True])  # of the scores' rewards
+    scores = torch.full_like(total, 0.5)
+    known = {"scores": scores, "mos": scores[:, 0], "pool": scores[:, 0], "total": total, "parts": table}
+    return StepRewards(**known, weights=weights, zero_spread=without, local=slice(0, 2), **changes)
+
+
+ROLLOUT = Rollout(
+    tokens=torch.zeros(4, 3, dtype=torch.long),
+    logps=torch.tensor([[-1.0] * 3, [-2.0] * 3, [-3.0] * 3, [-4.0] * 3]),
+    mask=torch.ones(4, 3, dtype=torch.bool),
+    truncated=torch.zeros(4, dtype=torch.bool),
+)
+
+
+def in_loss(rewards: StepRewards, reward: RewardSettings, **trainer) -> list[bool]:
+    """For each of two images with two completions: whether its tokens count with trainer.drop_zero_spread."""
+    settings = TrainerSettings(num_samples=2, drop_zero_spread=True, **trainer)
+    critique = torch.tensor([[True, False, False]] * 4)
+    credit = assign_credit(rewards, ROLLOUT, critique, trainer=settings, reward=reward)
+    assert credit.zero_spread.tolist() == [not counts for counts in credit.in_loss.view(2, -1).all(dim=1).tolist()]
+    return credit.in_loss.view(2, -1).all(dim=1).tolist()
+
+
+def test_a_divergence_in_the_reward_gives_no_image_spread(engine):
+    """With it no two completions earn the same; without spread in the scores they still teach nothing."""
+    rewards = rewards_of({"error": [[0.0, 1.0], [1.0, 1.0]]}, {"error": 1.0})
+    less = subtract_kl(rewards, ROLLOUT, torch.zeros(4, 3), coef=0.1, engine=engine)
+    assert len(less.total[1].unique()) == 2
+    assert in_loss(less, RewardSettings(), kl_reward_coef=0.1) == [True, False]
+
+
+def test_rewards_of_critiques_teach_where_scores_do_not():
+    reward = RewardSettings(faithfulness=FaithfulnessSettings(weight=1.0))
+    equal = rewards_of({"error": [[0.0, 1.0], [1.0, 1.0]], "faithfulness": [[0.5, 0.5], [0.5, 0.5]]}, {"error": 1.0})
+    apart = rewards_of({"error": [[0.0, 1.0], [1.0, 1.0]], "faithfulness": [[0.5, 0.5], [0.2, 0.9]]}, {"error": 1.0})
+    assert in_loss(equal, reward, credit="parts") == [True, False]
+    assert in_loss(apart, reward, credit="parts") == [True, True]

@@ -1,0 +1,59 @@
+"""Say what a folder's model supports: `python -m aes_r1.check_model DIR`.
+
+It loads the model as training does and checks prompt, sampling, training, adapter and saving with made pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from aes_r1.command import OneLineParser, run_argparse
+from aes_r1.inference.conformance import FAIL, PASS, TOLERANCE, examine
+from aes_r1.settings import InputError
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print the findings about the model that the command line names; return 1 if it cannot be used, otherwise 0."""
+    if given.scratch is not None and not Path(given.scratch).is_dir():
+        raise InputError(f"--scratch {given.scratch}: no such folder; make it, or give another")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    table = Table("check", "result", "measured, or why not", title=str(given.model))
+    findings = []
+    with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
+        draft = Path(scratch) / "model"
+        for found in examine(given.model, dtype=given.dtype, max_pixels=given.max_pixels, device=device, draft=draft):
+            findings.append(found)
+            table.add_row(found.check, found.result, escape(found.reason))
+    Console().print(table)
+    return int(findings[0].result != PASS or any(found.result == FAIL for found in findings))
+
+
+def arguments() -> OneLineParser:
+    """Build the parser of the command line."""
+    parser = OneLineParser(
+        prog="aes-r1 check-model",
+        description="Check what a vision-language model supports, with made pictures. Exit code 1 if a check fails.",
+        examples="aes-r1 check-model DIR\naes-r1 check-model OWNER/NAME --dtype bfloat16",
+    )
+    add = parser.add_argument
+    add("model", metavar="DIR", help="a model folder, or a hub name (OWNER/NAME)")
+    add("--dtype", choices=sorted(TOLERANCE), default="float32", help="of weights and activations (default: float32)")
+    add("--max-pixels", type=int, default=9216, metavar="N", help="largest area of a picture (default: 9216)")
+    add("--scratch", metavar="DIR", help="folder for a copy of the model (default: the system's temporary folder)")
+    return parser
+
+
+def main() -> None:
+    """Run the command with the arguments of the command line; does not return."""
+    run_argparse(arguments(), run)
+
+
+if __name__ == "__main__":
+    main()

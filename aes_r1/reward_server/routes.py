@@ -1,0 +1,168 @@
+"""The addresses of the reward server: pictures in, scores and reasons out, as JSON.
+
+    GET  /health     whether it answers, how it asks, and how many pictures wait
+    POST /score      {"images": [base64, ..]} -> {"scores": [..], "verdicts": [{"score", "low", "critique", ..}, ..]}
+    POST /compute    {"image": [base64, ..]} -> {"rewards": [..]}, as the remote rewards of Flow-Factory ask
+
+What is wrong with a request is one line of JSON, {"error": why}, with a status of 4xx; 503 says to try again later.
+Requests are data alone: the pickled ones of flow_grpo and verl-omni are refused, because a pickle is a program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from aes_r1.app.guard import HOSTS, Guard
+from aes_r1.data.sample import PictureError
+from aes_r1.reward_server.batches import Batches, Closed, Full
+from aes_r1.scoring.critic import Verdict
+from aes_r1.scoring.rows import row_of
+
+ROUTES = {"GET": re.compile("/health"), "POST": re.compile("/(score|compute)")}
+MAX_BODY = 400_000_000  # bytes of a request; 64 PNG of 1024 x 1024 pixels have about 200 million as base64
+MOST_HELD = 1_600_000_000  # bytes of all requests that are being answered
+_LOOKS_S = 1.0  # between two looks whether the one who asked still waits
+_DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,")
+
+
+class _Refused(Exception):
+    """Raised for a request that is not answered; says why, and the way out."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def build(
+    batches: Batches,
+    *,
+    model: str,
+    most: int,
+    unanswered: float | None,
+    this_machine_alone: bool,
+    ended: Callable[[BaseException | None], None],
+) -> Starlette:
+    """Build the server. most: pictures in a request; unanswered: the number sent for a picture without a score.
+
+    ended: called once when no more pictures are scored, with the error that ended it, if it was one.
+    """
+    held = 0  # bytes of the requests that are being answered
+    facts = batches.critic.facts
+    asked = {"samples": batches.critic.samples, "temperature": facts.temperature, "warning": facts.warning()}
+
+    async def health(_: Request) -> Response:
+        return _json({"status": "ok", "model": model, **asked, "waiting": batches.waiting})
+
+    def answering(key: str, answer: Callable[[list[float | None], list[Verdict]], dict]) -> Callable:
+        async def answered(request: Request) -> Response:
+            nonlocal held
+            length = int(request.headers["content-length"])  # the guard has checked it
+            try:
+                if held + length > MOST_HELD:
+                    raise _Refused(503, "too many pictures at once; try again later")
+                held += length
+                try:
+                    pictures = await _pictures(request, key, most)
+                    verdicts = await _verdicts(request, batches, pictures, key)
+                finally:
+                    held -= length
+            except _Refused as refused:
+                return _json({"error": str(refused)}, refused.status)
+            scores = [unanswered if one.score is None else one.score for one in verdicts]
+            return _json(answer(scores, verdicts))
+
+        return answered
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        task = asyncio.create_task(batches.run())
+        task.add_done_callback(lambda done: ended(None if done.cancelled() else done.exception()))
+        yield
+        task.cancel()
+        await asyncio.wait([task])
+
+    with_reasons = answering("images", lambda scores, verdicts: {"scores": scores, "verdicts": _rows(verdicts)})
+    return Starlette(
+        routes=[
+            Route("/health", health, methods=["GET"]),
+            Route("/score", with_reasons, methods=["POST"]),
+            Route("/compute", answering("image", lambda scores, _: {"rewards": scores}), methods=["POST"]),
+        ],
+        middleware=[
+            # A page of another site could have its own name lead to this machine; the name that was asked tells.
+            *([Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)] if this_machine_alone else []),
+            Middleware(Guard, max_body=MAX_BODY, routes=ROUTES),
+        ],
+        lifespan=lifespan,
+    )
+
+
+async def _pictures(request: Request, key: str, most: int) -> list[str]:
+    """Return the base64 texts of a request's pictures."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # a page of another site could send any other kind without asking first
+        raise _Refused(415, f"Content-Type {kind[:40]!r}: send JSON as application/json, with pictures as base64")
+    try:
+        body = await request.body()
+    except ClientDisconnect as error:
+        raise _Refused(400, "the body did not arrive whole; send it again") from error
+    try:
+        given = await asyncio.to_thread(json.loads, body)
+    except (ValueError, RecursionError) as error:
+        raise _Refused(400, f'the body is no JSON; send {{"{key}": [base64, ..]}}') from error
+    pictures = given.get(key) if isinstance(given, dict) else None
+    if not isinstance(pictures, list) or not pictures or not all(isinstance(one, str) for one in pictures):
+        raise _Refused(400, f'send {{"{key}": [base64, ..]}}, a list of one picture or more')
+    if len(pictures) > most:
+        raise _Refused(413, f"{key}: {len(pictures)} pictures, at most {most} in a request; send them in parts")
+    starts = [_DATA_URI.match(one) for one in pictures]
+    return [one if start is None else one[start.end() :] for one, start in zip(pictures, starts, strict=True)]
+
+
+async def _verdicts(request: Request, batches: Batches, pictures: Sequence[str], key: str) -> list[Verdict]:
+    """Wait for the verdicts of a request's pictures, as long as the one who asked does."""
+    names = [f"{key}[{place}]" for place in range(len(pictures))]
+    try:
+        coming = batches.add(pictures, names)
+    except Full as error:
+        raise _Refused(503, "too many pictures wait already; try again later") from error
+    except Closed as error:
+        raise _Refused(503, "the server is ending") from error
+    together = asyncio.gather(*coming)
+    try:
+        while not together.done():
+            await asyncio.wait([together], timeout=_LOOKS_S)
+            if not together.done() and await request.is_disconnected():
+                raise _Refused(400, "nobody waits any more")  # reaches nobody
+        return together.result()
+    except PictureError as error:
+        raise _Refused(422, str(error)) from error
+    except Closed as error:
+        raise _Refused(503, "the server is ending") from error
+    finally:
+        for one in coming:
+            one.cancel()
+
+
+def _rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Return what `aes_r1.score` writes of each picture, without a path."""
+    rows = [row_of("", verdict) for verdict in verdicts]
+    return [{name: value for name, value in row.items() if name != "path"} for row in rows]
+
+
+def _json(values: dict[str, Any], status: int = 200) -> Response:
+    headers = {"retry-after": "1"} if status == 503 else {}
+    body = json.dumps(values, ensure_ascii=False) + "\n"
+    return Response(body, status, headers, media_type="application/json")

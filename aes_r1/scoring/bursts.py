@@ -1,0 +1,57 @@
+"""Say which of several takes of a scene to keep: the one with the highest score, and how sure the model is of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from aes_r1.data.copies import takes_of_one_scene
+from aes_r1.evaluation.uncertainty import probability_highest
+from aes_r1.scoring.rows import Row
+
+SURE = 0.9  # below this probability the summary says that another take may be better
+MEANING = (
+    "best: the probability that the model itself, asked without end, gives this picture the highest mean score of its "
+    "group; it comes from the spread of the model's answers and says nothing of people's opinions"
+)
+
+
+def choose(rows: Sequence[Row], *, within: int) -> list[Row]:
+    """Return the rows group by group, the best of each first, with the keys group, keep and best instead of hash.
+
+    Pictures are in a group if their perceptual hashes are near (copies.takes_of_one_scene). keep: whether it has the
+    highest score of its group; None without a score, because a picture that was not judged should not be thrown
+    away. best: the probability behind it (uncertainty.probability_highest); None where there is nothing to compare, or
+    where no picture has two answers.
+    """
+    chosen: list[Row] = []
+    for number, places in enumerate(takes_of_one_scene([row["hash"] for row in rows], within=within), 1):
+        group = [{name: value for name, value in rows[place].items() if name != "hash"} for place in places]
+        judged = [row for row in group if row["score"] is not None]
+        answers = [np.array([score for score in row["scores"] if score is not None]) for row in judged]
+        likely = probability_highest(answers) if len(judged) > 1 else None
+        best: list[float | None] = [None] * len(judged) if likely is None else [round(float(one), 4) for one in likely]
+        order = sorted(range(len(judged)), key=lambda place: -judged[place]["score"])
+        for rank, place in enumerate(order):
+            chosen.append({**judged[place], "group": number, "keep": rank == 0, "best": best[place]})
+        silent = [row for row in group if row["score"] is None]
+        chosen += [{**row, "group": number, "keep": None, "best": None} for row in silent]
+    return chosen
+
+
+def kept_summary(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield closing lines: how many groups there are, what to keep, and how often it is close; none without rows."""
+    if not rows:
+        return
+    sizes = Counter(row["group"] for row in rows)
+    several = {group for group, size in sizes.items() if size > 1}
+    kept = [row for row in rows if row["keep"]]
+    groups = f"{len(several)} group{'s' * (len(several) != 1)} of alike pictures"
+    yield f"best of: {groups}, {len(sizes) - len(several)} alone; {len(kept)} to keep"
+    close = sum(row["group"] in several and row["best"] is not None and row["best"] < SURE for row in kept)
+    if close:
+        yield f"in {close} of them another may be better: the model is less than {SURE:.0%} sure of its own order"
+    if several and all(len(row["scores"]) == 1 for row in rows):
+        yield "no probability, because each picture was asked about once; give --samples 4"

@@ -1,0 +1,29 @@
+"""Read a picture that somebody has sent: base64 text of a photograph within limits, and never a path."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+from PIL import Image
+
+from aes_r1.data.sample import PictureError, open_picture
+
+MAX_BYTES = 15_000_000  # largest file of a photograph
+MAX_PIXELS = 60_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
+
+
+def read_upload(name: str, data: Any) -> Image.Image:
+    """Decode the RGB picture in base64 `data`. PictureError when it is too large, or no photograph."""
+    if not isinstance(data, str) or len(data) > MAX_BYTES * 4 // 3 + 4:
+        raise PictureError(name, f"larger than {MAX_BYTES / 1e6:g} MB")
+    try:
+        body = base64.b64decode(data, validate=True)
+    except ValueError as error:  # binascii.Error, or a character that is not ASCII
+        raise PictureError(name, "did not arrive whole; send it again") from error
+    try:
+        return open_picture(io.BytesIO(body), max_file_pixels=MAX_PIXELS, formats=FORMATS)
+    except PictureError as error:
+        raise PictureError(name, error.reason) from error

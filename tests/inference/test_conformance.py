@@ -1,0 +1,72 @@
+"""Every family passes the conformance test, and a model with a fault fails the check that is about it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from aes_r1 import check_model
+from aes_r1.inference import conformance
+from aes_r1.inference.conformance import FAIL, NOT_SUPPORTED, PASS, examine
+from aes_r1.model import families
+from aes_r1.settings import InputError
+from tests.model.siblings import save_sibling
+
+# Families whose language layers are plain attention, so that completions share their prompt.
+SHARING = {"qwen2_5_vl", "qwen3_vl", "qwen2_vl", "internvl", "smolvlm", "idefics3"}
+
+
+def findings(folder, draft, dtype="float32"):
+    found = examine(folder, dtype=dtype, max_pixels=9216, device=torch.device("cpu"), draft=draft)
+    return {finding.check: finding for finding in found}
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_every_family_passes(family, tmp_path):
+    found = findings(save_sibling(family, tmp_path / "model"), tmp_path / "draft")
+    assert list(found) == ["loads", "one picture in a prompt", *conformance.CHECKS]
+    shared = PASS if family in SHARING else NOT_SUPPORTED
+    expected = {name: shared if name.startswith("shared") else PASS for name in found}
+    assert {name: finding.result for name, finding in found.items()} == expected, found
+    assert family in found["loads"].reason
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    return save_sibling("gemma3", tmp_path_factory.mktemp("gemma"))
+
+
+def test_a_mask_that_is_only_causal_fails_the_comparison_with_transformers(gemma, tmp_path, monkeypatch):
+    """In Gemma 3 the tokens of a picture see each other; sampler and trainer would agree without it, both wrongly."""
+    monkeypatch.setattr(families, "attention_mask", lambda core, embeddings, valid, *rest: valid)
+    found = findings(gemma, tmp_path / "draft")
+    assert found["log-probabilities"].result == FAIL
+    assert "differ from those of transformers' own forward by" in found["log-probabilities"].reason
+    assert found["chat template"].result == PASS
+
+
+def test_a_processor_of_another_size_fails_at_the_picture(gemma, tmp_path):
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    shutil.copytree(gemma, tmp_path / "model")
+    Gemma3ImageProcessorPil(size={"height": 28, "width": 28}).save_pretrained(tmp_path / "model")
+    found = findings(tmp_path / "model", tmp_path / "draft")
+    assert list(found) == ["loads", "one picture in a prompt"]
+    picture = found["one picture in a prompt"]
+    assert (picture.result, picture.reason.split(";")[0]) == (
+        FAIL, "preprocessor_config.json: makes pictures of 28x28 pixels, the vision tower takes 56x56",
+    )  # fmt: skip
+
+
+def test_the_command_prints_a_table_and_its_exit_code_says_whether_the_model_can_be_used(gemma, tmp_path, capsys):
+    given = check_model.arguments().parse_args([str(gemma), "--scratch", str(tmp_path)])
+    assert check_model.run(given) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("not supported") == 2
+    assert list(tmp_path.iterdir()) == []  # the copy is gone
+    assert check_model.run(check_model.arguments().parse_args([str(tmp_path)])) == 1
+    assert "holds no config.json" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(InputError, match="--scratch nowhere: no such folder"):
+        check_model.run(check_model.arguments().parse_args([str(gemma), "--scratch", "nowhere"]))

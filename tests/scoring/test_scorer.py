@@ -1,0 +1,122 @@
+"""A scorer without language: what is exported scores like the fit, and says what it loses."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from aes_r1 import export
+from aes_r1.data.manifest import write_manifest
+from aes_r1.data.sample import Sample, open_picture
+from aes_r1.inference.eyes import eyes_features
+from aes_r1.inference.fitted import fit_ridge, ridge_weights
+from aes_r1.model import backbone as backbones
+from aes_r1.model import tower as towers
+from aes_r1.runs.folder import RunFolder
+from aes_r1.scoring.scorer import Scorer, _loss, loss_lines
+from aes_r1.settings import InputError
+from tests.conftest import picture
+from tests.model.siblings import save_sibling
+
+
+def test_the_layer_is_the_regression():
+    rng = np.random.default_rng(0)
+    features = rng.normal(3, 2, (40, 6))
+    mos = np.clip(features @ rng.normal(size=6) / 20 + rng.normal(0.3, 0.02, 40), 0, 1)
+    weights, constant = ridge_weights(features, mos)
+    new = rng.normal(3, 2, (10, 6))
+    assert np.clip(new @ weights + constant, 0, 1) == pytest.approx(fit_ridge(features, mos)(new), abs=1e-9)
+
+
+def test_what_is_lost_is_the_difference_of_two_correlations():
+    mos = np.linspace(0.1, 0.9, 30)
+    told = [None, *np.linspace(0.2, 0.8, 29)]
+    scores = mos[::-1].copy()
+    scores[:20] = mos[:20]
+    found = _loss(scores, told, mos.tolist())
+    assert found["scorer"]["value"] == pytest.approx(stats.spearmanr(scores, mos).statistic)
+    assert found["lost"]["value"] == pytest.approx(found["answers"]["value"] - found["scorer"]["value"])
+    assert found["lost"]["low"] < found["lost"]["value"] < found["lost"]["high"]
+    (line,) = loss_lines({"srcc": {"para/test": found}})
+    assert line.startswith(f"para/test, 30 pictures: SRCC {found['scorer']['value']:.3f} against ")
+    assert f"it loses {found['lost']['value']:.3f} [" in line
+    assert "too few pictures" in loss_lines({"srcc": {"para/test": _loss(scores[:2], told[:2], mos[:2].tolist())}})[0]
+    assert "not evaluated" in loss_lines({"srcc": {}})[0]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_tower_alone_sees_what_the_model_sees(family, tmp_path):
+    whole = backbones.load(save_sibling(family, tmp_path / "model"), dtype="float32", max_pixels=9216)
+    towers.save(whole, tmp_path / "tower")
+    alone = towers.load(tmp_path / "tower", family=family, max_pixels=9216, device=whole.device)
+    pictures = [picture(96, 200), picture(160, 120, seed=1)]
+    assert eyes_features(alone, pictures) == pytest.approx(eyes_features(whole, pictures), abs=1e-6)
+
+
+def test_a_family_without_a_tower_of_its_own_is_refused(tmp_path):
+    whole = backbones.load(save_sibling("internvl", tmp_path / "model"), dtype="float32", max_pixels=9216)
+    with pytest.raises(InputError, match="internvl model has no tower"):
+        towers.save(whole, tmp_path / "tower")
+
+
+@pytest.fixture
+def run(talking_run, tmp_path):
+    """The run of the fixture with a list of its training pictures, which are not those of the test."""
+    folder = tmp_path / "run"
+    shutil.copytree(talking_run, folder)
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["data"]["name"] = "folder"
+    (folder / "settings.json").write_text(json.dumps(settings))
+    samples = []
+    for place in range(12):
+        path = folder / "pictures" / f"train_{place}.png"
+        shade = open_picture(folder / "pictures" / f"{place:02d}.png").point(lambda value: min(255, value + 2))
+        shade.save(path)
+        samples.append(Sample(path.name, str(path), (place + 0.5) / 12, "folder", "train"))
+    (folder / "manifests").mkdir()
+    write_manifest(samples, folder / "manifests" / "folder-train.jsonl")
+    return folder
+
+
+def exported(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        export.main()
+    said = capsys.readouterr()
+    return leaving.value.code, said.out, said.err
+
+
+def test_the_command_writes_a_scorer_and_says_what_it_loses(run, tmp_path, monkeypatch, capsys):
+    code, out, _ = exported(monkeypatch, capsys, run, tmp_path / "OUT", "--scorer")
+    assert code == 0
+    folder, line = out.splitlines()
+    assert (folder, line[:42]) == (str(tmp_path / "OUT"), "folder/test, 12 pictures: SRCC 1.000 again")
+    made = json.loads((tmp_path / "OUT" / "scorer.json").read_text())
+    assert (made["fitted_on"], made["fitted_n"], made["family"]) == ("folder/train", 12, "qwen2_5_vl")
+    paths = sorted((run / "pictures").glob("[01]*.png"))
+    scores = Scorer.load(tmp_path / "OUT").scores(paths)
+    assert np.all(np.diff(scores) > 0), "brighter pictures have the higher opinions"
+    # The scores are those of the baseline `eyes` with the same pictures.
+    backbone = backbones.load(run / "model", dtype="float32", max_pixels=9216)
+    train = [open_picture(run / "pictures" / f"train_{place}.png") for place in range(12)]
+    baseline = fit_ridge(eyes_features(backbone, train), (np.arange(12) + 0.5) / 12)
+    assert scores == pytest.approx(baseline(eyes_features(backbone, [open_picture(one) for one in paths])), abs=1e-6)
+    assert sum(file.stat().st_size for file in (tmp_path / "OUT").rglob("*.*")) < 0.8 * sum(
+        file.stat().st_size for file in (run / "model").glob("*.safetensors")
+    )
+
+
+def test_what_cannot_be_exported_is_one_line(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "OUT").mkdir()
+    (tmp_path / "OUT" / "notes").touch()
+    for arguments, why in (((tmp_path / "OUT",), "is not empty"), ((tmp_path / "new", "--check-vllm"), "--check-vllm")):
+        code, _, err = exported(monkeypatch, capsys, run, *arguments, "--scorer")
+        assert (code, why in err, err.count("\n")) == (2, True, 1)
+    RunFolder(run).manifest("folder-train").unlink()
+    code, _, err = exported(monkeypatch, capsys, run, tmp_path / "new", "--scorer")
+    assert (code, "list of training pictures is missing" in err) == (2, True)
+    with pytest.raises(InputError, match=r"scorer\.json"):
+        Scorer.load(tmp_path)
