@@ -27,7 +27,7 @@ def run(given: argparse.Namespace) -> int:
     table = Table("check", "result", "measured, or why not", title=str(given.model))
     findings = []
     with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
-        draft = Path(scratch) / "model"
+        draft = Path(scratch) / "copy"
         for found in examine(given.model, dtype=given.dtype, max_pixels=given.max_pixels, device=device, draft=draft):
             findings.append(found)
             table.add_row(found.check, found.result, escape(found.reason))

@@ -264,9 +264,9 @@ def cheapest(settings: PlanSettings, shape: Shape) -> str:
     fitting = [one for one in found if one[3].largest_micro_batch >= 1]
     if not fitting:
         memory, _, words, _ = min(found, key=lambda one: one[0])
-        return f"no recipe of this model fits {limit:g}; the smallest is {words}: {memory:.1f}"
+        return f"no recipe of this model fits {limit:g} GB; the smallest is {words}: {memory:.1f} GB"
     memory, hours, words, _ = min(fitting, key=lambda one: one[1])
-    return f"cheapest recipe that fits {limit:g}: {words}, {hours:.1f} hours, {memory:.1f} at most"
+    return f"cheapest recipe that fits {limit:g} GB: {words}, {hours:.1f} hours, at most {memory:.1f} GB"
 
 
 def advice(estimate: Plan, settings: PlanSettings) -> list[str]:

@@ -162,7 +162,8 @@ def _verdicts(
 def arguments() -> OneLineParser:
     """Build the parser of the command line."""
     parser = OneLineParser(
-        prog="python -m aes_r1.score",
+        prog="aes-r1 score",
+        usage="aes-r1 score PICTURE [PICTURE ...] --model DIR [options]",
         description="Score pictures with a trained model. Results go to stdout, progress to stderr.",
         examples=(
             "aes-r1 score photo.jpg folder/ --model RUN\n"

@@ -185,9 +185,9 @@ def test_the_cheapest_recipe_that_fits_is_named():
         recipe = ("+experiment=one_24gb", f"model={names[size]}", f"plan.memory_gb={memory_gb}", *more)
         return cheapest(composed(*recipe), shapes[size])
 
-    assert named("3b", 24.0).startswith("cheapest recipe that fits 24: an adapter (model.lora.rank=64), ")
+    assert named("3b", 24.0).startswith("cheapest recipe that fits 24 GB: an adapter (model.lora.rank=64), ")
     assert " on 4-bit weights (model.lora.rank=64 model.quantize=nf4), " in named("7b", 26.0)
-    assert named("7b", 12.0).startswith("no recipe of this model fits 12; the smallest is an adapter on 4-bit weights")
+    assert named("7b", 12.0).startswith("no recipe of this model fits 12 GB; the smallest is an adapter on 4-bit")
     assert "4-bit" not in named("7b", 12.0, "engine=zero2")  # which cannot train them
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone
-from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.rollout.forced_prefix import with_prefix
 from aes_r1.settings import InputError
@@ -33,11 +33,7 @@ def level_expectation(backbone: Backbone, prompts: Sequence[EncodedPrompt]) -> l
     one token this is the softmax over five logits. `prompts` ask LEVEL_PROMPT.
     """
     words = [backbone.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in LEVEL_WORDS]
-    tokens = torch.full((len(words), max(map(len, words))), backbone.pad_token, dtype=torch.long)
-    mask = torch.zeros(tokens.shape, dtype=torch.bool)
-    for row, ids in enumerate(words):
-        tokens[row, : len(ids)] = torch.tensor(ids)
-        mask[row, : len(ids)] = True
+    tokens, mask = completion_table(words, backbone.pad_token)
     # Where the chat template opens a think block, it is closed first, so that the words follow it in every model.
     opening = f"<think></think>{LEVEL_OPENING}" if backbone.answer_prefix else LEVEL_OPENING
     batch = backbone.collate([with_prefix(backbone, prompt, opening) for prompt in prompts]).to(backbone.device)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from aes_r1.data.sample import open_picture
 from aes_r1.model.backbone import Backbone
-from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.prompts import critique_tokens, order_of
 
 Array = NDArray[np.float64]
@@ -53,11 +53,7 @@ def likelihoods(
         images = [rows[order[position]]["image"] for position in positions]
         prompts = backbone.collate([backbone.encode(open_picture(image), question) for image in images])
         pairs = [(int(order[position - shift]), shift) for position in positions for shift in range(others + 1)]
-        counts = torch.tensor([len(texts[row]) for row, _ in pairs])
-        tokens = torch.full((len(pairs), int(counts.max())), backbone.pad_token)
-        for position, (row, _) in enumerate(pairs):
-            tokens[position, : len(texts[row])] = torch.tensor(texts[row])
-        mask = torch.arange(tokens.shape[1]) < counts[:, None]
+        tokens, mask = completion_table([texts[row] for row, _ in pairs], backbone.pad_token)
         picture_of = torch.arange(len(positions)).repeat_interleave(others + 1)
         device = backbone.device
         logps, _ = completion_likelihood(backbone, prompts.to(device), tokens.to(device), mask, picture_of)

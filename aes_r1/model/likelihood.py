@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -126,6 +126,16 @@ def _scaled(logits: Tensor, banned: Tensor | None, temperature: float) -> Tensor
     if temperature != 1.0:
         copy.div_(temperature)
     return copy if banned is None else copy.masked_fill_(banned, torch.finfo(accurate).min / 2)
+
+
+def completion_table(completions: Sequence[Sequence[int]], pad_token: int) -> tuple[Tensor, Tensor]:
+    """Right-pad R lists of tokens; return the tokens and the mask of the real ones, [R, T], on the host."""
+    shape = len(completions), max(map(len, completions))
+    tokens, mask = torch.full(shape, pad_token, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    for row, completion in enumerate(completions):
+        tokens[row, : len(completion)] = torch.tensor(completion)
+        mask[row, : len(completion)] = True
+    return tokens, mask
 
 
 def completion_likelihood(

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from aes_r1.model.backbone import Backbone
-from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.model.prompt_batch import PromptBatch
 from aes_r1.model.shown_picture import shown_picture
 from aes_r1.rollout.failures import Unusable
@@ -302,14 +302,10 @@ def _one_placeholder(tokens: list[int], image_token: int) -> list[int]:
 
 
 def _rollout(backbone: Backbone, choices: list[dict[str, Any]], device: torch.device) -> Rollout:
-    shape = len(choices), max(len(choice["token_ids"]) for choice in choices)
-    tokens = torch.full(shape, backbone.pad_token, dtype=torch.long)
-    mask, logps = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float32)
-    for row, choice in enumerate(choices):
-        length = len(choice["token_ids"])
-        tokens[row, :length] = torch.tensor(choice["token_ids"])
-        mask[row, :length] = True
-        logps[row, :length] = torch.tensor([token["logprob"] for token in choice["logprobs"]["content"]])
+    tokens, mask = completion_table([choice["token_ids"] for choice in choices], backbone.pad_token)
+    drawn = [token["logprob"] for choice in choices for token in choice["logprobs"]["content"]]
+    logps = torch.zeros(mask.shape, dtype=torch.float32)
+    logps[mask] = torch.tensor(drawn, dtype=torch.float32)
     ended = ((tokens == backbone.end_token) & mask).any(dim=1)
     return Rollout(tokens.to(device), mask.to(device), logps.to(device), ~ended.to(device))
 

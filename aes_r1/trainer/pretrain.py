@@ -23,12 +23,12 @@ from aes_r1 import prompts
 from aes_r1.data import scenes
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
-from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.likelihood import completion_likelihood, completion_table
+from aes_r1.model.transfer import to_device
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import batch_indices
-from aes_r1.trainer.sft import padded
 from aes_r1.trainer.single_engine import SingleEngine
 
 DESCRIBE = "Describe this picture in plain facts."
@@ -75,7 +75,8 @@ def pretrain_tiny(
             backbone.encode(pictures[index], question) for index, (question, _) in zip(chosen, lessons, strict=True)
         ]
         batch = backbone.collate(encoded)
-        tokens, mask = padded([backbone.encode_answer(text) for _, text in lessons], backbone.pad_token, engine.device)
+        tokens, mask = completion_table([backbone.encode_answer(text) for _, text in lessons], backbone.pad_token)
+        tokens = to_device(tokens, engine.device)
 
         # -- loss ------------------------------------------------------------------------------------------------------
         logps, _ = completion_likelihood(backbone, batch, tokens, mask, torch.arange(len(lessons)))

@@ -33,14 +33,7 @@ from aes_r1.trainer.refill import Refill
 from aes_r1.trainer.skipped import SkippedSteps
 from aes_r1.trainer.step_credit import assign_credit
 from aes_r1.trainer.step_images import UpcomingImages
-from aes_r1.trainer.step_metrics import (
-    correction_metrics,
-    mean_validation_srcc,
-    mismatch_metrics,
-    policy_metrics,
-    rollout_metrics,
-    speed_metrics,
-)
+from aes_r1.trainer.step_metrics import mean_validation_srcc, step_values
 from aes_r1.trainer.step_rewards import reward_completions, subtract_kl
 from aes_r1.trainer.trace import StepTrace
 from aes_r1.trainer.update import update_policy
@@ -154,28 +147,19 @@ def train_rapo(
             )
 
         # -- log -------------------------------------------------------------------------------------------------------
-        rewards_by_name = {"total": rewards.total, **rewards.parts}
         values = {
-            **{f"reward/{name}": float(part.mean()) for name, part in rewards_by_name.items()},
-            **policy_metrics(update.sums, engine),
-            "policy/grad_norm": update.grad_norm,
-            "policy/skipped_steps": update.skipped,
-            **rollout_metrics(rewards.scores, credit.zero_spread, rollout, engine),
-            **mismatch_metrics(update.logp_diffs, passes.minibatches[0][1], engine),
-            "lr": lr,
-            **speed_metrics(timer, rollout, engine),
+            **step_values(rewards, credit, update, passes, timer, engine),
             **utilisation.metrics(completions.prompts, passes.lengths, trainer.inner_epochs, timer.seconds["update"]),
+            "lr": lr,
         }
         if trainer.refill_rounds:
             values["rollout/refilled"] = refill.share(step, completions.images)
         trace.end()
-        if served is not None:
-            values |= correction_metrics(update.logp_diffs, passes.minibatches[0][1], served.settings.cap, engine)
-            if on_policy:  # otherwise the difference includes an update
-                bound = largest_gap(served.settings, backbone.model.dtype)
-                require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
+        if served is not None and on_policy:  # otherwise the difference includes an update
+            bound = largest_gap(served.settings, backbone.model.dtype)
+            require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
         if step == 0 or (step + 1) % trainer.completions_every == 0:
-            local_rewards = {name: part[rewards.local] for name, part in rewards_by_name.items()}
+            local_rewards = {name: table[rewards.local] for name, table in rewards.by_name.items()}
             context.log_completions(step + 1, completion_rows(completions, local_rewards, credit.by_completion))
 
         # -- evaluate --------------------------------------------------------------------------------------------------

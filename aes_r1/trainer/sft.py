@@ -20,7 +20,7 @@ from torch import Tensor
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import blank_picture, open_picture
 from aes_r1.model.backbone import Backbone
-from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.model.transfer import to_device
 from aes_r1.prompts import answer, order_of, unscored
@@ -172,7 +172,8 @@ def update_model(
     for start in range(0, len(batch), micro_batch_size):
         micro_batch = batch[start : start + micro_batch_size]
         prompts = backbone.collate([prompt for prompt, _ in micro_batch]).to(engine.device)
-        tokens, mask = padded([target for _, target in micro_batch], backbone.pad_token, engine.device)
+        tokens, mask = completion_table([target for _, target in micro_batch], backbone.pad_token)
+        tokens = to_device(tokens, engine.device)
         logps, _ = completion_likelihood(backbone, prompts, tokens, mask, torch.arange(len(micro_batch)))
         loss = -logps.sum() / tokens_in_step
         engine.backward(loss)
@@ -183,14 +184,3 @@ def update_model(
 def blanked(seed: int, step: int, position: int, share: float) -> bool:
     """Return whether the record at `position` of `step` is shown without its picture, which `share` of all are."""
     return share > 0 and bool(np.random.default_rng([seed, step, position, 7]).random() < share)
-
-
-def padded(targets: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Right-pad token lists to [R, T]; return (tokens on `device`, mask of the real tokens on the host)."""
-    width = max(len(target) for target in targets)
-    tokens = torch.full((len(targets), width), pad, dtype=torch.long)
-    mask = torch.zeros((len(targets), width), dtype=torch.bool)
-    for row, target in enumerate(targets):
-        tokens[row, : len(target)] = torch.tensor(target)
-        mask[row, : len(target)] = True
-    return to_device(tokens, device), mask

@@ -13,29 +13,33 @@ from aes_r1.rollout.sampler import Rollout
 from aes_r1.trainer.context import PhaseTimer
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.micro_batches import MicroBatch
+from aes_r1.trainer.passes import Passes
+from aes_r1.trainer.step_credit import StepCredit
+from aes_r1.trainer.step_rewards import StepRewards
+from aes_r1.trainer.update import Update
 
 
-def add_micro_batch(sums: dict[str, Tensor], metrics: dict[str, Tensor], entropy: Tensor, tokens: int) -> None:
-    """Add the means of one micro-batch to `sums`, weighted by its tokens; tensors stay on the device.
-
-    metrics: the result of policy_loss; entropy: of every completion token; tokens: the number of completion tokens.
-    """
-    weighted = {
-        name: value * metrics["tokens"] for name, value in metrics.items() if name not in ("tokens", "ratio_max")
+def step_values(
+    rewards: StepRewards, credit: StepCredit, update: Update, passes: Passes, timer: PhaseTimer, engine: Engine
+) -> dict[str, float]:
+    """Return reward/*, policy/*, rollout/*, time/* and perf/* of a step, but for what its loop adds. Collective."""
+    rollout, served, micro_batches = passes.completions.rollout, passes.policy.served, passes.minibatches[0][1]
+    values = {
+        **{f"reward/{name}": float(table.mean()) for name, table in rewards.by_name.items()},
+        **policy_metrics(update.sums, engine),
+        "policy/grad_norm": update.grad_norm,
+        "policy/skipped_steps": update.skipped,
+        **rollout_metrics(rewards.scores, credit.zero_spread, rollout, engine),
+        **mismatch_metrics(update.logp_diffs, micro_batches, engine),
+        **speed_metrics(timer, rollout, engine),
     }
-    added = {
-        **weighted,
-        "tokens": metrics["tokens"],
-        "entropy": entropy.detach().sum(),
-        "completion_tokens": entropy.new_full((), tokens),
-    }
-    for name, value in added.items():
-        sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    sums["ratio_max"] = torch.maximum(sums.get("ratio_max", metrics["ratio_max"]), metrics["ratio_max"])
+    if served is not None:
+        values |= correction_metrics(update.logp_diffs, micro_batches, served.settings.cap, engine)
+    return values
 
 
 def policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
-    """Return policy/* from the sums of `add_micro_batch` and their "loss". Collective."""
+    """Return policy/* from the sums of `Update`. Collective."""
     # A sum over micro-batches suffices: each loss is already divided by the divisor of the whole step.
     loss = engine.all_reduce_sum(sums.pop("loss"))
     names = sorted(name for name in sums if name != "ratio_max")

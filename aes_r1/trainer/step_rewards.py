@@ -40,6 +40,11 @@ class StepRewards:
     zero_spread: Tensor
     local: slice
 
+    @property
+    def by_name(self) -> dict[str, Tensor]:
+        """Return the total and its parts, [N, K] each."""
+        return {"total": self.total, **self.parts}
+
 
 def reward_completions(
     completions: Completions,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from aes_r1.model.transfer import to_device
@@ -13,22 +14,42 @@ from aes_r1.trainer.objective import importance_weights, loss_divisor, policy_lo
 from aes_r1.trainer.passes import Passes
 from aes_r1.trainer.skipped import SkippedSteps
 from aes_r1.trainer.step_credit import StepCredit
-from aes_r1.trainer.step_metrics import add_micro_batch
 
 
 @dataclass
 class Update:
     """Hold what the update of a step leaves for the log.
 
-    sums: those of step_metrics.add_micro_batch, and of the loss; logp_diffs: log pi of the trainer minus that of the
-    sampler before any update, [r, longest] for each micro-batch of the first minibatch that is in the loss, 0 beyond
-    its mask; grad_norm: of the last optimizer step; skipped: optimizer steps that were skipped.
+    sums: of the metrics of policy_loss, weighted by their tokens, and of loss, entropy and tokens; logp_diffs: log pi
+    of the trainer minus that of the sampler before any update, [r, longest] for each micro-batch of the first minibatch
+    that is in the loss, 0 beyond its mask; grad_norm: of the last optimizer step; skipped: optimizer steps that were
+    skipped.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     logp_diffs: list[Tensor] = field(default_factory=list)
     grad_norm: float = 0.0
     skipped: int = 0
+
+    def add(self, loss: Tensor, metrics: dict[str, Tensor], entropy: Tensor, tokens: int) -> None:
+        """Add one micro-batch to the sums; tensors stay on the device.
+
+        loss, metrics: the results of policy_loss; entropy [r, longest]: of every completion token; tokens: the number
+        of completion tokens.
+        """
+        weighted = {
+            name: value * metrics["tokens"] for name, value in metrics.items() if name not in ("tokens", "ratio_max")
+        }
+        added = {
+            **weighted,
+            "loss": loss.detach(),
+            "tokens": metrics["tokens"],
+            "entropy": entropy.detach().sum(),
+            "completion_tokens": entropy.new_full((), tokens),
+        }
+        for name, value in added.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+        self.sums["ratio_max"] = torch.maximum(self.sums.get("ratio_max", metrics["ratio_max"]), metrics["ratio_max"])
 
 
 def update_policy(
@@ -84,8 +105,7 @@ def update_policy(
             )
             engine.backward(loss)
             if micro_batch.in_loss:
-                add_micro_batch(done.sums, metrics, entropy, int(micro_batch.mask.sum()))
-                done.sums["loss"] = done.sums.get("loss", 0.0) + loss.detach()
+                done.add(loss, metrics, entropy, int(micro_batch.mask.sum()))
                 if number == 0:  # before the first update both have the same weights
                     done.logp_diffs.append(logps.detach() - sampler_logps)
         done.grad_norm = float(engine.step(lr))

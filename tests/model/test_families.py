@@ -133,14 +133,16 @@ def test_an_unknown_family_is_named(tmp_path):
 
 
 def test_a_picture_stands_in_the_prompt_as_transformers_own_processors_write_it(tmp_path):
+    from transformers import AutoTokenizer
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
     from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
     from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
-    gemma = backbones.load(save_sibling("gemma3", tmp_path / "gemma3"), dtype="float32", max_pixels=9216)
-    tokenizer = gemma.tokenizer
+    folder = save_sibling("gemma3", tmp_path / "gemma3")
+    gemma = backbones.load(folder, dtype="float32", max_pixels=9216)
     named = {"boi": "<start_of_image>", "eoi": "<end_of_image>", "image": "<image_soft_token>"}
-    tokenizer.add_special_tokens({f"{name}_token": token for name, token in named.items()})
+    extra = {f"{name}_token": token for name, token in named.items()}
+    tokenizer = AutoTokenizer.from_pretrained(folder, extra_special_tokens=extra)
     size = {"height": 56, "width": 56}
     whole = Gemma3Processor(Gemma3ImageProcessorPil(size=size), tokenizer, image_seq_length=4)
     shown = picture(120, 80)

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from aes_r1.model.likelihood import token_likelihood
+from aes_r1.model.likelihood import completion_table, token_likelihood
 
 
 def setup(dtype=torch.float32):
@@ -91,3 +91,9 @@ def test_a_vocabulary_of_152064_is_added_up_exactly():
     logps, entropy = token_likelihood(logits, likeliest, torch.nn.Identity(), chunk_tokens=8)
     torch.testing.assert_close(logps.double(), wanted, atol=2e-6, rtol=0)
     torch.testing.assert_close(entropy.double(), -(exact.exp() * exact).sum(dim=-1), atol=2e-5, rtol=1e-4)
+
+
+def test_a_table_of_completions_by_hand():
+    tokens, mask = completion_table([[5, 6, 7], [8]], 0)
+    assert tokens.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert mask.tolist() == [[True, True, True], [True, False, False]]
