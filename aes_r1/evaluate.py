@@ -29,7 +29,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.critique import judge_critiques
 from aes_r1.evaluation.summary import measure
-from aes_r1.inference.asking import AskingConfig, find_model, question_of
+from aes_r1.inference.asking import AskingConfig, find_model
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
 from aes_r1.inference.predictions import Process, Sets, chosen_critiques, record_stage
@@ -39,6 +39,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
+from aes_r1.prompts import FILLER_PROMPT, QUESTIONS, SCORE_FIRST_PROMPT
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.tables import evaluation_tables, format_value
@@ -111,6 +112,9 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
         if not is_answered(run, name):
             folder, facts = find_model(path)
             asking, key = asking_config(facts, settings), "model.path" if name == settings.name else f"models.{name}"
+            if "read_back" in settings.evaluation.protocols and asking.question in (SCORE_FIRST_PROMPT, FILLER_PROMPT):
+                rule = "has no words before its score to read it from; leave read_back out"
+                raise InputError(f"evaluation.protocols=read_back: {path} {rule}")
             backbones.check(folder, question=asking.question, max_pixels=asking.max_pixels, key=key)
 
 
@@ -238,7 +242,7 @@ def asking_config(facts: AskingConfig, settings: EvaluateSettings) -> AskingConf
     """Return how a model is asked: as in its own run, `facts`, unless the settings say otherwise."""
     evaluation, prompt = settings.evaluation, settings.model.prompt
     return facts.given(
-        question=question_of(prompt) if prompt else None,
+        question=QUESTIONS[prompt] if prompt else None,
         max_pixels=settings.data.max_pixels,
         max_new_tokens=evaluation.max_new_tokens,
         temperature=evaluation.temperature,

@@ -1,7 +1,8 @@
 """The prompts for models and the format of their answers.
 
-An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1). It is parsed strictly: any other form
-counts as no answer, and no score is guessed.
+An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1), or the other way round where the
+prompt asks for the score first. It is parsed strictly, in the order that was asked for: any other form counts as no
+answer, and no score is guessed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate
 from string import Template
+from typing import Literal
 
 from aes_r1.settings import CONF
 
@@ -27,17 +29,48 @@ SCORE_ONLY_PROMPT = (
     "with two decimals in <answer> </answer>."
 )
 
+SCORE_FIRST_PROMPT = (
+    "Judge this photograph as an expert would. Give its aesthetic quality from 0 to 1 with two decimals "
+    "in <answer> </answer>. Then discuss light and shadow, mood and narrative, composition, color and exposure "
+    "in <think> </think>."
+)
+FILLER_PROMPT = (
+    "Judge this photograph as an expert would. Fill <think> </think> with a word that says nothing. Then give its "
+    "aesthetic quality from 0 to 1 with two decimals in <answer> </answer>."
+)
+# The question of every model.prompt. It also decides the order of the answer, so whoever knows what was asked can read
+# the answer.
+QUESTIONS = {
+    "critique": RATING_PROMPT,
+    "score_only": SCORE_ONLY_PROMPT,
+    "score_first": SCORE_FIRST_PROMPT,
+    "filler": FILLER_PROMPT,
+}
+FILLER = " and"  # says nothing of a picture, and is one token of the tokenizers that we know
+
 _PROMPTS = CONF / "prompts"
 
-_ANSWER = re.compile(r"\s*<think>(?P<critique>.*?)</think>\s*<answer>(?P<score>.*?)</answer>\s*", re.DOTALL)
+Order = Literal["critique_first", "score_first"]  # of the two blocks of an answer
+
+_CRITIQUE, _SCORE = r"\s*<think>(?P<critique>.*?)</think>\s*", r"\s*<answer>(?P<score>.*?)</answer>\s*"
+_ANSWER = {
+    "critique_first": re.compile(_CRITIQUE + _SCORE, re.DOTALL),
+    "score_first": re.compile(_SCORE + _CRITIQUE, re.DOTALL),
+}
 _TAG = re.compile(r"</?(?:think|answer)>")
 _DECIMAL = re.compile(r"\s*(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
 _SIGNED_DECIMAL = re.compile(r"\s*(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))\s*", re.ASCII)
 
 
-def answer(critique: str, score: float) -> str:
+def order_of(question: str) -> Order:
+    """Return the order of the blocks in an answer to `question`."""
+    return "score_first" if question == SCORE_FIRST_PROMPT else "critique_first"
+
+
+def answer(critique: str, score: float, order: Order = "critique_first") -> str:
     """Return the text a model should write for a critique and a score in [0, 1] (two decimals)."""
-    return f"<think>{critique}</think><answer>{score:.2f}</answer>"
+    said, scored = f"<think>{critique}</think>", f"<answer>{score:.2f}</answer>"
+    return scored + said if order == "score_first" else said + scored
 
 
 def unscored(critique: str) -> str:
@@ -50,21 +83,21 @@ def level_of(mos: float) -> str:
     return "bad" if mos < 0.4 else "fair" if mos < 0.7 else "good"
 
 
-def _split(text: str) -> tuple[str, str] | None:
-    """Return critique and raw answer when the whole text is one think block, then one answer block."""
-    match = _ANSWER.fullmatch(text)
+def _split(text: str, order: Order) -> tuple[str, str] | None:
+    """Return critique and raw answer when the whole text is one think block and one answer block in this order."""
+    match = _ANSWER[order].fullmatch(text)
     if match is None or _TAG.search(match["critique"]) or _TAG.search(match["score"]):
         return None
     return match["critique"], match["score"]
 
 
-def parse_score(text: str) -> float | None:
+def parse_score(text: str, order: Order = "critique_first") -> float | None:
     """Return the score in [0, 1] of a well-formed answer, else None.
 
-    The whole text must be one `<think>..</think>` and then one `<answer>..</answer>`, with optional white space around
-    them; the answer is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5").
+    The whole text must be one `<think>..</think>` and one `<answer>..</answer>` in the order that was asked for, with
+    optional white space around them; the answer is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5").
     """
-    parts = _split(text)
+    parts = _split(text, order)
     if parts is None:
         return None
     number = _DECIMAL.fullmatch(parts[1])
@@ -74,16 +107,16 @@ def parse_score(text: str) -> float | None:
     return score if 0.0 <= score <= 1.0 else None
 
 
-def out_of_range(text: str) -> bool:
+def out_of_range(text: str, order: Order = "critique_first") -> bool:
     """Return whether a well-formed answer is a plain number outside [0, 1] ("1.2", "-0.1", "85"), which is no score."""
-    parts = _split(text)
+    parts = _split(text, order)
     number = None if parts is None else _SIGNED_DECIMAL.fullmatch(parts[1])
     return number is not None and not 0.0 <= float(number["number"]) <= 1.0
 
 
-def parse_critique(text: str) -> str | None:
+def parse_critique(text: str, order: Order = "critique_first") -> str | None:
     """Return the critique of an answer with well-formed tags (its score may be unreadable), else None."""
-    parts = _split(text)
+    parts = _split(text, order)
     return None if parts is None else parts[0].strip()
 
 
@@ -113,16 +146,20 @@ def untaught(text: str) -> str | None:
     return None
 
 
-def critique_length(pieces: Sequence[str]) -> int:
-    """Count the leading tokens of a completion inside its critique block, given the string of each token.
+def critique_tokens(pieces: Sequence[str], order: Order = "critique_first") -> range:
+    """Return the places of a completion's tokens inside its critique block, given the string of each token.
 
-    The block ends after the first `</think>`; its opening tag may also stand in the prompt. A token that reaches beyond
-    the block ("><" of "</think><answer>") belongs to the answer, because it is part of the answer's format. The count
-    is 0 where the block is never closed.
+    The block is `<think>..</think>` with its tags. Where it comes first it begins with the completion, because its
+    opening tag may also stand in the prompt. A token that reaches beyond the block ("><" of "</think><answer>") belongs
+    to the answer, because it is part of the answer's format. No token is in a block that is never closed.
     """
-    close = "</think>"
-    start = "".join(pieces).find(close)
-    return 0 if start < 0 else sum(end <= start + len(close) for end in accumulate(map(len, pieces)))
+    text, close = "".join(pieces), "</think>"
+    begin = text.find("<think>") if order == "score_first" else 0
+    end = text.find(close) + len(close)
+    ends = list(accumulate(map(len, pieces)))
+    before = sum(start < begin for start in [0, *ends[:-1]])
+    within = sum(reached <= end for reached in ends) if end >= len(close) else 0
+    return range(before, within)
 
 
 def expert_prompt(mos: float) -> str:

@@ -8,43 +8,75 @@ comparison has the degrees of freedom of all conditions; a t-test of two conditi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 
-Values = Mapping[str, Mapping[int, float | None]]  # {condition: {replicate: value}}
+Values = Mapping[str, Mapping[Any, float | None]]  # {condition: {replicate: value}}
 
 
 def contrasts(values: Values, baseline: str) -> dict[str, dict[str, Any]]:
-    """Return {condition: {"mean", "low", "high", "n", "df"}}: its difference to `baseline` with a 95% interval.
+    """Return {condition: the `contrast` of condition - `baseline`}.
 
-    Blocks without a value of `baseline` are left out; others may miss conditions (least squares over what is there). n:
-    blocks of the difference; df: degrees of freedom of the error, without which there is no interval (None).
+    Blocks without a value of `baseline` are left out; others may miss conditions.
+    """
+    known = _known(values)
+    blocks = set(known.get(baseline, {}))
+    kept = {name: {block: one for block, one in row.items() if block in blocks} for name, row in known.items()}
+    return {name: contrast(kept, {name: 1, baseline: -1}) for name, row in kept.items() if row and name != baseline}
+
+
+def contrast(values: Values, weights: Mapping[str, float]) -> dict[str, Any]:
+    """Return {"mean", "low", "high", "n", "df"}: the sum of weight * condition with a 95% interval.
+
+    The weights must sum to 0. Least squares over what is there: blocks may miss conditions. n: blocks that have all
+    conditions of the contrast; df: degrees of freedom of the error, without which there is no interval (None). Where
+    the blocks do not determine the contrast, all but n and df are None.
     """
     from scipy import stats
 
-    known = {name: {block: one for block, one in row.items() if _finite(one)} for name, row in values.items()}
-    blocks = sorted(known.get(baseline, {}))
-    others = [name for name in known if name != baseline and set(known[name]) & set(blocks)]
-    cells = [(name, block) for name in (baseline, *others) for block in blocks if block in known[name]]
+    known = _known(values)
+    names, blocks = list(known), list(dict.fromkeys(block for row in known.values() for block in row))
+    cells = [(name, block) for name, row in known.items() for block in row]
+    table = [[*(at == block for block in blocks), *(name == one for one in names)] for name, at in cells]
+    design = np.array(table, dtype=np.float64)
+    wanted = np.array([*(0.0 for _ in blocks), *(weights.get(name, 0.0) for name in names)])
+    together = [block for block in blocks if all(block in known.get(name, {}) for name in weights)]
+    rank = int(np.linalg.matrix_rank(design)) if cells else 0
+    found: dict[str, Any] = {"mean": None, "low": None, "high": None, "n": len(together), "df": len(cells) - rank}
+    if not set(weights) <= set(names):
+        return found
     y = np.array([known[name][block] for name, block in cells], dtype=np.float64)
-    if not others:
-        return {}
-    rows = [[*(at == block for block in blocks), *(name == one for one in others)] for name, at in cells]
-    design = np.array(rows, dtype=np.float64)
-    inverse = np.linalg.inv(design.T @ design)
-    fitted = inverse @ design.T @ y
-    df = len(cells) - len(blocks) - len(others)
-    error = math.sqrt(float(((y - design @ fitted) ** 2).sum()) / df) if df else math.nan
-    student = float(stats.t.ppf(0.975, df)) if df else math.nan
-    found = {}
-    for place, name in enumerate(others, start=len(blocks)):
-        mean, half = float(fitted[place]), student * error * math.sqrt(inverse[place, place])
-        ends = {"low": mean - half, "high": mean + half} if df else {"low": None, "high": None}
-        found[name] = {"mean": mean, **ends, "n": len(set(known[name]) & set(blocks)), "df": df}
+    inverse = np.linalg.pinv(design)
+    if not np.allclose(wanted @ inverse @ design, wanted):
+        return found
+    fitted = inverse @ y
+    found["mean"] = float(wanted @ fitted)
+    if found["df"]:
+        error = math.sqrt(float(((y - design @ fitted) ** 2).sum()) / found["df"])
+        half = float(stats.t.ppf(0.975, found["df"])) * error * float(np.linalg.norm(wanted @ inverse))
+        found |= {"low": found["mean"] - half, "high": found["mean"] + half}
     return found
 
 
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def equivalent(found: Mapping[str, Any], margin: float) -> bool | None:
+    """Return whether a contrast is within +-`margin` by two one-sided tests at .05; None without an interval.
+
+    Both tests reject where the 90% interval lies within the margin (Schuirmann, 1987).
+    """
+    from scipy import stats
+
+    if found["low"] is None:
+        return None
+    student = [float(stats.t.ppf(level, found["df"])) for level in (0.95, 0.975)]
+    return abs(found["mean"]) + (found["high"] - found["mean"]) * student[0] / student[1] < margin
+
+
+def _known(values: Values) -> dict[str, dict[Hashable, float]]:
+    """Return the finite values, without conditions that have none."""
+    known = {
+        name: {block: one for block, one in row.items() if one is not None and math.isfinite(one)}
+        for name, row in values.items()
+    }
+    return {name: row for name, row in known.items() if row}

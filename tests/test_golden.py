@@ -39,7 +39,7 @@ def drawn_scenes() -> dict[str, list]:
         for index in range(3):
             image, factors, facts = scenes.render_scene(name, index, 0)
             pixels = np.asarray(image, dtype=np.float64)
-            mos, spread = opinions(name, factors, np.random.default_rng(index))
+            mos, spread = opinions(name, factors, facts["subject"], np.random.default_rng(index))
             found[name].append(
                 {
                     "pixels": [pixels.mean(), pixels.std()],

@@ -4,7 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, SCORE_ONLY_PROMPT, answer, level_of, parse_critique, parse_score
+from aes_r1.prompts import (
+    DIMENSIONS,
+    QUESTIONS,
+    RATING_PROMPT,
+    SCORE_FIRST_PROMPT,
+    answer,
+    level_of,
+    order_of,
+    out_of_range,
+    parse_critique,
+    parse_score,
+)
+from aes_r1.settings.model import PROMPTS
 
 
 def wrap(score, critique="calm light"):
@@ -29,45 +41,45 @@ def test_read(text, score):
     assert parse_score(text) == score
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "0.63",
-        wrap(""),
-        wrap("."),
-        wrap("85/100"),
-        wrap("1.2"),
-        wrap("1.0000001"),
-        wrap("-0.1"),
-        wrap("+0.1"),
-        wrap("nan"),
-        wrap("inf"),
-        wrap("0,63"),
-        wrap("1e-1"),
-        wrap("0.5 0.6"),
-        wrap("0.5."),
-        wrap("63%"),
-        wrap("٠.٥"),
-        wrap("０.５"),
-        wrap("half"),
-        "<answer>0.63</answer>",
-        "<think>a</think>",
-        "<think>a</think><answer>0.63",
-        "<think>a<answer>0.63</answer>",
-        "<think>a</think>0.63</answer>",
-        "<answer>0.63</answer><think>a</think>",
-        "so: <think>a</think><answer>0.63</answer>",
-        "<think>a</think><answer>0.63</answer> done",
-        "<think>a</think>and<answer>0.63</answer>",
-        "<think>a</think><answer>0.63</answer><answer>0.63</answer>",
-        "<think>a</think><answer>0.63<answer>0.5</answer></answer>",
-        "<think>a</think><think>b</think><answer>0.63</answer>",
-        "<think>a<think>b</think></think><answer>0.63</answer>",
-        "<THINK>a</THINK><answer>0.63</answer>",
-        "<reason>a</reason><score>0.63</score>",
-    ],
-)
+REFUSED = [
+    "",
+    "0.63",
+    wrap(""),
+    wrap("."),
+    wrap("85/100"),
+    wrap("1.2"),
+    wrap("1.0000001"),
+    wrap("-0.1"),
+    wrap("+0.1"),
+    wrap("nan"),
+    wrap("inf"),
+    wrap("0,63"),
+    wrap("1e-1"),
+    wrap("0.5 0.6"),
+    wrap("0.5."),
+    wrap("63%"),
+    wrap("٠.٥"),
+    wrap("０.５"),
+    wrap("half"),
+    "<answer>0.63</answer>",
+    "<think>a</think>",
+    "<think>a</think><answer>0.63",
+    "<think>a<answer>0.63</answer>",
+    "<think>a</think>0.63</answer>",
+    "<answer>0.63</answer><think>a</think>",
+    "so: <think>a</think><answer>0.63</answer>",
+    "<think>a</think><answer>0.63</answer> done",
+    "<think>a</think>and<answer>0.63</answer>",
+    "<think>a</think><answer>0.63</answer><answer>0.63</answer>",
+    "<think>a</think><answer>0.63<answer>0.5</answer></answer>",
+    "<think>a</think><think>b</think><answer>0.63</answer>",
+    "<think>a<think>b</think></think><answer>0.63</answer>",
+    "<THINK>a</THINK><answer>0.63</answer>",
+    "<reason>a</reason><score>0.63</score>",
+]
+
+
+@pytest.mark.parametrize("text", REFUSED)
 def test_refused(text):
     assert parse_score(text) is None
 
@@ -86,6 +98,28 @@ def test_answers_read_back(hundredths, critique):
     assert parse_critique(text) == critique.strip()
 
 
+@given(st.integers(0, 100), st.text(alphabet=st.characters(blacklist_characters="<>")))
+def test_either_order_is_read_where_it_was_asked_for_and_nowhere_else(hundredths, critique):
+    for order, other in (("critique_first", "score_first"), ("score_first", "critique_first")):
+        text = answer(critique, hundredths / 100, order)
+        assert (parse_score(text, order), parse_critique(text, order)) == (hundredths / 100, critique.strip())
+        assert (parse_score(text, other), parse_critique(text, other)) == (None, None)
+
+
+@pytest.mark.parametrize("text", [one for one in REFUSED if not one.startswith("<answer>0.63</answer><think>")])
+def test_refused_in_either_order(text):
+    head, _, tail = text.partition("</think>")
+    assert parse_score(text, "score_first") is None
+    assert parse_score(f"{tail}{head}</think>", "score_first") is None
+
+
+def test_a_number_out_of_range_is_told_in_the_order_that_was_asked_for():
+    assert out_of_range(wrap("85"))
+    assert not out_of_range(wrap("85"), "score_first")
+    assert out_of_range("<answer>1.2</answer><think>a</think>", "score_first")
+    assert not out_of_range("<answer>0.2</answer><think>a</think>", "score_first")
+
+
 def test_critique_without_a_readable_score():
     assert parse_critique(wrap("high", critique=" soft light ")) == "soft light"
     assert parse_critique("soft light") is None
@@ -96,9 +130,14 @@ def test_levels():
 
 
 def test_prompts_ask_for_what_the_parser_reads():
-    for prompt in (RATING_PROMPT, SCORE_ONLY_PROMPT):
+    assert tuple(QUESTIONS) == PROMPTS
+    assert len(set(QUESTIONS.values())) == len(PROMPTS)
+    for prompt in QUESTIONS.values():
+        first = "score_first" if prompt.index("<answer>") < prompt.index("<think>") else "critique_first"
+        assert order_of(prompt) == first
         assert "<think>" in prompt
         assert "<answer>" in prompt
         assert "two decimals" in prompt
     for dimension in DIMENSIONS:
         assert dimension.replace("_", " ") in RATING_PROMPT
+        assert dimension.replace("_", " ") in SCORE_FIRST_PROMPT

@@ -41,6 +41,20 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
         ({"reward": {"information": {"cap": 0}}}, "reward.information.cap=0"),
         ({"model": {"answer_from": "both"}}, "model.answer_from=both"),
         ({"model": {"answer_from": "words", "prompt": "score_only"}}, "model.answer_from=words: score_only writes no"),
+        *(
+            (values | {"model": {"prompt": prompt} | values.get("model", {})}, says)
+            for prompt in ("score_first", "filler")
+            for values, says in (
+                (PARTS, f"trainer.credit=parts: {prompt} writes no critique before its score"),
+                ({"model": {"answer_from": "words"}}, f"model.answer_from=words: {prompt} writes no words before its"),
+                (
+                    {"cold_start": {"blank_pictures": 0.25}},
+                    f"0.25: model.prompt={prompt} has no words before the score",
+                ),
+                ({"evaluation": {"protocols": ["read_back"]}}, f"'read_back']: model.prompt={prompt} has no words"),
+            )
+        ),
+        ({"model": {"prompt": "score_last"}}, "model.prompt=score_last"),
         ({"cold_start": {"blank_pictures": 1}}, "cold_start.blank_pictures=1"),
         ({"trainer": {"critique_kl_coef": -1}}, "trainer.critique_kl_coef=-1"),
         ({"trainer": {"temperature": 0}}, "trainer.temperature=0"),

@@ -38,6 +38,7 @@ AXES = {
     "splits": {"data"},
     "ai_generated": {"reward"},
     "grounding": {"trainer", "reward", "cold_start", "data", "model"},
+    "reasoning": {"trainer", "data", "model"},
 }
 
 

@@ -23,6 +23,7 @@ SCENE_SETS = {
     "scenes": {"train": 3000, "validation": 200, "test": 600},
     "scenes_shifted": {"train": 300, "validation": 100, "test": 300},
     "scenes_harsh": {"train": 3000, "validation": 200, "test": 600},
+    "scenes_gated": {"train": 3000, "validation": 200, "test": 600},
 }
 # The first picture of every split; a split keeps its pictures when another one grows.
 SPLIT_STARTS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
@@ -33,24 +34,36 @@ WEIGHTS = {
     "scenes_shifted": (0.18, 0.25, 0.17, 0.25, 0.15),
     "scenes_harsh": (0.22, 0.20, 0.22, 0.20, 0.16),
 }
+# The weights of the raters of scenes_gated, who look for other things in every subject. Over the subjects each
+# dimension has the mean weight .2, so none tells more than another to a judge who does not look at the subject.
+GATED_WEIGHTS = {
+    "house": (0.55, 0.15, 0.10, 0.00, 0.20),
+    "tree": (0.00, 0.55, 0.15, 0.10, 0.20),
+    "figure": (0.10, 0.00, 0.55, 0.15, 0.20),
+    "boat": (0.15, 0.10, 0.00, 0.55, 0.20),
+}
 
 
-def quality(name: str, factors: dict[str, float]) -> float:
-    """Return the true quality in [0.03, 0.97].
+def quality(name: str, factors: dict[str, float], subject: str) -> float:
+    """Return the true quality in [0.03, 0.97] of a scene with one of scenes.SUBJECTS.
 
-    A weighted sum is pulled down by the weakest dimension and stretched over the scale.
+    A weighted sum is pulled down by the weakest dimension and stretched over the scale. In scenes_gated the weights
+    depend on the subject, and the weakest dimension, which may have no weight, does not count again.
     """
     values = np.array([factors[dimension] for dimension in DIMENSIONS])
-    merit = 0.85 * float(values @ np.array(WEIGHTS[name])) + 0.15 * float(values.min())
+    if name == "scenes_gated":
+        merit = float(values @ np.array(GATED_WEIGHTS[subject]))
+    else:
+        merit = 0.85 * float(values @ np.array(WEIGHTS[name])) + 0.15 * float(values.min())
     return 0.03 + 0.94 / (1 + np.exp(-9.0 * (merit - 0.455)))
 
 
-def opinions(name: str, factors: dict[str, float], rng: np.random.Generator) -> tuple[float, float]:
+def opinions(name: str, factors: dict[str, float], subject: str, rng: np.random.Generator) -> tuple[float, float]:
     """Return (MOS, standard deviation) of RATERS votes 1..10 on the 0..1 scale.
 
     Raters differ in bias, scale and attention.
     """
-    truth = quality(name, factors)
+    truth = quality(name, factors, subject)
     if name == "scenes_harsh":
         truth = 0.05 + 0.6 * truth
     bias, scale = rng.normal(0, 0.06, RATERS), rng.normal(1, 0.1, RATERS)
@@ -92,7 +105,8 @@ def _draw_scene(job: tuple[str, str, int, int, str]) -> Sample:
     name, split, index, seed, folder = job
     scene = SPLIT_STARTS[split] + index
     picture, factors, facts = scenes.render_scene(name, scene, seed)
-    mos, spread = opinions(name, factors, np.random.default_rng([zlib.crc32(name.encode()), seed, scene, 1]))
+    rng = np.random.default_rng([zlib.crc32(name.encode()), seed, scene, 1])
+    mos, spread = opinions(name, factors, facts["subject"], rng)
     identity = f"{split}-{index:05d}"
     picture.save(Path(folder) / f"{identity}.jpg", quality=92)
     return Sample(identity, f"{identity}.jpg", mos, name, split, spread, RATERS, {"factors": factors, "facts": facts})

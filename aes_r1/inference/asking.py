@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 
 from aes_r1.data.scene_sets import SCENE_SETS
-from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.prompts import QUESTIONS, RATING_PROMPT, Order, order_of
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
 from aes_r1.runs.folder import RunFolder, is_model, model_in, run_of, runs_inside
@@ -48,6 +48,11 @@ class AskingConfig:
     def given(self, **values: Any) -> Self:
         """Return a copy with those of `values` that are not None."""
         return dataclasses.replace(self, **{key: value for key, value in values.items() if value is not None})
+
+    @property
+    def order(self) -> Order:
+        """Return the order of the blocks in an answer to the question."""
+        return order_of(self.question)
 
     def dtype_on(self, device: torch.device) -> str:
         """Return the dtype in which `device` computes."""
@@ -91,18 +96,13 @@ def asking_of(settings: Mapping[str, Any]) -> AskingConfig:
     """Return how the run of `settings` (as in settings.json) asks its models in validation and evaluation."""
     model, evaluation = settings["model"], settings["evaluation"]
     return AskingConfig(dtype=model["dtype"]).given(
-        question=question_of(model["prompt"]),
+        question=QUESTIONS[model["prompt"]],
         max_pixels=settings["data"]["max_pixels"] or model["max_pixels"],
         max_new_tokens=evaluation["max_new_tokens"] or settings["trainer"]["max_new_tokens"],
         temperature=evaluation["temperature"],
         n_samples=evaluation["n_samples"],
         answer_from=model.get("answer_from"),
     )
-
-
-def question_of(prompt: str) -> str:
-    """Return the text of the prompt called critique or score_only."""
-    return RATING_PROMPT if prompt == "critique" else SCORE_ONLY_PROMPT
 
 
 def find_model(path: str | Path) -> tuple[str, Facts]:

@@ -13,7 +13,7 @@ from aes_r1.data.sample import open_picture
 from aes_r1.inference.information import likelihoods, nats
 from aes_r1.inference.predictions import chosen_critiques, rows_by_protocol
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import parse_score, unscored
+from aes_r1.prompts import order_of, parse_score, unscored
 from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.files import write_rows
@@ -87,7 +87,8 @@ def exchange_critiques(
     """Exchange up to `pictures` critiques of `stage` per set and protocol, and score them beside other pictures.
 
     Writes run.examined_file(KIND, STAGE, SET) for the kinds interventions and information; an existing file is kept.
-    Protocols: those of predictions.GROUNDED, or else the first that writes critiques.
+    Protocols: those of predictions.GROUNDED, or else the first that writes critiques. Where the score comes before the
+    critique, an exchange could not move it, so only the information is measured.
     """
     first = chosen_critiques(run.predictions(stage), most=pictures, seed=seed)
     chosen = {(name, rows[0]["protocol"]): rows for (_, name), rows in first.items()}
@@ -106,7 +107,7 @@ def exchange_critiques(
     for name in dict.fromkeys(name for name, _ in chosen):
         for kind, examine in zip(EXAMINED, (exchanged, informed), strict=True):
             path = run.examined_file(kind, stage, name)
-            if path.exists():
+            if path.exists() or (examine is exchanged and order_of(question) == "score_first"):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             write_rows(

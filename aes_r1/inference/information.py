@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from aes_r1.data.sample import open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood, completion_table
-from aes_r1.prompts import critique_length
+from aes_r1.prompts import critique_tokens, order_of
 
 Array = NDArray[np.float64]
 OTHERS = 4  # other pictures under which the likelihood of a text is computed
@@ -58,8 +58,9 @@ def likelihoods(
         device = backbone.device
         logps, _ = completion_likelihood(backbone, prompts.to(device), tokens.to(device), mask, picture_of)
         for (row, shift), line in zip(pairs, logps.double().cpu().numpy(), strict=True):
-            words = critique_length(backbone.pieces(torch.tensor(texts[row])))
-            table[row, shift] = line[:words].sum(), line[words:].sum()
+            block = critique_tokens(backbone.pieces(torch.tensor(texts[row])), order_of(question))
+            words, rest = line[block.start : block.stop], np.delete(line, block)
+            table[row, shift] = words.sum(), rest.sum()
     return table
 
 

@@ -16,7 +16,15 @@ from aes_r1.inference.asking import AskingConfig
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.prompts import SCORE_ONLY_PROMPT, out_of_range, parse_critique, parse_score, unscored
+from aes_r1.prompts import (
+    SCORE_ONLY_PROMPT,
+    Order,
+    order_of,
+    out_of_range,
+    parse_critique,
+    parse_score,
+    unscored,
+)
 from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
@@ -70,7 +78,7 @@ def predict(
                     if name == "label_tokens":
                         yield number_row(entry, name, levels[index])
                     else:
-                        yield _row(entry, name, answers[name][index])
+                        yield _row(entry, name, answers[name][index], order_of(questions[name]))
 
 
 def _question(protocol: str, question: str) -> str:
@@ -159,14 +167,14 @@ def number_row(one: Sample, protocol: str, score: float | None) -> dict:
     }
 
 
-def _row(one: Sample, protocol: str, texts: list[str]) -> dict[str, Any]:
-    scores = [parse_score(text) for text in texts]
+def _row(one: Sample, protocol: str, texts: list[str], order: Order) -> dict[str, Any]:
+    scores = [parse_score(text, order) for text in texts]
     answered = [score for score in scores if score is not None]
     return {
         **number_row(one, protocol, float(np.mean(answered)) if answered else None),
         "scores": scores,
-        "out_of_range": sum(out_of_range(text) for text in texts),
-        "critique": parse_critique(texts[0]),
+        "out_of_range": sum(out_of_range(text, order) for text in texts),
+        "critique": parse_critique(texts[0], order),
         "text": texts[0],
     }
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from aes_r1.model import families, files, kernels, quantize, shared_prefix, template
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
+from aes_r1.prompts import order_of
 from aes_r1.settings import InputError, LoraSettings
 
 MIN_PIXELS = 56 * 56
@@ -246,6 +247,11 @@ def check(path: str | Path, *, question: str, max_pixels: int, key: str = "model
         backbone.encode(Image.new("RGB", (64, 64)), question)
     except InputError as error:  # begins with the path
         raise InputError(f"{key}={error}") from error
+    if backbone.answer_prefix and order_of(question) == "score_first":
+        raise InputError(
+            f"{key}={path}: its chat template opens <think> in the prompt, so no answer can begin with the score; "
+            "give model.prompt=critique"
+        )
     return backbone
 
 

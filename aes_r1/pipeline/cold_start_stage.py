@@ -31,6 +31,7 @@ from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.sft import sft_epochs, sft_steps, train_sft
 from aes_r1.trainer.skipped import warn
+from aes_r1.trainer.taught import taught_records
 
 # Settings that do not change the result: where the critiques come from (their content is hashed), speed and safety.
 # The epochs that are hashed are those that min_steps led to.
@@ -170,10 +171,9 @@ def _train(
         train_sft(
             backbone,
             engine,
-            records,
+            taught_records(records, settings.model.prompt, backbone),
             question=job.question,
             cold_start=cold_start,
-            with_critique=settings.model.prompt == "critique",
             context=TrainingContext(
                 folder=made.checkpoints,
                 seed=settings.seed,

@@ -25,7 +25,7 @@ def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample], sa
 
     It is empty where no critique is asked for. sample: the sampler of job.sampler.
     """
-    if job.settings.model.prompt != "critique":
+    if job.settings.model.prompt not in ("critique", "score_first"):
         return {}
     rows = predictions(job, backbone, samples[:PICTURES], ["greedy"], sample)
     read = [row for row in rows if row["critique"] and row["score"] is not None][:INFORMED]

@@ -27,7 +27,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
-from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.prompts import QUESTIONS
 from aes_r1.reward.custom import load_reward, reward_file
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
@@ -178,7 +178,6 @@ def _check_rewards(settings: Settings) -> None:
 
 def _check_models(settings: Settings) -> None:
     model, init_from = settings.model, settings.trainer.init_from
-    question = RATING_PROMPT if model.prompt == "critique" else SCORE_ONLY_PROMPT
     if model.quantize == "nf4":
         require_nf4()
     if model.base == "shipped":
@@ -189,7 +188,7 @@ def _check_models(settings: Settings) -> None:
     for key, path in named.items():
         if path is not None:
             max_pixels = settings.data.max_pixels or model.max_pixels
-            backbone = backbones.check(path, question=question, max_pixels=max_pixels, key=key)
+            backbone = backbones.check(path, question=QUESTIONS[model.prompt], max_pixels=max_pixels, key=key)
             if model.lora.rank > 0:
                 backbones.add_adapter(backbone, model.lora)
 

@@ -7,8 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
 from aes_r1.inference.asking import Facts
+from aes_r1.prompts import answer
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.settings_section import main_settings
 from aes_r1.scoring.intervals import HELD, NOT_CALIBRATED
@@ -31,7 +33,6 @@ print(tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_t
 """
 _NOT_EVALUATED = "The evaluation of the run is of the weights after its last step, so nothing else is known of these."
 _LICENSES = {"tiny_qwen2_5_vl": "apache-2.0"}  # licences of base models that are known for certain
-_SYNTHETIC = ("scenes", "scenes_shifted", "scenes_harsh")
 
 
 def model_card(
@@ -51,7 +52,7 @@ def model_card(
     parts = [
         _header(name, settings, evaluation),
         f"# {name}\n\nA vision-language model that critiques a photograph along light and shadow, mood and narrative, "
-        "composition, color and exposure, and scores it from 0 to 1: `<think>critique</think><answer>0.63</answer>`. "
+        f"composition, color and exposure, and scores it from 0 to 1: `{answer('critique', 0.63, facts.order)}`. "
         "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, "
         "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)).",
         f"## Use\n\nWith transformers {version('transformers').split('.')[0]} alone (config.json is in its style, "
@@ -138,7 +139,7 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
 
 
 def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts) -> Iterator[str]:
-    synthetic = settings["data"]["name"] in _SYNTHETIC
+    synthetic = settings["data"]["name"] in SCENE_SETS
     if synthetic:
         yield (
             "Trained and measured on small made pictures with simulated raters. What it says of a real photograph "

@@ -16,7 +16,7 @@ from torch import Tensor
 from aes_r1.data.sample import blank_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.prompts import critique_length
+from aes_r1.prompts import critique_tokens
 from aes_r1.rollout.forced_prefix import ANSWER_TOKENS
 from aes_r1.rollout.sampler import Rollout, Sampler, sample_completions
 
@@ -30,7 +30,7 @@ def critique_lengths(backbone: Backbone, rollout: Rollout) -> Tensor:
     """Return [R], on the host: how many leading tokens of each output are its critique, or all if that never ends."""
     counts = []
     for tokens, mask in zip(rollout.tokens.cpu(), rollout.mask.cpu(), strict=True):
-        counts.append(critique_length(backbone.pieces(tokens[mask])) or int(mask.sum()))
+        counts.append(len(critique_tokens(backbone.pieces(tokens[mask]))) or int(mask.sum()))
     return torch.tensor(counts)
 
 

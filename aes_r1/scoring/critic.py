@@ -21,7 +21,7 @@ from aes_r1.evaluation.uncertainty import predictive_half_width
 from aes_r1.inference.asking import Facts, find_model
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, split_critique
+from aes_r1.prompts import DIMENSIONS, Order, parse_critique, parse_score, split_critique
 from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
@@ -113,8 +113,9 @@ class Critic:
         The verdicts are those of `score` except for rounding, which depends on the shape of the batch.
         """
         half_width = self.facts.half_widths.get(self._protocol() or "")
-        calibrated = self.facts.knows_photographs
-        return [verdict(texts, half_width=half_width, calibrated=calibrated) for texts in self.answers(pictures)]
+        calibrated, order = self.facts.knows_photographs, self.facts.order
+        answers = self.answers(pictures)
+        return [verdict(texts, half_width=half_width, calibrated=calibrated, order=order) for texts in answers]
 
     def _protocol(self) -> str | None:
         """Return the protocol of an evaluation whose intervals hold for these verdicts.
@@ -154,18 +155,24 @@ def _content(picture: Image.Image) -> str:
     return hashlib.sha256(repr(picture.size).encode() + np.asarray(picture).tobytes()).hexdigest()
 
 
-def verdict(texts: Sequence[str], *, half_width: float | None, calibrated: bool = True) -> Verdict:
+def verdict(
+    texts: Sequence[str],
+    *,
+    half_width: float | None,
+    calibrated: bool = True,
+    order: Order = "critique_first",
+) -> Verdict:
     """Combine several answers to one picture into a verdict; it has no interval unless `calibrated`."""
-    scores = [parse_score(text) for text in texts]
+    scores = [parse_score(text, order) for text in texts]
     answered = [score for score in scores if score is not None]
     if not answered:
-        critique = next((words for words in map(parse_critique, texts) if words), None)
+        critique = next((words for text in texts if (words := parse_critique(text, order))), None)
         return Verdict(
             None, None, None, None, scores, critique, *_parts(critique), **agreement(critique, None)._asdict()
         )
     mean = float(np.mean(answered))
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
-    critique = parse_critique(texts[nearest])
+    critique = parse_critique(texts[nearest], order)
     kind, reach = None, None
     if not calibrated:
         kind = "not_calibrated"

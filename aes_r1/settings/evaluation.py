@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from aes_r1.settings.aescot import JudgeSettings
 from aes_r1.settings.data import DataSettings
+from aes_r1.settings.model import PROMPTS
 from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import RolloutSettings
@@ -52,11 +53,11 @@ class EvaluatedModel:
 
     path: str | None = None  # folder, run folder or hub name
     dtype: str | None = None  # null: that of its run; without a run bfloat16 on a GPU that has it, else float32
-    prompt: str | None = None  # critique or score_only; null: that of its run, or critique without a run
+    prompt: str | None = None  # as in a run (model.PROMPTS); null: that of its run, or critique without a run
 
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype or "float32", ("float32", "bfloat16", "float16"))
-        one_of("model.prompt", self.prompt or "critique", ("critique", "score_only"))
+        one_of("model.prompt", self.prompt or "critique", PROMPTS)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from aes_r1.settings.rules import one_of, require, seed_rule
 
+PROMPTS = ("critique", "score_only", "score_first", "filler")
 PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 
 
@@ -57,7 +58,9 @@ class ModelSettings:
     shared_prefix: bool = True  # prompt and picture computed once per image in the update
     gradient_checkpointing: bool = False
     kernels: str = "plain"  # liger: norms and gates as one CUDA kernel each, by liger-kernel
-    prompt: str = "critique"  # critique: think, then score; score_only: the control without a critique
+    # critique: think, then score; score_only: the control without a critique; score_first: score, then the critique, on
+    # which the score cannot depend; filler: words that say nothing, as many tokens as a critique, then score
+    prompt: str = "critique"
     answer_from: str = "image"  # words: the answer after a critique is sampled with the picture blanked
     reference: str = "device"  # where RAPO's reference model is kept between its uses: device, host or sharded
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -67,13 +70,13 @@ class ModelSettings:
         one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         self._check_base()
         one_of("model.kernels", self.kernels, ("plain", "liger"))
-        one_of("model.prompt", self.prompt, ("critique", "score_only"))
+        one_of("model.prompt", self.prompt, PROMPTS)
         one_of("model.answer_from", self.answer_from, ("image", "words"))
         require(
             self.answer_from == "image" or self.prompt == "critique",
             "model.answer_from",
             self.answer_from,
-            "score_only writes no words that an answer could be read from; give model.prompt=critique",
+            f"{self.prompt} writes no words before its score, from which it could be read; give model.prompt=critique",
         )
         one_of("model.quantize", self.quantize, ("none", "nf4"))
         require(

@@ -52,6 +52,7 @@ class Settings:
         is_name = self.run_name.strip() and not {"..", ""} & set(self.run_name.split("/"))
         require(bool(is_name), "run_name", self.run_name, "is a part of runs/NAME/..; give a name")
         require(self.processes >= 1, "processes", self.processes, "must be at least 1")
+        self._check_words()
         require(
             self.model.dtype != "float16",
             "model.dtype",
@@ -92,6 +93,15 @@ class Settings:
                 "with rollout=vllm the trainer's probabilities must be the servers', which drop nothing; give 0",
             )
 
+    def _check_words(self) -> None:
+        """Refuse what reads a score from the words before it where the prompt asks for no such words."""
+        prompt, blank = self.model.prompt, self.cold_start.blank_pictures
+        rule = f"model.prompt={prompt} has no words before the score to read it from; give"
+        if prompt in ("score_first", "filler"):
+            require(blank == 0, "cold_start.blank_pictures", blank, f"{rule} 0")
+            protocols = self.evaluation.protocols
+            require("read_back" not in protocols, "evaluation.protocols", protocols, f"{rule} others than read_back")
+
     def _check_credit(self) -> None:
         credit, weights = self.trainer.credit, self.reward.critique_weights
         for name, weight in weights.items() if credit != "parts" else ():
@@ -100,5 +110,5 @@ class Settings:
         if credit == "parts":
             rule = "needs a reward of the critique: reward.faithfulness.weight, .read_back or .information above 0"
             require(bool(weights), "trainer.credit", credit, rule)
-            rule = "score_only writes no critique that could be paid; give trainer.credit=all"
+            rule = f"{self.model.prompt} writes no critique before its score; give trainer.credit=all"
             require(self.model.prompt == "critique", "trainer.credit", credit, rule)

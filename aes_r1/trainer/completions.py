@@ -60,7 +60,7 @@ class Rollouts:
     """Sample the completions of a run's steps: with the servers of the policy, or with this process if it has none."""
 
     def __init__(self, policy: Policy, engine: Engine, trainer: TrainerSettings) -> None:
-        self.backbone, self.served = policy.backbone, policy.served
+        self.backbone, self.served, self.order = policy.backbone, policy.served, policy.order
         self.engine, self.trainer = engine, trainer
         self.blank = blank_prompt(policy.backbone, policy.question, policy.answer_from)
         self._greeted = False
@@ -157,7 +157,7 @@ class Rollouts:
         unseeing = None if self.blank is None else backbone.collate([self.blank]).to(self.engine.device)
         lengths = rollout.mask.sum(dim=1).cpu() if unseeing is None else critique_lengths(backbone, rollout)
         under_picture = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
-        scores = [parse_score(text) for text in texts]
+        scores = [parse_score(text, self.order) for text in texts]
         return Completions(images, encoded, prompts, unseeing, under_picture, rollout, tokens, texts, scores)
 
 

@@ -12,25 +12,33 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from aes_r1.prompts import critique_length
+from aes_r1.prompts import Order, critique_tokens
 
 
 def critique_mask(
-    completions: Sequence[Sequence[str]], scores: Sequence[float | None], *, length: int, device: torch.device
+    completions: Sequence[Sequence[str]],
+    scores: Sequence[float | None],
+    *,
+    length: int,
+    device: torch.device,
+    order: Order = "critique_first",
 ) -> Tensor:
     """Return [R, length] bool: the tokens of each completion that belong to its critique block.
 
-    completions: [R] lists of the tokens' own strings; scores: [R], None where the answer cannot be read. The block
-    ends with `</think>`; a token that reaches beyond it belongs to the answer (prompts.critique_length).
+    completions: [R] lists of the tokens' own strings; scores: [R], None where the answer cannot be read. A token that
+    reaches beyond the block belongs to the answer (prompts.critique_tokens), as does the end of the turn.
 
     A completion without a readable score has no critique here, so all its tokens carry its advantage: any of them may
     have broken the format. A failure that does not depend on the words adds no gradient to them on average; one that
     the words cause makes them less likely.
     """
-    critiques = [
-        0 if score is None else critique_length(pieces) for pieces, score in zip(completions, scores, strict=True)
+    blocks = [
+        range(0) if score is None else critique_tokens(pieces, order)
+        for pieces, score in zip(completions, scores, strict=True)
     ]
-    return (torch.arange(length) < torch.tensor(critiques)[:, None]).to(device)
+    begin, end = torch.tensor([(block.start, block.stop) for block in blocks]).reshape(-1, 2).T[:, :, None]
+    place = torch.arange(length)
+    return ((begin <= place) & (place < end)).to(device)
 
 
 def token_advantages(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aes_r1.model.backbone import Backbone
+from aes_r1.prompts import Order, order_of
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.trainer.reference import Reference, reference_weights
 
@@ -27,6 +28,11 @@ class Policy:
     answer_from: str = "image"
     shared_prefix: bool = True
     served: ServedPolicy | None = None
+
+    @property
+    def order(self) -> Order:
+        """Return the order of the blocks in an answer to the question."""
+        return order_of(self.question)
 
     @property
     def shares_prefix(self) -> bool:

@@ -113,6 +113,7 @@ def train_rapo(
             completions.scores,
             length=rollout.mask.shape[1],
             device=engine.device,
+            order=policy.order,
         )
         if trainer.credit == "parts":
             with timer("critique"):

@@ -23,7 +23,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.model.transfer import to_device
-from aes_r1.prompts import answer, unscored
+from aes_r1.prompts import answer, order_of, unscored
 from aes_r1.rollout.forced_prefix import with_prefix
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import ColdStartSettings
@@ -61,13 +61,13 @@ def train_sft(
     *,
     question: str,
     cold_start: ColdStartSettings,
-    with_critique: bool,
     context: TrainingContext,
 ) -> None:
     """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}).
 
-    Resumes from context.folder. `context.evaluate(step)` is called before the first step, every cold_start.probe_every
-    steps and after the last. Raises Stopped after a checkpoint when asked to stop.
+    `question` decides whether critique or score is written first. Resumes from context.folder. `context.evaluate(step)`
+    is called before the first step, every cold_start.probe_every steps and after the last. Raises Stopped after a
+    checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
@@ -84,7 +84,7 @@ def train_sft(
         )
         if position in local_positions
     ]
-    encode = partial(encode_example, backbone=backbone, question=question, with_critique=with_critique)
+    encode = partial(encode_example, backbone=backbone, question=question)
     encoded: Iterator[Example] = prefetch(upcoming, encode, workers=1, ahead=2 * len(local_positions))
 
     if progress["step"] == 0 and cold_start.probe_every:
@@ -132,17 +132,16 @@ def train_sft(
     skips.end_if_too_many(total, context.folder, REMEDY)
 
 
-def encode_example(shown: tuple[dict, bool], *, backbone: Backbone, question: str, with_critique: bool) -> Example:
+def encode_example(shown: tuple[dict, bool], *, backbone: Backbone, question: str) -> Example:
     """Encode (record, whether its picture is blanked). The critique of a blanked picture is part of the prompt.
 
     Without the picture, its words could only be guessed, so only the score after them is learned.
     """
     record, blank = shown
-    critique = record["critique"] if with_critique else ""
-    text = answer(critique, record["mos"])
+    text = answer(record["critique"], record["mos"], order_of(question))
     if not blank:
         return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
-    prefix = unscored(critique)
+    prefix = unscored(record["critique"])
     prompt = with_prefix(backbone, backbone.encode(blank_picture(), question), prefix)
     return prompt, backbone.encode_answer(text.removeprefix(prefix))
 

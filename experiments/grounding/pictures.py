@@ -16,10 +16,10 @@ from aes_r1.data.scene_sets import make_scenes
 REPLICATES = 6
 
 
-def replicate(seed: int, store: Path, *, counts: dict[str, int] | None = None) -> list[Sample]:
-    """Training scenes drawn by `seed`, validation and test scenes by 0. Replicate 0 is the set `scenes` itself."""
-    common = make_scenes("scenes", store=store, counts=counts)
-    own = make_scenes("scenes", store=store, counts=counts, seed=seed)
+def replicate(seed: int, store: Path, *, name: str = "scenes", counts: dict[str, int] | None = None) -> list[Sample]:
+    """Training scenes drawn by `seed`, validation and test scenes by 0. Replicate 0 is the set `name` itself."""
+    common = make_scenes(name, store=store, counts=counts)
+    own = make_scenes(name, store=store, counts=counts, seed=seed)
     return [one for one in own if one.split == "train"] + [one for one in common if one.split != "train"]
 
 

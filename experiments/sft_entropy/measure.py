@@ -18,7 +18,7 @@ from aes_r1.data.manifest import read_manifest
 from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.token_entropy import measure_entropy
 from aes_r1.model import backbone as backbones
-from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.prompts import QUESTIONS
 from aes_r1.runs.folder import RunFolder, require_run
 from aes_r1.settings import InputError
 
@@ -56,7 +56,7 @@ def measure(folder: Path) -> Iterator[dict]:
         found = measure_entropy(
             backbone,
             stratified_draw(pictures, settings["cold_start"]["probe_pictures"], settings["seed"]),
-            question=RATING_PROMPT if settings["model"]["prompt"] == "critique" else SCORE_ONLY_PROMPT,
+            question=QUESTIONS[settings["model"]["prompt"]],
             max_new_tokens=settings["trainer"]["max_new_tokens"],
             seed=settings["seed"],
         )

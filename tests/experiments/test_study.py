@@ -401,7 +401,7 @@ def test_the_numbers_of_an_answer_stand_in_its_results(name):
 
 
 def test_the_studies_that_are_not_full_are_demonstrated():
-    full = {"reward_ablation", "sigma_gamma", "num_samples", "sft_entropy", "objective", "grounding"}
+    full = {"reward_ablation", "sigma_gamma", "num_samples", "sft_entropy", "objective", "grounding", "reasoning"}
     assert set(POINTS) == set(STUDIES) - full
 
 

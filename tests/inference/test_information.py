@@ -9,7 +9,7 @@ import torch
 from aes_r1.data.sample import open_picture
 from aes_r1.inference.information import joined, likelihoods, nats
 from aes_r1.model.likelihood import completion_likelihood
-from aes_r1.prompts import RATING_PROMPT, answer, critique_length
+from aes_r1.prompts import RATING_PROMPT, answer, critique_tokens
 from tests.planted import CRITIQUES, QUESTION
 
 
@@ -34,7 +34,7 @@ def test_a_table_is_what_each_text_gets_alone_whoever_looks(backbone, picture_fo
     alone = {}
     for place, row in enumerate(rows):
         tokens = torch.tensor([backbone.encode_answer(row["text"])])
-        words = critique_length(backbone.pieces(tokens[0]))
+        words = len(critique_tokens(backbone.pieces(tokens[0])))
         for at, other in enumerate(rows):
             prompts = backbone.collate([backbone.encode(open_picture(other["image"]), RATING_PROMPT)])
             with torch.no_grad():

@@ -15,7 +15,7 @@ from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.template import prompt_text
-from aes_r1.prompts import RATING_PROMPT, answer, parse_critique, parse_score
+from aes_r1.prompts import RATING_PROMPT, SCORE_FIRST_PROMPT, answer, parse_critique, parse_score
 from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.scoring.critic import Critic, Facts
@@ -50,6 +50,14 @@ def test_what_the_prompt_opened_is_part_of_the_answer(tokenizer, ending):
     assert backbone.decode(target[:-1]) == ending + SAID.removeprefix("<think>")
     assert parse_score(backbone.decode(target[:-1])) == 0.25
     assert parse_critique(backbone.decode(target[:-1])) == "a dull picture"
+
+
+def test_where_the_prompt_opens_the_critique_the_score_cannot_come_first(tokenizer, tmp_path):
+    asked_by(tokenizer, generation_prompt("<think>\n")).save(tmp_path)
+    backbones.check(tmp_path, question=RATING_PROMPT, max_pixels=9216)
+    with pytest.raises(InputError, match=f"^model.path={tmp_path}: its chat template opens <think>") as caught:
+        backbones.check(tmp_path, question=SCORE_FIRST_PROMPT, max_pixels=9216)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_template_that_opens_nothing_leaves_the_answer_whole(backbone):

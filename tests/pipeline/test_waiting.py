@@ -59,7 +59,6 @@ def test_sft(backbone, picture_folder, tmp_path, vision):
                 engine,
                 records(picture_folder),
                 question=RATING_PROMPT,
-                with_critique=True,
                 cold_start=ColdStartSettings(batch_size=4, micro_batch_size=2),
                 context=TrainingContext(
                     seed=0,

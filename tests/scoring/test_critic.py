@@ -30,6 +30,14 @@ def test_a_verdict_is_the_mean_with_the_critique_of_the_nearest_answer():
     assert one.judgement == "A fair picture."
 
 
+def test_a_verdict_of_answers_that_begin_with_the_score():
+    scored = (("0.20", "below"), ("0.60", "near"), ("0.70", "above"))
+    texts = [f"<answer>{score}</answer><think>{words}</think>" for score, words in scored]
+    one = verdict([*texts, "<answer>0.70</answer><think>", said("0.70")], half_width=None, order="score_first")
+    assert (one.scores, one.critique) == ([0.2, 0.6, 0.7, None, None], "near")
+    assert verdict(texts, half_width=None).scores == [None] * 3
+
+
 def test_the_interval_of_samples_by_hand():
     # Two answers .4 and .5: s = .1 / sqrt(2), t(1 degree of freedom, .95) = 6.3138, so 6.3138 * .0707 * sqrt(1.5).
     assert spread_half_width([0.4, 0.5]) == pytest.approx(6.313752 * 0.0707107 * 1.2247449, rel=1e-6)

@@ -40,7 +40,6 @@ def train_cold_start(
         records,
         question=RATING_PROMPT,
         cold_start=ColdStartSettings(**settings),
-        with_critique=True,
         context=TrainingContext(
             folder=folder,
             seed=0,

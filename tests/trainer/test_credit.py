@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aes_r1.model import tiny
-from aes_r1.prompts import answer, critique_length, parse_score
+from aes_r1.prompts import answer, critique_tokens, parse_score
 from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.credit import critique_mask, token_advantages, token_kl_coef
 from aes_r1.trainer.objective import group_advantage, loss_divisor, policy_loss
@@ -35,7 +35,27 @@ QWEN = ["<think", ">", "dull", ".</", "think", "><", "answer", ">", "0", ".", "6
     ],
 )
 def test_the_boundary_by_hand(pieces, tokens):
-    assert critique_length(pieces) == tokens
+    assert critique_tokens(pieces) == range(tokens)
+
+
+# "<answer>0.6</answer><think>dull.</think>": "><" spans the two blocks.
+QWEN_SCORE_FIRST = ["<", "answer", ">", "0", ".", "6", "</", "answer", "><", "think", ">", "dull", ".</", "think", ">"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "block"),
+    [
+        (QWEN_SCORE_FIRST, range(9, 15)),  # "><" closes the answer, though it opens the critique's tag
+        (["<answer>", "1", "</answer>", "<think>", "dull", "</think>"], range(3, 6)),
+        (["<answer>1</answer>", "Ċ", "<think>", "a", "</think>", "Ċ"], range(2, 5)),  # white space is the answer's
+        (["<answer>1</answer><think>a</think>"], range(1, 1)),
+        (["<answer>", "1", "</answer>", "<think>", "</think>"], range(3, 5)),
+        (["<answer>", "1", "</answer>", "<think>", "never", "closed"], range(0)),
+        ([], range(0)),
+    ],
+)
+def test_the_boundary_by_hand_where_the_score_comes_first(pieces, block):
+    assert list(critique_tokens(pieces, "score_first")) == list(block)
 
 
 def test_the_boundary_on_a_real_tokenizer():
@@ -48,7 +68,7 @@ def test_the_boundary_on_a_real_tokenizer():
         for said in (text, text.removeprefix("<think>")):
             tokens = torch.tensor(backbone.encode_answer(said))
             pieces = backbone.pieces(tokens)
-            count = critique_length(pieces)
+            count = len(critique_tokens(pieces))
             before, after = backbone.decode(tokens[:count]), backbone.decode(tokens[count:])
             assert before + after == said
             assert "<answer>" not in before
@@ -64,6 +84,14 @@ def test_an_unreadable_answer_has_no_critique_and_pays_with_every_token():
     assert mask.tolist() == [[True, True, True, False, False], [False] * 5, [False] * 5]
     credit = token_advantages(torch.tensor([[1.0, -0.5, -0.5]]), None, mask, "answer")
     assert credit.tolist() == [[0, 0, 0, 1, 1], [-0.5] * 5, [-0.5] * 5]
+
+
+def test_the_mask_of_a_critique_that_follows_its_score():
+    rows = [QWEN_SCORE_FIRST, ["<answer>", "1", "</answer>", "<think>", "a", "</think>"], ["b"]]
+    mask = critique_mask(rows, [0.6, 1.0, None], length=16, device=CPU, order="score_first")
+    assert [row.nonzero().flatten().tolist() for row in mask] == [[9, 10, 11, 12, 13, 14], [3, 4, 5], []]
+    credit = token_advantages(torch.tensor([[1.0, -1.0, 0.5]]), None, mask, "answer")
+    assert credit[0].tolist() == [1] * 9 + [0] * 6 + [1], "the score and the end of the turn are paid"
 
 
 def test_advantages_by_hand():

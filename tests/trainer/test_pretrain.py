@@ -60,7 +60,7 @@ def test_brightness_is_not_correlated_with_the_scores():
     """In either set its rank correlation with the quality of 600 pictures is no larger than chance makes it."""
     for name in ("scenes", "scenes_shifted"):
         drawn = [scenes.render_scene(name, index, pretrain.SCENE_SEED) for index in range(600)]
-        opinions = [quality(name, factors) for _, factors, _ in drawn]
+        opinions = [quality(name, factors, facts["subject"]) for _, factors, facts in drawn]
         bright = [facts["bright"] for _, _, facts in drawn]
         assert abs(spearmanr(bright, opinions).statistic) < 0.1
 

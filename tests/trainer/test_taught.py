@@ -1,0 +1,53 @@
+"""What the cold start teaches inside <think>, on the shipped model's own tokenizer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aes_r1.aescot.build import expert_corpus
+from aes_r1.model import backbone as backbones
+from aes_r1.model import tiny
+from aes_r1.prompts import FILLER, FILLER_PROMPT, SCORE_FIRST_PROMPT, answer, parse_score
+from aes_r1.trainer.sft import encode_example
+from aes_r1.trainer.taught import filler_for, taught_records
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return backbones.load(tiny.shipped(), dtype="float32", max_pixels=9216)
+
+
+def test_filler_is_as_long_as_every_critique_and_says_nothing(shipped):
+    for critique in [*expert_corpus()[:50], "A", "Light.", "schön · grün, 日の光"]:
+        filler = filler_for(critique, shipped)
+        assert filler == FILLER * filler.count(FILLER)
+        lengths = {len(shipped.encode_answer(answer(words, 0.63))) for words in (critique, filler)}
+        shortest = len(shipped.encode_answer(answer(FILLER, 0.63)))
+        assert len(lengths) == 1 or max(lengths) == shortest, critique
+
+
+def test_records_as_each_prompt_asks_for_them(shipped):
+    records = [{"id": "a", "mos": 0.5, "critique": "Light and shadow: dull light."}]
+    for prompt in ("critique", "score_first"):
+        assert taught_records(records, prompt, shipped) == records
+    assert taught_records(records, "score_only", shipped) == [{**records[0], "critique": ""}]
+    (filled,) = taught_records(records, "filler", shipped)
+    assert filled == {**records[0], "critique": filler_for(records[0]["critique"], shipped)}
+    assert records[0]["critique"] == "Light and shadow: dull light.", "the given records stay as they are"
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        (SCORE_FIRST_PROMPT, "<answer>0.37</answer><think>dull light.</think>"),
+        (FILLER_PROMPT, "<think>dull light.</think><answer>0.37</answer>"),
+    ],
+)
+def test_what_is_learned_has_the_order_of_the_question(shipped, picture_folder, question, text):
+    record = {"image": str(picture_folder / "00.png"), "critique": "dull light.", "mos": 0.37}
+    prompt, target = encode_example((record, False), backbone=shipped, question=question)
+    assert shipped.decode(torch.tensor(target[:-1])) == text
+    assert target[-1] == shipped.end_token
+    assert shipped.tokenizer.decode(prompt.input_ids).count(question) == 1
+    assert parse_score(text, "score_first" if question == SCORE_FIRST_PROMPT else "critique_first") == 0.37
