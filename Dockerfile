@@ -22,7 +22,7 @@ COPY hydra_plugins /src/hydra_plugins
 # The environment sees the torch of the base, which pip therefore does not download again.
 RUN python -m venv --system-site-packages /opt/aes-r1 \
     && /opt/aes-r1/bin/python -m pip install --no-cache-dir --constraint /src/constraints.txt torch==2.13.0 \
-        "/src[app,server,photos,kernels,ray,launchers,dashboards,tensorboard]"
+        "/src[app,server,photos,kernels,small,ray,launchers,dashboards,tensorboard]"
 
 ENV PATH="/opt/aes-r1/bin:$PATH" HOME=/home/aes
 USER $UID

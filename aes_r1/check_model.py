@@ -16,13 +16,14 @@ from rich.table import Table
 
 from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.inference.conformance import FAIL, PASS, TOLERANCE, examine
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, require
 
 
 def run(given: argparse.Namespace) -> int:
     """Print the findings about the model that the command line names; return 1 if it cannot be used, otherwise 0."""
     if given.scratch is not None and not Path(given.scratch).is_dir():
         raise InputError(f"--scratch {given.scratch}: no such folder; make it, or give another")
+    require(given.max_pixels >= 256, "--max-pixels", given.max_pixels, "must be at least 256, a picture of 16 x 16")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     table = Table("check", "result", "measured, or why not", title=str(given.model))
     findings = []

@@ -47,10 +47,12 @@ def run(options: argparse.Namespace) -> int:
     limits = UrlLimits(round(options.url_mb * 1e6), options.url_seconds) if options.urls else None
     sorted_or_not = options.sort is not None or not options.reverse
     require(sorted_or_not, "--reverse", "true", "turns --sort round; give --sort, too")
+    used = options.best_of or options.alike == SAME_SCENE_BITS
+    require(used, "--alike", options.alike, "is for --best-of; give --best-of, too")
     require(0 <= options.alike < 32, "--alike", options.alike, "must be a number of bits in 0..31")
     for key in ("sort", "shards") if options.best_of else ():
         value = getattr(options, key)
-        require(value is None, f"--{key}", value, "--best-of is without it; leave it out")
+        require(value is None, f"--{key}", value, f"cannot be combined with --best-of; leave --{key} out")
     began, skipped = time.monotonic(), Counter[str]()
     chosen: list[Row] = []
     pictures = find_pictures(options.inputs, urls=options.urls, skipped=skipped)
@@ -91,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
             rows = in_order(rows, options.sort, reverse=options.reverse)
         shown = options.format or "table"
         write_rows(rows, shown, sys.stdout, measured_on=critic.facts.measured_on, chosen=options.best_of)
-        if options.best_of and shown == "table":
+        if shown == "table" and any(row["best"] is not None for row in chosen):
             print(MEANING)
     for error in unreadable:
         print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)

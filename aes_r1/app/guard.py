@@ -64,8 +64,9 @@ class Guard:
         if not length.isdigit() or int(length) > self.max_body:
             await _refuse(send, 413, f"the body may have {self.max_body:,} bytes; send less at a time")
             return
-        if scope["method"] == "POST" and b"content-length" not in headers:
-            # A body without a stated length could grow without bound.
+        # A body without a stated length could grow without bound. Where Transfer-Encoding is given as well, the parser
+        # of HTTP believes that and not the length.
+        if b"transfer-encoding" in headers or (scope["method"] == "POST" and b"content-length" not in headers):
             await _refuse(send, 411, "the body has no Content-Length; send it whole")
             return
         await self.app(scope, receive, _with_headers(send))

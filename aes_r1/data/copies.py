@@ -58,12 +58,17 @@ def takes_of_one_scene(hashes: Sequence[str], *, within: int = SAME_SCENE_BITS) 
     first.
     """
     words = np.array([int(text, 16) for text in hashes], dtype=np.uint64)
-    pairs = [
-        (index, index + 1 + int(other))
-        for index, word in enumerate(words)
-        for other in np.flatnonzero(np.bitwise_count(words[index + 1 :] ^ word) <= within)
-    ]
-    return _members(pairs, len(words))
+    groups, left = [], np.arange(len(words))
+    while len(left):
+        group: list[int] = []
+        reached, left = [int(left[0])], left[1:]
+        while reached:
+            group.append(reached.pop())
+            near = np.bitwise_count(words[left] ^ words[group[-1]]) <= within
+            reached += left[near].tolist()
+            left = left[~near]
+        groups.append(sorted(group))
+    return groups
 
 
 def _common(words: np.ndarray, dataset: np.ndarray, limit: int = 5) -> np.ndarray:

@@ -249,7 +249,8 @@ def _gradients(model: Examined, backbone: Backbone) -> tuple[Tensor, dict[str, T
     mask = rollout.mask.cpu()
     logps, _ = completion_likelihood(backbone, model.prompts, rollout.tokens, mask, _image_of())
     mask = rollout.mask
-    advantages = torch.tensor([1.0, -1.0], device=logps.device).repeat(len(SIZES))
+    # Of different size, so that two equal completions do not cancel each other's gradient.
+    advantages = torch.tensor([1.0, -0.5], device=logps.device).repeat(len(SIZES))
     loss, _ = policy_loss(
         logps, logps.detach(), None, advantages, mask, clip_low=0.2, clip_high=0.2, kl_coef=0.0,
         aggregation="sequence_mean", divisor=len(logps),

@@ -97,15 +97,22 @@ def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]]) -> tup
 
     Raises InputError where fewer than FEWEST remain.
     """
-    shown = {sha256_of(Path(sample.image)) for samples in tests for sample in samples}
+    shown = {_digest(sample) for samples in tests for sample in samples}
     known = [sample for sample in train if sample.mos is not None]
-    kept = [sample for sample in known if sha256_of(Path(sample.image)) not in shown]
+    kept = [sample for sample in known if _digest(sample) not in shown]
     if len(kept) < FEWEST:
         raise InputError(
-            f"baselines: {len(kept)} pictures of the train split have an opinion and are not in a test list; a "
-            f"regression needs {FEWEST}; give baselines=[people], or a set with more of them"
+            f"{len(kept)} pictures of the train split have an opinion and are not in a test list; a regression needs "
+            f"{FEWEST}; give a set with more of them, or baselines=[people], which needs none"
         )
     return kept, len(known) - len(kept)
+
+
+def _digest(sample: Sample) -> str:
+    try:
+        return sha256_of(Path(sample.image))
+    except OSError as error:
+        raise InputError(f"{sample.image}: {error.strerror}; put the pictures where the list says they are") from error
 
 
 def number_rows(samples: Sequence[Sample], scores: Sequence[float], how: str, *, mos: Sequence[Any]) -> list[dict]:

@@ -13,6 +13,8 @@ from aes_r1.model import families
 from aes_r1.model.backbone import MIN_PIXELS, Backbone
 from aes_r1.settings import InputError
 
+FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+
 
 @dataclass(frozen=True)
 class Tower:
@@ -27,11 +29,15 @@ class Tower:
         return next(families.vision_tower(self.core).parameters()).device
 
 
+def require_tower(family: str) -> None:
+    """Raise InputError for a family whose tower cannot be saved and loaded alone."""
+    if family not in FAMILIES:
+        raise InputError(f"a {family} model has no tower of its own to save; take a Qwen2.5-VL or Qwen3-VL")
+
+
 def save(backbone: Backbone, folder: Path) -> None:
     """Write the tower of `backbone` and its processor in Hugging Face form. InputError for a family without one."""
-    family = backbone.core.config.model_type
-    if not family.startswith("qwen"):
-        raise InputError(f"a {family} model has no tower of its own to save; take a Qwen2.5-VL or Qwen3-VL")
+    require_tower(backbone.core.config.model_type)
     tower: Any = families.vision_tower(backbone.core)
     tower.save_pretrained(folder)
     backbone.image_processor.save_pretrained(folder)

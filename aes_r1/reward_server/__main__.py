@@ -17,7 +17,7 @@ from aes_r1.runs.stopping import stop_requests
 from aes_r1.scoring.critic import Critic
 from aes_r1.settings import InputError, require
 
-_BEATS_S = 0.2  # between two looks whether to stop
+POLL_S = 0.2  # seconds between two checks for a stop signal
 
 
 def run(given: argparse.Namespace) -> int:
@@ -26,16 +26,17 @@ def run(given: argparse.Namespace) -> int:
     for key in ("batch", "pictures", "waiting"):
         require(getattr(given, key) >= 1, f"--{key}", getattr(given, key), "must be at least 1")
     require(given.waiting >= given.pictures, "--waiting", given.waiting, "must be at least --pictures")
+    require(given.samples is None or given.samples >= 1, "--samples", given.samples, "must be at least 1")
     if given.unanswered is not None:
         require(0 <= given.unanswered <= 1, "--unanswered", given.unanswered, "must be a score in 0..1")
     if find_spec("uvicorn") is None or find_spec("starlette") is None:
         raise InputError("the reward server needs Starlette and Uvicorn; pip install -e '.[server]'")
-    place = bind(given.host, given.port)  # before the model is loaded, which is slow
+    listener = bind(given.host, given.port)  # before the model is loaded, which is slow
     how = {"samples": given.samples, "seed": given.seed}
     critic = Critic.at(given.url, given.model, **how) if given.url else Critic.load(given.model, **how)
     if warning := critic.facts.warning():
         print(f"note: {warning}", file=sys.stderr)
-    return serve(critic, place, given)
+    return serve(critic, listener, given)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -44,19 +45,20 @@ def bind(host: str, port: int) -> socket.socket:
         address = ipaddress.ip_address(host)
     except ValueError as error:
         raise InputError(f"--host={host}: must be an address of this machine, such as 127.0.0.1 or 0.0.0.0") from error
-    place = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed counts as free
+    listener = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed counts as free
     try:
-        place.bind((host, port))
+        listener.bind((host, port))
     except OSError as error:
         raise InputError(f"--host={host} --port={port}: cannot be listened on ({error.strerror})") from error
-    return place
+    return listener
 
 
-def serve(critic: Critic, place: socket.socket, given: argparse.Namespace) -> int:
-    """Answer at the bound socket `place` until a stop signal arrives or scoring fails; return the exit code."""
+def serve(critic: Critic, listener: socket.socket, given: argparse.Namespace) -> int:
+    """Answer at the bound socket `listener` until a stop signal arrives or scoring fails; return the exit code."""
     import uvicorn
 
+    from aes_r1.app.guard import HOSTS
     from aes_r1.reward_server.batches import Batches
     from aes_r1.reward_server.routes import build
 
@@ -67,11 +69,11 @@ def serve(critic: Critic, place: socket.socket, given: argparse.Namespace) -> in
         server.should_exit = True
 
     app = build(
-        Batches(critic, at_once=given.batch, most_waiting=given.waiting),
+        Batches(critic, batch_size=given.batch, max_queued=given.waiting),
         model=given.model,
-        most=given.pictures,
+        max_pictures=given.pictures,
         unanswered=given.unanswered,
-        this_machine_alone=ipaddress.ip_address(given.host).is_loopback,
+        hosts=[*HOSTS, _in_url(given.host)] if ipaddress.ip_address(given.host).is_loopback else None,
         ended=ended,
     )
     config = uvicorn.Config(
@@ -86,30 +88,35 @@ def serve(critic: Critic, place: socket.socket, given: argparse.Namespace) -> in
     )
     server = uvicorn.Server(config)
     # Uvicorn handles signals itself only in the main thread.
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     with stop_requests() as stop:
         thread.start()
         ready = False
         while thread.is_alive():
             if server.started and not ready:
                 ready = True
-                print(f"ready: {_url(place)}", flush=True)
-            server.should_exit |= bool(stop)
-            thread.join(_BEATS_S)
+                print(f"ready: {_url(listener)}", flush=True)
+            if stop:
+                server.should_exit = True
+            thread.join(POLL_S)
     if failed:
         raise failed[0]
     return 0 if ready else 1
 
 
-def _url(place: socket.socket) -> str:
-    host, port = place.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{_in_url(host)}:{port}"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def arguments() -> OneLineParser:
     """Build the parser of the command line."""
     parser = OneLineParser(
-        prog="python -m aes_r1.reward_server",
+        prog="aes-r1 reward-server",
         description=(__doc__ or "").split(":")[0] + ".",
         examples="aes-r1 reward-server --model RUN\naes-r1 reward-server --model RUN --samples 1 --port 8001",
     )

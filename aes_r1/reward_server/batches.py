@@ -22,21 +22,25 @@ class Full(Exception):
     """Raised for pictures that would be more than may wait."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Waiting:
     name: str
     data: object  # base64 text; a picture is decoded in its turn, so that only one batch of pictures is in memory
     answer: asyncio.Future[Verdict]
 
+    def drop(self, _: object) -> None:
+        """Free the text: the answer was given, or its request has ended."""
+        self.data = None
+
 
 class Batches:
-    """Score pictures in batches of at most `at_once`, in the order in which they arrived.
+    """Score pictures in batches of at most `batch_size`, in the order in which they arrived.
 
     While a batch is scored the next one gathers, so a lone request never waits for others.
     """
 
-    def __init__(self, critic: Critic, *, at_once: int, most_waiting: int) -> None:
-        self.critic, self.at_once, self.most_waiting = critic, at_once, most_waiting
+    def __init__(self, critic: Critic, *, batch_size: int, max_queued: int) -> None:
+        self.critic, self.batch_size, self.max_queued = critic, batch_size, max_queued
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._open = True
 
@@ -53,13 +57,14 @@ class Batches:
         """
         if not self._open:
             raise Closed
-        if self.waiting + len(pictures) > self.most_waiting:
+        if self.waiting + len(pictures) > self.max_queued:
             raise Full
         loop = asyncio.get_running_loop()
         added = [_Waiting(name, data, loop.create_future()) for name, data in zip(names, pictures, strict=True)]
-        for one in added:
-            self._waiting.put_nowait(one)
-        return [one.answer for one in added]
+        for picture in added:
+            picture.answer.add_done_callback(picture.drop)
+            self._waiting.put_nowait(picture)
+        return [picture.answer for picture in added]
 
     async def run(self) -> None:
         """Score what is added until this task is cancelled; what still waits then raises Closed."""
@@ -68,41 +73,42 @@ class Batches:
             try:
                 while True:
                     batch = await self._next()
-                    found = await loop.run_in_executor(thread, self._judge, batch)
-                    for one, verdict in zip(batch, found, strict=True):
-                        if one.answer.done():  # its request has ended
+                    # Taken here, because a request that ends meanwhile drops its texts.
+                    uploads = [(picture.name, picture.data) for picture in batch]
+                    verdicts = await loop.run_in_executor(thread, self._score_batch, uploads)
+                    for picture, verdict in zip(batch, verdicts, strict=True):
+                        if picture.answer.done():  # its request has ended
                             continue
                         if isinstance(verdict, PictureError):
-                            one.answer.set_exception(verdict)
+                            picture.answer.set_exception(verdict)
                         else:
-                            one.answer.set_result(verdict)
+                            picture.answer.set_result(verdict)
             finally:
                 self._open = False
                 left = [self._waiting.get_nowait() for _ in range(self.waiting)]
-                for one in [*batch, *left]:
-                    if not one.answer.done():
-                        one.answer.set_exception(Closed())
+                for picture in [*batch, *left]:
+                    if not picture.answer.done():
+                        picture.answer.set_exception(Closed())
 
     async def _next(self) -> list[_Waiting]:
-        """Wait for a picture, and return it with those that wait behind it, at most `at_once`."""
+        """Wait for a picture, and return it with those that wait behind it, at most `batch_size`."""
         batch: list[_Waiting] = []
         while not batch:
             batch = [await self._waiting.get()]
-            while self.waiting and len(batch) < self.at_once:
+            while self.waiting and len(batch) < self.batch_size:
                 batch.append(self._waiting.get_nowait())
-            batch = [one for one in batch if not one.answer.cancelled()]
+            batch = [picture for picture in batch if not picture.answer.done()]
         return batch
 
-    def _judge(self, batch: Sequence[_Waiting]) -> list[Verdict | PictureError]:
-        """Return the verdict of each picture, or why it cannot be read."""
-        found: list[Verdict | PictureError | None] = [None] * len(batch)
+    def _score_batch(self, uploads: Sequence[tuple[str, object]]) -> list[Verdict | PictureError]:
+        """Return the verdict of each upload (name, base64 text), or why it cannot be read."""
+        results: dict[int, Verdict | PictureError] = {}
         pictures: dict[int, Image.Image] = {}
-        for place, one in enumerate(batch):
+        for index, (name, data) in enumerate(uploads):
             try:
-                pictures[place] = read_upload(one.name, one.data)
+                pictures[index] = read_upload(name, data)
             except PictureError as error:
-                found[place] = error
+                results[index] = error
         if pictures:
-            for place, verdict in zip(pictures, self.critic.verdicts(list(pictures.values())), strict=True):
-                found[place] = verdict
-        return [one for one in found if one is not None]
+            results |= zip(pictures, self.critic.verdicts(list(pictures.values())), strict=True)
+        return [results[index] for index in range(len(uploads))]

@@ -19,12 +19,12 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from aes_r1.app.guard import HOSTS, Guard
+from aes_r1.app.guard import Guard
 from aes_r1.data.sample import PictureError
 from aes_r1.reward_server.batches import Batches, Closed, Full
 from aes_r1.scoring.critic import Verdict
@@ -33,7 +33,8 @@ from aes_r1.scoring.rows import row_of
 ROUTES = {"GET": re.compile("/health"), "POST": re.compile("/(score|compute)")}
 MAX_BODY = 400_000_000  # bytes of a request; 64 PNG of 1024 x 1024 pixels have about 200 million as base64
 MOST_HELD = 1_600_000_000  # bytes of all requests that are being answered
-_LOOKS_S = 1.0  # between two looks whether the one who asked still waits
+BODY_S = 60.0  # seconds in which the body of a request must arrive
+POLL_S = 1.0  # seconds between two checks whether the client is still connected
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,")
 
 
@@ -49,14 +50,16 @@ def build(
     batches: Batches,
     *,
     model: str,
-    most: int,
+    max_pictures: int,
     unanswered: float | None,
-    this_machine_alone: bool,
+    hosts: Sequence[str] | None,
     ended: Callable[[BaseException | None], None],
 ) -> Starlette:
-    """Build the server. most: pictures in a request; unanswered: the number sent for a picture without a score.
+    """Build the server.
 
-    ended: called once when no more pictures are scored, with the error that ended it, if it was one.
+    max_pictures: in a request; unanswered: the number sent for a picture without a score; hosts: the names by which the
+    server may be asked, None for all; ended: called once when no more pictures are scored, with the error that ended
+    it, if it was one.
     """
     held = 0  # bytes of the requests that are being answered
     facts = batches.critic.facts
@@ -74,7 +77,7 @@ def build(
                     raise _Refused(503, "too many pictures at once; try again later")
                 held += length
                 try:
-                    pictures = await _pictures(request, key, most)
+                    pictures = await _pictures(request, key, max_pictures)
                     verdicts = await _verdicts(request, batches, pictures, key)
                 finally:
                     held -= length
@@ -102,22 +105,25 @@ def build(
         ],
         middleware=[
             # A page of another site could have its own name lead to this machine; the name that was asked tells.
-            *([Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)] if this_machine_alone else []),
+            *([Middleware(HostNames, hosts=hosts)] if hosts is not None else []),
             Middleware(Guard, max_body=MAX_BODY, routes=ROUTES),
         ],
         lifespan=lifespan,
     )
 
 
-async def _pictures(request: Request, key: str, most: int) -> list[str]:
+async def _pictures(request: Request, key: str, max_pictures: int) -> list[str]:
     """Return the base64 texts of a request's pictures."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # a page of another site could send any other kind without asking first
         raise _Refused(415, f"Content-Type {kind[:40]!r}: send JSON as application/json, with pictures as base64")
     try:
-        body = await request.body()
+        async with asyncio.timeout(BODY_S):
+            body = b"".join([chunk async for chunk in request.stream()])  # unlike body(), keeps no second copy
     except ClientDisconnect as error:
         raise _Refused(400, "the body did not arrive whole; send it again") from error
+    except TimeoutError as error:
+        raise _Refused(408, f"the body took over {BODY_S:g} seconds; send fewer pictures at a time") from error
     try:
         given = await asyncio.to_thread(json.loads, body)
     except (ValueError, RecursionError) as error:
@@ -125,41 +131,58 @@ async def _pictures(request: Request, key: str, most: int) -> list[str]:
     pictures = given.get(key) if isinstance(given, dict) else None
     if not isinstance(pictures, list) or not pictures or not all(isinstance(one, str) for one in pictures):
         raise _Refused(400, f'send {{"{key}": [base64, ..]}}, a list of one picture or more')
-    if len(pictures) > most:
-        raise _Refused(413, f"{key}: {len(pictures)} pictures, at most {most} in a request; send them in parts")
+    if len(pictures) > max_pictures:
+        raise _Refused(413, f"{key}: {len(pictures)} pictures, at most {max_pictures} in a request; send them in parts")
     starts = [_DATA_URI.match(one) for one in pictures]
     return [one if start is None else one[start.end() :] for one, start in zip(pictures, starts, strict=True)]
 
 
 async def _verdicts(request: Request, batches: Batches, pictures: Sequence[str], key: str) -> list[Verdict]:
     """Wait for the verdicts of a request's pictures, as long as the one who asked does."""
-    names = [f"{key}[{place}]" for place in range(len(pictures))]
+    names = [f"{key}[{index}]" for index in range(len(pictures))]
     try:
-        coming = batches.add(pictures, names)
+        futures = batches.add(pictures, names)
     except Full as error:
         raise _Refused(503, "too many pictures wait already; try again later") from error
     except Closed as error:
         raise _Refused(503, "the server is ending") from error
-    together = asyncio.gather(*coming)
+    gathered = asyncio.gather(*futures)
+    gathered.add_done_callback(lambda done: done.cancelled() or done.exception())  # the client may be gone
     try:
-        while not together.done():
-            await asyncio.wait([together], timeout=_LOOKS_S)
-            if not together.done() and await request.is_disconnected():
+        while not gathered.done():
+            await asyncio.wait([gathered], timeout=POLL_S)
+            if not gathered.done() and await request.is_disconnected():
                 raise _Refused(400, "nobody waits any more")  # reaches nobody
-        return together.result()
+        return gathered.result()
     except PictureError as error:
         raise _Refused(422, str(error)) from error
     except Closed as error:
         raise _Refused(503, "the server is ending") from error
     finally:
-        for one in coming:
-            one.cancel()
+        for future in futures:
+            future.cancel()
 
 
 def _rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     """Return what `aes_r1.score` writes of each picture, without a path."""
     rows = [row_of("", verdict) for verdict in verdicts]
     return [{name: value for name, value in row.items() if name != "path"} for row in rows]
+
+
+class HostNames:
+    """ASGI middleware: 400 for a request that names another host than `hosts`, in one line of JSON."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse one request, or pass it on."""
+        asked = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1")
+        if scope["type"] == "http" and re.sub(r":\d+$", "", asked) not in self.hosts:
+            why = f"host {asked[:80]!r}: ask {self.hosts[0]}, or start the server with --host"
+            await _json({"error": why}, 400)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
 
 def _json(values: dict[str, Any], status: int = 200) -> Response:

@@ -37,7 +37,7 @@ from aes_r1.settings import InputError
 
 PICTURES = 4000  # training pictures that the layer is fitted on, at most
 FILE, LAYER, TOWER = "scorer.json", "layer.safetensors", "tower"
-_TOLD = "mean"  # the protocol of the run's answers that a scorer is compared with
+PROTOCOL = "mean"  # the protocol of the run's answers that a scorer is compared with
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Scorer:
         folder = Path(folder)
         facts = read_json(folder / FILE)
         layer = load_file(folder / LAYER)
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        tower = towers.load(folder / TOWER, family=facts["family"], max_pixels=facts["max_pixels"], device=place)
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        tower = towers.load(folder / TOWER, family=facts["family"], max_pixels=facts["max_pixels"], device=chosen)
         return cls(tower, layer["weights"], float(layer["constant"][0]))
 
     def scores(self, pictures: Sequence[str | Path | Image.Image]) -> np.ndarray:
@@ -87,15 +87,17 @@ def make_scorer(
     tests = _test_rows(run)
     train, copies = to_fit_on(_train(run, name, pictures), [[sample for sample, _ in rows] for rows in tests.values()])
     backbone = backbones.load(model, dtype="float32", max_pixels=facts.max_pixels, key="RUN")
+    towers.require_tower(backbone.core.config.model_type)
     backbone.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     look = partial(eyes_features, backbone)
     opinions = np.array([sample.mos for sample in train], dtype=np.float64)
     weights, constant = ridge_weights(features_of(train, look, progress), opinions)
     measured = {}
-    for place, rows in tests.items():
+    # The run evaluated its last model alone, so the tower of another step has no answers to be compared with.
+    for split_name, rows in tests.items() if model == run.model else ():
         samples = [sample for sample, _ in rows]
         scores = np.clip(features_of(samples, look, progress) @ weights + constant, 0, 1)
-        measured[place] = _compare(scores, [answer for _, answer in rows], [sample.mos for sample in samples])
+        measured[split_name] = _compare(scores, [answer for _, answer in rows], [sample.mos for sample in samples])
     made = {
         "family": backbone.core.config.model_type,
         "max_pixels": facts.max_pixels,
@@ -127,7 +129,7 @@ def _test_rows(run: RunFolder) -> dict[str, list[tuple[Sample, float | None]]]:
     """Return {DATASET/SPLIT: (picture, score of the run's last stage)} of the test pictures with an opinion."""
     stages = list(run.evaluation.get("stages") or {})
     found: dict[str, list[tuple[Sample, float | None]]] = {}
-    for row in run.predictions(stages[-1], _TOLD) if stages else ():
+    for row in run.predictions(stages[-1], PROTOCOL) if stages else ():
         if row["mos"] is not None:
             sample = Sample(row["id"], row["image"], row["mos"], row["dataset"], row["split"])
             found.setdefault(f"{row['dataset']}/{row['split']}", []).append((sample, row["score"]))
@@ -160,4 +162,6 @@ def comparison_lines(made: dict[str, Any]) -> list[str]:
         interval = "" if change["low"] is None else f" [{change['low']:+.3f}, {change['high']:+.3f}]"
         pair = f"SRCC {scorer:.3f} against {answers:.3f} of the run's own answers (mean)"
         lines.append(f"{name}, {measured['n']} pictures: {pair}; the difference is {change['value']:+.3f}{interval}")
-    return lines or ["the run was not evaluated, so nothing says how the scorer compares with its own answers"]
+    return lines or [
+        f"there are no answers of this model by the protocol {PROTOCOL} (evaluation.protocols), so nothing is compared"
+    ]

@@ -17,12 +17,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 
 def read_upload(name: str, data: Any) -> Image.Image:
     """Decode the RGB picture in base64 `data`. PictureError when it is too large, or no photograph."""
-    if not isinstance(data, str) or len(data) > MAX_BYTES * 4 // 3 + 4:
+    if not isinstance(data, str):
+        raise PictureError(name, "is no text; send the file as base64")
+    if len(data) > MAX_BYTES * 4 // 3 + 4:
         raise PictureError(name, f"larger than {MAX_BYTES / 1e6:g} MB")
     try:
         body = base64.b64decode(data, validate=True)
     except ValueError as error:  # binascii.Error, or a character that is not ASCII
-        raise PictureError(name, "did not arrive whole; send it again") from error
+        raise PictureError(name, "is not whole base64 without line breaks; send the file again") from error
     try:
         return open_picture(io.BytesIO(body), max_file_pixels=MAX_PIXELS, formats=FORMATS)
     except PictureError as error:

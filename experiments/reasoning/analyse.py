@@ -6,7 +6,7 @@ python -m experiments.reasoning.analyse [RUNS [OUT]]
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ def arm(settings: Mapping[str, Any]) -> str:
 
 def taste(settings: Mapping[str, Any]) -> str:
     """The set that a replicate's pictures are of, from the path of its manifest (pictures.py)."""
-    return Path(str(settings["data"]["root"])).parts[-3]
+    parts = Path(str(settings["data"]["root"])).parts
+    return parts[-3] if len(parts) > 2 else f"data.root={settings['data']['root']}"
 
 
 def condition(settings: Mapping[str, Any]) -> str:
@@ -117,10 +118,17 @@ def analyse(folder: Path) -> dict[str, Any]:
         "margin": MARGIN,
         "rows": rows,
         "differences": differences,
-        "between_tastes": _judged(contrast(both, more)),
+        # A block is a taste of a replicate, so no block holds all of this contrast; a replicate with both tastes does.
+        "between_tastes": {**_judged(contrast(both, more)), "n": _replicates(both, more)},
         "missing": [f"{one}, seed {seed}" for one in STUDY.order for seed in seeds if seed not in found.get(one, {})],
         "unfinished": unfinished,
     }
+
+
+def _replicates(values: Mapping[str, Mapping[tuple[str, int], float | None]], names: Iterable[str]) -> int:
+    """Count the replicates in which every condition of `names` has a value."""
+    seeds = [{seed for (_, seed), value in values.get(name, {}).items() if value is not None} for name in names]
+    return len(set.intersection(*seeds))
 
 
 def _judged(found: dict[str, Any]) -> dict[str, Any]:

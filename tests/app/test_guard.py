@@ -27,6 +27,8 @@ def test_a_body_of_unknown_length_is_refused():
     assert status("POST", join, [(b"content-length", b"101")]) == 413
     assert status("POST", join, [(b"content-length", b"-1")]) == 413
     assert status("POST", join, [(b"transfer-encoding", b"chunked")]) == 411
+    assert status("POST", join, [(b"content-length", b"2"), (b"transfer-encoding", b"chunked")]) == 411
+    assert status("GET", "/gradio_api/heartbeat/abc", [(b"transfer-encoding", b"chunked")]) == 411
     assert status("PUT", join, []) == 404
     assert status("GET", "/gradio_api/file=/etc/passwd", []) == 404
     assert status("GET", "/gradio_api/heartbeat/abc", []) == 200

@@ -114,6 +114,7 @@ def test_the_whole_study(tmp_path, capsys):
     same = after["scenes", reasoning.PRIMARY]
     assert (same["mean"], same["verdict"]) == (pytest.approx(0, abs=1e-9), "equal within 0.02"), "the same answers"
     assert after["scenes_gated", reasoning.PRIMARY]["verdict"] == "higher"
+    assert result["between_tastes"]["n"] == 2
     assert result["between_tastes"]["mean"] == pytest.approx(after["scenes_gated", reasoning.PRIMARY]["mean"])
     assert after["scenes", "words instead of filler"]["mean"] is None
     text = capsys.readouterr().out

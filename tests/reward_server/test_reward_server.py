@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from aes_r1.data.sample import PictureError
-from aes_r1.reward_server.__main__ import bind
+from aes_r1.reward_server.__main__ import arguments, bind
 from aes_r1.reward_server.batches import Batches, Closed, Full
 from aes_r1.reward_server.routes import MAX_BODY
 from aes_r1.scoring.critic import Critic, verdict
@@ -96,7 +96,7 @@ def test_what_is_wrong_with_a_request_is_one_line(client, talking_run):
     json_kind = {"content-type": "application/json"}
     for answer, status, why in (
         (client.post("/score", json={"images": [picture, text]}), 422, "images[1]: not a picture"),
-        (client.post("/score", json={"images": ["/etc/passwd"]}), 422, "images[0]: did not arrive whole"),
+        (client.post("/score", json={"images": ["/etc/passwd"]}), 422, "images[0]: is not whole base64"),
         (client.post("/compute", json={"image": [text]}), 422, "image[0]: not a picture"),
         (client.post("/score", json={"images": [picture] * 5}), 413, "5 pictures, at most 4 in a request"),
         (client.post("/score", json={"images": []}), 400, "a list of one picture or more"),
@@ -114,7 +114,9 @@ def test_what_is_wrong_with_a_request_is_one_line(client, talking_run):
         assert (answer.status_code, why in answer.json()["error"]) == (status, True), answer.text
         assert answer.text.count("\n") == 1
         assert "access-control-allow-origin" not in answer.headers
-    assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
+    refused = client.get("/health", headers={"host": "evil.example"})
+    assert (refused.status_code, "host 'evil.example'" in refused.json()["error"]) == (400, True)
+    assert client.get("/health", headers={"host": "localhost"}).status_code == 200
 
 
 def test_a_body_over_the_limit_is_refused_unread(server):
@@ -122,6 +124,15 @@ def test_a_body_over_the_limit_is_refused_unread(server):
     with socket.create_connection((address[0], int(address[1])), timeout=60) as one:
         one.sendall(f"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n".encode())
         assert b"413" in one.recv(4096).splitlines()[0]
+
+
+def test_a_body_with_two_lengths_is_refused_unread(server):
+    """The parser would believe Transfer-Encoding, whose body has no limit."""
+    address = server[0].removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=60) as one:
+        lengths = "Content-Length: 2\r\nTransfer-Encoding: chunked"
+        one.sendall(f"POST /score HTTP/1.1\r\nHost: localhost\r\n{lengths}\r\n\r\n5\r\n".encode())
+        assert b"411" in one.recv(4096).splitlines()[0]
 
 
 def test_health_says_how_the_model_is_asked(client, talking_run):
@@ -133,6 +144,8 @@ def test_health_says_how_the_model_is_asked(client, talking_run):
 def test_only_this_machine_is_listened_to_unless_told(server):
     port = int(server[0].rsplit(":", 1)[1])
     others = {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    assert arguments().parse_args(["--model", "m"]).host == "127.0.0.1"
+    assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     for other in {other for other in others if not other.startswith("127.")}:
         with socket.socket() as outside:
             outside.settimeout(3)
@@ -181,7 +194,7 @@ def together(scenario) -> SimpleNamespace:
     critic = Brightness()
 
     async def both() -> SimpleNamespace:
-        batches = Batches(critic, at_once=3, most_waiting=8)
+        batches = Batches(critic, batch_size=3, max_queued=8)
         found = await asyncio.wait_for(scenario(batches), timeout=60)
         return SimpleNamespace(found=found, sizes=critic.batches, batches=batches)
 
@@ -206,6 +219,18 @@ def test_pictures_of_several_requests_share_batches_and_keep_their_places():
     assert str(scores[3]).startswith("d: ")
     assert isinstance(scores[5], asyncio.CancelledError)
     assert done.sizes == [3, 1]
+
+
+def test_a_request_that_ends_frees_its_texts_at_once():
+    async def scenario(batches):
+        (answer,) = batches.add([encoded(0)], ["a"])
+        (waiting,) = batches._waiting._queue
+        assert waiting.data == encoded(0)
+        answer.cancel()
+        await asyncio.sleep(0)
+        return waiting.data
+
+    assert together(scenario).found is None
 
 
 def test_what_waits_has_a_limit():

@@ -46,7 +46,7 @@ def test_the_difference_is_that_of_two_correlations():
     assert f"the difference is {change['value']:+.3f} [" in line
     few = _compare(scores[:2], answers[:2], mos[:2].tolist())
     assert "too few pictures" in comparison_lines({"srcc": {"para/test": few}})[0]
-    assert "not evaluated" in comparison_lines({"srcc": {}})[0]
+    assert "no answers of this model by the protocol mean" in comparison_lines({"srcc": {}})[0]
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
@@ -58,9 +58,10 @@ def test_the_tower_alone_sees_what_the_model_sees(family, tmp_path):
     assert eyes_features(alone, pictures) == pytest.approx(eyes_features(whole, pictures), abs=1e-6)
 
 
-def test_a_family_without_a_tower_of_its_own_is_refused(tmp_path):
-    whole = backbones.load(save_sibling("internvl", tmp_path / "model"), dtype="float32", max_pixels=9216)
-    with pytest.raises(InputError, match="internvl model has no tower"):
+@pytest.mark.parametrize("family", ["internvl", "qwen2_vl", "qwen3_5"])
+def test_a_family_without_a_tower_of_its_own_is_refused(family, tmp_path):
+    whole = backbones.load(save_sibling(family, tmp_path / "model"), dtype="float32", max_pixels=9216)
+    with pytest.raises(InputError, match=f"{family} model has no tower"):
         towers.save(whole, tmp_path / "tower")
 
 
