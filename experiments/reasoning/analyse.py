@@ -202,7 +202,8 @@ def draw(result: Mapping[str, Any]) -> Any:
             axis.set_title(name, fontsize=8)
             axis.grid(lw=0.3, axis="y")
         axes[0].set_ylabel("SRCC with the opinions, mean of 4")
-        axes[0].legend(frameon=False)
+        for axis in [axis for axis in axes if axis.get_legend_handles_labels()[0]][:1]:
+            axis.legend(frameon=False)
     return figure
 
 
