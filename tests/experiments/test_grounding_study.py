@@ -63,6 +63,12 @@ def test_blocks_may_miss_conditions():
     assert contrasts({"b": {0: 1.0}}, "a") == {}
 
 
+def test_replicates_above_the_margin_are_counted():
+    """Differences .01, -.01 and -.03: two of three above -.02, and (3 + 1) / 8 of all signs are as good."""
+    signs = grounding._signs({0: 0.81, 1: 0.79, 2: 0.77, 3: None}, {0: 0.80, 1: 0.80, 2: 0.80, 3: 0.80, 4: 0.1})
+    assert signs == {"lowest": pytest.approx(-0.03), "above": 2, "n": 3, "p": pytest.approx(0.5)}
+
+
 def test_every_arm_has_its_name():
     def parts(**rewards):
         return replace(BASE, trainer=replace(BASE.trainer, credit="parts"), reward=replace(BASE.reward, **rewards))
