@@ -207,10 +207,12 @@ def draw(result: Mapping[str, Any]) -> Any:
                 at, height = [x for x, _ in means], [row["mean"] for _, row in means]
                 axis.errorbar(at, height, yerr=bars, fmt=marker, color=color, ms=4, capsize=2, label=STAGES[stage])
             axis.set_xticks(range(len(ARMS)), ARMS, rotation=30, ha="right")
+            axis.set_xlim(-0.5, len(ARMS) - 0.5)
             axis.set_title(name, fontsize=8)
             axis.grid(lw=0.3, axis="y")
         axes[0].set_ylabel("SRCC with the opinions, mean of 4")
-        axes[0].legend(frameon=False)
+        for axis in [axis for axis in axes if axis.get_legend_handles_labels()[0]][:1]:
+            axis.legend(frameon=False)
     return figure
 
 
