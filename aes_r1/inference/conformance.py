@@ -110,6 +110,8 @@ def _finding(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, NOT_SUPPORTED, str(error))
     except InputError as error:
         return Finding(name, FAIL, str(error))
+    except torch.OutOfMemoryError:
+        return Finding(name, NOT_SUPPORTED, "needs more memory than this device has; give --dtype bfloat16")
     except FAULTS as error:
         reason = (str(error).splitlines() or [""])[0]
         return Finding(name, FAIL, f"{type(error).__name__}: {reason}")
@@ -291,6 +293,7 @@ def _shared_training(model: Examined) -> str:
     said = _agree(model, _gap(logps, plain_logps), "the plain path's")
     dot = sum(float((shared[name].float() * plain[name].float()).sum()) for name in plain)
     norms = [math.sqrt(sum(float(g.float().square().sum()) for g in found.values())) for found in (shared, plain)]
+    _require(min(norms) > 0, "the gradient is 0 on one of the two paths")
     cosine = dot / (norms[0] * norms[1])
     _require(
         cosine > 1 - 10 * model.tolerance, f"the gradient points elsewhere than the plain path's (cosine {cosine:.4f})"
@@ -323,12 +326,13 @@ def _saving(model: Examined) -> str:
     for name, weight in backbone.core.named_parameters():
         if ".lora_B." in name:
             weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
-    before = _scored(model, model.plain)
+    before, adapted = _scored(model, model.plain), hasattr(backbone.model, "merge_and_unload")
     backbone = backbones.merged(backbone)
     backbone.save(model.draft)
     loaded = backbones.load(model.draft, dtype=model.dtype, max_pixels=model.max_pixels)
     loaded.model.to(backbone.device).eval()
-    return _agree(model, _gap(before, _scored(model, loaded)), "those before saving, with the adapter merged")
+    how = "those before saving, with the adapter merged" if adapted else "those before saving"
+    return _agree(model, _gap(before, _scored(model, loaded)), how)
 
 
 CHECKS: dict[str, Callable[[Examined], str]] = {
