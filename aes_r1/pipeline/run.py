@@ -20,6 +20,7 @@ from aes_r1.pipeline.origin import record_origin
 from aes_r1.pipeline.rapo_stage import keep_final, rapo, starting_point
 from aes_r1.runs.claim import claim_run_folder, run_lock, start_over, withdraw
 from aes_r1.runs.failure import failure_file, start_heartbeat
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.stopping import Stopped, stop_requests
@@ -33,14 +34,19 @@ from aes_r1.trainer.reference import require_shardable
 def run(settings: Settings) -> None:
     """Run every stage that is missing in `settings.out`; raises InputError, Stopped or whatever a stage raises."""
     rank, size = world()
-    with run_lock(Path(settings.out), rank):
+    folder = Path(settings.out)
+    if RunFolder(folder).lock_file.exists():
+        with run_lock(folder, rank):
+            pass  # a process that works on this run is not told of a second start's failure
+    with failure_file(folder, rank):
+        preflight.check(settings)  # before the folder is made, so that a refused start leaves none
+    with run_lock(folder, rank):
         try:
-            with failure_file(Path(settings.out), rank):
-                preflight.check(settings)
+            with failure_file(folder, rank):
                 _run(settings, rank, size)
         except InputError:
             if rank == 0:
-                withdraw(Path(settings.out))
+                withdraw(folder)
             raise
 
 

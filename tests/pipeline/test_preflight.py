@@ -11,6 +11,8 @@ import pytest
 
 from aes_r1 import train
 from aes_r1.pipeline import preflight
+from aes_r1.pipeline.run import run
+from aes_r1.runs.claim import run_lock
 from aes_r1.settings import InputError, Settings, TrainerSettings
 from tests.model.folders import BROKEN
 from tests.pipeline.test_run import base, root  # noqa: F401  # fixtures
@@ -233,3 +235,14 @@ def test_a_real_process_says_so_within_twenty_seconds(tmp_path):
     ]
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_second_start_that_is_refused_leaves_a_run_that_is_worked_on_alone(tmp_path):
+    out = tmp_path / "run"
+    with run_lock(out, 0):
+        with pytest.raises(InputError, match="another process works on this run"):
+            run(composed("trainer.init_from=/nonexistent", f"out={out}"))
+        assert [path.name for path in out.iterdir()] == [".lock"]
+    with pytest.raises(InputError, match="no such folder"):
+        run(composed("trainer.init_from=/nonexistent", f"out={out}"))
+    assert (out / "failure.txt").read_text().startswith("rank 0: InputError: trainer.init_from=/nonexistent")
