@@ -78,7 +78,7 @@ def test_what_is_wrong_is_named(attributes, says, tmp_path):
 def test_a_missing_list_of_aadb_and_a_set_without_ratings(tmp_path):
     with pytest.raises(InputError, match=r"Regression_Light\.txt; of that split there are ColorHarmony, score"):
         rows_of("aadb", tmp_path / "aadb", attributes={"light_and_shadow": "Light"})
-    with pytest.raises(InputError, match="data=ava holds no ratings of dimensions; folder, para, aadb may"):
+    with pytest.raises(InputError, match="data=ava holds no ratings of dimensions; folder, para, aadb, eva may"):
         rows_of("ava", tmp_path / "ava", attributes={"color": "x"})
     with pytest.raises(InputError, match="data=scenes has no columns"):
         load_samples(DataSettings("scenes", attributes={"color": "x"}), "train", seed=0, store=tmp_path)
