@@ -34,9 +34,8 @@ class RatedSet:
 def known_ratings(sample: Sample) -> dict[str, float]:
     """Return {dimension: 0..1} of the known ratings of a picture; empty where none is known."""
     candidates = (sample.attributes.get("factors"), sample.attributes.get("ratings"))
-    ratings = next(
-        (values for values in candidates if isinstance(values, Mapping)), {}
-    )  # a label column of that name is no mapping
+    # A label column called factors or ratings holds no mapping and is passed over.
+    ratings = next((values for values in candidates if isinstance(values, Mapping)), {})
     return {name: float(ratings[name]) for name in DIMENSIONS if ratings.get(name) is not None}
 
 

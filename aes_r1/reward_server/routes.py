@@ -177,7 +177,7 @@ class HostNames:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse one request, or pass it on."""
-        asked = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1")
+        asked = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1").lower()
         if scope["type"] == "http" and re.sub(r":\d+$", "", asked) not in self.hosts:
             why = f"host {asked[:80]!r}: ask {self.hosts[0]}, or start the server with --host"
             await _json({"error": why}, 400)(scope, receive, send)

@@ -13,8 +13,8 @@ from aes_r1.scoring.rows import Row
 
 SURE = 0.9  # below this probability the summary says that another take may be better
 MEANING = (
-    "best: the probability that the model itself, asked without end, gives this picture the highest mean score of its "
-    "group; it comes from the spread of the model's answers and says nothing of people's opinions"
+    "best: the probability that this picture has the highest expected score of its group under the model; it comes "
+    "from the spread of its sampled answers and says nothing of people's opinions"
 )
 
 

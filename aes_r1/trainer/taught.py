@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aes_r1.model.backbone import Backbone
@@ -12,17 +12,18 @@ from aes_r1.prompts import FILLER, answer
 def taught_records(records: Sequence[dict[str, Any]], prompt: str, backbone: Backbone) -> Sequence[dict[str, Any]]:
     """Return the records with the critiques that model.prompt=`prompt` asks for.
 
-    critique, score_first: the expert's own; score_only: none; filler: `filler_for` each of them.
+    critique, score_first: the expert's own; score_only: none; filler: that of `filler_writer`.
     """
     if prompt == "score_only":
         return [{**row, "critique": ""} for row in records]
     if prompt == "filler":
-        return [{**row, "critique": filler_for(row["critique"], backbone)} for row in records]
+        filler_for = filler_writer(backbone)
+        return [{**row, "critique": filler_for(row["critique"])} for row in records]
     return records
 
 
-def filler_for(critique: str, backbone: Backbone) -> str:
-    """Repeat FILLER until an answer with it has as many tokens as one with `critique`.
+def filler_writer(backbone: Backbone) -> Callable[[str], str]:
+    """Return a function of a critique that repeats FILLER until an answer with it has as many tokens.
 
     So a model that writes it computes over as many tokens, and learns from as many, but none says anything about the
     picture. Where a tokenizer needs several tokens for FILLER, their number is the nearest that repeats can reach.
@@ -32,4 +33,8 @@ def filler_for(critique: str, backbone: Backbone) -> str:
         return len(backbone.encode_answer(answer(text, 0.5)))
 
     one, many = tokens(FILLER), tokens(FILLER * 65)
-    return FILLER * max(1, 1 + round(64 * (tokens(critique) - one) / (many - one)))
+
+    def filler_for(critique: str) -> str:
+        return FILLER * max(1, 1 + round(64 * (tokens(critique) - one) / (many - one)))
+
+    return filler_for

@@ -16,8 +16,11 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from PIL import Image
+from starlette.requests import Request
 
+from aes_r1.app.guard import HOSTS
 from aes_r1.data.sample import PictureError
+from aes_r1.reward_server import routes
 from aes_r1.reward_server.__main__ import arguments, bind
 from aes_r1.reward_server.batches import Batches, Closed, Full
 from aes_r1.reward_server.routes import MAX_BODY
@@ -219,6 +222,27 @@ def test_pictures_of_several_requests_share_batches_and_keep_their_places():
     assert str(scores[3]).startswith("d: ")
     assert isinstance(scores[5], asyncio.CancelledError)
     assert done.sizes == [3, 1]
+
+
+def test_a_body_that_stalls_is_given_up(monkeypatch):
+    monkeypatch.setattr(routes, "BODY_S", 0.05)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"10")]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, asyncio.Event().wait)
+    with pytest.raises(routes._Refused, match="the body took over") as refused:
+        asyncio.run(routes._pictures(request, "images", 4))
+    assert refused.value.status == 408
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8001", "LocalHost:8001", "[::1]:8001", "[::1]"])
+def test_the_names_of_this_machine_are_answered(host):
+    passed = []
+
+    async def inner(scope, receive, send):
+        passed.append(scope["headers"])
+
+    names = routes.HostNames(inner, hosts=[*HOSTS, "[::1]"])
+    asyncio.run(names({"type": "http", "headers": [(b"host", host.encode())]}, None, None))
+    assert passed
 
 
 def test_a_request_that_ends_frees_its_texts_at_once():

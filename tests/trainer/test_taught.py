@@ -10,7 +10,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.prompts import FILLER, FILLER_PROMPT, SCORE_FIRST_PROMPT, answer, parse_score
 from aes_r1.trainer.sft import encode_example
-from aes_r1.trainer.taught import filler_for, taught_records
+from aes_r1.trainer.taught import filler_writer, taught_records
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def shipped():
 
 def test_filler_is_as_long_as_every_critique_and_says_nothing(shipped):
     for critique in [*expert_corpus()[:50], "A", "Light.", "schön · grün, 日の光"]:
-        filler = filler_for(critique, shipped)
+        filler = filler_writer(shipped)(critique)
         assert filler == FILLER * filler.count(FILLER)
         lengths = {len(shipped.encode_answer(answer(words, 0.63))) for words in (critique, filler)}
         shortest = len(shipped.encode_answer(answer(FILLER, 0.63)))
@@ -33,7 +33,7 @@ def test_records_as_each_prompt_asks_for_them(shipped):
         assert taught_records(records, prompt, shipped) == records
     assert taught_records(records, "score_only", shipped) == [{**records[0], "critique": ""}]
     (filled,) = taught_records(records, "filler", shipped)
-    assert filled == {**records[0], "critique": filler_for(records[0]["critique"], shipped)}
+    assert filled == {**records[0], "critique": filler_writer(shipped)(records[0]["critique"])}
     assert records[0]["critique"] == "Light and shadow: dull light.", "the given records stay as they are"
 
 
