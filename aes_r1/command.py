@@ -302,9 +302,9 @@ def _expand_sets(values: dict) -> None:
 def _data_set(entry: Any) -> dict:
     """Return the settings of a further set: a file of conf/data by name, or a mapping with that name and its keys."""
     values = {"name": entry} if isinstance(entry, str) else dict(entry)
-    known = {file.stem for file in (CONF / "data").glob("*.yaml")} - {"base", "on_disk"}
+    known = overrides.choices(CONF / "data")
     if values.get("name") not in known:
-        raise InputError(f"also={values.get('name')}: no such data set; there are {', '.join(sorted(known))}")
+        raise InputError(f"also={values.get('name')}: no such data set; there are {', '.join(known)}")
     return {**group_values("data", values["name"]), **values}
 
 

@@ -20,6 +20,7 @@ _PATH_KEYS = (
     *("expert.api_base", "judge.api_base"),
 )
 _NO_GROUPS = ("hydra", "prompts", "chat")  # folders of conf/ that are no groups of a recipe
+_ONLY_EXTENDED = ("base", "on_disk")  # files that others of their group extend, and that nobody chooses
 _ADDED = ("experiment", "debug", "sweeps")  # groups outside the defaults list, which are added with a +
 
 
@@ -156,14 +157,19 @@ def _check_group(argument: str, key: str, value: Any) -> None:
         if isinstance(value, dict):
             overrides = " ".join(shlex.quote(f"{key}.{name}={item}") for name, item in value.items())
             raise InputError(f"{argument}: {key}= names one file of its group; single keys are given as {overrides}")
-        if isinstance(value, bool | int | float):
-            options = sorted(path.stem for path in (CONF / key.lstrip("+")).glob("*.yaml"))
+        if isinstance(value, bool | int | float) or value in _ONLY_EXTENDED:
+            options = choices(CONF / key.lstrip("+"))
             raise InputError(f"{argument}: no such option; there are {', '.join(options)}")
         if isinstance(value, list) and key.lstrip("+") not in _ADDED:
             raise InputError(
                 f"{argument}: {key}= takes one name, and later ones would replace it; give {key}={value[0]}, or "
                 f"--multirun {key}={','.join(map(str, value))} for a run of each"
             )
+
+
+def choices(group: Path) -> list[str]:
+    """Return the names that can be chosen in a folder of conf/."""
+    return sorted({path.stem for path in group.glob("*.yaml")} - set(_ONLY_EXTENDED))
 
 
 def _without_plus(group: str) -> str:
@@ -220,7 +226,8 @@ def explained(message: str, schema: type, conf: Path) -> str | None:
     match = re.search(r"Could not find '([^']+)/([^'/]*)'.*?Available options in '[^']*':\s*(.*)", message, re.DOTALL)
     if match:
         group, option = match[1], match[2]
-        options = [name.strip() for name in match[3].replace("\n", ",").split(",") if name.strip()]
+        found = [name.strip() for name in match[3].replace("\n", ",").split(",")]
+        options = [name for name in found if name and name not in _ONLY_EXTENDED]
         return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
     match = re.search(r"Multiple values for (\w+)\. To override", message)
     if match:

@@ -14,7 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from aes_r1 import command
+from aes_r1 import command, overrides
 from aes_r1.runs.identity import differences
 from aes_r1.settings import Settings, as_dict
 from tests import processes
@@ -22,7 +22,7 @@ from tests.conftest import label_twelve
 
 EXPERIMENTS = sorted(path.stem for path in (command.CONF / "experiment").glob("*.yaml"))
 GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
-EXTENDED = {("data", "base"), ("data", "on_disk"), ("model", "base"), ("expert", "base")}  # not for use alone
+EXTENDED = {(group, option) for group in GROUPS for option in overrides._ONLY_EXTENDED}
 OPTIONS = [
     (group, path.stem)
     for group in GROUPS

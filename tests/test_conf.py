@@ -167,13 +167,6 @@ def test_every_recipe_is_pinned():
     }
 
 
-def test_a_base_alone_is_refused():
-    done = train("data=base")
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "data.name" in done.stderr
-
-
 @pytest.mark.slow
 def test_the_debug_recipe_runs_every_stage(tmp_path):
     done = train("+debug=default", "out=run", "store=store", folder=tmp_path, OMP_NUM_THREADS="1")

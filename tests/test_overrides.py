@@ -151,6 +151,8 @@ def test_what_hydra_reads_as_it_is_meant_passes(argument):
         ("store=''", "must name a folder"),
         ("out=null", "out=null: must name a folder"),
         ("trainer=7", "trainer=7: no such option; there are paper, rapo, sft"),
+        ("trainer=base", "trainer=base: no such option; there are paper, rapo, sft"),
+        ("data=on_disk", "data=on_disk: no such option; there are aadb, "),
         ("+experiment=true", "no such option; there are cold_start"),
     ],
 )
@@ -169,6 +171,7 @@ def test_other_arguments(argument, says):
         ("data.rot=x", "nearest: data.root"),
         ("reward=rnak", "nearest: rank; there are binary"),
         ("data=flickr", "nearest: flickr_aes"),
+        ("model=basee", "model=basee: no such option; there are internvl3_2b, "),
         ("+experiment=rappo", "nearest: rapo; there are cold_start"),
         ("experiment=rapo", "give +experiment="),
         ("+trainer.num_sample=4", "config key trainer.num_sample: no such key; nearest: trainer.num_samples"),

@@ -97,6 +97,9 @@ def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_s
     recipe = {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY}
     if cold_start.blank_pictures == 0:
         del recipe["blank_pictures"]  # cold starts in the store were named before this key existed
+    probed = []  # what entropy is measured on, for it is kept with the cold start
+    if cold_start.probe_every is not None:
+        probed = [sha256_of(job.manifest(settings.data, "validation")), settings.trainer.max_new_tokens]
     return fingerprint(
         model_digest(base, job.store) or base,
         sha256_of(records_path),
@@ -108,6 +111,7 @@ def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_s
         settings.model.dtype,
         *([_adapter_identity(lora)] if lora.rank > 0 else ()),
         *([settings.model.quantize] if settings.model.quantize != "none" else ()),
+        *probed,
     )
 
 

@@ -35,6 +35,7 @@ def run(settings: Settings) -> None:
     """Run every stage that is missing in `settings.out`; raises InputError, Stopped or whatever a stage raises."""
     rank, size = world()
     folder = Path(settings.out)
+    was_there = RunFolder(folder).exists
     if RunFolder(folder).lock_file.exists():
         with run_lock(folder, rank):
             pass  # a process that works on this run is not told of a second start's failure
@@ -45,7 +46,7 @@ def run(settings: Settings) -> None:
             with failure_file(folder, rank):
                 _run(settings, rank, size)
         except InputError:
-            if rank == 0:
+            if rank == 0 and not was_there:  # a folder that was there may be another run's, which refused this one
                 withdraw(folder)
             raise
 

@@ -99,18 +99,22 @@ def withdraw(folder: Path) -> bool:
 
 
 def start_over(folder: Path) -> None:
-    """Delete what a run left in `folder`, except its log, its lists of pictures and its page."""
+    """Delete all that a run left in `folder`, its lists of pictures too, except its log."""
     run = RunFolder(folder)
     drafts = folder.glob(f".{run.best.name}.*")  # drafts of a best model that was being replaced
     kinds = [folder / kind for kind in EXAMINED]
-    for path in (run.checkpoints, run.best, *drafts, run.stages, run.model, run.wandb, run.all_parts, *kinds):
+    folders = run.checkpoints, run.best, run.stages, run.model, run.manifests, run.all_parts, run.all_baselines
+    for path in (*folders, run.wandb, run.tensorboard, run.traces, *drafts, *kinds):
         shutil.rmtree(path, ignore_errors=True)
     for path in (
         run.settings_file,
         run.metrics_file,
         run.completions_file,
+        run.entropy_file,
         run.predictions_file,
         run.evaluation_file,
+        run.verdicts_file,
+        run.report_file,
         run.failure_file,
         run.custom_reward_file,
     ):

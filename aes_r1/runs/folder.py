@@ -55,6 +55,7 @@ class RunFolder:
         self.manifests = self.path / "manifests"
         self.wandb = self.path / "wandb"
         self.tensorboard = self.path / "tensorboard"
+        self.traces = self.path / "traces"
         self.stages = self.path / "stages"
         self.all_parts = self.path / "parts"
         self.all_baselines = self.path / "baselines"
@@ -168,7 +169,7 @@ class RunFolder:
     # -- files with a name of their own per stage or set ---------------------------------------------------------------
     def trace(self, step: int) -> Path:
         """Return RUN/traces/step_N.json.gz, which ui.perfetto.dev shows."""
-        return self.path / "traces" / f"step_{step}.json.gz"
+        return self.traces / f"step_{step}.json.gz"
 
     def manifest(self, name: str) -> Path:
         """Return RUN/manifests/NAME.jsonl; `name` is DATASET-SPLIT for a list of pictures."""

@@ -23,6 +23,8 @@ from aes_r1.model import tiny
 from aes_r1.pipeline import cold_start_stage
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.run import run
+from aes_r1.runs.claim import claim_run_folder
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import InputError, Settings, build
@@ -287,6 +289,41 @@ def test_critiques_and_probes_are_of_every_set(base, root, tmp_path, monkeypatch
     monkeypatch.setattr(cold_start_stage, "measure_entropy", lambda _, some, **how: probed.extend(some) or nothing)
     cold_start_stage._probe(job, backbones.load(str(base), dtype="float32", max_pixels=9216), 0, tmp_path / "e.jsonl")
     assert Counter(one.dataset for one in probed) == {"first": 2, "second": 2}
+
+
+def test_a_measured_entropy_is_of_the_runs_own_pictures(base, root, tmp_path):
+    """A cold start in the store keeps the entropy that was measured in it, and the pictures and lengths it is of."""
+    given = settings(
+        *(base, root, tmp_path / "run"), data={"name": "manifest", "root": str(blocks(root, tmp_path / "blocks.jsonl"))}
+    )
+    records = tmp_path / "records.jsonl"
+    records.write_text("")
+
+    def digest(probe_every: int | None, pictures: int, length: int) -> str:
+        job = Job(
+            dataclasses.replace(given, trainer=dataclasses.replace(given.trainer, max_new_tokens=length)),
+            *(tmp_path / "run", torch.device("cpu"), 0, 1, None),
+        )
+        write_manifest(read_manifest(tmp_path / "blocks.jsonl")[:pictures], job.manifest(given.data, "validation"))
+        recipe = dataclasses.replace(given.cold_start, probe_every=probe_every)
+        return cold_start_stage._digest(job, str(base), records, [], recipe)
+
+    measured = [digest(2, 3, 6), digest(2, 4, 6), digest(2, 3, 8)]
+    assert len(set(measured)) == 3
+    assert measured[0] == digest(2, 3, 6)
+    assert digest(None, 3, 6) == digest(None, 4, 8)
+
+
+def test_a_refused_start_leaves_the_folder_of_another_run(base, root, tmp_path):
+    """For example of a run that was stopped while its critiques were written."""
+    out = tmp_path / "run"
+    claim_run_folder(out, settings(base, root, out))
+    RunFolder(out).finish_stage("data", {})
+    write_manifest([Sample("a", str(root / "00.png"), 0.5, "folder", "train")], RunFolder(out).manifest("folder-train"))
+    before = sorted(out.rglob("*"))
+    with pytest.raises(InputError, match="written by other settings .seed."):
+        run(settings(base, root, out, seed=1))
+    assert [path for path in sorted(out.rglob("*")) if path.name not in (".lock", "failure.txt")] == before
 
 
 @pytest.mark.slow

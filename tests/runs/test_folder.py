@@ -12,7 +12,7 @@ from aes_r1.inference.asking import find_model
 from aes_r1.report.run_page import write_report
 from aes_r1.runs.claim import start_over
 from aes_r1.runs.files import write_rows
-from aes_r1.runs.folder import RunFolder, model_in, require_run, run_of, runs_below
+from aes_r1.runs.folder import EXAMINED, RunFolder, model_in, require_run, run_of, runs_below
 from aes_r1.settings import InputError
 
 
@@ -116,16 +116,15 @@ def test_models_and_the_run_that_made_them_find_each_other(tmp_path):
     assert run_of(model(tmp_path / "elsewhere")) is None
 
 
-def test_starting_over_leaves_the_log_and_the_lists(tmp_path):
+def test_starting_over_leaves_the_log_alone(tmp_path):
+    """Whatever RunFolder has a name for was left by the run of other settings, for example its list of pictures."""
     run = RunFolder(tmp_path)
-    model(run.best_model)
-    model(tmp_path / ".best.before")
-    run.finish_stage("rapo", {"steps": 1})
-    for file in (run.settings_file, run.metrics_file, run.evaluation_file, run.log_file, run.report_file):
-        file.write_text("")
-    for file in (run.manifest("ava-test"), run.examined_file("information", "rapo", "ava/test")):
-        file.parent.mkdir(parents=True)
-        file.write_text("")
+    for path in (*vars(run).values(), *(tmp_path / kind for kind in EXAMINED), tmp_path / ".best.draft"):
+        if path.suffix not in ("", ".draft") or path == run.lock_file:
+            path.write_text("")
+        elif path != run.path:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "content").write_text("")
+    (tmp_path / "notes").mkdir()
     start_over(tmp_path)
-    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["manifests/ava-test.jsonl", "report.html", "run.log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "notes", "run.log"]
