@@ -27,11 +27,12 @@ from typing import Any, NoReturn
 from aes_r1 import announce, overrides
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.points import REASON, Sweep, point_command, run_point
+from aes_r1.recipe import to_settings
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.folder import RunFolder
-from aes_r1.runs.identity import differences, fingerprint, run_fingerprint
+from aes_r1.runs.identity import differences
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import CONF, InputError, Settings, as_dict, build
+from aes_r1.settings import CONF, InputError, Settings, as_dict
 from aes_r1.tracking.headline import headline
 from aes_r1.trainer.skipped import NeverFinite
 
@@ -49,9 +50,6 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     end_at_once()
     sys.argv[1:] = _plain_arguments(sys.argv[1:])
     _set_environment()
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     composed: list[Any] = []
     # The path is absolute, because jobs may run on other machines.
     folder = Path("runs", "sweeps", f".points-{secrets.token_hex(4)}").absolute()
@@ -68,25 +66,15 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
             raise Stopped(stop.requeue)
         for config in composed:  # outside of Hydra, which would print its own lines about an error
             task(to_settings(config, schema))
-    except InputError as error:
-        code, message = 2, str(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        code, message = 2, _one_line(error, schema)
-    except Stopped as error:
-        code, message = 75 if error.requeue else 1, str(error)
-    except (NeverFinite, ServerGone, ServersGone) as error:
-        code, message = 1, str(error)
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
-            raise
-        code, message = 2, f"{error.filename or 'disk'}: {error.strerror}; give another out= or make room"
     except PointLost as error:  # raised by the sweeper after all other jobs
         lost = [str(error)]
-    except KeyboardInterrupt:
-        code, message = 1, "interrupted; the same command goes on from the last checkpoint"
-    except BrokenPipeError:  # the reader of stdout, say `head`, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+    except BrokenPipeError:
+        code = _quiet_end()
+    except (Exception, KeyboardInterrupt) as error:
+        ending = _ending(error, schema)
+        if ending is None:
+            raise
+        code, message = ending
     finally:
         failed, stopped = [*lost, *announce.failures(sweep)], announce.stops(sweep)
         announce.close(sweep, _study(sys.argv))
@@ -153,19 +141,40 @@ def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int
     options = parser.parse_args()
     try:
         sys.exit(task(options))
-    except InputError as error:
-        exit_with(2, str(error))
-    except ServersGone as error:
-        exit_with(1, str(error))
-    except BrokenPipeError:  # the reader of stdout has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
+    except BrokenPipeError:
+        sys.exit(_quiet_end())
+    except (Exception, KeyboardInterrupt) as error:
+        ending = _ending(error)
+        if ending is None:
             raise
-        exit_with(2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room")
-    except KeyboardInterrupt:
-        exit_with(1, "interrupted")
+        exit_with(*ending)
+
+
+def _quiet_end() -> int:
+    """Return the exit code of a command whose reader, say `head`, has closed stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _ending(error: BaseException, schema: type = Settings) -> tuple[int, str] | None:
+    """Return the exit code and the one line that an error ends a command with; None: it is an error of the code."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    match error:
+        case InputError():
+            return 2, str(error)
+        case HydraException() | OmegaConfBaseException():
+            return 2, _one_line(error, schema)
+        case Stopped():
+            return 75 if error.requeue else 1, str(error)
+        case NeverFinite() | ServerGone() | ServersGone():
+            return 1, str(error)
+        case OSError() if error.errno in _CANNOT_WRITE:
+            return 2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room"
+        case KeyboardInterrupt():
+            return 1, "interrupted; a run goes on with the same command"
+    return None
 
 
 def speak_anywhere() -> None:
@@ -192,13 +201,6 @@ def _compose(entry: Callable[[Any], Any], config_name: str) -> None:
     import hydra
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(entry)()
-
-
-def register_resolvers() -> None:
-    """Register ${run_hash:} with OmegaConf."""
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver("run_hash", _run_hash, replace=True)
 
 
 def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | Stopped | None:
@@ -278,79 +280,6 @@ def _config_folders(arguments: list[str]) -> list[str]:
     ]
 
 
-def to_settings(config: Any, schema: type = Settings) -> Any:
-    """Return the validated settings of a composed config."""
-    from omegaconf import OmegaConf
-
-    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    _expand_sets(values)  # first, because it moves the short key `also` to its place
-    overrides.check_keys(values, schema, CONF)
-    return build(schema, values)
-
-
-def _expand_sets(values: dict) -> None:
-    """Replace the names in data.unseen, evaluation.also and `also` with the settings of those sets."""
-    if values.get("also"):
-        values["also"] = [_data_set(entry) for entry in values["also"]]
-    evaluation, data = values.get("evaluation"), values.get("data")
-    if isinstance(evaluation, dict) and isinstance(data, dict):
-        unseen = data.get("unseen") if "trainer" in values else None  # a run is also evaluated on unseen sets
-        names = [*(unseen or []), *(evaluation.get("also") or []), *(values.pop("also", None) or [])]
-        evaluation["also"] = [_data_set(entry) for entry in names]
-
-
-def _data_set(entry: Any) -> dict:
-    """Return the settings of a further set: a file of conf/data by name, or a mapping with that name and its keys."""
-    values = {"name": entry} if isinstance(entry, str) else dict(entry)
-    known = overrides.choices(CONF / "data")
-    if values.get("name") not in known:
-        raise InputError(f"also={values.get('name')}: no such data set; there are {', '.join(known)}")
-    return {**group_values("data", values["name"]), **values}
-
-
-def group_values(group: str, option: str) -> dict:
-    """Return the values of conf/GROUP/OPTION.yaml on top of the files of its group that it extends.
-
-    Hydra composes one file of a group; this reads a second one of the same group.
-    """
-    from omegaconf import OmegaConf
-
-    def load(name: str) -> Any:
-        config: Any = OmegaConf.load(CONF / group / f"{name}.yaml")
-        extended = [load(parent) for parent in config.pop("defaults", []) if parent != "_self_"]
-        return OmegaConf.merge(*extended, config)
-
-    values: Any = OmegaConf.to_container(load(option), resolve=True)
-    return values
-
-
-def _run_hash(*, _root_: Any) -> str:
-    from omegaconf import OmegaConf
-
-    values = {
-        key: OmegaConf.to_container(_root_[key], resolve=True, throw_on_missing=True)
-        if OmegaConf.is_config(_root_[key])
-        else _root_[key]
-        for key in _root_
-        if key not in ("hydra", "out", "experiment", "plan")
-    }
-    try:
-        overrides.check_keys(values, Settings, CONF)
-        _expand_sets(values)
-        return run_fingerprint(build(Settings, values))
-    except InputError:
-        if not _in_multirun():
-            raise
-        return f"invalid-{fingerprint(values)}"  # Hydra needs the folder before the settings are checked
-
-
-def _in_multirun() -> bool:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
 def _one_line(error: BaseException, schema: type) -> str:
     """Return Hydra's message in one line without its help text; where Hydra wraps an InputError, that one's message."""
     cause: BaseException | None = error
@@ -372,7 +301,3 @@ def exit_with(code: int, message: str) -> NoReturn:
         with suppress(OSError):  # the sweep may have ended before its point
             Path(os.environ[REASON]).write_text(message)
     sys.exit(code)
-
-
-# Called on import, because a launcher's worker processes resolve run folders before they call a command.
-register_resolvers()

@@ -37,7 +37,7 @@ from aes_r1.plan_memory import (
     whole_bytes,
     zero_stage,
 )
-from aes_r1.settings import InputError, LoraSettings, PlanSettings
+from aes_r1.settings import CONF, InputError, LoraSettings, PlanSettings
 from aes_r1.trainer.rapo import rapo_steps
 from aes_r1.trainer.sft import sft_steps
 
@@ -375,7 +375,7 @@ def run(settings: PlanSettings) -> None:
             f"plan.gpus={settings.plan.gpus}: engine=single is one process; give plan.gpus=1 or engine=zero2"
         )
     settings = counted(settings)
-    config = cost.load_config(settings.model.path, settings.model.name, command.CONF / "shapes")
+    config = cost.load_config(settings.model.path, settings.model.name, CONF / "shapes")
     show(plan(settings, cost.shape_of(config)), settings, Console())
 
 

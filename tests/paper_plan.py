@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aes_r1.command import CONF, group_values
 from aes_r1.model import cost
+from aes_r1.recipe import group_values
 from aes_r1.settings import (
+    CONF,
     ColdStartSettings,
     CostSettings,
     EngineSettings,

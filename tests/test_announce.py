@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from aes_r1 import announce, command
+from aes_r1 import announce, recipe
 from aes_r1.points import PLAN, Sweep
-from aes_r1.settings import Settings
+from aes_r1.settings import CONF, Settings
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def sweep(tmp_path) -> Sweep:
 
 def planned(sweep: Sweep, *overrides: str) -> dict:
     """The plan that the callback of conf/config.yaml writes for a multirun with these overrides."""
-    command.register_resolvers()
+    recipe.register_resolvers()
     fixed = [one for one in overrides if "," not in one]
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=fixed, return_hydra_config=True)
     config.hydra.overrides.task = list(overrides)
     announce.Announcement(str(sweep.folder)).on_multirun_start(config)

@@ -14,27 +14,27 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from aes_r1 import command, overrides
+from aes_r1 import overrides, recipe
 from aes_r1.runs.identity import differences
-from aes_r1.settings import Settings, as_dict
+from aes_r1.settings import CONF, Settings, as_dict
 from tests import processes
 from tests.conftest import label_twelve
 
-EXPERIMENTS = sorted(path.stem for path in (command.CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
 EXTENDED = {(group, option) for group in GROUPS for option in overrides._ONLY_EXTENDED}
 OPTIONS = [
     (group, path.stem)
     for group in GROUPS
-    for path in sorted((command.CONF / group).glob("*.yaml"))
+    for path in sorted((CONF / group).glob("*.yaml"))
     if (group, path.stem) not in EXTENDED
 ]
 
 
 def composed(*overrides: str) -> Settings:
-    OmegaConf.register_new_resolver("run_hash", command._run_hash, replace=True)
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
-        return command.to_settings(compose("config", overrides=list(overrides)))
+    OmegaConf.register_new_resolver("run_hash", recipe._run_hash, replace=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return recipe.to_settings(compose("config", overrides=list(overrides)))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from aes_r1 import command
 from aes_r1.runs.identity import differences, run_fingerprint
-from aes_r1.settings import Settings, as_dict
+from aes_r1.settings import CONF, Settings, as_dict
 from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, composed, train
 
 RECIPES = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text())
@@ -31,7 +30,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def files(group: str) -> list[Path]:
-    return sorted((command.CONF / group).glob("*.yaml"))
+    return sorted((CONF / group).glob("*.yaml"))
 
 
 def own_keys(path: Path) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def inherited_keys(path: Path) -> set[str]:
     for parent in yaml.safe_load(path.read_text()).get("defaults", []):
         if isinstance(parent, dict):
             ((group, option),) = parent.items()
-            extended = command.CONF / group.strip("/").removesuffix("@_here_") / f"{option}.yaml"
+            extended = CONF / group.strip("/").removesuffix("@_here_") / f"{option}.yaml"
         elif parent != "_self_":
             extended = path.with_name(f"{parent}.yaml")
         else:

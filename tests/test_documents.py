@@ -23,7 +23,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from aes_r1 import command, completion, overrides
+from aes_r1 import completion, overrides, recipe
+from aes_r1.settings import CONF
 from tests import processes
 
 ROOT = Path(__file__).parents[1]
@@ -93,8 +94,8 @@ def module_of(words: list[str]) -> tuple[str, list[str]] | None:
 @pytest.fixture(scope="module")
 def hydra():
     """Hydra reads every file of conf/ once for all commands."""
-    command.register_resolvers()
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
+    recipe.register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
 
@@ -113,7 +114,7 @@ def composed_once(name: str, arguments: tuple[str, ...]) -> None:
         value = next(iter(one.sweep_string_iterator())) if one.is_discrete_sweep() else None
         first.append(one.input_line if value is None else f"{one.get_key_element()}={value}")
     config = compose({"train": "config"}.get(name, name), overrides=first)
-    command.to_settings(config, completion.COMPOSED[name])
+    recipe.to_settings(config, completion.COMPOSED[name])
 
 
 def check_module(module: str, arguments: list[str]) -> None:
@@ -160,7 +161,7 @@ def check_make(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words if "=" in word)
     assert {word for word in words if "=" not in word} <= targets
     if "sweep" in words:
-        assert (command.CONF / "sweeps" / f"{given['NAME']}.yaml").exists()
+        assert (CONF / "sweeps" / f"{given['NAME']}.yaml").exists()
         arguments = words_of(given.get("ARGS", "")) if given.get("ARGS") else []
         if not arguments:
             return  # tests/test_sweeps.py composes every study

@@ -17,7 +17,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from aes_r1 import command, evaluate
+from aes_r1 import evaluate, recipe
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
@@ -25,7 +25,7 @@ from aes_r1.model import tiny
 from aes_r1.pipeline.data_stage import drawn_sets
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.identity import differences
-from aes_r1.settings import DataSettings, EvaluateSettings, InputError, Settings, as_dict
+from aes_r1.settings import CONF, DataSettings, EvaluateSettings, InputError, Settings, as_dict
 from tests import processes
 from tests.conftest import twelve_pictures
 from tests.planted import Planted, labelled
@@ -38,8 +38,8 @@ COPIES = 20  # of the twelve pictures, under ids of their own
 
 
 def settings(*overrides: str) -> EvaluateSettings:
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
-        return command.to_settings(compose("evaluate", overrides=list(overrides)), EvaluateSettings)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return recipe.to_settings(compose("evaluate", overrides=list(overrides)), EvaluateSettings)
 
 
 @pytest.fixture(scope="module")

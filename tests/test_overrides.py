@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from aes_r1 import command, overrides
-from aes_r1.settings import EvaluateSettings, InputError, Settings
+from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings
 from tests.test_command import composed, train
 
 
@@ -209,7 +209,7 @@ def test_every_key_of_a_schema_is_known():
     result = overrides.keys(EvaluateSettings)
     assert {"data", "data.root", "evaluation.protocols", "judge.api_base", "model.path"} <= set(result)
     assert "judge.group" not in result, "no attribute of a class is a key"
-    assert set(overrides.groups(command.CONF)) >= {"data", "+experiment", "+sweeps", "reward"}
+    assert set(overrides.groups(CONF)) >= {"data", "+experiment", "+sweeps", "reward"}
 
 
 @pytest.mark.parametrize("argument", ["hydra.run.dir=elsewhere", "data.root=x (2024)", "--cfg"])

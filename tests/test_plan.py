@@ -10,12 +10,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from aes_r1 import command
-from aes_r1.command import CONF
+from aes_r1 import recipe
 from aes_r1.model import cost
 from aes_r1.plan import advice, cheapest, decode_seconds, plan, step_flops, step_traffic
 from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.settings import (
+    CONF,
     CostSettings,
     EvaluationSettings,
     InputError,
@@ -36,9 +36,9 @@ def settings(stage=3, gpus=8, **model):
 
 
 def composed(*overrides: str) -> PlanSettings:
-    OmegaConf.register_new_resolver("run_hash", command._run_hash, replace=True)
+    OmegaConf.register_new_resolver("run_hash", recipe._run_hash, replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return command.to_settings(compose("plan", overrides=list(overrides)), PlanSettings)
+        return recipe.to_settings(compose("plan", overrides=list(overrides)), PlanSettings)
 
 
 def assume(settings, **changes):

@@ -11,9 +11,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from aes_r1 import command
+from aes_r1 import recipe
 from aes_r1.runs.identity import run_fingerprint
-from aes_r1.settings import Settings, as_dict
+from aes_r1.settings import CONF, Settings, as_dict
 from aes_r1.tracking.wandb_run import group_of
 from experiments.reward_ablation.analyse import STUDY
 from experiments.study import analyse
@@ -45,8 +45,8 @@ AXES = {
 @pytest.fixture(scope="module", autouse=True)
 def hydra_is_ready():
     """Once for all tests: Hydra reads every file once."""
-    command.register_resolvers()
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
+    recipe.register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
 
@@ -93,7 +93,7 @@ def test_every_point_is_valid_and_differs_only_where_the_study_asks(study):
     found: dict[str, Settings] = {}
     for overrides in points(study):
         config = composed(f"+sweeps={study}", *overrides)
-        settings = command.to_settings(config)
+        settings = recipe.to_settings(config)
         assert settings.out == f"runs/{study}/{run_fingerprint(settings)}"
         found[settings.out] = settings
     every = list(found.values())
@@ -117,13 +117,13 @@ def test_the_search_is_over_four_settings_and_never_sees_a_test_picture():
     for end in (0, 1):
         parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in space.items()])
         ends = [f"{one.get_key_element()}={(one.value().start, one.value().end)[end]}" for one in parsed]
-        settings = command.to_settings(composed("+sweeps=tune", *ends))
+        settings = recipe.to_settings(composed("+sweeps=tune", *ends))
         assert settings.data.split == "validation"
         assert settings.evaluation.also == []
         assert settings.reward.rank.weight == 1
         assert settings.reward.format.weight == settings.reward.binary.weight == 0, "or the ratio would not be all"
         assert settings.trainer.scale_advantage
-    usual = command.to_settings(composed("+experiment=study"))
+    usual = recipe.to_settings(composed("+experiment=study"))
     for key in ("reward.error.sigma", "reward.rank.gamma", "reward.error.weight", "trainer.lr"):
         group, *rest = key.split(".")
         value = getattr(usual, group)

@@ -19,7 +19,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from aes_r1.command import to_settings
+from aes_r1.recipe import to_settings
 from aes_r1.runs.identity import fingerprint, run_fingerprint
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import InputError, require

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aes_r1.command import CONF
-from aes_r1.settings import CostSettings
+from aes_r1.settings import CONF, CostSettings
 from benchmarks import planned
 from benchmarks.arithmetic import read
 

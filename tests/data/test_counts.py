@@ -5,9 +5,9 @@ import json
 import pytest
 from hydra import compose, initialize_config_dir
 
-from aes_r1 import command, plan
+from aes_r1 import plan, recipe
 from aes_r1.data.counts import counted
-from aes_r1.settings import InputError, PlanSettings, build
+from aes_r1.settings import CONF, InputError, PlanSettings, build
 from tests.data.test_mix import RATIO, sets
 
 
@@ -56,9 +56,9 @@ def test_data_that_cannot_be_read_is_named(tmp_path):
 def test_the_plan_counts_the_paper_s_run_from_its_data(tmp_path, capsys, monkeypatch):
     """Ten epochs over 75 of the 560 training pictures, 128 a step: 6 steps, not the 1,172 of an assumed 15,000."""
     monkeypatch.setenv("COLUMNS", "200")
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         given = ["+experiment=paper", f"data.root={sets(tmp_path)}", "data.size=75"]
-        plan.run(command.to_settings(compose("plan", overrides=given), PlanSettings))
+        plan.run(recipe.to_settings(compose("plan", overrides=given), PlanSettings))
     output = " ".join(capsys.readouterr().out.split())
     assert "6 steps of RAPO" in output
     assert "75 pictures, 75 critiques, 70 test pictures" in output

@@ -16,9 +16,9 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from aes_r1 import command
+from aes_r1 import recipe
 from aes_r1.runs.stopping import Stopped
-from aes_r1.settings import InputError
+from aes_r1.settings import CONF, InputError
 from tests import processes
 from tests.conftest import label_twelve
 
@@ -28,8 +28,8 @@ LEARNING_RATE = "trainer.lr=tag(log, interval(1e-5, 1e-2))"
 
 def search(storage: Path, score: Callable, *overrides: str) -> None:
     """`--multirun hydra/sweeper=optuna`, with score(config) in the place of a point's process."""
-    command.register_resolvers()
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
+    recipe.register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         GlobalHydra.instance().hydra.multirun(
             config_name="config",
             task_function=score,

@@ -10,7 +10,8 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from aes_r1 import command
+from aes_r1 import command, recipe
+from aes_r1.settings import CONF
 
 ray = pytest.importorskip("ray")
 
@@ -27,8 +28,8 @@ def test_a_worker_that_dies_is_a_lost_point_and_ends_no_other(tmp_path, capsys):
             os.kill(os.getpid(), signal.SIGKILL)
         return float(config.seed)
 
-    command.register_resolvers()
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
+    recipe.register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             with pytest.raises(command.PointLost, match="seed=2"):
                 GlobalHydra.instance().hydra.multirun(

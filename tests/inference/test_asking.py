@@ -10,11 +10,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from aes_r1 import command, evaluate
+from aes_r1 import evaluate, recipe
 from aes_r1.inference.asking import AskingConfig, Facts, find_model
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
-from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build
+from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict, build
 
 CPU = torch.device("cpu")
 # No value is a default anywhere.
@@ -26,8 +26,8 @@ OTHER = {
 
 
 def evaluate_settings(*overrides: str) -> EvaluateSettings:
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
-        return command.to_settings(compose("evaluate", overrides=list(overrides)), EvaluateSettings)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return recipe.to_settings(compose("evaluate", overrides=list(overrides)), EvaluateSettings)
 
 
 def run_of(settings: Settings, folder: Path, *models: str) -> Path:

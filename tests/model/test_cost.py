@@ -7,12 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
 
-from aes_r1.command import CONF
 from aes_r1.model import backbone as backbones
 from aes_r1.model import cost
 from aes_r1.model.families import vision_features
 from aes_r1.model.shared_prefix import grouped_hidden_states
-from aes_r1.settings import InputError, LoraSettings
+from aes_r1.settings import CONF, InputError, LoraSettings
 from tests.model.siblings import save_sibling
 
 # Parameters as the models' own pages count them.

@@ -14,7 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForImageTextToText
 
-from aes_r1 import command, prepare
+from aes_r1 import prepare, recipe
 from aes_r1.data.manifest import read_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.export import export
@@ -24,7 +24,7 @@ from aes_r1.pipeline.data_stage import load_data
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.stopping import StopRequest
-from aes_r1.settings import PrepareSettings, Settings, as_dict
+from aes_r1.settings import CONF, PrepareSettings, Settings, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.order import batch_indices_without_repeats
 from aes_r1.trainer.rapo import rapo_steps
@@ -36,8 +36,8 @@ CRITIQUE = "A picture of flat light and deep shadow, with a calm mood. Its compo
 
 
 def paper(*overrides: str) -> Settings:
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
-        return command.to_settings(compose("config", overrides=["+experiment=paper", *overrides]))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return recipe.to_settings(compose("config", overrides=["+experiment=paper", *overrides]))
 
 
 def three_sets(root: Path) -> Path:
@@ -66,9 +66,9 @@ def sets(tmp_path) -> Path:
 @pytest.fixture
 def manifest(sets, tmp_path) -> Path:
     """`python -m aes_r1.prepare data=aes_15k data.root=DATA out=prepared`."""
-    with initialize_config_dir(str(command.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         given = ["data=aes_15k", f"data.root={sets}", f"out={tmp_path}/prepared", "data.workers=0"]
-        prepare.run(command.to_settings(compose("prepare", overrides=given), PrepareSettings))
+        prepare.run(recipe.to_settings(compose("prepare", overrides=given), PrepareSettings))
     path = tmp_path / "prepared" / "manifest.jsonl"
     assert Counter(one.dataset for one in read_manifest(path)) == {"ava": 46, "tad66k": 46, "flickr_aes": 40}
     return path

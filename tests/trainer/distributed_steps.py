@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.command import group_values
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import RATING_PROMPT
+from aes_r1.recipe import group_values
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import (
     EngineSettings,
