@@ -33,7 +33,7 @@ from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
 from aes_r1.scoring.bursts import MEANING, choose, kept_summary
 from aes_r1.scoring.critic import Critic
-from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
+from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line
 from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, in_order, row_of, write_rows
 from aes_r1.settings import require
 
@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
         print(options.shards)
     else:
         sampling = {"samples": options.samples, "seed": options.seed}
+        if options.best_of:
+            pictures = named_once(pictures)  # a picture is no other take of itself
         if options.url:
             critic = Critic.at(options.url, options.model, **sampling)
         else:

@@ -59,6 +59,16 @@ def find_pictures(
             yield from _or_error(matches, name, lambda: "no file matches")
 
 
+def named_once(pictures: Iterable[str | PictureError]) -> Iterator[str | PictureError]:
+    """Yield what `find_pictures` found without a file that was named before, also under the name of a link."""
+    seen = set()
+    for picture in pictures:
+        place = picture if isinstance(picture, PictureError) or is_url(picture) else os.path.realpath(picture)
+        if place not in seen:
+            seen.add(place)
+            yield picture
+
+
 def skipped_line(skipped: Counter[str]) -> str:
     """Write the files that were passed over, counted by kind: "12 .txt, 3 .nef"; empty when there were none."""
     return ", ".join(f"{count} {what}" for what, count in skipped.most_common())
