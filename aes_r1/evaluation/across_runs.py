@@ -20,8 +20,6 @@ def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
     split is data.split_seed (null: the published split). Each metric is summarised by `summarise_values`.
     Raises InputError where a run has no evaluation, or two runs differ in more than split and seed, or in neither.
     """
-    if len(folders) < 2:
-        raise InputError(f"runs={[str(folder) for folder in folders]}: give two finished runs or more")
     runs: list[dict[str, Any]] = []
     for folder in folders:
         run = _run(folder)
@@ -34,6 +32,8 @@ def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
             if not differing:
                 raise InputError(f"{folder}: has the seed and split of {earlier['run']}; give each run once")
         runs.append(run)
+    if len(folders) < 2:
+        raise InputError(f"runs={[str(folder) for folder in folders]}: give two finished runs or more")
     stages: dict[str, Any] = {}
     for stage, sets in runs[0]["stages"].items():
         for name, protocols in sets.items():
