@@ -44,6 +44,8 @@ _MAX_REASONS = 5  # reasons in the summary; every file's own stands above it
 def run(options: argparse.Namespace) -> int:
     """Score the pictures of the command line; return 1 when one could not be read, else 0."""
     require(options.samples is None or options.samples >= 1, "--samples", options.samples, "must be at least 1")
+    require(0 < options.url_mb < 1e6, "--url-mb", options.url_mb, "must be above 0 and below 1000000")
+    require(0 < options.url_seconds < 1e6, "--url-seconds", options.url_seconds, "must be above 0 and below 1000000")
     limits = UrlLimits(round(options.url_mb * 1e6), options.url_seconds) if options.urls else None
     sorted_or_not = options.sort is not None or not options.reverse
     require(sorted_or_not, "--reverse", "true", "turns --sort round; give --sort, too")

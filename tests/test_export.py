@@ -152,6 +152,13 @@ def test_an_exported_folder_scores_as_the_run_does(exported, talking_run):
     assert Critic.load(exported).score(path) == Critic.load(talking_run).score(path)
 
 
+def test_the_current_folder_can_be_given(run_of_steps, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert export(run_of_steps, Path()) == tmp_path / "here"
+    assert (tmp_path / "here" / "README.md").exists()
+
+
 def test_wrong_folders_are_one_line(exported, talking_run, tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="not empty"):
         export(talking_run, exported)
