@@ -51,7 +51,7 @@ def critiques_line(evaluation: Evaluation) -> str | None:
     stages: Mapping[str, Any] = evaluation["stages"]
     dataset = next((name for sets in stages.values() for name in sets), "")
     answered = [(stage, sets[dataset]["greedy"]) for stage, sets in stages.items() if "greedy" in sets.get(dataset, {})]
-    wordless = {"distinct": {"value": 0}, "words_srcc": None, "information_nats": None}
+    wordless: dict[str, Any] = {"distinct": {"value": 0}, "words_srcc": None, "information_nats": None}
     cells = [(stage, cell.get("critiques") or {**wordless, "n": cell["n"]}) for stage, cell in answered]
     # The first of equal starts; a base model that writes one critique for every picture is no start to lose.
     first_stage, first = max(cells[:-1], key=lambda line: line[1]["distinct"]["value"], default=("", wordless))
