@@ -150,6 +150,8 @@ def _evaluate(
             list_pictures(manifest, data, data.split, seed=settings.seed, store=Path(settings.store))
     process.wait()
     sets = drawn_sets(listed, settings.evaluation.limit)
+    if settings.judge.name == "scenes":
+        _check_scenes(sets)
     for name, path in _models(settings).items():
         if not is_answered(run, name):
             _ask_model(run, name, path, sets, settings, process, device, served)
@@ -279,6 +281,15 @@ def _seen(settings: EvaluateSettings) -> list[str] | None:
 
 
 # -- judge -------------------------------------------------------------------------------------------------------------
+def _check_scenes(sets: Sets) -> None:
+    """Raise InputError for a picture that is no made scene."""
+    for samples in sets.values():
+        for sample in samples:
+            if "factors" not in sample.attributes:
+                name = f"{sample.dataset}/{sample.split}"
+                raise InputError(f"judge=scenes knows made scenes alone, not {name}; use judge=none or judge=openai")
+
+
 def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: EvaluateSettings) -> None:
     chosen = chosen_critiques(run.predictions(), most=settings.judged, seed=settings.seed)
     for (stage, name), rows in chosen.items():

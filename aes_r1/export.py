@@ -69,7 +69,7 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
     generation_config.json for greedy, complete answers without a repetition penalty. Raises InputError when RUN has no
     such model, or `out` is not empty.
     """
-    model = _model(run := require_run(folder), step)
+    model, out = _model(run := require_run(folder), step), out.resolve()  # . has no name that a draft could get
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty; give a new folder")
     evaluation = run.evaluation if model == run.model else Evaluation()

@@ -33,7 +33,7 @@ from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
 from aes_r1.scoring.bursts import MEANING, choose, kept_summary
 from aes_r1.scoring.critic import Critic
-from aes_r1.scoring.inputs import UrlLimits, find_pictures, read_picture, skipped_line
+from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line
 from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, in_order, row_of, write_rows
 from aes_r1.settings import require
 
@@ -44,6 +44,8 @@ _MAX_REASONS = 5  # reasons in the summary; every file's own stands above it
 def run(options: argparse.Namespace) -> int:
     """Score the pictures of the command line; return 1 when one could not be read, else 0."""
     require(options.samples is None or options.samples >= 1, "--samples", options.samples, "must be at least 1")
+    require(0 < options.url_mb < 1e6, "--url-mb", options.url_mb, "must be above 0 and below 1000000")
+    require(0 < options.url_seconds < 1e6, "--url-seconds", options.url_seconds, "must be above 0 and below 1000000")
     limits = UrlLimits(round(options.url_mb * 1e6), options.url_seconds) if options.urls else None
     sorted_or_not = options.sort is not None or not options.reverse
     require(sorted_or_not, "--reverse", "true", "turns --sort round; give --sort, too")
@@ -75,6 +77,8 @@ def run(options: argparse.Namespace) -> int:
         print(options.shards)
     else:
         sampling = {"samples": options.samples, "seed": options.seed}
+        if options.best_of:
+            pictures = named_once(pictures)  # a picture is no other take of itself
         if options.url:
             critic = Critic.at(options.url, options.model, **sampling)
         else:

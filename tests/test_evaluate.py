@@ -152,6 +152,7 @@ def test_killed_in_the_middle_it_goes_on_without_losing_or_repeating_a_row(model
         (["baselines=[mean]"], "the train split is empty"),
         (["baselines=[people]"], "publish no votes"),
         (["baselines=[mean]", "baseline_pictures=0"], "baseline_pictures"),
+        (["baselines=[mean]", "judge=scenes"], "judge=scenes knows made scenes alone, not (para|made)/test"),
     ],
 )
 def test_wrong_input_is_said_in_one_line(changes, says, manifest, tmp_path):

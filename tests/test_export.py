@@ -53,9 +53,12 @@ def test_made_pictures_and_measured_critiques_are_limits(talking_run, tmp_path):
     evaluation = json.loads((talking_run / "evaluation.json").read_text())
     follow = {"value": 0.21, "low": 0.1, "high": 0.3}
     evaluation["critiques"] = {"rapo": {"folder/test": {"interventions": {"swapped_critique": {"follow": follow}}}}}
+    collapsed = {"n": 60, "distinct": {"value": 1, "low": None, "high": None}, "words_srcc": None}
+    evaluation["stages"]["rapo"]["folder/test"]["sample"]["critiques"] = collapsed
     (tmp_path / "run" / "evaluation.json").write_text(json.dumps(evaluation))
     text = (export(tmp_path / "run", tmp_path / "OUT") / "README.md").read_text()
     assert "0.21 of the way" in text
+    assert "critiques of folder/test (sample): 1 of 60; SRCC of their words with the opinions: –." in text
     assert "simulated raters" in text  # the settings of the fixture name scenes
     assert "not measured in this run" not in text
 
@@ -147,6 +150,13 @@ def test_a_step_that_is_not_there_is_one_line_that_lists_the_others(run_of_steps
 def test_an_exported_folder_scores_as_the_run_does(exported, talking_run):
     path = talking_run / "pictures" / "05.png"
     assert Critic.load(exported).score(path) == Critic.load(talking_run).score(path)
+
+
+def test_the_current_folder_can_be_given(run_of_steps, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert export(run_of_steps, Path()) == tmp_path / "here"
+    assert (tmp_path / "here" / "README.md").exists()
 
 
 def test_wrong_folders_are_one_line(exported, talking_run, tmp_path, monkeypatch, capsys):

@@ -158,6 +158,11 @@ def test_the_last_lines_say_what_was_scored_and_what_not(photos, talking_run, mo
         (("a.jpg", "--model", "m", "--samples", "0"), "--samples=0"),
         (("a.jpg", "--model", "m", "--shards", "out", "--format", "csv"), "--format=csv"),
         (("a.jpg", "--model", "m", "--shards", "out", "--workers", "0"), "--workers=0"),
+        *(
+            (("http://a/b", "--model", "m", "--urls", f"--url-{what}", value), f"--url-{what}={value}")
+            for what in ("mb", "seconds")
+            for value in ("inf", "nan", "0.0", "-1.0")
+        ),
     ],
 )
 def test_wrong_input_is_one_line(arguments, said, monkeypatch, capsys):

@@ -10,6 +10,7 @@ import numpy as np
 
 from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.identity import differences
 from aes_r1.settings import InputError
 
 
@@ -17,36 +18,61 @@ def across_runs(folders: Sequence[Path]) -> dict[str, Any]:
     """Return {"runs": [{"run", "split", "seed"}], "stages": {STAGE: {SET: {PROTOCOL: {METRIC: ..}}}}}.
 
     split is data.split_seed (null: the published split). Each metric is summarised by `summarise_values`.
-    Raises InputError where a run has no evaluation, or two runs differ in more than split and seed.
+    Raises InputError where a run has no evaluation, or two runs differ in more than split and seed, or in neither.
     """
-    runs = [_run(folder) for folder in folders]
-    if len(runs) < 2:
+    runs: list[dict[str, Any]] = []
+    for folder in folders:
+        run = _run(folder)
+        for earlier in runs:
+            differing = set(differences(earlier["settings"], run["settings"]))
+            if others := sorted(differing - {"seed", "data.split_seed"}):
+                raise InputError(
+                    f"{folder}: differs from {earlier['run']} in {', '.join(others)}, not only in its seed"
+                )
+            if not differing:
+                raise InputError(f"{folder}: has the seed and split of {earlier['run']}; give each run once")
+        runs.append(run)
+    if len(folders) < 2:
         raise InputError(f"runs={[str(folder) for folder in folders]}: give two finished runs or more")
-    first = runs[0]
-    for run in runs[1:]:
-        if differing := sorted(key for key in first["recipe"] if first["recipe"][key] != run["recipe"].get(key)):
-            raise InputError(
-                f"{run['run']}: differs from {first['run']} in {', '.join(differing)}, not only in its seed"
-            )
     stages: dict[str, Any] = {}
-    for stage, sets in first["stages"].items():
+    for stage, sets in runs[0]["stages"].items():
         for name, protocols in sets.items():
             for protocol in protocols:
                 cells = [(run, run["stages"].get(stage, {}).get(name, {}).get(protocol)) for run in runs]
-                present = [(run["split"], cell) for run, cell in cells if cell]
+                present = [(run, cell) for run, cell in cells if cell]
+                shares = [_tested_per_trained(run, name, cell["n"]) for run, cell in present]
+                largest = None if None in shares else max(share for share in shares if share is not None)
                 stages.setdefault(stage, {}).setdefault(name, {})[protocol] = {
-                    metric: summarise_values((split, cell[metric]["value"]) for split, cell in present)
+                    metric: summarise_values(
+                        ((run["split"], cell[metric]["value"]) for run, cell in present), tested_per_trained=largest
+                    )
                     for metric in METRICS
                 }
     return {"runs": [{key: run[key] for key in ("run", "split", "seed")} for run in runs], "stages": stages}
 
 
-def summarise_values(values: Iterable[tuple[int | None, float | None]]) -> dict[str, Any]:
+def _tested_per_trained(run: Mapping[str, Any], name: str, tested: int) -> float | None:
+    """Return test pictures per training picture of the set that data.split_seed deals anew; 0 for any other set.
+
+    None where the run recorded no number of training pictures.
+    """
+    own = run["settings"].get("data", {}).get("name")
+    if name in run["counts"] and name.rpartition("/")[0] != own:
+        return 0.0
+    trained = run["counts"].get(f"{own}/train")
+    return tested / trained if trained else None
+
+
+def summarise_values(
+    values: Iterable[tuple[int | None, float | None]], *, tested_per_trained: float | None
+) -> dict[str, Any]:
     """Return {"value", "low", "high", "std", "std_splits", "std_seeds", "n"} of (split, value) pairs.
 
     value: the mean; low, high: its 95% t-interval. With several splits the runs of one split, which share their test
-    pictures, are averaged first; the interval is over split means. std_seeds: pooled standard deviation within splits;
-    std_splits: standard deviation of split means.
+    pictures, are averaged first; the interval is over split means. Splits of one set share pictures, so their means
+    scatter less than those of new sets would: the half-width is multiplied by sqrt(1 + n_splits * tested_per_trained),
+    with the test pictures per training picture (Nadeau and Bengio 2003, eq. 7). Where that is None, a mean over several
+    splits has no interval. std_seeds: pooled standard deviation within splits; std_splits: that of split means.
     """
     from scipy import stats
 
@@ -62,8 +88,10 @@ def summarise_values(values: Iterable[tuple[int | None, float | None]]) -> dict[
     summary: dict[str, Any] = {"n": len(all_values), "value": None, "low": None, "high": None}
     if samples:
         summary["value"] = float(np.mean(samples))
-    if len(samples) > 1:
+    shared = tested_per_trained if len(means) > 1 else 0.0
+    if len(samples) > 1 and shared is not None:
         half_width = stats.t.ppf(0.975, len(samples) - 1) * np.std(samples, ddof=1) / np.sqrt(len(samples))
+        half_width *= np.sqrt(1 + len(samples) * shared)
         summary["low"], summary["high"] = float(summary["value"] - half_width), float(summary["value"] + half_width)
     summary["std"] = float(np.std(all_values, ddof=1)) if len(all_values) > 1 else None
     summary["std_splits"] = float(np.std(means, ddof=1)) if len(means) > 1 else None
@@ -77,16 +105,11 @@ def _run(folder: Path) -> dict[str, Any]:
         if not path.exists():
             raise InputError(f"{path}: no such file; give the folder of a finished run")
     settings = run.settings
-    recipe = {name: settings.get(name) for name in ("model", "reward", "cold_start", "trainer")}
-    recipe["data"] = _without(settings.get("data", {}), "split_seed")
     return {
         "run": str(folder),
         "split": settings.get("data", {}).get("split_seed"),
         "seed": settings.get("seed"),
-        "recipe": recipe,
+        "settings": settings,
+        "counts": run.stage_values("data"),
         "stages": run.evaluation["stages"],
     }
-
-
-def _without(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name != key}

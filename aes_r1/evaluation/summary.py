@@ -288,9 +288,7 @@ def _factors(sets: Sets, wanted: Collection[tuple[str, str]]) -> dict[str, dict[
     factors_of_set: dict[str, dict[str, dict[str, float]]] = {}
     for samples in sets.values() if wanted else ():
         for sample in samples:
-            name, factors = f"{sample.dataset}/{sample.split}", known_ratings(sample)
-            if not {"factors", "ratings"} & sample.attributes.keys():
-                break  # a set has factors for every picture or for none
-            if factors and (name, sample.id) in wanted:
+            name = f"{sample.dataset}/{sample.split}"
+            if (name, sample.id) in wanted and (factors := known_ratings(sample)):
                 factors_of_set.setdefault(name, {})[sample.id] = factors
     return factors_of_set

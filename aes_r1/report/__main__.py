@@ -23,7 +23,9 @@ def run(options: argparse.Namespace) -> int:
         require(options.out is None, "--out", options.out, f"is for several runs; one run's page is {page}")
         print(write_report(folders[0]))
     else:
-        print(write_comparison(folders, Path(options.out) if options.out else folders[0].parent / "comparison.html"))
+        page = Path(options.out) if options.out else folders[0].parent / "comparison.html"
+        require(not page.is_dir(), "--out", page, f"is a folder; give a file, as {page / 'comparison.html'}")
+        print(write_comparison(folders, page))
     return 0
 
 

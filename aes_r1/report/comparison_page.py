@@ -95,7 +95,7 @@ def _read_run(folder: Path, name: str, index: int) -> ComparedRun:
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """Name the runs by the settings in which they differ; InputError for a folder that is given twice."""
-    if len({folder.absolute() for folder in folders}) < len(folders):
+    if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError("a run is named twice; give different folders")
     return run_names([RunFolder(folder).settings for folder in folders])
 

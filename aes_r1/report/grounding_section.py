@@ -22,7 +22,10 @@ _CURVES = {
     "Words against opinions, SRCC": (("critique/words_srcc", "words", "rapo"),),
     "Different critiques": (("critique/distinct", "critiques", "rapo"),),
 }
-_CAPTION = "Greedy critiques of validation pictures. Horizontal axis: RAPO’s steps; 0: before the first."
+_CAPTION = (
+    "Greedy critiques of validation pictures. Horizontal axis: RAPO’s steps; 0: before the first. "
+    "An SRCC has no point where all critiques judge alike."
+)
 
 
 def grounding_section(

@@ -170,6 +170,13 @@ def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: F
 
 
 def _critique_limits(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    for dataset, protocol, cell in _cells(evaluation):
+        if written := cell.get("critiques"):
+            agreement = number((written["words_srcc"] or {}).get("value"))
+            yield (
+                f"Different critiques of {dataset} ({protocol}): {written['distinct']['value']} of {written['n']}; "
+                f"SRCC of their words with the opinions: {agreement}."
+            )
     critiques = evaluation.get("critiques", {})
     stage = list(evaluation.get("stages", {}))[-1:]
     measured = [cells for name in stage for cells in critiques.get(name, {}).items()]

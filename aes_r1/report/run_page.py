@@ -144,14 +144,14 @@ def _gallery(predictions: Sequence[Mapping], names: Mapping[str, str]) -> dict[s
     stage = in_order({row["stage"]: None for row in predictions}, tuple(STAGE_NAMES))[-1]
     rows = [row for row in predictions if row["stage"] == stage]
     protocol = in_order({row["protocol"]: None for row in rows}, PROTOCOL_ORDER)[0]
+    first = next((row["dataset"], row["split"]) for row in rows if row["protocol"] == protocol)
+    rows = [row for row in rows if (row["dataset"], row["split"]) == first]  # the pictures of two sets may share ids
     scores_of_picture = {row["id"]: row["scores"] for row in rows if len(row.get("scores") or []) > 1}
-    rows = [
+    chosen = choose(
         {**row, "scores": scores_of_picture.get(row["id"], row.get("scores"))}
         for row in rows
         if row["protocol"] == protocol
-    ]
-    first = (rows[0]["dataset"], rows[0]["split"])
-    chosen = choose(row for row in rows if (row["dataset"], row["split"]) == first)
+    )
     shown = {_GALLERY_TITLES[kind]: plates(rows) for kind, rows in chosen.items() if rows}
     key = {"stage": stage, "set": "/".join(first), "protocol": names.get(protocol, protocol)}
     return {**key, "plates": shown} if shown else None

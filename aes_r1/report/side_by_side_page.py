@@ -11,6 +11,7 @@ import numpy as np
 from aes_r1.evaluation.critique import critique_measures
 from aes_r1.report.gallery import plates
 from aes_r1.report.html import fill
+from aes_r1.report.studies import numbered
 from aes_r1.runs.files import write_json, write_rows, write_text_atomically
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
@@ -24,10 +25,8 @@ def side_by_side(folders: Sequence[Path], out: Path, *, pictures: int, n_bootstr
     Of the pictures that every run's last stage answered, `pictures` are shown, spread evenly over the range of MOS.
     Raises InputError where a run has no predictions, or no picture is shared.
     """
-    starts = {}
-    for folder in folders:
-        name, rows = _start(folder)
-        starts[f"{name} ({folder.name})" if name in starts else name] = rows
+    names, answers = zip(*map(_start, folders), strict=True)
+    starts = dict(zip(numbered(names), answers, strict=True))
     common = set.intersection(*(set(rows) for rows in starts.values()))
     if not common:
         raise InputError(f"starts={[str(folder) for folder in folders]}: these runs share no picture")

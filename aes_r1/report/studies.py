@@ -115,6 +115,11 @@ def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         seed = [f"seed {settings['seed']}"] if "seed" in settings and (len(seeds) > 1 or not keys) else []
         names.append(", ".join([*parts, *seed]) or "run")
+    return numbered(names)
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return the names, each that occurs again with its number: "a (1)", "a (2)"."""
     counts = {name: names.count(name) for name in names}
     return [
         f"{name} ({names[: index + 1].count(name)})" if counts[name] > 1 else name for index, name in enumerate(names)

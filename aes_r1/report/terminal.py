@@ -42,23 +42,26 @@ def print_headline(evaluation: Evaluation, console: Console | None = None) -> No
 
 
 def critiques_line(evaluation: Evaluation) -> str | None:
-    """Say how the greedy critiques of the first set changed from the first stage that wrote some to the last.
+    """Say how the greedy critiques of the first set changed, from the stage with the most different ones to the last.
 
     The verdict applies the thresholds of the warning signs: critiques have become alike where fewer than ALIKE of the
-    start's different ones are left, and lost the picture where they tell less than LOST of what they told at the start.
-    None where fewer than two stages wrote critiques.
+    start's different ones are left, or one alone, and lost the picture where they tell less than LOST of what they told
+    at the start. None where no stage before the last wrote critiques.
     """
     stages: Mapping[str, Any] = evaluation["stages"]
     dataset = next((name for sets in stages.values() for name in sets), "")
-    cells = {stage: sets.get(dataset, {}).get("greedy", {}).get("critiques") for stage, sets in stages.items()}
-    written = [(stage, cell) for stage, cell in cells.items() if cell and cell["words_srcc"]]
-    if len(written) < 2:
+    answered = [(stage, sets[dataset]["greedy"]) for stage, sets in stages.items() if "greedy" in sets.get(dataset, {})]
+    wordless: dict[str, Any] = {"distinct": {"value": 0}, "words_srcc": None, "information_nats": None}
+    cells = [(stage, cell.get("critiques") or {**wordless, "n": cell["n"]}) for stage, cell in answered]
+    # The first of equal starts; a base model that writes one critique for every picture is no start to lose.
+    first_stage, first = max(cells[:-1], key=lambda line: line[1]["distinct"]["value"], default=("", wordless))
+    if not first["distinct"]["value"]:
         return None
-    (first_stage, first), (last_stage, last) = written[0], written[-1]
-    alike = last["distinct"]["value"] < ALIKE * first["distinct"]["value"]
+    last_stage, last = cells[-1]
+    alike = last["distinct"]["value"] < max(min(2, last["n"]), ALIKE * first["distinct"]["value"])
     information = first["information_nats"], last["information_nats"]
     lost = all(information) and information[1]["value"] < LOST * information[0]["value"]
-    words = " to ".join(number(cell["words_srcc"]["value"]) for cell in (first, last))
+    words = " to ".join(number((cell["words_srcc"] or {}).get("value")) for cell in (first, last))
     different = " to ".join(str(cell["distinct"]["value"]) for cell in (first, last))
     verdict = (
         "They no longer tell pictures apart: +experiment=grounded keeps them."

@@ -6,6 +6,7 @@ import glob
 import io
 import os
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -57,6 +58,16 @@ def find_pictures(
         else:
             matches = (path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path))
             yield from _or_error(matches, name, lambda: "no file matches")
+
+
+def named_once(pictures: Iterable[str | PictureError]) -> Iterator[str | PictureError]:
+    """Yield what `find_pictures` found without a file that was named before, also under the name of a link."""
+    seen = set()
+    for picture in pictures:
+        place = picture if isinstance(picture, PictureError) or is_url(picture) else os.path.realpath(picture)
+        if place not in seen:
+            seen.add(place)
+            yield picture
 
 
 def skipped_line(skipped: Counter[str]) -> str:
@@ -124,27 +135,47 @@ def _or_error(
 
 
 def _download(url: str, limits: UrlLimits) -> bytes:
-    """Return the body behind an http(s) URL.
+    """Return the body behind an http(s) URL, or raise PictureError after limits.seconds.
+
+    The time limit of a socket is one of silence, which a server that sends a byte now and then never exceeds, and holds
+    anew for every redirect. The fetch therefore has a thread of its own, which is left behind when its time is over.
+    """
+    fetched: list[bytes | PictureError] = []
+    worker = threading.Thread(target=lambda: fetched.append(_fetch(url, limits)), daemon=True)
+    worker.start()
+    worker.join(limits.seconds)
+    body = fetched[0] if fetched else _too_slow(url, limits)
+    if isinstance(body, PictureError):
+        raise body
+    return body
+
+
+def _fetch(url: str, limits: UrlLimits) -> bytes | PictureError:
+    """Return the body behind an http(s) URL, or what is wrong with it.
 
     urllib follows redirects to http, https and ftp; an answer that came from ftp is refused.
     """
     if urlsplit(url).scheme.lower() not in ("http", "https"):
-        raise PictureError(url, "only http and https are fetched")
+        return PictureError(url, "only http and https are fetched")
     end = time.monotonic() + limits.seconds
     try:
         request = Request(url, headers={"User-Agent": "aes-r1", "Accept": "image/*"})
         with urlopen(request, timeout=limits.seconds) as answer:
             if not answer.geturl().lower().startswith(("http://", "https://")):
-                raise PictureError(url, "redirected away from http")
+                return PictureError(url, "redirected away from http")
             body = bytearray()
             while chunk := answer.read1(_CHUNK):
                 body += chunk
                 if len(body) > limits.max_bytes:
-                    raise PictureError(url, f"more than {limits.max_bytes:,} bytes")
+                    return PictureError(url, f"more than {limits.max_bytes:,} bytes")
                 if time.monotonic() > end:
-                    raise PictureError(url, f"took longer than {limits.seconds:g} s")
+                    return _too_slow(url, limits)
     except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         slow = isinstance(error, TimeoutError) or isinstance(reason, TimeoutError)
-        raise PictureError(url, f"took longer than {limits.seconds:g} s" if slow else str(reason)) from error
+        return _too_slow(url, limits) if slow else PictureError(url, str(reason))
     return bytes(body)
+
+
+def _too_slow(url: str, limits: UrlLimits) -> PictureError:
+    return PictureError(url, f"took longer than {limits.seconds:g} s")

@@ -80,6 +80,7 @@ def make_scorer(
     """
     from safetensors.numpy import save_file
 
+    out = out.resolve()  # . has no name that a draft could get
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty; give a new folder")
     facts = run_facts(run, model)

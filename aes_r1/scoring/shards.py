@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,11 @@ from rich.progress import (
 )
 
 from aes_r1.data.sample import PictureError
+from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, read_picture
 from aes_r1.scoring.rows import count_of, row_of
 from aes_r1.settings import InputError, require
-
-_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may be any bytes
 
 
 class ShardScorer:
@@ -65,8 +64,8 @@ class ShardScorer:
             except PictureError as error:
                 unreadable.append({"path": name, "reason": error.reason})
         if unreadable:
-            _write(_unreadable(self.out, number), unreadable)
-        _write(_part(self.out, number), rows)  # written last, because it marks the shard as done
+            write_rows(_unreadable(self.out, number), unreadable)
+        write_rows(_part(self.out, number), rows)  # written last, because it marks the shard as done
 
 
 def score_shards(
@@ -106,9 +105,9 @@ def score_shards(
             _run(ray, missing, out, model, samples, seed, limits, workers)
     counts: Counter[str] = Counter(pictures=0, unanswered=0)
     for number, _ in shards:
-        for line in _part(out, number).read_text(**_TEXT).splitlines():
-            counts.update(count_of(json.loads(line)))
-        unreadable += _read_unreadable(out, number)
+        for row in iter_rows(_part(out, number)):
+            counts.update(count_of(row))
+        unreadable += [PictureError(row["path"], row["reason"]) for row in iter_rows(_unreadable(out, number))]
     return counts, unreadable
 
 
@@ -169,14 +168,12 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
     path = out / "plan.json"
     out.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        recorded = json.loads(path.read_text(encoding="utf-8"))
+        recorded = read_json(path)
         differing = [key for key in plan if recorded.get(key) != plan[key]]
         if differing:
             raise InputError(f"{out} holds shards of another {' and '.join(differing)}; give another --shards folder")
         return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(plan) + "\n", encoding="utf-8")
-    draft.replace(path)  # atomic: a partial file would make the finished shards unusable
+    write_json(path, plan)
 
 
 def _digest(names: list[str]) -> str:
@@ -192,17 +189,3 @@ def _part(out: Path, number: int) -> Path:
 
 def _unreadable(out: Path, number: int) -> Path:
     return out / f"part-{number:05d}.unreadable.jsonl"
-
-
-def _write(path: Path, rows: list[dict]) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), **_TEXT)
-    draft.replace(path)
-
-
-def _read_unreadable(out: Path, number: int) -> Iterator[PictureError]:
-    path = _unreadable(out, number)
-    if path.exists():
-        for line in path.read_text(**_TEXT).splitlines():
-            row = json.loads(line)
-            yield PictureError(row["path"], row["reason"])

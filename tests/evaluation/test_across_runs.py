@@ -1,6 +1,7 @@
 """Several runs: means, intervals and components of the variance, computed by hand."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,19 +11,25 @@ from aes_r1.evaluation.across_runs import across_runs, summarise_values
 from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.settings import InputError
 
+SETS = ("scenes/test", "scenes_shifted/test")
+
 
 def run_folder(tmp_path, split, seed, value, **settings):
     folder = tmp_path / f"{split}-{seed}"
     folder.mkdir()
-    known = {"seed": seed, "data": {"name": "scenes", "split_seed": split}, "trainer": {"lr": 1e-3}, **settings}
-    cell = {metric: {"value": value, "low": None, "high": None} for metric in METRICS}
+    known = {"seed": seed, "data": {"name": "scenes", "split_seed": split}, "trainer": {"lr": 1e-3}}
+    known |= {"evaluation": {"temperature": 0.6, "limit": None}, "rollout": {"name": "local"}}
+    known |= settings
+    cell = {"n": 30} | {metric: {"value": value, "low": None, "high": None} for metric in METRICS}
     (folder / "settings.json").write_text(json.dumps(known))
-    (folder / "evaluation.json").write_text(json.dumps({"stages": {"rapo": {"scenes/test": {"sample": cell}}}}))
+    (folder / "evaluation.json").write_text(json.dumps({"stages": {"rapo": {name: {"sample": cell} for name in SETS}}}))
+    (folder / "stages").mkdir()
+    (folder / "stages" / "data.json").write_text(json.dumps({"scenes/train": 120, **dict.fromkeys(SETS, 30)}))
     return folder
 
 
 def test_one_split_and_three_seeds():
-    result = summarise_values([(None, 0.6), (None, 0.7), (None, 0.8)])
+    result = summarise_values([(None, 0.6), (None, 0.7), (None, 0.8)], tested_per_trained=0.25)
     expected = stats.t.interval(0.95, 2, loc=0.7, scale=stats.sem([0.6, 0.7, 0.8]))
     assert (result["value"], result["low"], result["high"]) == pytest.approx((0.7, *expected))
     assert result["std"] == result["std_seeds"] == pytest.approx(0.1)
@@ -31,9 +38,9 @@ def test_one_split_and_three_seeds():
 
 def test_splits_are_the_unit_where_there_are_several():
     values = [(split, 0.5 + 0.1 * split + seed * 0.02) for split in range(5) for seed in (-1, 0, 1)]
-    result = summarise_values(values)
+    result = summarise_values(values, tested_per_trained=0.25)
     means = [0.5 + 0.1 * split for split in range(5)]
-    expected = stats.t.interval(0.95, 4, loc=np.mean(means), scale=stats.sem(means))
+    expected = stats.t.interval(0.95, 4, loc=np.mean(means), scale=stats.sem(means) * np.sqrt(1 + 5 * 0.25))
     assert (result["value"], result["low"], result["high"]) == pytest.approx((0.7, *expected))
     assert result["std_splits"] == pytest.approx(np.std(means, ddof=1))
     assert result["std_seeds"] == pytest.approx(0.02)
@@ -41,10 +48,27 @@ def test_splits_are_the_unit_where_there_are_several():
 
 
 def test_a_run_without_a_value_is_not_counted():
-    assert summarise_values([(0, None), (0, 0.5)])["n"] == 1
-    assert summarise_values([(0, None)]) == {
+    assert summarise_values([(0, None), (0, 0.5)], tested_per_trained=0.25)["n"] == 1
+    assert summarise_values([(0, None)], tested_per_trained=0.25) == {
         "n": 0, "value": None, "low": None, "high": None, "std": None, "std_splits": None, "std_seeds": None
     }  # fmt: skip
+
+
+def test_the_interval_over_dealt_splits_holds_what_is_true_of_new_pictures():
+    """The measured error of a model that answers its training pictures' mean; the true mean error is known."""
+    generator, tested, trained, splits = np.random.default_rng(0), 20, 60, 10
+    true = 1 + 1 / trained
+    held = {0.0: 0, tested / trained: 0}
+    repetitions = 200
+    for _ in range(repetitions):
+        pictures = generator.permuted(np.tile(generator.normal(size=tested + trained), (splits, 1)), axis=1)
+        errors = (pictures[:, :tested] - pictures[:, tested:].mean(axis=1, keepdims=True)) ** 2
+        for share in held:
+            found = summarise_values(enumerate(errors.mean(axis=1)), tested_per_trained=share)
+            held[share] += found["low"] <= true <= found["high"]
+    coverage = {share: count / repetitions for share, count in held.items()}
+    assert coverage[0.0] < 0.85
+    assert 0.91 < coverage[tested / trained] < 0.99
 
 
 def test_runs_of_one_recipe(tmp_path):
@@ -53,13 +77,34 @@ def test_runs_of_one_recipe(tmp_path):
     assert [(one["split"], one["seed"]) for one in result["runs"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert result["stages"]["rapo"]["scenes/test"]["sample"]["srcc"]["value"] == pytest.approx(0.55)
     assert result["stages"]["rapo"]["scenes/test"]["sample"]["srcc"]["std_seeds"] == 0.0
+    half_widths = {}
+    for name in SETS:
+        srcc = result["stages"]["rapo"][name]["sample"]["srcc"]
+        half_widths[name] = (srcc["high"] - srcc["low"]) / 2
+    own = stats.t.ppf(0.975, 1) * stats.sem([0.5, 0.6])
+    assert half_widths == pytest.approx(  # 30 test pictures to 120 training pictures; the other set is not dealt anew
+        {"scenes/test": own * np.sqrt(1 + 2 * 30 / 120), "scenes_shifted/test": own}
+    )
+    (folders[-1] / "stages" / "data.json").unlink()
+    unknown = across_runs(folders)["stages"]["rapo"]["scenes/test"]["sample"]["srcc"]
+    assert (unknown["value"], unknown["low"]) == (pytest.approx(0.55), None)
 
 
 def test_what_is_no_repetition_is_refused(tmp_path):
     first = run_folder(tmp_path, 0, 0, 0.5)
     other = run_folder(tmp_path, 0, 1, 0.5, trainer={"lr": 5e-3})
-    with pytest.raises(InputError, match=r"differs from .* in trainer"):
+    with pytest.raises(InputError, match=r"differs from .* in trainer\.lr, not only"):
         across_runs([first, other])
+    changed = {"temperature": {"temperature": 1.0, "limit": None}, "limit": {"temperature": 0.6, "limit": 10}}
+    for seed, (key, evaluation) in enumerate(changed.items(), 2):
+        with pytest.raises(InputError, match=rf"differs from .* in evaluation\.{key}, not only"):
+            across_runs([first, run_folder(tmp_path, 0, seed, 0.5, evaluation=evaluation)])
+    with pytest.raises(InputError, match=r"differs from .* in rollout\.name, not only"):
+        across_runs([first, run_folder(tmp_path, 0, 4, 0.5, rollout={"name": "vllm"})])
+    shutil.copytree(first, tmp_path / "copy")
+    for again in (first, tmp_path / "copy" / ".." / first.name, tmp_path / "copy"):
+        with pytest.raises(InputError, match="give each run once"):
+            across_runs([first, again])
     with pytest.raises(InputError, match="two finished runs"):
         across_runs([first])
     with pytest.raises(InputError, match=r"evaluation\.json: no such file"):

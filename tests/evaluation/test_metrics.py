@@ -179,14 +179,23 @@ def test_paired_difference():
         expected = by_scipy(better, mos)[name] - by_scipy(worse, mos)[name]
         assert result[name]["difference"] == pytest.approx(expected, abs=1e-12)
         assert result[name]["low"] < expected < result[name]["high"]
-        assert result[name]["p"] == pytest.approx(2 / 401)
+        assert (result[name]["p"], result[name]["resamples"]) == (pytest.approx(2 / 401), 400)
     assert result["mae"]["high"] < 0 < result["srcc"]["low"]
+
+
+def test_p_of_many_pictures_says_how_few_resamples_it_rests_on(monkeypatch):
+    monkeypatch.setattr("aes_r1.evaluation.bootstrap._MAX_PAIRED", 100)
+    worse, mos = noisy(300, noise=0.4, seed=1)
+    better, _ = noisy(300, noise=0.1, seed=1)
+    result = paired_bootstrap(worse, better, mos, n_bootstrap=400)
+    assert {name: result[name]["resamples"] for name in METRICS} == dict.fromkeys(METRICS, 400) | {"krcc": 200}
+    assert (result["srcc"]["p"], result["krcc"]["p"]) == (pytest.approx(2 / 401), pytest.approx(2 / 201))
 
 
 def test_no_difference_is_not_significant():
     x, mos = noisy(100)
     same = paired_bootstrap(x, x, mos, n_bootstrap=200)
-    assert same["srcc"] == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    assert same["srcc"] == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "resamples": 200}
     generator = np.random.default_rng(5)
     significant = 0
     for trial in range(100):
@@ -199,7 +208,7 @@ def test_a_model_that_never_answers_compares_as_null():
     x, mos = noisy(20)
     result = paired_bootstrap([None] * 20, x, mos, n_bootstrap=50)
     assert result["n"] == 20
-    assert result["srcc"] == {"difference": None, "low": None, "high": None, "p": None}
+    assert result["srcc"] == {"difference": None, "low": None, "high": None, "p": None, "resamples": 0}
 
 
 def prediction(stage, protocol, identity, score, mos, dataset="scenes", split="test"):

@@ -99,6 +99,16 @@ def test_every_stage_set_and_protocol_says_how_true_its_critiques_are(tmp_path):
     assert cells["other"]["sample"]["critiques"]["faithfulness"] is None
 
 
+@pytest.mark.parametrize("known_first", [True, False])
+def test_a_list_of_several_sets_keeps_the_factors_of_each(tmp_path, known_first):
+    known, unknown = list(scenes("scenes", 8)), list(scenes("other", 8, known=False))
+    sets = {"manifest-test": known + unknown if known_first else unknown + known}
+    record_stage(RunFolder(tmp_path), "rapo", sets, spoken, rows_per_picture=1)
+    critiques = measure(RunFolder(tmp_path), sets, manifests={}, n_bootstrap=2, seed=0, seen=None)["critiques"]["rapo"]
+    assert critiques["scenes/test"]["faithfulness"]["color"]["accuracy"]["value"] == 1.0
+    assert "faithfulness" not in critiques["other/test"]
+
+
 def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone, picture_folder, tmp_path):
     rows = []
     for protocol in ("sample", "greedy", "mean"):

@@ -30,6 +30,10 @@ def test_one_run_and_several(talking_run, tmp_path, monkeypatch, capsys):
     message = capsys.readouterr().err
     assert len(message.splitlines()) == 1
     assert str(tmp_path / "gone") in message
+    for folder in (".", tmp_path):
+        assert leave(monkeypatch, tmp_path / "one", tmp_path / "two", "--out", folder) == 2
+        (message,) = capsys.readouterr().err.splitlines()
+        assert f"--out={folder}: is a folder" in message
 
 
 def test_make_report_runs_it():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from aes_r1.evaluation.summary import summarise
-from aes_r1.report.run_page import write_report
+from aes_r1.report.run_page import _gallery, write_report
 from aes_r1.settings import InputError, Settings, as_dict
 from tests.report.browser import CHROMIUM, FLAGS
 
@@ -246,3 +246,27 @@ def test_a_browser_shows_the_summary_on_one_screen_and_contents_lead_to_every_pa
             top = shown.evaluate(f"{heading}.getBoundingClientRect().top")
             assert shown.evaluate(bottom) - 1 <= top < height, title
         browser.close()
+
+
+def test_the_gallery_shows_the_spread_of_its_own_set():
+    """Sets such as scenes and scenes_shifted give their pictures the same ids."""
+    names = [f"{index:02d}" for index in range(20)]
+    spread = {"scenes": {name: int(name) / 100 + 0.01 for name in names}}
+    spread["scenes_shifted"] = {name: 0.3 - int(name) / 100 for name in names}
+    rows = [
+        {"stage": "rapo", "protocol": protocol, "id": name, "dataset": dataset, "split": "test", "mos": 0.5}
+        | {"score": 0.5, "scores": [0.5 - width, 0.5 + width] if protocol == "mean" else [0.5]}
+        | {"image": None, "critique": CRITIQUE, "text": ""}
+        for dataset, of_picture in spread.items()
+        for protocol in ("sample", "mean")
+        for name, width in of_picture.items()
+    ]
+    gallery = _gallery(rows, {})
+    assert gallery["set"] == "scenes/test"
+    for plates in gallery["plates"].values():
+        for plate in plates:
+            width = spread["scenes"][plate.id]
+            assert plate.spread == pytest.approx((0.5 - width, 0.5 + width))
+    least_sure = [plate.id for plate in gallery["plates"]["Least sure: the widest spread of answers"]]
+    assert len(least_sure) == 6
+    assert least_sure == sorted(least_sure, reverse=True)

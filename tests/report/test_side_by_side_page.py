@@ -45,6 +45,19 @@ def test_three_starts(tmp_path):
     assert "base" not in {row["starts"]["0 epochs"]["critique"].split()[1] for row in rows}
 
 
+def test_runs_with_equal_epochs_and_folder_names_all_stand_on_the_page(tmp_path):
+    folders = []
+    for study, words in (("a", "first"), ("b", "second"), ("c", "third")):
+        (tmp_path / study).mkdir()
+        folders.append(run_folder(tmp_path / study, 1, words, pictures=range(3)))
+    folders.append(run_folder(tmp_path, 3, "fourth", pictures=range(3)))
+    side_by_side(folders, tmp_path / "out", pictures=2, n_bootstrap=5, seed=0)
+    starts = read_rows(tmp_path / "out" / "side_by_side.jsonl")[0]["starts"]
+    assert {name: answer["critique"].split()[0] for name, answer in starts.items()} == {
+        "1 epoch (1)": "first", "1 epoch (2)": "second", "1 epoch (3)": "third", "3 epochs": "fourth"
+    }  # fmt: skip
+
+
 def test_only_shared_pictures(tmp_path):
     folders = [run_folder(tmp_path, 0, "a"), run_folder(tmp_path, 1, "b", pictures=range(18, 20))]
     side_by_side(folders, tmp_path / "out", pictures=50, n_bootstrap=5, seed=0)

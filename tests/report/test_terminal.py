@@ -43,14 +43,14 @@ def test_the_last_line_says_what_became_of_the_critiques():
     def told(words, different, nats, stage="rapo"):
         critiques = {
             "n": 600,
-            "words_srcc": {"value": words, "low": None, "high": None},
+            "words_srcc": None if words is None else {"value": words, "low": None, "high": None},
             "distinct": {"value": different, "low": None, "high": None},
             "information_nats": None if nats is None else {"value": nats, "low": None, "high": None},
         }
         return {stage: {"scenes/test": {"greedy": {"critiques": critiques}}}}
 
     start = told(0.69, 500, 4.0, "cold_start")
-    wordless = {"base": {"scenes/test": {"greedy": {"critiques": {"n": 600, "words_srcc": None}}}}}
+    wordless = told(None, 0, None, "base")
     cases = (
         (told(0.7, 300, 2.0), True),  # the very thresholds, .6 and .5 of the start
         (told(0.7, 299, 2.0), False),
@@ -66,3 +66,24 @@ def test_the_last_line_says_what_became_of_the_critiques():
         assert ("+experiment=grounded" in line) != stays
     assert critiques_line({"stages": wordless | start}) is None
     assert critiques_line({"stages": {}}) is None
+
+
+def test_a_stage_that_says_the_same_of_every_picture_is_told_as_lost():
+    def told(stage, different):
+        critiques = {
+            "n": 60,
+            "words_srcc": None if different < 2 else {"value": 0.7, "low": 0.6, "high": 0.8},
+            "distinct": {"value": different, "low": None, "high": None},
+            "information_nats": None,
+        }
+        return {stage: {"scenes/test": {"greedy": {"n": 60, **({"critiques": critiques} if different else {})}}}}
+
+    for base, start, end, told_start in ((59, 59, 1, "Base model"), (1, 59, 1, "Cold start"), (0, 59, 0, "Cold start")):
+        stages = told("base", base) | told("cold_start", start) | told("rapo", end)
+        assert critiques_line({"stages": stages}) == (
+            f"Critiques of scenes/test, {told_start} to RAPO: agreement of the words with the opinions 0.700 to –, "
+            f"different ones 59 to {end} of 60. "
+            "They no longer tell pictures apart: +experiment=grounded keeps them."
+        )
+    line = critiques_line({"stages": told("base", 1) | told("cold_start", 1) | told("rapo", 1)})
+    assert "1 to 1 of 60. They no longer" in line

@@ -96,5 +96,12 @@ def test_the_command_says_which_take_to_keep(burst, talking_run, monkeypatch, ca
     assert "says nothing of people's opinions" in out
     shown = re.findall(r"^ +([12]) +(yes|no|\?)", out, re.MULTILINE)
     assert shown == [("1", "yes"), ("2", "yes"), ("2", "no"), ("2", "no")]
+    (burst / "..link.png").symlink_to(burst / "take_0.png")
+    _, out, err = run(burst / "take_1.png", burst / "..link.png", *asked, "jsonl")
+    named = [json.loads(line)["path"] for line in out.splitlines()]
+    assert sorted(named) == sorted(
+        str(burst / name) for name in ("take_1.png", "..link.png", "take_2.png", "other.png")
+    )
+    assert "2 to keep" in err
     code, _, err = run(burst, "--model", talking_run, "--best-of", "--sort", "score")
     assert (code, "--sort=score" in err) == (2, True)

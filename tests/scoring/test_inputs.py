@@ -118,6 +118,15 @@ class Server(BaseHTTPRequestHandler):
             self.end_headers()
             while self.put(b"x"):
                 time.sleep(0.05)
+        elif self.path == "/trickling-header":
+            self.put(b"HTTP/1.0 200 OK\r\n")
+            while self.put(b"X: y\r\n"):
+                time.sleep(0.05)
+        elif self.path.startswith("/on-and-on/"):
+            time.sleep(0.1)
+            self.send_response(302)
+            self.send_header("Location", f"{self.path}x")
+            self.end_headers()
         elif self.path == "/silent":
             time.sleep(60)
         elif self.path.startswith("/to/"):
@@ -162,11 +171,16 @@ def test_a_url_is_read_within_its_limits(server):
         ("endless", limits, "more than 1,000,000 bytes"),
         ("trickle", hasty, r"longer than 0\.6 s"),
         ("silent", hasty, r"longer than 0\.6 s"),
+        ("trickling-header", hasty, r"longer than 0\.6 s"),
+        ("on-and-on/", hasty, r"longer than 0\.6 s"),
         ("gone", limits, "Not Found"),
         ("to/file", limits, "not allowed"),
     ]:
+        began = time.monotonic()
         with pytest.raises(PictureError, match=reason) as error:
             read_picture(f"{server}/{path}", within)
+        if within is hasty:
+            assert time.monotonic() - began < 3
         assert error.value.path == f"{server}/{path}"
     with pytest.raises(PictureError, match="only http"):
         read_picture("ftp://127.0.0.1/a.jpg", limits)

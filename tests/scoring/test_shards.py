@@ -1,6 +1,5 @@
 """Shards on a real Ray cluster of this machine: two workers, resumed after a kill, the same rows as without Ray."""
 
-import json
 import os
 import shutil
 import signal
@@ -10,6 +9,7 @@ import time
 
 import pytest
 
+from aes_r1.runs.files import read_rows
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.rows import row_of
 from aes_r1.scoring.shards import score_shards
@@ -24,8 +24,10 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     for copy in range(12):
-        shutil.copy(sorted((talking_run / "pictures").glob("*.png"))[copy], photos / f"{copy:02d}.png")
-    (photos / "07.png").write_text("hello")
+        name = {3: "03\u2028\x85.png", 5: "05\udce9.png"}.get(copy, f"{copy:02d}.png")  # line separators, no UTF-8
+        shutil.copy(sorted((talking_run / "pictures").glob("*.png"))[copy], photos / name)
+    (photos / "07.png").rename(photos / "07\u2028.png")
+    (photos / "07\u2028.png").write_text("hello")
     command = [sys.executable, "-m", "aes_r1.score", str(photos), "gone.jpg", "--model", str(talking_run)]
     command += ["--shards", str(out), "--shard-size", "2", "--workers", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -44,16 +46,16 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
     done = processes.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert all(path.stat().st_mtime_ns == written for path, written in early.items())
-    lines = [line for line in done.stderr.splitlines() if line.startswith("aes_r1: ")]
+    lines = [line for line in done.stderr.split("\n") if line.startswith("aes_r1: ")]
     assert lines == [
-        f"aes_r1: {photos / '07.png'}: not a picture that can be read; export it as JPEG or PNG",
+        f"aes_r1: {photos}/07\u2028.png: not a picture that can be read; export it as JPEG or PNG",
         "aes_r1: gone.jpg: No such file or directory",
     ]
     parts = sorted(out.glob("part-*[0-9].jsonl"))
     assert len(parts) == 7
-    rows = [json.loads(line) for path in parts for line in path.read_text().splitlines()]
+    rows = [row for path in parts for row in read_rows(path)]
     critic = Critic.load(talking_run)
-    plain = [row_of(str(path), critic.score(path)) for path in sorted(photos.glob("*.png")) if path.name != "07.png"]
+    plain = [row_of(str(path), critic.score(path)) for path in sorted(photos.glob("*.png")) if "07" not in path.name]
     assert rows == plain
 
     assert f"scored: {len(plain)} pictures" in done.stderr
