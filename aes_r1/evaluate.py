@@ -29,7 +29,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.critique import judge_critiques
 from aes_r1.evaluation.summary import measure
-from aes_r1.inference.asking import AskingConfig, find_model
+from aes_r1.inference.asking import Asking, find_model
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
 from aes_r1.inference.predictions import Process, Sets, chosen_critiques, record_stage
@@ -111,7 +111,7 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
     for name, path in _models(settings).items():
         if not is_answered(run, name):
             folder, facts = find_model(path)
-            asking, key = asking_config(facts, settings), "model.path" if name == settings.name else f"models.{name}"
+            asking, key = asking_for(facts, settings), "model.path" if name == settings.name else f"models.{name}"
             if "read_back" in settings.evaluation.protocols and asking.question in (SCORE_FIRST_PROMPT, FILLER_PROMPT):
                 rule = "has no words before its score to read it from; leave read_back out"
                 raise InputError(f"evaluation.protocols=read_back: {path} {rule}")
@@ -231,16 +231,16 @@ def _ask_model(
     )
 
 
-def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tuple[Backbone, AskingConfig]:
+def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tuple[Backbone, Asking]:
     """Load the model at `path` to `device`; return it and how it is asked."""
     folder, facts = find_model(path)
-    asking = asking_config(facts, settings)
+    asking = asking_for(facts, settings)
     backbone = backbones.load(folder, dtype=asking.dtype_on(device), max_pixels=asking.max_pixels)
     backbone.model.to(device).eval()
     return backbone, asking
 
 
-def asking_config(facts: AskingConfig, settings: EvaluateSettings) -> AskingConfig:
+def asking_for(facts: Asking, settings: EvaluateSettings) -> Asking:
     """Return how a model is asked: as in its own run, `facts`, unless the settings say otherwise."""
     evaluation, prompt = settings.evaluation, settings.model.prompt
     return facts.given(

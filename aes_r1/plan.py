@@ -10,7 +10,7 @@ from rich.table import Table
 
 from aes_r1 import command
 from aes_r1.data.counts import counted
-from aes_r1.inference.asking import AskingConfig
+from aes_r1.inference.asking import Asking
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
 from aes_r1.model.quantize import BITS
@@ -215,7 +215,7 @@ def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
 def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
     """Estimate the seconds of the evaluation: every stage answers all test pictures in batches under every protocol."""
     assumed, evaluation = settings.plan, settings.evaluation
-    drawn = evaluation.n_samples or AskingConfig.n_samples
+    drawn = evaluation.n_samples or Asking.n_samples
     outputs = {"mean": drawn, "direct": 0, "label_tokens": 0}  # the last two need no decoding
     answered = [outputs.get(protocol, 1) for protocol in evaluation.protocols]
     once = sum(asking_seconds(settings, shape, assumed.test_pictures, samples) for samples in answered)

@@ -16,8 +16,8 @@ from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.uploads import MAX_BYTES, read_upload
 from aes_r1.settings import InputError
 
-MOST = 12  # photographs per drop
-KEPT = 24  # photographs on a page
+PER_DROP = 12  # photographs per drop
+ON_PAGE = 24  # photographs on a page
 _HERE = Path(__file__).parent
 
 
@@ -48,7 +48,7 @@ class _Handlers:
             photograph = Judged(name, thumbnail(picture), self.critic.score(picture))
         except PictureError as error:
             photograph = Judged(name, problem=error.reason)
-        shown = [*shown, photograph][-KEPT:]
+        shown = [*shown, photograph][-ON_PAGE:]
         self.visits.keep(data.get("visit"), shown)
         yield escape(_announcement(photograph)), *self.show(shown, order)
 
@@ -103,8 +103,8 @@ def build(critic: Critic) -> Any:
             "",
             html_template=(_HERE / "templates" / "drop.html").read_text(encoding="utf-8"),  # Gradio fills it in
             js_on_load=(_HERE / "drop.js").read_text(encoding="utf-8"),
-            most=MOST,
-            kept=KEPT,
+            most=PER_DROP,
+            kept=ON_PAGE,
             max_bytes=MAX_BYTES,
             apply_default_css=False,
             elem_id="zone",

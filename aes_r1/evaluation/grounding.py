@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aes_r1.aescot.wording import stated_steps, valence
-from aes_r1.evaluation.bootstrap import Array, bootstrap, mean_with_interval, points, with_interval
+from aes_r1.evaluation.bootstrap import Array, agreement, bootstrap, mean_with_interval, with_interval
 from aes_r1.prompts import DIMENSIONS
 from aes_r1.runs.cells import Interval
 
@@ -38,7 +38,7 @@ def words_srcc(rows: Sequence[Row], *, n_bootstrap: int, seed: int = 0) -> Inter
     """
     rows = [row for row in rows if row["mos"] is not None]
     words, mos = favour(rows), np.asarray([row["mos"] for row in rows], dtype=np.float64)
-    value = points(words, mos)["srcc"] if len(rows) else np.nan
+    value = agreement(words, mos)["srcc"] if len(rows) else np.nan
     if np.isnan(value):
         return None
     return with_interval(value, bootstrap(words, mos, n_bootstrap, seed, only=("srcc",))["srcc"])
@@ -91,7 +91,7 @@ def _faithfulness(
         if len(pairs) < 3:
             continue
         stated, true = np.asarray(pairs, dtype=np.float64).T
-        values[name] = float(np.nan_to_num(points(stated, true)["srcc"]))
+        values[name] = float(np.nan_to_num(agreement(stated, true)["srcc"]))
         draws[name] = np.nan_to_num(bootstrap(stated, true, n_bootstrap, seed, only=("srcc",))["srcc"])
     if not values:
         return None

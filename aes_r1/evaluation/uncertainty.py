@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aes_r1.evaluation.bootstrap import bootstrap, points, with_interval
+from aes_r1.evaluation.bootstrap import agreement, bootstrap, with_interval
 from aes_r1.evaluation.columns import Column
 
 Array = NDArray[np.float64]
@@ -128,7 +128,7 @@ def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[st
     pair = (std[known], rater_std[known])
     if known.sum() >= 3:
         drawn = bootstrap(*pair, n_bootstrap, seed, only=("srcc",))["srcc"]
-        summary["rater_srcc"] = with_interval(points(*pair)["srcc"], drawn)
+        summary["rater_srcc"] = with_interval(agreement(*pair)["srcc"], drawn)
     else:
         summary["rater_srcc"] = {"value": None, "low": None, "high": None}
     return summary
@@ -136,9 +136,9 @@ def spread(column: Column, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[st
 
 def wilson(successes: int, n: int) -> dict[str, float | None]:
     """Return the 95% Wilson score interval of a share, as {"low", "high"}."""
+    from scipy.stats import binomtest
+
     if n == 0:
         return {"low": None, "high": None}
-    z, share = 1.959963984540054, successes / n
-    centre, half_width = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return {"low": max(0.0, (centre - half_width) / scale), "high": min(1.0, (centre + half_width) / scale)}
+    interval = binomtest(successes, n).proportion_ci(method="wilson")
+    return {"low": float(interval.low), "high": float(interval.high)}

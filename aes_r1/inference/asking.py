@@ -29,7 +29,7 @@ FACTS_FILE = "aes_r1.json"  # holds the Facts of the model in an exported folder
 
 
 @dataclass(frozen=True)
-class AskingConfig:
+class Asking:
     """Hold everything that decides an answer besides weights, picture and seed.
 
     question: text of the prompt; max_pixels: largest area of a picture as the model sees it; max_new_tokens: longest
@@ -63,12 +63,12 @@ class AskingConfig:
 
     def noted(self, device: torch.device) -> dict[str, Any]:
         """Return the settings that were in force on `device`, which are written beside the answers."""
-        values = {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(AskingConfig)}
+        values = {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(Asking)}
         return {**values, "dtype": self.dtype_on(device)}
 
 
 @dataclass(frozen=True)
-class Facts(AskingConfig):
+class Facts(Asking):
     """Hold how a model is asked, and how large its errors were on test pictures.
 
     half_widths: by protocol (mean, greedy) the split-conformal one of `measured_on`: score +- half-width holds the mean
@@ -92,10 +92,10 @@ class Facts(AskingConfig):
         return _NEVER_SAW_ONE if self.scenes_alone else None
 
 
-def asking_of(settings: Mapping[str, Any]) -> AskingConfig:
+def asking_of(settings: Mapping[str, Any]) -> Asking:
     """Return how the run of `settings` (as in settings.json) asks its models in validation and evaluation."""
     model, evaluation = settings["model"], settings["evaluation"]
-    return AskingConfig(dtype=model["dtype"]).given(
+    return Asking(dtype=model["dtype"]).given(
         question=QUESTIONS[model["prompt"]],
         max_pixels=settings["data"]["max_pixels"] or model["max_pixels"],
         max_new_tokens=evaluation["max_new_tokens"] or settings["trainer"]["max_new_tokens"],

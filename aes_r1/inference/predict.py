@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError, Sample, blank_picture, open_picture
-from aes_r1.inference.asking import AskingConfig
+from aes_r1.inference.asking import Asking
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
@@ -38,7 +38,7 @@ Encoded = tuple[Sample, dict[str, EncodedPrompt]]  # a picture and its prompts b
 def predict(
     backbone: Backbone,
     samples: Iterable[Sample],
-    asking: AskingConfig,
+    asking: Asking,
     *,
     protocols: Sequence[str],
     batch_size: int,
@@ -88,7 +88,7 @@ def _question(protocol: str, question: str) -> str:
 def _answers(
     backbone: Backbone,
     group: Sequence[Encoded],
-    asking: AskingConfig,
+    asking: Asking,
     questions: Mapping[str, str],
     seed: int,
     sample: Sampler,
@@ -115,7 +115,7 @@ def _answers(
 def _texts(
     backbone: Backbone,
     group: Sequence[Encoded],
-    asking: AskingConfig,
+    asking: Asking,
     count: int,
     noise: Tensor | None,
     sample: Sampler,

@@ -6,7 +6,7 @@ import shutil
 from functools import partial
 from typing import Any
 
-from aes_r1.inference.asking import AskingConfig
+from aes_r1.inference.asking import Asking
 from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predict import predict
 from aes_r1.inference.predictions import Process, Sets, record_stage
@@ -22,7 +22,7 @@ def ask_model(
     stage: str,
     backbone: Backbone,
     sets: Sets,
-    asking: AskingConfig,
+    asking: Asking,
     evaluation: EvaluationSettings,
     *,
     seed: int,

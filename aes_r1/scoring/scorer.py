@@ -24,7 +24,7 @@ from PIL import Image
 from aes_r1.data.manifest import read_manifest
 from aes_r1.data.sample import Sample, as_rgb, open_picture
 from aes_r1.data.splits import LIMIT_SEED, stratified_draw
-from aes_r1.evaluation.bootstrap import as_columns, bootstrap, points, with_interval
+from aes_r1.evaluation.bootstrap import agreement, as_columns, bootstrap, with_interval
 from aes_r1.inference.asking import run_facts
 from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import features_of, ridge_weights, to_fit_on
@@ -144,7 +144,7 @@ def _compare(scores: np.ndarray, answers: Sequence[float | None], mos: Sequence[
     """
     answered, opinions = as_columns(answers, mos)
     columns = {"scorer": scores, "answers": answered}
-    values = {name: points(column, opinions)["srcc"] for name, column in columns.items()}
+    values = {name: agreement(column, opinions)["srcc"] for name, column in columns.items()}
     resampled = {name: bootstrap(column, opinions, 1000, 0, only=("srcc",))["srcc"] for name, column in columns.items()}
     difference = with_interval(values["scorer"] - values["answers"], resampled["scorer"] - resampled["answers"])
     measured = {name: with_interval(value, resampled[name]) for name, value in values.items()}

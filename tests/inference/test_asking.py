@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from aes_r1 import evaluate, recipe
-from aes_r1.inference.asking import AskingConfig, Facts, find_model
+from aes_r1.inference.asking import Asking, Facts, find_model
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict, build
@@ -38,8 +38,8 @@ def run_of(settings: Settings, folder: Path, *models: str) -> Path:
     return folder
 
 
-def of_evaluate(path: object, *overrides: str) -> AskingConfig:
-    return evaluate.asking_config(find_model(str(path))[1], evaluate_settings(f"model.path={path}", *overrides))
+def of_evaluate(path: object, *overrides: str) -> Asking:
+    return evaluate.asking_for(find_model(str(path))[1], evaluate_settings(f"model.path={path}", *overrides))
 
 
 @pytest.mark.parametrize("values", [{}, OTHER], ids=["defaults", "other values"])
@@ -115,6 +115,6 @@ def test_bfloat16_where_the_device_computes_in_it(monkeypatch):
     gpu = torch.device("cuda", 0)
     for native, dtype in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, native=native: native)
-        assert AskingConfig().dtype_on(gpu) == dtype
-        assert AskingConfig(dtype="float16").dtype_on(gpu) == "float16"
-        assert AskingConfig().dtype_on(CPU) == "float32"
+        assert Asking().dtype_on(gpu) == dtype
+        assert Asking(dtype="float16").dtype_on(gpu) == "float16"
+        assert Asking().dtype_on(CPU) == "float32"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aes_r1.data.sample import Sample
-from aes_r1.inference.asking import AskingConfig
+from aes_r1.inference.asking import Asking
 from aes_r1.inference.exchange import INTERVENTION_KINDS, intervene, paired_rows
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
@@ -117,7 +117,7 @@ def test_a_thinking_template_from_the_cold_start_to_the_score(tokenizer, tmp_pat
 
     rows = list(
         predict(
-            backbone, samples, AskingConfig(max_new_tokens=40), protocols=["greedy", "direct", "label_tokens"],
+            backbone, samples, Asking(max_new_tokens=40), protocols=["greedy", "direct", "label_tokens"],
             batch_size=12, seed=0,
         )
     )  # fmt: skip

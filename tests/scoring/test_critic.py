@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from aes_r1.data.sample import PictureError, Sample, open_picture
-from aes_r1.inference.asking import AskingConfig, Facts
+from aes_r1.inference.asking import Asking, Facts
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import SCORE_ONLY_PROMPT
@@ -109,7 +109,7 @@ def test_one_sample_is_the_greedy_answer_of_an_evaluation(talking_run):
     path = talking_run / "pictures" / "04.png"
     backbone = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
     rows = predict(
-        backbone, [Sample("04.png", str(path), 0.4, "folder", "test")], AskingConfig(max_new_tokens=64),
+        backbone, [Sample("04.png", str(path), 0.4, "folder", "test")], Asking(max_new_tokens=64),
         protocols=["greedy"], batch_size=1, seed=0,
     )  # fmt: skip
     one = Critic.load(talking_run, samples=1).score(path)
