@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import deque
@@ -18,6 +17,7 @@ from scipy.fft import dctn
 
 from aes_r1.data import scene_sets
 from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.runs.files import sha256_of
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import InputError
 
@@ -50,8 +50,7 @@ def check_picture(path: str) -> Checked:
         return Checked(path, -1, -1, reason=getattr(error, "strerror", None) or str(error))
     try:
         picture = open_picture(path)
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(Path(path))
     except PictureError as error:
         return Checked(path, status.st_size, status.st_mtime_ns, reason=error.reason)
     return Checked(path, status.st_size, status.st_mtime_ns, digest, *picture.size, perceptual_hash(picture))
@@ -168,13 +167,26 @@ def _failures(samples: Sequence[Sample], workers: int) -> list[str | None]:
         return list(pool.map(_read_failure, paths, chunksize=64))
 
 
+_UNCOMPRESSED = (b"BM", b"P", b"II", b"MM")  # the first bytes of BMP, PPM and its kin, and TIFF
+
+
 def _change_since_prepare(sample: Sample) -> str | None:
-    """Return how a picture has changed since prepare read it; None when it has not."""
+    """Return how a picture has changed since prepare read it; None when it has not.
+
+    The size is compared, and the SHA-256 too in formats that may be uncompressed, where another picture of the same
+    sides has the same size. Of other formats the size alone is compared, because reading every picture takes long.
+    """
     try:
         size = os.stat(sample.image).st_size
+        if size != sample.bytes:
+            return f"{size} bytes, {sample.bytes} when prepare read it"
+        with open(sample.image, "rb") as file:
+            compressed = not file.read(2).startswith(_UNCOMPRESSED)
+        if compressed or sample.sha256 is None or sha256_of(Path(sample.image)) == sample.sha256:
+            return None
     except OSError as error:
         return error.strerror
-    return None if size == sample.bytes else f"{size} bytes, {sample.bytes} when prepare read it"
+    return "another file of the same size when prepare read it"
 
 
 def _read_failure(path: str) -> str | None:
