@@ -17,7 +17,7 @@ from scipy.fft import dctn
 
 from aes_r1.data import scene_sets
 from aes_r1.data.sample import PictureError, Sample, open_picture
-from aes_r1.runs.files import sha256_of
+from aes_r1.runs.files import append_rows, sha256_of, write_rows
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import InputError
 
@@ -70,47 +70,49 @@ def perceptual_hash(picture: Image.Image) -> str:
 
 
 class CheckCache:
-    """A JSON-lines file of checked pictures by path; every result is appended at once, so that a stop loses nothing."""
+    """A JSON-lines file of checked pictures by path; every result is appended at once, so that a stop loses nothing.
+
+    A picture that could not be read is tried again, because the fault may have been the machine's.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, Checked] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").split("\n"):
-                try:
-                    row = Checked(**json.loads(line))
-                except (json.JSONDecodeError, TypeError):
-                    continue  # a killed run may leave half a last line
-                self._known[row.path] = row
+        for line in path.read_bytes().split(b"\n") if path.exists() else ():
+            try:
+                row = Checked(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # half a line that a killed run left, or one of another version; its picture is read again
+            self._known[row.path] = row
 
     def __getitem__(self, path: str) -> Checked:
         return self._known[path]
 
     def missing(self, paths: Sequence[str]) -> list[str]:
-        """Return the paths that are not in the cache, or whose file has changed since."""
+        """Return the paths that are not in the cache, that could not be read, or whose file has changed since."""
         return [path for path in dict.fromkeys(paths) if not self._fresh(path)]
 
     def _fresh(self, path: str) -> bool:
         row = self._known.get(path)
+        if row is None or row.reason is not None:
+            return False
         try:
             status = os.stat(path)
         except (OSError, ValueError):
             return False
-        return row is not None and (row.bytes, row.mtime_ns) == (status.st_size, status.st_mtime_ns)
+        return (row.bytes, row.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
     def read(self, paths: Sequence[str], *, workers: int) -> Iterator[int]:
         """Check `paths` in `workers` processes (0: in this one); yield the number done after each chunk."""
         done = 0
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n")  # ends the half line that a killed run may have left
-            for rows in _checked(paths, workers):
-                for row in rows:
-                    self._known[row.path] = row
-                    file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-                file.flush()
-                done += len(rows)
-                yield done
+        if paths:
+            write_rows(self._path, map(asdict, self._known.values()))  # without the half line of a killed run
+        for rows in _checked(paths, workers):
+            self._known.update((row.path, row) for row in rows)
+            append_rows(self._path, map(asdict, rows))
+            done += len(rows)
+            yield done
 
 
 def _checked(paths: Sequence[str], workers: int) -> Iterator[list[Checked]]:
