@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import unicodedata
-from datetime import datetime, time, timedelta
+import zipfile
+from collections import Counter
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from aes_r1.data.manifest import _rows, read_manifest, write_manifest
 from aes_r1.data.names import local_name, name_on_disk
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
+from aes_r1.data.spreadsheet import sheet
 from aes_r1.prompts import answer
 from aes_r1.settings import DataSettings, InputError
 
@@ -187,6 +190,40 @@ def test_a_workbook(tmp_path):
     ]
     (tmp_path / "labels.xlsx").write_bytes(b"no workbook")
     assert "save it as" in refusal(tmp_path, b"no workbook", "labels.xlsx")
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_damaged_workbook_is_read_or_refused_in_one_line(compressed, tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["image", "mos", "taken"], ["a.jpg", 0.63, date(2026, 1, 2)], ["b ü.jpg", "0,5", None]):
+        book.active.append(row)
+    book.save(tmp_path / "whole.xlsx")
+    path, drawn, outcomes = tmp_path / "labels.xlsx", random.Random(0), Counter()
+    with zipfile.ZipFile(tmp_path / "whole.xlsx") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    for _ in range(100):
+        if compressed:
+            path.write_bytes(damaged((tmp_path / "whole.xlsx").read_bytes(), drawn))
+        else:
+            name = drawn.choice(list(parts))
+            with zipfile.ZipFile(path, "w") as archive:
+                for part, content in parts.items():
+                    archive.writestr(part, damaged(content, drawn) if part == name else content)
+        try:
+            outcomes[f"{len(list(sheet(path)))} rows"] += 1
+        except InputError as error:
+            outcomes["several lines" if "\n" in str(error) else "refused"] += 1
+    assert outcomes.keys() <= {"0 rows", "1 rows", "2 rows", "refused"}
+    assert min(outcomes["2 rows"], outcomes["refused"]) > 2
+
+
+def damaged(content: bytes, drawn: random.Random) -> bytes:
+    """`content` with some bytes changed, or now and then its end cut off."""
+    changed = bytearray(content)
+    for _ in range(drawn.choice([1, 3])):
+        changed[drawn.randrange(len(changed))] = drawn.randrange(256)
+    return bytes(changed[: drawn.randrange(len(changed))] if drawn.random() < 0.1 else changed)
 
 
 def test_two_label_files_and_another_name(tmp_path):
