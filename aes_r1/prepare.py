@@ -134,9 +134,12 @@ def _limited(labels: list[Label], limit: int | None) -> list[Label]:
 
 def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
     """Return the picture files below the folders of a set, as paths relative to its root."""
-    pictures = set()
+    pictures: set[str] = set()
     for folder in [name for name in folders if (root / name).is_dir()] or [""]:
-        for parent, _, names in os.walk(root / folder, followlinks=True):
+        for parent, subfolders, names in os.walk(root / folder, followlinks=True):
+            if _leads_back(parent):
+                subfolders.clear()
+                continue
             relative = Path(parent).relative_to(root).as_posix()
             pictures |= {
                 name if relative == "." else f"{relative}/{name}"
@@ -144,6 +147,12 @@ def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
                 if os.path.splitext(name)[1].lower() in SUFFIXES
             }
     return pictures
+
+
+def _leads_back(folder: str) -> bool:
+    """Return whether a folder is a link to one that it lies in, which would be walked for ever."""
+    above = Path(os.path.abspath(folder)).parents
+    return os.path.islink(folder) and os.path.realpath(folder) in map(os.path.realpath, above)
 
 
 def _check_missing(journal: CheckCache, paths: Sequence[str], workers: int) -> None:
