@@ -99,10 +99,16 @@ def _read_marks(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"audit={path}: cannot be read ({error}); give the JSON that audit.html exports") from error
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise InputError(f"audit={path}: not the JSON that audit.html exports") from error
+    if not isinstance(marks, list):
+        raise InputError(f"audit={path}: not the JSON that audit.html exports (marks is no list)")
     types = {"filter": str, "flagged": bool, "agree": bool}
     for number, row in enumerate(marks):
         if not isinstance(row, dict) or any(not isinstance(row.get(key), kind) for key, kind in types.items()):
             raise InputError(f"audit={path}: mark {number} needs filter, flagged and agree")
+        if row["filter"] not in FILTERS:
+            raise InputError(
+                f"audit={path}: mark {number}: filter={row['filter'][:40]!r} is none of {', '.join(FILTERS)}"
+            )
     if not marks:
         raise InputError(f"audit={path}: no marks; open audit.html, mark some pictures and export")
     return marks
