@@ -58,9 +58,9 @@ def find_preview(file: BinaryIO) -> Preview | None:
         return None
     sizes = [(tags.get(_WIDTH, (0,))[0], tags.get(_HEIGHT, (0,))[0]) for tags in directories]
     pictures = [picture for tags in directories for picture in _jpeg_pictures(file, tags)]
-    largest = max(pictures, key=lambda found: found[0].width * found[0].height, default=(None, b""))
+    picture, content = max(pictures, key=lambda found: found[0].width * found[0].height, default=(None, b""))
     (orientation,) = directories[0].get(_ORIENTATION, (1,))[:1]
-    return Preview(*largest, *max(sizes, key=lambda size: size[0] * size[1]), orientation)
+    return Preview(picture, content, *max(sizes, key=lambda size: size[0] * size[1]), orientation)
 
 
 def _is_raw(tags: Tags) -> bool:
