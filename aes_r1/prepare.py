@@ -11,7 +11,6 @@ from aes_r1.runs.stopping import leave_when_told
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.mix import mixed_sets
 from aes_r1.data.sample import SUFFIXES, Sample
 from aes_r1.data.splits import stratified_indices
+from aes_r1.runs.files import write_json
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import DataSettings, InputError, PrepareSettings
 
@@ -78,7 +78,7 @@ def run(settings: PrepareSettings) -> None:
         "dropped": [*dropped, *broken],
         "without_label": unlabelled,
     }
-    _write_report(report, out)
+    write_json(out / "prepare_report.json", report)
     if not samples:
         raise InputError(
             f"data={settings.data.name}: no label has a readable picture; {out}/prepare_report.json says why"
@@ -89,12 +89,6 @@ def run(settings: PrepareSettings) -> None:
 
 def _grouped(samples: Sequence[Sample], groups: Sequence[Sequence[int]]) -> list[list[Sample]]:
     return [[samples[index] for index in group] for group in groups]
-
-
-def _write_report(report: dict[str, Any], out: Path) -> None:
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    # File names may be any bytes, which JSON can hold as escapes.
-    (out / "prepare_report.json").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
