@@ -11,7 +11,6 @@ from aes_r1.runs.stopping import leave_when_told
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from aes_r1.data.manifest import list_hashes, write_manifest
 from aes_r1.data.mix import mixed_sets
 from aes_r1.data.sample import SUFFIXES, Sample
 from aes_r1.data.splits import stratified_indices
+from aes_r1.runs.files import write_json
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import DataSettings, InputError, PrepareSettings
 
@@ -78,7 +78,7 @@ def run(settings: PrepareSettings) -> None:
         "dropped": [*dropped, *broken],
         "without_label": unlabelled,
     }
-    _write_report(report, out)
+    write_json(out / "prepare_report.json", report)
     if not samples:
         raise InputError(
             f"data={settings.data.name}: no label has a readable picture; {out}/prepare_report.json says why"
@@ -89,12 +89,6 @@ def run(settings: PrepareSettings) -> None:
 
 def _grouped(samples: Sequence[Sample], groups: Sequence[Sequence[int]]) -> list[list[Sample]]:
     return [[samples[index] for index in group] for group in groups]
-
-
-def _write_report(report: dict[str, Any], out: Path) -> None:
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    # File names may be any bytes, which JSON can hold as escapes.
-    (out / "prepare_report.json").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _sets(given: Sequence[DataSettings]) -> list[DataSettings]:
@@ -134,9 +128,12 @@ def _limited(labels: list[Label], limit: int | None) -> list[Label]:
 
 def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
     """Return the picture files below the folders of a set, as paths relative to its root."""
-    pictures = set()
+    pictures: set[str] = set()
     for folder in [name for name in folders if (root / name).is_dir()] or [""]:
-        for parent, _, names in os.walk(root / folder, followlinks=True):
+        for parent, subfolders, names in os.walk(root / folder, followlinks=True):
+            if _leads_back(parent):
+                subfolders.clear()
+                continue
             relative = Path(parent).relative_to(root).as_posix()
             pictures |= {
                 name if relative == "." else f"{relative}/{name}"
@@ -144,6 +141,12 @@ def _pictures(root: Path, folders: Sequence[str]) -> set[str]:
                 if os.path.splitext(name)[1].lower() in SUFFIXES
             }
     return pictures
+
+
+def _leads_back(folder: str) -> bool:
+    """Return whether a folder is a link to one that it lies in, which would be walked for ever."""
+    above = Path(os.path.abspath(folder)).parents
+    return os.path.islink(folder) and os.path.realpath(folder) in map(os.path.realpath, above)
 
 
 def _check_missing(journal: CheckCache, paths: Sequence[str], workers: int) -> None:

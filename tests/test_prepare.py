@@ -186,3 +186,17 @@ def test_names_of_any_bytes_and_phones_suffixes_are_in_the_report(tmp_path):
     _, report = prepared(tmp_path / "out", settings("folder", root))
     assert {"b\udce4r.jpg", "IMG_1.HEIC"} <= set(report["without_label"]["folder"])
     assert "notes.txt" not in report["without_label"]["folder"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "{root}", "{root}/p"])
+def test_links_that_lead_back_end_the_walk(target, tmp_path):
+    root = tmp_path / "set"
+    LAYOUTS["folder"](root)
+    draw(root, "p/nobody.jpg")
+    for name in ("again", "and_again"):
+        (root / "p" / name).symlink_to(target.format(root=root), target_is_directory=True)
+    elsewhere = tmp_path / "elsewhere"
+    draw(elsewhere, "linked.jpg")
+    (root / "disk").symlink_to(elsewhere, target_is_directory=True)
+    _, report = prepared(tmp_path / "out", settings("folder", root))
+    assert report["without_label"]["folder"] == ["disk/linked.jpg", "p/nobody.jpg"]

@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 from aes_r1.aescot.filters import FILTERS, decisions
 from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.data.sample import PictureError, open_picture
+from aes_r1.runs.files import iter_rows, read_json, write_text_atomically
 from aes_r1.settings import InputError
 
 ALWAYS_SHOWN = ("leak", "align", "fact")  # filters that are shown for every picture; others only where they reject
@@ -34,11 +35,9 @@ def write_audit(out: Path, *, items: int, seed: int, judged: bool) -> Path:
     chosen = [*kept, *rejected]
     originals = _originals(out / "aescot.jsonl", chosen)
     shown = [_item(chosen[int(index)], judged, originals) for index in rng.permutation(len(chosen))]
-    digest = json.loads((out / "distill.json").read_text())["pictures"][:12]
+    digest = read_json(out / "distill.json")["pictures"][:12]
     data = json.dumps({"distillation": digest, "items": shown}).replace("<", "\\u003c")
-    page = out / "audit.html"
-    page.write_text(_PAGE.read_text(encoding="utf-8").replace("@ITEMS@", data), encoding="utf-8")
-    return page
+    return write_text_atomically(out / "audit.html", _PAGE.read_text(encoding="utf-8").replace("@ITEMS@", data))
 
 
 def agreement(path: Path, *, n_bootstrap: int = 2000, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -99,10 +98,16 @@ def _read_marks(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"audit={path}: cannot be read ({error}); give the JSON that audit.html exports") from error
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise InputError(f"audit={path}: not the JSON that audit.html exports") from error
+    if not isinstance(marks, list):
+        raise InputError(f"audit={path}: not the JSON that audit.html exports (marks is no list)")
     types = {"filter": str, "flagged": bool, "agree": bool}
     for number, row in enumerate(marks):
         if not isinstance(row, dict) or any(not isinstance(row.get(key), kind) for key, kind in types.items()):
             raise InputError(f"audit={path}: mark {number} needs filter, flagged and agree")
+        if row["filter"] not in FILTERS:
+            raise InputError(
+                f"audit={path}: mark {number}: filter={row['filter'][:40]!r} is none of {', '.join(FILTERS)}"
+            )
     if not marks:
         raise InputError(f"audit={path}: no marks; open audit.html, mark some pictures and export")
     return marks
@@ -111,8 +116,7 @@ def _read_marks(path: Path) -> list[dict[str, Any]]:
 def _originals(path: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return {id: critique} of the earlier critiques that the near copies among `rows` repeat."""
     ids = {_copied_id(row) for row in rows if "near_copy" in row.get("reasons", ())}
-    with path.open() as file:
-        return {row["id"]: row["critique"] for row in map(json.loads, file) if row["id"] in ids} if ids else {}
+    return {row["id"]: row["critique"] for row in iter_rows(path) if row["id"] in ids} if ids else {}
 
 
 def _copied_id(row: Mapping[str, Any]) -> str:
@@ -152,11 +156,9 @@ def _thumbnail(path: str) -> str:
 
 def _sample_lines(path: Path, count: int | None, rng: np.random.Generator) -> list[dict[str, Any]]:
     """Draw `count` rows of a JSON-lines file at random, in random order; None draws all."""
-    with path.open() as file:
-        total = sum(1 for _ in file)
+    total = sum(1 for _ in iter_rows(path))
     chosen = set(rng.permutation(total)[:count].tolist())
-    with path.open() as file:
-        rows = [json.loads(line) for number, line in enumerate(file) if number in chosen]
+    rows = [row for number, row in enumerate(iter_rows(path)) if number in chosen]
     return [rows[int(index)] for index in rng.permutation(len(rows))]
 
 

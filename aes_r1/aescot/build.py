@@ -8,14 +8,13 @@ nothing and gives the same decisions, and buys only what is missing.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +34,7 @@ from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.aescot.start import check_roles, claim_output_folder, prompts_of
 from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS
+from aes_r1.runs.files import append_rows, write_json, write_rows
 from aes_r1.settings import PAPER_PIXELS, ExpertSettings, JudgeSettings
 
 Progress = Callable[[int, int], None]  # takes the numbers of pictures decided and kept
@@ -91,9 +91,9 @@ def build_aescot(
             tally=Tally(seed, judged=judge.name != "none"),
             copies=NearCopies(expert.near_copy),
             window=4 * max(expert.max_concurrency, judge.max_concurrency),
-            kept=stack.enter_context((out / "aescot.jsonl").open("w")),
-            rejected=stack.enter_context((out / "rejected.jsonl").open("w")),
-            plants=stack.enter_context((out / "plants.jsonl").open("w")) if expert.name == "scenes" else None,
+            kept=_emptied(out / "aescot.jsonl"),
+            rejected=_emptied(out / "rejected.jsonl"),
+            plants=_emptied(out / "plants.jsonl") if expert.name == "scenes" else None,
             progress=progress,
         )
         failure = None
@@ -111,7 +111,7 @@ def build_aescot(
         }
         if expert.name == "scenes":
             report["plants"] = job.tally.plants()
-        (out / "distill_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(out / "distill_report.json", report)
         if failure is not None:
             raise failure
     return out / "aescot.jsonl"
@@ -127,9 +127,9 @@ class _Distillation:
     tally: Tally
     copies: NearCopies
     window: int  # pictures examined at once; decisions keep the order of the pictures
-    kept: TextIO
-    rejected: TextIO
-    plants: TextIO | None
+    kept: Path
+    rejected: Path
+    plants: Path | None
     progress: Progress | None
     stopped: str | None = None
     first_reasons: dict[str, str] = field(default_factory=dict)  # for each code, what was found the first time
@@ -218,14 +218,14 @@ class _Distillation:
             self.first_reasons.setdefault(code, finding[:200])
         if reasons:
             answer = {} if outcome.text is None else {"answer": outcome.text}
-            _write(self.rejected, {**row, "reasons": list(reasons), "details": reasons, **answer})
+            append_rows(self.rejected, [{**row, "reasons": list(reasons), "details": reasons, **answer}])
         else:
             assert reply is not None
-            _write(self.kept, row)
+            append_rows(self.kept, [row])
             self.copies.add(sample.id, reply.critique)
             self.draw.keep(sample)
         if self.plants is not None and outcome.planted is not None:
-            _write(self.plants, {"id": sample.id, "planted": outcome.planted, "reasons": list(reasons)})
+            append_rows(self.plants, [{"id": sample.id, "planted": outcome.planted, "reasons": list(reasons)}])
         self.tally.add(row, reasons, outcome.planted)
         if self.progress is not None:
             decided = self.tally.kept["pictures"] + self.tally.rejected["pictures"]
@@ -284,6 +284,6 @@ def _judge(settings: JudgeSettings, max_pixels: int, chat: ChatModel | None) -> 
     return ChatJudge(chat, max_pixels)
 
 
-def _write(file: TextIO, row: dict[str, Any]) -> None:
-    file.write(json.dumps(row) + "\n")
-    file.flush()
+def _emptied(path: Path) -> Path:
+    write_rows(path, [])
+    return path

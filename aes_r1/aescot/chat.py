@@ -64,14 +64,17 @@ class ChatModel:
 
         The model is asked again, up to `retries` times, for an answer that `read` cannot use, until UNREADABLE_IN_A_ROW
         such answers show that it cannot do better; the last answer is returned. The journal's key holds everything that
-        decides the answer, so that nothing is bought twice. Raises NoAnswer, CeilingReached, ServerGone or InputError.
+        decides the answer, so that nothing is bought twice; where the picture lies decides nothing. Raises NoAnswer,
+        CeilingReached, ServerGone or InputError.
         """
         settings = self.settings
-        question = (prompt, sample.image if picture else None, max_pixels, settings.temperature, settings.max_tokens)
-        identity = (role, sample.dataset, sample.id, self.model, settings.api_base, question)
+        asked = (role, sample.dataset, sample.id, self.model, settings.api_base)
+        limits = (max_pixels, settings.temperature, settings.max_tokens)
+        place = sample.image if picture else None  # stands in the keys of journals that older versions wrote
         for attempt in range(settings.retries + 1):
-            key = fingerprint(*identity, *((attempt,) if attempt else ()))
-            known = self.journal.get(key)
+            again = (attempt,) if attempt else ()
+            key = fingerprint(*asked, (prompt, picture, *limits), *again)
+            known = self.journal.get(key) or self.journal.get(fingerprint(*asked, (prompt, place, *limits), *again))
             if known is None:
                 async with self._slots:
                     if attempt and self._unreadable >= UNREADABLE_IN_A_ROW:

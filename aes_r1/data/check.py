@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import deque
@@ -18,6 +17,7 @@ from scipy.fft import dctn
 
 from aes_r1.data import scene_sets
 from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.runs.files import append_rows, sha256_of, write_rows
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import InputError
 
@@ -50,8 +50,7 @@ def check_picture(path: str) -> Checked:
         return Checked(path, -1, -1, reason=getattr(error, "strerror", None) or str(error))
     try:
         picture = open_picture(path)
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(Path(path))
     except PictureError as error:
         return Checked(path, status.st_size, status.st_mtime_ns, reason=error.reason)
     return Checked(path, status.st_size, status.st_mtime_ns, digest, *picture.size, perceptual_hash(picture))
@@ -71,47 +70,49 @@ def perceptual_hash(picture: Image.Image) -> str:
 
 
 class CheckCache:
-    """A JSON-lines file of checked pictures by path; every result is appended at once, so that a stop loses nothing."""
+    """A JSON-lines file of checked pictures by path; every result is appended at once, so that a stop loses nothing.
+
+    A picture that could not be read is tried again, because the fault may have been the machine's.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, Checked] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").split("\n"):
-                try:
-                    row = Checked(**json.loads(line))
-                except (json.JSONDecodeError, TypeError):
-                    continue  # a killed run may leave half a last line
-                self._known[row.path] = row
+        for line in path.read_bytes().split(b"\n") if path.exists() else ():
+            try:
+                row = Checked(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # half a line that a killed run left, or one of another version; its picture is read again
+            self._known[row.path] = row
 
     def __getitem__(self, path: str) -> Checked:
         return self._known[path]
 
     def missing(self, paths: Sequence[str]) -> list[str]:
-        """Return the paths that are not in the cache, or whose file has changed since."""
+        """Return the paths that are not in the cache, that could not be read, or whose file has changed since."""
         return [path for path in dict.fromkeys(paths) if not self._fresh(path)]
 
     def _fresh(self, path: str) -> bool:
         row = self._known.get(path)
+        if row is None or row.reason is not None:
+            return False
         try:
             status = os.stat(path)
         except (OSError, ValueError):
             return False
-        return row is not None and (row.bytes, row.mtime_ns) == (status.st_size, status.st_mtime_ns)
+        return (row.bytes, row.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
     def read(self, paths: Sequence[str], *, workers: int) -> Iterator[int]:
         """Check `paths` in `workers` processes (0: in this one); yield the number done after each chunk."""
         done = 0
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n")  # ends the half line that a killed run may have left
-            for rows in _checked(paths, workers):
-                for row in rows:
-                    self._known[row.path] = row
-                    file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-                file.flush()
-                done += len(rows)
-                yield done
+        if paths:
+            write_rows(self._path, map(asdict, self._known.values()))  # without the half line of a killed run
+        for rows in _checked(paths, workers):
+            self._known.update((row.path, row) for row in rows)
+            append_rows(self._path, map(asdict, rows))
+            done += len(rows)
+            yield done
 
 
 def _checked(paths: Sequence[str], workers: int) -> Iterator[list[Checked]]:
@@ -168,13 +169,26 @@ def _failures(samples: Sequence[Sample], workers: int) -> list[str | None]:
         return list(pool.map(_read_failure, paths, chunksize=64))
 
 
+_UNCOMPRESSED = (b"BM", b"P", b"II", b"MM")  # the first bytes of BMP, PPM and its kin, and TIFF
+
+
 def _change_since_prepare(sample: Sample) -> str | None:
-    """Return how a picture has changed since prepare read it; None when it has not."""
+    """Return how a picture has changed since prepare read it; None when it has not.
+
+    The size is compared, and the SHA-256 too in formats that may be uncompressed, where another picture of the same
+    sides has the same size. Of other formats the size alone is compared, because reading every picture takes long.
+    """
     try:
         size = os.stat(sample.image).st_size
+        if size != sample.bytes:
+            return f"{size} bytes, {sample.bytes} when prepare read it"
+        with open(sample.image, "rb") as file:
+            compressed = not file.read(2).startswith(_UNCOMPRESSED)
+        if compressed or sample.sha256 is None or sha256_of(Path(sample.image)) == sample.sha256:
+            return None
     except OSError as error:
         return error.strerror
-    return None if size == sample.bytes else f"{size} bytes, {sample.bytes} when prepare read it"
+    return "another file of the same size when prepare read it"
 
 
 def _read_failure(path: str) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aes_r1.data.names import DRIVE, is_remote, local_name, name_on_disk
+from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_on_disk
 from aes_r1.data.spreadsheet import json_rows, sheet, table, table_in
 from aes_r1.settings import InputError
 
@@ -48,11 +48,18 @@ _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 
 
 def number(
-    value: str | float | None, path: Path, location: str, column: str, within: tuple[float, float] | None = None
+    value: str | float | None,
+    path: Path,
+    location: str,
+    column: str,
+    within: tuple[float, float] | None = None,
+    *,
+    whole: bool = False,
 ) -> float:
     """Return the finite number in a cell; text may have a decimal comma. `path`, `location`, `column` are for messages.
 
-    "1,234" may mean 1.234 or 1234. Where only one of the two lies `within` the range, it is that one.
+    "1,234" may mean 1.234 or 1234. Where only one of the two lies `within` the range, and is whole where the column has
+    `whole` numbers alone, it is that one. The caller refuses any other number that is out of range or not whole.
     """
     where = f"{path}, {location}: {column}={repr(value)[:60]}"
     if isinstance(value, str):
@@ -60,10 +67,12 @@ def number(
         if _THOUSANDS.fullmatch(text):
             low, high = within or (-math.inf, math.inf)
             readings = [float(text.replace(",", mark)) for mark in (".", "")]
-            possible = [reading for reading in readings if low <= reading <= high]
+            fits = [low <= reading <= high and (not whole or reading.is_integer()) for reading in readings]
+            possible = [reading for reading, fit in zip(readings, fits, strict=True) if fit]
             if len(possible) > 1:
+                spelled = "without a comma" if whole else "with a point"
                 raise InputError(
-                    f"{where} may be {' or '.join(f'{reading:g}' for reading in possible)}; write it with a point"
+                    f"{where} may be {' or '.join(f'{value:g}' for value in possible)}; write it {spelled}"
                 )
             return (possible or readings)[0]
         if _COMMA.fullmatch(text):
@@ -145,7 +154,7 @@ def _names_pictures(text: str, path: Path, root: Path) -> bool:
     except InputError:
         return False
     foreign = [name for name in names if not name.isascii()]
-    return not foreign or any((root / name_on_disk(root, name)).exists() for name in foreign)
+    return not foreign or any(exists(root / name_on_disk(root, name)) for name in foreign)
 
 
 def _votes(row: dict[str, Any], path: Path, location: str, scale: tuple[float, float]) -> list[int] | None:
@@ -162,7 +171,7 @@ def _votes(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
             "names"
         )
     counts = [
-        0.0 if cells[level] in (None, "") else number(cells[level], path, location, f"count_{level:g}")
+        0.0 if cells[level] in (None, "") else number(cells[level], path, location, f"count_{level:g}", whole=True)
         for level in levels
     ]
     if any(not 0 <= count <= _MAX_RATERS or count != int(count) for count in counts):
@@ -221,7 +230,7 @@ def _spread_and_raters(
     spread = number(std, path, location, "mos_std", (0, length)) if std not in (None, "") else None
     if spread is not None and not 0 <= spread <= length:
         raise InputError(f"{where}: mos_std={std} must lie between 0 and {length:g}, the length of the scale")
-    count = number(raters, path, location, "n_raters") if raters not in (None, "") else None
+    count = number(raters, path, location, "n_raters", whole=True) if raters not in (None, "") else None
     if count is not None and (count < 1 or count != int(count)):
         raise InputError(f"{where}: n_raters={raters} must be a whole number above 0, or empty")
     return spread, None if count is None else int(count)
@@ -251,7 +260,7 @@ def image_name(image: Any, where: str, root: Path) -> str:
     if _SURROGATE.search(image) or any(ord(letter) < 32 for letter in image):
         raise InputError(f"{where}: image={image!r} holds what no name should; rename the picture")
     name = local_name(image)
-    name = name if (root / name).exists() else name.strip()
+    name = name if exists(root / name) else name.strip()
     below = os.path.relpath(name, root.absolute()) if os.path.isabs(name) else ""
     return name if not below or below.split(os.sep)[0] == ".." else below  # so that a picture has one name
 

@@ -83,11 +83,14 @@ def _write_arrow(path: Path, arrow: Path) -> None:
     }
     temporary = arrow.with_name(f"{arrow.name}.{os.getpid()}")
     features = Features(columns)
-    with ArrowWriter(path=str(temporary), features=features) as writer:
-        for rows in _batches(_rows(path), BATCH):
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
-        writer.finalize()
-    os.replace(temporary, arrow)
+    try:
+        with ArrowWriter(path=str(temporary), features=features) as writer:
+            for rows in _batches(_rows(path), BATCH):
+                writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
+            writer.finalize()
+        os.replace(temporary, arrow)
+    finally:
+        temporary.unlink(missing_ok=True)
     for stale in arrow.parent.glob(
         f".{path.stem}.*.arrow"
     ):  # of earlier contents; they stay readable where they are open
@@ -122,10 +125,11 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         ) from error
 
 
+_LEAST = {"n_raters": 1, "width": 1, "height": 1, "bytes": 0}  # the least value of every whole number
 _TYPES = {
     **dict.fromkeys(("id", "dataset"), (str,)),
     **dict.fromkeys(("mos", "mos_std"), (int, float, type(None))),
-    **dict.fromkeys(("n_raters", "width", "height", "bytes"), (int, type(None))),
+    **dict.fromkeys(_LEAST, (int, type(None))),
     **{"sha256": (str, type(None)), "attributes": (dict,)},
 }
 
@@ -136,6 +140,10 @@ def _check_types(sample: Sample) -> None:
         value = getattr(sample, name)
         if isinstance(value, bool) or not isinstance(value, types):
             raise ValueError(f"{name}={repr(value)[:40]} is of a wrong type")
+    for name, least in _LEAST.items():
+        value = getattr(sample, name)
+        if value is not None and not least <= value < 2**63:
+            raise ValueError(f"{name}={str(value)[:40]} is outside [{least}, 2^63)")
     if sample.mos is not None and not 0 <= sample.mos <= 1:
         raise ValueError(f"mos={sample.mos} is outside [0, 1]")
     if sample.mos_std is not None and not 0 <= sample.mos_std <= 1:

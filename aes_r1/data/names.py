@@ -35,10 +35,10 @@ def name_on_disk(root: Path, name: str) -> str:
     NFD) are equal. A file with exactly the given name comes first.
     """
     plain = name.isascii() and not ("\\" in name or "//" in name or name.startswith("./") or "/." in name)
-    if plain or _exists(root / name):
+    if plain or exists(root / name):
         return name if plain else _normalised(root, name)
     slashed = _normalised(root, name if DRIVE.match(name) else name.replace("\\", "/"))
-    if slashed.isascii() or _exists(root / slashed):
+    if slashed.isascii() or exists(root / slashed):
         return slashed
     resolved = ""
     for part in slashed.split("/"):
@@ -50,7 +50,8 @@ def name_on_disk(root: Path, name: str) -> str:
     return resolved
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Return whether there is a file at `path`; a name that no file can have is none."""
     try:
         return path.exists()
     except (OSError, ValueError):  # the name is too long, or holds a NUL
@@ -66,10 +67,10 @@ def _normalised(root: Path, name: str) -> str:
     normalised = posixpath.normpath(name)
     if name.startswith("/") or normalised.split("/")[0] == "..":
         return name
-    may_follow_link = ".." in name.split("/") and _exists(root / name)
+    may_follow_link = ".." in name.split("/") and exists(root / name)
     return (
         name
-        if may_follow_link and not (_exists(root / normalised) and os.path.samefile(root / name, root / normalised))
+        if may_follow_link and not (exists(root / normalised) and os.path.samefile(root / name, root / normalised))
         else normalised
     )
 

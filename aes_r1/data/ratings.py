@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from aes_r1.data.labels import Label, column, image_name, label_rows, labels_file, number
+from aes_r1.data.names import name_on_disk
 from aes_r1.data.published import eva_labels, eva_votes
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import lines, table
@@ -104,14 +105,17 @@ def ratings_hint(name: str) -> str:
 
 
 def _folder_ratings(root: Path, columns: Sequence[str]) -> Values:
-    """Read columns of ROOT/labels.csv or labels.jsonl; an empty cell is no rating."""
+    """Read columns of ROOT/labels.csv or labels.jsonl; an empty cell is none. InputError for contradicting rows."""
     path, ratings = labels_file(root), {}
+    earlier: dict[str, Mapping[str, float]] = {}  # by the name on disk, because rows may spell it in different ways
     for location, row in label_rows(path):
         cells = {name: _named_cell(row, name, path) for name in columns}
         image = image_name(column(row, "image", path), f"{path}, {location}", root)
         ratings[image] = {
             name: number(value, path, location, name) for name, value in cells.items() if value not in (None, "")
         }
+        if earlier.setdefault(name_on_disk(root, image), ratings[image]) != ratings[image]:
+            raise InputError(f"{path}, {location}: {image} has other ratings in an earlier row; keep one")
     return ratings
 
 

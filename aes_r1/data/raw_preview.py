@@ -31,10 +31,12 @@ Tags = dict[int, tuple[int, ...]]
 class Preview:
     """The preview in a raw file.
 
-    picture: the largest one, opened, or None. width, height: pixels of the raw data. orientation: its EXIF orientation.
+    picture: the largest one, opened, or None. content: its JPEG file. width, height: pixels of the raw data.
+    orientation: its EXIF orientation.
     """
 
     picture: Image.Image | None
+    content: bytes
     width: int
     height: int
     orientation: int
@@ -56,9 +58,9 @@ def find_preview(file: BinaryIO) -> Preview | None:
         return None
     sizes = [(tags.get(_WIDTH, (0,))[0], tags.get(_HEIGHT, (0,))[0]) for tags in directories]
     pictures = [picture for tags in directories for picture in _jpeg_pictures(file, tags)]
-    largest = max(pictures, key=lambda picture: picture.width * picture.height, default=None)
+    picture, content = max(pictures, key=lambda found: found[0].width * found[0].height, default=(None, b""))
     (orientation,) = directories[0].get(_ORIENTATION, (1,))[:1]
-    return Preview(largest, *max(sizes, key=lambda size: size[0] * size[1]), orientation)
+    return Preview(picture, content, *max(sizes, key=lambda size: size[0] * size[1]), orientation)
 
 
 def _is_raw(tags: Tags) -> bool:
@@ -98,8 +100,8 @@ def _directories(file: BinaryIO) -> list[Tags]:
     return list(directories.values())
 
 
-def _jpeg_pictures(file: BinaryIO, tags: Tags) -> list[Image.Image]:
-    """Return the JPEG picture of a directory, opened and not decoded: a list of one, or of none."""
+def _jpeg_pictures(file: BinaryIO, tags: Tags) -> list[tuple[Image.Image, bytes]]:
+    """Return the JPEG picture of a directory, opened and not decoded, and its file: a list of one, or of none."""
     if _JPEG in tags and _JPEG_LENGTH in tags:
         offset, length = tags[_JPEG][0], tags[_JPEG_LENGTH][0]
     elif len(tags.get(_STRIPS, ())) == len(tags.get(_COUNTS, ())) == 1 and not _is_raw(tags):
@@ -111,6 +113,6 @@ def _jpeg_pictures(file: BinaryIO, tags: Tags) -> list[Image.Image]:
     if not content.startswith(b"\xff\xd8"):
         return []
     try:
-        return [Image.open(io.BytesIO(content), formats=("JPEG",))]
+        return [(Image.open(io.BytesIO(content), formats=("JPEG",)), content)]
     except UnidentifiedImageError:
         return []

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from aes_r1.data import foreign
+from aes_r1.data.jpeg_scans import has_more_scans
 from aes_r1.data.raw_preview import Preview, find_preview
 from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, orientation, raw_mode, turned
 from aes_r1.data.stated_space import HIGH_RANGE, code_points, stated_profile
@@ -157,8 +158,8 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
     file.seek(0)
     head = file.read(foreign.HEAD)
     file.seek(0)
-    if head.startswith(b"\xff\xd8") and (scans := file.read().count(b"\xff\xda")) > MAX_JPEG_SCANS:
-        raise _Refused(f"a JPEG of {scans} scans, made to be slow; export it again")
+    if head.startswith(b"\xff\xd8"):
+        _refuse_many_scans(file.read())
     preview = find_preview(file) if "TIFF" in formats else None
     if preview is not None:
         return _shown_preview(preview, max_file_pixels)
@@ -179,10 +180,16 @@ def _picture_in(file: BinaryIO, max_file_pixels: int, formats: tuple[str, ...]) 
         return _decoded(picture, max_file_pixels, lambda: Image.open(file, formats=formats))
 
 
+def _refuse_many_scans(jpeg: bytes) -> None:
+    if has_more_scans(jpeg, MAX_JPEG_SCANS):
+        raise _Refused(f"a JPEG of more than {MAX_JPEG_SCANS} scans, made to be slow; export it again")
+
+
 def _shown_preview(preview: Preview, max_file_pixels: int) -> Image.Image:
     """Decode the preview of a raw file; one without an orientation of its own, as most are, is turned like the file."""
     if not preview.is_large_enough or preview.picture is None:
         raise _Refused("a camera's raw file without a preview of a useful size; export it as JPEG")
+    _refuse_many_scans(preview.content)
     with preview.picture as picture:
         shown = _decoded(picture, max_file_pixels)
         own_orientation = orientation(picture)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 from aes_r1.data import scenes
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
+from aes_r1.runs.files import iter_rows, write_rows
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.runs.store import made_once
@@ -93,11 +93,10 @@ def make_scenes(
             (name, split, index, seed, str(folder / "pictures")) for split, n in counts.items() for index in range(n)
         ]
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
-            rows = pool.map(_draw_scene, jobs, chunksize=100)
-            (folder / "samples.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+            write_rows(folder / "samples.jsonl", map(asdict, pool.map(_draw_scene, jobs, chunksize=100)))
 
     folder = made_once(store, "scenes", digest, make, waiting=waiting).resolve()
-    rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    rows = iter_rows(folder / "samples.jsonl")
     return [Sample(**{**row, "image": str(folder / "pictures" / row["image"])}) for row in rows]
 
 

@@ -53,26 +53,40 @@ def share_out(count: int, shares: tuple[float, float, float]) -> list[str]:
 
 
 def _split_by_list(labels: list[Label], path: Path) -> list[Label]:
-    """Return `labels` with the splits of a list, which names pictures by file name or by the end of their path."""
-    split_of = {_comparable(name): split for split, names in _read_lists(path).items() for name in names}
+    """Return `labels` with the splits of a list, which names pictures by file name or by the end of their path.
+
+    Raises InputError for a name that fits two pictures, and for a picture in two splits.
+    """
+    split_of: dict[str, str] = {}
+    for split, names in _read_lists(path).items():
+        for name in map(_comparable, names):
+            _check_one_split(path, name, split_of.setdefault(name, split), split)
+    images = {_comparable(label.image) for label in labels}
     split_of_image: dict[str, str] = {}
-    used = set()
+    image_of: dict[str, str] = {}  # by the name in the list
     for label in labels:
-        parts = _comparable(label.image).split("/")
-        for start in range(len(parts)):
-            name = "/".join(parts[start:])
-            if name in split_of:
-                split_of_image[label.image] = split_of[name]
-                used.add(name)
-                break
-    if not used:
+        whole = _comparable(label.image)
+        parts = whole.split("/")
+        for name in ("/".join(parts[start:]) for start in range(len(parts))):
+            if name not in split_of or (name in images and name != whole):  # a whole path means that picture alone
+                continue
+            if image_of.setdefault(name, label.image) != label.image:
+                both = f"{image_of[name]} and {label.image}"
+                raise InputError(f"data.split_by={path}: {name} names two pictures, {both}; give more of the path")
+            _check_one_split(path, name, split_of_image.setdefault(label.image, split_of[name]), split_of[name])
+    if not image_of:
         raise InputError(f"data.split_by={path}: names no picture of the set (it names {next(iter(split_of), 'none')})")
     unknown = [
         Label(name, None, split=split, fault=f"in {path.name}, without a label")
         for name, split in split_of.items()
-        if name not in used
+        if name not in image_of
     ]
     return [replace(label, split=split_of_image.get(label.image, "train")) for label in labels] + unknown
+
+
+def _check_one_split(path: Path, name: str, first: str, second: str) -> None:
+    if first != second:
+        raise InputError(f"data.split_by={path}: {name} stands in {first} and in {second}; take it out of one")
 
 
 def _comparable(name: str) -> str:

@@ -12,6 +12,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from datetime import date, time, timedelta
@@ -238,13 +239,23 @@ def sheet(path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[
     except ImportError as error:
         raise InputError(f"{path}: a workbook needs openpyxl; pip install -e '.[spaq]', or save it as CSV") from error
     try:
-        rows = load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
-    except (OSError, zipfile.BadZipFile, InvalidFileException, KeyError) as error:
-        raise InputError(f"{path}: not an .xlsx workbook ({error}); save it as one, or as CSV") from error
-    names = _columns([str(name or "").strip() for name in next(rows, ())], path, wanted)
-    for number, row in enumerate(rows, 2):
-        if any(cell is not None for cell in row):
-            yield f"line {number}", dict(zip(names, map(_text_of_date, row), strict=False))
+        cells = load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
+        rows = [
+            (number, row) for number, row in enumerate(cells, 1) if number == 1 or any(cell is not None for cell in row)
+        ]
+    except (*_WORKBOOK_ERRORS, InvalidFileException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not an .xlsx workbook, or damaged ({reason}); save it as one, or as CSV") from error
+    names = _columns([str(name or "").strip() for _, row in rows[:1] for name in row], path, wanted)
+    for number, row in rows[1:]:
+        yield f"line {number}", dict(zip(names, map(_text_of_date, row), strict=False))
+
+
+# What openpyxl and the libraries below it raise on bytes that they do not expect.
+_WORKBOOK_ERRORS = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, SyntaxError),
+    *(AttributeError, LookupError, TypeError, ValueError),
+)
 
 
 def _text_of_date(cell: Any) -> Any:

@@ -65,9 +65,9 @@ def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON-lines file; none when there is no file. InputError for a line that is no JSON."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8", newline="\n") as file:
+    with path.open("rb") as file:  # text would fail on a last line that ends within a character
         for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             yield _row(path, line, number)
 
@@ -79,7 +79,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def rows_backwards(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON-lines file from the last to the first; a row is parsed when it is asked for."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number in range(len(lines), 0, -1):
         yield _row(path, lines[number - 1], number)
 
@@ -95,9 +95,9 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def _row(path: Path, line: str, number: int) -> dict[str, Any]:
+def _row(path: Path, line: bytes, number: int) -> dict[str, Any]:
     try:
-        return json.loads(line)
+        return json.loads(line.decode("utf-8"))
     except ValueError as error:
         raise _broken(path, error, f", line {number}") from error
 

@@ -179,7 +179,16 @@ def test_agreement_per_filter_with_intervals(tmp_path):
     [
         ("not json", "not the JSON"),
         ('{"a": 1}', "not the JSON"),
+        ("[1]", "not the JSON"),
         ('{"marks": []}', "no marks"),
+        ('{"marks": 5}', "not the JSON that audit.html exports"),
+        ('{"marks": null}', "not the JSON that audit.html exports"),
+        ('{"marks": {}}', "not the JSON that audit.html exports"),
+        ('{"marks": "leak"}', "not the JSON that audit.html exports"),
+        (
+            '{"marks": [{"filter": "nope", "flagged": true, "agree": true}]}',
+            "filter='nope' is none of leak, align, fact",
+        ),
         ('{"marks": [{"filter": "leak"}]}', "mark 0"),
     ],
 )

@@ -39,6 +39,22 @@ def test_a_picture_goes_out_at_the_size_that_training_sees(tmp_path, size, max_p
     assert (14 * grid[2], 14 * grid[1]) == sent == grid_size(*size, max_pixels=max_pixels, factor=28)
 
 
+@pytest.mark.parametrize(("picture", "key"), [(True, "461e4129d891"), (False, "4becfcefcf23")])
+def test_the_answers_of_a_journal_whose_keys_held_the_pictures_path_are_found(tmp_path, picture, key):
+    settings = openai(api_base="http://127.0.0.1:9/v1", retries=0)  # where nobody answers
+    sample = Sample("a", "/photos/a.png", 0.5, "ava", "train")
+    row = {"group": "expert", "role": "expert", "text": "Calm.", "refused": False, "usd": 0.0, "prompt_tokens": 1}
+
+    async def ask() -> str:
+        with Journal(tmp_path / "calls.jsonl") as journal:
+            journal.append(key, row)
+            chat = ChatModel(settings, journal)
+            answer = await chat.ask("expert", sample, "Hello", picture=picture, max_pixels=784, schema={})
+            return answer.text
+
+    assert asyncio.run(ask()) == "Calm."
+
+
 @pytest.mark.slow
 def test_retries_count_as_requests(tmp_path, monkeypatch):
     litellm = _litellm()

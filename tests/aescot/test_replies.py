@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,26 @@ def test_no_reply_stops_a_distillation_and_a_later_start_buys_nothing(serve, tmp
     assert server.asked.total() == total
     assert [(out / name).read_bytes() for name in ("aescot.jsonl", "rejected.jsonl")] == decided
     assert again["mended"] == report["mended"]
+
+
+def test_pictures_that_were_moved_are_not_bought_again(serve, tmp_path):
+    """Every answer is found again: of the expert, of both checks of the judge, and of a second try."""
+
+    def answer(prompt: str, times: int) -> Sent:
+        reply = WHOLE if times > 1 else "no JSON"
+        return completion(reply if "private information" in prompt else VERDICT)
+
+    server = serve(answer)
+    (tmp_path / "before").mkdir()
+    samples = pictures(tmp_path / "before", 3)
+    build(samples, tmp_path / "out", server.url, judge=True)
+    bought = server.asked.total()
+    (tmp_path / "before").rename(tmp_path / "after")
+    moved = [replace(sample, image=sample.image.replace("before", "after")) for sample in samples]
+    build(moved, tmp_path / "out", server.url, judge=True)
+    assert server.asked.total() == bought >= 6
+    listed = [row["image"] for name in ("aescot", "rejected") for row in rows(tmp_path / "out" / f"{name}.jsonl")]
+    assert sorted(listed) == [sample.image for sample in moved]
 
 
 @pytest.mark.parametrize("first", ["", "no JSON", '{"level": "great"}'])

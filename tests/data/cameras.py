@@ -66,8 +66,15 @@ def jpeg(picture: Image.Image, **options) -> bytes:
     return stream.getvalue()
 
 
-def dng(preview: Image.Image | None, *, raw: tuple[int, int], orientation: int = 1, order: str = "<") -> bytes:
-    """A DNG as cameras write it: a thumbnail first, then sensor data and a JPEG preview below it."""
+def dng(
+    preview: Image.Image | None,
+    *,
+    raw: tuple[int, int],
+    orientation: int = 1,
+    order: str = "<",
+    file: bytes | None = None,
+) -> bytes:
+    """A DNG as cameras write it: a thumbnail first, then sensor data and a JPEG preview below it (`file`)."""
     thumbnail = np.full((12, 16, 3), 255, np.uint8).tobytes()  # white, unlike any preview of a test
     contents = {"thumbnail": thumbnail, "sensor": bytes(64)}
     first = plain((16, 12), "thumbnail", len(thumbnail), t254=("I", [1]), t274=("H", [orientation]))
@@ -76,7 +83,7 @@ def dng(preview: Image.Image | None, *, raw: tuple[int, int], orientation: int =
     sensor |= {273: ("I", ["sensor"]), 279: ("I", [64])}  # type: ignore[list-item]
     folders = [first, sensor]
     if preview is not None:
-        contents["preview"] = jpeg(preview)
+        contents["preview"] = file or jpeg(preview)
         tags: Folder = {254: ("I", [1]), 256: ("I", [preview.width]), 257: ("I", [preview.height])}
         tags |= {259: ("H", [7]), 262: ("H", [6]), 273: ("I", ["preview"]), 279: ("I", [len(contents["preview"])])}  # type: ignore[list-item]
         folders.append(tags)

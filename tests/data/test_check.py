@@ -73,3 +73,45 @@ def test_what_was_read_is_not_read_again(workers, tmp_path):
     list(again.read(again.missing(paths), workers=0))
     assert (again[paths[4]].width, again[paths[5]].width) == (50, 40)
     assert CheckCache(tmp_path / "out" / "checked.jsonl").missing(paths) == []
+
+
+def test_a_cache_that_was_cut_anywhere_costs_its_last_row_alone(tmp_path):
+    paths = [str(tmp_path / f"{name}.jpg") for name in ("a", "caf\u00e9\U0001f4f7")]
+    for path in paths:
+        photo((40, 30)).save(path)
+    cache = tmp_path / "checked.jsonl"
+    list(CheckCache(cache).read(paths, workers=0))
+    content = cache.read_bytes()
+    for cut in range(content.index(b"\n") + 1, len(content) - 1):
+        cache.write_bytes(content[:cut])
+        assert CheckCache(cache).missing(paths) == paths[1:]
+    again = CheckCache(cache)
+    list(again.read(paths[1:], workers=0))
+    assert cache.read_bytes() == content
+    assert CheckCache(cache).missing(paths) == []
+
+
+def test_names_of_any_bytes_are_kept(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    with open(path, "wb") as file:
+        photo((40, 30)).save(file, "JPEG")
+    list(CheckCache(tmp_path / "checked.jsonl").read([path], workers=0))
+    assert CheckCache(tmp_path / "checked.jsonl")[path].width == 40
+
+
+def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path):
+    """The cause may lie outside the file: a library, a permission, the memory."""
+    path = tmp_path / "a.jpg"
+    photo((40, 30)).save(path)
+    content, times = path.read_bytes(), (1, 1)
+    path.write_bytes(bytes(len(content)))
+    os.utime(path, ns=times)
+    cache = CheckCache(tmp_path / "checked.jsonl")
+    list(cache.read([str(path)], workers=0))
+    assert cache[str(path)].reason
+    path.write_bytes(content)
+    os.utime(path, ns=times)
+    again = CheckCache(tmp_path / "checked.jsonl")
+    assert again.missing([str(path)]) == [str(path)]
+    list(again.read([str(path)], workers=0))
+    assert CheckCache(tmp_path / "checked.jsonl")[str(path)].width == 40

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from aes_r1.data import sample
 from aes_r1.data.foreign import describe_file
 from aes_r1.data.sample import FORMATS, SUFFIXES, PictureError, open_picture
-from tests.data.cameras import chunk, jpeg
+from tests.data.cameras import chunk, dng, jpeg, plain, tiff
 from tests.stress.pictures import seeds, try_mutations
 
 
@@ -258,12 +258,57 @@ def test_two_megabytes_of_text_are_no_reason_to_refuse_a_picture(tmp_path):
     assert said_of(tmp_path / "b.png")
 
 
-def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded():
-    content = jpeg(left_and_right(), progressive=True)
-    start = content.index(b"\xff\xda")
-    scan = content[start : content.index(b"\xff", start + 14)]
-    with pytest.raises(PictureError, match="made to be slow"):
-        open_picture(io.BytesIO(content[:-2] + scan * 3000 + content[-2:]))
+def with_scans(scans: int, *, size: tuple[int, int] = (60, 40)) -> bytes:
+    """A progressive JPEG of `scans` scans, by repetition of its last one."""
+    content = jpeg(left_and_right().resize(size), progressive=True)
+    last = content.rindex(b"\xff\xda")
+    return content[:-2] + content[last:-2] * (scans - content.count(b"\xff\xda")) + content[-2:]
+
+
+def thumbnail(content: bytes) -> bytes:
+    """An EXIF segment that holds `content`."""
+    return b"\xff\xe1" + struct.pack(">H", len(content) + 8) + b"Exif\0\0" + content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_scans(501),
+        with_scans(501).replace(b"\xff\xda", b"\xff\xff\xff\xda"),  # a marker may have fill bytes before it
+        b"\xff\xd8" + thumbnail(jpeg(left_and_right())) + with_scans(501)[2:],  # whose end is not the picture's
+        dng(left_and_right(), raw=(60, 40), file=with_scans(501)),
+        dng(left_and_right(), raw=(60, 40), file=with_scans(501), order=">"),
+    ],
+    ids=["plain", "fill bytes", "thumbnail", "raw file", "raw file, big-endian"],
+)
+def test_a_jpeg_of_more_than_500_scans_is_refused_before_it_is_decoded(content):
+    with pytest.raises(PictureError, match="a JPEG of more than 500 scans, made to be slow; export it again"):
+        open_picture(io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_scans(500),
+        dng(left_and_right(), raw=(60, 40), file=with_scans(500)),
+        jpeg(left_and_right()) + 3000 * b"\xff\xda",  # a film behind the photograph
+        jpeg(left_and_right(), restart_marker_blocks=1) + 3000 * b"\xff\xda",
+        b"\xff\xd8" + thumbnail(3000 * b"\xff\xda") + jpeg(left_and_right())[2:],
+    ],
+    ids=["500 scans", "raw file", "film", "film after restarts", "thumbnail"],
+)
+def test_only_the_scans_of_the_picture_itself_count(content):
+    assert open_picture(io.BytesIO(content)).size == (60, 40)
+
+
+@pytest.mark.parametrize("compression", [6, 7])
+def test_a_tiff_of_hundreds_of_jpeg_scans_is_refused(compression, capfd):
+    """The library that decodes such files stops after 100 scans (7), or reads no progressive JPEG at all (6)."""
+    content = with_scans(501)
+    tags = plain((60, 40), "jpeg", len(content), t259=("H", [compression]), t262=("H", [6]))
+    with pytest.raises(PictureError, match="damaged"):
+        open_picture(io.BytesIO(tiff([tags], {"jpeg": content})))
+    capfd.readouterr()
 
 
 def test_damaged_pictures_give_a_picture_or_one_line(capfd):

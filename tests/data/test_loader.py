@@ -13,6 +13,7 @@ from aes_r1.data.labels import avt_ai_labels, folder_labels
 from aes_r1.data.loader import load_samples
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import Sample
+from aes_r1.runs.files import sha256_of
 from aes_r1.settings import DataSettings, InputError
 
 
@@ -138,6 +139,19 @@ def test_what_prepare_has_read_is_only_looked_at(tmp_path):
     assert [sample.id for sample in kept] == ["0.png"]
     assert [row["id"] for row in dropped] == ["1.png", "2.png"]
     assert "when prepare read it" in dropped[0]["reason"]
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.ppm", "a.tif", "b.bmp.jpg"])
+def test_another_picture_of_the_same_size_in_bytes_is_seen(name, tmp_path):
+    path = tmp_path / name
+    kind = Image.registered_extensions()[f".{name.split('.')[1]}"]
+    Image.new("RGB", (6, 6), "red").save(path, kind)
+    sample = Sample(name, str(path), 0.5, "x", "test", sha256=sha256_of(path), bytes=path.stat().st_size)
+    assert check_pictures([sample], workers=0, strict=False) == ([sample], [])
+    Image.new("RGB", (6, 6), "blue").save(path, kind)
+    assert path.stat().st_size == sample.bytes
+    with pytest.raises(InputError, match=f"{name}: another file of the same size when prepare read it; mend it"):
+        check_pictures([sample], workers=0, strict=True)
 
 
 def test_unreadable_pictures_are_named_counted_and_skipped(tmp_path):

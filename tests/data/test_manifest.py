@@ -17,7 +17,9 @@ from aes_r1.settings import DataSettings, InputError
 
 def samples(count=40, dataset="mine", split="train"):
     return [
-        Sample(f"{i}", f"/p/{i}\u2028ü.png", i / count, dataset, split, 0.1, i, {"tags": [i]}, f"{i:064x}", 4, 3, 99)
+        Sample(
+            f"{i}", f"/p/{i}\u2028ü.png", i / count, dataset, split, 0.1, i + 1, {"tags": [i]}, f"{i:064x}", 4, 3, 99
+        )
         for i in range(count)
     ]
 
@@ -52,6 +54,9 @@ def test_relative_paths_start_at_the_manifests_folder(tmp_path):
     assert read_manifest(tmp_path / "m.jsonl")[0].image == str(tmp_path / "pictures/ä.png")
 
 
+ROW = '{"id": "a", "path": "a", "mos": 0.5, "dataset": "x", "split": "test", '
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -67,6 +72,12 @@ def test_relative_paths_start_at_the_manifests_folder(tmp_path):
         ('{"id": "a", "path": "a", "mos": NaN, "dataset": "x", "split": "test"}', "outside"),
         ('{"id": "a", "path": "a", "mos": 0.5, "dataset": "x", "split": "dev"}', "split='dev'"),
         ('{"id": "a", "path": "a", "mos": 0.5, "mos_std": -1, "dataset": "x", "split": "test"}', "mos_std=-1"),
+        (ROW + '"n_raters": -3}', "n_raters=-3 is outside [1, 2^63)"),
+        (ROW + '"n_raters": 0}', "n_raters=0 is outside"),
+        (ROW + '"n_raters": 1' + "0" * 30 + "}", "n_raters=1000000000000000000000000000000 is outside"),
+        (ROW + '"width": 0}', "width=0 is outside"),
+        (ROW + '"height": 9223372036854775808}', "height=9223372036854775808 is outside"),
+        (ROW + '"bytes": -1}', "bytes=-1 is outside [0, 2^63)"),
         ('{"id": "\\ud83d", "path": "a", "mos": 0.5, "dataset": "x", "split": "test"}', "surrogates"),
         ('{"id": "a", "path": "a", "mos": ' + "9" * 5000 + "}", "digits"),
         ('{"id": ' + "[" * 100_000, "recursion"),
@@ -78,6 +89,7 @@ def test_a_broken_line_is_named(line, says, tmp_path):
     with pytest.raises(InputError, match=r"m\.jsonl, line 2") as caught:
         read_manifest(tmp_path / "m.jsonl")
     assert says in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.jsonl"]
     with pytest.raises(InputError, match=r"nowhere\.jsonl"):
         read_manifest(tmp_path / "nowhere.jsonl")
 

@@ -75,6 +75,21 @@ def test_what_is_wrong_is_named(attributes, says, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("again", ["a.png", "./a.png"])
+@pytest.mark.parametrize("harmony", ["0.75", ""])
+def test_two_rows_may_not_rate_a_picture_differently(harmony, again, tmp_path):
+    put(tmp_path, "labels.csv", OWN + f"{again},0.5,{harmony},7\n".encode())
+    with pytest.raises(InputError) as caught:
+        samples(tmp_path, {"color": "harmony"})
+    name = tmp_path / "labels.csv"
+    assert str(caught.value) == f"{name}, line 4: {again} has other ratings in an earlier row; keep one"
+
+
+def test_a_row_that_stands_twice_is_used_once(tmp_path):
+    put(tmp_path, "labels.csv", b"image,mos,split,harmony\n" + 2 * b"a.png,0.5,test,0.25\n")
+    assert [known_ratings(sample) for sample in samples(tmp_path, {"color": "harmony"})] == [{"color": 0.25}]
+
+
 def test_a_missing_list_of_aadb_and_a_set_without_ratings(tmp_path):
     with pytest.raises(InputError, match=r"Regression_Light\.txt; of that split there are ColorHarmony, score"):
         rows_of("aadb", tmp_path / "aadb", attributes={"light_and_shadow": "Light"})

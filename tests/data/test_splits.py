@@ -84,6 +84,31 @@ def test_a_wrong_list_is_named(content, says, tmp_path):
     assert "data.split_by" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"test": ["x/1.jpg"], "train": ["x/1.jpg"]}, "x/1.jpg stands in test and in train; take it out of one"),
+        ({"train": ["x/1.jpg"], "test": ["x\\1.jpg"]}, "x/1.jpg stands in train and in test; take it out of one"),
+        ({"test": ["x/2.jpg"], "train": ["2.jpg"]}, "2.jpg stands in test and in train; take it out of one"),
+        (["1.jpg"], "1.jpg names two pictures, x/1.jpg and y/1.jpg; give more of the path"),
+        (["x/1.jpg", "1.jpg"], "1.jpg names two pictures, x/1.jpg and y/1.jpg; give more of the path"),
+    ],
+)
+def test_a_list_that_contradicts_itself_or_fits_two_pictures_is_refused(content, says, tmp_path):
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    given = [Label(name, 0.5) for name in ("x/1.jpg", "y/1.jpg", "x/2.jpg")]
+    with pytest.raises(InputError) as caught:
+        assign_splits(given, SHARES, str(tmp_path / "list.json"))
+    assert str(caught.value) == f"data.split_by={tmp_path / 'list.json'}: {says}"
+
+
+@pytest.mark.parametrize("content", [["1.jpg"], ["1.jpg", "1.jpg"]])
+def test_a_whole_path_names_that_picture_alone(content, tmp_path):
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    divided = assign_splits([Label("x/1.jpg", 0.5), Label("1.jpg", 0.5)], SHARES, str(tmp_path / "list.json"))
+    assert [(label.image, label.split) for label in divided] == [("x/1.jpg", "train"), ("1.jpg", "test")]
+
+
 def test_validation_is_carved_out_of_train():
     train = [f"{i}.jpg" for i in range(1000)]
     assert len(carve_validation(train, 0)) == 50

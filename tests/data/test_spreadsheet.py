@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import unicodedata
-from datetime import datetime, time, timedelta
+import zipfile
+from collections import Counter
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import _rows, read_manifest, write_manifest
 from aes_r1.data.names import local_name, name_on_disk
 from aes_r1.data.records import read_records
-from aes_r1.data.sample import Sample
+from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.data.spreadsheet import sheet
 from aes_r1.prompts import answer
 from aes_r1.settings import DataSettings, InputError
 
@@ -189,6 +192,40 @@ def test_a_workbook(tmp_path):
     assert "save it as" in refusal(tmp_path, b"no workbook", "labels.xlsx")
 
 
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_damaged_workbook_is_read_or_refused_in_one_line(compressed, tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["image", "mos", "taken"], ["a.jpg", 0.63, date(2026, 1, 2)], ["b ü.jpg", "0,5", None]):
+        book.active.append(row)
+    book.save(tmp_path / "whole.xlsx")
+    path, drawn, outcomes = tmp_path / "labels.xlsx", random.Random(0), Counter()
+    with zipfile.ZipFile(tmp_path / "whole.xlsx") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    for _ in range(100):
+        if compressed:
+            path.write_bytes(damaged((tmp_path / "whole.xlsx").read_bytes(), drawn))
+        else:
+            name = drawn.choice(list(parts))
+            with zipfile.ZipFile(path, "w") as archive:
+                for part, content in parts.items():
+                    archive.writestr(part, damaged(content, drawn) if part == name else content)
+        try:
+            outcomes[f"{len(list(sheet(path)))} rows"] += 1
+        except InputError as error:
+            outcomes["several lines" if "\n" in str(error) else "refused"] += 1
+    assert outcomes.keys() <= {"0 rows", "1 rows", "2 rows", "refused"}
+    assert min(outcomes["2 rows"], outcomes["refused"]) > 2
+
+
+def damaged(content: bytes, drawn: random.Random) -> bytes:
+    """`content` with some bytes changed, or now and then its end cut off."""
+    changed = bytearray(content)
+    for _ in range(drawn.choice([1, 3])):
+        changed[drawn.randrange(len(changed))] = drawn.randrange(256)
+    return bytes(changed[: drawn.randrange(len(changed))] if drawn.random() < 0.1 else changed)
+
+
 def test_two_label_files_and_another_name(tmp_path):
     (tmp_path / "Labels.CSV").write_text("image,mos\na.jpg,0.5\n")
     with pytest.raises(InputError, match=r"no labels\.csv.*rename or save Labels\.CSV as labels\.csv"):
@@ -307,6 +344,38 @@ def test_a_comma_before_three_digits_is_read_by_the_scale():
 
 
 # ------------------------------------------------------------------------------------------------------------- scale
+
+
+@pytest.mark.parametrize("header", ["mos,n_raters,note", "mos,count_0,count_1"])
+@pytest.mark.parametrize(("cell", "count"), [("1,200", 1200), ("1200", 1200), ("12", 12), ("12,0", 12)])
+def test_a_whole_number_may_have_a_comma(cell, count, header, tmp_path):
+    (tmp_path / "labels.csv").write_text(f'image,{header}\na.jpg,0.5,"{cell}",0\n')
+    assert [label.n_raters for label in folder_labels(tmp_path)] == [count]
+
+
+@pytest.mark.parametrize("header", ["mos,n_raters,note", "mos,count_0,count_1"])
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ("1,000", "may be 1 or 1000; write it without a comma"),
+        ("1.200", "whole number"),
+        ("12,5", "whole number"),
+        ("1,200.5", "is not a number"),
+    ],
+)
+def test_a_number_that_should_be_whole_and_is_not_for_sure_is_refused(cell, says, header, tmp_path):
+    assert says in refusal(tmp_path, f'image,{header}\na.jpg,0.5,"{cell}",0\n')
+
+
+@pytest.mark.parametrize("name", ["x" * 304, "x/" * 200 + "a.jpg", "\u00fc" * 304, "a\\" + "b" * 300, "x" * 5000])
+def test_a_name_that_is_too_long_for_the_disk_is_a_picture_that_is_missing(name, tmp_path):
+    (tmp_path / "labels.csv").write_text(f"image,mos\n{name},0.5\n")
+    (sample,) = load_samples(DataSettings("folder", str(tmp_path)), "train", seed=0, store=tmp_path)
+    with pytest.raises(PictureError) as caught:
+        open_picture(sample.image)
+    assert caught.value.reason in ("File name too long", "No such file or directory")
+    if not name.isascii():
+        assert "is not UTF-8" in refusal(tmp_path, f"image,mos\n{name},0.5\n".encode("latin-1"))
 
 
 def pictures(root: Path, *names: str) -> None:

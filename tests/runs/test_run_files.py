@@ -42,15 +42,16 @@ def test_a_number_that_is_not_finite_becomes_null_at_any_depth(tmp_path):
     assert read_json(tmp_path / "values.json") == kept
 
 
-def test_a_last_line_that_was_cut_is_left_out_wherever_it_was_cut(tmp_path):
+@pytest.mark.parametrize("last", [*ROWS, {"path": "\u00e9\u5199\U0001f4f7.jpg"}])
+def test_a_last_line_that_was_cut_is_left_out_wherever_it_was_cut(last, tmp_path):
     path = tmp_path / "rows.jsonl"
-    write_rows(path, ROWS)
+    write_rows(path, [*ROWS, last])
     content = path.read_bytes()
-    last = content.rstrip(b"\n").rindex(b"\n") + 1
-    for cut in range(last, len(content)):
+    start = content.rstrip(b"\n").rindex(b"\n") + 1
+    for cut in range(start, len(content)):
         path.write_bytes(content[:cut])
-        assert read_rows(path) == ROWS[:-1]
-        assert next(rows_backwards(path)) == ROWS[-2]
+        assert read_rows(path) == ROWS
+        assert next(rows_backwards(path)) == ROWS[-1]
 
 
 @pytest.mark.parametrize("writing", [write_rows, lambda path, rows: write_json(path, next(rows))])
@@ -93,9 +94,10 @@ def test_a_file_that_is_no_json_is_named_in_one_line(tmp_path, content):
         read_json(tmp_path / "gone.json")
 
 
-def test_a_line_that_is_no_json_is_named_by_its_number(tmp_path):
+@pytest.mark.parametrize("line", [b'{"a": ', b'{"a": "\xc3"}', '{"a": 2}'.encode("utf-16"), b""])
+def test_a_line_that_is_no_json_is_named_by_its_number(line, tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
+    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 3}\n')
     for reading in (read_rows, lambda path: list(rows_backwards(path))):
         with pytest.raises(InputError, match=r"rows\.jsonl, line 2: no JSON"):
             reading(path)
