@@ -30,9 +30,11 @@ def contrasts(values: Values, baseline: str) -> dict[str, dict[str, Any]]:
 def contrast(values: Values, weights: Mapping[str, float]) -> dict[str, Any]:
     """Return {"mean", "low", "high", "n", "df"}: the sum of weight * condition with a 95% interval.
 
-    The weights must sum to 0. Least squares over what is there: blocks may miss conditions. n: blocks that have all
-    conditions of the contrast; df: degrees of freedom of the error, without which there is no interval (None). Where
-    the blocks do not determine the contrast, all but n and df are None.
+    The weights must sum to 0. The mean is over the n blocks that have all conditions of the contrast, because another
+    block's conditions say nothing about it without the assumption that blocks and conditions add up. Only where no
+    block has them all (n is 0) is it the least-squares one, which assumes that. df: degrees of freedom of the error,
+    without which there is no interval (None). Where the blocks do not determine the contrast, all but n and df are
+    None.
     """
     from scipy import stats
 
@@ -52,10 +54,14 @@ def contrast(values: Values, weights: Mapping[str, float]) -> dict[str, Any]:
     if not np.allclose(wanted @ inverse @ design, wanted):
         return found
     fitted = inverse @ y
-    found["mean"] = float(wanted @ fitted)
+    found["mean"], length = float(wanted @ fitted), float(np.linalg.norm(wanted @ inverse))
+    if together:
+        sums = [sum(weight * known[name][block] for name, weight in weights.items()) for block in together]
+        found["mean"] = float(np.mean(sums))
+        length = math.sqrt(sum(w * w for w in weights.values()) / len(together))
     if found["df"]:
         error = math.sqrt(float(((y - design @ fitted) ** 2).sum()) / found["df"])
-        half = float(stats.t.ppf(0.975, found["df"])) * error * float(np.linalg.norm(wanted @ inverse))
+        half = float(stats.t.ppf(0.975, found["df"])) * error * length
         found |= {"low": found["mean"] - half, "high": found["mean"] + half}
     return found
 
