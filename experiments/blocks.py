@@ -73,10 +73,28 @@ def equivalent(found: Mapping[str, Any], margin: float) -> bool | None:
     """
     from scipy import stats
 
-    if found["low"] is None:
+    error = standard_error(found)
+    return None if error is None else abs(found["mean"]) + error * float(stats.t.ppf(0.95, found["df"])) < margin
+
+
+def standard_error(found: Mapping[str, Any]) -> float | None:
+    """Return the standard error of a contrast, from its interval; None without one."""
+    from scipy import stats
+
+    return None if found["low"] is None else (found["high"] - found["mean"]) / float(stats.t.ppf(0.975, found["df"]))
+
+
+def p_value(found: Mapping[str, Any], null: float = 0.0) -> float | None:
+    """Return the two-sided p of the t-test that a contrast is `null`; None without an interval."""
+    from scipy import stats
+
+    error = standard_error(found)
+    if error is None:
         return None
-    student = [float(stats.t.ppf(level, found["df"])) for level in (0.95, 0.975)]
-    return abs(found["mean"]) + (found["high"] - found["mean"]) * student[0] / student[1] < margin
+    distance = abs(found["mean"] - null)
+    if error < 1e-12:  # values without any spread; what is left is rounding
+        return 1.0 if distance < 1e-12 else 0.0
+    return 2 * float(stats.t.sf(distance / error, found["df"]))
 
 
 def _known(values: Values) -> dict[str, dict[Hashable, float]]:
