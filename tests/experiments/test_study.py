@@ -80,6 +80,24 @@ def test_a_run_of_another_recipe_is_refused(tmp_path):
         analyse(study_of("reward_ablation").STUDY, tmp_path)
 
 
+@pytest.mark.parametrize("study", ["reward_ablation", "objective"])
+def test_two_recipes_of_one_condition_are_refused(tmp_path, study):
+    """The key is below one of the study's axes, and the label does not tell it. Replicates may have their own base."""
+    error = replace(BASE.reward.error, sigma=0.5)
+    first = replace(BASE, model=replace(BASE.model, base="pretrain"))
+    own = replace(first.model, pretrain=replace(first.model.pretrain, seed=1))
+    write_run(tmp_path / "one", first, noise={"rapo": 0.1})
+    write_run(tmp_path / "own", replace(first, seed=1, model=own), noise={"rapo": 0.1})
+    study, replicates = study_of(study).STUDY, ("model.pretrain.seed",)
+    (by_seed,) = by_condition(read_runs(tmp_path)[0], study.label, study.axes + replicates).values()
+    assert set(by_seed) == {0, 1}
+    write_run(tmp_path / "two", replace(first, seed=2, reward=replace(BASE.reward, error=error)), noise={"rapo": 0.1})
+    with pytest.raises(
+        InputError, match=r"two and .*one are one condition .* differ in reward\.error\.sigma; keep one"
+    ):
+        by_condition(read_runs(tmp_path)[0], study.label, study.axes + replicates)
+
+
 def test_twice_the_same_point_is_refused(tmp_path):
     ablation(tmp_path, {"rapo": 0.1}, seeds=(0,))
     write_run(tmp_path / "again", replace(BASE, seed=0), noise={"rapo": 0.1})
