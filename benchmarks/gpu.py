@@ -8,9 +8,9 @@
 Each system has the GPU to itself and runs in its own process, which draws the same seeded random weights on the device.
 All processes import while the first one measures. Results are written after every counted step, so a stop loses
 nothing: benchmarks/results/gpu_CARD.json (rows), gpu_CARD_profile.json (kernels of one decoded token and of one
-update). Rows that the same commit measured before on the same card are kept unless they are measured again. A system
-that fails, out of memory or otherwise, is tried again with half as many completions per pass, then skipped with its
-reason in "failed". Ratios over ours are ratios of medians, because steps do not alternate here.
+update). Rows that the same commit, without changes, measured before on the same card are kept unless they are measured
+again. A system that fails, out of memory or otherwise, is tried again with half as many completions per pass, then
+skipped with its reason in "failed". Ratios over ours are ratios of medians, because steps do not alternate here.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ class Results:
         if not path.exists():
             return []
         before = json.loads(path.read_text())
-        same = all(_clean(before[name]) == _clean(value) for name, value in self.about.items())
+        same = all(before[name] == value for name, value in self.about.items())
+        if str(self.about.get("commit")).endswith("-dirty"):  # two changed copies of a commit need not be the same code
+            return []
         return before[what] if same else []
 
     def take(self, run: Run, costs: list[dict[str, Any]], settings: dict[str, str]) -> None:
@@ -151,9 +153,6 @@ class Results:
         row["settings"] = settings
         if self.card is not None:
             row |= efficiency.of_row(row, arithmetic.shape(run.workload.model), self.card)
-        ours = next((one for one in self.rows if one["system"] == "ours" and same_work(one, row)), None)
-        if ours is not None:
-            row |= {f"{name}_over_ours": round(row[name] / max(ours[name], 1e-9), 3) for name in COMPARED}
         self.rows = [one for one in self.rows if not of_run(one, run)] + [row]
         self.write()
 
@@ -164,15 +163,14 @@ class Results:
         self.write()
 
     def write(self) -> None:
-        """Write both files."""
+        """Write both files, with ratios over the rows of ours that there are now."""
+        for row in self.rows:
+            ours = next((one for one in self.rows if one["system"] == "ours" and same_work(one, row)), None)
+            if ours is not None:
+                row |= {f"{name}_over_ours": round(row[name] / max(ours[name], 1e-9), 3) for name in COMPARED}
         self.folder.mkdir(parents=True, exist_ok=True)
         write(self.folder / f"{self.name}.json", {**self.about, "rows": self.rows, "failed": self.failed})
         write(self.folder / f"{self.name}_profile.json", {**self.about, "profiles": self.profiles})
-
-
-def _clean(value: Any) -> Any:
-    """Remove the mark of changed files from a commit's name: the result files themselves cause it."""
-    return value.removesuffix("-dirty") if isinstance(value, str) else value
 
 
 def of_run(row: dict[str, Any], run: Run) -> bool:

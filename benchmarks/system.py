@@ -148,11 +148,23 @@ def header(suite: str) -> dict[str, Any]:
     versions |= {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}
     return {
         "suite": suite,
-        "commit": code_version(ROOT / "aes_r1"),
+        "commit": code_measured(),
         "device": device,
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
         "versions": versions,
     }
+
+
+def code_measured() -> str:
+    """Return the commit, "-dirty" where what is measured was changed: the result files themselves do not count."""
+    version = code_version(ROOT / "aes_r1")
+    if not version.endswith("-dirty"):
+        return version
+    measured = ["aes_r1", "benchmarks", ":(exclude)benchmarks/results"]
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", *measured], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return version if changed.stdout.strip() else version.removesuffix("-dirty")
 
 
 def _processor() -> str:

@@ -30,9 +30,11 @@ def contrasts(values: Values, baseline: str) -> dict[str, dict[str, Any]]:
 def contrast(values: Values, weights: Mapping[str, float]) -> dict[str, Any]:
     """Return {"mean", "low", "high", "n", "df"}: the sum of weight * condition with a 95% interval.
 
-    The weights must sum to 0. Least squares over what is there: blocks may miss conditions. n: blocks that have all
-    conditions of the contrast; df: degrees of freedom of the error, without which there is no interval (None). Where
-    the blocks do not determine the contrast, all but n and df are None.
+    The weights must sum to 0. The mean is over the n blocks that have all conditions of the contrast, because another
+    block's conditions say nothing about it without the assumption that blocks and conditions add up. Only where no
+    block has them all (n is 0) is it the least-squares one, which assumes that. df: degrees of freedom of the error,
+    without which there is no interval (None). Where the blocks do not determine the contrast, all but n and df are
+    None.
     """
     from scipy import stats
 
@@ -52,10 +54,14 @@ def contrast(values: Values, weights: Mapping[str, float]) -> dict[str, Any]:
     if not np.allclose(wanted @ inverse @ design, wanted):
         return found
     fitted = inverse @ y
-    found["mean"] = float(wanted @ fitted)
+    found["mean"], length = float(wanted @ fitted), float(np.linalg.norm(wanted @ inverse))
+    if together:
+        sums = [sum(weight * known[name][block] for name, weight in weights.items()) for block in together]
+        found["mean"] = float(np.mean(sums))
+        length = math.sqrt(sum(w * w for w in weights.values()) / len(together))
     if found["df"]:
         error = math.sqrt(float(((y - design @ fitted) ** 2).sum()) / found["df"])
-        half = float(stats.t.ppf(0.975, found["df"])) * error * float(np.linalg.norm(wanted @ inverse))
+        half = float(stats.t.ppf(0.975, found["df"])) * error * length
         found |= {"low": found["mean"] - half, "high": found["mean"] + half}
     return found
 
@@ -67,10 +73,28 @@ def equivalent(found: Mapping[str, Any], margin: float) -> bool | None:
     """
     from scipy import stats
 
-    if found["low"] is None:
+    error = standard_error(found)
+    return None if error is None else abs(found["mean"]) + error * float(stats.t.ppf(0.95, found["df"])) < margin
+
+
+def standard_error(found: Mapping[str, Any]) -> float | None:
+    """Return the standard error of a contrast, from its interval; None without one."""
+    from scipy import stats
+
+    return None if found["low"] is None else (found["high"] - found["mean"]) / float(stats.t.ppf(0.975, found["df"]))
+
+
+def p_value(found: Mapping[str, Any], null: float = 0.0) -> float | None:
+    """Return the two-sided p of the t-test that a contrast is `null`; None without an interval."""
+    from scipy import stats
+
+    error = standard_error(found)
+    if error is None:
         return None
-    student = [float(stats.t.ppf(level, found["df"])) for level in (0.95, 0.975)]
-    return abs(found["mean"]) + (found["high"] - found["mean"]) * student[0] / student[1] < margin
+    distance = abs(found["mean"] - null)
+    if error < 1e-12:  # values without any spread; what is left is rounding
+        return 1.0 if distance < 1e-12 else 0.0
+    return 2 * float(stats.t.sf(distance / error, found["df"]))
 
 
 def _known(values: Values) -> dict[str, dict[Hashable, float]]:

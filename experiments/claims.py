@@ -1,4 +1,7 @@
-"""Test the claims of a study: t-tests over seeds, adjusted for the number of claims."""
+"""Test the claims of a study within seeds, by the error pooled over its conditions, adjusted for the number of claims.
+
+Three seeds give a t-test of two conditions 2 degrees of freedom; the error of all conditions (`blocks`) has 6 to 10.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from aes_r1.evaluation.metrics import holm
 from aes_r1.settings import as_dict
+from experiments.blocks import contrast, p_value
 
 ALPHA = 0.05  # family-wise level over the claims of one study
 
@@ -29,50 +31,62 @@ class Claim:
     margin: float = 0.0
 
 
-def judged(claims: Sequence[Claim], differences: Sequence[Mapping[str, Any] | None]) -> list[dict[str, Any]]:
-    """Return claims as rows with difference (None: not run), p, p_holm (over the claims that have a p) and verdict."""
+def judged(claims: Sequence[Claim], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return claims with difference (None: not run), p, p_holm (over the claims that have a p) and verdict.
+
+    rows: a study's rows of one set and protocol, a condition each, with {METRIC: {"seeds": {seed: {"value"}}}}.
+    """
+    differences = [difference(claim, rows) for claim in claims]
     p = [
-        None if one is None else p_value(one, claim.sign, claim.margin)
+        None if one is None else p_of(one, claim.sign, claim.margin)
         for claim, one in zip(claims, differences, strict=True)
     ]
     return [
         {
             **as_dict(claim),
-            "difference": difference,
+            "difference": found,
             "p": mine,
             "p_holm": adjusted,
-            "verdict": "not run" if difference is None else verdict(difference, claim.sign, adjusted, claim.margin),
+            "verdict": "not run" if found is None else verdict(found, claim.sign, adjusted, claim.margin),
         }
-        for claim, difference, mine, adjusted in zip(claims, differences, p, holm(p), strict=True)
+        for claim, found, mine, adjusted in zip(claims, differences, p, holm(p), strict=True)
     ]
 
 
-def p_value(difference: Mapping[str, Any], sign: int, margin: float = 0.0) -> float | None:
-    """Return the two-sided p of the t-test over seeds that the difference in the claimed direction is -margin.
+def difference(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the contrast of a claim's two conditions and "run": the seeds that both were run with; None without one.
+
+    "n" are those of them that have both values.
+    """
+    values = {
+        row["condition"]: {seed: cell["value"] for seed, cell in row[claim.metric]["seeds"].items()} for row in rows
+    }
+    if not {claim.condition, claim.than} <= values.keys():
+        return None
+    run = len(values[claim.condition].keys() & values[claim.than].keys())
+    return {**contrast(values, {claim.condition: 1, claim.than: -1}), "run": run}
+
+
+def p_of(found: Mapping[str, Any], sign: int, margin: float = 0.0) -> float | None:
+    """Return the two-sided p of the t-test that the difference in the claimed direction is -margin.
 
     It is None with fewer than two seeds, or where a seed has no difference: the remaining seeds would be a selection.
     """
-    from scipy import stats
-
-    values = [one["difference"] for one in difference["seeds"].values()]
-    if len(values) < 2 or None in values:
+    if found["n"] < 2 or found["n"] < found["run"]:
         return None
-    shifted = sign * np.array(values) + margin
-    if np.ptp(shifted) == 0:
-        return 1.0 if shifted[0] == 0 else 0.0
-    return float(stats.ttest_1samp(shifted, 0.0).pvalue)
+    return p_value(found, -sign * margin)
 
 
-def verdict(difference: Mapping[str, Any], sign: int, p_holm: float | None, margin: float = 0.0) -> str:
+def verdict(found: Mapping[str, Any], sign: int, p_holm: float | None, margin: float = 0.0) -> str:
     """Return yes or no where the adjusted p is below ALPHA, "not shown" where it is not, else why there is no p.
 
     A run without answers, or with constant ones, has no correlation; no verdict is given from the remaining seeds.
     """
-    run, lost = difference["run"], difference["run"] - difference["n"]
+    run, lost = found["run"], found["run"] - found["n"]
     if lost:
         return f"not defined: {lost} of {run} seeds answered nothing or a constant"
     if p_holm is None:
         return "one seed" if run else "not run"
     if p_holm < ALPHA:
-        return "yes" if sign * difference["mean"] > -margin else "no"
+        return "yes" if sign * found["mean"] > -margin else "no"
     return "not shown"

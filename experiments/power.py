@@ -2,15 +2,20 @@
 
 `python -m experiments.power RESULT_JSON` prints it for the spread of differences that a study has measured.
 
-Two conditions are run with the same seeds and answer the same pictures; the mean over seeds of the difference in SRCC
-is tested with a t-test over seeds. A seed's difference varies because training does and because pictures are few:
+Conditions are run with the same seeds and answer the same pictures; the mean over seeds of a difference of two in SRCC
+is tested with a t-test whose error is pooled over conditions. A seed's difference varies because training does:
 
-    var(d) = 2 sd_training^2 + var_pictures,    var_pictures = 2 (1 - c) 1.06 (1 - r^2)^2 / (n - 3)
+    var(d) = 2 sd_training^2
 
-r is the SRCC of either condition, c the correlation of the two conditions' estimates over resampled pictures, 1.06 the
-factor of Spearman's correlation (Fieller, Hartley and Pearson, 1957). All seeds answer the same pictures, so more seeds
-do not reduce the part of the variance that is due to pictures. The test treats it as if they did, and so overestimates
-the power a little with many seeds.
+All seeds answer the same pictures, so what these do to the difference is the same in every seed. It is not in the
+standard deviation that the test sees, and more seeds do not reduce it: the test is about these pictures. Over draws of
+n pictures the difference varies besides by
+
+    var_pictures = 2 (1 - c) 1.06 (1 - r^2)^2 / (n - 3)
+
+where r is the SRCC of either condition, c the correlation of the two conditions' estimates over resampled pictures, and
+1.06 the factor of Spearman's correlation (Fieller, Hartley and Pearson, 1957). `level_over_pictures` says how often the
+test therefore finds a difference that other pictures would not have.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.blocks import contrast, standard_error
+
 MAIN_JOB = Path(__file__).parent / "main_job" / "results" / "result.json"
 
 
@@ -35,25 +42,40 @@ def picture_variance(srcc: float, n: int, agreement: float) -> float:
     return 2 * (1 - agreement) * 1.06 * (1 - srcc**2) ** 2 / (n - 3)
 
 
-def power(effect: float, sd: float, seeds: int, alpha: float = 0.05) -> float:
-    """Return the chance that a two-sided paired t-test over `seeds` finds `effect` when differences vary by `sd`."""
+def level_over_pictures(sd: float, pictures: float, seeds: int, alpha: float = 0.05) -> float:
+    """Return how often a paired t-test over `seeds` rejects where the difference is 0 over all pictures.
+
+    Differences vary by `sd` over seeds and, all alike, by `pictures` over draws of pictures: the statistic is that of
+    Student times sqrt(1 + seeds pictures^2 / sd^2).
+    """
     from scipy import stats
 
-    df = seeds - 1
+    critical = stats.t.ppf(1 - alpha / 2, seeds - 1)
+    return float(2 * stats.t.sf(critical / math.sqrt(1 + seeds * (pictures / sd) ** 2), seeds - 1))
+
+
+def power(effect: float, sd: float, seeds: int, alpha: float = 0.05, conditions: int = 2) -> float:
+    """Return the chance that a two-sided t-test over `seeds` finds `effect` when differences vary by `sd`.
+
+    The error is pooled over `conditions`; with two it is the paired t-test.
+    """
+    from scipy import stats
+
+    df = (seeds - 1) * (conditions - 1)
     critical = stats.t.ppf(1 - alpha / 2, df)
     shift = effect / sd * math.sqrt(seeds)
     wrong_side = np.nan_to_num(stats.nct.cdf(-critical, df, shift))  # scipy returns NaN for a chance near 0
     return float(stats.nct.sf(critical, df, shift) + wrong_side)
 
 
-def detectable(sd: float, seeds: int, alpha: float = 0.05, wanted: float = 0.8) -> float:
+def detectable(sd: float, seeds: int, alpha: float = 0.05, wanted: float = 0.8, conditions: int = 2) -> float:
     """Return the smallest true effect that is found with chance `wanted`."""
     from scipy.optimize import brentq
 
     largest = sd
-    while power(largest, sd, seeds, alpha) < wanted:
+    while power(largest, sd, seeds, alpha, conditions) < wanted:
         largest *= 2
-    return float(brentq(lambda effect: power(effect, sd, seeds, alpha) - wanted, 1e-9 * sd, largest))
+    return float(brentq(lambda effect: power(effect, sd, seeds, alpha, conditions) - wanted, 1e-9 * sd, largest))
 
 
 def sd_over_seeds(place: str = "scenes/test", protocol: str = "sample") -> tuple[float, float]:
@@ -68,52 +90,57 @@ def sd_over_seeds(place: str = "scenes/test", protocol: str = "sample") -> tuple
 
 
 def table(n: int = 600, agreement: float = 0.5) -> list[str]:
-    """Return Markdown rows: the effect that 3, 5 and 10 seeds show with 80% chance."""
+    """Return Markdown rows: the effect that 3, 5 and 10 seeds show with 80% chance, and the level over pictures."""
     srcc, sd = sd_over_seeds()
     pictures = math.sqrt(picture_variance(srcc, n, agreement))
     lines = [
-        "| SD of training | seeds | SD of a difference | smallest SRCC difference shown with 80% |",
-        "|---|---|---|---|",
+        "| SD of training | seeds | SD of a difference | shown with 80%: 2 conditions | 5 conditions | "
+        "level over pictures |",
+        "|---|---|---|---|---|---|",
     ]
-    for training, name in ((sd, f"{sd:.3f}, as in the main job"), (sd / 2, f"{sd / 2:.3f}, half of it")):
+    for training, name in ((sd, f"{sd:.3f}, as in the main job at 90ba1ce"), (sd / 2, f"{sd / 2:.3f}, half of it")):
         for seeds in (3, 5, 10):
-            total = math.sqrt(2 * training**2 + pictures**2)
-            lines.append(f"| {name} | {seeds} | {total:.3f} | {detectable(total, seeds):.3f} |")
+            total = math.sqrt(2) * training
+            two, five = (detectable(total, seeds, conditions=conditions) for conditions in (2, 5))
+            level = level_over_pictures(total, pictures, seeds)
+            lines.append(f"| {name} | {seeds} | {total:.3f} | {two:.3f} | {five:.3f} | {level:.2f} |")
     return lines
 
 
-def spread(result: Mapping[str, Any], metric: str) -> list[float]:
-    """Return, per condition, the SD over seeds of the differences to the baseline in a result.json, for its first set.
+def spread(result: Mapping[str, Any], metric: str) -> tuple[float, int] | None:
+    """Return the SD over seeds of a difference of two conditions in a result.json, and how many conditions it pools.
 
-    Conditions with fewer than two seeds, or with a seed without a difference, are left out.
+    It is of the first set and of conditions with all seeds; None with fewer than two of them, or of two seeds.
     """
-    place = result["rows"][0]["set"]
-    found = []
-    for comparison in result["differences"]:
-        values = [seed["difference"] for seed in comparison[metric]["seeds"].values()]
-        if comparison["set"] == place and len(values) > 1 and None not in values:
-            found.append(float(np.std(values, ddof=1)))
-    return found
+    first = result["rows"][0]["set"], result["protocol"]
+    rows = [row for row in result["rows"] if (row["set"], row["protocol"]) == first]
+    values = {row["condition"]: {seed: cell["value"] for seed, cell in row[metric]["seeds"].items()} for row in rows}
+    whole = {name: one for name, one in values.items() if len(one) == len(result["seeds"]) and None not in one.values()}
+    if len(whole) < 2:
+        return None
+    one, other = list(whole)[:2]
+    error = standard_error(contrast(whole, {one: 1, other: -1}))
+    return None if not error else (error * math.sqrt(len(result["seeds"])), len(whole))
 
 
 def shown_by(result: Mapping[str, Any], seeds: tuple[int, ...]) -> list[str]:
     """Return Markdown rows: effects that the study's own spread can show, for one test and for Holm's first claim.
 
-    The SDs of its comparisons are pooled (root of the mean variance), because one from three seeds is very uncertain.
+    The SD is pooled over its conditions, because one from three seeds is very uncertain.
     """
     claims = max(1, len(result["claims"]))
     strictest = f", the first of {claims} claims (Holm)" if claims > 1 else ""
     lines = [f"| metric | SD of a difference | seeds | shown with 80% |{strictest and ' as' + strictest[1:] + ' |'}"]
     lines.append("|---|---|---|---|" + ("---|" if strictest else ""))
     for metric in ("srcc", "plcc"):
-        each = spread(result, metric)
-        if not each or not any(each):
+        found = spread(result, metric)
+        if found is None:
             continue
-        pooled = math.sqrt(float(np.mean(np.square(each))))
-        name = f"{pooled:.3f} pooled of {len(each)}, {min(each):.3f} to {max(each):.3f}"
+        sd, conditions = found
         for number in seeds:
-            line = f"| {metric.upper()} | {name} | {number} | {detectable(pooled, number):.3f} |"
-            lines.append(line + (f" {detectable(pooled, number, 0.05 / claims):.3f} |" if strictest else ""))
+            one, first = (detectable(sd, number, alpha, conditions=conditions) for alpha in (0.05, 0.05 / claims))
+            line = f"| {metric.upper()} | {sd:.3f}, pooled over {conditions} conditions | {number} | {one:.3f} |"
+            lines.append(line + (f" {first:.3f} |" if strictest else ""))
     return lines if len(lines) > 2 else []
 
 

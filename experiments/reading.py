@@ -18,6 +18,7 @@ from aes_r1.runs.identity import differences
 from aes_r1.settings import InputError
 
 METRICS = ("srcc", "plcc", "mae")
+REPLICATE = ("seed", "model.pretrain.seed", "data.root")  # settings in which the runs of one condition may differ
 NOT_RECORDED = "not recorded"
 
 
@@ -75,7 +76,8 @@ def by_condition(
 ) -> dict[str, dict[int, Run]]:
     """Return {condition: {seed: run}}. InputError when runs differ outside of `axes` (key prefixes) and the seed.
 
-    So a leftover run of another recipe in the same folder cannot enter a table.
+    Runs of one condition differ in what a replicate is (REPLICATE) and in nothing else. So a leftover run of another
+    recipe in the same folder cannot enter a table.
     """
     for run in runs[1:]:
         keys = differences(dict(runs[0].settings), dict(run.settings))
@@ -86,7 +88,15 @@ def by_condition(
             )
     found: dict[str, dict[int, Run]] = {}
     for run in runs:
-        seeds = found.setdefault(label(run.settings), {})
+        name = label(run.settings)
+        seeds = found.setdefault(name, {})
+        other = next(iter(seeds.values()), run)
+        strange = [key for key in differences(dict(other.settings), dict(run.settings)) if key not in REPLICATE]
+        if strange:
+            raise InputError(
+                f"{run.folder} and {other.folder} are one condition ({name}) and differ in {', '.join(strange[:3])}; "
+                "keep one"
+            )
         if run.seed in seeds:
             raise InputError(f"{run.folder} and {seeds[run.seed].folder} are the same condition and seed; keep one")
         seeds[run.seed] = run

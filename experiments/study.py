@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 
@@ -20,8 +20,10 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
+T = TypeVar("T")
 PAPER = json.loads((HERE / "paper.json").read_text())
-PROTOCOL = "sample"  # differences and claims use one output at temperature .6, the authors' protocol
+PROTOCOL = "sample"  # one output at temperature .6, the authors' protocol
+TITLES = {"sample": "one sample", "greedy": "greedy", "mean": "mean of 4"}
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,6 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         for condition in found
         if study.same_pictures and study.baseline in found and condition != study.baseline
     ]
-    claimed = [
-        difference(claim.condition, claim.than, places[0])[claim.metric]
-        if {claim.condition, claim.than} <= found.keys()
-        else None
-        for claim in study.claims
-    ]
     result = {
         "study": study.name,
         "seeds": seeds,
@@ -96,10 +92,16 @@ def analyse(study: Study, folder: Path, *, n_bootstrap: int = 1000) -> tuple[dic
         "unfinished": unfinished,
         "rows": rows,
         "differences": compared,
-        "claims": judged(study.claims, claimed),
+        "claims": claimed(study, rows),
         "paper": study.paper,
     }
     return result, found
+
+
+def claimed(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the study's claims, judged on the first set under the study's protocol."""
+    place = rows[0]["set"] if rows else None
+    return judged(study.claims, [row for row in rows if (row["set"], row["protocol"]) == (place, study.protocol)])
 
 
 def _row(condition: str, by_seed: Mapping[int, Run], stage: str, place: str, protocol: str) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def dots(study: Study, result: Mapping[str, Any]) -> Any:
         len(places), 2, figsize=(2 * width / 1.6, 2.6 * len(places)), squeeze=False, layout="constrained"
     )
     for line, place in zip(axes, places, strict=True):
-        mine = [row for row in result["rows"] if row["set"] == place and row["protocol"] == PROTOCOL]
+        mine = [row for row in result["rows"] if row["set"] == place and row["protocol"] == study.protocol]
         for axis, metric in zip(line, ("srcc", "plcc"), strict=True):
             for x, row in enumerate(mine):
                 values = [cell["value"] for cell in row[metric]["seeds"].values() if cell["value"] is not None]
@@ -145,7 +147,7 @@ def dots(study: Study, result: Mapping[str, Any]) -> Any:
                 if row[metric]["mean"] is not None:
                     axis.hlines(row[metric]["mean"], x - 0.25, x + 0.25, color="C1", lw=2)
             axis.set_xticks(range(len(mine)), [_tick(row, metric) for row in mine], fontsize=8)
-            axis.set_title(f"{metric.upper()}, {place}, one sample", fontsize=9)
+            axis.set_title(f"{metric.upper()}, {place}, {TITLES[study.protocol]}", fontsize=9)
             axis.grid(axis="y", lw=0.3)
     return figure
 
@@ -155,14 +157,15 @@ def _tick(row: Mapping[str, Any], metric: str) -> str:
     return row["condition"] if n == run else f"{row['condition']}\n{n} of {run} seeds defined"
 
 
-def write(here: Path, result: Mapping[str, Any], figure: Any, text: str | None = None) -> None:
-    """Write result.json, table.md (`text`, or the table that every study has), figure.svg and figure.png to `here`."""
+def write(here: Path, result: Mapping[str, Any], figure: Any, text: str) -> None:
+    """Write result.json, table.md (`text`), figure.svg and figure.png to `here`, and print the table."""
     here.mkdir(parents=True, exist_ok=True)
     (here / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    (here / "table.md").write_text(table(result) if text is None else text)
+    (here / "table.md").write_text(text)
     for kind in ("svg", "png"):
         figure.savefig(here / f"figure.{kind}", dpi=150)
     plt.close(figure)
+    print(text)
 
 
 def folders(name: str, arguments: list[str]) -> tuple[Path, Path]:
@@ -171,12 +174,16 @@ def folders(name: str, arguments: list[str]) -> tuple[Path, Path]:
     return (given[0] if given else Path("runs") / name, given[1] if len(given) > 1 else HERE / name / "results")
 
 
+def run_analysis(analysis: Callable[[], T]) -> T:
+    """Return what `analysis` returns; end the command with one line where its input is wrong."""
+    try:
+        return analysis()
+    except InputError as error:
+        sys.exit(f"aes_r1: {error}")
+
+
 def main(study: Study, arguments: list[str] | None = None) -> None:
     """Run the analysis: `python -m experiments.NAME.analyse [RUNS [OUT]]`."""
     runs, out = folders(study.name, sys.argv[1:] if arguments is None else arguments)
-    try:
-        result, _ = analyse(study, runs)
-    except InputError as error:
-        sys.exit(f"aes_r1: {error}")
-    write(out, result, dots(study, result))
-    print((out / "table.md").read_text())
+    result = run_analysis(lambda: analyse(study, runs)[0])
+    write(out, result, dots(study, result), table(result))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.power import shown_by
@@ -15,15 +15,28 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def interval(value: Mapping[str, Any], *, signed: bool = False) -> str:
-    """Format 0.812 [0.790, 0.834], with a sign for a difference, and (2 of 3 seeds) where the others have no value."""
+    """Format 0.812 [0.790, 0.834], with a sign for a difference, and (2 of 3 seeds) where the others have no value.
+
+    No interval from fewer than three: with one degree of freedom it would be wider than the scale of correlations.
+    """
     form = "+.3f" if signed else ".3f"
     defined = f"{value['n']} of {value['run']} seeds" if value["n"] != value["run"] else ""
     if value["mean"] is None:
         return f"not defined ({defined})" if defined else "–"
     text = f"{value['mean']:{form}}"
-    if value["low"] is not None:
+    if value["low"] is not None and value["n"] > 2:
         text += f" [{value['low']:{form}}, {value['high']:{form}}]"
     return text + (f" ({defined})" if defined else "")
+
+
+def error_bars(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return half the intervals that `interval` prints, 0 where it prints none."""
+    return [0.0 if row["low"] is None or row["n"] < 3 else row["high"] - row["mean"] for row in rows]
+
+
+def commits(result: Mapping[str, Any], what: str = "commits") -> str:
+    """Name the commits, or the base models ("base"), of a result's runs with their numbers of runs."""
+    return ", ".join(f"{name} ({runs} runs)" for name, runs in result["origins"][what].items())
 
 
 def over_pictures(value: Mapping[str, Any]) -> str:
@@ -37,18 +50,14 @@ def over_pictures(value: Mapping[str, Any]) -> str:
 def _covered(result: Mapping[str, Any]) -> list[str]:
     """Describe the runs, and what their intervals do and do not cover."""
     seeds = ", ".join(str(seed) for seed in result["seeds"])
-    origin = {
-        name: ", ".join(f"{what} ({runs} runs)" for what, runs in result["origins"][name].items())
-        for name in ("commits", "base")
-    }
     pictures = "given these pictures" if result["one_list"] else "each with pictures of its own"
     several = len(result["origins"]["base"]) > 1
     bases, unseen = ("a base model of each", "") if several else ("one base model", ", base models")
     return [
-        f"Seeds {seeds}. Means over seeds, with 95% t-intervals where there are at least two. The intervals cover "
+        f"Seeds {seeds}. Means over seeds, with 95% t-intervals where there are at least three. The intervals cover "
         f"seeds, {pictures} and {bases}: not other pictures{unseen} or recipes. None is adjusted for their number.",
         "",
-        f"Code: {origin['commits']}. Base model: {origin['base']}.",
+        f"Code: {commits(result)}. Base model: {commits(result, 'base')}.",
         "",
     ]
 
@@ -87,7 +96,8 @@ def _differences(result: Mapping[str, Any]) -> list[str]:
     lines = [
         f"### Differences, paired by seed and picture, {result['protocol']}",
         "",
-        "Over pictures: from the lowest to the highest end of the seeds' own 95% intervals, each given its run.",
+        "Intervals are of each pair's own seeds. Over pictures: from the lowest to the highest end of the seeds' own "
+        "95% intervals, each given its run.",
         "",
         "| set | condition - baseline | seeds | SRCC | PLCC | MAE | SRCC over pictures | PLCC over pictures |",
         "|---|---|---|---|---|---|---|---|",
@@ -101,7 +111,12 @@ def _differences(result: Mapping[str, Any]) -> list[str]:
     shown = shown_by(result, (len(result["seeds"]),)) if len(result["seeds"]) > 1 else []
     if shown:
         place = result["rows"][0]["set"]
-        lines += [f"Smallest true difference that these seeds show, by their own spread on {place}:", "", *shown, ""]
+        lines += [
+            f"Smallest true difference that these seeds show, by their own spread on {place}, in one test:",
+            "",
+            *shown,
+            "",
+        ]
     return lines
 
 
@@ -111,8 +126,9 @@ def _claims(result: Mapping[str, Any]) -> list[str]:
     lines = [
         f"### Claims, on {result['rows'][0]['set']}",
         "",
-        "t-test over seeds, p adjusted for the number of claims (Holm): yes and no are below .05, for and against. "
-        "Not shown: neither. A margin makes the claim one of not being worse by as much.",
+        "t-test within seeds with the error pooled over all conditions, as is the interval; p adjusted for the number "
+        "of claims (Holm): yes and no are below .05, for and against. Not shown: neither. A margin makes the claim one "
+        "of not being worse by as much.",
         "",
         "| claim | margin | seeds | difference | p | p (Holm) | verdict |",
         "|---|---|---|---|---|---|---|",

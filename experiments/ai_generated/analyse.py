@@ -11,10 +11,9 @@ from typing import Any
 
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.runs.files import read_rows
-from aes_r1.settings import InputError
 from experiments.reading import METRICS, Run, over_seeds
-from experiments.study import PROTOCOL, Claim, Study, analyse, dots, folders, write
-from experiments.tables import interval
+from experiments.study import PROTOCOL, Claim, Study, analyse, dots, folders, run_analysis, write
+from experiments.tables import interval, table
 
 STUDY = Study(
     name="ai_generated",
@@ -81,22 +80,21 @@ def sources(found: Mapping[str, Mapping[int, Run]]) -> list[dict[str, Any]]:
     return rows
 
 
-def main(arguments: list[str]) -> None:
-    runs, out = folders(STUDY.name, arguments)
-    try:
-        result, found = analyse(STUDY, runs)
-    except InputError as error:
-        sys.exit(f"aes_r1: {error}")
-    result["sources"] = sources(found)
-    write(out, result, dots(STUDY, result))
+def section(result: Mapping[str, Any]) -> str:
+    """Return the part of table.md that only this study has."""
     lines = ["", "### AVT-AI by source", "", "| condition | stage | source | n | SRCC | PLCC | MAE |"]
     lines.append("|---|---|---|---|---|---|---|")
     for row in result["sources"]:
         cells = " | ".join(interval(row[metric]) for metric in METRICS)
         lines.append(f"| {row['condition']} | {row['stage']} | {row['source']} | {row['n']} | {cells} |")
-    with (out / "table.md").open("a") as file:
-        file.write("\n".join(lines) + "\n")
-    print((out / "table.md").read_text())
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    runs, out = folders(STUDY.name, arguments)
+    result, found = run_analysis(lambda: analyse(STUDY, runs))
+    result["sources"] = sources(found)
+    write(out, result, dots(STUDY, result), table(result) + section(result))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import matplotlib.pyplot as plt
 from aes_r1.settings import InputError
 from experiments.grounding.analyse import STUDY, arm
 from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs
-from experiments.study import folders, write
-from experiments.tables import interval
+from experiments.study import TITLES, folders, run_analysis, write
+from experiments.tables import commits, error_bars, interval
 
-PROTOCOLS = {"sample": "one sample", "greedy": "greedy", "mean": "mean of 4"}
+PROTOCOLS = TITLES
 STAGES = {"cold_start": "cold start", "rapo": "RAPO"}
 # (difference, (stage, protocol) of the minuend, of the subtrahend)
 DIFFERENCES = (
@@ -91,10 +91,9 @@ def analyse(folder: Path) -> dict[str, Any]:
 
 def table(result: Mapping[str, Any]) -> str:
     """Markdown: SRCC by stage and protocol, and the differences within replicates."""
-    commits = ", ".join(f"{commit} ({runs} runs)" for commit, runs in result["origins"]["commits"].items())
     lines = [
         f"Replicates {', '.join(map(str, result['seeds']))}, each with its own base model, training pictures and cold "
-        f"start; code: {commits}. Means over replicates with 95% t-intervals.",
+        f"start; code: {commits(result)}. Means over replicates with 95% t-intervals.",
     ]
     for place, share in result["shares"].items():
         rows = [row for row in result["rows"] if row["set"] == place]
@@ -134,21 +133,17 @@ def _stage(axis: Any, rows: Sequence[Mapping[str, Any]], color: str, marker: str
     for seed in rows[0]["seeds"]:
         axis.plot([row["seeds"][seed] for row in rows], color=color, lw=0.5, alpha=0.4)
     means = [row["mean"] for row in rows]
-    # An interval from two replicates has one degree of freedom and would be wider than the scale of correlations.
-    bars = [[0 if row["low"] is None or row["n"] < 3 else row["mean"] - row["low"] for row in rows]] * 2
     name = f"{STAGES[rows[0]['stage']]} (n {rows[0]['n']})"
-    axis.errorbar(range(len(rows)), means, yerr=bars, color=color, marker=marker, lw=1.5, ms=4, capsize=2, label=name)
+    axis.errorbar(
+        range(len(rows)), means, yerr=error_bars(rows), color=color, marker=marker, lw=1.5, ms=4, capsize=2, label=name
+    )
 
 
 def main(arguments: list[str]) -> None:
     runs, _ = folders(STUDY.name, arguments)
     _, out = folders("certainty", arguments)
-    try:
-        result = analyse(runs)
-    except InputError as error:
-        sys.exit(f"aes_r1: {error}")
+    result = run_analysis(lambda: analyse(runs))
     write(out, result, draw(result), table(result))
-    print((out / "table.md").read_text())
 
 
 if __name__ == "__main__":

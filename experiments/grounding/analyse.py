@@ -13,11 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from aes_r1.settings import InputError
 from experiments.blocks import contrasts
 from experiments.reading import Run, over_seeds
-from experiments.study import Claim, Study, analyse, folders, write
-from experiments.tables import interval
+from experiments.study import Claim, Study, analyse, folders, run_analysis, write
+from experiments.tables import interval, table
 
 MARGIN = 0.02  # of SRCC: a loss below it is none that matters
 STEPS = (0, 20, 40, 80, 140)  # at which the curves are read
@@ -255,16 +254,10 @@ def _above(row: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
-    try:
-        result, found = analyse(STUDY, runs)
-    except InputError as error:
-        sys.exit(f"aes_r1: {error}")
+    result, found = run_analysis(lambda: analyse(STUDY, runs))
     result["endpoints"] = endpoints(found, list(dict.fromkeys(row["set"] for row in result["rows"])))
     result["curves"] = curves(found)
-    write(out, result, draw(result))
-    with (out / "table.md").open("a") as file:
-        file.write(section(result))
-    print((out / "table.md").read_text())
+    write(out, result, draw(result), table(result) + section(result))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from aes_r1.settings import InputError
 from experiments.blocks import contrast, equivalent
 from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs
 from experiments.reasoning.pictures import TASTES
-from experiments.study import Study, folders, write
-from experiments.tables import interval
+from experiments.study import TITLES, Study, folders, run_analysis, write
+from experiments.tables import commits, error_bars, interval
 
 MARGIN = 0.02  # of SRCC: a difference within it is none that matters
 CRITIQUE, SCORE = "critique, score", "score, critique"
@@ -39,7 +39,7 @@ CONTRASTS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 _PROMPTS = {"critique": CRITIQUE, "score_first": SCORE, "filler": FILLER, "score_only": ALONE}
 STAGES = {"cold_start": "cold start", "rapo": "RAPO"}
-PROTOCOLS = {"mean": "mean of 4", "sample": "one sample", "greedy": "greedy"}
+PROTOCOLS = {name: TITLES[name] for name in ("mean", "sample", "greedy")}
 
 
 def arm(settings: Mapping[str, Any]) -> str:
@@ -142,10 +142,9 @@ def _judged(found: dict[str, Any]) -> dict[str, Any]:
 
 def table(result: Mapping[str, Any]) -> str:
     """Markdown: contrasts within replicates, then SRCC by arm, stage and protocol."""
-    commits = ", ".join(f"{commit} ({runs} runs)" for commit, runs in result["origins"]["commits"].items())
     lines = [
         f"Replicates {', '.join(map(str, result['seeds']))}, each with its own base model, training pictures and cold "
-        f"starts; code: {commits}.",
+        f"starts; code: {commits(result)}.",
         "",
         "## Differences of SRCC within replicates, after RAPO, mean of 4",
         "",
@@ -202,10 +201,17 @@ def draw(result: Mapping[str, Any]) -> Any:
                 means = [(x, rows[one]) for x, one in enumerate(ARMS) if one in rows and rows[one]["mean"] is not None]
                 if not means:
                     continue
-                # An interval from two replicates has one degree of freedom and would be wider than the scale.
-                bars = [row["high"] - row["mean"] if row["low"] is not None and row["n"] > 2 else 0 for _, row in means]
                 at, height = [x for x, _ in means], [row["mean"] for _, row in means]
-                axis.errorbar(at, height, yerr=bars, fmt=marker, color=color, ms=4, capsize=2, label=STAGES[stage])
+                axis.errorbar(
+                    at,
+                    height,
+                    yerr=error_bars([row for _, row in means]),
+                    fmt=marker,
+                    color=color,
+                    ms=4,
+                    capsize=2,
+                    label=STAGES[stage],
+                )
             axis.set_xticks(range(len(ARMS)), ARMS, rotation=30, ha="right")
             axis.set_xlim(-0.5, len(ARMS) - 0.5)
             axis.set_title(name, fontsize=8)
@@ -218,12 +224,8 @@ def draw(result: Mapping[str, Any]) -> Any:
 
 def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
-    try:
-        result = analyse(runs)
-    except InputError as error:
-        sys.exit(f"aes_r1: {error}")
+    result = run_analysis(lambda: analyse(runs))
     write(out, result, draw(result), table(result))
-    print((out / "table.md").read_text())
 
 
 if __name__ == "__main__":

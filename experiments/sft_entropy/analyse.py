@@ -12,11 +12,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from aes_r1.inference.token_entropy import TOKEN_KINDS
-from aes_r1.settings import InputError
 from experiments.reading import Run, over_seeds
 from experiments.sft_entropy.starts import FIXED, FLOOR, by_seed, gains, relations
-from experiments.study import PAPER, Claim, Study, analyse, folders, write
-from experiments.tables import interval
+from experiments.study import PAPER, Claim, Study, analyse, folders, run_analysis, write
+from experiments.tables import interval, table
 
 EPOCHS = (0, 1, 2, 3, 5, 10)
 RULES = {
@@ -89,7 +88,7 @@ def draw(result: Mapping[str, Any]) -> Any:
     return figure
 
 
-def lines(result: Mapping[str, Any]) -> str:
+def section(result: Mapping[str, Any]) -> str:
     """Return the part of table.md that only this study has."""
     return "\n".join([*_peaks(result), *_gains(result), *_relations(result), *_rules(result)]) + "\n"
 
@@ -180,18 +179,12 @@ def _mean(value: Mapping[str, Any], *, signed: bool = False) -> str:
 
 def main(arguments: list[str]) -> None:
     runs, out = folders(STUDY.name, arguments)
-    try:
-        result, found = analyse(STUDY, runs)
-        place = result["rows"][0]["set"]
-        added = gains(found, place, 1000)
-    except InputError as error:
-        sys.exit(f"aes_r1: {error}")
+    result, found = run_analysis(lambda: analyse(STUDY, runs))
+    place = result["rows"][0]["set"]
+    added = run_analysis(lambda: gains(found, place, 1000))
     rule = by_seed(found, place, added)
     result |= {"gains": added, "rule": rule, "relations": relations(rule), "probes": probes(found)}
-    write(out, result, draw(result))
-    with (out / "table.md").open("a") as file:
-        file.write(lines(result))
-    print((out / "table.md").read_text())
+    write(out, result, draw(result), table(result) + section(result))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from aes_r1.settings import InputError
 from experiments.reading import METRICS
-from experiments.study import PROTOCOL, Study, analyse, dots, folders, write
+from experiments.study import Study, analyse, dots, folders, run_analysis, write
+from experiments.tables import table
 
 STUDY = Study(
     name="splits",
@@ -42,23 +42,23 @@ def spread(rows: list[Mapping[str, Any]], metric: str) -> dict[str, float | None
     return {"seeds": float(np.sqrt(within)), "splits": float(np.sqrt(max(0.0, (between - within) / seeds)))}
 
 
-def main(arguments: list[str]) -> None:
-    runs, out = folders(STUDY.name, arguments)
-    try:
-        result, _ = analyse(STUDY, runs)
-    except InputError as error:
-        sys.exit(f"aes_r1: {error}")
-    place = result["rows"][0]["set"]
-    mine = [row for row in result["rows"] if (row["set"], row["protocol"]) == (place, PROTOCOL)]
-    result["spread"] = {metric: spread(mine, metric) for metric in METRICS}
-    write(out, result, dots(STUDY, result))
-    lines = ["", f"### Standard deviation on {place}", "", "| metric | over seeds | over splits |", "|---|---|---|"]
+def section(result: Mapping[str, Any]) -> str:
+    """Return the part of table.md that only this study has."""
+    lines = ["", f"### Standard deviation on {result['rows'][0]['set']}", ""]
+    lines += ["| metric | over seeds | over splits |", "|---|---|---|"]
     for metric, one in result["spread"].items():
         cells = " | ".join("–" if value is None else f"{value:.3f}" for value in (one["seeds"], one["splits"]))
         lines.append(f"| {metric.upper()} | {cells} |")
-    with (out / "table.md").open("a") as file:
-        file.write("\n".join(lines) + "\n")
-    print((out / "table.md").read_text())
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    runs, out = folders(STUDY.name, arguments)
+    result = run_analysis(lambda: analyse(STUDY, runs)[0])
+    place = result["rows"][0]["set"]
+    mine = [row for row in result["rows"] if (row["set"], row["protocol"]) == (place, STUDY.protocol)]
+    result["spread"] = {metric: spread(mine, metric) for metric in METRICS}
+    write(out, result, dots(STUDY, result), table(result) + section(result))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ it also runs points again that a study already holds.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,9 @@ from aes_r1.settings import InputError, require
 
 
 class OptunaSweeper(Sweeper):
-    """Runs points that TPE proposes until `n_trials` different ones have a score; higher is better.
+    """Runs points that TPE proposes, each once, until `n_trials` have a score or failed; higher is better.
+
+    A space of fewer points ends the search earlier.
 
     The study is kept in the SQLite file `storage`. Its name is a hash of the search space and of all settings that its
     points share, so other settings are another study. A point without a score is a failed trial. The same command first
@@ -63,13 +66,18 @@ class OptunaSweeper(Sweeper):
         again = _without_score(study)
         missing = self.n_trials - len(_scores(study))
         answers: list[JobReturn] = []
+        taken = set(_scores(study))
         while len(answers) < missing:
-            trials = []
+            trials: list[Any] = []
             for _ in range(min(self.n_jobs, missing - len(answers))):
                 if again:
                     study.enqueue_trial(again.pop(0))
-                study.sampler = self._sampler(study)
-                trials.append(study.ask(space))
+                trial = self._ask(study, space, taken)
+                if trial is not None:
+                    trials.append(trial)
+                    taken.add(_point(trial))
+            if not trials:
+                break
             points = [[*fixed, *(f"{name}={value}" for name, value in trial.params.items())] for trial in trials]
             returned = self.launch(points, initial_job_idx=len(answers))
             answers += returned
@@ -114,12 +122,42 @@ class OptunaSweeper(Sweeper):
             reason = error.strerror if isinstance(error, OSError) else error.orig
             raise InputError(f"hydra.sweeper.storage={self.storage}: {reason}; give another file") from error
 
+    def _ask(self, study: Any, space: Mapping[str, Any], taken: set[tuple]) -> Any:
+        """Return a trial of a point outside `taken`; None where the space has no other.
+
+        Of lists TPE proposes points again, which would give the score that the study has. Then another point is taken.
+        """
+        study.sampler = self._sampler(study)
+        trial = study.ask(space)
+        if _point(trial) not in taken:
+            return trial
+        study.tell(trial, state=_optuna().trial.TrialState.FAIL)
+        left = next((point for point in _points(space) if tuple(sorted(point.items())) not in taken), None)
+        if left is None:
+            return None
+        study.enqueue_trial(left)
+        return study.ask(space)
+
     def _sampler(self, study: Any) -> Any:
         """Return TPE, seeded by the seed and the number of points, so that a resumed study proposes the same points."""
         points = {_point(trial) for trial in study.get_trials(deepcopy=False)}
         return _optuna().samplers.TPESampler(
             seed=self.seed + len(points), n_startup_trials=self.n_startup_trials, constant_liar=self.n_jobs > 1
         )
+
+
+def _points(space: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """Iterate over the points of lists and whole numbers; of a space with an interval of fractions, over none."""
+    axes = []
+    for one in space.values():
+        if hasattr(one, "choices"):
+            axes.append(list(one.choices))
+        elif isinstance(one, _optuna().distributions.IntDistribution):
+            axes.append(list(range(one.low, one.high + 1, one.step)))
+        else:
+            return
+    for values in itertools.product(*axes):
+        yield dict(zip(space, values, strict=True))
 
 
 def _optuna() -> Any:

@@ -89,6 +89,16 @@ def test_a_failure_is_written_down_and_tried_again_once(tmp_path, monkeypatch):
     assert all("No module named benchmarks.no_such_system" in row["reason"] for row in failed)
 
 
+def test_rows_are_over_the_last_row_of_ours_and_changed_code_keeps_none(tmp_path):
+    cost = {"step_s": 2.0, **dict.fromkeys(gpu.COMPARED, 2.0)}
+    for commit, kept in (("a", 1), ("a-dirty", 0)):
+        results = Results(tmp_path / commit, "gpu_x", {"commit": commit}, None)
+        results.rows = [{"system": "ours", **json.loads(TINY.dump()), **cost, "step_s_over_ours": 1.007}]
+        results.write()
+        assert results.rows[0]["step_s_over_ours"] == 1
+        assert len(Results(tmp_path / commit, "gpu_x", {"commit": commit}, None).rows) == kept
+
+
 @pytest.mark.slow
 def test_a_step_and_a_profile(tmp_path):
     """Ours at the size of a test: lengths are forced, the row and the profile are in their files."""

@@ -18,7 +18,7 @@ from aes_r1.settings import (
     TrackerSettings,
     as_dict,
 )
-from experiments.blocks import contrasts
+from experiments.blocks import contrast, contrasts
 from experiments.grounding import analyse as grounding
 from experiments.grounding.pictures import replicate
 from tests.experiments.runs import write_run
@@ -57,10 +57,19 @@ def test_blocks_may_miss_conditions():
     assert set(found) == {"b", "c"}
     assert (found["b"]["n"], found["c"]["n"], found["b"]["df"]) == (2, 1, 1)
     assert found["b"]["mean"] == pytest.approx(1.2)
-    assert found["c"]["mean"] == pytest.approx(3.0 + (0.2 - 0.0) / 2)  # a's fitted value in block 0 is -.1
+    assert found["c"]["mean"] == pytest.approx(3.0)
+    # Residuals of a and b +-.1 in both blocks, of c none: sum of squares .04 on 1 degree; two values of one block.
+    assert found["c"]["high"] - 3.0 == pytest.approx(12.7062 * 0.2 * math.sqrt(2), rel=1e-4)
+    assert found["b"]["high"] - 1.2 == pytest.approx(12.7062 * 0.2, rel=1e-4)
     alone = contrasts({"a": {0: 0.5}, "b": {0: 0.25}}, "a")["b"]
     assert alone == {"mean": pytest.approx(-0.25), "low": None, "high": None, "n": 1, "df": 0}
     assert contrasts({"b": {0: 1.0}}, "a") == {}
+
+
+def test_a_contrast_that_no_block_holds_is_the_sum_of_those_that_blocks_hold():
+    """b - a is 1 in block 0, c - b is 2 in block 1: c - a is 3, of no block and without an error."""
+    values = {"a": {0: 0.0}, "b": {0: 1.0, 1: 5.0}, "c": {1: 7.0}}
+    assert contrast(values, {"c": 1, "a": -1}) == {"mean": pytest.approx(3), "low": None, "high": None, "n": 0, "df": 0}
 
 
 def test_replicates_above_the_margin_are_counted():

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from aes_r1.settings import InputError, Settings, TrackerSettings
-from experiments.claims import Claim, judged, p_value, verdict
+from experiments.claims import Claim, difference, judged, p_of, verdict
 from experiments.demonstration import POINTS
-from experiments.power import detectable, picture_variance, power, shown_by, spread, table
+from experiments.power import detectable, level_over_pictures, picture_variance, power, shown_by, spread, table
 from experiments.reading import by_condition, over_seeds, read_runs
+from experiments.rewrite import page, rewritten
 from experiments.study import analyse
-from experiments.tables import interval
+from experiments.tables import error_bars, interval
 from experiments.tables import table as table_of
 from tests import processes
 from tests.experiments.runs import MOS, write_run
@@ -79,6 +80,24 @@ def test_a_run_of_another_recipe_is_refused(tmp_path):
         analyse(study_of("reward_ablation").STUDY, tmp_path)
 
 
+@pytest.mark.parametrize("study", ["reward_ablation", "objective"])
+def test_two_recipes_of_one_condition_are_refused(tmp_path, study):
+    """The key is below one of the study's axes, and the label does not tell it. Replicates may have their own base."""
+    error = replace(BASE.reward.error, sigma=0.5)
+    first = replace(BASE, model=replace(BASE.model, base="pretrain"))
+    own = replace(first.model, pretrain=replace(first.model.pretrain, seed=1))
+    write_run(tmp_path / "one", first, noise={"rapo": 0.1})
+    write_run(tmp_path / "own", replace(first, seed=1, model=own), noise={"rapo": 0.1})
+    study, replicates = study_of(study).STUDY, ("model.pretrain.seed",)
+    (by_seed,) = by_condition(read_runs(tmp_path)[0], study.label, study.axes + replicates).values()
+    assert set(by_seed) == {0, 1}
+    write_run(tmp_path / "two", replace(first, seed=2, reward=replace(BASE.reward, error=error)), noise={"rapo": 0.1})
+    with pytest.raises(
+        InputError, match=r"two and .*one are one condition .* differ in reward\.error\.sigma; keep one"
+    ):
+        by_condition(read_runs(tmp_path)[0], study.label, study.axes + replicates)
+
+
 def test_twice_the_same_point_is_refused(tmp_path):
     ablation(tmp_path, {"rapo": 0.1}, seeds=(0,))
     write_run(tmp_path / "again", replace(BASE, seed=0), noise={"rapo": 0.1})
@@ -110,25 +129,50 @@ def test_the_interval_over_seeds_is_students():
     assert over_seeds([None]) == {"mean": None, "low": None, "high": None, "n": 0, "run": 1}
     whole = {"mean": 0.1, "low": -0.05, "high": 0.25, "n": 3, "run": 3}
     assert interval(whole, signed=True) == "+0.100 [-0.050, +0.250]"
-    assert interval({**whole, "n": 2}) == "0.100 [-0.050, 0.250] (2 of 3 seeds)"
+    assert interval({**whole, "n": 2}) == "0.100 (2 of 3 seeds)"
+    assert interval({**whole, "run": 4}) == "0.100 [-0.050, 0.250] (3 of 4 seeds)"
+    assert error_bars([whole, {**whole, "n": 2}, over_seeds([0.5])]) == [pytest.approx(0.15), 0.0, 0.0]
     assert interval(over_seeds([None, None])) == "not defined (0 of 2 seeds)"
     assert interval(over_seeds([])) == "–"
 
 
-def seeds_of(*values: float | None) -> dict:
-    """A paired difference as the analyses hold it, one value per seed."""
-    return {**over_seeds(values), "seeds": {seed: {"difference": value} for seed, value in enumerate(values)}}
+def row_of(condition: str, *values: float | None) -> dict:
+    """A study's row of one condition, one value per seed."""
+    return {"condition": condition, "srcc": {"seeds": {seed: {"value": value} for seed, value in enumerate(values)}}}
 
 
-def test_the_p_of_a_claim_is_students():
+def pair(*values: float | None) -> list[dict]:
+    """The rows of two conditions whose difference a - b is given, one value per seed."""
+    return [row_of("b", *(0.5 for _ in values)), row_of("a", *(None if one is None else 0.5 + one for one in values))]
+
+
+A_THAN_B = Claim("a beats b", "a", "b", "srcc", +1)
+
+
+def found(*values: float | None) -> dict:
+    return difference(A_THAN_B, pair(*values))
+
+
+def test_the_p_of_a_claim_about_two_conditions_is_students():
     # Two degrees of freedom: p = 1 - t / sqrt(2 + t^2). t = .04 / (.01 / sqrt 3), t^2 = 48.
-    assert p_value(seeds_of(0.03, 0.04, 0.05), +1) == pytest.approx(1 - (48 / 50) ** 0.5)
-    assert p_value(seeds_of(0.03, 0.04, 0.05), -1) == pytest.approx(1 - (48 / 50) ** 0.5)  # two-sided
-    # -.02 is .03 above a margin of .05: t^2 = 27.
-    assert p_value(seeds_of(-0.01, -0.02, -0.03), +1, 0.05) == pytest.approx(1 - (27 / 29) ** 0.5)
-    assert p_value(seeds_of(0.01), +1) is None
-    assert p_value(seeds_of(0.01, None, 0.02), +1) is None
-    assert (p_value(seeds_of(0.5, 0.5), +1), p_value(seeds_of(0.0, 0.0), +1)) == (0.0, 1.0)
+    assert p_of(found(0.03, 0.04, 0.05), +1) == pytest.approx(1 - (48 / 50) ** 0.5)
+    assert p_of(found(0.03, 0.04, 0.05), -1) == pytest.approx(1 - (48 / 50) ** 0.5)  # two-sided
+    # -.02 is .03 above a margin of .05: t^2 = 27. Claimed the other way it is .07 above: t^2 = 147.
+    assert p_of(found(-0.01, -0.02, -0.03), +1, 0.05) == pytest.approx(1 - (27 / 29) ** 0.5)
+    assert p_of(found(-0.01, -0.02, -0.03), -1, 0.05) == pytest.approx(1 - (147 / 149) ** 0.5)
+    assert p_of(found(0.01), +1) is None
+    assert p_of(found(0.01, None, 0.02), +1) is None
+    assert (p_of(found(0.5, 0.5), +1), p_of(found(0.0, 0.0), +1)) == (0.0, 1.0)
+
+
+def test_a_claim_is_tested_by_the_error_of_all_conditions():
+    """a - b is 1.2 with an SD of .28; a third condition adds two degrees and no residual of its own."""
+    rows = [row_of("b", 0.0, 1.0), row_of("a", 1.0, 2.4), row_of("c", 3.0, 3.6)]
+    (claim,) = judged([A_THAN_B], rows)
+    # As in test_three_conditions_share_their_error: an error of .2828 / sqrt 2 on 2 degrees, .2828 for two of them.
+    t = 1.2 / (0.16 / 2) ** 0.5
+    assert (claim["difference"]["df"], claim["difference"]["run"]) == (2, 2)
+    assert claim["p"] == pytest.approx(1 - t / (2 + t**2) ** 0.5)
 
 
 @pytest.mark.parametrize(
@@ -148,21 +192,21 @@ def test_the_p_of_a_claim_is_students():
     ],
 )
 def test_verdicts(values, sign, margin, p, expected):
-    assert verdict(seeds_of(*values), sign, p, margin) == expected
+    assert verdict(found(*values), sign, p, margin) == expected
 
 
 def test_claims_of_one_study_share_their_error():
-    claims = [Claim(name, "a", "b", "srcc", +1) for name in ("strong", "weak", "collapsed", "absent")]
-    strong, weak = seeds_of(0.100, 0.101, 0.102), seeds_of(0.03, 0.04, 0.055)
-    rows = judged(claims, [strong, weak, seeds_of(0.1, None, 0.1), None])
-    alone = p_value(weak, +1)
-    assert 0.025 < alone < 0.05  # shown by itself
+    claims = [Claim(name, name, "b", "srcc", +1) for name in ("strong", "weak", "collapsed", "absent")]
+    named = {"strong": (0.6, 0.601, 0.602), "weak": (0.52, 0.53, 0.545), "collapsed": (0.6, None, 0.6)}
+    of = [row_of("b", 0.5, 0.5, 0.5), *(row_of(name, *values) for name, values in named.items())]
+    rows = judged(claims, of)
     assert [row["verdict"] for row in rows] == [
         "yes", "yes", "not defined: 1 of 3 seeds answered nothing or a constant", "not run",
     ]  # fmt: skip
     assert rows[0]["p_holm"] == pytest.approx(2 * rows[0]["p"])  # two claims have a p
-    twice = judged(claims[:2], [weak, weak])
-    assert [row["p_holm"] for row in twice] == [pytest.approx(2 * alone)] * 2
+    twice = judged([A_THAN_B] * 2, pair(0.03, 0.04, 0.055))
+    assert 0.025 < twice[0]["p"] < 0.05  # shown by itself
+    assert [row["p_holm"] for row in twice] == [pytest.approx(2 * twice[0]["p"])] * 2
     assert [row["verdict"] for row in twice] == ["not shown"] * 2
 
 
@@ -427,29 +471,46 @@ def test_a_strict_alpha_still_has_a_detectable_effect():
 
 
 def test_a_study_says_what_its_own_spread_can_show(tmp_path):
-    def difference(place, *values):
-        return {"set": place, "srcc": seeds_of(*values), "plcc": seeds_of(*values[:1])}
+    def row(place, condition, *values):
+        return {
+            "set": place,
+            "protocol": "sample",
+            **row_of(condition, *values),
+            "plcc": {"seeds": {0: {"value": 0.5}}},
+        }
 
     result = {
-        "rows": [{"set": "a/test"}],
-        "differences": [
-            difference("a/test", 0.0, 0.01, 0.02),
-            difference("a/test", 0.0, 0.03, 0.06),
-            difference("a/test", 0.0, None, 0.9),
-            difference("b/test", 0.0, 0.5, 1.0),
+        "seeds": [0, 1],
+        "protocol": "sample",
+        "rows": [
+            row("a/test", "a", 0.0, 1.0), row("a/test", "b", 1.0, 2.4), row("a/test", "c", 3.0, 3.6),
+            row("a/test", "collapsed", 0.5, None), row("a/test", "once", 9.0), row("b/test", "a", 5.0, 0.0),
         ],
         "claims": [],
-    }
-    assert spread(result, "srcc") == [pytest.approx(0.01), pytest.approx(0.03)]
-    lines = shown_by(result, (3,))
-    pooled = ((0.01**2 + 0.03**2) / 2) ** 0.5
-    assert lines[2:] == [f"| SRCC | {pooled:.3f} pooled of 2, 0.010 to 0.030 | 3 | {detectable(pooled, 3):.3f} |"]
-    strict = shown_by({**result, "claims": [{}] * 4}, (3,))
-    assert strict[2].endswith(f"| {detectable(pooled, 3):.3f} | {detectable(pooled, 3, 0.0125):.3f} |")
+    }  # fmt: skip
+    # As in test_three_conditions_share_their_error: a sum of squares of .16 on 2 degrees, and twice that of a pair.
+    sd = (2 * 0.16 / 2) ** 0.5
+    assert spread(result, "srcc") == (pytest.approx(sd), 3)
+    assert spread(result, "plcc") is None
+    lines = shown_by(result, (2,))
+    shown = detectable(sd, 2, conditions=3)
+    assert lines[2:] == [f"| SRCC | {sd:.3f}, pooled over 3 conditions | 2 | {shown:.3f} |"]
+    strict = shown_by({**result, "claims": [{}] * 4}, (2,))
+    assert strict[2].endswith(f"| {shown:.3f} | {detectable(sd, 2, 0.0125, conditions=3):.3f} |")
     (tmp_path / "result.json").write_text(json.dumps(result))
     command = [sys.executable, "-m", "experiments.power", str(tmp_path / "result.json")]
     done = processes.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines() == shown_by(result, (3, 5, 10))
+
+
+def test_the_level_over_pictures_agrees_with_simulation():
+    """The same draw of pictures moves the difference of every seed alike."""
+    rng = np.random.default_rng(2)
+    for seeds in (3, 10):
+        draws = rng.normal(0, 0.014, (20_000, seeds)) + rng.normal(0, 0.0126, (20_000, 1))
+        t = draws.mean(axis=1) / (draws.std(axis=1, ddof=1) / np.sqrt(seeds))
+        rejected = (abs(t) > {3: 4.3027, 10: 2.2622}[seeds]).mean()
+        assert level_over_pictures(0.014, 0.0126, seeds) == pytest.approx(rejected, abs=0.012)
 
 
 def test_picture_variance_agrees_with_simulation():
@@ -471,3 +532,36 @@ def test_picture_variance_agrees_with_simulation():
 def test_the_readmes_numbers_are_computed():
     text = (ROOT / "experiments" / "README.md").read_text()
     assert "\n".join(table()) in text
+
+
+# -- what is committed -------------------------------------------------------------------------------------------------
+RESULTS = [path.parent for path in sorted((ROOT / "experiments").glob("*/results*/result.json"))]
+OF_STUDIES = [folder for folder in RESULTS if "claims" in json.loads((folder / "result.json").read_text())]
+
+
+@pytest.mark.parametrize("folder", OF_STUDIES, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
+def test_claims_and_tables_follow_from_the_committed_values(folder):
+    """`python -m experiments.rewrite` would change nothing: no verdict and no cell is older than the code."""
+    module = importlib.import_module(f"experiments.{folder.parent.name}.analyse")
+    result = json.loads((folder / "result.json").read_text())
+    assert json.loads(json.dumps(rewritten(module.STUDY, result)["claims"])) == near(result["claims"])
+    assert page(module, result) == (folder / "table.md").read_text()
+
+
+def near(value):
+    """`value` with its numbers compared to nine digits."""
+    if isinstance(value, dict):
+        return {key: near(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [near(one) for one in value]
+    return pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
+
+
+def test_the_table_of_certainty_follows_from_its_values_and_its_seeds_are_those_of_the_runs_it_reads():
+    certainty = study_of("certainty")
+    folder = ROOT / "experiments" / "certainty" / "results"
+    result = json.loads((folder / "result.json").read_text())
+    assert certainty.table(result) == (folder / "table.md").read_text()
+    grounding = json.loads((ROOT / "experiments" / "grounding" / "results" / "result.json").read_text())
+    arm = next(row for row in grounding["rows"] if row["condition"] == "all")
+    assert [str(seed) for seed in result["seeds"]] == sorted(arm["srcc"]["seeds"])

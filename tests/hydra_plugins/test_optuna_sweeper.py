@@ -178,7 +178,7 @@ def test_a_space_without_a_valid_point_ends_with_each_reason_once(tmp_path):
     done = train(*where, runs, "trainer.num_samples=0,1", "hydra.sweeper.n_trials=6")
     assert done.returncode == 1, done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("aes_r1: 6 point(s) failed: ")
+    assert last.startswith("aes_r1: 2 point(s) failed: ")
     assert last.count("(trainer.num_samples=1: must be at least 2") == 1
 
 
@@ -221,3 +221,20 @@ def test_a_real_search_through_ray_whose_scores_are_in_its_run_folders(talking_r
         held[settings["trainer"]["lr"]] = cell["srcc"]["value"]
     assert held == scored
     assert f"SRCC {study.best_value:.4f}: trainer.lr={study.best_params['trainer.lr']}" in done.stderr
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_list_is_searched_without_repeating_a_point(tmp_path, capsys, jobs):
+    """Four points and four trials: each is run once. Asked for ten, the search ends with the four that there are."""
+    seen = []
+
+    def score(config) -> float:
+        seen.append((config.reward.name, config.trainer.num_samples))
+        return float(config.trainer.num_samples)
+
+    axes = ("reward=rank,rapo", "trainer.num_samples=4,8", f"hydra.sweeper.n_jobs={jobs}")
+    search(tmp_path / "study.db", score, *axes, "hydra.sweeper.n_trials=4")
+    assert sorted(seen) == [("rank", 4), ("rank", 8), ("rapo", 4), ("rapo", 8)]
+    assert "best of 4 scored points of 4: SRCC 8.0000" in capsys.readouterr().err
+    search(tmp_path / "study.db", score, *axes, "hydra.sweeper.n_trials=10")
+    assert len(seen) == 4
