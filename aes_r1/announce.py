@@ -161,28 +161,25 @@ def failures(sweep: Sweep) -> list[str]:
 
 def stops(sweep: Sweep) -> list[str]:
     """Return a line for every point that was stopped."""
-    return [f"{end['name']} ({end['out']})" for end in sweep.records("end").values() if end["end"] == "stopped"]
+    stopped = [end for end in sweep.records("end").values() if end["end"] == "stopped"]
+    return [f"{end['name']} ({end['out']})" if Path(end["out"]).exists() else end["name"] for end in stopped]
 
 
 def close(sweep: Sweep, study: str | None) -> None:
     """Print the table of the points, and the next command; `study` is the file of conf/sweeps that was run."""
-    starts, ends = sweep.records("start"), sweep.records("end")
-    if not ends and not starts:
+    ends = sweep.records("end")
+    if not ends and not sweep.records("start"):
         return
     table = Table("", "point", "state", "SRCC", "folder", box=None, pad_edge=False)
-    for number in sorted({*starts, *ends}):
-        end = ends.get(number)
-        if end is not None:
-            srcc = "" if end.get("srcc") is None else f"{end['srcc']:.3f}"
-            table.add_row(
-                str(number + 1), end["name"], end["end"], srcc, end["out"] if Path(end["out"]).exists() else ""
-            )
+    for number, end in sorted(ends.items()):
+        srcc = "" if end.get("srcc") is None else f"{end['srcc']:.3f}"
+        table.add_row(str(number + 1), end["name"], end["end"], srcc, end["out"] if Path(end["out"]).exists() else "")
     total = sweep.plan.get("total")
     Console(width=None if Console().is_terminal else 160).print(table)
-    if total and len(ends) < total:
-        print(f"{total - len(ends)} of {total} points did not end; the same command runs what is missing")
     done = [end["out"] for end in ends.values() if end["end"].startswith("done")]
-    if study and Path("experiments", study, "analyse.py").exists():
+    if total and len(done) < total:
+        print(f"{total - len(done)} of {total} points are not done; the same command runs what is missing")
+    if study and done and Path("experiments", study, "analyse.py").exists():
         print(f"next: python -m experiments.{study}.analyse")
     elif len(done) > 1:
         more = "" if len(done) <= _MAX_NAMED else " .."

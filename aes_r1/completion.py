@@ -9,6 +9,7 @@ import argparse
 import importlib
 from pathlib import Path
 
+from aes_r1 import overrides
 from aes_r1.__main__ import COMMANDS
 from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.overrides import groups, keys
@@ -70,14 +71,14 @@ complete -F _aes_r1 aes-r1
 def words(name: str) -> list[str]:
     """Return what may follow `aes-r1 NAME`: keys and choices of a command of Hydra, or the options of another."""
     if name in COMPOSED:
-        override_of_group = {key.lstrip("+"): key for key in groups(CONF)}
+        all_keys = keys(COMPOSED[name])
         choices = [
-            f"{override_of_group[path.parent.name]}={path.stem}"
-            for path in CONF.glob("*/*.yaml")
-            if path.parent.name in override_of_group
+            f"{group}={option}"
+            for group in groups(CONF)
+            if (name in _RECIPES if group.startswith("+") else group in all_keys)
+            for option in overrides.choices(CONF / group.lstrip("+"))
         ]
         options = ["--help", "--multirun", "--cfg", "job", "--package", *_LAUNCHERS]
-        all_keys = keys(COMPOSED[name])
         leaf_keys = [key for key in all_keys if not any(other.startswith(f"{key}.") for other in all_keys)]
         return sorted([*options, *choices, *(f"{key}=" for key in leaf_keys)])
     if name in PARSED:
@@ -85,6 +86,7 @@ def words(name: str) -> list[str]:
     return []
 
 
+_RECIPES = ("train", "plan")  # the commands to which +experiment=, +debug= and +sweeps= can be added
 _LAUNCHERS = [f"hydra/launcher={name}" for name in ("joblib", "submitit_slurm", "submitit_local", "ray")]
 
 

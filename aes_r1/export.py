@@ -117,7 +117,7 @@ def _which(run: RunFolder, model: Path) -> str | None:
 def arguments() -> OneLineParser:
     """Build the parser of the command line."""
     parser = OneLineParser(
-        prog="python -m aes_r1.export",
+        prog="aes-r1 export",
         description=(__doc__ or "").split(":")[0] + ".",
         examples="aes-r1 export RUN OUT\naes-r1 export RUN OUT --step best\naes-r1 export RUN OUT --scorer",
     )

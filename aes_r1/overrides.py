@@ -292,7 +292,10 @@ def _dataclass_of(kind: Any) -> type | None:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest: .." with the known names that are spelled or end like `name`, or an empty text."""
     known = list(known)
-    last = name.rpartition(".")[2]
+    group, _, last = name.rpartition(".")
+    siblings = [candidate for candidate in known if group and candidate.startswith(f"{group}.")]
+    if siblings and (similar := difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)):
+        return f"; nearest: {similar[0]}"
     close = (
         [candidate for candidate in known if candidate.rpartition(".")[2] == last and candidate != name]
         if len(last) > 1

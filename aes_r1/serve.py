@@ -182,7 +182,7 @@ def is_taken(url: str) -> bool:
 def arguments() -> OneLineParser:
     """Return the parser of the command line."""
     parser = OneLineParser(
-        prog="python -m aes_r1.serve",
+        prog="aes-r1 serve",
         description=(__doc__ or "").split(":")[0] + ".",
         examples="aes-r1 serve --model RUN\naes-r1 serve --model RUN --tensor-parallel 2 --port 8101",
     )

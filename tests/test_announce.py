@@ -76,12 +76,28 @@ def test_the_closing_table_names_points_states_and_what_comes_next(sweep, capsys
     announce.close(sweep, None)
     lines = capsys.readouterr().out.splitlines()
     assert re.split(r"\s{2,}", lines[1].strip()) == ["1", "seed=0", "done", "0.500", "run0"]
-    assert lines[-2] == "1 of 3 points did not end; the same command runs what is missing"
+    assert lines[-2] == "1 of 3 points are not done; the same command runs what is missing"
     assert lines[-1] == "next: aes-r1 report run0 run1"
     (tmp_path / "experiments" / "splits").mkdir(parents=True)
     (tmp_path / "experiments" / "splits" / "analyse.py").touch()
     announce.close(sweep, "splits")
     assert capsys.readouterr().out.splitlines()[-1] == "next: python -m experiments.splits.analyse"
+
+
+def test_a_sweep_that_is_stopped_at_once_has_nothing_to_analyse(sweep, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    planned(sweep, "seed=0,1,2")
+    (tmp_path / "experiments" / "splits").mkdir(parents=True)
+    (tmp_path / "experiments" / "splits" / "analyse.py").touch()
+    announce.ended(sweep, 0, "seed=0", Path("gone"), end="stopped", since=0.0)
+    capsys.readouterr()
+    announce.close(sweep, "splits")
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "3 of 3 points are not done; the same command runs what is missing"
+    )
+    assert announce.stops(sweep) == ["seed=0"]
+    Path("gone").mkdir()
+    assert announce.stops(sweep) == ["seed=0 (gone)"]
 
 
 def test_jobs_of_submitit_are_named_when_they_are_handed_over(sweep, capfd, tmp_path):

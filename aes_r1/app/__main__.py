@@ -37,7 +37,7 @@ def check_port(port: int) -> None:
 def arguments() -> OneLineParser:
     """Build the parser of the command line."""
     parser = OneLineParser(
-        prog="python -m aes_r1.app",
+        prog="aes-r1 app",
         description=(__doc__ or "").split(":")[0] + ", on this machine only.",
         examples="aes-r1 app --model RUN\naes-r1 app --model RUN --port 7861",
     )

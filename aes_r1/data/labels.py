@@ -137,7 +137,7 @@ def labels_file(root: Path) -> Path:
     if not root.is_dir():
         raise InputError(f"data.root={root}: a file; give the folder in which labels.csv and the pictures lie")
     hint = f"; rename or save {sorted(similar)[0]} as labels.csv" if similar else ""
-    raise InputError(f"data.root={root}: no labels.csv or labels.jsonl in it (columns image, mos in [0, 1]){hint}")
+    raise InputError(f"data.root={root}: no {' or '.join(_FILES)} in it (columns image, mos in [0, 1]){hint}")
 
 
 def label_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -206,9 +206,10 @@ def _score(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
         raise InputError(f"{where}: no opinion (mos={mos!r}); fill it in, or take the row out")
     score = number(mos, path, location, "mos", scale)
     if not low <= score <= high:
-        raise InputError(
-            f"{where}: mos={score:g} is outside [{low:g}, {high:g}]; say the ends of your scale: data.scale=[1,10]"
-        )
+        way_out = "say the ends of your scale: data.scale=[1,10]"
+        if (low, high) != (0, 1):
+            way_out = "data.scale is the lowest and highest possible opinion; leave it out for opinions in [0, 1]"
+        raise InputError(f"{where}: mos={score:g} is outside [{low:g}, {high:g}]; {way_out}")
     return score
 
 

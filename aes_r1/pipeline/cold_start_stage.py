@@ -232,7 +232,8 @@ def _critiques(job: Job) -> Path:
     judge = settings.judge
     if judge.name == "scenes" and not all("factors" in sample.attributes for sample in samples):
         log.info(
-            "judge=scenes knows made scenes alone: critiques of %s pass the other filters only", samples[0].dataset
+            "no judge reads the critiques of %s, because judge=scenes knows made scenes alone; the other filters do",
+            samples[0].dataset,
         )
         judge = dataclasses.replace(judge, name="none")
     pixels = [job.max_pixels] if "openai" in (expert.name, judge.name) else []

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
 def arguments() -> OneLineParser:
     """Build the parser of the command line."""
     parser = OneLineParser(
-        prog="python -m aes_r1.report",
+        prog="aes-r1 report",
         description=(__doc__ or "").split(":")[0] + ".",
         examples="aes-r1 report RUN\naes-r1 report RUN RUN RUN --out comparison.html",
     )

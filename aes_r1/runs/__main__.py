@@ -119,7 +119,7 @@ def _is_held(run: RunFolder) -> bool:
 def arguments() -> OneLineParser:
     """Build the parser of the command line."""
     parser = OneLineParser(
-        prog="python -m aes_r1.runs",
+        prog="aes-r1 runs",
         description="List runs with the settings in which those of a study differ, their state, SRCC and folder.",
         examples="aes-r1 runs\naes-r1 runs runs/reward_ablation\naes-r1 runs --clean",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from aes_r1.settings.rules import InputError
 
 _HERE = Path(__file__).resolve().parents[1]
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # in an installed package, in a checkout
+
+_KINDS = {"Float": "a number", "Integer": "a whole number", "a valid bool": "true or false"}
+_WRONG_KIND = re.compile(rf"Value '(.*?)' .*(?:to|not) ({'|'.join(_KINDS)})\b")  # in OmegaConf's messages
 
 
 def build(schema: type, config: Any) -> Any:
@@ -23,6 +27,9 @@ def build(schema: type, config: Any) -> Any:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or _group_without_keys(schema, config)
         reason = str(error).splitlines()[0]
+        wrong = _WRONG_KIND.match(reason)
+        if wrong:
+            raise InputError(f"{key}={wrong[1]}: must be {_KINDS[wrong[2]]}") from error
         raise InputError(f"config key {key}: {reason}") from error
 
 

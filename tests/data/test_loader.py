@@ -64,6 +64,11 @@ def test_wrong_labels_are_named(rows, says, tmp_path):
         folder_labels(folder(tmp_path, rows))
 
 
+def test_a_scale_that_was_given_is_not_advised_again(tmp_path):
+    with pytest.raises(InputError, match=r"mos=0\.13 is outside \[1, 10\]; .*leave it out for opinions in \[0, 1\]"):
+        folder_labels(folder(tmp_path, "image,mos\na.jpg,0.13\n"), scale=(1, 10))
+
+
 def test_no_labels_file(tmp_path):
     with pytest.raises(InputError, match=r"labels\.csv"):
         folder_labels(tmp_path)
