@@ -153,7 +153,6 @@ def test_the_last_lines_say_what_was_scored_and_what_not(photos, talking_run, mo
         (("a.jpg", "--model", "m", "--reverse"), "--sort"),
         (("a.jpg", "--model", "m", "--sort", "beauty"), "beauty"),
         (("a.jpg", "--model", "m", "--shards", "out", "--sort", "score"), "--sort=score"),
-        (("a.jpg", "--model", "/gone"), "/gone"),
         (("a.jpg", "--model", "m", "--format", "xml"), "xml"),
         (("a.jpg", "--model", "m", "--samples", "0"), "--samples=0"),
         (("a.jpg", "--model", "m", "--shards", "out", "--format", "csv"), "--format=csv"),
@@ -170,6 +169,29 @@ def test_wrong_input_is_one_line(arguments, said, monkeypatch, capsys):
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert said in err
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["gone.jpg"], "gone.jpg: No such file or directory"),
+        (["empty"], "empty: no picture in this folder"),
+        (["*.gif"], "*.gif: no file matches"),
+        (
+            ["gone.jpg", "text.jpg"],
+            "none of 2 pictures can be read; the first: gone.jpg: No such file or directory",
+        ),
+        (["https://127.0.0.1/a.jpg"], "https://127.0.0.1/a.jpg: URLs are not fetched unless --urls is given"),
+    ],
+)
+@pytest.mark.parametrize("how", [(), ("--best-of",), ("--shards", "out")], ids=" ".join)
+def test_where_nothing_can_be_read_no_model_is_loaded(how, names, said, photos, monkeypatch, capsys):
+    """The model is not there either, and the fault of the pictures is the one that is named."""
+    pytest.importorskip("ray") if how == ("--shards", "out") else None
+    (photos / "empty").mkdir()
+    monkeypatch.chdir(photos)
+    assert run(monkeypatch, capsys, *names, "--model", "/gone", *how) == (2, "", f"aes_r1: {said}\n")
+    assert run(monkeypatch, capsys, *names, "03.png", "--model", "/gone", *how)[2].startswith("aes_r1: --model=/gone")
 
 
 @pytest.mark.slow
