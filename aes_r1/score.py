@@ -42,7 +42,7 @@ _MAX_REASONS = 5  # reasons in the summary; every file's own stands above it
 
 
 def run(options: argparse.Namespace) -> int:
-    """Score the pictures of the command line; return 1 when one could not be read, else 0."""
+    """Score the pictures of the command line; return 1 when one could not be read or Ctrl-C ended it, else 0."""
     require(options.samples is None or options.samples >= 1, "--samples", options.samples, "must be at least 1")
     require(0 < options.url_mb < 1e6, "--url-mb", options.url_mb, "must be above 0 and below 1000000")
     require(0 < options.url_seconds < 1e6, "--url-seconds", options.url_seconds, "must be above 0 and below 1000000")
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
         at_once = AT_ONCE * len(options.url) or 1
         verdicts = _verdicts(listed, critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
-        rows: Iterable[Row] = _counted(verdicts, counts)
+        rows: Iterable[Row] = _counted(_until_interrupted(verdicts, counts), counts)
         if options.best_of:
             rows = chosen = choose(list(rows), within=options.alike)
         elif options.sort is not None:
@@ -105,7 +105,17 @@ def run(options: argparse.Namespace) -> int:
     closing = [*summary(counts, unreadable, skipped, time.monotonic() - began), *kept_summary(chosen)]
     for line in closing:
         print(line, file=sys.stderr)
-    return 1 if unreadable else 0
+    if counts["interrupted"]:
+        print(f"aes_r1: interrupted; {counts['pictures']} of {len(listed)} scored", file=sys.stderr)
+    return 1 if unreadable or counts["interrupted"] else 0
+
+
+def _until_interrupted(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:
+    """Yield `rows` up to a Ctrl-C, which is counted as "interrupted": what was scored before it is not lost."""
+    try:
+        yield from rows
+    except KeyboardInterrupt:
+        counts["interrupted"] += 1
 
 
 def _counted(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:

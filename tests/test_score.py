@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -124,6 +125,26 @@ def test_rows_are_sorted_on_request(photos, talking_run, monkeypatch, capsys):
     assert [row["score"] for row in best] == sorted((row["score"] for row in given), reverse=True)
     assert paths("--sort", "score", "--reverse") == best[::-1]
     assert [row["path"] for row in paths("--sort", "path")] == sorted(str(name) for name in names)
+
+
+@pytest.mark.parametrize("how", ["", "--sort path", "--best-of", "--format jsonl"])
+def test_an_interruption_leaves_what_was_scored(how, talking_run, monkeypatch, capsys):
+    """Ctrl-C comes while the third of four pictures is scored, as a signal."""
+    judge, begun = score.Critic.score, []
+
+    def interrupted(critic, picture):
+        begun.append(picture)
+        if len(begun) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return judge(critic, picture)
+
+    monkeypatch.setattr(score.Critic, "score", interrupted)
+    names = [talking_run / "pictures" / f"{number:02d}.png" for number in (3, 9, 6, 5)]
+    code, out, err = run(monkeypatch, capsys, *names, "--model", talking_run, "--samples", 1, *how.split())
+    assert code == 1
+    assert [name.name for name in names if name.name in "".join(out.split())] == ["03.png", "09.png"]
+    assert err.splitlines()[-1] == "aes_r1: interrupted; 2 of 4 scored"
+    assert "Traceback" not in err
 
 
 def test_what_has_no_number_is_sorted_last():
