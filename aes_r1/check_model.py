@@ -16,6 +16,7 @@ from rich.table import Table
 
 from aes_r1.command import OneLineParser, run_argparse
 from aes_r1.inference.conformance import FAIL, PASS, TOLERANCE, examine
+from aes_r1.model import files
 from aes_r1.settings import InputError, require
 
 
@@ -24,6 +25,7 @@ def run(given: argparse.Namespace) -> int:
     if given.scratch is not None and not Path(given.scratch).is_dir():
         raise InputError(f"--scratch {given.scratch}: no such folder; make it, or give another")
     require(given.max_pixels >= 256, "--max-pixels", given.max_pixels, "must be at least 256, a picture of 16 x 16")
+    files.find(given.model, "DIR")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     table = Table("check", "result", "measured, or why not", title=str(given.model))
     findings = []

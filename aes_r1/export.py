@@ -18,7 +18,7 @@ from aes_r1.report.model_card import model_card
 from aes_r1.rollout.served import ServedPolicy, probe_picture
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import draft_of, read_json, write_json
-from aes_r1.runs.folder import RunFolder, require_run
+from aes_r1.runs.folder import RunFolder, no_final_model, require_run
 from aes_r1.scoring.scorer import comparison_lines, make_scorer
 from aes_r1.settings import InputError, RolloutSettings, require
 
@@ -96,7 +96,9 @@ def _model(run: RunFolder, step: str) -> Path:
     """Return the folder of the model after `step`; InputError names the steps that have one."""
     there = run.models()
     if step not in there:
-        known = ", ".join(there) or "none yet"
+        if step == "last":
+            raise InputError(f"--step=last: {run}: {no_final_model(run)}")
+        known = ", ".join(there) or f"none yet ({run.state})"
         raise InputError(f"--step={step}: {run} has no such model; there are: {known}")
     return there[step]
 

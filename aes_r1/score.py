@@ -33,7 +33,7 @@ from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
 from aes_r1.scoring.bursts import MEANING, choose, kept_summary
 from aes_r1.scoring.critic import Critic
-from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line
+from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line, some_readable
 from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, in_order, row_of, write_rows
 from aes_r1.settings import require
 
@@ -42,7 +42,7 @@ _MAX_REASONS = 5  # reasons in the summary; every file's own stands above it
 
 
 def run(options: argparse.Namespace) -> int:
-    """Score the pictures of the command line; return 1 when one could not be read, else 0."""
+    """Score the pictures of the command line; return 1 when one could not be read or Ctrl-C ended it, else 0."""
     require(options.samples is None or options.samples >= 1, "--samples", options.samples, "must be at least 1")
     require(0 < options.url_mb < 1e6, "--url-mb", options.url_mb, "must be above 0 and below 1000000")
     require(0 < options.url_seconds < 1e6, "--url-seconds", options.url_seconds, "must be above 0 and below 1000000")
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         require(value is None, f"--{key}", value, f"cannot be combined with --best-of; leave --{key} out")
     began, skipped = time.monotonic(), Counter[str]()
     chosen: list[Row] = []
-    pictures = find_pictures(options.inputs, urls=options.urls, skipped=skipped)
+    pictures = some_readable(find_pictures(options.inputs, urls=options.urls, skipped=skipped))
     if options.shards is not None:
         require(not options.url, "--url", options.url, "Ray's workers have models of their own; leave --shards out")
         require(options.format in (None, "jsonl"), "--format", options.format, "shards are jsonl; leave it out")
@@ -79,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
         sampling = {"samples": options.samples, "seed": options.seed}
         if options.best_of:
             pictures = named_once(pictures)  # a picture is no other take of itself
+        listed = list(pictures)  # before the model is loaded, which is slow
         if options.url:
             critic = Critic.at(options.url, options.model, **sampling)
         else:
@@ -89,8 +90,8 @@ def run(options: argparse.Namespace) -> int:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
         at_once = AT_ONCE * len(options.url) or 1
-        verdicts = _verdicts(list(pictures), critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
-        rows: Iterable[Row] = _counted(verdicts, counts)
+        verdicts = _verdicts(listed, critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
+        rows: Iterable[Row] = _counted(_until_interrupted(verdicts, counts), counts)
         if options.best_of:
             rows = chosen = choose(list(rows), within=options.alike)
         elif options.sort is not None:
@@ -104,7 +105,17 @@ def run(options: argparse.Namespace) -> int:
     closing = [*summary(counts, unreadable, skipped, time.monotonic() - began), *kept_summary(chosen)]
     for line in closing:
         print(line, file=sys.stderr)
-    return 1 if unreadable else 0
+    if counts["interrupted"]:
+        print(f"aes_r1: interrupted; {counts['pictures']} of {len(listed)} scored", file=sys.stderr)
+    return 1 if unreadable or counts["interrupted"] else 0
+
+
+def _until_interrupted(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:
+    """Yield `rows` up to a Ctrl-C, which is counted as "interrupted": what was scored before it is not lost."""
+    try:
+        yield from rows
+    except KeyboardInterrupt:
+        counts["interrupted"] += 1
 
 
 def _counted(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:

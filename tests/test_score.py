@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -126,6 +127,26 @@ def test_rows_are_sorted_on_request(photos, talking_run, monkeypatch, capsys):
     assert [row["path"] for row in paths("--sort", "path")] == sorted(str(name) for name in names)
 
 
+@pytest.mark.parametrize("how", ["", "--sort path", "--best-of", "--format jsonl"])
+def test_an_interruption_leaves_what_was_scored(how, talking_run, monkeypatch, capsys):
+    """Ctrl-C comes while the third of four pictures is scored, as a signal."""
+    judge, begun = score.Critic.score, []
+
+    def interrupted(critic, picture):
+        begun.append(picture)
+        if len(begun) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return judge(critic, picture)
+
+    monkeypatch.setattr(score.Critic, "score", interrupted)
+    names = [talking_run / "pictures" / f"{number:02d}.png" for number in (3, 9, 6, 5)]
+    code, out, err = run(monkeypatch, capsys, *names, "--model", talking_run, "--samples", 1, *how.split())
+    assert code == 1
+    assert [name.name for name in names if name.name in "".join(out.split())] == ["03.png", "09.png"]
+    assert err.splitlines()[-1] == "aes_r1: interrupted; 2 of 4 scored"
+    assert "Traceback" not in err
+
+
 def test_what_has_no_number_is_sorted_last():
     rows = [{"path": "a", "agreement": None}, {"path": "b", "agreement": 0.9}, {"path": "c", "agreement": 0.2}]
     assert [row["path"] for row in in_order(rows, "agreement")] == ["c", "b", "a"]
@@ -153,7 +174,6 @@ def test_the_last_lines_say_what_was_scored_and_what_not(photos, talking_run, mo
         (("a.jpg", "--model", "m", "--reverse"), "--sort"),
         (("a.jpg", "--model", "m", "--sort", "beauty"), "beauty"),
         (("a.jpg", "--model", "m", "--shards", "out", "--sort", "score"), "--sort=score"),
-        (("a.jpg", "--model", "/gone"), "/gone"),
         (("a.jpg", "--model", "m", "--format", "xml"), "xml"),
         (("a.jpg", "--model", "m", "--samples", "0"), "--samples=0"),
         (("a.jpg", "--model", "m", "--shards", "out", "--format", "csv"), "--format=csv"),
@@ -170,6 +190,29 @@ def test_wrong_input_is_one_line(arguments, said, monkeypatch, capsys):
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert said in err
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["gone.jpg"], "gone.jpg: No such file or directory"),
+        (["empty"], "empty: no picture in this folder"),
+        (["*.gif"], "*.gif: no file matches"),
+        (
+            ["gone.jpg", "text.jpg"],
+            "none of 2 pictures can be read; the first: gone.jpg: No such file or directory",
+        ),
+        (["https://127.0.0.1/a.jpg"], "https://127.0.0.1/a.jpg: URLs are not fetched unless --urls is given"),
+    ],
+)
+@pytest.mark.parametrize("how", [(), ("--best-of",), ("--shards", "out")], ids=" ".join)
+def test_where_nothing_can_be_read_no_model_is_loaded(how, names, said, photos, monkeypatch, capsys):
+    """The model is not there either, and the fault of the pictures is the one that is named."""
+    pytest.importorskip("ray") if how == ("--shards", "out") else None
+    (photos / "empty").mkdir()
+    monkeypatch.chdir(photos)
+    assert run(monkeypatch, capsys, *names, "--model", "/gone", *how) == (2, "", f"aes_r1: {said}\n")
+    assert run(monkeypatch, capsys, *names, "03.png", "--model", "/gone", *how)[2].startswith("aes_r1: --model=/gone")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.prompts import QUESTIONS, RATING_PROMPT, Order, order_of
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
-from aes_r1.runs.folder import RunFolder, is_model, model_in, run_of, runs_inside
+from aes_r1.runs.folder import RunFolder, is_model, model_in, no_final_model, run_of, runs_inside
 from aes_r1.settings import PAPER_PIXELS, InputError
 
 _NEVER_SAW_ONE = (
@@ -114,12 +114,17 @@ def find_model(path: str | Path) -> tuple[str, Facts]:
     folder = Path(path).expanduser()
     if (folder / FACTS_FILE).exists():
         return str(folder), _facts_of(folder / FACTS_FILE)
+    model = model_in(folder)
+    run = run_of(model) or run_of(folder)
+    if not is_model(model) and run is not None and "trainer" in run.settings:  # an evaluation's folder gets no model
+        there = run.models()
+        lacks = f"{run} has no such model; there are: {', '.join(there)}" if "last" in there else no_final_model(run)
+        raise InputError(f"{path}: {lacks}")
     if not folder.exists():
         return str(path), Facts()
-    model = model_in(folder)
     if not is_model(model):
-        raise InputError(f"{path}: holds no model (config.json is missing); {runs_inside(folder)}, or a model's")
-    run = run_of(model)
+        inside = runs_inside(folder, "a final model", lambda one: is_model(one.model))
+        raise InputError(f"{path}: neither a model's folder (config.json is missing) nor a run's; {inside}")
     return str(model), Facts(max_pixels=_processor_pixels(model)) if run is None else run_facts(run, model)
 
 

@@ -25,12 +25,9 @@ def check(path: str | Path, key: str) -> None:
     For a hub name only config.json is fetched, because files from the hub are complete.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        if folder.exists():
-            raise InputError(f"{key}={path}: is a file; {_WAY_OUT}")
-        if not _HUB_NAME.fullmatch(str(path)):
-            raise InputError(f"{key}={path}: no such folder; {_WAY_OUT}")
-        _check_kind(_hub_config(str(path), key), path, key)
+    config = find(path, key)
+    if config is not None:
+        _check_kind(config, path, key)
         return
     if not (folder / "config.json").exists():
         raise InputError(f"{key}={path}: holds no config.json; {_near(folder)}")
@@ -52,6 +49,23 @@ def check(path: str | Path, key: str) -> None:
         )
 
 
+def find(path: str | Path, key: str) -> dict[str, Any] | None:
+    """Return the config.json of a hub name, None for a folder; InputError, naming `key`, for what is neither.
+
+    The hub is not asked about a name whose first part is a folder here, such as runs/, unless it was downloaded before.
+    """
+    folder, name = Path(path), str(path)
+    if folder.is_dir():
+        return None
+    if folder.exists():
+        raise InputError(f"{key}={path}: is a file; {_WAY_OUT}")
+    if not _HUB_NAME.fullmatch(name):
+        raise InputError(f"{key}={path}: no such folder; {_WAY_OUT}")
+    if folder.parent.is_dir() and not _is_downloaded(name):
+        raise InputError(f"{key}={path}: no such folder in {folder.parent}/, which is here; {_WAY_OUT}")
+    return _hub_config(name, key)
+
+
 def _near(folder: Path) -> str:
     """Return the way out for a folder that does not hold a model."""
     if (folder / "adapter_config.json").exists():
@@ -60,18 +74,26 @@ def _near(folder: Path) -> str:
     return f"give {inside[0]}" if inside else _WAY_OUT
 
 
+def _is_downloaded(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
 def _hub_config(name: str, key: str) -> Any:
     from httpx import HTTPError
-    from huggingface_hub import constants, get_session, try_to_load_from_cache
+    from huggingface_hub import constants, get_session
     from transformers.utils.hub import cached_file
 
+    said = "the hub could not be asked"
     try:
-        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        if not _is_downloaded(name):
             get_session().head(constants.ENDPOINT, timeout=5)  # fails fast: a download would retry for half a minute
+        said = "the hub has no such model"
         return json.loads(Path(str(cached_file(name, "config.json"))).read_text(encoding="utf-8"))
     except (OSError, ValueError, HTTPError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{key}={name}: no such folder, nor a model of the hub ({reason}); {_WAY_OUT}") from error
+        raise InputError(f"{key}={name}: no such folder, and {said} ({reason}); {_WAY_OUT}") from error
 
 
 def _check_kind(config: dict[str, Any], path: str | Path, key: str) -> None:

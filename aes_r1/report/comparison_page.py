@@ -82,7 +82,10 @@ def _read_run(folder: Path, name: str, index: int) -> ComparedRun:
     run = RunFolder(folder)
     evaluation = run.evaluation
     if not evaluation.get("stages"):
-        raise InputError(f"{folder}: {run.evaluation_file.name} is missing; {runs_inside(folder)}, evaluated")
+        if run.exists and run.state != "done":
+            raise InputError(f"{folder}: {run.state_in_words} and has no evaluation yet; let it end, or leave it out")
+        inside = runs_inside(folder, "an evaluation", lambda one: bool(one.evaluation.get("stages")))
+        raise InputError(f"{folder}: {run.evaluation_file.name} is missing; {inside}")
     return ComparedRun(
         name,
         COLORS[index % len(COLORS)],

@@ -40,8 +40,13 @@ def write_report(run_dir: Path | str) -> Path:
     run = RunFolder(run_dir)
     settings, evaluation, metrics, predictions = run.settings, run.evaluation, run.metrics(), list(run.predictions())
     if not (evaluation or metrics):
+        if run.exists and run.state != "done":
+            raise InputError(f"{run}: {run.state_in_words} and has logged no step yet; let it go on")
         missing = f"neither {run.evaluation_file.name} nor {run.metrics_file.name} is there"
-        raise InputError(f"{run}: {missing}; {runs_inside(run.path)}")
+        inside = runs_inside(
+            run.path, "a logged step", lambda one: one.evaluation_file.exists() or one.metrics_file.exists()
+        )
+        raise InputError(f"{run}: {missing}; {inside}")
     names = protocol_names(settings)
     html = fill(
         "run_page.html",

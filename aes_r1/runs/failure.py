@@ -29,8 +29,7 @@ def failure_file(folder: Path, rank: int, watch: Heartbeat | None = None) -> Ite
     except Stopped:
         raise  # a requested stop is no failure
     except BaseException as error:
-        lines = str(error).splitlines()
-        reason = f"rank {rank}: {type(error).__name__}: {lines[0] if lines else ''}"
+        reason = f"rank {rank}: {_cause(error)}"
         if watch is not None:
             reason = watch.cause(error) or reason
             watch.failed(reason)
@@ -40,6 +39,21 @@ def failure_file(folder: Path, rank: int, watch: Heartbeat | None = None) -> Ite
     finally:
         if watch is not None:
             watch.end()
+
+
+def _cause(error: BaseException) -> str:
+    """Return type and first line of `error`, or of the nearest one behind it that says something.
+
+    SystemExit has a code where others have a message, and some errors have none; what they ended on is in their chain.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        code = isinstance(link, SystemExit) and not isinstance(link.code, str)
+        lines = "" if code else str(link).strip().splitlines()
+        if lines:
+            return f"{type(link).__name__}: {lines[0]}"
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return f"{type(error).__name__}: ended without a message; see {RunFolder('').log_file.name}"
 
 
 def start_heartbeat(folder: Path, rank: int, size: int) -> Heartbeat:

@@ -19,7 +19,7 @@ A cold start in the store, and OUT of aes_r1.evaluate, hold some of these files 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,13 @@ class RunFolder:
             return "done"
         return "not finished" if self.failure is None else f"failed: {self.failure}"
 
+    @property
+    def state_in_words(self) -> str:
+        """Return the state as the start of a sentence: `the run is not finished`, `the run failed (REASON)`."""
+        if self.state == "done":
+            return "the run is done"
+        return "the run is not finished" if self.failure is None else f"the run failed ({self.failure})"
+
     # -- stages --------------------------------------------------------------------------------------------------------
     def stage_done(self, name: str) -> bool:
         """Return whether the stage `name` is done."""
@@ -253,13 +260,26 @@ def require_run(folder: Path | str) -> RunFolder:
     return run
 
 
-def runs_inside(folder: Path) -> str:
-    """Say what to give in place of `folder`, which is not the folder of a run: a run in it, if there is one."""
-    inside = [run.path for pattern in ("*", "*/*") for run in runs_below(folder, pattern)]
+def no_final_model(run: RunFolder) -> str:
+    """Say why the run has no final model, and how to get the model of its last checkpoint, where there is one."""
+    if run.state == "done":
+        return f"the run is done, but its folder {MODEL} is missing; give the run's whole folder"
+    steps = [name for name in run.models() if name.isdigit()]
+    way = f"; aes-r1 export {run} OUT --step {steps[-1]} exports the model of step {steps[-1]}" if steps else ""
+    return f"{run.state_in_words} and has no final model yet; the command that started it goes on{way}"
+
+
+def runs_inside(folder: Path, what: str = "", has: Callable[[RunFolder], bool] = lambda _: True) -> str:
+    """Say what to give in place of `folder`, which is not the folder of a run: a run in it that `has` `what`."""
+    inside = [run for pattern in ("*", "*/*") for run in runs_below(folder, pattern)]
     if not inside:
         return "give the folder of a run (aes-r1 runs lists them)"
-    latest = max(inside, key=lambda path: RunFolder(path).settings_file.stat().st_mtime)
-    return f"it is the folder of {len(inside)} runs; give one of them, the latest is {latest}"
+    here = f"it is the folder of {len(inside)} run{'s' * (len(inside) != 1)}"
+    fit = [run for run in inside if has(run)]
+    if not fit:
+        return f"{here}, none of which has {what} yet"
+    latest = max(fit, key=lambda run: run.settings_file.stat().st_mtime)
+    return f"{here}; give one of them, the latest{f' with {what}' if what else ''} is {latest}"
 
 
 def runs_below(folder: Path, pattern: str = "*") -> list[RunFolder]:

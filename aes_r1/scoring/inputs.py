@@ -22,6 +22,7 @@ from PIL import Image
 
 from aes_r1.data.names import local_name
 from aes_r1.data.sample import SUFFIXES, PictureError, open_picture
+from aes_r1.settings import InputError
 
 _URL = re.compile(r"(?:https?|ftp)://|data:", re.IGNORECASE)
 _CHUNK = 1 << 16
@@ -58,6 +59,36 @@ def find_pictures(
         else:
             matches = (path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path))
             yield from _or_error(matches, name, lambda: "no file matches")
+
+
+def some_readable(found: Iterable[str | PictureError]) -> Iterator[str | PictureError]:
+    """Yield what `find_pictures` found; InputError, before anything is yielded, where nothing of it can be read.
+
+    Files are opened up to the first that can be read. URLs are not fetched here and count as readable.
+    """
+    rest = iter(found)
+    looked_at: list[str | PictureError] = []
+    faults: list[PictureError] = []
+    for picture in rest:
+        looked_at.append(picture)
+        fault = picture if isinstance(picture, PictureError) else _fault(picture)
+        if fault is None:
+            break
+        faults.append(fault)
+    if faults and len(faults) == len(looked_at):
+        several = f"none of {len(faults)} pictures can be read; the first: " if len(faults) > 1 else ""
+        raise InputError(f"{several}{faults[0]}")
+    yield from looked_at
+    yield from rest
+
+
+def _fault(name: str) -> PictureError | None:
+    try:
+        if not is_url(name):
+            open_picture(name)
+    except PictureError as error:
+        return error
+    return None
 
 
 def named_once(pictures: Iterable[str | PictureError]) -> Iterator[str | PictureError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import pytest
 import torch
@@ -70,3 +71,18 @@ def test_the_command_prints_a_table_and_its_exit_code_says_whether_the_model_can
     assert "holds no config.json" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(InputError, match="--scratch nowhere: no such folder"):
         check_model.run(check_model.arguments().parse_args([str(gemma), "--scratch", "nowhere"]))
+
+
+@pytest.mark.parametrize("given", ["runs/nothing", "/gone", "nothing", "a_file", "nobody/nothing"])
+def test_the_command_prints_no_table_of_a_model_that_is_not_there(given, tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "a_file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(sys, "argv", ["check-model", given])
+    with pytest.raises(SystemExit) as leaving:
+        check_model.main()
+    output = capsys.readouterr()
+    assert (leaving.value.code, output.out) == (2, "")
+    (said,) = output.err.splitlines()
+    assert said.startswith(f"aes_r1: DIR={given}: ")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from aes_r1.model import backbone as backbones
+from aes_r1.model import files
 from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import InputError
 from tests.conftest import picture
@@ -58,7 +59,7 @@ def test_a_file_is_no_model(tmp_path):
 
 def test_a_hub_name_that_cannot_be_reached_is_one_line(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(InputError, match=r"^model.path=nobody/nothing: no such folder, nor a model of the") as found:
+    with pytest.raises(InputError, match=r"^model.path=nobody/nothing: no such folder, and the hub could not") as found:
         backbones.load("nobody/nothing", dtype="float32", max_pixels=9216)
     assert "\n" not in str(found.value)
 
@@ -68,6 +69,30 @@ def test_a_name_without_an_owner_is_a_missing_folder_at_once(monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_session", lambda: pytest.fail("the hub was asked"))
     with pytest.raises(InputError, match=r"^--model=nothere: no such folder; give a model folder or hub name"):
         backbones.load("nothere", dtype="float32", max_pixels=9216, key="--model")
+
+
+def test_a_name_inside_a_folder_that_is_here_is_no_hub_name(tmp_path, monkeypatch):
+    """runs/nothing has the form of a hub name; with runs/ here it is a mistyped run, and the hub is not asked."""
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: pytest.fail("the hub was asked"))
+    with pytest.raises(
+        InputError, match=r"^--model=runs/nothing: no such folder in runs/, which is here; give a model"
+    ):
+        backbones.load("runs/nothing", dtype="float32", max_pixels=9216, key="--model")
+
+
+def test_a_model_that_was_downloaded_is_found_beside_a_folder_of_its_owner(tmp_path, monkeypatch):
+    snapshot = tmp_path / "cache" / "models--owner--name" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    (tmp_path / "owner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert files._is_downloaded("owner/name")
+    assert not files._is_downloaded("owner/another")
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from aes_r1.export import export
 from aes_r1.inference.asking import find_model
+from aes_r1.report.comparison_page import write_comparison
 from aes_r1.report.run_page import write_report
 from aes_r1.runs.claim import start_over
 from aes_r1.runs.files import write_rows
@@ -37,16 +40,71 @@ def test_a_folder_of_runs_names_the_latest_run_in_it(tmp_path):
         (tmp_path / "study" / name).mkdir(parents=True)
         (tmp_path / "study" / name / "settings.json").write_text("{}")
         os.utime(tmp_path / "study" / name / "settings.json", (number, number))
-    for folder in (tmp_path / "study", tmp_path):
-        latest = tmp_path / "study" / "newer"
-        for asked in (require_run, find_model, write_report):
-            with pytest.raises(
-                InputError, match=rf"it is the folder of 2 runs; give one of them, the latest is {latest}"
-            ):
+    older, newer = RunFolder(tmp_path / "study" / "older"), RunFolder(tmp_path / "study" / "newer")
+
+    def says(asked, expected):
+        for folder in (tmp_path / "study", tmp_path):
+            with pytest.raises(InputError, match=f"it is the folder of 2 runs{re.escape(expected)}$"):
                 asked(folder)
+
+    says(require_run, f"; give one of them, the latest is {newer}")
+    says(find_model, ", none of which has a final model yet")
+    says(write_report, ", none of which has a logged step yet")
+    says(compare, ", none of which has an evaluation yet")
+    model(older.model)
+    write_rows(older.metrics_file, [{"stage": "rapo", "step": 1}])
+    older.evaluation_file.write_text('{"stages": {"rapo": {}}}')
+    for asked, what in ((find_model, "a final model"), (write_report, "a logged step"), (compare, "an evaluation")):
+        says(asked, f"; give one of them, the latest with {what} is {older}")
+    says(require_run, f"; give one of them, the latest is {newer}")
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match=r"other: no run \(settings\.json is missing\); give the folder of a run"):
         require_run(tmp_path / "other")
+
+
+def compare(folder: Path) -> None:
+    write_comparison([folder], folder / "comparison.html")
+
+
+@pytest.mark.parametrize("failure", [None, "rank 0: MemoryError: no room"])
+def test_an_unfinished_run_says_so_and_what_to_do(tmp_path, failure):
+    """It is a run, so no command may answer that it is none."""
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.settings_file.write_text('{"trainer": {}}')
+    state = "the run is not finished" if failure is None else f"the run failed ({failure})"
+    if failure is not None:
+        run.failure_file.write_text(failure)
+
+    def says(asked, expected):
+        with pytest.raises(InputError) as found:
+            asked()
+        assert str(found.value) == expected
+
+    final = f"{state} and has no final model yet; the command that started it goes on"
+    for lacking in (run.path, run.model, run.best, run.checkpoints / "step_9"):
+        says(lambda lacking=lacking: find_model(lacking), f"{lacking}: {final}")
+    says(lambda: export(run.path, tmp_path / "OUT"), f"--step=last: {run}: {final}")
+    best = f"--step=best: {run} has no such model; there are: none yet ({run.state})"
+    says(lambda: export(run.path, tmp_path / "OUT", step="best"), best)
+    says(lambda: write_report(run.path), f"{run}: {state} and has logged no step yet; let it go on")
+    evaluation = f"{run}: {state} and has no evaluation yet; let it end, or leave it out"
+    says(lambda: compare(run.path), evaluation)
+    for step in (9, 10):
+        model(run.checkpoints / f"step_{step}" / "model")
+    final += f"; aes-r1 export {run} OUT --step 10 exports the model of step 10"
+    says(lambda: find_model(run.path), f"{run}: {final}")
+    says(lambda: export(run.path, tmp_path / "OUT"), f"--step=last: {run}: {final}")
+    run.finish_stage("report", {})
+    missing = "the run is done, but its folder model is missing; give the run's whole folder"
+    says(lambda: find_model(run.path), f"{run}: {missing}")
+    model(run.model)
+    says(lambda: find_model(run.best), f"{run.best}: {run} has no such model; there are: last, 9, 10")
+    evaluated = RunFolder(tmp_path / "OUT")
+    evaluated.path.mkdir()
+    evaluated.settings_file.write_text('{"model": {}}')
+    with pytest.raises(InputError, match=r"neither a model's folder \(config.json is missing\) nor a run's"):
+        find_model(evaluated.path)
 
 
 def test_the_names_are_those_of_the_contract(tmp_path):
