@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -88,3 +89,14 @@ def test_bash_completes(script, typed, offered):
 
 def test_every_command_has_words():
     assert {*completion.COMPOSED, *completion.PARSED, "completion"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_idle_threads_sleep_unless_the_user_says_otherwise(given, used):
+    """libgomp prints what it has read when torch loads it, which comes after the package's own import."""
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | given
+    shown = subprocess.run(
+        [sys.executable, "-c", "import aes_r1, torch"],
+        env=environment | {"OMP_DISPLAY_ENV": "true"}, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert f"OMP_WAIT_POLICY = '{used}'" in shown.stderr
