@@ -97,6 +97,11 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(given, used):
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | given
     shown = subprocess.run(
         [sys.executable, "-c", "import aes_r1, torch"],
-        env=environment | {"OMP_DISPLAY_ENV": "true"}, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+        env=environment | {"OMP_DISPLAY_ENV": "true"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert f"OMP_WAIT_POLICY = '{used}'" in shown.stderr
