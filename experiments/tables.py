@@ -10,7 +10,7 @@ from experiments.reading import METRICS
 
 
 def table(result: Mapping[str, Any]) -> str:
-    lines = [*_covered(result), *_rows(result), *_differences(result), *_claims(result), *_missing(result)]
+    lines = [*_covered(result), *_rows(result), *_differences(result), *_claims(result), *missing(result)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -142,6 +142,11 @@ def _claims(result: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _missing(result: Mapping[str, Any]) -> list[str]:
-    lines = [f"Missing: {one}." for one in result["missing"]]
+def missing(result: Mapping[str, Any]) -> list[str]:
+    """Return a line for every condition that lacks runs, and one for every unfinished run."""
+    seeds: dict[str, list[str]] = {}
+    for one in result["missing"]:
+        condition, _, seed = one.rpartition(", seed ")
+        seeds.setdefault(condition, []).append(seed)
+    lines = [f"Missing: {one}, seed{'s' * (len(of) > 1)} {', '.join(of)}." for one, of in seeds.items()]
     return lines + [f"Unfinished: {one}." for one in result["unfinished"]]

@@ -17,7 +17,7 @@ from experiments.blocks import contrast, equivalent
 from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs
 from experiments.reasoning.pictures import TASTES
 from experiments.study import TITLES, Study, folders, run_analysis, write
-from experiments.tables import commits, error_bars, interval
+from experiments.tables import commits, error_bars, interval, missing
 
 MARGIN = 0.02  # of SRCC: a difference within it is none that matters
 CRITIQUE, SCORE = "critique, score", "score, critique"
@@ -168,8 +168,7 @@ def table(result: Mapping[str, Any]) -> str:
             cells = [mine[one, stage, protocol] for protocol in PROTOCOLS]
             shown = " | ".join(interval(cell) for cell in cells)
             lines.append(f"| {one} | {STAGES[stage]} | {cells[0]['run']} | {shown} |")
-    lines += ["", *(f"Missing: {one}." for one in result["missing"])]
-    return "\n".join([*lines, *(f"Unfinished: {one}." for one in result["unfinished"])]).rstrip() + "\n"
+    return "\n".join([*lines, "", *missing(result)]).rstrip() + "\n"
 
 
 def _place(key: tuple[str, str, str]) -> tuple[int, int]:

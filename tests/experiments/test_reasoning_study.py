@@ -119,7 +119,7 @@ def test_the_whole_study(tmp_path, capsys):
     assert after["scenes", "words instead of filler"]["mean"] is None
     text = capsys.readouterr().out
     assert "| thinking before the score | 2 | " in text
-    assert "Missing: scenes: filler, score, seed 0." in text
+    assert "Missing: scenes: filler, score, seeds 0, 1." in text
     assert (tmp_path / "out" / "figure.png").stat().st_size > 1000
 
 
