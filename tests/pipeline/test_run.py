@@ -362,7 +362,7 @@ def test_records_whose_picture_cannot_be_read_are_named(base, root, tmp_path, ca
 
 
 def learned(job: Job) -> tuple[set[str], str]:
-    """The names of the pictures that a cold start from cold_start.data trains on, and the name that it is stored under."""
+    """The names of the pictures that a cold start from cold_start.data trains on, and its own name in the store."""
     path = cold_start_stage._critiques(job)
     records = cold_start_stage._records(job, path)
     recipe = cold_start_stage.recipe_for(job.settings, len(records))
