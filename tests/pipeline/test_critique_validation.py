@@ -34,13 +34,16 @@ def test_critiques_of_every_set_are_measured(talking_run, tmp_path, monkeypatch,
     monkeypatch.setattr(critique_validation, "PICTURES", 6)
     monkeypatch.setattr(critique_validation, "INFORMED", 3)
     measured = {}
-    for name in ("distinct", "likelihoods"):
 
-        def kept(*given, name=name, real=getattr(critique_validation, name), **how):
+    def watched(name, real):
+        def kept(*given, **how):
             measured[name] = given[-1]
             return real(*given, **how)
 
-        monkeypatch.setattr(critique_validation, name, kept)
+        return kept
+
+    for name in ("distinct", "likelihoods"):
+        monkeypatch.setattr(critique_validation, name, watched(name, getattr(critique_validation, name)))
     given = {"model": {"max_pixels": 9216}, "trainer": {"max_new_tokens": 64}}
     job = Job(build(Settings, {"out": str(tmp_path), **given}), tmp_path, torch.device("cpu"), 0, 1, None)
     backbone = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
