@@ -116,12 +116,21 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
     once = images * cost.vision_flops(shape, assumed.picture_tokens)
     passes = 3 + model.gradient_checkpointing - (model.lora.rank > 0)  # an adapter needs no gradients of the weights
     update = passes * (prompts + answers) + (0 if frozen else passes * pictures)
+    once_more = prompts + answers + (0 if frozen else pictures)  # a pass without gradients
     return {
         "rollout, prompts": cost.language_flops(shape, images * prompt, images * on_prompt, rows) + once,
         "rollout, decoding": answers,
-        "reference": prompts + answers + (0 if frozen else pictures) if trainer.needs_reference else 0.0,
+        "reference": once_more if trainer.needs_reference else 0.0,
+        **({"old policy": once_more} if passes_old_policy(settings) else {}),
         "update": trainer.inner_epochs * update,
     }
+
+
+def passes_old_policy(settings: PlanSettings) -> bool:
+    """Return whether a step computes the old log-probabilities in a pass of its own (Passes.old_logps)."""
+    trainer = settings.trainer
+    is_off_policy = trainer.inner_epochs * trainer.minibatches > 1
+    return is_off_policy and (settings.rollout.name == "vllm" or trainer.ratio == "sequence")
 
 
 def step_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float]) -> dict[str, float]:
@@ -151,7 +160,7 @@ def step_traffic(settings: PlanSettings, shape: Shape) -> float:
         passes=trainer.inner_epochs * trainer.minibatches * passes_over(settings, minibatch),
         gathers=2 + settings.model.gradient_checkpointing,
         steps=trainer.inner_epochs * trainer.minibatches,
-        rollouts=1,
+        rollouts=1 + (passes_over(settings, rows) if passes_old_policy(settings) else 0),  # each gathers once
         reference_passes=passes_over(settings, rows) if reference_place(settings) == "sharded" else 0,
     )
 
@@ -307,7 +316,13 @@ def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
             f"trainer.micro_batch_tokens={trainer.micro_batch_tokens}: {outputs_per_pass(settings)} of the longest "
             f"outputs a pass; of mean ones all {rows} of a GPU in {passes_over(settings, rows)}"
         )
-    return lines
+    happens = {
+        "the servers' GPUs and memory (decoding is charged to the trainer's GPUs)": settings.rollout.name == "vllm",
+        "what the reference computes for rewards of critiques": settings.reward.needs_reference,
+        f"up to {trainer.refill_rounds} further drawings in a step": trainer.refill_rounds > 0,
+    }
+    uncounted = [words for words, does in happens.items() if does]
+    return [*lines, f"not counted: {'; '.join(uncounted)}"] if uncounted else lines
 
 
 def _size_of_pass(settings: PlanSettings, outputs: int) -> str:

@@ -179,18 +179,19 @@ _LOGIT_COPIES = 3  # logits, in 32 bits at the temperature, their exponentials; 
 def _rollout_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
     """Count the bytes of a rollout: cache, gathered and copied weights, and the pass over the prompts.
 
-    4-bit weights are not copied, and are decoded with a cache in which every completion has its own prompt.
+    With rollout=vllm the weights are gathered to be pushed, and all else is the servers'. 4-bit weights are not copied,
+    and are decoded with a cache in which every completion has its own prompt.
     """
     trainer, model, element = settings.trainer, settings.model, ELEMENT[settings.model.dtype]
     own, prompt = own_images(settings), settings.plan.picture_tokens + settings.plan.question_tokens
     rows, weights, packed = own * trainer.num_samples, whole_bytes(settings, shape, trained), model.quantize == "nf4"
     copied = cost.copied_for_rollout_bytes(shape, element, adapted=model.lora.rank > 0)
-    prompts = rows if packed else own
+    prompts, here = rows if packed else own, settings.rollout.name == "local"
     return {
-        "KV cache": cost.cache_bytes(shape, prompts * prompt + rows * trainer.max_new_tokens, element),
+        "KV cache": here * cost.cache_bytes(shape, prompts * prompt + rows * trainer.max_new_tokens, element),
         "weights gathered for the rollout": weights - weights // _shards(settings, "weights"),
-        "weights copied for the rollout": 0 if packed else copied,
-        "prompt pass": cost.prompt_pass_bytes(shape, own * prompt, element),
+        "weights copied for the rollout": 0 if packed or not here else copied,
+        "prompt pass": here * cost.prompt_pass_bytes(shape, own * prompt, element),
     }
 
 

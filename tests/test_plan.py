@@ -18,9 +18,12 @@ from aes_r1.settings import (
     CONF,
     CostSettings,
     EvaluationSettings,
+    InformationSettings,
     InputError,
     LoraSettings,
     PlanSettings,
+    RewardSettings,
+    RolloutSettings,
 )
 from tests import processes
 from tests.paper_plan import paper_plan, paper_shape
@@ -141,6 +144,36 @@ def test_sharing_the_prompt_saves_what_the_prompts_cost(shape):
     assert shared["rollout, decoding"] == plain["rollout, decoding"]
     assert plain["update"] > 1.5 * shared["update"]
     assert plan(settings(lora=LoraSettings(rank=64)), shape).memory["reference"] == 0
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_the_old_policy_takes_a_pass_where_a_step_computes_it(shape, served):
+    """Of its own several updates a step needs it for servers, and for the ratio of whole sequences."""
+    rollout = RolloutSettings("vllm", ["http://127.0.0.1:8100"]) if served else RolloutSettings()
+    given = dataclasses.replace(settings(), rollout=rollout)
+    once, twice = (step_flops(train(given, minibatches=count), shape) for count in (1, 2))
+    assert "old policy" not in once
+    assert ("old policy" in twice) == served
+    of_sequences = train(given, minibatches=2, ratio="sequence")
+    found = step_flops(of_sequences, shape)
+    assert found["old policy"] == found["reference"] > 0
+    more = step_traffic(of_sequences, shape) - step_traffic(train(settings(), minibatches=2), shape)
+    assert more == pytest.approx(8 * shape.parameters * 2 * 7 / 8)  # each of its 8 passes gathers the weights once
+
+
+def test_what_is_not_counted_is_named(shape):
+    """A recipe of which everything is counted says nothing of it."""
+    reward = RewardSettings(information=InformationSettings(weight=1.0))
+    many = dataclasses.replace(settings(), rollout=RolloutSettings("vllm", ["http://127.0.0.1:8100"]))
+    paid = dataclasses.replace(
+        settings(), reward=reward, trainer=dataclasses.replace(settings().trainer, credit="parts")
+    )
+    cases = {"servers' GPUs": many, "rewards of critiques": paid, "2 further draw": train(settings(), refill_rounds=2)}
+    for words, given in cases.items():
+        *_, last = advice(plan(given, shape), given)
+        assert last.startswith("not counted: ")
+        assert [other for other in cases if other in last] == [words]
+    assert "not counted" not in " ".join(advice(plan(settings(), shape), settings()))
 
 
 def test_advice_names_what_is_large_and_what_is_not_on_yet(shape):

@@ -23,6 +23,7 @@ from aes_r1.settings import (
     CostSettings,
     EngineSettings,
     LoraSettings,
+    RolloutSettings,
 )
 from tests.paper_plan import paper_plan, paper_shape, trainer
 
@@ -113,6 +114,15 @@ def test_offloading_takes_the_optimizer_to_the_host(shape):
     found = memory(offloaded, shape)
     assert found["optimizer"] == found["optimizer's temporaries"] == 0
     assert host_memory(offloaded, shape, shape.parameters)["optimizer"] == 12 * shape.parameters
+
+
+def test_servers_hold_the_cache_of_what_they_decode(shape):
+    """The trainer gathers the weights all the same, to push them."""
+    here = memory(settings(), shape)
+    served = dataclasses.replace(settings(), rollout=RolloutSettings("vllm", ["http://127.0.0.1:8100"]))
+    gone = {"KV cache", "weights copied for the rollout", "prompt pass"}
+    assert memory(served, shape) == {name: 0 if name in gone else size for name, size in here.items()}
+    assert all(here[name] > 0 for name in gone)
 
 
 def test_every_part_belongs_to_a_phase_or_to_all(shape):

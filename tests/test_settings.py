@@ -14,6 +14,7 @@ from aes_r1.settings import (
     ModelSettings,
     RolloutSettings,
     Settings,
+    TrainerSettings,
     as_dict,
     build,
 )
@@ -68,6 +69,11 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
         ({"trainer": {"eps": 0}}, "trainer.eps=0"),
         ({"trainer": {"entropy_coef": -1}}, "trainer.entropy_coef=-1"),
         ({"trainer": {"kl_reward_coef": -1}}, "trainer.kl_reward_coef=-1"),
+        ({"trainer": {"kl_reward_coef": 0.1, "advantage": "normalize_then_sum"}}, "trainer.kl_reward_coef=0.1"),
+        ({"trainer": {"kl_reward_coef": 0.1, "credit": "answer"}}, "trainer.kl_reward_coef=0.1: is of whole"),
+        ({"trainer": {"overlong_penalty": 0.1, "credit": "answer"}}, "trainer.overlong_penalty=0.1: is of whole"),
+        ({**PARTS, "trainer": {"credit": "parts", "kl_reward_coef": 0.1}}, "trainer.kl_reward_coef=0.1: is of whole"),
+        ({**PARTS, "trainer": {"credit": "parts", "overlong_penalty": 1}}, "trainer.overlong_penalty=1"),
         ({"trainer": {"advantage": "mean"}}, "trainer.advantage=mean: must be one of sum_then_normalize"),
         (
             {"trainer": {"advantage": "normalize_then_sum", "scale_advantage": False}},
@@ -201,10 +207,17 @@ def test_the_base_of_the_tiny_model():
     assert build(Settings, as_dict(given)) == given
 
 
-def test_servers_cannot_draw_for_a_policy_that_drops_inputs():
-    given = {"rollout": RolloutSettings(name="vllm", url=["http://127.0.0.1:8100"])}
-    with pytest.raises(InputError, match=r"^model\.lora\.dropout=0\.1: with rollout=vllm"):
-        Settings(model=ModelSettings(lora=LoraSettings(rank=4, dropout=0.1)), **given)
+@pytest.mark.parametrize("rollout", [RolloutSettings(name="vllm", url=["http://127.0.0.1:8100"]), RolloutSettings()])
+def test_completions_are_not_drawn_by_a_policy_that_drops_inputs(rollout):
+    model = ModelSettings(lora=LoraSettings(rank=4, dropout=0.1))
+    with pytest.raises(InputError, match=r"^model\.lora\.dropout=0\.1: RAPO's completions are drawn without dropout"):
+        Settings(model=model, rollout=rollout)
+    Settings(model=model, rollout=rollout, trainer=TrainerSettings(name="sft"))  # the cold start draws none
+
+
+def test_what_is_of_whole_completions_may_be_charged_to_all_their_tokens():
+    Settings(trainer=TrainerSettings(kl_reward_coef=0.1, overlong_penalty=1.0))
+    Settings(trainer=TrainerSettings(name="sft", kl_reward_coef=0.1, credit="answer"))  # no step of RAPO is taken
 
 
 @pytest.mark.parametrize("schema", [Settings, EvaluateSettings, DistillSettings])

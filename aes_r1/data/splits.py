@@ -146,11 +146,20 @@ def stratified_indices(names: Sequence[str] | np.ndarray, count: int, seed: int)
     """
     names = np.asarray(names)
     order = np.random.default_rng([SPLIT_SEED, seed]).permutation(len(names))
+    return np.sort(order[first_of_sets(names[order], count)])
+
+
+def first_of_sets(names: Sequence[str] | np.ndarray, count: int) -> np.ndarray:
+    """Return the sorted indices of the first entries of every set, [count] int, or all where there are fewer.
+
+    `names` holds the set of every entry; every set keeps its share of the list, as in `stratified_indices`.
+    """
+    names = np.asarray(names)
     if count >= len(names):
-        return np.sort(order)
+        return np.arange(len(names))
     sizes = dict(zip(*np.unique(names, return_counts=True), strict=True))
-    drawn = [order[names[order] == name][:number] for name, number in shares(count, sizes).items()]
-    return np.sort(np.concatenate(drawn))
+    first = [np.flatnonzero(names == name)[:number] for name, number in shares(count, sizes).items()]
+    return np.sort(np.concatenate(first))
 
 
 def carve_validation(train: Sequence[str], seed: int, share: float = 0.05, limit: int = 500) -> set[str]:

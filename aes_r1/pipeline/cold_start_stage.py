@@ -6,14 +6,18 @@ import contextlib
 import dataclasses
 import logging
 import math
+import os
 import shutil
+from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.start import deciding_settings
 from aes_r1.data.check import check_pictures
 from aes_r1.data.records import read_records, unique_samples
+from aes_r1.data.sample import Sample
 from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.token_entropy import measure_entropy
@@ -43,6 +47,10 @@ log = logging.getLogger("aes_r1")
 
 _TRAINED = ("id", "image", "mos", "critique")  # the fields of a record that the cold start uses
 _NO_RECORD = "cold_start.data={}: no record whose picture can be read; give an AesCoT file with one"
+_ALL_HELD_OUT = (
+    "cold_start.data={}: every record is of a validation or test picture of this run; give critiques of training "
+    "pictures, or the data.split_seed and data.split_by with which they were written"
+)
 
 
 def cold_start(job: Job, base: str) -> str:
@@ -92,7 +100,10 @@ def _announced(settings: Settings, count: int, recipe: ColdStartSettings) -> str
 
 
 def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_start: ColdStartSettings) -> str:
-    """Return the identity of the cold start: a hash of everything that decides its weights."""
+    """Return the identity of the cold start: a hash of everything that decides its weights.
+
+    The records are hashed as their file, and by their pictures where they are not the whole file.
+    """
     settings, lora = job.settings, adapter_of(cold_start, job.settings)
     recipe = {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY}
     if cold_start.blank_pictures == 0:
@@ -100,10 +111,12 @@ def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_s
     probed = []  # what entropy is measured on, for it is kept with the cold start
     if cold_start.probe_every is not None:
         probed = [sha256_of(job.manifest(settings.data, "validation")), settings.trainer.max_new_tokens]
+    given = settings.cold_start.data is not None
+    is_part = settings.data.name == "aescot" or (given and len(records) < len(read_records(records_path)))
     return fingerprint(
         model_digest(base, job.store) or base,
         sha256_of(records_path),
-        *([row["image"] for row in records] if settings.data.name == "aescot" else ()),
+        *([row["image"] for row in records] if is_part else ()),
         recipe,
         settings.seed,
         job.max_pixels,
@@ -254,7 +267,7 @@ def _critiques(job: Job) -> Path:
 
 
 def _readable(job: Job, given: Path) -> list[dict]:
-    """Return the records of the AesCoT file `given` whose pictures can be opened.
+    """Return the records of the AesCoT file `given` whose pictures can be opened and are not held out by this run.
 
     Rank 0 opens them once and writes the list to the run's manifests, named by the file's content. Every process reads
     this list, so all count the same steps even if one of them could not read a picture, and a requeued run opens no
@@ -266,10 +279,21 @@ def _readable(job: Job, given: Path) -> list[dict]:
 
 
 def _list_readable(job: Job, given: Path, path: Path) -> None:
-    """Write the list unless it exists. A record with an unreadable picture is left out, or ends a strict run."""
+    """Write the list unless it exists.
+
+    A record of a held-out picture is left out. One with an unreadable picture is left out too, or ends a strict run.
+    """
     if path.exists():
         return
-    data, records = job.settings.data, read_records(given)
+    data, every = job.settings.data, read_records(given)
+    records = _not_held_out(job, every)
+    if len(records) < len(every):
+        log.warning(
+            "cold_start.data=%s: left out %d of %d records: their pictures are validation or test pictures of this run",
+            *(given, len(every) - len(records), len(every)),
+        )
+    if every and not records:
+        raise InputError(_ALL_HELD_OUT.format(given))
     _, dropped = check_pictures(unique_samples(records), workers=data.workers, strict=data.strict)
     for row in dropped:
         log.warning("left out %s: %s", row["path"], row["reason"])
@@ -279,6 +303,23 @@ def _list_readable(job: Job, given: Path, path: Path) -> None:
         raise InputError(_NO_RECORD.format(given))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rows(path, readable)
+
+
+def _not_held_out(job: Job, records: list[dict]) -> list[dict]:
+    """Return the records whose picture is no validation or test picture of the run, by its file and by set and id.
+
+    A picture that stands in the training list as well, as with data.split=train, is not held out.
+    """
+
+    def names(samples: Iterable[Sample]) -> set[str | tuple[str, str]]:
+        return set(chain.from_iterable((os.path.realpath(one.image), (one.dataset, one.id)) for one in samples))
+
+    held_out = names(chain(job.validation, *job.tests)) - names(job.train)
+    return [
+        row
+        for row in records
+        if os.path.realpath(row["image"]) not in held_out and (row.get("dataset"), str(row["id"])) not in held_out
+    ]
 
 
 def _probe(job: Job, backbone: Backbone, step: int, path: Path) -> dict[str, float]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from aes_r1.data.sample import Sample
+from aes_r1.data.splits import datasets_of, first_of_sets
 from aes_r1.evaluation.grounding import distinct, words_srcc
 from aes_r1.inference.information import joined, likelihoods, nats
 from aes_r1.model.backbone import Backbone
@@ -21,17 +22,19 @@ OTHERS = 2
 
 
 def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample], sample: Sampler) -> dict[str, float]:
-    """Compute critique/* of the glossary over the first pictures of a validation.
+    """Compute critique/* of the glossary over the first pictures of every set of a validation.
 
     It is empty where no critique is asked for. sample: the sampler of job.sampler.
     """
     if job.settings.model.prompt not in ("critique", "score_first"):
         return {}
-    rows = predictions(job, backbone, samples[:PICTURES], ["greedy"], sample)
-    read = [row for row in rows if row["critique"] and row["score"] is not None][:INFORMED]
+    asked = [samples[index] for index in first_of_sets(datasets_of(samples), PICTURES).tolist()]
+    rows = predictions(job, backbone, asked, ["greedy"], sample)
+    read = [row for row in rows if row["critique"] and row["score"] is not None]
+    informed = [read[index] for index in first_of_sets([row["dataset"] for row in read], INFORMED).tolist()]
     table = likelihoods(
         backbone,
-        read,
+        informed,
         question=job.question,
         others=OTHERS,
         seed=job.settings.seed,

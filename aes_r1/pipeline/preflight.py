@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +30,12 @@ from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import QUESTIONS
 from aes_r1.reward.custom import load_reward, reward_file
+from aes_r1.rollout.vllm_client import is_healthy
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import DataSettings, InputError, Settings
 from aes_r1.trainer.launch import launched, require_deepspeed, world
+
+log = logging.getLogger("aes_r1")
 
 
 def check(settings: Settings) -> None:
@@ -50,6 +54,7 @@ def check(settings: Settings) -> None:
         _check_score_rewards(settings)
         _check_rewards(settings)
         _check_models(settings)
+        _wait_for_server(settings)
 
 
 def check_launch(settings: Settings) -> None:
@@ -191,6 +196,31 @@ def _check_models(settings: Settings) -> None:
             backbone = backbones.check(path, question=QUESTIONS[model.prompt], max_pixels=max_pixels, key=key)
             if model.lora.rank > 0:
                 backbones.add_adapter(backbone, model.lora)
+
+
+def _wait_for_server(settings: Settings) -> None:
+    """Wait until one of the servers that RAPO will ask answers; InputError after rollout.patience seconds.
+
+    A server that is started beside the run takes minutes to load its model; one that nobody starts would be missed only
+    after the cold start.
+    """
+    rollout, pause = settings.rollout, 1.0
+    if rollout.name == "local" or settings.trainer.name != "rapo" or not _to_come(settings, "rapo"):
+        return
+    started, addresses, said = time.monotonic(), ", ".join(rollout.url), False
+    while not any(is_healthy(url.rstrip("/")) for url in rollout.url):
+        if time.monotonic() + pause > started + rollout.patience:
+            raise InputError(
+                f"rollout.url={addresses}: no server answers within rollout.patience={rollout.patience:g} seconds; "
+                "start one: aes-r1 serve --model DIR"
+            )
+        if not said:
+            log.warning(
+                "rollout.url=%s: no server answers yet; the run waits for one up to rollout.patience=%g seconds",
+                *(addresses, rollout.patience),
+            )
+            said = True
+        time.sleep(pause)
 
 
 def _check_score_rewards(settings: Settings) -> None:

@@ -86,12 +86,8 @@ class Settings:
             rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
             is_enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
             require(is_enough, "trainer.num_samples", self.trainer.num_samples, rule)
-            require(
-                self.rollout.name == "local" or self.model.lora.dropout == 0,
-                "model.lora.dropout",
-                self.model.lora.dropout,
-                "with rollout=vllm the trainer's probabilities must be the servers', which drop nothing; give 0",
-            )
+            rule = "RAPO's completions are drawn without dropout, and so are their probabilities; give 0"
+            require(self.model.lora.dropout == 0, "model.lora.dropout", self.model.lora.dropout, rule)
 
     def _check_words(self) -> None:
         """Refuse what reads a score from the words before it where the prompt asks for no such words."""
@@ -107,6 +103,11 @@ class Settings:
         for name, weight in weights.items() if credit != "parts" else ():
             rule = f"pays the critique's own tokens, which trainer.credit={credit} does not; give trainer.credit=parts"
             require(False, f"reward.{name}.weight", weight, rule)
+        of_completions = {"kl_reward_coef": "give trainer.kl_coef,", "overlong_penalty": "give 0,"}
+        for key, instead in of_completions.items():
+            value = getattr(self.trainer, key)
+            rule = f"is of whole completions, but trainer.credit={credit} would charge it to the answer's tokens"
+            require(credit == "all" or value == 0, f"trainer.{key}", value, f"{rule}; {instead} or trainer.credit=all")
         if credit == "parts":
             rule = "needs a reward of the critique: reward.faithfulness.weight, .read_back or .information above 0"
             require(bool(weights), "trainer.credit", credit, rule)

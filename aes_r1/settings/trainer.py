@@ -167,6 +167,9 @@ class TrainerSettings:
         rule = "divides each reward by its standard deviation; give trainer.scale_advantage=true"
         is_scaled = self.scale_advantage or self.advantage == "sum_then_normalize"
         require(is_scaled, "trainer.advantage", self.advantage, rule)
+        rule = "trainer.advantage=normalize_then_sum would divide it by its own spread; give trainer.kl_coef, or 0"
+        keeps_size = self.kl_reward_coef == 0 or self.advantage == "sum_then_normalize"
+        require(keeps_size, "trainer.kl_reward_coef", self.kl_reward_coef, rule)
 
     @property
     def needs_reference(self) -> bool:

@@ -66,11 +66,13 @@ class Rollouts:
         self._greeted = False
         self._thread = ThreadPoolExecutor(1)
 
-    def begin(self, images: StepImages, encoded: Sequence[EncodedPrompt], timer: PhaseTimer) -> PendingCompletions:
+    def begin(
+        self, images: StepImages, encoded: Sequence[EncodedPrompt], timer: PhaseTimer, *, pushed: bool = False
+    ) -> PendingCompletions:
         """Start to draw K completions for each prompt of `encoded` with the current weights. Collective.
 
-        encoded [n]: the prompts of this process's images. Servers draw at once. This process draws only in `finish`,
-        which must be called before its weights change.
+        encoded [n]: the prompts of this process's images; pushed: whether servers have these weights already. Servers
+        draw at once. This process draws only in `finish`, which must be called before its weights change.
         """
         self.backbone.model.eval()
         noise = keyed_uniform_noise([("rollout", *key) for key in images.keys], self.trainer.max_new_tokens)
@@ -85,9 +87,9 @@ class Rollouts:
 
             return PendingCompletions(draw, lambda: None)
         with timer("push"):
-            pushed = self._push(self.served, prompts)
-        drawn = self._thread.submit(self._draw, pushed, noise, self.served.sample_completions)
-        return PendingCompletions(lambda: self._completions(images, encoded, pushed, drawn.result()), drawn.exception)
+            shown = self._push(self.served, prompts, pushed)
+        drawn = self._thread.submit(self._draw, shown, noise, self.served.sample_completions)
+        return PendingCompletions(lambda: self._completions(images, encoded, shown, drawn.result()), drawn.exception)
 
     def choose(self, parts: Sequence[Completions], images: StepImages, chosen: Sequence[int]) -> Completions:
         """Return the completions of the `chosen` images of this process, numbered through all `parts`. Collective.
@@ -129,10 +131,14 @@ class Rollouts:
             [scores[row] for row in rows],
         )
 
-    def _push(self, served: ServedPolicy, batch: PromptBatch) -> PromptBatch:
-        """Push the weights to the servers, with a handshake the first time; return `batch` with its vision features."""
+    def _push(self, served: ServedPolicy, batch: PromptBatch, pushed: bool) -> PromptBatch:
+        """Push the weights, unless the servers have them, with a handshake the first time.
+
+        Returns `batch` with its vision features.
+        """
         with self.engine.gathered_parameters():
-            served.push(self.backbone, wait=self.engine.barrier)
+            if not pushed:
+                served.push(self.backbone, wait=self.engine.barrier)
             batch = self.backbone.with_vision_features(batch)
             if not self._greeted:
                 served.handshake(self.backbone, batch, max_new_tokens=self.trainer.max_new_tokens)

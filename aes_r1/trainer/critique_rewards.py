@@ -68,7 +68,7 @@ def critique_rewards(
     """Return {name: [N, K]} of every critique reward with a weight, over the images of all processes. Collective.
 
     A completion without a critique earns 0. mos, pool [N]: of all processes. frozen(): the model that training started
-    from, which reads critiques and computes their likelihood, `micro_batch_size` at once.
+    from, whole, which reads critiques and computes their likelihood, `micro_batch_size` at once.
     """
     weights, own_images = reward.critique_weights, drawn.images[engine.rank :: engine.size]
     shape = (len(own_images), len(drawn.texts) // len(own_images))
@@ -82,7 +82,7 @@ def critique_rewards(
         earned["faithfulness"] = faithfulness_reward(stated, ratings, form=reward.faithfulness.form, pool=within)
     if not reward.needs_reference:
         return earned
-    with engine.gathered_parameters(), frozen() as start, torch.no_grad():
+    with frozen() as start, torch.no_grad():
         if "read_back" in weights:
             read = read_scores(start, critiques, question=question, batch_size=micro_batch_size)
             read_back = engine.all_gather(read.to(mos.device).view(shape))

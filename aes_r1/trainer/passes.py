@@ -83,10 +83,12 @@ class Passes:
         """Return the old log-probabilities [R, T] of the completions, those before the first update of the step.
 
         None where the step has a single update, whose own detached log-probabilities serve. The local sampler has
-        computed them already, up to rounding; those of servers are of other numerics, so they are computed here.
+        computed them already, up to rounding. They are computed here where that rounding is not small: beside the
+        narrow bounds of a whole sequence's ratio (bfloat16 alone would clip a quarter of the tokens at 3e-4), and for
+        servers, whose numerics are others.
         """
         if self.trainer.inner_epochs * self.trainer.minibatches == 1:
             return None
-        if self.policy.served is None:
+        if self.policy.served is None and self.trainer.ratio == "token":
             return self.completions.rollout.logps
         return self.all_logps(self.policy.backbone)

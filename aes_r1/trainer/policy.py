@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import Order, order_of
 from aes_r1.rollout.served import ServedPolicy
+from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.reference import Reference, reference_weights
 
 
@@ -43,4 +44,14 @@ class Policy:
     def frozen(self) -> Iterator[Backbone]:
         """Yield the frozen start for the block. Collective."""
         with reference_weights(self.backbone, self.reference) as start:
+            yield start
+
+    @contextlib.contextmanager
+    def whole_frozen(self, engine: Engine) -> Iterator[Backbone]:
+        """Yield the frozen start, whole on the device so that it can decode, for the block. Collective.
+
+        Beside a reference of its own the policy stays divided, so the device never holds both whole.
+        """
+        gathered = engine.gathered_parameters() if self.reference is None else contextlib.nullcontext()
+        with gathered, self.frozen() as start:
             yield start

@@ -124,7 +124,7 @@ def train_rapo(
                     pool=rewards.pool,
                     question=policy.question,
                     engine=engine,
-                    frozen=policy.frozen,
+                    frozen=partial(policy.whole_frozen, engine),
                     micro_batch_size=trainer.micro_batch_size,
                 )
             rewards = replace(rewards, parts=rewards.parts | of_critiques)
@@ -155,7 +155,8 @@ def train_rapo(
         if trainer.refill_rounds:
             values["rollout/refilled"] = refill.share(step, completions.images)
         trace.end()
-        if served is not None and on_policy:  # otherwise the difference includes an update
+        # Drawn ahead, the difference includes an update; and where one was skipped, it may be the trainer's own NaN.
+        if served is not None and on_policy and not update.skipped:
             bound = largest_gap(served.settings, backbone.model.dtype)
             require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
         if step == 0 or (step + 1) % trainer.completions_every == 0:

@@ -85,7 +85,7 @@ class Refill:
         images = self._shared_out(step, [self.images[index] for index in indices])
         with timer("wait"):
             encoded = [encode_image(image, self.policy) for image in images.local]
-        pending = self.rollouts.begin(images, encoded, timer)
+        pending = self.rollouts.begin(images, encoded, timer, pushed=True)
         with timer("rollout"):
             return pending.finish()
 

@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -16,6 +19,7 @@ from aes_r1.runs.claim import run_lock
 from aes_r1.settings import InputError, Settings, TrainerSettings
 from tests.model.folders import BROKEN
 from tests.pipeline.test_run import base, root  # noqa: F401  # fixtures
+from tests.ports import free_port
 from tests.test_command import composed
 from tests.test_command import train as started
 
@@ -223,12 +227,48 @@ def test_a_stage_that_is_done_is_not_asked_about(tmp_path, monkeypatch):
         preflight.check(composed(*wanted, "trainer.resume=never"))
 
 
+def test_a_run_waits_for_a_server_before_its_cold_start_and_no_longer_than_its_patience(tmp_path, monkeypatch, caplog):
+    for name in LAUNCH:
+        monkeypatch.delenv(name, raising=False)
+    url = f"http://127.0.0.1:{free_port()}"
+    wanted = (f"out={tmp_path}", "data=folder", "data.root=/nonexistent", "rollout=vllm", f"rollout.url=[{url}/]")
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "data.json").write_text("{}")
+    with pytest.raises(InputError, match=rf"rollout\.url={url}/: no server answers .*patience=0\.5 .*: aes-r1 serve"):
+        preflight.check(composed(*wanted, "rollout.patience=0.5"))
+    preflight.check(composed(*wanted, "trainer.name=sft"))  # no RAPO is to come
+    caplog.clear()
+
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    def start():
+        servers.append(HTTPServer(("127.0.0.1", int(url.rpartition(":")[2])), Healthy))
+        servers[0].serve_forever(poll_interval=0.01)
+
+    servers: list[HTTPServer] = []
+    later = threading.Timer(0.3, start)
+    later.start()
+    preflight.check(composed(*wanted, "rollout.patience=60"))
+    assert "no server answers yet; the run waits for one up to rollout.patience=60 seconds" in caplog.text
+    servers[0].shutdown()
+    servers[0].server_close()
+    (tmp_path / "stages" / "rapo.json").write_text("{}")
+    preflight.check(composed(*wanted, "rollout.patience=0.5"))
+
+
 @pytest.mark.slow
 def test_a_real_process_says_so_within_twenty_seconds(tmp_path):
-    before = os.times()
+    before, began = os.times(), time.monotonic()
     done = started("trainer.init_from=/nonexistent", f"out={tmp_path / 'run'}", f"store={tmp_path / 'store'}")
     after = os.times()  # processor time, which other work on the machine does not affect
     assert after.children_user + after.children_system - before.children_user - before.children_system < 20
+    assert time.monotonic() - began < 120  # it waits for nothing, and a busy machine is at most a few times slower
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         "aes_r1: trainer.init_from=/nonexistent: no such folder; give a model folder or hub name (OWNER/NAME)"

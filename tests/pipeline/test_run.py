@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import InputError, Settings, build
 from aes_r1.trainer import checkpoint
+from tests.pipeline.test_paper_recipe import loaded
 from tests.tracking.test_tracker import by_kind, offline_records, values
 
 LETTERS = "A picture of flat light and deep shadow, with a calm mood. Its composition is level. Colors are muted. 0.5"
@@ -357,6 +359,76 @@ def test_records_whose_picture_cannot_be_read_are_named(base, root, tmp_path, ca
         run(settings(base, root, tmp_path / "run", **given))
     assert "gone.png: not a picture" in capsys.readouterr().err
     assert not (tmp_path / "run").exists(), "nothing was learned in it"
+
+
+def learned(job: Job) -> tuple[set[str], str]:
+    """The names of the pictures that a cold start from cold_start.data trains on, and its own name in the store."""
+    path = cold_start_stage._critiques(job)
+    records = cold_start_stage._records(job, path)
+    recipe = cold_start_stage.recipe_for(job.settings, len(records))
+    names = {Path(row["image"]).name for row in records}
+    return names, cold_start_stage._digest(job, str(tiny.SHIPPED), path, records, recipe)
+
+
+def job_on(root: Path, out: Path, aescot: Path | None, **data) -> Job:
+    """A job on the pictures of `root` whose lists are drawn."""
+    chosen = {"data": {**data, "workers": 0}, "cold_start": {"data": str(aescot) if aescot else None, "min_steps": 0}}
+    return loaded(settings(tiny.SHIPPED, root, out, **chosen), out)
+
+
+def critiques_of(pictures: Iterable[Path], path: Path, **more) -> Path:
+    rows = [{"id": one.name, "image": str(one), "mos": 0.5, "critique": LETTERS, **more} for one in pictures]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_cold_start_never_sees_a_picture_that_the_run_holds_out(root, tmp_path, caplog):
+    """By whatever split: named by their files, by links to them, or as copies that keep set and id."""
+    pictures = sorted(root.glob("*.png"))
+    every = critiques_of(pictures, tmp_path / "every.jsonl")
+    (tmp_path / "link").symlink_to(root)
+    linked = critiques_of([tmp_path / "link" / one.name for one in pictures], tmp_path / "linked.jsonl")
+    shutil.copytree(root, tmp_path / "copies", ignore=lambda *_: ["link", "copies"])
+    copies = sorted((tmp_path / "copies").glob("*.png"))
+    copied = critiques_of(copies, tmp_path / "copied.jsonl", dataset="folder")
+    elsewhere = critiques_of(copies, tmp_path / "elsewhere.jsonl", dataset="another")  # the same ids in another set
+    for number, seed in enumerate((None, 1)):
+        job = job_on(root, tmp_path / f"run{number}", every, split_seed=seed)
+        training = {Path(one.image).name for one in job.train}
+        held_out = 12 - len(training) - 1  # one of the twelve cannot be read
+        assert held_out >= 6
+        for path in (every, linked, copied):
+            caplog.clear()
+            job.settings.cold_start.data = str(path)
+            assert learned(job)[0] == training
+            assert f"left out {held_out} of 12 records: their pictures are validation or test pictures" in caplog.text
+        job.settings.cold_start.data = str(elsewhere)
+        assert len(learned(job)[0]) == 11
+    tests = critiques_of([Path(one.image) for one in job.tests[0]], tmp_path / "tests.jsonl")
+    job.settings.cold_start.data = str(tests)
+    with pytest.raises(
+        InputError, match=r"every record is of a validation or test picture of this run; give critiques"
+    ):
+        learned(job)
+
+
+def test_a_cold_start_is_stored_by_the_records_that_it_trained_on(root, tmp_path):
+    """By the file alone where it trained on all of it, as cold starts in the store are named."""
+    training = [Path(one.image) for one in job_on(root, tmp_path / "lists", None).train]
+    path = critiques_of(training, tmp_path / "aescot.jsonl")
+    whole = job_on(root, tmp_path / "whole", path)
+    names, digest = learned(whole)
+    assert names == {one.name for one in training}
+    recipe = cold_start_stage.recipe_for(whole.settings, len(names))
+    unasked = job_on(root, tmp_path / "lists", None)
+    assert digest == cold_start_stage._digest(unasked, str(tiny.SHIPPED), path, [], recipe)
+    digests = {digest}
+    for number, broken in enumerate(training[:2]):
+        content = broken.read_bytes()
+        broken.write_bytes(b"")
+        digests.add(learned(job_on(root, tmp_path / f"run{number}", path))[1])
+        broken.write_bytes(content)
+    assert len(digests) == 3
 
 
 def test_strict_names_the_first_broken_picture(base, root, tmp_path):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
 import torch
 
 from aes_r1.model import tiny
+from aes_r1.model.backbone import add_adapter
 from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.prompts import RATING_PROMPT
 from aes_r1.settings import InputError, LoraSettings, ModelSettings
+from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.reference import ShardedReference, build_reference
+from aes_r1.trainer.single_engine import SingleEngine
 
 DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda", 0), marks=pytest.mark.gpu)]
 
@@ -38,6 +43,29 @@ def test_a_reference_in_host_memory_has_the_same_logps_and_leaves_the_device(bac
     assert reference.own.is_pinned() == (device.type == "cuda")
     reference.close()
     assert not hasattr(reference, "own")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_policy_is_gathered_only_where_it_is_its_own_reference(backbone, own):
+    """A reference of its own is whole already; the device should not hold the whole policy beside it."""
+    gathered = []
+
+    class Divided(SingleEngine):
+        @contextlib.contextmanager
+        def gathered_parameters(self):
+            gathered.append(True)
+            yield
+            gathered.clear()
+
+    device = torch.device("cpu")
+    reference = build_reference("device", copy.deepcopy(backbone), device=device, rank=0, size=1) if own else None
+    policy = Policy(backbone if own else add_adapter(backbone, LoraSettings(rank=2), seed=0), reference, RATING_PROMPT)
+    with policy.whole_frozen(
+        Divided(policy.backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=device)
+    ) as start:
+        assert gathered == ([] if own else [True])
+        assert start is (reference.backbone if own else policy.backbone)
+    assert not gathered
 
 
 @pytest.mark.parametrize("size", [2, 3])

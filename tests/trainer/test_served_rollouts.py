@@ -16,6 +16,7 @@ from aes_r1.rollout.served import ServedPolicy
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import ErrorSettings, InputError, LoraSettings, RewardSettings, RolloutSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
+from aes_r1.trainer import passes as step_passes
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.objective import importance_weights
 from aes_r1.trainer.policy import Policy
@@ -156,6 +157,36 @@ def test_a_mismatch_ends_the_run_before_anything_is_saved(talker, server, pictur
     with pytest.raises(InputError, match=r"rollout.max_mismatch=0.001: log-probabilities of step 2 differ by"):
         train(talker, picture_folder, tmp_path, server, save_every=1)
     assert checkpoint.steps(tmp_path / "checkpoints") == [1]
+
+
+def test_a_step_that_is_not_finite_in_the_trainer_is_skipped_and_no_fault_of_the_servers(
+    talker, server, picture_folder, tmp_path, monkeypatch
+):
+    plain, passes = step_passes.completion_likelihood, []
+
+    def second_is_spoilt(*given, **how):
+        passes.append(given)
+        logps, entropy = plain(*given, **how)
+        return logps * (math.nan if len(passes) == 2 else 1.0), entropy
+
+    monkeypatch.setattr(step_passes, "completion_likelihood", second_is_spoilt)
+    rows = train(talker, picture_folder, tmp_path, server)
+    assert [row["policy/skipped_steps"] for row in rows] == [0, 1, 0]
+    assert [math.isnan(row["rollout/mismatch_mean"]) for row in rows] == [False, True, False]
+
+
+def test_further_images_are_drawn_with_the_weights_that_the_servers_have(
+    talker, server, picture_folder, tmp_path, monkeypatch
+):
+    """So cold that a group's outputs are all the same, and each step draws two further times."""
+    pushes, push = [], ServedPolicy.push
+    monkeypatch.setattr(
+        ServedPolicy, "push", lambda served, *given, **how: (pushes.append(1), push(served, *given, **how))
+    )
+    rows = train(talker, picture_folder, tmp_path, server, max_steps=2, refill_rounds=2, temperature=1e-3)
+    assert [row["rollout/zero_spread_groups"] for row in rows] == [1, 1]
+    assert len(server.asked) == 1 + 2 * 3 * 3  # the handshake; two steps of three drawings of three images
+    assert len(pushes) == 2
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
