@@ -103,7 +103,7 @@ def arguments() -> OneLineParser:
     return OneLineParser(
         prog="aes-r1 completion",
         description="Print what bash and zsh complete after aes-r1.",
-        examples=f"aes-r1 completion > {path} && echo 'source {path}' >> ~/.bashrc",
+        examples=f"aes-r1 completion > {path} && echo 'source {path}' >> ~/.bashrc\nzsh: the same with ~/.zshrc",
     )
 
 

@@ -86,9 +86,7 @@ def plan(settings: PlanSettings, shape: Shape) -> Plan:
         memory=memory_per_gpu(settings, shape, trained, outputs_per_pass(settings)),
         flops=flops,
         seconds=seconds,
-        runaway_seconds=decode_seconds(
-            settings, shape, own_images(settings), trainer.num_samples, trainer.max_new_tokens
-        ),
+        runaway_seconds=decoding_seconds(settings, shape, flops, trainer.max_new_tokens),
         steps=steps,
         stage_hours=hours,
         usd=None if price is None else sum(hours.values()) * assumed.gpus * price,
@@ -134,16 +132,11 @@ def passes_old_policy(settings: PlanSettings) -> bool:
 
 
 def step_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float]) -> dict[str, float]:
-    """Estimate the seconds of one step: passes at the given MFU, decoding by bytes read, ZeRO by bytes sent.
-
-    Decoding reads weights and cache for every token of the step's longest answer. A GPU decodes until its last answer
-    ends, and all wait for the slowest GPU, because rewards compare the pictures of all of them.
-    """
+    """Estimate the seconds of one step: passes at plan.mfu, decoding by decoding_seconds, ZeRO by bytes."""
     seconds = {name: operations / _speed(settings) for name, operations in flops.items()}
     limit = settings.trainer.max_new_tokens
     longest = cost.longest_answer(mean_answer(settings), settings.plan.longest_answer, limit)
-    read = rollout_seconds(settings, shape, longest)
-    seconds["rollout, decoding"] = max(seconds["rollout, decoding"], read)
+    seconds["rollout, decoding"] = decoding_seconds(settings, shape, flops, longest)
     return {**seconds, "ZeRO traffic": step_traffic(settings, shape) / (settings.plan.interconnect_gb_s * 1e9)}
 
 
@@ -171,9 +164,15 @@ def _speed(settings: PlanSettings) -> float:
     return assumed.gpus * assumed.peak_tflops * 1e12 * assumed.mfu
 
 
-def rollout_seconds(settings: PlanSettings, shape: Shape, longest: int) -> float:
-    """Estimate the seconds in which a GPU decodes its completions of one step when the longest has `longest` tokens."""
-    return decode_seconds(settings, shape, own_images(settings), settings.trainer.num_samples, longest)
+def decoding_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float], longest: int) -> float:
+    """Estimate the seconds in which the completions of one step are decoded when the longest has `longest` tokens.
+
+    It is the longer of two times: that of the operations in `flops` at plan.mfu, and that in which a GPU reads weights
+    and cache, at plan.decode_efficiency of the bandwidth, for every token of the longest answer. A GPU decodes until
+    its last answer ends, and all wait for the slowest GPU, because rewards compare the pictures of all of them.
+    """
+    read = decode_seconds(settings, shape, own_images(settings), settings.trainer.num_samples, longest)
+    return max(flops["rollout, decoding"] / _speed(settings), read)
 
 
 def decode_seconds(settings: PlanSettings, shape: Shape, images: int, samples: int, longest: int) -> float:
@@ -265,17 +264,17 @@ def cheapest(settings: PlanSettings, shape: Shape) -> str:
         recipes[f"an adapter on 4-bit weights (model.lora.rank={lora.rank} model.quantize=nf4)"] = {
             "lora": lora, "quantize": "nf4", "reference": "device",
         }  # fmt: skip
-    found = []
-    for words, changes in recipes.items():
+    candidates = []
+    for recipe, changes in recipes.items():
         changed = replace(settings, model=replace(model, **changes))  # type: ignore[arg-type]
         planned = plan(changed, shape)
-        found.append((peak(planned.memory) / 1e9, sum(planned.stage_hours.values()), words, planned))
-    fitting = [one for one in found if one[3].largest_micro_batch >= 1]
+        candidates.append((peak(planned.memory) / 1e9, sum(planned.stage_hours.values()), recipe, planned))
+    fitting = [one for one in candidates if one[3].largest_micro_batch >= 1]
     if not fitting:
-        memory, _, words, _ = min(found, key=lambda one: one[0])
-        return f"no recipe of this model fits {limit:g} GB; the smallest is {words}: {memory:.1f} GB"
-    memory, hours, words, _ = min(fitting, key=lambda one: one[1])
-    return f"cheapest recipe that fits {limit:g} GB: {words}, {hours:.1f} hours, at most {memory:.1f} GB"
+        memory, _, recipe, _ = min(candidates, key=lambda one: one[0])
+        return f"no recipe of this model fits {limit:g} GB; the smallest is {recipe}: {memory:.1f} GB"
+    memory, hours, recipe, _ = min(fitting, key=lambda one: one[1])
+    return f"cheapest recipe that fits {limit:g} GB: {recipe}, {hours:.1f} hours, at most {memory:.1f} GB"
 
 
 def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
@@ -288,9 +287,9 @@ def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
         phase = max(phases, key=lambda name: phases[name])
         elsewhere = {name for other, names in PHASES.items() if other != phase for name in names}
         largest = max((name for name in memory if name not in elsewhere), key=lambda name: memory[name])
-        helping = cures(settings, estimate.shape)
-        enough = {words: size for words, size in helping.items() if size <= limit * 1e9}
-        shown = ", ".join(f"{words} ({size / 1e9:.1f})" for words, size in (enough or helping).items())
+        peaks_after_changes = cures(settings, estimate.shape)
+        enough = {setting: size for setting, size in peaks_after_changes.items() if size <= limit * 1e9}
+        shown = ", ".join(f"{setting} ({size / 1e9:.1f})" for setting, size in (enough or peaks_after_changes).items())
         lines.append(
             f"no micro-batch fits: one output needs {peak(memory) / 1e9:.1f} of {limit:g} in the {phase}, most of it "
             f"{largest} ({memory[largest] / 1e9:.1f}); "
@@ -335,6 +334,7 @@ def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
 def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     """Print `estimate` as tables."""
     assumed, trainer = settings.plan, settings.trainer
+    gpus = f"{assumed.gpus} GPU{'s' * (assumed.gpus > 1)}"
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False)
@@ -342,7 +342,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     say(
         f"{settings.model.name}: {estimate.shape.parameters / 1e9:.3f} B parameters, "
         f"{estimate.trained / 1e9:.3f} B trained; "
-        f"{settings.engine.name}, {assumed.gpus} GPUs, N {trainer.images_per_step}, K {trainer.num_samples}"
+        f"{settings.engine.name}, {gpus}, N {trainer.images_per_step}, K {trainer.num_samples}"
     )
     table = Table("memory per GPU", "10^9 bytes", title=f"{outputs_per_pass(settings)} outputs in a pass")
     phase_of = {name: phase for phase, names in PHASES.items() for name in names}
@@ -362,14 +362,15 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     say(cheapest(settings, estimate.shape))
     mean, limit = mean_answer(settings), trainer.max_new_tokens
     longest = cost.longest_answer(mean, assumed.longest_answer, limit)
+    one = f"; a single one that runs to {limit} makes it {estimate.runaway_seconds:.1f} seconds"
     say(
-        f"decoding is charged to the longest of a step's answers: {longest} tokens, {assumed.longest_answer:g} times "
-        f"the mean {mean}; a single one that runs to {limit} makes it {estimate.runaway_seconds:.1f} seconds"
+        f"decoding is charged to the longest of a step's answers: {longest} tokens (the mean {mean} times "
+        f"{assumed.longest_answer:g}, at most trainer.max_new_tokens={limit}){one if longest < limit else ''}"
     )
     price = "" if estimate.usd is None else f", {estimate.usd:,.0f} USD"
     stages = ", ".join(f"{stage} {hours:.1f}" for stage, hours in estimate.stage_hours.items())
     say(
-        f"{estimate.steps} steps of RAPO; hours on {assumed.gpus} GPUs: {stages}, "
+        f"{estimate.steps} steps of RAPO; hours on {gpus}: {stages}, "
         f"together {sum(estimate.stage_hours.values()):.1f}{price}"
     )
     say(

@@ -38,6 +38,9 @@ from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, in_order, row_of,
 from aes_r1.settings import require
 
 AT_ONCE = 32  # pictures that one server is asked about
+_SORT_HELP = (
+    "order of the rows: score (highest first), agreement (words and score furthest apart first) or path (by name)"
+)
 _MAX_REASONS = 5  # reasons in the summary; every file's own stands above it
 
 
@@ -194,15 +197,16 @@ def arguments() -> OneLineParser:
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
     add("--url", action="append", default=[], metavar="URL", help="of a vLLM server of DIR (aes_r1.serve); repeatable")
     add("--format", choices=FORMATS, help="what stdout gets (default: table)")
-    add("--sort", choices=SORTS, help="score: highest first; agreement of words and score: lowest first; path")
-    add("--reverse", action="store_true", help="turn the order of --sort round")
+    add("--sort", choices=SORTS, help=_SORT_HELP)
+    add("--reverse", action="store_true", help="give the rows in the opposite order of --sort")
     add("--best-of", action="store_true", help="say which of alike pictures to keep, such as those of a burst")
     add(
         "--alike",
         type=int,
         default=SAME_SCENE_BITS,
         metavar="B",
-        help=f"bits in which hashes of one scene differ (default: {SAME_SCENE_BITS})",
+        help="with --best-of: pictures whose hashes differ in at most B of 64 bits are alike "
+        f"(default: {SAME_SCENE_BITS})",
     )
     add("--samples", type=int, metavar="N", help="outputs per picture; 1: the most likely one (default: as evaluated)")
     add("--seed", type=int, default=0, help="of the sampling; the same seed gives the same scores (default: 0)")

@@ -188,13 +188,19 @@ def arguments() -> OneLineParser:
     )
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="a run's folder, a model folder, an exported folder or hub name")
-    add("--port", type=int, default=8100, metavar="P", help="of the loopback (default: 8100)")
+    add("--port", type=int, default=8100, metavar="P", help="port on 127.0.0.1 (default: 8100)")
     add("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs that share the model (default: 1)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was trained")
     add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: as the model is asked)")
-    add("--lora-rank", type=int, default=0, metavar="R", help="at least model.lora.rank of the run that it draws for")
+    add(
+        "--lora-rank",
+        type=int,
+        default=0,
+        metavar="R",
+        help="for a run with an adapter: its model.lora.rank or more (default: no adapter)",
+    )
     add("--environment", metavar="DIR", help="Python environment with vLLM (default: this one, then .venv-vllm)")
-    add("vllm", nargs="*", metavar="-- ...", help="handed to `vllm serve`")
+    add("vllm", nargs="*", metavar="ARGUMENT", help="after --: handed to `vllm serve`")
     return parser
 
 

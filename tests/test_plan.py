@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import re
 import shlex
@@ -9,10 +10,11 @@ import sys
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from aes_r1 import recipe
 from aes_r1.model import cost
-from aes_r1.plan import advice, cheapest, decode_seconds, plan, step_flops, step_traffic
+from aes_r1.plan import advice, cheapest, decode_seconds, plan, show, step_flops, step_traffic
 from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.settings import (
     CONF,
@@ -80,6 +82,30 @@ def test_decoding_lasts_until_the_longest_answer_ends(shape):
     capped = plan(everything, shape)
     assert capped.seconds["rollout, decoding"] == capped.runaway_seconds
     assert plan(assume(settings(), answer_tokens=None), shape).seconds["rollout, decoding"] == capped.runaway_seconds
+
+
+def test_where_operations_decide_a_long_answer_costs_nothing_more(shape):
+    """A card without a limit of bandwidth decodes as fast as it computes, however long the longest answer is."""
+    found = plan(assume(settings(), bandwidth_gb_s=1e9), shape)
+    computed = found.flops["rollout, decoding"] / (8 * 989e12 * 0.15)
+    assert found.seconds["rollout, decoding"] == found.runaway_seconds == pytest.approx(computed)
+
+
+@pytest.mark.parametrize(("given", "gpus", "longest"), [
+    ({}, "8 GPUs", "360 tokens (the mean 200 times 1.8, at most trainer.max_new_tokens=1024); a single one that runs to"
+     " 1024 makes it 12.6 seconds"),
+    ({"longest_answer": 100.0}, "8 GPUs", "1024 tokens (the mean 200 times 100, at most trainer.max_new_tokens=1024)"),
+    ({"gpus": 1}, "1 GPU", "360 tokens (the mean 200 times 1.8, at most trainer.max_new_tokens=1024); a single one that"
+     " runs to 1024 makes it 24.8 seconds"),
+])  # fmt: skip
+def test_the_printed_plan_says_which_answer_decoding_waits_for(shape, given, gpus, longest):
+    given = assume(settings(), **given)
+    console = Console(file=io.StringIO(), width=400)
+    show(plan(given, shape), given, console)
+    lines = console.file.getvalue().splitlines()
+    assert f"decoding is charged to the longest of a step's answers: {longest}" in lines
+    assert f", {gpus}, N 128, K 4" in lines[0]
+    assert any(f"hours on {gpus}: " in line for line in lines)
 
 
 def test_traffic_grows_with_passes_and_not_with_outputs(shape):

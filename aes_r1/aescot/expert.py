@@ -106,7 +106,7 @@ class AttributesExpert:
         """Write a critique of `sample`; see the Protocol."""
         ratings = known_ratings(sample)
         if not ratings:
-            return Attempt(None, {"unrated": "nobody rated one of its dimensions"})
+            return Attempt(None, {"unrated": "nobody rated any dimension of the picture"})
         measurement = await asyncio.to_thread(lambda: measure(open_picture(sample.image)))
         rng = picture_rng(self._seed, sample)
         return Attempt(attributes_critique(ratings, self._usual, measurement, known_mos(sample), rng))

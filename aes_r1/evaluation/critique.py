@@ -44,8 +44,9 @@ def critique_measures(
 ) -> dict[str, Any]:
     """Compute CRITIQUES of docs/evaluation.md from prediction rows that hold a critique and a score.
 
-    factors: {id: {dimension: true factor 0..1}} of scenes. Shares have Wilson intervals, means and correlations
-    bootstrap intervals, and diversity (a property of the whole collection) jackknife intervals.
+    factors: {id: {dimension: 0..1}}, a scene's factors or people's ratings, which may leave out dimensions. Shares have
+    Wilson intervals, means and correlations bootstrap intervals, and diversity (a property of the whole collection)
+    jackknife intervals.
     """
     texts = [row["critique"] for row in rows]
     sampled = stratified_indices([row["dataset"] for row in rows], DIVERSITY_SAMPLE, seed)
@@ -69,12 +70,17 @@ def critique_measures(
 def faithfulness(rows: Sequence[Row], factors: Factors, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Measure how well each dimension's stated step (0..5) matches the true factor: {dimension: {"n", "accuracy", ..}}.
 
+    A row counts for the dimensions that have a factor and a statement, so n is 0 where nobody rated a dimension.
     chance: the accuracy of always stating the most common true step, which needs no look at the picture.
     """
     stated_of_row = [(row, stated_steps(row["critique"])) for row in rows]
     measures = {}
     for name in DIMENSIONS:
-        pairs = [(steps[name], factors[row["id"]][name]) for row, steps in stated_of_row if name in steps]
+        pairs = [
+            (steps[name], factors[row["id"]][name])
+            for row, steps in stated_of_row
+            if name in steps and name in factors[row["id"]]
+        ]
         stated, true = np.asarray(pairs, dtype=np.float64).reshape(-1, 2).T
         true_steps = [step_of(float(factor)) for factor in true]
         errors = [abs(int(step) - true_step) for step, true_step in zip(stated, true_steps, strict=True)]

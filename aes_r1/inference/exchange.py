@@ -30,7 +30,7 @@ def paired_rows(rows: Sequence[Mapping[str, Any]], *, seed: int) -> list[dict[st
     order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
     others = {int(row): (int(order[index - 1]), int(order[index - 2])) for index, row in enumerate(order)}
     return [
-        {**row, "critique_of": rows[others[index][0]], "picture_of": rows[others[index][1]]}
+        {**row, "critique_row": rows[others[index][0]], "picture_row": rows[others[index][1]]}
         for index, row in enumerate(rows)
     ]
 
@@ -53,10 +53,10 @@ def intervene(
         prompts, prefixes = [], []
         for row in group:
             own, other = (
-                backbone.encode(open_picture(source["image"]), question) for source in (row, row["picture_of"])
+                backbone.encode(open_picture(source["image"]), question) for source in (row, row["picture_row"])
             )
             critiques = (
-                row["critique"], row["critique_of"]["critique"], row["critique"], "", negated(row["critique"])
+                row["critique"], row["critique_row"]["critique"], row["critique"], "", negated(row["critique"])
             )  # fmt: skip
             prompts += [own, own, other, own, own]
             prefixes += [unscored(critique) for critique in critiques]
@@ -66,8 +66,8 @@ def intervene(
             yield {
                 "id": row["id"],
                 "mos": row["mos"],
-                "critique_from": row["critique_of"]["id"],
-                "picture_from": row["picture_of"]["id"],
+                "critique_from": row["critique_row"]["id"],
+                "picture_from": row["picture_row"]["id"],
                 "changed": negated(row["critique"]) != row["critique"],
                 **dict(zip(INTERVENTION_KINDS, scores[start : start + count], strict=True)),
             }

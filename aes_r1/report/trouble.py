@@ -39,7 +39,7 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Iterable[Map
     )
     answered = "No picture" if not cell["n_answered"] else f"Only {cell['n_answered']} of {cell['n']} pictures"
     explanation = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    remedy = "train the cold start longer (cold_start.epochs), or let outputs be longer (trainer.max_new_tokens)"
+    remedy = "train the cold start longer (cold_start.min_steps), or let outputs be longer (trainer.max_new_tokens)"
     return (
         f"{answered} of {dataset} got an answer that can be read from {model}"
         f"{f'; of its outputs, {explanation}' if explanation else ''}. "

@@ -61,32 +61,12 @@ def build(
     server may be asked, None for all; ended: called once when no more pictures are scored, with the error that ended
     it, if it was one.
     """
-    held = 0  # bytes of the requests that are being answered
+    answers = _Answers(batches, max_pictures, unanswered)
     facts = batches.critic.facts
     asked = {"samples": batches.critic.samples, "temperature": facts.temperature, "warning": facts.warning()}
 
     async def health(_: Request) -> Response:
         return _json({"status": "ok", "model": model, **asked, "waiting": batches.waiting})
-
-    def answering(key: str, answer: Callable[[list[float | None], list[Verdict]], dict]) -> Callable:
-        async def answered(request: Request) -> Response:
-            nonlocal held
-            length = int(request.headers["content-length"])  # the guard has checked it
-            try:
-                if held + length > MOST_HELD:
-                    raise _Refused(503, "too many pictures at once; try again later")
-                held += length
-                try:
-                    pictures = await _pictures(request, key, max_pictures)
-                    verdicts = await _verdicts(request, batches, pictures, key)
-                finally:
-                    held -= length
-            except _Refused as refused:
-                return _json({"error": str(refused)}, refused.status)
-            scores = [unanswered if one.score is None else one.score for one in verdicts]
-            return _json(answer(scores, verdicts))
-
-        return answered
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -96,20 +76,56 @@ def build(
         task.cancel()
         await asyncio.wait([task])
 
-    with_reasons = answering("images", lambda scores, verdicts: {"scores": scores, "verdicts": _rows(verdicts)})
     return Starlette(
         routes=[
             Route("/health", health, methods=["GET"]),
-            Route("/score", with_reasons, methods=["POST"]),
-            Route("/compute", answering("image", lambda scores, _: {"rewards": scores}), methods=["POST"]),
+            Route("/score", answers.score, methods=["POST"]),
+            Route("/compute", answers.compute, methods=["POST"]),
         ],
         middleware=[
-            # A page of another site could have its own name lead to this machine; the name that was asked tells.
+            # DNS rebinding: a foreign page may resolve its own host name to this machine; the Host header shows it.
             *([Middleware(HostNames, hosts=hosts)] if hosts is not None else []),
             Middleware(Guard, max_body=MAX_BODY, routes=ROUTES),
         ],
         lifespan=lifespan,
     )
+
+
+class _Answers:
+    """Answer requests that hold pictures. held: bytes of the requests that are being answered."""
+
+    def __init__(self, batches: Batches, max_pictures: int, unanswered: float | None) -> None:
+        self.batches, self.max_pictures, self.unanswered = batches, max_pictures, unanswered
+        self.held = 0
+
+    async def score(self, request: Request) -> Response:
+        """Answer POST /score."""
+        return await self._answer(
+            request, "images", lambda scores, verdicts: {"scores": scores, "verdicts": _rows(verdicts)}
+        )
+
+    async def compute(self, request: Request) -> Response:
+        """Answer POST /compute."""
+        return await self._answer(request, "image", lambda scores, _: {"rewards": scores})
+
+    async def _answer(
+        self, request: Request, key: str, answer: Callable[[list[float | None], list[Verdict]], dict]
+    ) -> Response:
+        """Score the pictures under `key`; `answer` writes the JSON of scores and verdicts."""
+        length = int(request.headers["content-length"])  # the guard has checked it
+        try:
+            if self.held + length > MOST_HELD:
+                raise _Refused(503, "too many pictures at once; try again later")
+            self.held += length
+            try:
+                pictures = await _pictures(request, key, self.max_pictures)
+                verdicts = await _verdicts(request, self.batches, pictures, key)
+            finally:
+                self.held -= length
+        except _Refused as refused:
+            return _json({"error": str(refused)}, refused.status)
+        scores = [self.unanswered if one.score is None else one.score for one in verdicts]
+        return _json(answer(scores, verdicts))
 
 
 async def _pictures(request: Request, key: str, max_pictures: int) -> list[str]:

@@ -9,6 +9,8 @@ RUN/checkpoints/step_N/    everything needed to resume; best/: the best model by
 RUN/parts/                 predictions of unfinished stages; predictions.jsonl: those of finished stages
 RUN/baselines/NAME.jsonl   scores of a baseline (aes_r1.evaluate baselines=[..])
 RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
+RUN/judge.jsonl            the answers of a judge that reads critiques, so that none is bought twice
+RUN/custom_reward.py       the file of reward.custom as the run uses it
 RUN/evaluation.json        the measurements; report.html: the page that shows them
 RUN/traces/step_N.json.gz  the operations of step N in time, where trainer.profile asks for them
 RUN/run.log                the printed log; failure.txt: the one-line reason of a failure; wandb/: the W&B files

@@ -14,7 +14,7 @@ log = logging.getLogger("aes_r1")
 def configure_logging(folder: Path, rank: int) -> None:
     """Write log messages to the terminal and to the log of the run in `folder`; ranks above 0 only warn."""
     log.handlers.clear()
-    log.disabled = False  # Hydra disables every logger that it finds
+    log.disabled = False  # Hydra's logging configuration disables existing loggers
     log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     log.propagate = False
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]

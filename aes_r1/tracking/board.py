@@ -20,8 +20,8 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise InputError(
-                f"tracker=tensorboard: TensorBoard cannot be loaded ({error}); pip install tensorboard, or give "
-                "tracker=offline"
+                f"tracker=tensorboard: TensorBoard cannot be loaded ({error}); pip install -e '.[tensorboard]', or "
+                "give tracker=offline"
             ) from error
         shutil.rmtree(folder, ignore_errors=True)
         self._writer = SummaryWriter(str(folder))

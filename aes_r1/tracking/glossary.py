@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+# o_ik: score of output k of picture i; s_i: the picture's mean opinion; p_c: 1 where s_i >= s_j, else 0 (an equal s_j
+# gives 0.5 with reward.rank.ties=half); p_ik: probability that o_ik is above the scores of picture j, by the pairwise
+# model; sigma: reward.error.sigma.
 GLOSSARY = {
     "reward/total": "mean over outputs of the weighted sum of the rewards below that have a weight",
     "reward/rank": "mean over outputs of mean_j sqrt(p_c p_ik) + sqrt((1 - p_c)(1 - p_ik)); 0 where the parse failed",
-    "reward/error": "mean over outputs of exp(-1/2 (|o_ik - s_i| / sigma)^2) + epsilon; 0 where the parse failed",
+    "reward/error": "mean over outputs of exp(-(score - opinion)^2 / (2 sigma^2)) + epsilon; 0 where the parse failed",
     "reward/binary": "share of outputs with |o_ik - s_i| < threshold",
     "reward/format": "share of outputs that parse_score can read",
     "reward/distribution": "mean over outputs of 1 + c mean_j |o_ik - o_ij| - mean over raters of |o_ik - opinion|",

@@ -29,10 +29,10 @@ class Completions:
     """Hold what one step drew for the n images of this process: R = n * K completions, image by image.
 
     images: those of the step; encoded [n]: the prompts of this process's; prompts: the same, collated, with their
-    vision features; blank: the prompt after which answers are drawn if they
-    come from words alone, else None; under_picture: [R, T] bool, on the host, True on tokens that are drawn with their
-    image; rollout: tokens, mask and log-probabilities [R, T]; tokens: the R completions without padding, on the host;
-    texts [R]: their decoded texts; scores [R]: the result of `parse_score`, None where parsing failed.
+    vision features; blank: the prompt after which answers are drawn if they come from words alone, else None;
+    under_picture: [R, T] bool, on the host, True on tokens that are drawn with their image; rollout: tokens, mask and
+    log-probabilities [R, T]; tokens: the R completions without padding, on the host; texts [R]: their decoded texts;
+    scores [R]: the result of `parse_score`, None where parsing failed.
     """
 
     images: StepImages

@@ -113,8 +113,8 @@ class DeepSpeedEngine:
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return largest
 
-    def any_rank(self, wish: bool) -> bool:
-        return bool(self.all_reduce_max(torch.tensor(int(wish), device=self.device)))
+    def any_rank(self, flag: bool) -> bool:
+        return bool(self.all_reduce_max(torch.tensor(int(flag), device=self.device)))
 
     def barrier(self) -> None:
         dist.barrier()

@@ -60,8 +60,8 @@ class Engine(Protocol):
     def all_reduce_max(self, value: Tensor) -> Tensor:
         """Return the largest value over processes, by element."""
 
-    def any_rank(self, wish: bool) -> bool:
-        """Return whether the value is true on any process; every process gets the same answer."""
+    def any_rank(self, flag: bool) -> bool:
+        """Return whether `flag` is true on any process; every process gets the same answer."""
 
     def barrier(self) -> None:
         """Wait until every process has called this."""

@@ -100,7 +100,6 @@ def train_sft(
         lr = learning_rate(step, total, base=cold_start.lr, schedule="cosine", warmup=warmup)
         with timer("update"):
             update = update_model(batch, backbone, engine, micro_batch_size=cold_start.micro_batch_size, lr=lr)
-
         skipped = skips.count(update.grad_norm)
 
         # -- log -------------------------------------------------------------------------------------------------------

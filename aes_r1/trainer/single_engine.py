@@ -84,8 +84,8 @@ class SingleEngine:
     def all_reduce_max(self, value: Tensor) -> Tensor:
         return value
 
-    def any_rank(self, wish: bool) -> bool:
-        return wish
+    def any_rank(self, flag: bool) -> bool:
+        return flag
 
     def barrier(self) -> None:
         pass

@@ -67,6 +67,22 @@ def test_a_critic_of_other_pictures_is_at_chance():
         assert result["faithfulness"][name]["srcc"]["low"] < 0 < result["faithfulness"][name]["srcc"]["high"]
 
 
+def test_a_dimension_that_nobody_rated_is_left_out():
+    """PARA and AADB rate four dimensions, while critiques speak of five; a single picture may lack one more."""
+    rows, factors = truthful(40)
+    rated = {
+        key: {name: value for name, value in given.items() if name != "exposure"} for key, given in factors.items()
+    }
+    del rated["0"]["color"]
+    result = critique_measures(rows, factors=rated, n_bootstrap=10)["faithfulness"]
+    assert {name: result[name]["n"] for name in DIMENSIONS} == {
+        "light_and_shadow": 40, "mood_and_narrative": 40, "composition": 40, "color": 39, "exposure": 0
+    }  # fmt: skip
+    assert result["color"]["accuracy"]["value"] == 1.0
+    unknown = dict.fromkeys(("value", "low", "high"))
+    assert result["exposure"] == {"n": 0, "accuracy": unknown, "within_one": unknown, "srcc": unknown, "chance": None}
+
+
 def test_a_parrot_has_no_diversity_and_words_that_follow_nothing():
     rows, _ = truthful(100)
     parrot = [{**row, "critique": rows[0]["critique"]} for row in rows]

@@ -17,9 +17,9 @@ def row(name, score, critique="a strong picture"):
 def test_every_critique_is_exchanged_with_two_others(n):
     pairs = paired_rows([row(str(i), 0.5) for i in range(n)] + [row("mute", None), row("wordless", 0.5, "")], seed=0)
     assert len(pairs) == n
-    assert sorted(one["critique_of"]["id"] for one in pairs) == sorted(str(i) for i in range(n))
+    assert sorted(one["critique_row"]["id"] for one in pairs) == sorted(str(i) for i in range(n))
     for one in pairs:
-        assert len({one["id"], one["critique_of"]["id"], one["picture_of"]["id"]}) == 3
+        assert len({one["id"], one["critique_row"]["id"], one["picture_row"]["id"]}) == 3
 
 
 def test_two_pictures_are_too_few():

@@ -26,7 +26,7 @@ def rows(*texts: str | None, stage: str = "rapo") -> list[dict]:
             evaluation(0),
             rows(*["<think>on and on"] * 7, "", "<think>a</think><answer>12</answer>", "x<answer>1</answer>"),
             ["No picture of own/test", "the model after RAPO", "7 ended without an answer", "1 said nothing",
-             "1 gave a number outside 0 to 1", "1 broke the format", "cold_start.epochs"],
+             "1 gave a number outside 0 to 1", "1 broke the format", "cold_start.min_steps"],
         ),
         ("done", evaluation(0, stage="base"), rows("?", stage="base"), ["the base model", "a cold start, which"]),
         ("done", evaluation(4, srcc=0.9), rows("?"), ["Only 4 of 10 pictures", "1 ended without an answer"]),

@@ -53,5 +53,7 @@ def test_curves_have_the_glossarys_names_and_survive_a_resume_without_repetition
 
 def test_without_tensorboard_the_way_out_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(InputError, match=r"tracker=tensorboard: .*; pip install tensorboard, or give tracker=offline"):
+    with pytest.raises(
+        InputError, match=r"tracker=tensorboard: .*; pip install -e '.\[tensorboard\]', or give tracker="
+    ):
         Tracker(tmp_path, SETTINGS, {})
