@@ -263,7 +263,8 @@ def test_the_tour_runs_cell_by_cell(desk):
     )
     assert all(cell["outputs"] for cell in book["cells"] if cell["cell_type"] == "code"), "shown on the web as it ran"
     shown = "".join("".join(part.get("text", [])) for cell in book["cells"] for part in cell.get("outputs", []))
-    assert "data scenes" in shown and "score 0.26 (interval: not_calibrated)" in shown  # no interval of scenes is shown
+    assert "data scenes" in shown
+    assert "score 0.26 (interval: not_calibrated)" in shown, "a model of scenes has no interval for a picture"
     show = "import builtins\nbuiltins.display = print\n"
     done = processes.run(
         [sys.executable, "-c", "\n".join([show, *cells])],
