@@ -258,8 +258,13 @@ def test_the_tour_runs_cell_by_cell(desk):
     """docs/tour.ipynb, from a run folder to scores, curves and a critique, as plain Python in one process."""
     book = json.loads((ROOT / "docs" / "tour.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
-    assert 5 <= len(cells) <= 10
+    assert {5: "Five", 6: "Six", 7: "Seven", 8: "Eight", 9: "Nine", 10: "Ten"}[len(cells)] + " cells" in "".join(
+        book["cells"][0]["source"]
+    )
     assert all(cell["outputs"] for cell in book["cells"] if cell["cell_type"] == "code"), "shown on the web as it ran"
+    shown = "".join("".join(part.get("text", [])) for cell in book["cells"] for part in cell.get("outputs", []))
+    assert "data scenes" in shown
+    assert "score 0.26 (interval: not_calibrated)" in shown, "a model of scenes has no interval for a picture"
     show = "import builtins\nbuiltins.display = print\n"
     done = processes.run(
         [sys.executable, "-c", "\n".join([show, *cells])],
@@ -269,3 +274,4 @@ def test_the_tour_runs_cell_by_cell(desk):
     assert done.returncode == 0, done.stderr
     assert "composition: " in done.stdout
     assert re.search(r"SRCC \S*0\.\d+", done.stdout)
+    assert re.search(r"^score 0\.\d\d (\(interval: \w+\)|from \S+ to \S+)$", done.stdout, re.MULTILINE)
