@@ -156,8 +156,11 @@ def _quiet_end() -> int:
     return 1
 
 
-def _ending(error: BaseException, schema: type = Settings) -> tuple[int, str] | None:
-    """Return the exit code and the one line that an error ends a command with; None: it is an error of the code."""
+def _ending(error: BaseException, schema: type | None = None) -> tuple[int, str] | None:
+    """Return the exit code and the one line that an error ends a command with; None: it is an error of the code.
+
+    schema: that of a command which Hydra composes.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -165,7 +168,7 @@ def _ending(error: BaseException, schema: type = Settings) -> tuple[int, str] | 
         case InputError():
             return 2, str(error)
         case HydraException() | OmegaConfBaseException():
-            return 2, _one_line(error, schema)
+            return 2, _one_line(error, schema or Settings)
         case Stopped():
             return 75 if error.requeue else 1, str(error)
         case NeverFinite() | ServerGone() | ServersGone():
@@ -173,7 +176,8 @@ def _ending(error: BaseException, schema: type = Settings) -> tuple[int, str] | 
         case OSError() if error.errno in _CANNOT_WRITE:
             return 2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room"
         case KeyboardInterrupt():
-            return 1, "interrupted; a run goes on with the same command"
+            goes_on = "; the same command goes on from the last checkpoint" if schema is Settings else ""
+            return 1, f"interrupted{goes_on}"
     return None
 
 

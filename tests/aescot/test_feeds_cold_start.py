@@ -53,7 +53,8 @@ def test_every_picture_of_a_file_is_in_one_split(files, name):
 @pytest.mark.parametrize(
     ("given", "trained_on"),
     [
-        (["data=folder", "data.root={files}", "cold_start.data={files}/released.jsonl"], range(COUNT - 1, COUNT)),
+        # Of 29 pictures that can be read, 6 are test and 3 validation pictures of the folder, which are left out.
+        (["data=folder", "data.root={files}", "cold_start.data={files}/released.jsonl"], [20]),
         (["data=aescot", "data.root={files}/released.json"], range(23, 28)),
     ],
 )
