@@ -131,6 +131,7 @@ def test_rows_are_sorted_on_request(photos, talking_run, monkeypatch, capsys):
 def test_an_interruption_leaves_what_was_scored(how, talking_run, monkeypatch, capsys):
     """Ctrl-C comes while the third of four pictures is scored, as a signal."""
     judge, begun = score.Critic.score, []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs in the background deaf to it
 
     def interrupted(critic, picture):
         begun.append(picture)
@@ -140,7 +141,10 @@ def test_an_interruption_leaves_what_was_scored(how, talking_run, monkeypatch, c
 
     monkeypatch.setattr(score.Critic, "score", interrupted)
     names = [talking_run / "pictures" / f"{number:02d}.png" for number in (3, 9, 6, 5)]
-    code, out, err = run(monkeypatch, capsys, *names, "--model", talking_run, "--samples", 1, *how.split())
+    try:
+        code, out, err = run(monkeypatch, capsys, *names, "--model", talking_run, "--samples", 1, *how.split())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 1
     assert [name.name for name in names if name.name in "".join(out.split())] == ["03.png", "09.png"]
     assert err.splitlines()[-1] == "aes_r1: interrupted; 2 of 4 scored"

@@ -184,22 +184,24 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
 def draw(result: Mapping[str, Any]) -> Any:
     """Draw SRCC after RAPO by arm, mean of 4: means with intervals, thin lines for replicates, a panel per taste."""
     with plt.rc_context({"font.size": 8}):
-        figure, axes = plt.subplots(1, len(TASTES), figsize=(170 / 25.4, 85 / 25.4), sharey=True, layout="constrained")
-        for axis, name in zip(axes, TASTES, strict=True):
-            for stage, color, marker in (("cold_start", "#0072b2", "o"), ("rapo", "#d55e00", "s")):
+        tastes = [name for name in TASTES if any(row["taste"] == name for row in result["rows"])]
+        arms = [one for one in ARMS if any(row["arm"] == one for row in result["rows"])]
+        size = ((35 + 24 * len(arms) * len(tastes)) / 25.4, 85 / 25.4)
+        figure, grid = plt.subplots(1, len(tastes), figsize=size, sharey=True, layout="constrained", squeeze=False)
+        for axis, name in zip(grid[0], tastes, strict=True):
+            for stage, color, marker, aside in (("cold_start", "#0072b2", "o", -0.06), ("rapo", "#d55e00", "s", 0.06)):
                 rows = {
                     row["arm"]: row
                     for row in result["rows"]
                     if (row["taste"], row["stage"], row["protocol"]) == (name, stage, "mean")
                 }
                 for seed in result["seeds"]:
-                    line = [(x, rows[one]["seeds"].get(seed)) for x, one in enumerate(ARMS) if one in rows]
+                    line = [(x + aside, rows[one]["seeds"].get(seed)) for x, one in enumerate(arms) if one in rows]
                     known = [(x, value) for x, value in line if value is not None]
                     if known:
                         axis.plot(*zip(*known, strict=True), color=color, lw=0.5, alpha=0.4)
-                means = [(x, rows[one]) for x, one in enumerate(ARMS) if one in rows and rows[one]["mean"] is not None]
-                if not means:
-                    continue
+                means = [(x + aside, rows[one]) for x, one in enumerate(arms) if one in rows]
+                means = [(x, row) for x, row in means if row["mean"] is not None]
                 at, height = [x for x, _ in means], [row["mean"] for _, row in means]
                 axis.errorbar(
                     at,
@@ -211,13 +213,14 @@ def draw(result: Mapping[str, Any]) -> Any:
                     capsize=2,
                     label=STAGES[stage],
                 )
-            axis.set_xticks(range(len(ARMS)), ARMS, rotation=30, ha="right")
-            axis.set_xlim(-0.5, len(ARMS) - 0.5)
+            axis.set_xticks(
+                range(len(arms)), arms, rotation=30 * (len(arms) > 2), ha="right" if len(arms) > 2 else "center"
+            )
+            axis.set_xlim(-0.5, len(arms) - 0.5)
             axis.set_title(name, fontsize=8)
             axis.grid(lw=0.3, axis="y")
-        axes[0].set_ylabel("SRCC with the opinions, mean of 4")
-        for axis in [axis for axis in axes if axis.get_legend_handles_labels()[0]][:1]:
-            axis.legend(frameon=False)
+        grid[0][0].set_ylabel("SRCC with the opinions, mean of 4")
+        grid[0][0].legend(frameon=False)
     return figure
 
 

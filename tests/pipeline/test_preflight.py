@@ -248,14 +248,16 @@ def test_a_run_waits_for_a_server_before_its_cold_start_and_no_longer_than_its_p
             pass
 
     def start():
+        while said not in caplog.text:
+            time.sleep(0.01)
         servers.append(HTTPServer(("127.0.0.1", int(url.rpartition(":")[2])), Healthy))
         servers[0].serve_forever(poll_interval=0.01)
 
     servers: list[HTTPServer] = []
-    later = threading.Timer(0.3, start)
-    later.start()
+    said = "no server answers yet; the run waits for one up to rollout.patience=60 seconds"
+    threading.Thread(target=start, daemon=True).start()
     preflight.check(composed(*wanted, "rollout.patience=60"))
-    assert "no server answers yet; the run waits for one up to rollout.patience=60 seconds" in caplog.text
+    assert said in caplog.text
     servers[0].shutdown()
     servers[0].server_close()
     (tmp_path / "stages" / "rapo.json").write_text("{}")
