@@ -131,7 +131,8 @@ def test_rows_are_sorted_on_request(photos, talking_run, monkeypatch, capsys):
 def test_an_interruption_leaves_what_was_scored(how, talking_run, monkeypatch, capsys):
     """Ctrl-C comes while the third of four pictures is scored, as a signal."""
     judge, begun = score.Critic.score, []
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs in the background deaf to it
+    # A shell starts a job in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted(critic, picture):
         begun.append(picture)
