@@ -10,13 +10,9 @@ from rich.table import Table
 
 from aes_r1 import command
 from aes_r1.data.counts import counted
-from aes_r1.inference.asking import Asking
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
-from aes_r1.model.quantize import BITS
-from aes_r1.pipeline.cold_start_stage import recipe_for
 from aes_r1.plan_memory import (
-    ELEMENT,
     PHASES,
     cures,
     disk,
@@ -31,15 +27,19 @@ from aes_r1.plan_memory import (
     passes_over,
     peak,
     phase_memory,
-    reference_place,
     trained_parameters,
-    trains_vision,
-    whole_bytes,
     zero_stage,
+)
+from aes_r1.plan_seconds import (
+    asking_seconds,
+    cold_start_seconds,
+    decoding_seconds,
+    evaluation_seconds,
+    step_flops,
+    step_seconds,
 )
 from aes_r1.settings import CONF, InputError, LoraSettings, PlanSettings
 from aes_r1.trainer.rapo import rapo_steps
-from aes_r1.trainer.sft import sft_steps
 
 
 @dataclass(frozen=True)
@@ -94,159 +94,6 @@ def plan(settings: PlanSettings, shape: Shape) -> Plan:
         host=host_memory(settings, shape, trained),
         disk=disk(settings, shape, trained),
     )
-
-
-def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
-    """Count the operations of one optimizer step on all GPUs.
-
-    A backward pass costs two forwards, checkpointing one more.
-    """
-    trainer, model, assumed = settings.trainer, settings.model, settings.plan
-    images, rows = trainer.images_per_step, trainer.images_per_step * trainer.num_samples
-    prompt = assumed.picture_tokens + assumed.question_tokens
-    answer = mean_answer(settings)
-    copies = images if model.shared_prefix else rows
-    on_prompt, on_answer = prompt * (prompt + 1) / 2, answer * prompt + answer * (answer + 1) / 2
-    prompts = cost.language_flops(shape, copies * prompt, copies * on_prompt, 0)
-    answers = cost.language_flops(shape, rows * answer, rows * on_answer, rows * answer)
-    pictures = copies * cost.vision_flops(shape, assumed.picture_tokens)
-    frozen = not trains_vision(settings)
-    once = images * cost.vision_flops(shape, assumed.picture_tokens)
-    passes = 3 + model.gradient_checkpointing - (model.lora.rank > 0)  # an adapter needs no gradients of the weights
-    update = passes * (prompts + answers) + (0 if frozen else passes * pictures)
-    once_more = prompts + answers + (0 if frozen else pictures)  # a pass without gradients
-    return {
-        "rollout, prompts": cost.language_flops(shape, images * prompt, images * on_prompt, rows) + once,
-        "rollout, decoding": answers,
-        "reference": once_more if trainer.needs_reference else 0.0,
-        **({"old policy": once_more} if passes_old_policy(settings) else {}),
-        "update": trainer.inner_epochs * update,
-    }
-
-
-def passes_old_policy(settings: PlanSettings) -> bool:
-    """Return whether a step computes the old log-probabilities in a pass of its own (Passes.old_logps)."""
-    trainer = settings.trainer
-    is_off_policy = trainer.inner_epochs * trainer.minibatches > 1
-    return is_off_policy and (settings.rollout.name == "vllm" or trainer.ratio == "sequence")
-
-
-def step_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float]) -> dict[str, float]:
-    """Estimate the seconds of one step: passes at plan.mfu, decoding by decoding_seconds, ZeRO by bytes."""
-    seconds = {name: operations / _speed(settings) for name, operations in flops.items()}
-    limit = settings.trainer.max_new_tokens
-    longest = cost.longest_answer(mean_answer(settings), settings.plan.longest_answer, limit)
-    seconds["rollout, decoding"] = decoding_seconds(settings, shape, flops, longest)
-    return {**seconds, "ZeRO traffic": step_traffic(settings, shape) / (settings.plan.interconnect_gb_s * 1e9)}
-
-
-def step_traffic(settings: PlanSettings, shape: Shape) -> float:
-    """Count the bytes that one GPU receives in one step: for the rollout, a sharded reference, the update's passes."""
-    trainer, trained = settings.trainer, trained_parameters(settings, shape)
-    rows = own_images(settings) * trainer.num_samples
-    minibatch = math.ceil(rows / trainer.minibatches)
-    return cost.traffic_bytes(
-        whole_bytes(settings, shape, trained),
-        trained * ELEMENT[settings.model.dtype],
-        processes=settings.plan.gpus,
-        stage=zero_stage(settings),
-        passes=trainer.inner_epochs * trainer.minibatches * passes_over(settings, minibatch),
-        gathers=2 + settings.model.gradient_checkpointing,
-        steps=trainer.inner_epochs * trainer.minibatches,
-        rollouts=1 + (passes_over(settings, rows) if passes_old_policy(settings) else 0),  # each gathers once
-        reference_passes=passes_over(settings, rows) if reference_place(settings) == "sharded" else 0,
-    )
-
-
-def _speed(settings: PlanSettings) -> float:
-    """Return operations per second of all GPUs in the passes."""
-    assumed = settings.plan
-    return assumed.gpus * assumed.peak_tflops * 1e12 * assumed.mfu
-
-
-def decoding_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float], longest: int) -> float:
-    """Estimate the seconds in which the completions of one step are decoded when the longest has `longest` tokens.
-
-    It is the longer of two times: that of the operations in `flops` at plan.mfu, and that in which a GPU reads weights
-    and cache, at plan.decode_efficiency of the bandwidth, for every token of the longest answer. A GPU decodes until
-    its last answer ends, and all wait for the slowest GPU, because rewards compare the pictures of all of them.
-    """
-    read = decode_seconds(settings, shape, own_images(settings), settings.trainer.num_samples, longest)
-    return max(flops["rollout, decoding"] / _speed(settings), read)
-
-
-def decode_seconds(settings: PlanSettings, shape: Shape, images: int, samples: int, longest: int) -> float:
-    """Estimate the seconds in which one GPU decodes `longest` tokens for `samples` completions of `images` pictures.
-
-    Every token reads the weights and the cache once; the cache is half full on average. 4-bit weights are read, written
-    in 16 bits and read again, and each completion has a prompt of its own in the cache.
-    """
-    assumed, element = settings.plan, ELEMENT[settings.model.dtype]
-    prompt = assumed.picture_tokens + assumed.question_tokens
-    packed = settings.model.quantize == "nf4"
-    cached = images * (samples if packed else 1) * prompt + images * samples * longest / 2
-    weights = cost.decode_weight_bytes(shape, element)
-    weights += round(shape.layer_matrix_parameters * (BITS / 8 + element)) if packed else 0
-    read = longest * (weights + cost.cache_bytes(shape, cached, element))
-    return read / (assumed.bandwidth_gb_s * 1e9 * assumed.decode_efficiency)
-
-
-def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Estimate the seconds of the cold start: forward and backward passes over prompts and critiques."""
-    assumed, model = settings.plan, settings.model
-    cold_start = recipe_for(settings, assumed.critiques)
-    prompt = assumed.picture_tokens + assumed.question_tokens
-    tokens = prompt + mean_answer(settings)
-    language = cost.language_flops(shape, tokens, tokens * (tokens + 1) / 2, tokens - prompt)
-    picture = cost.vision_flops(shape, assumed.picture_tokens)
-    adapted = model.lora.rank > 0
-    frozen = cold_start.freeze_vision or adapted
-    passes = 3 + model.gradient_checkpointing
-    once = (passes - adapted) * language + (1 if frozen else passes) * picture
-    trained = shape.parameters - (shape.vision_parameters if cold_start.freeze_vision else 0)
-    if adapted:
-        trained = trained_parameters(settings, shape)
-    steps = sft_steps(assumed.critiques, cold_start)
-    traffic = cost.traffic_bytes(
-        whole_bytes(settings, shape, trained),
-        trained * ELEMENT[model.dtype],
-        processes=assumed.gpus,
-        stage=zero_stage(settings),
-        passes=steps * math.ceil(cold_start.batch_size / assumed.gpus / cold_start.micro_batch_size),
-        gathers=2 + model.gradient_checkpointing,
-        steps=steps,
-    )
-    passing = cold_start.epochs * assumed.critiques * once / _speed(settings)
-    return passing + traffic / (assumed.interconnect_gb_s * 1e9)
-
-
-def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Estimate the seconds of the evaluation: every stage answers all test pictures in batches under every protocol."""
-    assumed, evaluation = settings.plan, settings.evaluation
-    drawn = evaluation.n_samples or Asking.n_samples
-    outputs = {"mean": drawn, "direct": 0, "label_tokens": 0}  # the last two need no decoding
-    answered = [outputs.get(protocol, 1) for protocol in evaluation.protocols]
-    once = sum(asking_seconds(settings, shape, assumed.test_pictures, samples) for samples in answered)
-    return len(evaluation.stages) * once
-
-
-def asking_seconds(settings: PlanSettings, shape: Shape, pictures: int, samples: int) -> float:
-    """Estimate the seconds in which all GPUs answer `samples` times for each picture.
-
-    A batch takes as long as its longest answer.
-    """
-    assumed, evaluation = settings.plan, settings.evaluation
-    prompt = assumed.picture_tokens + assumed.question_tokens
-    flops = cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1)
-    flops += cost.vision_flops(shape, assumed.picture_tokens)
-    seconds = pictures * flops / _speed(settings)
-    if samples > 0:
-        batch = min(evaluation.batch_size, math.ceil(pictures / assumed.gpus))
-        limit = evaluation.max_new_tokens or settings.trainer.max_new_tokens
-        longest = cost.longest_answer(mean_answer(settings), assumed.longest_answer, limit)
-        batches = math.ceil(pictures / (assumed.gpus * batch))
-        seconds += batches * decode_seconds(settings, shape, batch, samples, longest)
-    return seconds
 
 
 def cheapest(settings: PlanSettings, shape: Shape) -> str:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1.model import cost
-from aes_r1.plan import step_flops
 from aes_r1.plan_memory import memory_per_gpu
+from aes_r1.plan_seconds import step_flops
 from aes_r1.settings import CostSettings, LoraSettings, ModelSettings, PlanSettings, TrainerSettings
 from benchmarks.workload import config_of
 

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from aes_r1 import recipe
 from aes_r1.model import cost
-from aes_r1.plan import advice, cheapest, decode_seconds, plan, show, step_flops, step_traffic
+from aes_r1.plan import advice, cheapest, plan, show
 from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
+from aes_r1.plan_seconds import decode_seconds, step_flops, step_traffic
 from aes_r1.settings import (
     CONF,
     CostSettings,

@@ -188,7 +188,7 @@ def _change_since_prepare(sample: Sample) -> str | None:
             return None
     except OSError as error:
         return error.strerror
-    return "another file of the same size when prepare read it"
+    return "other content of the same size when prepare read it"
 
 
 def _read_failure(path: str) -> str | None:

@@ -155,7 +155,7 @@ def test_another_picture_of_the_same_size_in_bytes_is_seen(name, tmp_path):
     assert check_pictures([sample], workers=0, strict=False) == ([sample], [])
     Image.new("RGB", (6, 6), "blue").save(path, kind)
     assert path.stat().st_size == sample.bytes
-    with pytest.raises(InputError, match=f"{name}: another file of the same size when prepare read it; mend it"):
+    with pytest.raises(InputError, match=f"{name}: other content of the same size when prepare read it; mend it"):
         check_pictures([sample], workers=0, strict=True)
 
 
