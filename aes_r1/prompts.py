@@ -1,8 +1,8 @@
 """The prompts for models and the format of their answers.
 
 An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1), or the other way round where the
-prompt asks for the score first. It is parsed strictly, in the order that was asked for: any other form counts as no
-answer, and no score is guessed.
+prompt asks for the score first. Of two pictures it names the better one in place of the score. It is parsed strictly,
+in the order that was asked for: any other form counts as no answer, and no score is guessed.
 """
 
 from __future__ import annotations
@@ -46,6 +46,12 @@ QUESTIONS = {
     "score_first": SCORE_FIRST_PROMPT,
     "filler": FILLER_PROMPT,
 }
+# The question about two pictures. Its answer names one of them, so it is no question of model.prompt.
+PAIR_PROMPT = (
+    "Judge these two photographs as an expert would. In <think> </think> discuss light and shadow, mood and narrative, "
+    "composition, color and exposure of the first, then of the second. Then name the one of the higher aesthetic "
+    "quality, 1 or 2, in <answer> </answer>."
+)
 FILLER = " and"  # says nothing of a picture, and is one token of the tokenizers that we know
 
 _PROMPTS = CONF / "prompts"
@@ -71,6 +77,11 @@ def answer(critique: str, score: float, order: Order = "critique_first") -> str:
     """Return the text a model should write for a critique and a score in [0, 1] (two decimals)."""
     said, scored = f"<think>{critique}</think>", f"<answer>{score:.2f}</answer>"
     return scored + said if order == "score_first" else said + scored
+
+
+def comparison(first: str, second: str, better: int) -> str:
+    """Return the text a model should write for the critiques of two pictures, of which the one named `better` wins."""
+    return f"<think>First: {first} Second: {second}</think><answer>{better}</answer>"
 
 
 def unscored(critique: str) -> str:
@@ -105,6 +116,20 @@ def parse_score(text: str, order: Order = "critique_first") -> float | None:
         return None
     score = float(number["number"])
     return score if 0.0 <= score <= 1.0 else None
+
+
+def parse_choice(text: str) -> int | None:
+    """Return the choice of a well-formed answer to PAIR_PROMPT, 1 or 2, else None.
+
+    The text is that of `parse_score`, with a plain ASCII 1 or 2 in the answer; "1.0", "first" and "both" are no answer.
+    """
+    parts = _split(text, "critique_first")
+    return int(parts[1]) if parts is not None and parts[1].strip() in ("1", "2") else None
+
+
+def parse_answer(text: str, question: str) -> float | None:
+    """Return the number of a well-formed answer to `question`: a choice between two pictures, or a score."""
+    return parse_choice(text) if question == PAIR_PROMPT else parse_score(text, order_of(question))
 
 
 def out_of_range(text: str, order: Order = "critique_first") -> bool:

@@ -160,10 +160,10 @@ def update_flops(
 ) -> float:
     """Return the operations of one update: a forward pass, and the gradients of activations and weights.
 
-    pictures: tokens of each picture in each prompt; adapter: the language layers' weights are frozen and need no gradient (the
-    adapter's own operations, a few percent, are not counted); vision: the vision tower is trained, otherwise it does
-    not run here; recomputed: count the second forward pass of gradient checkpointing. The other arguments are those of
-    `scoring_flops`.
+    pictures: tokens of each picture in each prompt; adapter: the language layers' weights are frozen and need no
+    gradient (the adapter's own operations, a few percent, are not counted); vision: the vision tower is trained,
+    otherwise it does not run here; recomputed: count the second forward pass of gradient checkpointing. The other
+    arguments are those of `scoring_flops`.
     """
     language = scoring_flops(shape, prompts, lengths, shared_prefix=shared_prefix)
     copies = [1 if shared_prefix else len(answers) for answers in lengths]

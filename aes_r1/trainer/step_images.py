@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aes_r1.data.pairs import Pair
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.prompt_batch import EncodedPrompt
@@ -17,26 +18,26 @@ from aes_r1.trainer.policy import Policy
 
 @dataclass(frozen=True)
 class StepImages:
-    """Hold the images of one step.
+    """Hold the images of one step, or the pairs of images.
 
     all_ranks: the N images of all processes in the order of the step; local: the n of this process, every size-th of
     them; keys [n * K]: what identifies each of this process's completions, and with it the completion's noise.
     """
 
-    all_ranks: list[Sample]
-    local: list[Sample]
+    all_ranks: list[Sample | Pair]
+    local: list[Sample | Pair]
     keys: list[tuple]
 
     @classmethod
     def of(
-        cls, all_ranks: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
+        cls, all_ranks: Sequence[Sample | Pair], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
     ) -> StepImages:
         """Share the images `all_ranks` of `step` out to the processes."""
         local = list(all_ranks[engine.rank :: engine.size])
         keys = [(seed, step, image.id, k) for image in local for k in range(trainer.num_samples)]
         return cls(list(all_ranks), local, keys)
 
-    def by_rank(self, size: int) -> list[list[Sample]]:
+    def by_rank(self, size: int) -> list[list[Sample | Pair]]:
         """Return the images of each of `size` processes: the order in which gathered tensors hold them."""
         return [self.all_ranks[rank::size] for rank in range(size)]
 
@@ -46,7 +47,7 @@ class UpcomingImages:
 
     def __init__(
         self,
-        images: Sequence[Sample],
+        images: Sequence[Sample | Pair],
         steps: range,
         policy: Policy,
         trainer: TrainerSettings,
@@ -76,6 +77,7 @@ class UpcomingImages:
         return StepImages.of(chosen, step, trainer=self.trainer, engine=self.engine, seed=self.seed)
 
 
-def encode_image(image: Sample, policy: Policy) -> EncodedPrompt:
+def encode_image(image: Sample | Pair, policy: Policy) -> EncodedPrompt:
     """Return the policy's prompt about `image`."""
-    return policy.backbone.encode(open_picture(image.image), policy.question)
+    shown = [image.first, image.second] if isinstance(image, Pair) else [image]
+    return policy.backbone.encode_pictures([open_picture(one.image) for one in shown], policy.question)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aes_r1.data.opinions import levels_of, rater_shares
+from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
 from aes_r1.reward.custom import CustomReward, custom_reward
 from aes_r1.reward.length import overlong_penalty
@@ -26,9 +27,10 @@ class StepRewards:
     """Hold the rewards of a step's N images x K completions, in the order of ranks.
 
     scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores, and numbers of the images' data sets;
-    total [N, K]: the reward; parts: {name: [N, K]}, unweighted; weights: {name: weight} in the total; zero_spread [N]
-    bool: images whose outputs all earn the same, before a divergence is subtracted, with which no two would; local: the
-    images of this process among the N.
+    of pairs, scores are the choices and mos the numbers of the better pictures; total [N, K]: the reward; parts:
+    {name: [N, K]}, unweighted; weights: {name: weight} in the total; zero_spread [N] bool: images whose outputs all
+    earn the same, before a divergence is subtracted, with which no two would; local: the images of this process among
+    the N.
     """
 
     scores: Tensor
@@ -63,7 +65,8 @@ def reward_completions(
     """
     images, device = completions.images, engine.device
     count = len(images.local)
-    mos = engine.all_gather(torch.tensor([image.mos for image in images.local], device=device))
+    known = [image.better if isinstance(image, Pair) else image.mos for image in images.local]
+    mos = engine.all_gather(torch.tensor(known, device=device, dtype=torch.float32))
     pool = engine.all_gather(torch.tensor([pools[image.dataset] for image in images.local], device=device))
     scores = engine.all_gather(score_table(completions.scores, trainer.num_samples, device))
     guesses = None
@@ -71,7 +74,8 @@ def reward_completions(
         guesses = engine.all_gather(
             keyed_uniform_noise([("guess", *key) for key in images.keys], 1).to(scores).view(count, -1)
         )
-    ordered = list(chain(*images.by_rank(engine.size)))
+    # No reward that needs the images themselves is beside one of pairs.
+    ordered = [image for image in chain(*images.by_rank(engine.size)) if isinstance(image, Sample)]
     raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
     custom = None
     if custom_fn is not None:

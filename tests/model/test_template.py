@@ -95,7 +95,7 @@ def test_a_template_that_drops_the_second_picture_is_refused(tokenizer):
     first_alone = "{% if loop.first %}<|image_pad|>{% endif %}"
     backbone = asked_by(tokenizer, tiny.CHAT_TEMPLATE.replace("<|image_pad|>", first_alone))
     assert len(backbone.encode(picture(100, 60), RATING_PROMPT).image_grid_thw) == 1
-    with pytest.raises(InputError, match="1 placeholders .* for 2 pictures: it shows fewer pictures than it is given"):
+    with pytest.raises(InputError, match=r"1 placeholders .* for 2 pictures: it shows fewer pictures than it is given"):
         backbone.encode_pictures([picture(100, 60), picture(60, 60)], RATING_PROMPT)
 
 

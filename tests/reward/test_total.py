@@ -80,7 +80,7 @@ def test_schedules(schedule, progress, expected):
         custom_weight=0.5,
         schedule=schedule,
     )
-    wanted = {**expected, "distribution": 5.0 if expected["error"] else 0.0, "custom": 0.5}
+    wanted = {**expected, "distribution": 5.0 if expected["error"] else 0.0, "custom": 0.5, "pair": 0.0}
     assert weights_at(reward, progress) == wanted
     assert weights_at(replace(reward, custom=None), progress) == {**wanted, "custom": 0.0}
 

@@ -88,6 +88,7 @@ def rapo(
     question=RATING_PROMPT,
     trace_file=None,
     images=None,
+    shared_prefix=True,
     **changes,
 ):
     trainer = TrainerSettings(
@@ -107,7 +108,7 @@ def rapo(
         rows.append({name: value for name, value in values.items() if not name.startswith(("time/", "perf/"))})
 
     train_rapo(
-        Policy(backbone, reference, question, answer_from=answer_from),
+        Policy(backbone, reference, question, answer_from=answer_from, shared_prefix=shared_prefix),
         engine_of(backbone),
         images or samples(folder),
         trainer=trainer,
