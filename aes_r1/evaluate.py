@@ -46,7 +46,7 @@ from aes_r1.report.tables import evaluation_tables, format_value
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.claim import claim_run_folder, withdraw
+from aes_r1.runs.claim import claim_run_folder, run_lock, withdraw
 from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
@@ -73,11 +73,18 @@ def run(settings: EvaluateSettings) -> None:
         require_pyiqa(metric)
     if "pretrained" in settings.baselines:
         require_pretrained()
-    out, is_distributed = Path(settings.out), size > 1
+    out = Path(settings.out)
     if rank == 0:
         check_baselines(settings.baselines, _sets(settings), settings.data)
         _check_models(RunFolder(out), settings)
-        claim_run_folder(out, settings)
+    with run_lock(out, rank):
+        if rank == 0:
+            claim_run_folder(out, settings)
+        _run(settings, rank, size)
+
+
+def _run(settings: EvaluateSettings, rank: int, size: int) -> None:
+    out, is_distributed = Path(settings.out), size > 1
     configure_logging(out, rank)
     # No weight is sharded; the engine only decides whether the processes are connected.
     device = start(EngineSettings(name="zero1" if is_distributed else "single"))

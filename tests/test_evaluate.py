@@ -23,6 +23,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.pipeline.data_stage import drawn_sets
+from aes_r1.runs.claim import run_lock
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.identity import differences
 from aes_r1.settings import CONF, DataSettings, EvaluateSettings, InputError, Settings, as_dict
@@ -238,6 +239,13 @@ def test_a_folder_from_before_there_were_baselines_goes_on():
     del before["baselines"], before["baseline_pictures"]
     assert differences(before, as_dict(settings("model.path=x"))) == []
     assert differences(before, as_dict(settings("model.path=x", "baselines=[mean]"))) == ["baselines"]
+
+
+def test_one_process_at_a_time_answers_into_a_folder(models, manifest, tmp_path):
+    asked = settings("data=manifest", f"data.root={manifest}", f"model.path={models / 'hollow'}", f"out={tmp_path}")
+    with run_lock(tmp_path, 0), pytest.raises(InputError, match="another process works on this run"):
+        evaluate.run(asked)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_sets_come_from_also_and_never_unasked(tmp_path):
