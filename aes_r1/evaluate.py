@@ -15,7 +15,6 @@ if __name__ == "__main__":
 import contextlib
 import logging
 import math
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ from aes_r1.report.tables import evaluation_tables, format_value
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.claim import claim_run_folder, run_lock, withdraw
+from aes_r1.runs.claim import claim_run_folder, run_lock, withdrawn_on_input_error
 from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
@@ -90,24 +89,13 @@ def _run(settings: EvaluateSettings, rank: int, size: int) -> None:
     device = start(EngineSettings(name="zero1" if is_distributed else "single"))
     watch = start_heartbeat(out, rank, size) if is_distributed else None
     process = Process(rank, size, watch.wait if watch else lambda: None)
-    with _withdrawn_on_input_error(out, rank), failure_file(out, rank, watch), contextlib.ExitStack() as stack:
+    with withdrawn_on_input_error(out, rank), failure_file(out, rank, watch), contextlib.ExitStack() as stack:
         served = None
         if settings.rollout.name == "vllm":
             served = ServedPolicy(settings.rollout, name=str(out), rank=rank, size=size)
             stack.callback(served.close)
         _evaluate(RunFolder(out), settings, process, device, served)
         process.wait()  # rank 0 leaves last, because it holds the key-value store that the others use
-
-
-@contextlib.contextmanager
-def _withdrawn_on_input_error(out: Path, rank: int) -> Iterator[None]:
-    """Delete `out` where wrong input ends the command before its first answer."""
-    try:
-        yield
-    except InputError:
-        if rank == 0:
-            withdraw(out)
-        raise
 
 
 def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
@@ -316,8 +304,7 @@ def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: Evaluat
                 max_pixels=settings.data.max_pixels or PAPER_PIXELS,
             )
         except ServerGone as error:
-            print(f"aes_r1: {error}; the same command goes on where it stopped", file=sys.stderr)
-            sys.exit(1)
+            raise ServerGone(f"{error}; the same command goes on where it stopped") from error
 
 
 # -- several runs ------------------------------------------------------------------------------------------------------

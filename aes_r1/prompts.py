@@ -67,6 +67,11 @@ def order_of(question: str) -> Order:
     return "score_first" if question == SCORE_FIRST_PROMPT else "critique_first"
 
 
+def written_order(text: str) -> Order:
+    """Return the order in which the blocks of an answer were written, for whoever does not know what was asked."""
+    return "score_first" if text.lstrip().startswith("<answer>") else "critique_first"
+
+
 def answer(critique: str, score: float, order: Order = "critique_first") -> str:
     """Return the text a model should write for a critique and a score in [0, 1] (two decimals)."""
     said, scored = f"<think>{critique}</think>", f"<answer>{score:.2f}</answer>"

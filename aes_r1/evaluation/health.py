@@ -18,7 +18,7 @@ import numpy as np
 
 from aes_r1.aescot.diversity import diversity
 from aes_r1.aescot.leak import find_leak
-from aes_r1.prompts import parse_critique
+from aes_r1.prompts import parse_critique, written_order
 
 log = logging.getLogger("aes_r1")
 
@@ -126,7 +126,8 @@ def _values(metrics: Rows, name: str) -> list[float]:
 
 
 def _critiques(completions: Rows, step: int) -> list[tuple[str, float | None]]:
-    critiques = [(parse_critique(row["text"]), row["score"]) for row in completions if row["step"] == step]
+    texts = [(row["text"], row["score"]) for row in completions if row["step"] == step]
+    critiques = [(parse_critique(text, written_order(text)), score) for text, score in texts]
     return [(text, score) for text, score in critiques if text]
 
 

@@ -56,7 +56,7 @@ def record_stage(
     has marked the stage as done.
     """
     rank, size = process.rank, process.size
-    with progress_bars() as bar:
+    with progress_bars(shown=rank == 0) as bar:
         for name, samples in sets.items():
             update, share = bar(f"{stage} on {name}"), samples[rank::size]
             record(

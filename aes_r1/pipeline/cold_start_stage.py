@@ -173,7 +173,7 @@ def _train(
                 _cut_rows(file, step or -1)  # -1 keeps nothing: step 0 is measured before the first step
         _log_again(job, made)  # the rows may come from another run
 
-    with progress_bars() as bar:
+    with progress_bars(shown=job.rank == 0) as bar:
         update = bar("cold start")
 
         def record(step: int, values: dict[str, float]) -> None:

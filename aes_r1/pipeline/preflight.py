@@ -99,6 +99,8 @@ def _divisible(settings: Settings, size: int) -> None:
     for key, value in shared_out.items():
         if value % size:
             raise InputError(f"{key}={value}: must be divisible by the {size} processes")
+    if "trainer.images_per_step" not in shared_out:
+        return
     trainer = settings.trainer
     completions = trainer.images_per_step * trainer.num_samples // size
     if trainer.minibatches > completions:
@@ -233,7 +235,7 @@ def _check_score_rewards(settings: Settings) -> None:
         _check_same_reward(settings)
     if reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS:
         with quiet():
-            samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
+            samples = _train_samples(settings)
         if not any(rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) for one in samples):
             raise InputError(
                 f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "

@@ -101,7 +101,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
     """Train, log and validate; leave the trained weights as the run's final model."""
     settings, trainer, final, backbone = job.settings, job.settings.trainer, job.run.model, policy.backbone
     total = rapo_steps(len(job.train), trainer)
-    with progress_bars() as bar:
+    with progress_bars(shown=job.rank == 0) as bar:
         steps = RapoLog(job, total, bar("RAPO"))
 
         def on_resume(step: int) -> None:

@@ -18,13 +18,13 @@ from aes_r1.pipeline.evaluation_stage import evaluate, report
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import record_origin
 from aes_r1.pipeline.rapo_stage import keep_final, rapo, starting_point
-from aes_r1.runs.claim import claim_run_folder, run_lock, start_over, withdraw
+from aes_r1.runs.claim import claim_run_folder, require_own, run_lock, start_over, withdrawn_on_input_error
 from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.log import configure_logging
 from aes_r1.runs.stopping import Stopped, stop_requests
-from aes_r1.settings import InputError, Settings, as_dict
+from aes_r1.settings import Settings, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.launch import start, world
@@ -35,27 +35,22 @@ def run(settings: Settings) -> None:
     """Run every stage that is missing in `settings.out`; raises InputError, Stopped or whatever a stage raises."""
     rank, size = world()
     folder = Path(settings.out)
-    was_there = RunFolder(folder).exists
     if RunFolder(folder).lock_file.exists():
         with run_lock(folder, rank):
             pass  # a process that works on this run is not told of a second start's failure
+    if rank == 0 and settings.trainer.resume != "never":
+        require_own(folder, settings)  # outside failure_file, because another run's reason is its own
     with failure_file(folder, rank):
         preflight.check(settings)  # before the folder is made, so that a refused start leaves none
-    with run_lock(folder, rank):
-        try:
-            with failure_file(folder, rank):
-                _run(settings, rank, size)
-        except InputError:
-            if rank == 0 and not was_there:  # a folder that was there may be another run's, which refused this one
-                withdraw(folder)
-            raise
+    with run_lock(folder, rank), withdrawn_on_input_error(folder, rank), failure_file(folder, rank):
+        _run(settings, rank, size)
 
 
 def _run(settings: Settings, rank: int, size: int) -> None:
     require_shardable(settings.model.reference, size)
     folder = Path(settings.out)
     if rank == 0:
-        if settings.trainer.resume == "never" and folder.exists():
+        if settings.trainer.resume == "never":
             start_over(folder)
         claim_run_folder(folder, settings)
     configure_logging(folder, rank)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aes_r1.prompts import out_of_range
+from aes_r1.prompts import out_of_range, written_order
 from aes_r1.report.results_section import headline_key
 
 _MAX_UNANSWERED = 0.5  # above this share an evaluation reflects the format more than the scores
@@ -53,4 +53,4 @@ def unread(text: str) -> str:
         return "said nothing"
     if "<answer>" not in text:
         return "ended without an answer"
-    return "gave a number outside 0 to 1" if out_of_range(text) else "broke the format"
+    return "gave a number outside 0 to 1" if out_of_range(text, written_order(text)) else "broke the format"

@@ -64,7 +64,7 @@ def train_rapo(
     backbone, served = policy.backbone, policy.served
     total = rapo_steps(len(images), trainer)
     trace = StepTrace(trainer.profile, context.trace_file, steps=total)
-    utilisation = Utilisation(backbone, engine, shared_prefix=policy.shared_prefix)
+    utilisation = Utilisation(backbone, engine, shared_prefix=policy.shares_prefix)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     best = progress.get("best")
     skips = SkippedSteps(progress.get("skipped_in_a_row", 0))

@@ -65,9 +65,9 @@ def train_sft(
 ) -> None:
     """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}).
 
-    `question` decides whether critique or score is written first. Resumes from context.folder. `context.evaluate(step)`
-    is called before the first step, every cold_start.probe_every steps and after the last. Raises Stopped after a
-    checkpoint when asked to stop.
+    `question` decides whether critique or score is written first. Resumes from context.folder. With
+    cold_start.probe_every, `context.evaluate(step)` is called before the first step, every so many steps and after the
+    last. Raises Stopped after a checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}

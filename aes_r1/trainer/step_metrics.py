@@ -40,7 +40,7 @@ def step_values(
 
 def policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
     """Return policy/* from the sums of `Update`. Collective."""
-    # A sum over micro-batches suffices: each loss is already divided by the divisor of the whole step.
+    # Micro-batches and processes add up, because each loss is divided by the divisor of its whole optimizer step.
     loss = engine.all_reduce_sum(sums.pop("loss"))
     names = sorted(name for name in sums if name != "ratio_max")
     totals = dict(

@@ -67,6 +67,12 @@ def test_rapo_does_not_start_from_a_model_that_does_not_answer(base, root, tmp_p
     assert not (out / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("order", ["critique_first", "score_first"])
+def test_a_number_outside_the_scale_is_told_in_either_order(order):
+    rows = [{"text": answer("Plain.", 1.5, order), "score": None}]
+    assert "(1 gave a number outside 0 to 1)" in refusal(rows, "base", {})
+
+
 def test_a_refusal_counts_what_the_answers_did():
     texts = [("", None), ("words without end", None), ("words again", None), (answer("Plain.", 0.5), 0.5)]
     rows = [{"text": text, "score": score} for text, score in texts]

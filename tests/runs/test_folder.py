@@ -174,6 +174,25 @@ def test_models_and_the_run_that_made_them_find_each_other(tmp_path):
     assert run_of(model(tmp_path / "elsewhere")) is None
 
 
+def test_a_start_that_is_killed_while_it_starts_over_still_knows_the_run(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    for file in (run.settings_file, run.metrics_file, run.failure_file):
+        file.write_text("{}")
+    unlink = Path.unlink
+    left = []
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: (left.append(run.exists), unlink(path, **how)))
+    start_over(tmp_path)
+    assert all(left)
+    assert not run.exists
+
+
+def test_starting_over_deletes_nothing_of_a_folder_that_is_no_runs(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights.bin").write_text("mine")
+    start_over(tmp_path)
+    assert (tmp_path / "model" / "weights.bin").read_text() == "mine"
+
+
 def test_starting_over_leaves_the_log_alone(tmp_path):
     """Whatever RunFolder has a name for was left by the run of other settings, for example its list of pictures."""
     run = RunFolder(tmp_path)

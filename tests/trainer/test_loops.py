@@ -250,6 +250,19 @@ def test_rapo_without_reference_and_with_inner_epochs(speaker, picture_folder, t
     assert rows[0]["policy/ratio_max"] > 1.0  # the second pass is off policy
 
 
+@pytest.mark.slow
+def test_the_loss_is_that_of_one_optimizer_step_however_many_a_rollout_has(speaker, picture_folder, tmp_path):
+    """With an entropy bonus alone and a learning rate of nearly nothing, every step has the same loss."""
+    how = {"steps": 1, "kl_coef": 0.0, "entropy_coef": 1.0, "lr": 1e-12}
+    losses = [
+        rapo(copy.deepcopy(speaker), picture_folder, tmp_path / f"{minibatches}{epochs}", **how,
+             minibatches=minibatches, inner_epochs=epochs)[0][0]["policy/loss"]
+        for minibatches, epochs in ((1, 1), (1, 2), (2, 2))
+    ]  # fmt: skip
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[0], rel=0.2)  # a minibatch has other tokens than the whole
+
+
 def of_sampler(change):
     """`sample_completions`, with `change(backbone, prompts, rollout)` in place of its log-probabilities."""
 
