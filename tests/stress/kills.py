@@ -11,6 +11,7 @@ Every tenth is a process of its own. HOME/trials.jsonl keeps every trial, so tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -153,10 +154,17 @@ def small_disk(home: Path) -> Iterator[Path]:
 def fill(room: Path, left: int) -> Path:
     """A file that takes all of the disk but `left` bytes."""
     filler = room / "filler"
-    disk = os.statvfs(room)
     with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize - left))
-    return filler
+        while True:
+            disk = os.statvfs(room)
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize - left))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                if disk.f_bavail > 0:  # the command has written meanwhile
+                    continue
+            return filler
 
 
 def drafts(where: Path) -> bool:
