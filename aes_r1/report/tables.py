@@ -26,6 +26,8 @@ def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
             yield _calibration(name, rows)
         if origins := _origins(name, rows):
             yield origins
+        if sensitivity := sensitivity_table(name, stages):
+            yield sensitivity
     yield from _means(evaluation["means"])
     yield from _comparisons(evaluation)
     yield from _critiques(evaluation.get("critiques", {}))
@@ -92,6 +94,29 @@ def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
             metrics = [format_value(part[metric]) for metric in METRICS]
             table.add_row(f"{stage}\n{protocol}", origin, str(part["n"]), *metrics, format_value(part["bias"]))
     return table if table.row_count else None
+
+
+def sensitivity_table(name: str, stages: Stages) -> Table | None:
+    """Return how often scores on the set `name` are higher before each edit, and by how much, under one protocol.
+
+    It is the first protocol of every stage; evaluation.json holds the others.
+    """
+    measured = {}
+    for stage, sets in stages.items():
+        for protocol in in_order(sets.get(name, {}), PROTOCOL_ORDER)[:1]:
+            if edits := sets[name][protocol].get("sensitivity"):
+                measured[f"{stage}\n{protocol}"] = edits
+    if not measured:
+        return None
+    table = _table(f"{name}: scores before and after an edit", ["", *measured, *(f"change\n{key}" for key in measured)])
+    for edit in dict.fromkeys(edit for edits in measured.values() for edit in edits):
+        columns = [edits.get(edit) for edits in measured.values()]
+        found = next(cell for cell in columns if cell)
+        higher = [format_value(cell["higher"], digits=2) if cell else "–" for cell in columns]
+        change = [format_value(cell["mean_difference"], signed=True) if cell else "–" for cell in columns]
+        table.add_row(f"{edit}\n{found['n']}, {found['dimension']}", *higher, *change)
+    table.caption = "Share of pairs in which the original scores higher than the edited picture, and mean difference."
+    return table
 
 
 def _means(means: Mapping) -> Iterator[Table]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from aes_r1.settings import EvaluateSettings, RolloutSettings, Settings, as_dict
+from aes_r1.settings import EDITS, EvaluateSettings, RolloutSettings, Settings, as_dict
 
 
 def fingerprint(*parts: Any) -> str:
@@ -47,6 +47,8 @@ _SINCE_ADDED: dict[str, Any] = {
     "trainer.entropy_coef": 0.0,
     "trainer.advantage": "sum_then_normalize",
     "trainer.refill_rounds": 0,
+    "evaluation.sensitivity": 0,
+    "evaluation.edits": list(EDITS),
     "data.scale": None,
     "data.attributes": None,
     "cold_start.blank_pictures": 0.0,
