@@ -97,26 +97,34 @@ def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
 
 
 def sensitivity_table(name: str, stages: Stages) -> Table | None:
-    """Return how often scores on the set `name` are higher before each edit, and by how much, under one protocol.
+    """Return the shares and mean differences of scores before and after each edit on the set `name`; None without any.
 
-    It is the first protocol of every stage; evaluation.json holds the others.
+    Every stage has a column, under its first protocol; evaluation.json holds the others.
     """
-    measured = {}
+    measured: dict[str, Mapping[str, Any]] = {}
     for stage, sets in stages.items():
         for protocol in in_order(sets.get(name, {}), PROTOCOL_ORDER)[:1]:
             if edits := sets[name][protocol].get("sensitivity"):
                 measured[f"{stage}\n{protocol}"] = edits
     if not measured:
         return None
-    table = _table(f"{name}: scores before and after an edit", ["", *measured, *(f"change\n{key}" for key in measured)])
+    table = _table(f"{name}: scores before and after an edit", ["", *measured])
     for edit in dict.fromkeys(edit for edits in measured.values() for edit in edits):
-        columns = [edits.get(edit) for edits in measured.values()]
-        found = next(cell for cell in columns if cell)
-        higher = [format_value(cell["higher"], digits=2) if cell else "–" for cell in columns]
-        change = [format_value(cell["mean_difference"], signed=True) if cell else "–" for cell in columns]
-        table.add_row(f"{edit}\n{found['n']}, {found['dimension']}", *higher, *change)
-    table.caption = "Share of pairs in which the original scores higher than the edited picture, and mean difference."
+        cells = [edits.get(edit) for edits in measured.values()]
+        harmed = next(cell["dimension"] for cell in cells if cell)
+        table.add_row(f"{edit}\n{harmed}", *(_higher_and_difference(cell) if cell else "–" for cell in cells))
+    table.caption = "Share of pictures that score higher than after the edit; below it the mean difference."
     return table
+
+
+def _higher_and_difference(cell: Mapping[str, Any]) -> str:
+    return f"{_on_one_line(cell['higher'], '.2f')}\n{_on_one_line(cell['mean_difference'], '+.2f')}"
+
+
+def _on_one_line(cell: Interval, form: str) -> str:
+    if cell["value"] is None or cell["low"] is None:
+        return format_value(cell)
+    return f"{cell['value']:{form}} [{cell['low']:.2f}, {cell['high']:.2f}]"
 
 
 def _means(means: Mapping) -> Iterator[Table]:
