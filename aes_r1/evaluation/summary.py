@@ -32,7 +32,7 @@ from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
 from aes_r1.inference.people import whole_group
 from aes_r1.inference.predictions import Sets, chosen_critiques, rows_by_protocol
 from aes_r1.runs.cells import Cell, Evaluation, Stages
-from aes_r1.runs.folder import SENSITIVITY, RunFolder
+from aes_r1.runs.folder import RunFolder
 
 BASELINES = ("direct", "label_tokens", "metric")  # protocols that score without a critique
 
@@ -289,7 +289,7 @@ def _add_sensitivity(summary: Evaluation, run: RunFolder, n_bootstrap: int, seed
     """Add to the cells of `summary` how their scores change with edits of the pictures, where that was asked."""
     for stage, named in summary["stages"].items():
         for name, protocols in named.items():
-            rows = run.examined(SENSITIVITY, stage, name)
+            rows = run.examined("sensitivity", stage, name)
             for protocol, cell in protocols.items():
                 if asked := [row for row in rows if row["protocol"] == protocol]:
                     cell["sensitivity"] = summarise_sensitivity(asked, n_bootstrap=n_bootstrap, seed=seed)

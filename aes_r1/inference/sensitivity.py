@@ -10,7 +10,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.predictions import Predictor, Sets
 from aes_r1.runs.files import write_rows
-from aes_r1.runs.folder import SENSITIVITY, RunFolder
+from aes_r1.runs.folder import RunFolder
 
 
 def ask_about_edits(
@@ -25,7 +25,7 @@ def ask_about_edits(
 ) -> None:
     """Ask about up to `pictures` drawn pictures of each entry of `sets` after each of `edits`.
 
-    Writes run.examined_file(SENSITIVITY, STAGE, SET), a row for each protocol of `predictor`, picture and edit:
+    Writes run.examined_file("sensitivity", STAGE, SET), a row for each protocol of `predictor`, picture and edit:
     {"protocol", "id", "edit", "original": score|null, "edited": score|null}, where original is the score that `stage`
     gave to the picture as it is. An existing file is kept.
     """
@@ -34,7 +34,7 @@ def ask_about_edits(
         for one in stratified_draw(samples, pictures, seed):
             drawn.setdefault(_set_of(one.dataset, one.split), []).append(one)
         for name, originals in drawn.items():
-            path = run.examined_file(SENSITIVITY, stage, name)
+            path = run.examined_file("sensitivity", stage, name)
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_rows(path, _rows(run, stage, name, originals, predictor, edits, seed))

@@ -31,8 +31,7 @@ from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, w
 from aes_r1.settings import InputError
 
 MODEL = "model"  # the folder in Hugging Face form of a run, of a checkpoint or of the best step
-EXAMINED = ("interventions", "information")  # the tests of critiques that follow the predictions
-SENSITIVITY = "sensitivity"  # the test of scores under edits of the pictures
+EXAMINED = ("interventions", "information", "sensitivity")  # the tests that follow the predictions
 
 
 class RunFolder:
@@ -195,7 +194,7 @@ class RunFolder:
         return self.parts(stage) / f"{name}.{rank}-of-{size}.jsonl"
 
     def examined_file(self, kind: str, stage: str, name: str) -> Path:
-        """Return RUN/KIND/STAGE/DATASET-SPLIT.jsonl; `kind`: one of EXAMINED, or SENSITIVITY; `name`: DATASET/SPLIT."""
+        """Return RUN/KIND/STAGE/DATASET-SPLIT.jsonl for a `kind` of EXAMINED and a `name` DATASET/SPLIT."""
         return self.path / kind / stage / f"{name.replace('/', '-')}.jsonl"
 
     # -- models --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from aes_r1.inference.asking import Asking
 from aes_r1.inference.predict import predict
 from aes_r1.inference.sensitivity import ask_about_edits
 from aes_r1.runs.files import read_rows, write_rows
-from aes_r1.runs.folder import SENSITIVITY, RunFolder
+from aes_r1.runs.folder import RunFolder
 from tests.planted import QUESTION, labelled
 
 
@@ -76,7 +76,7 @@ def test_drawn_pictures_are_asked_about_under_every_edit_and_protocol(asked):
     run, samples = asked
     how = {"edits": ["tilt", "crop"], "pictures": 8, "seed": 3}
     ask_about_edits(run, "rapo", {"mix-test": samples}, predictor, **how)
-    paths = {dataset: run.examined_file(SENSITIVITY, "rapo", f"{dataset}/test") for dataset in ("made", "other")}
+    paths = {dataset: run.examined_file("sensitivity", "rapo", f"{dataset}/test") for dataset in ("made", "other")}
     for dataset, path in paths.items():
         rows = read_rows(path)
         assert len(rows) == 4 * 2 * 2
