@@ -132,10 +132,10 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
             "trainer.edited_pairs=2: trainer.refill_rounds replaces",
         ),
         ({**PARTS, "trainer": {"credit": "parts", "edited_pairs": 2}}, "trainer.edited_pairs=2: twins have no opinion"),
-        ({"reward": {"pair": {"weight": -1}}}, "reward.pair.weight=-1"),
+        ({"reward": {"twin": {"weight": -1}}}, "reward.twin.weight=-1"),
         (
-            {"reward": {"pair": {"weight": 0}}, "trainer": {"edited_pairs": 2}},
-            "reward.pair.weight=0.0: edited twins earn this reward alone",
+            {"reward": {"twin": {"weight": 0}}, "trainer": {"edited_pairs": 2}},
+            "reward.twin.weight=0.0: edited twins earn this reward alone",
         ),
         ({"evaluation": {"sensitivity": -1}}, "evaluation.sensitivity=-1: must not be negative"),
         ({"evaluation": {"edits": ["tilt", "sepia"]}}, "evaluation.edits=sepia: must be one of crop, tilt"),

@@ -60,7 +60,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.read_back": {"weight": 0.0},
     "reward.information": {"weight": 0.0, "cap": 4.0},
     "reward.distribution": {"weight": 0.0},
-    "reward.pair": {"weight": 1.0},
+    "reward.twin": {"weight": 1.0},
     "reward.custom": None,
     "reward.custom_weight": 1.0,
     "model.base": None,

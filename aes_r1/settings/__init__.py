@@ -17,10 +17,10 @@ from aes_r1.settings.reward import (
     FaithfulnessSettings,
     FormatSettings,
     InformationSettings,
-    PairSettings,
     RankSettings,
     ReadBackSettings,
     RewardSettings,
+    TwinSettings,
 )
 from aes_r1.settings.rules import InputError, one_of, require
 from aes_r1.settings.run import DashboardSettings, Settings
@@ -54,7 +54,6 @@ __all__ = [
     "JudgeSettings",
     "LoraSettings",
     "ModelSettings",
-    "PairSettings",
     "PlanSettings",
     "PrepareSettings",
     "PretrainSettings",
@@ -65,6 +64,7 @@ __all__ = [
     "Settings",
     "TrackerSettings",
     "TrainerSettings",
+    "TwinSettings",
     "as_dict",
     "build",
     "one_of",

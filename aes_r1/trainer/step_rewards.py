@@ -22,7 +22,7 @@ from aes_r1.trainer.completions import Completions, score_table
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import sequence_kl_k1, zero_spread
 
-_OF_TWINS = ("total", "format", "overlong", "kl")  # what edited twins earn beside "pair"; all else needs an opinion
+_OF_TWINS = ("total", "format", "overlong", "kl")  # what edited twins earn beside "twin"; all else needs an opinion
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StepRewards:
     scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores (NaN of twins), and numbers of the
     images' data sets; total [N, K]: the reward; parts: {name: [N, K]}, unweighted; weights: {name: weight} in the
     total; zero_spread [N] bool: images whose outputs all earn the same, before a divergence is subtracted, with which
-    no two would; local: the images of this process among the N; pairs: as pairs_of returns them.
+    no two would; local: the images of this process among the N; twins: as twins_of returns them.
     """
 
     scores: Tensor
@@ -43,7 +43,7 @@ class StepRewards:
     weights: dict[str, float]
     zero_spread: Tensor
     local: slice
-    pairs: tuple[Tensor, Tensor] | None = None
+    twins: tuple[Tensor, Tensor] | None = None
 
     @property
     def by_name(self) -> dict[str, Tensor]:
@@ -52,10 +52,10 @@ class StepRewards:
 
     def means(self) -> dict[str, float]:
         """Return the mean of the total and of each part, over the images that it is for."""
-        if self.pairs is None:
+        if self.twins is None:
             return {name: float(table.mean()) for name, table in self.by_name.items()}
-        pair, edited = self.pairs
-        images = dict.fromkeys(_OF_TWINS, torch.ones_like(edited)) | {"pair": torch.isin(pair, pair[edited])}
+        pair, edited = self.twins
+        images = dict.fromkeys(_OF_TWINS, torch.ones_like(edited)) | {"twin": torch.isin(pair, pair[edited])}
         return {name: float(table[images.get(name, ~edited)].mean()) for name, table in self.by_name.items()}
 
 
@@ -87,12 +87,12 @@ def reward_completions(
         )
     ordered = list(chain(*images.by_rank(engine.size)))
     raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
-    pairs = pairs_of(ordered, device)
+    twins = twins_of(ordered, device)
     custom = None
     if custom_fn is not None:
         custom = _custom(custom_fn, str(reward.custom), scores, completions.texts, ordered, engine)
     total, parts = total_reward(
-        scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom, pairs=pairs
+        scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom, twins=twins
     )
     weights = weights_at(reward, progress)
     if trainer.overlong_penalty:
@@ -106,7 +106,7 @@ def reward_completions(
     compared = normalized if trainer.advantage == "normalize_then_sum" else [total]
     without_spread = torch.stack([zero_spread(rewards) for rewards in compared]).all(dim=0)
     local = slice(engine.rank * count, (engine.rank + 1) * count)
-    return StepRewards(scores, mos, pool, total, parts, weights, without_spread, local, pairs)
+    return StepRewards(scores, mos, pool, total, parts, weights, without_spread, local, twins)
 
 
 def subtract_kl(
@@ -129,8 +129,8 @@ def subtract_kl(
     )
 
 
-def pairs_of(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Return pair and edited [N], as pair_reward takes them, of a step's images; None where none has a twin."""
+def twins_of(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return pair and edited [N], as twin_reward takes them, of a step's images; None where none has a twin."""
     edited = [isinstance(image, EditedSample) for image in images]
     if not any(edited):
         return None

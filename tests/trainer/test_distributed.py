@@ -112,7 +112,7 @@ def test_two_processes_that_judge_their_own_critiques_equal_one(out, stage):
 @pytest.mark.parametrize("stage", TWINS)
 def test_two_processes_with_edited_twins_equal_one(out, stage):
     one, two = results(out, stage, "single_pairs")
-    assert 0 < one["rapo"][0]["reward/pair"] < 1
+    assert 0 < one["rapo"][0]["reward/twin"] < 1
     assert_same_metrics(one["rapo"], two["rapo"])
     assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
 

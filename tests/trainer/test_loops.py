@@ -497,17 +497,17 @@ def test_edited_twins_join_the_step_and_a_resumed_run_draws_the_same(speaker, pi
     whole, drawn = rapo(straight, picture_folder, tmp_path / "whole", reward=reward, **how)
     plain, without = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "plain", steps=1, completions_every=1)
     assert [row["id"] for row in drawn[:16]] == [row["id"] for row in without]
-    assert "reward/pair" not in plain[0]
+    assert "reward/twin" not in plain[0]
     for step in range(3):
         rated, twins = drawn[24 * step :][:16], drawn[24 * step :][16:24]
         originals, edits = zip(*(row["id"].split("+") for row in twins), strict=True)
         assert list(originals) == [row["id"] for row in rated[:8]]
         assert set(edits) <= {"tilt", "overexpose"}
         assert all(row["mos"] is None and row["reward_error"] == row["reward_custom"] == 0 for row in twins)
-        assert all(row["reward_total"] == pytest.approx(row["reward_pair"], abs=1e-6) for row in twins)
-        assert {row["reward_pair"] for row in rated[8:]} == {0.0}
+        assert all(row["reward_total"] == pytest.approx(row["reward_twin"], abs=1e-6) for row in twins)
+        assert {row["reward_twin"] for row in rated[8:]} == {0.0}
         for row in rated:
-            parts = (row[f"reward_{name}"] for name in ("rank", "error", "pair", "custom"))
+            parts = (row[f"reward_{name}"] for name in ("rank", "error", "twin", "custom"))
             assert row["reward_total"] == pytest.approx(sum(parts), abs=1e-5)
     assert {row["id"].split("+")[-1] for row in drawn if row["mos"] is None} == {"tilt", "overexpose"}
     assert whole[0]["reward/error"] == pytest.approx(plain[0]["reward/error"], abs=1e-5)

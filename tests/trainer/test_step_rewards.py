@@ -12,7 +12,7 @@ from aes_r1.settings import FaithfulnessSettings, RewardSettings, TrainerSetting
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.single_engine import SingleEngine
 from aes_r1.trainer.step_credit import assign_credit
-from aes_r1.trainer.step_rewards import StepRewards, pairs_of, rater_table, subtract_kl
+from aes_r1.trainer.step_rewards import StepRewards, rater_table, subtract_kl, twins_of
 
 
 @pytest.fixture
@@ -39,18 +39,18 @@ def test_pairs_are_found_in_the_order_of_any_number_of_processes():
     """Two sets share an id; twins stand at the end of each process's images."""
     ava, para = sample(), Sample("a", "b.jpg", 0.5, "para", "train")
     twins = [edited_sample(one, "tilt", seed=0) for one in (ava, para)]
-    pair, edited = pairs_of([ava, para, *twins], torch.device("cpu"))
+    pair, edited = twins_of([ava, para, *twins], torch.device("cpu"))
     assert (pair.tolist(), edited.tolist()) == ([0, 1, 0, 1], [False, False, True, True])
-    pair, edited = pairs_of([ava, twins[0], para, twins[1]], torch.device("cpu"))
+    pair, edited = twins_of([ava, twins[0], para, twins[1]], torch.device("cpu"))
     assert (pair.tolist(), edited.tolist()) == ([0, 0, 2, 2], [False, True, False, True])
-    assert pairs_of([ava, para], torch.device("cpu")) is None
+    assert twins_of([ava, para], torch.device("cpu")) is None
 
 
 def test_a_logged_mean_is_over_the_images_that_the_reward_is_for():
-    parts = {"error": [[0.2, 0.4], [0.6, 0.8], [0.0, 0.0]], "pair": [[0.0, 0.0], [0.5, 0.7], [0.9, 0.7]]}
-    pairs = torch.tensor([0, 1, 1]), torch.tensor([False, False, True])
-    means = rewards_of(parts, {"error": 1.0, "pair": 1.0}, pairs=pairs).means()
-    assert means == pytest.approx({"total": 4.8 / 6, "error": 0.5, "pair": 0.7})
+    parts = {"error": [[0.2, 0.4], [0.6, 0.8], [0.0, 0.0]], "twin": [[0.0, 0.0], [0.5, 0.7], [0.9, 0.7]]}
+    twins = torch.tensor([0, 1, 1]), torch.tensor([False, False, True])
+    means = rewards_of(parts, {"error": 1.0, "twin": 1.0}, twins=twins).means()
+    assert means == pytest.approx({"total": 4.8 / 6, "error": 0.5, "twin": 0.7})
     assert rewards_of(parts, {"error": 1.0}).means()["error"] == pytest.approx(2.0 / 6)
 
 

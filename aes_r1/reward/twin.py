@@ -1,7 +1,7 @@
-"""Pair reward: is the score of a picture above that of its edited twin?
+"""Twin reward: is the score of a picture above that of its edited twin?
 
-    r_pair(o_ik) = sqrt(p_ik(i, j))        for the picture i, whose twin is j
-    r_pair(o_jk) = sqrt(1 - p_jk(j, i))    for the twin
+    r_twin(o_ik) = sqrt(p_ik(i, j))        for the picture i, whose twin is j
+    r_twin(o_jk) = sqrt(1 - p_jk(j, i))    for the twin
 
 This is the relative reward of rank.py between these two alone, with p_c = 1 for the picture: that it is better than its
 twin is known without a rating (data/edits.py).
@@ -16,7 +16,7 @@ from torch import Tensor
 from aes_r1.reward.rank import rank_reward
 
 
-def pair_reward(
+def twin_reward(
     scores: Tensor, pair: Tensor, edited: Tensor, *, compare: Callable[..., Tensor] = rank_reward
 ) -> Tensor:
     """Return the reward [N, K] in [0, 1]; 0 where the parse failed, without a twin, and where the twin has no score.
