@@ -166,6 +166,7 @@ def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
         "the servers' GPUs and memory (decoding is charged to the trainer's GPUs)": settings.rollout.name == "vllm",
         "what the reference computes for rewards of critiques": settings.reward.needs_reference,
         f"up to {trainer.refill_rounds} further drawings in a step": trainer.refill_rounds > 0,
+        "pictures that are asked about again after edits": settings.evaluation.sensitivity > 0,
     }
     uncounted = [words for words, does in happens.items() if does]
     return [*lines, f"not counted: {'; '.join(uncounted)}"] if uncounted else lines
@@ -182,6 +183,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     """Print `estimate` as tables."""
     assumed, trainer = settings.plan, settings.trainer
     gpus = f"{assumed.gpus} GPU{'s' * (assumed.gpus > 1)}"
+    twins = f" and {trainer.edited_pairs} edited twins" if trainer.edited_pairs else ""
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False)
@@ -189,7 +191,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     say(
         f"{settings.model.name}: {estimate.shape.parameters / 1e9:.3f} B parameters, "
         f"{estimate.trained / 1e9:.3f} B trained; "
-        f"{settings.engine.name}, {gpus}, N {trainer.images_per_step}, K {trainer.num_samples}"
+        f"{settings.engine.name}, {gpus}, N {trainer.images_per_step}{twins}, K {trainer.num_samples}"
     )
     table = Table("memory per GPU", "10^9 bytes", title=f"{outputs_per_pass(settings)} outputs in a pass")
     phase_of = {name: phase for phase, names in PHASES.items() for name in names}

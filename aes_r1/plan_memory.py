@@ -44,8 +44,8 @@ def reference_place(settings: PlanSettings) -> str:
 
 
 def own_images(settings: PlanSettings) -> int:
-    """Return the number of pictures of one GPU in one step."""
-    return math.ceil(settings.trainer.images_per_step / settings.plan.gpus)
+    """Return the number of pictures of one GPU in one step, edited twins included."""
+    return math.ceil(settings.trainer.groups_per_step / settings.plan.gpus)
 
 
 def mean_answer(settings: PlanSettings) -> int:
@@ -323,7 +323,8 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
         found["engine=zero3_offload"] = needs(with_zero("zero3_offload", **offload))
     if model.lora.rank == 0 or model.lora.target == "language":
         found["model.freeze_vision=true"] = needs(with_model(freeze_vision=True))
-    for name, floor in (("images_per_step", 2 * gpus), ("num_samples", 2), ("max_new_tokens", 128)):
+    fewest = max(2 * gpus, settings.trainer.edited_pairs)
+    for name, floor in (("images_per_step", fewest), ("num_samples", 2), ("max_new_tokens", 128)):
         # Halved until it fits, though never below what a step can be rewarded for or an answer needs.
         size = getattr(settings.trainer, name) // 2
         while size // 2 >= floor and needs(with_trainer(**{name: size})) > settings.plan.memory_gb * 1e9:

@@ -30,7 +30,7 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
     A backward pass costs two forwards, checkpointing one more.
     """
     trainer, model, assumed = settings.trainer, settings.model, settings.plan
-    images, rows = trainer.images_per_step, trainer.images_per_step * trainer.num_samples
+    images, rows = trainer.groups_per_step, trainer.groups_per_step * trainer.num_samples
     prompt = assumed.picture_tokens + assumed.question_tokens
     answer = mean_answer(settings)
     copies = images if model.shared_prefix else rows

@@ -334,6 +334,7 @@ def test_servers_answer_as_the_local_model_does(models, manifest, tmp_path):
     """Every protocol's most likely answers are the same words, of one model after another on the same server."""
     asked = [
         *("evaluation.protocols=[greedy,direct,read_back]", "evaluation.limit=4", "evaluation.interventions=3"),
+        *("evaluation.sensitivity=3", "evaluation.edits=[tilt]"),
         *("data=manifest", f"data.root={manifest}", "evaluation.max_new_tokens=32", "evaluation.n_bootstrap=10"),
         *(f"model.path={models / 'hollow'}", f"+models={{used: {models / 'used'}}}", "data.workers=0"),
     ]
@@ -346,6 +347,15 @@ def test_servers_answer_as_the_local_model_does(models, manifest, tmp_path):
     assert len(here) == 2 * 3 * 4
     assert here == there
     assert len({row["text"] for row in here}) > 3
-    exchanged = [sorted((tmp_path / name / "interventions").rglob("*.jsonl")) for name in ("here", "there")]
-    assert [path.read_text() for path in exchanged[0]] == [path.read_text() for path in exchanged[1]] != []
+    for kind in ("interventions", "sensitivity"):
+        asked_again = [sorted((tmp_path / name / kind).rglob("*.jsonl")) for name in ("here", "there")]
+        assert [path.read_text() for path in asked_again[0]] == [path.read_text() for path in asked_again[1]] != []
+    edited = [row for path in asked_again[0] for row in read_rows(path)]
+    assert len(edited) == 2 * 3 * 3
+    scores = {(row["stage"], row["protocol"], row["id"]): row["score"] for row in here}
+    assert {(row["protocol"], row["id"], row["original"]) for row in edited} <= {
+        (protocol, name, score) for (_, protocol, name), score in scores.items()
+    }
+    cell = json.loads((tmp_path / "here" / "evaluation.json").read_text())["stages"]["used"]["para/test"]["greedy"]
+    assert cell["sensitivity"]["tilt"]["dimension"] == "composition"
     assert not list(tmp_path.glob("aes_r1_*")), "weights are left behind"

@@ -55,9 +55,14 @@ def test_made_pictures_and_measured_critiques_are_limits(talking_run, tmp_path):
     evaluation["critiques"] = {"rapo": {"folder/test": {"interventions": {"swapped_critique": {"follow": follow}}}}}
     collapsed = {"n": 60, "distinct": {"value": 1, "low": None, "high": None}, "words_srcc": None}
     evaluation["stages"]["rapo"]["folder/test"]["sample"]["critiques"] = collapsed
+    edited = {"dimension": "color", "n": 60, "higher": {"value": 0.625, "low": 0.47, "high": 0.76}}
+    edited["mean_difference"] = {"value": 0.031, "low": -0.01, "high": 0.07}
+    evaluation["stages"]["rapo"]["folder/test"]["sample"]["sensitivity"] = {"desaturate": edited}
     (tmp_path / "run" / "evaluation.json").write_text(json.dumps(evaluation))
     text = (export(tmp_path / "run", tmp_path / "OUT") / "README.md").read_text()
     assert "0.21 of the way" in text
+    row = "| folder/test | sample | desaturate | color | 60 | 0.625 [0.470, 0.760] | 0.031 [−0.010, 0.070] |"
+    assert f"\n{row}\n" in text
     assert "critiques of folder/test (sample): 1 of 60; SRCC of their words with the opinions: –." in text
     assert "simulated raters" in text  # the settings of the fixture name scenes
     assert "not measured in this run" not in text

@@ -114,7 +114,7 @@ FILES_OF_A_RUN = re.compile(
 )
 FOLDERS_OF_A_RUN = {
     *("stages", "model", "best", "checkpoints", "manifests", "interventions", "information", "parts", "wandb"),
-    "baselines",
+    *("baselines", "sensitivity"),
 }
 READERS_OF_RUNS = [*HOUSE.rglob("*.py"), *(HOUSE.parent / "experiments").rglob("*.py")]
 

@@ -132,6 +132,14 @@ def test_two_inner_epochs_update_twice(shape):
     assert twice["reference"] == once["reference"]
 
 
+def test_edited_twins_are_images_of_the_step(shape):
+    """8 twins beside 24 images cost what 32 images cost: all operations, memory and seconds."""
+    with_twins = train(settings(), images_per_step=24, edited_pairs=8)
+    assert plan(with_twins, shape).memory == plan(train(settings(), images_per_step=32), shape).memory
+    assert plan(with_twins, shape).seconds == plan(train(settings(), images_per_step=32), shape).seconds
+    assert plan(with_twins, shape).steps == plan(train(settings(), images_per_step=24), shape).steps
+
+
 def test_stages_by_hand(shape):
     """9,900 critiques of 454 + 200 tokens, vision tower forward alone; 38,000 answers in batches of 64 per GPU."""
     found = plan(settings(), shape)
@@ -196,6 +204,8 @@ def test_what_is_not_counted_is_named(shape):
         settings(), reward=reward, trainer=dataclasses.replace(settings().trainer, credit="parts")
     )
     cases = {"servers' GPUs": many, "rewards of critiques": paid, "2 further draw": train(settings(), refill_rounds=2)}
+    asked_again = EvaluationSettings(sensitivity=100)
+    cases["again after edits"] = dataclasses.replace(settings(), evaluation=asked_again)
     for words, given in cases.items():
         *_, last = advice(plan(given, shape), given)
         assert last.startswith("not counted: ")

@@ -17,7 +17,7 @@ from aes_r1.prompts import order_of, parse_score, unscored
 from aes_r1.rollout.forced_prefix import complete_prefix
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.files import write_rows
-from aes_r1.runs.folder import EXAMINED, RunFolder
+from aes_r1.runs.folder import RunFolder
 
 INTERVENTION_KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 
@@ -105,7 +105,7 @@ def exchange_critiques(
             yield {"id": row["id"], "words_nats": words, "score_nats": score}
 
     for name in dict.fromkeys(name for name, _ in chosen):
-        for kind, examine in zip(EXAMINED, (exchanged, informed), strict=True):
+        for kind, examine in {"interventions": exchanged, "information": informed}.items():
             path = run.examined_file(kind, stage, name)
             if path.exists() or (examine is exchanged and order_of(question) == "score_first"):
                 continue

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from aes_r1.data.edits import picture_of
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import PictureError, Sample, blank_picture, open_picture
+from aes_r1.data.sample import PictureError, Sample, blank_picture
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.model.backbone import Backbone
@@ -61,7 +62,7 @@ def predict(
 
     def encoded(entry: Sample) -> Encoded:
         try:
-            picture = open_picture(entry.image)
+            picture = picture_of(entry)
         except PictureError as error:
             raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
         return entry, {text: backbone.encode(picture, text) for text in dict.fromkeys(questions.values())}

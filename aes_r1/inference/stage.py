@@ -10,6 +10,7 @@ from aes_r1.inference.asking import Asking
 from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predict import predict
 from aes_r1.inference.predictions import Process, Sets, record_stage
+from aes_r1.inference.sensitivity import ask_about_edits
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, SCORE_FIRST_PROMPT
 from aes_r1.rollout.sampler import Sampler, sample_completions
@@ -29,7 +30,7 @@ def ask_model(
     process: Process,
     sample: Sampler = sample_completions,
 ) -> None:
-    """Write the prediction rows of `stage` on every set and its exchanged critiques, then mark it as answered.
+    """Write the rows of `stage` on every set, its exchanged critiques and edited pictures, then mark it as answered.
 
     Every process asks about its share with the sampler `sample`; rank 0 does the rest. After a kill it resumes where it
     stopped.
@@ -43,10 +44,10 @@ def ask_model(
         batch_size=evaluation.batch_size,
         batch_invariant=evaluation.batch_invariant,
         seed=seed,
-        should_stop=process.should_stop,
         sample=sample,
     )
-    rows = record_stage(run, stage, sets, predictor, rows_per_picture=len(evaluation.protocols), process=process)
+    stoppable = partial(predictor, should_stop=process.should_stop)
+    rows = record_stage(run, stage, sets, stoppable, rows_per_picture=len(evaluation.protocols), process=process)
     if process.rank != 0:
         return
     # Answers that come from the words alone follow the critique by construction, so there is nothing to test.
@@ -62,6 +63,8 @@ def ask_model(
             seed=seed,
             sample=sample,
         )
+    if evaluation.sensitivity:
+        ask_about_edits(run, stage, sets, predictor, edits=evaluation.edits, pictures=evaluation.sensitivity, seed=seed)
     finish(run, stage, {"rows": rows, "asked": asking.noted(backbone.device)})
 
 

@@ -96,13 +96,14 @@ def _divisible(settings: Settings, size: int) -> None:
         shared_out["cold_start.batch_size"] = settings.cold_start.batch_size
     if settings.trainer.name == "rapo" and _to_come(settings, "rapo"):
         shared_out["trainer.images_per_step"] = settings.trainer.images_per_step
+        shared_out["trainer.edited_pairs"] = settings.trainer.edited_pairs
     for key, value in shared_out.items():
         if value % size:
             raise InputError(f"{key}={value}: must be divisible by the {size} processes")
     if "trainer.images_per_step" not in shared_out:
         return
     trainer = settings.trainer
-    completions = trainer.images_per_step * trainer.num_samples // size
+    completions = trainer.groups_per_step * trainer.num_samples // size
     if trainer.minibatches > completions:
         raise InputError(
             f"trainer.minibatches={trainer.minibatches}: a process has {completions} completions in a step; "

@@ -27,10 +27,12 @@ class RapoLog:
         job.tracker.resume("rapo", step or -1)  # -1 keeps nothing: step 0 is measured again too
         job.health = HealthMonitor(job.tracker.alert, list(job.run.metrics("rapo")), list(job.run.completions("rapo")))
         resumed = f", resumed after step {step}" if step else ""
+        twins = f" and {trainer.edited_pairs} edited twins" if trainer.edited_pairs else ""
         log.info(
-            "RAPO: %d steps of %d images x %d outputs%s",
+            "RAPO: %d steps of %d images%s x %d outputs%s",
             self.total,
             trainer.images_per_step,
+            twins,
             trainer.num_samples,
             resumed,
         )

@@ -135,7 +135,20 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
             f"{_interval(change['plcc'], 'difference')} |"
             for change in changes
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_sensitivity(evaluation)])
+
+
+def _sensitivity(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a table of the scores before and after edits, where these were asked about."""
+    edited = [(*key, cell["sensitivity"]) for *key, cell in _cells(evaluation) if "sensitivity" in cell]
+    if edited:
+        yield "\nThe same pictures before and after an edit that should harm one dimension:\n"
+        yield "| set | protocol | edit | harms | n | original scores higher | mean difference |"
+        yield "|---" * 7 + "|"
+    for dataset, protocol, edits in edited:
+        for edit, found in edits.items():
+            values = f"{_interval(found['higher'])} | {_interval(found['mean_difference'])}"
+            yield f"| {dataset} | {protocol} | {edit} | {found['dimension']} | {found['n']} | {values} |"
 
 
 def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts) -> Iterator[str]:

@@ -28,6 +28,7 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, 
         ],
         "means": list(_means(evaluation)),
         "origins": list(_origins(stages)),
+        "sensitivity": list(_sensitivity(stages)),
         "baselines": evaluation.get("baselines", []),  # differences of the model from each baseline
         "paper": paper,
         "paper_sets": list(dict.fromkeys(name for cells in paper["systems"].values() for name in cells))
@@ -101,6 +102,15 @@ def _origins(stages: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
                 for origin, cell in cells[protocol].get("origins", {}).items():
                     if cell["mae"]["value"] is not None:
                         yield stage, dataset, _ORIGINS.get(origin, origin), cell
+
+
+def _sensitivity(stages: Mapping) -> Iterator[tuple[str, str, str, str, Mapping]]:
+    """Yield (stage, protocol, set, edit, measures) under the first protocol, where edits were asked about."""
+    for stage, sets in stages.items():
+        for dataset, cells in sets.items():
+            for protocol in in_order(cells, PROTOCOL_ORDER)[:1]:
+                for edit, measures in cells[protocol].get("sensitivity", {}).items():
+                    yield stage, protocol, dataset, edit, measures
 
 
 def changes_section(evaluation: Mapping) -> list[dict[str, Any]]:

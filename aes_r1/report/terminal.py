@@ -13,6 +13,7 @@ from aes_r1.evaluation.health import ALIKE, LOST
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.inference.predictions import GROUNDED
 from aes_r1.report.html import STAGE_NAMES, number, percent
+from aes_r1.report.tables import sensitivity_table
 from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages
 
 _NATS = ("information_nats", "score_information_nats")
@@ -21,13 +22,16 @@ _NATS = ("information_nats", "score_information_nats")
 def headline_tables(evaluation: Evaluation) -> list[Table]:
     """Build tables per set from evaluation.json: per protocol a row for each stage, correlations with 95% intervals.
 
-    There is one table of the scores, and one that shows words beside scores where critiques were measured.
+    There is one table of the scores, one that shows words beside scores where critiques were measured, and one of the
+    scores under edits where these were asked.
     """
     stages = evaluation["stages"]
     tables = []
     for dataset in dict.fromkeys(name for sets in stages.values() for name in sets):
         critiques = _critiques(dataset, stages)
+        sensitivity = sensitivity_table(dataset, stages)
         tables += [_table(dataset, stages), *([critiques] if critiques.row_count else [])]
+        tables += [sensitivity] if sensitivity else []
     return tables
 
 

@@ -1,10 +1,10 @@
 """The reward that RAPO maximises: a weighted sum of its parts, all at once or in two phases.
 
     r = w_rank r_rank + w_error r_error + w_binary r_binary + w_distribution r_distribution + w_format r_format
-        + w_custom r_custom
+        + w_custom r_custom + w_twin r_twin
 
-The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. Format
-and a reward of your own always count.
+The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. Format,
+a reward of your own and the comparison with an edited twin always count.
 
     joint        both parts throughout (the paper)
     rank_first   relative during the first half of training, absolute during the second
@@ -16,6 +16,8 @@ then earns a reward and changes every other image's rank reward. `random` reprod
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,7 @@ from aes_r1.reward.distribution import distribution_reward
 from aes_r1.reward.error import error_reward
 from aes_r1.reward.format import format_reward
 from aes_r1.reward.rank import bradley_terry_reward, rank_reward
+from aes_r1.reward.twin import twin_reward
 from aes_r1.settings import RewardSettings
 
 
@@ -40,6 +43,7 @@ def weights_at(reward: RewardSettings, progress: float) -> dict[str, float]:
         "binary": reward.binary.weight * absolute,
         "distribution": reward.distribution.weight * absolute,
         "format": reward.format.weight,
+        "twin": reward.twin.weight,
         "custom": 0.0 if reward.custom is None else reward.custom_weight,
     }
 
@@ -54,6 +58,7 @@ def total_reward(
     guesses: Tensor | None = None,
     raters: tuple[Tensor, Tensor] | None = None,
     custom: Tensor | None = None,
+    twins: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the total [N, K] and its parts {"rank", "error", "binary", "format", ..}, each [N, K] and unweighted.
 
@@ -61,25 +66,29 @@ def total_reward(
     when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format,
     which still counts them as failed. Parts of weight 0 are computed too, so that every run logs the same curves; but
     "distribution" and "custom" exist only where they have a weight. `raters`: levels and shares [N, V] of opinions
-    (distribution_reward); `custom` [N, K]: the values of a reward of your own.
+    (distribution_reward); `custom` [N, K]: the values of a reward of your own. `twins`: pair and edited [N]
+    (twin_reward). Edited twins have no opinion, so they earn "twin" and "format" alone, and rank as nobody's opponent.
     """
     readable = scores
     scores = scores if guesses is None else torch.where(scores.isnan(), guesses, scores)
+    rated = scores if twins is None else scores.masked_fill(twins[1][:, None], torch.nan)
     within = pool if reward.rank.pool == "dataset" else None
     if reward.rank.model == "bradley_terry":
-        rank = bradley_terry_reward(scores, mos, tau=reward.rank.tau, ties=reward.rank.ties, pool=within)
+        compare = partial(bradley_terry_reward, tau=reward.rank.tau)
     else:
-        rank = rank_reward(scores, mos, gamma=reward.rank.gamma, ties=reward.rank.ties, pool=within)
+        compare = partial(rank_reward, gamma=reward.rank.gamma)
     parts = {
-        "rank": rank,
-        "error": error_reward(scores, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon),
-        "binary": binary_reward(scores, mos, threshold=reward.binary.threshold),
+        "rank": compare(rated, mos, ties=reward.rank.ties, pool=within),
+        "error": error_reward(rated, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon),
+        "binary": binary_reward(rated, mos, threshold=reward.binary.threshold),
         "format": format_reward(readable),
     }
     if reward.distribution.weight > 0:
         if raters is None:
             raise ValueError("reward.distribution needs raters")
-        parts["distribution"] = distribution_reward(scores, *raters)
+        parts["distribution"] = distribution_reward(rated, *raters)
+    if twins is not None:
+        parts["twin"] = twin_reward(scores, *twins, compare=compare)
     if custom is not None:
         parts["custom"] = custom.to(scores)
     weights = weights_at(reward, progress)

@@ -9,6 +9,7 @@ RUN/checkpoints/step_N/    everything needed to resume; best/: the best model by
 RUN/parts/                 predictions of unfinished stages; predictions.jsonl: those of finished stages
 RUN/baselines/NAME.jsonl   scores of a baseline (aes_r1.evaluate baselines=[..])
 RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
+RUN/sensitivity/           scores of pictures as they are and after edits
 RUN/judge.jsonl            the answers of a judge that reads critiques, so that none is bought twice
 RUN/custom_reward.py       the file of reward.custom as the run uses it
 RUN/evaluation.json        the measurements; report.html: the page that shows them
@@ -30,7 +31,7 @@ from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, w
 from aes_r1.settings import InputError
 
 MODEL = "model"  # the folder in Hugging Face form of a run, of a checkpoint or of the best step
-EXAMINED = ("interventions", "information")  # the tests of critiques that follow the predictions
+EXAMINED = ("interventions", "information", "sensitivity")  # the tests that follow the predictions
 
 
 class RunFolder:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from aes_r1.settings import EvaluateSettings, RolloutSettings, Settings, as_dict
+from aes_r1.settings import EDITS, EvaluateSettings, RolloutSettings, Settings, as_dict
 
 
 def fingerprint(*parts: Any) -> str:
@@ -47,6 +47,10 @@ _SINCE_ADDED: dict[str, Any] = {
     "trainer.entropy_coef": 0.0,
     "trainer.advantage": "sum_then_normalize",
     "trainer.refill_rounds": 0,
+    "trainer.edited_pairs": 0,
+    "trainer.edits": list(EDITS),
+    "evaluation.sensitivity": 0,
+    "evaluation.edits": list(EDITS),
     "data.scale": None,
     "data.attributes": None,
     "cold_start.blank_pictures": 0.0,
@@ -56,6 +60,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.read_back": {"weight": 0.0},
     "reward.information": {"weight": 0.0, "cap": 4.0},
     "reward.distribution": {"weight": 0.0},
+    "reward.twin": {"weight": 1.0},
     "reward.custom": None,
     "reward.custom_weight": 1.0,
     "model.base": None,

@@ -6,6 +6,7 @@ All code below the commands takes plain values or these dataclasses.
 from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings
 from aes_r1.settings.build import CONF, as_dict, build
 from aes_r1.settings.data import DataSettings, PrepareSettings
+from aes_r1.settings.edits import EDITS
 from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
 from aes_r1.settings.model import PAPER_PIXELS, LoraSettings, ModelSettings, PretrainSettings
 from aes_r1.settings.plan import CostSettings, PlanSettings
@@ -19,6 +20,7 @@ from aes_r1.settings.reward import (
     RankSettings,
     ReadBackSettings,
     RewardSettings,
+    TwinSettings,
 )
 from aes_r1.settings.rules import InputError, one_of, require
 from aes_r1.settings.run import DashboardSettings, Settings
@@ -28,6 +30,7 @@ from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSe
 __all__ = [
     "BASELINES",
     "CONF",
+    "EDITS",
     "PAPER_PIXELS",
     "PROTOCOLS",
     "BinarySettings",
@@ -61,6 +64,7 @@ __all__ = [
     "Settings",
     "TrackerSettings",
     "TrainerSettings",
+    "TwinSettings",
     "as_dict",
     "build",
     "one_of",

@@ -65,6 +65,16 @@ class DistributionSettings:
 
 
 @dataclass
+class TwinSettings:
+    """The reward for a score above that of the edited twin, where trainer.edited_pairs makes twins."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.twin.weight", self.weight, "must not be negative")
+
+
+@dataclass
 class FormatSettings:
     """The reward for a readable answer."""
 
@@ -117,6 +127,7 @@ class RewardSettings:
     error: ErrorSettings = field(default_factory=ErrorSettings)
     binary: BinarySettings = field(default_factory=BinarySettings)
     distribution: DistributionSettings = field(default_factory=DistributionSettings)
+    twin: TwinSettings = field(default_factory=TwinSettings)
     format: FormatSettings = field(default_factory=FormatSettings)
     custom: str | None = None  # FILE.py:FUNCTION, a reward of your own; null: none
     custom_weight: float = 1.0

@@ -86,6 +86,9 @@ class Settings:
             rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
             is_enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
             require(is_enough, "trainer.num_samples", self.trainer.num_samples, rule)
+            rule = "edited twins earn this reward alone; give a positive weight, or trainer.edited_pairs=0"
+            earns = self.reward.twin.weight > 0 or self.trainer.edited_pairs == 0
+            require(earns, "reward.twin.weight", self.reward.twin.weight, rule)
             rule = "RAPO's completions are drawn without dropout, and so are their probabilities; give 0"
             require(self.model.lora.dropout == 0, "model.lora.dropout", self.model.lora.dropout, rule)
 

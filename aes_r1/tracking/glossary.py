@@ -14,6 +14,7 @@ GLOSSARY = {
     "reward/error": "mean over outputs of exp(-(score - opinion)^2 / (2 sigma^2)) + epsilon; 0 where the parse failed",
     "reward/binary": "share of outputs with |o_ik - s_i| < threshold",
     "reward/format": "share of outputs that parse_score can read",
+    "reward/twin": "mean over outputs of pictures with an edited twin and of twins: sqrt(p that the picture is above)",
     "reward/distribution": "mean over outputs of 1 + c mean_j |o_ik - o_ij| - mean over raters of |o_ik - opinion|",
     "reward/custom": "mean over outputs of the function that reward.custom names",
     "reward/kl": "mean over outputs of the sum over tokens of log pi - log pi_ref, nats, where it is in the reward",

@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from aes_r1.data.edits import EditedSample, edited_sample, picture_of
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import Sample, open_picture
+from aes_r1.data.sample import Sample
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.engine import Engine
@@ -19,8 +22,9 @@ from aes_r1.trainer.policy import Policy
 class StepImages:
     """Hold the images of one step.
 
-    all_ranks: the N images of all processes in the order of the step; local: the n of this process, every size-th of
-    them; keys [n * K]: what identifies each of this process's completions, and with it the completion's noise.
+    all_ranks: the N images of all processes in the order of the step, with edited twins at the end; local: the n of
+    this process, every size-th of them; keys [n * K]: what identifies each of this process's completions, and with it
+    the completion's noise.
     """
 
     all_ranks: list[Sample]
@@ -55,7 +59,7 @@ class UpcomingImages:
         seed: int,
     ) -> None:
         self.images, self.trainer, self.engine, self.seed = images, trainer, engine, seed
-        per_step = math.ceil(trainer.images_per_step / engine.size)
+        per_step = math.ceil(trainer.groups_per_step / engine.size)
         self._encoded = prefetch(
             (image for step in steps for image in self._of(step).local),
             lambda image: encode_image(image, policy),
@@ -73,9 +77,20 @@ class UpcomingImages:
             step, per_step=self.trainer.images_per_step, count=len(self.images), seed=self.seed
         )
         chosen = [self.images[index] for index in indices]
-        return StepImages.of(chosen, step, trainer=self.trainer, engine=self.engine, seed=self.seed)
+        twins = edited_twins(chosen, step, trainer=self.trainer, seed=self.seed)
+        return StepImages.of([*chosen, *twins], step, trainer=self.trainer, engine=self.engine, seed=self.seed)
+
+
+def edited_twins(images: Sequence[Sample], step: int, *, trainer: TrainerSettings, seed: int) -> list[EditedSample]:
+    """Return a twin of each of the first trainer.edited_pairs `images` of `step`, after a drawn edit.
+
+    The images of a step are in random order, so any of them may have a twin. The edits follow from seed and step.
+    """
+    drawn = np.random.default_rng([seed, step, 2]).integers(len(trainer.edits), size=trainer.edited_pairs)
+    with_twin = zip(images[: len(drawn)], drawn, strict=True)
+    return [edited_sample(image, trainer.edits[edit], seed=seed) for image, edit in with_twin]
 
 
 def encode_image(image: Sample, policy: Policy) -> EncodedPrompt:
     """Return the policy's prompt about `image`."""
-    return policy.backbone.encode(open_picture(image.image), policy.question)
+    return policy.backbone.encode(picture_of(image), policy.question)

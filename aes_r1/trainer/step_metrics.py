@@ -25,7 +25,7 @@ def step_values(
     """Return reward/*, policy/*, rollout/*, time/* and perf/* of a step, but for what its loop adds. Collective."""
     rollout, served, micro_batches = passes.completions.rollout, passes.policy.served, passes.minibatches[0][1]
     values = {
-        **{f"reward/{name}": float(table.mean()) for name, table in rewards.by_name.items()},
+        **{f"reward/{name}": mean for name, mean in rewards.means().items()},
         **policy_metrics(update.sums, engine),
         "policy/grad_norm": update.grad_norm,
         "policy/skipped_steps": update.skipped,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -9,6 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from aes_r1.data.edits import EditedSample
 from aes_r1.data.opinions import levels_of, rater_shares
 from aes_r1.data.sample import Sample
 from aes_r1.reward.custom import CustomReward, custom_reward
@@ -20,15 +22,17 @@ from aes_r1.trainer.completions import Completions, score_table
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import sequence_kl_k1, zero_spread
 
+_OF_TWINS = ("total", "format", "overlong", "kl")  # what edited twins earn beside "twin"; all else needs an opinion
+
 
 @dataclass(frozen=True)
 class StepRewards:
-    """Hold the rewards of a step's N images x K completions, in the order of ranks.
+    """Hold the rewards of a step's N images x K completions, edited twins included, in the order of ranks.
 
-    scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores, and numbers of the images' data sets;
-    total [N, K]: the reward; parts: {name: [N, K]}, unweighted; weights: {name: weight} in the total; zero_spread [N]
-    bool: images whose outputs all earn the same, before a divergence is subtracted, with which no two would; local: the
-    images of this process among the N.
+    scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores (NaN of twins), and numbers of the
+    images' data sets; total [N, K]: the reward; parts: {name: [N, K]}, unweighted; weights: {name: weight} in the
+    total; zero_spread [N] bool: images whose outputs all earn the same, before a divergence is subtracted, with which
+    no two would; local: the images of this process among the N; twins: as twins_of returns them.
     """
 
     scores: Tensor
@@ -39,11 +43,20 @@ class StepRewards:
     weights: dict[str, float]
     zero_spread: Tensor
     local: slice
+    twins: tuple[Tensor, Tensor] | None = None
 
     @property
     def by_name(self) -> dict[str, Tensor]:
         """Return the total and its parts, [N, K] each."""
         return {"total": self.total, **self.parts}
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of the total and of each part, over the images that it is for."""
+        if self.twins is None:
+            return {name: float(table.mean()) for name, table in self.by_name.items()}
+        pair, edited = self.twins
+        images = dict.fromkeys(_OF_TWINS, torch.ones_like(edited)) | {"twin": torch.isin(pair, pair[edited])}
+        return {name: float(table[images.get(name, ~edited)].mean()) for name, table in self.by_name.items()}
 
 
 def reward_completions(
@@ -63,7 +76,8 @@ def reward_completions(
     """
     images, device = completions.images, engine.device
     count = len(images.local)
-    mos = engine.all_gather(torch.tensor([image.mos for image in images.local], device=device))
+    opinions = [math.nan if image.mos is None else image.mos for image in images.local]  # a twin has none
+    mos = engine.all_gather(torch.tensor(opinions, device=device))
     pool = engine.all_gather(torch.tensor([pools[image.dataset] for image in images.local], device=device))
     scores = engine.all_gather(score_table(completions.scores, trainer.num_samples, device))
     guesses = None
@@ -73,11 +87,12 @@ def reward_completions(
         )
     ordered = list(chain(*images.by_rank(engine.size)))
     raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
+    twins = twins_of(ordered, device)
     custom = None
     if custom_fn is not None:
         custom = _custom(custom_fn, str(reward.custom), scores, completions.texts, ordered, engine)
     total, parts = total_reward(
-        scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom
+        scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom, twins=twins
     )
     weights = weights_at(reward, progress)
     if trainer.overlong_penalty:
@@ -91,7 +106,7 @@ def reward_completions(
     compared = normalized if trainer.advantage == "normalize_then_sum" else [total]
     without_spread = torch.stack([zero_spread(rewards) for rewards in compared]).all(dim=0)
     local = slice(engine.rank * count, (engine.rank + 1) * count)
-    return StepRewards(scores, mos, pool, total, parts, weights, without_spread, local)
+    return StepRewards(scores, mos, pool, total, parts, weights, without_spread, local, twins)
 
 
 def subtract_kl(
@@ -114,6 +129,16 @@ def subtract_kl(
     )
 
 
+def twins_of(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return pair and edited [N], as twin_reward takes them, of a step's images; None where none has a twin."""
+    edited = [isinstance(image, EditedSample) for image in images]
+    if not any(edited):
+        return None
+    index_of = {(image.dataset, image.id): index for index, image in enumerate(images)}
+    names = [(one.dataset, one.original if isinstance(one, EditedSample) else one.id) for one in images]
+    return torch.tensor([index_of[name] for name in names], device=device), torch.tensor(edited, device=device)
+
+
 def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return levels and shares [N, V] of the raters of each image, padded with shares of 0; all 0 where not known."""
     known = [rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) or [0.0, 0.0] for one in images]
@@ -128,19 +153,23 @@ def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor,
 def _custom(
     custom_fn: CustomReward, named: str, scores: Tensor, texts: Sequence[str], images: Sequence[Sample], engine: Engine
 ) -> Tensor:
-    """Return the rewards [N, K] of the user's function, called on rank 0 alone. Collective.
+    """Return the rewards [N, K] of the user's function, called on rank 0 alone; 0 for edited twins. Collective.
 
     If it fails, every process raises its InputError, so that none waits for the others.
     """
     everybody, samples = engine.all_gather_objects(list(texts)), scores.shape[1]
     groups = [everybody[start : start + samples] for start in range(0, len(everybody), samples)]
+    rated = [index for index, image in enumerate(images) if not isinstance(image, EditedSample)]
     answer: list[Tensor | str] = []
     if engine.rank == 0:
+        of_rated = scores[rated], [groups[index] for index in rated], [images[index] for index in rated]
         try:
-            answer = [custom_reward(custom_fn, named, scores, groups, images)]
+            answer = [custom_reward(custom_fn, named, *of_rated)]
         except InputError as error:
             answer = [str(error)]
     (found,) = engine.all_gather_objects(answer)
     if isinstance(found, str):
         raise InputError(found)
-    return found.to(scores.device)
+    rewards = torch.zeros_like(scores)
+    rewards[rated] = found.to(scores)
+    return rewards

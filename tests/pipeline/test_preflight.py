@@ -165,6 +165,11 @@ def test_rewards_of_critiques_that_have_what_they_need(root):  # noqa: F811
             ["engine=zero2", "cold_start.batch_size=33", "trainer.images_per_step=32"],
             "trainer.images_per_step=32: must be divisible by the 3 processes",
         ),
+        (
+            TOGETHER,
+            ["engine=zero2", "cold_start.batch_size=33", "trainer.images_per_step=33", "trainer.edited_pairs=4"],
+            "trainer.edited_pairs=4: must be divisible by the 3 processes",
+        ),
     ],
 )
 def test_launches_that_the_engine_cannot_serve(environment, arguments, says, refusal):

@@ -26,7 +26,7 @@ def evaluation():
 
 def test_an_old_evaluation_has_none_of_them(evaluation):
     html = fill("results.html", results=results_section(evaluation, {}))
-    for title in ("Means over sets", "AI-made", "baselines", "theirs"):
+    for title in ("Means over sets", "AI-made", "made worse", "baselines", "theirs"):
         assert title not in html
     assert results_section({}, {}) is None
 
@@ -49,8 +49,11 @@ def test_each_has_its_table(evaluation):
         "note": "On lists that were never released.",
         "systems": {"Aes-R1 <7B>": {"para": {"plcc": 0.66, "srcc": 0.65}}},
     }
+    edited = {"dimension": "color", "n": 38, "higher": cell(0.625, 0.47, 0.76), "tied": 0.13}
+    one["sensitivity"] = {"desaturate": {**edited, "mean_difference": cell(0.031, -0.01, 0.07)}}
     html = fill("results.html", results=results_section(evaluation, {}))
     for expected in (
+        "desaturate", "62.5%", "47.0% to 76.0%", "13.0%", "+0.031",
         "RMSE", "0.123", "2.0% of outputs outside 0 to 1", "unseen", "para/test, aadb/test", "0.710", "AI-made",
         "RAPO, one sample against RAPO, label_token", "+0.300", "Holm 0.03", "(theirs, PLCC / SRCC)", "0.660 / 0.650",
         "never released", "Aes-R1 &lt;7B&gt;",

@@ -20,9 +20,16 @@ def test_every_number_fits_eighty_columns():
     critiques |= {"words_srcc": {"value": -0.512, "low": -0.7, "high": -0.3}}
     critiques |= {"information_nats": {"value": 4.47, "low": 4, "high": 5}}
     evaluation["stages"]["rapo"]["scenes_shifted/test"]["sample"]["critiques"] = critiques
+    down = {"value": -0.123, "low": -0.167, "high": -0.108}
+    edited = {"dimension": "composition", "n": 40, "higher": {"value": 0.834, "low": 0.751, "high": 0.894}}
+    for cells in evaluation["stages"].values():
+        cells["scenes_shifted/test"]["sample"]["sensitivity"] = {"underexpose": {**edited, "mean_difference": down}}
     out = io.StringIO()
     print_headline(evaluation, Console(file=out, width=80))
     text = out.getvalue()
+    higher, lower = (line.split() for line in text.splitlines() if "[0.75" in line or "-0.12" in line)
+    assert higher == ["underexpose", *["0.83", "[0.75,", "0.89]"] * 3]
+    assert lower == ["composition", *["-0.12", "[-0.17,", "-0.11]"] * 3]
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert text.index("sample") < text.index("mean")

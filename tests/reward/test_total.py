@@ -16,6 +16,7 @@ from aes_r1.settings import (
     InputError,
     RankSettings,
     RewardSettings,
+    TwinSettings,
 )
 
 SCORES = torch.tensor([[0.7, 0.6, float("nan")], [0.2, 0.9, 0.4], [0.5, 0.5, 0.1]], dtype=torch.float64)
@@ -76,11 +77,12 @@ def test_schedules(schedule, progress, expected):
         binary=BinarySettings(weight=3.0),
         distribution=DistributionSettings(weight=5.0),
         format=FormatSettings(weight=4.0),
+        twin=TwinSettings(weight=6.0),
         custom="mine.py:brevity",
         custom_weight=0.5,
         schedule=schedule,
     )
-    wanted = {**expected, "distribution": 5.0 if expected["error"] else 0.0, "custom": 0.5}
+    wanted = {**expected, "distribution": 5.0 if expected["error"] else 0.0, "custom": 0.5, "twin": 6.0}
     assert weights_at(reward, progress) == wanted
     assert weights_at(replace(reward, custom=None), progress) == {**wanted, "custom": 0.0}
 

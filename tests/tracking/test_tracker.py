@@ -289,7 +289,8 @@ def test_the_table_shows_the_worst_answers():
     assert [name for name, _ in shown] == ["b", "c", "a"]
     assert shown[0][1] is None
     assert shown[1][1] == pytest.approx(0.4)
-    assert worst_first([{"id": "x", "score": 0.5}], 1) == [{"id": "x", "score": 0.5}]
+    for unrated in ({"id": "x", "score": 0.5}, {"id": "x+tilt", "mos": None, "score": 0.5}):
+        assert worst_first([unrated], 1) == [unrated]
 
 
 def test_one_hard_picture_does_not_fill_the_table():

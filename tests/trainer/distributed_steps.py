@@ -49,9 +49,10 @@ def engine_settings(name: str) -> EngineSettings:
     """Return the settings of "single", "zero2", "zero3_offload" and so on, as in conf/engine.
 
     A suffix changes the steps: "_bf16" half precision, "_budget" micro-batches of at most BUDGET tokens, "_lora" an
-    adapter, "_hard" clipped gradients and several steps per rollout, "_parts" rewards of the critiques themselves.
+    adapter, "_hard" clipped gradients and several steps per rollout, "_parts" rewards of the critiques themselves,
+    "_pairs" edited twins.
     """
-    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts"):
+    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts", "_pairs"):
         name = name.removesuffix(suffix)
     if name == "single":
         return EngineSettings()
@@ -127,7 +128,8 @@ def one_gradient(start: Path, out: Path, name: str) -> dict:
 
 def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, name: str) -> dict:
     results: dict = {"sft": [], "rapo": [], "passes": [], "answered": []}
-    budget, adapted, hard, parts = (name.endswith(suffix) for suffix in ("_budget", "_lora", "_hard", "_parts"))
+    suffixes = ("_budget", "_lora", "_hard", "_parts", "_pairs")
+    budget, adapted, hard, parts, pairs = (name.endswith(suffix) for suffix in suffixes)
 
     def kept(values: dict) -> dict:
         return {key: value for key, value in values.items() if not key.startswith(NOT_NUMBERS)}
@@ -148,6 +150,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         trainer=TrainerSettings(
             num_samples=4,
             images_per_step=4,
+            edited_pairs=2 if pairs else 0,
             max_steps=2,
             warmup_steps=0,
             lr=3e-3 if adapted else 3e-4,
@@ -176,7 +179,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         ),
     )
     results["rapo_moments"] = first_moments(engine)
-    if budget or hard or parts:
+    if budget or hard or parts or pairs:
         return results
     if adapted:
         with engine.gathered_parameters():

@@ -501,6 +501,36 @@ def test_a_reward_of_ones_own_is_in_the_sum_and_its_errors_end_the_run(speaker, 
         rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "b", steps=1, reward=reward)
 
 
+def test_edited_twins_join_the_step_and_a_resumed_run_draws_the_same(speaker, picture_folder, tmp_path):
+    """They have K outputs each, earn the pair reward alone, and leave the order of the images as it is."""
+    how = {"edited_pairs": 2, "edits": ["tilt", "overexpose"], "completions_every": 1, "steps": 3}
+    (tmp_path / "mine.py").write_text("def one(scores, texts, samples): return [[one.mos] * 4 for one in samples]")
+    reward = RewardSettings(error=ErrorSettings(sigma=0.3), custom=f"{tmp_path / 'mine.py'}:one")
+    straight, stopped, resumed = (copy.deepcopy(speaker) for _ in range(3))
+    whole, drawn = rapo(straight, picture_folder, tmp_path / "whole", reward=reward, **how)
+    plain, without = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "plain", steps=1, completions_every=1)
+    assert [row["id"] for row in drawn[:16]] == [row["id"] for row in without]
+    assert "reward/twin" not in plain[0]
+    for step in range(3):
+        rated, twins = drawn[24 * step :][:16], drawn[24 * step :][16:24]
+        originals, edits = zip(*(row["id"].split("+") for row in twins), strict=True)
+        assert list(originals) == [row["id"] for row in rated[:8]]
+        assert set(edits) <= {"tilt", "overexpose"}
+        assert all(row["mos"] is None and row["reward_error"] == row["reward_custom"] == 0 for row in twins)
+        assert all(row["reward_total"] == pytest.approx(row["reward_twin"], abs=1e-6) for row in twins)
+        assert {row["reward_twin"] for row in rated[8:]} == {0.0}
+        for row in rated:
+            parts = (row[f"reward_{name}"] for name in ("rank", "error", "twin", "custom"))
+            assert row["reward_total"] == pytest.approx(sum(parts), abs=1e-5)
+    assert {row["id"].split("+")[-1] for row in drawn if row["mos"] is None} == {"tilt", "overexpose"}
+    assert whole[0]["reward/error"] == pytest.approx(plain[0]["reward/error"], abs=1e-5)
+    with pytest.raises(Stopped):
+        rapo(stopped, picture_folder, tmp_path / "parts", reward=reward, stop_after=2, **how)
+    rest, _ = rapo(resumed, picture_folder, tmp_path / "parts", reward=reward, **how)
+    assert rest == whole[2:]
+    assert_same(weights(straight), weights(resumed))
+
+
 @pytest.mark.slow
 def test_groups_that_teach_nothing_are_replaced_and_a_resumed_run_replaces_the_same(speaker, picture_folder, tmp_path):
     """A reward that tells outputs apart only for pictures above .5, of which there are enough for every step."""
