@@ -59,9 +59,10 @@ def imports(path: Path) -> set[str]:
 
 
 def room(path: Path) -> str:
-    """Return the room of a file; the commands at top level and what they share are in the room `command`."""
+    """Return the room of a file. Files at top level are in the room `command`, and a room's command is not above it."""
     name = path.relative_to(HOUSE).parts[0].removesuffix(".py")
-    return name if name in ROOMS else "command"
+    name = name if name in ROOMS else "command"
+    return max(name, "command", key=ROOMS.index) if path.name == "__main__.py" else name
 
 
 def rooms_imported(path: Path) -> dict[str, str]:
