@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from aes_r1.settings import reward as reward_settings
 
 HOUSE = Path(__file__).parents[1] / "aes_r1"
 FILES = sorted(HOUSE.rglob("*.py"))
@@ -133,6 +136,23 @@ def test_every_requirement_says_what_it_is_for():
     listed = lines[start + 1 : lines.index("]", start)]
     assert len(listed) >= 10
     assert all("#" in line for line in listed)
+
+
+@pytest.mark.parametrize("path", sorted(HOUSE.glob("reward/*.py")), ids=lambda path: path.name)
+def test_a_reward_writes_no_default_of_its_own(path):
+    """Where an argument is a setting of a reward, its default is the setting's: sigma: float = ErrorSettings.sigma."""
+    of_settings = {
+        field.name
+        for settings in vars(reward_settings).values()
+        if dataclasses.is_dataclass(settings)
+        for field in dataclasses.fields(settings)
+    }
+    assert {"sigma", "epsilon", "gamma", "ties", "tau", "threshold", "form"} <= of_settings
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            given = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            own = {name.arg for name, default in given if isinstance(default, ast.Constant)}
+            assert not own & of_settings, f"{node.name} writes a default of its own"
 
 
 # Names of a run's files and folders, which only runs/ may spell: files anywhere in a string, folders in a path.
