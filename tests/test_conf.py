@@ -13,7 +13,8 @@ import yaml
 
 from aes_r1.runs.identity import differences, run_fingerprint
 from aes_r1.settings import CONF, Settings, as_dict
-from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, composed, train
+from tests.recipes import composed
+from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, train
 
 RECIPES = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text())
 # Given on the command line, or derived from it.

@@ -9,11 +9,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from aes_r1 import recipe
 from aes_r1.model import cost
 from aes_r1.pipeline import run as pipeline_run
 from aes_r1.plan import advice, cheapest, plan, show
@@ -26,12 +23,12 @@ from aes_r1.settings import (
     InformationSettings,
     InputError,
     LoraSettings,
-    PlanSettings,
     RewardSettings,
     RolloutSettings,
 )
 from tests import processes
 from tests.paper_plan import paper_plan, paper_shape
+from tests.recipes import composed_plan as composed
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +38,6 @@ def shape():
 
 def settings(stage=3, gpus=8, **model):
     return train(paper_plan(stage, CostSettings(gpus=gpus, usd_per_gpu_hour=2.0), **model), eval_pictures=200)
-
-
-def composed(*overrides: str) -> PlanSettings:
-    OmegaConf.register_new_resolver("run_hash", recipe._run_hash, replace=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return recipe.to_settings(compose("plan", overrides=list(overrides)), PlanSettings)
 
 
 def assume(settings, **changes):

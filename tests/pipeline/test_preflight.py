@@ -20,7 +20,7 @@ from aes_r1.settings import InputError
 from tests.model.folders import BROKEN
 from tests.pipeline.test_run import base, root  # noqa: F401  # fixtures
 from tests.ports import free_port
-from tests.test_command import composed
+from tests.recipes import composed
 from tests.test_command import train as started
 
 LAUNCH = (
