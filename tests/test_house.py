@@ -151,7 +151,8 @@ def test_a_reward_writes_no_default_of_its_own(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
             given = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            own = {name.arg for name, default in given if isinstance(default, ast.Constant)}
+            constants = {name.arg: default.value for name, default in given if isinstance(default, ast.Constant)}
+            own = {name for name, value in constants.items() if value is not None}  # None: no tensor is given
             assert not own & of_settings, f"{node.name} writes a default of its own"
 
 
