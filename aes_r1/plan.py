@@ -71,7 +71,7 @@ def plan(settings: PlanSettings, shape: Shape) -> Plan:
     trainer, assumed = settings.trainer, settings.plan
     trained = trained_parameters(settings, shape)
     seconds = step_seconds(settings, shape, flops := step_flops(settings, shape))
-    steps = rapo_steps(assumed.pictures, trainer)
+    steps = rapo_steps(assumed.pictures, trainer) if "rapo" in settings.models else 0
     validations = math.ceil(steps / trainer.eval_every)
     hours = {
         "cold start": cold_start_seconds(settings, shape) / 3600,
@@ -218,6 +218,8 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     )
     price = "" if estimate.usd is None else f", {estimate.usd:,.0f} USD"
     stages = ", ".join(f"{stage} {hours:.1f}" for stage, hours in estimate.stage_hours.items())
+    if "rapo" not in settings.models:
+        say("memory on the GPU and seconds per step are those of RAPO, which this run does not have")
     say(
         f"{estimate.steps} steps of RAPO; hours on {gpus}: {stages}, "
         f"together {sum(estimate.stage_hours.values()):.1f}{price}"

@@ -252,7 +252,7 @@ def host_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str,
 
     RAPO copies its reference from the loaded policy, so each process briefly holds two models.
     """
-    reference, gpus = reference_place(settings), settings.plan.gpus
+    reference, gpus = reference_place(settings) if "rapo" in settings.models else "none", settings.plan.gpus
     model = shape.parameters * ELEMENT[settings.model.dtype]
     offloads = _zero(settings).get("offload_optimizer")
     return {
@@ -263,7 +263,7 @@ def host_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str,
 
 
 def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
-    """Count the bytes on disk by part while the run goes on."""
+    """Count the bytes on disk by part while the run goes on; what a run does not have is 0."""
     model, cold_start, stage = settings.model, settings.cold_start, zero_stage(settings)
     element = ELEMENT[model.dtype]
     again = stage < 3 and (settings.engine.name != "single" or element == 2)
@@ -275,9 +275,10 @@ def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
 
     frozen = cold_start.freeze_vision and not model.lora.rank
     first = checkpoint(shape.parameters - shape.vision_parameters if frozen else trained)
-    started = cold_start.epochs > 0
-    exported = shape.parameters * ELEMENT["bfloat16"]  # the size of a checkpoint's model/, and of the best model
-    one_checkpoint = checkpoint(trained) + exported
+    started, reinforced = ("cold_start" in settings.models), ("rapo" in settings.models)
+    # The size of a checkpoint's model/, and of the best model.
+    exported = shape.parameters * ELEMENT["bfloat16"] if reinforced else 0
+    one_checkpoint = checkpoint(trained) + exported if reinforced else 0
     return {
         "one checkpoint": one_checkpoint,
         # The kept ones, and one that is written before an old one is deleted.

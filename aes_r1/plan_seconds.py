@@ -120,7 +120,12 @@ def decode_seconds(settings: PlanSettings, shape: Shape, images: int, samples: i
 
 
 def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Estimate the seconds of the cold start: forward and backward passes over prompts and critiques."""
+    """Estimate the seconds of the cold start: forward and backward passes over prompts and critiques.
+
+    They are 0 for a run without one.
+    """
+    if "cold_start" not in settings.models:
+        return 0.0
     assumed, model = settings.plan, settings.model
     cold_start = recipe_for(settings, assumed.critiques)
     prompt = assumed.picture_tokens + assumed.question_tokens
@@ -149,13 +154,13 @@ def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
 
 
 def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Estimate the seconds of the evaluation: every stage answers all test pictures in batches under every protocol."""
+    """Estimate the seconds of the evaluation: every model answers all test pictures in batches under every protocol."""
     assumed, evaluation = settings.plan, settings.evaluation
     drawn = evaluation.n_samples or Asking.n_samples
     outputs = {"mean": drawn, "direct": 0, "label_tokens": 0}  # the last two need no decoding
     answered = [outputs.get(protocol, 1) for protocol in evaluation.protocols]
     once = sum(asking_seconds(settings, shape, assumed.test_pictures, samples) for samples in answered)
-    return len(evaluation.stages) * once
+    return len(set(evaluation.stages) & set(settings.models)) * once
 
 
 def asking_seconds(settings: PlanSettings, shape: Shape, pictures: int, samples: int) -> float:

@@ -13,7 +13,8 @@ import yaml
 
 from aes_r1.runs.identity import differences, run_fingerprint
 from aes_r1.settings import CONF, Settings, as_dict
-from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, composed, train
+from tests.recipes import composed
+from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, train
 
 RECIPES = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text())
 # Given on the command line, or derived from it.
@@ -45,6 +46,8 @@ def inherited_keys(path: Path) -> set[str]:
     for parent in yaml.safe_load(path.read_text()).get("defaults", []):
         if isinstance(parent, dict):
             ((group, option),) = parent.items()
+            if not group.endswith("@_here_"):
+                continue  # a group of a recipe, which stands under its own name
             extended = CONF / group.strip("/").removesuffix("@_here_") / f"{option}.yaml"
         elif parent != "_self_":
             extended = path.with_name(f"{parent}.yaml")
@@ -54,8 +57,11 @@ def inherited_keys(path: Path) -> set[str]:
     return keys
 
 
+HYDRA_S_OWN = ("hydra", "_target_")  # keys that Hydra's manual explains, with all that is in them
+
+
 def unexplained(path: Path) -> list[str]:
-    """Return keys that `path` adds without a comment above or behind them."""
+    """Return keys that `path` adds without a comment above or behind them, but for Hydra's own."""
     values = yaml.compose(path.read_text())
     lines = path.read_text().splitlines()
     extended = inherited_keys(path)
@@ -63,6 +69,8 @@ def unexplained(path: Path) -> list[str]:
     def walk(node: yaml.MappingNode, prefix: str) -> Iterator[str]:
         for key, value in node.value:
             name, line = f"{prefix}{key.value}", key.start_mark.line
+            if name in HYDRA_S_OWN:
+                continue
             if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
                 yield from walk(value, f"{name}.")
                 continue
@@ -82,10 +90,22 @@ def test_every_key_is_explained_where_it_comes_in(group):
         assert names == [], f"{group}/{path.name}"
 
 
+OTHERS = [*CONF.glob("*.yaml"), *CONF.glob("hydra/*/*.yaml")]  # outside the groups
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_key_outside_the_groups_is_explained(path):
+    """Those of the commands' own files, of launcher and sweeper."""
+    assert path.read_text().startswith("# "), "does not say what it is"
+    assert unexplained(path) == []
+
+
 def test_a_key_without_a_comment_is_found(tmp_path):
     (tmp_path / "base.yaml").write_text("# A base.\n# Explained.\none: 1\ninner:\n  # Explained.\n  two: 2\n")
     (tmp_path / "more.yaml").write_text("# More.\ndefaults: [base, _self_]\none: 2\ninner: {two: 3}\nthree: 3\n")
     assert unexplained(tmp_path / "more.yaml") == ["three"]
+    (tmp_path / "own.yaml").write_text("# Of Hydra.\n_target_: a.b\nhydra: {run: {dir: .}}\ninit:\n  level: error\n")
+    assert unexplained(tmp_path / "own.yaml") == ["init.level"]
 
 
 @pytest.mark.parametrize("group", GROUPS)

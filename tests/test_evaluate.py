@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from aes_r1 import evaluate, recipe
+from aes_r1 import evaluate
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
@@ -26,21 +25,17 @@ from aes_r1.pipeline.data_stage import drawn_sets
 from aes_r1.runs.claim import run_lock
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.identity import differences
-from aes_r1.settings import CONF, DataSettings, EvaluateSettings, InputError, Settings, as_dict
+from aes_r1.settings import DataSettings, InputError, Settings, as_dict
 from tests import processes
 from tests.conftest import twelve_pictures
 from tests.planted import Planted, labelled
 from tests.processes import TORCHRUN
+from tests.recipes import composed_evaluate as settings
 from tests.rollout.vllm_server import FakeServer
 from tests.runs.test_watchdog import free_port
 from tests.tracking.test_tracker import by_kind, offline_records, values
 
 COPIES = 20  # of the twelve pictures, under ids of their own
-
-
-def settings(*overrides: str) -> EvaluateSettings:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return recipe.to_settings(compose("evaluate", overrides=list(overrides)), EvaluateSettings)
 
 
 @pytest.fixture(scope="module")

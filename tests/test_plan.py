@@ -6,14 +6,13 @@ import os
 import re
 import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from aes_r1 import recipe
 from aes_r1.model import cost
+from aes_r1.pipeline import run as pipeline_run
 from aes_r1.plan import advice, cheapest, plan, show
 from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.plan_seconds import decode_seconds, step_flops, step_traffic
@@ -24,12 +23,12 @@ from aes_r1.settings import (
     InformationSettings,
     InputError,
     LoraSettings,
-    PlanSettings,
     RewardSettings,
     RolloutSettings,
 )
 from tests import processes
 from tests.paper_plan import paper_plan, paper_shape
+from tests.recipes import composed_plan as composed
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +38,6 @@ def shape():
 
 def settings(stage=3, gpus=8, **model):
     return train(paper_plan(stage, CostSettings(gpus=gpus, usd_per_gpu_hour=2.0), **model), eval_pictures=200)
-
-
-def composed(*overrides: str) -> PlanSettings:
-    OmegaConf.register_new_resolver("run_hash", recipe._run_hash, replace=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return recipe.to_settings(compose("plan", overrides=list(overrides)), PlanSettings)
 
 
 def assume(settings, **changes):
@@ -163,6 +156,46 @@ def test_stages_by_hand(shape):
     # 24 validations (every 50 of 1,172 steps and after the last) of 200 pictures, 25 on a GPU in one batch.
     one = 200 * prompt + 360 * (READ + cost.cache_bytes(shape, 25 * (454 + 180), 2)) / rate
     assert found.stage_hours["its validations"] == pytest.approx(24 * one / 3600)
+
+
+@pytest.mark.parametrize(("given", "models"), [
+    ((), ("base", "cold_start", "rapo")),
+    (("trainer.init_from=base",), ("base", "rapo")),
+    (("trainer.init_from=/tmp",), ("base", "rapo")),
+    (("cold_start.epochs=0",), ("base", "rapo")),
+    (("trainer.name=sft",), ("base", "cold_start")),
+    (("trainer.name=sft", "trainer.init_from=/tmp"), ("base", "cold_start")),
+    (("trainer.name=sft", "cold_start.epochs=0"), ("base",)),
+])  # fmt: skip
+def test_the_plan_is_of_the_stages_that_train_runs(shape, monkeypatch, given, models):
+    """A stage that train leaves out takes no time and no room; the models that there are, are evaluated."""
+    run, found = [], composed("+experiment=paper", *given)
+    for stage in ("base_model", "cold_start", "rapo"):
+        monkeypatch.setattr(pipeline_run, stage, lambda *_, stage=stage: run.append(stage.removesuffix("_model")))
+    for other in ("load_data", "keep_final", "starting_point", "evaluate", "report"):
+        monkeypatch.setattr(pipeline_run, other, lambda *_: None)
+    monkeypatch.setattr(pipeline_run.preflight, "check_counts", lambda _: None)
+    pipeline_run.run_stages(SimpleNamespace(settings=found, rank=1, wait=lambda: None))
+    assert tuple(run) == found.models == models
+
+    whole = plan(composed("+experiment=paper"), shape)
+    planned, started, reinforced = plan(found, shape), "cold_start" in models, "rapo" in models
+    expected = {name: hours * reinforced for name, hours in whole.stage_hours.items()}
+    expected["cold start"] = whole.stage_hours["cold start"] * started
+    expected["evaluation"] = pytest.approx(whole.stage_hours["evaluation"] * len(models) / 3)
+    assert planned.stage_hours == expected
+    assert planned.steps == whole.steps * reinforced
+    room = planned.disk
+    assert room["RAPO's checkpoints"] == whole.disk["RAPO's checkpoints"] * reinforced
+    assert room["the cold start's checkpoints"] == whole.disk["the cold start's checkpoints"] * started
+    # The last model, the cold start's, and twice the best one, of which only RAPO knows; 2 bytes a number.
+    assert room["models (cold start, last, best)"] == (1 + started + 2 * reinforced) * shape.parameters * 2
+    assert planned.host["while models are loaded"] == 8 * shape.parameters * 2 * (1 + reinforced)
+    console = Console(file=io.StringIO(), width=400)
+    show(planned, found, console)
+    told = f"{planned.steps} steps of RAPO; hours on 8 GPUs: cold start {expected['cold start']:.1f}, RAPO"
+    assert told in console.file.getvalue()
+    assert ("those of RAPO, which this run does not have" in console.file.getvalue()) is not reinforced
 
 
 def test_an_evaluation_s_own_limit_caps_its_answers(shape):

@@ -200,7 +200,7 @@ SIGNS = (
     WarningSign(
         "not finite", 0.0, +1,
         "steps whose loss, gradient or another value was NaN or infinite: a skipped step teaches nothing",
-        "lower trainer.lr, raise trainer.kl_coef; one alone is harmless, many want model.dtype=float32",
+        "lower trainer.lr, raise trainer.kl_coef; a single one is harmless; if there are many, use model.dtype=float32",
         steps_not_finite,
     ),
     # A ratio that is off by 2% per token uses up a tenth of clip_low=.2 before anything is learned. It is more than ten

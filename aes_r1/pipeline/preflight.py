@@ -92,7 +92,7 @@ def _to_come(settings: Settings, stage: str) -> bool:
 def _divisible(settings: Settings, size: int) -> None:
     """Check that sizes shared among the processes divide evenly, in the stages that are still to come."""
     shared_out = {}
-    if makes_cold_start(settings) and _to_come(settings, "cold_start"):
+    if "cold_start" in settings.models and _to_come(settings, "cold_start"):
         shared_out["cold_start.batch_size"] = settings.cold_start.batch_size
     if settings.trainer.name == "rapo" and _to_come(settings, "rapo"):
         shared_out["trainer.images_per_step"] = settings.trainer.images_per_step
@@ -109,12 +109,6 @@ def _divisible(settings: Settings, size: int) -> None:
             f"trainer.minibatches={trainer.minibatches}: a process has {completions} completions in a step; "
             "give at most that many"
         )
-
-
-def makes_cold_start(settings: Settings) -> bool:
-    """Return whether the run of `settings` has a cold start: one that RAPO starts from, or that is all of the run."""
-    wanted = settings.trainer.init_from == "cold_start" or settings.trainer.name == "sft"
-    return settings.cold_start.epochs > 0 and wanted
 
 
 def _check_data(data: DataSettings, settings: Settings) -> None:
@@ -142,7 +136,7 @@ def quiet() -> Iterator[None]:
 def _check_critiques(settings: Settings) -> None:
     """Check that the AesCoT file can be read and its pictures exist, or that the expert has the key it needs."""
     cold_start = settings.cold_start
-    if not makes_cold_start(settings):
+    if "cold_start" not in settings.models:
         return
     if cold_start.data is not None:
         path = Path(cold_start.data)
@@ -174,7 +168,7 @@ def _check_rewards(settings: Settings) -> None:
             f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
             f"dimensions; {ratings_hint(data.name)}, or 0"
         )
-    learned = makes_cold_start(settings) and settings.cold_start.blank_pictures > 0
+    learned = "cold_start" in settings.models and settings.cold_start.blank_pictures > 0
     reading = [f"reward.read_back.weight={weights['read_back']:g}"] if "read_back" in weights else []
     reading += ["model.answer_from=words"] if settings.model.answer_from == "words" else []
     if reading and settings.trainer.init_from in ("base", "cold_start") and not learned:

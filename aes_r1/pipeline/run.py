@@ -93,9 +93,9 @@ def run_stages(job: Job) -> None:
     models = {"base": base_model(job)}
     if job.rank == 0:
         record_origin(job.run, models["base"], job.store)
-    if preflight.makes_cold_start(settings):
+    if "cold_start" in settings.models:
         models["cold_start"] = cold_start(job, models["base"])
-    if settings.trainer.name == "rapo":
+    if "rapo" in settings.models:
         models["rapo"] = rapo(job, starting_point(job, models))
     elif job.rank == 0:
         keep_final(job, models)

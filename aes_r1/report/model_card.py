@@ -13,6 +13,7 @@ from aes_r1.inference.asking import Facts
 from aes_r1.prompts import answer
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.settings_section import main_settings
+from aes_r1.runs.cells import format_cell
 from aes_r1.scoring.intervals import HELD, NOT_CALIBRATED
 from aes_r1.tracking.secrets import without_secrets
 
@@ -216,8 +217,7 @@ def _cells(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[st
 
 
 def _interval(cell: Mapping[str, Any], key: str = "value") -> str:
-    value = number(cell[key])
-    return value if cell["low"] is None else f"{value} [{number(cell['low'])}, {number(cell['high'])}]"
+    return format_cell(cell, key, write=number)
 
 
 def _between(cell: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.inference.predictions import GROUNDED
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.tables import sensitivity_table
-from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages
+from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages, format_cell
 
 _NATS = ("information_nats", "score_information_nats")
 
@@ -130,6 +130,4 @@ def _values(cell: Cell) -> list[str]:
 
 
 def _with_interval(cell: Interval) -> str:
-    if cell["low"] is None:
-        return number(cell["value"])
-    return f"{number(cell['value'])} [{number(cell['low'], 2)}, {number(cell['high'], 2)}]"
+    return format_cell(cell, end_digits=2, write=number)

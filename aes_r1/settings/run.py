@@ -92,6 +92,16 @@ class Settings:
             rule = "RAPO's completions are drawn without dropout, and so are their probabilities; give 0"
             require(self.model.lora.dropout == 0, "model.lora.dropout", self.model.lora.dropout, rule)
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Name the models that the run has, in order: base, then what its cold start and RAPO make.
+
+        There is a cold start where RAPO starts from one or where it is all of the run.
+        """
+        is_wanted = self.trainer.init_from == "cold_start" or self.trainer.name == "sft"
+        made = {"cold_start": is_wanted and self.cold_start.epochs > 0, "rapo": self.trainer.name == "rapo"}
+        return ("base", *(name for name, is_made in made.items() if is_made))
+
     def _check_words(self) -> None:
         """Refuse what reads a score from the words before it where the prompt asks for no such words."""
         prompt, blank = self.model.prompt, self.cold_start.blank_pictures

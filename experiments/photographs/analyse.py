@@ -19,8 +19,10 @@ import numpy as np
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.inference.people import whole_group
 from aes_r1.pipeline.baselines_stage import baseline_facts
+from aes_r1.runs.cells import format_cell
 from aes_r1.runs.files import write_json
 from aes_r1.runs.folder import RunFolder
+from experiments.tables import short
 
 HERE = Path(__file__).parent
 ORDER = ("mean", "eyes", "handmade", "pretrained", "people")
@@ -78,10 +80,7 @@ def _place(reader: str) -> tuple[int, str]:
 
 
 def _told(one: Mapping[str, Any] | None) -> str:
-    if one is None or one["value"] is None:
-        return "–"
-    value, low, high = (f"{one[name]:.3f}".replace("0.", ".", 1) for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    return "–" if one is None else format_cell(one, write=short)
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:

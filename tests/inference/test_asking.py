@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from aes_r1 import evaluate, recipe
+from aes_r1 import evaluate
 from aes_r1.inference.asking import Asking, Facts, find_model
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
-from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict, build
+from aes_r1.settings import InputError, Settings, as_dict, build
+from tests.recipes import composed_evaluate
 
 CPU = torch.device("cpu")
 # No value is a default anywhere.
@@ -23,11 +23,6 @@ OTHER = {
     "trainer": {"max_new_tokens": 77},
     "evaluation": {"temperature": 0.8, "n_samples": 3},
 }
-
-
-def evaluate_settings(*overrides: str) -> EvaluateSettings:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return recipe.to_settings(compose("evaluate", overrides=list(overrides)), EvaluateSettings)
 
 
 def run_of(settings: Settings, folder: Path, *models: str) -> Path:
@@ -39,7 +34,7 @@ def run_of(settings: Settings, folder: Path, *models: str) -> Path:
 
 
 def of_evaluate(path: object, *overrides: str) -> Asking:
-    return evaluate.asking_for(find_model(str(path))[1], evaluate_settings(f"model.path={path}", *overrides))
+    return evaluate.asking_for(find_model(str(path))[1], composed_evaluate(f"model.path={path}", *overrides))
 
 
 @pytest.mark.parametrize("values", [{}, OTHER], ids=["defaults", "other values"])

@@ -16,11 +16,11 @@ from aes_r1 import train
 from aes_r1.pipeline import preflight
 from aes_r1.pipeline.run import run
 from aes_r1.runs.claim import run_lock
-from aes_r1.settings import InputError, Settings, TrainerSettings
+from aes_r1.settings import InputError
 from tests.model.folders import BROKEN
 from tests.pipeline.test_run import base, root  # noqa: F401  # fixtures
 from tests.ports import free_port
-from tests.test_command import composed
+from tests.recipes import composed
 from tests.test_command import train as started
 
 LAUNCH = (
@@ -87,19 +87,6 @@ def test_more_minibatches_than_completions(tmp_path):
     sizes = ("trainer.images_per_step=4", "trainer.num_samples=2")
     with pytest.raises(InputError, match=r"trainer\.minibatches=9: a process has 8 completions in a step"):
         preflight.check(composed(*sizes, "trainer.minibatches=9", f"out={tmp_path}/run"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "makes"),
-    [
-        ({}, True),
-        ({"init_from": "base"}, False),
-        ({"init_from": "some/model"}, False),
-        ({"init_from": "some/model", "name": "sft"}, True),
-    ],
-)
-def test_a_cold_start_that_nothing_starts_from_is_not_trained(changes, makes):
-    assert preflight.makes_cold_start(Settings(trainer=TrainerSettings(**changes))) is makes
 
 
 def test_an_expert_of_ratings_without_ratings(root, refusal):  # noqa: F811

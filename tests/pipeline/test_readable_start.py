@@ -14,7 +14,7 @@ from aes_r1.runs.identity import run_fingerprint
 from aes_r1.settings import ColdStartSettings, InputError
 from aes_r1.trainer.sft import sft_epochs, sft_steps
 from tests.pipeline.test_run import base, root, settings  # noqa: F401
-from tests.test_command import composed
+from tests.recipes import composed
 
 
 def test_passes_follow_the_number_of_records():

@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import json
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -47,6 +48,16 @@ class Halt(StopRequest):
 
     def __bool__(self) -> bool:
         return self.after is not None and self.seen >= self.after
+
+
+def into(rows: list[dict], halt: Halt) -> Callable[[int, dict], None]:
+    """Return a log that keeps the values of each step in `rows`, except times, and tells `halt` of the step."""
+
+    def log(step: int, values: dict) -> None:
+        halt.seen = step
+        rows.append({name: value for name, value in values.items() if not name.startswith(("time/", "perf/"))})
+
+    return log
 
 
 def sft(backbone, folder, out, *, stop_after=None, micro=4, epochs=4, lr=3e-3, blank=0.0):
@@ -102,10 +113,6 @@ def rapo(
     reference = Reference(copy.deepcopy(backbone), backbone.device) if frozen else None
     rows, completions, halt = [], [], Halt(stop_after)
 
-    def log(step, values):
-        halt.seen = step
-        rows.append({name: value for name, value in values.items() if not name.startswith(("time/", "perf/"))})
-
     train_rapo(
         Policy(backbone, reference, question, answer_from=answer_from),
         engine_of(backbone),
@@ -115,7 +122,7 @@ def rapo(
         context=TrainingContext(
             seed=0,
             folder=out,
-            log=log,
+            log=into(rows, halt),
             log_completions=lambda step, rows: completions.extend(rows),
             stop=halt,
             trace_file=trace_file,

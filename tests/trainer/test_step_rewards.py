@@ -10,14 +10,14 @@ from aes_r1.data.sample import Sample
 from aes_r1.rollout.sampler import Rollout
 from aes_r1.settings import FaithfulnessSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer.engine import Engine
-from aes_r1.trainer.single_engine import SingleEngine
 from aes_r1.trainer.step_credit import assign_credit
 from aes_r1.trainer.step_rewards import StepRewards, rater_table, subtract_kl, twins_of
+from tests.trainer.cold_starts import engine_of
 
 
 @pytest.fixture
 def engine(backbone) -> Engine:
-    return SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu"))
+    return engine_of(backbone, weight_decay=0.0)
 
 
 def sample(**known) -> Sample:
