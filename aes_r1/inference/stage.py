@@ -9,11 +9,12 @@ from typing import Any
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predict import predict
-from aes_r1.inference.predictions import Process, Sets, record_stage
+from aes_r1.inference.predictions import Sets, record_stage
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, SCORE_FIRST_PROMPT
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.processes import Processes
 from aes_r1.settings import EvaluationSettings
 
 
@@ -26,7 +27,7 @@ def ask_model(
     evaluation: EvaluationSettings,
     *,
     seed: int,
-    process: Process,
+    process: Processes,
     sample: Sampler = sample_completions,
 ) -> None:
     """Write the prediction rows of `stage` on every set and its exchanged critiques, then mark it as answered.
@@ -43,7 +44,7 @@ def ask_model(
         batch_size=evaluation.batch_size,
         batch_invariant=evaluation.batch_invariant,
         seed=seed,
-        should_stop=process.should_stop,
+        should_stop=process.stop_requested,
         sample=sample,
     )
     rows = record_stage(run, stage, sets, predictor, rows_per_picture=len(evaluation.protocols), process=process)
