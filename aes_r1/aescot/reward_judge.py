@@ -27,15 +27,16 @@ class _Question(NamedTuple):
     prompt: str
 
     @property
-    def identity(self) -> tuple[str, str, str]:
-        return self.image.dataset, self.image.id, self.prompt
+    def key(self) -> str:
+        """The journal's key of what became of the question."""
+        return fingerprint("rating", self.image.dataset, self.image.id, self.prompt)
 
 
 class RewardJudge:
-    """Rates completions; what is asked and answered is kept in the journal `path`, so that none is paid for twice.
+    """Rates completions; every answer is kept in the journal `path`, so that none is paid for twice.
 
-    A completion that was left without a rating is noted there, too: a run that resumes leaves it again, even if the
-    model would answer by then, and so computes the same rewards. order: that of the blocks in a completion.
+    What became of a question is noted there as well, its rating or null: a run that resumes finds the same, wherever
+    the server stands by then and whatever it would answer now. order: that of the blocks in a completion.
     """
 
     def __init__(self, settings: JudgeRewardSettings, path: Path, *, max_pixels: int, order: Order) -> None:
@@ -62,20 +63,19 @@ class RewardJudge:
         one line, when the model cannot be asked any more, or when no rating of all that were asked for can be read.
         """
         table = [[self._question(image, text) for text in row] for image, row in zip(images, texts, strict=True)]
-        questions = {one.identity: one for row in table for one in row if one is not None}
+        questions = {one.key: one for row in table for one in row if one is not None}
         ratings = self._runner.run(self._rate_all(list(questions.values())))
         if self._ceiling is not None:
             raise ServerGone(f"reward.judge.max_usd={self._settings.max_usd}: {self._ceiling}; give a higher one")
-        unread = [one for one, rating in zip(questions.values(), ratings, strict=True) if rating is None]
-        if unread and len(unread) == len(questions):
+        if questions and all(rating is None for rating in ratings):
             raise ServerGone(
-                f"reward.judge.model={self._settings.model}: none of the {len(unread)} critiques of a step got a rating "
+                f"reward.judge.model={self._settings.model}: none of the {len(ratings)} critiques of a step got a rating "
                 f"that can be read; mend the server. To ask anew for what {self._path} holds, delete that file"
             )
-        for one in unread:
-            self._note_unread(one)
+        for one, rating in zip(questions.values(), ratings, strict=True):
+            self._note(one, rating)
         rated = dict(zip(questions, ratings, strict=True))
-        found = [[None if one is None else rated[one.identity] for one in row] for row in table]
+        found = [[None if one is None else rated[one.key] for one in row] for row in table]
         return [[math.nan if rating is None else rating / 10 for rating in row] for row in found]
 
     def _question(self, image: Sample, text: str) -> _Question | None:
@@ -89,8 +89,9 @@ class RewardJudge:
 
     async def _rate(self, question: _Question) -> float | None:
         """Return the rating 0..10 of one question; None without one that can be read."""
-        if self._journal.get(_unread_key(question)) is not None:
-            return None
+        known = self._journal.get(question.key)
+        if known is not None:
+            return known["rating"]
         try:
             answer = await self._chat.ask(
                 "reward",
@@ -108,16 +109,11 @@ class RewardJudge:
             return None
         return read_rating(answer.text)[0]
 
-    def _note_unread(self, question: _Question) -> None:
-        key = _unread_key(question)
-        if self._journal.get(key) is None:
-            paid = {"usd": 0.0, "prompt_tokens": 0}
-            place = {"dataset": question.image.dataset, "id": question.image.id}
-            self._journal.append(key, {"group": self._settings.group, "role": "unread", **place, **paid})
-
-
-def _unread_key(question: _Question) -> str:
-    return fingerprint("unread", *question.identity)
+    def _note(self, question: _Question, rating: float | None) -> None:
+        if self._journal.get(question.key) is None:
+            cost = {"group": self._settings.group, "usd": 0.0, "prompt_tokens": 0}  # as ChatModel adds rows up
+            about = {"role": "rating", "dataset": question.image.dataset, "id": question.image.id}
+            self._journal.append(question.key, {**about, "rating": rating, **cost})
 
 
 def _how_mended(answer: Answer) -> tuple[str, ...] | None:

@@ -88,6 +88,7 @@ def rapo(
     question=RATING_PROMPT,
     trace_file=None,
     images=None,
+    judge=None,
     **changes,
 ):
     trainer = TrainerSettings(
@@ -119,6 +120,7 @@ def rapo(
             log_completions=lambda step, rows: completions.extend(rows),
             stop=halt,
             trace_file=trace_file,
+            judge=judge,
         ),
     )
     return rows, completions
