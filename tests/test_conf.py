@@ -40,7 +40,7 @@ def own_keys(path: Path) -> dict[str, Any]:
 
 
 def inherited_keys(path: Path) -> set[str]:
-    """Dotted keys of the files that `path` extends, of its own group or of another (/chat@_here_: api, /chat@judge: api)."""
+    """Dotted keys of the files that `path` extends, of its own group or of another (/chat@_here_: api; /chat@judge)."""
     keys: set[str] = set()
     for parent in yaml.safe_load(path.read_text()).get("defaults", []):
         place = ""

@@ -92,7 +92,10 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
         ),
         ({"reward": {"custom": "rewards.brevity"}}, "reward.custom=rewards.brevity: give FILE.py:FUNCTION"),
         ({"reward": {"custom": "a.py:f", "custom_weight": 0}}, "reward.custom_weight=0"),
-        ({"reward": {"judge": {"weight": 1}}}, "reward.judge.weight=1.0: needs a model to ask; give reward.judge.model"),
+        (
+            {"reward": {"judge": {"weight": 1}}},
+            "reward.judge.weight=1.0: needs a model to ask; give",
+        ),
         ({"reward": {"judge": {"weight": -1, "model": "m"}}}, "reward.judge.weight=-1"),
         ({"reward": {"judge": {"rubric": " "}}}, "reward.judge.rubric= : say what earns a high rating"),
         ({"reward": {"judge": {"api_base": "localhost:8000"}}}, "reward.judge.api_base=localhost:8000: must be a URL"),

@@ -69,8 +69,8 @@ class RewardJudge:
             raise ServerGone(f"reward.judge.max_usd={self._settings.max_usd}: {self._ceiling}; give a higher one")
         if questions and all(rating is None for rating in ratings):
             raise ServerGone(
-                f"reward.judge.model={self._settings.model}: none of the {len(ratings)} critiques of a step got a rating "
-                f"that can be read; mend the server. To ask anew for what {self._path} holds, delete that file"
+                f"reward.judge.model={self._settings.model}: none of the {len(ratings)} critiques of a step got a "
+                f"readable rating; mend the server. To ask anew for what {self._path} holds, delete that file"
             )
         for one, rating in zip(questions.values(), ratings, strict=True):
             self._note(one, rating)

@@ -113,7 +113,9 @@ class Settings:
             rule = f"is of whole completions, but trainer.credit={credit} would charge it to the answer's tokens"
             require(credit == "all" or value == 0, f"trainer.{key}", value, f"{rule}; {instead} or trainer.credit=all")
         if credit == "parts":
-            rule = "needs a reward of the critique: reward.faithfulness.weight, .read_back, .information or .judge above 0"
+            rule = (
+                "needs a reward of the critique above 0: reward.faithfulness.weight, .read_back, .information, .judge"
+            )
             require(bool(weights), "trainer.credit", credit, rule)
             rule = f"{self.model.prompt} writes no critique before its score; give trainer.credit=all"
             require(self.model.prompt == "critique", "trainer.credit", credit, rule)

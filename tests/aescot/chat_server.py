@@ -5,7 +5,7 @@ every request to FOLDER/requests.jsonl: {"at" (s), "subject", "picture" (digest 
 "fault", "key"}. A key that starts with "sk-wrong" is refused with a message that repeats it.
 With FAULTS=1 each of seven faults befalls a tenth of the requests, by the digest and how often it was asked about.
 With FAULTS=2 a tenth of all answers is empty, the judge's too, and a fifth of the critiques gives the score away.
-A completion is rated by the length of the question (`rating_of`). With FAULTS=3 every third of them is never given a
+A completion is rated by the words of its critique (`rating_of`). With FAULTS=3 every third of them is never given a
 rating that can be read, with FAULTS=4 none is.
 """
 
@@ -143,9 +143,9 @@ class Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def rating_of(question: str) -> int:
-    """The rating that this server gives for a question, 0..10."""
-    return len(question) % 11
+def rating_of(question: str) -> float:
+    """The rating that this server gives for a critique, 0..10: a point for every five different words."""
+    return min(10.0, len(set(question.split("---")[1].split())) / 5)
 
 
 def never_rated(question: str) -> bool:

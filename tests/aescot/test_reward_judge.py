@@ -49,6 +49,11 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def words(count: int) -> str:
+    """So many different words."""
+    return " ".join("x" * length for length in range(1, count + 1))
+
+
 def expected(question: str) -> float:
     return rating_of(question) / 10
 
@@ -85,11 +90,11 @@ def test_a_rubric_of_ones_own_is_what_the_judge_reads(images, tmp_path):
 def test_what_is_never_read_is_left_out_and_stays_left_out(images, tmp_path):
     """Asked again as often as `retries` says; a later start asks for nothing and leaves the same out."""
     journal = tmp_path / "judge.jsonl"
-    texts = [[answer("x" * count, 0.5) for count in range(7)] for _ in images]
+    texts = [[answer(words(count), 0.5) for count in range(7)] for _ in images]
     with running(tmp_path / "server", faults=3) as (url, log):
         table = rated(journal, images, url, texts, retries=2)
         asked = rows(log)
-    questions = [rating_prompt("x" * count, 0.5) for count in range(7)]
+    questions = [rating_prompt(words(count), 0.5) for count in range(7)]
     wanted = [math.nan if never_rated(one) else expected(one) for one in questions]
     assert str(table) == str([wanted, wanted])
     unread = 2 * sum(map(never_rated, questions))
@@ -103,16 +108,19 @@ def test_what_is_never_read_is_left_out_and_stays_left_out(images, tmp_path):
 @pytest.mark.slow
 def test_faults_that_pass_are_waited_out(images, tmp_path):
     """Seven faults befall a tenth of the calls each: too many calls, 500, too slow, cut, broken, empty, refused."""
-    texts = [[answer("x" * count, 0.5) for count in range(30)] for _ in images]
+    texts = [[answer(words(count), 0.5) for count in range(30)] for _ in images]
     with running(tmp_path / "server", faults=1) as (url, log):
         table = rated(tmp_path / "judge.jsonl", images, url, texts, retries=12)
         assert len({row["fault"] for row in rows(log)}) == 8
-    assert table == [[expected(rating_prompt("x" * count, 0.5)) for count in range(30)]] * 2
+    assert table == [[expected(rating_prompt(words(count), 0.5)) for count in range(30)]] * 2
 
 
 def test_a_step_without_any_rating_ends_in_one_line(images, tmp_path):
     journal = tmp_path / "judge.jsonl"
-    with running(tmp_path / "server", faults=4) as (url, _), pytest.raises(ServerGone, match="none of the 4") as raised:
+    with (
+        running(tmp_path / "server", faults=4) as (url, _),
+        pytest.raises(ServerGone, match="none of the 4 critiques") as raised,
+    ):
         rated(journal, images, url, retries=1)
     assert str(journal) in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -122,7 +130,7 @@ def test_a_step_without_any_rating_ends_in_one_line(images, tmp_path):
 
 def test_a_server_that_is_gone_leaves_no_note_so_that_it_is_asked_later(images, tmp_path):
     journal = tmp_path / "judge.jsonl"
-    with pytest.raises(ServerGone, match="none of the 4"):
+    with pytest.raises(ServerGone, match="none of the 4 critiques"):
         rated(journal, images, GONE, retries=0)
     assert rows(journal) == []
     with running(tmp_path / "server") as (url, _):
