@@ -174,7 +174,7 @@ class RewardSettings:
 
     @property
     def critique_weights(self) -> dict[str, float]:
-        """The positive weights of the critique's rewards; empty where only the score is rewarded."""
+        """The positive weights of the rewards that trainer.credit=parts pays to the critique; empty without one."""
         weights = {name: getattr(self, name).weight for name in ("faithfulness", "read_back", "information", "judge")}
         return {name: weight for name, weight in weights.items() if weight > 0}
 

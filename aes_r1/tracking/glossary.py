@@ -16,7 +16,7 @@ GLOSSARY = {
     "reward/format": "share of outputs that parse_score can read",
     "reward/distribution": "mean over outputs of 1 + c mean_j |o_ik - o_ij| - mean over raters of |o_ik - opinion|",
     "reward/custom": "mean over outputs of the function that reward.custom names",
-    "reward/judge": "mean over outputs of the judge's rating / 10 (unread: the picture's mean); 0 where the parse failed",
+    "reward/judge": "mean over outputs of the judge's rating / 10 (unread: its picture's mean); 0: parse failed",
     "reward/judge_unread": "share of outputs with a critique to whose question the judge gave no readable reply",
     "reward/kl": "mean over outputs of the sum over tokens of log pi - log pi_ref, nats, where it is in the reward",
     "reward/overlong": "mean over outputs of -(length - soft limit) / (limit - soft limit) in [-1, 0], where it is on",
