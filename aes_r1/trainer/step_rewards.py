@@ -30,9 +30,9 @@ class StepRewards:
     """Hold the rewards of a step's N images x K completions, in the order of ranks.
 
     scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores, and numbers of the images' data sets;
-    total [N, K]: the reward; parts: {name: [N, K]}, unweighted; weights: {name: weight} in the total; zero_spread [N]
-    bool: images whose outputs all earn the same, before a divergence is subtracted, with which no two would; local: the
-    images of this process among the N.
+    total [N, K]: the reward; parts: {name: [N, K]}, unweighted, and beside the judge's where it gave no readable reply
+    (judge_unread); weights: {name: weight} in the total; zero_spread [N] bool: images whose outputs all earn the same,
+    before a divergence is subtracted, with which no two would; local: the images of this process among the N.
     """
 
     scores: Tensor
