@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aes_r1 import command
+from aes_r1.aescot.estimate import CALL_SECONDS, estimate_ratings
 from aes_r1.data.counts import counted
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
@@ -38,7 +39,7 @@ from aes_r1.plan_seconds import (
     step_flops,
     step_seconds,
 )
-from aes_r1.settings import CONF, InputError, LoraSettings, PlanSettings
+from aes_r1.settings import CONF, PAPER_PIXELS, InputError, LoraSettings, PlanSettings
 from aes_r1.trainer.rapo import rapo_steps
 
 
@@ -172,6 +173,24 @@ def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
     return [*lines, f"not counted: {'; '.join(uncounted)}"] if uncounted else lines
 
 
+def judging(settings: PlanSettings, steps: int) -> str:
+    """Write what the judge of reward.judge is asked in a run of `steps`, its price, and the time that it takes."""
+    judge, trainer = settings.reward.judge, settings.trainer
+    of_step = trainer.images_per_step * trainer.num_samples
+    asked = estimate_ratings(
+        judge,
+        questions=steps * of_step,
+        critique_tokens=mean_answer(settings),
+        max_pixels=settings.data.max_pixels or PAPER_PIXELS,
+    )
+    tokens = asked["prompt_tokens"] + asked["completion_tokens"]
+    price = "" if asked["usd"] is None else f", {asked['usd']:,.2f} USD"
+    return (
+        f"reward.judge asks {asked['calls']:,} questions at most ({of_step} a step): {tokens / 1e6:.2f} million tokens"
+        f"{price}; at {CALL_SECONDS:g} seconds a call {asked['minutes'] / steps:.1f} minutes a step, not counted above"
+    )
+
+
 def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
     """Write the setting, as it is typed, with which a pass holds `outputs` of the longest outputs."""
     if settings.trainer.micro_batch_tokens is None:
@@ -224,6 +243,8 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
         f"{estimate.steps} steps of RAPO; hours on {gpus}: {stages}, "
         f"together {sum(estimate.stage_hours.values()):.1f}{price}"
     )
+    if settings.reward.judge.weight > 0:
+        say(judging(settings, estimate.steps))
     say(
         f"assumed (plan.*): {assumed.pictures} pictures, {assumed.critiques} critiques, {assumed.test_pictures} test "
         f"pictures; MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of {assumed.bandwidth_gb_s:g} GB/s, "

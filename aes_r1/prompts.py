@@ -177,6 +177,12 @@ def judge_prompt(check: str, critique: str) -> str:
     return Template(_prompt_file(f"judge_{check}")).substitute(critique=critique)
 
 
+def rating_prompt(critique: str, score: float, rubric: str | None = None) -> str:
+    """Return the prompt for a judge that rates a critique and its score beside the picture; rubric None: the file's."""
+    said = (rubric or _prompt_file("rubric")).strip()
+    return Template(_prompt_file("judge_reward")).substitute(critique=critique, score=f"{score:.2f}", rubric=said)
+
+
 def prompt_sha256(name: str) -> str:
     """Hash the file conf/prompts/NAME.txt, which versions the prompt."""
     return hashlib.sha256(_prompt_file(name).encode()).hexdigest()

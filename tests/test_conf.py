@@ -41,19 +41,22 @@ def own_keys(path: Path) -> dict[str, Any]:
 
 
 def inherited_keys(path: Path) -> set[str]:
-    """Dotted keys of the files that `path` extends, of its own group or of another (/chat@_here_: api)."""
+    """Dotted keys of the files that `path` extends, of its own group or of another (/chat@_here_: api; /chat@judge)."""
     keys: set[str] = set()
     for parent in yaml.safe_load(path.read_text()).get("defaults", []):
+        place = ""
         if isinstance(parent, dict):
             ((group, option),) = parent.items()
-            if not group.endswith("@_here_"):
+            if "@" not in group:
                 continue  # a group of a recipe, which stands under its own name
-            extended = CONF / group.strip("/").removesuffix("@_here_") / f"{option}.yaml"
+            group, package = group.strip("/").split("@")
+            extended = CONF / group / f"{option}.yaml"
+            place = "" if package == "_here_" else f"{package}."
         elif parent != "_self_":
             extended = path.with_name(f"{parent}.yaml")
         else:
             continue
-        keys |= set(own_keys(extended)) | inherited_keys(extended)
+        keys |= {f"{place}{key}" for key in {*own_keys(extended), *inherited_keys(extended)}}
     return keys
 
 
@@ -151,6 +154,18 @@ def test_where_servers_stand_is_no_part_of_a_run():
     del recorded["rollout"]
     assert differences(recorded, as_dict(composed())) == []
     assert differences(recorded, as_dict(at[0])) == ["rollout.name"]
+
+
+def test_where_the_judge_stands_and_what_it_costs_is_no_part_of_a_run():
+    """A higher price ceiling goes on with the same run; another model or rubric is another run."""
+    judged = ("reward.judge.weight=1", "reward.judge.model=m")
+    there = [f"reward.judge.{key}" for key in ("api_base=http://a/v1", "max_usd=9", "max_concurrency=2", "retries=1")]
+    prices = ["reward.judge.input_usd_per_million=1", "reward.judge.output_usd_per_million=1"]
+    here, moved = composed(*judged), composed(*judged, *there, *prices)
+    assert run_fingerprint(here) == run_fingerprint(moved)
+    assert differences(as_dict(here), as_dict(moved)) == []
+    others = [composed(*judged, f"reward.judge.{more}") for more in ("model=n", "rubric=Be kind")]
+    assert len({run_fingerprint(one) for one in (here, *others)}) == 3
 
 
 OF_A_RUN = ("rollout.cap=3", "rollout.ahead=1")

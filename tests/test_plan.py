@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import os
 import re
 import shlex
@@ -13,9 +14,10 @@ from rich.console import Console
 
 from aes_r1.model import cost
 from aes_r1.pipeline import run as pipeline_run
-from aes_r1.plan import advice, cheapest, plan, show
+from aes_r1.plan import advice, cheapest, judging, plan, show
 from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.plan_seconds import decode_seconds, step_flops, step_traffic
+from aes_r1.prompts import rating_prompt
 from aes_r1.settings import (
     CONF,
     CostSettings,
@@ -292,6 +294,19 @@ def test_the_cheapest_recipe_that_fits_is_named():
     assert " on 4-bit weights (model.lora.rank=64 model.quantize=nf4), " in named("7b", 26.0)
     assert named("7b", 12.0).startswith("no recipe of this model fits 12 GB; the smallest is an adapter on 4-bit")
     assert "4-bit" not in named("7b", 12.0, "engine=zero2")  # which cannot train them
+
+
+def test_what_a_judge_is_asked_and_costs():
+    """1000 steps of 128 x 4; a question: prompt and critique of 200 tokens, 361 of the picture, 60 of the reply."""
+    judged = ("+experiment=paper", "trainer.max_steps=1000", "reward.judge.weight=1", "reward.judge.model=m")
+    given = composed(*judged, "reward.judge.api_base=http://a/v1", "reward.judge.max_concurrency=64")
+    prompt = len(rating_prompt("x" * 600, 0.5)) // 3 + 8 + max(85 + 170, math.ceil(504 * 504 / 784))
+    tokens = 512_000 * (prompt + 60) / 1e6
+    said = f"reward.judge asks 512,000 questions at most (512 a step): {tokens:.2f} million tokens"
+    assert judging(given, 1000) == f"{said}; at 8 seconds a call 1.1 minutes a step, not counted above"
+    priced = composed(*judged, "reward.judge.input_usd_per_million=2", "reward.judge.output_usd_per_million=8")
+    usd = 512_000 * (2 * prompt + 8 * 60) / 1e6
+    assert judging(priced, 1000) == f"{said}, {usd:,.2f} USD; at 8 seconds a call 4.3 minutes a step, not counted above"
 
 
 CARDS = {  # the cards that each recipe for one's own pictures is for

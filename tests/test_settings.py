@@ -20,6 +20,7 @@ from aes_r1.settings import (
 )
 
 PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0.25}}}
+JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,16 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
         ),
         ({"reward": {"custom": "rewards.brevity"}}, "reward.custom=rewards.brevity: give FILE.py:FUNCTION"),
         ({"reward": {"custom": "a.py:f", "custom_weight": 0}}, "reward.custom_weight=0"),
+        (
+            {"reward": {"judge": {"weight": 1}}},
+            "reward.judge.weight=1.0: needs a model to ask; give",
+        ),
+        ({"reward": {"judge": {"weight": -1, "model": "m"}}}, "reward.judge.weight=-1"),
+        ({"reward": {"judge": {"rubric": " "}}}, "reward.judge.rubric= : say what earns a high rating"),
+        ({"reward": {"judge": {"api_base": "localhost:8000"}}}, "reward.judge.api_base=localhost:8000: must be a URL"),
+        ({"reward": {"judge": {"api_base": "http://a:sk-secret@b/v1"}}}, "reward.judge.api_base holds a key"),
+        ({**JUDGED, "trainer": {"credit": "answer"}}, "reward.judge.weight=1.0: pays the critique's own tokens"),
+        ({**JUDGED, "model": {"prompt": "score_only"}}, "reward.judge.weight=1.0: the judge is shown a critique"),
         ({"tracker": {"name": "mlflow"}}, "tracker.name=mlflow: must be one of offline, wandb, tensorboard, none"),
         ({"reward": {"error": {"sigma": 0}}}, "reward.error.sigma=0"),
         ({"reward": {"rank": {"gamma": 0}}}, "reward.rank.gamma=0"),
@@ -157,6 +168,9 @@ def test_rewards_of_the_critique_are_those_with_a_weight():
     assert (reward.critique_weights, reward.needs_reference) == ({"faithfulness": 0.25}, False)
     more = build(Settings, {**PARTS, "reward": {"read_back": {"weight": 1}, "information": {"weight": 2}}}).reward
     assert (more.critique_weights, more.needs_reference) == ({"read_back": 1.0, "information": 2.0}, True)
+    for credit in ("all", "parts"):
+        judged = build(Settings, {**JUDGED, "trainer": {"credit": credit}}).reward
+        assert (judged.critique_weights, judged.needs_reference) == ({"judge": 1.0}, False)
     build(Settings, {"trainer": {"name": "sft"}, "reward": {"faithfulness": {"weight": 1}}})  # which has no effect
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.aescot.chat import key_of
+from aes_r1.aescot.chat import affordable_price, key_of
 from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, root_of
@@ -221,13 +221,19 @@ def _wait_for_server(settings: Settings) -> None:
 
 
 def _check_score_rewards(settings: Settings) -> None:
-    """Check that the function of reward.custom loads, and that the raters' opinions are known where they are needed."""
+    """Check that the function of reward.custom loads, that the judge has its key, and that raters' opinions are known.
+
+    Each is checked where the reward needs it.
+    """
     data, reward = settings.data, settings.reward
     if settings.trainer.name != "rapo":
         return
     if reward.custom is not None:
         load_reward(reward.custom)
         _check_same_reward(settings)
+    if reward.judge.weight > 0:
+        key_of(reward.judge)
+        affordable_price(reward.judge)
     if reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS:
         with quiet():
             samples = _train_samples(settings)

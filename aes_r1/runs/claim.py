@@ -134,6 +134,7 @@ def start_over(folder: Path) -> None:
         run.predictions_file,
         run.evaluation_file,
         run.verdicts_file,
+        run.judge_rewards_file,
         run.report_file,
         run.failure_file,
         run.custom_reward_file,

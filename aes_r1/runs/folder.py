@@ -11,6 +11,7 @@ RUN/baselines/NAME.jsonl   scores of a baseline (aes_r1.evaluate baselines=[..])
 RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
 RUN/sensitivity/           scores of pictures as they are and after edits
 RUN/judge.jsonl            the answers of a judge that reads critiques, so that none is bought twice
+RUN/judge_rewards.jsonl    the answers of the judge that rewards completions, for the same reason
 RUN/custom_reward.py       the file of reward.custom as the run uses it
 RUN/evaluation.json        the measurements; report.html: the page that shows them
 RUN/traces/step_N.json.gz  the operations of step N in time, where trainer.profile asks for them
@@ -46,6 +47,7 @@ class RunFolder:
         self.predictions_file = self.path / "predictions.jsonl"
         self.entropy_file = self.path / "entropy.jsonl"
         self.verdicts_file = self.path / "judge.jsonl"
+        self.judge_rewards_file = self.path / "judge_rewards.jsonl"
         self.report_file = self.path / "report.html"
         self.log_file = self.path / "run.log"
         self.failure_file = self.path / "failure.txt"

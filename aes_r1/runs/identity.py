@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from aes_r1.settings import EDITS, EvaluateSettings, RolloutSettings, Settings, as_dict
+from aes_r1.settings import EDITS, EvaluateSettings, JudgeRewardSettings, RolloutSettings, Settings, as_dict
 
 
 def fingerprint(*parts: Any) -> str:
@@ -26,6 +26,10 @@ _NOT_IDENTITY = (
     *("rollout.url", "rollout.weights", "rollout.max_mismatch", "rollout.patience"),
     *("trainer.save_every", "trainer.keep_checkpoints", "trainer.keep_optimizer", "trainer.resume"),
     *("trainer.profile", "trainer.start_anyway"),
+    # Where the judge stands and how it is paid, but not which model it is and what it is asked.
+    *("reward.judge.api_base", "reward.judge.api_key_env", "reward.judge.max_concurrency", "reward.judge.max_usd"),
+    *("reward.judge.requests_per_minute", "reward.judge.tokens_per_minute", "reward.judge.timeout_s"),
+    *("reward.judge.input_usd_per_million", "reward.judge.output_usd_per_million", "reward.judge.retries"),
 )
 
 # Keys that the first recorded runs did not have, each with the value at which the run computes the same as without the
@@ -63,6 +67,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.twin": {"weight": 1.0},
     "reward.custom": None,
     "reward.custom_weight": 1.0,
+    "reward.judge": as_dict(JudgeRewardSettings()),
     "model.base": None,
     "model.lora.target": "language",
     "model.quantize": "none",

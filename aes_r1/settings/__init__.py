@@ -3,7 +3,7 @@
 All code below the commands takes plain values or these dataclasses.
 """
 
-from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings
+from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings, RoleSettings
 from aes_r1.settings.build import CONF, as_dict, build
 from aes_r1.settings.data import DataSettings, PrepareSettings
 from aes_r1.settings.edits import EDITS
@@ -17,6 +17,7 @@ from aes_r1.settings.reward import (
     FaithfulnessSettings,
     FormatSettings,
     InformationSettings,
+    JudgeRewardSettings,
     RankSettings,
     ReadBackSettings,
     RewardSettings,
@@ -51,6 +52,7 @@ __all__ = [
     "FormatSettings",
     "InformationSettings",
     "InputError",
+    "JudgeRewardSettings",
     "JudgeSettings",
     "LoraSettings",
     "ModelSettings",
@@ -60,6 +62,7 @@ __all__ = [
     "RankSettings",
     "ReadBackSettings",
     "RewardSettings",
+    "RoleSettings",
     "RolloutSettings",
     "Settings",
     "TrackerSettings",

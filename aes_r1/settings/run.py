@@ -115,14 +115,20 @@ class Settings:
         credit, weights = self.trainer.credit, self.reward.critique_weights
         for name, weight in weights.items() if credit != "parts" else ():
             rule = f"pays the critique's own tokens, which trainer.credit={credit} does not; give trainer.credit=parts"
-            require(False, f"reward.{name}.weight", weight, rule)
+            whole = name == "judge"  # rates a completion as a whole, too
+            require(whole and credit == "all", f"reward.{name}.weight", weight, rule + " or all" * whole)
+        rule = f"the judge is shown a critique, and model.prompt={self.model.prompt} asks for none; give critique, or 0"
+        is_shown = self.model.prompt in ("critique", "score_first") or self.reward.judge.weight == 0
+        require(is_shown, "reward.judge.weight", self.reward.judge.weight, rule)
         of_completions = {"kl_reward_coef": "give trainer.kl_coef,", "overlong_penalty": "give 0,"}
         for key, instead in of_completions.items():
             value = getattr(self.trainer, key)
             rule = f"is of whole completions, but trainer.credit={credit} would charge it to the answer's tokens"
             require(credit == "all" or value == 0, f"trainer.{key}", value, f"{rule}; {instead} or trainer.credit=all")
         if credit == "parts":
-            rule = "needs a reward of the critique: reward.faithfulness.weight, .read_back or .information above 0"
+            rule = (
+                "needs a reward of the critique above 0: reward.faithfulness.weight, .read_back, .information, .judge"
+            )
             require(bool(weights), "trainer.credit", credit, rule)
             rule = f"{self.model.prompt} writes no critique before its score; give trainer.credit=all"
             require(self.model.prompt == "critique", "trainer.credit", credit, rule)

@@ -104,7 +104,9 @@ def train_rapo(
             pools=pools,
             progress=step / total,
             engine=engine,
+            timer=timer,
             custom_fn=custom_fn,
+            judge=context.judge,
         )
         completions, rewards = refill(step, completions, reward_fn(completions), reward_fn, timer)
         rollout = completions.rollout

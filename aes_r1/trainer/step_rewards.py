@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
 from torch import Tensor
 
+from aes_r1.aescot.failures import ServerGone
+from aes_r1.aescot.reward_judge import RewardJudge
 from aes_r1.data.edits import EditedSample
 from aes_r1.data.opinions import levels_of, rater_shares
 from aes_r1.data.sample import Sample
 from aes_r1.reward.custom import CustomReward, custom_reward
+from aes_r1.reward.judge import judge_reward
 from aes_r1.reward.length import overlong_penalty
 from aes_r1.reward.total import total_reward, weights_at
 from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise
 from aes_r1.settings import InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.completions import Completions, score_table
+from aes_r1.trainer.context import PhaseTimer
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import sequence_kl_k1, zero_spread
 
@@ -30,9 +34,10 @@ class StepRewards:
     """Hold the rewards of a step's N images x K completions, edited twins included, in the order of ranks.
 
     scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores (NaN of twins), and numbers of the
-    images' data sets; total [N, K]: the reward; parts: {name: [N, K]}, unweighted; weights: {name: weight} in the
-    total; zero_spread [N] bool: images whose outputs all earn the same, before a divergence is subtracted, with which
-    no two would; local: the images of this process among the N; twins: as twins_of returns them.
+    images' data sets; total [N, K]: the reward; parts: {name: [N, K]}, unweighted, and beside the judge's where it gave
+    no readable reply (judge_unread); weights: {name: weight} in the total; zero_spread [N] bool: images whose outputs
+    all earn the same, before a divergence is subtracted, with which no two would; local: the images of this process
+    among the N; twins: as twins_of returns them.
     """
 
     scores: Tensor
@@ -67,12 +72,14 @@ def reward_completions(
     pools: Mapping[str, int],
     progress: float,
     engine: Engine,
+    timer: PhaseTimer,
     custom_fn: CustomReward | None = None,
+    judge: RewardJudge | None = None,
 ) -> StepRewards:
     """Return the rewards of a step's scores, lengths and texts. Collective.
 
     pools: {data set: its number}; progress: share of training that is done, for reward.schedule; custom_fn: the
-    function of reward.custom.
+    function of reward.custom; judge: that of reward.judge, on rank 0.
     """
     images, device = completions.images, engine.device
     count = len(images.local)
@@ -88,9 +95,17 @@ def reward_completions(
     ordered = list(chain(*images.by_rank(engine.size)))
     raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
     twins = twins_of(ordered, device)
+    rated = [index for index, image in enumerate(ordered) if not isinstance(image, EditedSample)]
+    rated_images = [ordered[index] for index in rated]
     custom = None
     if custom_fn is not None:
-        custom = _custom(custom_fn, str(reward.custom), scores, completions.texts, ordered, engine)
+        custom = _of_rank_zero(
+            lambda texts: custom_reward(custom_fn, str(reward.custom), scores[rated], texts, rated_images),
+            InputError,
+            rated,
+            completions,
+            engine,
+        ).to(scores)
     total, parts = total_reward(
         scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom, twins=twins
     )
@@ -101,6 +116,16 @@ def reward_completions(
         total = total + trainer.overlong_penalty * overlong
         parts |= {"overlong": overlong}
         weights |= {"overlong": trainer.overlong_penalty}
+    if reward.judge.weight > 0:
+        with timer("judge"):
+            ratings = _of_rank_zero(
+                lambda texts: _ratings(judge, rated_images, texts), ServerGone, rated, completions, engine
+            )
+        ratings, asked = ratings.to(scores), ~scores.isnan()
+        parts |= {"judge": judge_reward(ratings, asked), "judge_unread": (asked & ratings.isnan()).to(scores)}
+        if trainer.credit != "parts":  # with parts it is paid to the critique's own tokens (step_credit.py)
+            total = total + reward.judge.weight * parts["judge"]
+            weights |= {"judge": reward.judge.weight}
     # The advantage of each reward by itself is 0 only where that reward has no spread.
     normalized = [rewards for name, rewards in parts.items() if weights.get(name)]
     compared = normalized if trainer.advantage == "normalize_then_sum" else [total]
@@ -150,26 +175,34 @@ def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor,
     return levels.to(device), shares.to(device)
 
 
-def _custom(
-    custom_fn: CustomReward, named: str, scores: Tensor, texts: Sequence[str], images: Sequence[Sample], engine: Engine
-) -> Tensor:
-    """Return the rewards [N, K] of the user's function, called on rank 0 alone; 0 for edited twins. Collective.
+def _ratings(judge: RewardJudge | None, images: Sequence[Sample], texts: Sequence[Sequence[str]]) -> Tensor:
+    assert judge is not None  # rank 0 has one
+    return torch.tensor(judge.rate(images, texts))
 
-    If it fails, every process raises its InputError, so that none waits for the others.
+
+def _of_rank_zero(
+    ask: Callable[[list[list[str]]], Tensor],
+    failure: type[Exception],
+    rated: Sequence[int],
+    completions: Completions,
+    engine: Engine,
+) -> Tensor:
+    """Return the rewards [N, K] that `ask` gives to the texts of the images `rated`, on rank 0; else 0. Collective.
+
+    If it raises `failure`, every process does, so that none waits for the others.
     """
-    everybody, samples = engine.all_gather_objects(list(texts)), scores.shape[1]
+    everybody = engine.all_gather_objects(list(completions.texts))
+    samples = len(completions.texts) // len(completions.images.local)
     groups = [everybody[start : start + samples] for start in range(0, len(everybody), samples)]
-    rated = [index for index, image in enumerate(images) if not isinstance(image, EditedSample)]
     answer: list[Tensor | str] = []
     if engine.rank == 0:
-        of_rated = scores[rated], [groups[index] for index in rated], [images[index] for index in rated]
         try:
-            answer = [custom_reward(custom_fn, named, *of_rated)]
-        except InputError as error:
+            answer = [ask([groups[index] for index in rated])]
+        except failure as error:
             answer = [str(error)]
     (found,) = engine.all_gather_objects(answer)
     if isinstance(found, str):
-        raise InputError(found)
-    rewards = torch.zeros_like(scores)
-    rewards[rated] = found.to(scores)
+        raise failure(found)
+    rewards = found.new_zeros(len(groups), samples)
+    rewards[rated] = found
     return rewards

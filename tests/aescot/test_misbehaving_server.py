@@ -10,11 +10,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
-from chat_server import FAULTS
+from chat_server import FAULTS, running
 from PIL import Image
 
 from aes_r1.aescot.chat import data_url
@@ -45,23 +46,12 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture
 def serve(tmp_path):
     """A function that starts the server; it returns the URL and the file that logs requests."""
-    started = []
+    with ExitStack() as stack:
 
-    def start(*, faults: int = 0, prompt_tokens: int = 600) -> tuple[str, Path]:
-        folder = tmp_path / f"server{len(started)}"
-        folder.mkdir()
-        script = [sys.executable, str(HERE / "chat_server.py"), str(folder), str(faults), str(prompt_tokens)]
-        started.append(subprocess.Popen(script))
-        deadline = time.monotonic() + 120
-        while not (folder / "port").exists():
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.05)
-        return f"http://127.0.0.1:{(folder / 'port').read_text()}/v1", folder / "requests.jsonl"
+        def start(**behaviour: int) -> tuple[str, Path]:
+            return stack.enter_context(running(tmp_path / "server", **behaviour))
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+        yield start
 
 
 def distil(pictures: Path, out: Path, url: str, **values: object) -> list[str]:

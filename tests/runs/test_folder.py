@@ -114,7 +114,7 @@ def test_the_names_are_those_of_the_contract(tmp_path):
         run.settings_file: "settings.json", run.evaluation_file: "evaluation.json", run.metrics_file: "metrics.jsonl",
         run.completions_file: "completions.jsonl", run.predictions_file: "predictions.jsonl",
         run.report_file: "report.html", run.log_file: "run.log", run.failure_file: "failure.txt",
-        run.custom_reward_file: "custom_reward.py",
+        run.custom_reward_file: "custom_reward.py", run.judge_rewards_file: "judge_rewards.jsonl",
         run.model: "model", run.best_model: "best/model", run.checkpoints: "checkpoints", run.wandb: "wandb",
         run.manifest("ava-test"): "manifests/ava-test.jsonl",
         run.examined_file("interventions", "rapo", "ava/test"): "interventions/rapo/ava-test.jsonl",

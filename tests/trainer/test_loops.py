@@ -99,6 +99,7 @@ def rapo(
     question=RATING_PROMPT,
     trace_file=None,
     images=None,
+    judge=None,
     **changes,
 ):
     trainer = TrainerSettings(
@@ -126,6 +127,7 @@ def rapo(
             log_completions=lambda step, rows: completions.extend(rows),
             stop=halt,
             trace_file=trace_file,
+            judge=judge,
         ),
     )
     return rows, completions
