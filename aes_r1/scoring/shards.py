@@ -32,7 +32,7 @@ from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, read_picture
 from aes_r1.scoring.rows import count_of, row_of
-from aes_r1.settings import InputError, require
+from aes_r1.settings import InputError
 
 
 class ShardScorer:
@@ -84,8 +84,6 @@ def score_shards(
     Ray connects to the cluster of RAY_ADDRESS, or starts one on this machine. All workers must see the same folder
     `out`. Raises InputError when `out` holds the shards of another list, model or sampling.
     """
-    require(shard_size >= 1, "--shard-size", shard_size, "must be at least 1")
-    require(workers >= 1, "--workers", workers, "must be at least 1")
     try:
         import ray
     except ImportError as error:
