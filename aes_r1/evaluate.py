@@ -12,7 +12,6 @@ from aes_r1.runs.stopping import leave_when_told
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
 
-import contextlib
 import logging
 import math
 from collections.abc import Iterable, Iterator
@@ -31,7 +30,7 @@ from aes_r1.evaluation.summary import measure
 from aes_r1.inference.asking import Asking, find_model
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
-from aes_r1.inference.predictions import Process, Sets, chosen_critiques, record_stage
+from aes_r1.inference.predictions import Sets, chosen_critiques, record_stage
 from aes_r1.inference.pretrained import require_pretrained
 from aes_r1.inference.stage import ask_model, finish, is_answered
 from aes_r1.model import backbone as backbones
@@ -43,13 +42,13 @@ from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.tables import evaluation_tables, format_value
 from aes_r1.rollout.sampler import Sampler, sample_completions
-from aes_r1.rollout.served import ServedPolicy
+from aes_r1.rollout.served import ServedPolicy, served_policy
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.claim import claim_run_folder, run_lock, withdrawn_on_input_error
-from aes_r1.runs.failure import failure_file, start_heartbeat
 from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
 from aes_r1.runs.log import configure_logging
+from aes_r1.runs.processes import Processes, connected
 from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.launch import start, world
@@ -83,19 +82,16 @@ def run(settings: EvaluateSettings) -> None:
 
 
 def _run(settings: EvaluateSettings, rank: int, size: int) -> None:
-    out, is_distributed = Path(settings.out), size > 1
+    out = Path(settings.out)
     configure_logging(out, rank)
     # No weight is sharded; the engine only decides whether the processes are connected.
-    device = start(EngineSettings(name="zero1" if is_distributed else "single"))
-    watch = start_heartbeat(out, rank, size) if is_distributed else None
-    process = Process(rank, size, watch.wait if watch else lambda: None)
-    with withdrawn_on_input_error(out, rank), failure_file(out, rank, watch), contextlib.ExitStack() as stack:
-        served = None
-        if settings.rollout.name == "vllm":
-            served = ServedPolicy(settings.rollout, name=str(out), rank=rank, size=size)
-            stack.callback(served.close)
+    device = start(EngineSettings(name="zero1" if size > 1 else "single"))
+    with (
+        withdrawn_on_input_error(out, rank),
+        connected(out, rank, size) as process,
+        served_policy(settings.rollout, name=str(out), rank=rank, size=size) as served,
+    ):
         _evaluate(RunFolder(out), settings, process, device, served)
-        process.wait()  # rank 0 leaves last, because it holds the key-value store that the others use
 
 
 def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
@@ -136,7 +132,7 @@ def _show(settings: EvaluateSettings) -> None:
 
 
 def _evaluate(
-    run: RunFolder, settings: EvaluateSettings, process: Process, device: torch.device, served: ServedPolicy | None
+    run: RunFolder, settings: EvaluateSettings, process: Processes, device: torch.device, served: ServedPolicy | None
 ) -> None:
     """Ask the models, every process about its share of the pictures; then measure and show on rank 0."""
     listed = {run.manifest(f"{data.name}-{data.split}"): data for data in _sets(settings)}
@@ -213,7 +209,7 @@ def _ask_model(
     path: str,
     sets: Sets,
     settings: EvaluateSettings,
-    process: Process,
+    process: Processes,
     device: torch.device,
     served: ServedPolicy | None,
 ) -> None:
@@ -248,7 +244,7 @@ def asking_for(facts: Asking, settings: EvaluateSettings) -> Asking:
     )
 
 
-def _ask_metric(run: RunFolder, metric: str, sets: Sets, process: Process, device: torch.device) -> None:
+def _ask_metric(run: RunFolder, metric: str, sets: Sets, process: Processes, device: torch.device) -> None:
     name = f"pyiqa-{metric}"
     if is_answered(run, name):
         return

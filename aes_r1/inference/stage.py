@@ -9,12 +9,13 @@ from typing import Any
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predict import predict
-from aes_r1.inference.predictions import Process, Sets, record_stage
+from aes_r1.inference.predictions import Sets, record_stage
 from aes_r1.inference.sensitivity import ask_about_edits
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import RATING_PROMPT, SCORE_FIRST_PROMPT
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.processes import Processes
 from aes_r1.settings import EvaluationSettings
 
 
@@ -27,7 +28,7 @@ def ask_model(
     evaluation: EvaluationSettings,
     *,
     seed: int,
-    process: Process,
+    process: Processes,
     sample: Sampler = sample_completions,
 ) -> None:
     """Write the rows of `stage` on every set, its exchanged critiques and edited pictures, then mark it as answered.
@@ -46,7 +47,7 @@ def ask_model(
         seed=seed,
         sample=sample,
     )
-    stoppable = partial(predictor, should_stop=process.should_stop)
+    stoppable = partial(predictor, should_stop=process.stop_requested)
     rows = record_stage(run, stage, sets, stoppable, rows_per_picture=len(evaluation.protocols), process=process)
     if process.rank != 0:
         return

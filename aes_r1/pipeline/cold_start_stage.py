@@ -57,12 +57,14 @@ def cold_start(job: Job, base: str) -> str:
     """Return the folder, in the store, of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
     records_path = _critiques(job)
     records = _records(job, records_path)
-    job.on_rank_zero(lambda: model_digest(base, job.store))  # rank 0 computes it; the others find it in the store
+    # Rank 0 computes it, and the others find it in the store.
+    job.processes.on_rank_zero(lambda: model_digest(base, job.store))
     recipe = recipe_for(job.settings, len(records))
     total = sft_steps(len(records), recipe)
     digest = _digest(job, base, records_path, records, recipe)
     final = RunFolder(job.store / "cold_starts" / digest)
-    made_here = job.build_collectively("cold_starts", digest, partial(_make, job, base, records, recipe))
+    make = partial(_make, job, base, records, recipe)
+    made_here = job.processes.build_collectively(job.store, "cold_starts", digest, make)
     if job.rank == 0:
         shutil.rmtree(final.checkpoints, ignore_errors=True)
     if job.rank == 0 and not job.run.stage_done("cold_start"):
@@ -194,7 +196,7 @@ def _train(
             context=TrainingContext(
                 folder=made.checkpoints,
                 seed=settings.seed,
-                stop=job.stop,
+                stop=job.processes.stop,
                 log=record,
                 evaluate=lambda step: _probe(job, backbone, step, made.entropy_file),
                 on_resume=on_resume,
@@ -262,7 +264,8 @@ def _critiques(job: Job) -> Path:
         if stopped is not None:
             raise InputError(f"critiques of the cold start: {stopped}; a higher ceiling goes on from there")
 
-    job.on_rank_zero(lambda: made_once(job.store, "aescot", digest, make, waiting=job.keep_waiting))
+    waiting = job.processes.keep_waiting
+    job.processes.on_rank_zero(lambda: made_once(job.store, "aescot", digest, make, waiting=waiting))
     return job.store / "aescot" / digest / "aescot.jsonl"
 
 
@@ -274,7 +277,7 @@ def _readable(job: Job, given: Path) -> list[dict]:
     picture again.
     """
     path = job.run.manifest(f"critiques-{sha256_of(given)[:12]}")
-    job.on_rank_zero(partial(_list_readable, job, given, path))
+    job.processes.on_rank_zero(partial(_list_readable, job, given, path))
     return read_rows(path)
 
 

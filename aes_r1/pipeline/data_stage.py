@@ -39,7 +39,7 @@ def load_data(job: Job) -> None:
     splits += [(test, test.split) for test in job.test_sets()]
     lists: list[Sequence[Sample]] = []
     for test, split in splits:
-        job.on_rank_zero(partial(_list_for_run, job, test, split))
+        job.processes.on_rank_zero(partial(_list_for_run, job, test, split))
         lists.append(read_manifest(job.manifest(test, split)))
     job.train, job.validation, *job.tests = lists
     if job.rank == 0:
@@ -75,7 +75,7 @@ def _counted(samples: Sequence[Sample]) -> str:
 
 def _list_for_run(job: Job, data: DataSettings, split: str) -> None:
     path, store = job.manifest(data, split), job.store
-    if list_pictures(path, data, split, seed=job.settings.seed, store=store, waiting=job.keep_waiting):
+    if list_pictures(path, data, split, seed=job.settings.seed, store=store, waiting=job.processes.keep_waiting):
         job.tracker.manifest(data.name, split, path, sha256_of(path))
 
 
@@ -139,7 +139,7 @@ def base_model(job: Job) -> str:
             def report(done: int, total: int, text: str) -> None:
                 update(done, total, text)
                 if job.size == 1:  # several processes stop together, between stages
-                    job.raise_if_stopping()
+                    job.processes.raise_if_stopping()
 
             pretrain.pretrain_tiny(
                 target,
@@ -149,7 +149,7 @@ def base_model(job: Job) -> str:
                 report=report,
             )
 
-    job.on_rank_zero(lambda: made_once(job.store, "models", digest, make, waiting=job.keep_waiting))
+    job.processes.on_rank_zero(lambda: made_once(job.store, "models", digest, make, waiting=job.processes.keep_waiting))
     if job.rank == 0:
         job.run.finish_stage("base", {"model": str(path)})
     return str(path)

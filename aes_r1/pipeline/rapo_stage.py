@@ -122,7 +122,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
             context=TrainingContext(
                 folder=job.run.checkpoints,
                 seed=settings.seed,
-                stop=job.stop,
+                stop=job.processes.stop,
                 log=steps.step,
                 evaluate=lambda _: _validate(job, backbone),
                 log_completions=steps.completions,
@@ -139,7 +139,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
         outcome = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.extra_state()}
         job.run.finish_stage("rapo", outcome)
         _free_room(job)
-    job.wait()
+    job.processes.wait()
     return str(final)
 
 

@@ -7,6 +7,7 @@ Each stage writes RUN/stages/NAME.json when it is done and is not repeated. Resu
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,11 +19,13 @@ from aes_r1.pipeline.evaluation_stage import evaluate, report
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import record_origin
 from aes_r1.pipeline.rapo_stage import keep_final, rapo, starting_point
+from aes_r1.rollout.served import served_policy
 from aes_r1.runs.claim import claim_run_folder, require_own, run_lock, start_over, withdrawn_on_input_error
-from aes_r1.runs.failure import failure_file, start_heartbeat
+from aes_r1.runs.failure import failure_file
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import run_fingerprint
 from aes_r1.runs.log import configure_logging
+from aes_r1.runs.processes import connected
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import Settings, as_dict
 from aes_r1.tracking.tracker import Tracker
@@ -56,30 +59,28 @@ def _run(settings: Settings, rank: int, size: int) -> None:
     configure_logging(folder, rank)
     torch.manual_seed(settings.seed)
     device = start(settings.engine)
-    with stop_requests() as stop:  # the processes are connected: from here on they stop together
-        watch = start_heartbeat(folder, rank, size) if size > 1 else None
-        job = Job(settings, folder, device, rank, size, watch)
-        job.stop = stop
-        with failure_file(folder, rank, watch), contextlib.ExitStack() as stack:
-            if job.served is not None:
-                stack.callback(job.served.close)
-            _run_tracked(job)
+    with (
+        stop_requests() as stop,  # the processes are connected: from here on they stop together
+        connected(folder, rank, size, stop) as processes,
+        served_policy(settings.rollout, name=str(folder), rank=rank, size=size) as served,
+        _tracker(settings, RunFolder(folder), rank) as tracker,
+    ):
+        run_stages(Job(settings, folder, device, processes, tracker, served))
 
 
-def _run_tracked(job: Job) -> None:
-    settings = job.settings
-    notes = {**checkpoint.progress_of(job.run.checkpoints), **job.run.stage_values("rapo")}
-    tracker = Tracker(
-        job.run.path if job.rank == 0 else None,
+@contextlib.contextmanager
+def _tracker(settings: Settings, run: RunFolder, rank: int) -> Iterator[Tracker]:
+    """Yield the tracker of the run, which goes on with the W&B run of its checkpoint; only that of rank 0 writes."""
+    notes = {**checkpoint.progress_of(run.checkpoints), **run.stage_values("rapo")}
+    with Tracker(
+        run.path if rank == 0 else None,
         settings.tracker,
         as_dict(settings),
         run_name=f"{settings.run_name}/{run_fingerprint(settings)} seed {settings.seed}",
         run_id=notes.get("wandb_run_id"),
-    )
-    job.tracker = tracker
-    with tracker:
+    ) as tracker:
         try:
-            run_stages(job)
+            yield tracker
         except Stopped:
             tracker.finish(stopped=True)  # stopping is no failure
             raise
@@ -101,4 +102,3 @@ def run_stages(job: Job) -> None:
         keep_final(job, models)
     evaluate(job, models)
     report(job)
-    job.wait()  # rank 0 leaves last, because it holds the key-value store that the others use

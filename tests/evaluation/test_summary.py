@@ -9,10 +9,11 @@ from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.summary import measure, summarise
 from aes_r1.inference.exchange import exchange_critiques
-from aes_r1.inference.predictions import Process, record_stage
+from aes_r1.inference.predictions import record_stage
 from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, answer
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.processes import Processes
 
 
 def scenes(name, count, *, known=True):
@@ -35,14 +36,21 @@ def spoken(some):
         }  # fmt: skip
 
 
+class OneAfterTheOther(Processes):
+    """Processes that are not there at the same time, so that none waits for another."""
+
+    def wait_or_leave(self):
+        pass
+
+
 def test_two_processes_write_what_one_does(tmp_path):
     sets = {"scenes-test": list(scenes("scenes", 21)), "other-test": list(scenes("other", 8, known=False))}
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
     assert record_stage(RunFolder(one), "rapo", sets, spoken, rows_per_picture=1) == 29
-    assert record_stage(RunFolder(two), "rapo", sets, spoken, rows_per_picture=1, process=Process(1, 2)) == 0
-    assert record_stage(RunFolder(two), "rapo", sets, spoken, rows_per_picture=1, process=Process(0, 2)) == 29
+    assert record_stage(RunFolder(two), "rapo", sets, spoken, rows_per_picture=1, process=OneAfterTheOther(1, 2)) == 0
+    assert record_stage(RunFolder(two), "rapo", sets, spoken, rows_per_picture=1, process=OneAfterTheOther(0, 2)) == 29
     assert (one / "predictions.jsonl").read_bytes() == (two / "predictions.jsonl").read_bytes()
 
     exchanged = one / "interventions" / "rapo" / "scenes-test.jsonl"

@@ -14,7 +14,9 @@ from aes_r1 import evaluate, recipe
 from aes_r1.inference.asking import Asking, Facts, find_model
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.runs.processes import Processes
 from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict, build
+from aes_r1.tracking.tracker import Tracker
 
 CPU = torch.device("cpu")
 # No value is a default anywhere.
@@ -46,7 +48,7 @@ def of_evaluate(path: object, *overrides: str) -> Asking:
 def test_the_training_run_evaluate_and_score_ask_alike(values, tmp_path):
     settings = build(Settings, values)
     run = run_of(settings, tmp_path)
-    job = Job(settings, run, CPU, 0, 1, None)
+    job = Job(settings, run, CPU, Processes(), Tracker(None, settings.tracker, {}))
     in_training = job.asking.noted(CPU)
     assert of_evaluate(run).noted(CPU) == in_training  # python -m aes_r1.evaluate model.path=RUN
     assert of_evaluate(run / "model").noted(CPU) == in_training

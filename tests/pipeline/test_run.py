@@ -27,8 +27,10 @@ from aes_r1.pipeline.run import run
 from aes_r1.runs.claim import claim_run_folder
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import run_fingerprint
+from aes_r1.runs.processes import Processes
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import InputError, Settings, build
+from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer import checkpoint
 from tests.pipeline.test_paper_recipe import loaded
 from tests.tracking.test_tracker import by_kind, offline_records, values
@@ -272,8 +274,7 @@ def test_critiques_and_probes_are_of_every_set(base, root, tmp_path, monkeypatch
         cold_start={"pictures": 8, "probe_pictures": 4},
         judge={"name": "none"},
     )
-    job = Job(given, tmp_path / "run", torch.device("cpu"), 0, 1, None)
-    job.stop = StopRequest()
+    job = Job(given, tmp_path / "run", torch.device("cpu"), Processes(), Tracker(None, given.tracker, {}))
     samples = read_manifest(tmp_path / "blocks.jsonl")
     job.train, job.validation = (
         samples.select(np.flatnonzero(samples.column("split") == split)) for split in ("train", "validation")
@@ -304,7 +305,7 @@ def test_a_measured_entropy_is_of_the_runs_own_pictures(base, root, tmp_path):
     def digest(probe_every: int | None, pictures: int, length: int) -> str:
         job = Job(
             dataclasses.replace(given, trainer=dataclasses.replace(given.trainer, max_new_tokens=length)),
-            *(tmp_path / "run", torch.device("cpu"), 0, 1, None),
+            *(tmp_path / "run", torch.device("cpu"), Processes(), Tracker(None, given.tracker, {})),
         )
         write_manifest(read_manifest(tmp_path / "blocks.jsonl")[:pictures], job.manifest(given.data, "validation"))
         recipe = dataclasses.replace(given.cold_start, probe_every=probe_every)
