@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aes_r1.data.edits import picture_of
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import PictureError, Sample, blank_picture
+from aes_r1.data.sample import PictureError, Sample
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.model.backbone import Backbone
@@ -24,9 +24,8 @@ from aes_r1.prompts import (
     out_of_range,
     parse_critique,
     parse_score,
-    unscored,
 )
-from aes_r1.rollout.forced_prefix import complete_prefix
+from aes_r1.rollout.forced_prefix import complete_prefix, read_back
 from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.settings import InputError
@@ -105,7 +104,11 @@ def _answers(
     if "greedy" in questions or "read_back" in questions:
         answers["greedy"] = _texts(backbone, group, dataclasses.replace(asking, temperature=1.0), 1, None, sample)
     if "read_back" in questions:
-        answers["read_back"] = _read_back(backbone, asking.question, [texts[0] for texts in answers["greedy"]], sample)
+        greedy = [texts[0] for texts in answers["greedy"]]
+        critiques = [parse_critique(text) for text in greedy]
+        read = read_back(backbone, critiques, asking.question, batch_size=len(critiques), sample=sample)
+        # A text without a critique stays as it was.
+        answers["read_back"] = [[text if again is None else again] for text, again in zip(greedy, read, strict=True)]
     if "direct" in questions:
         prompts = [encoded[questions["direct"]] for _, encoded in group]
         prefixes = [NO_CRITIQUE] * len(prompts)
@@ -133,18 +136,6 @@ def _texts(
     rollout = answer_from_words(backbone, rollout, blank, sample=sample, **sampling)
     texts = [backbone.decode(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [texts[start : start + count] for start in range(0, len(texts), count)]
-
-
-def _read_back(backbone: Backbone, question: str, texts: Sequence[str], sample: Sampler) -> list[list[str]]:
-    """Return each text with its score read again from its critique alone; a text without a critique stays as it was."""
-    read = [[text] for text in texts]
-    rows = [row for row, text in enumerate(texts) if parse_critique(text)]
-    prefixes = [unscored(parse_critique(texts[row]) or "") for row in rows]
-    blank = [backbone.encode(blank_picture(), question)] * len(prefixes)
-    answers = complete_prefix(backbone, blank, prefixes, sample=sample) if prefixes else []
-    for row, text in zip(rows, answers, strict=True):
-        read[row] = [text]
-    return read
 
 
 def number_row(one: Sample, protocol: str, score: float | None) -> dict:

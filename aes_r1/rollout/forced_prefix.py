@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from aes_r1.data.sample import blank_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
+from aes_r1.prompts import unscored
 from aes_r1.rollout.sampler import Sampler, sample_completions
 
 ANSWER_TOKENS = 16  # room for a number and the closing tag
@@ -34,3 +36,26 @@ def complete_prefix(
     )
     texts = [backbone.words(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [prefix + text for prefix, text in zip(prefixes, texts, strict=True)]
+
+
+def read_back(
+    reader: Backbone,
+    critiques: Sequence[str | None],
+    question: str,
+    *,
+    batch_size: int,
+    sample: Sampler = sample_completions,
+) -> list[str | None]:
+    """Return for each critique the most likely answer of `reader` after it with the picture blanked, as a whole text.
+
+    It is None where there is no critique. batch_size: critiques that are read at once.
+    """
+    blank = reader.encode(blank_picture(), question)
+    read: list[str | None] = [None] * len(critiques)
+    rows = [row for row, critique in enumerate(critiques) if critique]
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        prefixes = [unscored(critiques[row] or "") for row in part]
+        for row, text in zip(part, complete_prefix(reader, [blank] * len(part), prefixes, sample=sample), strict=True):
+            read[row] = text
+    return read
