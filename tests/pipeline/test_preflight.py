@@ -32,7 +32,10 @@ TOGETHER = {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "1
 
 @pytest.fixture
 def refusal(tmp_path, monkeypatch, capsys):
-    """Return the one line with which `python -m aes_r1.train ARGUMENTS` is refused; check that it did no work."""
+    """Return the one line with which `python -m aes_r1.train ARGUMENTS` is refused; check that it did no work.
+
+    Whatever is wrong, it is said within ten seconds; the imports before them belong to the test of a real process.
+    """
 
     def refused(*arguments: str, **environment: str) -> str:
         for name in LAUNCH:
@@ -42,8 +45,10 @@ def refusal(tmp_path, monkeypatch, capsys):
         out, store = tmp_path / "run", tmp_path / "store"
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["aes_r1.train", f"out={out}", f"store={store}", *arguments])
+        began = time.process_time()  # processor time, which other work on the machine does not affect
         with pytest.raises(SystemExit) as left:
             train.main()
+        assert time.process_time() - began < 10
         assert left.value.code == 2
         assert not store.exists()
         [line] = capsys.readouterr().err.splitlines()
