@@ -59,6 +59,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.custom": None,
     "reward.custom_weight": 1.0,
     "model.base": None,
+    "model.pretrain.data": "scenes",
     "model.lora.target": "language",
     "model.quantize": "none",
     "rollout": as_dict(RolloutSettings()),
