@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from aes_r1.data import scenes
-from aes_r1.model import tiny
+from aes_r1.model import families, tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.model.transfer import to_device
@@ -34,6 +34,7 @@ from aes_r1.trainer.order import batch_indices
 from aes_r1.trainer.single_engine import SingleEngine
 
 SCENE_SEED = 1_000_003  # for the pictures of pretraining; data sets count their seeds from 0
+LOOKS = 2  # photographs that the tower and the readout alone look at, for each lesson; a look is several times cheaper
 
 # Part of the pretrained model's name in the store. Raise it with every change that trains a different model from the
 # same settings; tests/test_golden.py fails until then.
@@ -83,8 +84,12 @@ def pretrain_tiny(
         # -- loss ------------------------------------------------------------------------------------------------------
         logps, _ = completion_likelihood(backbone, batch, tokens, mask, torch.arange(len(lessons)))
         answer_loss = -logps.sum() / mask.sum()
-        per_picture = (batch.image_grid_thw.prod(dim=1) // backbone.image_processor.merge_size**2).tolist()
-        pooled = torch.stack([part.mean(dim=0) for part in features.pop().split(per_picture)])
+        pooled = _pooled(features.pop(), batch.image_grid_thw, backbone)
+        if photographs:
+            looks = batch_indices(step, per_step=LOOKS * len(chosen), count=len(photographs), seed=pretrain.seed)
+            pooled = torch.cat([pooled, _looked_at(backbone, [photographs[index][0] for index in looks])])
+            features.clear()
+            chosen += [len(drawn) + index for index in looks]
         errors = (readout(pooled) - torch.from_numpy(known[chosen])).nan_to_num()  # 0 where a number is not known
         readout_loss = errors.square().sum(dim=1).mean()
         engine.backward(answer_loss + readout_loss)
@@ -104,6 +109,22 @@ def _readout(backbone: Backbone, facts: int, seed: int) -> tuple[torch.nn.Linear
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return torch.nn.Linear(backbone.model.config.get_text_config().hidden_size, facts), features
+
+
+def _looked_at(backbone: Backbone, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """Return the vision tower's mean feature of each picture, [n, D], without the language model."""
+    core = backbone.core
+    pixels, grids, _ = zip(
+        *(families.prepare(core.config, backbone.image_processor, one) for one in pictures), strict=True
+    )
+    grid = torch.from_numpy(np.stack(grids)).long()
+    return _pooled(families.vision_features(core, torch.from_numpy(np.concatenate(pixels)), grid)[0], grid, backbone)
+
+
+def _pooled(features: torch.Tensor, grid: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+    """Return the mean [n, D] over each picture's own rows of `features` [V, D]; `grid` [n, 3] tells how many it has."""
+    per_picture = (grid.prod(dim=1) // backbone.image_processor.merge_size**2).tolist()
+    return torch.stack([part.mean(dim=0) for part in features.split(per_picture)])
 
 
 def _side_by_side(kinds: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
