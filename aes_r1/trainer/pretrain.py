@@ -10,6 +10,7 @@ seeds that no data set uses. Photographs may stand beside the scenes, with facts
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -26,14 +27,17 @@ from aes_r1.model import families, tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.model.transfer import to_device
+from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import PretrainSettings
+from aes_r1.trainer import checkpoint
 from aes_r1.trainer.lessons import Facts, lesson, scene_facts, spelling
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import batch_indices
 from aes_r1.trainer.single_engine import SingleEngine
 
 SCENE_SEED = 1_000_003  # for the pictures of pretraining; data sets count their seeds from 0
+SAVE_EVERY = 50  # optimizer steps between checkpoints
 LOOKS = 2  # photographs that the tower and the readout alone look at, for each lesson; a look is several times cheaper
 
 # Part of the pretrained model's name in the store. Raise it with every change that trains a different model from the
@@ -53,7 +57,8 @@ def pretrain_tiny(
     """Build the tiny model, pretrain it and save its Hugging Face form into `target`.
 
     `corpus` is text that the tokenizer should encode in few tokens; it has no pictures. `report(done, total, text)` is
-    called after every step. An epoch is one pass over the scenes and `photographs`.
+    called after every step; after an exception of it the same call goes on from the last checkpoint in `target`. An
+    epoch is one pass over the scenes and `photographs`.
     """
     # -- data ----------------------------------------------------------------------------------------------------------
     report(0, 1, "drawing scenes")
@@ -70,10 +75,14 @@ def pretrain_tiny(
     engine = SingleEngine(modules, weight_decay=0.05, max_grad_norm=1.0, device=torch.device("cpu"))
     total = len(pictures) * pretrain.epochs // pretrain.batch_size
     rng = np.random.default_rng([pretrain.seed, 1])
+    unfinished = RunFolder(target).checkpoints
+    done = (checkpoint.load_latest(unfinished, engine) or {"step": 0})["step"]
 
     for step in range(total):
         chosen = batch_indices(step, per_step=pretrain.batch_size, count=len(pictures), seed=pretrain.seed)
         lessons = [lesson(facts[index], rng) for index in chosen]
+        if step < done:
+            continue  # its lessons are drawn all the same, because the next ones follow in one stream
         encoded = [
             backbone.encode(pictures[index], question) for index, (question, _) in zip(chosen, lessons, strict=True)
         ]
@@ -96,10 +105,13 @@ def pretrain_tiny(
 
         # -- step ------------------------------------------------------------------------------------------------------
         engine.step(learning_rate(step, total, base=pretrain.lr, schedule="cosine", warmup=total // 20))
+        if (step + 1) % SAVE_EVERY == 0:
+            checkpoint.save(unfinished, step + 1, engine, {}, keep=1)
         report(step + 1, total, f"saying {answer_loss.item():.3f}  seeing {readout_loss.item():.3f}")
 
     # -- save ----------------------------------------------------------------------------------------------------------
     backbone.save(target)
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _readout(backbone: Backbone, facts: int, seed: int) -> tuple[torch.nn.Linear, list[torch.Tensor]]:

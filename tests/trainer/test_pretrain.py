@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from aes_r1.model import backbone as backbones
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer import pretrain
 from aes_r1.trainer.lessons import Facts
@@ -41,6 +42,27 @@ def test_each_kind_of_pictures_has_numbers_of_its_own():
     expected = [[0.1, 0.2, *[np.nan] * 3], [0.1, 0.2, *[np.nan] * 3], [np.nan, np.nan, 0.3, np.nan, 0.5]]
     assert pretrain._side_by_side([made, taken]) == pytest.approx(np.array(expected, np.float32), nan_ok=True)
     assert pretrain._side_by_side([made]) == pytest.approx(np.array(made))
+
+
+def test_what_was_stopped_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
+    few = {"corpus": ["a dull picture . "], "pretrain": PretrainSettings(pictures=24, epochs=1, batch_size=4)}
+
+    def stop(done: int, total: int, text: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain_tiny(tmp_path / "stopped", **few, max_pixels=4096, report=stop)
+    said: list[int] = []
+    for name in ("stopped", "whole"):
+        pretrain.pretrain_tiny(
+            tmp_path / name, **few, max_pixels=4096, report=lambda done, total, text: said.append(done)
+        )
+    assert said == [0, 5, 6, 0, 1, 2, 3, 4, 5, 6]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("stopped", "whole")]
+    assert weights[0] == weights[1]
+    assert not RunFolder(tmp_path / "stopped").checkpoints.exists()
 
 
 def test_photographs_stand_beside_the_scenes_and_an_unknown_number_is_no_error(tmp_path):
