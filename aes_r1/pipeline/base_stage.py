@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from PIL import Image
 
 from aes_r1.aescot.build import expert_corpus
+from aes_r1.data.prefetch import prefetch
 from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import PictureError, Sample, open_picture
 from aes_r1.data.scenes import SCENES_VERSION
@@ -23,7 +22,6 @@ from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.progress import progress_bars
-from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.runs.store import made_once
 from aes_r1.settings import InputError, PretrainSettings, as_dict
 from aes_r1.trainer import pretrain
@@ -33,6 +31,7 @@ log = logging.getLogger("aes_r1")
 
 # Part of the name of a base model that was pretrained on photographs. Raise it with every change of what is measured.
 PHOTOGRAPHS_VERSION = 1
+_AT_ONCE = 32  # photographs that are measured between two reports
 
 
 def base_model(job: Job) -> str:
@@ -104,20 +103,23 @@ def _make(job: Job, photographs: Sequence[Sample], target: Path) -> None:
             pretrain=settings,
             max_pixels=job.max_pixels,
             report=report,
-            photographs=_seen(photographs, max_pixels=job.max_pixels, workers=job.settings.data.workers),
+            photographs=_seen(photographs, job.max_pixels, job.settings.data.workers, report) if photographs else (),
         )
 
 
-def _seen(photographs: Sequence[Sample], *, max_pixels: int, workers: int) -> list[tuple[Image.Image, Facts]]:
-    """Return each photograph as small as the model sees it, with its facts, which are measured at its full size."""
+def _seen(
+    photographs: Sequence[Sample], max_pixels: int, workers: int, report: Callable[[int, int, str], None]
+) -> list[tuple[Image.Image, Facts]]:
+    """Return each photograph as small as the model sees it, with its facts, which are measured at its full size.
+
+    `workers` threads measure; `report` is that of pretrain_tiny.
+    """
+    looks: list[tuple[Image.Image, Measured]] = []
     look = partial(_look, max_pixels=max_pixels)
-    if workers == 0 or len(photographs) <= 200:
-        looks = [look(sample) for sample in photographs]
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
-            looks = list(pool.map(look, photographs, chunksize=32))
-    if not looks:
-        return []
+    for one in prefetch(photographs, look, workers=workers, ahead=2 * _AT_ONCE):
+        looks.append(one)
+        if len(looks) % _AT_ONCE == 0:
+            report(len(looks), len(photographs), "measuring photographs")
     facts = photograph_facts([one for _, one in looks], [known_ratings(sample) for sample in photographs])
     return list(zip([picture for picture, _ in looks], facts, strict=True))
 

@@ -60,13 +60,13 @@ def test_the_name_of_a_base_of_scenes_is_the_one_that_it_had_before_there_were_p
 
 
 def test_a_photograph_is_measured_whole_and_kept_small(picture_folder):
-    seen = _seen(samples(picture_folder)[:3], max_pixels=256, workers=0)
+    seen = _seen(samples(picture_folder)[:3], 256, 0, lambda *_: None)
     assert [picture.size for picture, _ in seen] == [(32, 32)] * 3
     assert len({facts.description for _, facts in seen}) > 1
     assert all(np.isfinite(facts.numbers).any() for _, facts in seen)
     broken = Sample("gone", str(picture_folder / "gone.png"), 0.5, "folder", "train")
     with pytest.raises(InputError, match=r"gone\.png: .*start again"):
-        _seen([broken], max_pixels=256, workers=0)
+        _seen([broken], 256, 0, lambda *_: None)
 
 
 def test_made_scenes_are_no_photographs(tmp_path):
