@@ -96,7 +96,7 @@ def pretrain_tiny(
         pooled = _pooled(features.pop(), batch.image_grid_thw, backbone)
         if photographs:
             looks = batch_indices(step, per_step=LOOKS * len(chosen), count=len(photographs), seed=pretrain.seed)
-            pooled = torch.cat([pooled, _looked_at(backbone, [photographs[index][0] for index in looks])])
+            pooled = torch.cat([pooled, looked_at(backbone, [photographs[index][0] for index in looks])])
             features.clear()
             chosen += [len(drawn) + index for index in looks]
         errors = (readout(pooled) - torch.from_numpy(known[chosen])).nan_to_num()  # 0 where a number is not known
@@ -123,7 +123,7 @@ def _readout(backbone: Backbone, facts: int, seed: int) -> tuple[torch.nn.Linear
         return torch.nn.Linear(backbone.model.config.get_text_config().hidden_size, facts), features
 
 
-def _looked_at(backbone: Backbone, pictures: Sequence[Image.Image]) -> torch.Tensor:
+def looked_at(backbone: Backbone, pictures: Sequence[Image.Image]) -> torch.Tensor:
     """Return the vision tower's mean feature of each picture, [n, D], without the language model."""
     core = backbone.core
     pixels, grids, _ = zip(

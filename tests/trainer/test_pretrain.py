@@ -44,6 +44,7 @@ def test_each_kind_of_pictures_has_numbers_of_its_own():
     assert pretrain._side_by_side([made]) == pytest.approx(np.array(made))
 
 
+@pytest.mark.slow
 def test_what_was_stopped_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
     few = {"corpus": ["a dull picture . "], "pretrain": PretrainSettings(pictures=24, epochs=1, batch_size=4)}
