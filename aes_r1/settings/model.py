@@ -15,9 +15,7 @@ PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 class PretrainSettings:
     """Pretraining of the tiny model on plain facts; it stands in for the pretraining of a real backbone."""
 
-    data: str = (
-        "scenes"  # photographs: beside the scenes, training photographs of the set, with what is measured in them
-    )
+    data: str = "scenes"  # photographs: training photographs of the set stand beside the scenes
     pictures: int = 8000
     epochs: int = 3
     batch_size: int = 32

@@ -97,7 +97,7 @@ def pretrain_tiny(
         if photographs:
             looks = batch_indices(step, per_step=LOOKS * len(chosen), count=len(photographs), seed=pretrain.seed)
             pooled = torch.cat([pooled, looked_at(backbone, [photographs[index][0] for index in looks])])
-            features.clear()
+            features.clear()  # of these looks, which `pooled` holds already
             chosen += [len(drawn) + index for index in looks]
         errors = (readout(pooled) - torch.from_numpy(known[chosen])).nan_to_num()  # 0 where a number is not known
         readout_loss = errors.square().sum(dim=1).mean()
