@@ -56,7 +56,8 @@ def pictures_of(root: str, split: str, kept: Path) -> Pictures:
         small = [np.asarray(one.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for one in opened]
         feats = np.stack([handmade(one) for one in opened])
         np.savez(kept, pics=np.stack(small), feats=feats, mos=np.asarray([sample.mos for sample in samples]))
-    return np.load(kept)
+    with np.load(kept) as file:
+        return {name: file[name] for name in ("pics", "feats", "mos")}
 
 
 def eyes(backbone: Backbone, pictures: Pictures) -> np.ndarray:
@@ -89,12 +90,9 @@ def tower(name: str) -> Backbone:
     return shipped if name == "shipped" else tiny.build(shipped.tokenizer, max_pixels=MAX_PIXELS, seed=0)
 
 
-def row(
-    fit: Callable[..., Any], train: tuple[np.ndarray, Pictures], test: tuple[np.ndarray, Pictures]
-) -> dict[str, Any]:
-    """Fit features to the opinions of `train` and measure the scores of `test`."""
-    (known, of_known), (unknown, of_unknown) = train, test
-    found = correlations(fit(known, of_known["mos"])(unknown), of_unknown["mos"])
+def row(fit: Callable[..., Any], known: np.ndarray, train: Pictures, unknown: np.ndarray, test: Pictures) -> dict:
+    """Fit the features `known` to the opinions of `train` and measure the scores of `unknown` on `test`."""
+    found = correlations(fit(known, train["mos"])(unknown), test["mos"])
     return {"fitted_n": len(known), "n": found["n"], "srcc": found["srcc"], "plcc": found["plcc"]}
 
 
