@@ -1,6 +1,6 @@
 """What does the tiny model's vision tower learn of photographs in given seconds, and how much do the measures hold?
 
-    python -m experiments.photographs.looking PARA OUT [measures random shipped looking]
+    python -m experiments.photographs.looking PARA OUT [measures random shipped looking FOLDER]
 
 Readers of the opinions of PARA, fitted on 6,000 training pictures and tested on 1,500 test pictures (seed 0):
 
@@ -8,6 +8,7 @@ Readers of the opinions of PARA, fitted on 6,000 training pictures and tested on
     random      ridge on the eyes of the tiny architecture with random weights
     shipped     the same of the shipped base, which has seen scenes alone
     looking     the same of the random tower after SECONDS CPU seconds of learning the ranks of the measures
+    FOLDER      the same of the base model in a folder, as STORE/models/DIGEST
 
 Writes results/looking.json, to which a later call adds its readers. OUT keeps the measured pictures.
 """
@@ -85,9 +86,10 @@ def look(backbone: Backbone, pictures: Pictures) -> dict[str, float]:
 
 
 def tower(name: str) -> Backbone:
-    """Return the shipped base, or the same architecture with random weights."""
-    shipped = backbones.load(str(tiny.shipped()), dtype="float32", max_pixels=MAX_PIXELS)
-    return shipped if name == "shipped" else tiny.build(shipped.tokenizer, max_pixels=MAX_PIXELS, seed=0)
+    """Return the shipped base, that of a folder, or the same architecture with random weights."""
+    folder = Path(name) if Path(name).is_dir() else tiny.shipped()
+    backbone = backbones.load(str(folder), dtype="float32", max_pixels=MAX_PIXELS)
+    return tiny.build(backbone.tokenizer, max_pixels=MAX_PIXELS, seed=0) if name in ("random", "looking") else backbone
 
 
 def row(fit: Callable[..., Any], known: np.ndarray, train: Pictures, unknown: np.ndarray, test: Pictures) -> dict:
@@ -108,7 +110,7 @@ def measured(name: str, train: Pictures, test: Pictures) -> dict[str, Any]:
         }
     backbone = tower(name)
     took = look(backbone, train) if name == "looking" else {}
-    return {name: {**row(fit_ridge, eyes(backbone, train), train, eyes(backbone, test), test), **took}}
+    return {Path(name).name: {**row(fit_ridge, eyes(backbone, train), train, eyes(backbone, test), test), **took}}
 
 
 def main(root: str, out: str, names: list[str]) -> None:
