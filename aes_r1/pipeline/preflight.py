@@ -184,6 +184,8 @@ def _check_models(settings: Settings) -> None:
         require_nf4()
     if model.base == "shipped":
         tiny.shipped()
+    if model.base == "pretrain" and model.pretrain.data == "photographs":
+        _check_photographs(settings)
     named = {"model.path": model.path}
     if settings.trainer.name == "rapo" and init_from not in ("base", "cold_start"):
         named["trainer.init_from"] = init_from
@@ -193,6 +195,15 @@ def _check_models(settings: Settings) -> None:
             backbone = backbones.check(path, question=QUESTIONS[model.prompt], max_pixels=max_pixels, key=key)
             if model.lora.rank > 0:
                 backbones.add_adapter(backbone, model.lora)
+
+
+def _check_photographs(settings: Settings) -> None:
+    """Check that the pretraining on photographs finds some."""
+    if settings.data.name in scene_sets.SCENE_SETS:
+        raise InputError(
+            f"model.pretrain.data=photographs: data={settings.data.name} holds made scenes; give a set of photographs, "
+            "as data=folder data.root=DIR, or model.pretrain.data=scenes"
+        )
 
 
 def _wait_for_server(settings: Settings) -> None:

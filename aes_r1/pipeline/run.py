@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from aes_r1.pipeline import preflight
+from aes_r1.pipeline.base_stage import base_model
 from aes_r1.pipeline.cold_start_stage import cold_start
-from aes_r1.pipeline.data_stage import base_model, load_data
+from aes_r1.pipeline.data_stage import load_data
 from aes_r1.pipeline.evaluation_stage import evaluate, report
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.origin import record_origin

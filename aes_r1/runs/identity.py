@@ -69,6 +69,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.custom_weight": 1.0,
     "reward.judge": as_dict(JudgeRewardSettings()),
     "model.base": None,
+    "model.pretrain.data": "scenes",
     "model.lora.target": "language",
     "model.quantize": "none",
     "rollout": as_dict(RolloutSettings()),

@@ -15,6 +15,7 @@ PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 class PretrainSettings:
     """Pretraining of the tiny model on plain facts; it stands in for the pretraining of a real backbone."""
 
+    data: str = "scenes"  # photographs: training photographs of the set stand beside the scenes
     pictures: int = 8000
     epochs: int = 3
     batch_size: int = 32
@@ -22,6 +23,7 @@ class PretrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        one_of("model.pretrain.data", self.data, ("scenes", "photographs"))
         seed_rule("model.pretrain.seed", self.seed)
 
 

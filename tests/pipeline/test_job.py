@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.model import tiny
-from aes_r1.runs.identity import fingerprint
-from aes_r1.settings import PretrainSettings, as_dict
-from aes_r1.trainer import pretrain
+from aes_r1.pipeline.base_stage import pretrained_digest
+from aes_r1.settings import PretrainSettings
 from tests.conftest import label_twelve
 from tests.processes import Popen, start_job
 
@@ -80,7 +78,7 @@ def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, pictur
     """The last process gets the signal while rank 0 waits."""
     label_twelve(picture_folder, ("train", "test"))
     few = PretrainSettings(pictures=32, epochs=1)
-    pretraining = fingerprint(as_dict(few), 9216, pretrain.BASE_MODEL_VERSION, SCENES_VERSION)
+    pretraining = pretrained_digest(few, 9216)
     (tmp_path / "store" / "models").mkdir(parents=True)
     with FileLock(tmp_path / "store" / "models" / f".{pretraining}.lock"):
         started = start_job(
