@@ -100,7 +100,15 @@ def run(options: argparse.Namespace) -> int:
         elif options.sort is not None:
             rows = in_order(rows, options.sort, reverse=options.reverse)
         shown = options.format or "table"
-        write_rows(rows, shown, sys.stdout, measured_on=critic.facts.measured_on, chosen=options.best_of)
+        facts = critic.facts
+        write_rows(
+            rows,
+            shown,
+            sys.stdout,
+            measured_on=facts.measured_on,
+            chosen=options.best_of,
+            sub_scores=facts.sub_scores,
+        )
         if shown == "table" and any(row["best"] is not None for row in chosen):
             print(MEANING)
     for error in unreadable:

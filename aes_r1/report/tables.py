@@ -8,6 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.html import made_from
@@ -24,6 +25,8 @@ def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
         yield _agreement(name, rows, evaluation.get("paper"), baselines.get(name, {}))
         if rows:
             yield _calibration(name, rows)
+        if sub_scores := _sub_scores(name, rows):
+            yield sub_scores
         if origins := _origins(name, rows):
             yield origins
     yield from _means(evaluation["means"])
@@ -83,6 +86,16 @@ def _calibration(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table:
         "and the SRCC of their spread with that of raters."
     )
     return table
+
+
+def _sub_scores(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
+    table = _table(f"{name}: sub-scores against ratings", ["", "dimension", "n", *NAMES.values(), "failed"])
+    for stage, protocol, cell in rows:
+        for dimension, part in cell.get("sub_scores", {}).items():
+            metrics = [format_value(part[metric]) for metric in METRICS]
+            failed = _percent(part["parse_failure_rate"])
+            table.add_row(f"{stage}\n{protocol}", DIMENSION_NAMES[dimension], str(part["n"]), *metrics, failed)
+    return table if table.row_count else None
 
 
 def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:

@@ -65,13 +65,8 @@ def total_reward(
     """
     readable = scores
     scores = scores if guesses is None else torch.where(scores.isnan(), guesses, scores)
-    within = pool if reward.rank.pool == "dataset" else None
-    if reward.rank.model == "bradley_terry":
-        rank = bradley_terry_reward(scores, mos, tau=reward.rank.tau, ties=reward.rank.ties, pool=within)
-    else:
-        rank = rank_reward(scores, mos, gamma=reward.rank.gamma, ties=reward.rank.ties, pool=within)
     parts = {
-        "rank": rank,
+        "rank": relative_reward(scores, mos, reward, pool=pool),
         "error": error_reward(scores, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon),
         "binary": binary_reward(scores, mos, threshold=reward.binary.threshold),
         "format": format_reward(readable),
@@ -85,3 +80,38 @@ def total_reward(
     weights = weights_at(reward, progress)
     total = sum((weights[name] * part for name, part in parts.items()), start=scores.new_zeros(scores.shape))
     return total, parts
+
+
+def relative_reward(scores: Tensor, mos: Tensor, reward: RewardSettings, *, pool: Tensor | None) -> Tensor:
+    """Return the rank reward [N, K] of the pairwise model that reward.rank names. Arguments as for `total_reward`."""
+    within = pool if reward.rank.pool == "dataset" else None
+    if reward.rank.model == "bradley_terry":
+        return bradley_terry_reward(scores, mos, tau=reward.rank.tau, ties=reward.rank.ties, pool=within)
+    return rank_reward(scores, mos, gamma=reward.rank.gamma, ties=reward.rank.ties, pool=within)
+
+
+def sub_score_rewards(
+    sub_scores: Tensor,
+    ratings: Tensor,
+    reward: RewardSettings,
+    *,
+    pool: Tensor | None = None,
+    progress: float = 0.0,
+) -> Tensor:
+    """Return [N, K, D]: what the score earns by rank and error, for the sub-score of each of D dimensions.
+
+        r_ikd = w_rank r_rank(o_ikd) + w_error r_error(o_ikd)
+
+    with the rating of the dimension in place of the mean opinion, and the weights of the score's parts.
+    sub_scores [N, K, D]: NaN where an answer has none, which earns 0; ratings [N, D]: NaN where nobody rated a
+    dimension: such a picture is no opponent in it, and all its outputs earn 0. `pool`, `progress`: as for
+    `total_reward` and `weights_at`.
+    """
+    weights, rated = weights_at(reward, progress), ~ratings.isnan()
+    compared = torch.where(rated[:, None, :], sub_scores, torch.nan)
+    by_dimension = []
+    for scores, opinions in zip(compared.unbind(2), ratings.nan_to_num(0.0).unbind(1), strict=True):
+        error = error_reward(scores, opinions, sigma=reward.error.sigma, epsilon=reward.error.epsilon)
+        rank = relative_reward(scores, opinions, reward, pool=pool)
+        by_dimension.append(weights["rank"] * rank + weights["error"] * error)
+    return torch.stack(by_dimension, dim=2)

@@ -8,9 +8,15 @@ import numpy as np
 
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
+from aes_r1.prompts import sub_scores_of
 from aes_r1.rollout.sampler import Sampler, sample_completions
 
-ANSWER_TOKENS = 16  # room for a number and the closing tag
+ANSWER_TOKENS = 16  # room for a number and the closing tag, or for a sub-score
+
+
+def answer_tokens(question: str) -> int:
+    """Return the room for the answer to `question`: a number, its sub-scores and the closing tag."""
+    return ANSWER_TOKENS * (1 + len(sub_scores_of(question)))
 
 
 def with_prefix(backbone: Backbone, prompt: EncodedPrompt, prefix: str) -> EncodedPrompt:

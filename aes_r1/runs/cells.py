@@ -36,6 +36,7 @@ class Cell(TypedDict):
     opinions: NotRequired[dict[str, Any]]
     origins: NotRequired[dict[str, Any]]
     critiques: NotRequired[dict[str, Any]]
+    sub_scores: NotRequired[dict[str, Cell]]  # by dimension, against its ratings
 
 
 Stages = dict[str, dict[str, dict[str, Cell]]]  # {STAGE: {DATASET/SPLIT: {PROTOCOL: cell}}}

@@ -19,6 +19,7 @@ from aes_r1.settings.reward import (
     RankSettings,
     ReadBackSettings,
     RewardSettings,
+    SubScoreSettings,
 )
 from aes_r1.settings.rules import InputError, one_of, require
 from aes_r1.settings.run import DashboardSettings, Settings
@@ -59,6 +60,7 @@ __all__ = [
     "RewardSettings",
     "RolloutSettings",
     "Settings",
+    "SubScoreSettings",
     "TrackerSettings",
     "TrainerSettings",
     "as_dict",

@@ -65,6 +65,16 @@ class DistributionSettings:
 
 
 @dataclass
+class SubScoreSettings:
+    """The rank and error rewards of every dimension of model.sub_scores."""
+
+    weight: float = 1.0  # relative to those of the score
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.sub_scores.weight", self.weight, "must not be negative")
+
+
+@dataclass
 class FormatSettings:
     """The reward for a readable answer."""
 
@@ -118,6 +128,7 @@ class RewardSettings:
     binary: BinarySettings = field(default_factory=BinarySettings)
     distribution: DistributionSettings = field(default_factory=DistributionSettings)
     format: FormatSettings = field(default_factory=FormatSettings)
+    sub_scores: SubScoreSettings = field(default_factory=SubScoreSettings)
     custom: str | None = None  # FILE.py:FUNCTION, a reward of your own; null: none
     custom_weight: float = 1.0
     # Rewards of the critique, for trainer.credit=parts.

@@ -86,6 +86,10 @@ class Settings:
             rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
             is_enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
             require(is_enough, "trainer.num_samples", self.trainer.num_samples, rule)
+            weight = self.reward.sub_scores.weight if self.model.sub_scores else 0.0
+            rule = "sub-scores earn by rank and error; give reward.rank.weight or reward.error.weight above 0, or 0"
+            is_earned = weight == 0 or self.reward.rank.weight + self.reward.error.weight > 0
+            require(is_earned, "reward.sub_scores.weight", weight, rule)
             rule = "RAPO's completions are drawn without dropout, and so are their probabilities; give 0"
             require(self.model.lora.dropout == 0, "model.lora.dropout", self.model.lora.dropout, rule)
 

@@ -15,6 +15,7 @@ GLOSSARY = {
     "reward/binary": "share of outputs with |o_ik - s_i| < threshold",
     "reward/format": "share of outputs that parse_score can read",
     "reward/distribution": "mean over outputs of 1 + c mean_j |o_ik - o_ij| - mean over raters of |o_ik - opinion|",
+    "reward/sub_<dimension>": "mean over outputs of w_rank rank + w_error error of a sub-score; 0 where it is missing",
     "reward/custom": "mean over outputs of the function that reward.custom names",
     "reward/kl": "mean over outputs of the sum over tokens of log pi - log pi_ref, nats, where it is in the reward",
     "reward/overlong": "mean over outputs of -(length - soft limit) / (limit - soft limit) in [-1, 0], where it is on",
@@ -79,6 +80,7 @@ def definition(name: str) -> str:
 
     Raises KeyError where there is none.
     """
+    name = re.sub(r"^reward/sub_.+", "reward/sub_<dimension>", name)
     return GLOSSARY[re.sub(r"^eval/.+/", "eval/<dataset>/", name)]
 
 

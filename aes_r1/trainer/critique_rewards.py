@@ -20,10 +20,10 @@ from aes_r1.data.sample import Sample, blank_picture, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, unscored
+from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, sub_scores_of, unscored
 from aes_r1.reward.critique import faithfulness_reward, information_reward
 from aes_r1.reward.error import error_reward
-from aes_r1.rollout.forced_prefix import complete_prefix
+from aes_r1.rollout.forced_prefix import answer_tokens, complete_prefix
 from aes_r1.settings import RewardSettings
 from aes_r1.trainer.completions import Completions
 from aes_r1.trainer.engine import Engine
@@ -113,10 +113,10 @@ def stated_table(critiques: Sequence[str | None]) -> Tensor:
     return torch.tensor([[values.get(name, math.nan) for name in DIMENSIONS] for values in stated])
 
 
-def ratings_table(images: Sequence[Sample]) -> Tensor:
-    """Return [n, D]: the known ratings of the five dimensions of each picture, 0..1; NaN where none is known."""
+def ratings_table(images: Sequence[Sample], names: Sequence[str] = DIMENSIONS) -> Tensor:
+    """Return [n, D]: the known ratings of the dimensions `names` of each picture, 0..1; NaN where none is known."""
     ratings = [known_ratings(image) for image in images]
-    return torch.tensor([[values.get(name, math.nan) for name in DIMENSIONS] for values in ratings])
+    return torch.tensor([[values.get(name, math.nan) for name in names] for values in ratings])
 
 
 def read_scores(reader: Backbone, critiques: Sequence[str | None], *, question: str, batch_size: int) -> Tensor:
@@ -127,8 +127,9 @@ def read_scores(reader: Backbone, critiques: Sequence[str | None], *, question: 
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         prefixes = [unscored(critiques[row] or "") for row in part]
-        for row, text in zip(part, complete_prefix(reader, [prompt] * len(part), prefixes), strict=True):
-            score = parse_score(text)
+        texts = complete_prefix(reader, [prompt] * len(part), prefixes, max_new_tokens=answer_tokens(question))
+        for row, text in zip(part, texts, strict=True):
+            score = parse_score(text, sub_scores=sub_scores_of(question))
             scores[row] = math.nan if score is None else score
     return scores
 

@@ -13,10 +13,11 @@ from aes_r1.data.opinions import levels_of, rater_shares
 from aes_r1.data.sample import Sample
 from aes_r1.reward.custom import CustomReward, custom_reward
 from aes_r1.reward.length import overlong_penalty
-from aes_r1.reward.total import total_reward, weights_at
+from aes_r1.reward.total import sub_score_rewards, total_reward, weights_at
 from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise
 from aes_r1.settings import InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.completions import Completions, score_table
+from aes_r1.trainer.critique_rewards import ratings_table
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import sequence_kl_k1, zero_spread
 
@@ -80,6 +81,13 @@ def reward_completions(
         scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom
     )
     weights = weights_at(reward, progress)
+    if names := tuple(completions.sub_scores[0]):
+        given = [score_table([row[name] for row in completions.sub_scores], scores.shape[1], device) for name in names]
+        sub_scores, ratings = engine.all_gather(torch.stack(given, dim=2)), ratings_table(ordered, names).to(device)
+        earned = sub_score_rewards(sub_scores, ratings, reward, pool=pool, progress=progress).unbind(2)
+        total = total + reward.sub_scores.weight * sum(earned)
+        parts |= {f"sub_{name}": one for name, one in zip(names, earned, strict=True)}
+        weights |= {f"sub_{name}": reward.sub_scores.weight for name in names}
     if trainer.overlong_penalty:
         lengths = engine.all_gather(completions.rollout.mask.sum(dim=1).view(count, -1))
         overlong = overlong_penalty(lengths, limit=trainer.max_new_tokens, begin=trainer.overlong_from)
