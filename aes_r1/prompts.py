@@ -3,7 +3,7 @@
 An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1), or the other way round where the
 prompt asks for the score first. Where it asks for sub-scores, scores of single dimensions follow the score:
 `<answer>0.63; composition 0.50; color 0.71</answer>`. It is parsed strictly, in the form that was asked for: any other
-form counts as no answer, and no score is guessed.
+form counts as no answer, or as no sub-score, and no number is guessed.
 """
 
 from __future__ import annotations
@@ -122,31 +122,28 @@ def _split(text: str, order: Order) -> tuple[str, str] | None:
 
 
 def _numbers(text: str, order: Order, names: Sequence[str]) -> tuple[str, dict[str, float]] | None:
-    """Return the raw score of a well-formed answer and its sub-scores by name, whatever their values are.
+    """Return the raw score of an answer and, where `names` were asked for, the plain numbers of the items behind it.
 
-    None where the tags are not well formed, or what follows a ";" is not one of `names`, each at most once, and a
-    plain number.
+    None where the tags are not well formed. A name that stands twice has no number, because either could be meant.
     """
     parts = _split(text, order)
     if parts is None:
         return None
-    score, *items = parts[1].split(";")
-    given: dict[str, float] = {}
+    score, *items = parts[1].split(";") if names else [parts[1]]
+    numbers: dict[str, list[float]] = {}
     for item in items:
-        match = _SUB_SCORE.fullmatch(item)
-        name = "" if match is None else match["name"].replace(" ", "_")
-        if match is None or name not in names or name in given:
-            return None
-        given[name] = float(match["number"])
-    return score, given
+        if match := _SUB_SCORE.fullmatch(item):
+            numbers.setdefault(match["name"].replace(" ", "_"), []).append(float(match["number"]))
+    return score, {name: found[0] for name, found in numbers.items() if len(found) == 1}
 
 
 def parse_score(text: str, order: Order = "critique_first", sub_scores: Sequence[str] = ()) -> float | None:
     """Return the score in [0, 1] of a well-formed answer, else None.
 
     The whole text must be one `<think>..</think>` and one `<answer>..</answer>` in the order that was asked for, with
-    optional white space around them; the answer is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5"). Behind it may
-    stand sub-scores of the dimensions `sub_scores` ("0.63; composition 0.50"), in any order, each at most once.
+    optional white space around them; the answer is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5"). Where
+    `sub_scores` were asked for, it ends at the first ";" ("0.63; composition 0.50"), so that a mistake in them costs no
+    score.
     """
     parts = _numbers(text, order, sub_scores)
     number = None if parts is None else _DECIMAL.fullmatch(parts[0])
@@ -159,18 +156,20 @@ def parse_score(text: str, order: Order = "critique_first", sub_scores: Sequence
 def parse_sub_scores(
     text: str, order: Order = "critique_first", sub_scores: Sequence[str] = ()
 ) -> dict[str, float | None]:
-    """Return {name: sub-score in [0, 1]} of all `sub_scores`; None where the answer lacks it or it is out of range.
+    """Return {name: sub-score in [0, 1]} of all `sub_scores`, from the items behind a readable score, in any order.
 
-    All are None where `parse_score` finds no score.
+    An item is `; NAME NUMBER`, the name in words ("light and shadow"), the number as in `parse_score`. None where there
+    is no such item, more than one, or a number out of range; all are None without a readable score.
     """
     parts = _numbers(text, order, sub_scores)
-    readable = parts is not None and parse_score(text, order, sub_scores) is not None
-    given = parts[1] if parts is not None and readable else {}
-    return {name: given[name] if 0.0 <= given.get(name, -1.0) <= 1.0 else None for name in sub_scores}
+    if parts is None or parse_score(text, order, sub_scores) is None:
+        return dict.fromkeys(sub_scores)
+    in_range = {name: value for name, value in parts[1].items() if 0.0 <= value <= 1.0}
+    return {name: in_range.get(name) for name in sub_scores}
 
 
 def out_of_range(text: str, order: Order = "critique_first", sub_scores: Sequence[str] = ()) -> bool:
-    """Return whether a well-formed answer is a plain number outside [0, 1] ("1.2", "-0.1", "85"), which is no score."""
+    """Return whether the score of a well-formed answer is a plain number outside [0, 1] ("1.2", "-0.1", "85")."""
     parts = _numbers(text, order, sub_scores)
     number = None if parts is None else _SIGNED_DECIMAL.fullmatch(parts[0])
     return number is not None and not 0.0 <= float(number["number"]) <= 1.0

@@ -56,6 +56,7 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
             )
         ),
         ({"model": {"prompt": "score_last"}}, "model.prompt=score_last"),
+        ({"model": {"sub_scores": "color"}}, "model.sub_scores: must be a list, as model.sub_scores=[..,..]"),
         ({"model": {"sub_scores": ["light"]}}, "model.sub_scores=light: must be one of light_and_shadow, mood_and"),
         (
             {"model": {"sub_scores": ["color", "color"]}},

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.charts import Estimate, Figure, interval_chart
 from aes_r1.report.html import short_protocol, stage_color, stage_name
@@ -100,7 +99,7 @@ def _sub_scores(stages: Mapping) -> Iterator[tuple[str, str, str, str, Mapping]]
     for dataset in datasets(stages):
         for stage, protocol, cell in cells_by_stage(stages, dataset):
             for dimension, rated in cell.get("sub_scores", {}).items():
-                yield stage, dataset, protocol, DIMENSION_NAMES[dimension], rated
+                yield stage, dataset, protocol, dimension.replace("_", " "), rated
 
 
 def _origins(stages: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:

@@ -8,7 +8,6 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from aes_r1.aescot.record import DIMENSION_NAMES
 from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.html import made_from
@@ -94,7 +93,7 @@ def _sub_scores(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | Non
         for dimension, part in cell.get("sub_scores", {}).items():
             metrics = [format_value(part[metric]) for metric in METRICS]
             failed = _percent(part["parse_failure_rate"])
-            table.add_row(f"{stage}\n{protocol}", DIMENSION_NAMES[dimension], str(part["n"]), *metrics, failed)
+            table.add_row(f"{stage}\n{protocol}", dimension.replace("_", " "), str(part["n"]), *metrics, failed)
     return table if table.row_count else None
 
 

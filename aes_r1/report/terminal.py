@@ -79,7 +79,7 @@ def critiques_line(evaluation: Evaluation) -> str | None:
 def _table(dataset: str, stages: Stages) -> Table:
     by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
     n = max(cell["n"] for cells in by_stage.values() for cell in cells.values())
-    table = _metrics_table(f"{dataset}, {n} pictures, [95% intervals]")
+    table = _metrics_table(f"{dataset}, {n} pictures, [95% intervals]", "SRCC", "PLCC", "MAE", "failed")
     for protocol in in_order(dict.fromkeys(name for cells in by_stage.values() for name in cells), PROTOCOL_ORDER):
         table.add_section()
         table.add_row(protocol, style="dim")
@@ -90,25 +90,29 @@ def _table(dataset: str, stages: Stages) -> Table:
 
 
 def _sub_scores(dataset: str, stages: Stages) -> Table:
-    """Return the sub-scores against the ratings of their dimensions, under the first protocol that has them."""
+    """Return the sub-scores against the ratings of their dimensions, under the first protocol that has them.
+
+    Their errors are left out, because the long names take the room.
+    """
     by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
     found = [protocol for cells in by_stage.values() for protocol, cell in cells.items() if "sub_scores" in cell]
     protocol = next(iter(in_order(dict.fromkeys(found), PROTOCOL_ORDER)), "")
     rated = {stage: cells[protocol].get("sub_scores", {}) for stage, cells in by_stage.items() if protocol in cells}
-    table = _metrics_table(f"{dataset}: sub-scores against ratings, {protocol}")
+    table = _metrics_table(f"{dataset}: sub-scores against ratings, {protocol}", "SRCC", "PLCC", "missing")
     for dimension in dict.fromkeys(name for parts in rated.values() for name in parts):
         table.add_section()
         table.add_row(dimension.replace("_", " "), style="dim")
         for stage, parts in rated.items():
             if dimension in parts:
-                table.add_row(f"  {STAGE_NAMES.get(stage, stage)}", *_values(parts[dimension]))
+                srcc, plcc, _, missing = _values(parts[dimension])
+                table.add_row(f"  {STAGE_NAMES.get(stage, stage)}", srcc, plcc, missing)
     return table
 
 
-def _metrics_table(title: str) -> Table:
+def _metrics_table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for name in ("SRCC", "PLCC", "MAE", "failed"):
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     return table
 

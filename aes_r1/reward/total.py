@@ -3,6 +3,8 @@
     r = w_rank r_rank + w_error r_error + w_binary r_binary + w_distribution r_distribution + w_format r_format
         + w_custom r_custom
 
+Sub-scores add w_sub_scores (w_rank r_rank + w_error r_error) of each dimension (sub_score_rewards).
+
 The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. Format
 and a reward of your own always count.
 

@@ -173,7 +173,7 @@ def test_no_model_is_one_line(tmp_path):
 def test_sub_scores_are_means_of_what_can_be_read():
     texts = [said("0.40; color 0.20"), said("0.60; color 0.40; exposure 0.90"), said("0.60; colour 0.40"), "no answer"]
     one = verdict(texts, half_width=None, sub_scores=["color", "exposure", "composition"])
-    assert one.scores == [0.4, 0.6, None, None]
+    assert one.scores == [0.4, 0.6, 0.6, None]
     assert one.sub_scores == {"color": pytest.approx(0.3), "exposure": 0.9, "composition": None}
     assert verdict(["no answer"], half_width=None, sub_scores=["color"]).sub_scores == {"color": None}
     assert verdict([said("0.40")], half_width=None).sub_scores == {}
