@@ -92,9 +92,8 @@ def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
 def _csv(rows: Iterable[Row], out: IO[str], further: Sequence[str], sub_scores: Sequence[str]) -> None:
     """Write a column for each of the contract's five, each dimension, what is behind score and interval, and `further`.
 
-    After them stands a column for each sub-score.
-
-    The scores of all answers stand in one column, separated by spaces; an answer that cannot be read is a dash.
+    The last columns are those of the sub-scores. The scores of all answers stand in one column, separated by spaces; an
+    answer that cannot be read is a dash.
     """
     writer = csv.writer(out, lineterminator="\n")
     scored = [f"{name}_score" for name in sub_scores]
