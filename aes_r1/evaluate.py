@@ -37,7 +37,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
-from aes_r1.prompts import FILLER_PROMPT, QUESTIONS, SCORE_FIRST_PROMPT
+from aes_r1.prompts import FILLER_PROMPT, SCORE_FIRST_PROMPT, question_of, without_sub_scores
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.tables import evaluation_tables, format_value
@@ -103,7 +103,8 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
         if not is_answered(run, name):
             folder, facts = find_model(path)
             asking, key = asking_for(facts, settings), "model.path" if name == settings.name else f"models.{name}"
-            if "read_back" in settings.evaluation.protocols and asking.question in (SCORE_FIRST_PROMPT, FILLER_PROMPT):
+            wordless = without_sub_scores(asking.question) in (SCORE_FIRST_PROMPT, FILLER_PROMPT)
+            if "read_back" in settings.evaluation.protocols and wordless:
                 rule = "has no words before its score to read it from; leave read_back out"
                 raise InputError(f"evaluation.protocols=read_back: {path} {rule}")
             backbones.check(folder, question=asking.question, max_pixels=asking.max_pixels, key=key)
@@ -232,10 +233,13 @@ def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tu
 
 
 def asking_for(facts: Asking, settings: EvaluateSettings) -> Asking:
-    """Return how a model is asked: as in its own run, `facts`, unless the settings say otherwise."""
+    """Return how a model is asked: as in its own run, `facts`, unless the settings say otherwise.
+
+    Another prompt asks for the same sub-scores.
+    """
     evaluation, prompt = settings.evaluation, settings.model.prompt
     return facts.given(
-        question=QUESTIONS[prompt] if prompt else None,
+        question=question_of(prompt, facts.sub_scores) if prompt else None,
         max_pixels=settings.data.max_pixels,
         max_new_tokens=evaluation.max_new_tokens,
         temperature=evaluation.temperature,

@@ -130,7 +130,15 @@ def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError]
     elif options.sort is not None:
         rows = in_order(rows, options.sort, reverse=options.reverse)
     shown = options.format or "table"
-    write_rows(rows, shown, sys.stdout, measured_on=critic.facts.measured_on, chosen=options.best_of)
+    facts = critic.facts
+    write_rows(
+        rows,
+        shown,
+        sys.stdout,
+        measured_on=facts.measured_on,
+        chosen=options.best_of,
+        sub_scores=facts.sub_scores,
+    )
     if shown == "table" and any(row["best"] is not None for row in chosen):
         print(MEANING)
     return Scored(counts, unreadable, chosen, len(listed))

@@ -57,6 +57,21 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
             )
         ),
         ({"model": {"prompt": "score_last"}}, "model.prompt=score_last"),
+        ({"model": {"sub_scores": "color"}}, "model.sub_scores: must be a list, as model.sub_scores=[..,..]"),
+        ({"model": {"sub_scores": ["light"]}}, "model.sub_scores=light: must be one of light_and_shadow, mood_and"),
+        (
+            {"model": {"sub_scores": ["color", "color"]}},
+            "model.sub_scores=['color', 'color']: name each dimension once",
+        ),
+        ({"model": {"sub_scores": ["color"], "answer_from": "words"}}, "['color']: are scored from the picture; give"),
+        ({"reward": {"sub_scores": {"weight": -1}}}, "reward.sub_scores.weight=-1"),
+        (
+            {
+                "model": {"sub_scores": ["color"]},
+                "reward": {"rank": {"weight": 0}, "error": {"weight": 0}, "binary": {"weight": 1}},
+            },
+            "reward.sub_scores.weight=1.0: sub-scores earn by rank and error; give reward.rank.weight or",
+        ),
         ({"cold_start": {"blank_pictures": 1}}, "cold_start.blank_pictures=1"),
         ({"trainer": {"critique_kl_coef": -1}}, "trainer.critique_kl_coef=-1"),
         ({"trainer": {"temperature": 0}}, "trainer.temperature=0"),

@@ -99,6 +99,11 @@ def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, 
     to_raters = opinion_distances(column.to_raters, n_bootstrap=n_bootstrap, seed=seed)
     if to_raters is not None:
         cell["opinions"] = to_raters
+    for name, pairs in column.sub_scores.items():
+        given, ratings = pairs[~np.isnan(pairs[:, 1])].T
+        if len(ratings):
+            rated, _ = correlations_with_draws(given, ratings, n_bootstrap, seed)
+            cell.setdefault("sub_scores", {})[name] = rated
     if (column.origins >= 0).any():
         cell["origins"] = {}
         for index, origin in enumerate(ORIGINS):

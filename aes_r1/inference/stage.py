@@ -12,7 +12,7 @@ from aes_r1.inference.predict import predict
 from aes_r1.inference.predictions import Sets, record_stage
 from aes_r1.inference.sensitivity import ask_about_edits
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import RATING_PROMPT, SCORE_FIRST_PROMPT
+from aes_r1.prompts import RATING_PROMPT, SCORE_FIRST_PROMPT, without_sub_scores
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.processes import Processes
@@ -52,7 +52,7 @@ def ask_model(
     if process.rank != 0:
         return
     # Answers that come from the words alone follow the critique by construction, so there is nothing to test.
-    with_critique = asking.question in (RATING_PROMPT, SCORE_FIRST_PROMPT)
+    with_critique = without_sub_scores(asking.question) in (RATING_PROMPT, SCORE_FIRST_PROMPT)
     if evaluation.interventions and with_critique and asking.answer_from == "image":
         exchange_critiques(
             run,

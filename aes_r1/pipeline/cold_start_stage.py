@@ -35,7 +35,7 @@ from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.sft import sft_epochs, sft_steps, train_sft
 from aes_r1.trainer.skipped import warn
-from aes_r1.trainer.taught import taught_records
+from aes_r1.trainer.taught import rated_records, taught_records
 
 # Settings that do not change the result: where the critiques come from (their content is hashed), speed and safety.
 # The epochs that are hashed are those that min_steps led to.
@@ -47,6 +47,10 @@ log = logging.getLogger("aes_r1")
 
 _TRAINED = ("id", "image", "mos", "critique")  # the fields of a record that the cold start uses
 _NO_RECORD = "cold_start.data={}: no record whose picture can be read; give an AesCoT file with one"
+_NOT_RATED = (
+    "model.sub_scores=[{}]: no record of {} is of a training picture with ratings of them, so none could be taught; "
+    "give critiques of the training pictures, cold_start.data=null to have them written, or cold_start.epochs=0"
+)
 _ALL_HELD_OUT = (
     "cold_start.data={}: every record is of a validation or test picture of this run; give critiques of training "
     "pictures, or the data.split_seed and data.split_by with which they were written"
@@ -124,6 +128,7 @@ def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_s
         job.max_pixels,
         settings.model.prompt,
         settings.model.dtype,
+        *([[settings.model.sub_scores, [row["sub_scores"] for row in records]]] if settings.model.sub_scores else ()),
         *([_adapter_identity(lora)] if lora.rank > 0 else ()),
         *([settings.model.quantize] if settings.model.quantize != "none" else ()),
         *probed,
@@ -216,6 +221,12 @@ def _records(job: Job, path: Path) -> list[dict]:
         records = [row for row in records if row["image"] in training]
     if not records:
         raise InputError(_NO_RECORD.format(path))
+    names = job.settings.model.sub_scores
+    if not names:
+        return records
+    records = rated_records(records, job.train, names)
+    if not any(row["sub_scores"] for row in records):
+        raise InputError(_NOT_RATED.format(",".join(names), path))
     return records
 
 

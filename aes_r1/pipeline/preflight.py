@@ -28,7 +28,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
-from aes_r1.prompts import QUESTIONS
+from aes_r1.prompts import question_of
 from aes_r1.reward.custom import load_reward, reward_file
 from aes_r1.rollout.vllm_client import is_healthy
 from aes_r1.runs.folder import RunFolder
@@ -52,6 +52,7 @@ def check(settings: Settings) -> None:
                 _check_data(data, settings)
         _check_critiques(settings)
         _check_score_rewards(settings)
+        _check_sub_scores(settings)
         _check_rewards(settings)
         _check_models(settings)
         _wait_for_server(settings)
@@ -192,7 +193,8 @@ def _check_models(settings: Settings) -> None:
     for key, path in named.items():
         if path is not None:
             max_pixels = settings.data.max_pixels or model.max_pixels
-            backbone = backbones.check(path, question=QUESTIONS[model.prompt], max_pixels=max_pixels, key=key)
+            question = question_of(model.prompt, model.sub_scores)
+            backbone = backbones.check(path, question=question, max_pixels=max_pixels, key=key)
             if model.lora.rank > 0:
                 backbones.add_adapter(backbone, model.lora)
 
@@ -252,6 +254,20 @@ def _check_score_rewards(settings: Settings) -> None:
             raise InputError(
                 f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "
                 "its raters; give mos_std or count_1, count_2, .. in your labels (docs/datasets.md), or 0"
+            )
+
+
+def _check_sub_scores(settings: Settings) -> None:
+    """Check that people have rated each dimension of model.sub_scores in some training picture."""
+    names, data = settings.model.sub_scores, settings.data
+    if not names or data.name in scene_sets.SCENE_SETS:
+        return
+    known = set().union(*map(known_ratings, _train_samples(settings)))
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"model.sub_scores={name}: data={data.name} has no ratings of it; {ratings_hint(data.name)}, or leave "
+                "it out"
             )
 
 

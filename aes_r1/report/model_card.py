@@ -50,10 +50,11 @@ def model_card(
     weights: says which weights these are, where the run evaluated others.
     """
     name = str(settings["run_name"])
+    example = answer("critique", 0.63, facts.order, dict.fromkeys(facts.sub_scores, 0.5))
     parts = [
         _header(name, settings, evaluation),
         f"# {name}\n\nA vision-language model that critiques a photograph along light and shadow, mood and narrative, "
-        f"composition, color and exposure, and scores it from 0 to 1: `{answer('critique', 0.63, facts.order)}`. "
+        f"composition, color and exposure, and scores it from 0 to 1: `{example}`. "
         "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, "
         "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)).",
         f"## Use\n\nWith transformers {version('transformers').split('.')[0]} alone (config.json is in its style, "
@@ -127,6 +128,15 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
     for dataset, protocol, cell in cells:
         values = " | ".join(_interval(cell[metric]) for metric in METRICS)
         lines.append(f"| {dataset} | {protocol} | {cell['n']} | {values} | {percent(cell['parse_failure_rate'])} |")
+    rated = [(*cell[:2], *part) for cell in cells for part in cell[2].get("sub_scores", {}).items()]
+    if rated:
+        lines += ["", "Sub-scores against the ratings of their dimension:", ""]
+        lines += ["| set | protocol | dimension | n | SRCC | PLCC |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"| {dataset} | {protocol} | {dimension.replace('_', ' ')} | {part['n']} | {_interval(part['srcc'])} | "
+            f"{_interval(part['plcc'])} |"
+            for dataset, protocol, dimension, part in rated
+        ]
     changes = [comparison for comparison in evaluation.get("comparisons", []) if comparison["to"] == stage]
     if changes:
         lines += ["", f"Change from the stage before, paired: ({STAGE_NAMES.get(changes[0]['from'], '')})", ""]

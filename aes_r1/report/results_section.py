@@ -27,6 +27,7 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, 
             for dataset in dict.fromkeys([*datasets(stages), *baselines])
         ],
         "means": list(_means(evaluation)),
+        "sub_scores": list(_sub_scores(stages)),
         "origins": list(_origins(stages)),
         "sensitivity": list(_sensitivity(stages)),
         "baselines": evaluation.get("baselines", []),  # differences of the model from each baseline
@@ -92,6 +93,14 @@ def _means(evaluation: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
             for kind, cell in protocols[protocol].items():
                 if (len(cell["sets"]) > 1 or kind != "all") and cell["mae"]["value"] is not None:
                     yield stage, protocol, kind, cell
+
+
+def _sub_scores(stages: Mapping) -> Iterator[tuple[str, str, str, str, Mapping]]:
+    """Yield the agreement of sub-scores with the ratings of their dimensions, by stage, set and protocol."""
+    for dataset in datasets(stages):
+        for stage, protocol, cell in cells_by_stage(stages, dataset):
+            for dimension, rated in cell.get("sub_scores", {}).items():
+                yield stage, dataset, protocol, dimension.replace("_", " "), rated
 
 
 def _origins(stages: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:

@@ -24,6 +24,8 @@ def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
         yield _agreement(name, rows, evaluation.get("paper"), baselines.get(name, {}))
         if rows:
             yield _calibration(name, rows)
+        if sub_scores := _sub_scores(name, rows):
+            yield sub_scores
         if origins := _origins(name, rows):
             yield origins
         if sensitivity := sensitivity_table(name, stages):
@@ -85,6 +87,16 @@ def _calibration(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table:
         "and the SRCC of their spread with that of raters."
     )
     return table
+
+
+def _sub_scores(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
+    table = _table(f"{name}: sub-scores against ratings", ["", "dimension", "n", *NAMES.values(), "failed"])
+    for stage, protocol, cell in rows:
+        for dimension, part in cell.get("sub_scores", {}).items():
+            metrics = [format_value(part[metric]) for metric in METRICS]
+            failed = _percent(part["parse_failure_rate"])
+            table.add_row(f"{stage}\n{protocol}", dimension.replace("_", " "), str(part["n"]), *metrics, failed)
+    return table if table.row_count else None
 
 
 def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:

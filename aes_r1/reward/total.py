@@ -3,6 +3,8 @@
     r = w_rank r_rank + w_error r_error + w_binary r_binary + w_distribution r_distribution + w_format r_format
         + w_custom r_custom + w_twin r_twin
 
+Sub-scores add w_sub_scores (w_rank r_rank + w_error r_error) of each dimension (sub_score_rewards).
+
 The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. Format,
 a reward of your own and the comparison with an edited twin always count.
 
@@ -16,6 +18,7 @@ then earns a reward and changes every other image's rank reward. `random` reprod
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -72,13 +75,8 @@ def total_reward(
     readable = scores
     scores = scores if guesses is None else torch.where(scores.isnan(), guesses, scores)
     rated = scores if twins is None else scores.masked_fill(twins[1][:, None], torch.nan)
-    within = pool if reward.rank.pool == "dataset" else None
-    if reward.rank.model == "bradley_terry":
-        compare = partial(bradley_terry_reward, tau=reward.rank.tau)
-    else:
-        compare = partial(rank_reward, gamma=reward.rank.gamma)
     parts = {
-        "rank": compare(rated, mos, ties=reward.rank.ties, pool=within),
+        "rank": relative_reward(rated, mos, reward, pool=pool),
         "error": error_reward(rated, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon),
         "binary": binary_reward(rated, mos, threshold=reward.binary.threshold),
         "format": format_reward(readable),
@@ -88,9 +86,48 @@ def total_reward(
             raise ValueError("reward.distribution needs raters")
         parts["distribution"] = distribution_reward(rated, *raters)
     if twins is not None:
-        parts["twin"] = twin_reward(scores, *twins, compare=compare)
+        parts["twin"] = twin_reward(scores, *twins, compare=_pairwise_model(reward))
     if custom is not None:
         parts["custom"] = custom.to(scores)
     weights = weights_at(reward, progress)
     total = sum((weights[name] * part for name, part in parts.items()), start=scores.new_zeros(scores.shape))
     return total, parts
+
+
+def relative_reward(scores: Tensor, mos: Tensor, reward: RewardSettings, *, pool: Tensor | None) -> Tensor:
+    """Return the rank reward [N, K] of the pairwise model that reward.rank names. Arguments as for `total_reward`."""
+    within = pool if reward.rank.pool == "dataset" else None
+    return _pairwise_model(reward)(scores, mos, ties=reward.rank.ties, pool=within)
+
+
+def _pairwise_model(reward: RewardSettings) -> Callable[..., Tensor]:
+    if reward.rank.model == "bradley_terry":
+        return partial(bradley_terry_reward, tau=reward.rank.tau)
+    return partial(rank_reward, gamma=reward.rank.gamma)
+
+
+def sub_score_rewards(
+    sub_scores: Tensor,
+    ratings: Tensor,
+    reward: RewardSettings,
+    *,
+    pool: Tensor | None = None,
+    progress: float = 0.0,
+) -> Tensor:
+    """Return [N, K, D]: what the score earns by rank and error, for the sub-score of each of D dimensions.
+
+        r_ikd = w_rank r_rank(o_ikd) + w_error r_error(o_ikd)
+
+    with the rating of the dimension in place of the mean opinion, and the weights of the score's parts.
+    sub_scores [N, K, D]: NaN where an answer has none, which earns 0; ratings [N, D]: NaN where nobody rated a
+    dimension: such a picture is no opponent in it, and all its outputs earn 0. `pool`, `progress`: as for
+    `total_reward` and `weights_at`.
+    """
+    weights, rated = weights_at(reward, progress), ~ratings.isnan()
+    compared = torch.where(rated[:, None, :], sub_scores, torch.nan)
+    by_dimension = []
+    for scores, opinions in zip(compared.unbind(2), ratings.nan_to_num(0.0).unbind(1), strict=True):
+        error = error_reward(scores, opinions, sigma=reward.error.sigma, epsilon=reward.error.epsilon)
+        rank = relative_reward(scores, opinions, reward, pool=pool)
+        by_dimension.append(weights["rank"] * rank + weights["error"] * error)
+    return torch.stack(by_dimension, dim=2)

@@ -9,10 +9,15 @@ import numpy as np
 from aes_r1.data.sample import blank_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.prompts import unscored
+from aes_r1.prompts import sub_scores_of, unscored
 from aes_r1.rollout.sampler import Sampler, sample_completions
 
-ANSWER_TOKENS = 16  # room for a number and the closing tag
+ANSWER_TOKENS = 16  # room for a number and the closing tag, or for a sub-score
+
+
+def answer_tokens(question: str) -> int:
+    """Return the room for the answer to `question`: a number, its sub-scores and the closing tag."""
+    return ANSWER_TOKENS * (1 + len(sub_scores_of(question)))
 
 
 def with_prefix(backbone: Backbone, prompt: EncodedPrompt, prefix: str) -> EncodedPrompt:
@@ -56,6 +61,8 @@ def read_back(
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         prefixes = [unscored(critiques[row] or "") for row in part]
-        for row, text in zip(part, complete_prefix(reader, [blank] * len(part), prefixes, sample=sample), strict=True):
+        prompts, room = [blank] * len(part), answer_tokens(question)
+        texts = complete_prefix(reader, prompts, prefixes, max_new_tokens=room, sample=sample)
+        for row, text in zip(part, texts, strict=True):
             read[row] = text
     return read

@@ -38,6 +38,7 @@ class Cell(TypedDict):
     origins: NotRequired[dict[str, Any]]
     critiques: NotRequired[dict[str, Any]]
     sensitivity: NotRequired[dict[str, Any]]
+    sub_scores: NotRequired[dict[str, Cell]]  # by dimension, against its ratings
 
 
 Stages = dict[str, dict[str, dict[str, Cell]]]  # {STAGE: {DATASET/SPLIT: {PROTOCOL: cell}}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from aes_r1.aescot.wording import split_dimensions
 from aes_r1.data.sample import as_rgb, open_picture
 from aes_r1.evaluation.uncertainty import predictive_half_width
 from aes_r1.inference.asking import Facts, find_model
+from aes_r1.inference.predict import mean_sub_scores
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.digest import content_of, digest_of
@@ -43,7 +44,7 @@ class Verdict:
     further answers of the model. "not_calibrated": there is none, because the model was measured on made scenes alone,
     which says nothing about photographs. None: there is nothing to make one from. critique: the one whose own score
     lies nearest to `score`; dimensions: its parts by name. words, agreement, contradiction: whether critique and score
-    say the same (agreement.Agreement).
+    say the same (agreement.Agreement). sub_scores: {dimension: mean of the answered ones} of those that were asked for.
     """
 
     score: float | None
@@ -57,6 +58,7 @@ class Verdict:
     words: float | None = None
     agreement: float | None = None
     contradiction: str | None = None
+    sub_scores: dict[str, float | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the verdict as plain values."""
@@ -115,9 +117,17 @@ class Critic:
         The verdicts are those of `score` except for rounding, which depends on the shape of the batch.
         """
         half_width = self.facts.half_widths.get(self._protocol() or "")
-        calibrated, order = self.facts.knows_photographs, self.facts.order
-        answers = self.answers(pictures)
-        return [verdict(texts, half_width=half_width, calibrated=calibrated, order=order) for texts in answers]
+        facts = self.facts
+        return [
+            verdict(
+                texts,
+                half_width=half_width,
+                calibrated=facts.knows_photographs,
+                order=facts.order,
+                sub_scores=facts.sub_scores,
+            )
+            for texts in self.answers(pictures)
+        ]
 
     def _protocol(self) -> str | None:
         """Return the protocol of an evaluation whose intervals hold for these verdicts.
@@ -172,14 +182,19 @@ def verdict(
     half_width: float | None,
     calibrated: bool = True,
     order: Order = "critique_first",
+    sub_scores: Sequence[str] = (),
 ) -> Verdict:
-    """Combine several answers to one picture into a verdict; it has no interval unless `calibrated`."""
-    scores = [parse_score(text, order) for text in texts]
+    """Combine several answers to one picture into a verdict; it has no interval unless `calibrated`.
+
+    sub_scores: the dimensions that were to be scored as well.
+    """
+    scores = [parse_score(text, order, sub_scores) for text in texts]
+    means = mean_sub_scores(texts, order, sub_scores)
     answered = [score for score in scores if score is not None]
     if not answered:
         critique = next((words for text in texts if (words := parse_critique(text, order))), None)
         dimensions, judgement = split_dimensions(critique or "")
-        compared = agreement(critique, None)._asdict()
+        compared = agreement(critique, None)._asdict() | {"sub_scores": means}
         return Verdict(None, None, None, None, scores, critique, dimensions, judgement or None, **compared)
     mean = float(np.mean(answered))
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
@@ -192,7 +207,7 @@ def verdict(
     elif len(answered) > 1:
         kind, reach = "samples", spread_half_width(answered)
     low, high = (None, None) if reach is None else (max(0.0, mean - reach), min(1.0, mean + reach))
-    compared = agreement(critique, mean)._asdict()
+    compared = agreement(critique, mean)._asdict() | {"sub_scores": means}
     dimensions, judgement = split_dimensions(critique or "")
     return Verdict(mean, low, high, kind, scores, critique or None, dimensions, judgement or None, **compared)
 

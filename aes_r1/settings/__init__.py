@@ -21,6 +21,7 @@ from aes_r1.settings.reward import (
     RankSettings,
     ReadBackSettings,
     RewardSettings,
+    SubScoreSettings,
     TwinSettings,
 )
 from aes_r1.settings.rules import InputError, one_of, require
@@ -65,6 +66,7 @@ __all__ = [
     "RoleSettings",
     "RolloutSettings",
     "Settings",
+    "SubScoreSettings",
     "TrackerSettings",
     "TrainerSettings",
     "TwinSettings",

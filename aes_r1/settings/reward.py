@@ -76,6 +76,16 @@ class TwinSettings:
 
 
 @dataclass
+class SubScoreSettings:
+    """The rank and error rewards of every dimension of model.sub_scores."""
+
+    weight: float = 1.0  # relative to those of the score
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.sub_scores.weight", self.weight, "must not be negative")
+
+
+@dataclass
 class FormatSettings:
     """The reward for a readable answer."""
 
@@ -149,6 +159,7 @@ class RewardSettings:
     distribution: DistributionSettings = field(default_factory=DistributionSettings)
     twin: TwinSettings = field(default_factory=TwinSettings)
     format: FormatSettings = field(default_factory=FormatSettings)
+    sub_scores: SubScoreSettings = field(default_factory=SubScoreSettings)
     custom: str | None = None  # FILE.py:FUNCTION, a reward of your own; null: none
     custom_weight: float = 1.0
     # Rewards of the critique, for trainer.credit=parts.

@@ -89,6 +89,10 @@ class Settings:
             rule = "edited twins earn this reward alone; give a positive weight, or trainer.edited_pairs=0"
             earns = self.reward.twin.weight > 0 or self.trainer.edited_pairs == 0
             require(earns, "reward.twin.weight", self.reward.twin.weight, rule)
+            weight = self.reward.sub_scores.weight if self.model.sub_scores else 0.0
+            rule = "sub-scores earn by rank and error; give reward.rank.weight or reward.error.weight above 0, or 0"
+            is_earned = weight == 0 or self.reward.rank.weight + self.reward.error.weight > 0
+            require(is_earned, "reward.sub_scores.weight", weight, rule)
             rule = "RAPO's completions are drawn without dropout, and so are their probabilities; give 0"
             require(self.model.lora.dropout == 0, "model.lora.dropout", self.model.lora.dropout, rule)
 

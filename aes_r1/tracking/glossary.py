@@ -16,6 +16,7 @@ GLOSSARY = {
     "reward/format": "share of outputs that parse_score can read",
     "reward/twin": "mean over outputs of pictures with an edited twin and of twins: sqrt(p that the picture is above)",
     "reward/distribution": "mean over outputs of 1 + c mean_j |o_ik - o_ij| - mean over raters of |o_ik - opinion|",
+    "reward/sub_<dimension>": "mean over outputs of w_rank rank + w_error error of a sub-score; 0 where it is missing",
     "reward/custom": "mean over outputs of the function that reward.custom names",
     "reward/judge": "mean over outputs of the judge's rating / 10 (unread: its picture's mean); 0: parse failed",
     "reward/judge_unread": "share of outputs with a critique to whose question the judge gave no readable reply",
@@ -83,6 +84,7 @@ def definition(name: str) -> str:
 
     Raises KeyError where there is none.
     """
+    name = re.sub(r"^reward/sub_.+", "reward/sub_<dimension>", name)
     return GLOSSARY[re.sub(r"^eval/.+/", "eval/<dataset>/", name)]
 
 

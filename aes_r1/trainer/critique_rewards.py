@@ -20,7 +20,7 @@ from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import likelihood_of_pairs
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score
+from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, sub_scores_of
 from aes_r1.reward.critique import faithfulness_reward, information_reward
 from aes_r1.reward.error import error_reward
 from aes_r1.rollout.forced_prefix import read_back
@@ -113,16 +113,17 @@ def stated_table(critiques: Sequence[str | None]) -> Tensor:
     return torch.tensor([[values.get(name, math.nan) for name in DIMENSIONS] for values in stated])
 
 
-def ratings_table(images: Sequence[Sample]) -> Tensor:
-    """Return [n, D]: the known ratings of the five dimensions of each picture, 0..1; NaN where none is known."""
+def ratings_table(images: Sequence[Sample], names: Sequence[str] = DIMENSIONS) -> Tensor:
+    """Return [n, D]: the known ratings of the dimensions `names` of each picture, 0..1; NaN where none is known."""
     ratings = [known_ratings(image) for image in images]
-    return torch.tensor([[values.get(name, math.nan) for name in DIMENSIONS] for values in ratings])
+    return torch.tensor([[values.get(name, math.nan) for name in names] for values in ratings])
 
 
 def read_scores(reader: Backbone, critiques: Sequence[str | None], *, question: str, batch_size: int) -> Tensor:
     """Return [R]: the greedy score of `reader` after each critique with the picture blanked, NaN where unreadable."""
+    names = sub_scores_of(question)
     texts = read_back(reader, critiques, question, batch_size=batch_size)
-    scores = [None if text is None else parse_score(text) for text in texts]
+    scores = [None if text is None else parse_score(text, sub_scores=names) for text in texts]
     return torch.tensor([math.nan if score is None else score for score in scores])
 
 

@@ -63,7 +63,7 @@ def train_sft(
     cold_start: ColdStartSettings,
     context: TrainingContext,
 ) -> None:
-    """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}).
+    """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}, perhaps "sub_scores").
 
     `question` decides whether critique or score is written first. Resumes from context.folder. With
     cold_start.probe_every, `context.evaluate(step)` is called before the first step, every so many steps and after the
@@ -137,7 +137,7 @@ def encode_example(shown: tuple[dict, bool], *, backbone: Backbone, question: st
     Without the picture, its words could only be guessed, so only the score after them is learned.
     """
     record, blank = shown
-    text = answer(record["critique"], record["mos"], order_of(question))
+    text = answer(record["critique"], record["mos"], order_of(question), record.get("sub_scores"))
     if not blank:
         return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
     prefix = unscored(record["critique"])

@@ -18,11 +18,12 @@ from aes_r1.data.sample import Sample
 from aes_r1.reward.custom import CustomReward, custom_reward
 from aes_r1.reward.judge import judge_reward
 from aes_r1.reward.length import overlong_penalty
-from aes_r1.reward.total import total_reward, weights_at
+from aes_r1.reward.total import sub_score_rewards, total_reward, weights_at
 from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise
 from aes_r1.settings import InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.completions import Completions, score_table
 from aes_r1.trainer.context import PhaseTimer
+from aes_r1.trainer.critique_rewards import ratings_table
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import sequence_kl_k1, zero_spread
 
@@ -110,6 +111,10 @@ def reward_completions(
         scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom, twins=twins
     )
     weights = weights_at(reward, progress)
+    for name, earned in _by_dimension(completions, ordered, reward, pool, progress, engine).items():
+        total = total + reward.sub_scores.weight * earned
+        parts |= {name: earned}
+        weights |= {name: reward.sub_scores.weight}
     if trainer.overlong_penalty:
         lengths = engine.all_gather(completions.rollout.mask.sum(dim=1).view(count, -1))
         overlong = overlong_penalty(lengths, limit=trainer.max_new_tokens, begin=trainer.overlong_from)
@@ -173,6 +178,29 @@ def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor,
         levels[row, : len(one)] = torch.tensor(levels_of(one), dtype=torch.float64)
         shares[row, : len(one)] = torch.tensor(one, dtype=torch.float64)
     return levels.to(device), shares.to(device)
+
+
+def _by_dimension(
+    completions: Completions,
+    images: Sequence[Sample],
+    reward: RewardSettings,
+    pool: Tensor,
+    progress: float,
+    engine: Engine,
+) -> dict[str, Tensor]:
+    """Return {"sub_DIMENSION": [N, K]}, the rewards of the sub-scores that were asked for. Collective.
+
+    images: all N of the step, in the order of ranks.
+    """
+    names = tuple(completions.sub_scores[0])
+    if not names:
+        return {}
+    samples = len(completions.texts) // len(completions.images.local)
+    given = [score_table([row[name] for row in completions.sub_scores], samples, engine.device) for name in names]
+    sub_scores = engine.all_gather(torch.stack(given, dim=2))
+    ratings = ratings_table(images, names).to(engine.device)
+    earned = sub_score_rewards(sub_scores, ratings, reward, pool=pool, progress=progress)
+    return {f"sub_{name}": one for name, one in zip(names, earned.unbind(2), strict=True)}
 
 
 def _ratings(judge: RewardJudge | None, images: Sequence[Sample], texts: Sequence[Sequence[str]]) -> Tensor:

@@ -170,3 +170,26 @@ def test_a_model_is_compared_with_every_baseline_but_halves_of_the_raters():
     assert against["handmade"]["to"] == {"stage": "model", "protocol": "sample"}
     assert list(result["stages"]) == ["model"]
     assert summarise([], baseline_rows=beside, n_bootstrap=50)["baselines"] == []
+
+
+def test_sub_scores_are_measured_against_the_ratings_that_there_are():
+    rng = np.random.default_rng(0)
+    rows = []
+    for index, (rating, wrong) in enumerate(rng.random((30, 2)).tolist()):
+        known = rating if index < 20 else None
+        sub_scores = {"color": None if index == 0 else 0.5 * rating, "exposure": wrong}
+        rows.append(
+            {
+                "stage": "rapo", "protocol": "sample", "id": str(index), "dataset": "made", "split": "test", "mos": 0.5,
+                "score": 0.5, "sub_scores": sub_scores, "ratings": {"color": known, "exposure": None},
+            }
+        )  # fmt: skip
+    cell = summarise(rows, n_bootstrap=20)["stages"]["rapo"]["made/test"]["sample"]
+    assert list(cell["sub_scores"]) == ["color"], "nobody rated exposure"
+    color = cell["sub_scores"]["color"]
+    assert (color["n"], color["n_answered"]) == (20, 19)
+    assert color["answered"]["srcc"]["value"] == pytest.approx(1)
+    assert color["answered"]["plcc"]["value"] == pytest.approx(1)
+    assert color["srcc"]["low"] <= color["srcc"]["value"] <= color["srcc"]["high"]
+    without = [{key: value for key, value in row.items() if key not in ("sub_scores", "ratings")} for row in rows]
+    assert "sub_scores" not in summarise(without, n_bootstrap=20)["stages"]["rapo"]["made/test"]["sample"]

@@ -125,6 +125,21 @@ def test_rewards_of_critiques_that_lack_what_they_need(rewards, says, root, refu
     assert says in refusal(*given)
 
 
+def test_sub_scores_that_nobody_rated(root, refusal):  # noqa: F811
+    lines = (root / "labels.csv").read_text().splitlines()
+    (root / "labels.csv").write_text("\n".join([f"{lines[0]},hue", *(f"{line},7" for line in lines[1:])]))
+    given = ["data=folder", f"data.root={root}", "expert=pixels", "judge=none"]
+    assert "model.sub_scores=color: data=folder has no ratings of it; give data.attributes={composition: COLUMN" in (
+        refusal(*given, "model.sub_scores=[color]")
+    )
+    given += ["data.attributes={color: [hue, 1, 10]}"]
+    assert "model.sub_scores=exposure: data=folder has no ratings of it" in (
+        refusal(*given, "model.sub_scores=[color,exposure]")
+    )
+    preflight.check(composed(*given, "model.sub_scores=[color]", "out=none"))
+    preflight.check(composed("model.sub_scores=[color,exposure]", "out=none"))  # scenes know their factors
+
+
 def test_rewards_of_critiques_that_have_what_they_need(root):  # noqa: F811
     preflight.check(composed(*PARTS, "reward.faithfulness.weight=1", "out=none"))  # scenes know their factors
     preflight.check(composed(*PARTS, "reward.read_back.weight=1", "cold_start.blank_pictures=0.25", "out=none"))

@@ -435,3 +435,26 @@ def test_a_cold_start_is_stored_by_the_records_that_it_trained_on(root, tmp_path
 def test_strict_names_the_first_broken_picture(base, root, tmp_path):
     with pytest.raises(InputError, match=r"04\.png: not a picture"):
         run(settings(base, root, tmp_path / "run", data={"strict": True}))
+
+
+def test_a_cold_start_teaches_the_ratings_of_its_training_pictures(root, tmp_path):
+    lines = (root / "labels.csv").read_text().splitlines()
+    cells = ["hue", *(str(place) if place % 4 else "" for place in range(len(lines) - 1))]
+    (root / "labels.csv").write_text("\n".join(f"{line},{cell}" for line, cell in zip(lines, cells, strict=True)))
+    rated = {"attributes": {"color": ["hue", 0, 20]}}
+    training = [Path(one.image) for one in job_on(root, tmp_path / "lists", None).train]
+    path = critiques_of(training, tmp_path / "aescot.jsonl")
+    job = job_on(root, tmp_path / "run", path, **rated)
+    _, without = learned(job)
+    job.settings.model.sub_scores = ["color", "exposure"]
+    records = cold_start_stage._records(job, path)
+    values = {row["id"]: row["sub_scores"] for row in records}
+    assert values == {
+        one.name: {} if int(one.stem) % 4 == 0 else {"color": int(one.stem) / 20} for one in sorted(training)
+    }
+    assert any(values.values())
+    _, digest = learned(job)
+    assert digest != without
+    job.settings.model.sub_scores = ["exposure"]
+    with pytest.raises(InputError, match=r"model\.sub_scores=\[exposure\]: no record of .* ratings of them"):
+        learned(job)

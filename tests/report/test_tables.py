@@ -75,3 +75,18 @@ def test_a_cell_is_written_with_its_interval():
     assert format_cell(one, write=number) == "0.000 [−0.250, 10.500]"
     assert format_cell({**one, "low": None, "high": None}) == "-0.000"
     assert format_cell({**one, "value": None}, missing="-") == "-"
+
+
+def test_sub_scores_have_a_table_where_they_were_asked_for():
+    mos = np.linspace(0, 1, 30).tolist()
+    given = rows("one", "greedy", mos, mos)
+    assert "sub-scores" not in shown(summarise(given, n_bootstrap=10))
+    rated = [row | {"sub_scores": {"light_and_shadow": 1 - row["mos"]}, "ratings": row_ratings(row)} for row in given]
+    text = shown(summarise(rated, n_bootstrap=10))
+    assert "avt_ai/test: sub-scores against ratings" in text
+    (line,) = (line for line in text.splitlines() if "light and shadow" in line)
+    assert line.split() == ["one", "light", "and", "shadow", "20", *["-1.000"] * 3, *line.split()[8:10], "0.0%"]
+
+
+def row_ratings(row):
+    return {"light_and_shadow": row["mos"] if int(row["id"]) < 20 else None}

@@ -14,6 +14,7 @@ def test_every_number_fits_eighty_columns():
         for i, mos in enumerate(generator.random(40)):
             score = None if stage == "base" and i > 3 else float(mos + generator.normal(0, noise))
             common = {"stage": stage, "id": str(i), "split": "test", "mos": float(mos), "score": score}
+            common |= {"sub_scores": {"mood_and_narrative": score}, "ratings": {"mood_and_narrative": float(1 - mos)}}
             rows += [common | {"dataset": "scenes_shifted", "protocol": name} for name in ("mean", "sample")]
     evaluation = summarise(rows, n_bootstrap=40)
     critiques = {"n": 2400, "distinct": {"value": 2231, "low": None, "high": None}, "score_information_nats": None}
@@ -37,6 +38,9 @@ def test_every_number_fits_eighty_columns():
         cell = evaluation["stages"][stage]["scenes_shifted/test"]["sample"]
         for metric in ("srcc", "plcc", "mae"):
             assert f"{cell[metric]['value']:.3f}".replace("-", "−") in text
+        rated = cell["sub_scores"]["mood_and_narrative"]["srcc"]["value"]
+        assert f"{rated:.3f}".replace("-", "−") in text[text.index("sub-scores against ratings, sample") :]
+    assert "mood and narrative" in text
     assert "90.0%" in text
     line = next(line for line in text.splitlines() if "2231 of 2400" in line)
     own = evaluation["stages"]["rapo"]["scenes_shifted/test"]["sample"]["srcc"]["value"]

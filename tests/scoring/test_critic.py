@@ -193,3 +193,12 @@ def test_the_identity_is_of_the_model_s_files(backbone, tmp_path):
         identity_of(one, samples=0)
     with pytest.raises(InputError, match="neither a model's folder"):
         identity_of(tmp_path)
+
+
+def test_sub_scores_are_means_of_what_can_be_read():
+    texts = [said("0.40; color 0.20"), said("0.60; color 0.40; exposure 0.90"), said("0.60; colour 0.40"), "no answer"]
+    one = verdict(texts, half_width=None, sub_scores=["color", "exposure", "composition"])
+    assert one.scores == [0.4, 0.6, 0.6, None]
+    assert one.sub_scores == {"color": pytest.approx(0.3), "exposure": 0.9, "composition": None}
+    assert verdict(["no answer"], half_width=None, sub_scores=["color"]).sub_scores == {"color": None}
+    assert verdict([said("0.40")], half_width=None).sub_scores == {}
