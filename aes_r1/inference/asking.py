@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 
 from aes_r1.data.scene_sets import SCENE_SETS
+from aes_r1.model import tiny
 from aes_r1.prompts import RATING_PROMPT, Order, order_of, question_of, sub_scores_of
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
@@ -130,7 +131,11 @@ def find_model(path: str | Path) -> tuple[str, Facts]:
     if not is_model(model):
         inside = runs_inside(folder, "a final model", lambda one: is_model(one.model))
         raise InputError(f"{path}: neither a model's folder (config.json is missing) nor a run's; {inside}")
-    return str(model), Facts(max_pixels=_processor_pixels(model)) if run is None else run_facts(run, model)
+    if run is not None:
+        return str(model), run_facts(run, model)
+    return str(model), Facts(
+        max_pixels=_processor_pixels(model), scenes_alone=model.resolve() == tiny.SHIPPED.resolve()
+    )
 
 
 def run_facts(run: RunFolder, model: Path) -> Facts:

@@ -175,6 +175,8 @@ def _train(
     total = sft_steps(len(records), cold_start)
 
     def on_resume(step: int) -> None:
+        if step and job.rank == 0:
+            log.info("cold start: resumed after step %d", step)
         for file in (made.metrics_file, made.entropy_file):
             if job.rank == 0:
                 _cut_rows(file, step or -1)  # -1 keeps nothing: step 0 is measured before the first step

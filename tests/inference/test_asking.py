@@ -11,6 +11,7 @@ import torch
 
 from aes_r1 import evaluate
 from aes_r1.inference.asking import Asking, Facts, find_model
+from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
 from aes_r1.runs.processes import Processes
@@ -19,6 +20,12 @@ from aes_r1.tracking.tracker import Tracker
 from tests.recipes import composed_evaluate
 
 CPU = torch.device("cpu")
+
+
+def test_the_shipped_base_has_seen_no_photograph():
+    assert find_model(tiny.SHIPPED)[1].scenes_alone
+
+
 # No value is a default anywhere.
 OTHER = {
     "model": {"prompt": "score_only", "max_pixels": 50176, "dtype": "bfloat16"},
