@@ -239,12 +239,11 @@ def test_a_stage_that_is_done_is_not_asked_about(tmp_path, monkeypatch):
         preflight.check(composed(*wanted, "trainer.resume=never"))
 
 
-def test_a_run_without_rapo_is_not_asked_about_its_completions(monkeypatch):
+def test_a_run_without_rapo_is_not_asked_about_its_completions():
     """The completions of a step are fewer than the processes of a large cold start."""
-    monkeypatch.setattr(preflight, "makes_cold_start", lambda _: False)
-    preflight._divisible(composed("trainer.name=sft"), 256)
+    preflight._divisible(composed("trainer.name=sft", "cold_start.batch_size=256"), 256)
     with pytest.raises(InputError, match=r"trainer\.images_per_step=\d+: must be divisible by the 256 processes"):
-        preflight._divisible(composed(), 256)
+        preflight._divisible(composed("cold_start.batch_size=256"), 256)
 
 
 def test_a_run_waits_for_a_server_before_its_cold_start_and_no_longer_than_its_patience(tmp_path, monkeypatch, caplog):
