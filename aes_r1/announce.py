@@ -166,7 +166,7 @@ def stops(sweep: Sweep) -> list[str]:
 
 
 def close(sweep: Sweep, study: str | None) -> None:
-    """Print the table of the points, and the next command; `study` is the file of conf/sweeps that was run."""
+    """Print the table of the points, and the next command; `study` is the file of sweeps/ that was run."""
     ends = sweep.records("end")
     if not ends and not sweep.records("start"):
         return

@@ -30,6 +30,7 @@ from aes_r1.aescot.start import check_roles
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import load_samples
 from aes_r1.data.sample import Sample
+from aes_r1.runs.cells import format_cell
 from aes_r1.settings import PAPER_PIXELS, DistillSettings, as_dict
 from aes_r1.tracking.tracker import Tracker
 
@@ -154,19 +155,9 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
 def _show_agreement(path: Path) -> None:
     table = Table("filter", "marks", "agreement", "kappa", "wrongly rejected", "missed")
     for name, row in agreement(path).items():
-        table.add_row(
-            name,
-            str(row["n"]),
-            _with_interval(row["agreement"]),
-            _with_interval(row["kappa"]),
-            str(row["wrongly_rejected"]),
-            str(row["missed"]),
-        )
+        rates = ["-" if one is None else format_cell(one) for one in (row["agreement"], row["kappa"])]
+        table.add_row(name, str(row["n"]), *rates, str(row["wrongly_rejected"]), str(row["missed"]))
     Console().print(table)
-
-
-def _with_interval(row: dict[str, float] | None) -> str:
-    return "-" if row is None else f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def main() -> None:

@@ -12,10 +12,8 @@ from aes_r1.runs.stopping import leave_when_told
 if __name__ == "__main__":
     leave_when_told()  # before the imports, which take seconds
 
-import contextlib
 import logging
 import math
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,25 +30,25 @@ from aes_r1.evaluation.summary import measure
 from aes_r1.inference.asking import Asking, find_model
 from aes_r1.inference.baselines import pyiqa_scorer, require_pyiqa
 from aes_r1.inference.predict import number_row
-from aes_r1.inference.predictions import Process, Sets, chosen_critiques, record_stage
+from aes_r1.inference.predictions import Sets, chosen_critiques, record_stage
 from aes_r1.inference.pretrained import require_pretrained
 from aes_r1.inference.stage import ask_model, finish, is_answered
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
-from aes_r1.prompts import FILLER_PROMPT, QUESTIONS, SCORE_FIRST_PROMPT
+from aes_r1.prompts import FILLER_PROMPT, SCORE_FIRST_PROMPT, question_of, without_sub_scores
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.tables import evaluation_tables, format_value
 from aes_r1.rollout.sampler import Sampler, sample_completions
-from aes_r1.rollout.served import ServedPolicy
+from aes_r1.rollout.served import ServedPolicy, served_policy
 from aes_r1.runs.cells import Evaluation
-from aes_r1.runs.claim import claim_run_folder, withdraw
-from aes_r1.runs.failure import failure_file, start_heartbeat
+from aes_r1.runs.claim import claim_run_folder, run_lock, withdrawn_on_input_error
 from aes_r1.runs.files import sha256_of, write_json
 from aes_r1.runs.folder import RunFolder, model_in, run_of
 from aes_r1.runs.log import configure_logging
+from aes_r1.runs.processes import Processes, connected
 from aes_r1.settings import PAPER_PIXELS, DataSettings, EngineSettings, EvaluateSettings, InputError, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.launch import start, world
@@ -73,34 +71,27 @@ def run(settings: EvaluateSettings) -> None:
         require_pyiqa(metric)
     if "pretrained" in settings.baselines:
         require_pretrained()
-    out, is_distributed = Path(settings.out), size > 1
+    out = Path(settings.out)
     if rank == 0:
         check_baselines(settings.baselines, _sets(settings), settings.data)
         _check_models(RunFolder(out), settings)
-        claim_run_folder(out, settings)
+    with run_lock(out, rank):
+        if rank == 0:
+            claim_run_folder(out, settings)
+        _run(settings, rank, size)
+
+
+def _run(settings: EvaluateSettings, rank: int, size: int) -> None:
+    out = Path(settings.out)
     configure_logging(out, rank)
     # No weight is sharded; the engine only decides whether the processes are connected.
-    device = start(EngineSettings(name="zero1" if is_distributed else "single"))
-    watch = start_heartbeat(out, rank, size) if is_distributed else None
-    process = Process(rank, size, watch.wait if watch else lambda: None)
-    with _withdrawn_on_input_error(out, rank), failure_file(out, rank, watch), contextlib.ExitStack() as stack:
-        served = None
-        if settings.rollout.name == "vllm":
-            served = ServedPolicy(settings.rollout, name=str(out), rank=rank, size=size)
-            stack.callback(served.close)
+    device = start(EngineSettings(name="zero1" if size > 1 else "single"))
+    with (
+        withdrawn_on_input_error(out, rank),
+        connected(out, rank, size) as process,
+        served_policy(settings.rollout, name=str(out), rank=rank, size=size) as served,
+    ):
         _evaluate(RunFolder(out), settings, process, device, served)
-        process.wait()  # rank 0 leaves last, because it holds the key-value store that the others use
-
-
-@contextlib.contextmanager
-def _withdrawn_on_input_error(out: Path, rank: int) -> Iterator[None]:
-    """Delete `out` where wrong input ends the command before its first answer."""
-    try:
-        yield
-    except InputError:
-        if rank == 0:
-            withdraw(out)
-        raise
 
 
 def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
@@ -112,7 +103,8 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
         if not is_answered(run, name):
             folder, facts = find_model(path)
             asking, key = asking_for(facts, settings), "model.path" if name == settings.name else f"models.{name}"
-            if "read_back" in settings.evaluation.protocols and asking.question in (SCORE_FIRST_PROMPT, FILLER_PROMPT):
+            wordless = without_sub_scores(asking.question) in (SCORE_FIRST_PROMPT, FILLER_PROMPT)
+            if "read_back" in settings.evaluation.protocols and wordless:
                 rule = "has no words before its score to read it from; leave read_back out"
                 raise InputError(f"evaluation.protocols=read_back: {path} {rule}")
             backbones.check(folder, question=asking.question, max_pixels=asking.max_pixels, key=key)
@@ -141,7 +133,7 @@ def _show(settings: EvaluateSettings) -> None:
 
 
 def _evaluate(
-    run: RunFolder, settings: EvaluateSettings, process: Process, device: torch.device, served: ServedPolicy | None
+    run: RunFolder, settings: EvaluateSettings, process: Processes, device: torch.device, served: ServedPolicy | None
 ) -> None:
     """Ask the models, every process about its share of the pictures; then measure and show on rank 0."""
     listed = {run.manifest(f"{data.name}-{data.split}"): data for data in _sets(settings)}
@@ -218,7 +210,7 @@ def _ask_model(
     path: str,
     sets: Sets,
     settings: EvaluateSettings,
-    process: Process,
+    process: Processes,
     device: torch.device,
     served: ServedPolicy | None,
 ) -> None:
@@ -241,10 +233,13 @@ def _backbone(path: str, settings: EvaluateSettings, device: torch.device) -> tu
 
 
 def asking_for(facts: Asking, settings: EvaluateSettings) -> Asking:
-    """Return how a model is asked: as in its own run, `facts`, unless the settings say otherwise."""
+    """Return how a model is asked: as in its own run, `facts`, unless the settings say otherwise.
+
+    Another prompt asks for the same sub-scores.
+    """
     evaluation, prompt = settings.evaluation, settings.model.prompt
     return facts.given(
-        question=QUESTIONS[prompt] if prompt else None,
+        question=question_of(prompt, facts.sub_scores) if prompt else None,
         max_pixels=settings.data.max_pixels,
         max_new_tokens=evaluation.max_new_tokens,
         temperature=evaluation.temperature,
@@ -253,7 +248,7 @@ def asking_for(facts: Asking, settings: EvaluateSettings) -> Asking:
     )
 
 
-def _ask_metric(run: RunFolder, metric: str, sets: Sets, process: Process, device: torch.device) -> None:
+def _ask_metric(run: RunFolder, metric: str, sets: Sets, process: Processes, device: torch.device) -> None:
     name = f"pyiqa-{metric}"
     if is_answered(run, name):
         return
@@ -309,8 +304,7 @@ def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: Evaluat
                 max_pixels=settings.data.max_pixels or PAPER_PIXELS,
             )
         except ServerGone as error:
-            print(f"aes_r1: {error}; the same command goes on where it stopped", file=sys.stderr)
-            sys.exit(1)
+            raise ServerGone(f"{error}; the same command goes on where it stopped") from error
 
 
 # -- several runs ------------------------------------------------------------------------------------------------------

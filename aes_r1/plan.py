@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aes_r1 import command
+from aes_r1.aescot.estimate import CALL_SECONDS, estimate_ratings
 from aes_r1.data.counts import counted
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
@@ -39,7 +40,7 @@ from aes_r1.plan_seconds import (
     step_flops,
     step_seconds,
 )
-from aes_r1.settings import CONF, InputError, LoraSettings, PlanSettings
+from aes_r1.settings import CONF, PAPER_PIXELS, InputError, LoraSettings, PlanSettings
 from aes_r1.trainer.rapo import rapo_steps
 
 
@@ -72,7 +73,7 @@ def plan(settings: PlanSettings, shape: Shape) -> Plan:
     trainer, assumed = settings.trainer, settings.plan
     trained = trained_parameters(settings, shape)
     seconds = step_seconds(settings, shape, flops := step_flops(settings, shape))
-    steps = rapo_steps(assumed.pictures, trainer)
+    steps = rapo_steps(assumed.pictures, trainer) if "rapo" in settings.models else 0
     validations = math.ceil(steps / trainer.eval_every)
     hours = {
         "cold start": cold_start_seconds(settings, shape) / 3600,
@@ -167,9 +168,28 @@ def advice(estimate: Plan, settings: PlanSettings) -> list[str]:
         "the servers' GPUs and memory (decoding is charged to the trainer's GPUs)": settings.rollout.name == "vllm",
         "what the reference computes for rewards of critiques": settings.reward.needs_reference,
         f"up to {trainer.refill_rounds} further drawings in a step": trainer.refill_rounds > 0,
+        "pictures that are asked about again after edits": settings.evaluation.sensitivity > 0,
     }
     uncounted = [words for words, does in happens.items() if does]
     return [*lines, f"not counted: {'; '.join(uncounted)}"] if uncounted else lines
+
+
+def judging(settings: PlanSettings, steps: int) -> str:
+    """Write what the judge of reward.judge is asked in a run of `steps`, its price, and the time that it takes."""
+    judge, trainer = settings.reward.judge, settings.trainer
+    of_step = trainer.images_per_step * trainer.num_samples
+    asked = estimate_ratings(
+        judge,
+        questions=steps * of_step,
+        critique_tokens=mean_answer(settings),
+        max_pixels=settings.data.max_pixels or PAPER_PIXELS,
+    )
+    tokens = asked["prompt_tokens"] + asked["completion_tokens"]
+    price = "" if asked["usd"] is None else f", {asked['usd']:,.2f} USD"
+    return (
+        f"reward.judge asks {asked['calls']:,} questions at most ({of_step} a step): {tokens / 1e6:.2f} million tokens"
+        f"{price}; at {CALL_SECONDS:g} seconds a call {asked['minutes'] / steps:.1f} minutes a step, not counted above"
+    )
 
 
 def _size_of_pass(settings: PlanSettings, outputs: int) -> str:
@@ -183,6 +203,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     """Print `estimate` as tables."""
     assumed, trainer = settings.plan, settings.trainer
     gpus = f"{assumed.gpus} GPU{'s' * (assumed.gpus > 1)}"
+    twins = f" and {trainer.edited_pairs} edited twins" if trainer.edited_pairs else ""
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False)
@@ -190,7 +211,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     say(
         f"{settings.model.name}: {estimate.shape.parameters / 1e9:.3f} B parameters, "
         f"{estimate.trained / 1e9:.3f} B trained; "
-        f"{settings.engine.name}, {gpus}, N {trainer.images_per_step}, K {trainer.num_samples}"
+        f"{settings.engine.name}, {gpus}, N {trainer.images_per_step}{twins}, K {trainer.num_samples}"
     )
     table = Table("memory per GPU", "10^9 bytes", title=f"{outputs_per_pass(settings)} outputs in a pass")
     phase_of = {name: phase for phase, names in PHASES.items() for name in names}
@@ -217,10 +238,14 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     )
     price = "" if estimate.usd is None else f", {estimate.usd:,.0f} USD"
     stages = ", ".join(f"{stage} {hours:.1f}" for stage, hours in estimate.stage_hours.items())
+    if "rapo" not in settings.models:
+        say("memory on the GPU and seconds per step are those of RAPO, which this run does not have")
     say(
         f"{estimate.steps} steps of RAPO; hours on {gpus}: {stages}, "
         f"together {sum(estimate.stage_hours.values()):.1f}{price}"
     )
+    if settings.reward.judge.weight > 0:
+        say(judging(settings, estimate.steps))
     say(
         f"assumed (plan.*): {assumed.pictures} pictures, {assumed.critiques} critiques, {assumed.test_pictures} test "
         f"pictures; MFU {assumed.mfu:g}, decoding at {assumed.decode_efficiency:g} of {assumed.bandwidth_gb_s:g} GB/s, "

@@ -44,8 +44,8 @@ def reference_place(settings: PlanSettings) -> str:
 
 
 def own_images(settings: PlanSettings) -> int:
-    """Return the number of pictures of one GPU in one step."""
-    return math.ceil(settings.trainer.images_per_step / settings.plan.gpus)
+    """Return the number of pictures of one GPU in one step, edited twins included."""
+    return math.ceil(settings.trainer.groups_per_step / settings.plan.gpus)
 
 
 def shown_in_rapo(settings: PlanSettings) -> int:
@@ -262,7 +262,7 @@ def host_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str,
 
     RAPO copies its reference from the loaded policy, so each process briefly holds two models.
     """
-    reference, gpus = reference_place(settings), settings.plan.gpus
+    reference, gpus = reference_place(settings) if "rapo" in settings.models else "none", settings.plan.gpus
     model = shape.parameters * ELEMENT[settings.model.dtype]
     offloads = _zero(settings).get("offload_optimizer")
     return {
@@ -273,7 +273,7 @@ def host_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[str,
 
 
 def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
-    """Count the bytes on disk by part while the run goes on."""
+    """Count the bytes on disk by part while the run goes on; what a run does not have is 0."""
     model, cold_start, stage = settings.model, settings.cold_start, zero_stage(settings)
     element = ELEMENT[model.dtype]
     again = stage < 3 and (settings.engine.name != "single" or element == 2)
@@ -285,9 +285,10 @@ def disk(settings: PlanSettings, shape: Shape, trained: int) -> dict[str, int]:
 
     frozen = cold_start.freeze_vision and not model.lora.rank
     first = checkpoint(shape.parameters - shape.vision_parameters if frozen else trained)
-    started = cold_start.epochs > 0
-    exported = shape.parameters * ELEMENT["bfloat16"]  # the size of a checkpoint's model/, and of the best model
-    one_checkpoint = checkpoint(trained) + exported
+    started, reinforced = ("cold_start" in settings.models), ("rapo" in settings.models)
+    # The size of a checkpoint's model/, and of the best model.
+    exported = shape.parameters * ELEMENT["bfloat16"] if reinforced else 0
+    one_checkpoint = checkpoint(trained) + exported if reinforced else 0
     return {
         "one checkpoint": one_checkpoint,
         # The kept ones, and one that is written before an old one is deleted.
@@ -333,7 +334,8 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
         found["engine=zero3_offload"] = needs(with_zero("zero3_offload", **offload))
     if model.lora.rank == 0 or model.lora.target == "language":
         found["model.freeze_vision=true"] = needs(with_model(freeze_vision=True))
-    for name, floor in (("images_per_step", 2 * gpus), ("num_samples", 2), ("max_new_tokens", 128)):
+    fewest = max(2 * gpus, settings.trainer.edited_pairs)
+    for name, floor in (("images_per_step", fewest), ("num_samples", 2), ("max_new_tokens", 128)):
         # Halved until it fits, though never below what a step can be rewarded for or an answer needs.
         size = getattr(settings.trainer, name) // 2
         while size // 2 >= floor and needs(with_trainer(**{name: size})) > settings.plan.memory_gb * 1e9:

@@ -33,7 +33,7 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
     A backward pass costs two forwards, checkpointing one more.
     """
     trainer, model, assumed = settings.trainer, settings.model, settings.plan
-    images, rows = trainer.images_per_step, trainer.images_per_step * trainer.num_samples
+    images, rows = trainer.groups_per_step, trainer.groups_per_step * trainer.num_samples
     shown = shown_in_rapo(settings)
     prompt, answer = prompt_tokens(settings, shown), mean_answer(settings, shown)
     copies = images if model.shared_prefix else rows
@@ -129,7 +129,12 @@ def decode_seconds(
 
 
 def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Estimate the seconds of the cold start: forward and backward passes over prompts, critiques and comparisons."""
+    """Estimate the seconds of the cold start: forward and backward passes over prompts, critiques and comparisons.
+
+    They are 0 for a run without one.
+    """
+    if "cold_start" not in settings.models:
+        return 0.0
     assumed, model = settings.plan, settings.model
     of_shown = {1: assumed.critiques, 2: round(settings.cold_start.pairs * assumed.critiques)}
     records = sum(of_shown.values())
@@ -162,7 +167,7 @@ def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
 
 
 def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Estimate the seconds of the evaluation: every stage answers all test pictures in batches under every protocol."""
+    """Estimate the seconds of the evaluation: every model answers all test pictures in batches under every protocol."""
     assumed, evaluation = settings.plan, settings.evaluation
     drawn = evaluation.n_samples or Asking.n_samples
     outputs = {"mean": drawn, "direct": 0, "label_tokens": 0}  # the last two need no decoding
@@ -171,7 +176,7 @@ def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
     if "pair" in evaluation.protocols:
         pairs = min(evaluation.pairs * (1 + len(evaluation.also)), assumed.test_pictures // 2)
         once += asking_seconds(settings, shape, PER_PAIR * pairs, 1, shown=2)
-    return len(evaluation.stages) * once
+    return len(set(evaluation.stages) & set(settings.models)) * once
 
 
 def asking_seconds(settings: PlanSettings, shape: Shape, prompts: int, samples: int, *, shown: int = 1) -> float:

@@ -1,15 +1,17 @@
 """The prompts for models and the format of their answers.
 
 An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1), or the other way round where the
-prompt asks for the score first. Of two pictures it names the better one in place of the score. It is parsed strictly,
-in the order that was asked for: any other form counts as no answer, and no score is guessed.
+prompt asks for the score first. Where it asks for sub-scores, scores of single dimensions follow the score:
+`<answer>0.63; composition 0.50; color 0.71</answer>`. Of two pictures it names the better one in place of the score. It
+is parsed strictly, in the form that was asked for: any other form counts as no answer, or as no sub-score, and no
+number is guessed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from string import Template
 from typing import Literal
@@ -38,8 +40,8 @@ FILLER_PROMPT = (
     "Judge this photograph as an expert would. Fill <think> </think> with a word that says nothing. Then give its "
     "aesthetic quality from 0 to 1 with two decimals in <answer> </answer>."
 )
-# The question of every model.prompt. It also decides the order of the answer, so whoever knows what was asked can read
-# the answer.
+# The question of every model.prompt. It also decides the order of the answer, and with what question_of adds to it the
+# sub-scores, so whoever knows what was asked can read the answer.
 QUESTIONS = {
     "critique": RATING_PROMPT,
     "score_only": SCORE_ONLY_PROMPT,
@@ -54,6 +56,10 @@ PAIR_PROMPT = (
 )
 FILLER = " and"  # says nothing of a picture, and is one token of the tokenizers that we know
 
+_ASKED_SUB_SCORES = re.compile(
+    r"(?P<question>.*) Score single dimensions in the same way: <answer>X(?P<items>(?:; [a-z ]+ X)+)</answer>\.",
+    re.DOTALL,
+)
 _PROMPTS = CONF / "prompts"
 
 Order = Literal["critique_first", "score_first"]  # of the two blocks of an answer
@@ -66,16 +72,46 @@ _ANSWER = {
 _TAG = re.compile(r"</?(?:think|answer)>")
 _DECIMAL = re.compile(r"\s*(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
 _SIGNED_DECIMAL = re.compile(r"\s*(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))\s*", re.ASCII)
+_SUB_SCORE = re.compile(rf"\s*(?P<name>[a-z]+(?: [a-z]+)*)\s{_SIGNED_DECIMAL.pattern}", re.ASCII)
+
+
+def question_of(prompt: str, sub_scores: Sequence[str] = ()) -> str:
+    """Return the question of model.prompt=`prompt` that also asks for scores of the dimensions `sub_scores`."""
+    if not sub_scores:
+        return QUESTIONS[prompt]
+    items = "".join(f"; {name.replace('_', ' ')} X" for name in sub_scores)
+    return f"{QUESTIONS[prompt]} Score single dimensions in the same way: <answer>X{items}</answer>."
+
+
+def without_sub_scores(question: str) -> str:
+    """Return `question` without its request for sub-scores: one of QUESTIONS, if question_of made it."""
+    asked = _ASKED_SUB_SCORES.fullmatch(question)
+    return question if asked is None else asked["question"]
+
+
+def sub_scores_of(question: str) -> tuple[str, ...]:
+    """Return the dimensions that `question` asks to score, in its order."""
+    asked = _ASKED_SUB_SCORES.fullmatch(question)
+    items = [] if asked is None else asked["items"].split("; ")[1:]
+    return tuple(item.removesuffix(" X").replace(" ", "_") for item in items)
 
 
 def order_of(question: str) -> Order:
     """Return the order of the blocks in an answer to `question`."""
-    return "score_first" if question == SCORE_FIRST_PROMPT else "critique_first"
+    return "score_first" if without_sub_scores(question) == SCORE_FIRST_PROMPT else "critique_first"
 
 
-def answer(critique: str, score: float, order: Order = "critique_first") -> str:
-    """Return the text a model should write for a critique and a score in [0, 1] (two decimals)."""
-    said, scored = f"<think>{critique}</think>", f"<answer>{score:.2f}</answer>"
+def written_order(text: str) -> Order:
+    """Return the order in which the blocks of an answer were written, for whoever does not know what was asked."""
+    return "score_first" if text.lstrip().startswith("<answer>") else "critique_first"
+
+
+def answer(
+    critique: str, score: float, order: Order = "critique_first", sub_scores: Mapping[str, float] | None = None
+) -> str:
+    """Return the text a model should write for a critique, a score and sub-scores in [0, 1] (two decimals)."""
+    items = "".join(f"; {name.replace('_', ' ')} {value:.2f}" for name, value in (sub_scores or {}).items())
+    said, scored = f"<think>{critique}</think>", f"<answer>{score:.2f}{items}</answer>"
     return scored + said if order == "score_first" else said + scored
 
 
@@ -102,16 +138,32 @@ def _split(text: str, order: Order) -> tuple[str, str] | None:
     return match["critique"], match["score"]
 
 
-def parse_score(text: str, order: Order = "critique_first") -> float | None:
-    """Return the score in [0, 1] of a well-formed answer, else None.
+def _numbers(text: str, order: Order, names: Sequence[str]) -> tuple[str, dict[str, float]] | None:
+    """Return the raw score of an answer and, where `names` were asked for, the plain numbers of the items behind it.
 
-    The whole text must be one `<think>..</think>` and one `<answer>..</answer>` in the order that was asked for, with
-    optional white space around them; the answer is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5").
+    None where the tags are not well formed. A name that stands twice has no number, because either could be meant.
     """
     parts = _split(text, order)
     if parts is None:
         return None
-    number = _DECIMAL.fullmatch(parts[1])
+    score, *items = parts[1].split(";") if names else [parts[1]]
+    numbers: dict[str, list[float]] = {}
+    for item in items:
+        if match := _SUB_SCORE.fullmatch(item):
+            numbers.setdefault(match["name"].replace(" ", "_"), []).append(float(match["number"]))
+    return score, {name: found[0] for name, found in numbers.items() if len(found) == 1}
+
+
+def parse_score(text: str, order: Order = "critique_first", sub_scores: Sequence[str] = ()) -> float | None:
+    """Return the score in [0, 1] of a well-formed answer, else None.
+
+    The whole text must be one `<think>..</think>` and one `<answer>..</answer>` in the order that was asked for, with
+    optional white space around them; the answer is a plain ASCII decimal in [0, 1] ("0.63", "1", ".5"). Where
+    `sub_scores` were asked for, it ends at the first ";" ("0.63; composition 0.50"), so that a mistake in them costs no
+    score.
+    """
+    parts = _numbers(text, order, sub_scores)
+    number = None if parts is None else _DECIMAL.fullmatch(parts[0])
     if number is None:
         return None
     score = float(number["number"])
@@ -129,13 +181,30 @@ def parse_choice(text: str) -> int | None:
 
 def parse_answer(text: str, question: str) -> float | None:
     """Return the number of a well-formed answer to `question`: a choice between two pictures, or a score."""
-    return parse_choice(text) if question == PAIR_PROMPT else parse_score(text, order_of(question))
+    if question == PAIR_PROMPT:
+        return parse_choice(text)
+    return parse_score(text, order_of(question), sub_scores_of(question))
 
 
-def out_of_range(text: str, order: Order = "critique_first") -> bool:
-    """Return whether a well-formed answer is a plain number outside [0, 1] ("1.2", "-0.1", "85"), which is no score."""
-    parts = _split(text, order)
-    number = None if parts is None else _SIGNED_DECIMAL.fullmatch(parts[1])
+def parse_sub_scores(
+    text: str, order: Order = "critique_first", sub_scores: Sequence[str] = ()
+) -> dict[str, float | None]:
+    """Return {name: sub-score in [0, 1]} of all `sub_scores`, from the items behind a readable score, in any order.
+
+    An item is `; NAME NUMBER`, the name in words ("light and shadow"), the number as in `parse_score`. None where there
+    is no such item, more than one, or a number out of range; all are None without a readable score.
+    """
+    parts = _numbers(text, order, sub_scores)
+    if parts is None or parse_score(text, order, sub_scores) is None:
+        return dict.fromkeys(sub_scores)
+    in_range = {name: value for name, value in parts[1].items() if 0.0 <= value <= 1.0}
+    return {name: in_range.get(name) for name in sub_scores}
+
+
+def out_of_range(text: str, order: Order = "critique_first", sub_scores: Sequence[str] = ()) -> bool:
+    """Return whether the score of a well-formed answer is a plain number outside [0, 1] ("1.2", "-0.1", "85")."""
+    parts = _numbers(text, order, sub_scores)
+    number = None if parts is None else _SIGNED_DECIMAL.fullmatch(parts[0])
     return number is not None and not 0.0 <= float(number["number"]) <= 1.0
 
 
@@ -195,6 +264,12 @@ def expert_prompt(mos: float) -> str:
 def judge_prompt(check: str, critique: str) -> str:
     """Return the prompt for a judge; `check` is "align" (without the picture) or "fact" (with it)."""
     return Template(_prompt_file(f"judge_{check}")).substitute(critique=critique)
+
+
+def rating_prompt(critique: str, score: float, rubric: str | None = None) -> str:
+    """Return the prompt for a judge that rates a critique and its score beside the picture; rubric None: the file's."""
+    said = (rubric or _prompt_file("rubric")).strip()
+    return Template(_prompt_file("judge_reward")).substitute(critique=critique, score=f"{score:.2f}", rubric=said)
 
 
 def prompt_sha256(name: str) -> str:

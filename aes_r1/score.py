@@ -22,6 +22,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -31,6 +32,7 @@ from aes_r1.data.check import perceptual_hash
 from aes_r1.data.copies import SAME_SCENE_BITS
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
+from aes_r1.inference.asking import find_model
 from aes_r1.scoring.bursts import MEANING, choose, kept_summary
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line, some_readable
@@ -44,12 +46,36 @@ _SORT_HELP = (
 _MAX_REASONS = 5  # reasons in the summary; every file's own stands above it
 
 
+class Scored(NamedTuple):
+    """Hold what was scored.
+
+    counts: of rows.count_of, and whether the scoring was "interrupted"; chosen: the rows of --best-of; listed: the
+    pictures that were to be scored.
+    """
+
+    counts: Counter[str]
+    unreadable: list[PictureError]
+    chosen: Sequence[Row] = ()
+    listed: int = 0
+
+
 def run(options: argparse.Namespace) -> int:
     """Score the pictures of the command line; return 1 when one could not be read or Ctrl-C ended it, else 0."""
+    _check(options)
+    limits = UrlLimits(round(options.url_mb * 1e6), options.url_seconds) if options.urls else None
+    began, skipped = time.monotonic(), Counter[str]()
+    pictures = some_readable(find_pictures(options.inputs, urls=options.urls, skipped=skipped))
+    if warning := find_model(options.model)[1].warning():
+        print(f"note: {warning}", file=sys.stderr)
+    score = _score_here if options.shards is None else _score_shards
+    return _close(score(options, pictures, limits), skipped, began)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise InputError for options that are impossible or do not go together."""
     require(options.samples is None or options.samples >= 1, "--samples", options.samples, "must be at least 1")
     require(0 < options.url_mb < 1e6, "--url-mb", options.url_mb, "must be above 0 and below 1000000")
     require(0 < options.url_seconds < 1e6, "--url-seconds", options.url_seconds, "must be above 0 and below 1000000")
-    limits = UrlLimits(round(options.url_mb * 1e6), options.url_seconds) if options.urls else None
     sorted_or_not = options.sort is not None or not options.reverse
     require(sorted_or_not, "--reverse", "true", "turns --sort round; give --sort, too")
     used = options.best_of or options.alike == SAME_SCENE_BITS
@@ -58,58 +84,79 @@ def run(options: argparse.Namespace) -> int:
     for key in ("sort", "shards") if options.best_of else ():
         value = getattr(options, key)
         require(value is None, f"--{key}", value, f"cannot be combined with --best-of; leave --{key} out")
-    began, skipped = time.monotonic(), Counter[str]()
-    chosen: list[Row] = []
-    pictures = some_readable(find_pictures(options.inputs, urls=options.urls, skipped=skipped))
     if options.shards is not None:
         require(not options.url, "--url", options.url, "Ray's workers have models of their own; leave --shards out")
         require(options.format in (None, "jsonl"), "--format", options.format, "shards are jsonl; leave it out")
         require(options.sort is None, "--sort", options.sort, "shards keep the order of their list; leave it out")
-        from aes_r1.scoring.shards import score_shards
+        require(options.shard_size >= 1, "--shard-size", options.shard_size, "must be at least 1")
+        require(options.workers >= 1, "--workers", options.workers, "must be at least 1")
 
-        counts, unreadable = score_shards(
-            pictures,
-            Path(options.shards),
-            model=options.model,
-            samples=options.samples,
-            seed=options.seed,
-            limits=limits,
-            shard_size=options.shard_size,
-            workers=options.workers,
-        )
-        print(options.shards)
+
+def _score_shards(options: argparse.Namespace, found: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
+    """Score `found` through Ray into the folder --shards, and print its name."""
+    from aes_r1.scoring.shards import score_shards
+
+    counts, unreadable = score_shards(
+        found,
+        Path(options.shards),
+        model=options.model,
+        samples=options.samples,
+        seed=options.seed,
+        limits=limits,
+        shard_size=options.shard_size,
+        workers=options.workers,
+    )
+    print(options.shards)
+    return Scored(counts, unreadable)
+
+
+def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError], limits: UrlLimits | None) -> Scored:
+    """Score `found` in this process, or with the servers --url, and write the rows to stdout."""
+    # A picture is no other take of itself. The pictures are listed before the model is loaded, which is slow.
+    listed = list(named_once(found) if options.best_of else found)
+    sampling = {"samples": options.samples, "seed": options.seed}
+    if options.url:
+        critic = Critic.at(options.url, options.model, **sampling)
     else:
-        sampling = {"samples": options.samples, "seed": options.seed}
-        if options.best_of:
-            pictures = named_once(pictures)  # a picture is no other take of itself
-        listed = list(pictures)  # before the model is loaded, which is slow
-        if options.url:
-            critic = Critic.at(options.url, options.model, **sampling)
-        else:
-            critic = Critic.load(options.model, **sampling)
-        if warning := critic.facts.warning():
-            print(f"note: {warning}", file=sys.stderr)
-        counts, unreadable = Counter[str](), []
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
-        at_once = AT_ONCE * len(options.url) or 1
-        verdicts = _verdicts(listed, critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
-        rows: Iterable[Row] = _counted(_until_interrupted(verdicts, counts), counts)
-        if options.best_of:
-            rows = chosen = choose(list(rows), within=options.alike)
-        elif options.sort is not None:
-            rows = in_order(rows, options.sort, reverse=options.reverse)
-        shown = options.format or "table"
-        write_rows(rows, shown, sys.stdout, measured_on=critic.facts.measured_on, chosen=options.best_of)
-        if shown == "table" and any(row["best"] is not None for row in chosen):
-            print(MEANING)
+        critic = Critic.load(options.model, **sampling)
+    counts, unreadable, chosen = Counter[str](), list[PictureError](), list[Row]()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
+    at_once = AT_ONCE * len(options.url) or 1
+    verdicts = _verdicts(listed, critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
+    rows: Iterable[Row] = _counted(_until_interrupted(verdicts, counts), counts)
+    if options.best_of:
+        rows = chosen = choose(list(rows), within=options.alike)
+    elif options.sort is not None:
+        rows = in_order(rows, options.sort, reverse=options.reverse)
+    shown = options.format or "table"
+    facts = critic.facts
+    write_rows(
+        rows,
+        shown,
+        sys.stdout,
+        measured_on=facts.measured_on,
+        chosen=options.best_of,
+        sub_scores=facts.sub_scores,
+    )
+    if shown == "table" and any(row["best"] is not None for row in chosen):
+        print(MEANING)
+    return Scored(counts, unreadable, chosen, len(listed))
+
+
+def _close(scored: Scored, skipped: Counter[str], began: float) -> int:
+    """Print what could not be read and the closing lines to stderr; return the exit code.
+
+    began: the value of time.monotonic() when the command began.
+    """
+    counts, unreadable, chosen, listed = scored
     for error in unreadable:
         print(f"aes_r1: {error}".encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr)
     closing = [*summary(counts, unreadable, skipped, time.monotonic() - began), *kept_summary(chosen)]
     for line in closing:
         print(line, file=sys.stderr)
     if counts["interrupted"]:
-        print(f"aes_r1: interrupted; {counts['pictures']} of {len(listed)} scored", file=sys.stderr)
+        print(f"aes_r1: interrupted; {counts['pictures']} of {listed} scored", file=sys.stderr)
     return 1 if unreadable or counts["interrupted"] else 0
 
 

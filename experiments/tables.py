@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aes_r1.runs.cells import format_cell
 from experiments.power import shown_by
 from experiments.reading import METRICS
 
@@ -19,14 +21,16 @@ def interval(value: Mapping[str, Any], *, signed: bool = False) -> str:
 
     No interval from fewer than three: with one degree of freedom it would be wider than the scale of correlations.
     """
-    form = "+.3f" if signed else ".3f"
     defined = f"{value['n']} of {value['run']} seeds" if value["n"] != value["run"] else ""
     if value["mean"] is None:
         return f"not defined ({defined})" if defined else "–"
-    text = f"{value['mean']:{form}}"
-    if value["low"] is not None and value["n"] > 2:
-        text += f" [{value['low']:{form}}, {value['high']:{form}}]"
-    return text + (f" ({defined})" if defined else "")
+    shown = value if value["n"] > 2 else {**value, "low": None}
+    return format_cell(shown, "mean", signed=signed) + (f" ({defined})" if defined else "")
+
+
+def short(number: float, digits: int) -> str:
+    """Format a number without the zero before its point: .812, -.014, 6.9."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{number:.{digits}f}")
 
 
 def error_bars(rows: Sequence[Mapping[str, Any]]) -> list[float]:

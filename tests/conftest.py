@@ -6,7 +6,7 @@ import gc
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,19 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let its work
 def whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions on CUDA round to 10 bits unless told otherwise, which would hide what a test compares."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture(scope="module")
+def hydra() -> Iterator[None]:
+    """Hydra is ready to compose, and reads every file of conf/ once for all tests of a file."""
+    from hydra import initialize_config_dir
+
+    from aes_r1 import recipe
+    from aes_r1.settings import CONF
+
+    recipe.register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

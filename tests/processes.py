@@ -16,7 +16,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,19 @@ def run_job(*command: str, count: int = 2, timeout: float = 900, **environment: 
         for process in started:
             process.kill()
     assert all(process.returncode == 0 for process in started), "\n".join(text[-4000:] for text in said)
+
+
+def wait_for(
+    process: subprocess.Popen, seen: Callable[[], bool], *, said: Path | None = None, every: float = 0.01
+) -> None:
+    """Wait until `seen()`, which is asked `every` so many seconds.
+
+    AssertionError with what the process said (in the file `said`, or in its pipes) if it ends first, or after 500 s.
+    """
+    deadline = time.monotonic() + 500
+    while not seen():
+        if process.poll() is not None:
+            raise AssertionError(said.read_text() if said is not None else process.communicate())
+        if time.monotonic() > deadline:
+            raise AssertionError("never seen")
+        time.sleep(every)

@@ -11,14 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from aes_r1 import overrides, recipe
+from aes_r1 import overrides
 from aes_r1.runs.identity import differences
 from aes_r1.settings import CONF, Settings, as_dict
 from tests import processes
 from tests.conftest import label_twelve
+from tests.recipes import composed
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 GROUPS = ("data", "model", "reward", "cold_start", "trainer", "engine", "expert", "judge", "evaluation", "tracker")
@@ -29,12 +28,6 @@ OPTIONS = [
     for path in sorted((CONF / group).glob("*.yaml"))
     if (group, path.stem) not in EXTENDED
 ]
-
-
-def composed(*overrides: str) -> Settings:
-    OmegaConf.register_new_resolver("run_hash", recipe._run_hash, replace=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return recipe.to_settings(compose("config", overrides=list(overrides)))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -13,7 +13,8 @@ import yaml
 
 from aes_r1.runs.identity import differences, run_fingerprint
 from aes_r1.settings import CONF, Settings, as_dict
-from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, composed, train
+from tests.recipes import composed
+from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, train
 
 RECIPES = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text())
 # Given on the command line, or derived from it.
@@ -40,22 +41,30 @@ def own_keys(path: Path) -> dict[str, Any]:
 
 
 def inherited_keys(path: Path) -> set[str]:
-    """Dotted keys of the files that `path` extends, of its own group or of another (/chat@_here_: api)."""
+    """Dotted keys of the files that `path` extends, of its own group or of another (/chat@_here_: api; /chat@judge)."""
     keys: set[str] = set()
     for parent in yaml.safe_load(path.read_text()).get("defaults", []):
+        place = ""
         if isinstance(parent, dict):
             ((group, option),) = parent.items()
-            extended = CONF / group.strip("/").removesuffix("@_here_") / f"{option}.yaml"
+            if "@" not in group:
+                continue  # a group of a recipe, which stands under its own name
+            group, package = group.strip("/").split("@")
+            extended = CONF / group / f"{option}.yaml"
+            place = "" if package == "_here_" else f"{package}."
         elif parent != "_self_":
             extended = path.with_name(f"{parent}.yaml")
         else:
             continue
-        keys |= set(own_keys(extended)) | inherited_keys(extended)
+        keys |= {f"{place}{key}" for key in {*own_keys(extended), *inherited_keys(extended)}}
     return keys
 
 
+HYDRA_S_OWN = ("hydra", "_target_")  # keys that Hydra's manual explains, with all that is in them
+
+
 def unexplained(path: Path) -> list[str]:
-    """Return keys that `path` adds without a comment above or behind them."""
+    """Return keys that `path` adds without a comment above or behind them, but for Hydra's own."""
     values = yaml.compose(path.read_text())
     lines = path.read_text().splitlines()
     extended = inherited_keys(path)
@@ -63,6 +72,8 @@ def unexplained(path: Path) -> list[str]:
     def walk(node: yaml.MappingNode, prefix: str) -> Iterator[str]:
         for key, value in node.value:
             name, line = f"{prefix}{key.value}", key.start_mark.line
+            if name in HYDRA_S_OWN:
+                continue
             if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
                 yield from walk(value, f"{name}.")
                 continue
@@ -82,10 +93,22 @@ def test_every_key_is_explained_where_it_comes_in(group):
         assert names == [], f"{group}/{path.name}"
 
 
+OTHERS = [*CONF.glob("*.yaml"), *CONF.glob("hydra/*/*.yaml")]  # outside the groups
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_key_outside_the_groups_is_explained(path):
+    """Those of the commands' own files, of launcher and sweeper."""
+    assert path.read_text().startswith("# "), "does not say what it is"
+    assert unexplained(path) == []
+
+
 def test_a_key_without_a_comment_is_found(tmp_path):
     (tmp_path / "base.yaml").write_text("# A base.\n# Explained.\none: 1\ninner:\n  # Explained.\n  two: 2\n")
     (tmp_path / "more.yaml").write_text("# More.\ndefaults: [base, _self_]\none: 2\ninner: {two: 3}\nthree: 3\n")
     assert unexplained(tmp_path / "more.yaml") == ["three"]
+    (tmp_path / "own.yaml").write_text("# Of Hydra.\n_target_: a.b\nhydra: {run: {dir: .}}\ninit:\n  level: error\n")
+    assert unexplained(tmp_path / "own.yaml") == ["init.level"]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -131,6 +154,18 @@ def test_where_servers_stand_is_no_part_of_a_run():
     del recorded["rollout"]
     assert differences(recorded, as_dict(composed())) == []
     assert differences(recorded, as_dict(at[0])) == ["rollout.name"]
+
+
+def test_where_the_judge_stands_and_what_it_costs_is_no_part_of_a_run():
+    """A higher price ceiling goes on with the same run; another model or rubric is another run."""
+    judged = ("reward.judge.weight=1", "reward.judge.model=m")
+    there = [f"reward.judge.{key}" for key in ("api_base=http://a/v1", "max_usd=9", "max_concurrency=2", "retries=1")]
+    prices = ["reward.judge.input_usd_per_million=1", "reward.judge.output_usd_per_million=1"]
+    here, moved = composed(*judged), composed(*judged, *there, *prices)
+    assert run_fingerprint(here) == run_fingerprint(moved)
+    assert differences(as_dict(here), as_dict(moved)) == []
+    others = [composed(*judged, f"reward.judge.{more}") for more in ("model=n", "rubric=Be kind")]
+    assert len({run_fingerprint(one) for one in (here, *others)}) == 3
 
 
 OF_A_RUN = ("rollout.cap=3", "rollout.ahead=1")

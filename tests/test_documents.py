@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
@@ -89,14 +89,6 @@ def module_of(words: list[str]) -> tuple[str, list[str]] | None:
             place = words.index(flag)
             return words[place + 1], words[place + 2 :]
     return None
-
-
-@pytest.fixture(scope="module")
-def hydra():
-    """Hydra reads every file of conf/ once for all commands."""
-    recipe.register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 def check_composed(name: str, arguments: list[str]) -> None:

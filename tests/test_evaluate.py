@@ -14,32 +14,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from aes_r1 import evaluate, recipe
+from aes_r1 import evaluate
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.pipeline.data_stage import drawn_sets
+from aes_r1.runs.claim import run_lock
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.identity import differences
-from aes_r1.settings import CONF, DataSettings, EvaluateSettings, InputError, Settings, as_dict
+from aes_r1.settings import DataSettings, InputError, Settings, as_dict
 from tests import processes
 from tests.conftest import twelve_pictures
 from tests.planted import Planted, labelled
 from tests.processes import TORCHRUN
+from tests.recipes import composed_evaluate as settings
 from tests.rollout.vllm_server import FakeServer
 from tests.runs.test_watchdog import free_port
 from tests.tracking.test_tracker import by_kind, offline_records, values
 
 COPIES = 20  # of the twelve pictures, under ids of their own
-
-
-def settings(*overrides: str) -> EvaluateSettings:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return recipe.to_settings(compose("evaluate", overrides=list(overrides)), EvaluateSettings)
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +236,13 @@ def test_a_folder_from_before_there_were_baselines_goes_on():
     assert differences(before, as_dict(settings("model.path=x", "baselines=[mean]"))) == ["baselines"]
 
 
+def test_one_process_at_a_time_answers_into_a_folder(models, manifest, tmp_path):
+    asked = settings("data=manifest", f"data.root={manifest}", f"model.path={models / 'hollow'}", f"out={tmp_path}")
+    with run_lock(tmp_path, 0), pytest.raises(InputError, match="another process works on this run"):
+        evaluate.run(asked)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 def test_sets_come_from_also_and_never_unasked(tmp_path):
     assert settings("data=scenes").evaluation.also == []
     result = settings("data=scenes", "+also=[scenes_shifted,{name: folder, root: /pictures}]").evaluation.also
@@ -326,6 +329,7 @@ def test_servers_answer_as_the_local_model_does(models, manifest, tmp_path):
     """Every protocol's most likely answers are the same words, of one model after another on the same server."""
     asked = [
         *("evaluation.protocols=[greedy,direct,read_back]", "evaluation.limit=4", "evaluation.interventions=3"),
+        *("evaluation.sensitivity=3", "evaluation.edits=[tilt]"),
         *("data=manifest", f"data.root={manifest}", "evaluation.max_new_tokens=32", "evaluation.n_bootstrap=10"),
         *(f"model.path={models / 'hollow'}", f"+models={{used: {models / 'used'}}}", "data.workers=0"),
     ]
@@ -338,6 +342,15 @@ def test_servers_answer_as_the_local_model_does(models, manifest, tmp_path):
     assert len(here) == 2 * 3 * 4
     assert here == there
     assert len({row["text"] for row in here}) > 3
-    exchanged = [sorted((tmp_path / name / "interventions").rglob("*.jsonl")) for name in ("here", "there")]
-    assert [path.read_text() for path in exchanged[0]] == [path.read_text() for path in exchanged[1]] != []
+    for kind in ("interventions", "sensitivity"):
+        asked_again = [sorted((tmp_path / name / kind).rglob("*.jsonl")) for name in ("here", "there")]
+        assert [path.read_text() for path in asked_again[0]] == [path.read_text() for path in asked_again[1]] != []
+    edited = [row for path in asked_again[0] for row in read_rows(path)]
+    assert len(edited) == 2 * 3 * 3
+    scores = {(row["stage"], row["protocol"], row["id"]): row["score"] for row in here}
+    assert {(row["protocol"], row["id"], row["original"]) for row in edited} <= {
+        (protocol, name, score) for (_, protocol, name), score in scores.items()
+    }
+    cell = json.loads((tmp_path / "here" / "evaluation.json").read_text())["stages"]["used"]["para/test"]["greedy"]
+    assert cell["sensitivity"]["tilt"]["dimension"] == "composition"
     assert not list(tmp_path.glob("aes_r1_*")), "weights are left behind"

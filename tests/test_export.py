@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 
 from aes_r1.data.sample import open_picture
 from aes_r1.export import export, main
+from aes_r1.inference.asking import find_model
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import parse_critique, parse_score
 from aes_r1.report.model_card import TEN_LINES
@@ -48,6 +49,24 @@ def test_the_card_says_what_was_measured(exported, talking_run):
         assert expected in text
 
 
+def test_sub_scores_are_in_the_card_and_asked_for_by_the_exported_model(talking_run, tmp_path):
+    shutil.copytree(talking_run, tmp_path / "run")
+    settings, evaluation = (
+        json.loads((talking_run / f"{name}.json").read_text()) for name in ("settings", "evaluation")
+    )
+    settings["model"]["sub_scores"] = ["light_and_shadow"]
+    cell = evaluation["stages"]["rapo"]["folder/test"]["sample"]
+    cell["sub_scores"] = {"light_and_shadow": {**cell, "n": 7, "srcc": {"value": 0.31, "low": 0.2, "high": 0.4}}}
+    (tmp_path / "run" / "settings.json").write_text(json.dumps(settings))
+    (tmp_path / "run" / "evaluation.json").write_text(json.dumps(evaluation))
+    folder = export(tmp_path / "run", tmp_path / "OUT")
+    text = (folder / "README.md").read_text()
+    assert "`<think>critique</think><answer>0.63; light and shadow 0.50</answer>`" in text
+    assert "| folder/test | sample | light and shadow | 7 | 0.310 [0.200, 0.400] |" in text
+    assert find_model(folder)[1].sub_scores == ("light_and_shadow",)
+    assert "light and shadow X" in (folder / "prompt.txt").read_text()
+
+
 def test_made_pictures_and_measured_critiques_are_limits(talking_run, tmp_path):
     shutil.copytree(talking_run, tmp_path / "run")
     evaluation = json.loads((talking_run / "evaluation.json").read_text())
@@ -55,9 +74,15 @@ def test_made_pictures_and_measured_critiques_are_limits(talking_run, tmp_path):
     evaluation["critiques"] = {"rapo": {"folder/test": {"interventions": {"swapped_critique": {"follow": follow}}}}}
     collapsed = {"n": 60, "distinct": {"value": 1, "low": None, "high": None}, "words_srcc": None}
     evaluation["stages"]["rapo"]["folder/test"]["sample"]["critiques"] = collapsed
+    edited = {"dimension": "color", "n": 60, "higher": {"value": 0.625, "low": 0.47, "high": 0.76}}
+    edited["mean_difference"] = {"value": 0.031, "low": -0.01, "high": 0.07}
+    evaluation["stages"]["rapo"]["folder/test"]["sample"]["sensitivity"] = {"desaturate": edited}
     (tmp_path / "run" / "evaluation.json").write_text(json.dumps(evaluation))
     text = (export(tmp_path / "run", tmp_path / "OUT") / "README.md").read_text()
     assert "0.21 of the way" in text
+    row = "| folder/test | sample | desaturate | color | 60 | 0.625 [0.470, 0.760] | 0.031 [−0.010, 0.070] |"
+    assert f"\n{row}\n" in text
+    assert "Sub-scores" not in text
     assert "critiques of folder/test (sample): 1 of 60; SRCC of their words with the opinions: –." in text
     assert "simulated raters" in text  # the settings of the fixture name scenes
     assert "not measured in this run" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import sys
 import tomllib
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from aes_r1.settings import reward as reward_settings
+
 HOUSE = Path(__file__).parents[1] / "aes_r1"
 FILES = sorted(HOUSE.rglob("*.py"))
 ROOMS = (
     "settings", "prompts", "runs", "tracking", "data", "reward", "model", "rollout", "aescot", "trainer", "inference",
-    "evaluation", "scoring", "report", "pipeline", "command",
+    "evaluation", "scoring", "report", "pipeline", "command", "app", "reward_server",
 )  # fmt: skip
 # Libraries that only certain rooms may import.
 ALLOWED = {
@@ -59,8 +62,21 @@ def imports(path: Path) -> set[str]:
 
 
 def room(path: Path) -> str:
+    """Return the room of a file. Files at top level are in the room `command`, and a room's command is not above it."""
     name = path.relative_to(HOUSE).parts[0].removesuffix(".py")
-    return name if name in ROOMS and path.name != "__main__.py" else "command"
+    name = name if name in ROOMS else "command"
+    return max(name, "command", key=ROOMS.index) if path.name == "__main__.py" else name
+
+
+def rooms_imported(path: Path) -> dict[str, str]:
+    """Return {imported name: its room}, without what stands in aes_r1/__init__.py itself, as its version does."""
+    found = {}
+    for name in imports(path):
+        package, *parts = name.split(".")
+        is_file = bool(parts) and bool([*HOUSE.glob(f"{parts[0]}.py"), *HOUSE.glob(f"{parts[0]}/__init__.py")])
+        if package == "aes_r1" and is_file:
+            found[name] = parts[0] if parts[0] in ROOMS else "command"
+    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
@@ -68,10 +84,25 @@ def test_a_file_imports_only_from_rooms_above(path):
     if path.name == "__init__.py":
         return
     own = ROOMS.index(room(path))
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "aes_r1" and len(parts) > 1 and parts[1] in ROOMS:
-            assert ROOMS.index(parts[1]) <= own, f"{path.name} imports {name} from a room below it"
+    below = [name for name, place in rooms_imported(path).items() if ROOMS.index(place) > own]
+    assert not below, f"{path.name} imports {below} from a room below it"
+
+
+@pytest.mark.parametrize(("line", "place"), [
+    ("from aes_r1 import plan", "command"),
+    ("from aes_r1.train import main", "command"),
+    ("import aes_r1.plan_memory", "command"),
+    ("from aes_r1.app.guard import Guard", "app"),
+    ("from aes_r1 import reward_server", "reward_server"),
+    ("from aes_r1.data import mix", "data"),
+    ("from aes_r1 import prompts", "prompts"),
+    ("from aes_r1 import __version__", None),
+    ("import torch", None),
+])  # fmt: skip
+def test_the_room_of_every_import_is_known(tmp_path, line, place):
+    """An import of a command or of the app is one from a room, whichever way it is written."""
+    (tmp_path / "probe.py").write_text(line + "\n")
+    assert set(rooms_imported(tmp_path / "probe.py").values()) == ({place} if place else set())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
@@ -107,6 +138,24 @@ def test_every_requirement_says_what_it_is_for():
     assert all("#" in line for line in listed)
 
 
+@pytest.mark.parametrize("path", sorted(HOUSE.glob("reward/*.py")), ids=lambda path: path.name)
+def test_a_reward_writes_no_default_of_its_own(path):
+    """Where an argument is a setting of a reward, its default is the setting's: sigma: float = ErrorSettings.sigma."""
+    of_settings = {
+        field.name
+        for settings in vars(reward_settings).values()
+        if dataclasses.is_dataclass(settings)
+        for field in dataclasses.fields(settings)
+    }
+    assert {"sigma", "epsilon", "gamma", "ties", "tau", "threshold", "form"} <= of_settings
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            given = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            constants = {name.arg: default.value for name, default in given if isinstance(default, ast.Constant)}
+            own = {name for name, value in constants.items() if value is not None}  # None: no tensor is given
+            assert not own & of_settings, f"{node.name} writes a default of its own"
+
+
 # Names of a run's files and folders, which only runs/ may spell: files anywhere in a string, folders in a path.
 FILES_OF_A_RUN = re.compile(
     r"\b(settings|evaluation|origin)\.json\b|\b(metrics|completions|predictions|entropy|judge)\.jsonl\b"
@@ -114,7 +163,7 @@ FILES_OF_A_RUN = re.compile(
 )
 FOLDERS_OF_A_RUN = {
     *("stages", "model", "best", "checkpoints", "manifests", "interventions", "information", "parts", "wandb"),
-    "baselines",
+    *("baselines", "sensitivity"),
 }
 READERS_OF_RUNS = [*HOUSE.rglob("*.py"), *(HOUSE.parent / "experiments").rglob("*.py")]
 

@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aes_r1 import command, overrides
 from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings
-from tests.test_command import composed, train
+from tests.recipes import composed
+from tests.test_command import train
 
 
 def refusal(*arguments: str) -> str:

@@ -2,21 +2,22 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import os
 import re
 import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from aes_r1 import recipe
 from aes_r1.model import cost
-from aes_r1.plan import advice, cheapest, plan, show
+from aes_r1.pipeline import run as pipeline_run
+from aes_r1.plan import advice, cheapest, judging, plan, show
 from aes_r1.plan_memory import most_disk, outputs_per_pass, peak
 from aes_r1.plan_seconds import decode_seconds, step_flops, step_traffic
+from aes_r1.prompts import rating_prompt
 from aes_r1.settings import (
     CONF,
     CostSettings,
@@ -26,13 +27,13 @@ from aes_r1.settings import (
     InputError,
     LoraSettings,
     PairSettings,
-    PlanSettings,
     RankSettings,
     RewardSettings,
     RolloutSettings,
 )
 from tests import processes
 from tests.paper_plan import paper_plan, paper_shape
+from tests.recipes import composed_plan as composed
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,6 @@ def shape():
 
 def settings(stage=3, gpus=8, **model):
     return train(paper_plan(stage, CostSettings(gpus=gpus, usd_per_gpu_hour=2.0), **model), eval_pictures=200)
-
-
-def composed(*overrides: str) -> PlanSettings:
-    OmegaConf.register_new_resolver("run_hash", recipe._run_hash, replace=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return recipe.to_settings(compose("plan", overrides=list(overrides)), PlanSettings)
 
 
 def assume(settings, **changes):
@@ -173,6 +168,14 @@ def test_comparisons_are_part_of_cold_start_and_evaluation(shape):
     assert hours(["greedy", "pair"]) - hours(["greedy"]) == pytest.approx(expected)
 
 
+def test_edited_twins_are_images_of_the_step(shape):
+    """8 twins beside 24 images cost what 32 images cost: all operations, memory and seconds."""
+    with_twins = train(settings(), images_per_step=24, edited_pairs=8)
+    assert plan(with_twins, shape).memory == plan(train(settings(), images_per_step=32), shape).memory
+    assert plan(with_twins, shape).seconds == plan(train(settings(), images_per_step=32), shape).seconds
+    assert plan(with_twins, shape).steps == plan(train(settings(), images_per_step=24), shape).steps
+
+
 def test_stages_by_hand(shape):
     """9,900 critiques of 454 + 200 tokens, vision tower forward alone; 38,000 answers in batches of 64 per GPU."""
     found = plan(settings(), shape)
@@ -196,6 +199,46 @@ def test_stages_by_hand(shape):
     # 24 validations (every 50 of 1,172 steps and after the last) of 200 pictures, 25 on a GPU in one batch.
     one = 200 * prompt + 360 * (READ + cost.cache_bytes(shape, 25 * (454 + 180), 2)) / rate
     assert found.stage_hours["its validations"] == pytest.approx(24 * one / 3600)
+
+
+@pytest.mark.parametrize(("given", "models"), [
+    ((), ("base", "cold_start", "rapo")),
+    (("trainer.init_from=base",), ("base", "rapo")),
+    (("trainer.init_from=/tmp",), ("base", "rapo")),
+    (("cold_start.epochs=0",), ("base", "rapo")),
+    (("trainer.name=sft",), ("base", "cold_start")),
+    (("trainer.name=sft", "trainer.init_from=/tmp"), ("base", "cold_start")),
+    (("trainer.name=sft", "cold_start.epochs=0"), ("base",)),
+])  # fmt: skip
+def test_the_plan_is_of_the_stages_that_train_runs(shape, monkeypatch, given, models):
+    """A stage that train leaves out takes no time and no room; the models that there are, are evaluated."""
+    run, found = [], composed("+experiment=paper", *given)
+    for stage in ("base_model", "cold_start", "rapo"):
+        monkeypatch.setattr(pipeline_run, stage, lambda *_, stage=stage: run.append(stage.removesuffix("_model")))
+    for other in ("load_data", "keep_final", "starting_point", "evaluate", "report"):
+        monkeypatch.setattr(pipeline_run, other, lambda *_: None)
+    monkeypatch.setattr(pipeline_run.preflight, "check_counts", lambda _: None)
+    pipeline_run.run_stages(SimpleNamespace(settings=found, rank=1, wait=lambda: None))
+    assert tuple(run) == found.models == models
+
+    whole = plan(composed("+experiment=paper"), shape)
+    planned, started, reinforced = plan(found, shape), "cold_start" in models, "rapo" in models
+    expected = {name: hours * reinforced for name, hours in whole.stage_hours.items()}
+    expected["cold start"] = whole.stage_hours["cold start"] * started
+    expected["evaluation"] = pytest.approx(whole.stage_hours["evaluation"] * len(models) / 3)
+    assert planned.stage_hours == expected
+    assert planned.steps == whole.steps * reinforced
+    room = planned.disk
+    assert room["RAPO's checkpoints"] == whole.disk["RAPO's checkpoints"] * reinforced
+    assert room["the cold start's checkpoints"] == whole.disk["the cold start's checkpoints"] * started
+    # The last model, the cold start's, and twice the best one, of which only RAPO knows; 2 bytes a number.
+    assert room["models (cold start, last, best)"] == (1 + started + 2 * reinforced) * shape.parameters * 2
+    assert planned.host["while models are loaded"] == 8 * shape.parameters * 2 * (1 + reinforced)
+    console = Console(file=io.StringIO(), width=400)
+    show(planned, found, console)
+    told = f"{planned.steps} steps of RAPO; hours on 8 GPUs: cold start {expected['cold start']:.1f}, RAPO"
+    assert told in console.file.getvalue()
+    assert ("those of RAPO, which this run does not have" in console.file.getvalue()) is not reinforced
 
 
 def test_an_evaluation_s_own_limit_caps_its_answers(shape):
@@ -237,6 +280,8 @@ def test_what_is_not_counted_is_named(shape):
         settings(), reward=reward, trainer=dataclasses.replace(settings().trainer, credit="parts")
     )
     cases = {"servers' GPUs": many, "rewards of critiques": paid, "2 further draw": train(settings(), refill_rounds=2)}
+    asked_again = EvaluationSettings(sensitivity=100)
+    cases["again after edits"] = dataclasses.replace(settings(), evaluation=asked_again)
     for words, given in cases.items():
         *_, last = advice(plan(given, shape), given)
         assert last.startswith("not counted: ")
@@ -290,6 +335,19 @@ def test_the_cheapest_recipe_that_fits_is_named():
     assert " on 4-bit weights (model.lora.rank=64 model.quantize=nf4), " in named("7b", 26.0)
     assert named("7b", 12.0).startswith("no recipe of this model fits 12 GB; the smallest is an adapter on 4-bit")
     assert "4-bit" not in named("7b", 12.0, "engine=zero2")  # which cannot train them
+
+
+def test_what_a_judge_is_asked_and_costs():
+    """1000 steps of 128 x 4; a question: prompt and critique of 200 tokens, 361 of the picture, 60 of the reply."""
+    judged = ("+experiment=paper", "trainer.max_steps=1000", "reward.judge.weight=1", "reward.judge.model=m")
+    given = composed(*judged, "reward.judge.api_base=http://a/v1", "reward.judge.max_concurrency=64")
+    prompt = len(rating_prompt("x" * 600, 0.5)) // 3 + 8 + max(85 + 170, math.ceil(504 * 504 / 784))
+    tokens = 512_000 * (prompt + 60) / 1e6
+    said = f"reward.judge asks 512,000 questions at most (512 a step): {tokens:.2f} million tokens"
+    assert judging(given, 1000) == f"{said}; at 8 seconds a call 1.1 minutes a step, not counted above"
+    priced = composed(*judged, "reward.judge.input_usd_per_million=2", "reward.judge.output_usd_per_million=8")
+    usd = 512_000 * (2 * prompt + 8 * 60) / 1e6
+    assert judging(priced, 1000) == f"{said}, {usd:,.2f} USD; at 8 seconds a call 4.3 minutes a step, not counted above"
 
 
 CARDS = {  # the cards that each recipe for one's own pictures is for

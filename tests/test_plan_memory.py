@@ -182,6 +182,12 @@ def test_an_adapter_on_the_tower_is_counted(shape):
     assert both[1] - both[0] == 8 * shape.vision_linear_sides
 
 
+def test_no_cure_has_fewer_images_than_twins(shape):
+    for pairs, known in ((0, True), (96, False)):
+        found = cures(dataclasses.replace(settings(), trainer=trainer(edited_pairs=pairs)), shape)
+        assert any("images_per_step" in name for name in found) is known
+
+
 def test_cures_are_not_on_yet_and_do_lower_the_peak(shape):
     plain = settings(gpus=2, stage=2, gradient_checkpointing=False)
     found = cures(plain, shape)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from aes_r1.points import Sweep, point_command
 from aes_r1.settings import Settings
 from tests import processes
 from tests.conftest import label_twelve
+from tests.processes import wait_for
 
 ROOT = Path(__file__).parents[1]
 STEPS = 60
@@ -71,15 +71,6 @@ def steps(run: Path) -> list[int]:
     return [step for step in logged if step > 0]
 
 
-def wait_for(process: subprocess.Popen, seen: Callable[[], bool], folder: Path) -> None:
-    for _ in range(25_000):
-        if seen():
-            return
-        assert process.poll() is None, (folder / "said").read_text()
-        time.sleep(0.02)
-    raise AssertionError("never seen")
-
-
 def is_free(run: Path) -> bool:
     """Return whether no process works on the run."""
     try:
@@ -94,7 +85,7 @@ def is_free(run: Path) -> bool:
 def test_a_sweep_that_is_stopped_takes_its_point_along_and_goes_on(number, job, tmp_path):
     first, second = tmp_path / "runs" / "1", tmp_path / "runs" / "2"
     process = sweep(tmp_path, job, "seed=1,2")
-    wait_for(process, lambda: len(steps(first)) >= 2, tmp_path)
+    wait_for(process, lambda: len(steps(first)) >= 2, said=tmp_path / "said")
     assert not is_free(first)
     process.send_signal(number)
     assert process.wait(300) == 75, (tmp_path / "said").read_text()
@@ -130,7 +121,7 @@ def test_no_point_outlives_its_sweep(number, arguments, job, tmp_path):
         pytest.importorskip("ray" if name == "ray" else "hydra_plugins.hydra_joblib_launcher")
     process = sweep(tmp_path, job, "seed=1,2", f"trainer.max_steps={50 * STEPS}", *arguments)
     first = tmp_path / "runs" / "1"
-    wait_for(process, lambda: len(steps(first)) >= 2, tmp_path)
+    wait_for(process, lambda: len(steps(first)) >= 2, said=tmp_path / "said")
     process.send_signal(number)
     assert process.wait(300) == (75 if number == signal.SIGTERM else -signal.SIGKILL), (tmp_path / "said").read_text()
     runs = [run for run in (tmp_path / "runs").glob("[12]") if (run / ".lock").exists()]
@@ -152,7 +143,7 @@ def test_a_run_has_one_process_that_works_on_it(job, tmp_path):
     long = [*job, "out=run", f"trainer.max_steps={50 * STEPS}"]
     first = start(tmp_path, *long)
     try:
-        wait_for(first, lambda: len(steps(run)) >= 2, tmp_path)
+        wait_for(first, lambda: len(steps(run)) >= 2, said=tmp_path / "said")
         (tmp_path / "second").mkdir()
         second = start(tmp_path / "second", *long, f"out={run}", "trainer.resume=never")
         assert second.wait(300) == 2
@@ -166,7 +157,7 @@ def test_a_run_has_one_process_that_works_on_it(job, tmp_path):
         first.wait()
     assert is_free(run)
     third = start(tmp_path, *long)
-    wait_for(third, lambda: not is_free(run) and len(steps(run)) >= 2, tmp_path)
+    wait_for(third, lambda: not is_free(run) and len(steps(run)) >= 2, said=tmp_path / "said")
     third.terminate()
     assert third.wait(300) == 75
     assert steps(run) == list(range(1, len(steps(run)) + 1))
@@ -176,7 +167,7 @@ def test_a_run_has_one_process_that_works_on_it(job, tmp_path):
 def test_a_multirun_that_is_started_twice_does_every_point_once(job, tmp_path):
     runs = [tmp_path / "runs" / seed for seed in "12"]
     first = sweep(tmp_path, job, "seed=1,2", "trainer.max_steps=20")
-    wait_for(first, lambda: len(steps(runs[0])) >= 2, tmp_path)
+    wait_for(first, lambda: len(steps(runs[0])) >= 2, said=tmp_path / "said")
     (tmp_path / "other").mkdir()
     out = f"out={tmp_path}/runs/${{seed}}"
     second = start(tmp_path / "other", "--multirun", *job, "seed=1,2", "trainer.max_steps=20", out)
@@ -201,7 +192,7 @@ def test_a_second_ctrl_c_ends_a_multirun_at_once_and_it_goes_on(launcher, job, t
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     first = tmp_path / "runs" / "1"
     process = sweep(tmp_path, job, "seed=1,2", *arguments)
-    wait_for(process, lambda: len(steps(first)) >= 2, tmp_path)
+    wait_for(process, lambda: len(steps(first)) >= 2, said=tmp_path / "said")
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)

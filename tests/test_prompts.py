@@ -15,8 +15,12 @@ from aes_r1.prompts import (
     out_of_range,
     parse_critique,
     parse_score,
+    parse_sub_scores,
+    question_of,
+    sub_scores_of,
+    without_sub_scores,
 )
-from aes_r1.settings.model import PROMPTS
+from aes_r1.settings.model import PROMPTS, SUB_SCORES
 
 
 def wrap(score, critique="calm light"):
@@ -141,3 +145,92 @@ def test_prompts_ask_for_what_the_parser_reads():
     for dimension in DIMENSIONS:
         assert dimension.replace("_", " ") in RATING_PROMPT
         assert dimension.replace("_", " ") in SCORE_FIRST_PROMPT
+
+
+ASKED = ("composition", "light_and_shadow")
+
+
+@pytest.mark.parametrize(
+    ("said", "score", "composition", "light"),
+    [
+        ("0.63; composition 0.50; light and shadow 0.71", 0.63, 0.5, 0.71),
+        (" 0.63 ;light and shadow  .71;\ncomposition 1 ", 0.63, 1.0, 0.71),
+        ("0.63; composition 0.50", 0.63, 0.5, None),
+        ("0.63", 0.63, None, None),
+        ("0.63; composition 1.2; light and shadow 0.71", 0.63, None, 0.71),
+        ("0.63; composition -0.1", 0.63, None, None),
+        ("0.63; composition 0.5; composition 0.5; light and shadow 1", 0.63, None, 1.0),
+        ("0.63; color 0.5; composition 0.4", 0.63, 0.4, None),
+        ("0.63; composition nan; light and shadow 0.5", 0.63, None, 0.5),
+        ("0.63; composition 5e-1", 0.63, None, None),
+        ("0.63; composition", 0.63, None, None),
+        ("0.63; composition 0.5;", 0.63, 0.5, None),
+        ("0.63; composition 0.5 or so", 0.63, None, None),
+        ("0.63; composition 0.5, light and shadow 0.4", 0.63, None, None),
+        ("0.63; Composition 0.5", 0.63, None, None),
+        ("0.63; light_and_shadow 0.5", 0.63, None, None),
+        ("0.63; 0.5", 0.63, None, None),
+        ("0.63 or so; composition 0.5", None, None, None),
+        ("0.63, composition 0.5", None, None, None),
+        ("composition 0.5; 0.63", None, None, None),
+        ("1.2; composition 0.5", None, None, None),
+        ("; composition 0.5", None, None, None),
+    ],
+)
+def test_sub_scores_by_hand(said, score, composition, light):
+    assert parse_score(wrap(said), sub_scores=ASKED) == score
+    given = parse_sub_scores(wrap(said), sub_scores=ASKED)
+    assert given == {"composition": composition, "light_and_shadow": light}
+    assert parse_score(wrap(said)) == (score if ";" not in said else None), "they are read where they were asked for"
+    assert parse_sub_scores(wrap(said)) == {}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_refused_is_refused_with_sub_scores(text):
+    assert parse_score(text, sub_scores=ASKED) is None
+    assert parse_sub_scores(text, sub_scores=ASKED) == dict.fromkeys(ASKED)
+
+
+@given(
+    st.integers(0, 100),
+    st.dictionaries(st.sampled_from(DIMENSIONS), st.integers(0, 100)),
+    st.text(alphabet=st.characters(blacklist_characters="<>")),
+    st.sampled_from(["critique_first", "score_first"]),
+)
+def test_sub_scores_read_back(hundredths, given, critique, order):
+    given = {name: value / 100 for name, value in given.items()}
+    text = answer(critique, hundredths / 100, order, given)
+    assert parse_score(text, order, DIMENSIONS) == hundredths / 100
+    assert parse_sub_scores(text, order, DIMENSIONS) == {**dict.fromkeys(DIMENSIONS), **given}
+    assert parse_critique(text, order) == critique.strip()
+
+
+@given(st.text(), st.lists(st.text(alphabet="0123456789.; -composition", max_size=12), max_size=4))
+def test_sub_scores_never_raise_and_never_leave_the_range(text, items):
+    for candidate in (text, wrap(text), wrap(f"0.5;{text}"), wrap(";".join(["0.5", *items]))):
+        given = parse_sub_scores(candidate, sub_scores=ASKED)
+        assert tuple(given) == ASKED
+        assert all(value is None or 0.0 <= value <= 1.0 for value in given.values())
+        assert parse_score(candidate, sub_scores=ASKED) is not None or set(given.values()) == {None}
+
+
+def test_a_score_out_of_range_is_told_beside_sub_scores():
+    assert out_of_range(wrap("1.2; composition 0.5"), sub_scores=ASKED)
+    assert not out_of_range(wrap("0.2; composition 1.5"), sub_scores=ASKED)
+    assert not out_of_range(wrap("1.2; composition 0.5"))
+
+
+@given(st.lists(st.sampled_from(DIMENSIONS), unique=True), st.sampled_from(PROMPTS))
+def test_a_question_says_which_sub_scores_it_asks_for(names, prompt):
+    question = question_of(prompt, names)
+    assert sub_scores_of(question) == tuple(names)
+    assert without_sub_scores(question) == QUESTIONS[prompt]
+    assert order_of(question) == order_of(QUESTIONS[prompt])
+    assert (question == QUESTIONS[prompt]) == (not names)
+
+
+def test_every_dimension_may_have_a_sub_score():
+    assert SUB_SCORES == DIMENSIONS
+    assert question_of("score_only", ["composition", "light_and_shadow"]).endswith(
+        "Score single dimensions in the same way: <answer>X; composition X; light and shadow X</answer>."
+    )

@@ -22,6 +22,7 @@ from aes_r1.settings import (
 ALONE = {"rank": {"weight": 0}, "error": {"weight": 0}, "pair": {"weight": 1}}  # the weights of reward=pair
 SERVED = {"name": "vllm", "url": ["http://a:1"]}
 PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0.25}}}
+JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,21 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
             )
         ),
         ({"model": {"prompt": "score_last"}}, "model.prompt=score_last"),
+        ({"model": {"sub_scores": "color"}}, "model.sub_scores: must be a list, as model.sub_scores=[..,..]"),
+        ({"model": {"sub_scores": ["light"]}}, "model.sub_scores=light: must be one of light_and_shadow, mood_and"),
+        (
+            {"model": {"sub_scores": ["color", "color"]}},
+            "model.sub_scores=['color', 'color']: name each dimension once",
+        ),
+        ({"model": {"sub_scores": ["color"], "answer_from": "words"}}, "['color']: are scored from the picture; give"),
+        ({"reward": {"sub_scores": {"weight": -1}}}, "reward.sub_scores.weight=-1"),
+        (
+            {
+                "model": {"sub_scores": ["color"]},
+                "reward": {"rank": {"weight": 0}, "error": {"weight": 0}, "binary": {"weight": 1}},
+            },
+            "reward.sub_scores.weight=1.0: sub-scores earn by rank and error; give reward.rank.weight or",
+        ),
         ({"cold_start": {"blank_pictures": 1}}, "cold_start.blank_pictures=1"),
         ({"trainer": {"critique_kl_coef": -1}}, "trainer.critique_kl_coef=-1"),
         ({"trainer": {"temperature": 0}}, "trainer.temperature=0"),
@@ -93,6 +109,16 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
         ),
         ({"reward": {"custom": "rewards.brevity"}}, "reward.custom=rewards.brevity: give FILE.py:FUNCTION"),
         ({"reward": {"custom": "a.py:f", "custom_weight": 0}}, "reward.custom_weight=0"),
+        (
+            {"reward": {"judge": {"weight": 1}}},
+            "reward.judge.weight=1.0: needs a model to ask; give",
+        ),
+        ({"reward": {"judge": {"weight": -1, "model": "m"}}}, "reward.judge.weight=-1"),
+        ({"reward": {"judge": {"rubric": " "}}}, "reward.judge.rubric= : say what earns a high rating"),
+        ({"reward": {"judge": {"api_base": "localhost:8000"}}}, "reward.judge.api_base=localhost:8000: must be a URL"),
+        ({"reward": {"judge": {"api_base": "http://a:sk-secret@b/v1"}}}, "reward.judge.api_base holds a key"),
+        ({**JUDGED, "trainer": {"credit": "answer"}}, "reward.judge.weight=1.0: pays the critique's own tokens"),
+        ({**JUDGED, "model": {"prompt": "score_only"}}, "reward.judge.weight=1.0: the judge is shown a critique"),
         ({"tracker": {"name": "mlflow"}}, "tracker.name=mlflow: must be one of offline, wandb, tensorboard, none"),
         ({"reward": {"error": {"sigma": 0}}}, "reward.error.sigma=0"),
         ({"reward": {"rank": {"gamma": 0}}}, "reward.rank.gamma=0"),
@@ -104,6 +130,8 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
         ({"model": {"base": "best"}}, "model.base=best"),
         ({"model": {"base": None}}, "model.path=null"),
         ({"model": {"pretrain": {"seed": 1}}}, "model.pretrain.seed=1: "),
+        ({"model": {"pretrain": {"data": "photographs"}}}, "model.pretrain.data=photographs: the shipped base is made"),
+        ({"model": {"base": "pretrain", "pretrain": {"data": "para"}}}, "model.pretrain.data=para: must be one of"),
         ({"rollout": {"name": "sglang"}}, "rollout.name=sglang"),
         ({"rollout": {"name": "vllm"}}, "rollout.url=[]: give the servers' addresses"),
         ({"rollout": {"name": "vllm", "url": ["127.0.0.1:8100"]}}, "rollout.url=127.0.0.1:8100"),
@@ -126,6 +154,9 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
         ({"reward": {**ALONE, "distribution": {"weight": 1}}}, "reward.distribution.weight=1.0: pays a score"),
         ({"reward": {**ALONE, "custom": "a.py:f"}}, "reward.custom=a.py:f: gets the scores of single pictures"),
         ({"reward": {**ALONE, "failed_parse": "random"}}, "reward.failed_parse=random: guesses a score"),
+        ({"reward": {**ALONE, "judge": {"weight": 1}}}, "reward.judge.weight=1.0: rates the critique of one picture"),
+        ({"reward": ALONE, "model": {"sub_scores": ["color"]}}, "model.sub_scores=['color']: are of single pictures"),
+        ({"reward": ALONE, "trainer": {"edited_pairs": 1}}, "trainer.edited_pairs=1: adds twins of single pictures"),
         ({"reward": {"pair": {"weight": -1}}}, "reward.pair.weight=-1"),
         ({"reward": {"pair": {"margin": 0}}}, "reward.pair.margin=0"),
         ({"reward": ALONE, "model": {"answer_from": "words"}}, "model.answer_from=words: words alone are read beside"),
@@ -140,6 +171,22 @@ PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0
         ({"trainer": {"warmup_steps": -1}}, "trainer.warmup_steps=-1"),
         ({"cold_start": {"warmup_ratio": 1.0}}, "cold_start.warmup_ratio=1"),
         ({**PARTS, "trainer": {"credit": "parts", "refill_rounds": 2}}, "trainer.refill_rounds=2"),
+        ({"trainer": {"edited_pairs": 17}}, "trainer.edited_pairs=17: must be from 0 to trainer.images_per_step=16"),
+        ({"trainer": {"edits": ["blur"]}}, "trainer.edits=blur: must be one of crop, tilt, overexpose, underexpose"),
+        ({"trainer": {"edits": []}}, "trainer.edits=[]: must name at least one of crop, tilt"),
+        ({"trainer": {"edits": ["tilt", "tilt"]}}, "trainer.edits=['tilt', 'tilt']: name each once"),
+        (
+            {"trainer": {"edited_pairs": 2, "refill_rounds": 1}},
+            "trainer.edited_pairs=2: trainer.refill_rounds replaces",
+        ),
+        ({**PARTS, "trainer": {"credit": "parts", "edited_pairs": 2}}, "trainer.edited_pairs=2: twins have no opinion"),
+        ({"reward": {"twin": {"weight": -1}}}, "reward.twin.weight=-1"),
+        (
+            {"reward": {"twin": {"weight": 0}}, "trainer": {"edited_pairs": 2}},
+            "reward.twin.weight=0.0: edited twins earn this reward alone",
+        ),
+        ({"evaluation": {"sensitivity": -1}}, "evaluation.sensitivity=-1: must not be negative"),
+        ({"evaluation": {"edits": ["tilt", "sepia"]}}, "evaluation.edits=sepia: must be one of crop, tilt"),
         ({"trainer": {"completions_every": 0}}, "trainer.completions_every=0"),
         ({"trainer": {"keep_checkpoints": 0}}, "trainer.keep_checkpoints=0"),
         ({"trainer": {"epochs": 0}}, "trainer.epochs=0"),
@@ -158,6 +205,9 @@ def test_rewards_of_the_critique_are_those_with_a_weight():
     assert (reward.critique_weights, reward.needs_reference) == ({"faithfulness": 0.25}, False)
     more = build(Settings, {**PARTS, "reward": {"read_back": {"weight": 1}, "information": {"weight": 2}}}).reward
     assert (more.critique_weights, more.needs_reference) == ({"read_back": 1.0, "information": 2.0}, True)
+    for credit in ("all", "parts"):
+        judged = build(Settings, {**JUDGED, "trainer": {"credit": credit}}).reward
+        assert (judged.critique_weights, judged.needs_reference) == ({"judge": 1.0}, False)
     build(Settings, {"trainer": {"name": "sft"}, "reward": {"faithfulness": {"weight": 1}}})  # which has no effect
 
 

@@ -8,12 +8,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aes_r1 import recipe
 from aes_r1.runs.identity import run_fingerprint
-from aes_r1.settings import CONF, Settings, as_dict
+from aes_r1.settings import Settings, as_dict
 from aes_r1.tracking.wandb_run import group_of
 from experiments.reward_ablation.analyse import STUDY
 from experiments.study import analyse
@@ -42,12 +42,7 @@ AXES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hydra_is_ready():
-    """Once for all tests: Hydra reads every file once."""
-    recipe.register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
+pytestmark = pytest.mark.usefixtures("hydra")
 
 
 def composed(*overrides: str, hydra: bool = False):

@@ -1,4 +1,4 @@
-"""Estimate the cost and the duration of a distillation before anything is bought."""
+"""Estimate the cost and the duration of what models behind an API are asked, before anything is bought."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from aes_r1.aescot.chat import SIDE_FACTOR, affordable_price, key_of, picture_tokens, tokens_in
 from aes_r1.aescot.quotas import QuotaSampler, read_quotas
 from aes_r1.data.sample import Sample
-from aes_r1.prompts import expert_prompt, judge_prompt
-from aes_r1.settings import ChatSettings, ExpertSettings, JudgeSettings
+from aes_r1.prompts import expert_prompt, judge_prompt, rating_prompt
+from aes_r1.settings import ChatSettings, ExpertSettings, JudgeRewardSettings, JudgeSettings
 
 CRITIQUE_TOKENS = 350  # for a critique of 100 to 250 words in JSON
 VERDICT_TOKENS = 60
@@ -31,8 +31,7 @@ def estimate(
     every picture, so they are upper bounds. Raises InputError where a price is missing, or, when buying, a key.
     """
     pictures = len(QuotaSampler(samples, read_quotas(quotas or {}), seed=0).next_round())
-    side = int((max_pixels // SIDE_FACTOR**2) ** 0.5) * SIDE_FACTOR
-    picture_cost = picture_tokens(side, side)
+    picture_cost = _picture_cost(max_pixels)
     critique = "x" * (3 * CRITIQUE_TOKENS)
     roles: dict[str, Any] = {}
     for settings in (expert, judge) if buying else ():
@@ -44,6 +43,19 @@ def estimate(
         roles["align"] = _role(judge, pictures, tokens_in(judge_prompt("align", critique)), VERDICT_TOKENS)
         roles["fact"] = _role(judge, pictures, tokens_in(judge_prompt("fact", critique)) + picture_cost, VERDICT_TOKENS)
     return {"pictures": pictures, "roles": roles}
+
+
+def estimate_ratings(
+    judge: JudgeRewardSettings, *, questions: int, critique_tokens: int, max_pixels: int
+) -> dict[str, Any]:
+    """Estimate calls, tokens, USD (null: price unknown) and minutes of `questions` of reward.judge."""
+    prompt = tokens_in(rating_prompt("x" * (3 * critique_tokens), 0.5, judge.rubric))
+    return _role(judge, questions, prompt + _picture_cost(max_pixels), VERDICT_TOKENS)
+
+
+def _picture_cost(max_pixels: int) -> int:
+    side = int((max_pixels // SIDE_FACTOR**2) ** 0.5) * SIDE_FACTOR
+    return picture_tokens(side, side)
 
 
 def _role(settings: ChatSettings, calls: int, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 The reason codes of rejected.jsonl: `leak` here and in leak.py; `align` and `fact` from a judge; `length`, `language`,
 `missing_dimension`, `refusal`, `invalid_json`, `unusable`, `empty` here; `near_copy` from near_copy.py; `no_answer`
 when the server never gave one; `no_verdict` when the judge's answer could not be read; `picture` when the picture could
-not be opened.
+not be opened; `unrated` when expert=attributes has no rating of the picture by dimension.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from aes_r1.runs.files import row_line, rows_at
 from aes_r1.settings import InputError
 
 
@@ -20,29 +20,30 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("a+b")
         self._offsets: dict[str, int] = {}
-        self._file.seek(0)
-        end = 0
-        while line := self._file.readline():
-            if not line.endswith(b"\n"):
-                break
-            self._offsets[_key_of(line, f"{path}:{len(self._offsets) + 1}")] = end
-            end += len(line)
+        last: int | None = None
+        try:
+            for offset, row in rows_at(path):
+                self._offsets[str(row["key"])] = last = offset
+        except (InputError, TypeError, KeyError) as error:  # damaged by something other than a kill
+            line = f"{path}:{len(self._offsets) + 1}"
+            raise InputError(
+                f"{line}: not an answer of this program; delete the line, and it is asked again"
+            ) from error
+        self._file.seek(last or 0)
+        end = 0 if last is None else last + len(self._file.readline())
         self._file.truncate(end)
-        self._file.seek(end)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the row that was appended under `key`, else None."""
         offset = self._offsets.get(key)
-        if offset is None:
-            return None
-        self._file.seek(offset)
-        return json.loads(self._file.readline())
+        return None if offset is None else next(rows_at(self._path, start=offset))[1]
 
     def append(self, key: str, row: dict[str, Any]) -> None:
-        """Write `row` under `key`, and return when it is safe on disk."""
-        line = json.dumps({"key": key, **row}).encode() + b"\n"
+        """Write `row` under `key`, and return when it is safe on disk; a number that is not finite becomes null."""
+        line = row_line({"key": key, **row})
         self._file.seek(0, os.SEEK_END)
         offset = self._file.tell()
         self._file.write(line)
@@ -67,13 +68,3 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-
-
-def _key_of(line: bytes, location: str) -> str:
-    """Return the key of a row; raises InputError when the file was damaged by anything but a kill."""
-    try:
-        return str(json.loads(line)["key"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{location}: not an answer of this program; delete the line, and it is asked again"
-        ) from error

@@ -95,6 +95,37 @@ _NONE = re.compile(
 )  # a claim that says there is none
 
 
+RATING_SCHEMA: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "rating",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"rating": {"type": "number"}},
+            "required": ["rating"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def read_rating(text: str) -> tuple[float | None, tuple[str, ...]]:
+    """Read a rating of 0..10 from a judge's raw text: (rating, how it was mended), or (None, ()) without one."""
+    reading = read_object(text, {"rating": "rating"}, lambda values: _rating(values) is not None)
+    rating = None if reading is None else _rating(reading.values)
+    return rating, reading.mended if reading is not None and rating is not None else ()
+
+
+def _rating(values: Mapping[str, Any]) -> float | None:
+    rating = values.get("rating")
+    if isinstance(rating, str):
+        rating = float(rating) if _DECIMAL.fullmatch(rating.strip()) else rating
+    if isinstance(rating, bool) or not isinstance(rating, int | float) or not 0 <= rating <= 10:
+        return None
+    return float(rating)
+
+
 class ChatJudge:
     """Asks a model twice: once with the critique alone, once with the picture."""
 

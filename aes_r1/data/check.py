@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from scipy.fft import dctn
 
 from aes_r1.data import scene_sets
 from aes_r1.data.sample import PictureError, Sample, open_picture
-from aes_r1.runs.files import append_rows, sha256_of, write_rows
+from aes_r1.runs.files import append_rows, rows_at, sha256_of, write_rows
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import InputError
 
@@ -79,11 +78,11 @@ class CheckCache:
         self._path = path
         self._known: dict[str, Checked] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        for _, values in rows_at(path, skip_broken=True):
             try:
-                row = Checked(**json.loads(line))
-            except (ValueError, TypeError):
-                continue  # half a line that a killed run left, or one of another version; its picture is read again
+                row = Checked(**values)
+            except TypeError:
+                continue  # a row of another version; its picture is read again
             self._known[row.path] = row
 
     def __getitem__(self, path: str) -> Checked:

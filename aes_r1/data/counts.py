@@ -45,7 +45,7 @@ def _count_pictures(settings: Settings, data: DataSettings, split: str) -> int:
 def _count_critiques(settings: Settings, pictures: int) -> int | None:
     """Count the cold start's records: those of its file, or at most one per picture that the expert is asked about."""
     cold_start, data = settings.cold_start, settings.data
-    if cold_start.epochs == 0 or settings.trainer.init_from == "base":
+    if "cold_start" not in settings.models:
         return None
     if cold_start.data is not None:
         return len(read_records(Path(cold_start.data)))

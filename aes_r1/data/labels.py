@@ -206,7 +206,7 @@ def _score(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
         raise InputError(f"{where}: no opinion (mos={mos!r}); fill it in, or take the row out")
     score = number(mos, path, location, "mos", scale)
     if not low <= score <= high:
-        way_out = "say the ends of your scale: data.scale=[1,10]"
+        way_out = "say the ends of your scale: data.scale=[1,10] (or [1,5], ..)"
         if (low, high) != (0, 1):
             way_out = "data.scale is the lowest and highest possible opinion; leave it out for opinions in [0, 1]"
         raise InputError(f"{where}: mos={score:g} is outside [{low:g}, {high:g}]; {way_out}")

@@ -26,7 +26,7 @@ class Column:
     ids [n] int64; scores, mos, mos_std, std [n], NaN where there is none: std is the standard deviation of a picture's
     readable outputs and count [n] their number; origins [n]: index into ORIGINS or -1; to_raters [n, 4]: distances of
     the outputs from the raters' opinions (evaluation.opinions), NaN where there are none; outputs, out_of_range:
-    totals.
+    totals; sub_scores: {dimension: [n, 2]}, sub-score and rating, NaN where there is none.
     """
 
     ids: NDArray[np.int64]
@@ -39,6 +39,7 @@ class Column:
     to_raters: Array
     outputs: int
     out_of_range: int
+    sub_scores: dict[str, Array]
 
 
 @dataclass
@@ -48,6 +49,8 @@ class _ColumnBuilder:
     ids: array = field(default_factory=lambda: array("q"))
     numbers: array = field(default_factory=lambda: array("d"))  # score, mos, mos_std, std, then DISTANCES
     counts: array = field(default_factory=lambda: array("h"))  # readable, outputs, out of range, origin
+    dimensions: tuple[str, ...] | None = None  # of the first row's sub-scores, which those of the others share
+    rated: array = field(default_factory=lambda: array("d"))  # sub-score and rating of each dimension
 
     def add(self, row: Mapping[str, Any]) -> None:
         outputs = row.get("scores") or [row["score"]]
@@ -60,6 +63,11 @@ class _ColumnBuilder:
         self.numbers.extend(np.nan if number is None else number for number in numbers)
         origin = ORIGINS.index(row["origin"]) if row.get("origin") in ORIGINS else -1
         self.counts.extend((len(readable), len(outputs), row.get("out_of_range", 0), origin))
+        if self.dimensions is None:
+            self.dimensions = tuple(row.get("sub_scores", ()))
+        for name in self.dimensions:
+            pair = (row.get(key, {}).get(name) for key in ("sub_scores", "ratings"))
+            self.rated.extend(np.nan if number is None else number for number in pair)
 
     def column(self) -> Column:
         ids = np.frombuffer(self.ids, dtype=np.int64)
@@ -72,7 +80,10 @@ class _ColumnBuilder:
         to_raters = numbers[rows, 4:]
         readable, outputs, out_of_range, origins = counts[rows].T
         totals = int(outputs.sum()), int(out_of_range.sum())
-        return Column(ids[rows], score, mos, mos_std, std, readable, origins, to_raters, *totals)
+        dimensions = self.dimensions or ()
+        rated = np.array(self.rated, dtype=np.float64).reshape(len(ids), len(dimensions), 2)[rows]
+        sub_scores = dict(zip(dimensions, rated.swapaxes(0, 1), strict=True))
+        return Column(ids[rows], score, mos, mos_std, std, readable, origins, to_raters, *totals, sub_scores)
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[Key, Column]:
@@ -80,8 +91,8 @@ def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[Key, Column]:
 
     A picture without MOS is left out; the last of an id counts.
 
-    Rows need stage, protocol, id, dataset, split, mos and score; scores, out_of_range, mos_std, votes and origin are
-    optional.
+    Rows need stage, protocol, id, dataset, split, mos and score; scores, out_of_range, mos_std, votes, origin,
+    sub_scores and ratings are optional.
     """
     builders: dict[Key, _ColumnBuilder] = {}
     for row in rows:

@@ -18,7 +18,7 @@ import numpy as np
 
 from aes_r1.aescot.diversity import diversity
 from aes_r1.aescot.leak import find_leak
-from aes_r1.prompts import parse_critique
+from aes_r1.prompts import parse_critique, written_order
 
 log = logging.getLogger("aes_r1")
 
@@ -126,7 +126,8 @@ def _values(metrics: Rows, name: str) -> list[float]:
 
 
 def _critiques(completions: Rows, step: int) -> list[tuple[str, float | None]]:
-    critiques = [(parse_critique(row["text"]), row["score"]) for row in completions if row["step"] == step]
+    texts = [(row["text"], row["score"]) for row in completions if row["step"] == step]
+    critiques = [(parse_critique(text, written_order(text)), score) for text, score in texts]
     return [(text, score) for text, score in critiques if text]
 
 
@@ -199,7 +200,7 @@ SIGNS = (
     WarningSign(
         "not finite", 0.0, +1,
         "steps whose loss, gradient or another value was NaN or infinite: a skipped step teaches nothing",
-        "lower trainer.lr, raise trainer.kl_coef; one alone is harmless, many want model.dtype=float32",
+        "lower trainer.lr, raise trainer.kl_coef; a single one is harmless; if there are many, use model.dtype=float32",
         steps_not_finite,
     ),
     # A ratio that is off by 2% per token uses up a tenth of clip_low=.2 before anything is learned. It is more than ten

@@ -28,6 +28,7 @@ from aes_r1.evaluation.metrics import (
 from aes_r1.evaluation.opinions import opinion_distances
 from aes_r1.evaluation.pair_accuracy import summarise_pairs
 from aes_r1.evaluation.paper import paper_numbers
+from aes_r1.evaluation.sensitivity import summarise_sensitivity
 from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
 from aes_r1.inference.people import whole_group
 from aes_r1.inference.predictions import Sets, chosen_critiques, rows_by_protocol
@@ -99,6 +100,11 @@ def _cell(column: Column, n_bootstrap: int, seed: int) -> tuple[Cell, dict[str, 
     to_raters = opinion_distances(column.to_raters, n_bootstrap=n_bootstrap, seed=seed)
     if to_raters is not None:
         cell["opinions"] = to_raters
+    for name, pairs in column.sub_scores.items():
+        given, ratings = pairs[~np.isnan(pairs[:, 1])].T
+        if len(ratings):
+            rated, _ = correlations_with_draws(given, ratings, n_bootstrap, seed)
+            cell.setdefault("sub_scores", {})[name] = rated
     if (column.origins >= 0).any():
         cell["origins"] = {}
         for index, origin in enumerate(ORIGINS):
@@ -223,7 +229,7 @@ def measure(
     all_pairs: bool = False,
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Evaluation:
-    """Compute the evaluation of a run (docs/evaluation.md) from its predictions and interventions.
+    """Compute the evaluation of a run (docs/evaluation.md) from its predictions, interventions and edited pictures.
 
     sets: the samples, for the known factors of pictures; seen: sets trained on; manifests: {DATASET/SPLIT: sha256},
     None: computed from `sets`; baselines: {BASELINE: {DATASET/SPLIT: facts}}, written into their cells.
@@ -245,6 +251,7 @@ def measure(
         for baseline, cell in cells.items():
             cell |= (baselines or {})[baseline].get(name, {})
     _add_critiques(summary, run, sets, n_bootstrap, seed)
+    _add_sensitivity(summary, run, n_bootstrap, seed)
     if pairs := _pairs(run, n_bootstrap, seed):
         summary["pairs"] = pairs
     names = {name.rsplit("/", 1)[0] for by_set in summary["stages"].values() for name in by_set}
@@ -307,6 +314,16 @@ def _add_critiques(summary: Evaluation, run: RunFolder, sets: Sets, n_bootstrap:
             n_bootstrap=n_bootstrap,
             seed=seed,
         )
+
+
+def _add_sensitivity(summary: Evaluation, run: RunFolder, n_bootstrap: int, seed: int) -> None:
+    """Add to the cells of `summary` how their scores change with edits of the pictures, where that was asked."""
+    for stage, named in summary["stages"].items():
+        for name, protocols in named.items():
+            rows = run.examined("sensitivity", stage, name)
+            for protocol, cell in protocols.items():
+                if asked := [row for row in rows if row["protocol"] == protocol]:
+                    cell["sensitivity"] = summarise_sensitivity(asked, n_bootstrap=n_bootstrap, seed=seed)
 
 
 def _factors(sets: Sets, wanted: Collection[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -15,7 +15,8 @@ from typing import Any, Self
 import torch
 
 from aes_r1.data.scene_sets import SCENE_SETS
-from aes_r1.prompts import QUESTIONS, RATING_PROMPT, Order, order_of
+from aes_r1.model import tiny
+from aes_r1.prompts import RATING_PROMPT, Order, order_of, question_of, sub_scores_of
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import read_json
 from aes_r1.runs.folder import RunFolder, is_model, model_in, no_final_model, run_of, runs_inside
@@ -53,6 +54,11 @@ class Asking:
     def order(self) -> Order:
         """Return the order of the blocks in an answer to the question."""
         return order_of(self.question)
+
+    @property
+    def sub_scores(self) -> tuple[str, ...]:
+        """Return the dimensions whose sub-scores the question asks for."""
+        return sub_scores_of(self.question)
 
     def dtype_on(self, device: torch.device) -> str:
         """Return the dtype in which `device` computes."""
@@ -96,7 +102,7 @@ def asking_of(settings: Mapping[str, Any]) -> Asking:
     """Return how the run of `settings` (as in settings.json) asks its models in validation and evaluation."""
     model, evaluation = settings["model"], settings["evaluation"]
     return Asking(dtype=model["dtype"]).given(
-        question=QUESTIONS[model["prompt"]],
+        question=question_of(model["prompt"], model.get("sub_scores", ())),
         max_pixels=settings["data"]["max_pixels"] or model["max_pixels"],
         max_new_tokens=evaluation["max_new_tokens"] or settings["trainer"]["max_new_tokens"],
         temperature=evaluation["temperature"],
@@ -125,7 +131,11 @@ def find_model(path: str | Path) -> tuple[str, Facts]:
     if not is_model(model):
         inside = runs_inside(folder, "a final model", lambda one: is_model(one.model))
         raise InputError(f"{path}: neither a model's folder (config.json is missing) nor a run's; {inside}")
-    return str(model), Facts(max_pixels=_processor_pixels(model)) if run is None else run_facts(run, model)
+    if run is not None:
+        return str(model), run_facts(run, model)
+    return str(model), Facts(
+        max_pixels=_processor_pixels(model), scenes_alone=model.resolve() == tiny.SHIPPED.resolve()
+    )
 
 
 def run_facts(run: RunFolder, model: Path) -> Facts:

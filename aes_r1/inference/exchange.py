@@ -13,11 +13,11 @@ from aes_r1.data.sample import open_picture
 from aes_r1.inference.information import likelihoods, nats
 from aes_r1.inference.predictions import chosen_critiques, rows_by_protocol
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import order_of, parse_score, unscored
-from aes_r1.rollout.forced_prefix import complete_prefix
+from aes_r1.prompts import order_of, parse_score, sub_scores_of, unscored
+from aes_r1.rollout.forced_prefix import answer_tokens, complete_prefix
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.files import write_rows
-from aes_r1.runs.folder import EXAMINED, RunFolder
+from aes_r1.runs.folder import RunFolder
 
 INTERVENTION_KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 
@@ -60,7 +60,8 @@ def intervene(
             )  # fmt: skip
             prompts += [own, own, other, own, own]
             prefixes += [unscored(critique) for critique in critiques]
-        scores = [parse_score(text) for text in complete_prefix(backbone, prompts, prefixes, sample=sample)]
+        texts = complete_prefix(backbone, prompts, prefixes, max_new_tokens=answer_tokens(question), sample=sample)
+        scores = [parse_score(text, sub_scores=sub_scores_of(question)) for text in texts]
         count = len(INTERVENTION_KINDS)
         for start, row in zip(range(0, len(scores), count), group, strict=True):
             yield {
@@ -105,7 +106,7 @@ def exchange_critiques(
             yield {"id": row["id"], "words_nats": words, "score_nats": score}
 
     for name in dict.fromkeys(name for name, _ in chosen):
-        for kind, examine in zip(EXAMINED, (exchanged, informed), strict=True):
+        for kind, examine in {"interventions": exchanged, "information": informed}.items():
             path = run.examined_file(kind, stage, name)
             if path.exists() or (examine is exchanged and order_of(question) == "score_first"):
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,8 @@ def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]]) -> tup
 
     Raises InputError where fewer than FEWEST remain.
     """
-    shown = {_digest(sample) for samples in tests for sample in samples}
     known = [sample for sample in train if sample.mos is not None]
-    kept = [sample for sample in known if _digest(sample) not in shown]
+    kept = without_copies(known, tests)
     if len(kept) < FEWEST:
         raise InputError(
             f"{len(kept)} pictures of the train split have an opinion and are not in a test list; a regression needs "
@@ -108,7 +107,14 @@ def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]]) -> tup
     return kept, len(known) - len(kept)
 
 
-def _digest(sample: Sample) -> str:
+def without_copies(train: Sequence[Sample], others: Iterable[Sequence[Sample]]) -> list[Sample]:
+    """Return those of `train` that are in no list of `others` byte for byte."""
+    shown = {content_of(sample) for samples in others for sample in samples}
+    return [sample for sample in train if content_of(sample) not in shown]
+
+
+def content_of(sample: Sample) -> str:
+    """Return the SHA-256 of a picture's file; InputError where it cannot be read."""
     try:
         return sha256_of(Path(sample.image))
     except OSError as error:

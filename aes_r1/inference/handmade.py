@@ -20,7 +20,11 @@ Array = np.ndarray
 
 def handmade(picture: Image.Image) -> Array:
     """Return [F] float64, one number for each of NAMES."""
-    measured = measure(picture)
+    return handmade_of(picture, measure(picture))
+
+
+def handmade_of(picture: Image.Image, measured: Measurement) -> Array:
+    """Return the numbers of a picture that has been measured already."""
     numbers = [float(getattr(measured, name)) for name in _MEASURED]
     small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     rgb = np.asarray(small, dtype=np.float64) / 255

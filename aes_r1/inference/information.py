@@ -10,6 +10,7 @@ estimate of the pointwise mutual information.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from aes_r1.data.sample import open_picture
 from aes_r1.model.backbone import Backbone
-from aes_r1.model.likelihood import completion_likelihood, completion_table
+from aes_r1.model.likelihood import likelihood_of_pairs
+from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import critique_tokens, order_of
 
 Array = NDArray[np.float64]
@@ -43,24 +45,22 @@ def likelihoods(
     "text". Process `rank` of `size` computes every size-th picture and leaves NaN for the others, which `joined` fills
     in. batch_size: pictures per pass. Greedy and sampled texts alike are evaluated at temperature 1.
     """
-    others = min(others, len(rows) - 1)
-    table = np.full((len(rows), 1 + max(others, 0), 2), np.nan)
+    others = max(0, min(others, len(rows) - 1))
+    table = np.full((len(rows), 1 + others, 2), np.nan)
     texts = [backbone.encode_answer(row["text"]) for row in rows]
     order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-    local_positions = range(rank, len(rows), size)
-    for start in range(0, len(local_positions), batch_size):
-        positions = list(local_positions[start : start + batch_size])
-        images = [rows[order[position]]["image"] for position in positions]
-        prompts = backbone.collate([backbone.encode(open_picture(image), question) for image in images])
-        pairs = [(int(order[position - shift]), shift) for position in positions for shift in range(others + 1)]
-        tokens, mask = completion_table([texts[row] for row, _ in pairs], backbone.pad_token)
-        picture_of = torch.arange(len(positions)).repeat_interleave(others + 1)
-        device = backbone.device
-        logps, _ = completion_likelihood(backbone, prompts.to(device), tokens.to(device), mask, picture_of)
-        for (row, shift), line in zip(pairs, logps.double().cpu().numpy(), strict=True):
-            block = critique_tokens(backbone.pieces(torch.tensor(texts[row])), order_of(question))
-            words, rest = line[block.start : block.stop], np.delete(line, block)
-            table[row, shift] = words.sum(), rest.sum()
+    shown = [(position, shift) for position in range(rank, len(rows), size) for shift in range(1 + others)]
+    pairs = [(int(order[position - shift]), position) for position, shift in shown]
+
+    def prompt(position: int) -> EncodedPrompt:
+        return backbone.encode(open_picture(rows[order[position]]["image"]), question)
+
+    batches = likelihood_of_pairs(backbone, texts, prompt, pairs, batch_size=batch_size * (1 + others))
+    lines = chain.from_iterable(batch.double().cpu().numpy() for batch in batches)
+    for (row, _), (_, shift), line in zip(pairs, shown, lines, strict=True):
+        block = critique_tokens(backbone.pieces(torch.tensor(texts[row])), order_of(question))
+        words, rest = line[block.start : block.stop], np.delete(line, block)
+        table[row, shift] = words.sum(), rest.sum()
     return table
 
 

@@ -10,22 +10,25 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from aes_r1.data.edits import picture_of
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import PictureError, Sample, blank_picture, open_picture
+from aes_r1.data.ratings import known_ratings
+from aes_r1.data.sample import PictureError, Sample
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import (
-    SCORE_ONLY_PROMPT,
     Order,
     order_of,
     out_of_range,
     parse_critique,
     parse_score,
-    unscored,
+    parse_sub_scores,
+    question_of,
+    sub_scores_of,
 )
-from aes_r1.rollout.forced_prefix import complete_prefix
+from aes_r1.rollout.forced_prefix import answer_tokens, complete_prefix, read_back
 from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.settings import InputError
@@ -61,7 +64,7 @@ def predict(
 
     def encoded(entry: Sample) -> Encoded:
         try:
-            picture = open_picture(entry.image)
+            picture = picture_of(entry)
         except PictureError as error:
             raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
         return entry, {text: backbone.encode(picture, text) for text in dict.fromkeys(questions.values())}
@@ -78,11 +81,12 @@ def predict(
                     if name == "label_tokens":
                         yield number_row(entry, name, levels[index])
                     else:
-                        yield _row(entry, name, answers[name][index], order_of(questions[name]))
+                        yield _row(entry, name, answers[name][index], questions[name])
 
 
 def _question(protocol: str, question: str) -> str:
-    return {"direct": SCORE_ONLY_PROMPT, "label_tokens": LEVEL_PROMPT}.get(protocol, question)
+    score_only = question_of("score_only", sub_scores_of(question))
+    return {"direct": score_only, "label_tokens": LEVEL_PROMPT}.get(protocol, question)
 
 
 def _answers(
@@ -104,11 +108,17 @@ def _answers(
     if "greedy" in questions or "read_back" in questions:
         answers["greedy"] = _texts(backbone, group, dataclasses.replace(asking, temperature=1.0), 1, None, sample)
     if "read_back" in questions:
-        answers["read_back"] = _read_back(backbone, asking.question, [texts[0] for texts in answers["greedy"]], sample)
+        greedy = [texts[0] for texts in answers["greedy"]]
+        critiques = [parse_critique(text) for text in greedy]
+        read = read_back(backbone, critiques, asking.question, batch_size=len(critiques), sample=sample)
+        # A text without a critique stays as it was.
+        answers["read_back"] = [[text if again is None else again] for text, again in zip(greedy, read, strict=True)]
     if "direct" in questions:
         prompts = [encoded[questions["direct"]] for _, encoded in group]
         prefixes = [NO_CRITIQUE] * len(prompts)
-        answers["direct"] = [[text] for text in complete_prefix(backbone, prompts, prefixes, sample=sample)]
+        room = answer_tokens(questions["direct"])
+        texts = complete_prefix(backbone, prompts, prefixes, max_new_tokens=room, sample=sample)
+        answers["direct"] = [[text] for text in texts]
     return answers
 
 
@@ -134,18 +144,6 @@ def _texts(
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 
-def _read_back(backbone: Backbone, question: str, texts: Sequence[str], sample: Sampler) -> list[list[str]]:
-    """Return each text with its score read again from its critique alone; a text without a critique stays as it was."""
-    read = [[text] for text in texts]
-    rows = [row for row, text in enumerate(texts) if parse_critique(text)]
-    prefixes = [unscored(parse_critique(texts[row]) or "") for row in rows]
-    blank = [backbone.encode(blank_picture(), question)] * len(prefixes)
-    answers = complete_prefix(backbone, blank, prefixes, sample=sample) if prefixes else []
-    for row, text in zip(rows, answers, strict=True):
-        read[row] = [text]
-    return read
-
-
 def number_row(one: Sample, protocol: str, score: float | None) -> dict:
     """Build the row of a protocol that answers with a number instead of words."""
     votes = one.attributes.get("votes")
@@ -167,16 +165,33 @@ def number_row(one: Sample, protocol: str, score: float | None) -> dict:
     }
 
 
-def _row(one: Sample, protocol: str, texts: list[str], order: Order) -> dict[str, Any]:
-    scores = [parse_score(text, order) for text in texts]
-    answered = [score for score in scores if score is not None]
-    return {
-        **number_row(one, protocol, float(np.mean(answered)) if answered else None),
+def _row(one: Sample, protocol: str, texts: list[str], question: str) -> dict[str, Any]:
+    order, names = order_of(question), sub_scores_of(question)
+    scores = [parse_score(text, order, names) for text in texts]
+    row = {
+        **number_row(one, protocol, mean_of_answered(scores)),
         "scores": scores,
-        "out_of_range": sum(out_of_range(text, order) for text in texts),
+        "out_of_range": sum(out_of_range(text, order, names) for text in texts),
         "critique": parse_critique(texts[0], order),
         "text": texts[0],
     }
+    if names:
+        ratings = known_ratings(one)
+        row["sub_scores"] = mean_sub_scores(texts, order, names)
+        row["ratings"] = {name: ratings.get(name) for name in names}
+    return row
+
+
+def mean_of_answered(scores: Iterable[float | None]) -> float | None:
+    """Return the mean of the scores that could be read, None without one."""
+    answered = [score for score in scores if score is not None]
+    return float(np.mean(answered)) if answered else None
+
+
+def mean_sub_scores(texts: Sequence[str], order: Order, names: Sequence[str]) -> dict[str, float | None]:
+    """Return {dimension: mean of its readable sub-scores} of several answers about a picture; None without one."""
+    given = [parse_sub_scores(text, order, names) for text in texts]
+    return {name: mean_of_answered(one[name] for one in given) for name in names}
 
 
 def origin_of(one: Sample) -> str | None:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
 from aes_r1.runs.files import append_rows, iter_rows, write_rows
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.processes import Processes
 from aes_r1.runs.progress import progress_bars
 from aes_r1.settings import InputError
 
@@ -24,22 +25,7 @@ Predictor = Callable[[Iterable[Any]], Iterator[dict[str, Any]]]  # yields rows o
 Sets = Mapping[str, Sequence[Sample]]  # {NAME-SPLIT: its pictures}
 GROUNDED = ("greedy", "sample")  # protocols whose critiques are measured in every stage
 READ = 2000  # critiques per stage and set that are measured, drawn uniformly
-
-
-class Process(NamedTuple):
-    """Describe this process among the `size` that share the pictures.
-
-    `wait` returns when every process has called it, and may raise Stopped in all of them; `should_stop` says whether
-    one of them was asked to stop.
-    """
-
-    rank: int = 0
-    size: int = 1
-    wait: Callable[[], None] = lambda: None
-    should_stop: Callable[[], bool] = lambda: False
-
-
-ALONE = Process()
+ALONE = Processes()
 
 
 def record_stage(
@@ -49,16 +35,17 @@ def record_stage(
     predictor: Predictor,
     *,
     rows_per_picture: int,
-    process: Process = ALONE,
+    process: Processes = ALONE,
     file: Path | None = None,
 ) -> int:
     """Write the rows of `stage` on every set to `file`, resuming after a kill; return their number.
 
     file: None for the run's predictions. Every process asks about every size-th picture, or pair. The rows of each
-    process stay in the run's folder until the caller has marked the stage as done.
+    process stay in the run's folder until the caller has marked the stage as done. Raises Stopped in all of them when
+    one was asked to stop.
     """
     rank, size = process.rank, process.size
-    with progress_bars() as bar:
+    with progress_bars(shown=rank == 0) as bar:
         for name, samples in sets.items():
             update, share = bar(f"{stage} on {name}"), samples[rank::size]
             record(
@@ -68,7 +55,7 @@ def record_stage(
                 rows_per_picture=rows_per_picture,
                 progress=partial(update, total=len(share), text=""),
             )
-    process.wait()
+    process.wait_or_leave()
     if rank != 0:
         return 0
     written = [[run.part(stage, name, other, size) for other in range(size)] for name in sets]

@@ -12,11 +12,13 @@ from aes_r1.inference.asking import Asking
 from aes_r1.inference.compare import PER_PAIR, compare
 from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predict import predict
-from aes_r1.inference.predictions import Process, Sets, record_stage
+from aes_r1.inference.predictions import Sets, record_stage
+from aes_r1.inference.sensitivity import ask_about_edits
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import RATING_PROMPT, SCORE_FIRST_PROMPT
+from aes_r1.prompts import RATING_PROMPT, SCORE_FIRST_PROMPT, without_sub_scores
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.processes import Processes
 from aes_r1.settings import EvaluationSettings
 
 
@@ -29,10 +31,10 @@ def ask_model(
     evaluation: EvaluationSettings,
     *,
     seed: int,
-    process: Process,
+    process: Processes,
     sample: Sampler = sample_completions,
 ) -> None:
-    """Write the prediction rows of `stage` on every set and its exchanged critiques, then mark it as answered.
+    """Write the rows of `stage` on every set, its exchanged critiques and edited pictures, then mark it as answered.
 
     Every process asks about its share with the sampler `sample`; rank 0 does the rest. After a kill it resumes where it
     stopped.
@@ -46,16 +48,16 @@ def ask_model(
         batch_size=evaluation.batch_size,
         batch_invariant=evaluation.batch_invariant,
         seed=seed,
-        should_stop=process.should_stop,
         sample=sample,
     )
-    rows = record_stage(run, stage, sets, predictor, rows_per_picture=len(evaluation.of_pictures), process=process)
+    stoppable = partial(predictor, should_stop=process.stop_requested)
+    rows = record_stage(run, stage, sets, stoppable, rows_per_picture=len(evaluation.of_pictures), process=process)
     if "pair" in evaluation.protocols:
         _ask_about_pairs(run, stage, backbone, sets, asking, evaluation, process)
     if process.rank != 0:
         return
     # Answers that come from the words alone follow the critique by construction, so there is nothing to test.
-    with_critique = asking.question in (RATING_PROMPT, SCORE_FIRST_PROMPT)
+    with_critique = without_sub_scores(asking.question) in (RATING_PROMPT, SCORE_FIRST_PROMPT)
     if evaluation.interventions and with_critique and asking.answer_from == "image":
         exchange_critiques(
             run,
@@ -67,6 +69,8 @@ def ask_model(
             seed=seed,
             sample=sample,
         )
+    if evaluation.sensitivity:
+        ask_about_edits(run, stage, sets, predictor, edits=evaluation.edits, pictures=evaluation.sensitivity, seed=seed)
     finish(run, stage, {"rows": rows, "asked": asking.noted(backbone.device)})
 
 
@@ -77,7 +81,7 @@ def _ask_about_pairs(
     sets: Sets,
     asking: Asking,
     evaluation: EvaluationSettings,
-    process: Process,
+    process: Processes,
 ) -> None:
     """Write the choices of `stage` between pairs of every set to run.pairs_file, shared out like the pictures."""
     pairs = {f"{name}-pairs": match_pairs(samples, evaluation.pairs, LIMIT_SEED) for name, samples in sets.items()}
@@ -87,7 +91,7 @@ def _ask_about_pairs(
         asking=asking,
         batch_size=evaluation.batch_size,
         batch_invariant=evaluation.batch_invariant,
-        should_stop=process.should_stop,
+        should_stop=process.stop_requested,
     )
     record_stage(run, stage, pairs, predictor, rows_per_picture=PER_PAIR, process=process, file=run.pairs_file)
 

@@ -17,7 +17,7 @@ import torch
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
-from aes_r1.prompts import DIMENSIONS, order_of, parse_score
+from aes_r1.prompts import DIMENSIONS, order_of, parse_score, sub_scores_of
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 
 TOKEN_KINDS = ("critique", "dimension", "score", "tags")
@@ -79,7 +79,8 @@ def measure_entropy(
         for tokens, mask, row in zip(rollout.tokens, rollout.mask, entropy, strict=True):
             real = tokens[mask]
             pieces = [backbone.words(token[None]) for token in real]
-            answered += parse_score(backbone.decode(real), order_of(question)) is not None
+            score = parse_score(backbone.decode(real), order_of(question), sub_scores_of(question))
+            answered += score is not None
             values += row[mask].tolist()
             kinds += token_kinds(pieces)
             positions += [min(POSITIONS - 1, POSITIONS * index // len(real)) for index in range(len(real))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from aes_r1.model.backbone import Backbone
-from aes_r1.model.prompt_batch import PromptBatch
+from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
 from aes_r1.model.shared_prefix import grouped_hidden_states, plain_hidden_states
 from aes_r1.model.transfer import to_device
 
@@ -129,8 +129,8 @@ def _scaled(logits: Tensor, banned: Tensor | None, temperature: float) -> Tensor
 
 
 def completion_table(completions: Sequence[Sequence[int]], pad_token: int) -> tuple[Tensor, Tensor]:
-    """Right-pad R lists of tokens; return the tokens and the mask of the real ones, [R, T], on the host."""
-    shape = len(completions), max(map(len, completions))
+    """Right-pad R lists of tokens; return the tokens and the mask of the real ones, [R, T >= 1], on the host."""
+    shape = len(completions), max(1, *map(len, completions))
     tokens, mask = torch.full(shape, pad_token, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
     for row, completion in enumerate(completions):
         tokens[row, : len(completion)] = torch.tensor(completion)
@@ -169,3 +169,25 @@ def completion_likelihood(
     logps, entropy = backbone.core.lm_head(hidden, score=score)
     zeros = torch.zeros(mask.numel(), dtype=torch.float32, device=hidden.device)
     return zeros.index_copy(0, positions, logps).view_as(mask), zeros.index_copy(0, positions, entropy).view_as(mask)
+
+
+def likelihood_of_pairs(
+    scorer: Backbone,
+    completions: Sequence[Sequence[int]],
+    pictures: Callable[[int], EncodedPrompt],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    batch_size: int,
+) -> Iterator[Tensor]:
+    """Yield the log-probabilities, in nats, of completions under pictures, in batches of `batch_size` pairs.
+
+    completions: lists of tokens; pictures(index): the prompt with a picture, made for each batch that needs it; pairs:
+    (index of a completion, index of a picture). A batch is [B, T] float32, 0 beyond a completion's end.
+    """
+    for start in range(0, len(pairs), batch_size):
+        rows, shown = zip(*pairs[start : start + batch_size], strict=True)
+        used, image_of = torch.unique(torch.tensor(shown), return_inverse=True)
+        prompts = scorer.collate([pictures(index) for index in used.tolist()])
+        tokens, mask = completion_table([completions[row] for row in rows], scorer.pad_token)
+        logps, _ = completion_likelihood(scorer, prompts.to(scorer.device), tokens.to(scorer.device), mask, image_of)
+        yield logps

@@ -150,7 +150,7 @@ def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
     if not rows:
         raise InputError(
             f"baselines=[people]: {', '.join(by_set)} publish no votes of single people; leave people out, or add a "
-            "set that does: sophoappeal, para, ava or flickr_aes"
+            "set that does: sophoappeal, para, ava, flickr_aes, or your own with count_1, count_2, .. in labels.csv"
         )
     return rows, facts
 

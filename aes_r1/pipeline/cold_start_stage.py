@@ -35,7 +35,7 @@ from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.sft import sft_epochs, sft_steps, train_sft
 from aes_r1.trainer.skipped import warn
-from aes_r1.trainer.taught import comparisons, taught_records
+from aes_r1.trainer.taught import comparisons, rated_records, taught_records
 
 # Settings that do not change the result: where the critiques come from (their content is hashed), speed and safety.
 # The epochs that are hashed are those that min_steps led to.
@@ -47,6 +47,10 @@ log = logging.getLogger("aes_r1")
 
 _TRAINED = ("id", "image", "mos", "critique")  # the fields of a record that the cold start uses
 _NO_RECORD = "cold_start.data={}: no record whose picture can be read; give an AesCoT file with one"
+_NOT_RATED = (
+    "model.sub_scores=[{}]: no record of {} is of a training picture with ratings of them, so none could be taught; "
+    "give critiques of the training pictures, cold_start.data=null to have them written, or cold_start.epochs=0"
+)
 _ALL_HELD_OUT = (
     "cold_start.data={}: every record is of a validation or test picture of this run; give critiques of training "
     "pictures, or the data.split_seed and data.split_by with which they were written"
@@ -57,14 +61,16 @@ def cold_start(job: Job, base: str) -> str:
     """Return the folder, in the store, of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
     records_path = _critiques(job)
     records = _records(job, records_path)
-    job.on_rank_zero(lambda: model_digest(base, job.store))  # rank 0 computes it; the others find it in the store
+    # Rank 0 computes it, and the others find it in the store.
+    job.processes.on_rank_zero(lambda: model_digest(base, job.store))
     pairs = _comparisons(job, records)
     count = len(records) + len(pairs)
     recipe = recipe_for(job.settings, count)
     total = sft_steps(count, recipe)
     digest = _digest(job, base, records_path, records, recipe)
     final = RunFolder(job.store / "cold_starts" / digest)
-    made_here = job.build_collectively("cold_starts", digest, partial(_make, job, base, records, pairs, recipe))
+    make = partial(_make, job, base, records, pairs, recipe)
+    made_here = job.processes.build_collectively(job.store, "cold_starts", digest, make)
     if job.rank == 0:
         shutil.rmtree(final.checkpoints, ignore_errors=True)
     if job.rank == 0 and not job.run.stage_done("cold_start"):
@@ -129,6 +135,7 @@ def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_s
         job.max_pixels,
         settings.model.prompt,
         settings.model.dtype,
+        *([[settings.model.sub_scores, [row["sub_scores"] for row in records]]] if settings.model.sub_scores else ()),
         *([_adapter_identity(lora)] if lora.rank > 0 else ()),
         *([settings.model.quantize] if settings.model.quantize != "none" else ()),
         *probed,
@@ -186,12 +193,14 @@ def _train(
     total = sft_steps(len(records), cold_start)
 
     def on_resume(step: int) -> None:
+        if step and job.rank == 0:
+            log.info("cold start: resumed after step %d", step)
         for file in (made.metrics_file, made.entropy_file):
             if job.rank == 0:
                 _cut_rows(file, step or -1)  # -1 keeps nothing: step 0 is measured before the first step
         _log_again(job, made)  # the rows may come from another run
 
-    with progress_bars() as bar:
+    with progress_bars(shown=job.rank == 0) as bar:
         update = bar("cold start")
 
         def record(step: int, values: dict[str, float]) -> None:
@@ -212,7 +221,7 @@ def _train(
             context=TrainingContext(
                 folder=made.checkpoints,
                 seed=settings.seed,
-                stop=job.stop,
+                stop=job.processes.stop,
                 log=record,
                 evaluate=lambda step: _probe(job, backbone, step, made.entropy_file),
                 on_resume=on_resume,
@@ -232,6 +241,12 @@ def _records(job: Job, path: Path) -> list[dict]:
         records = [row for row in records if row["image"] in training]
     if not records:
         raise InputError(_NO_RECORD.format(path))
+    names = job.settings.model.sub_scores
+    if not names:
+        return records
+    records = rated_records(records, job.train, names)
+    if not any(row["sub_scores"] for row in records):
+        raise InputError(_NOT_RATED.format(",".join(names), path))
     return records
 
 
@@ -280,7 +295,8 @@ def _critiques(job: Job) -> Path:
         if stopped is not None:
             raise InputError(f"critiques of the cold start: {stopped}; a higher ceiling goes on from there")
 
-    job.on_rank_zero(lambda: made_once(job.store, "aescot", digest, make, waiting=job.keep_waiting))
+    waiting = job.processes.keep_waiting
+    job.processes.on_rank_zero(lambda: made_once(job.store, "aescot", digest, make, waiting=waiting))
     return job.store / "aescot" / digest / "aescot.jsonl"
 
 
@@ -292,7 +308,7 @@ def _readable(job: Job, given: Path) -> list[dict]:
     picture again.
     """
     path = job.run.manifest(f"critiques-{sha256_of(given)[:12]}")
-    job.on_rank_zero(partial(_list_readable, job, given, path))
+    job.processes.on_rank_zero(partial(_list_readable, job, given, path))
     return read_rows(path)
 
 

@@ -1,4 +1,4 @@
-"""Prepare data and base model: check pictures once; take the given model, the shipped tiny one, or pretrain one."""
+"""Prepare the data of a run: list the pictures of its splits and check once that they can be read."""
 
 from __future__ import annotations
 
@@ -9,22 +9,15 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from aes_r1.aescot.build import expert_corpus
 from aes_r1.data.check import check_pictures
 from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
-from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.data.splits import LIMIT_SEED, datasets_of, stratified_draw
 from aes_r1.inference.predictions import Sets
-from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.files import sha256_of
-from aes_r1.runs.identity import fingerprint
-from aes_r1.runs.progress import progress_bars
-from aes_r1.runs.store import made_once
-from aes_r1.settings import DataSettings, InputError, as_dict
-from aes_r1.trainer import pretrain
+from aes_r1.settings import DataSettings, InputError
 from aes_r1.trainer.rapo import rapo_steps
 
 log = logging.getLogger("aes_r1")
@@ -39,7 +32,7 @@ def load_data(job: Job) -> None:
     splits += [(test, test.split) for test in job.test_sets()]
     lists: list[Sequence[Sample]] = []
     for test, split in splits:
-        job.on_rank_zero(partial(_list_for_run, job, test, split))
+        job.processes.on_rank_zero(partial(_list_for_run, job, test, split))
         lists.append(read_manifest(job.manifest(test, split)))
     job.train, job.validation, *job.tests = lists
     if job.rank == 0:
@@ -75,7 +68,7 @@ def _counted(samples: Sequence[Sample]) -> str:
 
 def _list_for_run(job: Job, data: DataSettings, split: str) -> None:
     path, store = job.manifest(data, split), job.store
-    if list_pictures(path, data, split, seed=job.settings.seed, store=store, waiting=job.keep_waiting):
+    if list_pictures(path, data, split, seed=job.settings.seed, store=store, waiting=job.processes.keep_waiting):
         job.tracker.manifest(data.name, split, path, sha256_of(path))
 
 
@@ -117,39 +110,3 @@ def _readable(samples: Sequence[Sample], data: DataSettings) -> Iterator[Sample]
 def drawn_sets(manifests: Iterable[Path], limit: int | None) -> Sets:
     """Return the pictures of an evaluation by the names of their manifests, at most `limit` of each."""
     return {path.stem: stratified_draw(read_manifest(path), limit, LIMIT_SEED) for path in manifests}
-
-
-def base_model(job: Job) -> str:
-    """Return the folder or hub name of the model that everything starts from."""
-    model = job.settings.model
-    if model.path is not None:
-        return model.path
-    if model.base == "shipped":
-        if job.rank == 0:
-            job.run.finish_stage("base", {"model": str(tiny.shipped())})
-        return str(tiny.SHIPPED)
-    digest = fingerprint(as_dict(model.pretrain), job.max_pixels, pretrain.BASE_MODEL_VERSION, SCENES_VERSION)
-    path = job.store / "models" / digest
-
-    def make(target: Path) -> None:
-        log.info("base model: pretraining the tiny Qwen2.5-VL on facts about %d scenes", model.pretrain.pictures)
-        with progress_bars() as bar:
-            update = bar("pretraining")
-
-            def report(done: int, total: int, text: str) -> None:
-                update(done, total, text)
-                if job.size == 1:  # several processes stop together, between stages
-                    job.raise_if_stopping()
-
-            pretrain.pretrain_tiny(
-                target,
-                corpus=expert_corpus(),
-                pretrain=model.pretrain,
-                max_pixels=job.max_pixels,
-                report=report,
-            )
-
-    job.on_rank_zero(lambda: made_once(job.store, "models", digest, make, waiting=job.keep_waiting))
-    if job.rank == 0:
-        job.run.finish_stage("base", {"model": str(path)})
-    return str(path)

@@ -33,7 +33,7 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
     for stage, model in models.items():
         if stage not in evaluation.stages or is_answered(run, stage):
             continue
-        job.raise_if_stopping()
+        job.processes.raise_if_stopping()
         log.info("evaluation of %s: %d pictures", stage, sum(map(len, sets.values())))
         backbone = job.load(model)
         backbone.model.to(job.device)
@@ -45,10 +45,10 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
             job.asking,
             evaluation,
             seed=job.settings.seed,
-            process=job.process(),
+            process=job.processes,
             sample=job.sampler(backbone),
         )
-        job.wait()
+        job.processes.wait()
     if job.rank == 0:
         measures = measure(
             run,
@@ -60,7 +60,7 @@ def evaluate(job: Job, models: dict[str, str]) -> None:
         write_json(run.evaluation_file, measures)
         job.tracker.summarise(measures)
         run.finish_stage("evaluation", {})
-    job.wait()
+    job.processes.wait()
 
 
 def predictions(

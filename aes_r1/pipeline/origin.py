@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-
 import aes_r1
-from aes_r1.runs.files import sha256_of
+from aes_r1.model.digest import content_of, digest_of
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
@@ -50,13 +47,7 @@ def model_digest(model: str, store: Path) -> str | None:
     For a hub name its copy in the cache is read; None without one. The digest does not depend on the folder. It is kept
     in store/digests under the files' paths, sizes and modification times, so that gigabytes are not read at each start.
     """
-    folder = Path(model)
-    if not folder.is_dir():
-        cached = try_to_load_from_cache(model, "config.json")
-        if not isinstance(cached, str):
-            return None
-        folder = Path(cached).parent
-    files = sorted({path for kind in _CONTENT for path in folder.glob(kind)})
+    files = content_of(model)
     if not files:
         return None
     written = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
@@ -64,13 +55,5 @@ def model_digest(model: str, store: Path) -> str | None:
     return (entry / "sha256").read_text()
 
 
-# generation_config.json is left out, because the settings of a run decide how answers are sampled.
-_CONTENT = (
-    *("*.safetensors", "*.bin", "config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "chat_template*", "preprocessor_config.json", "processor_config.json"),
-)
-
-
 def _write_digest(files: list[Path], target: Path) -> None:
-    lines = [f"{path.name} {sha256_of(path)}" for path in files]
-    target.write_text(hashlib.sha256("\n".join(lines).encode()).hexdigest())
+    target.write_text(digest_of(files))

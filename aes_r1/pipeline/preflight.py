@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.aescot.chat import key_of
+from aes_r1.aescot.chat import affordable_price, key_of
 from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, root_of
@@ -28,7 +28,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.quantize import require_nf4
 from aes_r1.pipeline.job import Job
-from aes_r1.prompts import QUESTIONS
+from aes_r1.prompts import question_of
 from aes_r1.reward.custom import load_reward, reward_file
 from aes_r1.rollout.vllm_client import is_healthy
 from aes_r1.runs.folder import RunFolder
@@ -52,6 +52,7 @@ def check(settings: Settings) -> None:
                 _check_data(data, settings)
         _check_critiques(settings)
         _check_score_rewards(settings)
+        _check_sub_scores(settings)
         _check_rewards(settings)
         _check_models(settings)
         _wait_for_server(settings)
@@ -92,26 +93,23 @@ def _to_come(settings: Settings, stage: str) -> bool:
 def _divisible(settings: Settings, size: int) -> None:
     """Check that sizes shared among the processes divide evenly, in the stages that are still to come."""
     shared_out = {}
-    if makes_cold_start(settings) and _to_come(settings, "cold_start"):
+    if "cold_start" in settings.models and _to_come(settings, "cold_start"):
         shared_out["cold_start.batch_size"] = settings.cold_start.batch_size
     if settings.trainer.name == "rapo" and _to_come(settings, "rapo"):
         shared_out["trainer.images_per_step"] = settings.trainer.images_per_step
+        shared_out["trainer.edited_pairs"] = settings.trainer.edited_pairs
     for key, value in shared_out.items():
         if value % size:
             raise InputError(f"{key}={value}: must be divisible by the {size} processes")
+    if "trainer.images_per_step" not in shared_out:
+        return
     trainer = settings.trainer
-    completions = trainer.images_per_step * trainer.num_samples // size
+    completions = trainer.groups_per_step * trainer.num_samples // size
     if trainer.minibatches > completions:
         raise InputError(
             f"trainer.minibatches={trainer.minibatches}: a process has {completions} completions in a step; "
             "give at most that many"
         )
-
-
-def makes_cold_start(settings: Settings) -> bool:
-    """Return whether the run of `settings` has a cold start: one that RAPO starts from, or that is all of the run."""
-    wanted = settings.trainer.init_from == "cold_start" or settings.trainer.name == "sft"
-    return settings.cold_start.epochs > 0 and wanted
 
 
 def _check_data(data: DataSettings, settings: Settings) -> None:
@@ -139,7 +137,7 @@ def quiet() -> Iterator[None]:
 def _check_critiques(settings: Settings) -> None:
     """Check that the AesCoT file can be read and its pictures exist, or that the expert has the key it needs."""
     cold_start = settings.cold_start
-    if not makes_cold_start(settings):
+    if "cold_start" not in settings.models:
         return
     if cold_start.data is not None:
         path = Path(cold_start.data)
@@ -171,7 +169,7 @@ def _check_rewards(settings: Settings) -> None:
             f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
             f"dimensions; {ratings_hint(data.name)}, or 0"
         )
-    learned = makes_cold_start(settings) and settings.cold_start.blank_pictures > 0
+    learned = "cold_start" in settings.models and settings.cold_start.blank_pictures > 0
     reading = [f"reward.read_back.weight={weights['read_back']:g}"] if "read_back" in weights else []
     reading += ["model.answer_from=words"] if settings.model.answer_from == "words" else []
     if reading and settings.trainer.init_from in ("base", "cold_start") and not learned:
@@ -187,15 +185,27 @@ def _check_models(settings: Settings) -> None:
         require_nf4()
     if model.base == "shipped":
         tiny.shipped()
+    if model.base == "pretrain" and model.pretrain.data == "photographs":
+        _check_photographs(settings)
     named = {"model.path": model.path}
     if settings.trainer.name == "rapo" and init_from not in ("base", "cold_start"):
         named["trainer.init_from"] = init_from
     for key, path in named.items():
         if path is not None:
             max_pixels = settings.data.max_pixels or model.max_pixels
-            backbone = backbones.check(path, question=QUESTIONS[model.prompt], max_pixels=max_pixels, key=key)
+            question = question_of(model.prompt, model.sub_scores)
+            backbone = backbones.check(path, question=question, max_pixels=max_pixels, key=key)
             if model.lora.rank > 0:
                 backbones.add_adapter(backbone, model.lora)
+
+
+def _check_photographs(settings: Settings) -> None:
+    """Check that the pretraining on photographs finds some."""
+    if settings.data.name in scene_sets.SCENE_SETS:
+        raise InputError(
+            f"model.pretrain.data=photographs: data={settings.data.name} holds made scenes; give a set of photographs, "
+            "as data=folder data.root=DIR, or model.pretrain.data=scenes"
+        )
 
 
 def _wait_for_server(settings: Settings) -> None:
@@ -224,20 +234,40 @@ def _wait_for_server(settings: Settings) -> None:
 
 
 def _check_score_rewards(settings: Settings) -> None:
-    """Check that the function of reward.custom loads, and that the raters' opinions are known where they are needed."""
+    """Check that the function of reward.custom loads, that the judge has its key, and that raters' opinions are known.
+
+    Each is checked where the reward needs it.
+    """
     data, reward = settings.data, settings.reward
     if settings.trainer.name != "rapo":
         return
     if reward.custom is not None:
         load_reward(reward.custom)
         _check_same_reward(settings)
+    if reward.judge.weight > 0:
+        key_of(reward.judge)
+        affordable_price(reward.judge)
     if reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS:
         with quiet():
-            samples = load_samples(data, "train", seed=settings.seed, store=Path(settings.store))
+            samples = _train_samples(settings)
         if not any(rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) for one in samples):
             raise InputError(
                 f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "
                 "its raters; give mos_std or count_1, count_2, .. in your labels (docs/datasets.md), or 0"
+            )
+
+
+def _check_sub_scores(settings: Settings) -> None:
+    """Check that people have rated each dimension of model.sub_scores in some training picture."""
+    names, data = settings.model.sub_scores, settings.data
+    if not names or data.name in scene_sets.SCENE_SETS:
+        return
+    known = set().union(*map(known_ratings, _train_samples(settings)))
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"model.sub_scores={name}: data={data.name} has no ratings of it; {ratings_hint(data.name)}, or leave "
+                "it out"
             )
 
 

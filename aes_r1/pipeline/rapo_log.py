@@ -20,17 +20,20 @@ class RapoLog:
 
     def __init__(self, job: Job, total: int, advance: Callable[[int, int, str], None]) -> None:
         self.job, self.total, self.advance = job, total, advance
+        self.health = HealthMonitor(job.tracker.alert)
 
     def resume(self, step: int) -> None:
         """Cut the record back to `step`, after which training starts, and announce the run."""
         job, trainer = self.job, self.job.settings.trainer
         job.tracker.resume("rapo", step or -1)  # -1 keeps nothing: step 0 is measured again too
-        job.health = HealthMonitor(job.tracker.alert, list(job.run.metrics("rapo")), list(job.run.completions("rapo")))
+        self.health = HealthMonitor(job.tracker.alert, list(job.run.metrics("rapo")), list(job.run.completions("rapo")))
         resumed = f", resumed after step {step}" if step else ""
+        twins = f" and {trainer.edited_pairs} edited twins" if trainer.edited_pairs else ""
         log.info(
-            "RAPO: %d steps of %d images x %d outputs%s",
+            "RAPO: %d steps of %d images%s x %d outputs%s",
             self.total,
             trainer.images_per_step,
+            twins,
             trainer.num_samples,
             resumed,
         )
@@ -39,7 +42,7 @@ class RapoLog:
         """Record what was measured before the first step."""
         self.job.tracker.log("rapo", 0, values)
         if self.job.rank == 0:
-            self.job.health.step(0, values)
+            self.health.step(0, values)
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """Record a step, and print the values of its validation, if it had one."""
@@ -54,9 +57,9 @@ class RapoLog:
         self.job.tracker.log("rapo", step, values)
         if self.job.rank == 0:
             warn(step, values["policy/skipped_steps"])
-            self.job.health.step(step, values)
+            self.health.step(step, values)
 
     def completions(self, step: int, rows: list[dict]) -> None:
         """Record the completions of a step."""
-        self.job.health.log_completions(step, rows)
+        self.health.log_completions(step, rows)
         self.job.tracker.completions("rapo", step, rows)

@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from aes_r1.aescot.failures import ServerGone
+from aes_r1.aescot.reward_judge import RewardJudge
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import stratified_draw
 from aes_r1.evaluation.metrics import correlations
@@ -20,11 +22,12 @@ from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.rapo_log import RapoLog
 from aes_r1.pipeline.readable_start import require_readable_answers
-from aes_r1.prompts import PAIR_PROMPT
+from aes_r1.prompts import PAIR_PROMPT, order_of
 from aes_r1.reward.custom import reward_file
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.files import draft_of, write_text_atomically
 from aes_r1.runs.progress import progress_bars
+from aes_r1.settings import PAPER_PIXELS
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
@@ -81,6 +84,16 @@ def rapo(job: Job, initial: str) -> str:
             device=job.device,
         )
         held.callback(engine.close)
+        judge = None
+        if settings.reward.judge.weight > 0 and job.rank == 0:
+            judge = held.enter_context(
+                RewardJudge(
+                    settings.reward.judge,
+                    job.run.judge_rewards_file,
+                    max_pixels=settings.data.max_pixels or PAPER_PIXELS,
+                    order=order_of(job.question),
+                )
+            )
         try:
             policy = Policy(
                 backbone,
@@ -90,20 +103,20 @@ def rapo(job: Job, initial: str) -> str:
                 shared_prefix=settings.model.shared_prefix,
                 served=job.served,
             )
-            return _train(job, initial, policy, engine)
-        except ServersGone as error:
+            return _train(job, initial, policy, engine, judge)
+        except (ServersGone, ServerGone) as error:
             saved = max(checkpoint.steps(job.run.checkpoints), default=0)
-            raise ServersGone(
+            raise type(error)(
                 f"{error}; the same command goes on after step {saved} of RAPO, the last saved"
             ) from error
 
 
-def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
+def _train(job: Job, initial: str, policy: Policy, engine: Engine, judge: RewardJudge | None) -> str:
     """Train, log and validate; leave the trained weights as the run's final model."""
     settings, trainer, final, backbone = job.settings, job.settings.trainer, job.run.model, policy.backbone
     images = job.pairs or job.train
     total = rapo_steps(len(images), trainer)
-    with progress_bars() as bar:
+    with progress_bars(shown=job.rank == 0) as bar:
         steps = RapoLog(job, total, bar("RAPO"))
 
         def on_resume(step: int) -> None:
@@ -124,12 +137,13 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
             context=TrainingContext(
                 folder=job.run.checkpoints,
                 seed=settings.seed,
-                stop=job.stop,
+                stop=job.processes.stop,
                 log=steps.step,
                 evaluate=lambda _: _validate(job, backbone),
                 log_completions=steps.completions,
                 on_resume=on_resume,
                 extra_state=job.tracker.extra_state(),
+                judge=judge,
                 trace_file=job.run.trace(trainer.profile) if trainer.profile and job.rank == 0 else None,
             ),
         )
@@ -141,7 +155,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine) -> str:
         outcome = {"model": str(final), "steps": total, "init_from": initial, **job.tracker.extra_state()}
         job.run.finish_stage("rapo", outcome)
         _free_room(job)
-    job.wait()
+    job.processes.wait()
     return str(final)
 
 

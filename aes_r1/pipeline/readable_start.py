@@ -52,7 +52,7 @@ def refusal(rows: Sequence[Mapping[str, Any]], init_from: str, cold_start: Mappi
     cold_start: the notes of that stage, {"steps"} among them; empty for a run without one.
     """
     silent = [row for row in rows if row["score"] is None]
-    reasons = Counter(unread(row.get("text") or "") for row in silent).most_common()
+    reasons = Counter(unread(row.get("text") or "", tuple(row.get("sub_scores", ()))) for row in silent).most_common()
     why = ", ".join(f"{count} {reason}" for reason, count in reasons)
     if init_from == "cold_start" and cold_start:
         taken = cold_start["steps"]

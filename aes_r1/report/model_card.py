@@ -13,6 +13,7 @@ from aes_r1.inference.asking import Facts
 from aes_r1.prompts import answer
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.settings_section import main_settings
+from aes_r1.runs.cells import format_cell
 from aes_r1.scoring.intervals import HELD, NOT_CALIBRATED
 from aes_r1.tracking.secrets import without_secrets
 
@@ -49,10 +50,11 @@ def model_card(
     weights: says which weights these are, where the run evaluated others.
     """
     name = str(settings["run_name"])
+    example = answer("critique", 0.63, facts.order, dict.fromkeys(facts.sub_scores, 0.5))
     parts = [
         _header(name, settings, evaluation),
         f"# {name}\n\nA vision-language model that critiques a photograph along light and shadow, mood and narrative, "
-        f"composition, color and exposure, and scores it from 0 to 1: `{answer('critique', 0.63, facts.order)}`. "
+        f"composition, color and exposure, and scores it from 0 to 1: `{example}`. "
         "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, "
         "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)).",
         f"## Use\n\nWith transformers {version('transformers').split('.')[0]} alone (config.json is in its style, "
@@ -126,6 +128,15 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
     for dataset, protocol, cell in cells:
         values = " | ".join(_interval(cell[metric]) for metric in METRICS)
         lines.append(f"| {dataset} | {protocol} | {cell['n']} | {values} | {percent(cell['parse_failure_rate'])} |")
+    rated = [(*cell[:2], *part) for cell in cells for part in cell[2].get("sub_scores", {}).items()]
+    if rated:
+        lines += ["", "Sub-scores against the ratings of their dimension:", ""]
+        lines += ["| set | protocol | dimension | n | SRCC | PLCC |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"| {dataset} | {protocol} | {dimension.replace('_', ' ')} | {part['n']} | {_interval(part['srcc'])} | "
+            f"{_interval(part['plcc'])} |"
+            for dataset, protocol, dimension, part in rated
+        ]
     changes = [comparison for comparison in evaluation.get("comparisons", []) if comparison["to"] == stage]
     if changes:
         lines += ["", f"Change from the stage before, paired: ({STAGE_NAMES.get(changes[0]['from'], '')})", ""]
@@ -135,7 +146,20 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
             f"{_interval(change['plcc'], 'difference')} |"
             for change in changes
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_sensitivity(evaluation)])
+
+
+def _sensitivity(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a table of the scores before and after edits, where these were asked about."""
+    edited = [(*key, cell["sensitivity"]) for *key, cell in _cells(evaluation) if "sensitivity" in cell]
+    if edited:
+        yield "\nThe same pictures before and after an edit that should harm one dimension:\n"
+        yield "| set | protocol | edit | harms | n | original scores higher | mean difference |"
+        yield "|---" * 7 + "|"
+    for dataset, protocol, edits in edited:
+        for edit, found in edits.items():
+            values = f"{_interval(found['higher'])} | {_interval(found['mean_difference'])}"
+            yield f"| {dataset} | {protocol} | {edit} | {found['dimension']} | {found['n']} | {values} |"
 
 
 def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts) -> Iterator[str]:
@@ -203,8 +227,7 @@ def _cells(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[st
 
 
 def _interval(cell: Mapping[str, Any], key: str = "value") -> str:
-    value = number(cell[key])
-    return value if cell["low"] is None else f"{value} [{number(cell['low'])}, {number(cell['high'])}]"
+    return format_cell(cell, key, write=number)
 
 
 def _between(cell: Mapping[str, Any]) -> str:

@@ -27,7 +27,9 @@ def results_section(evaluation: Mapping, names: Mapping[str, str]) -> dict[str, 
             for dataset in dict.fromkeys([*datasets(stages), *baselines])
         ],
         "means": list(_means(evaluation)),
+        "sub_scores": list(_sub_scores(stages)),
         "origins": list(_origins(stages)),
+        "sensitivity": list(_sensitivity(stages)),
         "baselines": evaluation.get("baselines", []),  # differences of the model from each baseline
         "paper": paper,
         "paper_sets": list(dict.fromkeys(name for cells in paper["systems"].values() for name in cells))
@@ -93,6 +95,14 @@ def _means(evaluation: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
                     yield stage, protocol, kind, cell
 
 
+def _sub_scores(stages: Mapping) -> Iterator[tuple[str, str, str, str, Mapping]]:
+    """Yield the agreement of sub-scores with the ratings of their dimensions, by stage, set and protocol."""
+    for dataset in datasets(stages):
+        for stage, protocol, cell in cells_by_stage(stages, dataset):
+            for dimension, rated in cell.get("sub_scores", {}).items():
+                yield stage, dataset, protocol, dimension.replace("_", " "), rated
+
+
 def _origins(stages: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
     """Yield photographs and AI-made pictures separately, where a set says which is which."""
     for stage, sets in stages.items():
@@ -101,6 +111,15 @@ def _origins(stages: Mapping) -> Iterator[tuple[str, str, str, Mapping]]:
                 for origin, cell in cells[protocol].get("origins", {}).items():
                     if cell["mae"]["value"] is not None:
                         yield stage, dataset, _ORIGINS.get(origin, origin), cell
+
+
+def _sensitivity(stages: Mapping) -> Iterator[tuple[str, str, str, str, Mapping]]:
+    """Yield (stage, protocol, set, edit, measures) under the first protocol, where edits were asked about."""
+    for stage, sets in stages.items():
+        for dataset, cells in sets.items():
+            for protocol in in_order(cells, PROTOCOL_ORDER)[:1]:
+                for edit, measures in cells[protocol].get("sensitivity", {}).items():
+                    yield stage, protocol, dataset, edit, measures
 
 
 def changes_section(evaluation: Mapping) -> list[dict[str, Any]]:

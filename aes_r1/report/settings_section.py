@@ -22,6 +22,7 @@ _SHOWN = (
     "trainer.init_from",
     "trainer.num_samples",
     "trainer.images_per_step",
+    "trainer.edited_pairs",
     "trainer.max_steps",
     "trainer.epochs",
     "trainer.lr",

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from aes_r1.evaluation.health import SIGNS, UNREAD, evaluation_row, long_enough, raised_in
-from aes_r1.prompts import parse_critique
+from aes_r1.prompts import parse_critique, written_order
 from aes_r1.report.charts import Figure, Line, line_chart, points_chart
 from aes_r1.report.coordinates import Axis, parallel_coordinates
 from aes_r1.report.gallery import Plate, plates
@@ -185,7 +185,10 @@ def _worst(runs: Sequence[tuple[str, RunFolder]]) -> list[Plate]:
     rows = [{**row, "run": label} for label, run in runs for row in _last_answers(run)]
     return plates(
         (
-            {**row, "critique": parse_critique(row["text"]) if row["score"] is not None else None}
+            {
+                **row,
+                "critique": None if row["score"] is None else parse_critique(row["text"], written_order(row["text"])),
+            }
             for row in worst_first(rows, WORST)
         ),
         size=WORST_SIZE,

@@ -25,8 +25,12 @@ def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
         yield _agreement(name, rows, evaluation.get("paper"), baselines.get(name, {}))
         if rows:
             yield _calibration(name, rows)
+        if sub_scores := _sub_scores(name, rows):
+            yield sub_scores
         if origins := _origins(name, rows):
             yield origins
+        if sensitivity := sensitivity_table(name, stages):
+            yield sensitivity
     yield from pairs_tables(evaluation)
     yield from _means(evaluation["means"])
     yield from _comparisons(evaluation)
@@ -87,6 +91,16 @@ def _calibration(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table:
     return table
 
 
+def _sub_scores(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
+    table = _table(f"{name}: sub-scores against ratings", ["", "dimension", "n", *NAMES.values(), "failed"])
+    for stage, protocol, cell in rows:
+        for dimension, part in cell.get("sub_scores", {}).items():
+            metrics = [format_value(part[metric]) for metric in METRICS]
+            failed = _percent(part["parse_failure_rate"])
+            table.add_row(f"{stage}\n{protocol}", dimension.replace("_", " "), str(part["n"]), *metrics, failed)
+    return table if table.row_count else None
+
+
 def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
     table = _table(f"{name}: photographs and AI-made pictures", ["", "made by", "n", *NAMES.values(), "bias"])
     for stage, protocol, cell in rows:
@@ -94,6 +108,37 @@ def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
             metrics = [format_value(part[metric]) for metric in METRICS]
             table.add_row(f"{stage}\n{protocol}", origin, str(part["n"]), *metrics, format_value(part["bias"]))
     return table if table.row_count else None
+
+
+def sensitivity_table(name: str, stages: Stages) -> Table | None:
+    """Return the shares and mean differences of scores before and after each edit on the set `name`; None without any.
+
+    Every stage has a column, under its first protocol; evaluation.json holds the others.
+    """
+    measured: dict[str, Mapping[str, Any]] = {}
+    for stage, sets in stages.items():
+        for protocol in in_order(sets.get(name, {}), PROTOCOL_ORDER)[:1]:
+            if edits := sets[name][protocol].get("sensitivity"):
+                measured[f"{stage}\n{protocol}"] = edits
+    if not measured:
+        return None
+    table = _table(f"{name}: scores before and after an edit", ["", *measured])
+    for edit in dict.fromkeys(edit for edits in measured.values() for edit in edits):
+        cells = [edits.get(edit) for edits in measured.values()]
+        harmed = next(cell["dimension"] for cell in cells if cell)
+        table.add_row(f"{edit}\n{harmed}", *(_higher_and_difference(cell) if cell else "–" for cell in cells))
+    table.caption = "Share of pictures that score higher than after the edit; below it the mean difference."
+    return table
+
+
+def _higher_and_difference(cell: Mapping[str, Any]) -> str:
+    return f"{_on_one_line(cell['higher'], '.2f')}\n{_on_one_line(cell['mean_difference'], '+.2f')}"
+
+
+def _on_one_line(cell: Interval, form: str) -> str:
+    if cell["value"] is None or cell["low"] is None:
+        return format_value(cell)
+    return f"{cell['value']:{form}} [{cell['low']:.2f}, {cell['high']:.2f}]"
 
 
 def _means(means: Mapping) -> Iterator[Table]:

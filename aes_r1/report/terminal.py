@@ -14,7 +14,8 @@ from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.inference.predictions import GROUNDED
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.pairs_section import pairs_tables
-from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages
+from aes_r1.report.tables import sensitivity_table
+from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages, format_cell
 
 _NATS = ("information_nats", "score_information_nats")
 
@@ -22,13 +23,16 @@ _NATS = ("information_nats", "score_information_nats")
 def headline_tables(evaluation: Evaluation) -> list[Table]:
     """Build tables per set from evaluation.json: per protocol a row for each stage, correlations with 95% intervals.
 
-    There is one table of the scores, and one that shows words beside scores where critiques were measured.
+    There is one table of the scores, one of the sub-scores where they were asked for, one that shows words beside
+    scores where critiques were measured, and one of the scores under edits where these were asked.
     """
     stages = evaluation["stages"]
     tables = []
     for dataset in dict.fromkeys(name for sets in stages.values() for name in sets):
-        critiques = _critiques(dataset, stages)
-        tables += [_table(dataset, stages), *([critiques] if critiques.row_count else [])]
+        further = (_sub_scores(dataset, stages), _critiques(dataset, stages))
+        tables += [_table(dataset, stages), *(table for table in further if table.row_count)]
+        sensitivity = sensitivity_table(dataset, stages)
+        tables += [sensitivity] if sensitivity else []
     return tables
 
 
@@ -79,17 +83,41 @@ def critiques_line(evaluation: Evaluation) -> str | None:
 def _table(dataset: str, stages: Stages) -> Table:
     by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
     n = max(cell["n"] for cells in by_stage.values() for cell in cells.values())
-    title = f"{dataset}, {n} pictures, [95% intervals]"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for name in ("SRCC", "PLCC", "MAE", "failed"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _metrics_table(f"{dataset}, {n} pictures, [95% intervals]", "SRCC", "PLCC", "MAE", "failed")
     for protocol in in_order(dict.fromkeys(name for cells in by_stage.values() for name in cells), PROTOCOL_ORDER):
         table.add_section()
         table.add_row(protocol, style="dim")
         for stage, cells in by_stage.items():
             if protocol in cells:
                 table.add_row(f"  {STAGE_NAMES.get(stage, stage)}", *_values(cells[protocol]))
+    return table
+
+
+def _sub_scores(dataset: str, stages: Stages) -> Table:
+    """Return the sub-scores against the ratings of their dimensions, under the first protocol that has them.
+
+    Their errors are left out, because the long names take the room.
+    """
+    by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
+    found = [protocol for cells in by_stage.values() for protocol, cell in cells.items() if "sub_scores" in cell]
+    protocol = next(iter(in_order(dict.fromkeys(found), PROTOCOL_ORDER)), "")
+    rated = {stage: cells[protocol].get("sub_scores", {}) for stage, cells in by_stage.items() if protocol in cells}
+    table = _metrics_table(f"{dataset}: sub-scores against ratings, {protocol}", "SRCC", "PLCC", "missing")
+    for dimension in dict.fromkeys(name for parts in rated.values() for name in parts):
+        table.add_section()
+        table.add_row(dimension.replace("_", " "), style="dim")
+        for stage, parts in rated.items():
+            if dimension in parts:
+                srcc, plcc, _, missing = _values(parts[dimension])
+                table.add_row(f"  {STAGE_NAMES.get(stage, stage)}", srcc, plcc, missing)
+    return table
+
+
+def _metrics_table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
@@ -127,6 +155,4 @@ def _values(cell: Cell) -> list[str]:
 
 
 def _with_interval(cell: Interval) -> str:
-    if cell["low"] is None:
-        return number(cell["value"])
-    return f"{number(cell['value'])} [{number(cell['low'], 2)}, {number(cell['high'], 2)}]"
+    return format_cell(cell, end_digits=2, write=number)

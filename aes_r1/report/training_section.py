@@ -9,6 +9,7 @@ from aes_r1.evaluation.health import evaluation_row, health_rows
 from aes_r1.report.charts import Figure, Line, line_chart
 from aes_r1.tracking.glossary import GLOSSARY, definition
 
+_FAMILIES = ("eval/", "reward/sub_")  # metrics of which the glossary explains many by one line
 _STAGES = {"sft": "cold start", "rapo": "RAPO"}
 _REWARDS = {"rank": "cold", "error": "rapo", "binary": "fourth", "format": "third"}
 # (stage, title, {metric: page colour}): charts that start at 0 where no value is below it.
@@ -58,7 +59,7 @@ def training_section(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
     return {
         "steps": [f"{name} {len(rows[stage])}" for stage, name in _STAGES.items() if rows[stage]],
         "charts": [chart for chart in charts if chart.chart],
-        "glossary": [(name, definition(name)) for name in logged if name in GLOSSARY or name.startswith("eval/")],
+        "glossary": [(name, definition(name)) for name in logged if name in GLOSSARY or name.startswith(_FAMILIES)],
     }
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from aes_r1.prompts import out_of_range
+from aes_r1.prompts import out_of_range, written_order
 from aes_r1.report.results_section import headline_key
 
 _MAX_UNANSWERED = 0.5  # above this share an evaluation reflects the format more than the scores
@@ -32,7 +32,7 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Iterable[Map
         explanation = "fewer than three pictures were answered" if cell["n_answered"] < 3 else all_equal
         return f"No correlation is defined on {dataset} for {model}: {explanation}."
     reasons = Counter(
-        unread(row.get("text") or "")
+        unread(row.get("text") or "", tuple(row.get("sub_scores", ())))
         for row in predictions
         if (row["stage"], row["protocol"], f"{row['dataset']}/{row['split']}") == (stage, protocol, dataset)
         and row["score"] is None
@@ -47,10 +47,11 @@ def trouble(state: str, evaluation: Mapping[str, Any], predictions: Iterable[Map
     )
 
 
-def unread(text: str) -> str:
-    """Return what an unreadable output did, as it reads after a number of outputs."""
+def unread(text: str, sub_scores: Sequence[str] = ()) -> str:
+    """Return what an unreadable output did, as it reads after a number of outputs; sub_scores: those asked for."""
     if not text.strip():
         return "said nothing"
     if "<answer>" not in text:
         return "ended without an answer"
-    return "gave a number outside 0 to 1" if out_of_range(text) else "broke the format"
+    is_outside = out_of_range(text, written_order(text), sub_scores)
+    return "gave a number outside 0 to 1" if is_outside else "broke the format"

@@ -12,10 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aes_r1.settings import FaithfulnessSettings
+
 FORMS = ("rank", "squared")
 
 
-def faithfulness_reward(stated: Tensor, ratings: Tensor, *, form: str = "rank", pool: Tensor | None = None) -> Tensor:
+def faithfulness_reward(
+    stated: Tensor, ratings: Tensor, *, form: str = FaithfulnessSettings.form, pool: Tensor | None = None
+) -> Tensor:
     """Measure how the critiques' statements [N, K, D] agree with known ratings [N, D], all 0..1.
 
     It is the mean over the known dimensions.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aes_r1.settings import ErrorSettings
 
-def error_reward(scores: Tensor, mos: Tensor, *, sigma: float = 0.1, epsilon: float = 1e-5) -> Tensor:
+
+def error_reward(
+    scores: Tensor, mos: Tensor, *, sigma: float = ErrorSettings.sigma, epsilon: float = ErrorSettings.epsilon
+) -> Tensor:
     """Return exp(-1/2 (|o_ik - s_i| / sigma)^2) + epsilon, [N, K] (paper, section 3.3); 0 where the parse failed.
 
     `scores` [N, K] with NaN for a failed parse, `mos` [N]. Any answer earns at least epsilon, a failed parse nothing.

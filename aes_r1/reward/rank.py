@@ -15,11 +15,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from aes_r1.settings import RankSettings
+
 TIES = ("geq", "half")
 
 
 def rank_reward(
-    scores: Tensor, mos: Tensor, *, gamma: float = 1e-6, ties: str = "geq", pool: Tensor | None = None
+    scores: Tensor,
+    mos: Tensor,
+    *,
+    gamma: float = RankSettings.gamma,
+    ties: str = RankSettings.ties,
+    pool: Tensor | None = None,
 ) -> Tensor:
     """Return the Gaussian (Thurstone) pairwise reward [N, K] in [0, 1].
 
@@ -38,7 +45,12 @@ def rank_reward(
 
 
 def bradley_terry_reward(
-    scores: Tensor, mos: Tensor, *, tau: float = 0.1, ties: str = "geq", pool: Tensor | None = None
+    scores: Tensor,
+    mos: Tensor,
+    *,
+    tau: float = RankSettings.tau,
+    ties: str = RankSettings.ties,
+    pool: Tensor | None = None,
 ) -> Tensor:
     """Compute the same reward with p_ik = logistic((o_ik - mu_j) / tau).
 

@@ -1,12 +1,13 @@
 """The reward that RAPO maximises: a weighted sum of its parts, all at once or in two phases.
 
     r = w_rank r_rank + w_error r_error + w_binary r_binary + w_distribution r_distribution + w_format r_format
-        + w_custom r_custom
+        + w_custom r_custom + w_twin r_twin
 
-A comparison of two pictures has no score; its reward is w_pair r_pair + w_format r_format.
+Sub-scores add w_sub_scores (w_rank r_rank + w_error r_error) of each dimension (sub_score_rewards). A comparison of two
+pictures has no score; its reward is w_pair r_pair + w_format r_format.
 
-The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. Format
-and a reward of your own always count.
+The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. Format,
+a reward of your own and the comparison with an edited twin always count.
 
     joint        both parts throughout (the paper)
     rank_first   relative during the first half of training, absolute during the second
@@ -18,6 +19,9 @@ then earns a reward and changes every other image's rank reward. `random` reprod
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -27,6 +31,7 @@ from aes_r1.reward.error import error_reward
 from aes_r1.reward.format import format_reward
 from aes_r1.reward.pair import pair_reward
 from aes_r1.reward.rank import bradley_terry_reward, rank_reward
+from aes_r1.reward.twin import twin_reward
 from aes_r1.settings import RewardSettings
 
 
@@ -44,6 +49,7 @@ def weights_at(reward: RewardSettings, progress: float) -> dict[str, float]:
         "distribution": reward.distribution.weight * absolute,
         "pair": reward.pair.weight,
         "format": reward.format.weight,
+        "twin": reward.twin.weight,
         "custom": 0.0 if reward.custom is None else reward.custom_weight,
     }
 
@@ -58,6 +64,7 @@ def total_reward(
     guesses: Tensor | None = None,
     raters: tuple[Tensor, Tensor] | None = None,
     custom: Tensor | None = None,
+    twins: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the total [N, K] and its parts {"rank", "error", "binary", "format", ..}, each [N, K] and unweighted.
 
@@ -65,7 +72,8 @@ def total_reward(
     when reward.rank.pool is "dataset". `guesses` [N, K] stand in for failed parses in every part but format,
     which still counts them as failed. Parts of weight 0 are computed too, so that every run logs the same curves; but
     "distribution" and "custom" exist only where they have a weight. `raters`: levels and shares [N, V] of opinions
-    (distribution_reward); `custom` [N, K]: the values of a reward of your own.
+    (distribution_reward); `custom` [N, K]: the values of a reward of your own. `twins`: pair and edited [N]
+    (twin_reward). Edited twins have no opinion, so they earn "twin" and "format" alone, and rank as nobody's opponent.
 
     With reward.pair.weight, `scores` are the choices between two pictures and `mos` the numbers of the better ones
     (pair_reward); the parts are then {"pair", "format"}.
@@ -74,7 +82,9 @@ def total_reward(
     if reward.pair.weight > 0:
         parts = {"pair": pair_reward(scores, mos), "format": format_reward(scores)}
     else:
-        parts = _parts_of_scores(scores, mos, reward, pool=pool, guesses=guesses, raters=raters, custom=custom)
+        parts = _parts_of_scores(
+            scores, mos, reward, pool=pool, guesses=guesses, raters=raters, custom=custom, twins=twins
+        )
     total = sum((weights[name] * part for name, part in parts.items()), start=scores.new_zeros(scores.shape))
     return total, parts
 
@@ -88,24 +98,62 @@ def _parts_of_scores(
     guesses: Tensor | None,
     raters: tuple[Tensor, Tensor] | None,
     custom: Tensor | None,
+    twins: tuple[Tensor, Tensor] | None,
 ) -> dict[str, Tensor]:
     readable = scores
     scores = scores if guesses is None else torch.where(scores.isnan(), guesses, scores)
-    within = pool if reward.rank.pool == "dataset" else None
-    if reward.rank.model == "bradley_terry":
-        rank = bradley_terry_reward(scores, mos, tau=reward.rank.tau, ties=reward.rank.ties, pool=within)
-    else:
-        rank = rank_reward(scores, mos, gamma=reward.rank.gamma, ties=reward.rank.ties, pool=within)
+    rated = scores if twins is None else scores.masked_fill(twins[1][:, None], torch.nan)
     parts = {
-        "rank": rank,
-        "error": error_reward(scores, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon),
-        "binary": binary_reward(scores, mos, threshold=reward.binary.threshold),
+        "rank": relative_reward(rated, mos, reward, pool=pool),
+        "error": error_reward(rated, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon),
+        "binary": binary_reward(rated, mos, threshold=reward.binary.threshold),
         "format": format_reward(readable),
     }
     if reward.distribution.weight > 0:
         if raters is None:
             raise ValueError("reward.distribution needs raters")
-        parts["distribution"] = distribution_reward(scores, *raters)
+        parts["distribution"] = distribution_reward(rated, *raters)
+    if twins is not None:
+        parts["twin"] = twin_reward(scores, *twins, compare=_pairwise_model(reward))
     if custom is not None:
         parts["custom"] = custom.to(scores)
     return parts
+
+
+def relative_reward(scores: Tensor, mos: Tensor, reward: RewardSettings, *, pool: Tensor | None) -> Tensor:
+    """Return the rank reward [N, K] of the pairwise model that reward.rank names. Arguments as for `total_reward`."""
+    within = pool if reward.rank.pool == "dataset" else None
+    return _pairwise_model(reward)(scores, mos, ties=reward.rank.ties, pool=within)
+
+
+def _pairwise_model(reward: RewardSettings) -> Callable[..., Tensor]:
+    if reward.rank.model == "bradley_terry":
+        return partial(bradley_terry_reward, tau=reward.rank.tau)
+    return partial(rank_reward, gamma=reward.rank.gamma)
+
+
+def sub_score_rewards(
+    sub_scores: Tensor,
+    ratings: Tensor,
+    reward: RewardSettings,
+    *,
+    pool: Tensor | None = None,
+    progress: float = 0.0,
+) -> Tensor:
+    """Return [N, K, D]: what the score earns by rank and error, for the sub-score of each of D dimensions.
+
+        r_ikd = w_rank r_rank(o_ikd) + w_error r_error(o_ikd)
+
+    with the rating of the dimension in place of the mean opinion, and the weights of the score's parts.
+    sub_scores [N, K, D]: NaN where an answer has none, which earns 0; ratings [N, D]: NaN where nobody rated a
+    dimension: such a picture is no opponent in it, and all its outputs earn 0. `pool`, `progress`: as for
+    `total_reward` and `weights_at`.
+    """
+    weights, rated = weights_at(reward, progress), ~ratings.isnan()
+    compared = torch.where(rated[:, None, :], sub_scores, torch.nan)
+    by_dimension = []
+    for scores, opinions in zip(compared.unbind(2), ratings.nan_to_num(0.0).unbind(1), strict=True):
+        error = error_reward(scores, opinions, sigma=reward.error.sigma, epsilon=reward.error.epsilon)
+        rank = relative_reward(scores, opinions, reward, pool=pool)
+        by_dimension.append(weights["rank"] * rank + weights["error"] * error)
+    return torch.stack(by_dimension, dim=2)

@@ -6,11 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from aes_r1.data.sample import blank_picture
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
+from aes_r1.prompts import sub_scores_of, unscored
 from aes_r1.rollout.sampler import Sampler, sample_completions
 
-ANSWER_TOKENS = 16  # room for a number and the closing tag
+ANSWER_TOKENS = 16  # room for a number and the closing tag, or for a sub-score
+
+
+def answer_tokens(question: str) -> int:
+    """Return the room for the answer to `question`: a number, its sub-scores and the closing tag."""
+    return ANSWER_TOKENS * (1 + len(sub_scores_of(question)))
 
 
 def with_prefix(backbone: Backbone, prompt: EncodedPrompt, prefix: str) -> EncodedPrompt:
@@ -34,3 +41,28 @@ def complete_prefix(
     )
     texts = [backbone.words(tokens[mask]) for tokens, mask in zip(rollout.tokens, rollout.mask, strict=True)]
     return [prefix + text for prefix, text in zip(prefixes, texts, strict=True)]
+
+
+def read_back(
+    reader: Backbone,
+    critiques: Sequence[str | None],
+    question: str,
+    *,
+    batch_size: int,
+    sample: Sampler = sample_completions,
+) -> list[str | None]:
+    """Return for each critique the most likely answer of `reader` after it with the picture blanked, as a whole text.
+
+    It is None where there is no critique. batch_size: critiques that are read at once.
+    """
+    blank = reader.encode(blank_picture(), question)
+    read: list[str | None] = [None] * len(critiques)
+    rows = [row for row, critique in enumerate(critiques) if critique]
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        prefixes = [unscored(critiques[row] or "") for row in part]
+        prompts, room = [blank] * len(part), answer_tokens(question)
+        texts = complete_prefix(reader, prompts, prefixes, max_new_tokens=room, sample=sample)
+        for row, text in zip(part, texts, strict=True):
+            read[row] = text
+    return read

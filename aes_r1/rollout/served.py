@@ -8,6 +8,7 @@ token ids, the version of the weights, no banned token. Log-probabilities are re
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import os
@@ -48,6 +49,16 @@ CAUSES = (
     "the server was started by other arguments than those of python -m aes_r1.serve, its version of vLLM keeps old "
     "weights or caches over an update, or sampling is changed there"
 )
+
+
+@contextlib.contextmanager
+def served_policy(settings: RolloutSettings, *, name: str, rank: int, size: int) -> Iterator[ServedPolicy | None]:
+    """Yield the policy on the servers of `settings` and close it after the block; None where they name no servers."""
+    if settings.name != "vllm":
+        yield None
+        return
+    with contextlib.closing(ServedPolicy(settings, name=name, rank=rank, size=size)) as served:
+        yield served
 
 
 class ServedPolicy:

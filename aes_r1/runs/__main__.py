@@ -36,10 +36,10 @@ def show(root: Path) -> None:
     studies: dict[Path, list[RunFolder]] = {}
     for folder in _folders(root):
         studies.setdefault(folder.parent, []).append(RunFolder(folder))
-    left = sum(is_false_start(one) for runs in studies.values() for one in runs)
+    left = sum(_is_left(one) for runs in studies.values() for one in runs)
     table = Table("run", "state", "SRCC", "folder", box=None, pad_edge=False)
     for runs in studies.values():
-        known = [one for one in runs if one.exists and not is_false_start(one)]
+        known = [one for one in runs if one.exists and not _is_left(one)]
         rows = [row_of(one) for one in known]
         names = run_names([row["settings"] for row in rows])
         for row, name in sorted(zip(rows, names, strict=True), key=lambda pair: pair[1]):
@@ -70,7 +70,7 @@ def clean(root: Path) -> None:
     for folder in _folders(root):
         run = RunFolder(folder)
         why = run.failure or ("nothing but settings" if run.exists else "empty")
-        if is_false_start(run) and not _is_held(run) and withdraw(folder):
+        if _is_left(run) and withdraw(folder):
             removed.append(folder)
             print(f"removed {folder} ({why})")
     for study in {folder.parent for folder in removed} - {root}:
@@ -103,6 +103,11 @@ def _inside(folder: Path) -> list[Path]:
 def _is_started(folder: Path) -> bool:
     run = RunFolder(folder)
     return run.exists or run.failure_file.exists()
+
+
+def _is_left(run: RunFolder) -> bool:
+    """Return whether a false start left the folder: it holds no result, and no process works in it."""
+    return is_false_start(run) and not _is_held(run)
 
 
 def _is_held(run: RunFolder) -> bool:

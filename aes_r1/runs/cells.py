@@ -1,7 +1,8 @@
-"""Define the types of the content of evaluation.json; docs/evaluation.md explains every key."""
+"""Define the types of the content of evaluation.json, and write its values; docs/evaluation.md explains every key."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 MetricName = Literal["plcc", "srcc", "krcc", "mae", "rmse"]
@@ -36,6 +37,8 @@ class Cell(TypedDict):
     opinions: NotRequired[dict[str, Any]]
     origins: NotRequired[dict[str, Any]]
     critiques: NotRequired[dict[str, Any]]
+    sensitivity: NotRequired[dict[str, Any]]
+    sub_scores: NotRequired[dict[str, Cell]]  # by dimension, against its ratings
 
 
 Stages = dict[str, dict[str, dict[str, Cell]]]  # {STAGE: {DATASET/SPLIT: {PROTOCOL: cell}}}
@@ -53,3 +56,27 @@ class Evaluation(TypedDict, total=False):
     critiques: dict[str, Any]
     pairs: dict[str, dict[str, Any]]  # {STAGE: {DATASET/SPLIT: measures}}
     paper: dict[str, Any]
+
+
+def format_cell(
+    cell: Mapping[str, Any],
+    key: str = "value",
+    *,
+    digits: int = 3,
+    end_digits: int | None = None,
+    signed: bool = False,
+    write: Callable[[float, int], str] | None = None,
+    missing: str = "–",
+) -> str:
+    """Write the number of `cell` under `key` with its interval, 0.812 [0.790, 0.834], or alone where it has none.
+
+    The ends have `end_digits` decimals, by default as many as the number. `signed` writes a plus before what is not
+    negative. `write`, which is given a number and its decimals, writes in another way; `missing` stands for None.
+    """
+    written = write or (lambda number, decimals: f"{number:{'+' if signed else ''}.{decimals}f}")
+    if cell[key] is None:
+        return missing
+    value, decimals = written(cell[key], digits), digits if end_digits is None else end_digits
+    if cell["low"] is None:
+        return value
+    return f"{value} [{written(cell['low'], decimals)}, {written(cell['high'], decimals)}]"

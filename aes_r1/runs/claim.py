@@ -40,19 +40,23 @@ def run_lock(folder: Path, rank: int) -> Iterator[None]:
         lock.release()
 
 
+def require_own(folder: Path, settings: Settings | EvaluateSettings) -> bool:
+    """Return whether `folder` holds the run of `settings`. InputError where it holds that of other settings."""
+    run = RunFolder(folder)
+    if not run.exists or all(entry.name in _left_by_false_starts(run) for entry in folder.iterdir()):
+        return False
+    differing = differences(run.settings, as_dict(settings))
+    if differing:
+        raise InputError(f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out=")
+    return True
+
+
 def claim_run_folder(folder: Path, settings: Settings | EvaluateSettings) -> None:
     """Write the settings into `folder`, or check that the settings there are the same; others are refused."""
-    run, values = RunFolder(folder), as_dict(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if run.exists and any(entry.name not in _left_by_false_starts(run) for entry in folder.iterdir()):
-            differing = differences(run.settings, values)
-            if differing:
-                raise InputError(
-                    f"{folder} was written by other settings ({', '.join(differing[:4])}); give another out="
-                )
-            return
-        write_json(run.settings_file, values, sort_keys=True)
+        if not require_own(folder, settings):
+            write_json(RunFolder(folder).settings_file, as_dict(settings), sort_keys=True)
     except OSError as error:
         raise InputError(f"out={folder}: {error.strerror}; give a folder that can be written") from error
 
@@ -98,24 +102,42 @@ def withdraw(folder: Path) -> bool:
     return True
 
 
+@contextmanager
+def withdrawn_on_input_error(folder: Path, rank: int) -> Iterator[None]:
+    """Delete the folder of a run that wrong input ends before its first result. Only rank 0 deletes.
+
+    A folder that was there before may be another run's, which refused this one, and stays.
+    """
+    was_there = RunFolder(folder).exists
+    try:
+        yield
+    except InputError:
+        if rank == 0 and not was_there:
+            withdraw(folder)
+        raise
+
+
 def start_over(folder: Path) -> None:
-    """Delete all that a run left in `folder`, its lists of pictures too, except its log."""
+    """Delete all that a run left in `folder`, its lists of pictures too, except its log; only a run's folder."""
     run = RunFolder(folder)
+    if not run.exists:
+        return
     drafts = folder.glob(f".{run.best.name}.*")  # drafts of a best model that was being replaced
     kinds = [folder / kind for kind in EXAMINED]
     folders = run.checkpoints, run.best, run.stages, run.model, run.manifests, run.all_parts, run.all_baselines
     for path in (*folders, run.wandb, run.tensorboard, run.traces, *drafts, *kinds):
         shutil.rmtree(path, ignore_errors=True)
     for path in (
-        run.settings_file,
         run.metrics_file,
         run.completions_file,
         run.entropy_file,
         run.predictions_file,
         run.evaluation_file,
         run.verdicts_file,
+        run.judge_rewards_file,
         run.report_file,
         run.failure_file,
         run.custom_reward_file,
+        run.settings_file,  # last: as long as it is there, a start that is killed here knows that this is a run
     ):
         path.unlink(missing_ok=True)

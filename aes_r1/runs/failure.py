@@ -19,7 +19,8 @@ log = logging.getLogger("aes_r1")
 def failure_file(folder: Path, rank: int, watch: Heartbeat | None = None) -> Iterator[None]:
     """Write the one-line reason of a failure in the block to RUN/failure.txt; a new start deletes an old one.
 
-    Of several processes the first to fail writes its reason, or another one names the process that vanished.
+    Of several processes the first to fail writes its reason, or another one names the process that vanished. Before the
+    processes are connected (`watch` is None) only rank 0 writes: it alone knows whether the folder is another run's.
     """
     path = RunFolder(folder).failure_file
     if rank == 0:
@@ -34,7 +35,8 @@ def failure_file(folder: Path, rank: int, watch: Heartbeat | None = None) -> Ite
             reason = watch.cause(error) or reason
             watch.failed(reason)
             log.error("rank %d leaves because of %s", rank, reason)
-        _write_failure(path, reason)
+        if rank == 0 or watch is not None:
+            _write_failure(path, reason)
         raise
     finally:
         if watch is not None:

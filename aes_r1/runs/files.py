@@ -37,9 +37,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     The rows are written as they come, so they may be read from the old file. A number that is not finite becomes null.
     """
     draft, count = draft_of(path), 0
-    with draft.open("w", encoding="utf-8") as file:
+    with draft.open("wb") as file:
         for row in rows:
-            file.write(_as_json(row) + "\n")
+            file.write(row_line(row))
             count += 1
     draft.replace(path)
     return count
@@ -47,8 +47,13 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append `rows` to the JSON-lines file `path` in one write; a number that is not finite becomes null."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(_as_json(row) + "\n" for row in rows))
+    with path.open("ab") as file:
+        file.write(b"".join(map(row_line, rows)))
+
+
+def row_line(row: Mapping[str, Any]) -> bytes:
+    """Return the line of `row` in a JSON-lines file; a number that is not finite becomes null."""
+    return _as_json(row).encode() + b"\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -63,13 +68,29 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON-lines file; none when there is no file. InputError for a line that is no JSON."""
+    return (row for _, row in rows_at(path))
+
+
+def rows_at(path: Path, *, start: int = 0, skip_broken: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (offset in bytes, row) of a JSON-lines file from the row at offset `start` on; none when there is no file.
+
+    A last line that a kill cut short is left out. InputError for another line that is no JSON, unless `skip_broken`.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:  # text would fail on a last line that ends within a character
+        file.seek(offset := start)
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
-            yield _row(path, line, number)
+            try:
+                row = _row(path, line, number)
+            except InputError:
+                if not skip_broken:
+                    raise
+            else:
+                yield offset, row
+            offset += len(line)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

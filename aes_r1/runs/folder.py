@@ -10,7 +10,9 @@ RUN/parts/                 predictions of unfinished stages; predictions.jsonl: 
 RUN/pairs.jsonl            the choices between two pictures (evaluation.protocols=[.., pair])
 RUN/baselines/NAME.jsonl   scores of a baseline (aes_r1.evaluate baselines=[..])
 RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
+RUN/sensitivity/           scores of pictures as they are and after edits
 RUN/judge.jsonl            the answers of a judge that reads critiques, so that none is bought twice
+RUN/judge_rewards.jsonl    the answers of the judge that rewards completions, for the same reason
 RUN/custom_reward.py       the file of reward.custom as the run uses it
 RUN/evaluation.json        the measurements; report.html: the page that shows them
 RUN/traces/step_N.json.gz  the operations of step N in time, where trainer.profile asks for them
@@ -31,7 +33,7 @@ from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, w
 from aes_r1.settings import InputError
 
 MODEL = "model"  # the folder in Hugging Face form of a run, of a checkpoint or of the best step
-EXAMINED = ("interventions", "information")  # the tests of critiques that follow the predictions
+EXAMINED = ("interventions", "information", "sensitivity")  # the tests that follow the predictions
 
 
 class RunFolder:
@@ -47,6 +49,7 @@ class RunFolder:
         self.pairs_file = self.path / "pairs.jsonl"
         self.entropy_file = self.path / "entropy.jsonl"
         self.verdicts_file = self.path / "judge.jsonl"
+        self.judge_rewards_file = self.path / "judge_rewards.jsonl"
         self.report_file = self.path / "report.html"
         self.log_file = self.path / "run.log"
         self.failure_file = self.path / "failure.txt"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from aes_r1.settings import EvaluateSettings, RolloutSettings, Settings, as_dict
+from aes_r1.settings import EDITS, EvaluateSettings, JudgeRewardSettings, RolloutSettings, Settings, as_dict
 
 
 def fingerprint(*parts: Any) -> str:
@@ -26,6 +26,10 @@ _NOT_IDENTITY = (
     *("rollout.url", "rollout.weights", "rollout.max_mismatch", "rollout.patience"),
     *("trainer.save_every", "trainer.keep_checkpoints", "trainer.keep_optimizer", "trainer.resume"),
     *("trainer.profile", "trainer.start_anyway"),
+    # Where the judge stands and how it is paid, but not which model it is and what it is asked.
+    *("reward.judge.api_base", "reward.judge.api_key_env", "reward.judge.max_concurrency", "reward.judge.max_usd"),
+    *("reward.judge.requests_per_minute", "reward.judge.tokens_per_minute", "reward.judge.timeout_s"),
+    *("reward.judge.input_usd_per_million", "reward.judge.output_usd_per_million", "reward.judge.retries"),
 )
 
 # Keys that the first recorded runs did not have, each with the value at which the run computes the same as without the
@@ -47,6 +51,10 @@ _SINCE_ADDED: dict[str, Any] = {
     "trainer.entropy_coef": 0.0,
     "trainer.advantage": "sum_then_normalize",
     "trainer.refill_rounds": 0,
+    "trainer.edited_pairs": 0,
+    "trainer.edits": list(EDITS),
+    "evaluation.sensitivity": 0,
+    "evaluation.edits": list(EDITS),
     "data.scale": None,
     "data.attributes": None,
     "cold_start.blank_pictures": 0.0,
@@ -58,9 +66,14 @@ _SINCE_ADDED: dict[str, Any] = {
     "reward.information": {"weight": 0.0, "cap": 4.0},
     "reward.distribution": {"weight": 0.0},
     "reward.pair": {"weight": 0.0, "margin": 0.1},
+    "reward.twin": {"weight": 1.0},
+    "reward.sub_scores": {"weight": 1.0},
     "reward.custom": None,
     "reward.custom_weight": 1.0,
+    "reward.judge": as_dict(JudgeRewardSettings()),
     "model.base": None,
+    "model.pretrain.data": "scenes",
+    "model.sub_scores": [],
     "model.lora.target": "language",
     "model.quantize": "none",
     "evaluation.pairs": 200,

@@ -17,8 +17,11 @@ class Update(Protocol):
 
 
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str], Update]]:
-    """Show progress bars for the block: `bar(name)` makes one, which is then moved by calling it."""
+def progress_bars(*, shown: bool = True) -> Iterator[Callable[[str], Update]]:
+    """Show progress bars for the block: `bar(name)` makes one, which is then moved by calling it.
+
+    shown: False in all processes of a job but one, because bars of several would overwrite each other in a terminal.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -27,7 +30,7 @@ def progress_bars() -> Iterator[Callable[[str], Update]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=not shown) as progress:
 
         def bar(name: str) -> Update:
             task = progress.add_task(name, total=None, text="")

@@ -27,7 +27,8 @@ QUICKLY_S = 4.0  # the same after a collective has failed, which means that some
 class Heartbeat:
     """Exchange heartbeats among `size` processes; call `on_failure(reason)` before ending because another failed.
 
-    `host` and `port` are those of the launcher's store (MASTER_ADDR, MASTER_PORT).
+    `host` and `port` are those of the launcher's store (MASTER_ADDR, MASTER_PORT). Rank 0 makes its own after it has
+    claimed the run's folder, and the others wait for it.
     """
 
     def __init__(self, rank: int, size: int, host: str, port: int, on_failure: Callable[[str], None]) -> None:
@@ -35,6 +36,9 @@ class Heartbeat:
         self._store = dist.PrefixStore(
             "watch", dist.TCPStore(host, port, is_master=False, timeout=timedelta(minutes=5))
         )
+        if rank == 0:
+            self._store.set("claimed", "")
+        self._store.wait(["claimed"], timedelta(minutes=5))  # another's folder is nothing to watch, nor to write into
         self._waits = 0
         self._ended = threading.Event()
         self._last: dict[int, tuple[int, float]] = {}

@@ -30,9 +30,10 @@ def agreement(critique: str | None, score: float | None) -> Agreement:
     if score is None or critique is None:
         return Agreement(words, None, None)
     closing = stated_level(critique)
-    levels = {} if words is None else {level_of(words): abs(words - score)}
-    if closing is not None and closing not in levels:
-        levels[closing] = abs(_LEVEL_CENTRES[closing] - score)
-    level, distance = max(levels.items(), key=itemgetter(1), default=("", 0.0))
-    contradiction = f"words say {level}, number says {score:.2f}" if distance >= APART else None
+    level = None if words is None else level_of(words)
+    distances = {} if words is None else {f"words say {level}": abs(words - score)}
+    if closing is not None and closing != level:
+        distances[f"closing words say {closing}"] = abs(_LEVEL_CENTRES[closing] - score)
+    claim, distance = max(distances.items(), key=itemgetter(1), default=("", 0.0))
+    contradiction = f"{claim}, number says {score:.2f}" if distance >= APART else None
     return Agreement(words, None if words is None else 1 - abs(words - score), contradiction)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from aes_r1.aescot.wording import split_dimensions
 from aes_r1.data.sample import as_rgb, open_picture
 from aes_r1.evaluation.uncertainty import predictive_half_width
 from aes_r1.inference.asking import Facts, find_model
+from aes_r1.inference.predict import mean_sub_scores
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import DIMENSIONS, Order, parse_critique, parse_score, split_critique
+from aes_r1.model.digest import content_of, digest_of
+from aes_r1.prompts import Order, parse_critique, parse_score
 from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
@@ -41,7 +44,7 @@ class Verdict:
     further answers of the model. "not_calibrated": there is none, because the model was measured on made scenes alone,
     which says nothing about photographs. None: there is nothing to make one from. critique: the one whose own score
     lies nearest to `score`; dimensions: its parts by name. words, agreement, contradiction: whether critique and score
-    say the same (agreement.Agreement).
+    say the same (agreement.Agreement). sub_scores: {dimension: mean of the answered ones} of those that were asked for.
     """
 
     score: float | None
@@ -55,6 +58,7 @@ class Verdict:
     words: float | None = None
     agreement: float | None = None
     contradiction: str | None = None
+    sub_scores: dict[str, float | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the verdict as plain values."""
@@ -113,9 +117,17 @@ class Critic:
         The verdicts are those of `score` except for rounding, which depends on the shape of the batch.
         """
         half_width = self.facts.half_widths.get(self._protocol() or "")
-        calibrated, order = self.facts.knows_photographs, self.facts.order
-        answers = self.answers(pictures)
-        return [verdict(texts, half_width=half_width, calibrated=calibrated, order=order) for texts in answers]
+        facts = self.facts
+        return [
+            verdict(
+                texts,
+                half_width=half_width,
+                calibrated=facts.knows_photographs,
+                order=facts.order,
+                sub_scores=facts.sub_scores,
+            )
+            for texts in self.answers(pictures)
+        ]
 
     def _protocol(self) -> str | None:
         """Return the protocol of an evaluation whose intervals hold for these verdicts.
@@ -125,11 +137,6 @@ class Critic:
         if self.samples == 1:
             return "greedy"
         return "mean" if self.samples >= self.facts.n_samples else None
-
-    def identity(self) -> str:
-        """Hash what decides a verdict besides the picture: weights by name and sum, question, sampling."""
-        weights = [(name, float(value.double().sum())) for name, value in self.backbone.model.state_dict().items()]
-        return fingerprint(weights, asdict(self.facts), self.samples, self.seed)
 
     def answers(self, pictures: Sequence[Image.Image]) -> list[list[str]]:
         """Return for each RGB picture the texts of all its outputs, which are drawn in one batch."""
@@ -151,6 +158,20 @@ class Critic:
         return [texts[start : start + self.samples] for start in range(0, len(texts), self.samples)]
 
 
+def identity_of(path: str | Path, *, samples: int | None = None, seed: int = 0) -> str:
+    """Hash what decides a verdict besides the picture: the model's files, question, sampling.
+
+    No weights are loaded, so the hash is the same on every device; those of a hub name count as the revision that lies
+    in the cache. InputError where there is no such model.
+    """
+    require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
+    folder, facts = find_model(path)
+    backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
+    files = content_of(folder)
+    content = digest_of(files) if Path(folder).is_dir() else [folder, *{file.parent.name for file in files}]
+    return fingerprint(content, asdict(facts), samples or facts.n_samples, seed)
+
+
 def _content(picture: Image.Image) -> str:
     return hashlib.sha256(repr(picture.size).encode() + np.asarray(picture).tobytes()).hexdigest()
 
@@ -161,15 +182,20 @@ def verdict(
     half_width: float | None,
     calibrated: bool = True,
     order: Order = "critique_first",
+    sub_scores: Sequence[str] = (),
 ) -> Verdict:
-    """Combine several answers to one picture into a verdict; it has no interval unless `calibrated`."""
-    scores = [parse_score(text, order) for text in texts]
+    """Combine several answers to one picture into a verdict; it has no interval unless `calibrated`.
+
+    sub_scores: the dimensions that were to be scored as well.
+    """
+    scores = [parse_score(text, order, sub_scores) for text in texts]
+    means = mean_sub_scores(texts, order, sub_scores)
     answered = [score for score in scores if score is not None]
     if not answered:
         critique = next((words for text in texts if (words := parse_critique(text, order))), None)
-        return Verdict(
-            None, None, None, None, scores, critique, *_parts(critique), **agreement(critique, None)._asdict()
-        )
+        dimensions, judgement = split_dimensions(critique or "")
+        compared = agreement(critique, None)._asdict() | {"sub_scores": means}
+        return Verdict(None, None, None, None, scores, critique, dimensions, judgement or None, **compared)
     mean = float(np.mean(answered))
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
     critique = parse_critique(texts[nearest], order)
@@ -181,23 +207,12 @@ def verdict(
     elif len(answered) > 1:
         kind, reach = "samples", spread_half_width(answered)
     low, high = (None, None) if reach is None else (max(0.0, mean - reach), min(1.0, mean + reach))
-    compared = agreement(critique, mean)._asdict()
-    return Verdict(mean, low, high, kind, scores, critique or None, *_parts(critique), **compared)
+    compared = agreement(critique, mean)._asdict() | {"sub_scores": means}
+    dimensions, judgement = split_dimensions(critique or "")
+    return Verdict(mean, low, high, kind, scores, critique or None, dimensions, judgement or None, **compared)
 
 
 def spread_half_width(scores: Sequence[float], coverage: float = COVERAGE) -> float:
     """Return the half-width of the normal predictive interval of one more answer: t s sqrt(1 + 1/n), s unbiased."""
     std, count = np.std([scores], axis=1, ddof=1), np.array([len(scores)])
     return float(predictive_half_width(std, count, coverage)[0])
-
-
-def _parts(critique: str | None) -> tuple[dict[str, str], str | None]:
-    """Return the five dimensions by name and the closing judgement."""
-    parts, judgement = split_critique(critique or "")
-    names = {name.replace("_", " "): name for name in DIMENSIONS} | {"colour": "color"}
-    dimensions = {}
-    for heading, text in parts:
-        name = names.get(heading.lower().replace("&", "and"))
-        if name:
-            dimensions[name] = text
-    return dimensions, judgement or None

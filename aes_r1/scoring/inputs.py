@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
+from itertools import chain
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -62,7 +63,7 @@ def find_pictures(
 
 
 def some_readable(found: Iterable[str | PictureError]) -> Iterator[str | PictureError]:
-    """Yield what `find_pictures` found; InputError, before anything is yielded, where nothing of it can be read.
+    """Return what `find_pictures` found; InputError, at once, where nothing of it can be read.
 
     Files are opened up to the first that can be read. URLs are not fetched here and count as readable.
     """
@@ -78,8 +79,7 @@ def some_readable(found: Iterable[str | PictureError]) -> Iterator[str | Picture
     if faults and len(faults) == len(looked_at):
         several = f"none of {len(faults)} pictures can be read; the first: " if len(faults) > 1 else ""
         raise InputError(f"{several}{faults[0]}")
-    yield from looked_at
-    yield from rest
+    return chain(looked_at, rest)
 
 
 def _fault(name: str) -> PictureError | None:

@@ -30,12 +30,16 @@ Row = Mapping[str, Any]
 
 
 def row_of(path: str, verdict: Verdict) -> dict[str, Any]:
-    """Return path, score, low, high, critique, then the details behind them; numbers have four decimal places."""
+    """Return path, score, low, high, critique, then the details behind them; numbers have four decimal places.
+
+    The key sub_scores is there where the model is asked for some.
+    """
     said = {
         name: round(value, _PLACES) if isinstance(value, float) else value for name, value in verdict.as_dict().items()
     }
     shown = ("score", "low", "high", "critique", *AGREEMENT, "dimensions", "judgement", "interval", "scores")
-    return {"path": path, **{name: said[name] for name in shown}}
+    sub_scores = {name: None if value is None else round(value, _PLACES) for name, value in verdict.sub_scores.items()}
+    return {"path": path, **{name: said[name] for name in shown}, **({"sub_scores": sub_scores} if sub_scores else {})}
 
 
 def count_of(row: Row) -> dict[str, int]:
@@ -57,17 +61,24 @@ def in_order(rows: Iterable[Row], by: str, *, reverse: bool = False) -> list[Row
 
 
 def write_rows(
-    rows: Iterable[Row], form: str, out: IO[str], *, measured_on: str | None = None, chosen: bool = False
+    rows: Iterable[Row],
+    form: str,
+    out: IO[str],
+    *,
+    measured_on: str | None = None,
+    chosen: bool = False,
+    sub_scores: Sequence[str] = (),
 ) -> None:
     """Write `rows` as `form` (jsonl, csv or table) to `out`: a line as soon as its row is there, a table at the end.
 
     measured_on: the set that the intervals below a table come from. chosen: whether the rows are those of
-    bursts.choose, with their group and which one to keep.
+    bursts.choose, with their group and which one to keep. sub_scores: the dimensions that have a sub-score, a column
+    DIMENSION_score each in csv.
     """
     if form == "table":
         _table(rows, out, measured_on, chosen)
     elif form == "csv":
-        _csv(rows, out, CHOICE if chosen else ())
+        _csv(rows, out, CHOICE if chosen else (), sub_scores)
     else:
         _jsonl(rows, out)
 
@@ -78,18 +89,20 @@ def _jsonl(rows: Iterable[Row], out: IO[str]) -> None:
         out.flush()
 
 
-def _csv(rows: Iterable[Row], out: IO[str], further: Sequence[str]) -> None:
+def _csv(rows: Iterable[Row], out: IO[str], further: Sequence[str], sub_scores: Sequence[str]) -> None:
     """Write a column for each of the contract's five, each dimension, what is behind score and interval, and `further`.
 
-    The scores of all answers stand in one column, separated by spaces; an answer that cannot be read is a dash.
+    The last columns are those of the sub-scores. The scores of all answers stand in one column, separated by spaces; an
+    answer that cannot be read is a dash.
     """
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, *DIMENSIONS, *AGREEMENT, "judgement", "interval", "scores", *further])
+    scored = [f"{name}_score" for name in sub_scores]
+    writer.writerow([*COLUMNS, *DIMENSIONS, *AGREEMENT, "judgement", "interval", "scores", *further, *scored])
     for row in rows:
         values = [row[name] for name in COLUMNS] + [row["dimensions"].get(name) for name in DIMENSIONS]
         values += [row[name] for name in (*AGREEMENT, "judgement", "interval")]
         values.append(" ".join("-" if score is None else str(score) for score in row["scores"]))
-        values += [row[name] for name in further]
+        values += [row[name] for name in further] + [row["sub_scores"][name] for name in sub_scores]
         writer.writerow(["" if value is None else value for value in values])
         out.flush()
 

@@ -31,6 +31,7 @@ from aes_r1.inference.fitted import features_of, ridge_weights, to_fit_on
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tower as towers
 from aes_r1.model.tower import Tower
+from aes_r1.runs.cells import format_cell
 from aes_r1.runs.files import draft_of, read_json, write_json
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
@@ -160,9 +161,8 @@ def comparison_lines(made: dict[str, Any]) -> list[str]:
             lines.append(f"{name}: too few pictures to compare with the run's own answers")
             continue
         change = measured["difference"]
-        interval = "" if change["low"] is None else f" [{change['low']:+.3f}, {change['high']:+.3f}]"
         pair = f"SRCC {scorer:.3f} against {answers:.3f} of the run's own answers (mean)"
-        lines.append(f"{name}, {measured['n']} pictures: {pair}; the difference is {change['value']:+.3f}{interval}")
+        lines.append(f"{name}, {measured['n']} pictures: {pair}; the difference is {format_cell(change, signed=True)}")
     return lines or [
         f"there are no answers of this model by the protocol {PROTOCOL} (evaluation.protocols), so nothing is compared"
     ]

@@ -29,10 +29,10 @@ from rich.progress import (
 
 from aes_r1.data.sample import PictureError
 from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
-from aes_r1.scoring.critic import Critic
+from aes_r1.scoring.critic import Critic, identity_of
 from aes_r1.scoring.inputs import UrlLimits, read_picture
 from aes_r1.scoring.rows import count_of, row_of
-from aes_r1.settings import InputError, require
+from aes_r1.settings import InputError
 
 
 class ShardScorer:
@@ -84,8 +84,6 @@ def score_shards(
     Ray connects to the cluster of RAY_ADDRESS, or starts one on this machine. All workers must see the same folder
     `out`. Raises InputError when `out` holds the shards of another list, model or sampling.
     """
-    require(shard_size >= 1, "--shard-size", shard_size, "must be at least 1")
-    require(workers >= 1, "--workers", workers, "must be at least 1")
     try:
         import ray
     except ImportError as error:
@@ -96,7 +94,7 @@ def score_shards(
         unreadable.append(picture) if isinstance(picture, PictureError) else names.append(picture)
     out = out.absolute()
     model = str(Path(model).absolute()) if Path(model).exists() else model
-    identity = Critic.load(model, samples=samples, seed=seed).identity()  # a wrong model fails here
+    identity = identity_of(model, samples=samples, seed=seed)  # a wrong model fails here, before a worker starts
     _claim(out, {"pictures": len(names), "list": _digest(names), "critic": identity, "shard_size": shard_size})
     shards = list(enumerate(names[start : start + shard_size] for start in range(0, len(names), shard_size)))
     missing = [{"number": n, "names": json.dumps(part)} for n, part in shards if not _part(out, n).exists()]

@@ -3,9 +3,10 @@
 All code below the commands takes plain values or these dataclasses.
 """
 
-from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings
+from aes_r1.settings.aescot import ChatSettings, DistillSettings, ExpertSettings, JudgeSettings, RoleSettings
 from aes_r1.settings.build import CONF, as_dict, build
 from aes_r1.settings.data import DataSettings, PrepareSettings
+from aes_r1.settings.edits import EDITS
 from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
 from aes_r1.settings.model import PAPER_PIXELS, LoraSettings, ModelSettings, PretrainSettings
 from aes_r1.settings.plan import CostSettings, PlanSettings
@@ -16,10 +17,13 @@ from aes_r1.settings.reward import (
     FaithfulnessSettings,
     FormatSettings,
     InformationSettings,
+    JudgeRewardSettings,
     PairSettings,
     RankSettings,
     ReadBackSettings,
     RewardSettings,
+    SubScoreSettings,
+    TwinSettings,
 )
 from aes_r1.settings.rules import InputError, one_of, require
 from aes_r1.settings.run import DashboardSettings, Settings
@@ -29,6 +33,7 @@ from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSe
 __all__ = [
     "BASELINES",
     "CONF",
+    "EDITS",
     "PAPER_PIXELS",
     "PROTOCOLS",
     "BinarySettings",
@@ -49,6 +54,7 @@ __all__ = [
     "FormatSettings",
     "InformationSettings",
     "InputError",
+    "JudgeRewardSettings",
     "JudgeSettings",
     "LoraSettings",
     "ModelSettings",
@@ -59,10 +65,13 @@ __all__ = [
     "RankSettings",
     "ReadBackSettings",
     "RewardSettings",
+    "RoleSettings",
     "RolloutSettings",
     "Settings",
+    "SubScoreSettings",
     "TrackerSettings",
     "TrainerSettings",
+    "TwinSettings",
     "as_dict",
     "build",
     "one_of",

@@ -16,7 +16,6 @@ from aes_r1.settings.tracker import TrackerSettings
 class ChatSettings:
     """A model behind an OpenAI-protocol or any other API that litellm reaches; keys come from the environment alone."""
 
-    name: str = "none"
     model: str | None = None  # as litellm names it: gpt-4.1, anthropic/claude-..., or any name with api_base
     api_base: str | None = None  # URL of an OpenAI-protocol server; null: the provider's own
     api_key_env: str | None = None  # environment variable that holds the key; null: the provider's usual one
@@ -36,12 +35,6 @@ class ChatSettings:
 
     def __post_init__(self) -> None:
         group = self.group
-        require(
-            self.name != "openai" or bool(self.model),
-            f"{group}.model",
-            self.model,
-            f"{group}=openai needs a model's name",
-        )
         require(self.max_concurrency >= 1, f"{group}.max_concurrency", self.max_concurrency, "must be at least 1")
         require(self.retries >= 0, f"{group}.retries", self.retries, "must not be negative")
         require(self.timeout_s > 0, f"{group}.timeout_s", self.timeout_s, "must be positive")
@@ -73,7 +66,19 @@ class ChatSettings:
 
 
 @dataclass
-class ExpertSettings(ChatSettings):
+class RoleSettings(ChatSettings):
+    """A role of AesCoT: which expert or judge plays it, an offline one or a model (openai)."""
+
+    name: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_named = self.name != "openai" or bool(self.model)
+        require(is_named, f"{self.group}.model", self.model, f"{self.group}=openai needs a model's name")
+
+
+@dataclass
+class ExpertSettings(RoleSettings):
     """The writer of critiques, the limits of a critique, and how often the scenes expert errs on purpose."""
 
     name: str = "scenes"
@@ -101,7 +106,7 @@ class ExpertSettings(ChatSettings):
 
 
 @dataclass
-class JudgeSettings(ChatSettings):
+class JudgeSettings(RoleSettings):
     """The reader of critiques, and how far its score may be from the true one."""
 
     name: str = "scenes"

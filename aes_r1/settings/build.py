@@ -30,6 +30,8 @@ def build(schema: type, config: Any) -> Any:
         wrong = _WRONG_KIND.match(reason)
         if wrong:
             raise InputError(f"{key}={wrong[1]}: must be {_KINDS[wrong[2]]}") from error
+        if "is not a ListConfig" in reason:
+            raise InputError(f"{key}: must be a list, as {key}=[..,..]") from error
         raise InputError(f"config key {key}: {reason}") from error
 
 

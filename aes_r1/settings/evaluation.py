@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from aes_r1.settings.aescot import JudgeSettings
 from aes_r1.settings.data import DataSettings
+from aes_r1.settings.edits import EDITS, edits_rule
 from aes_r1.settings.model import PROMPTS
 from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
@@ -29,6 +30,8 @@ class EvaluationSettings:
     max_new_tokens: int | None = None  # null: the trainer's, or 1024 for a model without a run
     batch_invariant: bool = False  # ask about one picture at a time, so that no other picture can change a bit
     interventions: int = 100  # critiques per stage, set and protocol in counterfactual tests; 0: none
+    sensitivity: int = 0  # pictures per stage and set that are asked about again after edits; 0: none
+    edits: list[str] = field(default_factory=lambda: list(EDITS))  # edits of `sensitivity`
     n_bootstrap: int = 1000
     stages: list[str] = field(default_factory=lambda: ["base", "cold_start", "rapo"])
 
@@ -47,6 +50,8 @@ class EvaluationSettings:
         require(self.protocols != ["pair"], "evaluation.protocols", self.protocols, rule)
         require(self.pairs >= 1, "evaluation.pairs", self.pairs, "must be at least 1; or leave pair out of protocols")
         require(self.interventions >= 0, "evaluation.interventions", self.interventions, "must not be negative")
+        require(self.sensitivity >= 0, "evaluation.sensitivity", self.sensitivity, "must not be negative")
+        edits_rule("evaluation.edits", self.edits)
         n_samples, temperature, longest = self.n_samples, self.temperature, self.max_new_tokens
         require(n_samples is None or n_samples >= 1, "evaluation.n_samples", n_samples, "must be at least 1 or null")
         positive = temperature is None or temperature > 0

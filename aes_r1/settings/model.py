@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aes_r1.settings.rules import one_of, require, seed_rule
 
 PROMPTS = ("critique", "score_only", "score_first", "filler")
+SUB_SCORES = ("light_and_shadow", "mood_and_narrative", "composition", "color", "exposure")  # prompts.DIMENSIONS
 PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 
 
@@ -15,6 +16,7 @@ PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 class PretrainSettings:
     """Pretraining of the tiny model on plain facts; it stands in for the pretraining of a real backbone."""
 
+    data: str = "scenes"  # photographs: training photographs of the set stand beside the scenes
     pictures: int = 8000
     epochs: int = 3
     batch_size: int = 32
@@ -22,6 +24,7 @@ class PretrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        one_of("model.pretrain.data", self.data, ("scenes", "photographs"))
         seed_rule("model.pretrain.seed", self.seed)
 
 
@@ -61,6 +64,7 @@ class ModelSettings:
     # critique: think, then score; score_only: the control without a critique; score_first: score, then the critique, on
     # which the score cannot depend; filler: words that say nothing, as many tokens as a critique, then score
     prompt: str = "critique"
+    sub_scores: list[str] = field(default_factory=list)  # dimensions that are scored as well, behind the score
     answer_from: str = "image"  # words: the answer after a critique is sampled with the picture blanked
     reference: str = "device"  # where RAPO's reference model is kept between its uses: device, host or sharded
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -71,6 +75,7 @@ class ModelSettings:
         self._check_base()
         one_of("model.kernels", self.kernels, ("plain", "liger"))
         one_of("model.prompt", self.prompt, PROMPTS)
+        self._check_sub_scores()
         one_of("model.answer_from", self.answer_from, ("image", "words"))
         require(
             self.answer_from == "image" or self.prompt == "critique",
@@ -98,6 +103,14 @@ class ModelSettings:
             self.reference,
             "with model.lora.rank > 0 the reference is the policy without its adapter and takes no memory; give device",
         )
+
+    def _check_sub_scores(self) -> None:
+        for name in self.sub_scores:
+            one_of("model.sub_scores", name, SUB_SCORES)
+        are_unique = len(set(self.sub_scores)) == len(self.sub_scores)
+        require(are_unique, "model.sub_scores", self.sub_scores, "name each dimension once")
+        rule = "are scored from the picture; give model.answer_from=image, or no sub_scores"
+        require(not self.sub_scores or self.answer_from == "image", "model.sub_scores", self.sub_scores, rule)
 
     def _check_base(self) -> None:
         if self.path is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from aes_r1.settings.aescot import ChatSettings
 from aes_r1.settings.rules import one_of, require
 
 
@@ -76,6 +77,25 @@ class PairSettings:
         require(0 < self.margin <= 1, "reward.pair.margin", self.margin, "must be in (0, 1]")
 
 
+class TwinSettings:
+    """The reward for a score above that of the edited twin, where trainer.edited_pairs makes twins."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.twin.weight", self.weight, "must not be negative")
+
+
+@dataclass
+class SubScoreSettings:
+    """The rank and error rewards of every dimension of model.sub_scores."""
+
+    weight: float = 1.0  # relative to those of the score
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.sub_scores.weight", self.weight, "must not be negative")
+
+
 @dataclass
 class FormatSettings:
     """The reward for a readable answer."""
@@ -121,6 +141,25 @@ class InformationSettings:
 
 
 @dataclass
+class JudgeRewardSettings(ChatSettings):
+    """The reward that a model gives: it is shown a picture, its critique and its score, and rates them."""
+
+    weight: float = 0.0
+    temperature: float = 0.0
+    rubric: str | None = None  # what earns a high rating; null: conf/prompts/rubric.txt
+
+    group = "reward.judge"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.weight >= 0, "reward.judge.weight", self.weight, "must not be negative")
+        rule = "needs a model to ask; give reward.judge.model, and reward.judge.api_base for a server of your own"
+        require(self.weight == 0 or bool(self.model), "reward.judge.weight", self.weight, rule)
+        is_said = self.rubric is None or bool(self.rubric.strip())
+        require(is_said, "reward.judge.rubric", self.rubric, "say what earns a high rating; or null")
+
+
+@dataclass
 class RewardSettings:
     """The rewards of a completion and their weights."""
 
@@ -130,13 +169,17 @@ class RewardSettings:
     binary: BinarySettings = field(default_factory=BinarySettings)
     distribution: DistributionSettings = field(default_factory=DistributionSettings)
     pair: PairSettings = field(default_factory=PairSettings)
+    twin: TwinSettings = field(default_factory=TwinSettings)
     format: FormatSettings = field(default_factory=FormatSettings)
+    sub_scores: SubScoreSettings = field(default_factory=SubScoreSettings)
     custom: str | None = None  # FILE.py:FUNCTION, a reward of your own; null: none
     custom_weight: float = 1.0
     # Rewards of the critique, for trainer.credit=parts.
     faithfulness: FaithfulnessSettings = field(default_factory=FaithfulnessSettings)
     read_back: ReadBackSettings = field(default_factory=ReadBackSettings)
     information: InformationSettings = field(default_factory=InformationSettings)
+    # Of the critique with trainer.credit=parts, of the whole completion with trainer.credit=all.
+    judge: JudgeRewardSettings = field(default_factory=JudgeRewardSettings)
     schedule: str = "joint"
     failed_parse: str = "none"  # none: no score; random: a uniform one takes its place, as in the authors' code
 
@@ -151,7 +194,7 @@ class RewardSettings:
         require(self.custom_weight > 0, "reward.custom_weight", self.custom_weight, "must be positive")
         absolute = self.error.weight + self.binary.weight + self.distribution.weight
         custom_weight = 0.0 if custom is None else self.custom_weight
-        weights = (self.rank.weight, absolute, self.pair.weight, self.format.weight, custom_weight)
+        weights = (self.rank.weight, absolute, self.pair.weight, self.format.weight, custom_weight, self.judge.weight)
         require(
             sum(weights) > 0, "reward", self.name, "every weight is 0, so nothing would be learned; set one above 0"
         )
@@ -174,6 +217,8 @@ class RewardSettings:
             weight = getattr(self, name).weight
             rule = "pays a score of one picture, but reward.pair asks which of two is better; give 0, or reward=pair"
             require(weight == 0, f"reward.{name}.weight", weight, rule)
+        rule = "rates the critique of one picture, but reward.pair asks which of two is better; give 0, or reward=pair"
+        require(self.judge.weight == 0, "reward.judge.weight", self.judge.weight, rule)
         rule = "gets the scores of single pictures, which reward.pair does not ask for; give null"
         require(self.custom is None, "reward.custom", self.custom, rule)
         rule = "guesses a score, but reward.pair asks which of two pictures is better; give none"
@@ -181,8 +226,8 @@ class RewardSettings:
 
     @property
     def critique_weights(self) -> dict[str, float]:
-        """The positive weights of the critique's rewards; empty where only the score is rewarded."""
-        weights = {name: getattr(self, name).weight for name in ("faithfulness", "read_back", "information")}
+        """The positive weights of the rewards that trainer.credit=parts pays to the critique; empty without one."""
+        weights = {name: getattr(self, name).weight for name in ("faithfulness", "read_back", "information", "judge")}
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     @property

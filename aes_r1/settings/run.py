@@ -87,8 +87,25 @@ class Settings:
             rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
             is_enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
             require(is_enough, "trainer.num_samples", self.trainer.num_samples, rule)
+            rule = "edited twins earn this reward alone; give a positive weight, or trainer.edited_pairs=0"
+            earns = self.reward.twin.weight > 0 or self.trainer.edited_pairs == 0
+            require(earns, "reward.twin.weight", self.reward.twin.weight, rule)
+            weight = self.reward.sub_scores.weight if self.model.sub_scores else 0.0
+            rule = "sub-scores earn by rank and error; give reward.rank.weight or reward.error.weight above 0, or 0"
+            is_earned = weight == 0 or self.reward.rank.weight + self.reward.error.weight > 0
+            require(is_earned, "reward.sub_scores.weight", weight, rule)
             rule = "RAPO's completions are drawn without dropout, and so are their probabilities; give 0"
             require(self.model.lora.dropout == 0, "model.lora.dropout", self.model.lora.dropout, rule)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Name the models that the run has, in order: base, then what its cold start and RAPO make.
+
+        There is a cold start where RAPO starts from one or where it is all of the run.
+        """
+        is_wanted = self.trainer.init_from == "cold_start" or self.trainer.name == "sft"
+        made = {"cold_start": is_wanted and self.cold_start.epochs > 0, "rapo": self.trainer.name == "rapo"}
+        return ("base", *(name for name, is_made in made.items() if is_made))
 
     def _check_words(self) -> None:
         """Refuse what reads a score from the words before it where the prompt asks for no such words."""
@@ -108,19 +125,31 @@ class Settings:
         rule = "words alone are read beside one blank picture, but reward.pair shows two; give model.answer_from=image"
         is_seen = self.model.answer_from == "image" or weight == 0
         require(is_seen, "model.answer_from", self.model.answer_from, rule)
+        rule = "are of single pictures, but reward.pair asks which of two is better; give []"
+        sub_scores = self.model.sub_scores
+        require(weight == 0 or not sub_scores, "model.sub_scores", sub_scores, rule)
+        rule = "adds twins of single pictures, but reward.pair asks which of two is better; give 0"
+        edited = self.trainer.edited_pairs
+        require(weight == 0 or edited == 0, "trainer.edited_pairs", edited, rule)
 
     def _check_credit(self) -> None:
         credit, weights = self.trainer.credit, self.reward.critique_weights
         for name, weight in weights.items() if credit != "parts" else ():
             rule = f"pays the critique's own tokens, which trainer.credit={credit} does not; give trainer.credit=parts"
-            require(False, f"reward.{name}.weight", weight, rule)
+            whole = name == "judge"  # rates a completion as a whole, too
+            require(whole and credit == "all", f"reward.{name}.weight", weight, rule + " or all" * whole)
+        rule = f"the judge is shown a critique, and model.prompt={self.model.prompt} asks for none; give critique, or 0"
+        is_shown = self.model.prompt in ("critique", "score_first") or self.reward.judge.weight == 0
+        require(is_shown, "reward.judge.weight", self.reward.judge.weight, rule)
         of_completions = {"kl_reward_coef": "give trainer.kl_coef,", "overlong_penalty": "give 0,"}
         for key, instead in of_completions.items():
             value = getattr(self.trainer, key)
             rule = f"is of whole completions, but trainer.credit={credit} would charge it to the answer's tokens"
             require(credit == "all" or value == 0, f"trainer.{key}", value, f"{rule}; {instead} or trainer.credit=all")
         if credit == "parts":
-            rule = "needs a reward of the critique: reward.faithfulness.weight, .read_back or .information above 0"
+            rule = (
+                "needs a reward of the critique above 0: reward.faithfulness.weight, .read_back, .information, .judge"
+            )
             require(bool(weights), "trainer.credit", credit, rule)
             rule = f"{self.model.prompt} writes no critique before its score; give trainer.credit=all"
             require(self.model.prompt == "critique", "trainer.credit", credit, rule)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from aes_r1.settings.edits import EDITS, edits_rule
 from aes_r1.settings.rules import one_of, require
 
 
@@ -57,6 +58,8 @@ class TrainerSettings:
     init_from: str = "cold_start"  # base | cold_start | a folder with a model
     num_samples: int = 8  # K outputs per image
     images_per_step: int = 16  # N
+    edited_pairs: int = 0  # images of a step beside which an edited twin is shown; 0: none
+    edits: list[str] = field(default_factory=lambda: list(EDITS))  # edits of the twins
     max_steps: int | None = 140  # null: epochs decide
     epochs: float = 1.0
     lr: float = 2e-4
@@ -109,6 +112,7 @@ class TrainerSettings:
             self.num_samples >= 2, "trainer.num_samples", self.num_samples, "must be at least 2: a group needs spread"
         )
         require(self.images_per_step >= 1, "trainer.images_per_step", self.images_per_step, "must be at least 1")
+        self._check_pairs()
         require(self.lr > 0, "trainer.lr", self.lr, "must be positive")
         _check_optimizer("trainer", self.weight_decay, self.max_grad_norm)
         require(self.warmup_steps >= 0, "trainer.warmup_steps", self.warmup_steps, "must not be negative")
@@ -151,6 +155,16 @@ class TrainerSettings:
         one_of("trainer.aggregation", self.aggregation, ("sequence_mean", "token_mean", "constant"))
         one_of("trainer.resume", self.resume, ("auto", "never"))
 
+    def _check_pairs(self) -> None:
+        pairs, most = self.edited_pairs, self.images_per_step
+        rule = f"must be from 0 to trainer.images_per_step={most}, the images that can have a twin"
+        require(0 <= pairs <= most, "trainer.edited_pairs", pairs, rule)
+        edits_rule("trainer.edits", self.edits)
+        rule = "twins have no opinion that a reward of critiques could use; give 0, or trainer.credit=all or answer"
+        require(pairs == 0 or self.credit != "parts", "trainer.edited_pairs", pairs, rule)
+        rule = "trainer.refill_rounds replaces images, which would part them from their twins; give 0 for one of them"
+        require(pairs == 0 or self.refill_rounds == 0, "trainer.edited_pairs", pairs, rule)
+
     def _check_surrogate(self) -> None:
         one_of("trainer.surrogate", self.surrogate, ("clip", "cispo", "sapo"))
         one_of("trainer.ratio", self.ratio, ("token", "sequence"))
@@ -172,6 +186,11 @@ class TrainerSettings:
         rule = "trainer.advantage=normalize_then_sum would divide it by its own spread; give trainer.kl_coef, or 0"
         keeps_size = self.kl_reward_coef == 0 or self.advantage == "sum_then_normalize"
         require(keeps_size, "trainer.kl_reward_coef", self.kl_reward_coef, rule)
+
+    @property
+    def groups_per_step(self) -> int:
+        """The images of a step, their edited twins included, for each of which num_samples outputs are drawn."""
+        return self.images_per_step + self.edited_pairs
 
     @property
     def needs_reference(self) -> bool:

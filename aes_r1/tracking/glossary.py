@@ -15,8 +15,12 @@ GLOSSARY = {
     "reward/binary": "share of outputs with |o_ik - s_i| < threshold",
     "reward/pair": "share of outputs that name the better one of two pictures",
     "reward/format": "share of outputs that parse_score can read",
+    "reward/twin": "mean over outputs of pictures with an edited twin and of twins: sqrt(p that the picture is above)",
     "reward/distribution": "mean over outputs of 1 + c mean_j |o_ik - o_ij| - mean over raters of |o_ik - opinion|",
+    "reward/sub_<dimension>": "mean over outputs of w_rank rank + w_error error of a sub-score; 0 where it is missing",
     "reward/custom": "mean over outputs of the function that reward.custom names",
+    "reward/judge": "mean over outputs of the judge's rating / 10 (unread: its picture's mean); 0: parse failed",
+    "reward/judge_unread": "share of outputs with a critique to whose question the judge gave no readable reply",
     "reward/kl": "mean over outputs of the sum over tokens of log pi - log pi_ref, nats, where it is in the reward",
     "reward/overlong": "mean over outputs of -(length - soft limit) / (limit - soft limit) in [-1, 0], where it is on",
     "reward/faithfulness": "mean over outputs of the agreement of the critique with known ratings of the dimensions",
@@ -60,6 +64,7 @@ GLOSSARY = {
     "time/rollout_s": "seconds sampling the K outputs of the step",
     "time/push_s": "seconds in which vLLM servers are given the weights of the step",
     "time/critique_s": "seconds rewarding the critiques of the step (trainer.credit=parts)",
+    "time/judge_s": "seconds in which the judge rated the outputs of the step (reward.judge)",
     "time/reference_s": "seconds computing old and reference log-probabilities of the step",
     "time/update_s": "seconds of forward, backward and optimizer of the step",
     "time/evaluate_s": "seconds of the validation of the step",
@@ -80,6 +85,7 @@ def definition(name: str) -> str:
 
     Raises KeyError where there is none.
     """
+    name = re.sub(r"^reward/sub_.+", "reward/sub_<dimension>", name)
     return GLOSSARY[re.sub(r"^eval/.+/", "eval/<dataset>/", name)]
 
 

@@ -14,7 +14,9 @@ def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[st
     places, so that a run that fails often still shows its worst scores. Free places go to further answers.
     """
     judged = [
-        {**row, "error": None if row.get("score") is None else abs(row["score"] - row["mos"])} if "mos" in row else row
+        row
+        if row.get("mos") is None
+        else {**row, "error": None if row.get("score") is None else abs(row["score"] - row["mos"])}
         for row in rows
     ]
     readable = [index for index, row in enumerate(judged) if row.get("score") is not None]

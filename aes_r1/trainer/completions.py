@@ -15,7 +15,7 @@ from torch.nn import functional
 from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
-from aes_r1.prompts import parse_answer
+from aes_r1.prompts import parse_answer, parse_sub_scores, sub_scores_of
 from aes_r1.rollout.sampler import Rollout, Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt, critique_lengths
@@ -34,7 +34,8 @@ class Completions:
     vision features; blank: the prompt after which answers are drawn if they come from words alone, else None;
     under_picture: [R, T] bool, on the host, True on tokens that are drawn with their image; rollout: tokens, mask and
     log-probabilities [R, T]; tokens: the R completions without padding, on the host; texts [R]: their decoded texts;
-    scores [R]: the result of `parse_answer`, None where parsing failed; of a pair it is the choice.
+    scores [R]: the result of `parse_answer`, None where parsing failed; of a pair it is the choice; sub_scores [R]:
+    that of `parse_sub_scores`, for the dimensions that were asked for.
     """
 
     images: StepImages
@@ -46,6 +47,7 @@ class Completions:
     tokens: list[Tensor]
     texts: list[str]
     scores: list[float | None]
+    sub_scores: list[dict[str, float | None]]
 
 
 class PendingCompletions(NamedTuple):
@@ -62,7 +64,8 @@ class Rollouts:
     """Sample the completions of a run's steps: with the servers of the policy, or with this process if it has none."""
 
     def __init__(self, policy: Policy, engine: Engine, trainer: TrainerSettings) -> None:
-        self.backbone, self.served, self.question = policy.backbone, policy.served, policy.question
+        self.backbone, self.served, self.order = policy.backbone, policy.served, policy.order
+        self.question, self.sub_scores = policy.question, sub_scores_of(policy.question)
         self.engine, self.trainer = engine, trainer
         self.blank = blank_prompt(policy.backbone, policy.question, policy.answer_from)
         self._greeted = False
@@ -120,6 +123,7 @@ class Rollouts:
         tokens = [one for part in parts for one in part.tokens]
         texts = [one for part in parts for one in part.texts]
         scores = [one for part in parts for one in part.scores]
+        sub_scores = [one for part in parts for one in part.sub_scores]
         under_picture = joined(part.under_picture for part in parts)
         return Completions(
             images,
@@ -131,6 +135,7 @@ class Rollouts:
             [tokens[row] for row in rows],
             [texts[row] for row in rows],
             [scores[row] for row in rows],
+            [sub_scores[row] for row in rows],
         )
 
     def _push(self, served: ServedPolicy, batch: PromptBatch, pushed: bool) -> PromptBatch:
@@ -166,7 +171,8 @@ class Rollouts:
         lengths = rollout.mask.sum(dim=1).cpu() if unseeing is None else critique_lengths(backbone, rollout)
         under_picture = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
         scores = [parse_answer(text, self.question) for text in texts]
-        return Completions(images, encoded, prompts, unseeing, under_picture, rollout, tokens, texts, scores)
+        given = [parse_sub_scores(text, self.order, self.sub_scores) for text in texts]
+        return Completions(images, encoded, prompts, unseeing, under_picture, rollout, tokens, texts, scores, given)
 
 
 def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:
@@ -189,6 +195,7 @@ def completion_rows(
             "k": row % num_samples,
             "text": text,
             "score": completions.scores[row],
+            **({"sub_scores": completions.sub_scores[row]} if completions.sub_scores[row] else {}),
             **{name: values[row] for name, values in numbers.items()},
             "truncated": bool(completions.rollout.truncated[row]),
         }

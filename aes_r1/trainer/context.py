@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from aes_r1.aescot.reward_judge import RewardJudge
 from aes_r1.runs.stopping import StopRequest
 
 
@@ -60,7 +61,8 @@ class TrainingContext:
     first step it records by itself. `log_completions(step, rows)` receives sampled completions. `on_resume(step)` is
     called once before the first step with the number of optimizer steps already done. extra_state is saved in every
     checkpoint. `timer(device)` is called for a new timer at each step. trace_file: the file for the trace of the step
-    trainer.profile, or None on processes that trace none.
+    trainer.profile, or None on processes that trace none. judge: the one of reward.judge, on rank 0 where it has a
+    weight.
     """
 
     folder: Path
@@ -73,3 +75,4 @@ class TrainingContext:
     extra_state: dict[str, str] = field(default_factory=dict)
     timer: Callable[[torch.device], PhaseTimer] = PhaseTimer
     trace_file: Path | None = None
+    judge: RewardJudge | None = None

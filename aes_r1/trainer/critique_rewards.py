@@ -16,14 +16,14 @@ from torch import Tensor
 
 from aes_r1.aescot.wording import stated_values
 from aes_r1.data.ratings import known_ratings
-from aes_r1.data.sample import Sample, blank_picture, open_picture
+from aes_r1.data.sample import Sample, open_picture
 from aes_r1.model.backbone import Backbone
-from aes_r1.model.likelihood import completion_likelihood
+from aes_r1.model.likelihood import likelihood_of_pairs
 from aes_r1.model.prompt_batch import EncodedPrompt
-from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, unscored
+from aes_r1.prompts import DIMENSIONS, parse_critique, parse_score, sub_scores_of
 from aes_r1.reward.critique import faithfulness_reward, information_reward
 from aes_r1.reward.error import error_reward
-from aes_r1.rollout.forced_prefix import complete_prefix
+from aes_r1.rollout.forced_prefix import read_back
 from aes_r1.settings import RewardSettings
 from aes_r1.trainer.completions import Completions
 from aes_r1.trainer.engine import Engine
@@ -87,8 +87,8 @@ def critique_rewards(
     with frozen() as start, torch.no_grad():
         if "read_back" in weights:
             read = read_scores(start, critiques, question=question, batch_size=micro_batch_size)
-            read_back = engine.all_gather(read.to(mos.device).view(shape))
-            earned["read_back"] = error_reward(read_back, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon)
+            scores = engine.all_gather(read.to(mos.device).view(shape))
+            earned["read_back"] = error_reward(scores, mos, sigma=reward.error.sigma, epsilon=reward.error.epsilon)
         if "information" in weights:
             positions = range(engine.rank, len(drawn.images), engine.size)
             pictures = dict(zip(positions, drawn.prompts, strict=True))
@@ -115,24 +115,18 @@ def stated_table(critiques: Sequence[str | None]) -> Tensor:
     return torch.tensor([[values.get(name, math.nan) for name in DIMENSIONS] for values in stated])
 
 
-def ratings_table(images: Sequence[Sample]) -> Tensor:
-    """Return [n, D]: the known ratings of the five dimensions of each picture, 0..1; NaN where none is known."""
+def ratings_table(images: Sequence[Sample], names: Sequence[str] = DIMENSIONS) -> Tensor:
+    """Return [n, D]: the known ratings of the dimensions `names` of each picture, 0..1; NaN where none is known."""
     ratings = [known_ratings(image) for image in images]
-    return torch.tensor([[values.get(name, math.nan) for name in DIMENSIONS] for values in ratings])
+    return torch.tensor([[values.get(name, math.nan) for name in names] for values in ratings])
 
 
 def read_scores(reader: Backbone, critiques: Sequence[str | None], *, question: str, batch_size: int) -> Tensor:
     """Return [R]: the greedy score of `reader` after each critique with the picture blanked, NaN where unreadable."""
-    prompt = reader.encode(blank_picture(), question)
-    scores = torch.full((len(critiques),), math.nan)
-    rows = [row for row, critique in enumerate(critiques) if critique]
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        prefixes = [unscored(critiques[row] or "") for row in part]
-        for row, text in zip(part, complete_prefix(reader, [prompt] * len(part), prefixes), strict=True):
-            score = parse_score(text)
-            scores[row] = math.nan if score is None else score
-    return scores
+    names = sub_scores_of(question)
+    texts = read_back(reader, critiques, question, batch_size=batch_size)
+    scores = [None if text is None else parse_score(text, sub_scores=names) for text in texts]
+    return torch.tensor([math.nan if score is None else score for score in scores])
 
 
 def under_pictures(
@@ -150,24 +144,18 @@ def under_pictures(
 
     They are NaN without a critique. The others are the next OTHERS pictures of the step, with `images` as a ring,
     whichever process they belong to. `pictures`: indices into `images` of this process's own, R / n critiques each.
-    in_critique [R, T]: the tokens of the critiques.
+    in_critique [R, T]: the tokens of the critiques, with which the completions begin.
     """
     positions, others = list(pictures), min(OTHERS, len(images) - 1)
     per_image = len(critiques) // len(positions)
     encoded = dict(pictures)
     for position in {(own + shift) % len(images) for own in positions for shift in range(1, others + 1)} - set(encoded):
         encoded[position] = scorer.encode(open_picture(images[position].image), question)
+    words = [row[block].tolist() for row, block in zip(tokens.cpu(), in_critique.cpu(), strict=True)]
     table = torch.full((len(critiques), 1 + others), math.nan, device=tokens.device)
     rows = [row for row, critique in enumerate(critiques) if critique]
-    for shift in range(1 + others):
-        for start in range(0, len(rows), batch_size):
-            part = torch.tensor(rows[start : start + batch_size])
-            image_indices = torch.tensor([(positions[row // per_image] + shift) % len(images) for row in part.tolist()])
-            used, image_of = torch.unique(image_indices, return_inverse=True)
-            batch = scorer.collate([encoded[position] for position in used.tolist()]).to(tokens.device)
-            mask = in_critique[part.to(tokens.device)].cpu()
-            longest = max(1, int(mask.sum(dim=1).max()))
-            completions = tokens[part.to(tokens.device), :longest]
-            logps, _ = completion_likelihood(scorer, batch, completions, mask[:, :longest], image_of)
-            table[part.to(tokens.device), shift] = logps.sum(dim=1)
+    for shift in range(1 + others) if rows else ():
+        pairs = [(row, (positions[row // per_image] + shift) % len(images)) for row in rows]
+        batches = likelihood_of_pairs(scorer, words, encoded.__getitem__, pairs, batch_size=batch_size)
+        table[rows, shift] = torch.cat([logps.sum(dim=1) for logps in batches])
     return table

@@ -52,7 +52,7 @@ class Passes:
             completion_likelihood,
             model,
             temperature=self.trainer.temperature,
-            shared_prefix=self.policy.shared_prefix,
+            shared_prefix=self.policy.shares_prefix,
             entropy_gradient=self.trainer.entropy_coef > 0,
         )
         logps, entropy = score(completions.prompts.select(images), tokens, seeing, image_of)

@@ -65,7 +65,7 @@ def train_rapo(
     backbone, served = policy.backbone, policy.served
     total = rapo_steps(len(images), trainer)
     trace = StepTrace(trainer.profile, context.trace_file, steps=total)
-    utilisation = Utilisation(backbone, engine, shared_prefix=policy.shared_prefix)
+    utilisation = Utilisation(backbone, engine, shared_prefix=policy.shares_prefix)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     best = progress.get("best")
     skips = SkippedSteps(progress.get("skipped_in_a_row", 0))
@@ -105,7 +105,9 @@ def train_rapo(
             pools=pools,
             progress=step / total,
             engine=engine,
+            timer=timer,
             custom_fn=custom_fn,
+            judge=context.judge,
         )
         completions, rewards = refill(step, completions, reward_fn(completions), reward_fn, timer)
         rollout = completions.rollout

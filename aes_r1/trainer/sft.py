@@ -63,11 +63,13 @@ def train_sft(
     cold_start: ColdStartSettings,
     context: TrainingContext,
 ) -> None:
-    """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}), and on `taught.comparisons`.
+    """Train `backbone` in place on AesCoT records and `taught.comparisons`.
 
-    `question` decides whether critique or score is written first. Resumes from context.folder. `context.evaluate(step)`
-    is called before the first step, every cold_start.probe_every steps and after the last. Raises Stopped after a
-    checkpoint when asked to stop.
+    A record is {"id", "image", "critique", "mos"}, perhaps with "sub_scores".
+
+    `question` decides whether critique or score is written first. Resumes from context.folder. With
+    cold_start.probe_every, `context.evaluate(step)` is called before the first step, every so many steps and after the
+    last. Raises Stopped after a checkpoint when asked to stop.
     """
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
@@ -140,7 +142,7 @@ def encode_example(shown: tuple[dict, bool], *, backbone: Backbone, question: st
     if "images" in record:  # a comparison, which is never learned without its pictures
         pictures = [open_picture(image) for image in record["images"]]
         return backbone.encode_pictures(pictures, PAIR_PROMPT), backbone.encode_answer(record["answer"])
-    text = answer(record["critique"], record["mos"], order_of(question))
+    text = answer(record["critique"], record["mos"], order_of(question), record.get("sub_scores"))
     if not blank:
         return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
     prefix = unscored(record["critique"])

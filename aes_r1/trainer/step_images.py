@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from aes_r1.data.edits import EditedSample, edited_sample, picture_of
 from aes_r1.data.pairs import Pair
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import Sample, open_picture
+from aes_r1.data.sample import Sample
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.engine import Engine
@@ -20,8 +23,9 @@ from aes_r1.trainer.policy import Policy
 class StepImages:
     """Hold the images of one step, or the pairs of images.
 
-    all_ranks: the N images of all processes in the order of the step; local: the n of this process, every size-th of
-    them; keys [n * K]: what identifies each of this process's completions, and with it the completion's noise.
+    all_ranks: the N images of all processes in the order of the step, with edited twins at the end; local: the n of
+    this process, every size-th of them; keys [n * K]: what identifies each of this process's completions, and with it
+    the completion's noise.
     """
 
     all_ranks: list[Sample | Pair]
@@ -56,7 +60,7 @@ class UpcomingImages:
         seed: int,
     ) -> None:
         self.images, self.trainer, self.engine, self.seed = images, trainer, engine, seed
-        per_step = math.ceil(trainer.images_per_step / engine.size)
+        per_step = math.ceil(trainer.groups_per_step / engine.size)
         self._encoded = prefetch(
             (image for step in steps for image in self._of(step).local),
             lambda image: encode_image(image, policy),
@@ -74,10 +78,24 @@ class UpcomingImages:
             step, per_step=self.trainer.images_per_step, count=len(self.images), seed=self.seed
         )
         chosen = [self.images[index] for index in indices]
-        return StepImages.of(chosen, step, trainer=self.trainer, engine=self.engine, seed=self.seed)
+        twins = edited_twins(chosen, step, trainer=self.trainer, seed=self.seed)
+        return StepImages.of([*chosen, *twins], step, trainer=self.trainer, engine=self.engine, seed=self.seed)
+
+
+def edited_twins(
+    images: Sequence[Sample | Pair], step: int, *, trainer: TrainerSettings, seed: int
+) -> list[EditedSample]:
+    """Return a twin of each of the first trainer.edited_pairs `images` of `step`, after a drawn edit.
+
+    The images of a step are in random order, so any of them may have a twin. The edits follow from seed and step.
+    """
+    drawn = np.random.default_rng([seed, step, 2]).integers(len(trainer.edits), size=trainer.edited_pairs)
+    singles = [image for image in images if isinstance(image, Sample)]  # no twin of a pair is made
+    with_twin = zip(singles[: len(drawn)], drawn, strict=True)
+    return [edited_sample(image, trainer.edits[edit], seed=seed) for image, edit in with_twin]
 
 
 def encode_image(image: Sample | Pair, policy: Policy) -> EncodedPrompt:
     """Return the policy's prompt about `image`."""
     shown = [image.first, image.second] if isinstance(image, Pair) else [image]
-    return policy.backbone.encode_pictures([open_picture(one.image) for one in shown], policy.question)
+    return policy.backbone.encode_pictures([picture_of(one) for one in shown], policy.question)

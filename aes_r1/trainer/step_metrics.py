@@ -25,7 +25,7 @@ def step_values(
     """Return reward/*, policy/*, rollout/*, time/* and perf/* of a step, but for what its loop adds. Collective."""
     rollout, served, micro_batches = passes.completions.rollout, passes.policy.served, passes.minibatches[0][1]
     values = {
-        **{f"reward/{name}": float(table.mean()) for name, table in rewards.by_name.items()},
+        **{f"reward/{name}": mean for name, mean in rewards.means().items()},
         **policy_metrics(update.sums, engine),
         "policy/grad_norm": update.grad_norm,
         "policy/skipped_steps": update.skipped,
@@ -40,7 +40,7 @@ def step_values(
 
 def policy_metrics(sums: dict[str, Tensor], engine: Engine) -> dict[str, float]:
     """Return policy/* from the sums of `Update`. Collective."""
-    # A sum over micro-batches suffices: each loss is already divided by the divisor of the whole step.
+    # Micro-batches and processes add up, because each loss is divided by the divisor of its whole optimizer step.
     loss = engine.all_reduce_sum(sums.pop("loss"))
     names = sorted(name for name in sums if name != "ratio_max")
     totals = dict(

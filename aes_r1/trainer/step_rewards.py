@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
 from torch import Tensor
 
+from aes_r1.aescot.failures import ServerGone
+from aes_r1.aescot.reward_judge import RewardJudge
+from aes_r1.data.edits import EditedSample
 from aes_r1.data.opinions import levels_of, rater_shares
 from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
 from aes_r1.reward.custom import CustomReward, custom_reward
+from aes_r1.reward.judge import judge_reward
 from aes_r1.reward.length import overlong_penalty
-from aes_r1.reward.total import total_reward, weights_at
+from aes_r1.reward.total import sub_score_rewards, total_reward, weights_at
 from aes_r1.rollout.sampler import Rollout, keyed_uniform_noise
 from aes_r1.settings import InputError, RewardSettings, TrainerSettings
 from aes_r1.trainer.completions import Completions, score_table
+from aes_r1.trainer.context import PhaseTimer
+from aes_r1.trainer.critique_rewards import ratings_table
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import sequence_kl_k1, zero_spread
+
+_OF_TWINS = ("total", "format", "overlong", "kl")  # what edited twins earn beside "twin"; all else needs an opinion
 
 
 @dataclass(frozen=True)
 class StepRewards:
-    """Hold the rewards of a step's N images x K completions, in the order of ranks.
+    """Hold the rewards of a step's N images x K completions, edited twins included, in the order of ranks.
 
-    scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores, and numbers of the images' data sets;
-    of pairs, scores are the choices and mos the numbers of the better pictures; total [N, K]: the reward; parts:
-    {name: [N, K]}, unweighted; weights: {name: weight} in the total; zero_spread [N] bool: images whose outputs all
-    earn the same, before a divergence is subtracted, with which no two would; local: the images of this process among
-    the N.
+    scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores (NaN of twins), and numbers of the
+    images' data sets; of pairs, scores are the choices and mos the numbers of the better pictures; total [N, K]: the
+    reward; parts: {name: [N, K]}, unweighted, and beside the judge's where it gave no readable reply (judge_unread);
+    weights: {name: weight} in the total; zero_spread [N] bool: images whose outputs all earn the same, before a
+    divergence is subtracted, with which no two would; local: the images of this process among the N; twins: as twins_of
+    returns them.
     """
 
     scores: Tensor
@@ -41,11 +51,20 @@ class StepRewards:
     weights: dict[str, float]
     zero_spread: Tensor
     local: slice
+    twins: tuple[Tensor, Tensor] | None = None
 
     @property
     def by_name(self) -> dict[str, Tensor]:
         """Return the total and its parts, [N, K] each."""
         return {"total": self.total, **self.parts}
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of the total and of each part, over the images that it is for."""
+        if self.twins is None:
+            return {name: float(table.mean()) for name, table in self.by_name.items()}
+        pair, edited = self.twins
+        images = dict.fromkeys(_OF_TWINS, torch.ones_like(edited)) | {"twin": torch.isin(pair, pair[edited])}
+        return {name: float(table[images.get(name, ~edited)].mean()) for name, table in self.by_name.items()}
 
 
 def reward_completions(
@@ -56,16 +75,18 @@ def reward_completions(
     pools: Mapping[str, int],
     progress: float,
     engine: Engine,
+    timer: PhaseTimer,
     custom_fn: CustomReward | None = None,
+    judge: RewardJudge | None = None,
 ) -> StepRewards:
     """Return the rewards of a step's scores, lengths and texts. Collective.
 
     pools: {data set: its number}; progress: share of training that is done, for reward.schedule; custom_fn: the
-    function of reward.custom.
+    function of reward.custom; judge: that of reward.judge, on rank 0.
     """
     images, device = completions.images, engine.device
     count = len(images.local)
-    known = [image.better if isinstance(image, Pair) else image.mos for image in images.local]
+    known = [_known_of(image) for image in images.local]
     mos = engine.all_gather(torch.tensor(known, device=device, dtype=torch.float32))
     pool = engine.all_gather(torch.tensor([pools[image.dataset] for image in images.local], device=device))
     scores = engine.all_gather(score_table(completions.scores, trainer.num_samples, device))
@@ -77,25 +98,48 @@ def reward_completions(
     # No reward that needs the images themselves is beside one of pairs.
     ordered = [image for image in chain(*images.by_rank(engine.size)) if isinstance(image, Sample)]
     raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
+    twins = twins_of(ordered, device)
+    rated = [index for index, image in enumerate(ordered) if not isinstance(image, EditedSample)]
+    rated_images = [ordered[index] for index in rated]
     custom = None
     if custom_fn is not None:
-        custom = _custom(custom_fn, str(reward.custom), scores, completions.texts, ordered, engine)
+        custom = _of_rank_zero(
+            lambda texts: custom_reward(custom_fn, str(reward.custom), scores[rated], texts, rated_images),
+            InputError,
+            rated,
+            completions,
+            engine,
+        ).to(scores)
     total, parts = total_reward(
-        scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom
+        scores, mos, reward, pool=pool, progress=progress, guesses=guesses, raters=raters, custom=custom, twins=twins
     )
     weights = weights_at(reward, progress)
+    for name, earned in _by_dimension(completions, ordered, reward, pool, progress, engine).items():
+        total = total + reward.sub_scores.weight * earned
+        parts |= {name: earned}
+        weights |= {name: reward.sub_scores.weight}
     if trainer.overlong_penalty:
         lengths = engine.all_gather(completions.rollout.mask.sum(dim=1).view(count, -1))
         overlong = overlong_penalty(lengths, limit=trainer.max_new_tokens, begin=trainer.overlong_from)
         total = total + trainer.overlong_penalty * overlong
         parts |= {"overlong": overlong}
         weights |= {"overlong": trainer.overlong_penalty}
+    if reward.judge.weight > 0:
+        with timer("judge"):
+            ratings = _of_rank_zero(
+                lambda texts: _ratings(judge, rated_images, texts), ServerGone, rated, completions, engine
+            )
+        ratings, asked = ratings.to(scores), ~scores.isnan()
+        parts |= {"judge": judge_reward(ratings, asked), "judge_unread": (asked & ratings.isnan()).to(scores)}
+        if trainer.credit != "parts":  # with parts it is paid to the critique's own tokens (step_credit.py)
+            total = total + reward.judge.weight * parts["judge"]
+            weights |= {"judge": reward.judge.weight}
     # The advantage of each reward by itself is 0 only where that reward has no spread.
     normalized = [rewards for name, rewards in parts.items() if weights.get(name)]
     compared = normalized if trainer.advantage == "normalize_then_sum" else [total]
     without_spread = torch.stack([zero_spread(rewards) for rewards in compared]).all(dim=0)
     local = slice(engine.rank * count, (engine.rank + 1) * count)
-    return StepRewards(scores, mos, pool, total, parts, weights, without_spread, local)
+    return StepRewards(scores, mos, pool, total, parts, weights, without_spread, local, twins)
 
 
 def subtract_kl(
@@ -118,6 +162,23 @@ def subtract_kl(
     )
 
 
+def _known_of(image: Sample | Pair) -> float:
+    """Return the number of a pair's better picture, or a picture's opinion: NaN of an edited twin, which has none."""
+    if isinstance(image, Pair):
+        return image.better
+    return math.nan if image.mos is None else image.mos
+
+
+def twins_of(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return pair and edited [N], as twin_reward takes them, of a step's images; None where none has a twin."""
+    edited = [isinstance(image, EditedSample) for image in images]
+    if not any(edited):
+        return None
+    index_of = {(image.dataset, image.id): index for index, image in enumerate(images)}
+    names = [(one.dataset, one.original if isinstance(one, EditedSample) else one.id) for one in images]
+    return torch.tensor([index_of[name] for name in names], device=device), torch.tensor(edited, device=device)
+
+
 def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return levels and shares [N, V] of the raters of each image, padded with shares of 0; all 0 where not known."""
     known = [rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) or [0.0, 0.0] for one in images]
@@ -129,22 +190,57 @@ def rater_table(images: Sequence[Sample], device: torch.device) -> tuple[Tensor,
     return levels.to(device), shares.to(device)
 
 
-def _custom(
-    custom_fn: CustomReward, named: str, scores: Tensor, texts: Sequence[str], images: Sequence[Sample], engine: Engine
-) -> Tensor:
-    """Return the rewards [N, K] of the user's function, called on rank 0 alone. Collective.
+def _by_dimension(
+    completions: Completions,
+    images: Sequence[Sample],
+    reward: RewardSettings,
+    pool: Tensor,
+    progress: float,
+    engine: Engine,
+) -> dict[str, Tensor]:
+    """Return {"sub_DIMENSION": [N, K]}, the rewards of the sub-scores that were asked for. Collective.
 
-    If it fails, every process raises its InputError, so that none waits for the others.
+    images: all N of the step, in the order of ranks.
     """
-    everybody, samples = engine.all_gather_objects(list(texts)), scores.shape[1]
+    names = tuple(completions.sub_scores[0])
+    if not names:
+        return {}
+    samples = len(completions.texts) // len(completions.images.local)
+    given = [score_table([row[name] for row in completions.sub_scores], samples, engine.device) for name in names]
+    sub_scores = engine.all_gather(torch.stack(given, dim=2))
+    ratings = ratings_table(images, names).to(engine.device)
+    earned = sub_score_rewards(sub_scores, ratings, reward, pool=pool, progress=progress)
+    return {f"sub_{name}": one for name, one in zip(names, earned.unbind(2), strict=True)}
+
+
+def _ratings(judge: RewardJudge | None, images: Sequence[Sample], texts: Sequence[Sequence[str]]) -> Tensor:
+    assert judge is not None  # rank 0 has one
+    return torch.tensor(judge.rate(images, texts))
+
+
+def _of_rank_zero(
+    ask: Callable[[list[list[str]]], Tensor],
+    failure: type[Exception],
+    rated: Sequence[int],
+    completions: Completions,
+    engine: Engine,
+) -> Tensor:
+    """Return the rewards [N, K] that `ask` gives to the texts of the images `rated`, on rank 0; else 0. Collective.
+
+    If it raises `failure`, every process does, so that none waits for the others.
+    """
+    everybody = engine.all_gather_objects(list(completions.texts))
+    samples = len(completions.texts) // len(completions.images.local)
     groups = [everybody[start : start + samples] for start in range(0, len(everybody), samples)]
     answer: list[Tensor | str] = []
     if engine.rank == 0:
         try:
-            answer = [custom_reward(custom_fn, named, scores, groups, images)]
-        except InputError as error:
+            answer = [ask([groups[index] for index in rated])]
+        except failure as error:
             answer = [str(error)]
     (found,) = engine.all_gather_objects(answer)
     if isinstance(found, str):
-        raise InputError(found)
-    return found.to(scores.device)
+        raise failure(found)
+    rewards = found.new_zeros(len(groups), samples)
+    rewards[rated] = found
+    return rewards

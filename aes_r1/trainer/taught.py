@@ -1,12 +1,15 @@
-"""Choose what the cold start teaches: inside <think> the critique, nothing, or filler; and comparisons of pictures."""
+"""Choose what the cold start teaches: the text in <think>, known sub-scores in <answer>, and comparisons."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from aes_r1.data.pairs import draw_pairs
+from aes_r1.data.ratings import known_ratings
 from aes_r1.data.records import sample_of
+from aes_r1.data.sample import Sample
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import FILLER, answer, comparison
 from aes_r1.settings import InputError
@@ -45,6 +48,21 @@ def comparisons(records: Sequence[dict[str, Any]], *, share: float, margin: floa
         text = comparison(first["critique"], second["critique"], pair.better)
         made.append({"images": [first["image"], second["image"]], "answer": text})
     return made
+
+
+def rated_records(
+    records: Sequence[dict[str, Any]], images: Sequence[Sample], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the records with "sub_scores", {dimension: 0..1}: the known ratings of `names` of their picture.
+
+    images: those whose ratings may be known, matched by file. A dimension that nobody rated in a picture is left out.
+    """
+    ratings = {os.path.realpath(image.image): known_ratings(image) for image in images}
+    rated = [ratings.get(os.path.realpath(row["image"]), {}) for row in records]
+    return [
+        {**row, "sub_scores": {name: known[name] for name in names if name in known}}
+        for row, known in zip(records, rated, strict=True)
+    ]
 
 
 def filler_writer(backbone: Backbone) -> Callable[[str], str]:

@@ -20,7 +20,8 @@ from aes_r1.trainer.step_credit import StepCredit
 class Update:
     """Hold what the update of a step leaves for the log.
 
-    sums: of the metrics of policy_loss, weighted by their tokens, and of loss, entropy and tokens; logp_diffs: log pi
+    sums: of the metrics of policy_loss, weighted by their tokens, and of entropy and tokens; "loss" is the mean over
+    the optimizer steps; logp_diffs: log pi
     of the trainer minus that of the sampler before any update, [r, longest] for each micro-batch of the first minibatch
     that is in the loss, 0 beyond its mask; grad_norm: of the last optimizer step; skipped: optimizer steps that were
     skipped.
@@ -110,4 +111,5 @@ def update_policy(
                     done.logp_diffs.append(logps.detach() - sampler_logps)
         done.grad_norm = float(engine.step(lr))
         done.skipped += skips.count(done.grad_norm)
+    done.sums["loss"] /= len(passes.minibatches) * trainer.inner_epochs
     return done

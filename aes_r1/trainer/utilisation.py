@@ -22,7 +22,7 @@ class Utilisation:
     """
 
     def __init__(self, backbone: Backbone, engine: Engine, *, shared_prefix: bool, card: Card | None = None) -> None:
-        self.engine, self.shared_prefix = engine, shared_prefix and backbone.shares_prefix
+        self.engine, self.shared_prefix = engine, shared_prefix
         self.card = card or _card_of(backbone, engine.device)
         if self.card is None:
             return

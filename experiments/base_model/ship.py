@@ -32,6 +32,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, SCORE_ONLY_PROMPT
+from aes_r1.runs.cells import format_cell
 from aes_r1.runs.files import sha256_of
 from aes_r1.settings import ModelSettings, PretrainSettings
 from aes_r1.trainer.pretrain import BASE_MODEL_VERSION, pretrain_tiny
@@ -75,7 +76,7 @@ def answers(backbone: Backbone, samples: list[Sample]) -> Iterator[str]:
             found = correlations(scores, np.array([one.mos for one in samples]))["srcc"]
             how = f"one sample at {temperature}" if decoding == "sample" else "greedy"
             read, spread = float(np.isfinite(scores).mean()), float(np.nanstd(scores))
-            yield f"| {name} | {how} | {read:.1%} | {_interval(found)} | {spread:.2f} |"
+            yield f"| {name} | {how} | {read:.1%} | {format_cell(found, missing='-')} | {spread:.2f} |"
 
 
 def eyes(backbone: Backbone, train: list[Sample], test: list[Sample]) -> Iterator[str]:
@@ -85,11 +86,8 @@ def eyes(backbone: Backbone, train: list[Sample], test: list[Sample]) -> Iterato
     ridge = RidgeCV(alphas=np.logspace(2, 5, 7), alpha_per_target=True).fit((known - mean) / spread, targets(train))
     read, true = ridge.predict((unknown - mean) / spread), targets(test)
     for place, name in enumerate((*DIMENSIONS, "mean opinion")):
-        yield f"| {name.replace('_', ' ')} | {_interval(correlations(read[:, place], true[:, place])['srcc'])} |"
-
-
-def _interval(found: dict) -> str:
-    return "-" if found["value"] is None else f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+        found = correlations(read[:, place], true[:, place])["srcc"]
+        yield f"| {name.replace('_', ' ')} | {format_cell(found, missing='-')} |"
 
 
 def measure(folder: Path) -> None:

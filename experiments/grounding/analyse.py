@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
+from aes_r1.runs.cells import format_cell
 from experiments.blocks import contrasts
 from experiments.reading import Run, over_seeds
 from experiments.study import Claim, Study, analyse, folders, run_analysis, write
@@ -230,10 +231,7 @@ def section(result: Mapping[str, Any]) -> str:
 
 def _difference(row: Mapping[str, Any]) -> str:
     one = row["difference"]
-    if one is None:
-        return "–"
-    ends = "" if one["low"] is None else f" [{one['low']:+.3f}, {one['high']:+.3f}]"
-    return f"{one['mean']:+.3f}{ends}"
+    return "–" if one is None else format_cell(one, "mean", signed=True)
 
 
 def _margin(row: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+from aes_r1.runs.cells import format_cell
 from aes_r1.runs.folder import RunFolder
 
 HERE = Path(__file__).parent
@@ -43,12 +44,6 @@ def rows(condition: str, run: RunFolder) -> list[dict]:
     ]
 
 
-def cell(value: dict) -> str:
-    if value["value"] is None:
-        return "–"
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-
-
 def table(found: list[dict], dataset: str, protocol: str) -> list[str]:
     lines = [
         f"### {dataset}, {protocol}",
@@ -57,8 +52,8 @@ def table(found: list[dict], dataset: str, protocol: str) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['condition']} | {row['seed']} | {row['stage']} | {row['n']} | {cell(row['srcc'])} "
-        f"| {cell(row['plcc'])} | {row['parse_failure_rate']:.1%} |"
+        f"| {row['condition']} | {row['seed']} | {row['stage']} | {row['n']} | {format_cell(row['srcc'])} "
+        f"| {format_cell(row['plcc'])} | {row['parse_failure_rate']:.1%} |"
         for row in found
         if row["set"] == dataset and row["protocol"] == protocol and row["stage"] != "base"
     ]

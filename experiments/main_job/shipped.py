@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from aes_r1.evaluation.metrics import paired_bootstrap
+from aes_r1.runs.cells import format_cell
 from aes_r1.runs.files import write_json
 from aes_r1.runs.folder import RunFolder
 from experiments.reading import Run
+from experiments.tables import short
 
 RESULT = Path(__file__).parent / "results" / "shipped.json"
 PROTOCOLS = ("sample", "greedy", "mean")
@@ -84,10 +86,8 @@ def told(value: Mapping[str, Any], key: str) -> str:
     """Format .711 [.67, .75], nats 6.9 [6.5, 7.2], and a count as it is."""
     if key == "distinct":
         return f"{value['value']:.0f}"
-    digits = (1, 1) if key.endswith("nats") else (3, 2)
-    numbers = [f"{value[name]:.{digits[name != 'value']}f}" for name in ("value", "low", "high")]
-    first, low, high = (number.replace("0.", ".", 1) if number.startswith("0.") else number for number in numbers)
-    return f"{first} [{low}, {high}]"
+    digits, end_digits = (1, 1) if key.endswith("nats") else (3, 2)
+    return format_cell(value, digits=digits, end_digits=end_digits, write=short)
 
 
 def main(arguments: Sequence[str]) -> None:

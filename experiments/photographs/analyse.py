@@ -1,6 +1,7 @@
 """Put side by side what baselines and people reach on photographs, within a set and across sets.
 
     python -m experiments.photographs.analyse OUT [OUT ..]
+    python -m experiments.photographs.analyse + OUT [OUT ..]      # beside what results/result.json holds already
 
 Each OUT is the folder of an `aes_r1.evaluate baselines=[..]`. Its test sets are taken whole, over all splits that were
 asked about. Writes results/result.json and results/table.md.
@@ -19,10 +20,12 @@ import numpy as np
 from aes_r1.evaluation.metrics import correlations
 from aes_r1.inference.people import whole_group
 from aes_r1.pipeline.baselines_stage import baseline_facts
-from aes_r1.runs.files import write_json
+from aes_r1.runs.cells import format_cell
+from aes_r1.runs.files import read_json, write_json
 from aes_r1.runs.folder import RunFolder
+from experiments.tables import short
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parent / "results"
 ORDER = ("mean", "eyes", "handmade", "pretrained", "people")
 Row = Mapping[str, Any]
 
@@ -55,21 +58,22 @@ def cell(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def measured(out: Path) -> dict[str, Any]:
-    """Return {SET: {READER: cell}} of one evaluation, and what its baselines were fitted on."""
-    run = RunFolder(out)
+    """Return {SET: {READER: cell}} of one evaluation, what its baselines were fitted on, and whose eyes they have."""
+    run, models = RunFolder(out), set()
     by_set: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for name in run.baselines:
         for row in run.baseline(name):
             by_set[row["dataset"]][name].append(row)
     for row in run.predictions():
         by_set[row["dataset"]][f"{row['stage']}, {row['protocol']}"].append(row)
+        models.add(row["stage"])
     facts = [one for cells in baseline_facts(run).values() for one in cells.values()]
     fitted = next(one for one in facts if "fitted_on" in one)
     sets = {
         dataset: {name: cell(readers[name]) for name in sorted(readers, key=_place)}
         for dataset, readers in by_set.items()
     }
-    return {"fitted_on": fitted["fitted_on"], "fitted_n": fitted["fitted_n"], "sets": sets}
+    return {"fitted_on": fitted["fitted_on"], "fitted_n": fitted["fitted_n"], "models": sorted(models), "sets": sets}
 
 
 def _place(reader: str) -> tuple[int, str]:
@@ -78,18 +82,16 @@ def _place(reader: str) -> tuple[int, str]:
 
 
 def _told(one: Mapping[str, Any] | None) -> str:
-    if one is None or one["value"] is None:
-        return "–"
-    value, low, high = (f"{one[name]:.3f}".replace("0.", ".", 1) for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    return "–" if one is None else format_cell(one, write=short)
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Write one table per evaluation."""
     lines = ["# Photographs: what needs no critique, and people", ""]
     for result in results:
+        eyes = f"; the eyes are those of {', '.join(result['models'])}" if result.get("models") else ""
         lines += [
-            f"## Fitted on {result['fitted_n']} pictures of {result['fitted_on']}",
+            f"## Fitted on {result['fitted_n']} pictures of {result['fitted_on']}{eyes}",
             "",
             "| tested on | reader | n | SRCC | PLCC | MAE | MAE, calibrated |",
             "|---|---|---|---|---|---|---|",
@@ -102,10 +104,11 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(folders: Sequence[str]) -> None:
-    results = [measured(Path(folder)) for folder in folders]
-    write_json(HERE / "results" / "result.json", {"evaluations": results})
-    (HERE / "results" / "table.md").write_text(table(results), encoding="utf-8")
+def main(arguments: Sequence[str]) -> None:
+    known = read_json(RESULTS / "result.json")["evaluations"] if arguments[0] == "+" else []
+    results = [*known, *(measured(Path(folder)) for folder in arguments if folder != "+")]
+    write_json(RESULTS / "result.json", {"evaluations": results})
+    (RESULTS / "table.md").write_text(table(results), encoding="utf-8")
     print(table(results))
 
 

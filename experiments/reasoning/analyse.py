@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
+from aes_r1.runs.cells import format_cell
 from aes_r1.settings import InputError
 from experiments.blocks import contrast, equivalent
 from experiments.reading import Run, by_condition, check_pictures, origins, over_seeds, read_runs
@@ -176,9 +177,7 @@ def _place(key: tuple[str, str, str]) -> tuple[int, int]:
 
 
 def _line(name: str, row: Mapping[str, Any]) -> str:
-    mean = "–" if row["mean"] is None else f"{row['mean']:+.3f}"
-    ends = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
-    return f"| {name} | {row['n']} | {mean}{ends} | {row['verdict']} |"
+    return f"| {name} | {row['n']} | {format_cell(row, 'mean', signed=True)} | {row['verdict']} |"
 
 
 def draw(result: Mapping[str, Any]) -> Any:

@@ -5,6 +5,8 @@ every request to FOLDER/requests.jsonl: {"at" (s), "subject", "picture" (digest 
 "fault", "key"}. A key that starts with "sk-wrong" is refused with a message that repeats it.
 With FAULTS=1 each of seven faults befalls a tenth of the requests, by the digest and how often it was asked about.
 With FAULTS=2 a tenth of all answers is empty, the judge's too, and a fifth of the critiques gives the score away.
+A completion is rated by the words of its critique (`rating_of`). With FAULTS=3 every third of them is never given a
+rating that can be read, with FAULTS=4 none is.
 """
 
 from __future__ import annotations
@@ -12,9 +14,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -41,14 +46,18 @@ class Handler(BaseHTTPRequestHandler):
         picture = hashlib.sha256(base64.b64decode(urls[0].split(",", 1)[1])).hexdigest()[:16] if urls else None
         role = "expert" if "private information" in text else "fact" if picture else "align"
         subject = picture or hashlib.sha256(text.encode()).hexdigest()[:16]
+        if "Rate the critic's work" in text:
+            role, subject = "reward", hashlib.sha256(f"{picture}{text}".encode()).hexdigest()[:16]
         with self.lock:
             tries = self.asked[role + subject] = self.asked.get(role + subject, 0) + 1
         place = int(hashlib.sha256(f"{role}{subject}{tries}".encode()).hexdigest(), 16) % 10
         fault = FAULTS[place] if self.faults == "1" and place < len(FAULTS) else None
-        if role != "expert" and fault in ("invalid_json", "empty", "refusal"):
+        if role in ("align", "fact") and fault in ("invalid_json", "empty", "refusal"):
             fault = None
         if self.faults == "2":
             fault = "empty" if place == 0 else "leak" if role == "expert" and int(subject, 16) % 5 == 0 else None
+        if role == "reward" and (self.faults == "4" or (self.faults == "3" and never_rated(text))):
+            fault = ("empty", "invalid_json")[place % 2]
         key = self.headers.get("Authorization", "")
         if "sk-wrong" in key:
             return self._send(401, {"error": {"message": f"Incorrect API key provided: {key}", "type": "auth"}})
@@ -67,10 +76,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b'{"id": "cut')
             self.close_connection = True
             return None
-        return self._send(200, self._completion(role, subject, fault))
+        return self._send(200, self._completion(self._content(role, subject, fault, text), fault))
 
-    def _completion(self, role: str, subject: str, fault: str | None) -> dict:
-        message: dict = {"role": "assistant", "content": self._content(role, subject, fault)}
+    def _completion(self, content: str | None, fault: str | None) -> dict:
+        message: dict = {"role": "assistant", "content": content}
         if fault == "refusal":
             message["refusal"] = "I can't help with that."
         usage = {
@@ -88,11 +97,13 @@ class Handler(BaseHTTPRequestHandler):
             "usage": usage,
         }
 
-    def _content(self, role: str, subject: str, fault: str | None) -> str | None:
+    def _content(self, role: str, subject: str, fault: str | None, text: str) -> str | None:
         if fault in ("empty", "refusal"):
             return None if fault == "refusal" else ""
         if fault == "invalid_json":
             return '{"light_and_shadow": "soft light'
+        if role == "reward":
+            return f'I see. {{"rating": {rating_of(text)}}}'
         if role == "align":
             return json.dumps({"level": "fair", "score": 0.5, "unsupported_claims": []})
         if role == "fact":
@@ -130,6 +141,31 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""
+
+
+def rating_of(question: str) -> float:
+    """The rating that this server gives for a critique, 0..10: a point for every five different words."""
+    return min(10.0, len(set(question.split("---")[1].split())) / 5)
+
+
+def never_rated(question: str) -> bool:
+    return len(question) % 3 == 0
+
+
+@contextmanager
+def running(folder: Path, *, faults: int = 0, prompt_tokens: int = 600) -> Iterator[tuple[str, Path]]:
+    """Run the server in a process of its own; yields its URL and the file that logs requests."""
+    folder.mkdir()
+    process = subprocess.Popen([sys.executable, __file__, str(folder), str(faults), str(prompt_tokens)])
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "port").exists():
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{(folder / 'port').read_text()}/v1", folder / "requests.jsonl"
+    finally:
+        process.kill()
+        process.wait()
 
 
 class Server(ThreadingHTTPServer):

@@ -8,6 +8,7 @@ from aes_r1.aescot.build import build_aescot, expert_corpus
 from aes_r1.data.records import read_records
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS, level_of
+from aes_r1.runs.files import read_rows
 from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
 
 FIELDS = {"id", "image", "dataset", "mos", "level", "critique", "dimensions", "judgement", "expert", "prompt_sha256"}
@@ -26,10 +27,6 @@ def scenes(count, seed=0):
     return samples
 
 
-def rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def build(samples, out, *, judge="scenes", seed=0, quotas=None, **expert):
     return build_aescot(
         samples,
@@ -44,7 +41,7 @@ def build(samples, out, *, judge="scenes", seed=0, quotas=None, **expert):
 def test_every_picture_stands_in_exactly_one_file_with_the_records_fields(tmp_path):
     samples = scenes(400)
     path = build(samples, tmp_path)
-    kept, rejected = rows(path), rows(tmp_path / "rejected.jsonl")
+    kept, rejected = read_rows(path), read_rows(tmp_path / "rejected.jsonl")
     assert path == tmp_path / "aescot.jsonl"
     assert sorted(row["id"] for row in [*kept, *rejected]) == sorted(sample.id for sample in samples)
     assert all(set(row) == FIELDS for row in kept)
@@ -67,7 +64,7 @@ def test_the_filters_catch_what_was_planted(tmp_path):
 
 def test_without_a_judge_only_leaks_are_caught(tmp_path):
     build(scenes(400), tmp_path, judge="none", leak_rate=0.1, align_rate=0.1, fact_rate=0.1)
-    assert {reason for row in rows(tmp_path / "rejected.jsonl") for reason in row["reasons"]} == {"leak"}
+    assert {reason for row in read_rows(tmp_path / "rejected.jsonl") for reason in row["reasons"]} == {"leak"}
 
 
 def test_the_same_seed_writes_the_same_bytes_in_any_order_of_pictures(tmp_path):
@@ -91,7 +88,7 @@ def test_the_same_folder_may_be_written_again_and_another_distillation_is_refuse
 
 def test_quotas_are_met_exactly_or_the_shortfall_is_said(tmp_path):
     path = build(scenes(900), tmp_path, quotas={"bad": 40, "fair": 30, "good": 5000}, leak_rate=0.2)
-    kept = [row["level"] for row in rows(path)]
+    kept = [row["level"] for row in read_rows(path)]
     assert (kept.count("bad"), kept.count("fair")) == (40, 30)
     report = json.loads((tmp_path / "distill_report.json").read_text())
     assert report["shortfalls"] == {"good": {"wanted": 5000, "kept": kept.count("good")}}
@@ -100,9 +97,9 @@ def test_quotas_are_met_exactly_or_the_shortfall_is_said(tmp_path):
 def test_near_copies_are_rejected_with_what_they_copy(tmp_path):
     attributes = {"factors": dict.fromkeys(DIMENSIONS, 0.5), "facts": {}}
     alike = [Sample(f"s{i}", "/p.png", 0.5, "scenes", "train", attributes=attributes) for i in range(80)]
-    kept = rows(build(alike, tmp_path, leak_rate=0, align_rate=0, fact_rate=0, near_copy=1.0))
+    kept = read_rows(build(alike, tmp_path, leak_rate=0, align_rate=0, fact_rate=0, near_copy=1.0))
     assert 1 < len(kept) == len({row["critique"] for row in kept}) < 80
-    for row in rows(tmp_path / "rejected.jsonl"):
+    for row in read_rows(tmp_path / "rejected.jsonl"):
         assert row["reasons"] == ["near_copy"]
         original = row["details"]["near_copy"].split()[-1]
         assert row["critique"] == next(one["critique"] for one in kept if one["id"] == original)
@@ -113,8 +110,8 @@ def test_pixels_speaks_of_pictures_and_names_those_it_cannot_open(tmp_path):
     (tmp_path / "b.png").write_bytes(b"no picture")
     samples = [Sample(name, str(tmp_path / f"{name}.png"), 0.8, "folder", "train") for name in ("a", "b")]
     build(samples, tmp_path / "out", judge="none", name="pixels")
-    assert [row["id"] for row in rows(tmp_path / "out" / "aescot.jsonl")] == ["a"]
-    (rejected,) = rows(tmp_path / "out" / "rejected.jsonl")
+    assert [row["id"] for row in read_rows(tmp_path / "out" / "aescot.jsonl")] == ["a"]
+    (rejected,) = read_rows(tmp_path / "out" / "rejected.jsonl")
     assert (rejected["id"], rejected["reasons"], rejected["critique"]) == ("b", ["picture"], None)
 
 
@@ -134,5 +131,5 @@ def test_an_unwritable_folder_says_so(tmp_path):
 
 def test_the_corpus_covers_every_word_of_the_offline_experts(tmp_path):
     corpus = {word for text in expert_corpus() for word in text.split()}
-    spoken = {word for row in rows(build(scenes(200), tmp_path)) for word in row["critique"].split()}
+    spoken = {word for row in read_rows(build(scenes(200), tmp_path)) for word in row["critique"].split()}
     assert spoken <= corpus

@@ -1,6 +1,7 @@
 import pytest
 
 from aes_r1.aescot.journal import Journal
+from aes_r1.settings import InputError
 
 
 def test_rows_come_back_after_reopening(tmp_path):
@@ -27,3 +28,20 @@ def test_a_half_written_last_line_is_cut_off_and_the_rest_kept(tmp_path, cut):
         assert [row["text"] for row in journal.rows()] == ["kept", "again"]
     with Journal(path) as journal:
         assert journal.get("b")["text"] == "again"
+
+
+def test_a_number_that_is_not_finite_is_kept_as_null(tmp_path):
+    """As in every other file of rows: NaN is no JSON, and another reader would refuse the line."""
+    path = tmp_path / "calls.jsonl"
+    with Journal(path) as journal:
+        journal.append("a", {"usd": float("nan"), "parts": [1.5, float("inf")]})
+        assert journal.get("a") == {"key": "a", "usd": None, "parts": [1.5, None]}
+    assert "NaN" not in path.read_text()
+
+
+@pytest.mark.parametrize("damage", ["no JSON", "[1, 2]", "7", '{"text": "no key"}'])
+def test_a_damaged_line_is_named_by_its_number(tmp_path, damage):
+    path = tmp_path / "calls.jsonl"
+    path.write_text(f'{{"key": "a"}}\n{{"key": "b"}}\n{damage}\n{{"key": "c"}}\n')
+    with pytest.raises(InputError, match=r"calls\.jsonl:3: not an answer of this program; delete the line"):
+        Journal(path)

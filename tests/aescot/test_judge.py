@@ -3,7 +3,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from aes_r1.aescot.judge import JudgeVerdict, ScenesJudge, misaligned, read_verdict
+from aes_r1.aescot.judge import JudgeVerdict, ScenesJudge, misaligned, read_rating, read_verdict
 from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import DIMENSIONS
@@ -27,6 +27,29 @@ from aes_r1.prompts import DIMENSIONS
 )
 def test_a_verdict_is_read_strictly(text, verdict):
     assert read_verdict(text)[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "rating"),
+    [
+        ('{"rating": 7}', 7.0),
+        ('Sure: {"Rating": "6.5"} I hope that helps.', 6.5),
+        ('{"rating": 2} no, wait: {"rating": 3}', 3.0),
+        ('{"verdict": {"rating": 10}}', 10.0),
+        ('{"rating": 0}', 0.0),
+        ('{"rating": 10.5}', None),
+        ('{"rating": -1}', None),
+        ('{"rating": true}', None),
+        ('{"rating": NaN}', None),
+        ('{"rating": "7/10"}', None),
+        ('{"rating": [7]}', None),
+        ('{"score": 7}', None),
+        ("7", None),
+        ("", None),
+    ],
+)
+def test_a_rating_is_read_strictly(text, rating):
+    assert read_rating(text)[0] == rating
 
 
 @pytest.mark.parametrize(

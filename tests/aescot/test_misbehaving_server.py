@@ -10,16 +10,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
-from chat_server import FAULTS
+from chat_server import FAULTS, running
 from PIL import Image
 
 from aes_r1.aescot.chat import data_url
 from aes_r1.data.manifest import write_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.runs.files import read_rows
 from tests import processes
 
 HERE = Path(__file__).parent
@@ -44,23 +46,12 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture
 def serve(tmp_path):
     """A function that starts the server; it returns the URL and the file that logs requests."""
-    started = []
+    with ExitStack() as stack:
 
-    def start(*, faults: int = 0, prompt_tokens: int = 600) -> tuple[str, Path]:
-        folder = tmp_path / f"server{len(started)}"
-        folder.mkdir()
-        script = [sys.executable, str(HERE / "chat_server.py"), str(folder), str(faults), str(prompt_tokens)]
-        started.append(subprocess.Popen(script))
-        deadline = time.monotonic() + 120
-        while not (folder / "port").exists():
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.05)
-        return f"http://127.0.0.1:{(folder / 'port').read_text()}/v1", folder / "requests.jsonl"
+        def start(**behaviour: int) -> tuple[str, Path]:
+            return stack.enter_context(running(tmp_path / "server", **behaviour))
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+        yield start
 
 
 def distil(pictures: Path, out: Path, url: str, **values: object) -> list[str]:
@@ -74,10 +65,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, **waits, "OPENAI_API_KEY": KEY, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
 
 
-def rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
-
-
 def run(command: list[str], start: Callable = processes.run) -> list[int]:
     """Run to the end; returns the peak memory in MiB after a quarter of the pictures and at the end."""
     done = start(
@@ -88,7 +75,7 @@ def run(command: list[str], start: Callable = processes.run) -> list[int]:
 
 
 def decided(out: Path) -> list[str]:
-    return [row["id"] for name in ("aescot", "rejected") for row in rows(out / f"{name}.jsonl")]
+    return [row["id"] for name in ("aescot", "rejected") for row in read_rows(out / f"{name}.jsonl")]
 
 
 def readable(row: dict) -> bool:
@@ -117,37 +104,37 @@ def test_every_picture_is_decided_once_and_nothing_is_bought_twice_after_a_kill(
     first = processes.Popen(
         command, cwd=HERE.parents[1], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while len(rows(out / "calls.jsonl")) < 150:
+    while len(read_rows(out / "calls.jsonl")) < 150:
         assert first.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
     first.wait()
     time.sleep(1)  # requests in flight reach the server
-    bought = rows(out / "calls.jsonl")
+    bought = read_rows(out / "calls.jsonl")
     had = {row["id"] for row in bought if row["role"] == "expert" and readable(row)}
-    asked_before = len(rows(log))
+    asked_before = len(read_rows(log))
 
     run(command)
 
     names = sorted(path.stem for path in pictures.glob("*.png"))
     assert sorted(decided(out)) == names
-    calls = rows(out / "calls.jsonl")
+    calls = read_rows(out / "calls.jsonl")
     assert calls[: len(bought)] == bought
     assert len({row["key"] for row in calls}) == len(calls)
     # Every answered request of the second start is new: answers that had arrived were not asked for again.
-    again = rows(log)[asked_before:]
+    again = read_rows(log)[asked_before:]
     assert len({row["picture"] for row in again if row["role"] == "expert"}) == len(names) - len(had)
-    reasons = Counter(reason for row in rows(out / "rejected.jsonl") for reason in row["reasons"])
+    reasons = Counter(reason for row in read_rows(out / "rejected.jsonl") for reason in row["reasons"])
     assert {"refusal", "fact"} <= set(reasons)
     assert reasons["empty"] + reasons["invalid_json"] <= 2  # asked again until something could be read
     assert reasons["no_answer"] <= 5  # retries overcome nearly every fault
-    experts = [row["fault"] for row in rows(log) if row["role"] == "expert"]
+    experts = [row["fault"] for row in read_rows(log) if row["role"] == "expert"]
     for fault in FAULTS:  # a tenth of the requests each
         assert 0.05 < experts.count(fault) / len(experts) < 0.15, fault
-    assert_retry_after_is_kept(rows(log))
+    assert_retry_after_is_kept(read_rows(log))
     everything = b"".join(path.read_bytes() for path in out.iterdir() if path.is_file())
     assert KEY.encode() not in everything
-    assert {row["key"] for row in rows(log)} == {f"Bearer {KEY}"}
+    assert {row["key"] for row in read_rows(log)} == {f"Bearer {KEY}"}
 
 
 @pytest.mark.slow
@@ -184,10 +171,10 @@ def test_the_price_ceiling_is_never_passed_and_a_higher_one_goes_on(pictures, se
     assert 0.04 < report["calls"]["expert"]["usd"] <= 0.06
     assert report["stopped"].startswith("price ceiling")
     assert report["pictures"] == {"given": 40, "decided": len(decided(out))}
-    paid = len(rows(log))
+    paid = len(read_rows(log))
     run(distil(pictures, out, url, max_usd=1.0, **price))
     assert len(decided(out)) == 40
-    assert len(rows(log)) == 40
+    assert len(read_rows(log)) == 40
     assert paid < 12
 
 
@@ -226,11 +213,11 @@ def test_the_key_stands_in_no_file_and_no_line_of_the_command(pictures, serve, t
     assert "refused the call" in wrong.stderr.splitlines()[-1]
     done = distill(KEY)
     assert done.returncode == 0, done.stderr
-    assert {row["key"] for row in rows(log)} == {f"Bearer {KEY}"}
+    assert {row["key"] for row in read_rows(log)} == {f"Bearer {KEY}"}
     report = json.loads((out / "distill_report.json").read_text())
     assert report["calls"]["expert"]["calls"] == report["pictures"]["given"] > 15
     assert set(report["prompts"]) == {"expert", "judge_align", "judge_fact"}
-    assert {row["prompt_sha256"] for row in rows(out / "aescot.jsonl")} == {report["prompts"]["expert"]}
+    assert {row["prompt_sha256"] for row in read_rows(out / "aescot.jsonl")} == {report["prompts"]["expert"]}
     texts = [wrong.stdout, wrong.stderr, done.stdout, done.stderr]
     texts += [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file() and path != log]
     for text in texts:

@@ -20,6 +20,7 @@ from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.chat import UNREADABLE_IN_A_ROW, _litellm
 from aes_r1.aescot.failures import Refused
 from aes_r1.data.sample import Sample
+from aes_r1.runs.files import read_rows
 from aes_r1.settings import DataSettings, DistillSettings, ExpertSettings, InputError, JudgeSettings
 from tests.conftest import picture
 
@@ -111,10 +112,6 @@ def build(samples: list[Sample], out: Path, url: str, *, judge: bool = False, **
     return json.loads((out / "distill_report.json").read_text())
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 CALL = {"id": "1", "type": "function", "function": {"name": "critique", "arguments": WHOLE}}
 
 
@@ -162,8 +159,8 @@ def test_no_reply_stops_a_distillation_and_a_later_start_buys_nothing(serve, tmp
 
     server, samples, out = serve(answer), pictures(tmp_path, len(POISON)), tmp_path / "out"
     report = build(samples, out, server.url, max_concurrency=1)
-    assert [row["id"] for row in rows(out / "aescot.jsonl")] == ["1"]
-    assert [row["reasons"] for row in rows(out / "rejected.jsonl")] == [[reason] for _, reason in POISON if reason]
+    assert [row["id"] for row in read_rows(out / "aescot.jsonl")] == ["1"]
+    assert [row["reasons"] for row in read_rows(out / "rejected.jsonl")] == [[reason] for _, reason in POISON if reason]
     # An unreadable reply is asked for again, here once; a refusal counts as a reply.
     assert list(server.asked.values()) == [1 if reason in (None, "refusal") else 2 for _, reason in POISON]
     assert report["mended"]["expert"] == {"unreadable": 8}
@@ -191,7 +188,7 @@ def test_pictures_that_were_moved_are_not_bought_again(serve, tmp_path):
     moved = [replace(sample, image=sample.image.replace("before", "after")) for sample in samples]
     build(moved, tmp_path / "out", server.url, judge=True)
     assert server.asked.total() == bought >= 6
-    listed = [row["image"] for name in ("aescot", "rejected") for row in rows(tmp_path / "out" / f"{name}.jsonl")]
+    listed = [row["image"] for name in ("aescot", "rejected") for row in read_rows(tmp_path / "out" / f"{name}.jsonl")]
     assert sorted(listed) == [sample.image for sample in moved]
 
 
@@ -220,7 +217,7 @@ def test_a_model_that_never_says_anything_readable_is_not_asked_again_for_ever(s
 def test_an_answer_that_ran_out_of_tokens_says_the_cure(serve, tmp_path):
     server = serve(lambda prompt, times: completion(WHOLE[:90], "length"))
     build(pictures(tmp_path, 1), tmp_path / "out", server.url)
-    (row,) = rows(tmp_path / "out" / "rejected.jsonl")
+    (row,) = read_rows(tmp_path / "out" / "rejected.jsonl")
     assert "expert.max_tokens" in row["details"]["invalid_json"]
 
 

@@ -43,7 +43,9 @@ def test_further_sets_and_given_critiques(tmp_path):
     assert planned(mixed(tmp_path), evaluation={"also": also}, **given) == (75, 11, 70 + 300 + 30)
     nowhere = {"also": [{"name": "para"}]}
     assert planned(mixed(tmp_path), evaluation=nowhere, **given) == (75, 11, 9)
-    assert planned(mixed(tmp_path), cold_start={"epochs": 0}) == (75, 8, 70)
+    for without in ({"cold_start": {"epochs": 0}}, *({"trainer": {"init_from": start}} for start in ("base", "/tmp"))):
+        assert planned(mixed(tmp_path), **without) == (75, 8, 70)
+    assert planned(mixed(tmp_path), trainer={"init_from": "base", "name": "sft"}) == (75, 75, 70)
 
 
 def test_data_that_cannot_be_read_is_named(tmp_path):

@@ -37,3 +37,17 @@ def test_shared_pictures_in_the_order_of_the_later():
     assert in_before.tolist() == [3, 1, 2]
     assert in_after.tolist() == [0, 2, 3]
     assert (before.ids[in_before] == after.ids[in_after]).all()
+
+
+def test_sub_scores_stand_beside_their_ratings():
+    rows = [
+        row("a", 0.4, sub_scores={"color": 0.3, "exposure": None}, ratings={"color": 0.2, "exposure": 0.9}),
+        row("b", 0.5, sub_scores={"color": 0.6, "exposure": 0.7}, ratings={"color": None, "exposure": 0.8}),
+        row("a", 0.4, sub_scores={"color": 0.1, "exposure": None}, ratings={"color": 0.2, "exposure": 0.9}),
+        row("c", 0.4),
+    ]
+    column = columns_of(rows)["rapo", "made/test", "greedy"]
+    assert list(column.sub_scores) == ["color", "exposure"]
+    np.testing.assert_array_equal(column.sub_scores["color"], [[0.1, 0.2], [0.6, np.nan], [np.nan, np.nan]])
+    np.testing.assert_array_equal(column.sub_scores["exposure"], [[np.nan, 0.9], [0.7, 0.8], [np.nan, np.nan]])
+    assert columns_of([row("a", 0.1)])["rapo", "made/test", "greedy"].sub_scores == {}

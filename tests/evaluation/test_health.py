@@ -38,10 +38,10 @@ def metrics(count: int = 30, **changes) -> list[dict]:
     return rows
 
 
-def completions(step: int, critique, score: float = 0.62) -> list[dict]:
+def completions(step: int, critique, order: str = "critique_first", *, score: float = 0.62) -> list[dict]:
     texts = [critique(index) for index in range(20)]
     return [
-        {"stage": "rapo", "step": step, "id": str(index), "text": answer(text, score), "score": score}
+        {"stage": "rapo", "step": step, "id": str(index), "text": answer(text, score, order), "score": score}
         for index, text in enumerate(texts)
     ]
 
@@ -114,8 +114,9 @@ def test_critiques_are_compared_with_those_before_the_first_step(sign, name, val
     assert shown(rows([0.0, 0.0, 0.0, 0.0]), []) == {}, "a base model that says nothing has nothing to lose"
 
 
-def test_a_critique_that_names_its_score_leaks():
-    texts = completions(1, varied) + completions(20, lambda place: f"{varied(place)} so I give it 0.62.")
+@pytest.mark.parametrize("order", ["critique_first", "score_first"])
+def test_a_critique_that_names_its_score_leaks(order):
+    texts = completions(1, varied, order) + completions(20, lambda n: f"{varied(n)} so I give it 0.62.", order)
     assert shown(metrics(), texts) == {"leaking critiques": 20}
 
 

@@ -9,10 +9,11 @@ from aes_r1.aescot.scenes_expert import scenes_critique
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.summary import measure, summarise
 from aes_r1.inference.exchange import exchange_critiques
-from aes_r1.inference.predictions import Process, record_stage
+from aes_r1.inference.predictions import record_stage
 from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, answer
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.processes import Processes
 
 
 def scenes(name, count, *, known=True):
@@ -35,14 +36,21 @@ def spoken(some):
         }  # fmt: skip
 
 
+class OneAfterTheOther(Processes):
+    """Processes that are not there at the same time, so that none waits for another."""
+
+    def wait_or_leave(self):
+        pass
+
+
 def test_two_processes_write_what_one_does(tmp_path):
     sets = {"scenes-test": list(scenes("scenes", 21)), "other-test": list(scenes("other", 8, known=False))}
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
     assert record_stage(RunFolder(one), "rapo", sets, spoken, rows_per_picture=1) == 29
-    assert record_stage(RunFolder(two), "rapo", sets, spoken, rows_per_picture=1, process=Process(1, 2)) == 0
-    assert record_stage(RunFolder(two), "rapo", sets, spoken, rows_per_picture=1, process=Process(0, 2)) == 29
+    assert record_stage(RunFolder(two), "rapo", sets, spoken, rows_per_picture=1, process=OneAfterTheOther(1, 2)) == 0
+    assert record_stage(RunFolder(two), "rapo", sets, spoken, rows_per_picture=1, process=OneAfterTheOther(0, 2)) == 29
     assert (one / "predictions.jsonl").read_bytes() == (two / "predictions.jsonl").read_bytes()
 
     exchanged = one / "interventions" / "rapo" / "scenes-test.jsonl"
@@ -162,3 +170,26 @@ def test_a_model_is_compared_with_every_baseline_but_halves_of_the_raters():
     assert against["handmade"]["to"] == {"stage": "model", "protocol": "sample"}
     assert list(result["stages"]) == ["model"]
     assert summarise([], baseline_rows=beside, n_bootstrap=50)["baselines"] == []
+
+
+def test_sub_scores_are_measured_against_the_ratings_that_there_are():
+    rng = np.random.default_rng(0)
+    rows = []
+    for index, (rating, wrong) in enumerate(rng.random((30, 2)).tolist()):
+        known = rating if index < 20 else None
+        sub_scores = {"color": None if index == 0 else 0.5 * rating, "exposure": wrong}
+        rows.append(
+            {
+                "stage": "rapo", "protocol": "sample", "id": str(index), "dataset": "made", "split": "test", "mos": 0.5,
+                "score": 0.5, "sub_scores": sub_scores, "ratings": {"color": known, "exposure": None},
+            }
+        )  # fmt: skip
+    cell = summarise(rows, n_bootstrap=20)["stages"]["rapo"]["made/test"]["sample"]
+    assert list(cell["sub_scores"]) == ["color"], "nobody rated exposure"
+    color = cell["sub_scores"]["color"]
+    assert (color["n"], color["n_answered"]) == (20, 19)
+    assert color["answered"]["srcc"]["value"] == pytest.approx(1)
+    assert color["answered"]["plcc"]["value"] == pytest.approx(1)
+    assert color["srcc"]["low"] <= color["srcc"]["value"] <= color["srcc"]["high"]
+    without = [{key: value for key, value in row.items() if key not in ("sub_scores", "ratings")} for row in rows]
+    assert "sub_scores" not in summarise(without, n_bootstrap=20)["stages"]["rapo"]["made/test"]["sample"]

@@ -37,7 +37,7 @@ def test_the_differences_of_the_texts_follow_from_the_results():
 
     grounded = said("grounded", "rapo")
     text = (ROOT / "experiments" / "main_job" / "README.md").read_text()
-    text = text.split("Grounded against RAPO, paired over images:")[1].split("Credit on")[0]
+    text = text.split("Grounded against RAPO, paired over pictures:")[1].split("Credit on")[0]
     assert re.findall(r"[+-]\.\d+\s\[[^]]*\]", text.replace("\n", " ")) == grounded
     project = " ".join((ROOT / "README.md").read_text().split())
     gained = said("rapo", "cold_start")

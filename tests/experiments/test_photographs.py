@@ -36,7 +36,7 @@ def test_an_evaluation_is_read_over_all_splits_of_a_set(tmp_path):
     facts = {"fitted_on": "para/train", "fitted_n": 100}
     run.finish_stage("baseline_handmade", {"sets": {"avt_ai/test": facts}})
     found = measured(tmp_path)
-    assert (found["fitted_on"], found["fitted_n"]) == ("para/train", 100)
+    assert (found["fitted_on"], found["fitted_n"], found["models"]) == ("para/train", 100, [])
     readers = found["sets"]["avt_ai"]
     assert list(readers) == ["mean", "handmade", "people"]
     assert all(one["n"] == 30 for one in readers.values())
@@ -45,6 +45,7 @@ def test_an_evaluation_is_read_over_all_splits_of_a_set(tmp_path):
     people = readers["people"]
     assert people["whole_group_srcc"]["value"] > people["srcc"]["value"] > 0.9
     text = table([found])
-    assert "Fitted on 100 pictures of para/train" in text
+    assert "Fitted on 100 pictures of para/train\n" in text
+    assert "para/train; the eyes are those of base\n" in table([{**found, "models": ["base"]}])
     assert "| avt_ai | mean | 30 | – | – |" in text
     assert cell([{"score": 0.5, "mos": 0.5, "protocol": "direct"}] * 3)["how"] == "direct"

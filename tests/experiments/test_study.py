@@ -417,31 +417,100 @@ def test_every_study_has_its_folder(name):
     assert {end for claim in study.claims for end in (claim.condition, claim.than)} <= set(study.order)
 
 
+ANSWERED = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/README.md"))
+NUMBER = r"[+-]?\d*\.\d+"
+CELL = re.compile(rf"(?<![\w.])({NUMBER})(?: [A-Z]+)? \[({NUMBER}), ({NUMBER})\]")  # .070 SRCC [.023, .116]
+COMPARED = ("claims", "differences", "comparisons", "endpoints", "spread")  # keys of a result
+Cell = tuple[float, ...]  # value, low, high
+
+
+def inner(value: object) -> list:
+    """Return what a list or a dict of a result holds."""
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, float) and not math.isnan(value)
+
+
+def cells(value: object) -> set[Cell]:
+    """All values of a result that have an interval, to three places."""
+    found = set().union(*map(cells, inner(value)))
+    for key in ("value", "difference", "delta", "mean") if isinstance(value, dict) else ():
+        cell = [value.get(name) for name in (key, "low", "high")]
+        if all(map(is_number, cell)):
+            found.add(tuple(round(number, 3) for number in cell))
+    return found
+
+
 def numbers(value: object) -> set[float]:
-    """All numbers in a result, without their sign, to three places."""
-    if isinstance(value, dict):
-        return set().union(*map(numbers, value.values()))
-    if isinstance(value, list):
-        return set().union(*map(numbers, value))
-    return {round(abs(value), 3)} if isinstance(value, float) and not math.isnan(value) else set()
+    """All numbers of a result, to three places."""
+    return {round(value, 3)} if is_number(value) else set().union(*map(numbers, inner(value)))
 
 
-@pytest.mark.parametrize("name", [*STUDIES, "main_job", "photographs"])
-def test_the_numbers_of_an_answer_stand_in_its_results(name):
-    """Every number with a decimal point: in result.json, or in a table that was computed from it."""
-    folder = ROOT / "experiments" / name
-    answer = re.search(r"\*\*Answer\.\*\* (.*?)\n\n", (folder / "README.md").read_text(), re.DOTALL)
+def compared(result: object) -> set[float]:
+    """The numbers of a result's comparisons, to three places."""
+    if isinstance(result, dict):
+        return set().union(*(numbers(held) if key in COMPARED else compared(held) for key, held in result.items()))
+    return set().union(*map(compared, inner(result)))
+
+
+def cells_of(text: str) -> set[Cell]:
+    return {tuple(map(float, match.groups())) for match in CELL.finditer(text)}
+
+
+def numbers_of(text: str) -> set[float]:
+    """The numbers of `text` that have no interval."""
+    return {float(number) for number in re.findall(rf"(?<![\w.]){NUMBER}", CELL.sub("", text))}
+
+
+def answer_of(name: str) -> str:
+    """Return the answer of an experiment without its settings, which are no results, and its rounded p values."""
+    text = (ROOT / "experiments" / name / "README.md").read_text()
+    answer = re.search(r"\*\*Answer\.\*\* (.*?)\n\n", text, re.DOTALL)
     assert answer is not None
-    known: set[float] = set()
-    for path in folder.glob("results*/*"):
+    return re.sub(r"(sigma|gamma) \.?\d+(e-\d+)?|p \.\d+( and \.\d+)*", "", " ".join(answer[1].split()))
+
+
+def known_of(name: str) -> tuple[set[Cell], set[float]]:
+    """Return the cells of an experiment's results, and the numbers of its tables and comparisons.
+
+    A difference may be told from either side, so each cell is also there with its signs turned round.
+    """
+    known: set[Cell] = set()
+    single: set[float] = set()
+    for path in (ROOT / "experiments" / name).glob("results*/*"):
         if path.suffix == ".json":
-            known |= numbers(json.loads(path.read_text()))
+            result = json.loads(path.read_text())
+            known |= cells(result)
+            single |= compared(result)
         elif path.suffix == ".md":
-            known |= {float(text) for text in re.findall(r"\d*\.\d+", path.read_text())}
-    # Settings are no results, and p values are rounded to two places.
-    text = re.sub(r"(sigma|gamma) \.?\d+(e-\d+)?|p \.\d+( and \.\d+)*", "", answer[1])
-    stated = {float(number) for number in re.findall(r"\.\d+", text)}
+            text = path.read_text()
+            known |= cells_of(text)
+            single |= numbers_of(text) | {value for value, _, _ in cells_of(text)}
+    return known | {(-value, -high, -low) for value, low, high in known}, single
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_the_numbers_of_an_answer_stand_in_its_results(name):
+    """An interval stands there whole, with the value that it is of; a number without one with its sign."""
+    known, single = known_of(name)
+    stated = cells_of(answer_of(name))
     assert stated <= known, f"{sorted(stated - known)} stand in no result"
+    # Beside its interval a number may be repeated without it.
+    unknown = numbers_of(answer_of(name)) - single - {value for value, _, _ in stated}
+    assert not unknown, f"{sorted(unknown)} stand in no result"
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERED if cells_of(answer_of(name))])
+def test_a_wrong_digit_or_sign_in_an_answer_is_noticed(name):
+    """Each number of each interval is changed in its last place, and each value loses its sign or gets another."""
+    known, _ = known_of(name)
+    for cell in cells_of(answer_of(name)):
+        changed = [(*cell[:place], round(cell[place] + step, 3), *cell[place + 1 :])
+                   for place in range(3) for step in (-0.001, 0.001)]  # fmt: skip
+        turned = [(-cell[0], *cell[1:])] if cell[0] else []
+        assert not known.intersection([*changed, *turned])
 
 
 def test_the_studies_that_are_not_full_are_demonstrated():

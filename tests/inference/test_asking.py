@@ -8,26 +8,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from aes_r1 import evaluate, recipe
+from aes_r1 import evaluate
 from aes_r1.inference.asking import Asking, Facts, find_model
+from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
 from aes_r1.prompts import RATING_PROMPT, SCORE_ONLY_PROMPT
-from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings, as_dict, build
+from aes_r1.runs.processes import Processes
+from aes_r1.settings import InputError, Settings, as_dict, build
+from aes_r1.tracking.tracker import Tracker
+from tests.recipes import composed_evaluate
 
 CPU = torch.device("cpu")
+
+
+def test_the_shipped_base_has_seen_no_photograph():
+    assert find_model(tiny.SHIPPED)[1].scenes_alone
+
+
 # No value is a default anywhere.
 OTHER = {
     "model": {"prompt": "score_only", "max_pixels": 50176, "dtype": "bfloat16"},
     "trainer": {"max_new_tokens": 77},
     "evaluation": {"temperature": 0.8, "n_samples": 3},
 }
-
-
-def evaluate_settings(*overrides: str) -> EvaluateSettings:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return recipe.to_settings(compose("evaluate", overrides=list(overrides)), EvaluateSettings)
 
 
 def run_of(settings: Settings, folder: Path, *models: str) -> Path:
@@ -39,14 +43,14 @@ def run_of(settings: Settings, folder: Path, *models: str) -> Path:
 
 
 def of_evaluate(path: object, *overrides: str) -> Asking:
-    return evaluate.asking_for(find_model(str(path))[1], evaluate_settings(f"model.path={path}", *overrides))
+    return evaluate.asking_for(find_model(str(path))[1], composed_evaluate(f"model.path={path}", *overrides))
 
 
 @pytest.mark.parametrize("values", [{}, OTHER], ids=["defaults", "other values"])
 def test_the_training_run_evaluate_and_score_ask_alike(values, tmp_path):
     settings = build(Settings, values)
     run = run_of(settings, tmp_path)
-    job = Job(settings, run, CPU, 0, 1, None)
+    job = Job(settings, run, CPU, Processes(), Tracker(None, settings.tracker, {}))
     in_training = job.asking.noted(CPU)
     assert of_evaluate(run).noted(CPU) == in_training  # python -m aes_r1.evaluate model.path=RUN
     assert of_evaluate(run / "model").noted(CPU) == in_training

@@ -10,7 +10,7 @@ from aes_r1.data.pairs import match_pairs
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.compare import PER_PAIR, compare
 from aes_r1.inference.predictions import Process, record_stage
-from aes_r1.prompts import PAIR_PROMPT, comparison, parse_answer, parse_choice
+from aes_r1.prompts import PAIR_PROMPT, comparison, parse_answer, parse_choice, question_of
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 from tests.trainer.twelve import samples
@@ -36,6 +36,13 @@ def test_an_answer_is_read_by_its_question():
     text = "<think>a</think><answer>0.5</answer>"
     assert parse_answer(text, PAIR_PROMPT) is None
     assert parse_answer(text, "any other") == 0.5
+
+
+def test_an_answer_is_read_in_the_order_and_with_the_sub_scores_that_its_question_asks_for():
+    asked = question_of("score_first", ["color"])
+    assert parse_answer("<answer>0.5; color 0.7</answer><think>calm</think>", asked) == 0.5
+    assert parse_answer("<think>calm</think><answer>0.5; color 0.7</answer>", asked) is None
+    assert parse_answer("<answer>0.5; color 0.7</answer><think>calm</think>", question_of("score_first")) is None
 
 
 def test_every_pair_is_shown_in_both_orders_whatever_the_batch(backbone, picture_folder):

@@ -15,9 +15,9 @@ from aes_r1.prompts import RATING_PROMPT, answer
 from aes_r1.rollout.sampler import keyed_uniform_noise, sample_completions
 from aes_r1.settings import InputError, LoraSettings, ModelSettings, Settings
 from aes_r1.settings.run import EngineSettings
-from aes_r1.trainer.single_engine import SingleEngine
 from tests.conftest import picture
 from tests.model.siblings import save_sibling
+from tests.trainer.cold_starts import engine_of
 
 LORA = LoraSettings(rank=4)
 
@@ -73,12 +73,8 @@ def scored(backbone):
     return completion_likelihood(backbone, prompts, tokens, mask, torch.arange(1))[0]
 
 
-def engine_of(backbone):
-    return SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu"))
-
-
 def test_a_step_trains_the_adapter_alone_and_what_is_saved_is_what_was_trained(adapted, folder, tmp_path):
-    with contextlib.closing(engine_of(adapted)) as engine:
+    with contextlib.closing(engine_of(adapted, weight_decay=0.0)) as engine:
         layers = quantize.quantised_layers(adapted.core)
         assert len(layers) == 3 * 7  # the seven projections of each language layer, and nothing of the tower
         assert all(layer.weight.dtype == torch.uint8 for layer in layers.values())
@@ -107,7 +103,7 @@ def test_a_step_trains_the_adapter_alone_and_what_is_saved_is_what_was_trained(a
         assert not any(name.startswith(f"{layer}.weight") for name in state for layer in packed)
         other = backbones.load(folder, dtype="float32", max_pixels=9216)
         other = backbones.add_adapter(other, LORA, quantized=True, seed=5)
-        with contextlib.closing(engine_of(other)) as resumed:
+        with contextlib.closing(engine_of(other, weight_decay=0.0)) as resumed:
             resumed.load(tmp_path, processes=1)
             torch.testing.assert_close(scored(other).detach(), after)
 

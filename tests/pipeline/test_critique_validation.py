@@ -12,7 +12,9 @@ from aes_r1.model import backbone as backbones
 from aes_r1.pipeline import critique_validation
 from aes_r1.pipeline.job import Job
 from aes_r1.rollout.sampler import sample_completions
+from aes_r1.runs.processes import Processes
 from aes_r1.settings import Settings, build
+from aes_r1.tracking.tracker import Tracker
 
 # In blocks, as the lists of a mix may be.
 BLOCKS = ["ava"] * 6 + ["tad66k"] * 4 + ["flickr_aes"] * 2
@@ -45,7 +47,8 @@ def test_critiques_of_every_set_are_measured(talking_run, tmp_path, monkeypatch,
     for name in ("distinct", "likelihoods"):
         monkeypatch.setattr(critique_validation, name, watched(name, getattr(critique_validation, name)))
     given = {"model": {"max_pixels": 9216}, "trainer": {"max_new_tokens": 64}}
-    job = Job(build(Settings, {"out": str(tmp_path), **given}), tmp_path, torch.device("cpu"), 0, 1, None)
+    settings = build(Settings, {"out": str(tmp_path), **given})
+    job = Job(settings, tmp_path, torch.device("cpu"), Processes(), Tracker(None, settings.tracker, {}))
     backbone = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
     values = critique_validation.critique_metrics(job, backbone, pictures, sample_completions)
     assert Counter(row["dataset"] for row in measured["distinct"]) == asked

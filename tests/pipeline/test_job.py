@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.model import tiny
-from aes_r1.runs.identity import fingerprint
-from aes_r1.settings import PretrainSettings, as_dict
-from aes_r1.trainer import pretrain
+from aes_r1.pipeline.base_stage import pretrained_digest
+from aes_r1.settings import PretrainSettings
 from tests.conftest import label_twelve
 from tests.processes import Popen, start_job
 
@@ -80,7 +78,7 @@ def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, pictur
     """The last process gets the signal while rank 0 waits."""
     label_twelve(picture_folder, ("train", "test"))
     few = PretrainSettings(pictures=32, epochs=1)
-    pretraining = fingerprint(as_dict(few), 9216, pretrain.BASE_MODEL_VERSION, SCENES_VERSION)
+    pretraining = pretrained_digest(few, 9216)
     (tmp_path / "store" / "models").mkdir(parents=True)
     with FileLock(tmp_path / "store" / "models" / f".{pretraining}.lock"):
         started = start_job(
@@ -102,8 +100,9 @@ def test_a_job_that_waits_for_another_one_s_lock_leaves_when_asked(count, pictur
 
 
 @pytest.mark.slow
-def test_processes_agree_on_the_critiques_and_open_their_pictures_once(picture_folder, tmp_path):
+def test_processes_agree_on_critiques_and_pictures_and_open_them_once(picture_folder, tmp_path):
     """Of twelve pictures one is broken. Rank 1 can open none of them, and at the second start rank 0 neither."""
+    label_twelve(picture_folder, ("train", "test"))
     (picture_folder / "04.png").write_bytes(b"no picture")
     ids = [f"{number:02d}" for number in range(12)]
     rows = [{"id": one, "image": f"{one}.png", "mos": 0.5, "critique": "Plain."} for one in ids]
@@ -111,9 +110,13 @@ def test_processes_agree_on_the_critiques_and_open_their_pictures_once(picture_f
     (tmp_path / "run").mkdir()
     started = start_job("tests.pipeline.readable", str(tmp_path / "run"), str(picture_folder / "aescot.jsonl"))
     assert codes(started, seconds=120) == [0, 0]
-    for rank in (0, 1):
-        found = json.loads((tmp_path / "run" / f"{rank}.json").read_text())
-        assert found == [[one for one in ids if one != "04"]] * 2
+    first, second = (json.loads((tmp_path / "run" / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first[0] == first[1]
+    readable = [one for one in ids if one != "04"]
+    assert first[0].pop("critiques") == readable
+    assert all(first[0].values()), "training, validation and test pictures"
+    assert sorted(name for some in first[0].values() for name in some) == [f"{one}.png" for one in readable]
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import processes
+from tests.processes import wait_for
 from tests.trainer.twelve import records
 
 MEASURED = ("time/", "perf/")
@@ -57,19 +58,10 @@ def start(command: list[str], folder: Path) -> subprocess.Popen:
         )
 
 
-def wait_for(process: subprocess.Popen, seen: Callable[[], bool]) -> None:
-    for _ in range(300_000):
-        if seen():
-            return
-        assert process.poll() is None, "ended before it could be disturbed"
-        time.sleep(0.001)
-    raise AssertionError("never seen")
-
-
 def kill_while_writing(process: subprocess.Popen, folder: Path, pattern: str) -> None:
     """Kill -9 while a checkpoint is half written; the process is frozen first, so that it is certainly half written."""
     for _ in range(20):
-        wait_for(process, lambda: next(folder.glob(pattern), None) is not None)
+        wait_for(process, lambda: next(folder.glob(pattern), None) is not None, every=0.001)
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.05)
         if next(folder.glob(pattern), None) is not None:

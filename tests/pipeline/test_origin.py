@@ -81,7 +81,7 @@ def test_weights_are_read_once_and_again_when_they_were_written(tmp_path, monkey
     weights.write_bytes(b"abc")
     first = model_digest(str(base), tmp_path / "store")
     with monkeypatch.context() as patch:
-        patch.setattr("aes_r1.pipeline.origin.sha256_of", lambda path: pytest.fail(f"{path} was read again"))
+        patch.setattr("aes_r1.model.digest.sha256_of", lambda path: pytest.fail(f"{path} was read again"))
         assert model_digest(str(base), tmp_path / "store") == first
     weights.write_bytes(b"abd")  # in the same folder, of the same size
     assert model_digest(str(base), tmp_path / "store") != first

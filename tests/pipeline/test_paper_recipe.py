@@ -23,7 +23,7 @@ from aes_r1.model import tiny
 from aes_r1.pipeline.data_stage import load_data
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.files import read_rows
-from aes_r1.runs.stopping import StopRequest
+from aes_r1.runs.processes import Processes
 from aes_r1.settings import CONF, PrepareSettings, Settings, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.order import batch_indices_without_repeats
@@ -80,18 +80,9 @@ def test_fifteen_thousand_pictures_are_1172_steps():
     assert rapo_steps(settings.data.size, settings.trainer) == 1172
 
 
-class Silent(Tracker):
-    def __init__(self) -> None:
-        pass
-
-    def manifest(self, *_: object) -> None:
-        pass
-
-
 def loaded(settings: Settings, folder: Path) -> Job:
     """The job after its data stage."""
-    job = Job(settings, folder, torch.device("cpu"), 0, 1, None)
-    job.tracker, job.stop = Silent(), StopRequest()
+    job = Job(settings, folder, torch.device("cpu"), Processes(), Tracker(None, settings.tracker, {}))
     load_data(job)
     return job
 

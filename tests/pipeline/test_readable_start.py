@@ -14,7 +14,7 @@ from aes_r1.runs.identity import run_fingerprint
 from aes_r1.settings import ColdStartSettings, InputError
 from aes_r1.trainer.sft import sft_epochs, sft_steps
 from tests.pipeline.test_run import base, root, settings  # noqa: F401
-from tests.test_command import composed
+from tests.recipes import composed
 
 
 def test_passes_follow_the_number_of_records():
@@ -65,6 +65,12 @@ def test_rapo_does_not_start_from_a_model_that_does_not_answer(base, root, tmp_p
     assert f"cold start: 4 critiques, 8 steps in 4 passes, {why}" in (out / "run.log").read_text()
     assert not (out / "stages" / "rapo.json").exists()
     assert not (out / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("order", ["critique_first", "score_first"])
+def test_a_number_outside_the_scale_is_told_in_either_order(order):
+    rows = [{"text": answer("Plain.", 1.5, order), "score": None}]
+    assert "(1 gave a number outside 0 to 1)" in refusal(rows, "base", {})
 
 
 def test_a_refusal_counts_what_the_answers_did():

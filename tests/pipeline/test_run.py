@@ -27,8 +27,10 @@ from aes_r1.pipeline.run import run
 from aes_r1.runs.claim import claim_run_folder
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import run_fingerprint
+from aes_r1.runs.processes import Processes
 from aes_r1.runs.stopping import Stopped, StopRequest
 from aes_r1.settings import InputError, Settings, build
+from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer import checkpoint
 from tests.pipeline.test_paper_recipe import loaded
 from tests.tracking.test_tracker import by_kind, offline_records, values
@@ -272,8 +274,7 @@ def test_critiques_and_probes_are_of_every_set(base, root, tmp_path, monkeypatch
         cold_start={"pictures": 8, "probe_pictures": 4},
         judge={"name": "none"},
     )
-    job = Job(given, tmp_path / "run", torch.device("cpu"), 0, 1, None)
-    job.stop = StopRequest()
+    job = Job(given, tmp_path / "run", torch.device("cpu"), Processes(), Tracker(None, given.tracker, {}))
     samples = read_manifest(tmp_path / "blocks.jsonl")
     job.train, job.validation = (
         samples.select(np.flatnonzero(samples.column("split") == split)) for split in ("train", "validation")
@@ -304,7 +305,7 @@ def test_a_measured_entropy_is_of_the_runs_own_pictures(base, root, tmp_path):
     def digest(probe_every: int | None, pictures: int, length: int) -> str:
         job = Job(
             dataclasses.replace(given, trainer=dataclasses.replace(given.trainer, max_new_tokens=length)),
-            *(tmp_path / "run", torch.device("cpu"), 0, 1, None),
+            *(tmp_path / "run", torch.device("cpu"), Processes(), Tracker(None, given.tracker, {})),
         )
         write_manifest(read_manifest(tmp_path / "blocks.jsonl")[:pictures], job.manifest(given.data, "validation"))
         recipe = dataclasses.replace(given.cold_start, probe_every=probe_every)
@@ -325,7 +326,7 @@ def test_a_refused_start_leaves_the_folder_of_another_run(base, root, tmp_path):
     before = sorted(out.rglob("*"))
     with pytest.raises(InputError, match="written by other settings"):
         run(settings(base, root, out, seed=1))
-    assert [path for path in sorted(out.rglob("*")) if path.name not in (".lock", "failure.txt")] == before
+    assert [path for path in sorted(out.rglob("*")) if path.name != ".lock"] == before
 
 
 @pytest.mark.slow
@@ -434,3 +435,26 @@ def test_a_cold_start_is_stored_by_the_records_that_it_trained_on(root, tmp_path
 def test_strict_names_the_first_broken_picture(base, root, tmp_path):
     with pytest.raises(InputError, match=r"04\.png: not a picture"):
         run(settings(base, root, tmp_path / "run", data={"strict": True}))
+
+
+def test_a_cold_start_teaches_the_ratings_of_its_training_pictures(root, tmp_path):
+    lines = (root / "labels.csv").read_text().splitlines()
+    cells = ["hue", *(str(place) if place % 4 else "" for place in range(len(lines) - 1))]
+    (root / "labels.csv").write_text("\n".join(f"{line},{cell}" for line, cell in zip(lines, cells, strict=True)))
+    rated = {"attributes": {"color": ["hue", 0, 20]}}
+    training = [Path(one.image) for one in job_on(root, tmp_path / "lists", None).train]
+    path = critiques_of(training, tmp_path / "aescot.jsonl")
+    job = job_on(root, tmp_path / "run", path, **rated)
+    _, without = learned(job)
+    job.settings.model.sub_scores = ["color", "exposure"]
+    records = cold_start_stage._records(job, path)
+    values = {row["id"]: row["sub_scores"] for row in records}
+    assert values == {
+        one.name: {} if int(one.stem) % 4 == 0 else {"color": int(one.stem) / 20} for one in sorted(training)
+    }
+    assert any(values.values())
+    _, digest = learned(job)
+    assert digest != without
+    job.settings.model.sub_scores = ["exposure"]
+    with pytest.raises(InputError, match=r"model\.sub_scores=\[exposure\]: no record of .* ratings of them"):
+        learned(job)

@@ -26,7 +26,7 @@ def evaluation():
 
 def test_an_old_evaluation_has_none_of_them(evaluation):
     html = fill("results.html", results=results_section(evaluation, {}))
-    for title in ("Means over sets", "AI-made", "baselines", "theirs"):
+    for title in ("Means over sets", "AI-made", "made worse", "baselines", "theirs", "Sub-scores"):
         assert title not in html
     assert results_section({}, {}) is None
 
@@ -38,6 +38,7 @@ def test_each_has_its_table(evaluation):
     one |= {"rmse": cell(0.123), "out_of_range_rate": 0.02}
     evaluation["stages"]["cold_start"]["para/test"]["sample"]["rmse"] = cell(0.223)
     one["origins"] = {"ai": {"n": 12, **three, "bias": cell(-0.05, -0.1, 0.0)}}
+    one["sub_scores"] = {"light_and_shadow": {"n": 11, **three, "srcc": cell(0.777), "parse_failure_rate": 0.25}}
     difference = {"difference": 0.3, "low": 0.2, "high": 0.4, "p": 0.01, "p_holm": 0.03}
     ends = {
         "from": {"stage": "rapo", "protocol": "label_token"},
@@ -49,11 +50,14 @@ def test_each_has_its_table(evaluation):
         "note": "On lists that were never released.",
         "systems": {"Aes-R1 <7B>": {"para": {"plcc": 0.66, "srcc": 0.65}}},
     }
+    edited = {"dimension": "color", "n": 38, "higher": cell(0.625, 0.47, 0.76), "tied": 0.13}
+    one["sensitivity"] = {"desaturate": {**edited, "mean_difference": cell(0.031, -0.01, 0.07)}}
     html = fill("results.html", results=results_section(evaluation, {}))
     for expected in (
+        "desaturate", "62.5%", "47.0% to 76.0%", "13.0%", "+0.031",
         "RMSE", "0.123", "2.0% of outputs outside 0 to 1", "unseen", "para/test, aadb/test", "0.710", "AI-made",
         "RAPO, one sample against RAPO, label_token", "+0.300", "Holm 0.03", "(theirs, PLCC / SRCC)", "0.660 / 0.650",
-        "never released", "Aes-R1 &lt;7B&gt;",
+        "never released", "Aes-R1 &lt;7B&gt;", "Sub-scores", "light and shadow", "0.777", "25.0%",
     ):  # fmt: skip
         assert expected in html, expected
 

@@ -207,6 +207,17 @@ def test_the_gallery_shows_the_least_sure(run):
     assert re.search(r"\(0\.\d\d–0\.\d\d\)", text)
 
 
+@pytest.mark.parametrize(("low", "says"), [(-0.1, True), (0.01, False)])
+def test_a_change_whose_interval_holds_zero_is_not_called_one(run, low, says):
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    for comparison in evaluation["comparisons"]:
+        if comparison["srcc"]["difference"] is not None:
+            comparison["srcc"] |= {"difference": 0.2, "low": low, "high": 0.5}
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    text = " ".join(Outline(write_report(run).read_text()).text)
+    assert ("The interval holds 0, so no change is shown." in text) == says
+
+
 def test_a_run_that_cannot_answer_says_so_first(run):
     for name in ("evaluation.json", "predictions.jsonl"):
         (run / name).write_text((run / name).read_text().replace('"rapo"', '"later"').replace('"base"', '"rapo"'))

@@ -6,7 +6,10 @@ import numpy as np
 from rich.console import Console
 
 from aes_r1.evaluation.summary import summarise
+from aes_r1.report.html import number
 from aes_r1.report.tables import evaluation_tables, format_value
+from aes_r1.runs.cells import format_cell
+from experiments.tables import short
 
 
 def shown(evaluation) -> str:
@@ -62,3 +65,28 @@ def test_values():
     assert format_value({"value": None, "low": None, "high": None}) == "–"
     assert format_value({"value": 0.5, "low": None, "high": None}) == "0.500"
     assert format_value({"value": 0.1234, "low": -0.1, "high": 0.3}, signed=True) == "+0.123\n-0.10..0.30"
+
+
+def test_a_cell_is_written_with_its_interval():
+    one = {"value": -0.0004, "low": -0.25, "high": 10.5, "mean": 0.5}
+    assert format_cell(one) == "-0.000 [-0.250, 10.500]"
+    assert format_cell(one, "mean", digits=1, end_digits=2, signed=True) == "+0.5 [-0.25, +10.50]"
+    assert format_cell(one, write=short) == "-.000 [-.250, 10.500]"
+    assert format_cell(one, write=number) == "0.000 [−0.250, 10.500]"
+    assert format_cell({**one, "low": None, "high": None}) == "-0.000"
+    assert format_cell({**one, "value": None}, missing="-") == "-"
+
+
+def test_sub_scores_have_a_table_where_they_were_asked_for():
+    mos = np.linspace(0, 1, 30).tolist()
+    given = rows("one", "greedy", mos, mos)
+    assert "sub-scores" not in shown(summarise(given, n_bootstrap=10))
+    rated = [row | {"sub_scores": {"light_and_shadow": 1 - row["mos"]}, "ratings": row_ratings(row)} for row in given]
+    text = shown(summarise(rated, n_bootstrap=10))
+    assert "avt_ai/test: sub-scores against ratings" in text
+    (line,) = (line for line in text.splitlines() if "light and shadow" in line)
+    assert line.split() == ["one", "light", "and", "shadow", "20", *["-1.000"] * 3, *line.split()[8:10], "0.0%"]
+
+
+def row_ratings(row):
+    return {"light_and_shadow": row["mos"] if int(row["id"]) < 20 else None}

@@ -14,15 +14,23 @@ def test_every_number_fits_eighty_columns():
         for i, mos in enumerate(generator.random(40)):
             score = None if stage == "base" and i > 3 else float(mos + generator.normal(0, noise))
             common = {"stage": stage, "id": str(i), "split": "test", "mos": float(mos), "score": score}
+            common |= {"sub_scores": {"mood_and_narrative": score}, "ratings": {"mood_and_narrative": float(1 - mos)}}
             rows += [common | {"dataset": "scenes_shifted", "protocol": name} for name in ("mean", "sample")]
     evaluation = summarise(rows, n_bootstrap=40)
     critiques = {"n": 2400, "distinct": {"value": 2231, "low": None, "high": None}, "score_information_nats": None}
     critiques |= {"words_srcc": {"value": -0.512, "low": -0.7, "high": -0.3}}
     critiques |= {"information_nats": {"value": 4.47, "low": 4, "high": 5}}
     evaluation["stages"]["rapo"]["scenes_shifted/test"]["sample"]["critiques"] = critiques
+    down = {"value": -0.123, "low": -0.167, "high": -0.108}
+    edited = {"dimension": "composition", "n": 40, "higher": {"value": 0.834, "low": 0.751, "high": 0.894}}
+    for cells in evaluation["stages"].values():
+        cells["scenes_shifted/test"]["sample"]["sensitivity"] = {"underexpose": {**edited, "mean_difference": down}}
     out = io.StringIO()
     print_headline(evaluation, Console(file=out, width=80))
     text = out.getvalue()
+    higher, lower = (line.split() for line in text.splitlines() if "[0.75" in line or "-0.12" in line)
+    assert higher == ["underexpose", *["0.83", "[0.75,", "0.89]"] * 3]
+    assert lower == ["composition", *["-0.12", "[-0.17,", "-0.11]"] * 3]
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert text.index("sample") < text.index("mean")
@@ -30,6 +38,9 @@ def test_every_number_fits_eighty_columns():
         cell = evaluation["stages"][stage]["scenes_shifted/test"]["sample"]
         for metric in ("srcc", "plcc", "mae"):
             assert f"{cell[metric]['value']:.3f}".replace("-", "−") in text
+        rated = cell["sub_scores"]["mood_and_narrative"]["srcc"]["value"]
+        assert f"{rated:.3f}".replace("-", "−") in text[text.index("sub-scores against ratings, sample") :]
+    assert "mood and narrative" in text
     assert "90.0%" in text
     line = next(line for line in text.splitlines() if "2231 of 2400" in line)
     own = evaluation["stages"]["rapo"]["scenes_shifted/test"]["sample"]["srcc"]["value"]

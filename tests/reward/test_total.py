@@ -7,7 +7,7 @@ import torch
 from aes_r1.reward.binary import binary_reward
 from aes_r1.reward.error import error_reward
 from aes_r1.reward.rank import bradley_terry_reward, rank_reward
-from aes_r1.reward.total import total_reward, weights_at
+from aes_r1.reward.total import sub_score_rewards, total_reward, weights_at
 from aes_r1.settings import (
     BinarySettings,
     DistributionSettings,
@@ -16,6 +16,7 @@ from aes_r1.settings import (
     InputError,
     RankSettings,
     RewardSettings,
+    TwinSettings,
 )
 
 SCORES = torch.tensor([[0.7, 0.6, float("nan")], [0.2, 0.9, 0.4], [0.5, 0.5, 0.1]], dtype=torch.float64)
@@ -76,11 +77,13 @@ def test_schedules(schedule, progress, expected):
         binary=BinarySettings(weight=3.0),
         distribution=DistributionSettings(weight=5.0),
         format=FormatSettings(weight=4.0),
+        twin=TwinSettings(weight=6.0),
         custom="mine.py:brevity",
         custom_weight=0.5,
         schedule=schedule,
     )
-    wanted = {**expected, "distribution": 5.0 if expected["error"] else 0.0, "custom": 0.5, "pair": 0.0}
+    absolute = 5.0 if expected["error"] else 0.0
+    wanted = {**expected, "distribution": absolute, "custom": 0.5, "twin": 6.0, "pair": 0.0}
     assert weights_at(reward, progress) == wanted
     assert weights_at(replace(reward, custom=None), progress) == {**wanted, "custom": 0.0}
 
@@ -124,3 +127,44 @@ def test_a_guess_stands_in_for_a_failed_parse_everywhere_but_in_format():
     _, none = total_reward(scores, mos, reward)
     assert none["error"][0, 1] == none["rank"][0, 1] == 0
     assert not torch.equal(none["rank"][1], parts["rank"][1])
+
+
+NAN = math.nan
+
+
+def test_sub_scores_earn_by_hand():
+    """Two pictures, one output each: the difference of scores is many standard deviations, so rank is 1 or 0."""
+    sub_scores = torch.tensor([[[0.9, 0.2]], [[0.1, 0.4]]])
+    ratings = torch.tensor([[0.8, 0.6], [0.1, 0.4]])
+    reward = RewardSettings(error=ErrorSettings(weight=0.5, sigma=0.1, epsilon=0.0))
+    earned = sub_score_rewards(sub_scores, ratings, reward)
+    # Dimension 0 is in the right order, errors .1 and 0; dimension 1 in the wrong one, errors .4 and 0.
+    wanted = [[[1 + 0.5 * math.exp(-0.5), 0.5 * math.exp(-8)]], [[1.5, 0.5]]]
+    torch.testing.assert_close(earned, torch.tensor(wanted), atol=1e-6, rtol=1e-6)
+
+
+def test_a_sub_score_earns_what_a_score_does():
+    opinions = torch.tensor([[0.8, 0.1], [0.3, 0.5], [0.3, 0.9]], dtype=torch.float64)
+    reward = RewardSettings(
+        rank=RankSettings(weight=2.0, ties="half", pool="dataset", model="bradley_terry"),
+        error=ErrorSettings(weight=0.5),
+        schedule="rank_first",
+    )
+    pool = torch.tensor([0, 0, 1])
+    earned = sub_score_rewards(torch.stack([SCORES, SCORES], dim=2), opinions, reward, pool=pool, progress=0.2)
+    for dimension in (0, 1):
+        _, parts = total_reward(SCORES, opinions[:, dimension], reward, pool=pool)
+        torch.testing.assert_close(earned[:, :, dimension], 2 * parts["rank"])
+    later = sub_score_rewards(torch.stack([SCORES, SCORES], dim=2), opinions, reward, pool=pool, progress=0.7)
+    torch.testing.assert_close(later[:, :, 0], 0.5 * error_reward(SCORES, opinions[:, 0]))
+
+
+def test_a_picture_without_a_rating_earns_nothing_and_is_nobodys_opponent():
+    ratings = torch.tensor([[0.8], [NAN], [0.3]])
+    sub_scores = torch.tensor([[[0.7], [NAN]], [[0.2], [0.9]], [[0.5], [0.1]]])
+    earned = sub_score_rewards(sub_scores, ratings, RewardSettings())
+    assert earned[1].eq(0).all()
+    assert earned[0, 1, 0] == 0, "an answer without the sub-score"
+    torch.testing.assert_close(earned[[0, 2]], sub_score_rewards(sub_scores[[0, 2]], ratings[[0, 2]], RewardSettings()))
+    nobody = sub_score_rewards(sub_scores, torch.full((3, 1), NAN), RewardSettings())
+    assert nobody.eq(0).all()

@@ -52,3 +52,9 @@ def test_what_ended_a_run_is_named_whatever_carried_it(fail, reason, tmp_path):
         fail()
     run = RunFolder(tmp_path)
     assert (run.failure, run.state) == (f"rank 0: {reason}", f"failed: rank 0: {reason}")
+
+
+def test_a_process_that_is_not_connected_writes_nothing_into_what_may_be_another_runs_folder(tmp_path):
+    with pytest.raises(ValueError, match="no room"), failure_file(tmp_path, 1):
+        raise ValueError("no room")
+    assert list(tmp_path.iterdir()) == []

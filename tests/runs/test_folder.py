@@ -114,7 +114,7 @@ def test_the_names_are_those_of_the_contract(tmp_path):
         run.settings_file: "settings.json", run.evaluation_file: "evaluation.json", run.metrics_file: "metrics.jsonl",
         run.completions_file: "completions.jsonl", run.predictions_file: "predictions.jsonl",
         run.report_file: "report.html", run.log_file: "run.log", run.failure_file: "failure.txt",
-        run.custom_reward_file: "custom_reward.py",
+        run.custom_reward_file: "custom_reward.py", run.judge_rewards_file: "judge_rewards.jsonl",
         run.model: "model", run.best_model: "best/model", run.checkpoints: "checkpoints", run.wandb: "wandb",
         run.manifest("ava-test"): "manifests/ava-test.jsonl",
         run.examined_file("interventions", "rapo", "ava/test"): "interventions/rapo/ava-test.jsonl",
@@ -172,6 +172,25 @@ def test_models_and_the_run_that_made_them_find_each_other(tmp_path):
         assert found.path == run.path
         assert model_in(one) == model_in(one.parent) == one
     assert run_of(model(tmp_path / "elsewhere")) is None
+
+
+def test_a_start_that_is_killed_while_it_starts_over_still_knows_the_run(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    for file in (run.settings_file, run.metrics_file, run.failure_file):
+        file.write_text("{}")
+    unlink = Path.unlink
+    left = []
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: (left.append(run.exists), unlink(path, **how)))
+    start_over(tmp_path)
+    assert all(left)
+    assert not run.exists
+
+
+def test_starting_over_deletes_nothing_of_a_folder_that_is_no_runs(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights.bin").write_text("mine")
+    start_over(tmp_path)
+    assert (tmp_path / "model" / "weights.bin").read_text() == "mine"
 
 
 def test_starting_over_leaves_the_log_alone(tmp_path):

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from aes_r1.report.studies import run_names
 from aes_r1.runs import __main__ as listing
-from aes_r1.runs.claim import is_false_start, withdraw
+from aes_r1.runs.claim import is_false_start, run_lock, withdraw
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import as_dict
 from tests.experiments.runs import BASE, write_study
@@ -95,6 +95,17 @@ def test_clean_removes_false_starts_alone(study, runs):
     assert inner.is_dir(), "what is inside a run belongs to it"
     assert "data.root=x: no such folder" in said
     assert said.splitlines()[-1] == "removed 4 folders"
+
+
+def test_a_run_that_has_just_begun_is_running_and_no_false_start(study, runs):
+    begun = false_starts(study)["claimed"]
+    with run_lock(begun, 0):
+        code, said = runs(folder=study.parents[1])
+        assert (code, said.splitlines()[-1]) == (0, "3 left by false starts; aes-r1 runs --clean removes them")
+        (row,) = [line for line in said.splitlines() if line.rstrip().endswith("reward_ablation/claimed")]
+        assert " running " in row
+        runs("--clean", folder=study.parents[1])
+    assert begun.is_dir()
 
 
 def test_clean_of_one_study_removes_the_same(study, runs):

@@ -12,6 +12,8 @@ from aes_r1.runs.files import (
     iter_rows,
     read_json,
     read_rows,
+    row_line,
+    rows_at,
     rows_backwards,
     sha256_of,
     write_json,
@@ -106,3 +108,17 @@ def test_a_line_that_is_no_json_is_named_by_its_number(line, tmp_path):
 def test_the_checksum_is_that_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_rows_are_found_again_where_they_stand(tmp_path):
+    """Each offset is that of the row's own line, also behind a broken line and one with letters of several bytes."""
+    path, rows = tmp_path / "rows.jsonl", [{"n": 0, "text": "ä\u2028"}, {"n": 1}, {"n": 2}]
+    path.write_bytes(row_line(rows[0]) + b"{no JSON}\n" + b"".join(map(row_line, rows[1:])) + b'{"n": 3}')
+    found = list(rows_at(path, skip_broken=True))
+    assert [row for _, row in found] == rows
+    for offset, row in found:
+        assert path.read_bytes()[offset:].startswith(row_line(row))
+        assert next(rows_at(path, start=offset)) == (offset, row)
+    with pytest.raises(InputError, match=r"rows\.jsonl, line 2: no JSON"):
+        list(rows_at(path))
+    assert list(rows_at(tmp_path / "none.jsonl")) == []

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from aes_r1.model import tiny
 from tests.conftest import label_twelve
 from tests.ports import free_port
+from tests.processes import wait_for
 
 ROOT = Path(__file__).parents[2]
 SAID = "aes_r1: stopped; what is done is kept, the same command goes on from there"
@@ -40,14 +39,6 @@ def worked(process: subprocess.Popen) -> float:
     """Return the processor seconds of the process, which mark the same moment however busy the machine is."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def wait_for(process: subprocess.Popen, seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not seen():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "never seen"
-        time.sleep(0.01)
 
 
 def told(process: subprocess.Popen, number: int) -> list[str]:

@@ -24,7 +24,7 @@ def test_a_closing_judgement_counts_by_itself():
     """A score of .34 beside "A strong picture." is a contradiction, whatever the dimensions say."""
     words = said(1, 4)
     assert words.endswith("A strong picture.")
-    assert agreement(words, 0.34) == (0.2, pytest.approx(0.86), "words say good, number says 0.34")
+    assert agreement(words, 0.34) == (0.2, pytest.approx(0.86), "closing words say good, number says 0.34")
     assert agreement(words, 0.6).contradiction == "words say bad, number says 0.60"  # .4 off, the closing .25
 
 

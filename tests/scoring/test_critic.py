@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from aes_r1.data.sample import PictureError, Sample, open_picture
 from aes_r1.inference.asking import Asking, Facts
 from aes_r1.inference.predict import predict
 from aes_r1.model import backbone as backbones
 from aes_r1.prompts import SCORE_ONLY_PROMPT
-from aes_r1.scoring.critic import Critic, find_model, spread_half_width, verdict
+from aes_r1.scoring.critic import Critic, find_model, identity_of, spread_half_width, verdict
 from aes_r1.settings import InputError
 
 
@@ -168,3 +169,36 @@ def test_no_model_is_one_line(tmp_path):
         Critic.load(tmp_path)
     with pytest.raises(InputError, match="samples"):
         Critic(None, None, samples=0)
+
+
+def test_the_identity_is_of_the_model_s_files(backbone, tmp_path):
+    """The same bytes in another folder are the same critic; two numbers that change places make it another."""
+    one, copied, changed = (tmp_path / name for name in ("one", "copied", "changed"))
+    backbone.save(one)
+    shutil.copytree(one, copied)
+    shutil.copytree(one, changed)
+    (file,) = changed.glob("*.safetensors")
+    weights = load_file(file)
+    weights[max(weights, key=lambda name: weights[name].ndim)].view(-1)[:2] = torch.tensor([1.0, 0.0])
+    save_file(weights, file, metadata={"format": "pt"})
+    swapped = shutil.copytree(changed, tmp_path / "swapped")
+    (file,) = swapped.glob("*.safetensors")
+    weights[max(weights, key=lambda name: weights[name].ndim)].view(-1)[:2] = torch.tensor([0.0, 1.0])
+    save_file(weights, file, metadata={"format": "pt"})
+    found = [identity_of(folder) for folder in (one, changed, swapped)]
+    assert identity_of(copied) == identity_of(one, samples=Facts().n_samples) == found[0]
+    found += [identity_of(one, samples=1), identity_of(one, seed=1)]
+    assert len(set(found)) == 5
+    with pytest.raises(InputError, match="samples=0"):
+        identity_of(one, samples=0)
+    with pytest.raises(InputError, match="neither a model's folder"):
+        identity_of(tmp_path)
+
+
+def test_sub_scores_are_means_of_what_can_be_read():
+    texts = [said("0.40; color 0.20"), said("0.60; color 0.40; exposure 0.90"), said("0.60; colour 0.40"), "no answer"]
+    one = verdict(texts, half_width=None, sub_scores=["color", "exposure", "composition"])
+    assert one.scores == [0.4, 0.6, 0.6, None]
+    assert one.sub_scores == {"color": pytest.approx(0.3), "exposure": 0.9, "composition": None}
+    assert verdict(["no answer"], half_width=None, sub_scores=["color"]).sub_scores == {"color": None}
+    assert verdict([said("0.40")], half_width=None).sub_scores == {}

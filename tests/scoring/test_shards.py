@@ -45,6 +45,7 @@ def test_two_workers_write_what_one_process_would_and_a_killed_run_goes_on(talki
 
     done = processes.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
+    assert "never a photograph" in done.stderr.splitlines()[0], "the model of this test saw made scenes alone"
     assert all(path.stat().st_mtime_ns == written for path, written in early.items())
     lines = [line for line in done.stderr.split("\n") if line.startswith("aes_r1: ")]
     assert lines == [

@@ -1,6 +1,6 @@
 """Commands disturbed at random moments, again and again, until each ends by itself; then its bits are compared.
 
-A trial is one command in a fresh folder: one to five starts that are disturbed, then starts that are not, until it
+A trial is one command in a fresh folder: one to twelve starts that are disturbed, then starts that are not, until it
 ends with exit code 0. A fault is a traceback, an end without its one line, an exit code against the contract, a start
 that cannot go on, or a result that differs from that of a command which nothing disturbed.
 
@@ -11,6 +11,7 @@ Every tenth is a process of its own. HOME/trials.jsonl keeps every trial, so tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ from tests.stress.warm import become, forked
 KINDS = ("kill", "terminate", "usr1", "interrupt", "interrupt twice", "freeze", "full disk", "file size", "revoked")
 ROOM_MB = 400  # of the disk that is filled
 LONGEST_S = 900.0  # that one start may take
+MOST = 12  # disturbances of a trial
 GRACE_S = 120.0  # until everything that a start left behind has ended
 FRESH = 0.1  # share of starts that are no fork
 IMPORTS_S = 5.0  # that such a start takes longer, at least
@@ -152,10 +154,17 @@ def small_disk(home: Path) -> Iterator[Path]:
 def fill(room: Path, left: int) -> Path:
     """A file that takes all of the disk but `left` bytes."""
     filler = room / "filler"
-    disk = os.statvfs(room)
     with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize - left))
-    return filler
+        while True:
+            disk = os.statvfs(room)
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize - left))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                if disk.f_bavail > 0:  # the command has written meanwhile
+                    continue
+            return filler
 
 
 def drafts(where: Path) -> bool:
@@ -259,7 +268,7 @@ def trial(
     row: dict[str, Any] = {"subject": subject.name, "seed": seed, "disturbed": done, "fault": None}
     kinds = [kind for kind in KINDS if room is not None or kind != "full disk"]
     try:
-        for _ in range(draw.randint(1, 5)):
+        for _ in range(draw.randint(1, MOST)):
             kind = draw.choices(kinds, [6 if kind == "kill" else 1 for kind in kinds])[0]
             fork = subject.forkable and draw.random() >= FRESH
             size = int(10 ** draw.uniform(2, 7)) if kind == "file size" else None
@@ -271,8 +280,9 @@ def trial(
                 judge("none" if at is None else kind, subject, start)
             finally:
                 start.clear()
-            if at is not None:
-                done.append({"kind": kind, "at": round(at, 2), "fresh": not fork, "end": start.code})
+            if at is None:
+                break  # the command has done all its work, and a further start would find nothing to do
+            done.append({"kind": kind, "at": round(at, 2), "fresh": not fork, "end": start.code})
         last = Start(subject, where, fork=subject.forkable)
         judge("none", subject, last)
         found = digests(subject.result(where))

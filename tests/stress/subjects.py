@@ -153,12 +153,12 @@ def build(home: Path, url: str) -> list[Subject]:
         *(f"cold_start.data={few}/aescot.jsonl", "cold_start.epochs=16", "cold_start.batch_size=4"),
         *("cold_start.micro_batch_size=4", "cold_start.lr=3e-3", "cold_start.save_every=7"),
         *("evaluation.protocols=[sample]", "evaluation.n_bootstrap=20", "evaluation.interventions=0"),
-        *("trainer.max_new_tokens=24", "trainer.start_anyway=true"),
+        "trainer.max_new_tokens=24",
     ]
     rapo = [
         *(*train, f"trainer.init_from={talking}", "cold_start.epochs=0", "evaluation.stages=[rapo]"),
         *("trainer.num_samples=4", "trainer.images_per_step=4", "trainer.max_steps=6", "trainer.inner_epochs=2"),
-        *("trainer.save_every=1", "trainer.eval_every=3", "trainer.completions_every=1"),
+        *("trainer.save_every=1", "trainer.eval_every=3", "trainer.completions_every=1", "trainer.start_anyway=true"),
     ]
     asked = [f"{role}.{key}" for role in ("expert", "judge") for key in (f"api_base={url}", "model=fake")]
     logs = ("run/metrics.jsonl", "run/predictions.jsonl")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from aes_r1.runs.files import read_rows
 from aes_r1.settings import TrackerSettings
 from aes_r1.tracking.glossary import GLOSSARY, definition
 from aes_r1.tracking.headline import headline
@@ -30,10 +31,6 @@ CONTRACT = (
 )
 
 
-def rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def test_every_contract_name_has_one_line():
     for name in CONTRACT:
         assert "\n" not in definition(name)
@@ -44,9 +41,9 @@ def test_every_contract_name_has_one_line():
 def test_rows_are_on_disk_as_soon_as_they_are_logged(tmp_path):
     tracker = Tracker(tmp_path / "run", FILES_ONLY, {})
     tracker.log("sft", 1, {"sft/loss": torch.tensor(2.5), "lr": 1e-5})
-    assert rows(tmp_path / "run" / "metrics.jsonl") == [{"stage": "sft", "step": 1, "sft/loss": 2.5, "lr": 1e-5}]
+    assert read_rows(tmp_path / "run" / "metrics.jsonl") == [{"stage": "sft", "step": 1, "sft/loss": 2.5, "lr": 1e-5}]
     tracker.log("rapo", 1, {"reward/total": float("nan"), "policy/kl_k3": float("inf"), "eval/scenes/srcc": 0.5})
-    assert rows(tmp_path / "run" / "metrics.jsonl")[1] == {
+    assert read_rows(tmp_path / "run" / "metrics.jsonl")[1] == {
         "stage": "rapo",
         "step": 1,
         "reward/total": None,
@@ -76,23 +73,23 @@ def test_no_step_appears_twice_after_a_resume(tmp_path):
     second.resume("rapo", 2)
     for step in (3, 4, 5):
         second.log("rapo", step, {"reward/total": step / 10})
-    logged = rows(tmp_path / "metrics.jsonl")
+    logged = read_rows(tmp_path / "metrics.jsonl")
     assert [(row["stage"], row["step"]) for row in logged] == [("sft", s) for s in (1, 2, 3)] + [
         ("rapo", s) for s in (1, 2, 3, 4, 5)
     ]
-    assert [row["step"] for row in rows(tmp_path / "completions.jsonl")] == [1, 2]
-    assert rows(tmp_path / "completions.jsonl")[0]["text"] == "é"
+    assert [row["step"] for row in read_rows(tmp_path / "completions.jsonl")] == [1, 2]
+    assert read_rows(tmp_path / "completions.jsonl")[0]["text"] == "é"
 
     third = Tracker(tmp_path, FILES_ONLY, {})
     third.resume("sft", 2)
-    assert [(row["stage"], row["step"]) for row in rows(tmp_path / "metrics.jsonl")] == [("sft", 1), ("sft", 2)]
-    assert rows(tmp_path / "completions.jsonl") == []
+    assert [(row["stage"], row["step"]) for row in read_rows(tmp_path / "metrics.jsonl")] == [("sft", 1), ("sft", 2)]
+    assert read_rows(tmp_path / "completions.jsonl") == []
 
 
 def test_a_torn_line_never_swallows_the_next_row(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"stage": "sft", "step": 1, "lr": 0.1}\n{"stage": "sf')
     Tracker(tmp_path, FILES_ONLY, {}).log("sft", 2, {"lr": 0.2})
-    assert [row["step"] for row in rows(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2]
 
 
 def test_ranks_other_than_zero_write_nothing(tmp_path, monkeypatch):
@@ -276,7 +273,7 @@ def test_a_resumed_run_is_the_same_run(offline_run):
     assert len({run.run_id for run in by_kind(both, "run")}) == 1
     steps = [item.step.num for item in by_kind(both[len(first) :], "history")]
     assert steps == [2]  # row numbers go on where the kept rows end: W&B can tell a repeated row from a new one
-    assert [(row["stage"], row["step"]) for row in rows(folder / "metrics.jsonl")] == [
+    assert [(row["stage"], row["step"]) for row in read_rows(folder / "metrics.jsonl")] == [
         ("sft", 1),
         ("rapo", 1),
         ("rapo", 2),
@@ -289,7 +286,8 @@ def test_the_table_shows_the_worst_answers():
     assert [name for name, _ in shown] == ["b", "c", "a"]
     assert shown[0][1] is None
     assert shown[1][1] == pytest.approx(0.4)
-    assert worst_first([{"id": "x", "score": 0.5}], 1) == [{"id": "x", "score": 0.5}]
+    for unrated in ({"id": "x", "score": 0.5}, {"id": "x+tilt", "mos": None, "score": 0.5}):
+        assert worst_first([unrated], 1) == [unrated]
 
 
 def test_one_hard_picture_does_not_fill_the_table():

@@ -31,6 +31,7 @@ def train_cold_start(
     evaluate: Callable[[int], dict[str, float]] = lambda step: {},
     on_resume: Callable[[int], object] = lambda step: None,
     stop: StopRequest | None = None,
+    question: str = RATING_PROMPT,
     **changes: Any,
 ) -> None:
     """Train on `records` with checkpoints in `folder`; `changes` are settings of the cold start."""
@@ -39,7 +40,7 @@ def train_cold_start(
         backbone,
         engine,
         records,
-        question=RATING_PROMPT,
+        question=question,
         cold_start=ColdStartSettings(**settings),
         context=TrainingContext(
             folder=folder,

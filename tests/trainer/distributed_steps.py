@@ -51,9 +51,9 @@ def engine_settings(name: str) -> EngineSettings:
 
     A suffix changes the steps: "_bf16" half precision, "_budget" micro-batches of at most BUDGET tokens, "_lora" an
     adapter, "_hard" clipped gradients and several steps per rollout, "_parts" rewards of the critiques themselves,
-    "_pairs" prompts of two pictures.
+    "_pairs" edited twins, "_compared" prompts of two pictures.
     """
-    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts", "_pairs"):
+    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts", "_pairs", "_compared"):
         name = name.removesuffix(suffix)
     if name == "single":
         return EngineSettings()
@@ -92,7 +92,7 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     settings = engine_settings(name)
     device = launch.start(settings)
     results = {"gradient": one_gradient(start, out, name)} if name.endswith("_bf16") else {}
-    model = start / ("comparer" if name.endswith("_pairs") else "model")
+    model = start / ("comparer" if name.endswith("_compared") else "model")
     backbone = backbones.load(model, dtype=dtype_of(name), max_pixels=9216)
     reference = None
     if name.endswith("_lora"):
@@ -130,8 +130,8 @@ def one_gradient(start: Path, out: Path, name: str) -> dict:
 
 def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, name: str) -> dict:
     results: dict = {"sft": [], "rapo": [], "passes": [], "answered": []}
-    suffixes = ("_budget", "_lora", "_hard", "_parts", "_pairs")
-    budget, adapted, hard, parts, pairs = (name.endswith(suffix) for suffix in suffixes)
+    suffixes = ("_budget", "_lora", "_hard", "_parts", "_pairs", "_compared")
+    budget, adapted, hard, parts, pairs, compared = (name.endswith(suffix) for suffix in suffixes)
     reward = RewardSettings(
         error=ErrorSettings(sigma=0.3), read_back=ReadBackSettings(0.5), information=InformationSettings(1.0)
     )
@@ -149,17 +149,18 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
 
     planning.micro_batches = counted
     rapo.train_rapo(
-        Policy(backbone, reference, PAIR_PROMPT if pairs else RATING_PROMPT),
+        Policy(backbone, reference, PAIR_PROMPT if compared else RATING_PROMPT),
         engine,
-        draw_pairs(samples(start / "pictures"), margin=0.2, seed=0) if pairs else samples(start / "pictures"),
+        draw_pairs(samples(start / "pictures"), margin=0.2, seed=0) if compared else samples(start / "pictures"),
         trainer=TrainerSettings(
             num_samples=4,
             images_per_step=4,
+            edited_pairs=2 if pairs else 0,
             max_steps=2,
             warmup_steps=0,
             lr=3e-3 if adapted else 3e-4,
             kl_coef=0.05,
-            max_new_tokens=48 if pairs else 24,
+            max_new_tokens=48 if compared else 24,
             temperature=1.3,
             micro_batch_size=4,
             micro_batch_tokens=BUDGET if budget else None,
@@ -170,7 +171,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
             inner_epochs=2 if hard else 1,
             credit="parts" if parts else "all",
         ),
-        reward=of_pairs() if pairs else reward,
+        reward=of_pairs() if compared else reward,
         context=TrainingContext(
             seed=0,
             folder=out / name / "checkpoints",
@@ -181,7 +182,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         ),
     )
     results["rapo_moments"] = first_moments(engine)
-    if budget or hard or parts or pairs:
+    if budget or hard or parts or pairs or compared:
         return results
     if adapted:
         with engine.gathered_parameters():

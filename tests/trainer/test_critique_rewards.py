@@ -91,6 +91,13 @@ class Together:
         self.meeting.wait(timeout=60)
         return whole
 
+    def all_gather_objects(self, values):
+        self.shares[self.rank] = values
+        self.meeting.wait(timeout=60)
+        whole = [one for share in self.shares for one in share]
+        self.meeting.wait(timeout=60)
+        return whole
+
 
 @pytest.fixture
 def step(backbone, picture_folder):

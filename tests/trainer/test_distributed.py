@@ -27,7 +27,8 @@ HALVES = ("zero2_bf16", "zero3_bf16")
 BUDGETS = ("zero2_budget", "zero3_budget")
 HARD = ("zero2_hard", "zero3_hard")
 PAID = ("zero2_parts",)
-COMPARED = ("zero2_pairs",)
+TWINS = ("zero2_pairs",)
+COMPARED = ("zero2_compared",)
 ADAPTED = ("zero2_lora", "zero3_lora")
 
 
@@ -68,9 +69,17 @@ def start(tokenizer, tmp_path_factory) -> Path:
 def out(start, tmp_path_factory) -> Path:
     """The results of one process, and of two under every ZeRO stage."""
     folder = tmp_path_factory.mktemp("out")
-    for name in ("single", "single_bf16", "single_lora", "single_hard", "single_parts", "single_pairs"):
+    for name in (
+        "single",
+        "single_bf16",
+        "single_lora",
+        "single_hard",
+        "single_parts",
+        "single_pairs",
+        "single_compared",
+    ):
         torch.save(distributed_steps.take_steps(start, folder, name), folder / f"{name}.pt")
-    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD, *PAID, *COMPARED)
+    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD, *PAID, *TWINS, *COMPARED)
     return folder
 
 
@@ -102,7 +111,7 @@ def test_two_processes_equal_one_with_clipping_in_force_and_several_steps_a_roll
 
 @pytest.mark.parametrize("stage", COMPARED)
 def test_two_processes_that_compare_pairs_equal_one(out, stage):
-    one, two = results(out, stage, "single_pairs")
+    one, two = results(out, stage, "single_compared")
     assert_same_metrics(one["rapo"], two["rapo"])
     assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
     assert 0 < one["rapo"][0]["reward/pair"] < 1
@@ -116,6 +125,14 @@ def test_two_processes_that_judge_their_own_critiques_equal_one(out, stage):
     plain = torch.load(out / "single.pt")["rapo"][0]
     assert one["rapo"][0]["policy/grad_norm"] != pytest.approx(plain["policy/grad_norm"], rel=0.01)
     assert abs(one["rapo"][0]["reward/information"]) > 1e-3
+    assert_same_metrics(one["rapo"], two["rapo"])
+    assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stage", TWINS)
+def test_two_processes_with_edited_twins_equal_one(out, stage):
+    one, two = results(out, stage, "single_pairs")
+    assert 0 < one["rapo"][0]["reward/twin"] < 1
     assert_same_metrics(one["rapo"], two["rapo"])
     assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
 

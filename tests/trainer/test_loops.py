@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import json
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -49,6 +50,16 @@ class Halt(StopRequest):
         return self.after is not None and self.seen >= self.after
 
 
+def into(rows: list[dict], halt: Halt) -> Callable[[int, dict], None]:
+    """Return a log that keeps the values of each step in `rows`, except times, and tells `halt` of the step."""
+
+    def log(step: int, values: dict) -> None:
+        halt.seen = step
+        rows.append({name: value for name, value in values.items() if not name.startswith(("time/", "perf/"))})
+
+    return log
+
+
 def sft(backbone, folder, out, *, stop_after=None, micro=4, epochs=4, lr=3e-3, blank=0.0):
     rows, halt = [], Halt(stop_after)
 
@@ -89,6 +100,7 @@ def rapo(
     trace_file=None,
     images=None,
     shared_prefix=True,
+    judge=None,
     **changes,
 ):
     trainer = TrainerSettings(
@@ -103,10 +115,6 @@ def rapo(
     reference = Reference(copy.deepcopy(backbone), backbone.device) if frozen else None
     rows, completions, halt = [], [], Halt(stop_after)
 
-    def log(step, values):
-        halt.seen = step
-        rows.append({name: value for name, value in values.items() if not name.startswith(("time/", "perf/"))})
-
     train_rapo(
         Policy(backbone, reference, question, answer_from=answer_from, shared_prefix=shared_prefix),
         engine_of(backbone),
@@ -116,10 +124,11 @@ def rapo(
         context=TrainingContext(
             seed=0,
             folder=out,
-            log=log,
+            log=into(rows, halt),
             log_completions=lambda step, rows: completions.extend(rows),
             stop=halt,
             trace_file=trace_file,
+            judge=judge,
         ),
     )
     return rows, completions
@@ -249,6 +258,19 @@ def test_rapo_without_reference_and_with_inner_epochs(speaker, picture_folder, t
     )
     assert "policy/kl_k3" not in rows[0]
     assert rows[0]["policy/ratio_max"] > 1.0  # the second pass is off policy
+
+
+@pytest.mark.slow
+def test_the_loss_is_that_of_one_optimizer_step_however_many_a_rollout_has(speaker, picture_folder, tmp_path):
+    """With an entropy bonus alone and a learning rate of nearly nothing, every step has the same loss."""
+    how = {"steps": 1, "kl_coef": 0.0, "entropy_coef": 1.0, "lr": 1e-12}
+    losses = [
+        rapo(copy.deepcopy(speaker), picture_folder, tmp_path / f"{minibatches}{epochs}", **how,
+             minibatches=minibatches, inner_epochs=epochs)[0][0]["policy/loss"]
+        for minibatches, epochs in ((1, 1), (1, 2), (2, 2))
+    ]  # fmt: skip
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[0], rel=0.2)  # a minibatch has other tokens than the whole
 
 
 def of_sampler(change):
@@ -487,6 +509,36 @@ def test_a_reward_of_ones_own_is_in_the_sum_and_its_errors_end_the_run(speaker, 
     (tmp_path / "mine.py").write_text("def length(scores, texts, samples): return scores.T[:1]")
     with pytest.raises(InputError, match=r"reward\.custom=.*mine\.py:length: returned 1 x 4; 4 x 4 was expected"):
         rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "b", steps=1, reward=reward)
+
+
+def test_edited_twins_join_the_step_and_a_resumed_run_draws_the_same(speaker, picture_folder, tmp_path):
+    """They have K outputs each, earn the pair reward alone, and leave the order of the images as it is."""
+    how = {"edited_pairs": 2, "edits": ["tilt", "overexpose"], "completions_every": 1, "steps": 3}
+    (tmp_path / "mine.py").write_text("def one(scores, texts, samples): return [[one.mos] * 4 for one in samples]")
+    reward = RewardSettings(error=ErrorSettings(sigma=0.3), custom=f"{tmp_path / 'mine.py'}:one")
+    straight, stopped, resumed = (copy.deepcopy(speaker) for _ in range(3))
+    whole, drawn = rapo(straight, picture_folder, tmp_path / "whole", reward=reward, **how)
+    plain, without = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / "plain", steps=1, completions_every=1)
+    assert [row["id"] for row in drawn[:16]] == [row["id"] for row in without]
+    assert "reward/twin" not in plain[0]
+    for step in range(3):
+        rated, twins = drawn[24 * step :][:16], drawn[24 * step :][16:24]
+        originals, edits = zip(*(row["id"].split("+") for row in twins), strict=True)
+        assert list(originals) == [row["id"] for row in rated[:8]]
+        assert set(edits) <= {"tilt", "overexpose"}
+        assert all(row["mos"] is None and row["reward_error"] == row["reward_custom"] == 0 for row in twins)
+        assert all(row["reward_total"] == pytest.approx(row["reward_twin"], abs=1e-6) for row in twins)
+        assert {row["reward_twin"] for row in rated[8:]} == {0.0}
+        for row in rated:
+            parts = (row[f"reward_{name}"] for name in ("rank", "error", "twin", "custom"))
+            assert row["reward_total"] == pytest.approx(sum(parts), abs=1e-5)
+    assert {row["id"].split("+")[-1] for row in drawn if row["mos"] is None} == {"tilt", "overexpose"}
+    assert whole[0]["reward/error"] == pytest.approx(plain[0]["reward/error"], abs=1e-5)
+    with pytest.raises(Stopped):
+        rapo(stopped, picture_folder, tmp_path / "parts", reward=reward, stop_after=2, **how)
+    rest, _ = rapo(resumed, picture_folder, tmp_path / "parts", reward=reward, **how)
+    assert rest == whole[2:]
+    assert_same(weights(straight), weights(resumed))
 
 
 @pytest.mark.slow

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
 
-from aes_r1.data import scenes
-from aes_r1.data.scene_sets import quality
 from aes_r1.model import backbone as backbones
-from aes_r1.prompts import parse_critique, parse_score
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer import pretrain
-
-NO_OPINIONS = re.compile(r"good|bad|fair|beautiful|dull|strong picture|score|quality|rating|aesthetic", re.IGNORECASE)
+from aes_r1.trainer.lessons import Facts
+from tests.conftest import picture
 
 
 def pretrained(folder, messages=None):
@@ -41,34 +36,51 @@ def test_pretraining_is_reproducible_and_learns(tmp_path):
     assert losses[-1] < losses[0]
 
 
-def test_asked_to_judge_the_lesson_is_facts_and_a_brightness_that_they_do_not_tell():
-    """Every answer can be read, its words are facts of the picture, and its number is none that stands in them."""
-    rng = np.random.default_rng(0)
-    for index in range(200):
-        _, _, facts = scenes.render_scene("scenes", index, pretrain.SCENE_SEED)
-        text = pretrain._unjudged(facts, rng, count=index % 4)
-        words, score = parse_critique(text), parse_score(text)
-        assert int(score * 10 + 1e-6) == facts["bright"]
-        said = [part for part in words.split(".") if part.strip()]
-        assert len(said) == index % 4
-        assert all(part.strip() + "." in scenes.describe(facts) for part in said)
-        assert "bright" not in words
-        assert not NO_OPINIONS.search(text)
+def test_each_kind_of_pictures_has_numbers_of_its_own():
+    made = [np.array([0.1, 0.2], np.float32)] * 2
+    taken = [np.array([0.3, np.nan, 0.5], np.float32)]
+    expected = [[0.1, 0.2, *[np.nan] * 3], [0.1, 0.2, *[np.nan] * 3], [np.nan, np.nan, 0.3, np.nan, 0.5]]
+    assert pretrain._side_by_side([made, taken]) == pytest.approx(np.array(expected, np.float32), nan_ok=True)
+    assert pretrain._side_by_side([made]) == pytest.approx(np.array(made))
 
 
-def test_brightness_is_not_correlated_with_the_scores():
-    """In either set its rank correlation with the quality of 600 pictures is no larger than chance makes it."""
-    for name in ("scenes", "scenes_shifted"):
-        drawn = [scenes.render_scene(name, index, pretrain.SCENE_SEED) for index in range(600)]
-        opinions = [quality(name, factors, facts["subject"]) for _, factors, facts in drawn]
-        bright = [facts["bright"] for _, _, facts in drawn]
-        assert abs(spearmanr(bright, opinions).statistic) < 0.1
+@pytest.mark.slow
+def test_what_was_stopped_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
+    few = {"corpus": ["a dull picture . "], "pretrain": PretrainSettings(pictures=24, epochs=1, batch_size=4)}
+
+    def stop(done: int, total: int, text: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain_tiny(tmp_path / "stopped", **few, max_pixels=4096, report=stop)
+    said: list[int] = []
+    for name in ("stopped", "whole"):
+        pretrain.pretrain_tiny(
+            tmp_path / name, **few, max_pixels=4096, report=lambda done, total, text: said.append(done)
+        )
+    assert said == [0, 5, 6, 0, 1, 2, 3, 4, 5, 6]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("stopped", "whole")]
+    assert weights[0] == weights[1]
+    assert not RunFolder(tmp_path / "stopped").checkpoints.exists()
 
 
-def test_lessons_hold_facts_and_no_opinion():
-    for index in range(200):
-        _, _, facts = scenes.render_scene("scenes", index, pretrain.SCENE_SEED)
-        assert not NO_OPINIONS.search(scenes.describe(facts))
-        for question, value in scenes.measure_questions(facts):
-            assert not NO_OPINIONS.search(question)
-            assert 0 <= value <= 1
+def test_photographs_stand_beside_the_scenes_and_an_unknown_number_is_no_error(tmp_path):
+    """Half of the pictures are photographs, so an epoch has twice the steps, and every loss is finite."""
+    numbers = np.array([0.5, np.nan], np.float32)
+    facts = Facts("sharp 5. edges 1. hues gray 2. warm 3. bright 4.", [("How bright?", 0.4)], 4, numbers)
+    photographs = [(picture(96, 96, seed), facts) for seed in range(16)]
+    said: list[str] = []
+    pretrain.pretrain_tiny(
+        tmp_path,
+        corpus=["a dull picture . "],
+        pretrain=PretrainSettings(data="photographs", pictures=16, epochs=1, batch_size=8),
+        max_pixels=9216,
+        report=lambda done, total, text: said.append(text),
+        photographs=photographs,
+    )
+    losses = [[float(text.split()[1]), float(text.split()[3])] for text in said if text.startswith("saying")]
+    assert len(losses) == 4
+    assert np.isfinite(losses).all()
+    assert all(np.array(losses)[:, 1] > 0)

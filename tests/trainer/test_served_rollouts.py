@@ -23,7 +23,7 @@ from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.single_engine import SingleEngine
 from tests.rollout.vllm_server import FakeServer
-from tests.trainer.test_loops import Halt
+from tests.trainer.test_loops import Halt, into
 from tests.trainer.twelve import samples
 
 
@@ -53,10 +53,6 @@ def train(backbone, folder, out, server, *, stop_after=None, rollout=None, evalu
     served = ServedPolicy(settings, name=str(out))
     rows, halt = [], Halt(stop_after)
 
-    def log(step, values):
-        halt.seen = step
-        rows.append({name: value for name, value in values.items() if not name.startswith(("time/", "perf/"))})
-
     try:
         train_rapo(
             Policy(backbone, None, RATING_PROMPT, served=served),
@@ -65,7 +61,7 @@ def train(backbone, folder, out, server, *, stop_after=None, rollout=None, evalu
             trainer=trainer,
             reward=RewardSettings(error=ErrorSettings(sigma=0.3)),
             context=TrainingContext(
-                folder=out / "checkpoints", seed=0, stop=halt, log=log, evaluate=evaluate or (lambda _: {})
+                folder=out / "checkpoints", seed=0, stop=halt, log=into(rows, halt), evaluate=evaluate or (lambda _: {})
             ),
         )
     finally:

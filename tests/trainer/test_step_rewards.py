@@ -5,18 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from aes_r1.data.edits import edited_sample
 from aes_r1.data.sample import Sample
 from aes_r1.rollout.sampler import Rollout
 from aes_r1.settings import FaithfulnessSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer.engine import Engine
-from aes_r1.trainer.single_engine import SingleEngine
 from aes_r1.trainer.step_credit import assign_credit
-from aes_r1.trainer.step_rewards import StepRewards, rater_table, subtract_kl
+from aes_r1.trainer.step_rewards import StepRewards, rater_table, subtract_kl, twins_of
+from tests.trainer.cold_starts import engine_of
 
 
 @pytest.fixture
 def engine(backbone) -> Engine:
-    return SingleEngine(backbone.model, weight_decay=0.0, max_grad_norm=1.0, device=torch.device("cpu"))
+    return engine_of(backbone, weight_decay=0.0)
 
 
 def sample(**known) -> Sample:
@@ -32,6 +33,25 @@ def test_the_table_of_raters_has_a_row_for_every_image_of_any_set():
     assert levels[0, :2].tolist() == [0.0, 1.0]
     torch.testing.assert_close(shares.sum(1), torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))
     torch.testing.assert_close((levels * shares).sum(1)[:2], torch.tensor([0.75, 0.5], dtype=torch.float64))
+
+
+def test_pairs_are_found_in_the_order_of_any_number_of_processes():
+    """Two sets share an id; twins stand at the end of each process's images."""
+    ava, para = sample(), Sample("a", "b.jpg", 0.5, "para", "train")
+    twins = [edited_sample(one, "tilt", seed=0) for one in (ava, para)]
+    pair, edited = twins_of([ava, para, *twins], torch.device("cpu"))
+    assert (pair.tolist(), edited.tolist()) == ([0, 1, 0, 1], [False, False, True, True])
+    pair, edited = twins_of([ava, twins[0], para, twins[1]], torch.device("cpu"))
+    assert (pair.tolist(), edited.tolist()) == ([0, 0, 2, 2], [False, True, False, True])
+    assert twins_of([ava, para], torch.device("cpu")) is None
+
+
+def test_a_logged_mean_is_over_the_images_that_the_reward_is_for():
+    parts = {"error": [[0.2, 0.4], [0.6, 0.8], [0.0, 0.0]], "twin": [[0.0, 0.0], [0.5, 0.7], [0.9, 0.7]]}
+    twins = torch.tensor([0, 1, 1]), torch.tensor([False, False, True])
+    means = rewards_of(parts, {"error": 1.0, "twin": 1.0}, twins=twins).means()
+    assert means == pytest.approx({"total": 4.8 / 6, "error": 0.5, "twin": 0.7})
+    assert rewards_of(parts, {"error": 1.0}).means()["error"] == pytest.approx(2.0 / 6)
 
 
 def rewards_of(parts: dict[str, list[list[float]]], weights: dict[str, float], **changes) -> StepRewards:

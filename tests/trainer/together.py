@@ -12,10 +12,7 @@ from pathlib import Path
 
 import torch
 
-from aes_r1.pipeline.job import Job
-from aes_r1.runs.failure import failure_file, start_heartbeat
-from aes_r1.runs.stopping import StopRequest
-from aes_r1.settings import Settings, build
+from aes_r1.runs.processes import connected
 from aes_r1.trainer import launch
 
 
@@ -23,10 +20,6 @@ def main() -> None:
     store, name, other = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     rank, size = launch.world()
     torch.distributed.init_process_group("gloo")
-    watch = start_heartbeat(store / name, rank, size)
-    settings = build(Settings, {"out": str(store / name), "store": str(store), "data": {"name": "scenes"}})
-    job = Job(settings, store / name, torch.device("cpu"), rank, size, watch)
-    job.stop = StopRequest()
 
     def make(target: Path) -> None:
         while not (store / f"{other}.asks").exists():
@@ -36,16 +29,15 @@ def main() -> None:
         torch.distributed.all_reduce(everyone)
         (target / f"{rank}.txt").write_text(f"{name} of {int(everyone)}")
 
-    with failure_file(store / name, rank, watch):
-        job.wait()
+    with connected(store / name, rank, size) as processes:
+        processes.wait()
         if name == "second":  # only after the first one has started
             while not (store / "things" / ".abc.partial").exists():
                 time.sleep(0.05)
         (store / f"{name}.asks").touch()
-        job.build_collectively("things", "abc", make)
+        processes.build_collectively(store, "things", "abc", make)
         assert (store / "things" / "abc").is_dir()  # visible to every process when it continues
-        job.build_collectively("things", "abc", make)
-        job.wait()
+        processes.build_collectively(store, "things", "abc", make)
 
 
 if __name__ == "__main__":

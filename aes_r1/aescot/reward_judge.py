@@ -1,0 +1,121 @@
+"""Ask a model to rate the critiques of RAPO's steps beside their pictures (reward.judge)."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from aes_r1.aescot.answers import Answer
+from aes_r1.aescot.budget import CeilingReached
+from aes_r1.aescot.chat import ChatModel
+from aes_r1.aescot.failures import NoAnswer, ServerGone
+from aes_r1.aescot.journal import Journal
+from aes_r1.aescot.judge import RATING_SCHEMA, read_rating
+from aes_r1.data.sample import Sample
+from aes_r1.prompts import Order, parse_critique, parse_score, rating_prompt
+from aes_r1.runs.identity import fingerprint
+from aes_r1.settings import JudgeRewardSettings
+
+
+class _Question(NamedTuple):
+    image: Sample
+    prompt: str
+
+    @property
+    def key(self) -> str:
+        """The journal's key of what became of the question."""
+        return fingerprint("rating", self.image.dataset, self.image.id, self.prompt)
+
+
+class RewardJudge:
+    """Rates completions; every answer is kept in the journal `path`, so that none is paid for twice.
+
+    What became of a question is noted there as well, its rating or null: a run that resumes finds the same, wherever
+    the server stands by then and whatever it would answer now. order: that of the blocks in a completion.
+    """
+
+    def __init__(self, settings: JudgeRewardSettings, path: Path, *, max_pixels: int, order: Order) -> None:
+        self._settings, self._path, self._max_pixels, self._order = settings, path, max_pixels, order
+        self._stack = ExitStack()
+        self._journal = self._stack.enter_context(Journal(path))
+        self._chat = ChatModel(settings, self._journal)
+        self._ceiling: CeilingReached | None = None
+        # All steps share one event loop, because the limits of the chat belong to the loop that first waits for them.
+        self._runner = self._stack.enter_context(asyncio.Runner())
+
+    def __enter__(self) -> RewardJudge:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def rate(self, images: Sequence[Sample], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Return the ratings of the completions `texts` [N][K] of `images` [N], 0..1; NaN where there is none.
+
+        Completions without a readable score are not asked about, and equal ones of an image once. Raises ServerGone, in
+        one line, when the model cannot be asked any more, or when no rating of all that were asked for can be read.
+        """
+        table = [[self._question(image, text) for text in row] for image, row in zip(images, texts, strict=True)]
+        questions = {one.key: one for row in table for one in row if one is not None}
+        ratings = self._runner.run(self._rate_all(list(questions.values())))
+        if self._ceiling is not None:
+            raise ServerGone(f"reward.judge.max_usd={self._settings.max_usd}: {self._ceiling}; give a higher one")
+        if questions and all(rating is None for rating in ratings):
+            raise ServerGone(
+                f"reward.judge.model={self._settings.model}: none of the {len(ratings)} critiques of a step got a "
+                f"readable rating; mend the server. To ask anew for what {self._path} holds, delete that file"
+            )
+        for one, rating in zip(questions.values(), ratings, strict=True):
+            self._note(one, rating)
+        rated = dict(zip(questions, ratings, strict=True))
+        found = [[None if one is None else rated[one.key] for one in row] for row in table]
+        return [[math.nan if rating is None else rating / 10 for rating in row] for row in found]
+
+    def _question(self, image: Sample, text: str) -> _Question | None:
+        critique, score = parse_critique(text, self._order), parse_score(text, self._order)
+        if critique is None or score is None:
+            return None
+        return _Question(image, rating_prompt(critique, score, self._settings.rubric))
+
+    async def _rate_all(self, questions: Sequence[_Question]) -> list[float | None]:
+        return await asyncio.gather(*(self._rate(one) for one in questions))
+
+    async def _rate(self, question: _Question) -> float | None:
+        """Return the rating 0..10 of one question; None without one that can be read."""
+        known = self._journal.get(question.key)
+        if known is not None:
+            return known["rating"]
+        try:
+            answer = await self._chat.ask(
+                "reward",
+                question.image,
+                question.prompt,
+                picture=True,
+                max_pixels=self._max_pixels,
+                schema=RATING_SCHEMA,
+                read=_how_mended,
+            )
+        except NoAnswer:
+            return None
+        except CeilingReached as ceiling:  # raised after the calls in flight, which are paid for, have been kept
+            self._ceiling = ceiling
+            return None
+        return read_rating(answer.text)[0]
+
+    def _note(self, question: _Question, rating: float | None) -> None:
+        if self._journal.get(question.key) is None:
+            cost = {"group": self._settings.group, "usd": 0.0, "prompt_tokens": 0}  # as ChatModel adds rows up
+            about = {"role": "rating", "dataset": question.image.dataset, "id": question.image.id}
+            self._journal.append(question.key, {**about, "rating": rating, **cost})
+
+
+def _how_mended(answer: Answer) -> tuple[str, ...] | None:
+    rating, mended = read_rating(answer.text)
+    return None if rating is None else mended

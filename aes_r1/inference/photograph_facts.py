@@ -1,0 +1,81 @@
+"""State plain facts of photographs: what is measured in them, and how people rated single dimensions of them.
+
+Numbers are ranks: the share of the photographs that have less of something. So a digit says the tenth in which a
+photograph is, every digit occurs equally often, and measures of any unit weigh the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from aes_r1.aescot.pixels_expert import Measurement, measure, measured_facts
+from aes_r1.inference.handmade import NAMES, handmade_of
+from aes_r1.prompts import DIMENSIONS
+from aes_r1.trainer.lessons import Facts
+
+
+class Measured(NamedTuple):
+    """What the pixels of one photograph show: by name, and as the numbers of inference/handmade.py."""
+
+    measurement: Measurement
+    numbers: np.ndarray
+
+
+def measured(picture: Image.Image) -> Measured:
+    """Measure a photograph."""
+    measurement = measure(picture)
+    return Measured(measurement, handmade_of(picture, measurement))
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Return [n, F], the share of the other rows that are smaller in a column, ties counted half; NaN stays NaN."""
+    shares = np.full(values.shape, np.nan)
+    for column, found in zip(shares.T, values.T, strict=True):
+        known = ~np.isnan(found)
+        ordered = np.sort(found[known])
+        below = np.searchsorted(ordered, found[known], "left") + np.searchsorted(ordered, found[known], "right") - 1
+        column[known] = below / 2 / max(1, len(ordered) - 1)
+    return shares
+
+
+def photograph_facts(photographs: Sequence[Measured], ratings: Sequence[Mapping[str, float]]) -> list[Facts]:
+    """Return the facts of each photograph; `ratings` are people's, {dimension: 0..1}, empty where none is known."""
+    rated = np.asarray([[one.get(name, np.nan) for name in DIMENSIONS] for one in ratings], dtype=np.float64)
+    known = np.concatenate([ranks(np.stack([one.numbers for one in photographs])), ranks(rated)], axis=1)
+    return [_facts(one.measurement, numbers) for one, numbers in zip(photographs, known, strict=True)]
+
+
+def _facts(measurement: Measurement, numbers: np.ndarray) -> Facts:
+    share = dict(zip((*NAMES, *DIMENSIONS), numbers.tolist(), strict=True))
+    ratings = {name.replace("_", " "): share[name] for name in DIMENSIONS if not np.isnan(share[name])}
+    bright = _digit(measurement.brightness)
+    tenth = {name: _digit(value) for name, value in share.items() if not np.isnan(value)}
+    light = measured_facts(measurement).get("light", "none")
+    hues = " ".join(measurement.hues) or "gray"
+    description = (
+        f"light {light} {tenth['gradient_x']} {tenth['gradient_y']}. "
+        f"subject at {_digit(measurement.subject_x)} {_digit(measurement.subject_y)} focus {tenth['subject_focus']}. "
+        f"edges {tenth['edge_density']} balance {tenth['edge_balance']}. "
+        f"sharp {tenth['sharpest']} middle {tenth['middle_sharper']}. "
+        f"hues {hues} {tenth['saturation_mean']} harmony {tenth['harmony']} warm {tenth['warmth']}. "
+        + "".join(f"{name} {_digit(value)}. " for name, value in ratings.items())
+        + f"bright {bright} contrast {tenth['contrast']}."
+    )
+    asked = [
+        ("How bright?", bright / 9),
+        ("Which column?", measurement.subject_x),
+        ("How saturated?", share["saturation_mean"]),
+        ("How sharp?", share["sharpest"]),
+        ("How much contrast?", share["contrast"]),
+        *((f"How do people rate {name}?", value) for name, value in ratings.items()),
+    ]
+    return Facts(description, asked, bright, numbers.astype(np.float32))
+
+
+def _digit(share: float) -> int:
+    """Write a share in [0, 1] as one digit."""
+    return int(np.clip(share, 0, 0.999) * 10)

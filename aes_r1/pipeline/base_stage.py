@@ -1,0 +1,142 @@
+"""Obtain the base model of a run: take the given model, the shipped tiny one, or pretrain one."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from aes_r1.aescot.build import expert_corpus
+from aes_r1.data.prefetch import prefetch
+from aes_r1.data.ratings import known_ratings
+from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.data.scenes import SCENES_VERSION
+from aes_r1.data.splits import stratified_draw
+from aes_r1.inference.fitted import content_of, without_copies
+from aes_r1.inference.photograph_facts import Measured, measured, photograph_facts
+from aes_r1.model import tiny
+from aes_r1.pipeline.job import Job
+from aes_r1.runs.identity import fingerprint
+from aes_r1.runs.progress import progress_bars
+from aes_r1.runs.store import made_once
+from aes_r1.settings import InputError, PretrainSettings, as_dict
+from aes_r1.trainer import pretrain
+from aes_r1.trainer.lessons import Facts
+
+log = logging.getLogger("aes_r1")
+
+# Part of the name of a base model that was pretrained on photographs. Raise it with every change of what is measured in
+# them and of how they are shown, which tests/test_golden.py does not notice.
+PHOTOGRAPHS_VERSION = 1
+_AT_ONCE = 32  # photographs that are measured between two reports
+
+
+def base_model(job: Job) -> str:
+    """Return the folder or hub name of the model that everything starts from."""
+    model = job.settings.model
+    if model.path is not None:
+        return model.path
+    if model.base == "shipped":
+        if job.rank == 0:
+            job.run.finish_stage("base", {"model": str(tiny.shipped())})
+        return str(tiny.SHIPPED)
+    job.processes.on_rank_zero(partial(_pretrain, job))
+    return job.run.stage_values("base")["model"]
+
+
+def pretrained_digest(settings: PretrainSettings, max_pixels: int, photographs: Sequence[Sample] = ()) -> str:
+    """Return the name in the store of the model that `settings` pretrain, on `photographs` beside the scenes.
+
+    Photographs count by what their files hold and how people rated their dimensions, and not by their paths.
+    """
+    values = as_dict(settings)
+    contents = [(content_of(sample), known_ratings(sample)) for sample in photographs]
+    seen = (PHOTOGRAPHS_VERSION, contents) if values.pop("data") == "photographs" else ()
+    return fingerprint(values, max_pixels, pretrain.BASE_MODEL_VERSION, SCENES_VERSION, *seen)
+
+
+def training_photographs(
+    train: Sequence[Sample], held_out: Sequence[Sequence[Sample]], settings: PretrainSettings
+) -> list[Sample]:
+    """Draw those of `train` that the base model sees; pictures that are in a list of `held_out` are left out.
+
+    Drawing comes first, so that only the files of drawn and held-out pictures are read. Raises InputError where none
+    remains.
+    """
+    drawn = stratified_draw(train, settings.pictures, settings.seed)
+    photographs = without_copies(drawn, held_out)
+    if not photographs:
+        raise InputError(
+            f"model.pretrain.data=photographs: each of {len(drawn)} training pictures is a validation or test picture "
+            "too; give data.split=test, or model.pretrain.data=scenes"
+        )
+    return photographs
+
+
+def _pretrain(job: Job) -> None:
+    """Pretrain the base model unless it is in the store, and note its folder in the run."""
+    settings = job.settings.model.pretrain
+    photographs: list[Sample] = []
+    if settings.data == "photographs":
+        photographs = training_photographs(job.train, [job.validation, *job.tests], settings)
+    digest = pretrained_digest(settings, job.max_pixels, photographs)
+    base = made_once(job.store, "models", digest, partial(_make, job, photographs), waiting=job.processes.keep_waiting)
+    job.run.finish_stage("base", {"model": str(base)})
+
+
+def _make(job: Job, photographs: Sequence[Sample], target: Path) -> None:
+    settings = job.settings.model.pretrain
+    beside = f" and {len(photographs)} photographs" if photographs else ""
+    log.info("base model: pretraining the tiny Qwen2.5-VL on facts about %d scenes%s", settings.pictures, beside)
+    with progress_bars() as bar:
+        update = bar("pretraining")
+
+        def report(done: int, total: int, text: str) -> None:
+            update(done, total, text)
+            if job.size == 1:  # several processes stop together, between stages
+                job.processes.raise_if_stopping()
+
+        pretrain.pretrain_tiny(
+            target,
+            corpus=expert_corpus(),
+            pretrain=settings,
+            max_pixels=job.max_pixels,
+            report=report,
+            photographs=_seen(photographs, job.max_pixels, job.settings.data.workers, report) if photographs else (),
+        )
+
+
+def _seen(
+    photographs: Sequence[Sample], max_pixels: int, workers: int, report: Callable[[int, int, str], None]
+) -> list[tuple[Image.Image, Facts]]:
+    """Return each photograph as small as the model sees it, with its facts, which are measured at its full size.
+
+    `workers` threads measure; `report` is that of pretrain_tiny.
+    """
+    looks: list[tuple[Image.Image, Measured]] = []
+    look = partial(_look, max_pixels=max_pixels)
+    for one in prefetch(photographs, look, workers=workers, ahead=2 * _AT_ONCE):
+        looks.append(one)
+        if len(looks) % _AT_ONCE == 0:
+            report(len(looks), len(photographs), "measuring photographs")
+    facts = photograph_facts([one for _, one in looks], [known_ratings(sample) for sample in photographs])
+    return list(zip([picture for picture, _ in looks], facts, strict=True))
+
+
+def _look(sample: Sample, max_pixels: int) -> tuple[Image.Image, Measured]:
+    """Open a photograph, measure it, and shrink it to at most 4 * max_pixels, from which the model's processor goes on.
+
+    InputError where it can no longer be read.
+    """
+    try:
+        picture = open_picture(sample.image)
+    except PictureError as error:
+        raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
+    small = picture.copy()
+    side = math.sqrt(4 * max_pixels * max(picture.size) / min(picture.size))
+    small.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return small, measured(picture)

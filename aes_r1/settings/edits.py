@@ -1,0 +1,15 @@
+"""Names of the edits that make a picture worse (aes_r1/data/edits.py)."""
+
+from __future__ import annotations
+
+from aes_r1.settings.rules import one_of, require
+
+EDITS = ("crop", "tilt", "overexpose", "underexpose", "desaturate", "clutter")
+
+
+def edits_rule(key: str, edits: list[str]) -> None:
+    """Raise InputError naming `key` unless `edits` names at least one of EDITS, each once."""
+    for edit in edits:
+        one_of(key, edit, EDITS)
+    require(bool(edits), key, edits, f"must name at least one of {', '.join(EDITS)}")
+    require(len(set(edits)) == len(edits), key, edits, "name each once")

@@ -1,0 +1,75 @@
+"""Turn plain facts about a picture into a question and its true answer, without an opinion of the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aes_r1 import prompts
+from aes_r1.data import scenes
+
+DESCRIBE = "Describe this picture in plain facts."
+MEASURED_SHARE = 0.2  # share of lessons that ask for one measurement instead of a description
+RATED_SHARE = 0.15  # share of lessons that ask to judge; the answer states facts and a number that is no judgement
+SCORED_SHARE = 0.05  # share of the same without words
+
+
+class Facts(NamedTuple):
+    """What pretraining tells of one picture.
+
+    description: sentences in a fixed order, of which the last one tells the brightness. measured: questions with
+    answers in [0, 1]. bright: brightness in tenths, 0..9. numbers: [F] float32 in [0, 1] for the linear readout, NaN
+    where unknown.
+    """
+
+    description: str
+    measured: list[tuple[str, float]]
+    bright: int
+    numbers: np.ndarray
+
+
+def scene_facts(facts: dict[str, Any]) -> Facts:
+    """Return the facts of a scene (data/scenes.py)."""
+    return Facts(scenes.describe(facts), scenes.measure_questions(facts), facts["bright"], scenes.fact_vector(facts))
+
+
+def lesson(facts: Facts, rng: np.random.Generator) -> tuple[str, str]:
+    """Draw a question about a picture and its true answer."""
+    drawn = rng.random()
+    if drawn < RATED_SHARE:
+        return prompts.RATING_PROMPT, unjudged(facts, rng, count=int(rng.integers(2, 4)))
+    if drawn < RATED_SHARE + SCORED_SHARE:
+        return prompts.SCORE_ONLY_PROMPT, unjudged(facts, rng, count=0)
+    if drawn < RATED_SHARE + SCORED_SHARE + MEASURED_SHARE:
+        question, value = facts.measured[rng.integers(len(facts.measured))]
+        return question, prompts.answer("", value)
+    return DESCRIBE, facts.description
+
+
+def unjudged(facts: Facts, rng: np.random.Generator, *, count: int) -> str:
+    """Write an answer in the format that judges nothing: `count` random facts, and the picture's brightness as number.
+
+    Brightness is not correlated with the scores of scenes, because they are spoilt by too much light as often as by too
+    little. It is not among the facts in the words, so the model has to read the number off the picture, as it has to
+    later when the number is a judgement. A number that is random, or copied from the words, would teach nothing that
+    the cold start can use. Brightness gives the tenths; the hundredths are random.
+    """
+    *others, _ = facts.description.removesuffix(".").split(". ")
+    taken = sorted(rng.choice(len(others), size=count, replace=False).tolist())
+    words = " ".join(f"{others[index]}." for index in taken)
+    return prompts.answer(words, facts.bright / 10 + int(rng.integers(10)) / 100)
+
+
+def spelling(known: Sequence[Facts]) -> Iterable[str]:
+    """Return the texts that lessons about pictures of this kind consist of, from which the tokenizer learns them."""
+    measured = [pair for facts in known[:300] for pair in facts.measured]
+    rng = np.random.default_rng(0)
+    return [
+        *(facts.description for facts in known[:3000]),
+        *(question for question, _ in measured),
+        *(prompts.answer("", value) for _, value in measured),
+        *(unjudged(facts, rng, count=3) for facts in known[:1000]),
+        *[DESCRIBE, prompts.RATING_PROMPT, prompts.SCORE_ONLY_PROMPT] * 100,
+    ]

@@ -1,0 +1,41 @@
+"""Rows of verdicts with sub-scores, as JSON lines and as CSV."""
+
+import csv
+import io
+import json
+
+from aes_r1.scoring.critic import verdict
+from aes_r1.scoring.rows import row_of, write_rows
+
+NAMES = ("composition", "color")
+
+
+def written(form: str, *answers: str, names: tuple[str, ...] = NAMES) -> str:
+    texts = [f"<think>words</think><answer>{answer}</answer>" for answer in answers]
+    rows = [
+        row_of(f"{index}.jpg", verdict([text], half_width=None, sub_scores=names)) for index, text in enumerate(texts)
+    ]
+    out = io.StringIO()
+    write_rows(rows, form, out, sub_scores=names)
+    return out.getvalue()
+
+
+def test_sub_scores_are_a_key_in_jsonl_and_columns_in_csv():
+    answers = ("0.40; color 0.33333; composition 0.5", "0.60", "none")
+    assert [json.loads(line)["sub_scores"] for line in written("jsonl", *answers).splitlines()] == [
+        {"composition": 0.5, "color": 0.3333},
+        {"composition": None, "color": None},
+        {"composition": None, "color": None},
+    ]
+    rows = list(csv.DictReader(io.StringIO(written("csv", *answers))))
+    assert [(row["score"], row["composition_score"], row["color_score"]) for row in rows] == [
+        ("0.4", "0.5", "0.3333"),
+        ("0.6", "", ""),
+        ("", "", ""),
+    ]
+    assert written("table", *answers)
+
+
+def test_rows_without_sub_scores_stay_as_they_were():
+    assert "sub_scores" not in json.loads(written("jsonl", "0.40", names=()))
+    assert "score" not in written("csv", "0.40", names=()).splitlines()[0].rpartition("scores")[2]
