@@ -157,6 +157,7 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
         ({"reward": {**ALONE, "judge": {"weight": 1}}}, "reward.judge.weight=1.0: rates the critique of one picture"),
         ({"reward": ALONE, "model": {"sub_scores": ["color"]}}, "model.sub_scores=['color']: are of single pictures"),
         ({"reward": ALONE, "trainer": {"edited_pairs": 1}}, "trainer.edited_pairs=1: adds twins of single pictures"),
+        ({"reward": ALONE, "trainer": {"curriculum": True}}, "trainer.curriculum=True: orders single pictures"),
         ({"reward": {"pair": {"weight": -1}}}, "reward.pair.weight=-1"),
         ({"reward": {"pair": {"margin": 0}}}, "reward.pair.margin=0"),
         ({"reward": ALONE, "model": {"answer_from": "words"}}, "model.answer_from=words: words alone are read beside"),

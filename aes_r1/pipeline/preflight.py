@@ -247,6 +247,12 @@ def _check_score_rewards(settings: Settings) -> None:
     if reward.judge.weight > 0:
         key_of(reward.judge)
         affordable_price(reward.judge)
+    ordered = settings.trainer.curriculum and data.name not in scene_sets.SCENE_SETS
+    if ordered and all(one.mos_std is None for one in _train_samples(settings)):
+        raise InputError(
+            f"trainer.curriculum=true: data={data.name} knows no spread of opinions; give mos_std in your labels "
+            "(docs/datasets.md), or false"
+        )
     if reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS:
         with quiet():
             samples = _train_samples(settings)

@@ -51,6 +51,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "trainer.entropy_coef": 0.0,
     "trainer.advantage": "sum_then_normalize",
     "trainer.refill_rounds": 0,
+    "trainer.curriculum": False,
     "trainer.edited_pairs": 0,
     "trainer.edits": list(EDITS),
     "evaluation.sensitivity": 0,

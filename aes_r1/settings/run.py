@@ -131,6 +131,9 @@ class Settings:
         rule = "adds twins of single pictures, but reward.pair asks which of two is better; give 0"
         edited = self.trainer.edited_pairs
         require(weight == 0 or edited == 0, "trainer.edited_pairs", edited, rule)
+        rule = "orders single pictures by their raters' spread, but reward.pair asks about two; give false"
+        curriculum = self.trainer.curriculum
+        require(weight == 0 or not curriculum, "trainer.curriculum", curriculum, rule)
 
     def _check_credit(self) -> None:
         credit, weights = self.trainer.credit, self.reward.critique_weights

@@ -85,6 +85,7 @@ class TrainerSettings:
     # sum_then_normalize: the advantage of the summed rewards (the paper); normalize_then_sum: of each reward (GDPO)
     advantage: str = "sum_then_normalize"
     scale_advantage: bool = True  # divide by the group's standard deviation
+    curriculum: bool = False  # show images on which raters agree first, in the first pass over the images
     refill_rounds: int = 0  # most further drawings of a step for images whose completions all earn the same
     drop_zero_spread: bool = False  # leave groups without spread out of the loss and its divisor
     mask_truncated: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -27,11 +27,25 @@ def further_indices(step: int, drawing: int, *, wanted: int, used: Collection[in
     return [index for index in permutation.tolist() if index not in used][:wanted]
 
 
-def batch_indices_without_repeats(step: int, *, per_step: int, count: int, seed: int) -> list[int]:
+def batch_indices_without_repeats(
+    step: int, *, per_step: int, count: int, seed: int, first_pass: Sequence[int] | None = None
+) -> list[int]:
     """Return indices as `batch_indices` does, but never the same sample twice in a step.
 
     Samples that do not fill a step at the end of an epoch are left out of that epoch. Needs per_step <= count.
+    first_pass: the order of the first epoch in place of a drawn one.
     """
     epoch, step_in_epoch = divmod(step, count // per_step)
-    permutation = np.random.default_rng([seed, epoch]).permutation(count)
-    return permutation[step_in_epoch * per_step : (step_in_epoch + 1) * per_step].tolist()
+    is_given = epoch == 0 and first_pass is not None
+    order = first_pass if is_given else np.random.default_rng([seed, epoch]).permutation(count).tolist()
+    return list(order[step_in_epoch * per_step : (step_in_epoch + 1) * per_step])
+
+
+def least_first(difficulty: Sequence[float], *, shown: int, seed: int) -> list[int]:
+    """Return the first `shown` indices of the first epoch, the quarter of least difficulty first, then the next.
+
+    They are the indices that would be shown without this, and within a quarter their order stays as it was drawn.
+    """
+    drawn = np.random.default_rng([seed, 0]).permutation(len(difficulty))[:shown]
+    rank = np.argsort(np.argsort(np.asarray(difficulty)[drawn], kind="stable"), kind="stable")
+    return drawn[np.argsort(4 * rank // len(drawn), kind="stable")].tolist()

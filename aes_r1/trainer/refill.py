@@ -16,7 +16,7 @@ from aes_r1.trainer.context import PhaseTimer
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.order import batch_indices_without_repeats, further_indices
 from aes_r1.trainer.policy import Policy
-from aes_r1.trainer.step_images import StepImages, encode_image
+from aes_r1.trainer.step_images import StepImages, encode_image, first_pass
 from aes_r1.trainer.step_rewards import StepRewards
 
 
@@ -34,7 +34,7 @@ class Refill:
         seed: int,
     ) -> None:
         self.images, self.policy, self.rollouts, self.trainer, self.engine = images, policy, rollouts, trainer, engine
-        self.seed = seed
+        self.seed, self.first_pass = seed, first_pass(images, trainer, seed=seed)
 
     def __call__(
         self,
@@ -76,7 +76,11 @@ class Refill:
 
     def _first_indices(self, step: int) -> list[int]:
         return batch_indices_without_repeats(
-            step, per_step=self.trainer.images_per_step, count=len(self.images), seed=self.seed
+            step,
+            per_step=self.trainer.images_per_step,
+            count=len(self.images),
+            seed=self.seed,
+            first_pass=self.first_pass,
         )
 
     def _shared_out(self, step: int, all_ranks: Sequence[Sample | Pair]) -> StepImages:

@@ -15,7 +15,7 @@ from aes_r1.data.sample import Sample
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.engine import Engine
-from aes_r1.trainer.order import batch_indices_without_repeats
+from aes_r1.trainer.order import batch_indices_without_repeats, least_first
 from aes_r1.trainer.policy import Policy
 
 
@@ -60,6 +60,7 @@ class UpcomingImages:
         seed: int,
     ) -> None:
         self.images, self.trainer, self.engine, self.seed = images, trainer, engine, seed
+        self.first_pass = first_pass(images, trainer, seed=seed)
         per_step = math.ceil(trainer.groups_per_step / engine.size)
         self._encoded = prefetch(
             (image for step in steps for image in self._of(step).local),
@@ -75,11 +76,33 @@ class UpcomingImages:
 
     def _of(self, step: int) -> StepImages:
         indices = batch_indices_without_repeats(
-            step, per_step=self.trainer.images_per_step, count=len(self.images), seed=self.seed
+            step,
+            per_step=self.trainer.images_per_step,
+            count=len(self.images),
+            seed=self.seed,
+            first_pass=self.first_pass,
         )
         chosen = [self.images[index] for index in indices]
         twins = edited_twins(chosen, step, trainer=self.trainer, seed=self.seed)
         return StepImages.of([*chosen, *twins], step, trainer=self.trainer, engine=self.engine, seed=self.seed)
+
+
+def first_pass(images: Sequence[Sample | Pair], trainer: TrainerSettings, *, seed: int) -> list[int] | None:
+    """Return the order of the first pass with trainer.curriculum: images on whose quality raters agree come first.
+
+    Without it None, and the order is drawn. Images whose raters' spread is not known come last.
+    """
+    if not trainer.curriculum:
+        return None
+    whole_steps = len(images) // trainer.images_per_step
+    steps = min(whole_steps, trainer.max_steps or whole_steps)
+    spread = [_disagreement(image) for image in images]
+    return least_first(spread, shown=steps * trainer.images_per_step, seed=seed)
+
+
+def _disagreement(image: Sample | Pair) -> float:
+    """Return how far raters of `image` disagree; infinity where this is not known, as of a pair."""
+    return math.inf if isinstance(image, Pair) or image.mos_std is None else image.mos_std
 
 
 def edited_twins(

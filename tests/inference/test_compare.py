@@ -9,13 +9,21 @@ import pytest
 from aes_r1.data.pairs import match_pairs
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.compare import PER_PAIR, compare
-from aes_r1.inference.predictions import Process, record_stage
+from aes_r1.inference.predictions import record_stage
 from aes_r1.prompts import PAIR_PROMPT, comparison, parse_answer, parse_choice, question_of
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.processes import Processes
 from aes_r1.settings import InputError
 from tests.trainer.twelve import samples
 
 ASKING = Asking(max_new_tokens=12)
+
+
+class InTurn(Processes):
+    """Processes that work one after the other, so that none waits for another."""
+
+    def wait_or_leave(self) -> None:
+        pass
 
 
 @pytest.mark.parametrize(
@@ -65,12 +73,12 @@ def test_two_processes_write_the_rows_of_one_and_a_kill_loses_none(backbone, pic
         record_stage(run, "rapo", pairs, predictor, rows_per_picture=PER_PAIR, process=process, file=run.pairs_file)
         return list(run.pairs())
 
-    whole = rows_of(RunFolder(tmp_path / "one"), ask, Process())
+    whole = rows_of(RunFolder(tmp_path / "one"), ask, Processes())
     assert len(whole) == 10
     assert {row["stage"] for row in whole} == {"rapo"}
     two = RunFolder(tmp_path / "two")
     for rank in (1, 0):
-        rows = rows_of(two, ask, Process(rank, 2))
+        rows = rows_of(two, ask, InTurn(rank, 2))
     assert rows == whole
     halted = RunFolder(tmp_path / "halted")
 
@@ -81,8 +89,8 @@ def test_two_processes_write_the_rows_of_one_and_a_kill_loses_none(backbone, pic
             yield row
 
     with pytest.raises(KeyboardInterrupt):
-        rows_of(halted, cut, Process())
-    assert rows_of(halted, ask, Process()) == whole
+        rows_of(halted, cut, Processes())
+    assert rows_of(halted, ask, Processes()) == whole
 
 
 def test_a_picture_that_cannot_be_read_is_named(backbone, picture_folder):

@@ -114,6 +114,10 @@ PARTS = ("trainer.credit=parts",)
             "model.answer_from=words: the",
         ),
         (
+            ["trainer.curriculum=true", "reward.faithfulness.weight=0", "trainer.credit=all"],
+            "trainer.curriculum=true: data=folder knows no spread of opinions; give mos_std",
+        ),
+        (
             ["reward=distribution", "reward.faithfulness.weight=1", "trainer.num_samples=3"],
             "reward.distribution.weight=1: data=folder knows only the means of its raters; give mos_std or count_1",
         ),

@@ -109,6 +109,7 @@ def test_one_process_asks_for_all_and_an_end_ends_all(url, picture_folder, tmp_p
             images=StepImages.of(images, 0, trainer=trainer, engine=engine, seed=0),
             texts=said,
             scores=[parse_score(text) for text in said],
+            sub_scores=[{} for _ in said],
         )
         judge = judge_of(reward, journal) if rank == 0 else None
         how = {"trainer": trainer, "reward": reward, "pools": {"made": 0}, "progress": 0.0, "engine": engine}

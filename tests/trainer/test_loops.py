@@ -273,6 +273,19 @@ def test_the_loss_is_that_of_one_optimizer_step_however_many_a_rollout_has(speak
     assert losses[2] == pytest.approx(losses[0], rel=0.2)  # a minibatch has other tokens than the whole
 
 
+@pytest.mark.slow
+def test_a_curriculum_shows_agreed_pictures_first(speaker, picture_folder, tmp_path):
+    images = [dataclasses.replace(one, mos_std=n / 12) for n, one in enumerate(samples(picture_folder))]
+    spread = {one.id: one.mos_std for one in images}
+    shown = []
+    for curriculum in (True, False):
+        how = {"steps": 2, "images": images, "completions_every": 1, "curriculum": curriculum}
+        _, rows = rapo(copy.deepcopy(speaker), picture_folder, tmp_path / str(curriculum), **how)
+        shown.append([row["id"] for row in rows])
+    assert sorted(shown[0]) == sorted(shown[1])
+    assert max(spread[name] for name in shown[0][:16]) < min(spread[name] for name in shown[0][16:])
+
+
 def of_sampler(change):
     """`sample_completions`, with `change(backbone, prompts, rollout)` in place of its log-probabilities."""
 

@@ -1,4 +1,6 @@
-from aes_r1.trainer.order import batch_indices, batch_indices_without_repeats, further_indices
+import itertools
+
+from aes_r1.trainer.order import batch_indices, batch_indices_without_repeats, further_indices, least_first
 
 
 def test_every_sample_once_per_epoch_and_every_step_full():
@@ -42,3 +44,27 @@ def test_further_indices_are_new_and_the_same_again():
     assert not used & set(drawn)
     assert drawn != further_indices(3, 1, wanted=4, used=used, count=12, seed=9)
     assert sorted(further_indices(0, 0, wanted=99, used=used, count=9, seed=0)) == [0, 2, 3, 4, 6, 8]
+
+
+def test_the_least_difficult_quarter_comes_first_and_the_indices_stay_the_same():
+    difficulty = [(7 * index) % 40 for index in range(40)]
+    plain = [index for step in range(4) for index in batch_indices_without_repeats(step, per_step=5, count=40, seed=3)]
+    first = least_first(difficulty, shown=20, seed=3)
+    assert sorted(first) == sorted(plain)
+    quarters = [first[start : start + 5] for start in range(0, 20, 5)]
+    for easier, harder in itertools.pairwise(quarters):
+        assert max(difficulty[index] for index in easier) < min(difficulty[index] for index in harder)
+    for quarter in quarters:
+        assert quarter == [index for index in plain if index in quarter], "as they were drawn"
+
+
+def test_equal_difficulty_keeps_the_drawn_order():
+    plain = [index for step in range(3) for index in batch_indices_without_repeats(step, per_step=4, count=12, seed=1)]
+    assert least_first([0.5] * 12, shown=12, seed=1) == plain
+
+
+def test_a_given_first_pass_is_followed_by_drawn_ones():
+    given = list(range(11, -1, -1))
+    how = {"per_step": 4, "count": 12, "seed": 1}
+    assert batch_indices_without_repeats(1, **how, first_pass=given) == [7, 6, 5, 4]
+    assert batch_indices_without_repeats(3, **how, first_pass=given) == batch_indices_without_repeats(3, **how)
