@@ -77,6 +77,7 @@ class PairSettings:
         require(0 < self.margin <= 1, "reward.pair.margin", self.margin, "must be in (0, 1]")
 
 
+@dataclass
 class TwinSettings:
     """The reward for a score above that of the edited twin, where trainer.edited_pairs makes twins."""
 
