@@ -28,6 +28,7 @@ from aes_r1.plan_memory import (
     passes_over,
     peak,
     phase_memory,
+    shown_in_rapo,
     trained_parameters,
     zero_stage,
 )
@@ -228,7 +229,7 @@ def show(estimate: Plan, settings: PlanSettings, console: Console) -> None:
     for line in advice(estimate, settings):
         say(line)
     say(cheapest(settings, estimate.shape))
-    mean, limit = mean_answer(settings), trainer.max_new_tokens
+    mean, limit = mean_answer(settings, shown_in_rapo(settings)), trainer.max_new_tokens
     longest = cost.longest_answer(mean, assumed.longest_answer, limit)
     one = f"; a single one that runs to {limit} makes it {estimate.runaway_seconds:.1f} seconds"
     say(

@@ -48,10 +48,20 @@ def own_images(settings: PlanSettings) -> int:
     return math.ceil(settings.trainer.groups_per_step / settings.plan.gpus)
 
 
-def mean_answer(settings: PlanSettings) -> int:
-    """Return the mean length of an answer in tokens."""
+def shown_in_rapo(settings: PlanSettings) -> int:
+    """Return the number of pictures that a prompt of RAPO shows."""
+    return 2 if settings.reward.pair.weight > 0 else 1
+
+
+def prompt_tokens(settings: PlanSettings, pictures: int) -> int:
+    """Return the tokens of a prompt that shows `pictures`."""
+    return pictures * settings.plan.picture_tokens + settings.plan.question_tokens
+
+
+def mean_answer(settings: PlanSettings, pictures: int = 1) -> int:
+    """Return the mean length of an answer about `pictures` in tokens: it holds a critique of each."""
     limit = settings.trainer.max_new_tokens
-    return min(settings.plan.answer_tokens or limit, limit)
+    return min(pictures * (settings.plan.answer_tokens or limit), limit)
 
 
 def outputs_per_pass(settings: PlanSettings) -> int:
@@ -68,17 +78,16 @@ def passes_over(settings: PlanSettings, outputs: int) -> int:
     budget = settings.trainer.micro_batch_tokens
     if budget is None:
         return math.ceil(outputs / outputs_per_pass(settings))
-    return math.ceil(pass_tokens(settings, outputs, mean_answer(settings)) / budget)
+    return math.ceil(pass_tokens(settings, outputs, mean_answer(settings, shown_in_rapo(settings))) / budget)
 
 
 def pass_tokens(settings: PlanSettings, outputs: int, answer: int) -> int:
     """Count the tokens of a pass over `outputs` outputs of `answer` tokens, with their prompts."""
-    prompt = settings.plan.picture_tokens + settings.plan.question_tokens
-    return images_of(settings, outputs) * prompt + outputs * answer
+    return images_of(settings, outputs) * prompt_tokens(settings, shown_in_rapo(settings)) + outputs * answer
 
 
 def images_of(settings: PlanSettings, outputs: int) -> int:
-    """Return how often a pass over `outputs` outputs computes a prompt and its picture."""
+    """Return how often a pass over `outputs` outputs computes a prompt and its pictures."""
     return math.ceil(outputs / settings.trainer.num_samples) if settings.model.shared_prefix else outputs
 
 
@@ -151,9 +160,10 @@ def _update_memory(settings: PlanSettings, shape: Shape, trained: int, micro_bat
     tokens = pass_tokens(settings, micro_batch, trainer.max_new_tokens)
     activations = cost.language_activation_bytes(shape, tokens, element, checkpointed=checkpointed)
     if trains_vision(settings):
-        patches = images_of(settings, micro_batch) * assumed.picture_tokens * shape.vision_per_token
+        pictures = images_of(settings, micro_batch) * shown_in_rapo(settings)
+        patches = pictures * assumed.picture_tokens * shape.vision_per_token
         activations += cost.vision_activation_bytes(shape, patches, element, checkpointed=checkpointed)
-    prompt = assumed.picture_tokens + assumed.question_tokens
+    prompt = prompt_tokens(settings, shown_in_rapo(settings))
     scores = cost.attention_score_bytes(shape, micro_batch, trainer.max_new_tokens, prompt, checkpointed=checkpointed)
     rows = own_images(settings) * trainer.num_samples
     logits = 4 * min(
@@ -183,7 +193,7 @@ def _rollout_memory(settings: PlanSettings, shape: Shape, trained: int) -> dict[
     and are decoded with a cache in which every completion has its own prompt.
     """
     trainer, model, element = settings.trainer, settings.model, ELEMENT[settings.model.dtype]
-    own, prompt = own_images(settings), settings.plan.picture_tokens + settings.plan.question_tokens
+    own, prompt = own_images(settings), prompt_tokens(settings, shown_in_rapo(settings))
     rows, weights, packed = own * trainer.num_samples, whole_bytes(settings, shape, trained), model.quantize == "nf4"
     copied = cost.copied_for_rollout_bytes(shape, element, adapted=model.lora.rank > 0)
     prompts, here = rows if packed else own, settings.rollout.name == "local"

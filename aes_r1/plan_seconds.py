@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from aes_r1.inference.asking import Asking
+from aes_r1.inference.compare import PER_PAIR
 from aes_r1.model import cost
 from aes_r1.model.cost import Shape
 from aes_r1.model.quantize import BITS
@@ -14,7 +15,9 @@ from aes_r1.plan_memory import (
     mean_answer,
     own_images,
     passes_over,
+    prompt_tokens,
     reference_place,
+    shown_in_rapo,
     trained_parameters,
     trains_vision,
     whole_bytes,
@@ -31,15 +34,15 @@ def step_flops(settings: PlanSettings, shape: Shape) -> dict[str, float]:
     """
     trainer, model, assumed = settings.trainer, settings.model, settings.plan
     images, rows = trainer.groups_per_step, trainer.groups_per_step * trainer.num_samples
-    prompt = assumed.picture_tokens + assumed.question_tokens
-    answer = mean_answer(settings)
+    shown = shown_in_rapo(settings)
+    prompt, answer = prompt_tokens(settings, shown), mean_answer(settings, shown)
     copies = images if model.shared_prefix else rows
     on_prompt, on_answer = prompt * (prompt + 1) / 2, answer * prompt + answer * (answer + 1) / 2
     prompts = cost.language_flops(shape, copies * prompt, copies * on_prompt, 0)
     answers = cost.language_flops(shape, rows * answer, rows * on_answer, rows * answer)
-    pictures = copies * cost.vision_flops(shape, assumed.picture_tokens)
+    pictures = copies * shown * cost.vision_flops(shape, assumed.picture_tokens)
     frozen = not trains_vision(settings)
-    once = images * cost.vision_flops(shape, assumed.picture_tokens)
+    once = images * shown * cost.vision_flops(shape, assumed.picture_tokens)
     passes = 3 + model.gradient_checkpointing - (model.lora.rank > 0)  # an adapter needs no gradients of the weights
     update = passes * (prompts + answers) + (0 if frozen else passes * pictures)
     once_more = prompts + answers + (0 if frozen else pictures)  # a pass without gradients
@@ -63,7 +66,8 @@ def step_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, float]) 
     """Estimate the seconds of one step: passes at plan.mfu, decoding by decoding_seconds, ZeRO by bytes."""
     seconds = {name: operations / speed(settings) for name, operations in flops.items()}
     limit = settings.trainer.max_new_tokens
-    longest = cost.longest_answer(mean_answer(settings), settings.plan.longest_answer, limit)
+    mean = mean_answer(settings, shown_in_rapo(settings))
+    longest = cost.longest_answer(mean, settings.plan.longest_answer, limit)
     seconds["rollout, decoding"] = decoding_seconds(settings, shape, flops, longest)
     return {**seconds, "ZeRO traffic": step_traffic(settings, shape) / (settings.plan.interconnect_gb_s * 1e9)}
 
@@ -99,18 +103,23 @@ def decoding_seconds(settings: PlanSettings, shape: Shape, flops: dict[str, floa
     and cache, at plan.decode_efficiency of the bandwidth, for every token of the longest answer. A GPU decodes until
     its last answer ends, and all wait for the slowest GPU, because rewards compare the pictures of all of them.
     """
-    read = decode_seconds(settings, shape, own_images(settings), settings.trainer.num_samples, longest)
+    own, samples, shown = own_images(settings), settings.trainer.num_samples, shown_in_rapo(settings)
+    read = decode_seconds(settings, shape, own, samples, longest, shown=shown)
     return max(flops["rollout, decoding"] / speed(settings), read)
 
 
-def decode_seconds(settings: PlanSettings, shape: Shape, images: int, samples: int, longest: int) -> float:
-    """Estimate the seconds in which one GPU decodes `longest` tokens for `samples` completions of `images` pictures.
+def decode_seconds(
+    settings: PlanSettings, shape: Shape, images: int, samples: int, longest: int, *, shown: int = 1
+) -> float:
+    """Estimate the seconds in which one GPU decodes `longest` tokens for `samples` completions of `images` prompts.
+
+    A prompt shows `shown` pictures.
 
     Every token reads the weights and the cache once; the cache is half full on average. 4-bit weights are read, written
     in 16 bits and read again, and each completion has a prompt of its own in the cache.
     """
     assumed, element = settings.plan, ELEMENT[settings.model.dtype]
-    prompt = assumed.picture_tokens + assumed.question_tokens
+    prompt = prompt_tokens(settings, shown)
     packed = settings.model.quantize == "nf4"
     cached = images * (samples if packed else 1) * prompt + images * samples * longest / 2
     weights = cost.decode_weight_bytes(shape, element)
@@ -120,26 +129,30 @@ def decode_seconds(settings: PlanSettings, shape: Shape, images: int, samples: i
 
 
 def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
-    """Estimate the seconds of the cold start: forward and backward passes over prompts and critiques.
+    """Estimate the seconds of the cold start: forward and backward passes over prompts, critiques and comparisons.
 
     They are 0 for a run without one.
     """
     if "cold_start" not in settings.models:
         return 0.0
     assumed, model = settings.plan, settings.model
-    cold_start = recipe_for(settings, assumed.critiques)
-    prompt = assumed.picture_tokens + assumed.question_tokens
-    tokens = prompt + mean_answer(settings)
-    language = cost.language_flops(shape, tokens, tokens * (tokens + 1) / 2, tokens - prompt)
-    picture = cost.vision_flops(shape, assumed.picture_tokens)
+    of_shown = {1: assumed.critiques, 2: round(settings.cold_start.pairs * assumed.critiques)}
+    records = sum(of_shown.values())
+    cold_start = recipe_for(settings, records)
+    language = picture = 0.0
+    for shown, count in of_shown.items():
+        prompt = prompt_tokens(settings, shown)
+        tokens = prompt + mean_answer(settings, shown)
+        language += count * cost.language_flops(shape, tokens, tokens * (tokens + 1) / 2, tokens - prompt)
+        picture += count * shown * cost.vision_flops(shape, assumed.picture_tokens)
     adapted = model.lora.rank > 0
     frozen = cold_start.freeze_vision or adapted
     passes = 3 + model.gradient_checkpointing
-    once = (passes - adapted) * language + (1 if frozen else passes) * picture
+    epoch = (passes - adapted) * language + (1 if frozen else passes) * picture
     trained = shape.parameters - (shape.vision_parameters if cold_start.freeze_vision else 0)
     if adapted:
         trained = trained_parameters(settings, shape)
-    steps = sft_steps(assumed.critiques, cold_start)
+    steps = sft_steps(records, cold_start)
     traffic = cost.traffic_bytes(
         whole_bytes(settings, shape, trained),
         trained * ELEMENT[model.dtype],
@@ -149,7 +162,7 @@ def cold_start_seconds(settings: PlanSettings, shape: Shape) -> float:
         gathers=2 + model.gradient_checkpointing,
         steps=steps,
     )
-    passing = cold_start.epochs * assumed.critiques * once / speed(settings)
+    passing = cold_start.epochs * epoch / speed(settings)
     return passing + traffic / (assumed.interconnect_gb_s * 1e9)
 
 
@@ -158,25 +171,28 @@ def evaluation_seconds(settings: PlanSettings, shape: Shape) -> float:
     assumed, evaluation = settings.plan, settings.evaluation
     drawn = evaluation.n_samples or Asking.n_samples
     outputs = {"mean": drawn, "direct": 0, "label_tokens": 0}  # the last two need no decoding
-    answered = [outputs.get(protocol, 1) for protocol in evaluation.protocols]
+    answered = [outputs.get(protocol, 1) for protocol in evaluation.of_pictures]
     once = sum(asking_seconds(settings, shape, assumed.test_pictures, samples) for samples in answered)
+    if "pair" in evaluation.protocols:
+        pairs = min(evaluation.pairs * (1 + len(evaluation.also)), assumed.test_pictures // 2)
+        once += asking_seconds(settings, shape, PER_PAIR * pairs, 1, shown=2)
     return len(set(evaluation.stages) & set(settings.models)) * once
 
 
-def asking_seconds(settings: PlanSettings, shape: Shape, pictures: int, samples: int) -> float:
-    """Estimate the seconds in which all GPUs answer `samples` times for each picture.
+def asking_seconds(settings: PlanSettings, shape: Shape, prompts: int, samples: int, *, shown: int = 1) -> float:
+    """Estimate the seconds in which all GPUs answer `samples` times for each of `prompts`, which show `shown` pictures.
 
     A batch takes as long as its longest answer.
     """
     assumed, evaluation = settings.plan, settings.evaluation
-    prompt = assumed.picture_tokens + assumed.question_tokens
+    prompt = prompt_tokens(settings, shown)
     flops = cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1)
-    flops += cost.vision_flops(shape, assumed.picture_tokens)
-    seconds = pictures * flops / speed(settings)
+    flops += shown * cost.vision_flops(shape, assumed.picture_tokens)
+    seconds = prompts * flops / speed(settings)
     if samples > 0:
-        batch = min(evaluation.batch_size, math.ceil(pictures / assumed.gpus))
+        batch = min(evaluation.batch_size, math.ceil(prompts / assumed.gpus))
         limit = evaluation.max_new_tokens or settings.trainer.max_new_tokens
-        longest = cost.longest_answer(mean_answer(settings), assumed.longest_answer, limit)
-        batches = math.ceil(pictures / (assumed.gpus * batch))
-        seconds += batches * decode_seconds(settings, shape, batch, samples, longest)
+        longest = cost.longest_answer(mean_answer(settings, shown), assumed.longest_answer, limit)
+        batches = math.ceil(prompts / (assumed.gpus * batch))
+        seconds += batches * decode_seconds(settings, shape, batch, samples, longest, shown=shown)
     return seconds

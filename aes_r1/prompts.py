@@ -2,8 +2,9 @@
 
 An answer is `<think>critique</think><answer>score</answer>` (paper, section 3.1), or the other way round where the
 prompt asks for the score first. Where it asks for sub-scores, scores of single dimensions follow the score:
-`<answer>0.63; composition 0.50; color 0.71</answer>`. It is parsed strictly, in the form that was asked for: any other
-form counts as no answer, or as no sub-score, and no number is guessed.
+`<answer>0.63; composition 0.50; color 0.71</answer>`. Of two pictures it names the better one in place of the score. It
+is parsed strictly, in the form that was asked for: any other form counts as no answer, or as no sub-score, and no
+number is guessed.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ QUESTIONS = {
     "score_first": SCORE_FIRST_PROMPT,
     "filler": FILLER_PROMPT,
 }
+# The question about two pictures. Its answer names one of them, so it is no question of model.prompt.
+PAIR_PROMPT = (
+    "Judge these two photographs as an expert would. In <think> </think> discuss light and shadow, mood and narrative, "
+    "composition, color and exposure of the first, then of the second. Then name the one of the higher aesthetic "
+    "quality, 1 or 2, in <answer> </answer>."
+)
 FILLER = " and"  # says nothing of a picture, and is one token of the tokenizers that we know
 
 _ASKED_SUB_SCORES = re.compile(
@@ -108,6 +115,11 @@ def answer(
     return scored + said if order == "score_first" else said + scored
 
 
+def comparison(first: str, second: str, better: int) -> str:
+    """Return the text a model should write for the critiques of two pictures, of which the one named `better` wins."""
+    return f"<think>First: {first} Second: {second}</think><answer>{better}</answer>"
+
+
 def unscored(critique: str) -> str:
     """Return the text of an answer up to the score that follows `critique`."""
     return f"<think>{critique}</think><answer>"
@@ -156,6 +168,22 @@ def parse_score(text: str, order: Order = "critique_first", sub_scores: Sequence
         return None
     score = float(number["number"])
     return score if 0.0 <= score <= 1.0 else None
+
+
+def parse_choice(text: str) -> int | None:
+    """Return the choice of a well-formed answer to PAIR_PROMPT, 1 or 2, else None.
+
+    The text is that of `parse_score`, with a plain ASCII 1 or 2 in the answer; "1.0", "first" and "both" are no answer.
+    """
+    parts = _split(text, "critique_first")
+    return int(parts[1]) if parts is not None and parts[1].strip() in ("1", "2") else None
+
+
+def parse_answer(text: str, question: str) -> float | None:
+    """Return the number of a well-formed answer to `question`: a choice between two pictures, or a score."""
+    if question == PAIR_PROMPT:
+        return parse_choice(text)
+    return parse_score(text, order_of(question), sub_scores_of(question))
 
 
 def parse_sub_scores(

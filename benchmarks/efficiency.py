@@ -33,7 +33,7 @@ def update_flops(row: dict[str, Any], *, recomputed: bool = False) -> float:
         cost.update_flops(
             shape,
             [assumed.picture_tokens + assumed.question_tokens] * workload.N,
-            [assumed.picture_tokens] * workload.N,
+            [[assumed.picture_tokens]] * workload.N,
             [lengths[image * workload.K : (image + 1) * workload.K] for image in range(workload.N)],
             shared_prefix=row["system"] == "ours",
             adapter=workload.lora > 0,

@@ -21,10 +21,13 @@ from aes_r1.prompts import rating_prompt
 from aes_r1.settings import (
     CONF,
     CostSettings,
+    ErrorSettings,
     EvaluationSettings,
     InformationSettings,
     InputError,
     LoraSettings,
+    PairSettings,
+    RankSettings,
     RewardSettings,
     RolloutSettings,
 )
@@ -125,6 +128,44 @@ def test_two_inner_epochs_update_twice(shape):
     once, twice = step_flops(settings(), shape), step_flops(train(settings(), inner_epochs=2), shape)
     assert twice["update"] == 2 * once["update"]
     assert twice["reference"] == once["reference"]
+
+
+def test_prompts_of_two_pictures_by_hand(shape):
+    """Two pictures of 334 tokens, 120 of the question, and an answer of two critiques of 200 each."""
+    pair = RewardSettings(rank=RankSettings(weight=0), error=ErrorSettings(weight=0), pair=PairSettings(weight=1))
+    compared = dataclasses.replace(settings(), reward=pair)
+    found = step_flops(compared, shape)
+    images, rows, prompt, answer = 128, 512, 2 * 334 + 120, 400
+    on_prompt, on_answer = prompt * (prompt + 1) / 2, answer * prompt + answer * (answer + 1) / 2
+    vision = 2 * images * cost.vision_flops(shape, 334)
+    assert found["rollout, prompts"] == pytest.approx(
+        cost.language_flops(shape, images * prompt, images * on_prompt, rows) + vision
+    )
+    assert found["rollout, decoding"] == cost.language_flops(shape, rows * answer, rows * on_answer, rows * answer)
+    memory = [plan(one, shape).memory["KV cache"] for one in (compared, settings())]
+    assert memory[0] - memory[1] == cost.cache_bytes(shape, 16 * 334, 2)  # a second picture of a GPU's 16 prompts
+
+
+def test_comparisons_are_part_of_cold_start_and_evaluation(shape):
+    base = settings()
+    taught = dataclasses.replace(base, cold_start=dataclasses.replace(base.cold_start, pairs=0.5))
+    one, two = (cost.language_flops(shape, n, n * (n + 1) / 2, a) for n, a in ((654, 200), (2 * 334 + 120 + 400, 400)))
+    vision = cost.vision_flops(shape, 334)
+    passes = (9900 * (4 * one + vision) + 4950 * (4 * two + 2 * vision)) / (8 * 989e12 * 0.15)
+    # 233 steps of 8 records a GPU in one pass, as in test_stages_by_hand.
+    sent = 233 * (3 * shape.parameters + shape.parameters - shape.vision_parameters) * 2 * 7 / 8
+    assert plan(taught, shape).stage_hours["cold start"] == pytest.approx((passes + sent / 300e9) / 3600)
+
+    def hours(protocols):
+        evaluation = EvaluationSettings(protocols=protocols, stages=["rapo"], pairs=64)
+        return plan(dataclasses.replace(base, evaluation=evaluation), shape).stage_hours["evaluation"]
+
+    # 128 prompts, 16 a GPU: one batch of answers whose longest has 1.8 times 400 tokens.
+    prompt = 2 * 334 + 120
+    flops = 128 * (cost.language_flops(shape, prompt, prompt * (prompt + 1) / 2, 1) + 2 * vision)
+    decoding = 720 * (READ + cost.cache_bytes(shape, 16 * (prompt + 360), 2)) / (3350e9 * 0.4)
+    expected = (flops / (8 * 989e12 * 0.15) + decoding) / 3600
+    assert hours(["greedy", "pair"]) - hours(["greedy"]) == pytest.approx(expected)
 
 
 def test_edited_twins_are_images_of_the_step(shape):

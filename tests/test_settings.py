@@ -19,6 +19,8 @@ from aes_r1.settings import (
     build,
 )
 
+ALONE = {"rank": {"weight": 0}, "error": {"weight": 0}, "pair": {"weight": 1}}  # the weights of reward=pair
+SERVED = {"name": "vllm", "url": ["http://a:1"]}
 PARTS = {"trainer": {"credit": "parts"}, "reward": {"faithfulness": {"weight": 0.25}}}
 JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
 
@@ -141,6 +143,25 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
         ({"rollout": {"patience": 0}}, "rollout.patience=0"),
         ({"engine": {"name": "zero9"}}, "engine.name=zero9"),
         ({"evaluation": {"protocols": ["best"]}}, "evaluation.protocols=best"),
+        ({"evaluation": {"protocols": ["pair"]}}, "evaluation.protocols=['pair']: pair compares its choices"),
+        ({"evaluation": {"pairs": 0}}, "evaluation.pairs=0"),
+        (
+            {"evaluation": {"protocols": ["greedy", "pair"]}, "rollout": SERVED},
+            "servers take one picture with a prompt",
+        ),
+        ({"reward": ALONE, "rollout": SERVED}, "reward.pair.weight=1.0: servers take one picture with a prompt"),
+        ({"reward": {"pair": {"weight": 1}}}, "reward.rank.weight=1.0: pays a score of one picture"),
+        ({"reward": {**ALONE, "distribution": {"weight": 1}}}, "reward.distribution.weight=1.0: pays a score"),
+        ({"reward": {**ALONE, "custom": "a.py:f"}}, "reward.custom=a.py:f: gets the scores of single pictures"),
+        ({"reward": {**ALONE, "failed_parse": "random"}}, "reward.failed_parse=random: guesses a score"),
+        ({"reward": {**ALONE, "judge": {"weight": 1}}}, "reward.judge.weight=1.0: rates the critique of one picture"),
+        ({"reward": ALONE, "model": {"sub_scores": ["color"]}}, "model.sub_scores=['color']: are of single pictures"),
+        ({"reward": ALONE, "trainer": {"edited_pairs": 1}}, "trainer.edited_pairs=1: adds twins of single pictures"),
+        ({"reward": ALONE, "trainer": {"curriculum": True}}, "trainer.curriculum=True: orders single pictures"),
+        ({"reward": {"pair": {"weight": -1}}}, "reward.pair.weight=-1"),
+        ({"reward": {"pair": {"margin": 0}}}, "reward.pair.margin=0"),
+        ({"reward": ALONE, "model": {"answer_from": "words"}}, "model.answer_from=words: words alone are read beside"),
+        ({"cold_start": {"pairs": 1.5}}, "cold_start.pairs=1.5"),
         ({"cold_start": {"epochs": -1}}, "cold_start.epochs=-1"),
         ({"cold_start": {"save_every": 0}}, "cold_start.save_every=0"),
         ({"trainer": {"eval_every": 0}}, "trainer.eval_every=0"),

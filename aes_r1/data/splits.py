@@ -131,8 +131,8 @@ def stratified_draw(samples: Sequence[Sample], count: int | None, seed: int) -> 
     return samples.select(indices) if isinstance(samples, Samples) else [samples[index] for index in indices]
 
 
-def datasets_of(samples: Sequence[Sample]) -> np.ndarray:
-    """Return the name of every sample's data set, [n], without building the samples of a list on disk."""
+def datasets_of(samples: Sequence[Any]) -> np.ndarray:
+    """Return the name of every sample's, or pair's, data set, [n], without building the samples of a list on disk."""
     return (
         samples.column("dataset") if isinstance(samples, Samples) else np.array([sample.dataset for sample in samples])
     )

@@ -26,6 +26,7 @@ from aes_r1.evaluation.metrics import (
     paired_bootstrap,
 )
 from aes_r1.evaluation.opinions import opinion_distances
+from aes_r1.evaluation.pair_accuracy import summarise_pairs
 from aes_r1.evaluation.paper import paper_numbers
 from aes_r1.evaluation.sensitivity import summarise_sensitivity
 from aes_r1.evaluation.uncertainty import conformal, spread, spread_scale
@@ -251,10 +252,35 @@ def measure(
             cell |= (baselines or {})[baseline].get(name, {})
     _add_critiques(summary, run, sets, n_bootstrap, seed)
     _add_sensitivity(summary, run, n_bootstrap, seed)
+    if pairs := _pairs(run, n_bootstrap, seed):
+        summary["pairs"] = pairs
     names = {name.rsplit("/", 1)[0] for by_set in summary["stages"].values() for name in by_set}
     if paper := paper_numbers(names):
         summary["paper"] = paper
     return summary
+
+
+def _pairs(run: RunFolder, n_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Return {stage: {DATASET/SPLIT: ..}}, the choices of the protocol pair; empty where nobody was asked about pairs.
+
+    "scores_by" is the protocol of the single scores beside them: greedy, as the choices are, or else the first.
+    """
+    rows: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for row in run.pairs():
+        rows.setdefault(row["stage"], {}).setdefault(f"{row['dataset']}/{row['split']}", []).append(row)
+    shown = {(stage, name): {row["first"] for row in rows[stage][name]} for stage in rows for name in rows[stage]}
+    scores: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
+    for row in run.predictions() if rows else ():
+        key = (row["stage"], f"{row['dataset']}/{row['split']}")
+        if row["id"] in shown.get(key, ()):
+            scores.setdefault(key, {}).setdefault(row["protocol"], {})[row["id"]] = row["score"]
+    pairs: dict[str, dict[str, Any]] = {}
+    for stage in in_order(rows, STAGE_ORDER):
+        for name, of_pairs in rows[stage].items():
+            protocol = in_order(scores[stage, name], ("greedy", *PROTOCOL_ORDER))[0]
+            measures = summarise_pairs(of_pairs, scores[stage, name][protocol], n_bootstrap=n_bootstrap, seed=seed)
+            pairs.setdefault(stage, {})[name] = {"scores_by": protocol, **measures}
+    return pairs
 
 
 def _add_critiques(summary: Evaluation, run: RunFolder, sets: Sets, n_bootstrap: int, seed: int) -> None:

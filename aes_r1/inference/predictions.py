@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
 from aes_r1.runs.files import append_rows, iter_rows, write_rows
 from aes_r1.runs.folder import RunFolder
@@ -20,7 +21,7 @@ from aes_r1.runs.progress import progress_bars
 from aes_r1.settings import InputError
 
 Row = Mapping[str, Any]
-Predictor = Callable[[Iterable[Sample]], Iterator[dict[str, Any]]]  # yields prediction rows of samples, in their order
+Predictor = Callable[[Iterable[Any]], Iterator[dict[str, Any]]]  # yields rows of samples, or of pairs, in their order
 Sets = Mapping[str, Sequence[Sample]]  # {NAME-SPLIT: its pictures}
 GROUNDED = ("greedy", "sample")  # protocols whose critiques are measured in every stage
 READ = 2000  # critiques per stage and set that are measured, drawn uniformly
@@ -30,16 +31,18 @@ ALONE = Processes()
 def record_stage(
     run: RunFolder,
     stage: str,
-    sets: Sets,
+    sets: Mapping[str, Sequence[Sample] | Sequence[Pair]],
     predictor: Predictor,
     *,
     rows_per_picture: int,
     process: Processes = ALONE,
+    file: Path | None = None,
 ) -> int:
-    """Write the rows of `stage` on every set to the run's predictions, resuming after a kill; return their number.
+    """Write the rows of `stage` on every set to `file`, resuming after a kill; return their number.
 
-    Every process asks about every size-th picture. The rows of each process stay in the run's folder until the caller
-    has marked the stage as done. Raises Stopped in all of them when one was asked to stop.
+    file: None for the run's predictions. Every process asks about every size-th picture, or pair. The rows of each
+    process stay in the run's folder until the caller has marked the stage as done. Raises Stopped in all of them when
+    one was asked to stop.
     """
     rank, size = process.rank, process.size
     with progress_bars(shown=rank == 0) as bar:
@@ -56,12 +59,12 @@ def record_stage(
     if rank != 0:
         return 0
     written = [[run.part(stage, name, other, size) for other in range(size)] for name in sets]
-    return merge(run.predictions_file, stage, written, rows_per_picture=rows_per_picture)
+    return merge(file or run.predictions_file, stage, written, rows_per_picture=rows_per_picture)
 
 
 def record(
     path: Path,
-    samples: Iterable[Sample],
+    samples: Iterable[Sample | Pair],
     predictor: Predictor,
     *,
     rows_per_picture: int,

@@ -6,7 +6,10 @@ import shutil
 from functools import partial
 from typing import Any
 
+from aes_r1.data.pairs import match_pairs
+from aes_r1.data.splits import LIMIT_SEED
 from aes_r1.inference.asking import Asking
+from aes_r1.inference.compare import PER_PAIR, compare
 from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predict import predict
 from aes_r1.inference.predictions import Sets, record_stage
@@ -41,14 +44,16 @@ def ask_model(
         predict,
         backbone,
         asking=asking,
-        protocols=evaluation.protocols,
+        protocols=evaluation.of_pictures,
         batch_size=evaluation.batch_size,
         batch_invariant=evaluation.batch_invariant,
         seed=seed,
         sample=sample,
     )
     stoppable = partial(predictor, should_stop=process.stop_requested)
-    rows = record_stage(run, stage, sets, stoppable, rows_per_picture=len(evaluation.protocols), process=process)
+    rows = record_stage(run, stage, sets, stoppable, rows_per_picture=len(evaluation.of_pictures), process=process)
+    if "pair" in evaluation.protocols:
+        _ask_about_pairs(run, stage, backbone, sets, asking, evaluation, process)
     if process.rank != 0:
         return
     # Answers that come from the words alone follow the critique by construction, so there is nothing to test.
@@ -67,6 +72,28 @@ def ask_model(
     if evaluation.sensitivity:
         ask_about_edits(run, stage, sets, predictor, edits=evaluation.edits, pictures=evaluation.sensitivity, seed=seed)
     finish(run, stage, {"rows": rows, "asked": asking.noted(backbone.device)})
+
+
+def _ask_about_pairs(
+    run: RunFolder,
+    stage: str,
+    backbone: Backbone,
+    sets: Sets,
+    asking: Asking,
+    evaluation: EvaluationSettings,
+    process: Processes,
+) -> None:
+    """Write the choices of `stage` between pairs of every set to run.pairs_file, shared out like the pictures."""
+    pairs = {f"{name}-pairs": match_pairs(samples, evaluation.pairs, LIMIT_SEED) for name, samples in sets.items()}
+    predictor = partial(
+        compare,
+        backbone,
+        asking=asking,
+        batch_size=evaluation.batch_size,
+        batch_invariant=evaluation.batch_invariant,
+        should_stop=process.stop_requested,
+    )
+    record_stage(run, stage, pairs, predictor, rows_per_picture=PER_PAIR, process=process, file=run.pairs_file)
 
 
 def is_answered(run: RunFolder, stage: str) -> bool:

@@ -69,24 +69,32 @@ class Backbone:
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def encode(self, picture: Image.Image, question: str) -> EncodedPrompt:
-        """Encode one RGB picture and its question as tokens and patches, by the tokenizer's chat template.
+        """Encode one RGB picture and its question; see `encode_pictures`."""
+        return self.encode_pictures([picture], question)
 
-        Raises InputError if the template does not contain the picture exactly once, in as many tokens as it needs.
+    def encode_pictures(self, pictures: Sequence[Image.Image], question: str) -> EncodedPrompt:
+        """Encode RGB pictures, in order, and a question about them as tokens and patches, by the chat template.
+
+        Raises InputError if the template does not contain each picture exactly once, in as many tokens as it needs.
         """
         config = self.core.config
-        pixels, grid, count = families.prepare(config, self.image_processor, picture)
-        text = template.prompt_text(self.tokenizer, question)
+        prepared = [families.prepare(config, self.image_processor, picture) for picture in pictures]
+        counts = [count for _, _, count in prepared]
+        text = template.prompt_text(self.tokenizer, question, pictures=len(pictures))
         placeholder = families.template_placeholder(config, self.tokenizer)
-        repeated = families.placeholder(config, self.tokenizer, count)
-        text = template.with_picture(self.tokenizer, text, placeholder=placeholder, picture=repeated)
+        repeated = [families.placeholder(config, self.tokenizer, count) for count in counts]
+        text = template.with_pictures(self.tokenizer, text, placeholder=placeholder, pictures=repeated)
         ids = np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
         tokens = int((ids == self.image_token).sum())
-        if tokens != count:
+        if tokens != sum(counts):
             raise InputError(
-                f"{self.tokenizer.name_or_path}: a prompt holds {tokens} of the {count} tokens of its picture; its "
-                "tokenizer does not know the placeholder as one token, so take the files of the model's own repository"
+                f"{self.tokenizer.name_or_path}: a prompt holds {tokens} of the {sum(counts)} tokens of its pictures; "
+                "its tokenizer does not know the placeholder as one token, so take the files of the model's own "
+                "repository"
             )
-        return EncodedPrompt(ids, pixels, grid)
+        return EncodedPrompt(
+            ids, np.concatenate([pixels for pixels, _, _ in prepared]), np.stack([grid for _, grid, _ in prepared])
+        )
 
     def collate(self, prompts: Sequence[EncodedPrompt]) -> PromptBatch:
         """Left-pad `prompts` into one batch on the CPU, with the positions that the model would give them."""
@@ -96,7 +104,7 @@ class Backbone:
         for row, prompt in enumerate(prompts):
             input_ids[row, width - len(prompt.input_ids) :] = torch.from_numpy(prompt.input_ids)
             valid[row, width - len(prompt.input_ids) :] = True
-        grid = torch.from_numpy(np.stack([prompt.image_grid_thw for prompt in prompts])).long()
+        grid = torch.from_numpy(np.concatenate([prompt.image_grid_thw for prompt in prompts])).long()
         position_ids = families.positions(self.core, input_ids, valid, grid).masked_fill(~valid, 0)
         return PromptBatch(
             input_ids=input_ids,
@@ -107,6 +115,7 @@ class Backbone:
             image_grid_thw=grid,
             prompt_tokens=tuple(len(prompt.input_ids) for prompt in prompts),
             pictures=tuple((torch.from_numpy(p.input_ids) == self.image_token).nonzero()[:, 0] for p in prompts),
+            picture_counts=tuple(len(prompt.image_grid_thw) for prompt in prompts),
             pixel_rows=tuple(len(prompt.pixel_values) for prompt in prompts),
             tokens_per_row=families.tokens_per_row(self.core.config),
         )

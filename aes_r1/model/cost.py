@@ -150,7 +150,7 @@ def scoring_flops(
 def update_flops(
     shape: Shape,
     prompts: Sequence[int],
-    pictures: Sequence[float],
+    pictures: Sequence[Sequence[float]],
     lengths: Sequence[Sequence[int]],
     *,
     shared_prefix: bool,
@@ -160,14 +160,18 @@ def update_flops(
 ) -> float:
     """Return the operations of one update: a forward pass, and the gradients of activations and weights.
 
-    pictures: picture tokens of each image; adapter: the language layers' weights are frozen and need no gradient (the
-    adapter's own operations, a few percent, are not counted); vision: the vision tower is trained, otherwise it does
-    not run here; recomputed: count the second forward pass of gradient checkpointing. The other arguments are those of
-    `scoring_flops`.
+    pictures: tokens of each picture in each prompt; adapter: the language layers' weights are frozen and need no
+    gradient (the adapter's own operations, a few percent, are not counted); vision: the vision tower is trained,
+    otherwise it does not run here; recomputed: count the second forward pass of gradient checkpointing. The other
+    arguments are those of `scoring_flops`.
     """
     language = scoring_flops(shape, prompts, lengths, shared_prefix=shared_prefix)
     copies = [1 if shared_prefix else len(answers) for answers in lengths]
-    vision_pass = sum(count * vision_flops(shape, tokens) for count, tokens in zip(copies, pictures, strict=True))
+    vision_pass = sum(
+        count * vision_flops(shape, tokens)
+        for count, of_prompt in zip(copies, pictures, strict=True)
+        for tokens in of_prompt
+    )
     return (2 + (not adapter) + recomputed) * language + (3 + recomputed) * (vision_pass if vision else 0.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,11 @@ from aes_r1.model.transfer import to_device
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """Hold one picture and its question, ready for the model.
+    """Hold a question about one picture, or about several, ready for the model.
 
-    input_ids: [P] int64, one placeholder per picture token; pixel_values: [rows, ...] float32, patches or tiles as the
-    family cuts them; image_grid_thw: [3], time, rows and columns of patches, whose product is rows.
+    input_ids: [P] int64, one placeholder per picture token; pixel_values: [rows, ...] float32, patches or tiles of all
+    pictures, as the family cuts them; image_grid_thw: [pictures, 3], time, rows and columns of each picture's patches,
+    whose products add up to rows.
     """
 
     input_ids: np.ndarray
@@ -34,9 +36,10 @@ class PromptBatch:
     row, column); next_position_ids: [N], the position of a completion's first token; pixel_values: [rows of all
     pictures, ...].
 
-    These are on the host, so that reading them needs no synchronisation: image_grid_thw: [N, 3], time, rows and
-    columns of patches of each picture; prompt_tokens: N numbers of tokens without padding; pictures: N tensors with the
-    indices of the picture's tokens in the unpadded prompt; pixel_rows: N numbers of rows in pixel_values.
+    These are on the host, so that reading them needs no synchronisation: image_grid_thw: [pictures of all prompts, 3],
+    time, rows and columns of patches of each picture; prompt_tokens: N numbers of tokens without padding; pictures: N
+    tensors with the indices of the tokens of the prompt's pictures in the unpadded prompt; picture_counts: N numbers of
+    pictures; pixel_rows: N numbers of rows in pixel_values.
 
     features: the vision tower's output ([V, D] per layer that is used) if the tower is frozen; it then runs once per
     batch.
@@ -50,6 +53,7 @@ class PromptBatch:
     image_grid_thw: Tensor
     prompt_tokens: tuple[int, ...]
     pictures: tuple[Tensor, ...]
+    picture_counts: tuple[int, ...]
     pixel_rows: tuple[int, ...]
     tokens_per_row: float
     features: tuple[Tensor, ...] | None = None
@@ -70,7 +74,7 @@ class PromptBatch:
         first = self.input_ids.shape[1] - max(prompt_tokens)
         features = self.features
         if features is not None:
-            tokens = self._rows(chosen, self.tokens_per_row)
+            tokens = self._on_device(_ranges([round(rows * self.tokens_per_row) for rows in self.pixel_rows], chosen))
             features = tuple(layer[tokens] for layer in features)
         return dataclasses.replace(
             self,
@@ -78,10 +82,11 @@ class PromptBatch:
             attention_mask=self.attention_mask[index, first:],
             position_ids=self.position_ids[:, index, first:],
             next_position_ids=self.next_position_ids[index],
-            pixel_values=self.pixel_values[self._rows(chosen, 1.0)],
-            image_grid_thw=self.image_grid_thw[chosen],
+            pixel_values=self.pixel_values[self._on_device(_ranges(self.pixel_rows, chosen))],
+            image_grid_thw=self.image_grid_thw[_ranges(self.picture_counts, chosen)],
             prompt_tokens=prompt_tokens,
             pictures=tuple(self.pictures[image] for image in chosen),
+            picture_counts=tuple(self.picture_counts[image] for image in chosen),
             pixel_rows=tuple(self.pixel_rows[image] for image in chosen),
             features=features,
         )
@@ -91,12 +96,19 @@ class PromptBatch:
         """Return whether some prompt is shorter than the longest."""
         return min(self.prompt_tokens) < self.input_ids.shape[1]
 
-    def _rows(self, images: list[int], per_row: float) -> Tensor:
-        """Return the indices of the pixel rows of `images`, or of their tokens, with `per_row` tokens per row."""
-        counts = [round(rows * per_row) for rows in self.pixel_rows]
-        starts = [sum(counts[:image]) for image in images]
-        ranges = [torch.arange(start, start + counts[image]) for start, image in zip(starts, images, strict=True)]
-        return to_device(torch.cat(ranges), self.pixel_values.device)
+    def tokens_of_pictures(self) -> list[list[float]]:
+        """Return the number of tokens of each picture, prompt by prompt."""
+        tokens = (self.image_grid_thw.prod(dim=1) * self.tokens_per_row).split(list(self.picture_counts))
+        return [of_prompt.tolist() for of_prompt in tokens]
+
+    def _on_device(self, indices: Tensor) -> Tensor:
+        return to_device(indices, self.pixel_values.device)
+
+
+def _ranges(counts: Sequence[int], chosen: Sequence[int]) -> Tensor:
+    """Return the indices of the elements of the `chosen` runs, of runs of `counts` elements that follow one another."""
+    starts = [sum(counts[:run]) for run in chosen]
+    return torch.cat([torch.arange(start, start + counts[run]) for start, run in zip(starts, chosen, strict=True)])
 
 
 _TENSORS = ("input_ids", "attention_mask", "position_ids", "next_position_ids", "pixel_values")

@@ -1,10 +1,11 @@
-"""Apply a model's chat template: how a question about one picture is put, and how the template begins the answer."""
+"""Apply a model's chat template: how a question about pictures is put, and how the template begins the answer."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def checked(tokenizer: Any, config: Any) -> Any:
     if _TAGS.findall(tokenizer.decode(tokens, skip_special_tokens=True)) != _TAGS.findall(text):
         raise InputError(f"{where}: its tokenizer cannot write {text}: the tags are special tokens there")
     prompt = prompt_text(tokenizer, "")
-    with_picture(tokenizer, prompt, placeholder=families.template_placeholder(config, tokenizer), picture="")
+    with_pictures(tokenizer, prompt, placeholder=families.template_placeholder(config, tokenizer), pictures=[""])
     closing = _EMPTY_PAIR.search(prompt)
     if closing is not None:
         log.info("%s: the chat template's empty think block is left out of prompts", where)
@@ -84,12 +85,13 @@ def _without_ending(template: str, ending: str) -> str:
     )
 
 
-def prompt_text(tokenizer: Any, question: str) -> str:
-    """Put `question` about one picture into the chat template, up to the answer, with one placeholder for the picture.
+def prompt_text(tokenizer: Any, question: str, *, pictures: int = 1) -> str:
+    """Put `question` about `pictures` into the chat template, up to the answer, with one placeholder for each picture.
 
     Raises InputError if there is no template or it cannot put such a question.
     """
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    shown = [{"type": "image"}] * pictures
+    messages = [{"role": "user", "content": [*shown, {"type": "text", "text": question}]}]
     if not tokenizer.chat_template:
         raise InputError(
             f"{tokenizer.name_or_path}: has no chat template (chat_template.jinja or chat_template.json); "
@@ -111,16 +113,20 @@ def opening(tokenizer: Any) -> str:
     return match.group() if match else ""
 
 
-def with_picture(tokenizer: Any, text: str, *, placeholder: str, picture: str) -> str:
-    """Replace the single `placeholder` in the prompt `text` by `picture`, the text of all tokens of the picture.
+def with_pictures(tokenizer: Any, text: str, *, placeholder: str, pictures: Sequence[str]) -> str:
+    """Replace each `placeholder` in the prompt `text` by one of `pictures`, the text of all tokens of that picture.
 
-    Raises InputError if `text` does not contain the placeholder exactly once.
+    Raises InputError if `text` does not contain as many placeholders as there are pictures.
     """
-    count = text.count(placeholder)
-    if count != 1:
-        cause = "it is a template for text alone" if count == 0 else "it would show the picture more than once"
+    count, wanted = text.count(placeholder), len(pictures)
+    if count != wanted:
+        cause = "it is a template for text alone" if count == 0 else "it would show a picture more than once"
+        if 0 < count < wanted:
+            cause = "it shows fewer pictures than it is given"
         raise InputError(
-            f"{tokenizer.name_or_path}: the chat template puts {count} placeholders {placeholder} for one picture: "
-            f"{cause}; copy the template of the model's own repository into it"
+            f"{tokenizer.name_or_path}: the chat template puts {count} placeholders {placeholder} for "
+            f"{'one picture' if wanted == 1 else f'{wanted} pictures'}: {cause}; "
+            "copy the template of the model's own repository into it"
         )
-    return text.replace(placeholder, picture)
+    first, *rest = text.split(placeholder)
+    return first + "".join(picture + following for picture, following in zip(pictures, rest, strict=True))

@@ -35,7 +35,7 @@ from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.sft import sft_epochs, sft_steps, train_sft
 from aes_r1.trainer.skipped import warn
-from aes_r1.trainer.taught import rated_records, taught_records
+from aes_r1.trainer.taught import comparisons, rated_records, taught_records
 
 # Settings that do not change the result: where the critiques come from (their content is hashed), speed and safety.
 # The epochs that are hashed are those that min_steps led to.
@@ -63,11 +63,13 @@ def cold_start(job: Job, base: str) -> str:
     records = _records(job, records_path)
     # Rank 0 computes it, and the others find it in the store.
     job.processes.on_rank_zero(lambda: model_digest(base, job.store))
-    recipe = recipe_for(job.settings, len(records))
-    total = sft_steps(len(records), recipe)
+    pairs = _comparisons(job, records)
+    count = len(records) + len(pairs)
+    recipe = recipe_for(job.settings, count)
+    total = sft_steps(count, recipe)
     digest = _digest(job, base, records_path, records, recipe)
     final = RunFolder(job.store / "cold_starts" / digest)
-    make = partial(_make, job, base, records, recipe)
+    make = partial(_make, job, base, records, pairs, recipe)
     made_here = job.processes.build_collectively(job.store, "cold_starts", digest, make)
     if job.rank == 0:
         shutil.rmtree(final.checkpoints, ignore_errors=True)
@@ -76,7 +78,7 @@ def cold_start(job: Job, base: str) -> str:
             _log_again(job, final)
         if final.entropy_file.exists():
             shutil.copy(final.entropy_file, job.run.entropy_file)
-        done = {"model": str(final.model), "records": len(records), "epochs": recipe.epochs, "steps": total}
+        done = {"model": str(final.model), "records": count, "epochs": recipe.epochs, "steps": total}
         job.run.finish_stage("cold_start", done)
     return str(final.model)
 
@@ -96,9 +98,10 @@ def least_steps(settings: Settings) -> int:
     return TINY_STEPS if tiny_on_photographs else 0
 
 
-def _announced(settings: Settings, count: int, recipe: ColdStartSettings) -> str:
+def _announced(settings: Settings, critiques: int, pairs: int, recipe: ColdStartSettings) -> str:
     """Say how many steps the cold start takes, and why where they are more than cold_start.epochs alone would take."""
-    line, asked = f"{count} critiques, {sft_steps(count, recipe)} steps", settings.cold_start
+    count, compared = critiques + pairs, f" and {pairs} comparisons" if pairs else ""
+    line, asked = f"{critiques} critiques{compared}, {sft_steps(count, recipe)} steps", settings.cold_start
     if recipe.epochs == asked.epochs:
         return line
     alone = f"cold_start.epochs={asked.epochs} is {sft_steps(count, asked)} of them"
@@ -114,6 +117,10 @@ def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_s
     recipe = {key: value for key, value in as_dict(cold_start).items() if key not in _NOT_IDENTITY}
     if cold_start.blank_pictures == 0:
         del recipe["blank_pictures"]  # cold starts in the store were named before this key existed
+    if cold_start.pairs == 0:
+        del recipe["pairs"]
+    else:
+        recipe["pair_margin"] = settings.reward.pair.margin
     probed = []  # what entropy is measured on, for it is kept with the cold start
     if cold_start.probe_every is not None:
         probed = [sha256_of(job.manifest(settings.data, "validation")), settings.trainer.max_new_tokens]
@@ -146,11 +153,21 @@ def _adapter_identity(lora: LoraSettings) -> dict:
     return {key: value for key, value in as_dict(lora).items() if (key, value) != ("target", "language")}
 
 
-def _make(job: Job, base: str, records: list[dict], cold_start: ColdStartSettings, target: Path) -> None:
-    """Train `base` on `records` and save the model in `target`. Collective."""
+def _comparisons(job: Job, records: list[dict]) -> list[dict]:
+    """Return the comparisons of two of `records` that are taught beside them (cold_start.pairs)."""
+    settings = job.settings
+    if settings.cold_start.pairs == 0:
+        return []
+    return comparisons(records, share=settings.cold_start.pairs, margin=settings.reward.pair.margin, seed=settings.seed)
+
+
+def _make(
+    job: Job, base: str, records: list[dict], pairs: list[dict], cold_start: ColdStartSettings, target: Path
+) -> None:
+    """Train `base` on `records` and on the comparisons `pairs`, and save the model in `target`. Collective."""
     settings, lora = job.settings, adapter_of(cold_start, job.settings)
     if job.rank == 0:
-        log.info("cold start: %s", _announced(settings, len(records), cold_start))
+        log.info("cold start: %s", _announced(settings, len(records), len(pairs), cold_start))
     backbone = job.load(base)
     if lora.rank > 0:
         backbone = backbones.add_adapter(backbone, lora, seed=settings.seed, quantized=settings.model.quantize == "nf4")
@@ -164,7 +181,8 @@ def _make(job: Job, base: str, records: list[dict], cold_start: ColdStartSetting
         device=job.device,
     )
     with contextlib.closing(engine):
-        _train(job, backbone, engine, records, cold_start, RunFolder(target))
+        taught = [*taught_records(records, settings.model.prompt, backbone), *pairs]
+        _train(job, backbone, engine, taught, cold_start, RunFolder(target))
 
 
 def _train(
@@ -197,7 +215,7 @@ def _train(
         train_sft(
             backbone,
             engine,
-            taught_records(records, settings.model.prompt, backbone),
+            records,
             question=job.question,
             cold_start=cold_start,
             context=TrainingContext(
@@ -314,7 +332,11 @@ def _list_readable(job: Job, given: Path, path: Path) -> None:
     for row in dropped:
         log.warning("left out %s: %s", row["path"], row["reason"])
     unreadable = {row["path"] for row in dropped}
-    readable = [{key: row[key] for key in _TRAINED} for row in records if row["image"] not in unreadable]
+    readable = [
+        {key: row[key] for key in (*_TRAINED, "dataset") if key in row}
+        for row in records
+        if row["image"] not in unreadable
+    ]
     if not readable:
         raise InputError(_NO_RECORD.format(given))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -47,9 +47,9 @@ def _say_counts(job: Job, lists: Mapping[str, Sequence[Sample]]) -> None:
     data, trainer = job.settings.data, job.settings.trainer
     log.info("data: %s", ", ".join(f"{name} {_counted(samples)}" for name, samples in lists.items()))
     if trainer.name == "rapo":
-        log.info(
-            "RAPO will take %d steps over %d training pictures", rapo_steps(len(job.train), trainer), len(job.train)
-        )
+        shown = f"pairs of {len(job.train)}" if job.settings.reward.pair.weight > 0 else f"{len(job.train)}"
+        steps = rapo_steps(len(job.pairs or job.train), trainer)
+        log.info("RAPO will take %d steps over %s training pictures", steps, shown)
     planned = min(data.size, data.limit or data.size)
     if data.mix and len(job.train) != planned:
         log.warning(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from aes_r1.data.pairs import Pair, draw_pairs
 from aes_r1.data.sample import Sample
 from aes_r1.inference.asking import asking_of
 from aes_r1.model import backbone as backbones
@@ -43,6 +45,12 @@ class Job:
         self.train: Sequence[Sample] = []
         self.validation: Sequence[Sample] = []
         self.tests: list[Sequence[Sample]] = []
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """The pairs of training pictures that RAPO asks about; none where it asks about single pictures."""
+        pair = self.settings.reward.pair
+        return draw_pairs(self.train, margin=pair.margin, seed=self.settings.seed) if pair.weight > 0 else []
 
     def manifest(self, data: DataSettings, split: str) -> Path:
         """Return the path of the list of a split's pictures; a number tells further sets of the same name apart."""

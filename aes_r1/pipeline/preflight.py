@@ -290,7 +290,13 @@ def _check_same_reward(settings: Settings) -> None:
 
 def check_counts(job: Job) -> None:
     """Raise InputError unless there are pictures enough for a step of RAPO."""
-    trainer = job.settings.trainer
+    trainer, pair = job.settings.trainer, job.settings.reward.pair
+    if trainer.name == "rapo" and pair.weight > 0 and trainer.images_per_step > len(job.pairs):
+        raise InputError(
+            f"reward.pair.margin={pair.margin:g}: {len(job.pairs)} pairs of {len(job.train)} training pictures have "
+            f"opinions so far apart, and trainer.images_per_step={trainer.images_per_step}; give a smaller margin, or "
+            "fewer a step"
+        )
     if trainer.name == "rapo" and trainer.images_per_step > len(job.train):
         raise InputError(
             f"trainer.images_per_step={trainer.images_per_step}: there are {len(job.train)} training pictures; "

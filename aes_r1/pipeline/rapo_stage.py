@@ -22,7 +22,7 @@ from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.rapo_log import RapoLog
 from aes_r1.pipeline.readable_start import require_readable_answers
-from aes_r1.prompts import order_of
+from aes_r1.prompts import PAIR_PROMPT, order_of
 from aes_r1.reward.custom import reward_file
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.files import draft_of, write_text_atomically
@@ -98,7 +98,7 @@ def rapo(job: Job, initial: str) -> str:
             policy = Policy(
                 backbone,
                 reference,
-                job.question,
+                PAIR_PROMPT if settings.reward.pair.weight > 0 else job.question,
                 answer_from=settings.model.answer_from,
                 shared_prefix=settings.model.shared_prefix,
                 served=job.served,
@@ -114,7 +114,8 @@ def rapo(job: Job, initial: str) -> str:
 def _train(job: Job, initial: str, policy: Policy, engine: Engine, judge: RewardJudge | None) -> str:
     """Train, log and validate; leave the trained weights as the run's final model."""
     settings, trainer, final, backbone = job.settings, job.settings.trainer, job.run.model, policy.backbone
-    total = rapo_steps(len(job.train), trainer)
+    images = job.pairs or job.train
+    total = rapo_steps(len(images), trainer)
     with progress_bars(shown=job.rank == 0) as bar:
         steps = RapoLog(job, total, bar("RAPO"))
 
@@ -130,7 +131,7 @@ def _train(job: Job, initial: str, policy: Policy, engine: Engine, judge: Reward
         train_rapo(
             policy,
             engine,
-            job.train,
+            images,
             trainer=trainer,
             reward=settings.reward,
             context=TrainingContext(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aes_r1.data.splits import stratified_draw
+from aes_r1.inference.compare import PER_PAIR, compare
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
@@ -29,6 +30,15 @@ def require_readable_answers(job: Job, backbone: Backbone, sample: Sampler) -> N
     rows = predictions(job, backbone, pictures, ["sample"], sample)
     if share_unread(rows) > MOST_UNREAD:
         raise InputError(refusal(rows, job.settings.trainer.init_from, job.run.stage_values("cold_start")))
+    pairs = job.pairs[: ASKED // PER_PAIR]
+    rows = list(compare(backbone, pairs, job.asking, batch_size=job.settings.evaluation.batch_size))
+    unread, taught = sum(row["choice"] is None for row in rows), job.settings.cold_start.pairs
+    if unread > MOST_UNREAD * len(rows):
+        raise InputError(
+            f"RAPO does not start: {unread} of {len(rows)} answers about pairs cannot be read, and earn nothing; "
+            f"give cold_start.pairs=1 (it is {taught:g}), a longer cold start (cold_start.min_steps), "
+            "longer answers (trainer.max_new_tokens), or trainer.start_anyway=true"
+        )
 
 
 def share_unread(rows: Sequence[Mapping[str, Any]]) -> float:

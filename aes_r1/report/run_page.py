@@ -17,6 +17,7 @@ from aes_r1.report.critique_section import critique_section
 from aes_r1.report.gallery import choose, plates
 from aes_r1.report.grounding_section import grounding_section
 from aes_r1.report.html import STAGE_NAMES, fill, stage_color, stage_name
+from aes_r1.report.pairs_section import pairs_section
 from aes_r1.report.results_section import changes_section, headline_key, results_section
 from aes_r1.report.settings_section import settings_section
 from aes_r1.report.training_section import health_section, training_section
@@ -56,6 +57,7 @@ def write_report(run_dir: Path | str) -> Path:
         headline=_headline(evaluation, names),
         grounding=grounding_section(evaluation, metrics, predictions, names),
         results=results_section(evaluation, names),
+        pairs=pairs_section(evaluation),
         changes=changes_section(evaluation),
         training=training_section(metrics),
         health=health_section(metrics, run.completions(), evaluation),

@@ -11,6 +11,7 @@ from rich.table import Table
 from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.html import made_from
+from aes_r1.report.pairs_section import pairs_tables
 from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages
 
 NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "mae": "MAE", "rmse": "RMSE"}
@@ -30,6 +31,7 @@ def evaluation_tables(evaluation: Evaluation) -> Iterator[Table]:
             yield origins
         if sensitivity := sensitivity_table(name, stages):
             yield sensitivity
+    yield from pairs_tables(evaluation)
     yield from _means(evaluation["means"])
     yield from _comparisons(evaluation)
     yield from _critiques(evaluation.get("critiques", {}))

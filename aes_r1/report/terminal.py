@@ -13,6 +13,7 @@ from aes_r1.evaluation.health import ALIKE, LOST
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.inference.predictions import GROUNDED
 from aes_r1.report.html import STAGE_NAMES, number, percent
+from aes_r1.report.pairs_section import pairs_tables
 from aes_r1.report.tables import sensitivity_table
 from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages, format_cell
 
@@ -38,7 +39,7 @@ def headline_tables(evaluation: Evaluation) -> list[Table]:
 def print_headline(evaluation: Evaluation, console: Console | None = None) -> None:
     """Print the headline tables of evaluation.json to `console` (stdout), then how the critiques changed."""
     console = console or Console()
-    for table in headline_tables(evaluation):
+    for table in (*headline_tables(evaluation), *pairs_tables(evaluation)):
         console.print(table)
     line = critiques_line(evaluation)
     if line:

@@ -3,7 +3,8 @@
     r = w_rank r_rank + w_error r_error + w_binary r_binary + w_distribution r_distribution + w_format r_format
         + w_custom r_custom + w_twin r_twin
 
-Sub-scores add w_sub_scores (w_rank r_rank + w_error r_error) of each dimension (sub_score_rewards).
+Sub-scores add w_sub_scores (w_rank r_rank + w_error r_error) of each dimension (sub_score_rewards). A comparison of two
+pictures has no score; its reward is w_pair r_pair + w_format r_format.
 
 The schedule decides when the relative part (rank) and the absolute part (error, binary and distribution) count. Format,
 a reward of your own and the comparison with an edited twin always count.
@@ -28,6 +29,7 @@ from aes_r1.reward.binary import binary_reward
 from aes_r1.reward.distribution import distribution_reward
 from aes_r1.reward.error import error_reward
 from aes_r1.reward.format import format_reward
+from aes_r1.reward.pair import pair_reward
 from aes_r1.reward.rank import bradley_terry_reward, rank_reward
 from aes_r1.reward.twin import twin_reward
 from aes_r1.settings import RewardSettings
@@ -45,6 +47,7 @@ def weights_at(reward: RewardSettings, progress: float) -> dict[str, float]:
         "error": reward.error.weight * absolute,
         "binary": reward.binary.weight * absolute,
         "distribution": reward.distribution.weight * absolute,
+        "pair": reward.pair.weight,
         "format": reward.format.weight,
         "twin": reward.twin.weight,
         "custom": 0.0 if reward.custom is None else reward.custom_weight,
@@ -71,7 +74,32 @@ def total_reward(
     "distribution" and "custom" exist only where they have a weight. `raters`: levels and shares [N, V] of opinions
     (distribution_reward); `custom` [N, K]: the values of a reward of your own. `twins`: pair and edited [N]
     (twin_reward). Edited twins have no opinion, so they earn "twin" and "format" alone, and rank as nobody's opponent.
+
+    With reward.pair.weight, `scores` are the choices between two pictures and `mos` the numbers of the better ones
+    (pair_reward); the parts are then {"pair", "format"}.
     """
+    weights = weights_at(reward, progress)
+    if reward.pair.weight > 0:
+        parts = {"pair": pair_reward(scores, mos), "format": format_reward(scores)}
+    else:
+        parts = _parts_of_scores(
+            scores, mos, reward, pool=pool, guesses=guesses, raters=raters, custom=custom, twins=twins
+        )
+    total = sum((weights[name] * part for name, part in parts.items()), start=scores.new_zeros(scores.shape))
+    return total, parts
+
+
+def _parts_of_scores(
+    scores: Tensor,
+    mos: Tensor,
+    reward: RewardSettings,
+    *,
+    pool: Tensor | None,
+    guesses: Tensor | None,
+    raters: tuple[Tensor, Tensor] | None,
+    custom: Tensor | None,
+    twins: tuple[Tensor, Tensor] | None,
+) -> dict[str, Tensor]:
     readable = scores
     scores = scores if guesses is None else torch.where(scores.isnan(), guesses, scores)
     rated = scores if twins is None else scores.masked_fill(twins[1][:, None], torch.nan)
@@ -89,9 +117,7 @@ def total_reward(
         parts["twin"] = twin_reward(scores, *twins, compare=_pairwise_model(reward))
     if custom is not None:
         parts["custom"] = custom.to(scores)
-    weights = weights_at(reward, progress)
-    total = sum((weights[name] * part for name, part in parts.items()), start=scores.new_zeros(scores.shape))
-    return total, parts
+    return parts
 
 
 def relative_reward(scores: Tensor, mos: Tensor, reward: RewardSettings, *, pool: Tensor | None) -> Tensor:

@@ -54,6 +54,7 @@ class Evaluation(TypedDict, total=False):
     means: dict[str, Any]
     manifests: dict[str, str]
     critiques: dict[str, Any]
+    pairs: dict[str, dict[str, Any]]  # {STAGE: {DATASET/SPLIT: measures}}
     paper: dict[str, Any]
 
 

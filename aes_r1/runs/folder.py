@@ -7,6 +7,7 @@ RUN/metrics.jsonl          one row per logged step; completions.jsonl: completio
 RUN/entropy.jsonl          token entropy of validation answers during the cold start
 RUN/checkpoints/step_N/    everything needed to resume; best/: the best model by validation; model/: the final model
 RUN/parts/                 predictions of unfinished stages; predictions.jsonl: those of finished stages
+RUN/pairs.jsonl            the choices between two pictures (evaluation.protocols=[.., pair])
 RUN/baselines/NAME.jsonl   scores of a baseline (aes_r1.evaluate baselines=[..])
 RUN/interventions/         scores of exchanged critiques; information/: log-probabilities beside other pictures
 RUN/sensitivity/           scores of pictures as they are and after edits
@@ -45,6 +46,7 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.jsonl"
         self.completions_file = self.path / "completions.jsonl"
         self.predictions_file = self.path / "predictions.jsonl"
+        self.pairs_file = self.path / "pairs.jsonl"
         self.entropy_file = self.path / "entropy.jsonl"
         self.verdicts_file = self.path / "judge.jsonl"
         self.judge_rewards_file = self.path / "judge_rewards.jsonl"
@@ -108,6 +110,10 @@ class RunFolder:
         for row in iter_rows(self.predictions_file):
             if (stage is None or row["stage"] == stage) and (protocol is None or row["protocol"] == protocol):
                 yield row
+
+    def pairs(self) -> Iterator[dict[str, Any]]:
+        """Yield the choices between two pictures, two rows for each pair."""
+        yield from iter_rows(self.pairs_file)
 
     def examined(self, kind: str, stage: str, name: str) -> list[dict[str, Any]]:
         """Return the rows of `examined_file`."""

@@ -60,11 +60,13 @@ _SINCE_ADDED: dict[str, Any] = {
     "data.attributes": None,
     "cold_start.blank_pictures": 0.0,
     "cold_start.min_steps": None,
+    "cold_start.pairs": 0.0,
     "model.answer_from": "image",
     "reward.faithfulness": {"weight": 0.0, "form": "rank"},
     "reward.read_back": {"weight": 0.0},
     "reward.information": {"weight": 0.0, "cap": 4.0},
     "reward.distribution": {"weight": 0.0},
+    "reward.pair": {"weight": 0.0, "margin": 0.1},
     "reward.twin": {"weight": 1.0},
     "reward.sub_scores": {"weight": 1.0},
     "reward.custom": None,
@@ -75,6 +77,7 @@ _SINCE_ADDED: dict[str, Any] = {
     "model.sub_scores": [],
     "model.lora.target": "language",
     "model.quantize": "none",
+    "evaluation.pairs": 200,
     "rollout": as_dict(RolloutSettings()),
 }
 

@@ -13,7 +13,7 @@ from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import RolloutSettings
 
 BASELINES = ("mean", "handmade", "eyes", "pretrained", "people")
-PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens", "read_back")
+PROTOCOLS = ("sample", "greedy", "mean", "direct", "label_tokens", "read_back", "pair")
 
 
 @dataclass
@@ -25,6 +25,7 @@ class EvaluationSettings:
     n_samples: int | None = 4  # outputs of the mean protocol; null: as in the model's run, or 4 without a run
     temperature: float | None = 0.6  # null: as in the model's run, or 0.6 without a run
     limit: int | None = None  # pictures per set; null: all
+    pairs: int = 200  # most pairs per set of the protocol pair
     batch_size: int = 64  # pictures per device and rollout
     max_new_tokens: int | None = None  # null: the trainer's, or 1024 for a model without a run
     batch_invariant: bool = False  # ask about one picture at a time, so that no other picture can change a bit
@@ -34,12 +35,20 @@ class EvaluationSettings:
     n_bootstrap: int = 1000
     stages: list[str] = field(default_factory=lambda: ["base", "cold_start", "rapo"])
 
+    @property
+    def of_pictures(self) -> list[str]:
+        """The protocols that ask about single pictures."""
+        return [protocol for protocol in self.protocols if protocol != "pair"]
+
     def __post_init__(self) -> None:
         for protocol in self.protocols:
             one_of("evaluation.protocols", protocol, PROTOCOLS)
         for stage in self.stages:
             one_of("evaluation.stages", stage, ("base", "cold_start", "rapo"))
         require(bool(self.protocols), "evaluation.protocols", self.protocols, "must name at least one")
+        rule = "pair compares its choices with those of single scores; name a protocol that gives them, too"
+        require(self.protocols != ["pair"], "evaluation.protocols", self.protocols, rule)
+        require(self.pairs >= 1, "evaluation.pairs", self.pairs, "must be at least 1; or leave pair out of protocols")
         require(self.interventions >= 0, "evaluation.interventions", self.interventions, "must not be negative")
         require(self.sensitivity >= 0, "evaluation.sensitivity", self.sensitivity, "must not be negative")
         edits_rule("evaluation.edits", self.edits)
@@ -97,6 +106,9 @@ class EvaluateSettings:
             require(bool(name) and "/" not in name, "models", name, "a name must not be empty or hold a slash")
         for baseline in self.baselines:
             one_of("baselines", baseline, BASELINES)
+        rule = "servers take one picture with a prompt, but pair shows two; leave it out, or give rollout=local"
+        is_local = self.rollout.name == "local" or "pair" not in self.evaluation.protocols
+        require(is_local, "evaluation.protocols", self.evaluation.protocols, rule)
         are_unique = len(set(self.baselines)) == len(self.baselines)
         require(are_unique, "baselines", self.baselines, "name each once")
         pictures = self.baseline_pictures

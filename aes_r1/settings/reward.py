@@ -66,6 +66,17 @@ class DistributionSettings:
 
 
 @dataclass
+class PairSettings:
+    """The reward for naming the better one of two pictures; with it, RAPO asks about pairs instead of pictures."""
+
+    weight: float = 0.0
+    margin: float = 0.1  # least difference between the opinions of a training pair
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "reward.pair.weight", self.weight, "must not be negative")
+        require(0 < self.margin <= 1, "reward.pair.margin", self.margin, "must be in (0, 1]")
+
+
 class TwinSettings:
     """The reward for a score above that of the edited twin, where trainer.edited_pairs makes twins."""
 
@@ -157,6 +168,7 @@ class RewardSettings:
     error: ErrorSettings = field(default_factory=ErrorSettings)
     binary: BinarySettings = field(default_factory=BinarySettings)
     distribution: DistributionSettings = field(default_factory=DistributionSettings)
+    pair: PairSettings = field(default_factory=PairSettings)
     twin: TwinSettings = field(default_factory=TwinSettings)
     format: FormatSettings = field(default_factory=FormatSettings)
     sub_scores: SubScoreSettings = field(default_factory=SubScoreSettings)
@@ -182,7 +194,7 @@ class RewardSettings:
         require(self.custom_weight > 0, "reward.custom_weight", self.custom_weight, "must be positive")
         absolute = self.error.weight + self.binary.weight + self.distribution.weight
         custom_weight = 0.0 if custom is None else self.custom_weight
-        weights = (self.rank.weight, absolute, self.format.weight, custom_weight, self.judge.weight)
+        weights = (self.rank.weight, absolute, self.pair.weight, self.format.weight, custom_weight, self.judge.weight)
         require(
             sum(weights) > 0, "reward", self.name, "every weight is 0, so nothing would be learned; set one above 0"
         )
@@ -193,6 +205,24 @@ class RewardSettings:
             self.schedule,
             "needs reward.rank.weight > 0 and error, binary or distribution weight > 0, one for each half; or joint",
         )
+
+        self._check_pair()
+
+    def _check_pair(self) -> None:
+        """Refuse, beside comparisons of two pictures, what pays single scores."""
+        if self.pair.weight == 0:
+            return
+        of_scores = ("rank", "error", "binary", "distribution", "faithfulness", "read_back", "information")
+        for name in of_scores:
+            weight = getattr(self, name).weight
+            rule = "pays a score of one picture, but reward.pair asks which of two is better; give 0, or reward=pair"
+            require(weight == 0, f"reward.{name}.weight", weight, rule)
+        rule = "rates the critique of one picture, but reward.pair asks which of two is better; give 0, or reward=pair"
+        require(self.judge.weight == 0, "reward.judge.weight", self.judge.weight, rule)
+        rule = "gets the scores of single pictures, which reward.pair does not ask for; give null"
+        require(self.custom is None, "reward.custom", self.custom, rule)
+        rule = "guesses a score, but reward.pair asks which of two pictures is better; give none"
+        require(self.failed_parse == "none", "reward.failed_parse", self.failed_parse, rule)
 
     @property
     def critique_weights(self) -> dict[str, float]:

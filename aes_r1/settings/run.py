@@ -71,6 +71,7 @@ class Settings:
             self.model.lora.target,
             "servers take adapters of the language model alone; give language, or rollout=local",
         )
+        self._check_pairs()
         if self.trainer.name == "rapo" and self.reward.rank.weight > 0:
             require(
                 self.trainer.images_per_step >= 2,
@@ -114,6 +115,25 @@ class Settings:
             require(blank == 0, "cold_start.blank_pictures", blank, f"{rule} 0")
             protocols = self.evaluation.protocols
             require("read_back" not in protocols, "evaluation.protocols", protocols, f"{rule} others than read_back")
+
+    def _check_pairs(self) -> None:
+        """Refuse prompts of two pictures where a prompt can show only one."""
+        is_local, weight, protocols = self.rollout.name == "local", self.reward.pair.weight, self.evaluation.protocols
+        rule = "servers take one picture with a prompt, but a pair shows two; leave pairs out, or give rollout=local"
+        require(is_local or weight == 0, "reward.pair.weight", weight, rule)
+        require(is_local or "pair" not in protocols, "evaluation.protocols", protocols, rule)
+        rule = "words alone are read beside one blank picture, but reward.pair shows two; give model.answer_from=image"
+        is_seen = self.model.answer_from == "image" or weight == 0
+        require(is_seen, "model.answer_from", self.model.answer_from, rule)
+        rule = "are of single pictures, but reward.pair asks which of two is better; give []"
+        sub_scores = self.model.sub_scores
+        require(weight == 0 or not sub_scores, "model.sub_scores", sub_scores, rule)
+        rule = "adds twins of single pictures, but reward.pair asks which of two is better; give 0"
+        edited = self.trainer.edited_pairs
+        require(weight == 0 or edited == 0, "trainer.edited_pairs", edited, rule)
+        rule = "orders single pictures by their raters' spread, but reward.pair asks about two; give false"
+        curriculum = self.trainer.curriculum
+        require(weight == 0 or not curriculum, "trainer.curriculum", curriculum, rule)
 
     def _check_credit(self) -> None:
         credit, weights = self.trainer.credit, self.reward.critique_weights

@@ -27,6 +27,7 @@ class ColdStartSettings:
     max_grad_norm: float = 1.0
     freeze_vision: bool = True
     blank_pictures: float = 0.0  # share of records that are trained with the picture blanked, to score from words
+    pairs: float = 0.0  # comparisons of two pictures for every record, taught beside the records
     save_every: int = 100
     probe_every: int | None = None  # optimizer steps between measurements of token entropy; null: never
     probe_pictures: int = 64  # validation pictures per measurement
@@ -41,6 +42,7 @@ class ColdStartSettings:
         require(self.batch_size >= 1, "cold_start.batch_size", self.batch_size, "must be at least 1")
         require(self.micro_batch_size >= 1, "cold_start.micro_batch_size", self.micro_batch_size, "must be at least 1")
         require(0 <= self.blank_pictures < 1, "cold_start.blank_pictures", self.blank_pictures, "must be in [0, 1)")
+        require(0 <= self.pairs <= 1, "cold_start.pairs", self.pairs, "must be in [0, 1]: a record draws at most one")
         require(self.save_every >= 1, "cold_start.save_every", self.save_every, "must be at least 1")
         require(self.pictures is None or self.pictures >= 1, "cold_start.pictures", self.pictures, "must be positive")
         probe = self.probe_every

@@ -13,6 +13,7 @@ GLOSSARY = {
     "reward/rank": "mean over outputs of mean_j sqrt(p_c p_ik) + sqrt((1 - p_c)(1 - p_ik)); 0 where the parse failed",
     "reward/error": "mean over outputs of exp(-(score - opinion)^2 / (2 sigma^2)) + epsilon; 0 where the parse failed",
     "reward/binary": "share of outputs with |o_ik - s_i| < threshold",
+    "reward/pair": "share of outputs that name the better one of two pictures",
     "reward/format": "share of outputs that parse_score can read",
     "reward/twin": "mean over outputs of pictures with an edited twin and of twins: sqrt(p that the picture is above)",
     "reward/distribution": "mean over outputs of 1 + c mean_j |o_ik - o_ij| - mean over raters of |o_ik - opinion|",

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from aes_r1.data.pairs import Pair
+from aes_r1.data.sample import Sample
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
-from aes_r1.prompts import parse_score, parse_sub_scores, sub_scores_of
+from aes_r1.prompts import parse_answer, parse_sub_scores, sub_scores_of
 from aes_r1.rollout.sampler import Rollout, Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt, critique_lengths
@@ -32,8 +34,8 @@ class Completions:
     vision features; blank: the prompt after which answers are drawn if they come from words alone, else None;
     under_picture: [R, T] bool, on the host, True on tokens that are drawn with their image; rollout: tokens, mask and
     log-probabilities [R, T]; tokens: the R completions without padding, on the host; texts [R]: their decoded texts;
-    scores [R]: the result of `parse_score`, None where parsing failed; sub_scores [R]: that of `parse_sub_scores`, for
-    the dimensions that were asked for.
+    scores [R]: the result of `parse_answer`, None where parsing failed; of a pair it is the choice; sub_scores [R]:
+    that of `parse_sub_scores`, for the dimensions that were asked for.
     """
 
     images: StepImages
@@ -63,7 +65,7 @@ class Rollouts:
 
     def __init__(self, policy: Policy, engine: Engine, trainer: TrainerSettings) -> None:
         self.backbone, self.served, self.order = policy.backbone, policy.served, policy.order
-        self.sub_scores = sub_scores_of(policy.question)
+        self.question, self.sub_scores = policy.question, sub_scores_of(policy.question)
         self.engine, self.trainer = engine, trainer
         self.blank = blank_prompt(policy.backbone, policy.question, policy.answer_from)
         self._greeted = False
@@ -168,14 +170,15 @@ class Rollouts:
         unseeing = None if self.blank is None else backbone.collate([self.blank]).to(self.engine.device)
         lengths = rollout.mask.sum(dim=1).cpu() if unseeing is None else critique_lengths(backbone, rollout)
         under_picture = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
-        scores = [parse_score(text, self.order, self.sub_scores) for text in texts]
+        scores = [parse_answer(text, self.question) for text in texts]
         given = [parse_sub_scores(text, self.order, self.sub_scores) for text in texts]
         return Completions(images, encoded, prompts, unseeing, under_picture, rollout, tokens, texts, scores, given)
 
 
 def score_table(scores: Sequence[float | None], num_samples: int, device: torch.device) -> Tensor:
     """Return the scores of R = n * num_samples completions as [n, num_samples] on `device`, NaN where there is none."""
-    return torch.tensor([math.nan if score is None else score for score in scores], device=device).view(-1, num_samples)
+    values = [math.nan if score is None else float(score) for score in scores]
+    return torch.tensor(values, device=device).view(-1, num_samples)
 
 
 def completion_rows(
@@ -188,9 +191,7 @@ def completion_rows(
     numbers |= {name: table.flatten().tolist() for name, table in advantages.items()}
     return [
         {
-            "id": local[row // num_samples].id,
-            "image": local[row // num_samples].image,
-            "mos": local[row // num_samples].mos,
+            **_named(local[row // num_samples]),
             "k": row % num_samples,
             "text": text,
             "score": completions.scores[row],
@@ -200,3 +201,10 @@ def completion_rows(
         }
         for row, text in enumerate(completions.texts)
     ]
+
+
+def _named(image: Sample | Pair) -> dict[str, Any]:
+    """Return what a row of completions.jsonl says of its image. A pair's `mos` is the better picture, as its score."""
+    if isinstance(image, Pair):
+        return {"id": image.id, "image": image.first.image, "second": image.second.image, "mos": image.better}
+    return {"id": image.id, "image": image.image, "mos": image.mos}

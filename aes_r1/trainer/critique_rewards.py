@@ -50,7 +50,9 @@ class StepCritiques:
     @classmethod
     def of(cls, completions: Completions, in_critique: Tensor) -> StepCritiques:
         """Return the critiques of `completions`."""
-        images, tokens = completions.images.all_ranks, completions.rollout.tokens
+        # Critiques of pairs have no rewards of their own, so no image is a pair.
+        images = [image for image in completions.images.all_ranks if isinstance(image, Sample)]
+        tokens = completions.rollout.tokens
         return cls(completions.texts, completions.scores, tokens, in_critique, images, completions.encoded)
 
 

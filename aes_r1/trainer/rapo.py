@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import datasets_of
 from aes_r1.reward.custom import load_reward
@@ -50,13 +51,13 @@ def rapo_steps(count: int, trainer: TrainerSettings) -> int:
 def train_rapo(
     policy: Policy,
     engine: Engine,
-    images: Sequence[Sample],
+    images: Sequence[Sample] | Sequence[Pair],
     *,
     trainer: TrainerSettings,
     reward: RewardSettings,
     context: TrainingContext,
 ) -> None:
-    """Train `policy` in place on `images`, by the scores of its critiques of them.
+    """Train `policy` in place on `images`, by the scores of its critiques of them, or by its choices between pairs.
 
     Resumes from context.folder, RUN/checkpoints; the model with the best validation is kept in RUN/best. Raises Stopped
     after a checkpoint when asked to stop.

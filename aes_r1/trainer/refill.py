@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
 from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.completions import Completions, Rollouts
@@ -24,7 +25,7 @@ class Refill:
 
     def __init__(
         self,
-        images: Sequence[Sample],
+        images: Sequence[Sample | Pair],
         policy: Policy,
         rollouts: Rollouts,
         trainer: TrainerSettings,
@@ -82,7 +83,7 @@ class Refill:
             first_pass=self.first_pass,
         )
 
-    def _shared_out(self, step: int, all_ranks: Sequence[Sample]) -> StepImages:
+    def _shared_out(self, step: int, all_ranks: Sequence[Sample | Pair]) -> StepImages:
         return StepImages.of(all_ranks, step, trainer=self.trainer, engine=self.engine, seed=self.seed)
 
     def _draw(self, step: int, indices: Sequence[int], timer: PhaseTimer) -> Completions:
@@ -102,6 +103,6 @@ class Refill:
         return self.rollouts.choose(parts, images, chosen[self.engine.rank])
 
 
-def _identity(image: Sample) -> tuple[str, str]:
+def _identity(image: Sample | Pair) -> tuple[str, str]:
     """Return what names an image in a mix of sets. A list of images may make a new object each time it is read."""
     return image.dataset, image.id

@@ -23,7 +23,7 @@ from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.model.transfer import to_device
-from aes_r1.prompts import answer, order_of, unscored
+from aes_r1.prompts import PAIR_PROMPT, answer, order_of, unscored
 from aes_r1.rollout.forced_prefix import with_prefix
 from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import ColdStartSettings
@@ -63,7 +63,9 @@ def train_sft(
     cold_start: ColdStartSettings,
     context: TrainingContext,
 ) -> None:
-    """Train `backbone` in place on AesCoT records ({"id", "image", "critique", "mos"}, perhaps "sub_scores").
+    """Train `backbone` in place on AesCoT records and `taught.comparisons`.
+
+    A record is {"id", "image", "critique", "mos"}, perhaps with "sub_scores".
 
     `question` decides whether critique or score is written first. Resumes from context.folder. With
     cold_start.probe_every, `context.evaluate(step)` is called before the first step, every so many steps and after the
@@ -137,6 +139,9 @@ def encode_example(shown: tuple[dict, bool], *, backbone: Backbone, question: st
     Without the picture, its words could only be guessed, so only the score after them is learned.
     """
     record, blank = shown
+    if "images" in record:  # a comparison, which is never learned without its pictures
+        pictures = [open_picture(image) for image in record["images"]]
+        return backbone.encode_pictures(pictures, PAIR_PROMPT), backbone.encode_answer(record["answer"])
     text = answer(record["critique"], record["mos"], order_of(question), record.get("sub_scores"))
     if not blank:
         return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aes_r1.data.edits import EditedSample, edited_sample, picture_of
+from aes_r1.data.pairs import Pair
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import Sample
 from aes_r1.model.prompt_batch import EncodedPrompt
@@ -20,27 +21,27 @@ from aes_r1.trainer.policy import Policy
 
 @dataclass(frozen=True)
 class StepImages:
-    """Hold the images of one step.
+    """Hold the images of one step, or the pairs of images.
 
     all_ranks: the N images of all processes in the order of the step, with edited twins at the end; local: the n of
     this process, every size-th of them; keys [n * K]: what identifies each of this process's completions, and with it
     the completion's noise.
     """
 
-    all_ranks: list[Sample]
-    local: list[Sample]
+    all_ranks: list[Sample | Pair]
+    local: list[Sample | Pair]
     keys: list[tuple]
 
     @classmethod
     def of(
-        cls, all_ranks: Sequence[Sample], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
+        cls, all_ranks: Sequence[Sample | Pair], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
     ) -> StepImages:
         """Share the images `all_ranks` of `step` out to the processes."""
         local = list(all_ranks[engine.rank :: engine.size])
         keys = [(seed, step, image.id, k) for image in local for k in range(trainer.num_samples)]
         return cls(list(all_ranks), local, keys)
 
-    def by_rank(self, size: int) -> list[list[Sample]]:
+    def by_rank(self, size: int) -> list[list[Sample | Pair]]:
         """Return the images of each of `size` processes: the order in which gathered tensors hold them."""
         return [self.all_ranks[rank::size] for rank in range(size)]
 
@@ -50,7 +51,7 @@ class UpcomingImages:
 
     def __init__(
         self,
-        images: Sequence[Sample],
+        images: Sequence[Sample | Pair],
         steps: range,
         policy: Policy,
         trainer: TrainerSettings,
@@ -86,7 +87,7 @@ class UpcomingImages:
         return StepImages.of([*chosen, *twins], step, trainer=self.trainer, engine=self.engine, seed=self.seed)
 
 
-def first_pass(images: Sequence[Sample], trainer: TrainerSettings, *, seed: int) -> list[int] | None:
+def first_pass(images: Sequence[Sample | Pair], trainer: TrainerSettings, *, seed: int) -> list[int] | None:
     """Return the order of the first pass with trainer.curriculum: images on whose quality raters agree come first.
 
     Without it None, and the order is drawn. Images whose raters' spread is not known come last.
@@ -95,20 +96,29 @@ def first_pass(images: Sequence[Sample], trainer: TrainerSettings, *, seed: int)
         return None
     whole_steps = len(images) // trainer.images_per_step
     steps = min(whole_steps, trainer.max_steps or whole_steps)
-    spread = [math.inf if image.mos_std is None else image.mos_std for image in images]
+    spread = [_disagreement(image) for image in images]
     return least_first(spread, shown=steps * trainer.images_per_step, seed=seed)
 
 
-def edited_twins(images: Sequence[Sample], step: int, *, trainer: TrainerSettings, seed: int) -> list[EditedSample]:
+def _disagreement(image: Sample | Pair) -> float:
+    """Return how far raters of `image` disagree; infinity where this is not known, as of a pair."""
+    return math.inf if isinstance(image, Pair) or image.mos_std is None else image.mos_std
+
+
+def edited_twins(
+    images: Sequence[Sample | Pair], step: int, *, trainer: TrainerSettings, seed: int
+) -> list[EditedSample]:
     """Return a twin of each of the first trainer.edited_pairs `images` of `step`, after a drawn edit.
 
     The images of a step are in random order, so any of them may have a twin. The edits follow from seed and step.
     """
     drawn = np.random.default_rng([seed, step, 2]).integers(len(trainer.edits), size=trainer.edited_pairs)
-    with_twin = zip(images[: len(drawn)], drawn, strict=True)
+    singles = [image for image in images if isinstance(image, Sample)]  # no twin of a pair is made
+    with_twin = zip(singles[: len(drawn)], drawn, strict=True)
     return [edited_sample(image, trainer.edits[edit], seed=seed) for image, edit in with_twin]
 
 
-def encode_image(image: Sample, policy: Policy) -> EncodedPrompt:
+def encode_image(image: Sample | Pair, policy: Policy) -> EncodedPrompt:
     """Return the policy's prompt about `image`."""
-    return policy.backbone.encode(picture_of(image), policy.question)
+    shown = [image.first, image.second] if isinstance(image, Pair) else [image]
+    return policy.backbone.encode_pictures([picture_of(one) for one in shown], policy.question)

@@ -14,6 +14,7 @@ from aes_r1.aescot.failures import ServerGone
 from aes_r1.aescot.reward_judge import RewardJudge
 from aes_r1.data.edits import EditedSample
 from aes_r1.data.opinions import levels_of, rater_shares
+from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
 from aes_r1.reward.custom import CustomReward, custom_reward
 from aes_r1.reward.judge import judge_reward
@@ -35,10 +36,11 @@ class StepRewards:
     """Hold the rewards of a step's N images x K completions, edited twins included, in the order of ranks.
 
     scores [N, K]: NaN where parsing failed; mos, pool [N]: mean opinion scores (NaN of twins), and numbers of the
-    images' data sets; total [N, K]: the reward; parts: {name: [N, K]}, unweighted, and beside the judge's where it gave
-    no readable reply (judge_unread); weights: {name: weight} in the total; zero_spread [N] bool: images whose outputs
-    all earn the same, before a divergence is subtracted, with which no two would; local: the images of this process
-    among the N; twins: as twins_of returns them.
+    images' data sets; of pairs, scores are the choices and mos the numbers of the better pictures; total [N, K]: the
+    reward; parts: {name: [N, K]}, unweighted, and beside the judge's where it gave no readable reply (judge_unread);
+    weights: {name: weight} in the total; zero_spread [N] bool: images whose outputs all earn the same, before a
+    divergence is subtracted, with which no two would; local: the images of this process among the N; twins: as twins_of
+    returns them.
     """
 
     scores: Tensor
@@ -84,8 +86,8 @@ def reward_completions(
     """
     images, device = completions.images, engine.device
     count = len(images.local)
-    opinions = [math.nan if image.mos is None else image.mos for image in images.local]  # a twin has none
-    mos = engine.all_gather(torch.tensor(opinions, device=device))
+    known = [_known_of(image) for image in images.local]
+    mos = engine.all_gather(torch.tensor(known, device=device, dtype=torch.float32))
     pool = engine.all_gather(torch.tensor([pools[image.dataset] for image in images.local], device=device))
     scores = engine.all_gather(score_table(completions.scores, trainer.num_samples, device))
     guesses = None
@@ -93,7 +95,8 @@ def reward_completions(
         guesses = engine.all_gather(
             keyed_uniform_noise([("guess", *key) for key in images.keys], 1).to(scores).view(count, -1)
         )
-    ordered = list(chain(*images.by_rank(engine.size)))
+    # No reward that needs the images themselves is beside one of pairs.
+    ordered = [image for image in chain(*images.by_rank(engine.size)) if isinstance(image, Sample)]
     raters = rater_table(ordered, device) if reward.distribution.weight > 0 else None
     twins = twins_of(ordered, device)
     rated = [index for index, image in enumerate(ordered) if not isinstance(image, EditedSample)]
@@ -157,6 +160,13 @@ def subtract_kl(
         parts=rewards.parts | {"kl": gathered},
         weights=rewards.weights | {"kl": -coef},
     )
+
+
+def _known_of(image: Sample | Pair) -> float:
+    """Return the number of a pair's better picture, or a picture's opinion: NaN of an edited twin, which has none."""
+    if isinstance(image, Pair):
+        return image.better
+    return math.nan if image.mos is None else image.mos
 
 
 def twins_of(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor] | None:

@@ -1,4 +1,4 @@
-"""Choose what the cold start teaches: inside <think> the critique, nothing or filler; in <answer> known sub-scores."""
+"""Choose what the cold start teaches: the text in <think>, known sub-scores in <answer>, and comparisons."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from aes_r1.data.pairs import draw_pairs
 from aes_r1.data.ratings import known_ratings
+from aes_r1.data.records import sample_of
 from aes_r1.data.sample import Sample
 from aes_r1.model.backbone import Backbone
-from aes_r1.prompts import FILLER, answer
+from aes_r1.prompts import FILLER, answer, comparison
+from aes_r1.settings import InputError
 
 
 def taught_records(records: Sequence[dict[str, Any]], prompt: str, backbone: Backbone) -> Sequence[dict[str, Any]]:
@@ -23,6 +26,28 @@ def taught_records(records: Sequence[dict[str, Any]], prompt: str, backbone: Bac
         filler_for = filler_writer(backbone)
         return [{**row, "critique": filler_for(row["critique"])} for row in records]
     return records
+
+
+def comparisons(records: Sequence[dict[str, Any]], *, share: float, margin: float, seed: int) -> list[dict[str, Any]]:
+    """Pair records of single pictures, {"image", "mos", "critique", ..}, as data.pairs draws pairs; return the answers.
+
+    A record is {"images": the two files, "answer": both critiques and the number of the better picture}. There are
+    `share` times as many as pairs can be drawn: each record draws at most one. InputError where no two opinions
+    differ by `margin`.
+    """
+    samples = [sample_of({**row, "id": number}) for number, row in enumerate(records)]
+    pairs = draw_pairs(samples, margin=margin, seed=seed, share=share)
+    if not pairs:
+        raise InputError(
+            f"reward.pair.margin={margin:g}: cold_start.pairs={share:g} leaves no two critiques of opinions so far "
+            "apart; give a smaller margin, or cold_start.pairs=0"
+        )
+    made = []
+    for pair in pairs:
+        first, second = (records[int(one.id)] for one in (pair.first, pair.second))
+        text = comparison(first["critique"], second["critique"], pair.better)
+        made.append({"images": [first["image"], second["image"]], "answer": text})
+    return made
 
 
 def rated_records(

@@ -49,7 +49,7 @@ class Utilisation:
         return cost.update_flops(
             self.shape,
             prompts.prompt_tokens,
-            [rows * prompts.tokens_per_row for rows in prompts.pixel_rows],
+            prompts.tokens_of_pictures(),
             [lengths[image * samples : (image + 1) * samples] for image in range(len(prompts))],
             shared_prefix=self.shared_prefix,
             adapter=self.adapter,

@@ -28,6 +28,8 @@ def family(request, tmp_path_factory):
     questions = (RATING_PROMPT, f"{RATING_PROMPT} Be brief.", RATING_PROMPT)
     asked = enumerate(zip(sizes, questions, strict=True))
     encoded = [backbone.encode(picture(*size, seed=i), q) for i, (size, q) in asked]
+    # One prompt shows two pictures of different sizes, so that every test below holds for such a batch.
+    encoded[1] = backbone.encode_pictures([picture(224, 160, seed=1), picture(96, 130, seed=3)], questions[1])
     return request.param, backbone, backbone.collate(encoded)
 
 

@@ -86,6 +86,28 @@ def test_a_prompt_shows_the_picture_once_or_is_refused(tokenizer, template, coun
     backbone = asked_by(tokenizer, template)
     with pytest.raises(InputError, match=rf"puts {count} placeholders <\|image_pad\|> for one picture"):
         backbone.encode(picture(100, 60), RATING_PROMPT)
+    with pytest.raises(InputError, match=rf"puts {2 * count} placeholders <\|image_pad\|> for 2 pictures"):
+        backbone.encode_pictures([picture(100, 60)] * 2, RATING_PROMPT)
+
+
+def test_a_template_that_drops_the_second_picture_is_refused(tokenizer):
+    """Some templates write the first picture of a turn alone; the model would compare it with nothing."""
+    first_alone = "{% if loop.first %}<|image_pad|>{% endif %}"
+    backbone = asked_by(tokenizer, tiny.CHAT_TEMPLATE.replace("<|image_pad|>", first_alone))
+    assert len(backbone.encode(picture(100, 60), RATING_PROMPT).image_grid_thw) == 1
+    with pytest.raises(InputError, match=r"1 placeholders .* for 2 pictures: it shows fewer pictures than it is given"):
+        backbone.encode_pictures([picture(100, 60), picture(60, 60)], RATING_PROMPT)
+
+
+def test_several_pictures_stand_in_the_prompt_in_their_order(backbone):
+    shown = [picture(100, 60), picture(60, 100, seed=1)]
+    prompt = backbone.encode_pictures(shown, RATING_PROMPT)
+    alone = [backbone.encode(one, RATING_PROMPT) for one in shown]
+    assert (prompt.image_grid_thw == np.concatenate([one.image_grid_thw for one in alone])).all()
+    assert (prompt.pixel_values == np.concatenate([one.pixel_values for one in alone])).all()
+    runs = np.split(prompt.input_ids, np.flatnonzero(np.diff(prompt.input_ids == backbone.image_token)) + 1)
+    counts = [len(run) for run in runs if run[0] == backbone.image_token]
+    assert counts == [np.prod(one.image_grid_thw) // 4 for one in alone]
 
 
 def test_a_prompt_holds_as_many_tokens_as_its_picture_needs(backbone):
@@ -93,7 +115,7 @@ def test_a_prompt_holds_as_many_tokens_as_its_picture_needs(backbone):
         prompt = backbone.encode(picture(*size), RATING_PROMPT)
         assert (prompt.input_ids == backbone.image_token).sum() == np.prod(prompt.image_grid_thw) // 4
     backbone.image_token = backbone.tokenizer.convert_tokens_to_ids("<|video_pad|>")  # another than the template's
-    with pytest.raises(InputError, match="a prompt holds 0 of the 9 tokens of its picture"):
+    with pytest.raises(InputError, match="a prompt holds 0 of the 9 tokens of its pictures"):
         backbone.encode(picture(60, 60), RATING_PROMPT)
 
 

@@ -82,7 +82,8 @@ def test_schedules(schedule, progress, expected):
         custom_weight=0.5,
         schedule=schedule,
     )
-    wanted = {**expected, "distribution": 5.0 if expected["error"] else 0.0, "custom": 0.5, "twin": 6.0}
+    absolute = 5.0 if expected["error"] else 0.0
+    wanted = {**expected, "distribution": absolute, "custom": 0.5, "twin": 6.0, "pair": 0.0}
     assert weights_at(reward, progress) == wanted
     assert weights_at(replace(reward, custom=None), progress) == {**wanted, "custom": 0.0}
 

@@ -85,7 +85,7 @@ def gap(policy_rollout, backbone, prompts, temperature=1.0):
 @pytest.mark.parametrize("size", [(192, 192), (224, 160), (96, 200), (31, 57)])
 def test_a_picture_is_told_from_its_patches(backbone, size):
     encoded = backbone.encode(picture(*size), "Rate it.")
-    shown = shown_picture(backbone.image_processor, encoded.pixel_values, encoded.image_grid_thw)
+    shown = shown_picture(backbone.image_processor, encoded.pixel_values, encoded.image_grid_thw[0])
     again = backbone.encode(shown, "Rate it.")
     assert (again.image_grid_thw == encoded.image_grid_thw).all()
     assert (again.pixel_values == encoded.pixel_values).all()

@@ -190,7 +190,7 @@ class FakeServer:
         noise = None
         if sampling["temperature"] > 0:
             noise = keyed_uniform_noise([("fake", sampling["seed"] + k) for k in range(drawn)], longest)
-        prompt = EncodedPrompt(np.array(ids), pixels, grid)
+        prompt = EncodedPrompt(np.array(ids), pixels, grid[None])
         rollout = sample_completions(
             backbone,
             backbone.collate([prompt]),

@@ -14,6 +14,7 @@ from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.sft import train_sft
 from aes_r1.trainer.single_engine import SingleEngine
+from tests.trainer.twelve import compared
 
 
 def engine_of(backbone: Backbone, *, weight_decay: float = 0.01) -> SingleEngine:
@@ -50,3 +51,9 @@ def train_cold_start(
             on_resume=on_resume,
         ),
     )
+
+
+def train_comparer(backbone: Backbone, pictures: Path, folder: Path) -> Backbone:
+    """Teach the model of `backbone` to compare the twelve `pictures`: its answers parse, and still differ."""
+    train_cold_start(backbone, engine_of(backbone), compared(pictures), folder, epochs=25)
+    return backbone

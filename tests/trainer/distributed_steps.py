@@ -18,8 +18,9 @@ from pathlib import Path
 
 import torch
 
+from aes_r1.data.pairs import draw_pairs
 from aes_r1.model import backbone as backbones
-from aes_r1.prompts import RATING_PROMPT
+from aes_r1.prompts import PAIR_PROMPT, RATING_PROMPT
 from aes_r1.recipe import group_values
 from aes_r1.runs.stopping import StopRequest
 from aes_r1.settings import (
@@ -39,7 +40,7 @@ from aes_r1.trainer.micro_batches import micro_batches
 from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.reference import build_reference
 from tests.trainer.cold_starts import train_cold_start
-from tests.trainer.twelve import records, samples
+from tests.trainer.twelve import of_pairs, records, samples
 
 BUDGET = 157  # tokens of a pass: outputs of one image, three or four of them as they are long
 NOT_NUMBERS = ("time/", "perf/")
@@ -50,9 +51,9 @@ def engine_settings(name: str) -> EngineSettings:
 
     A suffix changes the steps: "_bf16" half precision, "_budget" micro-batches of at most BUDGET tokens, "_lora" an
     adapter, "_hard" clipped gradients and several steps per rollout, "_parts" rewards of the critiques themselves,
-    "_pairs" edited twins.
+    "_pairs" edited twins, "_compared" prompts of two pictures.
     """
-    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts", "_pairs"):
+    for suffix in ("_bf16", "_budget", "_lora", "_hard", "_parts", "_pairs", "_compared"):
         name = name.removesuffix(suffix)
     if name == "single":
         return EngineSettings()
@@ -91,7 +92,8 @@ def take_steps(start: Path, out: Path, name: str) -> dict:
     settings = engine_settings(name)
     device = launch.start(settings)
     results = {"gradient": one_gradient(start, out, name)} if name.endswith("_bf16") else {}
-    backbone = backbones.load(start / "model", dtype=dtype_of(name), max_pixels=9216)
+    model = start / ("comparer" if name.endswith("_compared") else "model")
+    backbone = backbones.load(model, dtype=dtype_of(name), max_pixels=9216)
     reference = None
     if name.endswith("_lora"):
         backbone = backbones.add_adapter(backbone, LoraSettings(rank=2), seed=0)
@@ -128,8 +130,11 @@ def one_gradient(start: Path, out: Path, name: str) -> dict:
 
 def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, name: str) -> dict:
     results: dict = {"sft": [], "rapo": [], "passes": [], "answered": []}
-    suffixes = ("_budget", "_lora", "_hard", "_parts", "_pairs")
-    budget, adapted, hard, parts, pairs = (name.endswith(suffix) for suffix in suffixes)
+    suffixes = ("_budget", "_lora", "_hard", "_parts", "_pairs", "_compared")
+    budget, adapted, hard, parts, pairs, compared = (name.endswith(suffix) for suffix in suffixes)
+    reward = RewardSettings(
+        error=ErrorSettings(sigma=0.3), read_back=ReadBackSettings(0.5), information=InformationSettings(1.0)
+    )
 
     def kept(values: dict) -> dict:
         return {key: value for key, value in values.items() if not key.startswith(NOT_NUMBERS)}
@@ -144,9 +149,9 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
 
     planning.micro_batches = counted
     rapo.train_rapo(
-        Policy(backbone, reference, RATING_PROMPT),
+        Policy(backbone, reference, PAIR_PROMPT if compared else RATING_PROMPT),
         engine,
-        samples(start / "pictures"),
+        draw_pairs(samples(start / "pictures"), margin=0.2, seed=0) if compared else samples(start / "pictures"),
         trainer=TrainerSettings(
             num_samples=4,
             images_per_step=4,
@@ -155,7 +160,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
             warmup_steps=0,
             lr=3e-3 if adapted else 3e-4,
             kl_coef=0.05,
-            max_new_tokens=24,
+            max_new_tokens=48 if compared else 24,
             temperature=1.3,
             micro_batch_size=4,
             micro_batch_tokens=BUDGET if budget else None,
@@ -166,9 +171,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
             inner_epochs=2 if hard else 1,
             credit="parts" if parts else "all",
         ),
-        reward=RewardSettings(
-            error=ErrorSettings(sigma=0.3), read_back=ReadBackSettings(0.5), information=InformationSettings(1.0)
-        ),
+        reward=of_pairs() if compared else reward,
         context=TrainingContext(
             seed=0,
             folder=out / name / "checkpoints",
@@ -179,7 +182,7 @@ def steps_of_both_loops(backbone, reference, engine, start: Path, out: Path, nam
         ),
     )
     results["rapo_moments"] = first_moments(engine)
-    if budget or hard or parts or pairs:
+    if budget or hard or parts or pairs or compared:
         return results
     if adapted:
         with engine.gathered_parameters():

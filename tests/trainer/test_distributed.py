@@ -17,6 +17,7 @@ from aes_r1.settings import Settings, as_dict
 from tests.conftest import picture_folder
 from tests.processes import run_job
 from tests.trainer import distributed_steps
+from tests.trainer.cold_starts import train_comparer
 from tests.trainer.test_loops import sft
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -27,6 +28,7 @@ BUDGETS = ("zero2_budget", "zero3_budget")
 HARD = ("zero2_hard", "zero3_hard")
 PAID = ("zero2_parts",)
 TWINS = ("zero2_pairs",)
+COMPARED = ("zero2_compared",)
 ADAPTED = ("zero2_lora", "zero3_lora")
 
 
@@ -59,6 +61,7 @@ def start(tokenizer, tmp_path_factory) -> Path:
     backbone = tiny.build(tokenizer, max_pixels=9216, seed=0)
     sft(backbone, folder / "pictures", folder / "sft", epochs=30)
     backbone.save(folder / "model")
+    train_comparer(backbone, folder / "pictures", folder / "comparer_steps").save(folder / "comparer")
     return folder
 
 
@@ -66,9 +69,17 @@ def start(tokenizer, tmp_path_factory) -> Path:
 def out(start, tmp_path_factory) -> Path:
     """The results of one process, and of two under every ZeRO stage."""
     folder = tmp_path_factory.mktemp("out")
-    for name in ("single", "single_bf16", "single_lora", "single_hard", "single_parts", "single_pairs"):
+    for name in (
+        "single",
+        "single_bf16",
+        "single_lora",
+        "single_hard",
+        "single_parts",
+        "single_pairs",
+        "single_compared",
+    ):
         torch.save(distributed_steps.take_steps(start, folder, name), folder / f"{name}.pt")
-    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD, *PAID, *TWINS)
+    launch(2, "steps", start, folder, *STAGES, *HALVES, *BUDGETS, *ADAPTED, *HARD, *PAID, *TWINS, *COMPARED)
     return folder
 
 
@@ -96,6 +107,15 @@ def test_two_processes_equal_one_with_clipping_in_force_and_several_steps_a_roll
     assert [sum(counts) for counts in two["answered"]] == [sum(counts) for counts in one["answered"]]
     assert_same_metrics(one["rapo"], two["rapo"])
     assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-7, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stage", COMPARED)
+def test_two_processes_that_compare_pairs_equal_one(out, stage):
+    one, two = results(out, stage, "single_compared")
+    assert_same_metrics(one["rapo"], two["rapo"])
+    assert_close(one["rapo_moments"], two["rapo_moments"], atol=1e-6, rtol=1e-5)
+    assert 0 < one["rapo"][0]["reward/pair"] < 1
+    assert one["rapo"][0]["policy/grad_norm"] > 1e-3
 
 
 @pytest.mark.parametrize("stage", PAID)

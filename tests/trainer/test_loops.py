@@ -99,6 +99,7 @@ def rapo(
     question=RATING_PROMPT,
     trace_file=None,
     images=None,
+    shared_prefix=True,
     judge=None,
     **changes,
 ):
@@ -115,7 +116,7 @@ def rapo(
     rows, completions, halt = [], [], Halt(stop_after)
 
     train_rapo(
-        Policy(backbone, reference, question, answer_from=answer_from),
+        Policy(backbone, reference, question, answer_from=answer_from, shared_prefix=shared_prefix),
         engine_of(backbone),
         images or samples(folder),
         trainer=trainer,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from aes_r1.data.sample import Sample
+from aes_r1.settings import ErrorSettings, FormatSettings, PairSettings, RankSettings, RewardSettings
+from aes_r1.trainer.taught import comparisons
 
 WORDS = ("flat light", "dull light", "deep shadow", "strong picture")
 
@@ -26,3 +28,17 @@ def samples(folder: Path) -> list[Sample]:
         )
         for row in records(folder)
     ]
+
+
+def compared(folder: Path) -> list[dict]:
+    """Return every comparison of two of the records that can be drawn."""
+    return comparisons(records(folder), share=1.0, margin=0.2, seed=0)
+
+
+def of_pairs() -> RewardSettings:
+    return RewardSettings(
+        rank=RankSettings(weight=0),
+        error=ErrorSettings(weight=0),
+        pair=PairSettings(weight=1.0, margin=0.2),
+        format=FormatSettings(weight=0.5),
+    )

@@ -1,0 +1,14 @@
+"""Compute the reward for naming the better one of two pictures."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def pair_reward(choices: Tensor, better: Tensor) -> Tensor:
+    """Return 1 where the picture that was named is the better one, else 0, [N, K]; 0 where the parse failed.
+
+    `choices` [N, K]: 1 or 2, NaN for a failed parse; `better` [N]: 1 or 2.
+    """
+    # A comparison with NaN is false, which is what a failed parse earns.
+    return (choices == better[:, None]).to(choices.dtype)
