@@ -154,7 +154,10 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
         ({"reward": {**ALONE, "distribution": {"weight": 1}}}, "reward.distribution.weight=1.0: pays a score"),
         ({"reward": {**ALONE, "custom": "a.py:f"}}, "reward.custom=a.py:f: gets the scores of single pictures"),
         ({"reward": {**ALONE, "failed_parse": "random"}}, "reward.failed_parse=random: guesses a score"),
-        ({"reward": {**ALONE, "judge": {"weight": 1}}}, "reward.judge.weight=1.0: rates the critique of one picture"),
+        (
+            {"reward": {**ALONE, "judge": {"weight": 1, "model": "openai/m"}}},
+            "reward.judge.weight=1.0: rates the critique of one picture",
+        ),
         ({"reward": ALONE, "model": {"sub_scores": ["color"]}}, "model.sub_scores=['color']: are of single pictures"),
         ({"reward": ALONE, "trainer": {"edited_pairs": 1}}, "trainer.edited_pairs=1: adds twins of single pictures"),
         ({"reward": ALONE, "trainer": {"curriculum": True}}, "trainer.curriculum=True: orders single pictures"),

@@ -36,8 +36,9 @@ def batch_indices_without_repeats(
     first_pass: the order of the first epoch in place of a drawn one.
     """
     epoch, step_in_epoch = divmod(step, count // per_step)
-    is_given = epoch == 0 and first_pass is not None
-    order = first_pass if is_given else np.random.default_rng([seed, epoch]).permutation(count).tolist()
+    order = first_pass if epoch == 0 else None
+    if order is None:
+        order = np.random.default_rng([seed, epoch]).permutation(count).tolist()
     return list(order[step_in_epoch * per_step : (step_in_epoch + 1) * per_step])
 
 
