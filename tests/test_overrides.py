@@ -167,7 +167,7 @@ def test_other_arguments(argument, says):
         ("trainer.num_sample=4", "nearest: trainer.num_samples"),
         ("trainr.lr=1", "nearest: trainer.lr"),
         ("num_samples=4", "nearest: trainer.num_samples"),
-        ("reward.weights=3", "nearest: reward.rank.weight"),
+        ("reward.weights=3", "nearest: reward."),
         ("reward.root=x", "nearest: data.root"),
         ("rewards=rank", "nearest: reward"),
         ("reward.rank.wieght=2", "nearest: reward.rank.weight"),

@@ -16,10 +16,7 @@ from functools import partial
 
 from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
-from aes_r1.data.splits import datasets_of
-from aes_r1.reward.custom import load_reward
 from aes_r1.rollout.served import largest_gap, require_match
-from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import RewardSettings, TrainerSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.completions import PendingCompletions, Rollouts, completion_rows
@@ -33,9 +30,10 @@ from aes_r1.trainer.policy import Policy
 from aes_r1.trainer.refill import Refill
 from aes_r1.trainer.skipped import SkippedSteps
 from aes_r1.trainer.step_credit import assign_credit
+from aes_r1.trainer.step_end import save_and_leave
 from aes_r1.trainer.step_images import UpcomingImages
 from aes_r1.trainer.step_metrics import mean_validation_srcc, step_values
-from aes_r1.trainer.step_rewards import reward_completions, subtract_kl
+from aes_r1.trainer.step_rewards import reward_function, subtract_kl
 from aes_r1.trainer.trace import StepTrace
 from aes_r1.trainer.update import update_policy
 from aes_r1.trainer.utilisation import Utilisation
@@ -68,12 +66,11 @@ def train_rapo(
     utilisation = Utilisation(backbone, engine, shared_prefix=policy.shares_prefix)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     best = progress.get("best")
-    skips = SkippedSteps(progress.get("skipped_in_a_row", 0))
+    skips = SkippedSteps(progress.get("skipped_in_a_row", 0), remedy=REMEDY)
     context.on_resume(progress["step"])
     rollouts = Rollouts(policy, engine, trainer)
     refill = Refill(images, policy, rollouts, trainer, engine, seed=context.seed)
-    custom_fn = None if reward.custom is None else load_reward(reward.custom)
-    pools = {name: number for number, name in enumerate(sorted(set(datasets_of(images))))}
+    reward_step = reward_function(images, trainer=trainer, reward=reward, engine=engine, judge=context.judge)
 
     # -- data ----------------------------------------------------------------------------------------------------------
     steps = range(progress["step"], total)
@@ -98,17 +95,7 @@ def train_rapo(
         ahead = begin_rollout(step + 1, timer) if begins_ahead and step + 1 < total else None
 
         # -- reward: over the images of all processes, so that N is global ---------------------------------------------
-        reward_fn = partial(
-            reward_completions,
-            trainer=trainer,
-            reward=reward,
-            pools=pools,
-            progress=step / total,
-            engine=engine,
-            timer=timer,
-            custom_fn=custom_fn,
-            judge=context.judge,
-        )
+        reward_fn = partial(reward_step, progress=step / total, timer=timer)
         completions, rewards = refill(step, completions, reward_fn(completions), reward_fn, timer)
         rollout = completions.rollout
         in_critique = critique_mask(
@@ -153,23 +140,22 @@ def train_rapo(
         values = {
             **step_values(rewards, credit, update, passes, timer, engine),
             **utilisation.metrics(completions.prompts, passes.lengths, trainer.inner_epochs, timer.seconds["update"]),
+            **refill.metrics(step, completions.images),
             "lr": lr,
         }
-        if trainer.refill_rounds:
-            values["rollout/refilled"] = refill.share(step, completions.images)
         trace.end()
         # Drawn ahead, the difference includes an update; and where one was skipped, it may be the trainer's own NaN.
         if served is not None and on_policy and not update.skipped:
             bound = largest_gap(served.settings, backbone.model.dtype)
             require_match(values["rollout/mismatch_mean"], bound, f"step {step + 1}")
         if step == 0 or (step + 1) % trainer.completions_every == 0:
-            local_rewards = {name: table[rewards.local] for name, table in rewards.by_name.items()}
-            context.log_completions(step + 1, completion_rows(completions, local_rewards, credit.by_completion))
+            context.log_completions(
+                step + 1, completion_rows(completions, rewards.of_this_process, credit.by_completion)
+            )
 
         # -- evaluate --------------------------------------------------------------------------------------------------
-        last = step + 1 == total
         validation_srcc: float | None = None
-        if last or (step + 1) % trainer.eval_every == 0:
+        if step + 1 == total or (step + 1) % trainer.eval_every == 0:
             with timer("evaluate"):
                 if ahead is not None:
                     ahead.settle()
@@ -181,17 +167,18 @@ def train_rapo(
         context.log(step + 1, values)
 
         # -- save ------------------------------------------------------------------------------------------------------
-        stopping, before = engine.any_rank(bool(context.stop)), best
-        best = checkpoint.better(best, step + 1, validation_srcc)
+        before, best = best, checkpoint.better(best, step + 1, validation_srcc)
         if best is not None and best != before:
             checkpoint.save_best(context.folder, best["step"], best["score"], engine, backbone)
-        if stopping or last or skips.too_many or (step + 1) % trainer.save_every == 0:
-            progress = {"best": best, "skipped_in_a_row": skips.in_a_row, **context.extra_state}
-            checkpoint.save(
-                context.folder, step + 1, engine, progress, keep=trainer.keep_checkpoints, backbone=backbone
-            )
-        if not last:
-            skips.end_if_too_many(step + 1, context.folder, REMEDY)
-        if stopping and not last:
-            raise Stopped(engine.any_rank(context.stop.requeue))
-    skips.end_if_too_many(total, context.folder, REMEDY)
+        save_and_leave(
+            step + 1,
+            total,
+            {"best": best, **context.extra_state},
+            context=context,
+            engine=engine,
+            skips=skips,
+            every=trainer.save_every,
+            keep=trainer.keep_checkpoints,
+            backbone=backbone,
+        )
+    skips.end_if_too_many(total, context.folder)

@@ -69,10 +69,13 @@ class Refill:
             rewards = reward_fn(completions)
         return completions, rewards
 
-    def share(self, step: int, images: StepImages) -> float:
-        """Return the share of `images` that stand in for others in `step`."""
+    def metrics(self, step: int, images: StepImages) -> dict[str, float]:
+        """Return {"rollout/refilled": share of `images` that stand in for others in `step`}; empty without drawings."""
+        if not self.trainer.refill_rounds:
+            return {}
         first = {_identity(self.images[index]) for index in self._first_indices(step)}
-        return sum(_identity(image) not in first for image in images.all_ranks) / len(images.all_ranks)
+        stand_ins = sum(_identity(image) not in first for image in images.all_ranks)
+        return {"rollout/refilled": stand_ins / len(images.all_ranks)}
 
     def _first_indices(self, step: int) -> list[int]:
         return batch_indices_without_repeats(

@@ -25,7 +25,6 @@ from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.model.transfer import to_device
 from aes_r1.prompts import PAIR_PROMPT, answer, order_of, unscored
 from aes_r1.rollout.forced_prefix import with_prefix
-from aes_r1.runs.stopping import Stopped
 from aes_r1.settings import ColdStartSettings
 from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
@@ -33,6 +32,7 @@ from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import batch_indices
 from aes_r1.trainer.skipped import SkippedSteps
+from aes_r1.trainer.step_end import save_and_leave
 
 REMEDY = "look at the records of these steps, lower cold_start.lr, or train with model.dtype=float32"
 
@@ -74,7 +74,7 @@ def train_sft(
     total = sft_steps(len(records), cold_start)
     progress = checkpoint.load_latest(context.folder, engine) or {"step": 0}
     context.on_resume(progress["step"])
-    skips = SkippedSteps(progress.get("skipped_in_a_row", 0))
+    skips = SkippedSteps(progress.get("skipped_in_a_row", 0), remedy=REMEDY)
 
     # -- data ----------------------------------------------------------------------------------------------------------
     local_positions = range(engine.rank, cold_start.batch_size, engine.size)
@@ -123,14 +123,10 @@ def train_sft(
         context.log(step + 1, values)
 
         # -- save ------------------------------------------------------------------------------------------------------
-        stopping = engine.any_rank(bool(context.stop))
-        if stopping or last or skips.too_many or (step + 1) % cold_start.save_every == 0:
-            checkpoint.save(context.folder, step + 1, engine, {"skipped_in_a_row": skips.in_a_row}, keep=2)
-        if not last:
-            skips.end_if_too_many(step + 1, context.folder, REMEDY)
-        if stopping and not last:
-            raise Stopped(engine.any_rank(context.stop.requeue))
-    skips.end_if_too_many(total, context.folder, REMEDY)
+        save_and_leave(
+            step + 1, total, {}, context=context, engine=engine, skips=skips, every=cold_start.save_every, keep=2
+        )
+    skips.end_if_too_many(total, context.folder)
 
 
 def encode_example(shown: tuple[dict, bool], *, backbone: Backbone, question: str) -> Example:

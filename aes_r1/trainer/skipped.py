@@ -22,11 +22,12 @@ class NeverFinite(Exception):
 class SkippedSteps:
     """Count the skipped steps of one loop; `in_a_row` is saved in every checkpoint and restored from it.
 
-    All processes count the same, because the norm that an engine returns is that of the whole gradient.
+    All processes count the same, because the norm that an engine returns is that of the whole gradient. remedy: what a
+    user may try where steps are skipped.
     """
 
-    def __init__(self, in_a_row: int = 0) -> None:
-        self.in_a_row = in_a_row
+    def __init__(self, in_a_row: int = 0, *, remedy: str) -> None:
+        self.in_a_row, self.remedy = in_a_row, remedy
 
     def count(self, grad_norm: float) -> int:
         """Return 1 when the optimizer step with this norm was skipped, else 0."""
@@ -39,12 +40,12 @@ class SkippedSteps:
         """Return whether so many steps in a row were skipped that training should end."""
         return self.in_a_row >= LIMIT
 
-    def end_if_too_many(self, step: int, folder: Path, remedy: str) -> None:
+    def end_if_too_many(self, step: int, folder: Path) -> None:
         """Raise NeverFinite if there are too many; the checkpoint after `step` must have been saved in `folder`."""
         if self.too_many:
             raise NeverFinite(
                 f"step {step}: the last {self.in_a_row} optimizer steps were skipped, for the loss or its gradient was "
-                f"not finite; {folder / f'step_{step}'} keeps the weights from before them; {remedy}"
+                f"not finite; {folder / f'step_{step}'} keeps the weights from before them; {self.remedy}"
             )
 
 

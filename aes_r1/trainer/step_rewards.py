@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import torch
@@ -16,7 +17,8 @@ from aes_r1.data.edits import EditedSample
 from aes_r1.data.opinions import levels_of, rater_shares
 from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
-from aes_r1.reward.custom import CustomReward, custom_reward
+from aes_r1.data.splits import datasets_of
+from aes_r1.reward.custom import CustomReward, custom_reward, load_reward
 from aes_r1.reward.judge import judge_reward
 from aes_r1.reward.length import overlong_penalty
 from aes_r1.reward.total import sub_score_rewards, total_reward, weights_at
@@ -58,6 +60,11 @@ class StepRewards:
         """Return the total and its parts, [N, K] each."""
         return {"total": self.total, **self.parts}
 
+    @property
+    def of_this_process(self) -> dict[str, Tensor]:
+        """Return the total and its parts for the images of this process, [n, K] each."""
+        return {name: table[self.local] for name, table in self.by_name.items()}
+
     def means(self) -> dict[str, float]:
         """Return the mean of the total and of each part, over the images that it is for."""
         if self.twins is None:
@@ -65,6 +72,26 @@ class StepRewards:
         pair, edited = self.twins
         images = dict.fromkeys(_OF_TWINS, torch.ones_like(edited)) | {"twin": torch.isin(pair, pair[edited])}
         return {name: float(table[images.get(name, ~edited)].mean()) for name, table in self.by_name.items()}
+
+
+def reward_function(
+    images: Sequence[Sample] | Sequence[Pair],
+    *,
+    trainer: TrainerSettings,
+    reward: RewardSettings,
+    engine: Engine,
+    judge: RewardJudge | None,
+) -> Callable[..., StepRewards]:
+    """Return `reward_completions` for a run on `images`, which lacks the completions, the progress and the timer."""
+    return partial(
+        reward_completions,
+        trainer=trainer,
+        reward=reward,
+        pools={name: number for number, name in enumerate(sorted(set(datasets_of(images))))},
+        engine=engine,
+        custom_fn=None if reward.custom is None else load_reward(reward.custom),
+        judge=judge,
+    )
 
 
 def reward_completions(

@@ -26,20 +26,20 @@ ENGINES = ("zero1", "zero2", "zero3", "zero3_offload", "zero1_bf16", "zero2_bf16
 
 
 def test_a_count_starts_anew_after_a_step_that_was_taken(tmp_path):
-    skips = SkippedSteps(in_a_row=LIMIT - 2)
+    skips = SkippedSteps(in_a_row=LIMIT - 2, remedy="lower trainer.lr")
     assert [skips.count(norm) for norm in (math.nan, 0.5, math.inf)] == [1, 0, 1]
     assert skips.in_a_row == 1
-    skips.end_if_too_many(3, tmp_path, "lower trainer.lr")
+    skips.end_if_too_many(3, tmp_path)
     for _ in range(LIMIT - 1):
         skips.count(math.inf)
     with pytest.raises(NeverFinite, match=r"last 10 optimizer steps .*step_12 keeps .*; lower trainer.lr") as raised:
-        skips.end_if_too_many(12, tmp_path, "lower trainer.lr")
+        skips.end_if_too_many(12, tmp_path)
     assert "\n" not in str(raised.value)
 
 
 def test_a_run_that_never_is_finite_ends_with_one_line_and_exit_code_1(monkeypatch, capsys):
     def task(settings):
-        SkippedSteps(in_a_row=LIMIT).end_if_too_many(12, Path("checkpoints"), "lower trainer.lr")
+        SkippedSteps(in_a_row=LIMIT, remedy="lower trainer.lr").end_if_too_many(12, Path("checkpoints"))
 
     monkeypatch.setattr(sys, "argv", ["aes_r1.train"])
     with pytest.raises(SystemExit) as left:
