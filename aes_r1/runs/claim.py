@@ -132,6 +132,7 @@ def start_over(folder: Path) -> None:
         run.completions_file,
         run.entropy_file,
         run.predictions_file,
+        run.pairs_file,
         run.evaluation_file,
         run.verdicts_file,
         run.judge_rewards_file,
