@@ -74,7 +74,13 @@ def arguments_of(options: argparse.Namespace, folder: str, facts: Facts) -> list
     side = math.isqrt(facts.max_pixels)
     prompt = len(backbone.encode(Image.new("RGB", (side, side)), facts.question).input_ids)
     longest = prompt + (options.max_new_tokens or facts.max_new_tokens) + ANSWER_TOKENS
-    longest = 128 * math.ceil((longest + 64) / 128)  # pictures of other shapes may take a few tokens more
+    positions = backbone.core.config.get_text_config().max_position_embeddings
+    fits = options.max_new_tokens is None or longest <= positions
+    require(
+        fits, "--max-new-tokens", options.max_new_tokens, f"the model has {positions} places, {prompt} for a prompt"
+    )
+    # Pictures of other shapes may take a few tokens more than a square. vLLM refuses more places than the model has.
+    longest = min(128 * math.ceil((longest + 64) / 128), positions)
     limits = {"image": 1, "video": 0} if backbone.core.config.model_type.startswith("qwen") else {"image": 1}
     arguments = {
         "--host": "127.0.0.1",

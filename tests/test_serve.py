@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from aes_r1 import serve
+from aes_r1.inference.asking import find_model
+from aes_r1.model import tiny
 from aes_r1.runs.process_group import ProcessGroup
+from aes_r1.settings import InputError
 from tests import processes
 from tests.ports import free_port
 
@@ -155,3 +158,17 @@ def test_a_port_that_is_taken_is_refused_and_nothing_is_started(environment, tal
     output = capsys.readouterr()
     assert output.err == f"aes_r1: --port={port}: something else listens there; end it or give another port\n"
     assert output.out == ""
+
+
+def test_no_more_places_are_asked_for_than_the_model_has():
+    """Without a run's word an answer may take 1,024 tokens, and the shipped base has 1,024 places in all."""
+    folder, facts = find_model(tiny.SHIPPED)
+    options = serve.arguments().parse_args(["--model", folder])
+    line = serve.arguments_of(options, folder, facts)
+    assert line[line.index("--max-model-len") + 1] == "1024"
+    options.max_new_tokens = 64
+    line = serve.arguments_of(options, folder, facts)
+    assert int(line[line.index("--max-model-len") + 1]) < 1024
+    options.max_new_tokens = 1000
+    with pytest.raises(InputError, match=r"--max-new-tokens=1000: the model has 1024 places, \d+ for a prompt"):
+        serve.arguments_of(options, folder, facts)
