@@ -17,9 +17,11 @@ from aes_r1.aescot.failures import NoAnswer, ServerGone
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import RATING_SCHEMA, read_rating
 from aes_r1.data.sample import Sample
-from aes_r1.prompts import Order, parse_critique, parse_score, rating_prompt
+from aes_r1.prompts import order_of, parse_critique, parse_score, rating_prompt, sub_scores_of
 from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import JudgeRewardSettings
+
+_FEWEST = 4  # questions without a readable rating that show a broken server and not one bad reply
 
 
 class _Question(NamedTuple):
@@ -36,11 +38,12 @@ class RewardJudge:
     """Rates completions; every answer is kept in the journal `path`, so that none is paid for twice.
 
     What became of a question is noted there as well, its rating or null: a run that resumes finds the same, wherever
-    the server stands by then and whatever it would answer now. order: that of the blocks in a completion.
+    the server stands by then and whatever it would answer now. question: what the completions answer.
     """
 
-    def __init__(self, settings: JudgeRewardSettings, path: Path, *, max_pixels: int, order: Order) -> None:
-        self._settings, self._path, self._max_pixels, self._order = settings, path, max_pixels, order
+    def __init__(self, settings: JudgeRewardSettings, path: Path, *, max_pixels: int, question: str) -> None:
+        self._settings, self._path, self._max_pixels = settings, path, max_pixels
+        self._order, self._sub_scores = order_of(question), sub_scores_of(question)
         self._stack = ExitStack()
         self._journal = self._stack.enter_context(Journal(path))
         self._chat = ChatModel(settings, self._journal)
@@ -67,7 +70,7 @@ class RewardJudge:
         ratings = self._runner.run(self._rate_all(list(questions.values())))
         if self._ceiling is not None:
             raise ServerGone(f"reward.judge.max_usd={self._settings.max_usd}: {self._ceiling}; give a higher one")
-        if questions and all(rating is None for rating in ratings):
+        if len(questions) >= _FEWEST and all(rating is None for rating in ratings):
             raise ServerGone(
                 f"reward.judge.model={self._settings.model}: none of the {len(ratings)} critiques of a step got a "
                 f"readable rating; mend the server. To ask anew for what {self._path} holds, delete that file"
@@ -79,7 +82,8 @@ class RewardJudge:
         return [[math.nan if rating is None else rating / 10 for rating in row] for row in found]
 
     def _question(self, image: Sample, text: str) -> _Question | None:
-        critique, score = parse_critique(text, self._order), parse_score(text, self._order)
+        critique = parse_critique(text, self._order)
+        score = parse_score(text, self._order, self._sub_scores)
         if critique is None or score is None:
             return None
         return _Question(image, rating_prompt(critique, score, self._settings.rubric))

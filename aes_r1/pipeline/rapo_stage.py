@@ -22,7 +22,7 @@ from aes_r1.pipeline.evaluation_stage import predictions
 from aes_r1.pipeline.job import Job
 from aes_r1.pipeline.rapo_log import RapoLog
 from aes_r1.pipeline.readable_start import require_readable_answers
-from aes_r1.prompts import PAIR_PROMPT, order_of
+from aes_r1.prompts import PAIR_PROMPT
 from aes_r1.reward.custom import reward_file
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.files import draft_of, write_text_atomically
@@ -91,7 +91,7 @@ def rapo(job: Job, initial: str) -> str:
                     settings.reward.judge,
                     job.run.judge_rewards_file,
                     max_pixels=settings.data.max_pixels or PAPER_PIXELS,
-                    order=order_of(job.question),
+                    question=job.question,
                 )
             )
         try:

@@ -14,7 +14,7 @@ from aes_r1.aescot.chat import _litellm
 from aes_r1.aescot.failures import Refused, ServerGone
 from aes_r1.aescot.reward_judge import RewardJudge
 from aes_r1.data.sample import Sample
-from aes_r1.prompts import answer, rating_prompt
+from aes_r1.prompts import RATING_PROMPT, answer, question_of, rating_prompt
 from aes_r1.settings import JudgeRewardSettings
 
 KEY = "sk-loopback-0123456789abcdef"
@@ -38,10 +38,12 @@ def images(picture_folder) -> list[Sample]:
     return [Sample(name, str(picture_folder / f"{name}.png"), 0.5, "made", "train") for name in ("03", "07")]
 
 
-def rated(journal: Path, images: list[Sample], url: str, texts=TEXTS, times: int = 1, **changes) -> list[list[float]]:
+def rated(
+    journal: Path, images: list[Sample], url: str, texts=TEXTS, times: int = 1, question=RATING_PROMPT, **changes
+) -> list[list[float]]:
     """Rate `texts` so many times, each time as a further step would."""
     settings = JudgeRewardSettings(weight=1.0, model="fake", api_base=url, **{"timeout_s": 2.0, **changes})
-    with RewardJudge(settings, journal, max_pixels=9216, order="critique_first") as judge:
+    with RewardJudge(settings, journal, max_pixels=9216, question=question) as judge:
         return [judge.rate(images, texts) for _ in range(times)][-1]
 
 
@@ -75,6 +77,21 @@ def test_a_completion_is_rated_with_its_picture_once(images, tmp_path):
     assert KEY not in journal.read_text()
     for address in (url, GONE):  # the server is gone
         assert str(rated(journal, images, address)) == str(table)
+
+
+def test_a_completion_with_sub_scores_is_rated_too(images, tmp_path):
+    text = answer("Soft light.", 0.5, sub_scores={"composition": 0.25})
+    question = question_of("critique", ("composition",))
+    with running(tmp_path / "server") as (url, _):
+        table = rated(tmp_path / "judge.jsonl", images[:1], url, [[text]], question=question)
+    assert table == [[expected(rating_prompt("Soft light.", 0.5))]]
+
+
+def test_a_single_reply_that_cannot_be_read_ends_nothing(images, tmp_path):
+    unread = next(count for count in range(50) if never_rated(rating_prompt(words(count), 0.5)))
+    with running(tmp_path / "server", faults=3) as (url, _):
+        table = rated(tmp_path / "judge.jsonl", images[:1], url, [[answer(words(unread), 0.5)]], retries=1)
+    assert math.isnan(table[0][0])
 
 
 def test_a_rubric_of_ones_own_is_what_the_judge_reads(images, tmp_path):

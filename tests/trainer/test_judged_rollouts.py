@@ -15,7 +15,7 @@ from aes_r1.aescot.chat import _litellm
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.aescot.reward_judge import RewardJudge
 from aes_r1.model import backbone as backbones
-from aes_r1.prompts import answer, parse_critique, parse_score, rating_prompt
+from aes_r1.prompts import RATING_PROMPT, answer, parse_critique, parse_score, rating_prompt
 from aes_r1.settings import JudgeRewardSettings, RewardSettings, TrainerSettings
 from aes_r1.trainer.context import PhaseTimer
 from aes_r1.trainer.credit import critique_advantage
@@ -41,7 +41,7 @@ def judged(url: str, **changes) -> RewardSettings:
 
 
 def judge_of(reward: RewardSettings, journal: Path) -> RewardJudge:
-    return RewardJudge(reward.judge, journal, max_pixels=9216, order="critique_first")
+    return RewardJudge(reward.judge, journal, max_pixels=9216, question=RATING_PROMPT)
 
 
 def expected(row: dict) -> float:
