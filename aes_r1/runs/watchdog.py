@@ -38,7 +38,8 @@ class Heartbeat:
         )
         if rank == 0:
             self._store.set("claimed", "")
-        self._store.wait(["claimed"], timedelta(minutes=5))  # another's folder is nothing to watch, nor to write into
+        # Rank 0 is refused where the folder is another run's. No other process may then write a failure into it.
+        self._store.wait(["claimed"], timedelta(minutes=5))
         self._waits = 0
         self._ended = threading.Event()
         self._last: dict[int, tuple[int, float]] = {}
