@@ -63,7 +63,7 @@ def compare_with_vllm(folder: Path) -> float:
 def export(folder: Path, out: Path, *, step: str = "last") -> Path:
     """Copy a model of the run in `folder` to `out`, with the files that are needed to ask it as in training.
 
-    step: "last" (the final model), "best" (by validation SRCC) or a number of optimizer steps of RAPO. Beside weights,
+    step: "last" (the final model), "best" (by validation SRCC) or a number of steps of RAPO. Beside weights,
     tokenizer and processor: README.md (the card), prompt.txt (the question in its chat template), aes_r1.json
     (sampling, intervals), evaluation.json (only for the last step, which alone is evaluated), and a
     generation_config.json for greedy, complete answers without a repetition penalty. Raises InputError when RUN has no
@@ -126,7 +126,7 @@ def arguments() -> OneLineParser:
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("out", metavar="OUT", help="a new folder")
     parser.add_argument(
-        "--step", default="last", help="last, best (by validation SRCC) or a number of optimizer steps (default: last)"
+        "--step", default="last", help="last, best (by validation SRCC) or a number of steps (default: last)"
     )
     parser.add_argument(
         "--scorer",

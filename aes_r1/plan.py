@@ -41,7 +41,7 @@ from aes_r1.plan_seconds import (
     step_seconds,
 )
 from aes_r1.settings import CONF, PAPER_PIXELS, InputError, LoraSettings, PlanSettings
-from aes_r1.trainer.rapo import rapo_steps
+from aes_r1.trainer.step_images import rapo_steps
 
 
 @dataclass(frozen=True)

@@ -335,7 +335,8 @@ def cures(settings: PlanSettings, shape: Shape) -> dict[str, int]:
     if model.lora.rank == 0 or model.lora.target == "language":
         found["model.freeze_vision=true"] = needs(with_model(freeze_vision=True))
     fewest = max(2 * gpus, settings.trainer.edited_pairs)
-    for name, floor in (("images_per_step", fewest), ("num_samples", 2), ("max_new_tokens", 128)):
+    samples = settings.reward.fewest_samples
+    for name, floor in (("images_per_step", fewest), ("num_samples", samples), ("max_new_tokens", 128)):
         # Halved until it fits, though never below what a step can be rewarded for or an answer needs.
         size = getattr(settings.trainer, name) // 2
         while size // 2 >= floor and needs(with_trainer(**{name: size})) > settings.plan.memory_gb * 1e9:

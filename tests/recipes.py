@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 
@@ -31,3 +32,12 @@ def _composed(name: str, schema: type[Schema], overrides: tuple[str, ...]) -> Sc
     recipe.register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return recipe.to_settings(compose(name, overrides=list(overrides)), schema)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values; an empty mapping is a value."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -13,21 +13,12 @@ import yaml
 
 from aes_r1.runs.identity import differences, run_fingerprint
 from aes_r1.settings import CONF, Settings, as_dict
-from tests.recipes import composed
+from tests.recipes import composed, flat
 from tests.test_command import EXPERIMENTS, GROUPS, OPTIONS, train
 
 RECIPES = json.loads((Path(__file__).parent / "golden" / "recipes.json").read_text())
 # Given on the command line, or derived from it.
 OF_THE_RUN = ("out", "run_name", "evaluation.also")
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values; an empty mapping is a value."""
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def files(group: str) -> list[Path]:

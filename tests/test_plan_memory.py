@@ -21,11 +21,15 @@ from aes_r1.plan_memory import (
 from aes_r1.settings import (
     ColdStartSettings,
     CostSettings,
+    DistributionSettings,
     EngineSettings,
     LoraSettings,
+    RewardSettings,
     RolloutSettings,
 )
 from tests.paper_plan import paper_plan, paper_shape, trainer
+
+DISTRIBUTION = RewardSettings(distribution=DistributionSettings(weight=1.0))
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +190,15 @@ def test_no_cure_has_fewer_images_than_twins(shape):
     for pairs, known in ((0, True), (96, False)):
         found = cures(dataclasses.replace(settings(), trainer=trainer(edited_pairs=pairs)), shape)
         assert any("images_per_step" in name for name in found) is known
+
+
+@pytest.mark.parametrize(("reward", "samples"), [(RewardSettings(), 2), (DISTRIBUTION, 3)])
+def test_no_cure_has_fewer_outputs_than_the_reward_needs(shape, reward, samples):
+    """Six outputs can be halved for either reward; four of them only where two are enough."""
+    for count in (4, 6):
+        planned = dataclasses.replace(settings(), reward=reward, trainer=trainer(num_samples=count))
+        halved = next((name for name in cures(planned, shape) if "num_samples" in name), None)
+        assert halved == (f"trainer.num_samples={count // 2}" if count // 2 >= samples else None)
 
 
 def test_cures_are_not_on_yet_and_do_lower_the_peak(shape):

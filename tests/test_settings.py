@@ -1,23 +1,28 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from aes_r1.runs.claim import claim_run_folder
 from aes_r1.runs.identity import differences, run_fingerprint
 from aes_r1.settings import (
+    DashboardSettings,
     DistillSettings,
     EvaluateSettings,
     InputError,
     LoraSettings,
     ModelSettings,
+    PlanSettings,
+    PrepareSettings,
     RolloutSettings,
     Settings,
     TrainerSettings,
     as_dict,
     build,
 )
+from tests.recipes import flat
 
 ALONE = {"rank": {"weight": 0}, "error": {"weight": 0}, "pair": {"weight": 1}}  # the weights of reward=pair
 SERVED = {"name": "vllm", "url": ["http://a:1"]}
@@ -132,6 +137,11 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
         ({"model": {"pretrain": {"seed": 1}}}, "model.pretrain.seed=1: "),
         ({"model": {"pretrain": {"data": "photographs"}}}, "model.pretrain.data=photographs: the shipped base is made"),
         ({"model": {"base": "pretrain", "pretrain": {"data": "para"}}}, "model.pretrain.data=para: must be one of"),
+        ({"model": {"pretrain": {"pictures": 0}}}, "model.pretrain.pictures=0: must be positive"),
+        ({"model": {"pretrain": {"epochs": 0}}}, "model.pretrain.epochs=0: must be positive"),
+        ({"model": {"pretrain": {"batch_size": 0}}}, "model.pretrain.batch_size=0: must be positive"),
+        ({"model": {"pretrain": {"lr": -1.0}}}, "model.pretrain.lr=-1.0: must be positive"),
+        ({"model": {"pretrain": {"pictures": 4}}}, "model.pretrain.pictures=4: must be at least model.pretrain.batch"),
         ({"rollout": {"name": "sglang"}}, "rollout.name=sglang"),
         ({"rollout": {"name": "vllm"}}, "rollout.url=[]: give the servers' addresses"),
         ({"rollout": {"name": "vllm", "url": ["127.0.0.1:8100"]}}, "rollout.url=127.0.0.1:8100"),
@@ -289,6 +299,23 @@ def test_completions_are_not_drawn_by_a_policy_that_drops_inputs(rollout):
 def test_what_is_of_whole_completions_may_be_charged_to_all_their_tokens():
     Settings(trainer=TrainerSettings(kl_reward_coef=0.1, overlong_penalty=1.0))
     Settings(trainer=TrainerSettings(name="sft", kl_reward_coef=0.1, credit="answer"))  # no step of RAPO is taken
+
+
+ALL = (Settings, EvaluateSettings, DistillSettings, PlanSettings, PrepareSettings, DashboardSettings)
+
+
+@pytest.mark.parametrize(
+    ("schema", "key"),
+    [(schema, key) for schema in ALL for key, value in flat(as_dict(schema())) if type(value) in (int, float)],
+)
+def test_a_negative_or_undefined_number_is_refused(schema, key):
+    """No size, rate, weight or seed of any group may be below 0 or, where it need not be whole, NaN."""
+    for value in (-1, float("nan")):
+        settings: object = value
+        for part in reversed(key.split(".")):
+            settings = {part: settings}
+        with pytest.raises(InputError, match=re.escape(key)):
+            build(schema, settings)
 
 
 @pytest.mark.parametrize("schema", [Settings, EvaluateSettings, DistillSettings])

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ MIN_CRITIQUES = 16  # where a step logged fewer, its critiques are not judged
 ALIKE = 0.60  # share of the start's different critiques below which critiques turn alike
 LOST = 0.50  # share of the start's information about the picture below which the words lose it
 ALWAYS_FINITE = ("reward/", "policy/", "rollout/")
+_NOT_FINITE = "health/not_finite"  # whether a row has a skipped optimizer step, or a value that should be finite
 MAY_BE_MISSING = ("rollout/score_mean", "rollout/score_std")  # null where no output of a step could be read
 
 
@@ -52,24 +54,22 @@ class WarningSign:
 # -- measures ----------------------------------------------------------------------------------------------------------
 def recent(metrics: Rows, name: str) -> float | None:
     """Return the mean of `name` over the last WINDOW rows that have it; None with fewer."""
-    values = _values(metrics, name)
-    return float(np.mean(values[-WINDOW:])) if len(values) >= WINDOW else None
+    values = list(islice(_values(reversed(metrics), name), WINDOW))
+    return float(np.mean(values)) if len(values) >= WINDOW else None
 
 
 def share_of_start(metrics: Rows, name: str) -> float | None:
     """Divide the mean of `name` over the last WINDOW rows by that over the first; None while the windows overlap."""
-    values = _values(metrics, name)
+    values = list(islice(_values(metrics, name), 2 * WINDOW))
     if len(values) < 2 * WINDOW:
         return None
-    first = float(np.mean(values[:WINDOW]))
-    return float(np.mean(values[-WINDOW:])) / first if first > 0 else None
+    first, last = float(np.mean(values[:WINDOW])), recent(metrics, name)
+    return last / first if last is not None and first > 0 else None
 
 
 def steps_not_finite(metrics: Rows, _: Rows) -> float | None:
     """Count the steps so far with a skipped optimizer step, or a non-finite value of a metric that every step has."""
-    if not metrics:
-        return None
-    return float(sum(bool(row.get("policy/skipped_steps")) or _not_finite(row) for row in metrics))
+    return float(sum(row[_NOT_FINITE] for row in metrics)) if metrics else None
 
 
 def rank_dominates(metrics: Rows, _: Rows) -> float | None:
@@ -98,8 +98,8 @@ def diversity_share(_: Rows, completions: Rows) -> float | None:
 
 def share_of_first(metrics: Rows, name: str) -> float | None:
     """Divide the last value of `name` by the first; None with one, or where the first is not positive."""
-    values = _values(metrics, name)
-    return values[-1] / values[0] if len(values) > 1 and values[0] > 0 else None
+    first = list(islice(_values(metrics, name), 2))
+    return next(_values(reversed(metrics), name)) / first[0] if len(first) > 1 and first[0] > 0 else None
 
 
 def leaking(_: Rows, completions: Rows) -> float | None:
@@ -111,18 +111,19 @@ def leaking(_: Rows, completions: Rows) -> float | None:
     return float(np.mean(leaks)) if len(leaks) >= MIN_CRITIQUES else None
 
 
-def _not_finite(row: Mapping[str, Any]) -> bool:
-    """Return whether a metric of `row` that should always be finite is NaN or infinite (null in the file)."""
-    return any(
+def _judged(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `row` with _NOT_FINITE, 0 or 1: found once per row, because the signs are judged at every step."""
+    missing = any(
         value is None or not math.isfinite(value)
         for name, value in row.items()
         if name.startswith(ALWAYS_FINITE) and name not in MAY_BE_MISSING
     )
+    return {**row, _NOT_FINITE: int(missing or bool(row.get("policy/skipped_steps")))}
 
 
-def _values(metrics: Rows, name: str) -> list[float]:
-    """Return the finite values of `name`, in order; `steps_not_finite` reports the others."""
-    return [row[name] for row in metrics if row.get(name) is not None and math.isfinite(row[name])]
+def _values(metrics: Iterable[Mapping[str, Any]], name: str) -> Iterator[float]:
+    """Yield the finite values of `name`, in the order of `metrics`; `steps_not_finite` reports the others."""
+    return (row[name] for row in metrics if row.get(name) is not None and math.isfinite(row[name]))
 
 
 def _critiques(completions: Rows, step: int) -> list[tuple[str, float | None]]:
@@ -226,10 +227,11 @@ class HealthMonitor:
     def __post_init__(self) -> None:
         """Mark the signs that show in the rows from before a resume; they were raised then and are not raised again."""
         self.raised |= {str(row["sign"]) for row in health_rows(self.metrics, self.completions) if row["step"]}
+        self.metrics = [_judged(row) for row in self.metrics]
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Judge the run after `step`; completions of that step are logged before its metrics."""
-        self.metrics.append({"step": step, **metrics})
+        self.metrics.append(_judged({"step": step, **metrics}))
         new_text = bool(self.completions) and self.completions[-1]["step"] == step
         for sign in SIGNS:
             if sign.name in self.raised or (sign.measure in ON_TEXT and not new_text):
@@ -295,7 +297,7 @@ def health_rows(metrics: Rows, completions: Rows) -> list[dict[str, Any]]:
     `metrics` and `completions` are the rows of the two files; only those of the RAPO stage count. A sign without a
     value and a step could not be checked ("checked"), which is not the same as a sign that does not show.
     """
-    metrics = [row for row in metrics if row.get("stage", "rapo") == "rapo"]
+    metrics = [_judged(row) for row in metrics if row.get("stage", "rapo") == "rapo"]
     completions = [row for row in completions if row.get("stage", "rapo") == "rapo"]
     logged = sorted({row["step"] for row in completions})
     rows = []

@@ -255,7 +255,7 @@ def _gradients(model: Examined, backbone: Backbone) -> tuple[Tensor, dict[str, T
     advantages = torch.tensor([1.0, -0.5], device=logps.device).repeat(len(SIZES))
     loss, _ = policy_loss(
         logps, logps.detach(), None, advantages, mask, clip_low=0.2, clip_high=0.2, kl_coef=0.0,
-        aggregation="sequence_mean", divisor=len(logps),
+        aggregation="sequence_mean", normalizer=len(logps),
     )  # fmt: skip
     _require(bool(torch.isfinite(loss)), f"the loss is {float(loss.detach())}")
     loss.backward()

@@ -18,7 +18,7 @@ from aes_r1.inference.predictions import Sets
 from aes_r1.pipeline.job import Job
 from aes_r1.runs.files import sha256_of
 from aes_r1.settings import DataSettings, InputError
-from aes_r1.trainer.rapo import rapo_steps
+from aes_r1.trainer.step_images import rapo_steps
 
 log = logging.getLogger("aes_r1")
 

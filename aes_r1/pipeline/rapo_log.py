@@ -26,7 +26,9 @@ class RapoLog:
         """Cut the record back to `step`, after which training starts, and announce the run."""
         job, trainer = self.job, self.job.settings.trainer
         job.tracker.resume("rapo", step or -1)  # -1 keeps nothing: step 0 is measured again too
-        self.health = HealthMonitor(job.tracker.alert, list(job.run.metrics("rapo")), list(job.run.completions("rapo")))
+        if job.rank == 0:
+            run = job.run
+            self.health = HealthMonitor(job.tracker.alert, list(run.metrics("rapo")), list(run.completions("rapo")))
         resumed = f", resumed after step {step}" if step else ""
         twins = f" and {trainer.edited_pairs} edited twins" if trainer.edited_pairs else ""
         log.info(
@@ -61,5 +63,6 @@ class RapoLog:
 
     def completions(self, step: int, rows: list[dict]) -> None:
         """Record the completions of a step."""
-        self.health.log_completions(step, rows)
+        if self.job.rank == 0:
+            self.health.log_completions(step, rows)
         self.job.tracker.completions("rapo", step, rows)

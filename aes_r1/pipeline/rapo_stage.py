@@ -32,8 +32,9 @@ from aes_r1.trainer import checkpoint
 from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.policy import Policy
-from aes_r1.trainer.rapo import rapo_steps, train_rapo
+from aes_r1.trainer.rapo import train_rapo
 from aes_r1.trainer.reference import build_reference
+from aes_r1.trainer.step_images import rapo_steps
 
 log = logging.getLogger("aes_r1")
 

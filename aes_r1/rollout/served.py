@@ -272,7 +272,10 @@ def require_match(gap: float, bound: float, where: str) -> None:
 
 
 def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int, longest: int) -> None:
-    """Raise Unusable unless `answer` has `count` complete completions; InputError if it answers another prompt."""
+    """Raise Unusable unless `answer` has `count` complete completions.
+
+    InputError if it answers another prompt, or if the server's own limit cut a completion before `longest` tokens.
+    """
     try:
         if answer["prompt_token_ids"] != prompt:
             raise InputError(
@@ -289,6 +292,11 @@ def check_answer(answer: Any, backbone: Backbone, prompt: list[int], count: int,
             ended = choice["finish_reason"] == ("stop" if tokens[-1] == backbone.end_token else "length")
             if not complete or not ended:
                 raise Unusable(f"a completion came back in part ({choice['finish_reason']}, {len(tokens)} tokens)")
+            if choice["finish_reason"] == "length" and len(tokens) < longest:
+                raise InputError(
+                    f"rollout.url: the server has room for {len(tokens)} tokens after this prompt, but {longest} were "
+                    f"asked for; start it with `aes-r1 serve --max-new-tokens {longest}`, or ask for fewer"
+                )
             if bool(backbone.banned[tokens].any()):
                 raise InputError("rollout.url: the server drew a token that it was told not to; is it another program?")
     except (KeyError, TypeError, IndexError) as error:

@@ -94,15 +94,17 @@ class ExpertSettings(RoleSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("expert.name", self.name, ("openai", "scenes", "pixels", "attributes"))
-        require(
-            0 < self.min_words < self.max_words, "expert.min_words", self.min_words, "must be above 0, below max_words"
-        )
+        require(self.min_words > 0, "expert.min_words", self.min_words, "must be positive")
+        rule = f"must be above expert.min_words={self.min_words}"
+        require(self.max_words > self.min_words, "expert.max_words", self.max_words, rule)
         near_copy = self.near_copy
         require(near_copy is None or 0 < near_copy <= 1, "expert.near_copy", near_copy, "must be in (0, 1] or null")
-        rates = (self.leak_rate, self.align_rate, self.fact_rate)
-        require(
-            min(rates) >= 0 and sum(rates) < 1, "expert.leak_rate", rates, "the error rates must add up to less than 1"
-        )
+        names, total = ("leak_rate", "align_rate", "fact_rate"), 0.0
+        for name in names:
+            rate = getattr(self, name)
+            require(0 <= rate < 1, f"expert.{name}", rate, "must be in [0, 1)")
+            total += rate
+        require(total < 1, "expert.leak_rate", self.leak_rate, f"{', '.join(names)} must add up to less than 1")
 
 
 @dataclass

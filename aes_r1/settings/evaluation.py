@@ -57,6 +57,7 @@ class EvaluationSettings:
         positive = temperature is None or temperature > 0
         require(positive, "evaluation.temperature", temperature, "must be positive or null")
         require(longest is None or longest >= 1, "evaluation.max_new_tokens", longest, "must be at least 1 or null")
+        require(self.n_bootstrap >= 2, "evaluation.n_bootstrap", self.n_bootstrap, "must be at least 2")
         require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "must be at least 1")
         require(self.limit is None or self.limit > 0, "evaluation.limit", self.limit, "must be positive or null")
 

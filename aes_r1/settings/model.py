@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 from aes_r1.settings.rules import one_of, require, seed_rule
@@ -25,6 +26,11 @@ class PretrainSettings:
 
     def __post_init__(self) -> None:
         one_of("model.pretrain.data", self.data, ("scenes", "photographs"))
+        for name in ("pictures", "epochs", "batch_size"):
+            require(getattr(self, name) > 0, f"model.pretrain.{name}", getattr(self, name), "must be positive")
+        require(self.lr > 0, "model.pretrain.lr", self.lr, "must be positive")
+        rule = f"must be at least model.pretrain.batch_size={self.batch_size}, or no step is taken"
+        require(self.pictures * self.epochs >= self.batch_size, "model.pretrain.pictures", self.pictures, rule)
         seed_rule("model.pretrain.seed", self.seed)
 
 
@@ -42,6 +48,7 @@ class LoraSettings:
 
     def __post_init__(self) -> None:
         require(self.rank >= 0, "model.lora.rank", self.rank, "must not be negative")
+        require(0 < self.alpha < math.inf, "model.lora.alpha", self.alpha, "must be positive")
         require(0 <= self.dropout < 1, "model.lora.dropout", self.dropout, "must be in [0, 1)")
         one_of("model.lora.target", self.target, ("language", "all"))
 
@@ -72,6 +79,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        require(self.max_pixels >= 256, "model.max_pixels", self.max_pixels, "must be at least 256")
         self._check_base()
         one_of("model.kernels", self.kernels, ("plain", "liger"))
         one_of("model.prompt", self.prompt, PROMPTS)

@@ -232,6 +232,11 @@ class RewardSettings:
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     @property
+    def fewest_samples(self) -> int:
+        """The fewest outputs of an image for which the rewards differ: a distribution of scores needs three."""
+        return 3 if self.distribution.weight > 0 else 2
+
+    @property
     def needs_reference(self) -> bool:
         """Whether a critique reward needs the reference model."""
         return not {"read_back", "information"}.isdisjoint(self.critique_weights)

@@ -85,7 +85,7 @@ class Settings:
             is_free = self.trainer.refill_rounds == 0 or self.rollout.ahead == 0
             require(is_free, "trainer.refill_rounds", self.trainer.refill_rounds, rule)
             rule = "reward.distribution needs at least 3 scores of a picture; give trainer.num_samples=8, say"
-            is_enough = self.reward.distribution.weight == 0 or self.trainer.num_samples >= 3
+            is_enough = self.trainer.num_samples >= self.reward.fewest_samples
             require(is_enough, "trainer.num_samples", self.trainer.num_samples, rule)
             rule = "edited twins earn this reward alone; give a positive weight, or trainer.edited_pairs=0"
             earns = self.reward.twin.weight > 0 or self.trainer.edited_pairs == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aes_r1.settings.rules import one_of
+from aes_r1.settings.rules import one_of, require
 
 
 @dataclass
@@ -20,3 +20,4 @@ class TrackerSettings:
 
     def __post_init__(self) -> None:
         one_of("tracker.name", self.name, ("offline", "wandb", "tensorboard", "none"))
+        require(self.completions >= 0, "tracker.completions", self.completions, "must not be negative")

@@ -59,7 +59,7 @@ def set_random_state(state: dict) -> None:
 
 
 def save(root: Path, step: int, engine: Engine, progress: dict, *, keep: int, backbone: Backbone | None = None) -> Path:
-    """Write checkpoints/step_N (N optimizer steps done) and prune all but the last `keep`. Collective.
+    """write checkpoints/step_N (N steps done) and prune all but the last `keep`. Collective.
 
     `progress` is what the loop needs besides weights, optimizer and generators; `backbone` is also written in Hugging
     Face form. Raises InputError when the disk is full or cannot be written.

@@ -56,11 +56,11 @@ class PhaseTimer:
 class TrainingContext:
     """Hold the surroundings of one training loop.
 
-    folder: its checkpoints, from which it resumes. `log(step, values)` is called after every optimizer step with values
-    by glossary name. `evaluate(step)` returns the validation values that are logged with that step; those before the
-    first step it records by itself. `log_completions(step, rows)` receives sampled completions. `on_resume(step)` is
-    called once before the first step with the number of optimizer steps already done. extra_state is saved in every
-    checkpoint. `timer(device)` is called for a new timer at each step. trace_file: the file for the trace of the step
+    folder: its checkpoints, from which it resumes. `log(step, values)` is called after every step with values by
+    glossary name. `evaluate(step)` returns the validation values that are logged with that step; those before the first
+    step it records by itself. `log_completions(step, rows)` receives sampled completions. `on_resume(step)` is called
+    once before the first step with the number of steps already done. extra_state is saved in every checkpoint.
+    `timer(device)` is called for a new timer at each step. trace_file: the file for the trace of the step
     trainer.profile, or None on processes that trace none. judge: the one of reward.judge, on rank 0 where it has a
     weight.
     """

@@ -184,7 +184,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     clip_high: float,
     kl_coef: float | Tensor,
     aggregation: str,
-    divisor: float | Tensor,
+    normalizer: float | Tensor,
     surrogate: str = "clip",
     ratio_level: str = "token",
     ratio_cap: float | None = None,
@@ -195,7 +195,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
     """Compute the surrogate with a k3 penalty to the reference (paper, eq. 10) and an entropy bonus.
 
     logps (with gradient), old_logps, ref_logps, mask: [B, T]; advantages: [B] or [B, T]; kl_coef: one number or
-    [B, T]. ref_logps may be None when kl_coef is the number 0. `divisor` is the divisor of the whole optimizer step
+    [B, T]. ref_logps may be None when kl_coef is the number 0. `normalizer` is the divisor of the whole optimizer step
     (sequences for sequence_mean, tokens for token_mean, any constant), so that every split into micro-batches and ranks
     sums to the same gradient. Values outside the mask, infinities and NaN included, affect neither loss nor gradient.
     Differences of log-probabilities are clamped to LARGEST_DIFFERENCE in the ratio and in k3, and have no gradient
@@ -231,7 +231,7 @@ def policy_loss(  # noqa: PLR0913, the terms of the loss, by the names that othe
             raise ValueError(f"entropy_coef={entropy_coef} needs entropy")
         objective = objective + entropy_coef * entropy.masked_fill(outside, 0.0)
     per_token = -objective.masked_fill(outside, 0.0)  # multiplying by 0 would keep NaN
-    loss = aggregate(per_token, mask, aggregation) / divisor
+    loss = aggregate(per_token, mask, aggregation) / normalizer
 
     with torch.no_grad():
         low, high = clipped_tokens(ratio, advantages, surrogate, clip_low, clip_high, ratio_cap)

@@ -42,11 +42,17 @@ def batch_indices_without_repeats(
     return list(order[step_in_epoch * per_step : (step_in_epoch + 1) * per_step])
 
 
-def least_first(difficulty: Sequence[float], *, shown: int, seed: int) -> list[int]:
-    """Return the first `shown` indices of the first epoch, the quarter of least difficulty first, then the next.
+def least_first(difficulty: Sequence[float], *, pool: Sequence[str], shown: int, seed: int) -> list[int]:
+    """Return the first `shown` indices of the first epoch, the quarter of least difficulty of each pool first.
 
-    They are the indices that would be shown without this, and within a quarter their order stays as it was drawn.
+    difficulty and pool have one entry per sample. The indices are those that would be shown without this, every quarter
+    keeps the pools' shares, and within a quarter the order stays as it was drawn.
     """
     drawn = np.random.default_rng([seed, 0]).permutation(len(difficulty))[:shown]
-    rank = np.argsort(np.argsort(np.asarray(difficulty)[drawn], kind="stable"), kind="stable")
-    return drawn[np.argsort(4 * rank // len(drawn), kind="stable")].tolist()
+    values, pools = np.asarray(difficulty)[drawn], np.asarray(pool)[drawn]
+    quarter = np.zeros(len(drawn), dtype=np.int64)
+    for name in set(pool):
+        inside = np.flatnonzero(pools == name)
+        rank = np.argsort(np.argsort(values[inside], kind="stable"), kind="stable")
+        quarter[inside] = 4 * rank // max(len(inside), 1)
+    return drawn[np.argsort(quarter, kind="stable")].tolist()

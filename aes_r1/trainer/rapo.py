@@ -9,7 +9,6 @@ once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,7 +30,7 @@ from aes_r1.trainer.refill import Refill
 from aes_r1.trainer.skipped import SkippedSteps
 from aes_r1.trainer.step_credit import assign_credit
 from aes_r1.trainer.step_end import save_and_leave
-from aes_r1.trainer.step_images import UpcomingImages
+from aes_r1.trainer.step_images import UpcomingImages, rapo_steps
 from aes_r1.trainer.step_metrics import mean_validation_srcc, step_values
 from aes_r1.trainer.step_rewards import reward_function, subtract_kl
 from aes_r1.trainer.trace import StepTrace
@@ -39,11 +38,6 @@ from aes_r1.trainer.update import update_policy
 from aes_r1.trainer.utilisation import Utilisation
 
 REMEDY = "lower trainer.lr, raise trainer.kl_coef, or train with model.dtype=float32"
-
-
-def rapo_steps(count: int, trainer: TrainerSettings) -> int:
-    """Return the optimizer steps of the whole run over `count` images."""
-    return trainer.max_steps or math.ceil(count * trainer.epochs / trainer.images_per_step)
 
 
 def train_rapo(

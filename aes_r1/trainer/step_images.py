@@ -87,17 +87,24 @@ class UpcomingImages:
         return StepImages.of([*chosen, *twins], step, trainer=self.trainer, engine=self.engine, seed=self.seed)
 
 
+def rapo_steps(count: int, trainer: TrainerSettings) -> int:
+    """Return the steps of the whole run over `count` images."""
+    return trainer.max_steps or math.ceil(count * trainer.epochs / trainer.images_per_step)
+
+
 def first_pass(images: Sequence[Sample | Pair], trainer: TrainerSettings, *, seed: int) -> list[int] | None:
     """Return the order of the first pass with trainer.curriculum: images on whose quality raters agree come first.
 
-    Without it None, and the order is drawn. Images whose raters' spread is not known come last.
+    They are ordered within their data set, so that every quarter of the pass keeps the sets' shares. Images whose
+    raters' spread is not known come last in their set; a set in which none is known keeps the drawn order. Without
+    trainer.curriculum None, and the order is drawn.
     """
     if not trainer.curriculum:
         return None
-    whole_steps = len(images) // trainer.images_per_step
-    steps = min(whole_steps, trainer.max_steps or whole_steps)
+    steps = min(len(images) // trainer.images_per_step, rapo_steps(len(images), trainer))
     spread = [_disagreement(image) for image in images]
-    return least_first(spread, shown=steps * trainer.images_per_step, seed=seed)
+    sets = ["" if isinstance(image, Pair) else image.dataset for image in images]
+    return least_first(spread, pool=sets, shown=steps * trainer.images_per_step, seed=seed)
 
 
 def _disagreement(image: Sample | Pair) -> float:

@@ -102,7 +102,7 @@ def update_policy(
                 credit.in_loss[rows, :longest] & micro_batch.in_loss,
                 kl_coef=credit.kl_coef[rows, :longest] if isinstance(credit.kl_coef, Tensor) else credit.kl_coef,
                 entropy=entropy,
-                divisor=divisor,
+                normalizer=divisor,
             )
             engine.backward(loss)
             if micro_batch.in_loss:

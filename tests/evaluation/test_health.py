@@ -197,3 +197,17 @@ def test_signs_that_are_means_need_their_steps():
 def test_every_sign_has_threshold_meaning_and_remedy():
     assert len({sign.name for sign in SIGNS}) == len(SIGNS) == 12
     assert all(sign.threshold >= 0 and len(sign.meaning) > 30 and len(sign.remedy) > 10 for sign in SIGNS)
+
+
+def test_a_long_run_is_judged_in_a_time_that_grows_with_its_steps():
+    """The signs are judged anew at every step, so no measure may go through all metrics of all steps before it."""
+    asked = []
+
+    class Row(dict):
+        def items(self):
+            asked.append(self["step"])
+            return super().items()
+
+    rows = [Row(row) for row in metrics(400)]
+    assert shown(rows, []) == {}
+    assert len(asked) == 400, "every row is gone through once"

@@ -17,7 +17,7 @@ from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import InputError, PretrainSettings, Settings, build
 from aes_r1.trainer.pretrain import BASE_MODEL_VERSION
 
-PHOTOGRAPHS = PretrainSettings(data="photographs", pictures=4)
+PHOTOGRAPHS = PretrainSettings(data="photographs", pictures=4, batch_size=4)
 
 
 def samples(folder: Path, split: str = "train") -> list[Sample]:
@@ -51,7 +51,7 @@ def test_the_name_moves_with_content_ratings_and_draw_and_not_with_the_folder(pi
         pretrained_digest(PHOTOGRAPHS, 9216, rated),
         pretrained_digest(PHOTOGRAPHS, 9216, pictures[1:]),
         pretrained_digest(PHOTOGRAPHS, 4096, pictures),
-        pretrained_digest(PretrainSettings(pictures=4), 9216),
+        pretrained_digest(PretrainSettings(pictures=4, batch_size=4), 9216),
     ]
     assert len({digest, *others}) == 6
 

@@ -27,7 +27,7 @@ from aes_r1.runs.processes import Processes
 from aes_r1.settings import CONF, PrepareSettings, Settings, as_dict
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.trainer.order import batch_indices_without_repeats
-from aes_r1.trainer.rapo import rapo_steps
+from aes_r1.trainer.step_images import rapo_steps
 from tests.data.layouts import draw, put
 from tests.ports import free_port
 from tests.processes import TORCHRUN

@@ -144,7 +144,14 @@ def test_a_request_is_repeated_after_a_faulty_answer(server, backbone, prompts, 
     policy.close()
 
 
-@pytest.mark.parametrize(("fault", "said"), [("grown prompt", "a prompt of"), ("banned", "told not to")])
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("grown prompt", "a prompt of"),
+        ("banned", "told not to"),
+        ("own limit", "start it with `aes-r1 serve --max"),
+    ],
+)
 def test_an_answer_to_something_else_ends_the_run(policy, server, backbone, prompts, fault, said):
     policy.push(backbone)
     server.misbehave(fault)

@@ -162,6 +162,10 @@ class FakeServer:
             choices.pop()
         elif fault == "aborted":
             choices[0] |= {"finish_reason": "abort", "token_ids": choices[0]["token_ids"][:2]}
+        elif fault == "own limit":
+            logps = choices[0]["logprobs"]["content"][:2]
+            choices[0] |= {"finish_reason": "length", "token_ids": choices[0]["token_ids"][:2]}
+            choices[0]["logprobs"] = {"content": logps}
         elif fault == "other version":
             choices[-1]["weight_versions"] = [{"version": "7", "start": 0, "end": 1}]
         elif fault == "no log-probabilities":

@@ -149,7 +149,7 @@ def gradient(values, credit, kl_coef, cuts, aggregation):
         weight = kl_coef[rows, :longest] if isinstance(kl_coef, torch.Tensor) else kl_coef
         loss, _ = policy_loss(
             **part, advantages=credit[rows, :longest], clip_low=0.2, clip_high=0.28, kl_coef=weight,
-            aggregation=aggregation, divisor=divisor,
+            aggregation=aggregation, normalizer=divisor,
         )  # fmt: skip
         loss.backward()
     return logps.grad
@@ -174,7 +174,7 @@ def test_credit_for_all_is_one_advantage_per_output_bit_for_bit(aggregation):
     logps = values["logps"].clone().requires_grad_()
     loss, _ = policy_loss(
         **(values | {"logps": logps}), advantages=advantages.flatten(), clip_low=0.2, clip_high=0.28, kl_coef=0.05,
-        aggregation=aggregation, divisor=loss_divisor(values["mask"], aggregation, 7),
+        aggregation=aggregation, normalizer=loss_divisor(values["mask"], aggregation, 7),
     )  # fmt: skip
     loss.backward()
     assert torch.equal(whole, logps.grad)

@@ -75,7 +75,7 @@ def test_loss_and_gradients_are_trls(backbone, prompts, loss_type):
     divisor = loss_divisor(rollout.mask, AGGREGATION[loss_type], LENGTH)
     ours, metrics = policy_loss(
         logps, old, reference, advantages, rollout.mask,
-        clip_low=0.2, clip_high=0.28, kl_coef=0.05, aggregation=AGGREGATION[loss_type], divisor=divisor,
+        clip_low=0.2, clip_high=0.28, kl_coef=0.05, aggregation=AGGREGATION[loss_type], normalizer=divisor,
     )  # fmt: skip
     ours.backward()
     found = gradients(backbone.model)

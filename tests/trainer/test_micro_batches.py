@@ -79,7 +79,7 @@ def test_any_cut_gives_the_same_gradient(backbone, prompts, shared_prefix):
             )
             loss, _ = policy_loss(
                 logps, old[rows, :longest], reference[rows, :longest], advantages[rows], kept,
-                clip_low=0.2, clip_high=0.28, kl_coef=0.1, aggregation="sequence_mean", divisor=3 * samples,
+                clip_low=0.2, clip_high=0.28, kl_coef=0.1, aggregation="sequence_mean", normalizer=3 * samples,
             )  # fmt: skip
             loss.backward()
             total += float(loss.detach())

@@ -67,7 +67,7 @@ def test_zero_spread():
 
 def test_loss_against_a_plain_loop():
     values = batch()
-    loss, metrics = policy_loss(**values, **RECIPE, aggregation="sequence_mean", divisor=6)
+    loss, metrics = policy_loss(**values, **RECIPE, aggregation="sequence_mean", normalizer=6)
     total, kls, tokens = 0.0, 0.0, 0
     for row in range(6):
         terms = []
@@ -108,7 +108,7 @@ def test_any_split_gives_the_same_gradient(aggregation, form):
         loss = torch.zeros(())
         for rows in torch.arange(8).split(sizes):
             part = {name: value[rows] for name, value in (values | {"logps": logps}).items()}
-            piece, _ = policy_loss(**part, **RECIPE, **form, aggregation=aggregation, divisor=divisor)
+            piece, _ = policy_loss(**part, **RECIPE, **form, aggregation=aggregation, normalizer=divisor)
             piece.backward(retain_graph=True)
             loss = loss + piece.detach()
         gradients.append(logps.grad)
@@ -142,7 +142,7 @@ def test_on_policy_gradient_is_the_policy_gradient():
         clip_high=0.28,
         kl_coef=0.0,
         aggregation="token_mean",
-        divisor=int(values["mask"].sum()),
+        normalizer=int(values["mask"].sum()),
     )
     loss.backward()
     wanted = -values["advantages"][:, None] * values["mask"] / values["mask"].sum()
@@ -166,7 +166,7 @@ def test_clip_higher(ratio, advantage, moves):
         clip_high=0.28,
         kl_coef=0.0,
         aggregation="token_mean",
-        divisor=1,
+        normalizer=1,
     )
     loss.backward()
     assert (logps.grad.abs().item() > 0) == moves
@@ -180,7 +180,7 @@ def test_k3_is_never_negative_and_pulls_home():
         **(values | {"logps": logps, "old_logps": logps.detach(), "advantages": torch.zeros(6)}),
         **RECIPE,
         aggregation="token_mean",
-        divisor=1,
+        normalizer=1,
     )
     loss.backward()
     assert loss.item() >= 0
@@ -192,28 +192,28 @@ def test_k3_is_never_negative_and_pulls_home():
 
 def test_what_stands_outside_the_mask_is_not_seen():
     values = batch()
-    loss, _ = policy_loss(**values, **RECIPE, aggregation="token_mean", divisor=3)
+    loss, _ = policy_loss(**values, **RECIPE, aggregation="token_mean", normalizer=3)
     noisy = {
         name: torch.where(values["mask"], value, torch.full_like(value, 50.0)) if name.endswith("logps") else value
         for name, value in values.items()
     }
     noisy["old_logps"] = torch.where(values["mask"], values["old_logps"], torch.full_like(values["old_logps"], -900.0))
-    again, _ = policy_loss(**noisy, **RECIPE, aggregation="token_mean", divisor=3)
+    again, _ = policy_loss(**noisy, **RECIPE, aggregation="token_mean", normalizer=3)
     torch.testing.assert_close(loss, again)
 
 
 def test_errors():
     values = batch()
     with pytest.raises(ValueError, match="ref_logps"):
-        policy_loss(**(values | {"ref_logps": None}), **RECIPE, aggregation="token_mean", divisor=1)
+        policy_loss(**(values | {"ref_logps": None}), **RECIPE, aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match="aggregation=mean"):
-        policy_loss(**values, **RECIPE, aggregation="mean", divisor=1)
+        policy_loss(**values, **RECIPE, aggregation="mean", normalizer=1)
     with pytest.raises(ValueError, match="surrogate=ppo: must be one of clip, cispo, sapo"):
-        policy_loss(**values, **RECIPE, surrogate="ppo", aggregation="token_mean", divisor=1)
+        policy_loss(**values, **RECIPE, surrogate="ppo", aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match="ratio=word: must be one of token, sequence"):
-        policy_loss(**values, **RECIPE, ratio_level="word", aggregation="token_mean", divisor=1)
+        policy_loss(**values, **RECIPE, ratio_level="word", aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match=r"entropy_coef=0\.1 needs entropy"):
-        policy_loss(**values, **RECIPE, entropy_coef=0.1, aggregation="token_mean", divisor=1)
+        policy_loss(**values, **RECIPE, entropy_coef=0.1, aggregation="token_mean", normalizer=1)
     with pytest.raises(ValueError, match="none of rank has a weight"):
         advantage_by_reward({"rank": torch.zeros(2, 2)}, {"error": 1.0})
 
@@ -243,7 +243,7 @@ def test_no_gradient_comes_from_outside_the_mask(name, value, aggregation, form)
     found = []
     for values in (clean, harmed):
         logps = values["logps"].requires_grad_()
-        loss, metrics = policy_loss(**values, **RECIPE, **form, aggregation=aggregation, divisor=3)
+        loss, metrics = policy_loss(**values, **RECIPE, **form, aggregation=aggregation, normalizer=3)
         loss.backward()
         found.append((loss.detach(), logps.grad, metrics["clip_low_fraction"], metrics["ratio_max"]))
     for one, other in zip(*found, strict=True):
@@ -264,7 +264,7 @@ def test_a_token_far_from_home_has_a_finite_loss(difference):
         torch.ones(1, 2, dtype=torch.bool),
         **(RECIPE | {"kl_coef": 1.0}),
         aggregation="token_mean",
-        divisor=2,
+        normalizer=2,
     )
     loss.backward()
     bounded = min(difference, 20.0)
@@ -281,7 +281,7 @@ def test_home_far_below_still_pulls():
     mask = torch.ones(1, 1, dtype=torch.bool)
     loss, _ = policy_loss(
         logps, logps.detach(), logps.detach() - 50, torch.zeros(1), mask,
-        **RECIPE, aggregation="token_mean", divisor=1,
+        **RECIPE, aggregation="token_mean", normalizer=1,
     )  # fmt: skip
     loss.backward()
     assert loss.item() == pytest.approx(0.05 * 49)
@@ -350,7 +350,7 @@ def test_on_policy_all_surrogates_have_the_same_gradient(form):
         logps = values["logps"].clone().requires_grad_()
         loss, _ = policy_loss(
             **(values | {"logps": logps, "old_logps": logps.detach()}),
-            **RECIPE, **how, aggregation="sequence_mean", divisor=6,
+            **RECIPE, **how, aggregation="sequence_mean", normalizer=6,
         )  # fmt: skip
         loss.backward()
         found.append(logps.grad)
@@ -360,7 +360,7 @@ def test_on_policy_all_surrogates_have_the_same_gradient(form):
 def test_the_entropy_bonus_is_aggregated_like_the_loss():
     values = batch()
     entropy = torch.rand(6, 5, requires_grad=True)
-    how = {**RECIPE, "aggregation": "token_mean", "divisor": int(values["mask"].sum())}
+    how = {**RECIPE, "aggregation": "token_mean", "normalizer": int(values["mask"].sum())}
     plain, _ = policy_loss(**values, **how)
     with_bonus, _ = policy_loss(**values, **how, entropy=entropy, entropy_coef=0.1)
     assert float((plain - with_bonus).detach()) == pytest.approx(

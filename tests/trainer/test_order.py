@@ -1,4 +1,5 @@
 import itertools
+import math
 
 from aes_r1.trainer.order import batch_indices, batch_indices_without_repeats, further_indices, least_first
 
@@ -49,7 +50,7 @@ def test_further_indices_are_new_and_the_same_again():
 def test_the_least_difficult_quarter_comes_first_and_the_indices_stay_the_same():
     difficulty = [(7 * index) % 40 for index in range(40)]
     plain = [index for step in range(4) for index in batch_indices_without_repeats(step, per_step=5, count=40, seed=3)]
-    first = least_first(difficulty, shown=20, seed=3)
+    first = least_first(difficulty, pool=["one"] * 40, shown=20, seed=3)
     assert sorted(first) == sorted(plain)
     quarters = [first[start : start + 5] for start in range(0, 20, 5)]
     for easier, harder in itertools.pairwise(quarters):
@@ -58,9 +59,22 @@ def test_the_least_difficult_quarter_comes_first_and_the_indices_stay_the_same()
         assert quarter == [index for index in plain if index in quarter], "as they were drawn"
 
 
+def test_every_quarter_keeps_the_shares_of_the_pools():
+    """Two sets with spreads of other sizes and one without any: none of them comes first or last."""
+    pool = ["narrow"] * 40 + ["wide"] * 40 + ["unknown"] * 80
+    difficulty = [index / 1000 for index in range(40)] + [index / 10 for index in range(40)] + [math.inf] * 80
+    first = least_first(difficulty, pool=pool, shown=160, seed=7)
+    assert sorted(first) == list(range(160))
+    quarters = [first[start : start + 40] for start in range(0, 160, 40)]
+    for number, quarter in enumerate(quarters):
+        assert [sum(pool[index] == name for index in quarter) for name in ("narrow", "wide", "unknown")] == [10, 10, 20]
+        known = [index % 40 for index in quarter if pool[index] != "unknown"]
+        assert set(known) == set(range(10 * number, 10 * number + 10))
+
+
 def test_equal_difficulty_keeps_the_drawn_order():
     plain = [index for step in range(3) for index in batch_indices_without_repeats(step, per_step=4, count=12, seed=1)]
-    assert least_first([0.5] * 12, shown=12, seed=1) == plain
+    assert least_first([0.5] * 12, pool=["one"] * 12, shown=12, seed=1) == plain
 
 
 def test_a_given_first_pass_is_followed_by_drawn_ones():
