@@ -228,5 +228,23 @@ def test_loops_are_short_and_told_alike():
     }
 
 
+HISTORY = re.compile(
+    r"earlier version|published first|tried once, on|(before|until) \w+(, \w+)* and \w+ were changed"
+    r"|\b(is|are|has|have|it|both) now\b|\bnow (is|are|has|have|ends|leads|written)\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((HOUSE.parent / "docs").glob("*.md")), *sorted((HOUSE.parent / "experiments").glob("*/README.md")),
+     HOUSE.parent / "README.md", HOUSE.parent / "CONTRIBUTING.md"],
+    ids=lambda path: str(path.relative_to(HOUSE.parent)),
+)  # fmt: skip
+def test_a_guide_tells_what_is_and_not_what_was(path):
+    """What changed stands in CHANGELOG.md, and what was tried in experiments/LOG.md."""
+    assert not [match[0] for match in HISTORY.finditer(" ".join(path.read_text().split()))]
+
+
 def test_readme_is_short():
     assert len((HOUSE.parent / "README.md").read_text().splitlines()) <= 200

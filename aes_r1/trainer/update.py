@@ -21,10 +21,9 @@ class Update:
     """Hold what the update of a step leaves for the log.
 
     sums: of the metrics of policy_loss, weighted by their tokens, and of entropy and tokens; "loss" is the mean over
-    the optimizer steps; logp_diffs: log pi
-    of the trainer minus that of the sampler before any update, [r, longest] for each micro-batch of the first minibatch
-    that is in the loss, 0 beyond its mask; grad_norm: of the last optimizer step; skipped: optimizer steps that were
-    skipped.
+    the optimizer steps; logp_diffs: log pi of the trainer minus that of the sampler before any update, [r, longest] for
+    each micro-batch of the first minibatch that is in the loss, 0 beyond its mask; grad_norm: of the last optimizer
+    step; skipped: optimizer steps that were skipped.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)

@@ -43,3 +43,14 @@ def test_the_differences_of_the_texts_follow_from_the_results():
     gained = said("rapo", "cold_start")
     assert f"{gained[0]} for one sample, {gained[4]} for the mean of 4" in project
     assert f"({gained[1]}, {gained[5]})" in project
+    shown = re.findall(r"[+-]\.\d+\s\[[^]]*\]", project.split("RAPO raises the agreement")[1].split("Three seeds")[0])
+    assert len(shown) == 6
+    assert set(shown) <= {*gained, *grounded}
+
+
+def test_a_gain_without_an_interval_is_the_difference_of_two_cells():
+    before, after = (SHIPPED["models"][name]["scenes/test"] for name in ("cold_start", "grounded"))
+    sample, mean = (
+        f"{after[key]['value'] - before[key]['value']:+.3f}".replace("0.", ".") for key in ("sample", "mean")
+    )
+    assert f"Grounded gains as much ({sample} and {mean})" in (ROOT / "README.md").read_text()

@@ -513,9 +513,73 @@ def test_a_wrong_digit_or_sign_in_an_answer_is_noticed(name):
         assert not known.intersection([*changed, *turned])
 
 
+def findings_of(name: str) -> str:
+    text = (ROOT / "experiments" / name / "README.md").read_text()
+    return " ".join(text.split("## What we found")[1].split("## What it does not show")[0].split())
+
+
+NAMED = {name: match[1] for name in ANSWERED
+         if (match := re.search(r"all numbers in \[[^]]*\]\(([^)]*)\)", findings_of(name)))}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_where_all_numbers_are_said_to_be_they_are(name):
+    """Each decimal of the findings is one of that file, rounded to as many places."""
+    text = (ROOT / "experiments" / name / NAMED[name]).read_text()
+    held = [abs(float(number)) for number in re.findall(r"(?<![\w.])[+-]?\d*\.\d+(?:e-?\d+)?", text)]
+    known = {places: {round(number, places) for number in held} for places in (1, 2, 3)}
+    stated = re.findall(r"(?<![\w.])\d*\.\d+(?!\w)", findings_of(name))
+    unknown = [number for number in stated if float(number) not in known[len(number.split(".")[1])]]
+    assert stated
+    assert not unknown, f"{unknown} do not stand in {NAMED[name]}"
+
+
 def test_the_studies_that_are_not_full_are_demonstrated():
     full = {"reward_ablation", "sigma_gamma", "num_samples", "sft_entropy", "objective", "grounding", "reasoning"}
     assert set(POINTS) == set(STUDIES) - full
+
+
+STUDIES_PAGE = (ROOT / "experiments" / "README.md").read_text()
+
+
+def test_what_is_demonstrated_is_said_to_have_no_answer_yet():
+    rows = re.findall(r"^\| \[(\w+)\]\(\S+\) \|[^|]*\| ([^|]*) \|", STUDIES_PAGE, re.MULTILINE)
+    assert {name for name, answer in rows if answer.startswith("None yet")} == set(POINTS)
+    assert len(POINTS) == 7
+    assert 'of the seven studies whose answer is "None yet"' in STUDIES_PAGE
+
+
+def test_the_studies_without_a_multirun_are_named():
+    other = [name for name in ANSWERED if name not in STUDIES]
+    said = re.search(r"one group in W&B; (\w+), (\w+) and (\w+) are the\s+commands of their README", STUDIES_PAGE)
+    assert said is not None
+    assert sorted(said.groups()) == sorted(other)
+
+
+def test_the_studies_that_started_from_the_main_jobs_cold_starts_are_named():
+    """Their base model is not recorded, but the scores of its cold starts are."""
+
+    def result(path: str) -> dict:
+        return json.loads((ROOT / "experiments" / path / "result.json").read_text())
+
+    def ends(found: dict, condition: str) -> dict[str, float]:
+        rows = [row for row in found["rows"] if (row["condition"], row["set"]) == (condition, "scenes/test")]
+        seeds = next(row for row in rows if row["protocol"] == "sample")["srcc"]["seeds"]
+        return {seed: cell["value"] for seed, cell in seeds.items()}
+
+    main = {
+        str(row["seed"]): row["srcc"]["value"]
+        for row in result("main_job/results")["rows"]
+        if (row["condition"], row["set"], row["protocol"]) == ("critique", "scenes/test", "sample")
+        and row["stage"] == "cold_start"
+    }
+    first = result("sft_entropy/results_first_base")
+    gained = next(row for row in first["gains"] if row["condition"] == "1 epochs")["srcc"]["seeds"]
+    ended = ends(first, "1 epochs")
+    assert {seed: ended[seed] - gained[seed]["difference"] for seed in ended} == pytest.approx(main)
+    assert ends(result("reward_ablation/results"), "error+rank") == ended
+    said = "reward_ablation and the first runs of sft_entropy started from the main job's cold starts"
+    assert said in " ".join(STUDIES_PAGE.split())
 
 
 # -- power -------------------------------------------------------------------------------------------------------------

@@ -1,9 +1,21 @@
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from aes_r1.reward.pair import pair_reward
 from aes_r1.reward.total import total_reward
-from aes_r1.settings import BinarySettings, ErrorSettings, FormatSettings, PairSettings, RankSettings, RewardSettings
+from aes_r1.settings import (
+    BinarySettings,
+    ErrorSettings,
+    FormatSettings,
+    InputError,
+    PairSettings,
+    RankSettings,
+    RewardSettings,
+)
 from aes_r1.trainer.objective import group_advantage
 
 NAN = float("nan")
@@ -32,3 +44,22 @@ def test_the_total_is_the_pair_and_the_format_alone():
         "pair": [[0.0, 1.0, 0.0]],
         "format": [[1.0, 1.0, 0.0]],
     }
+
+
+def test_every_reward_that_is_refused_beside_pairs_is_named_where_pairs_are_explained():
+    alone = {"rank": RankSettings(weight=0), "error": ErrorSettings(weight=0), "pair": PairSettings(weight=1)}
+    refused = {"custom"}  # it is a file
+    for field in dataclasses.fields(RewardSettings):
+        settings = getattr(RewardSettings(), field.name)
+        if hasattr(settings, "weight"):
+            given = {"model": "m"} if field.name == "judge" else {}
+            try:
+                RewardSettings(**alone | {field.name: dataclasses.replace(settings, weight=1.0, **given)})
+            except InputError:
+                refused.add(field.name)
+    assert {"rank", "information", "judge"} < refused
+    root = Path(__file__).parents[2]
+    guide = (root / "docs" / "pairs.md").read_text().split("- Refused beside pairs")[1].split("\n- ")[0]
+    assert refused <= set(re.findall(r"`(?:reward)?\.(\w+)`", guide))
+    comment = (root / "conf" / "reward" / "rapo.yaml").read_text().split("\npair:\n")[1].split("weight:")[0]
+    assert refused <= set(re.findall(r"\w+", comment))
