@@ -65,12 +65,17 @@ def mean_answer(settings: PlanSettings, pictures: int = 1) -> int:
 
 
 def outputs_per_pass(settings: PlanSettings) -> int:
-    """Return the outputs of one forward pass on one GPU; under a token budget, as many of the longest as fit."""
+    """Return the outputs of one forward pass on one GPU; under a token budget, as many of the longest as fit.
+
+    Under a budget an image's outputs stay together where they fit (trainer/micro_batches.py).
+    """
     trainer = settings.trainer
     budget, own = trainer.micro_batch_tokens, own_images(settings) * trainer.num_samples
     if budget is None:
         return min(trainer.micro_batch_size, own)
-    return max((n for n in range(1, own + 1) if pass_tokens(settings, n, trainer.max_new_tokens) <= budget), default=1)
+    fitting = [n for n in range(1, own + 1) if pass_tokens(settings, n, trainer.max_new_tokens) <= budget]
+    whole_images = [n for n in fitting if n % trainer.num_samples == 0]
+    return max(whole_images or fitting, default=1)
 
 
 def passes_over(settings: PlanSettings, outputs: int) -> int:

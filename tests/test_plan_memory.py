@@ -27,6 +27,7 @@ from aes_r1.settings import (
     RewardSettings,
     RolloutSettings,
 )
+from aes_r1.trainer.micro_batches import micro_batches
 from tests.paper_plan import paper_plan, paper_shape, trainer
 
 DISTRIBUTION = RewardSettings(distribution=DistributionSettings(weight=1.0))
@@ -154,9 +155,14 @@ def test_a_budget_of_tokens_is_a_number_of_the_longest_outputs():
         changed = settings(**model)
         return outputs_per_pass(dataclasses.replace(changed, trainer=trainer(micro_batch_tokens=tokens)))
 
-    assert [outputs(tokens) for tokens in (100, 4549, 4550, 9099, 9100)] == [1, 3, 4, 7, 8]
-    assert outputs(9100, shared_prefix=False) == 6
+    assert [outputs(tokens) for tokens in (100, 4549, 4550, 9099, 9100)] == [1, 3, 4, 4, 8]
+    assert outputs(9100, shared_prefix=False) == 4
     assert outputs(10**9) == 64
+    for shared in (True, False):
+        for tokens in (100, 3000, 9100, 16384, 40000):
+            how = {"num_samples": 4, "shared_prefix": shared, "size": 8, "max_tokens": tokens}
+            pieces = micro_batches(range(64), [1024] * 64, [454] * 16, **how)
+            assert outputs(tokens, shared_prefix=shared) == max(len(piece) for piece in pieces)
 
 
 def test_4_bit_weights_by_hand(shape):
