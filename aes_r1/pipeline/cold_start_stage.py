@@ -58,7 +58,12 @@ _ALL_HELD_OUT = (
 
 
 def cold_start(job: Job, base: str) -> str:
-    """Return the folder, in the store, of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
+    """Return the folder, in the store, of `base` after supervised fine-tuning on critiques (paper, stage 1).
+
+    Nothing of what made it is read again once the run has noted it.
+    """
+    if job.run.cold_start_model is not None:
+        return str(job.run.cold_start_model)
     records_path = _critiques(job)
     records = _records(job, records_path)
     # Rank 0 names it for all, because the cache of another machine need not hold a hub model yet.
