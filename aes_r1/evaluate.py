@@ -196,11 +196,7 @@ def _measure(run: RunFolder, sets: Sets, settings: EvaluateSettings) -> None:
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
 def _sets(settings: EvaluateSettings) -> list[DataSettings]:
-    sets = [settings.data, *settings.evaluation.also]
-    for index, data in enumerate(sets):
-        if (data.name, data.split) in [(other.name, other.split) for other in sets[:index]]:
-            raise InputError(f"also={data.name}: the {data.split} split stands twice; name each set once")
-    return sets
+    return [settings.data, *settings.evaluation.also]
 
 
 # -- models ------------------------------------------------------------------------------------------------------------

@@ -220,6 +220,23 @@ def test_baselines_stand_beside_a_model(voted, tmp_path, capsys):
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "baselines").iterdir()} == written
 
 
+@pytest.mark.parametrize("first", ["made", "other"])
+def test_baselines_of_several_sets_are_fitted_on_the_data(first, voted, tmp_path):
+    """And not on the set of the picture that comes first."""
+    lines = [json.loads(line) for line in voted.read_text().splitlines()]
+    for place, row in enumerate(lines):
+        row["dataset"] = first if place < 20 else "third"
+        row["path"] = str(voted.parent / row["path"])
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    evaluate.run(settings("data=manifest", f"data.root={mixed}", f"out={tmp_path}/out", "baselines=[mean]"))
+    cells = json.loads((tmp_path / "out" / "evaluation.json").read_text())["baseline_cells"]
+    assert {place: cell["mean"]["fitted_on"] for place, cell in cells.items()} == {
+        f"{first}/test": "manifest/train", "third/test": "manifest/train",
+    }  # fmt: skip
+    assert "of manifest/train" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_baselines_need_no_model(voted, tmp_path, capsys):
     evaluate.run(settings("data=manifest", f"data.root={voted}", f"out={tmp_path}", "baselines=[mean,people]"))
     result = json.loads((tmp_path / "evaluation.json").read_text())

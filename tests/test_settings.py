@@ -214,6 +214,41 @@ def test_what_is_wrong_is_named_in_one_line(values, says):
     assert "\n" not in str(caught.value)
 
 
+A, B = ({"name": "folder", "root": f"/{letter}"} for letter in "ab")
+
+
+@pytest.mark.parametrize("schema", [Settings, EvaluateSettings])
+@pytest.mark.parametrize(
+    ("data", "also"),
+    [
+        (A, [B]),
+        (A, [A]),
+        (A, [{"name": "scenes"}, {"name": "para", "root": "/p"}, {"name": "para", "root": "/q"}]),
+        ({"name": "scenes"}, [{"name": "scenes"}]),
+        ({**A, "split": "train"}, [{**B, "split": "train"}]),
+    ],
+)
+def test_a_split_of_a_set_of_one_name_stands_once(data, also, schema):
+    """Results are named by set and split, so two of one name would become one."""
+    key = "evaluation.also" if schema is Settings else "also"
+    with pytest.raises(InputError, match=rf"^{key}=\w+: the (test|train) split stands twice.*`aes-r1 evaluate`.*$"):
+        build(schema, {"data": data, "evaluation": {"also": also}})
+    apart = [
+        {**one, "split": split} for one, split in zip([data, *also], ("test", "train", "validation"), strict=False)
+    ]
+    build(EvaluateSettings, {"data": apart[0], "evaluation": {"also": apart[1:]}})
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_set_of_the_evaluation_bears_no_name_of_another_list_of_the_run(split):
+    """The run's own training or validation pictures may be asked about, under whatever the run reads them with."""
+    for other in (B, {**A, "limit": 3}, {**A, "split_by": "paper"}):
+        with pytest.raises(InputError, match=f"evaluation.also=folder: the run.s own {split} split .* other"):
+            build(Settings, {"data": A, "evaluation": {"also": [{**other, "split": split}]}})
+    for data in (A, {**A, "workers": 7, "max_pixels": 1024}):
+        build(Settings, {"data": data, "evaluation": {"also": [{**A, "split": split}]}})
+
+
 def test_rewards_of_the_critique_are_those_with_a_weight():
     reward = build(Settings, PARTS).reward
     assert (reward.critique_weights, reward.needs_reference) == ({"faithfulness": 0.25}, False)

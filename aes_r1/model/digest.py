@@ -1,4 +1,4 @@
-"""Hash what a model computes with, so that two folders of the same model have the same name."""
+"""Name what a model computes with: a folder by a hash of its files, a hub name by its commit."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ _CONTENT = (
 )
 
 
-def content_of(model: str) -> list[Path]:
-    """List a model's weights, configuration, tokenizer, template and processor files.
-
-    For a hub name they are those of its copy in the cache; without one the list is empty.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        cached = try_to_load_from_cache(model, "config.json")
-        if not isinstance(cached, str):
-            return []
-        folder = Path(cached).parent
+def content_of(folder: Path) -> list[Path]:
+    """List the weights, configuration, tokenizer, template and processor files of the model in `folder`."""
     return sorted({path for kind in _CONTENT for path in folder.glob(kind)})
+
+
+def revision_of(name: str) -> str | None:
+    """Return the commit of the hub model `name` whose files lie in the cache; None where none of them does.
+
+    A commit names every file of a model, also those that are fetched later, while the files in the cache become more as
+    programs ask for them.
+    """
+    cached = try_to_load_from_cache(name, "config.json")
+    return Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def digest_of(files: Iterable[Path]) -> str:

@@ -72,6 +72,9 @@ def answer_baselines(
             if fitted is None:
                 fitted = to_fit_on(_train(run, data, pictures, seed, store), list(sets.values()))
             rows, facts = _fitted(name, *fitted, sets, seed, backbone)
+            of = {one.dataset for one in fitted[0]}
+            place = f"{data.name if len(of) > 1 else of.pop()}/train"  # a mix has pictures of several sets
+            facts = {tested: {"fitted_on": place, **fact} for tested, fact in facts.items()}
         run.write_baseline(name, rows)
         run.finish_stage(_mark(name), {"sets": facts})
 
@@ -103,7 +106,7 @@ def _train(run: RunFolder, data: DataSettings, pictures: int | None, seed: int, 
 def _fitted(
     name: str, train: Sequence[Sample], copies: int, sets: Sets, seed: int, backbone: Callable[[], Backbone]
 ) -> tuple[list[dict], dict[str, Any]]:
-    """Fit the baseline `name` on `train` and return its rows about `sets`, and what it was fitted on."""
+    """Fit the baseline `name` on `train` and return its rows about `sets`, and how many pictures it was fitted on."""
     see, fit = _reader(name, seed, backbone)
     opinions = np.asarray([one.mos for one in train], dtype=np.float64)
     with progress_bars() as bar:
@@ -114,7 +117,7 @@ def _fitted(
             update = partial(bar(f"{name}: {place}"), total=len(samples), text="")
             known = [one.mos for one in samples]
             rows += number_rows(samples, scores(see(samples, update)).tolist(), "fitted", mos=known)
-    on = {"fitted_on": f"{train[0].dataset}/{train[0].split}", "fitted_n": len(train), "copies_left_out": copies}
+    on = {"fitted_n": len(train), "copies_left_out": copies}
     return rows, {f"{one.dataset}/{one.split}": on for samples in sets.values() for one in samples}
 
 

@@ -24,7 +24,7 @@ from aes_r1.inference.token_entropy import measure_entropy
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.job import Job
-from aes_r1.pipeline.origin import model_digest
+from aes_r1.pipeline.origin import content_name
 from aes_r1.runs.files import append_rows, read_json, read_rows, sha256_of, write_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
@@ -58,16 +58,21 @@ _ALL_HELD_OUT = (
 
 
 def cold_start(job: Job, base: str) -> str:
-    """Return the folder, in the store, of `base` after supervised fine-tuning on critiques (paper, stage 1)."""
+    """Return the folder, in the store, of `base` after supervised fine-tuning on critiques (paper, stage 1).
+
+    Nothing of what made it is read again once the run has noted it.
+    """
+    if job.run.cold_start_model is not None:
+        return str(job.run.cold_start_model)
     records_path = _critiques(job)
     records = _records(job, records_path)
-    # Rank 0 computes it, and the others find it in the store.
-    job.processes.on_rank_zero(lambda: model_digest(base, job.store))
+    # Rank 0 names it for all, because the cache of another machine need not hold a hub model yet.
+    base_name = job.processes.from_rank_zero(lambda: content_name(base, job.store)) or base
     pairs = _comparisons(job, records)
     count = len(records) + len(pairs)
     recipe = recipe_for(job.settings, count)
     total = sft_steps(count, recipe)
-    digest = _digest(job, base, records_path, records, recipe)
+    digest = _digest(job, base_name, records_path, records, recipe)
     final = RunFolder(job.store / "cold_starts" / digest)
     make = partial(_make, job, base, records, pairs, recipe)
     made_here = job.processes.build_collectively(job.store, "cold_starts", digest, make)
@@ -108,7 +113,7 @@ def _announced(settings: Settings, critiques: int, pairs: int, recipe: ColdStart
     return f"{line} in {recipe.epochs} passes, because {alone} and cold_start.min_steps is {least_steps(settings)}"
 
 
-def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_start: ColdStartSettings) -> str:
+def _digest(job: Job, base_name: str, records_path: Path, records: list[dict], cold_start: ColdStartSettings) -> str:
     """Return the identity of the cold start: a hash of everything that decides its weights.
 
     The records are hashed as their file, and by their pictures where they are not the whole file.
@@ -127,7 +132,7 @@ def _digest(job: Job, base: str, records_path: Path, records: list[dict], cold_s
     given = settings.cold_start.data is not None
     is_part = settings.data.name == "aescot" or (given and len(records) < len(read_records(records_path)))
     return fingerprint(
-        model_digest(base, job.store) or base,
+        base_name,
         sha256_of(records_path),
         *([row["image"] for row in records] if is_part else ()),
         recipe,

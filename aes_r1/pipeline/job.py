@@ -53,10 +53,8 @@ class Job:
         return draw_pairs(self.train, margin=pair.margin, seed=self.settings.seed) if pair.weight > 0 else []
 
     def manifest(self, data: DataSettings, split: str) -> Path:
-        """Return the path of the list of a split's pictures; a number tells further sets of the same name apart."""
-        named = [other for other in [self.settings.data, *self.settings.evaluation.also] if other.name == data.name]
-        number = named.index(data)
-        return self.run.manifest(f"{data.name}{f'_{number + 1}' if number else ''}-{split}")
+        """Return the path of the list of a split's pictures."""
+        return self.run.manifest(f"{data.name}-{split}")
 
     def test_sets(self) -> list[DataSettings]:
         """Return the sets of the evaluation: the run's own, then the others."""

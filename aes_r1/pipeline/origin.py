@@ -1,4 +1,4 @@
-"""Record what made a run, in RUN/stages/origin.json: the code's commit and a digest of the base model."""
+"""Record what made a run, in RUN/stages/origin.json: the code's commit and the base model's name by content."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import subprocess
 from pathlib import Path
 
 import aes_r1
-from aes_r1.model.digest import content_of, digest_of
+from aes_r1.model.digest import content_of, digest_of, revision_of
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import fingerprint
 from aes_r1.runs.store import made_once
 
 
 def record_origin(run: RunFolder, base: str, store: Path) -> None:
-    """Write {"commits", "base"}: every commit that worked on the run, in order, and the digest of its base model.
+    """Write {"commits", "base"}: every commit that worked on the run, in order, and the content name of its base model.
 
-    A run that was resumed with newer code names both commits. The model is read once per run; a hub name that is not
-    yet in the cache has no digest (null) until the run is resumed.
+    A run that was resumed with newer code names both commits. The model is read once per run.
     """
     origin = run.origin or {"commits": [], "base": None}
     commit = code_version(Path(aes_r1.__file__).parent)
     commits = origin["commits"] + [commit] * (commit not in origin["commits"])
-    run.finish_stage("origin", {"commits": commits, "base": origin["base"] or model_digest(base, store)})
+    run.finish_stage("origin", {"commits": commits, "base": origin["base"] or content_name(base, store)})
 
 
 def code_version(package: Path) -> str:
@@ -41,13 +40,17 @@ def code_version(package: Path) -> str:
         return f"version {aes_r1.__version__}"
 
 
-def model_digest(model: str, store: Path) -> str | None:
-    """Hash (SHA-256) what a model computes with: a folder's weights, configuration, tokenizer, template and processor.
+def content_name(model: str, store: Path) -> str | None:
+    """Name what a model computes with; None for a folder without a file of a model and a hub name out of the cache.
 
-    For a hub name its copy in the cache is read; None without one. The digest does not depend on the folder. It is kept
-    in store/digests under the files' paths, sizes and modification times, so that gigabytes are not read at each start.
+    A hub name becomes OWNER/NAME@COMMIT. Of a folder weights, configuration, tokenizer, template and processor are
+    hashed (SHA-256); the hash does not depend on the folder. It is kept in store/digests under the files' paths, sizes
+    and modification times, so that gigabytes are not read at each start.
     """
-    files = content_of(model)
+    if not Path(model).is_dir():
+        revision = revision_of(model)
+        return revision and f"{model}@{revision}"
+    files = content_of(Path(model))
     if not files:
         return None
     written = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]

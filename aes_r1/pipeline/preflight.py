@@ -10,8 +10,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from aes_r1.aescot.chat import affordable_price, key_of
 from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
 from aes_r1.data.loader import load_samples, root_of
+from aes_r1.data.manifest import read_manifest
 from aes_r1.data.opinions import rater_shares
 from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.records import read_records
@@ -37,6 +39,8 @@ from aes_r1.trainer.launch import launched, require_deepspeed, world
 
 log = logging.getLogger("aes_r1")
 
+TrainingSamples = Callable[[], Sequence[Sample]]  # lists them on its first call
+
 
 def check(settings: Settings) -> None:
     """Raise InputError unless the run of `settings` can start, by all that can be read in seconds.
@@ -47,13 +51,17 @@ def check(settings: Settings) -> None:
     rank, size = world()
     _divisible(settings, size)
     if rank == 0:
+        train = cache(partial(_train_samples, settings))  # several checks ask for them, if any does
         if _to_come(settings, "data"):
             for data in (settings.data, *settings.evaluation.also):
-                _check_data(data, settings)
-        _check_critiques(settings)
-        _check_score_rewards(settings)
-        _check_sub_scores(settings)
-        _check_rewards(settings)
+                _check_data(data, settings, train)
+        if _cold_start_to_come(settings):
+            _check_critiques(settings, train)
+        if _rapo_to_come(settings):
+            _check_score_rewards(settings, train)
+        if _cold_start_to_come(settings) or _rapo_to_come(settings):
+            _check_sub_scores(settings, train)
+            _check_rewards(settings, train)
         _check_models(settings)
         _wait_for_server(settings)
 
@@ -90,12 +98,22 @@ def _to_come(settings: Settings, stage: str) -> bool:
     return settings.trainer.resume == "never" or not RunFolder(settings.out).stage_done(stage)
 
 
+def _cold_start_to_come(settings: Settings) -> bool:
+    """Return whether the run has a cold start that is not done, or that the store no longer holds."""
+    is_left = settings.trainer.resume == "never" or RunFolder(settings.out).cold_start_model is None
+    return "cold_start" in settings.models and is_left
+
+
+def _rapo_to_come(settings: Settings) -> bool:
+    return settings.trainer.name == "rapo" and _to_come(settings, "rapo")
+
+
 def _divisible(settings: Settings, size: int) -> None:
     """Check that sizes shared among the processes divide evenly, in the stages that are still to come."""
     shared_out = {}
     if "cold_start" in settings.models and _to_come(settings, "cold_start"):
         shared_out["cold_start.batch_size"] = settings.cold_start.batch_size
-    if settings.trainer.name == "rapo" and _to_come(settings, "rapo"):
+    if _rapo_to_come(settings):
         shared_out["trainer.images_per_step"] = settings.trainer.images_per_step
         shared_out["trainer.edited_pairs"] = settings.trainer.edited_pairs
     for key, value in shared_out.items():
@@ -112,13 +130,16 @@ def _divisible(settings: Settings, size: int) -> None:
         )
 
 
-def _check_data(data: DataSettings, settings: Settings) -> None:
+def _check_data(data: DataSettings, settings: Settings, train: TrainingSamples) -> None:
     """Check that the set's labels can be read and its splits hold pictures; the pictures are opened later."""
     if data.name in scene_sets.SCENE_SETS:
         return
     for part in mix.mixed_sets(data).values() if data.mix else [data]:
         root_of(part)
-    splits = {data.split, "train", "validation"} if data is settings.data else {data.split}
+    splits = {data.split}
+    if data is settings.data:
+        train()
+        splits = {data.split, "validation"} - {"train"}
     with quiet():
         for split in sorted(splits):
             load_samples(data, split, seed=settings.seed, store=Path(settings.store))
@@ -134,11 +155,9 @@ def quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _check_critiques(settings: Settings) -> None:
+def _check_critiques(settings: Settings, train: TrainingSamples) -> None:
     """Check that the AesCoT file can be read and its pictures exist, or that the expert has the key it needs."""
     cold_start = settings.cold_start
-    if "cold_start" not in settings.models:
-        return
     if cold_start.data is not None:
         path = Path(cold_start.data)
         if not path.is_file():
@@ -150,21 +169,25 @@ def _check_critiques(settings: Settings) -> None:
         for asked in (expert, settings.judge):
             if asked.name == "openai":
                 key_of(asked)
-        if expert.name == "attributes":
-            require_ratings(_train_samples(settings), "expert=attributes")
+        if expert.name == "attributes" and settings.data.name not in scene_sets.SCENE_SETS:
+            require_ratings(train(), "expert=attributes")
 
 
 def _train_samples(settings: Settings) -> Sequence[Sample]:
+    """Return the training pictures: those that the run has listed, else those of the labels."""
+    listed = RunFolder(settings.out).manifest(f"{settings.data.name}-train")
+    if not _to_come(settings, "data") and listed.exists():
+        return read_manifest(listed)
     with quiet():
         return load_samples(settings.data, "train", seed=settings.seed, store=Path(settings.store))
 
 
-def _check_rewards(settings: Settings) -> None:
+def _check_rewards(settings: Settings, train: TrainingSamples) -> None:
     """Check that rewards of the critique find what they need: known dimensions, and a start that reads words."""
-    weights = settings.reward.critique_weights if settings.trainer.name == "rapo" else {}
+    weights = settings.reward.critique_weights if _rapo_to_come(settings) else {}
     data = settings.data
     asked = "faithfulness" in weights and data.name not in scene_sets.SCENE_SETS
-    if asked and not any(known_ratings(sample) for sample in _train_samples(settings)):
+    if asked and not any(known_ratings(sample) for sample in train()):
         raise InputError(
             f"reward.faithfulness.weight={weights['faithfulness']:g}: data={data.name} says nothing of single "
             f"dimensions; {ratings_hint(data.name)}, or 0"
@@ -180,15 +203,18 @@ def _check_rewards(settings: Settings) -> None:
 
 
 def _check_models(settings: Settings) -> None:
+    """Check the models that stages to come load, and what pretraining needs."""
     model, init_from = settings.model, settings.trainer.init_from
-    if model.quantize == "nf4":
+    trains = _cold_start_to_come(settings) or _rapo_to_come(settings)
+    asks = _to_come(settings, "evaluation") and _to_come(settings, "predictions_base")
+    if model.quantize == "nf4" and trains:
         require_nf4()
     if model.base == "shipped":
         tiny.shipped()
     if model.base == "pretrain" and model.pretrain.data == "photographs":
         _check_photographs(settings)
-    named = {"model.path": model.path}
-    if settings.trainer.name == "rapo" and init_from not in ("base", "cold_start"):
+    named = {"model.path": model.path} if trains or asks else {}
+    if _rapo_to_come(settings) and init_from not in ("base", "cold_start"):
         named["trainer.init_from"] = init_from
     for key, path in named.items():
         if path is not None:
@@ -215,7 +241,7 @@ def _wait_for_server(settings: Settings) -> None:
     after the cold start.
     """
     rollout, pause = settings.rollout, 1.0
-    if rollout.name == "local" or settings.trainer.name != "rapo" or not _to_come(settings, "rapo"):
+    if rollout.name == "local" or not _rapo_to_come(settings):
         return
     started, addresses, said = time.monotonic(), ", ".join(rollout.url), False
     while not any(is_healthy(url.rstrip("/")) for url in rollout.url):
@@ -233,14 +259,12 @@ def _wait_for_server(settings: Settings) -> None:
         time.sleep(pause)
 
 
-def _check_score_rewards(settings: Settings) -> None:
+def _check_score_rewards(settings: Settings, train: TrainingSamples) -> None:
     """Check that the function of reward.custom loads, that the judge has its key, and that raters' opinions are known.
 
     Each is checked where the reward needs it.
     """
     data, reward = settings.data, settings.reward
-    if settings.trainer.name != "rapo":
-        return
     if reward.custom is not None:
         load_reward(reward.custom)
         _check_same_reward(settings)
@@ -248,27 +272,25 @@ def _check_score_rewards(settings: Settings) -> None:
         key_of(reward.judge)
         affordable_price(reward.judge)
     ordered = settings.trainer.curriculum and data.name not in scene_sets.SCENE_SETS
-    if ordered and all(one.mos_std is None for one in _train_samples(settings)):
+    if ordered and all(one.mos_std is None for one in train()):
         raise InputError(
             f"trainer.curriculum=true: data={data.name} knows no spread of opinions; give mos_std in your labels "
             "(docs/datasets.md), or false"
         )
-    if reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS:
-        with quiet():
-            samples = _train_samples(settings)
-        if not any(rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) for one in samples):
-            raise InputError(
-                f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "
-                "its raters; give mos_std or count_1, count_2, .. in your labels (docs/datasets.md), or 0"
-            )
+    asked = reward.distribution.weight > 0 and data.name not in scene_sets.SCENE_SETS
+    if asked and not any(rater_shares(one.attributes.get("votes"), one.mos, one.mos_std) for one in train()):
+        raise InputError(
+            f"reward.distribution.weight={reward.distribution.weight:g}: data={data.name} knows only the means of "
+            "its raters; give mos_std or count_1, count_2, .. in your labels (docs/datasets.md), or 0"
+        )
 
 
-def _check_sub_scores(settings: Settings) -> None:
+def _check_sub_scores(settings: Settings, train: TrainingSamples) -> None:
     """Check that people have rated each dimension of model.sub_scores in some training picture."""
     names, data = settings.model.sub_scores, settings.data
     if not names or data.name in scene_sets.SCENE_SETS:
         return
-    known = set().union(*map(known_ratings, _train_samples(settings)))
+    known = set().union(*map(known_ratings, train()))
     for name in names:
         if name not in known:
             raise InputError(
@@ -281,7 +303,7 @@ def _check_same_reward(settings: Settings) -> None:
     """Check that the file of reward.custom is the one with which the run began; a setting holds its name alone."""
     kept, file = RunFolder(settings.out).custom_reward_file, reward_file(str(settings.reward.custom))
     begun = settings.trainer.resume != "never" and kept.exists()
-    if begun and _to_come(settings, "rapo") and kept.read_bytes() != file.read_bytes():
+    if begun and kept.read_bytes() != file.read_bytes():
         raise InputError(
             f"reward.custom={settings.reward.custom}: {file} was changed after this run began with {kept}; "
             "give another out=, or trainer.resume=never to begin anew"

@@ -54,7 +54,9 @@ def refusal(rows: Sequence[Mapping[str, Any]], init_from: str, cold_start: Mappi
     silent = [row for row in rows if row["score"] is None]
     reasons = Counter(unread(row.get("text") or "", tuple(row.get("sub_scores", ()))) for row in silent).most_common()
     why = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    if init_from == "cold_start" and cold_start:
+    if init_from == "cold_start" and not cold_start:
+        cure = "cold_start.epochs=1, which teaches the format (it is 0)"
+    elif init_from == "cold_start":
         taken = cold_start["steps"]
         cure = f"a longer cold start, cold_start.min_steps={max(80, 2 * taken)} say (it took {taken})"
     else:

@@ -110,6 +110,13 @@ def _protocol(runs: Sequence[ComparedRun], dataset: str) -> str | None:
     return next(iter(in_order(shared, PROTOCOL_ORDER)), None)
 
 
+def _protocol_name(protocol: str, runs: Sequence[ComparedRun]) -> str:
+    """Return the name of a protocol, without temperature and number of samples where `runs` differ in them."""
+    names = {protocol_names(run.settings).get(protocol, protocol) for run in runs}
+    plain = protocol_names({"evaluation": {"temperature": None}}).get(protocol, protocol)
+    return names.pop() if len(names) == 1 else plain
+
+
 def _sets(runs: Sequence[ComparedRun]) -> list[str]:
     return list(dict.fromkeys(dataset for run in runs for dataset in datasets(run.evaluation["stages"])))
 
@@ -121,7 +128,7 @@ def _results(runs: Sequence[ComparedRun]) -> Iterator[dict[str, Any]]:
         if protocol is None:
             continue
         cells = {run: run.cells(dataset)[protocol] for run in runs if run.cells(dataset)}
-        name = inside(protocol_names(next(iter(cells)).settings).get(protocol, protocol))
+        name = inside(_protocol_name(protocol, list(cells)))
         charts = []
         for metric in CHARTED:
             estimates = [estimate(_short(run.name), cell[metric], run.color) for run, cell in cells.items()]

@@ -61,7 +61,7 @@ def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:
     if not (run.exists and run.predictions_file.exists()):
         needed = f"{run.predictions_file.name} and {run.settings_file.name}"
         raise InputError(f"{folder}: no {needed} in it; give the folder of a finished run")
-    epochs = run.settings.get("cold_start", {}).get("epochs")
+    epochs = _epochs(run)
     name = folder.name if epochs is None else f"{epochs} epoch{'' if epochs == 1 else 's'}"
     last: dict[tuple, Row] = {}
     stage = protocol = None
@@ -71,6 +71,18 @@ def _start(folder: Path) -> tuple[str, dict[tuple, Row]]:
         if row["protocol"] == protocol:
             last[row["dataset"], row["split"], row["id"]] = row
     return name, last
+
+
+def _epochs(run: RunFolder) -> int | None:
+    """Return how many passes the run's cold start took, which may be more than its settings ask for.
+
+    None where the start is not the run's own: an evaluation, or trainer.init_from=DIR.
+    """
+    asked: int | None = run.settings.get("cold_start", {}).get("epochs")
+    if run.stage_done("cold_start"):
+        return run.stage_values("cold_start").get("epochs", asked)
+    is_own = run.settings.get("trainer", {}).get("init_from", "cold_start") in ("base", "cold_start")
+    return 0 if asked is not None and is_own else None
 
 
 def _measures(rows: Sequence[Row], *, n_bootstrap: int, seed: int) -> dict[str, Any]:

@@ -144,6 +144,12 @@ class RunFolder:
         return self.stage_values("origin")
 
     @property
+    def cold_start_model(self) -> Path | None:
+        """Return the model that the finished cold start left in the store; None where it is not there."""
+        model = self.stage_values("cold_start").get("model")
+        return Path(model) if model and is_model(Path(model)) else None
+
+    @property
     def failure(self) -> str | None:
         """Return the one-line reason of the last failure."""
         return self.failure_file.read_text(encoding="utf-8").strip() if self.failure_file.exists() else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -74,25 +75,31 @@ class Processes:
                 work()
         self.wait_or_leave()
 
+    def from_rank_zero(self, work: Callable[[], Any]) -> Any:
+        """Run `work` as `on_rank_zero` does, and return to every process what it returned on rank 0. Collective."""
+        found: list[Any] = [None]
+
+        def keep() -> None:
+            found[0] = work()
+
+        self.on_rank_zero(keep)  # it may take hours, longer than a collective's timeout
+        if self.size > 1:
+            torch.distributed.broadcast_object_list(found, src=0)
+        return found[0]
+
     def build_collectively(self, store: Path, kind: str, digest: str, make: Callable[[Path], None]) -> bool:
         """Build something in `store` with every process inside `make`; return whether it was built now. Collective.
 
         Rank 0 holds the lock, decides and renames.
         """
-        folder: list[Path | None] = [None]
         with contextlib.ExitStack() as stack:
-
-            def look() -> None:
-                folder[0] = stack.enter_context(missing(store, kind, digest, waiting=self.keep_waiting))
-
-            self.on_rank_zero(look)  # rank 0 may wait hours for another job's lock, longer than a collective's timeout
-            if self.size > 1:
-                torch.distributed.broadcast_object_list(folder, src=0)
-            if folder[0] is not None:
-                make(folder[0])
+            draft = missing(store, kind, digest, waiting=self.keep_waiting)
+            folder: Path | None = self.from_rank_zero(lambda: stack.enter_context(draft))
+            if folder is not None:
+                make(folder)
                 self.wait()  # rank 0 renames the folder after every process has finished
         self.wait()  # no process looks for it before it is renamed
-        return folder[0] is not None
+        return folder is not None
 
 
 @contextlib.contextmanager

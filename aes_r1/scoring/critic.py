@@ -23,7 +23,7 @@ from aes_r1.inference.asking import Facts, find_model
 from aes_r1.inference.predict import mean_sub_scores
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
-from aes_r1.model.digest import content_of, digest_of
+from aes_r1.model.digest import content_of, digest_of, revision_of
 from aes_r1.prompts import Order, parse_critique, parse_score
 from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.served import ServedPolicy
@@ -167,9 +167,8 @@ def identity_of(path: str | Path, *, samples: int | None = None, seed: int = 0) 
     require(samples is None or samples >= 1, "samples", samples, "must be at least 1")
     folder, facts = find_model(path)
     backbones.check(folder, question=facts.question, max_pixels=facts.max_pixels, key="--model")
-    files = content_of(folder)
-    content = digest_of(files) if Path(folder).is_dir() else [folder, *{file.parent.name for file in files}]
-    return fingerprint(content, asdict(facts), samples or facts.n_samples, seed)
+    named: Any = digest_of(content_of(Path(folder))) if Path(folder).is_dir() else [folder, revision_of(folder)]
+    return fingerprint(named, asdict(facts), samples or facts.n_samples, seed)
 
 
 def _content(picture: Image.Image) -> str:

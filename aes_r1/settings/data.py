@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
 
 _HUGE = 1e30  # larger opinions are refused, so that sums of opinions stay finite
+MEASURE_APART = "measure further pictures of that name by an `aes-r1 evaluate` of their own"
 _SPLIT_BY = "must be official, paper or a JSON file (.json) that lists the test pictures"
 
 
@@ -66,6 +68,17 @@ class DataSettings:
         for name, column in columns.items():
             rule = "must be a column, or [column, low, high] with low below high"
             require(_is_column(column), f"data.attributes.{name}", column, rule)
+
+
+def sets_rule(key: str, tested: Sequence[DataSettings]) -> None:
+    """Raise InputError, naming `key`, where a split of sets of one name stands twice in `tested`.
+
+    Results are named by set and split, so the pictures of both would be counted as those of one.
+    """
+    named = [(one.name, one.split) for one in tested]
+    for place, (name, split) in enumerate(named):
+        rule = f"the {split} split stands twice, with data and data.unseen; name each set once, and {MEASURE_APART}"
+        require((name, split) not in named[:place], key, name, rule)
 
 
 def _is_column(value: Any) -> bool:

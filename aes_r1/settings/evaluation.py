@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aes_r1.settings.aescot import JudgeSettings
-from aes_r1.settings.data import DataSettings
+from aes_r1.settings.data import DataSettings, sets_rule
 from aes_r1.settings.edits import EDITS, edits_rule
 from aes_r1.settings.model import PROMPTS
 from aes_r1.settings.rules import folder_rule, one_of, require, seed_rule
@@ -102,6 +102,7 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         seed_rule("seed", self.seed)
         folder_rule(out=self.out, store=self.store)
+        sets_rule("also", [self.data, *self.evaluation.also])
         require(self.name not in self.models, "models", self.name, "is the name of model.path; choose another (name=)")
         for name in (self.name, *self.models):
             require(bool(name) and "/" not in name, "models", name, "a name must not be empty or hold a slash")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aes_r1.settings.aescot import ExpertSettings, JudgeSettings
-from aes_r1.settings.data import DataSettings
+from aes_r1.settings.data import MEASURE_APART, DataSettings, sets_rule
 from aes_r1.settings.evaluation import EvaluationSettings
 from aes_r1.settings.model import ModelSettings
 from aes_r1.settings.reward import RewardSettings
@@ -52,6 +52,7 @@ class Settings:
         is_name = self.run_name.strip() and not {"..", ""} & set(self.run_name.split("/"))
         require(bool(is_name), "run_name", self.run_name, "is a part of runs/NAME/..; give a name")
         require(self.processes >= 1, "processes", self.processes, "must be at least 1")
+        self._check_sets()
         self._check_words()
         require(
             self.model.dtype != "float16",
@@ -106,6 +107,17 @@ class Settings:
         is_wanted = self.trainer.init_from == "cold_start" or self.trainer.name == "sft"
         made = {"cold_start": is_wanted and self.cold_start.epochs > 0, "rapo": self.trainer.name == "rapo"}
         return ("base", *(name for name, is_made in made.items() if is_made))
+
+    def _check_sets(self) -> None:
+        """Refuse sets of the evaluation whose lists of pictures would bear the name of another list of the run."""
+        data, also = self.data, self.evaluation.also
+        sets_rule("evaluation.also", [data, *also])
+        for one in also:
+            # What is left out here decides no list.
+            like = replace(one, split=data.split, unseen=data.unseen, max_pixels=data.max_pixels, workers=data.workers)
+            is_other = one.name == data.name and one.split in ("train", "validation") and like != data
+            rule = f"the run's own {one.split} split of that name has other settings than this one; {MEASURE_APART}"
+            require(not is_other, "evaluation.also", one.name, rule)
 
     def _check_words(self) -> None:
         """Refuse what reads a score from the words before it where the prompt asks for no such words."""

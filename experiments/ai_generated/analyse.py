@@ -32,7 +32,7 @@ def by_source(run: Run, stage: str) -> dict[str, dict[str, Any]]:
     """
     source = {
         row["id"]: row["attributes"]["source"]
-        # A run numbers its lists of one set: avt_ai-train, avt_ai_2-validation, avt_ai_3-test.
+        # Lists of one set may be numbered: avt_ai-train, avt_ai_2-validation, avt_ai_3-test.
         for path in sorted(run.folder.manifests.glob("avt_ai*-*.jsonl"))
         for row in read_rows(path)
     }

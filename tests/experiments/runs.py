@@ -65,7 +65,7 @@ def write_run(
     if sources is not None:
         manifest = [{"id": f"{place:03d}", "attributes": {"source": name}} for place, name in enumerate(sources)]
         (folder / "manifests").mkdir()
-        half = len(manifest) // 2  # a run numbers its lists of one set
+        half = len(manifest) // 2  # lists of one set may be numbered
         write_rows(folder / "manifests" / f"{dataset}-train.jsonl", manifest[:half])
         write_rows(folder / "manifests" / f"{dataset}_2-test.jsonl", manifest[half:])
     if origin is not None:

@@ -5,10 +5,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 import aes_r1
-from aes_r1.pipeline.origin import code_version, model_digest, record_origin
+from aes_r1.pipeline import cold_start_stage
+from aes_r1.pipeline.job import Job
+from aes_r1.pipeline.origin import code_version, content_name, record_origin
+from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.processes import Processes
+from aes_r1.tracking.tracker import Tracker
+from tests.recipes import composed
 
 
 def git(tree: Path, *arguments: str) -> str:
@@ -54,7 +61,7 @@ def test_the_digest_is_of_what_a_model_computes_with(tmp_path):
         return folder
 
     def digest(folder: Path) -> str | None:
-        return model_digest(str(folder), tmp_path / "store")
+        return content_name(str(folder), tmp_path / "store")
 
     one = model("one", b"abc")
     assert digest(one) == digest(model("elsewhere", b"abc"))
@@ -71,7 +78,63 @@ def test_the_digest_is_of_what_a_model_computes_with(tmp_path):
     assert digest(one) == digest(tmp_path / "elsewhere")
     (tmp_path / "empty").mkdir()
     assert digest(tmp_path / "empty") is None
-    assert model_digest("nobody/never-downloaded", tmp_path / "store") is None
+    assert content_name("nobody/never-downloaded", tmp_path / "store") is None
+
+
+@pytest.fixture
+def downloaded(tmp_path, monkeypatch):
+    """Return a function that puts a file of a commit of owner/name into the hub's cache, as a download does."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    def download(file: str, commit: str = "abc") -> None:
+        folder = tmp_path / "cache" / "models--owner--name"
+        (folder / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
+        (folder / "refs").mkdir(exist_ok=True)
+        (folder / "snapshots" / commit / file).write_text("{}")
+        (folder / "refs" / "main").write_text(commit)
+
+    return download
+
+
+def test_a_hub_model_has_one_name_whatever_of_it_was_downloaded(downloaded, tmp_path):
+    """A check fetches no weights, a run does, and other programs fetch files that it does not read."""
+    store, run = tmp_path / "store", RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    names = []
+    later = ("tokenizer.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "merges.txt")
+    for file in ("config.json", *later):
+        downloaded(file)
+        names.append(content_name("owner/name", store))
+        record_origin(run, "owner/name", store)
+        names.append(run.origin["base"])
+    assert set(names) == {"owner/name@abc"}
+    downloaded("config.json", commit="def")
+    assert content_name("owner/name", store) == "owner/name@def"
+
+
+def test_a_cold_start_from_a_hub_model_is_found_again_after_its_weights_were_downloaded(
+    downloaded, tmp_path, monkeypatch
+):
+    """By a resumed run, and by the next point of a sweep."""
+    asked = composed("model.path=owner/name", f"out={tmp_path}/run", f"store={tmp_path}/store")
+    found: list[str] = []
+
+    class Made(Processes):
+        def build_collectively(self, store, kind, digest, make) -> bool:
+            found.append(digest)
+            downloaded("model.safetensors")
+            return False
+
+    job = Job(asked, tmp_path / "run", torch.device("cpu"), Made(), Tracker(None, asked.tracker, {}))
+    job.run.path.mkdir()
+    record = {"id": "1", "image": "1.png", "mos": 0.5, "critique": "Plain."}
+    write_rows(tmp_path / "records.jsonl", [record])
+    monkeypatch.setattr(cold_start_stage, "_critiques", lambda job: tmp_path / "records.jsonl")
+    for _ in range(2):
+        downloaded("config.json")
+        cold_start_stage.cold_start(job, "owner/name")
+    assert len(set(found)) == 1
+    assert len(found) == 2
 
 
 def test_weights_are_read_once_and_again_when_they_were_written(tmp_path, monkeypatch):
@@ -79,12 +142,12 @@ def test_weights_are_read_once_and_again_when_they_were_written(tmp_path, monkey
     base.mkdir()
     weights = base / "model.safetensors"
     weights.write_bytes(b"abc")
-    first = model_digest(str(base), tmp_path / "store")
+    first = content_name(str(base), tmp_path / "store")
     with monkeypatch.context() as patch:
         patch.setattr("aes_r1.model.digest.sha256_of", lambda path: pytest.fail(f"{path} was read again"))
-        assert model_digest(str(base), tmp_path / "store") == first
+        assert content_name(str(base), tmp_path / "store") == first
     weights.write_bytes(b"abd")  # in the same folder, of the same size
-    assert model_digest(str(base), tmp_path / "store") != first
+    assert content_name(str(base), tmp_path / "store") != first
 
 
 def test_a_run_that_goes_on_names_every_commit_and_keeps_its_base(tmp_path, monkeypatch):
@@ -93,7 +156,7 @@ def test_a_run_that_goes_on_names_every_commit_and_keeps_its_base(tmp_path, monk
     run.mkdir()
     (base / "model.safetensors").write_bytes(b"abc")
     store = tmp_path / "store"
-    digest = model_digest(str(base), store)
+    digest = content_name(str(base), store)
     origin = run / "stages" / "origin.json"
     record_origin(RunFolder(run), "nobody/never-downloaded", store)
     first = json.loads(origin.read_text())

@@ -13,9 +13,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from aes_r1 import train
+from aes_r1.data.loader import load_samples
+from aes_r1.data.manifest import write_manifest
 from aes_r1.pipeline import preflight
 from aes_r1.pipeline.run import run
 from aes_r1.runs.claim import run_lock
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 from tests.model.folders import BROKEN
 from tests.pipeline.test_run import base, root  # noqa: F401  # fixtures
@@ -241,6 +244,83 @@ def test_a_stage_that_is_done_is_not_asked_about(tmp_path, monkeypatch):
     preflight.check(composed(*wanted))
     with pytest.raises(InputError, match="batch_size"):
         preflight.check(composed(*wanted, "trainer.resume=never"))
+
+
+OPENAI = ("expert=openai", "expert.model=m", "expert.api_key_env=NOT_SET", "judge=none")
+JUDGED = ("reward.judge.weight=1", "reward.judge.model=m", "reward.judge.api_key_env=NOT_SET", "trainer.credit=all")
+
+
+@pytest.mark.parametrize(
+    ("needs", "stages"),
+    [
+        (OPENAI, ("cold_start",)),
+        (("judge=openai", "judge.model=m", "judge.api_key_env=NOT_SET"), ("cold_start",)),
+        (("cold_start.data=/nonexistent.jsonl",), ("cold_start",)),
+        (("data=folder", "expert=attributes", "judge=none"), ("cold_start",)),
+        (JUDGED, ("rapo",)),
+        (("reward.custom=/nonexistent.py:mine",), ("rapo",)),
+        (("trainer.init_from=/nonexistent",), ("rapo",)),
+        (("data=folder", "trainer.curriculum=true"), ("rapo",)),
+        (("data=folder", "reward.faithfulness.weight=1", *PARTS), ("rapo",)),
+        (("data=folder", "reward=distribution", "trainer.num_samples=3"), ("rapo",)),
+        (("reward.read_back.weight=1", *PARTS), ("rapo",)),
+        (("model.answer_from=words",), ("rapo", "cold_start")),
+        (("data=folder", "model.sub_scores=[color]", "cold_start.epochs=0"), ("rapo",)),
+        (("data=folder", "model.sub_scores=[color]"), ("rapo", "cold_start")),
+        (("model.path=/nonexistent",), ("rapo", "cold_start", "predictions_base")),
+        (("model.path=/nonexistent",), ("rapo", "cold_start", "evaluation")),
+    ],
+)
+def test_what_only_finished_stages_needed_is_not_asked_for(needs, stages, base, root, tmp_path, monkeypatch):  # noqa: F811
+    """Keys, labels, models and files of a run that goes on; one that begins anew needs all of them again."""
+    for name in LAUNCH:
+        monkeypatch.delenv(name, raising=False)
+    out = tmp_path / "run"
+    of_set = [f"data.root={root}", "expert=pixels", "judge=none"] if "data=folder" in needs else []
+    asked = composed(*of_set, *needs, f"out={out}", f"store={tmp_path / 'store'}")
+    (out / "stages").mkdir(parents=True)
+    (out / "stages" / "data.json").write_text("{}")
+    for stage in stages:
+        with pytest.raises(InputError):
+            preflight.check(asked)
+        (out / "stages" / f"{stage}.json").write_text(json.dumps({"model": str(base)}))
+    preflight.check(asked)
+    with pytest.raises(InputError):
+        preflight.check(composed(*of_set, *needs, f"out={out}", f"store={tmp_path}/store", "trainer.resume=never"))
+
+
+def test_a_cold_start_that_the_store_no_longer_holds_is_to_come(tmp_path):
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "cold_start.json").write_text(json.dumps({"model": str(tmp_path / "gone")}))
+    with pytest.raises(InputError, match="NOT_SET"):
+        preflight.check(composed(*OPENAI, f"out={tmp_path}"))
+
+
+def test_the_training_pictures_are_listed_once(root, tmp_path, monkeypatch):  # noqa: F811
+    """However many checks ask for them; a run that goes on reads its own list, though its labels are gone."""
+    lines = (root / "labels.csv").read_text().splitlines()
+    (root / "labels.csv").write_text("\n".join([f"{lines[0]},hue,mos_std", *(f"{line},7,0.1" for line in lines[1:])]))
+    out = tmp_path / "run"
+    asked = composed(
+        *("data=folder", f"data.root={root}", "data.attributes={color: [hue, 1, 10]}", "model.sub_scores=[color]"),
+        *("expert=attributes", "judge=none", "reward=distribution", "reward.faithfulness.weight=1", *PARTS),
+        *("trainer.curriculum=true", "trainer.num_samples=3", f"out={out}", f"store={tmp_path / 'store'}"),
+    )
+    listed = []
+
+    def load(data, split, **how):
+        listed.append(split)
+        return load_samples(data, split, **how)
+
+    monkeypatch.setattr(preflight, "load_samples", load)
+    preflight.check(asked)
+    assert sorted(listed) == ["test", "train", "validation"]
+    write_manifest(load_samples(asked.data, "train", seed=0, store=tmp_path), RunFolder(out).manifest("folder-train"))
+    (out / "stages").mkdir()
+    (out / "stages" / "data.json").write_text("{}")
+    (root / "labels.csv").unlink()
+    preflight.check(asked)
+    assert len(listed) == 3
 
 
 def test_a_run_without_rapo_is_not_asked_about_its_completions():

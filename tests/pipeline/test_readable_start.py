@@ -81,4 +81,12 @@ def test_a_refusal_counts_what_the_answers_did():
     assert said.startswith("RAPO does not start: 3 of 4 answers")
     assert "(2 ended without an answer, 1 said nothing)" in said
     assert "cold_start.min_steps=120 say (it took 60)" in said
-    assert "trainer.init_from=cold_start" in refusal(rows, "base", {})
+    for start in ("base", "/a/model", "owner/name"):
+        assert "trainer.init_from=cold_start" in refusal(rows, start, {})
+
+
+def test_a_refusal_advises_nothing_that_is_already_set():
+    """A run without a pass of cold start begins with its base model, though it asks for a cold start."""
+    said = refusal([{"text": "words", "score": None}], "cold_start", {})
+    assert "; give cold_start.epochs=1, which teaches the format (it is 0), longer answers" in said
+    assert "init_from" not in said

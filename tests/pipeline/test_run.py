@@ -317,6 +317,18 @@ def test_a_measured_entropy_is_of_the_runs_own_pictures(base, root, tmp_path):
     assert digest(None, 3, 6) == digest(None, 4, 8)
 
 
+def test_a_finished_cold_start_reads_nothing_again(base, root, tmp_path):
+    """Neither its base model, which may be a hub name, nor its critiques; without its model it is made again."""
+    asked = settings(base, root, tmp_path / "run", cold_start={"data": "/nonexistent.jsonl"})
+    job = Job(asked, tmp_path / "run", torch.device("cpu"), Processes(), Tracker(None, asked.tracker, {}))
+    job.run.path.mkdir()
+    job.run.finish_stage("cold_start", {"model": str(base)})
+    assert cold_start_stage.cold_start(job, "owner/name") == str(base)
+    job.run.finish_stage("cold_start", {"model": str(tmp_path / "gone")})
+    with pytest.raises(FileNotFoundError):
+        cold_start_stage.cold_start(job, "owner/name")
+
+
 def test_a_refused_start_leaves_the_folder_of_another_run(base, root, tmp_path):
     """For example of a run that was stopped while its critiques were written."""
     out = tmp_path / "run"

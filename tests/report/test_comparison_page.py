@@ -1,6 +1,7 @@
 """Several runs on one page: distinct names, comparisons on the same pictures, only the differing settings."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -46,6 +47,25 @@ def test_the_whole_page(runs, tmp_path):
         assert f"{cell['srcc']['value']:.3f}" in text
     # Shrinking keeps ranks but moves scores off: SRCC +0.000, MAE up with an interval that leaves 0 out.
     assert "+0.000" in text
+
+
+@pytest.mark.parametrize("protocol", ["sample", "mean", "greedy"])
+def test_a_protocol_is_named_as_all_runs_asked(protocol, runs, tmp_path):
+    """With temperature and number of samples where they agree, and plainly where they differ."""
+    told = {"sample": "one sample at temperature 0.6", "mean": "mean of 4 samples", "greedy": "greedy"}[protocol]
+    plain = {"sample": "one sample", "mean": "mean of samples", "greedy": "greedy"}[protocol]
+    for asked, name in (({"temperature": 0.6, "n_samples": 4}, told), ({"temperature": 0.9, "n_samples": 8}, plain)):
+        for folder, how in zip(runs, ({"temperature": 0.6, "n_samples": 4}, asked), strict=True):
+            evaluation = json.loads((folder / "evaluation.json").read_text())
+            for sets in evaluation["stages"].values():
+                for dataset, cells in sets.items():
+                    sets[dataset] = {protocol: next(iter(cells.values()))}
+            (folder / "evaluation.json").write_text(json.dumps(evaluation))
+            written = json.loads((folder / "settings.json").read_text())
+            (folder / "settings.json").write_text(json.dumps({**written, "evaluation": how}))
+        html = write_comparison(runs, tmp_path / "comparison.html", n_bootstrap=5).read_text()
+        groups = set(re.findall(r">((?:one sample|mean of|greedy)[^<]*)<", html))
+        assert groups == {name}
 
 
 def test_wrong_folders_are_refused(runs, tmp_path):

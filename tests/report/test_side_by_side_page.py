@@ -7,6 +7,7 @@ from PIL import Image
 
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.runs.files import read_rows
+from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
 
 
@@ -14,6 +15,8 @@ def run_folder(tmp_path, epochs, critique, *, pictures=range(20)):
     folder = tmp_path / f"run-{epochs}"
     folder.mkdir()
     (folder / "settings.json").write_text(json.dumps({"cold_start": {"epochs": epochs}}))
+    if epochs > 0:
+        RunFolder(folder).finish_stage("cold_start", {"epochs": epochs})
     with (folder / "predictions.jsonl").open("w") as file:
         for stage in ("base", "rapo"):
             for protocol in ("sample", "greedy"):
@@ -56,6 +59,27 @@ def test_runs_with_equal_epochs_and_folder_names_all_stand_on_the_page(tmp_path)
     assert {name: answer["critique"].split()[0] for name, answer in starts.items()} == {
         "1 epoch (1)": "first", "1 epoch (2)": "second", "1 epoch (3)": "third", "3 epochs": "fourth"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "notes", "name"),
+    [
+        ({"cold_start": {"epochs": 1}}, {"epochs": 76}, "76 epochs"),  # cold_start.min_steps
+        ({"cold_start": {"epochs": 2}}, {"records": 5}, "2 epochs"),  # a run that noted no epochs
+        ({"cold_start": {"epochs": 0}, "trainer": {"init_from": "cold_start"}}, None, "0 epochs"),
+        ({"cold_start": {"epochs": 1}, "trainer": {"init_from": "base"}}, None, "0 epochs"),
+        ({"cold_start": {"epochs": 1}, "trainer": {"init_from": "/a/model"}}, None, "run-0"),
+        ({"cold_start": {"epochs": 3}, "trainer": {"init_from": "base", "name": "sft"}}, {"epochs": 3}, "3 epochs"),
+        ({"model": {"path": "m"}}, None, "run-0"),  # aes_r1.evaluate
+    ],
+)
+def test_a_start_is_named_by_the_passes_that_it_took(settings, notes, name, tmp_path):
+    folder = run_folder(tmp_path, 0, "words", pictures=range(2))
+    (folder / "settings.json").write_text(json.dumps(settings))
+    if notes is not None:
+        RunFolder(folder).finish_stage("cold_start", notes)
+    side_by_side([folder], tmp_path / "out", pictures=2, n_bootstrap=5, seed=0)
+    assert list(read_rows(tmp_path / "out" / "side_by_side.jsonl")[0]["starts"]) == [name]
 
 
 def test_only_shared_pictures(tmp_path):

@@ -31,6 +31,7 @@ def main() -> None:
 
     with connected(store / name, rank, size) as processes:
         processes.wait()
+        assert processes.from_rank_zero(lambda: f"rank {rank}") == "rank 0"
         if name == "second":  # only after the first one has started
             while not (store / "things" / ".abc.partial").exists():
                 time.sleep(0.05)
