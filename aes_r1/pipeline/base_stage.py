@@ -13,7 +13,7 @@ from PIL import Image
 from aes_r1.aescot.build import expert_corpus
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.ratings import known_ratings
-from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.data.sample import Sample, open_listed
 from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.fitted import content_of, without_copies
@@ -132,10 +132,7 @@ def _look(sample: Sample, max_pixels: int) -> tuple[Image.Image, Measured]:
 
     InputError where it can no longer be read.
     """
-    try:
-        picture = open_picture(sample.image)
-    except PictureError as error:
-        raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
+    picture = open_listed(sample.image)
     small = picture.copy()
     side = math.sqrt(4 * max_pixels * max(picture.size) / min(picture.size))
     small.thumbnail((side, side), Image.Resampling.BICUBIC)
