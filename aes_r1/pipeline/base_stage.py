@@ -78,7 +78,9 @@ def training_photographs(
 
 
 def _pretrain(job: Job) -> None:
-    """Pretrain the base model unless it is in the store, and note its folder in the run."""
+    """Pretrain the base model unless it is in the store or no longer needed, and note its folder in the run."""
+    if job.model_made("base") is not None:
+        return
     settings = job.settings.model.pretrain
     photographs: list[Sample] = []
     if settings.data == "photographs":
