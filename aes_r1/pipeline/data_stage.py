@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aes_r1.data import scene_sets
 from aes_r1.data.check import check_pictures
-from aes_r1.data.loader import load_samples
+from aes_r1.data.loader import first_unrated, load_samples
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import LIMIT_SEED, datasets_of, stratified_draw
@@ -35,6 +35,13 @@ def load_data(job: Job) -> None:
     for test, split in splits:
         job.processes.on_rank_zero(partial(_list_for_run, job, test, split))
         lists.append(read_manifest(job.manifest(test, split)))
+    for samples, split in zip(lists[:2], ("train", "validation"), strict=True):
+        unrated = first_unrated(samples)  # none in a new list, because preflight refuses it
+        if unrated is not None:
+            raise InputError(
+                f"{job.manifest(data, split)}: {unrated.id} has no opinion (mos null) and is in {split}; give "
+                "trainer.resume=never, which lists the pictures anew"
+            )
     job.train, job.validation, *job.tests = lists
     if job.rank == 0:
         named = {f"{s.name}/{split}": samples for (s, split), samples in zip(splits, lists, strict=True)}

@@ -19,7 +19,7 @@ import torch
 from aes_r1.aescot.chat import affordable_price, key_of
 from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
-from aes_r1.data.loader import load_samples, root_of
+from aes_r1.data.loader import load_samples, require_opinions, root_of
 from aes_r1.data.opinions import rater_shares
 from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.records import read_records
@@ -113,15 +113,20 @@ def _divisible(settings: Settings, size: int) -> None:
 
 
 def _check_data(data: DataSettings, settings: Settings) -> None:
-    """Check that the set's labels can be read and its splits hold pictures; the pictures are opened later."""
+    """Check that the set's labels can be read, its splits hold pictures, and people rated what is trained on.
+
+    The pictures are opened later.
+    """
     if data.name in scene_sets.SCENE_SETS:
         return
     for part in mix.mixed_sets(data).values() if data.mix else [data]:
         root_of(part)
-    splits = {data.split, "train", "validation"} if data is settings.data else {data.split}
+    rated = {"train", "validation"} if data is settings.data else set()
     with quiet():
-        for split in sorted(splits):
-            load_samples(data, split, seed=settings.seed, store=Path(settings.store))
+        for split in sorted({data.split, *rated}):
+            samples = load_samples(data, split, seed=settings.seed, store=Path(settings.store))
+            if split in rated:
+                require_opinions(samples, data, split)
 
 
 @contextlib.contextmanager

@@ -190,7 +190,10 @@ def _known_of(image: Sample | Pair) -> float:
     """Return the number of a pair's better picture, or a picture's opinion: NaN of an edited twin, which has none."""
     if isinstance(image, Pair):
         return image.better
-    return math.nan if image.mos is None else image.mos
+    if isinstance(image, EditedSample):
+        return math.nan
+    assert image.mos is not None  # loader.require_opinions
+    return image.mos
 
 
 def twins_of(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor] | None:
