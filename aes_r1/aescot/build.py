@@ -200,6 +200,8 @@ class _Distillation:
             facts = await judge.fact(sample, reply) if alignment else None
         except NoAnswer as error:
             return {"no_answer": f"judge: {error}"}
+        except PictureError as error:
+            return {"picture": str(error)}
         if alignment is None:
             return {"no_verdict": "align"}
         if facts is None:

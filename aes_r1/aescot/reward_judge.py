@@ -16,7 +16,7 @@ from aes_r1.aescot.chat import ChatModel
 from aes_r1.aescot.failures import NoAnswer, ServerGone
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import RATING_SCHEMA, read_rating
-from aes_r1.data.sample import Sample
+from aes_r1.data.sample import PictureError, Sample, no_longer_there
 from aes_r1.prompts import order_of, parse_critique, parse_score, rating_prompt, sub_scores_of
 from aes_r1.runs.identity import fingerprint
 from aes_r1.settings import JudgeRewardSettings
@@ -48,6 +48,7 @@ class RewardJudge:
         self._journal = self._stack.enter_context(Journal(path))
         self._chat = ChatModel(settings, self._journal)
         self._ceiling: CeilingReached | None = None
+        self._lost: PictureError | None = None
         # All steps share one event loop, because the limits of the chat belong to the loop that first waits for them.
         self._runner = self._stack.enter_context(asyncio.Runner())
 
@@ -63,11 +64,14 @@ class RewardJudge:
         """Return the ratings of the completions `texts` [N][K] of `images` [N], 0..1; NaN where there is none.
 
         Completions without a readable score are not asked about, and equal ones of an image once. Raises ServerGone, in
-        one line, when the model cannot be asked any more, or when no rating of all that were asked for can be read.
+        one line, when the model cannot be asked any more, or when no rating of all that were asked for can be read, and
+        InputError for a picture that can no longer be read.
         """
         table = [[self._question(image, text) for text in row] for image, row in zip(images, texts, strict=True)]
         questions = {one.key: one for row in table for one in row if one is not None}
         ratings = self._runner.run(self._rate_all(list(questions.values())))
+        if self._lost is not None:
+            raise no_longer_there(self._lost) from self._lost
         if self._ceiling is not None:
             raise ServerGone(f"reward.judge.max_usd={self._settings.max_usd}: {self._ceiling}; give a higher one")
         if len(questions) >= _FEWEST and all(rating is None for rating in ratings):
@@ -110,6 +114,9 @@ class RewardJudge:
             return None
         except CeilingReached as ceiling:  # raised after the calls in flight, which are paid for, have been kept
             self._ceiling = ceiling
+            return None
+        except PictureError as error:  # raised after them too
+            self._lost = error
             return None
         return read_rating(answer.text)[0]
 

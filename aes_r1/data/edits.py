@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from aes_r1.data.sample import Sample, open_picture
+from aes_r1.data.sample import Sample, open_listed
 
 WEAKEST = 0.5  # strengths are drawn from here to 1
 MAX_TILT = 20.0  # degrees
@@ -134,8 +134,8 @@ def edited_sample(sample: Sample, edit: str, *, seed: int) -> EditedSample:
 
 
 def picture_of(sample: Sample) -> Image.Image:
-    """Open the picture of `sample` as it is shown to a model. PictureError where it cannot be."""
-    picture = open_picture(sample.image)
+    """Open the picture of `sample` as it is shown to a model. InputError where it can no longer be read."""
+    picture = open_listed(sample.image)
     if isinstance(sample, EditedSample):
         return edit_picture(picture, sample.edit, seed=sample.edit_seed, picture_id=sample.original)
     return picture

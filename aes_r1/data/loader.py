@@ -14,8 +14,9 @@ from aes_r1.data import scene_sets
 from aes_r1.data.catalog import CATALOG, read_set
 from aes_r1.data.labels import Label
 from aes_r1.data.manifest import Samples, read_manifest
-from aes_r1.data.mix import mix_samples
+from aes_r1.data.mix import mix_samples, mixed_sets
 from aes_r1.data.names import local_name
+from aes_r1.data.pairs import opinions_of
 from aes_r1.data.records import read_records, require_one_opinion, unique_samples
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import PAPER_SHARES, SPLIT_SEED, SPLITS, carve_validation, share_out, stratified_draw
@@ -62,6 +63,25 @@ def load_samples(
     if not samples:
         raise InputError(f"data={data.name}: the {split} split is empty; check data.root={data.root} and data.split")
     return samples
+
+
+def require_opinions(samples: Sequence[Sample], data: DataSettings, split: str) -> None:
+    """Raise InputError for the first of `samples`, the pictures of a split of `data`, that nobody rated.
+
+    Training and validation need every opinion. Only a manifest may hold a picture without one, to be evaluated.
+    """
+    first = first_unrated(samples)
+    if first is not None:
+        root = mixed_sets(data)[first.dataset].root if data.mix else data.root
+        raise InputError(
+            f"{root}: {first.id} has no opinion (mos null) and is in {split}; give one, or take the row out"
+        )
+
+
+def first_unrated(samples: Sequence[Sample]) -> Sample | None:
+    """Return the first of `samples` without an opinion, None where all have one."""
+    unrated = np.flatnonzero(np.isnan(opinions_of(samples)))
+    return samples[int(unrated[0])] if len(unrated) else None
 
 
 def resplit(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[str, list[Sample]]:

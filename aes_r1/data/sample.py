@@ -1,4 +1,4 @@
-"""The Sample, a picture with its opinion, and the only function that opens pictures."""
+"""The Sample, a picture with its opinion, and the only functions that open pictures."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from aes_r1.data.jpeg_scans import has_more_scans
 from aes_r1.data.raw_preview import Preview, find_preview
 from aes_r1.data.srgb import DEEP_COLORS, as_rgb, deep_color, orientation, raw_mode, turned
 from aes_r1.data.stated_space import HIGH_RANGE, code_points, stated_profile
+from aes_r1.settings import InputError
 
 MAX_FILE_PIXELS = 200_000_000  # a file whose header claims more is refused before it is decoded
 MAX_FILE_BYTES = 2 << 30
@@ -136,6 +137,22 @@ def open_picture(
     except _DECODER_ERRORS as error:
         reason = "a name with a NUL in it" if "\0" in str(path) else f"damaged ({_one_line(error)}); export it again"
         raise PictureError(path, reason) from error
+
+
+def open_listed(path: str | Path) -> Image.Image:
+    """Open a picture that could be read when its list was made; raises InputError where it no longer can be."""
+    try:
+        return open_picture(path)
+    except PictureError as error:
+        raise no_longer_there(error) from error
+
+
+def no_longer_there(error: PictureError) -> InputError:
+    """Return what ends a command whose list names a picture that can no longer be read.
+
+    The list was made when the command first started and stays as it is, so the picture has to come back.
+    """
+    return InputError(f"{error}; bring the picture back as it was, and the same command goes on")
 
 
 class _Refused(Exception):

@@ -24,7 +24,7 @@ from aes_r1.aescot.leak import find_leak
 from aes_r1.aescot.phrases import step_of
 from aes_r1.aescot.record import Reply
 from aes_r1.aescot.wording import TOUCHED, split_dimensions, stated_level, stated_steps, valence
-from aes_r1.data.sample import Sample
+from aes_r1.data.sample import PictureError, Sample, no_longer_there
 from aes_r1.data.splits import stratified_indices
 from aes_r1.evaluation.bootstrap import agreement, bootstrap, mean_with_interval, with_interval
 from aes_r1.evaluation.uncertainty import wilson
@@ -162,13 +162,16 @@ def judge_critiques(
 
     From the critique alone the judge names the level that it conveys, which is compared with the level of the score;
     with the picture it lists claims that the picture does not support. Answers are kept in `journal` and not bought
-    twice. Raises ServerGone when the server stops answering.
+    twice. Raises ServerGone when the server stops answering, and InputError for a picture that can no longer be read.
     """
     with ExitStack() as stack:
         judge: Judge = ScenesJudge()
         if settings.name == "openai":
             judge = ChatJudge(ChatModel(settings, stack.enter_context(Journal(journal))), max_pixels)
-        verdicts = asyncio.run(_verdicts(judge, rows, samples))
+        try:
+            verdicts = asyncio.run(_verdicts(judge, rows, samples))
+        except PictureError as error:
+            raise no_longer_there(error) from error
     judged = [(row, align, fact) for row, (align, fact) in zip(rows, verdicts, strict=True) if align and fact]
     return {
         "n": len(judged),

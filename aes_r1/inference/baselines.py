@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aes_r1.data.sample import Sample, open_picture
+from aes_r1.data.sample import Sample, open_listed
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.model.prompt_batch import EncodedPrompt
@@ -79,5 +79,5 @@ def pyiqa_scorer(name: str, device: torch.device) -> Callable[[Iterable[Sample]]
 
 def _as_tensor(sample: Sample) -> Tensor:
     """Return the picture as [1, 3, height, width] float32 in [0, 1]."""
-    pixels = np.asarray(open_picture(sample.image), dtype=np.float32) / 255
+    pixels = np.asarray(open_listed(sample.image), dtype=np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()

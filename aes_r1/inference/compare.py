@@ -8,13 +8,12 @@ from typing import Any
 
 from aes_r1.data.pairs import Pair
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import PictureError, open_picture
+from aes_r1.data.sample import open_listed
 from aes_r1.inference.asking import Asking
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.prompts import PAIR_PROMPT, parse_choice
 from aes_r1.rollout.sampler import sample_completions
-from aes_r1.settings import InputError
 
 PER_PAIR = 2  # rows of a pair: one for each order
 
@@ -36,10 +35,7 @@ def compare(
     """
 
     def encoded(pair: Pair) -> tuple[Pair, list[EncodedPrompt]]:
-        try:
-            first, second = open_picture(pair.first.image), open_picture(pair.second.image)
-        except PictureError as error:
-            raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
+        first, second = open_listed(pair.first.image), open_listed(pair.second.image)
         orders = ([first, second], [second, first])
         return pair, [backbone.encode_pictures(shown, PAIR_PROMPT) for shown in orders]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aes_r1.aescot.wording import negated
-from aes_r1.data.sample import open_picture
+from aes_r1.data.sample import open_listed
 from aes_r1.inference.information import likelihoods, nats
 from aes_r1.inference.predictions import chosen_critiques, rows_by_protocol
 from aes_r1.model.backbone import Backbone
@@ -53,7 +53,7 @@ def intervene(
         prompts, prefixes = [], []
         for row in group:
             own, other = (
-                backbone.encode(open_picture(source["image"]), question) for source in (row, row["picture_row"])
+                backbone.encode(open_listed(source["image"]), question) for source in (row, row["picture_row"])
             )
             critiques = (
                 row["critique"], row["critique_row"]["critique"], row["critique"], "", negated(row["critique"])

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.data.sample import Sample, open_listed
 from aes_r1.runs.files import sha256_of
 from aes_r1.settings import InputError
 
@@ -29,10 +29,7 @@ def features_of(samples: Sequence[Sample], look: Look, progress: Callable[[int],
     """Return the features [n, F] of the samples' pictures; InputError names a picture that cannot be read."""
 
     def opened(sample: Sample) -> Image.Image:
-        try:
-            return open_picture(sample.image)
-        except PictureError as error:
-            raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
+        return open_listed(sample.image)
 
     found: list[Array] = []
     waiting: list[Image.Image] = []

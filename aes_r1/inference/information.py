@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aes_r1.data.sample import open_picture
+from aes_r1.data.sample import open_listed
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import likelihood_of_pairs
 from aes_r1.model.prompt_batch import EncodedPrompt
@@ -53,7 +53,7 @@ def likelihoods(
     pairs = [(int(order[position - shift]), position) for position, shift in shown]
 
     def prompt(position: int) -> EncodedPrompt:
-        return backbone.encode(open_picture(rows[order[position]]["image"]), question)
+        return backbone.encode(open_listed(rows[order[position]]["image"]), question)
 
     batches = likelihood_of_pairs(backbone, texts, prompt, pairs, batch_size=batch_size * (1 + others))
     lines = chain.from_iterable(batch.double().cpu().numpy() for batch in batches)

@@ -13,7 +13,7 @@ from torch import Tensor
 from aes_r1.data.edits import picture_of
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.ratings import known_ratings
-from aes_r1.data.sample import PictureError, Sample
+from aes_r1.data.sample import Sample
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.baselines import LEVEL_PROMPT, level_expectation
 from aes_r1.model.backbone import Backbone
@@ -31,7 +31,6 @@ from aes_r1.prompts import (
 from aes_r1.rollout.forced_prefix import answer_tokens, complete_prefix, read_back
 from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completions
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
-from aes_r1.settings import InputError
 
 NO_CRITIQUE = "<think></think><answer>"  # the prefix that the protocol `direct` forces
 
@@ -63,10 +62,7 @@ def predict(
     questions = {name: _question(name, asking.question) for name in protocols}
 
     def encoded(entry: Sample) -> Encoded:
-        try:
-            picture = picture_of(entry)
-        except PictureError as error:
-            raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
+        picture = picture_of(entry)
         return entry, {text: backbone.encode(picture, text) for text in dict.fromkeys(questions.values())}
 
     waiting = prefetch(samples, encoded, workers=1, ahead=2 * batch_size)

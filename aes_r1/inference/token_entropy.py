@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aes_r1.data.sample import Sample, open_picture
+from aes_r1.data.sample import Sample, open_listed
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood
 from aes_r1.prompts import DIMENSIONS, order_of, parse_score, sub_scores_of
@@ -67,7 +67,7 @@ def measure_entropy(
     answered = 0
     for start in range(0, len(samples), batch_size):
         part = samples[start : start + batch_size]
-        encoded = [backbone.encode(open_picture(sample.image), question) for sample in part]
+        encoded = [backbone.encode(open_listed(sample.image), question) for sample in part]
         device = next(backbone.model.parameters()).device
         prompts = backbone.collate(encoded).to(device)
         noise = keyed_uniform_noise([("entropy", seed, sample.dataset, sample.id) for sample in part], max_new_tokens)

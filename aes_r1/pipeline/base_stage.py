@@ -13,7 +13,7 @@ from PIL import Image
 from aes_r1.aescot.build import expert_corpus
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.ratings import known_ratings
-from aes_r1.data.sample import PictureError, Sample, open_picture
+from aes_r1.data.sample import Sample, open_listed
 from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.data.splits import stratified_draw
 from aes_r1.inference.fitted import content_of, without_copies
@@ -78,7 +78,9 @@ def training_photographs(
 
 
 def _pretrain(job: Job) -> None:
-    """Pretrain the base model unless it is in the store, and note its folder in the run."""
+    """Pretrain the base model unless it is in the store or no longer needed, and note its folder in the run."""
+    if job.model_made("base") is not None:
+        return
     settings = job.settings.model.pretrain
     photographs: list[Sample] = []
     if settings.data == "photographs":
@@ -132,10 +134,7 @@ def _look(sample: Sample, max_pixels: int) -> tuple[Image.Image, Measured]:
 
     InputError where it can no longer be read.
     """
-    try:
-        picture = open_picture(sample.image)
-    except PictureError as error:
-        raise InputError(f"{error}; mend it, or take it out of the set, and start again") from error
+    picture = open_listed(sample.image)
     small = picture.copy()
     side = math.sqrt(4 * max_pixels * max(picture.size) / min(picture.size))
     small.thumbnail((side, side), Image.Resampling.BICUBIC)

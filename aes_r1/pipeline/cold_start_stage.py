@@ -60,10 +60,13 @@ _ALL_HELD_OUT = (
 def cold_start(job: Job, base: str) -> str:
     """Return the folder, in the store, of `base` after supervised fine-tuning on critiques (paper, stage 1).
 
-    Nothing of what made it is read again once the run has noted it.
+    A finished cold start is found where the run noted it, and nothing of what made it is read again. One that the store
+    has lost since is made again where a later stage needs it. It leaves the run's record as it is: the rows of its
+    steps are there, and those of RAPO may stand behind them.
     """
-    if job.run.cold_start_model is not None:
-        return str(job.run.cold_start_model)
+    found = job.model_made("cold_start")
+    if found is not None:
+        return found
     records_path = _critiques(job)
     records = _records(job, records_path)
     # Rank 0 names it for all, because the cache of another machine need not hold a hub model yet.
@@ -78,7 +81,10 @@ def cold_start(job: Job, base: str) -> str:
     made_here = job.processes.build_collectively(job.store, "cold_starts", digest, make)
     if job.rank == 0:
         shutil.rmtree(final.checkpoints, ignore_errors=True)
-    if job.rank == 0 and not job.run.stage_done("cold_start"):
+    if job.rank == 0:
+        if job.run.stage_done("cold_start"):
+            _found_again(job, final)
+            return str(final.model)
         if not made_here:
             _log_again(job, final)
         if final.entropy_file.exists():
@@ -86,6 +92,20 @@ def cold_start(job: Job, base: str) -> str:
         done = {"model": str(final.model), "records": count, "epochs": recipe.epochs, "steps": total}
         job.run.finish_stage("cold_start", done)
     return str(final.model)
+
+
+def _found_again(job: Job, final: RunFolder) -> None:
+    """Note where the run's lost cold start lies now; warn where `final`, in its place, is another one."""
+    done = job.run.stage_values("cold_start")
+    lost = RunFolder(Path(done["model"]).parent)
+    if lost.path.name == final.path.name:
+        job.run.finish_stage("cold_start", {**done, "model": str(final.model)})
+        return
+    log.warning(
+        "cold start: %s, from which the run began, is gone, and %s stands in its place, which is not the same: its "
+        "critiques or its base model have changed since; bring the lost folder back, or give trainer.resume=never",
+        *(lost, final),
+    )
 
 
 def recipe_for(settings: Settings, count: int) -> ColdStartSettings:
@@ -196,6 +216,7 @@ def _train(
     """Take all steps, log and measure them, and save the model in `made`."""
     settings = job.settings
     total = sft_steps(len(records), cold_start)
+    recorded = job.run.stage_done("cold_start")  # the run's record holds these steps, and may hold RAPO's
 
     def on_resume(step: int) -> None:
         if step and job.rank == 0:
@@ -203,7 +224,8 @@ def _train(
         for file in (made.metrics_file, made.entropy_file):
             if job.rank == 0:
                 _cut_rows(file, step or -1)  # -1 keeps nothing: step 0 is measured before the first step
-        _log_again(job, made)  # the rows may come from another run
+        if not recorded:
+            _log_again(job, made)  # the rows may come from another run
 
     with progress_bars(shown=job.rank == 0) as bar:
         update = bar("cold start")
@@ -213,6 +235,8 @@ def _train(
             if job.rank == 0:
                 append_rows(made.metrics_file, [{"step": step, **values}])
                 warn(step, values["sft/skipped_steps"])
+            if recorded:
+                return
             if values["sft/skipped_steps"]:
                 job.tracker.alert("not finite", f"Step {step} of the cold start: its optimizer step was skipped.")
             job.tracker.log("sft", step, values)

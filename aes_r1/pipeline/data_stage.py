@@ -9,8 +9,9 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from aes_r1.data import scene_sets
 from aes_r1.data.check import check_pictures
-from aes_r1.data.loader import load_samples
+from aes_r1.data.loader import first_unrated, load_samples
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample
 from aes_r1.data.splits import LIMIT_SEED, datasets_of, stratified_draw
@@ -34,6 +35,13 @@ def load_data(job: Job) -> None:
     for test, split in splits:
         job.processes.on_rank_zero(partial(_list_for_run, job, test, split))
         lists.append(read_manifest(job.manifest(test, split)))
+    for samples, split in zip(lists[:2], ("train", "validation"), strict=True):
+        unrated = first_unrated(samples)  # none in a new list, because preflight refuses it
+        if unrated is not None:
+            raise InputError(
+                f"{job.manifest(data, split)}: {unrated.id} has no opinion (mos null) and is in {split}; give "
+                "trainer.resume=never, which lists the pictures anew"
+            )
     job.train, job.validation, *job.tests = lists
     if job.rank == 0:
         named = {f"{s.name}/{split}": samples for (s, split), samples in zip(splits, lists, strict=True)}
@@ -87,6 +95,7 @@ def list_pictures(
     that of `made_once`. Raises InputError when no picture can be read.
     """
     if path.exists():
+        _draw_lost_scenes(path, data, store, waiting)
         return False
     samples = load_samples(data, split, seed=seed, store=store, waiting=waiting)
     readable = _readable(samples, data)
@@ -95,6 +104,15 @@ def list_pictures(
         raise InputError(f"data={data.name}: no picture of the {split} split can be read")
     write_manifest(chain([first], readable), path)
     return True
+
+
+def _draw_lost_scenes(path: Path, data: DataSettings, store: Path, waiting: Callable[[], object]) -> None:
+    """Draw the scenes that the list `path` names again where `store` held them and has lost them."""
+    if data.name not in scene_sets.SCENE_SETS:
+        return
+    first = Path(read_manifest(path)[0].image)
+    if first.is_relative_to(store.resolve()) and not first.exists():
+        scene_sets.make_scenes(data.name, store=store, waiting=waiting)
 
 
 def _readable(samples: Sequence[Sample], data: DataSettings) -> Iterator[Sample]:

@@ -11,11 +11,12 @@ import torch
 from aes_r1.data.pairs import Pair, draw_pairs
 from aes_r1.data.sample import Sample
 from aes_r1.inference.asking import asking_of
+from aes_r1.inference.stage import is_answered
 from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.rollout.served import ServedPolicy
-from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.folder import RunFolder, is_model
 from aes_r1.runs.processes import Processes
 from aes_r1.settings import DataSettings, Settings, as_dict
 from aes_r1.tracking.tracker import Tracker
@@ -59,6 +60,27 @@ class Job:
     def test_sets(self) -> list[DataSettings]:
         """Return the sets of the evaluation: the run's own, then the others."""
         return [self.settings.data, *self.settings.evaluation.also]
+
+    def model_made(self, name: str) -> str | None:
+        """Return the model `name` (base, cold_start) that the run has made, None where it has to be made (again).
+
+        A model that the store has lost, or that lies in another store, is made again only where a later stage needs it.
+        """
+        made: str | None = self.run.stage_values(name).get("model")
+        return made if made is not None and (is_model(Path(made)) or not self._awaits(name)) else None
+
+    def _awaits(self, model: str) -> bool:
+        """Return whether a stage that is still to come needs `model` (base, cold_start)."""
+        settings, run = self.settings, self.run
+        *_, last = (name for name in settings.models if name != "rapo")
+        if "rapo" in settings.models:
+            is_start = (last if settings.trainer.init_from == "cold_start" else settings.trainer.init_from) == model
+            starts = is_start and not run.stage_done("rapo")
+        else:
+            starts = last == model and not run.model.exists()
+        is_asked = model in settings.evaluation.stages and not run.stage_done("evaluation")
+        teaches = model != last and self.model_made(last) is None  # the cold start is trained from the base model
+        return starts or teaches or (is_asked and not is_answered(run, model))
 
     def sampler(self, backbone: Backbone) -> Sampler:
         """Return the sampler for `backbone` as it is now: this process, or the servers, which get its weights.

@@ -20,7 +20,7 @@ import torch
 from aes_r1.aescot.chat import affordable_price, key_of
 from aes_r1.aescot.start import require_ratings
 from aes_r1.data import mix, scene_sets
-from aes_r1.data.loader import load_samples, root_of
+from aes_r1.data.loader import load_samples, require_opinions, root_of
 from aes_r1.data.manifest import read_manifest
 from aes_r1.data.opinions import rater_shares
 from aes_r1.data.ratings import known_ratings, ratings_hint
@@ -99,9 +99,9 @@ def _to_come(settings: Settings, stage: str) -> bool:
 
 
 def _cold_start_to_come(settings: Settings) -> bool:
-    """Return whether the run has a cold start that is not done, or that the store no longer holds."""
-    is_left = settings.trainer.resume == "never" or RunFolder(settings.out).cold_start_model is None
-    return "cold_start" in settings.models and is_left
+    """Return whether the run has a cold start that is not done, or that the store lost before all stages had it."""
+    is_lost = RunFolder(settings.out).cold_start_model is None and _to_come(settings, "evaluation")
+    return "cold_start" in settings.models and (_to_come(settings, "cold_start") or is_lost)
 
 
 def _rapo_to_come(settings: Settings) -> bool:
@@ -131,18 +131,21 @@ def _divisible(settings: Settings, size: int) -> None:
 
 
 def _check_data(data: DataSettings, settings: Settings, train: TrainingSamples) -> None:
-    """Check that the set's labels can be read and its splits hold pictures; the pictures are opened later."""
+    """Check that the set's labels can be read, its splits hold pictures, and people rated what is trained on.
+
+    The pictures are opened later.
+    """
     if data.name in scene_sets.SCENE_SETS:
         return
     for part in mix.mixed_sets(data).values() if data.mix else [data]:
         root_of(part)
-    splits = {data.split}
-    if data is settings.data:
-        train()
-        splits = {data.split, "validation"} - {"train"}
+    rated = {"train", "validation"} if data is settings.data else set()
     with quiet():
-        for split in sorted(splits):
-            load_samples(data, split, seed=settings.seed, store=Path(settings.store))
+        for split in sorted({data.split, *rated}):
+            is_train = data is settings.data and split == "train"
+            samples = train() if is_train else load_samples(data, split, seed=settings.seed, store=Path(settings.store))
+            if split in rated:
+                require_opinions(samples, data, split)
 
 
 @contextlib.contextmanager

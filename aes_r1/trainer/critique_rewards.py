@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aes_r1.aescot.wording import stated_values
 from aes_r1.data.ratings import known_ratings
-from aes_r1.data.sample import Sample, open_picture
+from aes_r1.data.sample import Sample, open_listed
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import likelihood_of_pairs
 from aes_r1.model.prompt_batch import EncodedPrompt
@@ -150,7 +150,7 @@ def under_pictures(
     per_image = len(critiques) // len(positions)
     encoded = dict(pictures)
     for position in {(own + shift) % len(images) for own in positions for shift in range(1, others + 1)} - set(encoded):
-        encoded[position] = scorer.encode(open_picture(images[position].image), question)
+        encoded[position] = scorer.encode(open_listed(images[position].image), question)
     words = [row[block].tolist() for row, block in zip(tokens.cpu(), in_critique.cpu(), strict=True)]
     table = torch.full((len(critiques), 1 + others), math.nan, device=tokens.device)
     rows = [row for row, critique in enumerate(critiques) if critique]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from aes_r1.data.prefetch import prefetch
-from aes_r1.data.sample import blank_picture, open_picture
+from aes_r1.data.sample import blank_picture, open_listed
 from aes_r1.model.backbone import Backbone
 from aes_r1.model.likelihood import completion_likelihood, completion_table
 from aes_r1.model.prompt_batch import EncodedPrompt
@@ -136,11 +136,11 @@ def encode_example(shown: tuple[dict, bool], *, backbone: Backbone, question: st
     """
     record, blank = shown
     if "images" in record:  # a comparison, which is never learned without its pictures
-        pictures = [open_picture(image) for image in record["images"]]
+        pictures = [open_listed(image) for image in record["images"]]
         return backbone.encode_pictures(pictures, PAIR_PROMPT), backbone.encode_answer(record["answer"])
     text = answer(record["critique"], record["mos"], order_of(question), record.get("sub_scores"))
     if not blank:
-        return backbone.encode(open_picture(record["image"]), question), backbone.encode_answer(text)
+        return backbone.encode(open_listed(record["image"]), question), backbone.encode_answer(text)
     prefix = unscored(record["critique"])
     prompt = with_prefix(backbone, backbone.encode(blank_picture(), question), prefix)
     return prompt, backbone.encode_answer(text.removeprefix(prefix))

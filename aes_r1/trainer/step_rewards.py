@@ -132,7 +132,6 @@ def reward_completions(
     if custom_fn is not None:
         custom = _of_rank_zero(
             lambda texts: custom_reward(custom_fn, str(reward.custom), scores[rated], texts, rated_images),
-            InputError,
             rated,
             completions,
             engine,
@@ -153,9 +152,7 @@ def reward_completions(
         weights |= {"overlong": trainer.overlong_penalty}
     if reward.judge.weight > 0:
         with timer("judge"):
-            ratings = _of_rank_zero(
-                lambda texts: _ratings(judge, rated_images, texts), ServerGone, rated, completions, engine
-            )
+            ratings = _of_rank_zero(lambda texts: _ratings(judge, rated_images, texts), rated, completions, engine)
         ratings, asked = ratings.to(scores), ~scores.isnan()
         parts |= {"judge": judge_reward(ratings, asked), "judge_unread": (asked & ratings.isnan()).to(scores)}
         if trainer.credit != "parts":  # with parts it is paid to the critique's own tokens (step_credit.py)
@@ -193,7 +190,10 @@ def _known_of(image: Sample | Pair) -> float:
     """Return the number of a pair's better picture, or a picture's opinion: NaN of an edited twin, which has none."""
     if isinstance(image, Pair):
         return image.better
-    return math.nan if image.mos is None else image.mos
+    if isinstance(image, EditedSample):
+        return math.nan
+    assert image.mos is not None  # loader.require_opinions
+    return image.mos
 
 
 def twins_of(images: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor] | None:
@@ -247,27 +247,26 @@ def _ratings(judge: RewardJudge | None, images: Sequence[Sample], texts: Sequenc
 
 def _of_rank_zero(
     ask: Callable[[list[list[str]]], Tensor],
-    failure: type[Exception],
     rated: Sequence[int],
     completions: Completions,
     engine: Engine,
 ) -> Tensor:
     """Return the rewards [N, K] that `ask` gives to the texts of the images `rated`, on rank 0; else 0. Collective.
 
-    If it raises `failure`, every process does, so that none waits for the others.
+    If it raises InputError or ServerGone, every process does, so that none waits for the others.
     """
     everybody = engine.all_gather_objects(list(completions.texts))
     samples = len(completions.texts) // len(completions.images.local)
     groups = [everybody[start : start + samples] for start in range(0, len(everybody), samples)]
-    answer: list[Tensor | str] = []
+    answer: list[Tensor | InputError | ServerGone] = []
     if engine.rank == 0:
         try:
             answer = [ask([groups[index] for index in rated])]
-        except failure as error:
-            answer = [str(error)]
+        except (InputError, ServerGone) as error:
+            answer = [error]
     (found,) = engine.all_gather_objects(answer)
-    if isinstance(found, str):
-        raise failure(found)
+    if isinstance(found, InputError | ServerGone):
+        raise found
     rewards = found.new_zeros(len(groups), samples)
     rewards[rated] = found
     return rewards

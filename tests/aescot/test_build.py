@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from aes_r1.aescot.build import build_aescot, expert_corpus
+from aes_r1.aescot.judge import ScenesJudge
 from aes_r1.data.records import read_records
-from aes_r1.data.sample import Sample
+from aes_r1.data.sample import PictureError, Sample
 from aes_r1.prompts import DIMENSIONS, level_of
 from aes_r1.runs.files import read_rows
 from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
@@ -133,3 +134,19 @@ def test_the_corpus_covers_every_word_of_the_offline_experts(tmp_path):
     corpus = {word for text in expert_corpus() for word in text.split()}
     spoken = {word for row in read_rows(build(scenes(200), tmp_path)) for word in row["critique"].split()}
     assert spoken <= corpus
+
+
+def test_a_picture_that_the_judge_cannot_be_shown_is_rejected_as_one_that_the_expert_cannot(tmp_path, monkeypatch):
+    """It may vanish after its list was made; the critiques of the others are kept."""
+
+    class Looking(ScenesJudge):
+        async def fact(self, sample, reply):
+            if sample.id == "s1":
+                raise PictureError(sample.image, "No such file or directory")
+            return await super().fact(sample, reply)
+
+    monkeypatch.setattr("aes_r1.aescot.build.ScenesJudge", Looking)
+    path = build(scenes(4), tmp_path, leak_rate=0, align_rate=0, fact_rate=0)
+    (rejected,) = read_rows(tmp_path / "rejected.jsonl")
+    assert (rejected["id"], rejected["reasons"]) == ("s1", ["picture"])
+    assert [row["id"] for row in read_rows(path)] == ["s0", "s2", "s3"]

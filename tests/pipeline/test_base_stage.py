@@ -68,7 +68,7 @@ def test_a_photograph_is_measured_whole_and_kept_small(picture_folder):
     assert len({facts.description for _, facts in seen}) > 1
     assert all(np.isfinite(facts.numbers).any() for _, facts in seen)
     broken = Sample("gone", str(picture_folder / "gone.png"), 0.5, "folder", "train")
-    with pytest.raises(InputError, match=r"gone\.png: .*start again"):
+    with pytest.raises(InputError, match=r"gone\.png: .*the same command goes on"):
         _seen([broken], 256, 0, lambda *_: None)
 
 
