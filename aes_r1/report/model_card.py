@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.settings_section import main_settings
 from aes_r1.runs.cells import format_cell
 from aes_r1.scoring.intervals import HELD, NOT_CALIBRATED
+from aes_r1.settings import models_of
 from aes_r1.tracking.secrets import without_secrets
 
 TEN_LINES = """\
@@ -32,7 +33,9 @@ is_picture = (tokens["input_ids"] == tokenizer.convert_tokens_to_ids("<|image_pa
 output = model.generate(**tokens, **pixels, mm_token_type_ids=is_picture)
 print(tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
 """
-_NOT_EVALUATED = "The evaluation of the run is of the weights after its last step, so nothing else is known of these."
+Cells = Sequence[tuple[str, str, Mapping[str, Any]]]  # set, protocol, cell of evaluation.json
+
+_NOT_EVALUATED = "They were not evaluated, so nothing else is known of them."
 _LICENSES = {"tiny_qwen2_5_vl": "apache-2.0"}  # licences of base models that are known for certain
 
 
@@ -47,12 +50,15 @@ def model_card(
 ) -> str:
     """Write the card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split.
 
-    weights: says which weights these are, where the run evaluated others.
+    Of the evaluation, only what is about the run's last model is told. weights: says which weights these are, where
+    the run evaluated others.
     """
     name = str(settings["run_name"])
+    stage = models_of(settings["trainer"], settings["cold_start"])[-1]
+    cells = _cells(evaluation, stage)
     example = answer("critique", 0.63, facts.order, dict.fromkeys(facts.sub_scores, 0.5))
     parts = [
-        _header(name, settings, evaluation),
+        _header(name, settings, cells),
         f"# {name}\n\nA vision-language model that critiques a photograph along light and shadow, mood and narrative, "
         f"composition, color and exposure, and scores it from 0 to 1: `{example}`. "
         "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, "
@@ -63,13 +69,13 @@ def model_card(
         "## Data\n\n" + "\n".join(_data(settings, evaluation, counts)),
         "## Recipe\n\n| setting | value |\n|---|---|\n"
         + "\n".join(f"| `{key}` | {_cell(value)} |" for key, value in main_settings(without_secrets(settings))),
-        "## Measured\n\n" + (_measured(evaluation) if weights is None else f"{weights} {_NOT_EVALUATED}"),
-        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(settings, evaluation, facts)),
+        "## Measured\n\n" + (_measured(evaluation, stage, cells) if weights is None else f"{weights} {_NOT_EVALUATED}"),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(settings, evaluation, facts, stage, cells)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _header(name: str, settings: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+def _header(name: str, settings: Mapping[str, Any], cells: Cells) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -82,7 +88,7 @@ def _header(name: str, settings: Mapping[str, Any], evaluation: Mapping[str, Any
             metric_name=f"{metric.upper()} ({protocol}), 95% interval {_between(value)}",
             metric_value=round(value["value"], 4),
         )
-        for dataset, protocol, cell in _cells(evaluation)
+        for dataset, protocol, cell in cells
         for metric in ("srcc", "plcc", "mae")
         if (value := cell[metric])["value"] is not None
     ]
@@ -113,11 +119,10 @@ def _data(settings: Mapping[str, Any], evaluation: Mapping[str, Any], counts: Ma
     yield f"Critiques of the cold start: {source}."
 
 
-def _measured(evaluation: Mapping[str, Any]) -> str:
-    cells = list(_cells(evaluation))
+def _measured(evaluation: Mapping[str, Any], stage: str, cells: Cells) -> str:
     if not cells:
-        return "The run was not evaluated."
-    stage = list(evaluation["stages"])[-1]
+        others = "; the run evaluated earlier models alone" if evaluation.get("stages") else ""
+        return f"This model was not evaluated{others}."
     lines = [
         f"{STAGE_NAMES.get(stage, stage)} model, 95% bootstrap intervals over pictures. A picture without a readable "
         "answer counts as the mean answer.",
@@ -146,12 +151,12 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
             f"{_interval(change['plcc'], 'difference')} |"
             for change in changes
         ]
-    return "\n".join([*lines, *_sensitivity(evaluation)])
+    return "\n".join([*lines, *_sensitivity(cells)])
 
 
-def _sensitivity(evaluation: Mapping[str, Any]) -> Iterator[str]:
+def _sensitivity(cells: Cells) -> Iterator[str]:
     """Yield a table of the scores before and after edits, where these were asked about."""
-    edited = [(*key, cell["sensitivity"]) for *key, cell in _cells(evaluation) if "sensitivity" in cell]
+    edited = [(*key, cell["sensitivity"]) for *key, cell in cells if "sensitivity" in cell]
     if edited:
         yield "\nThe same pictures before and after an edit that should harm one dimension:\n"
         yield "| set | protocol | edit | harms | n | original scores higher | mean difference |"
@@ -162,7 +167,9 @@ def _sensitivity(evaluation: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {dataset} | {protocol} | {edit} | {found['dimension']} | {found['n']} | {values} |"
 
 
-def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts) -> Iterator[str]:
+def _limits(
+    settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts, stage: str, cells: Cells
+) -> Iterator[str]:
     synthetic = settings["data"]["name"] in SCENE_SETS
     if synthetic:
         yield (
@@ -174,7 +181,7 @@ def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: F
         yield f"Scores follow the raters of `{name}`, their time and their taste; others may disagree."
     if settings["model"]["name"] == "tiny_qwen2_5_vl":
         yield "A model of about a million parameters that stands in for a pretrained one: it has seen no photograph."
-    for dataset, protocol, cell in _cells(evaluation):
+    for dataset, protocol, cell in cells:
         if protocol == next(iter(PROTOCOL_ORDER)) and cell["mae"]["value"] is not None:
             yield (
                 f"On {dataset} a score is off by {number(cell['mae']['value'])} on average (one sample), and "
@@ -189,24 +196,22 @@ def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: F
         )
     elif not facts.knows_photographs:
         yield f"Photographs get {NOT_CALIBRATED}."
-    yield from _critique_limits(evaluation)
+    yield from _critique_limits(evaluation, stage, cells)
     yield "Not made to judge people, nor to decide about anyone's work without a person who looks."
 
 
-def _critique_limits(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    for dataset, protocol, cell in _cells(evaluation):
+def _critique_limits(evaluation: Mapping[str, Any], stage: str, cells: Cells) -> Iterator[str]:
+    for dataset, protocol, cell in cells:
         if written := cell.get("critiques"):
             agreement = number((written["words_srcc"] or {}).get("value"))
             yield (
                 f"Different critiques of {dataset} ({protocol}): {written['distinct']['value']} of {written['n']}; "
                 f"SRCC of their words with the opinions: {agreement}."
             )
-    critiques = evaluation.get("critiques", {})
-    stage = list(evaluation.get("stages", {}))[-1:]
-    measured = [cells for name in stage for cells in critiques.get(name, {}).items()]
+    measured = evaluation.get("critiques", {}).get(stage, {})
     if not measured:
         yield "Whether the critique bears on the score was not measured in this run."
-    for dataset, cell in measured:
+    for dataset, cell in measured.items():
         swapped = (cell.get("interventions") or {}).get("swapped_critique") or {}
         if swapped.get("follow") is not None:
             follow = swapped["follow"]
@@ -217,13 +222,14 @@ def _critique_limits(evaluation: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _cells(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield (set, protocol, cell) of the last stage."""
-    stages = evaluation.get("stages") or {}
-    if stages:
-        for dataset, cells in stages[list(stages)[-1]].items():
-            for protocol in in_order(cells, PROTOCOL_ORDER):
-                yield dataset, protocol, cells[protocol]
+def _cells(evaluation: Mapping[str, Any], stage: str) -> Cells:
+    """Return (set, protocol, cell) of what was measured of `stage`."""
+    sets = (evaluation.get("stages") or {}).get(stage, {})
+    return [
+        (dataset, protocol, measured[protocol])
+        for dataset, measured in sets.items()
+        for protocol in in_order(measured, PROTOCOL_ORDER)
+    ]
 
 
 def _interval(cell: Mapping[str, Any], key: str = "value") -> str:

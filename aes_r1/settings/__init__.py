@@ -26,7 +26,7 @@ from aes_r1.settings.reward import (
     TwinSettings,
 )
 from aes_r1.settings.rules import InputError, one_of, require
-from aes_r1.settings.run import DashboardSettings, Settings
+from aes_r1.settings.run import DashboardSettings, Settings, models_of
 from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
 
@@ -74,6 +74,7 @@ __all__ = [
     "TwinSettings",
     "as_dict",
     "build",
+    "models_of",
     "one_of",
     "require",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from aes_r1.settings.aescot import ExpertSettings, JudgeSettings
 from aes_r1.settings.data import DataSettings
@@ -23,6 +25,16 @@ class DashboardSettings:
     analyses: str = "experiments"  # folder of STUDY/results/table.md
     project: str = "aes-r1"
     entity: str | None = None  # W&B team or user; null: write a static page instead
+
+
+def models_of(trainer: Mapping[str, Any], cold_start: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the models of a run with these settings, in order: base, then what its cold start and RAPO make.
+
+    There is a cold start where RAPO starts from one or where it is all of the run.
+    """
+    is_wanted = trainer["init_from"] == "cold_start" or trainer["name"] == "sft"
+    made = {"cold_start": is_wanted and cold_start["epochs"] > 0, "rapo": trainer["name"] == "rapo"}
+    return ("base", *(name for name, is_made in made.items() if is_made))
 
 
 @dataclass
@@ -99,13 +111,8 @@ class Settings:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Name the models that the run has, in order: base, then what its cold start and RAPO make.
-
-        There is a cold start where RAPO starts from one or where it is all of the run.
-        """
-        is_wanted = self.trainer.init_from == "cold_start" or self.trainer.name == "sft"
-        made = {"cold_start": is_wanted and self.cold_start.epochs > 0, "rapo": self.trainer.name == "rapo"}
-        return ("base", *(name for name, is_made in made.items() if is_made))
+        """The names of the run's models, in order."""
+        return models_of(vars(self.trainer), vars(self.cold_start))
 
     def _check_words(self) -> None:
         """Refuse what reads a score from the words before it where the prompt asks for no such words."""
