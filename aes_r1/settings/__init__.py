@@ -8,7 +8,7 @@ from aes_r1.settings.build import CONF, as_dict, build
 from aes_r1.settings.data import DataSettings, PrepareSettings
 from aes_r1.settings.edits import EDITS
 from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
-from aes_r1.settings.model import PAPER_PIXELS, LoraSettings, ModelSettings, PretrainSettings
+from aes_r1.settings.model import PAPER_PIXELS, WORDLESS, LoraSettings, ModelSettings, PretrainSettings
 from aes_r1.settings.plan import CostSettings, PlanSettings
 from aes_r1.settings.reward import (
     BinarySettings,
@@ -36,6 +36,7 @@ __all__ = [
     "EDITS",
     "PAPER_PIXELS",
     "PROTOCOLS",
+    "WORDLESS",
     "BinarySettings",
     "ChatSettings",
     "ColdStartSettings",

@@ -9,7 +9,7 @@ from typing import Any
 from aes_r1.settings.aescot import ExpertSettings, JudgeSettings
 from aes_r1.settings.data import DataSettings
 from aes_r1.settings.evaluation import EvaluationSettings
-from aes_r1.settings.model import ModelSettings
+from aes_r1.settings.model import WORDLESS, ModelSettings
 from aes_r1.settings.reward import RewardSettings
 from aes_r1.settings.rules import folder_rule, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
@@ -118,7 +118,7 @@ class Settings:
         """Refuse what reads a score from the words before it where the prompt asks for no such words."""
         prompt, blank = self.model.prompt, self.cold_start.blank_pictures
         rule = f"model.prompt={prompt} has no words before the score to read it from; give"
-        if prompt in ("score_first", "filler"):
+        if prompt in WORDLESS:
             require(blank == 0, "cold_start.blank_pictures", blank, f"{rule} 0")
             protocols = self.evaluation.protocols
             require("read_back" not in protocols, "evaluation.protocols", protocols, f"{rule} others than read_back")
@@ -162,4 +162,4 @@ class Settings:
             )
             require(bool(weights), "trainer.credit", credit, rule)
             rule = f"{self.model.prompt} writes no critique before its score; give trainer.credit=all"
-            require(self.model.prompt == "critique", "trainer.credit", credit, rule)
+            require(self.model.prompt not in WORDLESS, "trainer.credit", credit, rule)
