@@ -197,5 +197,5 @@ def _worst(runs: Sequence[tuple[str, RunFolder]]) -> list[Plate]:
 
 
 def _last_answers(run: RunFolder) -> list[dict[str, Any]]:
-    """Return rows of the last step that was logged, of pictures with a MOS."""
-    return [row for row in run.last_completions() if row.get("mos") is not None]
+    """Return rows of the last step that was logged, of single pictures with a MOS: a plate cannot show a pair."""
+    return [row for row in run.last_completions() if row.get("mos") is not None and "second" not in row]
