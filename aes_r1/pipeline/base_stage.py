@@ -113,9 +113,9 @@ def _make(job: Job, photographs: Sequence[Sample], target: Path) -> None:
 def _seen(
     photographs: Sequence[Sample], max_pixels: int, workers: int, report: Callable[[int, int, str], None]
 ) -> list[tuple[Image.Image, Facts]]:
-    """Return each photograph as small as the model sees it, with its facts, which are measured at its full size.
+    """Return each photograph, shrunk to at most four times the area that the model sees, with its facts.
 
-    `workers` threads measure; `report` is that of pretrain_tiny.
+    The facts are measured at its full size. `workers` threads measure; `report` is that of pretrain_tiny.
     """
     looks: list[tuple[Image.Image, Measured]] = []
     look = partial(_look, max_pixels=max_pixels)
