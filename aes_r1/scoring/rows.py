@@ -72,8 +72,8 @@ def write_rows(
     """Write `rows` as `form` (jsonl, csv or table) to `out`: a line as soon as its row is there, a table at the end.
 
     measured_on: the set that the intervals below a table come from. chosen: whether the rows are those of
-    bursts.group_takes, with their group and which one to keep. sub_scores: the dimensions that have a sub-score, a column
-    DIMENSION_score each in csv.
+    bursts.group_takes, with their group and which one to keep. sub_scores: the dimensions that have a sub-score, a
+    column DIMENSION_score each in csv.
     """
     if form == "table":
         _table(rows, out, measured_on, chosen)
