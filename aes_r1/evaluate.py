@@ -37,7 +37,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.model.backbone import Backbone
 from aes_r1.pipeline.baselines_stage import answer_baselines, baseline_facts, check_baselines
 from aes_r1.pipeline.data_stage import drawn_sets, list_pictures
-from aes_r1.prompts import FILLER_PROMPT, SCORE_FIRST_PROMPT, question_of, without_sub_scores
+from aes_r1.prompts import has_words_before_score, question_of
 from aes_r1.report.run_page import write_report
 from aes_r1.report.side_by_side_page import side_by_side
 from aes_r1.report.tables import evaluation_tables, format_value
@@ -103,8 +103,7 @@ def _check_models(run: RunFolder, settings: EvaluateSettings) -> None:
         if not is_answered(run, name):
             folder, facts = find_model(path)
             asking, key = asking_for(facts, settings), "model.path" if name == settings.name else f"models.{name}"
-            wordless = without_sub_scores(asking.question) in (SCORE_FIRST_PROMPT, FILLER_PROMPT)
-            if "read_back" in settings.evaluation.protocols and wordless:
+            if "read_back" in settings.evaluation.protocols and not has_words_before_score(asking.question):
                 rule = "has no words before its score to read it from; leave read_back out"
                 raise InputError(f"evaluation.protocols=read_back: {path} {rule}")
             backbones.check(folder, question=asking.question, max_pixels=asking.max_pixels, key=key)

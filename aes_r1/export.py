@@ -85,7 +85,8 @@ def export(folder: Path, out: Path, *, step: str = "last") -> Path:
     if evaluation:
         write_json(RunFolder(draft).evaluation_file, evaluation)
     counts = run.stage_values("data")
-    card = model_card(run.settings, evaluation, counts, facts, out.name, weights=_which(run, model))
+    family, weights = read_json(draft / "config.json")["model_type"], _which(run, model)
+    card = model_card(run.settings, evaluation, counts, facts, out.name, family=family, weights=weights)
     (draft / "README.md").write_text(card, encoding="utf-8")
     if out.exists():
         out.rmdir()

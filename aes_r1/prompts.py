@@ -16,7 +16,7 @@ from itertools import accumulate
 from string import Template
 from typing import Literal
 
-from aes_r1.settings import CONF
+from aes_r1.settings import CONF, WORDLESS
 
 DIMENSIONS = ("light_and_shadow", "mood_and_narrative", "composition", "color", "exposure")
 LEVELS = ("bad", "fair", "good")
@@ -94,6 +94,11 @@ def sub_scores_of(question: str) -> tuple[str, ...]:
     asked = _ASKED_SUB_SCORES.fullmatch(question)
     items = [] if asked is None else asked["items"].split("; ")[1:]
     return tuple(item.removesuffix(" X").replace(" ", "_") for item in items)
+
+
+def has_words_before_score(question: str) -> bool:
+    """Return whether an answer to `question` has words before its score from which it could be read."""
+    return without_sub_scores(question) not in {QUESTIONS[name] for name in WORDLESS}
 
 
 def order_of(question: str) -> Order:

@@ -33,10 +33,10 @@ from aes_r1.data.copies import SAME_SCENE_BITS
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import PictureError
 from aes_r1.inference.asking import find_model
-from aes_r1.scoring.bursts import MEANING, choose, kept_summary
+from aes_r1.scoring.bursts import MEANING, group_takes, kept_summary
 from aes_r1.scoring.critic import Critic
 from aes_r1.scoring.inputs import UrlLimits, find_pictures, named_once, read_picture, skipped_line, some_readable
-from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, in_order, row_of, write_rows
+from aes_r1.scoring.rows import FORMATS, SORTS, Row, count_of, row_of, sorted_rows, write_rows
 from aes_r1.settings import require
 
 AT_ONCE = 32  # pictures that one server is asked about
@@ -126,9 +126,9 @@ def _score_here(options: argparse.Namespace, found: Iterable[str | PictureError]
     verdicts = _verdicts(listed, critic, limits, unreadable, at_once=at_once, hashed=options.best_of)
     rows: Iterable[Row] = _counted(_until_interrupted(verdicts, counts), counts)
     if options.best_of:
-        rows = chosen = choose(list(rows), within=options.alike)
+        rows = chosen = group_takes(list(rows), within=options.alike)
     elif options.sort is not None:
-        rows = in_order(rows, options.sort, reverse=options.reverse)
+        rows = sorted_rows(rows, options.sort, reverse=options.reverse)
     shown = options.format or "table"
     facts = critic.facts
     write_rows(

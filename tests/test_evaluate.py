@@ -323,7 +323,7 @@ def test_a_model_that_cannot_be_asked_is_refused_before_a_picture_is_listed(mode
         assert not out.exists()
 
 
-@pytest.mark.parametrize("prompt", ["score_first", "filler"])
+@pytest.mark.parametrize("prompt", ["score_only", "score_first", "filler"])
 def test_no_score_is_read_back_where_no_words_come_before_it(prompt, manifest, tmp_path):
     out = tmp_path / "out"
     given = ("data=manifest", f"data.root={manifest}", f"model.path={tiny.shipped()}", f"model.prompt={prompt}")

@@ -16,7 +16,7 @@ import pytest
 from aes_r1 import score
 from aes_r1.model import backbone as backbones
 from aes_r1.score import summary
-from aes_r1.scoring.rows import in_order
+from aes_r1.scoring.rows import sorted_rows
 from tests import processes
 from tests.rollout.vllm_server import FakeServer
 
@@ -154,8 +154,8 @@ def test_an_interruption_leaves_what_was_scored(how, talking_run, monkeypatch, c
 
 def test_what_has_no_number_is_sorted_last():
     rows = [{"path": "a", "agreement": None}, {"path": "b", "agreement": 0.9}, {"path": "c", "agreement": 0.2}]
-    assert [row["path"] for row in in_order(rows, "agreement")] == ["c", "b", "a"]
-    assert [row["path"] for row in in_order(rows, "agreement", reverse=True)] == ["b", "c", "a"]
+    assert [row["path"] for row in sorted_rows(rows, "agreement")] == ["c", "b", "a"]
+    assert [row["path"] for row in sorted_rows(rows, "agreement", reverse=True)] == ["b", "c", "a"]
 
 
 def test_the_last_lines_say_what_was_scored_and_what_not(photos, talking_run, monkeypatch, capsys):

@@ -44,15 +44,13 @@ JUDGED = {"reward": {"judge": {"weight": 1, "model": "m"}}}
         ({"trainer": {"credit": "parts"}}, "trainer.credit=parts: needs a reward of the critique"),
         ({"reward": {"faithfulness": {"weight": 1}}}, "reward.faithfulness.weight=1.0: pays the critique's own tokens"),
         ({"reward": {"information": {"weight": 1}}, "trainer": {"credit": "answer"}}, "give trainer.credit=parts"),
-        ({**PARTS, "model": {"prompt": "score_only"}}, "trainer.credit=parts: score_only writes no critique"),
         ({"reward": {"faithfulness": {"form": "cubic"}}}, "reward.faithfulness.form=cubic"),
         ({"reward": {"read_back": {"weight": -1}}}, "reward.read_back.weight=-1"),
         ({"reward": {"information": {"cap": 0}}}, "reward.information.cap=0"),
         ({"model": {"answer_from": "both"}}, "model.answer_from=both"),
-        ({"model": {"answer_from": "words", "prompt": "score_only"}}, "model.answer_from=words: score_only writes no"),
         *(
             (values | {"model": {"prompt": prompt} | values.get("model", {})}, says)
-            for prompt in ("score_first", "filler")
+            for prompt in ("score_only", "score_first", "filler")
             for values, says in (
                 (PARTS, f"trainer.credit=parts: {prompt} writes no critique before its score"),
                 ({"model": {"answer_from": "words"}}, f"model.answer_from=words: {prompt} writes no words before its"),

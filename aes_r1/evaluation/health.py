@@ -256,13 +256,12 @@ UNREAD = WarningSign(
 )  # fmt: skip
 
 
-def unread_share(evaluation: Mapping[str, Any]) -> float | None:
-    """Return the largest parse_failure_rate of the last stage over sets and protocols that ask for a critique.
+def unread_share(evaluation: Mapping[str, Any], stage: str | None) -> float | None:
+    """Return the largest parse_failure_rate of `stage` over sets and protocols that ask for a critique.
 
-    It is None without an evaluation.
+    It is None where the stage was not evaluated.
     """
-    stages = evaluation.get("stages") or {}
-    sets = stages[list(stages)[-1]] if stages else {}
+    sets = (evaluation.get("stages") or {}).get(stage, {})
     shares = [
         cell["parse_failure_rate"]
         for cells in sets.values()
@@ -272,9 +271,9 @@ def unread_share(evaluation: Mapping[str, Any]) -> float | None:
     return max(shares, default=None)
 
 
-def evaluation_row(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the report's row of UNREAD, as health_rows does for the signs of the training."""
-    share = unread_share(evaluation)
+def evaluation_row(evaluation: Mapping[str, Any], stage: str | None) -> dict[str, Any]:
+    """Build the report's row of UNREAD for `stage`, as health_rows does for the signs of the training."""
+    share = unread_share(evaluation, stage)
     shows = share is not None and share > UNREAD.threshold
     return _row(UNREAD, share, "in the evaluation" if shows else None)
 

@@ -35,7 +35,7 @@ from aes_r1.inference.predictions import Sets, chosen_critiques, rows_by_protoco
 from aes_r1.runs.cells import Cell, Evaluation, Stages
 from aes_r1.runs.folder import RunFolder
 
-BASELINES = ("direct", "label_tokens", "metric")  # protocols that score without a critique
+WORDLESS_PROTOCOLS = ("direct", "label_tokens", "metric")  # protocols that score without a critique
 
 Draws = dict[tuple[str, str, str], dict[str, Array]]
 
@@ -158,18 +158,20 @@ def _against_baselines(
 ) -> list[dict[str, Any]]:
     """Compare the last stage that answers in words with every baseline of its pictures, set by set.
 
-    Baselines are the protocols BASELINES of every stage, and `baseline_columns`, except the halves of raters: the
-    opinions that the model is compared with hold both halves.
+    Baselines are the protocols WORDLESS_PROTOCOLS of every stage, and `baseline_columns`, except the halves of raters:
+    the opinions that the model is compared with hold both halves.
     """
     verbal = {
-        stage: [protocol for protocol in in_order(_protocols(sets), PROTOCOL_ORDER) if protocol not in BASELINES]
+        stage: [
+            protocol for protocol in in_order(_protocols(sets), PROTOCOL_ORDER) if protocol not in WORDLESS_PROTOCOLS
+        ]
         for stage, sets in stages.items()
     }
     last = next((stage for stage in reversed(stages) if verbal[stage]), None)
     if last is None:
         return []
     keys = [(stage, name, protocol) for stage, sets in stages.items() for name in sets for protocol in sets[name]]
-    baselines = {key: columns[key] for key in keys if key[2] in BASELINES}
+    baselines = {key: columns[key] for key in keys if key[2] in WORDLESS_PROTOCOLS}
     baselines |= {key: column for key, column in baseline_columns.items() if key[2] != "halves"}
     protocol = verbal[last][0]
     rows: list[dict[str, Any]] = []

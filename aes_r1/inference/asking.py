@@ -147,7 +147,7 @@ def run_facts(run: RunFolder, model: Path) -> Facts:
     asking, scenes_alone = dataclasses.asdict(asking_of(settings)), saw_scenes_alone(settings)
     if model != run.model:
         return Facts(**{**asking, "dtype": "bfloat16"}, scenes_alone=scenes_alone)
-    half_widths, measured_on = conformal_half_widths(run.evaluation)
+    half_widths, measured_on = conformal_half_widths(run.evaluation, run.last_stage)
     return Facts(**asking, half_widths=half_widths, measured_on=measured_on, scenes_alone=scenes_alone)
 
 
@@ -158,12 +158,15 @@ def saw_scenes_alone(settings: Mapping[str, Any]) -> bool:
     return settings["data"]["name"] in SCENE_SETS and not any(foreign) and not given
 
 
-def conformal_half_widths(evaluation: Evaluation) -> tuple[dict[str, float], str | None]:
-    """Return by protocol the half-width of an evaluation for its last stage on its first set, and that set's name."""
-    stages = evaluation.get("stages") or {}
-    if not stages:
+def conformal_half_widths(evaluation: Evaluation, stage: str | None) -> tuple[dict[str, float], str | None]:
+    """Return by protocol the half-width of an evaluation for `stage` on its first set, and that set's name.
+
+    There is neither where the stage was not evaluated.
+    """
+    sets = (evaluation.get("stages") or {}).get(stage or "")
+    if not sets:
         return {}, None
-    name, cells = next(iter(stages[list(stages)[-1]].items()))
+    name, cells = next(iter(sets.items()))
     widths = {protocol: (cell.get("conformal") or {}).get("half_width") for protocol, cell in cells.items()}
     return {protocol: width for protocol, width in widths.items() if width is not None}, name
 

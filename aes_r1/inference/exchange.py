@@ -80,6 +80,7 @@ def exchange_critiques(
     backbone: Backbone,
     *,
     question: str,
+    answer_from: str,
     pictures: int,
     batch_size: int,
     seed: int,
@@ -89,8 +90,11 @@ def exchange_critiques(
 
     Writes run.examined_file(KIND, STAGE, SET) for the kinds interventions and information; an existing file is kept.
     Protocols: those of predictions.GROUNDED, or else the first that writes critiques. Where the score comes before the
-    critique, an exchange could not move it, so only the information is measured.
+    critique, an exchange could not move it, and where answer_from is "words" it follows the critique by construction.
+    So there only the information is measured, and in the second case only that in the words ("score_nats" is null).
     """
+    from_words = answer_from == "words"
+    can_exchange = order_of(question) == "critique_first" and not from_words
     first = chosen_critiques(run.predictions(stage), most=pictures, seed=seed)
     chosen = {(name, rows[0]["protocol"]): rows for (_, name), rows in first.items()}
     followed = rows_by_protocol(run.predictions(stage), readable=True, most=pictures, seed=seed)
@@ -103,12 +107,12 @@ def exchange_critiques(
     def informed(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         table = likelihoods(backbone, rows, question=question, batch_size=max(1, batch_size // 4), seed=seed)
         for row, (words, score) in zip(rows, nats(table).tolist() if len(rows) > 1 else [], strict=False):
-            yield {"id": row["id"], "words_nats": words, "score_nats": score}
+            yield {"id": row["id"], "words_nats": words, "score_nats": None if from_words else score}
 
     for name in dict.fromkeys(name for name, _ in chosen):
         for kind, examine in {"interventions": exchanged, "information": informed}.items():
             path = run.examined_file(kind, stage, name)
-            if path.exists() or (examine is exchanged and order_of(question) == "score_first"):
+            if path.exists() or (examine is exchanged and not can_exchange):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             write_rows(

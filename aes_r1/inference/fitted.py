@@ -106,11 +106,11 @@ def to_fit_on(train: Sequence[Sample], tests: Sequence[Sequence[Sample]]) -> tup
 
 def without_copies(train: Sequence[Sample], others: Iterable[Sequence[Sample]]) -> list[Sample]:
     """Return those of `train` that are in no list of `others` byte for byte."""
-    shown = {content_of(sample) for samples in others for sample in samples}
-    return [sample for sample in train if content_of(sample) not in shown]
+    shown = {sha256_of_picture(sample) for samples in others for sample in samples}
+    return [sample for sample in train if sha256_of_picture(sample) not in shown]
 
 
-def content_of(sample: Sample) -> str:
+def sha256_of_picture(sample: Sample) -> str:
     """Return the SHA-256 of a picture's file; InputError where it cannot be read."""
     try:
         return sha256_of(Path(sample.image))

@@ -2,9 +2,10 @@
 
 A critique that depends on the picture is likelier under its own picture than under others. The information in the words
 is the critique's log-probability under its own picture, minus the mean of its log-probability under other pictures. The
-same difference over the tokens of the answer, after the same critique, is the information in the score. It is 0 for a
-model that answers every picture alike. The mean of logarithms lies below the logarithm of the mean, so this is an upper
-estimate of the pointwise mutual information.
+same difference over the tokens of the answer is the information in the score: what it adds to the same critique where
+that comes first, and all that it tells where the score comes first. It is 0 for a model that answers every picture
+alike. The mean of logarithms lies below the logarithm of the mean, so this is an upper estimate of the pointwise mutual
+information.
 """
 
 from __future__ import annotations

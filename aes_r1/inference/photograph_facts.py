@@ -15,7 +15,7 @@ from PIL import Image
 from aes_r1.aescot.pixels_expert import Measurement, measure, measured_facts
 from aes_r1.inference.handmade import NAMES, handmade_of
 from aes_r1.prompts import DIMENSIONS
-from aes_r1.trainer.lessons import Facts
+from aes_r1.trainer.lessons import PictureFacts
 
 
 class Measured(NamedTuple):
@@ -42,14 +42,14 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return shares
 
 
-def photograph_facts(photographs: Sequence[Measured], ratings: Sequence[Mapping[str, float]]) -> list[Facts]:
+def photograph_facts(photographs: Sequence[Measured], ratings: Sequence[Mapping[str, float]]) -> list[PictureFacts]:
     """Return the facts of each photograph; `ratings` are people's, {dimension: 0..1}, empty where none is known."""
     rated = np.asarray([[one.get(name, np.nan) for name in DIMENSIONS] for one in ratings], dtype=np.float64)
     known = np.concatenate([ranks(np.stack([one.numbers for one in photographs])), ranks(rated)], axis=1)
     return [_facts(one.measurement, numbers) for one, numbers in zip(photographs, known, strict=True)]
 
 
-def _facts(measurement: Measurement, numbers: np.ndarray) -> Facts:
+def _facts(measurement: Measurement, numbers: np.ndarray) -> PictureFacts:
     share = dict(zip((*NAMES, *DIMENSIONS), numbers.tolist(), strict=True))
     ratings = {name.replace("_", " "): share[name] for name in DIMENSIONS if not np.isnan(share[name])}
     bright = _digit(measurement.brightness)
@@ -73,7 +73,7 @@ def _facts(measurement: Measurement, numbers: np.ndarray) -> Facts:
         ("How much contrast?", share["contrast"]),
         *((f"How do people rate {name}?", value) for name, value in ratings.items()),
     ]
-    return Facts(description, asked, bright, numbers.astype(np.float32))
+    return PictureFacts(description, asked, bright, numbers.astype(np.float32))
 
 
 def _digit(share: float) -> int:

@@ -54,10 +54,10 @@ def predict(
     sample: one output at the temperature of `asking` (the authors' protocol, 0.6); mean: the mean score of its
     n_samples, of which sample's is the first; greedy: the most likely tokens; direct: the most likely number with an
     empty critique; label_tokens: expectation over five level words; read_back: the most likely number after greedy's
-    critique when the picture is blanked. A picture's outputs depend on `seed` and its id alone, except for rounding,
-    which depends on the shape of the batch; `batch_invariant` avoids this by asking about one picture at a time. The
-    rows end between two batches once `should_stop()` is true. `sample` is the sampler. InputError names a picture
-    that cannot be read.
+    critique when the picture is blanked, and no score without a critique. A picture's outputs depend on `seed` and its
+    id alone, except for rounding, which depends on the shape of the batch; `batch_invariant` avoids this by asking
+    about one picture at a time. The rows end between two batches once `should_stop()` is true. `sample` is the sampler.
+    InputError names a picture that cannot be read.
     """
     questions = {name: _question(name, asking.question) for name in protocols}
 
@@ -104,11 +104,9 @@ def _answers(
     if "greedy" in questions or "read_back" in questions:
         answers["greedy"] = _texts(backbone, group, dataclasses.replace(asking, temperature=1.0), 1, None, sample)
     if "read_back" in questions:
-        greedy = [texts[0] for texts in answers["greedy"]]
-        critiques = [parse_critique(text) for text in greedy]
+        critiques = [parse_critique(texts[0]) for texts in answers["greedy"]]
         read = read_back(backbone, critiques, asking.question, batch_size=len(critiques), sample=sample)
-        # A text without a critique stays as it was.
-        answers["read_back"] = [[text if again is None else again] for text, again in zip(greedy, read, strict=True)]
+        answers["read_back"] = [[again or ""] for again in read]  # without a critique there is nothing to read
     if "direct" in questions:
         prompts = [encoded[questions["direct"]] for _, encoded in group]
         prefixes = [NO_CRITIQUE] * len(prompts)

@@ -56,14 +56,14 @@ def ask_model(
         _ask_about_pairs(run, stage, backbone, sets, asking, evaluation, process)
     if process.rank != 0:
         return
-    # Answers that come from the words alone follow the critique by construction, so there is nothing to test.
     with_critique = without_sub_scores(asking.question) in (RATING_PROMPT, SCORE_FIRST_PROMPT)
-    if evaluation.interventions and with_critique and asking.answer_from == "image":
+    if evaluation.interventions and with_critique:
         exchange_critiques(
             run,
             stage,
             backbone,
             question=asking.question,
+            answer_from=asking.answer_from,
             pictures=evaluation.interventions,
             batch_size=evaluation.batch_size,
             seed=seed,

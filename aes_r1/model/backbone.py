@@ -350,7 +350,10 @@ def add_adapter(backbone: Backbone, lora: LoraSettings, *, seed: int = 0, quanti
 
 
 def merged(backbone: Backbone) -> Backbone:
-    """Fold the adapter, if there is one, into the weights and return the backbone, whose weights then have 16 bits."""
+    """Fold the adapter, if there is one, into the weights and return the backbone.
+
+    4-bit layers become layers in the dtype of the computation.
+    """
     if quantize.quantised_layers(backbone.core):
         backbone.model = quantize.merged(backbone.core)
     if hasattr(backbone.model, "merge_and_unload"):

@@ -16,7 +16,7 @@ from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample, open_listed
 from aes_r1.data.scenes import SCENES_VERSION
 from aes_r1.data.splits import stratified_draw
-from aes_r1.inference.fitted import content_of, without_copies
+from aes_r1.inference.fitted import sha256_of_picture, without_copies
 from aes_r1.inference.photograph_facts import Measured, measured, photograph_facts
 from aes_r1.model import tiny
 from aes_r1.pipeline.job import Job
@@ -25,7 +25,7 @@ from aes_r1.runs.progress import progress_bars
 from aes_r1.runs.store import made_once
 from aes_r1.settings import InputError, PretrainSettings, as_dict
 from aes_r1.trainer import pretrain
-from aes_r1.trainer.lessons import Facts
+from aes_r1.trainer.lessons import PictureFacts
 
 log = logging.getLogger("aes_r1")
 
@@ -54,7 +54,7 @@ def pretrained_digest(settings: PretrainSettings, max_pixels: int, photographs: 
     Photographs count by what their files hold and how people rated their dimensions, and not by their paths.
     """
     values = as_dict(settings)
-    contents = [(content_of(sample), known_ratings(sample)) for sample in photographs]
+    contents = [(sha256_of_picture(sample), known_ratings(sample)) for sample in photographs]
     seen = (PHOTOGRAPHS_VERSION, contents) if values.pop("data") == "photographs" else ()
     return fingerprint(values, max_pixels, pretrain.BASE_MODEL_VERSION, SCENES_VERSION, *seen)
 
@@ -114,10 +114,10 @@ def _make(job: Job, photographs: Sequence[Sample], target: Path) -> None:
 
 def _seen(
     photographs: Sequence[Sample], max_pixels: int, workers: int, report: Callable[[int, int, str], None]
-) -> list[tuple[Image.Image, Facts]]:
-    """Return each photograph as small as the model sees it, with its facts, which are measured at its full size.
+) -> list[tuple[Image.Image, PictureFacts]]:
+    """Return each photograph, shrunk to at most four times the area that the model sees, with its facts.
 
-    `workers` threads measure; `report` is that of pretrain_tiny.
+    The facts are measured at its full size. `workers` threads measure; `report` is that of pretrain_tiny.
     """
     looks: list[tuple[Image.Image, Measured]] = []
     look = partial(_look, max_pixels=max_pixels)

@@ -22,7 +22,7 @@ OTHERS = 2
 
 
 def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample], sample: Sampler) -> dict[str, float]:
-    """Compute critique/* of the glossary over the first pictures of every set of a validation.
+    """Compute critique/* of the glossary over the first pictures of every set of a validation; NaN: not defined.
 
     It is empty where no critique is asked for. sample: the sampler of job.sampler.
     """
@@ -46,10 +46,12 @@ def critique_metrics(job: Job, backbone: Backbone, samples: Sequence[Sample], sa
         torch.distributed.all_gather_object(shares, table)
         table = joined(shares)
     words, score = nats(table).mean(axis=0).tolist() if len(table) else (math.nan, math.nan)
-    agreement = words_srcc(rows, n_bootstrap=0)
+    if job.settings.model.answer_from == "words":
+        score = math.nan  # the answers were drawn beside a blank picture, so no picture informs them after the words
+    srcc = (words_srcc(rows, n_bootstrap=0) or {"value": None})["value"]
     return {
         "critique/distinct": float(distinct(rows)),
-        "critique/words_srcc": math.nan if agreement is None else float(agreement["value"] or 0.0),
+        "critique/words_srcc": math.nan if srcc is None else srcc,
         "critique/information_nats": words,
         "critique/score_information_nats": score,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 from aes_r1.data.scene_sets import SCENE_SETS
 from aes_r1.evaluation.metrics import METRICS, PROTOCOL_ORDER, in_order
 from aes_r1.inference.asking import Facts
-from aes_r1.prompts import answer
+from aes_r1.model.families import SQUARE
+from aes_r1.prompts import FILLER, answer
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.settings_section import main_settings
 from aes_r1.runs.cells import format_cell
 from aes_r1.scoring.intervals import HELD, NOT_CALIBRATED
+from aes_r1.settings import models_of
 from aes_r1.tracking.secrets import without_secrets
 
 TEN_LINES = """\
@@ -32,8 +34,30 @@ is_picture = (tokens["input_ids"] == tokenizer.convert_tokens_to_ids("<|image_pa
 output = model.generate(**tokens, **pixels, mm_token_type_ids=is_picture)
 print(tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
 """
-_NOT_EVALUATED = "The evaluation of the run is of the weights after its last step, so nothing else is known of these."
-_LICENSES = {"tiny_qwen2_5_vl": "apache-2.0"}  # licences of base models that are known for certain
+Cells = Sequence[tuple[str, str, Mapping[str, Any]]]  # set, protocol, cell of evaluation.json
+
+_NOT_EVALUATED = "They were not evaluated, so nothing else is known of them."
+_TINY_LICENSE = "apache-2.0"  # of the one base model whose licence is known for certain, the tiny one (model.path=null)
+# What a model does, by model.prompt, and what it writes in <think>.
+_DOES = {
+    "critique": ("critiques a photograph along {dimensions}, and scores it from 0 to 1", "critique"),
+    "score_first": ("scores a photograph from 0 to 1, then critiques it along {dimensions}", "critique"),
+    "score_only": ("scores a photograph from 0 to 1, without a critique", ""),
+    "filler": ("scores a photograph from 0 to 1, after words that say nothing", FILLER * 3),
+}
+# How the last model was made, by the models of its run.
+_MADE = {
+    ("base",): "It is the base model of a run of Aes-R1 that trained nothing ({paper}).",
+    ("base", "cold_start"): "Trained with Aes-R1 (cold start on critiques, {paper}).",
+    (
+        "base",
+        "rapo",
+    ): "Trained with Aes-R1 (relative-absolute policy optimisation, no cold start in this run, {paper}).",
+    ("base", "cold_start", "rapo"): (
+        "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, {paper})."
+    ),
+}
+_PAPER = "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)"
 
 
 def model_card(
@@ -43,33 +67,47 @@ def model_card(
     facts: Facts,
     folder: str,
     *,
+    family: str,
     weights: str | None = None,
 ) -> str:
     """Write the card's Markdown from a run's settings.json, evaluation.json and numbers of pictures by set and split.
 
+    Of the evaluation, only what is about the run's last model is told. family: model_type of the exported config.json;
     weights: says which weights these are, where the run evaluated others.
     """
     name = str(settings["run_name"])
-    example = answer("critique", 0.63, facts.order, dict.fromkeys(facts.sub_scores, 0.5))
+    models = models_of(settings["trainer"], settings["cold_start"])
+    stage = models[-1]
+    cells = _cells(evaluation, stage)
+    does, think = _DOES[settings["model"]["prompt"]]
+    does = does.format(dimensions="light and shadow, mood and narrative, composition, color and exposure")
+    example = answer(think, 0.63, facts.order, dict.fromkeys(facts.sub_scores, 0.5))
     parts = [
-        _header(name, settings, evaluation),
-        f"# {name}\n\nA vision-language model that critiques a photograph along light and shadow, mood and narrative, "
-        f"composition, color and exposure, and scores it from 0 to 1: `{example}`. "
-        "Trained with Aes-R1 (cold start on critiques, then relative-absolute policy optimisation, "
-        "[arXiv 2509.21871](https://arxiv.org/abs/2509.21871)).",
-        f"## Use\n\nWith transformers {version('transformers').split('.')[0]} alone (config.json is in its style, "
-        f"and older ones know some keys by other names):\n\n```python\n{TEN_LINES.format(folder=folder)}```\n\n"
-        f"or, with intervals and batches, `python -m aes_r1.score photo.jpg --model {folder}`.",
-        "## Data\n\n" + "\n".join(_data(settings, evaluation, counts)),
+        _header(name, settings, cells),
+        f"# {name}\n\nA vision-language model that {does}: `{example}`. {_MADE[models].format(paper=_PAPER)}",
+        "## Use\n\n" + _use(folder, family, facts),
+        "## Data\n\n" + "\n".join(_data(settings, evaluation, counts, models)),
         "## Recipe\n\n| setting | value |\n|---|---|\n"
         + "\n".join(f"| `{key}` | {_cell(value)} |" for key, value in main_settings(without_secrets(settings))),
-        "## Measured\n\n" + (_measured(evaluation) if weights is None else f"{weights} {_NOT_EVALUATED}"),
-        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(settings, evaluation, facts)),
+        "## Measured\n\n" + (_measured(evaluation, stage, cells) if weights is None else f"{weights} {_NOT_EVALUATED}"),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(settings, evaluation, facts, stage, cells)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _header(name: str, settings: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+def _use(folder: str, family: str, facts: Facts) -> str:
+    """Say how the model is asked: by TEN_LINES too, where a Qwen model answers beside the picture alone."""
+    score = f"`python -m aes_r1.score photo.jpg --model {folder}`"
+    if family in SQUARE or facts.answer_from == "words":
+        return f"With Aes-R1: {score}, or `Critic` of `aes_r1.scoring.critic` in Python."
+    return (
+        f"With transformers {version('transformers').split('.')[0]} alone (config.json is in its style, and older ones "
+        f"know some keys by other names):\n\n```python\n{TEN_LINES.format(folder=folder)}```\n\n"
+        f"or, with intervals and batches, {score}."
+    )
+
+
+def _header(name: str, settings: Mapping[str, Any], cells: Cells) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -82,14 +120,14 @@ def _header(name: str, settings: Mapping[str, Any], evaluation: Mapping[str, Any
             metric_name=f"{metric.upper()} ({protocol}), 95% interval {_between(value)}",
             metric_value=round(value["value"], 4),
         )
-        for dataset, protocol, cell in _cells(evaluation)
+        for dataset, protocol, cell in cells
         for metric in ("srcc", "plcc", "mae")
         if (value := cell[metric])["value"] is not None
     ]
     base = settings["model"]["path"]
     card = ModelCardData(
         language="en",
-        license=_LICENSES.get(settings["model"]["name"], "other"),
+        license=_TINY_LICENSE if base is None else "other",
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=["aesthetics", "image-quality-assessment", "aes-r1"],
@@ -100,24 +138,31 @@ def _header(name: str, settings: Mapping[str, Any], evaluation: Mapping[str, Any
     return f"---\n{card.to_yaml()}\n---"
 
 
-def _data(settings: Mapping[str, Any], evaluation: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[str]:
+def _data(
+    settings: Mapping[str, Any], evaluation: Mapping[str, Any], counts: Mapping[str, int], models: Sequence[str]
+) -> Iterator[str]:
     yield "| set and split | pictures | SHA-256 of the list |\n|---|---|---|"
     manifests = evaluation.get("manifests", {})
     for name in [*counts, *(name for name in manifests if name not in counts)]:
         digest = f"`{manifests[name]}`" if name in manifests else ""
         yield f"| {name} | {counts.get(name, '')} | {digest} |"
-    expert = settings["cold_start"]["expert"] or settings["expert"]["name"]
-    data_file = settings["cold_start"]["data"]
-    yield ""
-    source = f"the file {Path(data_file).name}" if data_file else f"written by expert={expert}"
-    yield f"Critiques of the cold start: {source}."
+    if "cold_start" in models:
+        yield ""
+        yield f"Critiques of the cold start: {_critiques_from(settings)}."
 
 
-def _measured(evaluation: Mapping[str, Any]) -> str:
-    cells = list(_cells(evaluation))
+def _critiques_from(settings: Mapping[str, Any]) -> str:
+    cold_start, data = settings["cold_start"], settings["data"]
+    given = cold_start["data"] or (data["root"] if data["name"] == "aescot" else None)
+    if given is not None:
+        return f"the file {Path(given).name}"
+    return f"written by expert={cold_start['expert'] or settings['expert']['name']}"
+
+
+def _measured(evaluation: Mapping[str, Any], stage: str, cells: Cells) -> str:
     if not cells:
-        return "The run was not evaluated."
-    stage = list(evaluation["stages"])[-1]
+        others = "; the run evaluated earlier models alone" if evaluation.get("stages") else ""
+        return f"This model was not evaluated{others}."
     lines = [
         f"{STAGE_NAMES.get(stage, stage)} model, 95% bootstrap intervals over pictures. A picture without a readable "
         "answer counts as the mean answer.",
@@ -146,12 +191,12 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
             f"{_interval(change['plcc'], 'difference')} |"
             for change in changes
         ]
-    return "\n".join([*lines, *_sensitivity(evaluation)])
+    return "\n".join([*lines, *_sensitivity(cells)])
 
 
-def _sensitivity(evaluation: Mapping[str, Any]) -> Iterator[str]:
+def _sensitivity(cells: Cells) -> Iterator[str]:
     """Yield a table of the scores before and after edits, where these were asked about."""
-    edited = [(*key, cell["sensitivity"]) for *key, cell in _cells(evaluation) if "sensitivity" in cell]
+    edited = [(*key, cell["sensitivity"]) for *key, cell in cells if "sensitivity" in cell]
     if edited:
         yield "\nThe same pictures before and after an edit that should harm one dimension:\n"
         yield "| set | protocol | edit | harms | n | original scores higher | mean difference |"
@@ -162,19 +207,22 @@ def _sensitivity(evaluation: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {dataset} | {protocol} | {edit} | {found['dimension']} | {found['n']} | {values} |"
 
 
-def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts) -> Iterator[str]:
-    synthetic = settings["data"]["name"] in SCENE_SETS
-    if synthetic:
-        yield (
-            "Trained and measured on small made pictures with simulated raters. What it says of a real photograph "
-            "has no known relation to what people think of it."
-        )
-    else:
-        name = settings["data"]["name"]
-        yield f"Scores follow the raters of `{name}`, their time and their taste; others may disagree."
-    if settings["model"]["name"] == "tiny_qwen2_5_vl":
-        yield "A model of about a million parameters that stands in for a pretrained one: it has seen no photograph."
-    for dataset, protocol, cell in _cells(evaluation):
+def _limits(
+    settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: Facts, stage: str, cells: Cells
+) -> Iterator[str]:
+    data = settings["data"]
+    if stage != "base" and data["name"] in SCENE_SETS:
+        yield "Trained on small made pictures with simulated raters."
+        if all(dataset.split("/")[0] in SCENE_SETS for dataset, _, _ in cells):
+            yield "What it says of a real photograph has no known relation to what people think of it."
+    elif stage != "base":
+        names = ", ".join(f"`{name}`" for name in data.get("mix") or [data["name"]])
+        yield f"Scores follow the raters of {names}, their time and their taste; others may disagree."
+    if settings["model"]["path"] is None:
+        yield "A model of about a million parameters that stands in for a pretrained one."
+    if facts.scenes_alone:
+        yield "It has seen no photograph."
+    for dataset, protocol, cell in cells:
         if protocol == next(iter(PROTOCOL_ORDER)) and cell["mae"]["value"] is not None:
             yield (
                 f"On {dataset} a score is off by {number(cell['mae']['value'])} on average (one sample), and "
@@ -189,24 +237,30 @@ def _limits(settings: Mapping[str, Any], evaluation: Mapping[str, Any], facts: F
         )
     elif not facts.knows_photographs:
         yield f"Photographs get {NOT_CALIBRATED}."
-    yield from _critique_limits(evaluation)
+    yield from _critique_limits(cells)
+    yield from _score_and_words(evaluation.get("critiques", {}).get(stage, {}), settings["model"])
     yield "Not made to judge people, nor to decide about anyone's work without a person who looks."
 
 
-def _critique_limits(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    for dataset, protocol, cell in _cells(evaluation):
+def _critique_limits(cells: Cells) -> Iterator[str]:
+    for dataset, protocol, cell in cells:
         if written := cell.get("critiques"):
             agreement = number((written["words_srcc"] or {}).get("value"))
             yield (
                 f"Different critiques of {dataset} ({protocol}): {written['distinct']['value']} of {written['n']}; "
                 f"SRCC of their words with the opinions: {agreement}."
             )
-    critiques = evaluation.get("critiques", {})
-    stage = list(evaluation.get("stages", {}))[-1:]
-    measured = [cells for name in stage for cells in critiques.get(name, {}).items()]
-    if not measured:
+
+
+def _score_and_words(measured: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the critique has to do with the score: by the settings `model`, or what was `measured` of each set."""
+    if model["prompt"] == "score_first":
+        yield "The critique is written after the score, which cannot depend on it."
+    elif model.get("answer_from") == "words":
+        yield "The score is drawn from the critique alone, beside a gray square in place of the picture."
+    elif model["prompt"] == "critique" and not measured:
         yield "Whether the critique bears on the score was not measured in this run."
-    for dataset, cell in measured:
+    for dataset, cell in measured.items():
         swapped = (cell.get("interventions") or {}).get("swapped_critique") or {}
         if swapped.get("follow") is not None:
             follow = swapped["follow"]
@@ -217,13 +271,14 @@ def _critique_limits(evaluation: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _cells(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield (set, protocol, cell) of the last stage."""
-    stages = evaluation.get("stages") or {}
-    if stages:
-        for dataset, cells in stages[list(stages)[-1]].items():
-            for protocol in in_order(cells, PROTOCOL_ORDER):
-                yield dataset, protocol, cells[protocol]
+def _cells(evaluation: Mapping[str, Any], stage: str) -> Cells:
+    """Return (set, protocol, cell) of what was measured of `stage`."""
+    sets = (evaluation.get("stages") or {}).get(stage, {})
+    return [
+        (dataset, protocol, measured[protocol])
+        for dataset, measured in sets.items()
+        for protocol in in_order(measured, PROTOCOL_ORDER)
+    ]
 
 
 def _interval(cell: Mapping[str, Any], key: str = "value") -> str:

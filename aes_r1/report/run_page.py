@@ -60,7 +60,7 @@ def write_report(run_dir: Path | str) -> Path:
         pairs=pairs_section(evaluation),
         changes=changes_section(evaluation),
         training=training_section(metrics),
-        health=health_section(metrics, run.completions(), evaluation),
+        health=health_section(metrics, run.completions(), evaluation, run.last_stage),
         answers=_answers(predictions, names),
         calibration=calibration_section(evaluation, predictions),
         critiques=critique_section(evaluation),

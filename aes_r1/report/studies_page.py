@@ -93,7 +93,8 @@ def _ends(conditions: Mapping[str, Runs]) -> list[tuple[float | None, str]]:
 def _signs(run: RunFolder) -> dict[str, str]:
     """Return {sign: step at which it first showed} of a run; the sign of its evaluation has no step."""
     steps = {sign: f"step {step}" for sign, step in raised_in(run.log).items()}
-    return steps if evaluation_row(run.evaluation)["shown"] is None else {UNREAD.name: "", **steps}
+    unread = evaluation_row(run.evaluation, run.last_stage)["shown"] is not None
+    return {UNREAD.name: "", **steps} if unread else steps
 
 
 def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -196,5 +197,5 @@ def _worst(runs: Sequence[tuple[str, RunFolder]]) -> list[Plate]:
 
 
 def _last_answers(run: RunFolder) -> list[dict[str, Any]]:
-    """Return rows of the last step that was logged, of pictures with a MOS."""
-    return [row for row in run.last_completions() if row.get("mos") is not None]
+    """Return rows of the last step that was logged, of single pictures with a MOS: a plate cannot show a pair."""
+    return [row for row in run.last_completions() if row.get("mos") is not None and "second" not in row]

@@ -79,11 +79,15 @@ def curve(rows: Sequence[Mapping], metric: str, name: str, color: str, *, dots: 
 
 
 def health_section(
-    metrics: Sequence[Mapping[str, Any]], completions: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, Any]],
+    completions: Sequence[Mapping[str, Any]],
+    evaluation: Mapping[str, Any],
+    last_stage: str | None,
 ) -> list[dict[str, Any]]:
     """Return the content of health.html: the row of the evaluation, then a row per sign of RAPO.
 
-    It is empty where a run has neither an evaluation nor rows of RAPO.
+    last_stage: that of the run's last model (RunFolder.last_stage), which the row of the evaluation is about. The list
+    is empty where a run has neither an evaluation nor rows of RAPO.
     """
     signs = health_rows(metrics, completions) if any(row.get("stage") == "rapo" for row in metrics) else []
-    return [evaluation_row(evaluation), *signs] if evaluation.get("stages") or signs else []
+    return [evaluation_row(evaluation, last_stage), *signs] if evaluation.get("stages") or signs else []

@@ -30,7 +30,7 @@ from typing import Any
 
 from aes_r1.runs.cells import Evaluation
 from aes_r1.runs.files import iter_rows, read_json, read_rows, rows_backwards, write_json, write_rows
-from aes_r1.settings import InputError
+from aes_r1.settings import InputError, models_of
 
 MODEL = "model"  # the folder in Hugging Face form of a run, of a checkpoint or of the best step
 EXAMINED = ("interventions", "information", "sensitivity")  # the tests that follow the predictions
@@ -212,6 +212,17 @@ class RunFolder:
         return self.path / kind / stage / f"{name.replace('/', '-')}.jsonl"
 
     # -- models --------------------------------------------------------------------------------------------------------
+    @property
+    def last_stage(self) -> str | None:
+        """Return the stage of the evaluation that is about /model, which may have been left out of it.
+
+        In a folder of aes_r1.evaluate it is the name of the model at model.path; None without settings.
+        """
+        settings = self.settings
+        if "trainer" in settings:
+            return models_of(settings["trainer"], settings["cold_start"])[-1]
+        return settings.get("name")
+
     @property
     def best_validation(self) -> dict[str, Any]:
         """Return {"step", "srcc"} of the best model."""

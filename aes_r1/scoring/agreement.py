@@ -24,7 +24,7 @@ class Agreement(NamedTuple):
     contradiction: str | None
 
 
-def agreement(critique: str | None, score: float | None) -> Agreement:
+def agreement_of(critique: str | None, score: float | None) -> Agreement:
     """Compare the whole critique, and its closing judgement by itself, with the score in [0, 1]."""
     words = valence(critique) if critique else None
     if score is None or critique is None:

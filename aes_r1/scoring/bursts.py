@@ -18,7 +18,7 @@ MEANING = (
 )
 
 
-def choose(rows: Sequence[Row], *, within: int) -> list[Row]:
+def group_takes(rows: Sequence[Row], *, within: int) -> list[Row]:
     """Return the rows group by group, the best of each first, with the keys group, keep and best instead of hash.
 
     Pictures are in a group if their perceptual hashes are near (copies.takes_of_one_scene). keep: whether it has the

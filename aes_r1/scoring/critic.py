@@ -29,7 +29,7 @@ from aes_r1.rollout.sampler import Sampler, keyed_uniform_noise, sample_completi
 from aes_r1.rollout.served import ServedPolicy
 from aes_r1.rollout.through_words import answer_from_words, blank_prompt
 from aes_r1.runs.identity import fingerprint
-from aes_r1.scoring.agreement import agreement
+from aes_r1.scoring.agreement import agreement_of
 from aes_r1.settings import RolloutSettings, require
 
 COVERAGE = 0.9  # nominal coverage of every interval
@@ -193,7 +193,7 @@ def verdict(
     if not answered:
         critique = next((words for text in texts if (words := parse_critique(text, order))), None)
         dimensions, judgement = split_dimensions(critique or "")
-        compared = agreement(critique, None)._asdict() | {"sub_scores": means}
+        compared = agreement_of(critique, None)._asdict() | {"sub_scores": means}
         return Verdict(None, None, None, None, scores, critique, dimensions, judgement or None, **compared)
     mean = float(np.mean(answered))
     nearest = min((k for k, s in enumerate(scores) if s is not None), key=lambda k: abs((scores[k] or 0.0) - mean))
@@ -206,7 +206,7 @@ def verdict(
     elif len(answered) > 1:
         kind, reach = "samples", spread_half_width(answered)
     low, high = (None, None) if reach is None else (max(0.0, mean - reach), min(1.0, mean + reach))
-    compared = agreement(critique, mean)._asdict() | {"sub_scores": means}
+    compared = agreement_of(critique, mean)._asdict() | {"sub_scores": means}
     dimensions, judgement = split_dimensions(critique or "")
     return Verdict(mean, low, high, kind, scores, critique or None, dimensions, judgement or None, **compared)
 

@@ -20,7 +20,7 @@ from aes_r1.scoring.intervals import meaning
 
 COLUMNS = ("path", "score", "low", "high", "critique")
 AGREEMENT = ("words", "agreement", "contradiction")
-CHOICE = ("group", "keep", "best")  # of bursts.choose
+CHOICE = ("group", "keep", "best")  # of bursts.group_takes
 FORMATS = ("table", "jsonl", "csv")
 SORTS = ("score", "agreement", "path")
 _PLACES = 4
@@ -47,7 +47,7 @@ def count_of(row: Row) -> dict[str, int]:
     return {"pictures": 1, "unanswered": int(row["score"] is None)}
 
 
-def in_order(rows: Iterable[Row], by: str, *, reverse: bool = False) -> list[Row]:
+def sorted_rows(rows: Iterable[Row], by: str, *, reverse: bool = False) -> list[Row]:
     """Sort rows by score (highest first), agreement of words and score (lowest first) or path.
 
     `reverse` turns the order round. Rows without the number come last either way.
@@ -72,8 +72,8 @@ def write_rows(
     """Write `rows` as `form` (jsonl, csv or table) to `out`: a line as soon as its row is there, a table at the end.
 
     measured_on: the set that the intervals below a table come from. chosen: whether the rows are those of
-    bursts.choose, with their group and which one to keep. sub_scores: the dimensions that have a sub-score, a column
-    DIMENSION_score each in csv.
+    bursts.group_takes, with their group and which one to keep. sub_scores: the dimensions that have a sub-score, a
+    column DIMENSION_score each in csv.
     """
     if form == "table":
         _table(rows, out, measured_on, chosen)

@@ -11,7 +11,7 @@ OUT/scorer.json       family and size of pictures, what it was fitted on, and wh
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,7 +87,7 @@ def make_scorer(
     facts = run_facts(run, model)
     name = run.settings["data"]["name"]
     tests = _test_rows(run)
-    train, copies = to_fit_on(_train(run, name, pictures), [[sample for sample, _ in rows] for rows in tests.values()])
+    train, copies = to_fit_on(_train(run, name, pictures), [_tested(run)])
     backbone = backbones.load(model, dtype="float32", max_pixels=facts.max_pixels, key="RUN")
     towers.require_tower(backbone.core.config.model_type)
     backbone.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -127,15 +127,25 @@ def _train(run: RunFolder, name: str, pictures: int) -> Sequence[Sample]:
     return stratified_draw(read_manifest(path), pictures, LIMIT_SEED)
 
 
+def _tested(run: RunFolder) -> list[Sample]:
+    """Return the pictures with an opinion that the evaluation asked any model about."""
+    return list({row["image"]: _sample_of(row) for row in run.predictions() if row["mos"] is not None}.values())
+
+
 def _test_rows(run: RunFolder) -> dict[str, list[tuple[Sample, float | None]]]:
-    """Return {DATASET/SPLIT: (picture, score of the run's last stage)} of the test pictures with an opinion."""
-    stages = list(run.evaluation.get("stages") or {})
+    """Return {DATASET/SPLIT: (picture, score of the run's last model)} of the test pictures with an opinion.
+
+    It is empty where that model was not evaluated.
+    """
     found: dict[str, list[tuple[Sample, float | None]]] = {}
-    for row in run.predictions(stages[-1], PROTOCOL) if stages else ():
+    for row in run.predictions(run.last_stage, PROTOCOL):
         if row["mos"] is not None:
-            sample = Sample(row["id"], row["image"], row["mos"], row["dataset"], row["split"])
-            found.setdefault(f"{row['dataset']}/{row['split']}", []).append((sample, row["score"]))
+            found.setdefault(f"{row['dataset']}/{row['split']}", []).append((_sample_of(row), row["score"]))
     return found
+
+
+def _sample_of(row: Mapping[str, Any]) -> Sample:
+    return Sample(row["id"], row["image"], row["mos"], row["dataset"], row["split"])
 
 
 def _compare(scores: np.ndarray, answers: Sequence[float | None], mos: Sequence[Any]) -> dict[str, Any]:
@@ -164,5 +174,6 @@ def comparison_lines(made: dict[str, Any]) -> list[str]:
         pair = f"SRCC {scorer:.3f} against {answers:.3f} of the run's own answers (mean)"
         lines.append(f"{name}, {measured['n']} pictures: {pair}; the difference is {format_cell(change, signed=True)}")
     return lines or [
-        f"there are no answers of this model by the protocol {PROTOCOL} (evaluation.protocols), so nothing is compared"
+        f"there are no answers of this model by the protocol {PROTOCOL} (evaluation.stages, evaluation.protocols), so "
+        "nothing is compared"
     ]

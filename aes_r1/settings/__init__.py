@@ -8,7 +8,7 @@ from aes_r1.settings.build import CONF, as_dict, build
 from aes_r1.settings.data import DataSettings, PrepareSettings
 from aes_r1.settings.edits import EDITS
 from aes_r1.settings.evaluation import BASELINES, PROTOCOLS, EvaluatedModel, EvaluateSettings, EvaluationSettings
-from aes_r1.settings.model import PAPER_PIXELS, LoraSettings, ModelSettings, PretrainSettings
+from aes_r1.settings.model import PAPER_PIXELS, WORDLESS, LoraSettings, ModelSettings, PretrainSettings
 from aes_r1.settings.plan import CostSettings, PlanSettings
 from aes_r1.settings.reward import (
     BinarySettings,
@@ -26,7 +26,7 @@ from aes_r1.settings.reward import (
     TwinSettings,
 )
 from aes_r1.settings.rules import InputError, one_of, require
-from aes_r1.settings.run import DashboardSettings, Settings
+from aes_r1.settings.run import DashboardSettings, Settings, models_of
 from aes_r1.settings.tracker import TrackerSettings
 from aes_r1.settings.trainer import ColdStartSettings, EngineSettings, RolloutSettings, TrainerSettings
 
@@ -36,6 +36,7 @@ __all__ = [
     "EDITS",
     "PAPER_PIXELS",
     "PROTOCOLS",
+    "WORDLESS",
     "BinarySettings",
     "ChatSettings",
     "ColdStartSettings",
@@ -74,6 +75,7 @@ __all__ = [
     "TwinSettings",
     "as_dict",
     "build",
+    "models_of",
     "one_of",
     "require",
 ]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from aes_r1.settings.rules import one_of, require, seed_rule
 
-PROMPTS = ("critique", "score_only", "score_first", "filler")
+WORDLESS = ("score_only", "score_first", "filler")  # prompts without words before the score that it could be read from
+PROMPTS = ("critique", *WORDLESS)
 SUB_SCORES = ("light_and_shadow", "mood_and_narrative", "composition", "color", "exposure")  # prompts.DIMENSIONS
 PAPER_PIXELS = 262144  # area of a picture, in pixels, at which the paper trains
 
@@ -86,7 +87,7 @@ class ModelSettings:
         self._check_sub_scores()
         one_of("model.answer_from", self.answer_from, ("image", "words"))
         require(
-            self.answer_from == "image" or self.prompt == "critique",
+            self.answer_from == "image" or self.prompt not in WORDLESS,
             "model.answer_from",
             self.answer_from,
             f"{self.prompt} writes no words before its score, from which it could be read; give model.prompt=critique",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from aes_r1.settings.aescot import ExpertSettings, JudgeSettings
 from aes_r1.settings.data import MEASURE_APART, DataSettings, sets_rule
 from aes_r1.settings.evaluation import EvaluationSettings
-from aes_r1.settings.model import ModelSettings
+from aes_r1.settings.model import WORDLESS, ModelSettings
 from aes_r1.settings.reward import RewardSettings
 from aes_r1.settings.rules import folder_rule, require, seed_rule
 from aes_r1.settings.tracker import TrackerSettings
@@ -23,6 +25,16 @@ class DashboardSettings:
     analyses: str = "experiments"  # folder of STUDY/results/table.md
     project: str = "aes-r1"
     entity: str | None = None  # W&B team or user; null: write a static page instead
+
+
+def models_of(trainer: Mapping[str, Any], cold_start: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the models of a run with these settings, in order: base, then what its cold start and RAPO make.
+
+    There is a cold start where RAPO starts from one or where it is all of the run.
+    """
+    is_wanted = trainer["init_from"] == "cold_start" or trainer["name"] == "sft"
+    made = {"cold_start": is_wanted and cold_start["epochs"] > 0, "rapo": trainer["name"] == "rapo"}
+    return ("base", *(name for name, is_made in made.items() if is_made))
 
 
 @dataclass
@@ -100,13 +112,8 @@ class Settings:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Name the models that the run has, in order: base, then what its cold start and RAPO make.
-
-        There is a cold start where RAPO starts from one or where it is all of the run.
-        """
-        is_wanted = self.trainer.init_from == "cold_start" or self.trainer.name == "sft"
-        made = {"cold_start": is_wanted and self.cold_start.epochs > 0, "rapo": self.trainer.name == "rapo"}
-        return ("base", *(name for name, is_made in made.items() if is_made))
+        """The names of the run's models, in order."""
+        return models_of(vars(self.trainer), vars(self.cold_start))
 
     def _check_sets(self) -> None:
         """Refuse sets of the evaluation whose lists of pictures would bear the name of another list of the run."""
@@ -123,7 +130,7 @@ class Settings:
         """Refuse what reads a score from the words before it where the prompt asks for no such words."""
         prompt, blank = self.model.prompt, self.cold_start.blank_pictures
         rule = f"model.prompt={prompt} has no words before the score to read it from; give"
-        if prompt in ("score_first", "filler"):
+        if prompt in WORDLESS:
             require(blank == 0, "cold_start.blank_pictures", blank, f"{rule} 0")
             protocols = self.evaluation.protocols
             require("read_back" not in protocols, "evaluation.protocols", protocols, f"{rule} others than read_back")
@@ -167,4 +174,4 @@ class Settings:
             )
             require(bool(weights), "trainer.credit", credit, rule)
             rule = f"{self.model.prompt} writes no critique before its score; give trainer.credit=all"
-            require(self.model.prompt == "critique", "trainer.credit", credit, rule)
+            require(self.model.prompt not in WORDLESS, "trainer.credit", credit, rule)

@@ -59,7 +59,7 @@ GLOSSARY = {
     "critique/distinct": "different greedy critiques of the first 100 validation pictures (step 0: before RAPO)",
     "critique/words_srcc": "Spearman correlation of MOS and how favourable the words of those critiques are",
     "critique/information_nats": "log pi(critique | own picture) - its mean under two others, nats; of 50 critiques",
-    "critique/score_information_nats": "the same for the answer's tokens after the same critique",
+    "critique/score_information_nats": "the same for the answer's tokens, after the critique if it comes first",
     "time/wait_s": "seconds of the step spent waiting for pictures to be read",
     "time/rollout_s": "seconds sampling the K outputs of the step",
     "time/push_s": "seconds in which vLLM servers are given the weights of the step",

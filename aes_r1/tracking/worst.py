@@ -10,7 +10,8 @@ from typing import Any
 def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
     """Return at most `most` rows, those with the largest |score - MOS|, added as `error` where the MOS is known.
 
-    Each picture has one row, its worst answer. Unreadable answers (error null) come first but take at most half of the
+    An edited twin is left out: it has no MOS, and its file holds the picture before the edit. Each picture has one row,
+    its worst answer. Unreadable answers (error null) come first but take at most half of the
     places, so that a run that fails often still shows its worst scores. Free places go to further answers.
     """
     judged = [
@@ -18,6 +19,7 @@ def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[st
         if row.get("mos") is None
         else {**row, "error": None if row.get("score") is None else abs(row["score"] - row["mos"])}
         for row in rows
+        if "edit" not in row
     ]
     readable = [index for index, row in enumerate(judged) if row.get("score") is not None]
     readable.sort(key=lambda index: judged[index].get("error", 0), reverse=True)
@@ -35,18 +37,32 @@ def worst_first(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[st
 
 
 def completions_table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Return `rows` as a W&B table, with a thumbnail of each row's file `image` where Pillow can read it."""
+    """Return `rows` as a W&B table, with thumbnails of the file `image` and of the file `second` of a pair.
+
+    A file that Pillow cannot read has none.
+    """
+    import wandb
+
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    pictures = {"picture": "image", **({"second picture": "second"} if "second" in keys else {})}
+    columns = [key for key in keys if key not in pictures.values()]
+    table = wandb.Table(columns=[*pictures, *columns])
+    for row in rows:
+        thumbnails = [_thumbnail(row.get(key)) for key in pictures.values()]
+        table.add_data(*thumbnails, *(row.get(key) for key in columns))
+    return table
+
+
+def _thumbnail(path: str | None) -> Any:
+    """Return the picture in the file as W&B shows it; None where Pillow cannot read it.
+
+    Plain Pillow reads almost everything that training reads; for example a raw file has no thumbnail.
+    """
     import wandb
     from PIL import Image
 
-    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "image"]
-    table = wandb.Table(columns=["picture", *columns])
-    for row in rows:
-        picture = None
-        if "image" in row:
-            # Plain Pillow reads almost everything that training reads; for example a raw file has no picture here.
-            with suppress(OSError), Image.open(row["image"]) as image:
-                image.thumbnail((256, 256))
-                picture = wandb.Image(image.convert("RGB"))
-        table.add_data(picture, *(row.get(key) for key in columns))
-    return table
+    if path is not None:
+        with suppress(OSError), Image.open(path) as image:
+            image.thumbnail((256, 256))
+            return wandb.Image(image.convert("RGB"))
+    return None

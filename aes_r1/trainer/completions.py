@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from aes_r1.data.edits import EditedSample
 from aes_r1.data.pairs import Pair
 from aes_r1.data.sample import Sample
 from aes_r1.model.prompt_batch import EncodedPrompt, PromptBatch
@@ -204,7 +205,11 @@ def completion_rows(
 
 
 def _named(image: Sample | Pair) -> dict[str, Any]:
-    """Return what a row of completions.jsonl says of its image. A pair's `mos` is the better picture, as its score."""
+    """Return what a row of completions.jsonl says of its image. A pair's `mos` is the better picture, as its score.
+
+    The file `image` of a twin holds its picture before the `edit`.
+    """
     if isinstance(image, Pair):
         return {"id": image.id, "image": image.first.image, "second": image.second.image, "mos": image.better}
-    return {"id": image.id, "image": image.image, "mos": image.mos}
+    edit = {"edit": image.edit} if isinstance(image, EditedSample) else {}
+    return {"id": image.id, "image": image.image, "mos": image.mos, **edit}

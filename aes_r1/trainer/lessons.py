@@ -16,7 +16,7 @@ RATED_SHARE = 0.15  # share of lessons that ask to judge; the answer states fact
 SCORED_SHARE = 0.05  # share of the same without words
 
 
-class Facts(NamedTuple):
+class PictureFacts(NamedTuple):
     """What pretraining tells of one picture.
 
     description: sentences in a fixed order, of which the last one tells the brightness. measured: questions with
@@ -30,12 +30,14 @@ class Facts(NamedTuple):
     numbers: np.ndarray
 
 
-def scene_facts(facts: dict[str, Any]) -> Facts:
+def scene_facts(facts: dict[str, Any]) -> PictureFacts:
     """Return the facts of a scene (data/scenes.py)."""
-    return Facts(scenes.describe(facts), scenes.measure_questions(facts), facts["bright"], scenes.fact_vector(facts))
+    return PictureFacts(
+        scenes.describe(facts), scenes.measure_questions(facts), facts["bright"], scenes.fact_vector(facts)
+    )
 
 
-def lesson(facts: Facts, rng: np.random.Generator) -> tuple[str, str]:
+def lesson(facts: PictureFacts, rng: np.random.Generator) -> tuple[str, str]:
     """Draw a question about a picture and its true answer."""
     drawn = rng.random()
     if drawn < RATED_SHARE:
@@ -48,7 +50,7 @@ def lesson(facts: Facts, rng: np.random.Generator) -> tuple[str, str]:
     return DESCRIBE, facts.description
 
 
-def unjudged(facts: Facts, rng: np.random.Generator, *, count: int) -> str:
+def unjudged(facts: PictureFacts, rng: np.random.Generator, *, count: int) -> str:
     """Write an answer in the format that judges nothing: `count` random facts, and the picture's brightness as number.
 
     Brightness is not correlated with the scores of scenes, because they are spoilt by too much light as often as by too
@@ -62,7 +64,7 @@ def unjudged(facts: Facts, rng: np.random.Generator, *, count: int) -> str:
     return prompts.answer(words, facts.bright / 10 + int(rng.integers(10)) / 100)
 
 
-def spelling(known: Sequence[Facts]) -> Iterable[str]:
+def spelling(known: Sequence[PictureFacts]) -> Iterable[str]:
     """Return the texts that lessons about pictures of this kind consist of, from which the tokenizer learns them."""
     measured = [pair for facts in known[:300] for pair in facts.measured]
     rng = np.random.default_rng(0)

@@ -31,7 +31,7 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import leave_to_parent
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer import checkpoint
-from aes_r1.trainer.lessons import Facts, lesson, scene_facts, spelling
+from aes_r1.trainer.lessons import PictureFacts, lesson, scene_facts, spelling
 from aes_r1.trainer.objective import learning_rate
 from aes_r1.trainer.order import batch_indices
 from aes_r1.trainer.single_engine import SingleEngine
@@ -52,7 +52,7 @@ def pretrain_tiny(
     pretrain: PretrainSettings,
     max_pixels: int,
     report: Callable[[int, int, str], None],
-    photographs: Sequence[tuple[Image.Image, Facts]] = (),
+    photographs: Sequence[tuple[Image.Image, PictureFacts]] = (),
 ) -> None:
     """Build the tiny model, pretrain it and save its Hugging Face form into `target`.
 
@@ -149,6 +149,6 @@ def _side_by_side(kinds: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     return np.concatenate(table)
 
 
-def _draw(index: int, seed: int) -> tuple[Image.Image, Facts]:
+def _draw(index: int, seed: int) -> tuple[Image.Image, PictureFacts]:
     picture, _, facts = scenes.render_scene("scenes", index, seed)
     return picture, scene_facts(facts)

@@ -155,14 +155,14 @@ def test_live_and_in_the_report_a_sign_shows_at_the_same_step():
 
 
 def test_the_report_names_step_and_remedy():
-    result = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [], {})
+    result = health_section(metrics(rollout__truncated_rate=lambda step: 0.5), [], {}, "rapo")
     page = fill("health.html", health=result)
     assert "1 of the 8 signs that could be checked showed" in page
     assert "5 could not be checked" in page
     assert page.count("not checked</td>") == 5
     assert "step 10" in page
     assert "max_new_tokens" in page
-    assert health_section([{"stage": "sft", "step": 1}], [], {}) == []
+    assert health_section([{"stage": "sft", "step": 1}], [], {}, "rapo") == []
 
 
 def evaluated(share: float) -> dict:
@@ -176,16 +176,26 @@ def evaluated(share: float) -> dict:
 def test_an_evaluation_that_cannot_be_read_is_a_sign_of_its_own():
     """Three steps of RAPO and not one readable answer: no sign of the training could be checked, this one shows."""
     short = metrics(3, rollout__parse_failure_rate=lambda step: 1.0)
-    result = health_section(short, [], evaluated(1.0))
+    result = health_section(short, [], evaluated(1.0), "rapo")
     assert [(row["sign"], row["shown"]) for row in result if row["shown"]] == [(UNREAD.name, "in the evaluation")]
     page = fill("health.html", health=result)
     assert "1 of the 3 signs that could be checked showed" in page  # the others need a step or a validation
     assert "10 could not be checked" in page
     for share, shown_there in ((0.1, None), (0.11, "in the evaluation")):
-        assert evaluation_row(evaluated(share))["shown"] == shown_there
-    alone = health_section([{"stage": "sft", "step": 1}], [], evaluated(0.4))  # a cold start alone is evaluated, too
+        assert evaluation_row(evaluated(share), "rapo")["shown"] == shown_there
+    alone = health_section([{"stage": "sft", "step": 1}], [], evaluated(0.4), "rapo")  # without RAPO's rows, too
     assert [row["value"] for row in alone] == [0.4]
-    assert not evaluation_row({})["checked"]
+    assert not evaluation_row({}, "rapo")["checked"]
+
+
+@pytest.mark.parametrize("left_out", ["cold_start", None])
+def test_an_evaluation_of_other_models_says_nothing_of_the_last(left_out):
+    """Stages may be left out of the evaluation, and metrics of pyiqa stand behind the models in it."""
+    metric = {"pyiqa-nima": {"folder/test": {"metric": {"parse_failure_rate": 1.0}}}}
+    evaluation = {"stages": evaluated(0.4)["stages"] | metric}
+    row = evaluation_row(evaluation, left_out)
+    assert (row["value"], row["shown"], row["checked"]) == (None, None, False)
+    assert evaluation_row(evaluation, "rapo")["value"] == 0.4
 
 
 def test_signs_that_are_means_need_their_steps():

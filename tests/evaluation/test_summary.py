@@ -10,7 +10,8 @@ from aes_r1.data.sample import Sample
 from aes_r1.evaluation.summary import measure, summarise
 from aes_r1.inference.exchange import exchange_critiques
 from aes_r1.inference.predictions import record_stage
-from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, answer
+from aes_r1.prompts import DIMENSIONS, RATING_PROMPT, SCORE_FIRST_PROMPT, answer
+from aes_r1.report.terminal import critiques_line, headline_tables
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.processes import Processes
@@ -117,7 +118,8 @@ def test_a_list_of_several_sets_keeps_the_factors_of_each(tmp_path, known_first)
     assert "faithfulness" not in critiques["other/test"]
 
 
-def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone, picture_folder, tmp_path):
+def critiques_of_four(picture_folder, run):
+    """Write predictions of four pictures by three protocols, the first of them without a critique."""
     rows = []
     for protocol in ("sample", "greedy", "mean"):
         for index, image in enumerate(sorted(picture_folder.glob("*.png"))[:4]):
@@ -129,8 +131,12 @@ def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone,
                     "text": answer(critique, 0.5),
                 }
             )  # fmt: skip
-    (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    how = {"question": RATING_PROMPT, "pictures": 10, "batch_size": 8, "seed": 0}
+    (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone, picture_folder, tmp_path):
+    critiques_of_four(picture_folder, tmp_path)
+    how = {"question": RATING_PROMPT, "answer_from": "image", "pictures": 10, "batch_size": 8, "seed": 0}
     exchange_critiques(RunFolder(tmp_path), "rapo", backbone, **how)
     for kind, key in (("interventions", "own"), ("information", "words_nats")):
         path = tmp_path / kind / "rapo" / "made-test.jsonl"
@@ -142,6 +148,32 @@ def test_the_critiques_of_a_model_are_exchanged_and_scored_by_protocol(backbone,
         before = path.stat().st_mtime_ns
         exchange_critiques(RunFolder(tmp_path), "rapo", backbone, **how)
         assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("answer_from", ["image", "words"])
+@pytest.mark.parametrize("question", [RATING_PROMPT, SCORE_FIRST_PROMPT])
+def test_what_holds_by_construction_is_not_measured(question, answer_from, backbone, picture_folder, tmp_path):
+    """A score that is drawn without the picture follows the critique; one that comes before it does not."""
+    run = RunFolder(tmp_path)
+    critiques_of_four(picture_folder, tmp_path)
+    how = {"question": question, "answer_from": answer_from, "pictures": 10, "batch_size": 8, "seed": 0}
+    exchange_critiques(run, "rapo", backbone, **how)
+    exchanged = run.examined("interventions", "rapo", "made/test")
+    assert bool(exchanged) == (question == RATING_PROMPT and answer_from == "image")
+    informed = run.examined("information", "rapo", "made/test")
+    assert len(informed) == 6
+    assert all(row["words_nats"] is not None for row in informed)
+    assert {row["score_nats"] is None for row in informed} == {answer_from == "words"}
+    samples = [
+        Sample(str(index), str(image), index / 4, "made", "test")
+        for index, image in enumerate(sorted(picture_folder.glob("*.png"))[:4])
+    ]
+    evaluation = measure(run, {"made-test": samples}, manifests={}, n_bootstrap=2, seed=0, seen=None)
+    measured = evaluation["stages"]["rapo"]["made/test"]["greedy"]["critiques"]
+    assert measured["information_nats"] is not None
+    assert (measured["score_information_nats"] is None) == (answer_from == "words")
+    assert critiques_line(evaluation) is None
+    assert all(table.row_count for table in headline_tables(evaluation))
 
 
 def test_a_model_is_compared_with_every_baseline_but_halves_of_the_raters():

@@ -110,6 +110,28 @@ def test_the_models_of_a_run_are_asked_as_it_asks(tmp_path):
     assert find_model(run / "best")[1].dtype == "bfloat16"
 
 
+@pytest.mark.parametrize(
+    ("trainer", "stages", "half_widths"),
+    [
+        ("rapo", ["base", "cold_start"], {}),
+        ("rapo", ["base", "cold_start", "rapo"], {"mean": 2.0}),
+        ("rapo", ["rapo"], {"mean": 0.0}),
+        ("sft", ["base"], {}),
+        ("sft", ["base", "cold_start"], {"mean": 1.0}),
+    ],
+)
+def test_intervals_are_those_of_the_model_itself(trainer, stages, half_widths, tmp_path):
+    """evaluation.stages may leave the last model out; then those of another model are not its own."""
+    run = run_of(build(Settings, {"trainer": {"name": trainer}, "evaluation": {"stages": stages}}), tmp_path)
+    measured = {
+        stage: {"para/test": {"mean": {"conformal": {"half_width": float(number)}}}}
+        for number, stage in enumerate(stages)
+    }
+    (run / "evaluation.json").write_text(json.dumps({"stages": measured}))
+    facts = find_model(run)[1]
+    assert (facts.half_widths, facts.measured_on) == (half_widths, "para/test" if half_widths else None)
+
+
 def test_a_folder_without_a_model_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"config\.json is missing"):
         find_model(tmp_path)

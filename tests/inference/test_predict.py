@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from aes_r1.data.sample import Sample
+from aes_r1.inference import predict as predict_module
 from aes_r1.inference.asking import Asking
 from aes_r1.inference.baselines import LEVEL_OPENING, LEVEL_PROMPT, LEVEL_VALUES, LEVEL_WORDS, level_expectation
 from aes_r1.inference.predict import NO_CRITIQUE, origin_of, predict
@@ -91,6 +92,26 @@ def test_a_score_read_back_is_that_of_the_words(planted):
         assert all(second["score"] == parse_score(second["text"]) for _, second in pairs)
         agreeing[name] = sum(abs((first["score"] or 0) - (second["score"] or 0)) < 0.05 for first, second in pairs)
     assert agreeing["used"] > agreeing["hollow"] + 3
+
+
+def test_without_a_critique_no_score_is_read_back(backbone, mixed, monkeypatch):
+    """The number that was given beside the picture is not one of the words, whatever the text without words is."""
+    texts = [
+        "<think></think><answer>0.40</answer>",
+        "<think> \n</think><answer>0.40</answer>",
+        "<answer>0.40</answer>",
+        "0.40",
+        "",
+        "<think>dull light</think><answer>0.40</answer>",
+    ]
+    monkeypatch.setattr(predict_module, "_texts", lambda *_: [[text] for text in texts])
+    found = asked(backbone, mixed[: len(texts)], ["greedy", "read_back"])
+    read = [found[one.id, "read_back"] for one in mixed[: len(texts)]]
+    assert [(row["score"], row["scores"], row["critique"], row["out_of_range"]) for row in read[:-1]] == [
+        (None, [None], None, 0)
+    ] * 5
+    assert read[-1]["text"].startswith("<think>dull light</think><answer>")
+    assert found["0", "greedy"]["score"] == 0.4
 
 
 def test_level_expectation_equals_softmax_of_logits():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,23 @@ from aes_r1.tracking.tracker import Tracker
 
 # In blocks, as the lists of a mix may be.
 BLOCKS = ["ava"] * 6 + ["tad66k"] * 4 + ["flickr_aes"] * 2
+
+
+def measured_of(talking_run: Path, out: Path, pictures: list[Sample], **model: str) -> dict[str, float]:
+    given = {"model": {"max_pixels": 9216, **model}, "trainer": {"max_new_tokens": 64}}
+    settings = build(Settings, {"out": str(out), **given})
+    job = Job(settings, out, torch.device("cpu"), Processes(), Tracker(None, settings.tracker, {}))
+    backbone = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
+    return critique_validation.critique_metrics(job, backbone, pictures, sample_completions)
+
+
+@pytest.mark.parametrize("answer_from", ["image", "words"])
+def test_what_pictures_tell_of_a_score_is_defined_where_it_was_given_beside_them(talking_run, tmp_path, answer_from):
+    paths = sorted((talking_run / "pictures").glob("*.png"))
+    pictures = [Sample(path.name, str(path), place / 12, "folder", "validation") for place, path in enumerate(paths)]
+    values = measured_of(talking_run, tmp_path, pictures, answer_from=answer_from)
+    assert values["critique/information_nats"] > 1
+    assert math.isnan(values["critique/score_information_nats"]) == (answer_from == "words")
 
 
 @pytest.mark.parametrize(
@@ -46,11 +65,7 @@ def test_critiques_of_every_set_are_measured(talking_run, tmp_path, monkeypatch,
 
     for name in ("distinct", "likelihoods"):
         monkeypatch.setattr(critique_validation, name, watched(name, getattr(critique_validation, name)))
-    given = {"model": {"max_pixels": 9216}, "trainer": {"max_new_tokens": 64}}
-    settings = build(Settings, {"out": str(tmp_path), **given})
-    job = Job(settings, tmp_path, torch.device("cpu"), Processes(), Tracker(None, settings.tracker, {}))
-    backbone = backbones.load(talking_run / "model", dtype="float32", max_pixels=9216)
-    values = critique_validation.critique_metrics(job, backbone, pictures, sample_completions)
+    values = measured_of(talking_run, tmp_path, pictures)
     assert Counter(row["dataset"] for row in measured["distinct"]) == asked
     assert Counter(row["dataset"] for row in measured["likelihoods"]) == informed
     assert values["critique/distinct"] > 1

@@ -30,7 +30,7 @@ def test_every_measure_is_shown():
     for expected in (
         "Cold start", "RAPO", "200", "38.8<small>38.6 to 39.0", "96.5%<small>93.0% to 98.0%", "93.5%", "0.029", "0.990",
         "1.5%", "0.509", "45.5%", "61.0%<small>chance 31.0%", "0.123<small>0.050 to 0.200", "−0.040", "0.800", "22.0%",
-        "Another picture’s critique: follows",
+        "Another picture’s critique: follows", "people’s rating", "the share of the most common level",
     ):  # fmt: skip
         assert expected in html, expected
     assert "Color" not in html  # not measured: no empty row

@@ -112,6 +112,9 @@ def test_signs_and_the_worst_answers_are_shown(runs, picture_folder):
     row = {"stage": "rapo", "image": str(pictures[0]), "text": "<think>Dull.</think><answer>0.9</answer>", "k": 0}
     rows = [{**row, "step": step, "id": f"{step}{index}", "mos": 0.1 * index, "score": 0.9}
             for step in (1, 2) for index in range(8)]  # fmt: skip
+    # The worst answers of all, whose pictures the page cannot show.
+    rows += [{**row, "step": 2, "id": "0 | 1", "second": str(pictures[1]), "mos": 1, "score": None},
+             {**row, "step": 2, "id": "0+tilt", "edit": "tilt", "mos": None, "score": None}]  # fmt: skip
     folder = runs / "reward_ablation" / "rank0"
     write_rows(folder / "completions.jsonl", rows)
     (folder / "run.log").write_text("10:00:00 step 7: truncation: share of outputs cut: 0.2 (threshold 0.1).\n")

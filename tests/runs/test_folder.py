@@ -16,7 +16,7 @@ from aes_r1.report.run_page import write_report
 from aes_r1.runs.claim import start_over
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import EXAMINED, RunFolder, model_in, require_run, run_of, runs_below
-from aes_r1.settings import InputError
+from aes_r1.settings import EvaluateSettings, InputError, Settings, as_dict, build
 
 
 def test_what_is_not_there_is_empty(tmp_path):
@@ -172,6 +172,24 @@ def test_models_and_the_run_that_made_them_find_each_other(tmp_path):
         assert found.path == run.path
         assert model_in(one) == model_in(one.parent) == one
     assert run_of(model(tmp_path / "elsewhere")) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "stage"),
+    [
+        ({}, "rapo"),
+        ({"trainer": {"init_from": "base"}}, "rapo"),
+        ({"trainer": {"name": "sft"}}, "cold_start"),
+        ({"trainer": {"name": "sft"}, "cold_start": {"epochs": 0}}, "base"),
+    ],
+)
+def test_the_last_stage_is_that_of_the_final_model(values, stage, tmp_path):
+    settings = build(Settings, values)
+    assert RunFolder(tmp_path).last_stage is None
+    (tmp_path / "settings.json").write_text(json.dumps(as_dict(settings)))
+    assert RunFolder(tmp_path).last_stage == settings.models[-1] == stage
+    (tmp_path / "settings.json").write_text(json.dumps(as_dict(build(EvaluateSettings, {"name": "mine"}))))
+    assert RunFolder(tmp_path).last_stage == "mine"
 
 
 def test_a_start_that_is_killed_while_it_starts_over_still_knows_the_run(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from aes_r1.aescot.phrases import BOOK, GRADE_EDGES, JUDGEMENTS, fill
 from aes_r1.aescot.record import Reply
 from aes_r1.inference.asking import Facts, saw_scenes_alone
-from aes_r1.scoring.agreement import agreement
+from aes_r1.scoring.agreement import agreement_of
 from aes_r1.settings import Settings, as_dict, build
 
 
@@ -15,31 +15,31 @@ def said(step, grade):
 
 
 def test_by_hand():
-    assert agreement(said(4, 4), 0.75) == (0.8, pytest.approx(0.95), None)
-    assert agreement(said(4, 4), 0.34) == (0.8, pytest.approx(0.54), "words say good, number says 0.34")
-    assert agreement(said(0, 0), 0.9) == (0.0, pytest.approx(0.1), "words say bad, number says 0.90")
+    assert agreement_of(said(4, 4), 0.75) == (0.8, pytest.approx(0.95), None)
+    assert agreement_of(said(4, 4), 0.34) == (0.8, pytest.approx(0.54), "words say good, number says 0.34")
+    assert agreement_of(said(0, 0), 0.9) == (0.0, pytest.approx(0.1), "words say bad, number says 0.90")
 
 
 def test_a_closing_judgement_counts_by_itself():
     """A score of .34 beside "A strong picture." is a contradiction, whatever the dimensions say."""
     words = said(1, 4)
     assert words.endswith("A strong picture.")
-    assert agreement(words, 0.34) == (0.2, pytest.approx(0.86), "closing words say good, number says 0.34")
-    assert agreement(words, 0.6).contradiction == "words say bad, number says 0.60"  # .4 off, the closing .25
+    assert agreement_of(words, 0.34) == (0.2, pytest.approx(0.86), "closing words say good, number says 0.34")
+    assert agreement_of(words, 0.6).contradiction == "words say bad, number says 0.60"  # .4 off, the closing .25
 
 
 def test_any_other_prose_by_its_words():
-    assert agreement("A stunning, elegant and vivid frame.", 0.2).contradiction == "words say good, number says 0.20"
-    assert agreement("A house by a lake.", 0.2) == (None, None, None)
+    assert agreement_of("A stunning, elegant and vivid frame.", 0.2).contradiction == "words say good, number says 0.20"
+    assert agreement_of("A house by a lake.", 0.2) == (None, None, None)
 
 
 @pytest.mark.parametrize(("critique", "score"), [(None, None), (None, 0.5), ("", 0.5)])
 def test_nothing_to_compare(critique, score):
-    assert agreement(critique, score) == (None, None, None)
+    assert agreement_of(critique, score) == (None, None, None)
 
 
 def test_words_without_a_score_are_still_read():
-    assert agreement(said(5, 5), None) == (1.0, None, None)
+    assert agreement_of(said(5, 5), None) == (1.0, None, None)
 
 
 @pytest.mark.parametrize("step", range(6))
@@ -47,7 +47,7 @@ def test_an_expert_who_tells_the_truth_is_never_flagged(step):
     """Every step with the judgement of its own grade, and the scores that the grade stands for."""
     edges = (0.03, *GRADE_EDGES, 0.97)
     for score in (edges[step], edges[step + 1] - 0.01):
-        assert agreement(said(step, step), score).contradiction is None
+        assert agreement_of(said(step, step), score).contradiction is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from aes_r1 import score
-from aes_r1.scoring.bursts import choose, kept_summary
+from aes_r1.scoring.bursts import group_takes, kept_summary
 
 
 def row(path, *scores, alike="0" * 16):
@@ -23,7 +23,7 @@ def row(path, *scores, alike="0" * 16):
 def test_the_best_of_a_group_comes_first_and_is_kept():
     far = "f" * 16
     rows = [row("a", 0.3, 0.4), row("b", 0.8, 0.9, alike=far), row("c", 0.6, 0.7), row("d", None, None)]
-    chosen = choose(rows, within=12)
+    chosen = group_takes(rows, within=12)
     assert [(one["group"], one["path"], one["keep"]) for one in chosen] == [
         (1, "c", True), (1, "a", False), (1, "d", None), (2, "b", True),
     ]  # fmt: skip
@@ -36,19 +36,19 @@ def test_the_best_of_a_group_comes_first_and_is_kept():
 
 
 def test_a_close_choice_is_said_to_be_one():
-    close = choose([row("a", 0.5, 0.7), row("b", 0.55, 0.7)], within=0)
+    close = group_takes([row("a", 0.5, 0.7), row("b", 0.55, 0.7)], within=0)
     assert (close[0]["path"], close[0]["keep"]) == ("b", True)
     assert 0.5 < close[0]["best"] < 0.7
     assert "in 1 of them another may be better" in list(kept_summary(close))[1]
-    same = choose([row("a", 0.5, 0.5), row("b", 0.5, 0.5)], within=0)
+    same = group_takes([row("a", 0.5, 0.5), row("b", 0.5, 0.5)], within=0)
     assert [one["best"] for one in same] == [0.5, 0.5]
 
 
 def test_one_answer_each_has_no_probability():
-    once = choose([row("a", 0.5), row("b", 0.7)], within=0)
+    once = group_takes([row("a", 0.5), row("b", 0.7)], within=0)
     assert [(one["path"], one["keep"], one["best"]) for one in once] == [("b", True, None), ("a", False, None)]
     assert "asked about once" in list(kept_summary(once))[1]
-    silent = choose([row("a", None), row("b", None)], within=0)
+    silent = group_takes([row("a", None), row("b", None)], within=0)
     assert [one["keep"] for one in silent] == [None, None]
     assert list(kept_summary(silent))[0].endswith("0 to keep")
     assert list(kept_summary([])) == []

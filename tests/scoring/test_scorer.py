@@ -9,14 +9,14 @@ import pytest
 from scipy import stats
 
 from aes_r1 import export
-from aes_r1.data.manifest import write_manifest
+from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.sample import Sample, open_picture
 from aes_r1.inference.eyes import eyes_features
 from aes_r1.inference.fitted import fit_ridge, ridge_weights
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tower as towers
 from aes_r1.runs.folder import RunFolder
-from aes_r1.scoring.scorer import Scorer, _compare, comparison_lines
+from aes_r1.scoring.scorer import Scorer, _compare, comparison_lines, make_scorer
 from aes_r1.settings import InputError
 from tests.conftest import picture
 from tests.model.siblings import save_sibling
@@ -110,6 +110,26 @@ def test_the_command_writes_a_scorer_and_says_how_it_compares(run, tmp_path, mon
     assert sum(file.stat().st_size for file in (tmp_path / "OUT").rglob("*.*")) < 0.8 * sum(
         file.stat().st_size for file in (run / "model").glob("*.safetensors")
     )
+
+
+@pytest.mark.parametrize("trainer", ["rapo", "sft"])
+def test_a_scorer_is_compared_with_the_answers_of_its_own_model_alone(run, trainer, tmp_path):
+    """Where evaluation.stages left the last model out, the pictures are still no training pictures."""
+    settings = json.loads((run / "settings.json").read_text())
+    settings["trainer"]["name"] = trainer
+    (run / "settings.json").write_text(json.dumps(settings))
+    folder = RunFolder(run)
+    rows = [{**row, "stage": "base"} for row in folder.predictions()]
+    folder.predictions_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    known = list(read_manifest(folder.manifest("folder-train")))
+    copied = Sample("copied", rows[0]["image"], 0.5, "folder", "train")
+    write_manifest([*known, copied], folder.manifest("folder-train"))
+    made = make_scorer(folder, folder.model, tmp_path / "OUT")
+    assert (made["srcc"], made["copies_left_out"]) == ({}, 1)
+    assert "no answers of this model" in comparison_lines(made)[0]
+    own = [{**row, "stage": stage} for stage in ("base", folder.last_stage) for row in rows]
+    folder.predictions_file.write_text("".join(json.dumps(row) + "\n" for row in own))
+    assert make_scorer(folder, folder.model, tmp_path / "again")["srcc"].keys() == {"folder/test"}
 
 
 def test_what_cannot_be_exported_is_one_line(run, tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from aes_r1.tracking.headline import headline
 from aes_r1.tracking.secrets import without_secrets
 from aes_r1.tracking.tracker import Tracker
 from aes_r1.tracking.wandb_run import group_of
-from aes_r1.tracking.worst import worst_first
+from aes_r1.tracking.worst import completions_table, worst_first
 
 FILES_ONLY = TrackerSettings(name="none")
 # Every name of the run-folder contract.
@@ -286,8 +286,29 @@ def test_the_table_shows_the_worst_answers():
     assert [name for name, _ in shown] == ["b", "c", "a"]
     assert shown[0][1] is None
     assert shown[1][1] == pytest.approx(0.4)
-    for unrated in ({"id": "x", "score": 0.5}, {"id": "x+tilt", "mos": None, "score": 0.5}):
+    for unrated in ({"id": "x", "score": 0.5}, {"id": "x", "mos": None, "score": 0.5}):
         assert worst_first([unrated], 1) == [unrated]
+
+
+@pytest.mark.parametrize("score", [None, 0.9])
+@pytest.mark.parametrize("most", [1, 4, 20])
+def test_no_table_shows_an_edited_twin_as_the_picture_before_the_edit(score, most):
+    rows = [{"id": str(index), "image": f"{index}.png", "mos": 0.5, "score": 0.5, "k": 0} for index in range(3)]
+    twins = [{**row, "id": f"{row['id']}+tilt", "mos": None, "score": score, "edit": "tilt"} for row in rows]
+    assert worst_first([*twins, *rows], most) == worst_first(rows, most)
+
+
+def test_both_pictures_of_a_pair_are_in_the_table(picture_folder):
+    first, second = sorted(picture_folder.glob("*.png"))[:2]
+    pair = {"id": "a | b", "image": str(first), "second": str(second), "mos": 1, "score": 2}
+    single = {"id": "c", "image": str(second), "mos": 0.5, "score": 0.4}
+    table = completions_table([pair, {**pair, "second": "gone.png"}, single])
+    assert table.columns == ["picture", "second picture", "id", "mos", "score"]
+    shown = [[None if cell is None else cell.image.getpixel((0, 0)) for cell in row[:2]] for row in table.data]
+    colors = [Image.open(path).convert("RGB").getpixel((0, 0)) for path in (first, second)]
+    assert colors[0] != colors[1]
+    assert shown == [colors, [colors[0], None], [colors[1], None]]
+    assert completions_table([single]).columns == ["picture", "id", "mos", "score"]
 
 
 def test_one_hard_picture_does_not_fill_the_table():

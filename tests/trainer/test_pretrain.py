@@ -10,7 +10,7 @@ from aes_r1.model import backbone as backbones
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import PretrainSettings
 from aes_r1.trainer import pretrain
-from aes_r1.trainer.lessons import Facts
+from aes_r1.trainer.lessons import PictureFacts
 from tests.conftest import picture
 
 
@@ -69,7 +69,7 @@ def test_what_was_stopped_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 def test_photographs_stand_beside_the_scenes_and_an_unknown_number_is_no_error(tmp_path):
     """Half of the pictures are photographs, so an epoch has twice the steps, and every loss is finite."""
     numbers = np.array([0.5, np.nan], np.float32)
-    facts = Facts("sharp 5. edges 1. hues gray 2. warm 3. bright 4.", [("How bright?", 0.4)], 4, numbers)
+    facts = PictureFacts("sharp 5. edges 1. hues gray 2. warm 3. bright 4.", [("How bright?", 0.4)], 4, numbers)
     photographs = [(picture(96, 96, seed), facts) for seed in range(16)]
     said: list[str] = []
     pretrain.pretrain_tiny(
