@@ -134,7 +134,7 @@ def _test_rows(run: RunFolder) -> dict[str, list[tuple[Sample, float | None]]]:
     for row in run.predictions(stages[-1], PROTOCOL) if stages else ():
         if row["mos"] is not None:
             sample = Sample(row["id"], row["image"], row["mos"], row["dataset"], row["split"])
-            found.setdefault(f"{row['dataset']}/{row['split']}", []).append((sample, row["score"]))
+            found.setdefault(sample.dataset_split, []).append((sample, row["score"]))
     return found
 
 
