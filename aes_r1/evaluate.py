@@ -276,7 +276,7 @@ def _check_scenes(sets: Sets) -> None:
     for samples in sets.values():
         for sample in samples:
             if "factors" not in sample.attributes:
-                name = f"{sample.dataset}/{sample.split}"
+                name = sample.dataset_split
                 raise InputError(f"judge=scenes knows made scenes alone, not {name}; use judge=none or judge=openai")
 
 
@@ -288,7 +288,7 @@ def _judge(run: RunFolder, evaluation: Evaluation, sets: Sets, settings: Evaluat
             sample.id: sample
             for samples in sets.values()
             for sample in samples
-            if sample.id in wanted and f"{sample.dataset}/{sample.split}" == name
+            if sample.id in wanted and sample.dataset_split == name
         }
         try:
             evaluation["critiques"][stage][name]["judge"] = judge_critiques(

@@ -186,9 +186,7 @@ def _leaks(groups: Sequence[Sequence[Sample]]) -> dict[tuple[str, str], str]:
         test_samples = [sample for sample in group if sample.split != "train"]
         for sample in group:
             if test_samples and sample.split == "train":
-                tested_as[sample.dataset, sample.id] = (
-                    f"{test_samples[0].dataset}/{test_samples[0].split} {test_samples[0].id}"
-                )
+                tested_as[sample.dataset, sample.id] = f"{test_samples[0].dataset_split} {test_samples[0].id}"
     return tested_as
 
 
@@ -216,7 +214,7 @@ def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _groups_report(groups: Sequence[Sequence[Sample]]) -> dict[str, Any]:
     across = [group for group in groups if len({sample.split for sample in group}) > 1]
-    rows = [[f"{sample.dataset}/{sample.split} {sample.id}" for sample in group] for group in groups]
+    rows = [[f"{sample.dataset_split} {sample.id}" for sample in group] for group in groups]
     return {"groups": len(groups), "across_splits": len(across), "pictures": sum(map(len, groups)), "list": rows}
 
 

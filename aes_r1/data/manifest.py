@@ -210,5 +210,5 @@ def list_hashes(samples: Iterable[Sample]) -> dict[str, str]:
     """Hash each "DATASET/SPLIT" by the ids and opinions of its pictures; the folder they lie in does not count."""
     rows: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
-        rows[f"{sample.dataset}/{sample.split}"].append(json.dumps([sample.id, sample.mos, sample.sha256]))
+        rows[sample.dataset_split].append(json.dumps([sample.id, sample.mos, sample.sha256]))
     return {name: hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() for name, lines in rows.items()}

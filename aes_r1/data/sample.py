@@ -94,6 +94,11 @@ class Sample:
     height: int | None = None
     bytes: int | None = None
 
+    @property
+    def dataset_split(self) -> str:
+        """DATASET/SPLIT, by which results are named."""
+        return f"{self.dataset}/{self.split}"
+
 
 BLANK_SIDE = 96  # pixels
 

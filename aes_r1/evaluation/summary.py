@@ -333,7 +333,7 @@ def _factors(sets: Sets, wanted: Collection[tuple[str, str]]) -> dict[str, dict[
     factors_of_set: dict[str, dict[str, dict[str, float]]] = {}
     for samples in sets.values() if wanted else ():
         for sample in samples:
-            name = f"{sample.dataset}/{sample.split}"
+            name = sample.dataset_split
             if (name, sample.id) in wanted and (factors := known_ratings(sample)):
                 factors_of_set.setdefault(name, {})[sample.id] = factors
     return factors_of_set

@@ -33,7 +33,7 @@ def ask_about_edits(
     for samples in sets.values():
         drawn: dict[str, list[Sample]] = {}
         for one in stratified_draw(samples, pictures, seed):
-            drawn.setdefault(_set_of(one.dataset, one.split), []).append(one)
+            drawn.setdefault(one.dataset_split, []).append(one)
         for name, originals in drawn.items():
             path = run.examined_file("sensitivity", stage, name)
             if not path.exists():
@@ -54,14 +54,10 @@ def _rows(
     known = {
         (row["protocol"], row["id"]): row["score"]
         for row in run.predictions(stage)
-        if row["id"] in wanted and _set_of(row["dataset"], row["split"]) == name
+        if row["id"] in wanted and f"{row['dataset']}/{row['split']}" == name
     }
     twins = {twin.id: twin for one in originals for twin in (edited_sample(one, edit, seed=seed) for edit in edits)}
     for row in predictor(twins.values()):
         protocol, twin = row["protocol"], twins[row["id"]]
         scores = {"original": known[protocol, twin.original], "edited": row["score"]}
         yield {"protocol": protocol, "id": twin.original, "edit": twin.edit, **scores}
-
-
-def _set_of(dataset: str, split: str) -> str:
-    return f"{dataset}/{split}"

@@ -118,7 +118,7 @@ def _fitted(
             known = [one.mos for one in samples]
             rows += number_rows(samples, scores(see(samples, update)).tolist(), "fitted", mos=known)
     on = {"fitted_n": len(train), "copies_left_out": copies}
-    return rows, {f"{one.dataset}/{one.split}": on for samples in sets.values() for one in samples}
+    return rows, {one.dataset_split: on for samples in sets.values() for one in samples}
 
 
 def _reader(name: str, seed: int, backbone: Callable[[], Backbone]) -> tuple[See, Callable[..., Scores]]:
@@ -141,7 +141,7 @@ def _people(sets: Sets, seed: int) -> tuple[list[dict], dict[str, Any]]:
     by_set: dict[str, list[Sample]] = {}
     for samples in sets.values():
         for one in samples:
-            by_set.setdefault(f"{one.dataset}/{one.split}", []).append(one)
+            by_set.setdefault(one.dataset_split, []).append(one)
     for name, samples in by_set.items():
         found = agreement_of_people(samples, seed=seed)
         if found is None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from aes_r1.report.html import percent, stage_name
+from aes_r1.report.titled_table import titled_table
 from aes_r1.runs.cells import Evaluation, Interval
 
 
@@ -22,10 +22,8 @@ def pairs_tables(evaluation: Evaluation) -> Iterator[Table]:
     for name, by_stage in _by_set(evaluation).items():
         n = max(measures["n"] for measures in by_stage.values())
         title = f"{name}: which of two is better, {n} pairs, % [95% intervals]"
-        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        table.add_column("", no_wrap=True)
-        for head in ("right", "by scores", "says first", "same twice", "failed"):
-            table.add_column(head, justify="right", no_wrap=True)
+        head = ("", "right", "by scores", "says first", "same twice", "failed")
+        table = titled_table(title, head, no_wrap=True)
         for stage, measures in by_stage.items():
             cells = [_share(measures[key]) for key in ("accuracy", "by_scores", "first_share", "consistent")]
             table.add_row(stage_name(stage), *cells, percent(measures["unread_rate"]))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from aes_r1.evaluation.bootstrap import METRICS
 from aes_r1.evaluation.metrics import PROTOCOL_ORDER, in_order
 from aes_r1.report.html import made_from
 from aes_r1.report.pairs_section import pairs_tables
+from aes_r1.report.titled_table import titled_table
 from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages
 
 NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "mae": "MAE", "rmse": "RMSE"}
@@ -46,7 +46,7 @@ def _cells(stages: Stages, name: str) -> Iterator[tuple[str, str, Cell]]:
 def _agreement(
     name: str, rows: Sequence[tuple[str, str, Cell]], paper: Mapping | None, baselines: Mapping[str, Mapping]
 ) -> Table:
-    table = _table(name, ["", "n", *NAMES.values(), "PLCC logistic", "failed", "out of range"])
+    table = titled_table(name, ["", "n", *NAMES.values(), "PLCC logistic", "failed", "out of range"])
     for stage, protocol, cell in rows:
         metrics = [format_value(cell[metric]) for metric in METRICS]
         rates = [_percent(cell["parse_failure_rate"]), _percent(cell["out_of_range_rate"])]
@@ -68,7 +68,7 @@ def _agreement(
 
 def _calibration(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table:
     head = ["", "bias", "slope", "intercept", "90% interval", "its coverage", "spread", "90% of spread", "raters"]
-    table = _table(f"{name}: calibration and uncertainty", head)
+    table = titled_table(f"{name}: calibration and uncertainty", head)
     for stage, protocol, cell in rows:
         line = [format_value(cell["calibration"][key]) for key in ("bias", "slope", "intercept")]
         conformal, spread = cell["conformal"], cell.get("spread")
@@ -92,7 +92,7 @@ def _calibration(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table:
 
 
 def _sub_scores(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
-    table = _table(f"{name}: sub-scores against ratings", ["", "dimension", "n", *NAMES.values(), "failed"])
+    table = titled_table(f"{name}: sub-scores against ratings", ["", "dimension", "n", *NAMES.values(), "failed"])
     for stage, protocol, cell in rows:
         for dimension, part in cell.get("sub_scores", {}).items():
             metrics = [format_value(part[metric]) for metric in METRICS]
@@ -102,7 +102,7 @@ def _sub_scores(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | Non
 
 
 def _origins(name: str, rows: Sequence[tuple[str, str, Cell]]) -> Table | None:
-    table = _table(f"{name}: photographs and AI-made pictures", ["", "made by", "n", *NAMES.values(), "bias"])
+    table = titled_table(f"{name}: photographs and AI-made pictures", ["", "made by", "n", *NAMES.values(), "bias"])
     for stage, protocol, cell in rows:
         for origin, part in cell.get("origins", {}).items():
             metrics = [format_value(part[metric]) for metric in METRICS]
@@ -122,7 +122,7 @@ def sensitivity_table(name: str, stages: Stages) -> Table | None:
                 measured[f"{stage}\n{protocol}"] = edits
     if not measured:
         return None
-    table = _table(f"{name}: scores before and after an edit", ["", *measured])
+    table = titled_table(f"{name}: scores before and after an edit", ["", *measured])
     for edit in dict.fromkeys(edit for edits in measured.values() for edit in edits):
         cells = [edits.get(edit) for edits in measured.values()]
         harmed = next(cell["dimension"] for cell in cells if cell)
@@ -142,7 +142,7 @@ def _on_one_line(cell: Interval, form: str) -> str:
 
 
 def _means(means: Mapping) -> Iterator[Table]:
-    table = _table("means over sets, recomputed", ["", "sets", *NAMES.values()])
+    table = titled_table("means over sets, recomputed", ["", "sets", *NAMES.values()])
     for stage, protocols in means.items():
         for protocol, groups in protocols.items():
             for group, mean in groups.items():
@@ -161,7 +161,7 @@ def _comparisons(evaluation: Mapping) -> Iterator[Table]:
         (baseline, " → ".join(f"{baseline[end]['stage']} {baseline[end]['protocol']}" for end in ("from", "to")))
         for baseline in evaluation["baselines"]
     ]
-    table = _table("differences on the same pictures", ["", "set", "n", "PLCC", "SRCC", "MAE"])
+    table = titled_table("differences on the same pictures", ["", "set", "n", "PLCC", "SRCC", "MAE"])
     for comparison, name in lines:
         values = []
         for metric in ("plcc", "srcc", "mae"):
@@ -174,7 +174,7 @@ def _comparisons(evaluation: Mapping) -> Iterator[Table]:
 
 
 def _critiques(critiques: Mapping) -> Iterator[Table]:
-    table = _table(
+    table = titled_table(
         "critiques", ["", "n", "words", "all five", "leak", "self-BLEU", "words: SRCC", "swapped", "picture", "negated"]
     )
     for stage, sets in critiques.items():
@@ -215,13 +215,3 @@ def format_value(cell: Interval | Mapping[str, Any], *, digits: int = 3, signed:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}%"
-
-
-def _table(title: str, head: Iterable[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.caption_justify = "left"
-    first, *others = head
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from aes_r1.inference.predictions import GROUNDED
 from aes_r1.report.html import STAGE_NAMES, number, percent
 from aes_r1.report.pairs_section import pairs_tables
 from aes_r1.report.tables import sensitivity_table
+from aes_r1.report.titled_table import titled_table
 from aes_r1.runs.cells import Cell, Evaluation, Interval, Stages, format_cell
 
 _NATS = ("information_nats", "score_information_nats")
@@ -83,7 +83,8 @@ def critiques_line(evaluation: Evaluation) -> str | None:
 def _table(dataset: str, stages: Stages) -> Table:
     by_stage = {stage: sets[dataset] for stage, sets in stages.items() if dataset in sets}
     n = max(cell["n"] for cells in by_stage.values() for cell in cells.values())
-    table = _metrics_table(f"{dataset}, {n} pictures, [95% intervals]", "SRCC", "PLCC", "MAE", "failed")
+    title = f"{dataset}, {n} pictures, [95% intervals]"
+    table = titled_table(title, ("", "SRCC", "PLCC", "MAE", "failed"), no_wrap=True)
     for protocol in in_order(dict.fromkeys(name for cells in by_stage.values() for name in cells), PROTOCOL_ORDER):
         table.add_section()
         table.add_row(protocol, style="dim")
@@ -102,7 +103,8 @@ def _sub_scores(dataset: str, stages: Stages) -> Table:
     found = [protocol for cells in by_stage.values() for protocol, cell in cells.items() if "sub_scores" in cell]
     protocol = next(iter(in_order(dict.fromkeys(found), PROTOCOL_ORDER)), "")
     rated = {stage: cells[protocol].get("sub_scores", {}) for stage, cells in by_stage.items() if protocol in cells}
-    table = _metrics_table(f"{dataset}: sub-scores against ratings, {protocol}", "SRCC", "PLCC", "missing")
+    title = f"{dataset}: sub-scores against ratings, {protocol}"
+    table = titled_table(title, ("", "SRCC", "PLCC", "missing"), no_wrap=True)
     for dimension in dict.fromkeys(name for parts in rated.values() for name in parts):
         table.add_section()
         table.add_row(dimension.replace("_", " "), style="dim")
@@ -113,21 +115,11 @@ def _sub_scores(dataset: str, stages: Stages) -> Table:
     return table
 
 
-def _metrics_table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
 def _critiques(dataset: str, stages: Mapping[str, Any]) -> Table:
     """Return words beside score: rank correlation with the opinions, and information about the picture in nats."""
     title = f"{dataset}: SRCC with opinions, and nats known of the picture in each"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("critiques", no_wrap=True)
-    for name in ("words", "score", "in words", "in score", "distinct"):
-        table.add_column(name, justify="right", no_wrap=True)
+    head = ("critiques", "words", "score", "in words", "in score", "distinct")
+    table = titled_table(title, head, no_wrap=True)
     for protocol in GROUNDED:
         lines = {
             stage: sets[dataset][protocol]

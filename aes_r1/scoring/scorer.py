@@ -140,7 +140,8 @@ def _test_rows(run: RunFolder) -> dict[str, list[tuple[Sample, float | None]]]:
     found: dict[str, list[tuple[Sample, float | None]]] = {}
     for row in run.predictions(run.last_stage, PROTOCOL):
         if row["mos"] is not None:
-            found.setdefault(f"{row['dataset']}/{row['split']}", []).append((_sample_of(row), row["score"]))
+            sample = _sample_of(row)
+            found.setdefault(sample.dataset_split, []).append((sample, row["score"]))
     return found
 
 
