@@ -63,7 +63,7 @@ def test_training_and_validation_need_every_opinion(picture_folder, tmp_path, un
     path = manifest(picture_folder, unrated, splits, dataset)
     wanted = given(path, tmp_path / "run", **changes)
     if where is None:
-        preflight._check_data(wanted.data, wanted)
+        preflight._check_data(wanted.data, wanted, lambda: preflight._train_samples(wanted))
         return
     with pytest.raises(InputError, match=rf"^\S*manifest\.jsonl: {where}; give one, or take the row out$"):
         run(wanted)
