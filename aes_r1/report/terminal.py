@@ -49,9 +49,11 @@ def print_headline(evaluation: Evaluation, console: Console | None = None) -> No
 def critiques_line(evaluation: Evaluation) -> str | None:
     """Say how the greedy critiques of the first set changed, from the stage with the most different ones to the last.
 
-    The verdict applies the thresholds of the warning signs: critiques have become alike where fewer than ALIKE of the
-    start's different ones are left, or one alone, and lost the picture where they tell less than LOST of what they told
-    at the start. None where no stage before the last wrote critiques.
+    A start whose words judge comes before one whose words do not. The verdict applies the thresholds of the warning
+    signs: critiques have become alike where fewer than ALIKE of the start's different ones are left, or one alone, and
+    lost the picture where they tell less than LOST of what they told at the start. Where they tell pictures apart but
+    the interval of their agreement with the opinions reaches 0, it says that, too. None where no stage before the last
+    wrote critiques.
     """
     stages: Mapping[str, Any] = evaluation["stages"]
     dataset = next((name for sets in stages.values() for name in sets), "")
@@ -59,25 +61,36 @@ def critiques_line(evaluation: Evaluation) -> str | None:
     wordless: dict[str, Any] = {"distinct": {"value": 0}, "words_srcc": None, "information_nats": None}
     cells = [(stage, cell.get("critiques") or {**wordless, "n": cell["n"]}) for stage, cell in answered]
     # The first of equal starts; a base model that writes one critique for every picture is no start to lose.
-    first_stage, first = max(cells[:-1], key=lambda line: line[1]["distinct"]["value"], default=("", wordless))
+    first_stage, first = max(
+        cells[:-1],
+        key=lambda line: (_agreement(line[1])["value"] is not None, line[1]["distinct"]["value"]),
+        default=("", wordless),
+    )
     if not first["distinct"]["value"]:
         return None
     last_stage, last = cells[-1]
     alike = last["distinct"]["value"] < max(min(2, last["n"]), ALIKE * first["distinct"]["value"])
     information = first["information_nats"], last["information_nats"]
     lost = all(information) and information[1]["value"] < LOST * information[0]["value"]
-    words = " to ".join(number((cell["words_srcc"] or {}).get("value")) for cell in (first, last))
+    words = " to ".join(number(_agreement(cell)["value"]) for cell in (first, last))
     different = " to ".join(str(cell["distinct"]["value"]) for cell in (first, last))
-    verdict = (
-        "They no longer tell pictures apart: +experiment=grounded keeps them."
-        if alike or lost
-        else "They still tell pictures apart."
-    )
+    low = _agreement(last)["low"]
+    if alike or lost:
+        verdict = "They no longer tell pictures apart: +experiment=grounded keeps them."
+    elif low is not None and low <= 0:
+        verdict = "They still tell pictures apart, but that they agree with the opinions is not shown."
+    else:
+        verdict = "They still tell pictures apart."
     start, end = STAGE_NAMES.get(first_stage, first_stage), STAGE_NAMES.get(last_stage, last_stage)
     return (
         f"Critiques of {dataset}, {start} to {end}: agreement of the words with the opinions {words}, "
         f"different ones {different} of {last['n']}. {verdict}"
     )
+
+
+def _agreement(critiques: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the interval of the words' rank correlation with the opinions, of None where the words judge nothing."""
+    return critiques["words_srcc"] or {"value": None, "low": None}
 
 
 def _table(dataset: str, stages: Stages) -> Table:

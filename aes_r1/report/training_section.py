@@ -7,6 +7,7 @@ from typing import Any
 
 from aes_r1.evaluation.health import evaluation_row, health_rows
 from aes_r1.report.charts import Figure, Line, line_chart
+from aes_r1.settings.model import SUB_SCORES
 from aes_r1.tracking.glossary import GLOSSARY, definition
 
 _FAMILIES = ("eval/", "reward/sub_")  # metrics of which the glossary explains many by one line
@@ -16,6 +17,24 @@ _REWARDS = {"rank": "cold", "error": "rapo", "binary": "fourth", "format": "thir
 _CURVES: Sequence[tuple[str, str, Mapping[str, str]]] = (
     ("sft", "Cold start: entropy of answers", {"sft/entropy": "cold"}),
     ("sft", "Cold start: answers that can be read", {"sft/answered": "cold"}),
+    (
+        "rapo",
+        "Further rewards",
+        {
+            "reward/pair": "rapo",
+            "reward/twin": "cold",
+            "reward/distribution": "third",
+            "reward/custom": "fourth",
+            "reward/judge": "base",
+        },
+    ),
+    (
+        "rapo",
+        "Rewards of the sub-scores",
+        dict(
+            zip((f"reward/sub_{name}" for name in SUB_SCORES), ("rapo", "cold", "third", "fourth", "base"), strict=True)
+        ),
+    ),
     (
         "rapo",
         "Rewards of the critique",

@@ -79,6 +79,26 @@ def test_the_last_line_says_what_became_of_the_critiques():
     assert critiques_line({"stages": {}}) is None
 
 
+def test_words_that_contradict_the_opinions_are_not_praised():
+    """A base model writes facts, however different, so the comparison starts where words first judge."""
+
+    def told(stage, words, low):
+        critiques = {
+            "n": 40,
+            "words_srcc": None if words is None else {"value": words, "low": low, "high": 0.9},
+            "distinct": {"value": 40 if stage == "base" else 36, "low": None, "high": None},
+            "information_nats": None,
+        }
+        return {stage: {"scenes/test": {"greedy": {"n": 40, "critiques": critiques}}}}
+
+    for words, low, shown in ((-0.27, -0.54, False), (0.2, -0.1, False), (0.2, 0.0, False), (0.5, 0.2, True)):
+        stages = told("base", None, None) | told("cold_start", 0.65, 0.5) | told("rapo", words, low)
+        line = critiques_line({"stages": stages})
+        assert "Cold start to RAPO" in line
+        assert line.endswith("They still tell pictures apart.") == shown
+        assert line.endswith("apart, but that they agree with the opinions is not shown.") != shown
+
+
 def test_a_stage_that_says_the_same_of_every_picture_is_told_as_lost():
     def told(stage, different):
         critiques = {

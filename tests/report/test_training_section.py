@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from aes_r1.report.training_section import training_section
+from aes_r1.settings.model import SUB_SCORES
+from aes_r1.tracking.glossary import GLOSSARY
 
 
 def rows(**rewards: float) -> list[dict]:
@@ -33,3 +35,13 @@ def test_the_gap_between_sampler_and_trainer_has_a_chart():
 
 def test_nothing_measured_is_no_section():
     assert training_section([]) is None
+
+
+def test_every_reward_that_training_earns_is_drawn():
+    """Each reward of the glossary has a curve, so that no run's own objective is missing from its page."""
+    penalties = ("reward/kl", "reward/overlong", "reward/judge_unread")  # not rewards, or a share
+    named = [name for name in GLOSSARY if name.startswith("reward/") and name not in penalties]
+    names = [name.replace("<dimension>", dimension) for name in named for dimension in SUB_SCORES]
+    section = training_section(rows(**dict.fromkeys(names, 0.5)))
+    drawn = [name for chart in section["charts"] if "eward" in chart.title for name, _ in chart.names]
+    assert sorted(drawn) == sorted({name.removeprefix("reward/").replace("_", " ") for name in names})
