@@ -53,7 +53,9 @@ def load_config(path: str | None, name: str, shapes: Path) -> Any:
     file = shapes / f"{name}.json"
     if not file.exists():
         names = ", ".join(sorted(shape_file.stem for shape_file in shapes.glob("*.json")))
-        raise InputError(f"model={name}: its shape is not known; give model.path=FOLDER or one of {names}")
+        raise InputError(
+            f"model={name}: its shape is not known; give model.path=FOLDER or one of {names}. The tiny model needs none"
+        )
     return AutoConfig.for_model(**json.loads(file.read_text()))
 
 
