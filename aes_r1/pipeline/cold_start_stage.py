@@ -77,35 +77,29 @@ def cold_start(job: Job, base: str) -> str:
     total = sft_steps(count, recipe)
     digest = _digest(job, base_name, records_path, records, recipe)
     final = RunFolder(job.store / "cold_starts" / digest)
+    noted = job.run.stage_values("cold_start")
+    if noted:
+        _require_same(Path(noted["model"]).parent, final.path)
     make = partial(_make, job, base, records, pairs, recipe)
     made_here = job.processes.build_collectively(job.store, "cold_starts", digest, make)
     if job.rank == 0:
         shutil.rmtree(final.checkpoints, ignore_errors=True)
-    if job.rank == 0:
-        if job.run.stage_done("cold_start"):
-            _found_again(job, final)
-            return str(final.model)
-        if not made_here:
+        if not noted and not made_here:
             _log_again(job, final)
-        if final.entropy_file.exists():
+        if not noted and final.entropy_file.exists():
             shutil.copy(final.entropy_file, job.run.entropy_file)
         done = {"model": str(final.model), "records": count, "epochs": recipe.epochs, "steps": total}
         job.run.finish_stage("cold_start", done)
     return str(final.model)
 
 
-def _found_again(job: Job, final: RunFolder) -> None:
-    """Note where the run's lost cold start lies now; warn where `final`, in its place, is another one."""
-    done = job.run.stage_values("cold_start")
-    lost = RunFolder(Path(done["model"]).parent)
-    if lost.path.name == final.path.name:
-        job.run.finish_stage("cold_start", {**done, "model": str(final.model)})
-        return
-    log.warning(
-        "cold start: %s, from which the run began, is gone, and %s stands in its place, which is not the same: its "
-        "critiques or its base model have changed since; bring the lost folder back, or give trainer.resume=never",
-        *(lost, final),
-    )
+def _require_same(lost: Path, again: Path) -> None:
+    """Raise InputError unless the cold start `again` is the one that the run began from and the store has `lost`."""
+    if lost.name != again.name:
+        raise InputError(
+            f"{lost}: the cold start that this run began from is gone, and would not become the same again: its "
+            "critiques or its base model have changed; bring the folder back, or give trainer.resume=never"
+        )
 
 
 def recipe_for(settings: Settings, count: int) -> ColdStartSettings:

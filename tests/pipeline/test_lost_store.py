@@ -17,7 +17,7 @@ from aes_r1.pipeline.run import run
 from aes_r1.runs.files import read_rows
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.stopping import Stopped, StopRequest
-from aes_r1.settings import DataSettings, Settings
+from aes_r1.settings import DataSettings, InputError, Settings
 from tests.pipeline.test_paper_recipe import loaded
 from tests.pipeline.test_run import base, critiques_of, root, settings  # noqa: F401  # fixtures
 
@@ -128,22 +128,24 @@ def test_a_run_that_ends_with_its_cold_start(base, root, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_another_cold_start_in_the_place_of_a_lost_one(base, root, tmp_path, monkeypatch):  # noqa: F811
-    """It is announced, and used no more once the lost one is back."""
+    """It would be another reference for the same policy, so the run is refused until the lost one is back."""
     critiques = critiques_of(sorted(root.glob("*.png")), tmp_path / "aescot.jsonl")
     given = settings(base, root, tmp_path / "run", **QUICK, cold_start={"data": str(critiques)})
     before = stopped(given, in_rapo, monkeypatch)
     changed = [{**row, "mos": 0.25} for row in read_rows(critiques)]
     critiques.write_text("".join(json.dumps(row) + "\n" for row in changed))
     Path(given.store).rename(tmp_path / "kept")
-    steps = [row["step"] for row in RunFolder(given.out).metrics()]
-    during = stopped(given, lambda found: len(found.metrics()) > len(steps), monkeypatch)
-    assert [row for row in during if row in before] == before
-    assert "is not the same: its critiques or its base model have changed since" in RunFolder(given.out).log
-    shutil.rmtree(given.store)
+    with pytest.raises(
+        InputError, match=r"cold_starts/\w+: the cold start that this run began from is gone.*bring the"
+    ):
+        run(given)
+    assert record_of(Path(given.out)) == before
+    assert not list(Path(given.store).glob("cold_starts/*/model"))
+    shutil.rmtree(given.store, ignore_errors=True)
     (tmp_path / "kept").rename(given.store)
     run(given)
-    assert [row for row in record_of(Path(given.out)) if row in during] == during
-    assert RunFolder(given.out).log.count("is not the same") == 1
+    assert [row for row in record_of(Path(given.out)) if row in before] == before
+    assert RunFolder(given.out).state == "done"
 
 
 def test_a_pretrained_base_is_made_for_what_needs_it_alone(root, tmp_path, monkeypatch):  # noqa: F811
@@ -210,14 +212,18 @@ def test_lost_scenes_are_drawn_again_where_the_list_says_they_are(tmp_path, monk
 def test_a_finished_cold_start_writes_nothing_of_its_making_into_the_record(base, root, tmp_path):  # noqa: F811
     """Neither its rows nor an alert, with several optimizer steps that are skipped."""
     given = settings(base, root, tmp_path / "run", data={"workers": 0}, cold_start={"lr": 1e30})
-    job = loaded(given, tmp_path / "run")
-    job.run.finish_stage("cold_start", {"model": str(tmp_path / "gone" / "model"), "steps": 2})
     told = []
 
     class Listening:
         def __getattr__(self, name: str) -> Callable[..., None]:
             return lambda *values, **named: told.append((name, *values))
 
+    job = loaded(given, tmp_path / "run")
     job.tracker = Listening()
+    made = Path(cold_start_stage.cold_start(job, str(base)))
+    assert told != []
+    told.clear()
+    shutil.rmtree(made.parent)
     assert Path(cold_start_stage.cold_start(job, str(base))).is_dir()
+    assert made.is_dir()
     assert told == []
