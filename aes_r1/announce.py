@@ -93,10 +93,13 @@ def started(sweep: Sweep, number: int, name: str, out: Path) -> None:
 
 
 def ended(sweep: Sweep, number: int, name: str, out: Path, *, end: str, since: float, **values: Any) -> None:
-    """Announce the end of a point: "done", "done before", "stopped" or "failed"; values: its `srcc` or the `reason`."""
+    """Announce the end of a point: "done", "done before", "stopped" or "failed".
+
+    values: its `srcc` and what that was `measured_on`, or the `reason`.
+    """
     seconds = time.time() - since
     duration = "" if end == "done before" else f" after {seconds // 60:.0f}:{seconds % 60:02.0f}"
-    srcc = "" if values.get("srcc") is None else f", SRCC {values['srcc']:.3f}"
+    srcc = f", SRCC {values['srcc']:.3f} ({values['measured_on']})" if "srcc" in values else ""
     reason = f": {values['reason']}" if values.get("reason") else f", {out}"
     line = f"{_position(sweep, number)} {name}: {end}{duration}{srcc}{reason}"
     _print_or_record(sweep, number, "end", {"line": line, "name": name, "out": str(out), "end": end, **values})
@@ -170,10 +173,11 @@ def close(sweep: Sweep, study: str | None) -> None:
     ends = sweep.records("end")
     if not ends and not sweep.records("start"):
         return
-    table = Table("", "point", "state", "SRCC", "folder", box=None, pad_edge=False)
+    table = Table("", "point", "state", "SRCC", "measured on", "folder", box=None, pad_edge=False)
     for number, end in sorted(ends.items()):
-        srcc = "" if end.get("srcc") is None else f"{end['srcc']:.3f}"
-        table.add_row(str(number + 1), end["name"], end["end"], srcc, end["out"] if Path(end["out"]).exists() else "")
+        srcc = f"{end['srcc']:.3f}" if "srcc" in end else ""
+        folder = end["out"] if Path(end["out"]).exists() else ""
+        table.add_row(str(number + 1), end["name"], end["end"], srcc, end.get("measured_on", ""), folder)
     total = sweep.plan.get("total")
     Console(width=None if Console().is_terminal else 160).print(table)
     done = [end["out"] for end in ends.values() if end["end"].startswith("done")]

@@ -33,7 +33,7 @@ from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import CONF, InputError, Settings, as_dict
-from aes_r1.tracking.headline import headline
+from aes_r1.tracking.headline import headline, headline_origin
 from aes_r1.trainer.skipped import NeverFinite
 
 log = logging.getLogger("aes_r1")
@@ -231,8 +231,8 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
         announce_end(end="failed", reason=str(error))
         return None
     if _is_done(out, settings):
-        announce_end(end="done before", srcc=_srcc(out))
-        return _srcc(out)
+        announce_end(end="done before", **_headline(out))
+        return _headline(out).get("srcc")
     announce.started(sweep, number, name, out)
     command = point_command(sweep, arguments, config.out, config.get("processes", 1))
     code, was_stopped = run_point(command, sweep, number)
@@ -245,13 +245,15 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
         exit_line = f"exit code {code}, {failure_file if failure_file.exists() else out}"
         announce_end(end="failed", reason=reason_file.read_text() if reason_file.exists() else exit_line)
         return None
-    announce_end(end="done", srcc=_srcc(out))
-    return _srcc(out)
+    announce_end(end="done", **_headline(out))
+    return _headline(out).get("srcc")
 
 
-def _srcc(folder: Path) -> float | None:
-    """Return the SRCC of the run's last stage, first set, first protocol: headline/srcc of W&B."""
-    return headline(RunFolder(folder).evaluation).get("srcc")
+def _headline(folder: Path) -> dict[str, Any]:
+    """Return the run's headline `srcc`, which W&B has as headline/srcc, and what it was `measured_on`; {} if none."""
+    evaluation = RunFolder(folder).evaluation
+    values = headline(evaluation)
+    return {"srcc": values["srcc"], "measured_on": headline_origin(evaluation)} if "srcc" in values else {}
 
 
 def _is_done(folder: Path, settings: Any) -> bool:

@@ -256,6 +256,15 @@ UNREAD = WarningSign(
 )  # fmt: skip
 
 
+ONE_PLACE = WarningSign(
+    "one place", 0.75, +1,
+    "largest share of a set's answers about pairs that name the same place, whatever pictures stand there",
+    "a longer cold start with more comparisons (cold_start.pairs, cold_start.min_steps): it must be right in over half",
+    lambda _, __: None,
+)  # fmt: skip
+OF_EVALUATION = (UNREAD, ONE_PLACE)
+
+
 def unread_share(evaluation: Mapping[str, Any], stage: str | None) -> float | None:
     """Return the largest parse_failure_rate of `stage` over sets and protocols that ask for a critique.
 
@@ -271,11 +280,27 @@ def unread_share(evaluation: Mapping[str, Any], stage: str | None) -> float | No
     return max(shares, default=None)
 
 
-def evaluation_row(evaluation: Mapping[str, Any], stage: str | None) -> dict[str, Any]:
-    """Build the report's row of UNREAD for `stage`, as health_rows does for the signs of the training."""
-    share = unread_share(evaluation, stage)
-    shows = share is not None and share > UNREAD.threshold
-    return _row(UNREAD, share, "in the evaluation" if shows else None)
+def one_place_share(evaluation: Mapping[str, Any], stage: str | None) -> float | None:
+    """Return the largest share over sets of the answers of `stage` about pairs that name the first, or the second.
+
+    It is None where the stage was not asked about pairs, or gave no readable answer.
+    """
+    sets = (evaluation.get("pairs") or {}).get(stage, {})
+    shares = [measures["first_share"]["value"] for measures in sets.values()]
+    return max((max(share, 1 - share) for share in shares if share is not None), default=None)
+
+
+def evaluation_rows(evaluation: Mapping[str, Any], stage: str | None) -> list[dict[str, Any]]:
+    """Build the report's rows of the signs of an evaluation for `stage`, as health_rows does for those of the training.
+
+    ONE_PLACE has a row where pairs were asked about.
+    """
+    measured = [(UNREAD, unread_share(evaluation, stage))]
+    measured += [(ONE_PLACE, one_place_share(evaluation, stage))] if evaluation.get("pairs") else []
+    return [
+        _row(sign, share, "in the evaluation" if share is not None and share > sign.threshold else None)
+        for sign, share in measured
+    ]
 
 
 def long_enough(metrics: Rows) -> bool:

@@ -18,6 +18,7 @@ from aes_r1.rollout.forced_prefix import answer_tokens, complete_prefix
 from aes_r1.rollout.sampler import Sampler, sample_completions
 from aes_r1.runs.files import write_rows
 from aes_r1.runs.folder import RunFolder
+from aes_r1.runs.progress import moving, progress_bars
 
 INTERVENTION_KINDS = ("own", "swapped_critique", "swapped_picture", "blanked", "negated")
 
@@ -109,18 +110,14 @@ def exchange_critiques(
         for row, (words, score) in zip(rows, nats(table).tolist() if len(rows) > 1 else [], strict=False):
             yield {"id": row["id"], "words_nats": words, "score_nats": None if from_words else score}
 
-    for name in dict.fromkeys(name for name, _ in chosen):
-        for kind, examine in {"interventions": exchanged, "information": informed}.items():
-            path = run.examined_file(kind, stage, name)
-            if path.exists() or (examine is exchanged and not can_exchange):
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_rows(
-                path,
-                (
-                    {"protocol": protocol, **row}
-                    for (set_name, protocol), rows in chosen.items()
-                    if set_name == name
-                    for row in examine(rows)
-                ),
-            )
+    with progress_bars() as bar:
+        for name in dict.fromkeys(name for name, _ in chosen):
+            for kind, examine in {"interventions": exchanged, "information": informed}.items():
+                path = run.examined_file(kind, stage, name)
+                if path.exists() or (examine is exchanged and not can_exchange):
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                asked = {protocol: rows for (set_name, protocol), rows in chosen.items() if set_name == name}
+                examined = ({"protocol": protocol, **row} for protocol, rows in asked.items() for row in examine(rows))
+                total = sum(len(rows) for rows in asked.values())
+                write_rows(path, moving(examined, bar(f"{kind} of {stage} on {name}"), total=total))

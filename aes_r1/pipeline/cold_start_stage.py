@@ -122,7 +122,8 @@ def _announced(settings: Settings, critiques: int, pairs: int, recipe: ColdStart
     count, compared = critiques + pairs, f" and {pairs} comparisons" if pairs else ""
     line, asked = f"{critiques} critiques{compared}, {sft_steps(count, recipe)} steps", settings.cold_start
     if recipe.epochs == asked.epochs:
-        return line
+        is_short = settings.model.path is None and recipe.epochs > 0 and sft_steps(count, recipe) < TINY_STEPS
+        return f"{line}; {TINY_STEPS} teach the tiny model the format (cold_start.min_steps)" if is_short else line
     alone = f"cold_start.epochs={asked.epochs} is {sft_steps(count, asked)} of them"
     return f"{line} in {recipe.epochs} passes, because {alone} and cold_start.min_steps is {least_steps(settings)}"
 

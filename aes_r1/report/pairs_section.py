@@ -17,6 +17,12 @@ def pairs_section(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Any]] | 
     return _by_set(evaluation) or None
 
 
+def pairs_headline(evaluation: Mapping[str, Any], last_stage: str | None) -> dict[str, Any] | None:
+    """Return the measures of the run's last model on its first set, with `set` and `stage`; None where not asked."""
+    sets = evaluation.get("pairs", {}).get(last_stage, {})
+    return next(({"set": name, "stage": last_stage, **measures} for name, measures in sets.items()), None)
+
+
 def pairs_tables(evaluation: Evaluation) -> Iterator[Table]:
     """Yield a table per set, within 80 columns, of what evaluation.json holds under `pairs`."""
     for name, by_stage in _by_set(evaluation).items():

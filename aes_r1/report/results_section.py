@@ -149,13 +149,6 @@ def _difference(comparison: Mapping, metric: str) -> Estimate:
     return Estimate(label, cell["difference"], cell["low"], cell["high"], color)
 
 
-def headline_key(stages: Mapping) -> tuple[str, str, str]:
-    """Return (last stage, its first set, its first protocol there), whose cell holds a run's headline numbers."""
-    stage = list(stages)[-1]
-    dataset = next(iter(stages[stage]))
-    return stage, dataset, in_order(stages[stage][dataset], PROTOCOL_ORDER)[0]
-
-
 def datasets(stages: Mapping) -> list[str]:
     """List the sets of any stage, in order of appearance."""
     return list(dict.fromkeys(dataset for sets in stages.values() for dataset in sets))

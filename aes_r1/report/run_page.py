@@ -17,14 +17,15 @@ from aes_r1.report.critique_section import critique_section
 from aes_r1.report.gallery import choose, plates
 from aes_r1.report.grounding_section import grounding_section
 from aes_r1.report.html import STAGE_NAMES, fill, stage_color, stage_name
-from aes_r1.report.pairs_section import pairs_section
-from aes_r1.report.results_section import changes_section, headline_key, results_section
+from aes_r1.report.pairs_section import pairs_headline, pairs_section
+from aes_r1.report.results_section import changes_section, results_section
 from aes_r1.report.settings_section import settings_section
 from aes_r1.report.training_section import health_section, training_section
 from aes_r1.report.trouble import trouble
 from aes_r1.runs.files import write_text_atomically
 from aes_r1.runs.folder import RunFolder, runs_inside
 from aes_r1.settings import InputError
+from aes_r1.tracking.headline import headline_key
 
 _MAX_DOTS = 1500
 _GALLERY_TITLES = {
@@ -58,6 +59,7 @@ def write_report(run_dir: Path | str) -> Path:
         grounding=grounding_section(evaluation, metrics, predictions, names),
         results=results_section(evaluation, names),
         pairs=pairs_section(evaluation),
+        choices=pairs_headline(evaluation, run.last_stage),
         changes=changes_section(evaluation),
         training=training_section(metrics),
         health=health_section(metrics, run.completions(), evaluation, run.last_stage),

@@ -76,12 +76,16 @@ def varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def label(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Return the value of the one setting that differs, or every differing setting by its name."""
+def label(settings: Mapping[str, Any], keys: Sequence[str], differing: Sequence[str] | None = None) -> str:
+    """Return the value of the one setting that differs, or the settings `keys` by their names.
+
+    differing: all settings in which the runs differ, among which a short name has to be clear; by default `keys`.
+    """
+    differing = keys if differing is None else differing
     values = [_short(setting(settings, key)) for key in keys]
-    if len(keys) < 2:
+    if len(differing) < 2:
         return "".join(values) or "all"
-    return ", ".join(f"{short_name(key, keys)} {value}" for key, value in zip(keys, values, strict=True))
+    return ", ".join(f"{short_name(key, differing)} {value}" for key, value in zip(keys, values, strict=True))
 
 
 def short_name(key: str, keys: Sequence[str]) -> str:
@@ -96,9 +100,20 @@ def short_name(key: str, keys: Sequence[str]) -> str:
 _MEASURING = ("evaluation", "judge")  # groups of settings that change how a run is measured, not what it computes
 
 
+_ALL_NAMED = 3  # settings that differ; where more do, a name leaves out what most runs have in common
+
+
+def _is_common(settings: Mapping[str, Any], key: str, runs: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether more than half of the runs have this one's value of `key`."""
+    value = setting(settings, key)
+    return 2 * sum(setting(other, key) == value for other in runs) > len(runs)
+
+
 def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name runs by the settings in which they differ, and by their seed. `runs` are the settings of each.
 
+    Where runs differ in more than _ALL_NAMED settings, as unlike runs in one folder do, a run's name has those of its
+    own that most others do not share.
     Two runs of the same settings, say the same run in two folders, are numbered.
     """
     differing = varied([{"settings": settings} for settings in runs])
@@ -106,10 +121,13 @@ def run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     seeds = {settings.get("seed") for settings in runs}
     names: list[str] = []
     for settings in runs:
+        named = keys if len(keys) <= _ALL_NAMED else [key for key in keys if not _is_common(settings, key, runs)]
         parts = (
             [f"{short_name(keys[0], keys)}={label(settings, keys)}"]
             if len(keys) == 1
-            else [label(settings, keys)]
+            else [label(settings, named, keys)]
+            if named
+            else ["settings of most"]
             if keys
             else []
         )

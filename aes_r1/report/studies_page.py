@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from aes_r1.evaluation.health import SIGNS, UNREAD, evaluation_row, long_enough, raised_in
+from aes_r1.evaluation.health import OF_EVALUATION, SIGNS, evaluation_rows, long_enough, raised_in
 from aes_r1.prompts import parse_critique, written_order
 from aes_r1.report.charts import Figure, Line, line_chart, points_chart
 from aes_r1.report.coordinates import Axis, parallel_coordinates
@@ -60,7 +60,9 @@ def _study(study: str, runs: Runs, table: str) -> dict[str, Any]:
         "logs": len(logged),
         "checked": sum(long_enough(run["metrics"]) for run in logged),
         "signs": {
-            sign.name: n for sign in (UNREAD, *SIGNS) if (n := sum(sign.name in steps for steps in signs.values()))
+            sign.name: n
+            for sign in (*OF_EVALUATION, *SIGNS)
+            if (n := sum(sign.name in steps for steps in signs.values()))
         },
         "analysis": _analysis(table),
         "results": _results(study, keys, conditions, colors),
@@ -91,10 +93,10 @@ def _ends(conditions: Mapping[str, Runs]) -> list[tuple[float | None, str]]:
 
 
 def _signs(run: RunFolder) -> dict[str, str]:
-    """Return {sign: step at which it first showed} of a run; the sign of its evaluation has no step."""
+    """Return {sign: step at which it first showed} of a run; signs of its evaluation have no step."""
+    rows = evaluation_rows(run.evaluation, run.last_stage)
     steps = {sign: f"step {step}" for sign, step in raised_in(run.log).items()}
-    unread = evaluation_row(run.evaluation, run.last_stage)["shown"] is not None
-    return {UNREAD.name: "", **steps} if unread else steps
+    return {row["sign"]: "" for row in rows if row["shown"] is not None} | steps
 
 
 def _row(run: Mapping[str, Any], signs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

@@ -126,8 +126,9 @@ def sensitivity_table(name: str, stages: Stages) -> Table | None:
     for edit in dict.fromkeys(edit for edits in measured.values() for edit in edits):
         cells = [edits.get(edit) for edits in measured.values()]
         harmed = next(cell["dimension"] for cell in cells if cell)
-        table.add_row(f"{edit}\n{harmed}", *(_higher_and_difference(cell) if cell else "–" for cell in cells))
-    table.caption = "Share of pictures that score higher than after the edit; below it the mean difference."
+        label = f"{edit}\n{harmed}\n  higher\n  drop"
+        table.add_row(label, *(f"\n\n{_higher_and_difference(cell)}" if cell else "\n\n–" for cell in cells))
+    table.caption = "higher: share of pictures that score higher before the edit; drop: by how much, on average."
     return table
 
 

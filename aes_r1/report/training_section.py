@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aes_r1.evaluation.health import evaluation_row, health_rows
+from aes_r1.evaluation.health import evaluation_rows, health_rows
 from aes_r1.report.charts import Figure, Line, line_chart
 from aes_r1.settings.model import SUB_SCORES
 from aes_r1.tracking.glossary import GLOSSARY, definition
@@ -76,7 +76,7 @@ def training_section(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
     charts += [_curves(rows[stage], title, colors, low=0.0, dots=stage == "sft") for stage, title, colors in _CURVES]
     logged = dict.fromkeys(name for row in metrics for name in row if name not in ("stage", "step"))
     return {
-        "steps": [f"{name} {len(rows[stage])}" for stage, name in _STAGES.items() if rows[stage]],
+        "steps": [f"{name} {rows[stage][-1]['step']}" for stage, name in _STAGES.items() if rows[stage]],
         "charts": [chart for chart in charts if chart.chart],
         "glossary": [(name, definition(name)) for name in logged if name in GLOSSARY or name.startswith(_FAMILIES)],
     }
@@ -103,10 +103,10 @@ def health_section(
     evaluation: Mapping[str, Any],
     last_stage: str | None,
 ) -> list[dict[str, Any]]:
-    """Return the content of health.html: the row of the evaluation, then a row per sign of RAPO.
+    """Return the content of health.html: the rows of the evaluation, then a row per sign of RAPO.
 
-    last_stage: that of the run's last model (RunFolder.last_stage), which the row of the evaluation is about. The list
-    is empty where a run has neither an evaluation nor rows of RAPO.
+    last_stage: that of the run's last model (RunFolder.last_stage), which the evaluation's rows are about. The list is
+    empty where a run has neither an evaluation nor rows of RAPO.
     """
     signs = health_rows(metrics, completions) if any(row.get("stage") == "rapo" for row in metrics) else []
-    return [evaluation_row(evaluation, last_stage), *signs] if evaluation.get("stages") or signs else []
+    return [*evaluation_rows(evaluation, last_stage), *signs] if evaluation.get("stages") or signs else []

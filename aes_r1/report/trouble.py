@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aes_r1.prompts import out_of_range, written_order
-from aes_r1.report.results_section import headline_key
+from aes_r1.tracking.headline import headline_key
 
 _MAX_UNANSWERED = 0.5  # above this share an evaluation reflects the format more than the scores
 _MODELS = {"base": "the base model", "cold_start": "the model after its cold start", "rapo": "the model after RAPO"}

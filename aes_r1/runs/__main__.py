@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from aes_r1.report.studies import run_names
 from aes_r1.runs.claim import is_false_start, withdraw
 from aes_r1.runs.folder import RunFolder
 from aes_r1.settings import InputError
-from aes_r1.tracking.headline import headline
+from aes_r1.tracking.headline import headline, headline_origin
+
+_STATE_WIDTH = 60  # characters of the column of states
 
 
 def run(given: argparse.Namespace) -> int:
@@ -37,24 +41,37 @@ def show(root: Path) -> None:
     for folder in _folders(root):
         studies.setdefault(folder.parent, []).append(RunFolder(folder))
     left = sum(_is_left(one) for runs in studies.values() for one in runs)
-    table = Table("run", "state", "SRCC", "folder", box=None, pad_edge=False)
+    table = Table("run", "state", "SRCC", "measured on", "folder", box=None, pad_edge=False)
     for runs in studies.values():
         known = [one for one in runs if one.exists and not _is_left(one)]
         rows = [row_of(one) for one in known]
         names = run_names([row["settings"] for row in rows])
         for row, name in sorted(zip(rows, names, strict=True), key=lambda pair: pair[1]):
-            table.add_row(f"{Path(row['folder']).parent.name}: {name}", row["state"], row["srcc"], row["folder"])
+            study = Path(row["folder"]).parent.name
+            table.add_row(f"{study}: {name}", row["state"], row["srcc"], row["measured_on"], row["folder"])
     Console(width=None if Console().is_terminal else 200).print(table)
     if left:
         print(f"{left} left by false starts; aes-r1 runs --clean removes them")
 
 
 def row_of(run: RunFolder) -> dict[str, Any]:
-    """Return a run's settings, state, headline SRCC with its interval, and folder."""
-    state = "running" if _is_held(run) else run.state
+    """Return a run's settings, state, headline SRCC with its interval, what that was measured on, and folder."""
+    state = "running" if _is_held(run) else _short(run.state)
     if "trainer" not in run.settings and run.evaluation:  # the folder of aes-r1 evaluate
         state = "done"
-    return {"settings": run.settings, "state": state, "srcc": _srcc(headline(run.evaluation)), "folder": str(run)}
+    return {
+        "settings": run.settings,
+        "state": state,
+        "srcc": _srcc(headline(run.evaluation)),
+        "measured_on": headline_origin(run.evaluation),
+        "folder": str(run),
+    }
+
+
+def _short(state: str) -> str:
+    """Return a run's state in one short column: of a failure the start of its reason, which failure.txt holds whole."""
+    reason = re.sub(r"^failed: rank \d+: (\w+: )?", "failed: ", state)
+    return textwrap.shorten(reason, _STATE_WIDTH, placeholder=" ..")
 
 
 def _srcc(found: Mapping[str, float]) -> str:

@@ -1,12 +1,20 @@
-"""Show progress bars in the terminal."""
+"""Show progress: bars in a terminal, and a line now and then in a log."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+log = logging.getLogger("aes_r1")
+EVERY_S = 60.0  # interval between the lines of one task where stderr is no terminal
+
+Row = TypeVar("Row")
 
 
 class Update(Protocol):
@@ -18,8 +26,9 @@ class Update(Protocol):
 
 @contextmanager
 def progress_bars(*, shown: bool = True) -> Iterator[Callable[[str], Update]]:
-    """Show progress bars for the block: `bar(name)` makes one, which is then moved by calling it.
+    """Show progress for the block: `bar(name)` makes one bar, which is then moved by calling it.
 
+    Where stderr is not a terminal, as under nohup or a scheduler, each bar is a line in the log every EVERY_S seconds.
     shown: False in all processes of a job but one, because bars of several would overwrite each other in a terminal.
     """
     columns = (
@@ -30,14 +39,50 @@ def progress_bars(*, shown: bool = True) -> Iterator[Callable[[str], Update]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    with Progress(*columns, disable=not shown) as progress:
+    console = Console(stderr=True)
+    in_terminal = console.is_terminal or console.is_jupyter
+    with Progress(*columns, console=console, disable=not (shown and in_terminal)) as progress:
 
         def bar(name: str) -> Update:
             task = progress.add_task(name, total=None, text="")
+            lines = _lines(name)
 
             def update(done: int, total: int, text: str) -> None:
                 progress.update(task, completed=done, total=total, text=text)
+                if shown and not in_terminal:
+                    lines(done, total, text)
 
             return update
 
         yield bar
+
+
+def moving(rows: Iterable[Row], update: Update, *, total: int) -> Iterator[Row]:
+    """Yield the `total` rows and move a bar by one after each."""
+    update(0, total, "")
+    for done, row in enumerate(rows, 1):
+        yield row
+        update(done, total, "")
+
+
+def _lines(name: str) -> Update:
+    """Return a function that logs where a task stands, and how long it will take, every EVERY_S seconds."""
+    start = last = time.monotonic()
+    first: int | None = None  # what was done when the task began or was resumed
+
+    def update(done: int, total: int, text: str) -> None:
+        nonlocal last, first
+        first = done if first is None else first
+        now = time.monotonic()
+        if now - last < EVERY_S or done >= total:
+            return
+        last = now
+        left = f", about {_clock((now - start) / (done - first) * (total - done))} left" if done > first else ""
+        log.info("%s: %d of %d after %s%s%s", name, done, total, _clock(now - start), left, text and f", {text}")
+
+    return update
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -7,11 +7,12 @@ import random
 import pytest
 
 from aes_r1.evaluation.health import (
+    ONE_PLACE,
     SIGNS,
     UNREAD,
     WINDOW,
     HealthMonitor,
-    evaluation_row,
+    evaluation_rows,
     health_rows,
     long_enough,
     raised_in,
@@ -182,10 +183,12 @@ def test_an_evaluation_that_cannot_be_read_is_a_sign_of_its_own():
     assert "1 of the 3 signs that could be checked showed" in page  # the others need a step or a validation
     assert "10 could not be checked" in page
     for share, shown_there in ((0.1, None), (0.11, "in the evaluation")):
-        assert evaluation_row(evaluated(share), "rapo")["shown"] == shown_there
+        (row,) = evaluation_rows(evaluated(share), "rapo")
+        assert row["shown"] == shown_there
     alone = health_section([{"stage": "sft", "step": 1}], [], evaluated(0.4), "rapo")  # without RAPO's rows, too
     assert [row["value"] for row in alone] == [0.4]
-    assert not evaluation_row({}, "rapo")["checked"]
+    (row,) = evaluation_rows({}, "rapo")
+    assert not row["checked"]
 
 
 @pytest.mark.parametrize("left_out", ["cold_start", None])
@@ -193,9 +196,27 @@ def test_an_evaluation_of_other_models_says_nothing_of_the_last(left_out):
     """Stages may be left out of the evaluation, and metrics of pyiqa stand behind the models in it."""
     metric = {"pyiqa-nima": {"folder/test": {"metric": {"parse_failure_rate": 1.0}}}}
     evaluation = {"stages": evaluated(0.4)["stages"] | metric}
-    row = evaluation_row(evaluation, left_out)
+    (row,) = evaluation_rows(evaluation, left_out)
     assert (row["value"], row["shown"], row["checked"]) == (None, None, False)
-    assert evaluation_row(evaluation, "rapo")["value"] == 0.4
+    (row,) = evaluation_rows(evaluation, "rapo")
+    assert row["value"] == 0.4
+
+
+def test_choices_that_name_one_place_are_a_sign():
+    """The share of the first place is .06 on one set and .6 on the other: 94% of the first set's name the second."""
+
+    def asked(*shares: float | None) -> dict:
+        pairs = {f"set{at}/test": {"first_share": {"value": share}} for at, share in enumerate(shares)}
+        return evaluated(0.0) | {"pairs": {"base": {"set0/test": {"first_share": {"value": 1.0}}}, "rapo": pairs}}
+
+    for shares, value, shown in (
+        ((0.06, 0.6), 0.94, "in the evaluation"),
+        ((0.5, 0.75), 0.75, None),
+        ((None,), None, None),
+    ):
+        _, row = evaluation_rows(asked(*shares), "rapo")
+        assert (row["sign"], row["value"], row["shown"]) == (ONE_PLACE.name, value, shown)
+        assert row["checked"] is (value is not None)
 
 
 def test_signs_that_are_means_need_their_steps():

@@ -29,8 +29,8 @@ def test_every_number_fits_eighty_columns():
     print_headline(evaluation, Console(file=out, width=80))
     text = out.getvalue()
     higher, lower = (line.split() for line in text.splitlines() if "[0.75" in line or "-0.12" in line)
-    assert higher == ["underexpose", *["0.83", "[0.75,", "0.89]"] * 3]
-    assert lower == ["composition", *["-0.12", "[-0.17,", "-0.11]"] * 3]
+    assert higher == ["higher", *["0.83", "[0.75,", "0.89]"] * 3]
+    assert lower == ["drop", *["-0.12", "[-0.17,", "-0.11]"] * 3]
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert text.index("sample") < text.index("mean")

@@ -74,7 +74,21 @@ def test_runs_are_listed_with_settings_state_srcc_and_folder(study, runs):
             srcc = found["stages"]["rapo"]["scenes/test"]["sample"]["srcc"]
             assert f"reward={name}, seed {seed} " in row
             assert f" done {srcc['value']:.3f} [{srcc['low']:.3f}" in " ".join(row.split())
+            cell = found["stages"]["rapo"]["scenes/test"]["sample"]
+            assert f"] sample, scenes/test, n {cell['n']} " in " ".join(row.split()), "an SRCC says what it is of"
     assert any("not finished" in line and line.rstrip().endswith("error0") for line in rows)
+
+
+def test_a_failure_is_named_in_one_short_column(study, runs):
+    failed = study / "failed0"
+    failed.mkdir()
+    (failed / "settings.json").write_text(json.dumps(as_dict(BASE)))
+    (failed / "metrics.jsonl").write_text("")
+    reason = "rank 0: InputError: RAPO does not start: 40 of 64 answers cannot be read, " + "and earn nothing; " * 9
+    (failed / "failure.txt").write_text(reason + "\n")
+    _, said = runs(folder=study.parents[1])
+    (row,) = [line for line in said.splitlines() if line.rstrip().endswith("failed0")]
+    assert " failed: RAPO does not start: 40 of 64 answers cannot be .. " in row
 
 
 def test_clean_removes_false_starts_alone(study, runs):
@@ -181,3 +195,8 @@ def test_names_are_settings():
     measured = {**rank, "evaluation": replace(BASE.evaluation, stages=["rapo"])}
     assert named({}, measured) == ["reward=rapo", "reward=rank"], "how it was measured does not name a run"
     assert named(more, {})[0] == "trainer.lr 0.5, max_steps 3"
+    other = {"trainer": replace(BASE.trainer, kl_coef=0.5, temperature=0.5, credit="answer")}
+    assert named(more, {}, rank, other) == [
+        "trainer.lr 0.5, max_steps 3", "settings of most", "reward rank",
+        "credit answer, kl_coef 0.5, temperature 0.5",
+    ], "unlike runs are named by what most others do not share"  # fmt: skip
