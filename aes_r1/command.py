@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 from aes_r1 import announce, overrides
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.points import REASON, Sweep, point_command, run_point
+from aes_r1.ray_cluster import RayNotStarted
 from aes_r1.recipe import to_settings
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.folder import RunFolder
@@ -171,7 +172,7 @@ def _ending(error: BaseException, schema: type | None = None) -> tuple[int, str]
             return 2, _one_line(error, schema or Settings)
         case Stopped():
             return 75 if error.requeue else 1, str(error)
-        case NeverFinite() | ServerGone() | ServersGone():
+        case NeverFinite() | RayNotStarted() | ServerGone() | ServersGone():
             return 1, str(error)
         case OSError() if error.errno in _CANNOT_WRITE:
             return 2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room"

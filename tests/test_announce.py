@@ -15,6 +15,8 @@ from aes_r1 import announce, recipe
 from aes_r1.points import PLAN, Sweep
 from aes_r1.settings import CONF, Settings
 
+SCORED = {"srcc": 0.5, "measured_on": "sample, scenes/test, n 600"}
+
 
 @pytest.fixture
 def sweep(tmp_path) -> Sweep:
@@ -54,14 +56,14 @@ def test_workers_leave_it_to_the_process_of_the_user(sweep, capfd):
     worker = Sweep(sweep.module, [], Settings, sweep.folder, process=-1)
     with announce.speaking(sweep):
         announce.started(worker, 1, "seed=1", Path("runs/b"))
-        announce.ended(worker, 1, "seed=1", Path("runs/b"), end="done", since=time.time() - 83, srcc=0.5)
+        announce.ended(worker, 1, "seed=1", Path("runs/b"), end="done", since=time.time() - 83, **SCORED)
         assert "seed=1" not in capfd.readouterr().out
         announce.started(sweep, 0, "seed=0", Path("runs/a"))
         announce.ended(sweep, 0, "seed=0", Path("runs/a"), end="failed", since=time.time(), reason="no picture")
     assert sorted(capfd.readouterr().err.splitlines()) == [
         "[1/2] seed=0: failed after 0:00: no picture",
         "[1/2] seed=0: starts, runs/a",
-        "[2/2] seed=1: done after 1:23, SRCC 0.500, runs/b",
+        "[2/2] seed=1: done after 1:23, SRCC 0.500 (sample, scenes/test, n 600), runs/b",
         "[2/2] seed=1: starts, runs/b",
     ]
 
@@ -71,11 +73,11 @@ def test_the_closing_table_names_points_states_and_what_comes_next(sweep, capsys
     planned(sweep, "seed=0,1,2")
     for number in (0, 1):
         Path(f"run{number}").mkdir()
-        announce.ended(sweep, number, f"seed={number}", Path(f"run{number}"), end="done", since=0.0, srcc=0.5)
+        announce.ended(sweep, number, f"seed={number}", Path(f"run{number}"), end="done", since=0.0, **SCORED)
     capsys.readouterr()
     announce.close(sweep, None)
     lines = capsys.readouterr().out.splitlines()
-    assert re.split(r"\s{2,}", lines[1].strip()) == ["1", "seed=0", "done", "0.500", "run0"]
+    assert re.split(r"\s{2,}", lines[1].strip()) == ["1", "seed=0", "done", "0.500", SCORED["measured_on"], "run0"]
     assert lines[-2] == "1 of 3 points are not done; the same command runs what is missing"
     assert lines[-1] == "next: aes-r1 report run0 run1"
     (tmp_path / "experiments" / "splits").mkdir(parents=True)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import signal
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -28,6 +27,7 @@ from rich.progress import (
 )
 
 from aes_r1.data.sample import PictureError
+from aes_r1.ray_cluster import start_ray
 from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
 from aes_r1.scoring.critic import Critic, identity_of
 from aes_r1.scoring.inputs import UrlLimits, read_picture
@@ -145,13 +145,10 @@ class _Cluster:
         self.ray, self.workers = ray, workers
 
     def __enter__(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self.started = not self.ray.is_initialized()
         if self.started:
             local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": self.workers, "include_dashboard": False}
-            handler = signal.getsignal(signal.SIGTERM)
-            self.ray.init(log_to_driver=False, logging_level="error", **local)
-            signal.signal(signal.SIGTERM, handler)  # Ray's handler would exit with another code
+            start_ray(self.ray, log_to_driver=False, logging_level="error", **local)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = self.ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # the progress line here counts pictures

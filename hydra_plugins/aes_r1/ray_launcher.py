@@ -6,7 +6,6 @@ The published plugin, hydra-ray-launcher, needs cloudpickle below 3, which jobli
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from aes_r1.command import PointLost
+from aes_r1.ray_cluster import start_ray
 from aes_r1.settings import InputError
 
 
@@ -46,11 +46,8 @@ class RayLauncher(Launcher):
         except ImportError as error:
             raise InputError("hydra/launcher=ray needs Ray; pip install -e '.[launchers]'") from error
         setup_globals()
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if not ray.is_initialized():  # a search calls this many times
-            ours = signal.getsignal(signal.SIGTERM)
-            ray.init(**self.init)
-            signal.signal(signal.SIGTERM, ours)  # Ray's handler would exit at once, together with its points
+            start_ray(ray, **self.init)
         point = ray.remote(**self.remote)(_point)
         state = Singleton.get_state()
         tasks = [

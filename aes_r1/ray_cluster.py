@@ -1,0 +1,72 @@
+"""Connect to a Ray cluster or start one, with one line in place of Ray's traceback where that fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from typing import Any
+
+from aes_r1.settings import InputError
+
+_ANSWERS_S = 5.0  # in which a named cluster has to accept a connection; Ray itself waits two minutes for it
+_HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[^/:]+|\[[^\]]+\]):(?P<port>\d+)$")
+
+
+class RayNotStarted(Exception):
+    """Raised where Ray does not start on this machine; the same command may be started again."""
+
+
+def start_ray(ray: Any, **arguments: Any) -> None:
+    """Call ray.init(**arguments); the handler of SIGTERM stays, in whose place Ray's would end the process at once.
+
+    ray: the package. Raises InputError where the cluster that `address` or RAY_ADDRESS names does not answer, and
+    RayNotStarted where none can be started on this machine.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = str(arguments.get("address") or os.environ.get("RAY_ADDRESS") or "")
+    _require_answer(address)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**arguments)
+    except SystemExit:  # Ray's handler, which was in place for a moment, got the SIGTERM that was meant for ours
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    except (ConnectionError, ValueError) as error:
+        raise InputError(f"Ray: {_line(error)}; {_way_out(address)}") from error
+    except Exception as error:
+        # Where a node does not start in time Ray raises the class Exception itself, and others for its processes.
+        if type(error) not in (Exception, RuntimeError, TimeoutError):
+            raise
+        again = "what is done is kept, start the command again when the machine is less busy"
+        raise RayNotStarted(f"Ray did not start: {_line(error)}; {again}") from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _require_answer(address: str) -> None:
+    """Raise InputError where `address` is HOST:PORT and nothing accepts a connection there."""
+    named = _HOST_AND_PORT.match(address)
+    if named is None:
+        return
+    try:
+        socket.create_connection((named["host"].strip("[]"), int(named["port"])), timeout=_ANSWERS_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"Ray: no cluster answers at {address} ({error}); {_way_out(address)}") from error
+
+
+def _way_out(address: str) -> str:
+    if not address:
+        return "see the arguments of hydra.launcher.init"
+    return (
+        "RAY_ADDRESS, or hydra.launcher.init.address, has to be the HOST:PORT of a running cluster (ray status names "
+        "it); without it Ray starts on this machine"
+    )
+
+
+def _line(error: BaseException) -> str:
+    """Return the first sentence of an error of Ray, which may fill a page."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return text.split(". ")[0].rstrip(".")
