@@ -44,6 +44,7 @@ class WarningSign:
     meaning: str
     remedy: str
     measure: Callable[[Rows, Rows], float | None]
+    needs: str = f"{WINDOW} logged steps"  # without which `measure` is None
 
     def shows(self, metrics: Rows, completions: Rows) -> float | None:
         """Return the measured value when it is beyond the threshold, else None."""
@@ -142,12 +143,14 @@ SIGNS = (
         "SRCC - PLCC of a validation set: pictures are ordered well, but scores drift from opinions",
         "raise reward.error.weight or lower reward.rank.weight",
         rank_dominates,
+        f"a validation with an SRCC of {MIN_SRCC} or more",
     ),
     WarningSign(
         "entropy collapse", 0.30, -1,
         "token entropy as a share of its start: outputs of a picture become the same, nothing is left to compare",
         "lower trainer.lr, raise trainer.clip_high or trainer.kl_coef; start from a shorter cold start",
         lambda metrics, _: share_of_start(metrics, "policy/entropy"),
+        f"{2 * WINDOW} logged steps",
     ),
     WarningSign(
         "zero-spread groups", 0.30, +1,
@@ -172,6 +175,7 @@ SIGNS = (
         "distinct pairs of words as a share of their start: one critique is said of every picture",
         "raise trainer.kl_coef, stop earlier; check that the critique is used (model.prompt=score_only)",
         diversity_share,
+        f"completions of two steps, {MIN_CRITIQUES} critiques each",
     ),
     WarningSign(
         "critiques turn alike", ALIKE, -1,
@@ -179,18 +183,21 @@ SIGNS = (
         "pictures apart, though sampled ones may still vary",
         "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
         lambda metrics, _: share_of_first(metrics, "critique/distinct"),
+        "two validations with critiques",
     ),
     WarningSign(
         "words lose the picture", LOST, -1,
         "what the words know of the picture, nats, as a share of its start: the score is learned, its reasons are lost",
         "trainer.credit=answer (+experiment=grounded); raise trainer.critique_kl_coef",
         lambda metrics, _: share_of_first(metrics, "critique/information_nats"),
+        "two validations with critiques",
     ),
     WarningSign(
         "leaking critiques", 0.05, +1,
         "share of critiques that name their score or say that it was known: it is written, not reasoned",
         "filter the cold start's data again (aes_r1.distill), raise trainer.kl_coef",
         leaking,
+        f"{MIN_CRITIQUES} logged critiques with a score",
     ),
     WarningSign(
         "KL running away", 0.50, +1,
@@ -203,6 +210,7 @@ SIGNS = (
         "steps whose loss, gradient or another value was NaN or infinite: a skipped step teaches nothing",
         "lower trainer.lr, raise trainer.kl_coef; a single one is harmless; if there are many, use model.dtype=float32",
         steps_not_finite,
+        "a logged step",
     ),
     # A ratio that is off by 2% per token uses up a tenth of clip_low=.2 before anything is learned. It is more than ten
     # times the bfloat16 rounding of equal weights (docs/distributed.md), so sampler and trainer really differ.
@@ -253,6 +261,7 @@ UNREAD = WarningSign(
     "largest share of the pictures of a set that got no answer that can be read from the run's last model",
     "a longer cold start (cold_start.min_steps), longer answers (evaluation.max_new_tokens)",
     lambda _, __: None,
+    "an evaluation of the last model",
 )  # fmt: skip
 
 
@@ -261,6 +270,7 @@ ONE_PLACE = WarningSign(
     "largest share of a set's answers about pairs that name the same place, whatever pictures stand there",
     "a longer cold start with more comparisons (cold_start.pairs, cold_start.min_steps): it must be right in over half",
     lambda _, __: None,
+    "readable answers of the last model about pairs",
 )  # fmt: skip
 OF_EVALUATION = (UNREAD, ONE_PLACE)
 
@@ -350,4 +360,5 @@ def _row(sign: WarningSign, value: float | None, shown: str | None) -> dict[str,
         "checked": value is not None or shown is not None,
         "meaning": sign.meaning,
         "remedy": sign.remedy,
+        "needs": sign.needs,
     }

@@ -160,7 +160,8 @@ def test_the_report_names_step_and_remedy():
     page = fill("health.html", health=result)
     assert "1 of the 8 signs that could be checked showed" in page
     assert "5 could not be checked" in page
-    assert page.count("not checked</td>") == 5
+    assert page.count("not checked<small>needs ") == 5
+    assert page.count("<small>needs two validations with critiques</small>") == 2
     assert "step 10" in page
     assert "max_new_tokens" in page
     assert health_section([{"stage": "sft", "step": 1}], [], {}, "rapo") == []
