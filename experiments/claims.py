@@ -1,6 +1,8 @@
 """Test the claims of a study within seeds, by the error pooled over its conditions, adjusted for the number of claims.
 
 Three seeds give a t-test of two conditions 2 degrees of freedom; the error of all conditions (`blocks`) has 6 to 10.
+Pooling assumes that all conditions vary alike. A few seeds cannot show that they do, so p of the t-test of the two
+conditions alone stands beside each claim; a verdict that depends on the pooling can be told by it.
 """
 
 from __future__ import annotations
@@ -32,15 +34,17 @@ class Claim:
 
 
 def judged(claims: Sequence[Claim], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return claims with difference (None: not run), p, p_holm (over the claims that have a p) and verdict.
+    """Return claims with difference (None: not run), p, p_holm (over the claims that have a p), verdict and p_alone.
+
+    p_alone: of the paired t-test of the two conditions, not adjusted for the number of claims.
 
     rows: a study's rows of one set and protocol, a condition each, with {METRIC: {"seeds": {seed: {"value"}}}}.
     """
     differences = [difference(claim, rows) for claim in claims]
-    p = [
-        None if one is None else p_of(one, claim.sign, claim.margin)
-        for claim, one in zip(claims, differences, strict=True)
-    ]
+    p, p_alone = (
+        [None if one is None else p_of(one, claim.sign, claim.margin) for claim, one in zip(claims, found, strict=True)]
+        for found in (differences, [difference(claim, rows, alone=True) for claim in claims])
+    )
     return [
         {
             **as_dict(claim),
@@ -48,15 +52,16 @@ def judged(claims: Sequence[Claim], rows: Sequence[Mapping[str, Any]]) -> list[d
             "p": mine,
             "p_holm": adjusted,
             "verdict": "not run" if found is None else verdict(found, claim.sign, adjusted, claim.margin),
+            "p_alone": alone,
         }
-        for claim, found, mine, adjusted in zip(claims, differences, p, holm(p), strict=True)
+        for claim, found, mine, adjusted, alone in zip(claims, differences, p, holm(p), p_alone, strict=True)
     ]
 
 
-def difference(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def difference(claim: Claim, rows: Sequence[Mapping[str, Any]], *, alone: bool = False) -> dict[str, Any] | None:
     """Return the contrast of a claim's two conditions and "run": the seeds that both were run with; None without one.
 
-    "n" are those of them that have both values.
+    "n" are those of them that have both values. alone: the error is that of these two conditions, not of all.
     """
     values = {
         row["condition"]: {seed: cell["value"] for seed, cell in row[claim.metric]["seeds"].items()} for row in rows
@@ -64,6 +69,8 @@ def difference(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
     if not {claim.condition, claim.than} <= values.keys():
         return None
     run = len(values[claim.condition].keys() & values[claim.than].keys())
+    if alone:
+        values = {name: values[name] for name in (claim.condition, claim.than)}
     return {**contrast(values, {claim.condition: 1, claim.than: -1}), "run": run}
 
 

@@ -132,17 +132,19 @@ def _claims(result: Mapping[str, Any]) -> list[str]:
         "",
         "t-test within seeds with the error pooled over all conditions, as is the interval; p adjusted for the number "
         "of claims (Holm): yes and no are below .05, for and against. Not shown: neither. A margin makes the claim one "
-        "of not being worse by as much.",
+        "of not being worse by as much. Pooling assumes that all conditions vary alike; p alone is of a paired t-test "
+        "of the two conditions, not adjusted.",
         "",
-        "| claim | margin | seeds | difference | p | p (Holm) | verdict |",
-        "|---|---|---|---|---|---|---|",
+        "| claim | margin | seeds | difference | p | p (Holm) | verdict | p alone |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for claim in result["claims"]:
         difference = claim["difference"]
         shown = "– | –" if difference is None else f"{difference['run']} | {interval(difference, signed=True)}"
         p = " | ".join("–" if one is None else f"{one:.3f}" for one in (claim["p"], claim["p_holm"]))
+        alone = "–" if claim["p_alone"] is None else f"{claim['p_alone']:.3f}"
         margin = f"{claim['margin']:g}" if claim["margin"] else "–"
-        lines.append(f"| {claim['text']} | {margin} | {shown} | {p} | {claim['verdict']} |")
+        lines.append(f"| {claim['text']} | {margin} | {shown} | {p} | {claim['verdict']} | {alone} |")
     return [*lines, ""]
 
 
