@@ -15,7 +15,9 @@ import locale
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,11 +44,18 @@ log = logging.getLogger("aes_r1")
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
-def run(module: str, task: Callable[[Any], None], *, config_name: str = "config", schema: type = Settings) -> None:
-    """Run `task` on the composed settings, or one process per job in a multirun; never returns.
+def run(module: str, task: Callable[[Any], None], *, config_name: str = "config", schema: type = Settings) -> NoReturn:
+    """Run `task` on the composed settings, or one process per job in a multirun.
 
     The settings are conf/CONFIG_NAME.yaml with the command line's overrides, as an instance of the dataclass `schema`.
     """
+    try:
+        _run(module, task, config_name, schema)
+    except KeyboardInterrupt:  # a second one, while the first was handled
+        exit_with(*_interrupted(schema))
+
+
+def _run(module: str, task: Callable[[Any], None], config_name: str, schema: type) -> NoReturn:
     speak_anywhere()
     end_at_once()
     sys.argv[1:] = _plain_arguments(sys.argv[1:])
@@ -72,11 +81,13 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
     except BrokenPipeError:
         code = _quiet_end()
     except (Exception, KeyboardInterrupt) as error:
+        _ignore_interrupts()
         ending = _ending(error, schema)
         if ending is None:
             raise
         code, message = ending
     finally:
+        _ignore_interrupts()
         failed, stopped = [*lost, *announce.failures(sweep)], announce.stops(sweep)
         announce.close(sweep, _study(sys.argv))
         sweep.delete_folder()
@@ -137,6 +148,13 @@ class OneLineParser(argparse.ArgumentParser):
 
 def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int]) -> NoReturn:
     """Run `task` on the parsed command line and exit with the code that it returns; errors are handled as in `run`."""
+    try:
+        _run_argparse(parser, task)
+    except KeyboardInterrupt:  # a second one, while the first was handled
+        exit_with(*_interrupted())
+
+
+def _run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int]) -> NoReturn:
     speak_anywhere()
     end_at_once()
     options = parser.parse_args()
@@ -145,10 +163,24 @@ def run_argparse(parser: OneLineParser, task: Callable[[argparse.Namespace], int
     except BrokenPipeError:
         sys.exit(_quiet_end())
     except (Exception, KeyboardInterrupt) as error:
+        _ignore_interrupts()
         ending = _ending(error)
         if ending is None:
             raise
         exit_with(*ending)
+
+
+def _ignore_interrupts() -> None:
+    """Ignore further Ctrl-C, because what is left of a command is to say how it ended."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupted(schema: type | None = None) -> tuple[int, str]:
+    """Return the exit code and the line of a command that Ctrl-C ended."""
+    _ignore_interrupts()
+    goes_on = "; the same command goes on from the last checkpoint" if schema is Settings else ""
+    return 1, f"interrupted{goes_on}"
 
 
 def _quiet_end() -> int:
@@ -177,8 +209,7 @@ def _ending(error: BaseException, schema: type | None = None) -> tuple[int, str]
         case OSError() if error.errno in _CANNOT_WRITE:
             return 2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room"
         case KeyboardInterrupt():
-            goes_on = "; the same command goes on from the last checkpoint" if schema is Settings else ""
-            return 1, f"interrupted{goes_on}"
+            return _interrupted(schema)
     return None
 
 

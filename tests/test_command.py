@@ -217,3 +217,39 @@ def test_a_real_point_of_two_processes_leaves_its_evaluation(talking_run, tmp_pa
     asked = [json.loads(line)["id"] for line in (run / "predictions.jsonl").read_text().splitlines()]
     assert sorted(asked) == [f"{index:02d}.png" for index in range(1, 12, 2)]
     assert json.loads((run / "settings.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        "announce.failures = interrupted(announce.failures)",  # after the first one was handled
+        "command._ending = interrupted(command._ending)",  # while it is handled
+        "command._ignore_interrupts = interrupted(command._ignore_interrupts)",  # before anything is
+    ],
+)
+@pytest.mark.parametrize("kind", ["hydra", "argparse"])
+def test_a_second_interrupt_while_the_first_is_handled_is_one_line(kind, then, tmp_path):
+    program = f"""
+import os, signal
+from aes_r1 import announce, command
+
+def interrupted(function):
+    times = iter([1])
+    def inner(*arguments):
+        for _ in times:
+            os.kill(os.getpid(), signal.SIGINT)
+        return function(*arguments)
+    return inner
+
+def task(_):
+    raise KeyboardInterrupt
+
+{then}
+if "{kind}" == "hydra":
+    command.run("aes_r1.train", task)
+else:
+    command.run_argparse(command.OneLineParser(prog="aes-r1 runs"), task)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    words = "interrupted" + "; the same command goes on from the last checkpoint" * (kind == "hydra")
+    assert (ended.returncode, ended.stderr) == (1, f"aes_r1: {words}\n")

@@ -175,6 +175,16 @@ def test_a_claim_is_tested_by_the_error_of_all_conditions():
     assert claim["p"] == pytest.approx(1 - t / (2 + t**2) ** 0.5)
 
 
+def test_a_noisy_third_condition_hides_a_difference_that_its_two_conditions_show():
+    """a - b is .1, .12, .14: t = .12 / (.02 / sqrt 3), t^2 = 108. c varies far more, and with it the pooled error."""
+    rows = pair(0.1, 0.12, 0.14)
+    (alone,), (beside,) = judged([A_THAN_B], rows), judged([A_THAN_B], [*rows, row_of("c", 0.1, 0.9, 0.2)])
+    for one in (alone["p"], alone["p_alone"], beside["p_alone"]):
+        assert one == pytest.approx(1 - (108 / 110) ** 0.5)
+    assert (alone["verdict"], beside["verdict"]) == ("yes", "not shown")
+    assert beside["difference"]["mean"] == pytest.approx(0.12)
+
+
 @pytest.mark.parametrize(
     ("values", "sign", "margin", "p", "expected"),
     [
