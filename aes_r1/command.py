@@ -29,11 +29,11 @@ from typing import Any, NoReturn
 from aes_r1 import announce, overrides
 from aes_r1.aescot.failures import ServerGone
 from aes_r1.points import REASON, Sweep, point_command, run_point
-from aes_r1.ray_cluster import RayNotStarted
 from aes_r1.recipe import to_settings
 from aes_r1.rollout.failures import ServersGone
 from aes_r1.runs.folder import RunFolder
 from aes_r1.runs.identity import differences
+from aes_r1.runs.ray_cluster import RayNotStarted
 from aes_r1.runs.stopping import Stopped, stop_requests
 from aes_r1.settings import CONF, InputError, Settings, as_dict
 from aes_r1.tracking.headline import headline, headline_origin

@@ -27,8 +27,8 @@ from rich.progress import (
 )
 
 from aes_r1.data.sample import PictureError
-from aes_r1.ray_cluster import start_ray
 from aes_r1.runs.files import iter_rows, read_json, write_json, write_rows
+from aes_r1.runs.ray_cluster import start_ray
 from aes_r1.scoring.critic import Critic, identity_of
 from aes_r1.scoring.inputs import UrlLimits, read_picture
 from aes_r1.scoring.rows import count_of, row_of

@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from aes_r1.command import PointLost
-from aes_r1.ray_cluster import start_ray
+from aes_r1.runs.ray_cluster import start_ray
 from aes_r1.settings import InputError
 
 

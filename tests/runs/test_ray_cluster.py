@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from aes_r1.ray_cluster import RayNotStarted, start_ray
+from aes_r1.runs.ray_cluster import RayNotStarted, start_ray
 from aes_r1.settings import InputError
 from tests.conftest import picture
 
