@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.start import deciding_settings
+from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.check import check_pictures
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
@@ -300,7 +301,7 @@ def _critiques(job: Job) -> Path:
     expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
     manifest = sha256_of(job.manifest(settings.data, "train"))
     judge = settings.judge
-    if judge.name == "scenes" and not all("factors" in sample.attributes for sample in samples):
+    if judge.name == "scenes" and not all(map(is_made_scene, samples)):
         log.info(
             "no judge reads the critiques of %s, because judge=scenes knows made scenes alone; the other filters do",
             samples[0].dataset,
