@@ -53,6 +53,13 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return [_record(Path(path), number, value) for number, value in _rows(Path(path), text)]
 
 
+def place_of_critique(path: Path, critique: str) -> str:
+    """Return "FILE:LINE" (or the position in the array) of the first record of an AesCoT file with this critique."""
+    text = Path(path).read_text(encoding="utf-8-sig")
+    numbers = (number for number, value in _rows(path, text) if _record(path, number, value)["critique"] == critique)
+    return f"{path}:{next(numbers)}"
+
+
 def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
     """Return the pictures and scores of records as training samples, each picture once."""
     samples: dict[str, Sample] = {}

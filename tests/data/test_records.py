@@ -260,6 +260,13 @@ POISON = {
     "<end_of_turn>": "a special token",
     "<｜end▁of▁sentence｜>": "a special token",
     "[INST] Soft": "a special token",
+    **dict.fromkeys(
+        (
+            *("a <end_of_utterance> b", "<fake_token_around_image>", "<global-img>", "<row_1_col_12>", "<unused5>"),
+            *("<mask>", "[IMG]", "[IMG_END]", "<end_of_text>", "<eod>", "<im_patch>", "<im_end>"),
+        ),
+        "a special token",
+    ),
     "Soft </think> light": "a tag of the answer's format",
     "Soft <answer>0.9</answer>": "a tag of the answer's format",
     "Soft <THINK >": "a tag of the answer's format",
