@@ -23,6 +23,7 @@ from rich.console import Console
 
 from aes_r1 import command
 from aes_r1.aescot.failures import ServerGone
+from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.sample import Sample
 from aes_r1.evaluation.across_runs import across_runs
 from aes_r1.evaluation.critique import judge_critiques
@@ -275,7 +276,7 @@ def _check_scenes(sets: Sets) -> None:
     """Raise InputError for a picture that is no made scene."""
     for samples in sets.values():
         for sample in samples:
-            if "factors" not in sample.attributes:
+            if not is_made_scene(sample):
                 name = sample.dataset_split
                 raise InputError(f"judge=scenes knows made scenes alone, not {name}; use judge=none or judge=openai")
 

@@ -64,7 +64,7 @@ def run(settings: PrepareSettings) -> None:
     leaks = _leaks([*copies, *near_copies])
     if settings.copies == "drop":
         samples = [sample for sample in samples if (sample.dataset, sample.id) not in leaks]
-        dropped += [_drop(*key, "train", f"the same picture as {other}") for key, other in leaks.items()]
+        dropped += [_drop(*key, "train", f"the same picture is tested: {other}") for key, other in leaks.items()]
     report = {
         **_counts(samples),
         "labels": labelled,
@@ -176,6 +176,7 @@ def _with_files(samples: Sequence[Sample], journal: CheckCache) -> tuple[list[Sa
 
 
 def _drop(dataset: str, identity: str, split: str | None, reason: str, kind: str | None = None) -> dict[str, Any]:
+    """Return the row of a picture that is left out; its kind, by which they add up, is what precedes a colon."""
     return {"dataset": dataset, "id": identity, "split": split, "kind": kind or reason.split(":")[0], "reason": reason}
 
 
@@ -240,8 +241,12 @@ def _show_report(report: dict[str, Any], out: Path) -> None:
         numbers = [str(counts.get(split, 0)) for split in ("train", "validation", "test")]
         table.add_row(name, *numbers, "-" if mean is None else f"{mean:.4f}")
     console.print(table)
+    example = {row["kind"]: row for row in reversed(report["dropped"])}  # the first of each kind
     for kind, count in report["dropped_by_reason"].items():
-        console.print(f"left out: {count} ({kind})", markup=False)
+        row = example[kind]
+        reason = row["reason"].removeprefix(kind).removeprefix(": ")
+        such_as = f"{row['id']}: {reason}" if reason else row["id"]
+        console.print(f"left out: {count} ({kind}; such as {such_as})", markup=False, soft_wrap=True)
     for name, count in report["pictures_without_label"].items():
         if count:
             console.print(f"{name}: {count} pictures without a label")

@@ -221,17 +221,21 @@ def parse_critique(text: str, order: Order = "critique_first") -> str | None:
 
 # Texts that would break training: half a surrogate pair, which no tokenizer accepts; control characters and characters
 # that change the direction of writing; the tags of the answer format; and special tokens of tokenizers and chat
-# templates (<|im_end|>, <image>, </s>, [INST]), which would end an answer or stand for a picture.
+# templates (<|im_end|>, <image>, </s>, [INST]), which would end an answer or stand for a picture. The cold start also
+# refuses those of the model that it teaches (trainer.taught).
 _SPECIAL = (
-    "s|bos|eos|pad|unk|img|image|video|audio|img_context|image_soft_token|start_of_turn|end_of_turn|start_of_image|"
-    "end_of_image|tool_call|tool_response|box|ref|quad"
+    "s|bos|eos|pad|unk|cls|sep|mask|eod|img|image|video|audio|img_context|image_soft_token|start_of_turn|end_of_turn|"
+    "start_of_image|end_of_image|end_of_text|end_of_utterance|fake_token_around_image|global-img|row_[0-9]+_col_[0-9]+|"
+    "unused[0-9]+|im_(?:start|end|patch)|tool_call|tool_response|box|ref|quad"
 )
+_BRACKETED = "INST|SYSTEM_PROMPT|IMG|IMG_BREAK|IMG_END|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS"
 _UNTAUGHT = (
     (re.compile(r"[\ud800-\udfff]"), "half a character (a lone surrogate)"),
     (re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]"), "a control character"),
     (re.compile(r"[\u202a-\u202e\u2066-\u2069]"), "a character that turns the direction of text"),
     (re.compile(r"</?\s*(?:think|answer)\b[^<>]*>", re.IGNORECASE), "a tag of the answer's format"),
-    (re.compile(r"<[|\uff5c][^<>]{0,60}[|\uff5c]>|<<\w+>>|\[/?INST\]", re.IGNORECASE), "a special token"),
+    (re.compile(r"<[|\uff5c][^<>]{0,60}[|\uff5c]>|<<\w+>>", re.IGNORECASE), "a special token"),
+    (re.compile(rf"\[/?(?:{_BRACKETED})\]", re.IGNORECASE), "a special token"),
     (re.compile(rf"</?(?:{_SPECIAL})>", re.IGNORECASE), "a special token"),
 )
 

@@ -75,7 +75,7 @@ def test_everything_that_can_be_wrong_is_listed_with_its_reason(tmp_path):
     assert next(row["path"] for row in manifest if "nial" in row["id"]).endswith("g\u00e9nial.jpg")
     reasons = {row["id"]: (row["kind"], row["reason"]) for row in report["dropped"]}
     assert reasons["p/gone.jpg"] == ("label without picture", "No such file or directory")
-    assert reasons["p/twice.jpg"][1] == "2 rows of different opinion: 0.1, 0.9"
+    assert reasons["p/twice.jpg"][1] == "rows of different opinion: 0.1, 0.9 in 2 rows"
     assert {reasons[f"p/{name}.jpg"][0] for name in ("cut", "empty", "text")} == {"picture cannot be read"}
     assert report["without_label"]["folder"] == ["p/link.png", "p/nobody.jpg"]
     assert report["identical"]["list"] == [["folder/train p/good.jpg", "folder/test p/copy.jpg"]]
@@ -83,7 +83,7 @@ def test_everything_that_can_be_wrong_is_listed_with_its_reason(tmp_path):
 
     manifest, report = prepared(tmp_path / "out", settings("folder", root), copies="drop")
     assert {row["id"] for row in manifest} == {"p/copy.jpg", "p/ge\u0301nial.jpg"}
-    assert any(row["reason"] == "the same picture as folder/test p/copy.jpg" for row in report["dropped"])
+    assert any(row["reason"] == "the same picture is tested: folder/test p/copy.jpg" for row in report["dropped"])
 
     with pytest.raises(InputError, match=r"data\.strict=false"):
         prepared(tmp_path / "out", settings("folder", root, strict=True))
@@ -113,6 +113,26 @@ def test_labels_alone_leave_a_report(tmp_path):
     report = json.loads((tmp_path / "out" / "prepare_report.json").read_text())
     assert sum(report["labels"]["counts"]["folder"].values()) == 2
     assert report["dropped_by_reason"] == {"label without picture": 2}
+
+
+def test_what_is_left_out_adds_up_by_kind_with_an_example(tmp_path, capsys):
+    """A reason that names a picture or a value is not a kind of its own."""
+    root = tmp_path / "set"
+    LAYOUTS["tad66k"](root)
+    draw(root, *(f"TAD66K/{name}.jpg" for name in ("a", "b", "c", "tested")))
+    for name in "abc":
+        put(root, f"TAD66K/{name}.jpg", (root / "TAD66K/tested.jpg").read_bytes())
+    off = "".join(f"off{index}.jpg,{11 + index}\n" for index in range(4))
+    twice = "".join(f"t{index}.jpg,{index}\nt{index}.jpg,9\n" for index in range(3))
+    put(root, "merge/train.csv", f"image,score\na.jpg,5\nb.jpg,5\nc.jpg,5\n{off}{twice}t2.jpg,8\n".encode())
+    put(root, "merge/test.csv", b"image,score\ntested.jpg,5\n")
+    _, report = prepared(tmp_path / "out", settings("tad66k", root), copies="drop")
+    assert report["dropped_by_reason"] == {
+        "rows of different opinion": 7, "opinion off the scale": 4, "the same picture is tested": 3,
+    }  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "left out: 4 (opinion off the scale; such as TAD66K/off0.jpg: 11 lies outside 0..10)" in shown
+    assert "left out: 3 (the same picture is tested; such as TAD66K/a.jpg: tad66k/test TAD66K/tested.jpg)" in shown
 
 
 def test_a_limit_draws_from_every_split_and_from_the_whole_list(tmp_path):

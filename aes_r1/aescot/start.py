@@ -12,6 +12,7 @@ from typing import Any
 
 from aes_r1.aescot.expert import known_mos
 from aes_r1.aescot.phrases import BOOK_SHA256
+from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.ratings import known_ratings, ratings_hint
 from aes_r1.data.sample import Sample
 from aes_r1.prompts import prompt_sha256
@@ -38,7 +39,7 @@ def check_roles(samples: Sequence[Sample], expert: ExpertSettings, judge: JudgeS
         require_ratings(samples, "expert=attributes")
     for sample in samples:
         known_mos(sample)
-        if "factors" in sample.attributes:
+        if is_made_scene(sample):
             continue
         if expert.name == "scenes":
             raise InputError(f"expert=scenes speaks from known factors, which {sample.id} lacks; use expert=pixels")

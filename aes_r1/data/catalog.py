@@ -243,7 +243,7 @@ def _scaled(label: Label, low: float, high: float) -> Label:
         return label if label.fault else replace(label, fault="no opinion")
     mos, std = (label.mos - low) / (high - low), label.mos_std
     if not -1e-9 <= mos <= 1 + 1e-9:
-        return replace(label, fault=f"opinion {label.mos:g} lies outside {low:g}..{high:g}")
+        return replace(label, fault=f"opinion off the scale: {label.mos:g} lies outside {low:g}..{high:g}")
     return replace(label, mos=min(1.0, max(0.0, mos)), mos_std=None if std is None else std / (high - low))
 
 
@@ -270,7 +270,9 @@ def _settle(labels: list[Label]) -> tuple[list[Label], list[Label]]:
         opinions = sorted({label.mos for label in rows if label.mos is not None})
         if len(opinions) > 1:
             said = ", ".join(f"{mos:.4g}" for mos in opinions)
-            dropped += [replace(label, fault=f"{len(rows)} rows of different opinion: {said}") for label in rows]
+            dropped += [
+                replace(label, fault=f"rows of different opinion: {said} in {len(rows)} rows") for label in rows
+            ]
             continue
         kept.append(rows[0])
         dropped += [replace(label, fault="the same row again") for label in rows[1:]]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aes_r1.data.attributes import MAX_RATERS, RESERVED
 from aes_r1.data.names import DRIVE, exists, is_remote, local_name, name_on_disk
 from aes_r1.data.spreadsheet import json_rows, sheet, table, table_in
 from aes_r1.settings import InputError
@@ -20,7 +21,8 @@ from aes_r1.settings import InputError
 class Label:
     """One row of a label file: the picture's path relative to the set's root, and its opinion on the published scale.
 
-    fault: why the row cannot be used, where the label files themselves show it. id: the picture's name in the row,
+    fault: why the row cannot be used, where the label files themselves show it: a kind that many rows may share, or
+    "KIND: what is wrong with this one". id: the picture's name in the row,
     where the disk spells its accents differently.
     """
 
@@ -104,8 +106,8 @@ def column(row: dict[str, Any], name: str, path: Path) -> Any:
 
 
 _FILES = ("labels.csv", "labels.tsv", "labels.jsonl", "labels.json", "labels.xlsx")
-_COUNT = re.compile(r"count_[0-9]+(?:\.[0-9]+)?")
-_MAX_RATERS = 10**9  # on one level, so that sums stay exact
+_COUNT = re.compile(r"count_[0-9]+(?:\.[0-9]+)?", re.IGNORECASE)
+_NEAR = 0.05  # of the scale: how far the mean of the counts may lie from mos, which may be rounded or filtered
 _COLUMNS = ("image", "mos", "mos_std", "n_raters", "split")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SPLITS |= dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
@@ -115,7 +117,8 @@ def folder_labels(root: Path, scale: tuple[float, float] = (0.0, 1.0)) -> list[L
     """Read a user's own labels: ROOT/labels.csv (or .tsv, .jsonl, .json, .xlsx) with `image` and `mos` in `scale`.
 
     `image` is a path below ROOT. Optional are `mos_std`, `n_raters`, `split` (train, validation, test), and for every
-    level of the scale `count_LEVEL`, the number of raters who chose it. Further columns are kept as attributes.
+    level of the scale `count_LEVEL`, the number of raters who chose it. Further columns are kept as attributes, but
+    none may have a name that the program itself gives to attributes.
     """
     path = labels_file(root)
     labels = [_label(row, path, location, root, scale) for location, row in label_rows(path)]
@@ -159,7 +162,8 @@ def _names_pictures(text: str, path: Path, root: Path) -> bool:
 
 def _votes(row: dict[str, Any], path: Path, location: str, scale: tuple[float, float]) -> list[int] | None:
     """Return how many raters chose each level, from the columns count_LEVEL; None where no cell is filled in."""
-    cells = {float(key.removeprefix("count_")): row[key] for key in row if key and _COUNT.fullmatch(key)}
+    where, names = f"{path}, {location}", _count_columns(row, path)
+    cells = {level: row[name] for level, name in names.items()}
     if all(cell in (None, "") for cell in cells.values()):
         return None
     (low, high), levels = scale, sorted(cells)
@@ -171,17 +175,47 @@ def _votes(row: dict[str, Any], path: Path, location: str, scale: tuple[float, f
             "names"
         )
     counts = [
-        0.0 if cells[level] in (None, "") else number(cells[level], path, location, f"count_{level:g}", whole=True)
+        0.0 if cells[level] in (None, "") else number(cells[level], path, location, names[level], whole=True)
         for level in levels
     ]
-    if any(not 0 <= count <= _MAX_RATERS or count != int(count) for count in counts):
-        raise InputError(f"{path}, {location}: counts {counts} must be whole numbers from 0 to {_MAX_RATERS}")
+    if any(not 0 <= count <= MAX_RATERS or count != int(count) for count in counts):
+        raise InputError(f"{where}: counts {counts} must be whole numbers from 0 to {MAX_RATERS}")
     return [int(count) for count in counts] if any(counts) else None
+
+
+def _count_columns(row: dict[str, Any], path: Path) -> dict[float, str]:
+    """Return {level: name} of the columns count_LEVEL; InputError where two are of one level."""
+    names: dict[float, str] = {}
+    for name in row:
+        if name and _COUNT.fullmatch(name):
+            other = names.setdefault(float(name.partition("_")[2]), name)
+            if other != name:
+                raise InputError(f"{path}: {other} and {name} are counts of one level; take one out")
+    return names
+
+
+def _require_near(score: float, votes: list[int], where: str, scale: tuple[float, float]) -> None:
+    """Raise InputError where the mean of the counts is not the row's opinion: one of the two would be wrong."""
+    low, high = scale
+    mean = low + (high - low) * sum(level * count for level, count in enumerate(votes)) / (
+        sum(votes) * (len(votes) - 1)
+    )
+    if abs(mean - score) > _NEAR * (high - low):
+        raise InputError(
+            f"{where}: mos={score:g}, but the mean of its counts is {mean:.4g}; mend the one that is wrong, or take "
+            "the columns of counts out"
+        )
 
 
 def _label(row: dict[str, Any], path: Path, location: str, root: Path, scale: tuple[float, float]) -> Label:
     """Check the cells of a row and make a Label of them; InputError names the row and the cell."""
     where = f"{path}, {location}"
+    for name in RESERVED:
+        if name in row:
+            raise InputError(
+                f"{where}: column {name} has a meaning of its own in the program; rename the column; "
+                "counts of raters are count_1, count_2, .., and data.attributes names columns of ratings"
+            )
     image = image_name(column(row, "image", path), where, root)
     score = _score(row, path, location, scale)
     split = _split(row.get("split"), where)
@@ -189,6 +223,7 @@ def _label(row: dict[str, Any], path: Path, location: str, root: Path, scale: tu
     votes = _votes(row, path, location, scale)
     attributes = {key: value for key, value in row.items() if key and key not in _COLUMNS and not _COUNT.fullmatch(key)}
     if votes is not None:
+        _require_near(score, votes, where, scale)
         spread = _vote_spread(votes, scale) if spread is None else spread
         count = sum(votes) if count is None else count
         attributes["votes"] = votes

@@ -85,8 +85,14 @@ def first_unrated(samples: Sequence[Sample]) -> Sample | None:
 
 
 def resplit(splits: dict[str, Sequence[Sample]], data: DataSettings) -> dict[str, list[Sample]]:
-    """Assign the pictures of `splits` anew, seeded by `data.split_seed`; every split keeps its size."""
-    all_samples = sorted((sample for samples in splits.values() for sample in samples), key=lambda sample: sample.image)
+    """Assign the pictures of `splits` anew, seeded by `data.split_seed`; every split keeps its size.
+
+    Pictures of one set are ordered by their path before they are drawn. Those of several sets are ordered by set and
+    id, because the order of their paths depends on where the folders of the sets lie.
+    """
+    all_samples = [sample for samples in splits.values() for sample in samples]
+    several = len({sample.dataset for sample in all_samples}) > 1
+    all_samples.sort(key=lambda sample: (sample.dataset, sample.id) if several else sample.image)
     order = np.random.default_rng([SPLIT_SEED, data.split_seed or 0, 2]).permutation(len(all_samples))
     edges = np.cumsum([len(splits[name]) for name in SPLITS])[:-1]
     return {

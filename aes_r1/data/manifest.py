@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,11 +17,16 @@ from typing import Any, overload
 
 import numpy as np
 
+from aes_r1.data.attributes import attributes_fault
 from aes_r1.data.sample import Sample
+from aes_r1.data.spreadsheet import parse_json
 from aes_r1.runs.files import sha256_of, write_rows
+from aes_r1.runs.private import private_cache
 from aes_r1.settings import InputError
 
 BATCH = 5000  # rows held at once while a manifest is turned into Arrow
+# Raised whenever more is refused, because an Arrow file that was checked by fewer rules must be made anew.
+RULES = 2
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
@@ -48,8 +53,8 @@ def _row(sample: Sample) -> dict[str, Any]:
 def read_manifest(path: Path) -> Samples:
     """Read the samples of a manifest; relative picture paths start at its folder. InputError names a wrong line.
 
-    The rows are written once to an Arrow file beside the manifest, named by the manifest's content, or in the temporary
-    folder where that is read-only. They stay on disk, and a Sample is built when it is asked for.
+    The rows are written once to an Arrow file beside the manifest, named by the manifest's content, or in the user's
+    cache where that folder is read-only. They stay on disk, and a Sample is built when it is asked for.
     """
     from datasets import Dataset
 
@@ -57,10 +62,10 @@ def read_manifest(path: Path) -> Samples:
         digest = sha256_of(path)[:16]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a manifest.jsonl made by aes_r1.prepare") from error
-    arrow = path.with_name(f".{path.stem}.{digest}.arrow")
+    arrow = path.with_name(f".{path.stem}.{digest}-{RULES}.arrow")
     if not arrow.exists():
         if not os.access(path.parent, os.W_OK):
-            arrow = Path(tempfile.gettempdir()) / f"aes_r1.{os.getuid()}.{digest}.arrow"
+            arrow = private_cache() / f"{digest}-{RULES}.arrow"
         if not arrow.exists():
             _write_arrow(path, arrow)
     return Samples(Dataset.from_file(str(arrow)), path.parent.absolute())
@@ -101,15 +106,22 @@ def _write_arrow(path: Path, arrow: Path) -> None:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a manifest by the names of Sample's fields; attributes are JSON text."""
     fields = [name for name in Sample.__dataclass_fields__ if name != "image"]
+    line_of: dict[str, dict[str, int]] = defaultdict(dict)  # by data set and id
     line_number = 0
     try:
         with path.open(encoding="utf-8") as file:
             for line in file:
                 line_number += 1
-                values = json.loads(line)
+                values = parse_json(line, f"{path}, line {line_number}")
                 image = values["path"] if "path" in values else values["image"]
-                sample = Sample(image=str(image), **{name: values[name] for name in fields if name in values})
+                sample = Sample(image=image, **{name: values[name] for name in fields if name in values})
                 _check_types(sample)
+                earlier = line_of[sample.dataset].setdefault(sample.id, line_number)
+                if earlier != line_number:
+                    raise InputError(
+                        f"{path}, lines {earlier} and {line_number}: both have id={sample.id} of {sample.dataset}; "
+                        "give each picture an id of its own, or take one out"
+                    )
                 yield {
                     **vars(sample),
                     "attributes": json.dumps(sample.attributes, ensure_ascii=False) if sample.attributes else "{}",
@@ -126,8 +138,10 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 _LEAST = {"n_raters": 1, "width": 1, "height": 1, "bytes": 0}  # the least value of every whole number
+# Results are named DATASET/SPLIT. An id may hold what a file's name may, which prepare takes it from.
+_NO_NAME = {"id": re.compile(r"[\x00-\x1f]"), "dataset": re.compile(r"[\x00-\x1f\x7f-\x9f/]")}
 _TYPES = {
-    **dict.fromkeys(("id", "dataset"), (str,)),
+    **dict.fromkeys(("id", "image", "dataset"), (str,)),
     **dict.fromkeys(("mos", "mos_std"), (int, float, type(None))),
     **dict.fromkeys(_LEAST, (int, type(None))),
     **{"sha256": (str, type(None)), "attributes": (dict,)},
@@ -139,7 +153,13 @@ def _check_types(sample: Sample) -> None:
     for name, types in _TYPES.items():
         value = getattr(sample, name)
         if isinstance(value, bool) or not isinstance(value, types):
-            raise ValueError(f"{name}={repr(value)[:40]} is of a wrong type")
+            raise ValueError(f"{'path' if name == 'image' else name}={repr(value)[:40]} is of a wrong type")
+    if not sample.image.strip():
+        raise ValueError(f"path={sample.image!r} is empty")
+    for name, wrong in _NO_NAME.items():
+        value = getattr(sample, name)
+        if not value.strip() or wrong.search(value):
+            raise ValueError(f"{name}={repr(value)[:40]} is no name")
     for name, least in _LEAST.items():
         value = getattr(sample, name)
         if value is not None and not least <= value < 2**63:
@@ -150,6 +170,9 @@ def _check_types(sample: Sample) -> None:
         raise ValueError(f"mos_std={sample.mos_std} is outside [0, 1]")
     if sample.split not in ("train", "validation", "test"):
         raise ValueError(f"split={repr(sample.split)[:40]} is none of train, validation, test")
+    fault = attributes_fault(sample.attributes, sample.dataset)
+    if fault is not None:
+        raise ValueError(fault)
     f"{sample.id}{sample.image}{sample.dataset}{sample.attributes}".encode()  # ValueError for half a surrogate pair
 
 

@@ -5,8 +5,6 @@ The catalog holds the constants that bring every scale to [0, 1].
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,7 +12,7 @@ from pathlib import Path
 
 from aes_r1.data.labels import Label, column, first_existing, number
 from aes_r1.data.splits import share_out
-from aes_r1.data.spreadsheet import lines, read_text, sheet, table
+from aes_r1.data.spreadsheet import lines, sheet, table
 from aes_r1.settings import InputError
 
 
@@ -247,8 +245,8 @@ def eva_labels(root: Path) -> list[Label]:
 
 def eva_votes(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (location, cells by column) of a file of EVA, whose cells are separated by "=" and may be quoted."""
-    for location, row in enumerate(csv.DictReader(io.StringIO(read_text(path)), delimiter="="), start=2):
-        yield f"line {location}", {name: (row[name] or "").strip() for name in row if name}
+    for location, row in table(path, separator="="):
+        yield location, {name: cell.strip() for name, cell in row.items() if name}
 
 
 def baid_labels(root: Path) -> list[Label]:

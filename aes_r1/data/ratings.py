@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.labels import Label, column, image_name, label_rows, labels_file, number
 from aes_r1.data.names import name_on_disk
 from aes_r1.data.published import eva_labels, eva_votes
@@ -33,10 +34,8 @@ class RatedSet:
 
 
 def known_ratings(sample: Sample) -> dict[str, float]:
-    """Return {dimension: 0..1} of the known ratings of a picture; empty where none is known."""
-    candidates = (sample.attributes.get("factors"), sample.attributes.get("ratings"))
-    # A label column called factors or ratings holds no mapping and is passed over.
-    ratings = next((values for values in candidates if isinstance(values, Mapping)), {})
+    """Return {dimension: 0..1} of the known ratings of a picture: a scene's factors, else people's ratings."""
+    ratings = sample.attributes.get("factors" if is_made_scene(sample) else "ratings", {})
     return {name: float(ratings[name]) for name in DIMENSIONS if ratings.get(name) is not None}
 
 

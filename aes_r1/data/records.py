@@ -19,7 +19,6 @@ import hashlib
 import math
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from aes_r1.data.names import DRIVE, is_remote, local_name, name_on_disk
 from aes_r1.data.sample import Sample
 from aes_r1.data.spreadsheet import parse_json
 from aes_r1.prompts import parse_critique, parse_score, untaught
+from aes_r1.runs.private import private_cache
 from aes_r1.settings import InputError
 
 _TURNS = ("messages", "conversations", "conversation")
@@ -51,6 +51,13 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give an AesCoT jsonl file in UTF-8") from error
     return [_record(Path(path), number, value) for number, value in _rows(Path(path), text)]
+
+
+def place_of_critique(path: Path, critique: str) -> str:
+    """Return "FILE:LINE" (or the position in the array) of the first record of an AesCoT file with this critique."""
+    text = Path(path).read_text(encoding="utf-8-sig")
+    numbers = (number for number, value in _rows(path, text) if _record(path, number, value)["critique"] == critique)
+    return f"{path}:{next(numbers)}"
 
 
 def unique_samples(records: Iterable[dict[str, Any]]) -> list[Sample]:
@@ -125,7 +132,7 @@ def _checked_record(path: Path, where: str, row: dict[str, Any]) -> dict[str, An
     ):
         raise InputError(f"{where}: id={repr(identity)[:40]} is no name; give a text or a whole number")
     source = row.get("dataset")
-    if source is not None and (not isinstance(source, str) or _NO_NAME.search(source)):
+    if source is not None and (not isinstance(source, str) or "/" in source or _NO_NAME.search(source)):
         raise InputError(f"{where}: dataset={repr(source)[:40]} is no name; give a text, or leave it out")
     return {**row, "image": _picture(path, where, row["image"])}
 
@@ -133,15 +140,15 @@ def _checked_record(path: Path, where: str, row: dict[str, Any]) -> dict[str, An
 def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a conversation about one picture whose last message is the answer."""
     turns = next((row[key] for key in _TURNS if key in row), None)
-    answers = [row[key] for key in _ANSWERS if isinstance(row.get(key), str | list)]
-    if turns is None and not answers:
+    if turns is None:
+        turns = _only_answer(row, where)
+    if turns is None:
         if any(key in row for key in ("id", "mos")):
             return _checked_record(path, where, row)
         raise InputError(
             f"{where}: neither a record (id, image, mos, critique) nor a conversation (messages and images); "
             f"it has {', '.join(list(row)[:6])}"
         )
-    turns = turns if turns is not None else answers[0] if isinstance(answers[0], list) else answers
     if not isinstance(turns, list) or not turns:
         raise InputError(f"{where}: its conversation is no list of messages")
     speaker = str(turns[-1].get("role", turns[-1].get("from", "assistant"))) if isinstance(turns[-1], dict) else ""
@@ -158,6 +165,22 @@ def _conversation(path: Path, number: int, where: str, row: dict[str, Any]) -> d
         )
     image = _picture(path, where, images[0])
     return {"id": f"{path.stem}-{number}", "image": image, "mos": score, "critique": critique}
+
+
+def _only_answer(row: dict[str, Any], where: str) -> list[Any] | None:
+    """Return the messages of a row of prompt and answer, None where it has no answer; InputError where it has two."""
+    answers = {key: row[key] for key in _ANSWERS if isinstance(row.get(key), str | list)}
+    filled = [key for key, value in answers.items() if (value.strip() if isinstance(value, str) else value)]
+    if len(filled) > 1:
+        raise InputError(f"{where}: two answers ({', '.join(filled)}); keep one")
+    if not answers:
+        return None
+    key = (filled or list(answers))[0]
+    turns = answers[key] if isinstance(answers[key], list) else [answers[key]]
+    texts = sum(isinstance(turn, str) and bool(turn.strip()) for turn in turns)
+    if texts > 1:
+        raise InputError(f"{where}: two answers ({key} is a list of {texts} texts); keep one")
+    return turns
 
 
 def _read_answer(answer: str, where: str) -> tuple[float, str]:
@@ -238,8 +261,9 @@ def _write_embedded(path: Path, where: str, content: Any) -> str:
     if not data:
         raise InputError(f"{where}: its picture is empty; give it as base64 or by its path")
     name = f"{hashlib.sha256(data).hexdigest()[:32]}.picture"
-    fallback = Path(tempfile.gettempdir()) / f"aes_r1.{os.getuid()}.pictures"  # if the file's folder is read-only
-    for folder in (path.parent / f".{path.stem}.pictures", fallback):
+    beside = path.parent / f".{path.stem}.pictures"
+    for place in (lambda: beside, lambda: private_cache() / "pictures"):  # the cache if the file's folder is read-only
+        folder = place()
         target = folder / name
         if target.exists():
             return str(target.absolute())

@@ -40,6 +40,7 @@ _NO_TEXT = (
     (b"version https://git-lfs", "a Git LFS pointer, not the labels; run git lfs pull"),
     (b"<", "a web page or other markup, as a failed download leaves; get the labels again"),
 )
+_NUMBER = re.compile(r"[+-]?[0-9]*[.,]?[0-9]+")
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
@@ -97,17 +98,24 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def table(
-    path: Path, wanted: Collection[str] = (), fits: Callable[[str], bool] | None = None
+    path: Path,
+    wanted: Collection[str] = (),
+    fits: Callable[[str], bool] | None = None,
+    *,
+    separator: str | None = None,
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Read the rows of a CSV file whose first line names the columns.
 
-    A line `sep=;` before it sets the separator, which the header shows otherwise. `wanted` columns are found in upper
+    A line `sep=;` before it sets the `separator`, which the header shows otherwise. `wanted` columns are found in upper
     and lower case, and no column may occur twice. Without `wanted` the file is a published one and is read leniently.
+    A cell may hold line breaks in your own file, unless they look like further rows.
     """
-    yield from table_in(read_text(path, fits), path, wanted)
+    yield from table_in(read_text(path, fits), path, wanted, separator=separator)
 
 
-def table_in(text: str, path: Path, wanted: Collection[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
+def table_in(
+    text: str, path: Path, wanted: Collection[str] = (), *, separator: str | None = None
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Read the rows of a CSV text as `table` does; `path` is its file."""
     skipped = 0  # lines before `rows`
     if wanted and text.lstrip().startswith(('{"', "[")):
@@ -116,7 +124,7 @@ def table_in(text: str, path: Path, wanted: Collection[str] = ()) -> Iterator[tu
     named_separator = _SEP_LINE.fullmatch(head.strip("\r"))
     if named_separator:
         text, skipped = rest, 1
-    separator = named_separator[1] if named_separator else _separator(text, wanted)
+    separator = named_separator[1] if named_separator else separator or _separator(text, wanted)
     strict = bool(wanted)  # published files are read leniently, because the user cannot mend them
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=strict, strict=strict)
     names: list[str] | None = None
@@ -128,13 +136,18 @@ def table_in(text: str, path: Path, wanted: Collection[str] = ()) -> Iterator[tu
         except csv.Error as error:
             remedy = "a quote that opens there is not closed, or stands inside a cell; double the quotes of a cell"
             if "field limit" in str(error):
-                remedy = "or the cell is this long: take its column out"
+                remedy = f"{remedy}; or the cell is this long: take its column out"
             raise InputError(f"{path}, {location}: cannot be read as CSV ({error}); {remedy}") from error
         if cells is None:
             break
         last_line = rows.line_num
         if not any(cell.strip() for cell in cells):
             continue
+        if any(_holds_rows(cell, names or cells, separator, strict=strict) for cell in cells):
+            raise InputError(
+                f"{path}, {location}: a cell holds the rows below it, because a quote that opens there is not closed; "
+                "close it or take it out"
+            )
         if names is None:
             names = _columns([cell.strip() for cell in cells], path, wanted)
             continue
@@ -150,6 +163,20 @@ def table_in(text: str, path: Path, wanted: Collection[str] = ()) -> Iterator[tu
         yield location, dict(zip(names, cells, strict=False))
     if names is None:
         raise InputError(f"{path}: the label file is empty")
+
+
+def _holds_rows(cell: str, names: list[str], separator: str, *, strict: bool) -> bool:
+    """Return whether a quote that is not closed has made rows a part of `cell`.
+
+    No published file has line breaks in its cells. A comment in your own file may, but its lines do not have a cell for
+    every column with a number under mos.
+    """
+    _, *further = re.split(r"\r\n|\r|\n", cell)
+    if not strict:
+        return bool(further)
+    rows = [line.split(separator) for line in further]
+    place = names.index("mos") if "mos" in names else 0
+    return any(len(row) >= len(names) and _NUMBER.fullmatch(row[place].strip(' "')) for row in rows)
 
 
 def _separator(text: str, wanted: Collection[str]) -> str:

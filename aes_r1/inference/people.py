@@ -67,6 +67,6 @@ def _against(group: str, samples: Sequence[Sample]) -> list[tuple[Sample, float,
     found = []
     for sample in samples:
         votes = (sample.attributes.get("other_votes") or {}).get(group)
-        if votes and sample.mos is not None:
+        if votes and sum(votes) > 0 and sample.mos is not None:
             found.append((sample, mean_vote(votes), sample.mos))
     return found

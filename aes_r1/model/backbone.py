@@ -146,6 +146,11 @@ class Backbone:
         """Return the text of [T] tokens, without `answer_prefix`."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
+    def special_tokens(self) -> list[str]:
+        """Return the texts that the tokenizer reads as special tokens wherever they stand, the longest first."""
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        return sorted(added.union(self.tokenizer.all_special_tokens), key=lambda text: (-len(text), text))
+
     def pieces(self, tokens: Tensor) -> list[str]:
         """Return the vocabulary's string for each of [T] tokens: ASCII unchanged, every other byte as one character."""
         return self.tokenizer.convert_ids_to_tokens(tokens.tolist())

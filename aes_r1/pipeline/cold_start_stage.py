@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aes_r1.aescot.build import build_aescot
 from aes_r1.aescot.start import deciding_settings
+from aes_r1.data.attributes import is_made_scene
 from aes_r1.data.check import check_pictures
 from aes_r1.data.records import read_records, unique_samples
 from aes_r1.data.sample import Sample
@@ -35,7 +36,7 @@ from aes_r1.trainer.context import TrainingContext
 from aes_r1.trainer.engine import Engine, build_engine
 from aes_r1.trainer.sft import sft_epochs, sft_steps, train_sft
 from aes_r1.trainer.skipped import warn
-from aes_r1.trainer.taught import comparisons, rated_records, taught_records
+from aes_r1.trainer.taught import comparisons, rated_records, require_teachable, taught_records
 
 # Settings that do not change the result: where the critiques come from (their content is hashed), speed and safety.
 # The epochs that are hashed are those that min_steps led to.
@@ -80,7 +81,7 @@ def cold_start(job: Job, base: str) -> str:
     noted = job.run.stage_values("cold_start")
     if noted:
         _require_same(Path(noted["model"]).parent, final.path)
-    make = partial(_make, job, base, records, pairs, recipe)
+    make = partial(_make, job, base, records_path, records, pairs, recipe)
     made_here = job.processes.build_collectively(job.store, "cold_starts", digest, make)
     if job.rank == 0:
         shutil.rmtree(final.checkpoints, ignore_errors=True)
@@ -182,13 +183,23 @@ def _comparisons(job: Job, records: list[dict]) -> list[dict]:
 
 
 def _make(
-    job: Job, base: str, records: list[dict], pairs: list[dict], cold_start: ColdStartSettings, target: Path
+    job: Job,
+    base: str,
+    records_path: Path,
+    records: list[dict],
+    pairs: list[dict],
+    cold_start: ColdStartSettings,
+    target: Path,
 ) -> None:
-    """Train `base` on `records` and on the comparisons `pairs`, and save the model in `target`. Collective."""
+    """Train `base` on `records`, of the file `records_path`, and on the comparisons `pairs`; save it in `target`.
+
+    Collective.
+    """
     settings, lora = job.settings, adapter_of(cold_start, job.settings)
     if job.rank == 0:
         log.info("cold start: %s", _announced(settings, len(records), len(pairs), cold_start))
     backbone = job.load(base)
+    require_teachable(records, backbone, records_path)
     if lora.rank > 0:
         backbone = backbones.add_adapter(backbone, lora, seed=settings.seed, quantized=settings.model.quantize == "nf4")
     else:
@@ -300,7 +311,7 @@ def _critiques(job: Job) -> Path:
     expert = dataclasses.replace(settings.expert, name=settings.cold_start.expert or settings.expert.name)
     manifest = sha256_of(job.manifest(settings.data, "train"))
     judge = settings.judge
-    if judge.name == "scenes" and not all("factors" in sample.attributes for sample in samples):
+    if judge.name == "scenes" and not all(map(is_made_scene, samples)):
         log.info(
             "no judge reads the critiques of %s, because judge=scenes knows made scenes alone; the other filters do",
             samples[0].dataset,

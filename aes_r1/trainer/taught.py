@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from aes_r1.data.pairs import draw_pairs
 from aes_r1.data.ratings import known_ratings
-from aes_r1.data.records import sample_of
+from aes_r1.data.records import place_of_critique, sample_of
 from aes_r1.data.sample import Sample
 from aes_r1.model.backbone import Backbone
 from aes_r1.prompts import FILLER, answer, comparison
@@ -26,6 +28,22 @@ def taught_records(records: Sequence[dict[str, Any]], prompt: str, backbone: Bac
         filler_for = filler_writer(backbone)
         return [{**row, "critique": filler_for(row["critique"])} for row in records]
     return records
+
+
+def require_teachable(records: Sequence[dict[str, Any]], backbone: Backbone, path: Path) -> None:
+    """Raise InputError for the first critique of the AesCoT file `path` that holds a special token of the model.
+
+    The tokenizer would read it as the end of the answer or as a picture, and not as words. `read_records` refuses the
+    tokens of known families; the model's own tokenizer knows all of its own.
+    """
+    special = re.compile("|".join(map(re.escape, backbone.special_tokens())) or r"(?!)")
+    for row in records:
+        match = special.search(row["critique"])
+        if match:
+            raise InputError(
+                f"{place_of_critique(path, row['critique'])}: the critique holds {match[0]}, a special token of the "
+                "model's tokenizer; take it or the row out"
+            )
 
 
 def comparisons(records: Sequence[dict[str, Any]], *, share: float, margin: float, seed: int) -> list[dict[str, Any]]:

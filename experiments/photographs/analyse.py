@@ -44,14 +44,20 @@ def calibrated(scores: np.ndarray, mos: np.ndarray, *, seed: int = 0) -> np.ndar
 
 
 def cell(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return n, SRCC, PLCC, MAE and the MAE after calibration, with intervals over pictures."""
-    known = [row for row in rows if row["score"] is not None and row["mos"] is not None]
+    """Return n, the share without an answer, SRCC, PLCC, MAE and the MAE after calibration, with intervals.
+
+    A missing answer counts as the mean answer, before and after calibration; a picture without MOS is left out.
+    """
+    known = [row for row in rows if row["mos"] is not None]
     scores, mos = (np.asarray([row[name] for row in known], dtype=np.float64) for name in ("score", "mos"))
     found = correlations(scores, mos)
-    result: dict[str, Any] = {"n": found["n"], **{name: found[name] for name in ("srcc", "plcc", "mae")}}  # type: ignore[literal-required]
+    names = ("n", "parse_failure_rate", "srcc", "plcc", "mae")
+    result: dict[str, Any] = {name: found[name] for name in names}  # type: ignore[literal-required]
     result["how"] = rows[0].get("how", rows[0].get("protocol"))
-    if np.ptp(scores) > 1e-9:
-        result["mae_calibrated"] = correlations(calibrated(scores, mos), mos)["mae"]
+    answered = scores[~np.isnan(scores)]
+    if len(answered) and np.ptp(answered) > 1e-9:
+        filled = np.where(np.isnan(scores), answered.mean(), scores)
+        result["mae_calibrated"] = correlations(calibrated(filled, mos), mos)["mae"]
     if result["how"] == "halves":
         result["whole_group_srcc"] = whole_group(found["srcc"])
     return result
@@ -93,13 +99,14 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
         lines += [
             f"## Fitted on {result['fitted_n']} pictures of {result['fitted_on']}{eyes}",
             "",
-            "| tested on | reader | n | SRCC | PLCC | MAE | MAE, calibrated |",
-            "|---|---|---|---|---|---|---|",
+            "| tested on | reader | n | no answer | SRCC | PLCC | MAE | MAE, calibrated |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for dataset, readers in result["sets"].items():
             for name, one in readers.items():
                 values = (one["srcc"], one["plcc"], one["mae"], one.get("mae_calibrated"))
-                lines.append(f"| {dataset} | {name} | {one['n']} | {' | '.join(map(_told, values))} |")
+                failed = format(one["parse_failure_rate"], ".1%")
+                lines.append(f"| {dataset} | {name} | {one['n']} | {failed} | {' | '.join(map(_told, values))} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -5,10 +5,20 @@ import pytest
 
 from aes_r1.aescot.start import check_roles, claim_output_folder, deciding_settings, prompts_of
 from aes_r1.data.sample import Sample
+from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import ExpertSettings, InputError, JudgeSettings
 
 PHOTOGRAPH = Sample("a", "a.png", 0.5, "ava", "train")
-SCENE = Sample("s", "s.png", 0.5, "scenes", "train", attributes={"factors": {}})
+SCENE = Sample("s", "s.png", 0.5, "scenes", "train", attributes={"factors": dict.fromkeys(DIMENSIONS, 0.5)})
+NOT_DRAWN = [
+    Sample("p", "p.png", 0.5, name, "train", attributes={"factors": factors})
+    for name, factors in (
+        ("folder", "light"),
+        ("ava", dict.fromkeys(DIMENSIONS, 0.5)),
+        ("scenes", "light"),
+        ("scenes", {}),
+    )
+]
 MODEL = {"name": "openai", "model": "m", "api_base": "http://127.0.0.1:1/v1"}
 
 
@@ -18,6 +28,8 @@ MODEL = {"name": "openai", "model": "m", "api_base": "http://127.0.0.1:1/v1"}
         (PHOTOGRAPH, {"name": "scenes"}, {"name": "none"}, "use expert=pixels"),
         (PHOTOGRAPH, {"name": "pixels"}, {"name": "scenes"}, "use judge=none or judge=openai"),
         (SCENE, MODEL, {"name": "scenes"}, "judge=openai or judge=none"),
+        *((one, {"name": "scenes"}, {"name": "none"}, "use expert=pixels") for one in NOT_DRAWN),
+        *((one, {"name": "pixels"}, {"name": "scenes"}, "judge=scenes knows made scenes alone") for one in NOT_DRAWN),
         (Sample("n", "n.png", None, "ava", "train"), {"name": "pixels"}, {"name": "none"}, "n has no score"),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from itertools import chain
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aes_r1.data.attributes import RESERVED
 from aes_r1.data.check import check_pictures
 from aes_r1.data.labels import avt_ai_labels, folder_labels
 from aes_r1.data.loader import load_samples
@@ -222,6 +224,22 @@ def test_sophoappeal_for_real():
     assert all(sum(sample.attributes["votes"]) == sample.n_raters for sample in everything)
     sources = {"500px_cc0", "aadb", "ava", "koniq10k", "own", "pixabay_first50k"}
     assert {sample.attributes["source"] for sample in everything} == sources
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_a_column_by_a_name_of_the_programs_own_is_refused(name, tmp_path):
+    """It would be taken for counts per level, for ratings or for a made scene, long after it was read."""
+    csv = folder(tmp_path, f"image,mos,{name}\na.jpg,0.5,210\n")
+    with pytest.raises(
+        InputError, match=rf"labels\.csv, line 2: column {name} .*; rename the column; .* count_1"
+    ) as caught:
+        folder_labels(csv)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "labels.csv").unlink()
+    for value in (12, [-5, 10], [3, 1, 2], {"color": 7}, "light", None):
+        rows = [{"image": "a.jpg", "mos": 0.5}, {"image": "b.jpg", "mos": 0.5, name: value}]
+        with pytest.raises(InputError, match=rf"labels\.jsonl, line 2: column {name} "):
+            folder_labels(folder(tmp_path, "\n".join(map(json.dumps, rows)), "labels.jsonl"))
 
 
 def test_a_split_seed_deals_the_same_pictures_anew(tmp_path):

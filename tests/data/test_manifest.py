@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import list_hashes, read_manifest, write_manifest
 from aes_r1.data.sample import Sample
+from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import DataSettings, InputError
 
 
@@ -57,9 +59,42 @@ def test_relative_paths_start_at_the_manifests_folder(tmp_path):
 ROW = '{"id": "a", "path": "a", "mos": 0.5, "dataset": "x", "split": "test", '
 
 
+def with_attributes(dataset, **attributes):
+    return json.dumps(
+        {"id": "b", "path": "b", "mos": 0.5, "dataset": dataset, "split": "test", "attributes": attributes}
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
+        ('{"id": "b", "path": null, "mos": 0.5, "dataset": "x", "split": "test"}', "path=None is of a wrong type"),
+        ('{"id": "b", "path": 5, "mos": 0.5, "dataset": "x", "split": "test"}', "path=5 is of a wrong type"),
+        ('{"id": "b", "path": "", "mos": 0.5, "dataset": "x", "split": "test"}', "path='' is empty"),
+        ('{"id": "b", "path": "b", "mos": 0.5, "dataset": "", "split": "test"}', "dataset='' is no name"),
+        ('{"id": "b", "path": "b", "mos": 0.5, "dataset": "x/y", "split": "test"}', "dataset='x/y' is no name"),
+        ('{"id": "b", "path": "b", "mos": 0.5, "dataset": "x\\u009b", "split": "test"}', "is no name"),
+        ('{"id": "b\\nc", "path": "b", "mos": 0.5, "dataset": "x", "split": "test"}', "is no name"),
+        ('{"id": "", "path": "b", "mos": 0.5, "dataset": "x", "split": "test"}', "id='' is no name"),
+        (
+            '{"id": "b", "path": "b", "mos": 0.5, "mos": 0.6, "dataset": "x", "split": "test"}',
+            "the key mos stands twice",
+        ),
+        (with_attributes("x", votes=210), "attributes.votes=210 must be a list of raters on each level"),
+        (with_attributes("x", votes="210"), "attributes.votes='210' must be a list"),
+        (with_attributes("x", votes=[-5, 10]), "attributes.votes=[-5, 10] must be"),
+        (with_attributes("x", votes=[0.5, 10]), "attributes.votes=[0.5, 10] must be"),
+        (with_attributes("x", votes=[3]), "attributes.votes=[3] must be"),
+        (with_attributes("x", votes={"1": 3}), "attributes.votes={'1': 3} must be"),
+        (with_attributes("x", other_votes=[1, 2]), "attributes.other_votes=[1, 2] must be lists"),
+        (with_attributes("x", other_votes={"lab": 7}), "attributes.other_votes={'lab': 7} must be lists"),
+        (with_attributes("x", ratings="many"), "attributes.ratings='many' must be ratings in [0, 1]"),
+        (with_attributes("x", ratings={"color": 7}), "attributes.ratings={'color': 7} must be ratings in [0, 1]"),
+        (with_attributes("x", ratings={"hue": 0.5}), "attributes.ratings={'hue': 0.5} must be ratings"),
+        (with_attributes("x", factors="light"), "attributes.factors='light' must be of a made scene (scenes, "),
+        (with_attributes("scenes", factors={"color": 0.5}), "must be the factor of every dimension in [0, 1]"),
+        (with_attributes("scenes", factors=dict.fromkeys(DIMENSIONS, 9)), "must be the factor of every dimension"),
+        (with_attributes("scenes", facts=7), "attributes.facts=7 must be a mapping of facts"),
         ('{"id": "a"}', "no 'image'"),
         ("[1]", "line 2"),
         ("nothing", "line 2"),
@@ -80,7 +115,7 @@ ROW = '{"id": "a", "path": "a", "mos": 0.5, "dataset": "x", "split": "test", '
         (ROW + '"bytes": -1}', "bytes=-1 is outside [0, 2^63)"),
         ('{"id": "\\ud83d", "path": "a", "mos": 0.5, "dataset": "x", "split": "test"}', "surrogates"),
         ('{"id": "a", "path": "a", "mos": ' + "9" * 5000 + "}", "digits"),
-        ('{"id": ' + "[" * 100_000, "recursion"),
+        ('{"id": ' + "[" * 100_000, "nested too deep"),
     ],
 )
 def test_a_broken_line_is_named(line, says, tmp_path):
@@ -94,6 +129,44 @@ def test_a_broken_line_is_named(line, says, tmp_path):
         read_manifest(tmp_path / "nowhere.jsonl")
 
 
+def test_two_rows_may_not_have_one_id(tmp_path):
+    """One of them would vanish from every measure; another set may use the same ids."""
+    rows = [*samples(3), *samples(3, "other")]
+    write_manifest(rows, tmp_path / "m.jsonl")
+    assert list(read_manifest(tmp_path / "m.jsonl")) == rows
+    for again in (replace(rows[1], image="/p/other.jpg"), replace(rows[1], mos=0.9, split="test")):
+        write_manifest([*rows, again], tmp_path / "m.jsonl")
+        with pytest.raises(
+            InputError, match=r"m\.jsonl, lines 2 and 7: both have id=1 of mine; give each picture an id"
+        ):
+            read_manifest(tmp_path / "m.jsonl")
+
+
+def test_a_row_that_was_read_by_fewer_rules_is_checked_again(tmp_path, monkeypatch):
+    write_manifest([*samples(2), *samples(2, "other")], tmp_path / "m.jsonl")
+    read_manifest(tmp_path / "m.jsonl")
+    checked = []
+    monkeypatch.setattr("aes_r1.data.manifest._check_types", checked.append)
+    read_manifest(tmp_path / "m.jsonl")
+    assert checked == []
+    monkeypatch.setattr("aes_r1.data.manifest.RULES", 10**6)
+    read_manifest(tmp_path / "m.jsonl")
+    assert len(checked) == 4
+    assert len(list(tmp_path.glob(".m.*.arrow"))) == 1
+
+
+def test_the_rows_of_a_folder_that_is_read_only_lie_in_the_users_own(tmp_path, monkeypatch):
+    """Anybody can guess names in the temporary folder, and what is found there would be taken for the manifest."""
+    folder, cache = tmp_path / "read_only", tmp_path / "cache"
+    write_manifest(samples(2), folder / "m.jsonl")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    access = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != folder and access(path, mode))
+    assert list(read_manifest(folder / "m.jsonl")) == samples(2)
+    assert [file.suffix for file in (cache / "aes_r1").iterdir()] == [".arrow"]
+    assert [file.name for file in folder.iterdir()] == ["m.jsonl"]
+
+
 def test_a_manifest_in_another_encoding_is_one_line(tmp_path):
     (tmp_path / "m.jsonl").write_bytes(b'{"id": "\xe4"}\n')
     with pytest.raises(InputError, match=r"m\.jsonl: not UTF-8"):
@@ -102,6 +175,7 @@ def test_a_manifest_in_another_encoding_is_one_line(tmp_path):
 
 def test_validation_is_carved_for_every_set_that_has_none(tmp_path):
     rows = samples(100, "one") + samples(10, "one", "test") + samples(60, "two") + samples(7, "two", "validation")
+    rows = [replace(one, id=f"{one.split} {one.id}") for one in rows]
     write_manifest(rows, tmp_path / "m.jsonl")
     data = DataSettings("manifest", str(tmp_path / "m.jsonl"))
     result = {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -101,3 +102,16 @@ def test_a_limit_keeps_the_ratio(tmp_path):
     part = load(mixed(tmp_path, limit=14), "validation", tmp_path)
     assert Counter(sample.dataset for sample in whole) == {"ava": 9, "tad66k": 10, "flickr_aes": 9}
     assert sorted(Counter(sample.dataset for sample in part).values()) == [4, 5, 5]
+
+
+def test_a_split_seed_deals_alike_wherever_the_sets_lie(tmp_path):
+    """The order of the sets' folders must not decide which pictures are tested."""
+
+    def tested(data):
+        return {(sample.dataset, sample.id) for sample in load(replace(data, split_seed=1), "test", tmp_path)}
+
+    here = tested(mixed(sets(tmp_path)))
+    moved = {}
+    for number, name in enumerate(RATIO):
+        moved[name] = str((tmp_path / name).rename(tmp_path / f"{len(RATIO) - number}{name}"))
+    assert tested(mixed(tmp_path, roots=moved)) == here

@@ -173,7 +173,7 @@ def test_a_wrong_root_is_named(name, tmp_path):
     ("rows", "faults"),
     [
         ("a,0.5,train\na,0.5,train\n", ["the same row again"]),
-        ("a,0.5,train\na,0.6,train\n", ["2 rows of different opinion: 0.5, 0.6"] * 2),
+        ("a,0.5,train\na,0.6,train\n", ["rows of different opinion: 0.5, 0.6 in 2 rows"] * 2),
         ("a,0.5,train\na,0.5,test\n", ["also in test"]),
         ("a,0.5,validation\na,0.7,test\na,0.4,train\n", ["also in test"] * 2),
     ],
@@ -194,6 +194,9 @@ def test_eva_counts_single_votes_and_rates_dimensions(tmp_path):
     assert first.attributes["ratings"] == {"composition": pytest.approx(2.5 / 3), "color": pytest.approx(2 / 3)}
     assert (other.mos, other.attributes["ratings"]) == (0, {"color": 0})  # nobody rated its composition
     assert dropped == {}
+    put(tmp_path, "data/votes_filtered.csv", b'image_id=user_id=score\n"71"="E1"="6"\n\n72=E1\n')
+    with pytest.raises(InputError, match=r"line 4: score='' is not a number"):
+        published.eva_labels(tmp_path)
     put(tmp_path, "data/votes_filtered.csv", b"image_id=user_id=score\n71=E1=6.5\n")
     with pytest.raises(InputError, match=r"line 2: score=6.5 must be a whole number in 0..10"):
         published.eva_labels(tmp_path)
@@ -248,8 +251,33 @@ def test_an_opinion_off_the_scale_is_left_out(tmp_path):
     LAYOUTS["tad66k"](tmp_path)
     put(tmp_path, "merge/test.csv", b"image,score\r\na.jpg,11\r\nb.jpg,0\r\n")
     labels, dropped = read_set("tad66k", tmp_path)
-    assert [label.fault for label in dropped] == ["opinion 11 lies outside 0..10"]
+    assert [label.fault for label in dropped] == ["opinion off the scale: 11 lies outside 0..10"]
     assert [label.mos for label in labels if label.split == "test"] == [0]
+
+
+@pytest.mark.parametrize("rows", [3, 40_000])
+@pytest.mark.parametrize(
+    ("name", "file", "header", "row"),
+    [
+        ("eva", "data/votes_filtered.csv", "image_id=user_id=score", "{0}=E{0}=5"),
+        ("agiqa3k", "data.csv", "name,mos_quality,std_quality,prompt", "{0}.png,1,1,a cat"),
+        ("baid", "dataset/train_set.csv", "image,score", "{0}.png,1"),
+    ],
+)
+def test_a_quote_that_is_not_closed_swallows_no_rows(name, file, header, row, rows, tmp_path):
+    """The reader would take the rest of the file for one cell, or end in an error of its own where that is long."""
+    LAYOUTS[name](tmp_path)
+    separator = "=" if name == "eva" else ","
+    lines = [header, *(row.format(index) for index in range(1, rows + 1))]
+    for place in (0, 2):
+        broken = [*lines]
+        broken[place] = broken[place].replace(separator, f'{separator}"', 1)
+        put(tmp_path, file, "\n".join(broken).encode())
+        with pytest.raises(
+            InputError, match=rf"{file}, line {place + 1}: .*a quote that opens there is not closed"
+        ) as caught:
+            read_set(name, tmp_path)
+        assert "\n" not in str(caught.value)
 
 
 COUNTS = "image,mos,count_1,count_2,count_3\na.jpg,2.25,1,1,2\nb.jpg,2,,,\n"
@@ -266,9 +294,28 @@ def test_counts_of_your_own_raters(tmp_path):
     assert (empty.attributes, empty.mos_std, empty.n_raters) == ({}, None, None)
 
 
+def test_columns_of_counts_are_found_in_any_case(tmp_path):
+    put(tmp_path, "labels.csv", COUNTS.replace("count_1", "Count_1").replace("count_3", "COUNT_3").encode())
+    labels, _ = read_set("folder", tmp_path, scale=[1, 3])
+    assert [label.attributes for label in labels if label.image == "a.jpg"] == [{"votes": [1, 1, 2]}]
+
+
+def test_counts_may_differ_from_a_rounded_opinion(tmp_path):
+    put(tmp_path, "labels.csv", COUNTS.replace("2.25", "2.3").encode())
+    labels, _ = read_set("folder", tmp_path, scale=[1, 3])
+    assert labels[0].attributes or labels[1].attributes
+
+
 @pytest.mark.parametrize(
     ("content", "scale", "says"),
     [
+        (COUNTS.replace("2.25", "1.9"), [1, 3], r"line 2: mos=1\.9, but the mean of its counts is 2\.25; mend the one"),
+        (
+            COUNTS.replace("count_2", "count_1.0"),
+            [1, 3],
+            r"count_1 and count_1\.0 are counts of one level; take one out",
+        ),
+        (COUNTS.replace("count_3", "Count_1"), [1, 3], "count_1 and Count_1 are counts of one level"),
         (COUNTS.replace("2.25", ".5").replace(",2,", ",1,"), None, r"data\.scale=\[1,3\]"),
         (COUNTS, [1, 5], r"count_1 \.\. count_3 are not the levels of a scale from 1 to 5"),
         (COUNTS.replace("count_2", "count_2.5"), [1, 3], "at equal distances"),

@@ -10,10 +10,12 @@ from aes_r1.data.loader import load_samples
 from aes_r1.data.manifest import read_manifest, write_manifest
 from aes_r1.data.ratings import known_ratings
 from aes_r1.data.sample import Sample
+from aes_r1.prompts import DIMENSIONS
 from aes_r1.settings import DataSettings, InputError
 from tests.data.layouts import put
 from tests.data.test_published import rows_of
 
+FACTORS = dict(zip(DIMENSIONS, (0.25, 0.5, 0.75, 0.5, 1.0), strict=True))
 OWN = b"image,mos,harmony,frame\na.png,0.5,0.25,7\nb.png,0.6,,10\n"
 
 
@@ -50,9 +52,14 @@ def test_a_manifest_keeps_ratings_and_scenes_know_their_factors(tmp_path):
     sample = Sample("a", str(tmp_path / "a.png"), 0.5, "para", "train", attributes={"ratings": {"color": 0.25}})
     write_manifest([sample], tmp_path / "manifest.jsonl")
     assert known_ratings(read_manifest(tmp_path / "manifest.jsonl")[0]) == {"color": 0.25}
-    scene = Sample("a", "a.png", 0.5, "scenes", "train", attributes={"factors": {"color": 0.5, "exposure": 1.0}})
-    assert known_ratings(scene) == {"color": 0.5, "exposure": 1.0}
-    assert known_ratings(Sample("a", "a.png", 0.5, "folder", "train", attributes={"ratings": "many"})) == {}
+    scene = Sample("a", "a.png", 0.5, "scenes", "train", attributes={"factors": FACTORS})
+    assert known_ratings(scene) == FACTORS
+
+
+def test_factors_are_known_of_scenes_alone():
+    both = {"factors": FACTORS, "ratings": {"color": 0.75}}
+    assert known_ratings(Sample("a", "a.png", 0.5, "mine", "train", attributes=both)) == {"color": 0.75}
+    assert known_ratings(Sample("a", "a.png", 0.5, "scenes", "train", attributes=both)) == FACTORS
 
 
 @pytest.mark.parametrize(

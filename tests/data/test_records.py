@@ -174,10 +174,10 @@ def test_pictures_that_lie_in_the_record(image, tmp_path):
 
 def test_pictures_in_a_record_of_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / ".file.pictures").write_text("in the way")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (result,) = read_records(write(tmp_path, {**OURS, "image": {"bytes": base64.b64encode(PIXEL).decode()}}))
     assert Path(result["image"]).read_bytes() == PIXEL
-    assert ".file.pictures" not in result["image"]
+    assert Path(result["image"]).parent == tmp_path / "cache" / "aes_r1" / "pictures"
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,13 @@ POISON = {
     "<end_of_turn>": "a special token",
     "<｜end▁of▁sentence｜>": "a special token",
     "[INST] Soft": "a special token",
+    **dict.fromkeys(
+        (
+            *("a <end_of_utterance> b", "<fake_token_around_image>", "<global-img>", "<row_1_col_12>", "<unused5>"),
+            *("<mask>", "[IMG]", "[IMG_END]", "<end_of_text>", "<eod>", "<im_patch>", "<im_end>"),
+        ),
+        "a special token",
+    ),
     "Soft </think> light": "a tag of the answer's format",
     "Soft <answer>0.9</answer>": "a tag of the answer's format",
     "Soft <THINK >": "a tag of the answer's format",
@@ -321,3 +328,38 @@ def test_records_as_labels_give_a_picture_one_opinion_and_an_id_one_picture(tmp_
             seed=0,
             store=tmp_path,
         )
+
+
+TOLD = ["<think>A.</think><answer>1</answer>", "<think>B.</think><answer>0</answer>"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ({"completion": TOLD[0], "response": TOLD[1]}, "two answers (completion, response); keep one"),
+        ({"response": TOLD[0], "answer": "0.5"}, "two answers (response, answer); keep one"),
+        ({"output": TOLD}, "two answers (output is a list of 2 texts); keep one"),
+        (
+            {"completion": [{"role": "assistant", "content": TOLD[0]}], "output": TOLD[1]},
+            "two answers (completion, output)",
+        ),
+    ],
+)
+def test_a_record_with_two_answers_is_refused(answers, says, tmp_path):
+    with pytest.raises(InputError, match=r"file\.jsonl:1: ") as caught:
+        read_records(write(tmp_path, {"prompt": "x", "image": "a.jpg", **answers}))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"completion": TOLD[0], "response": " ", "answer": None, "output": []},
+        {"output": [TOLD[0]]},
+        {"response": [{"role": "user", "content": TOLD[1]}, {"role": "assistant", "content": TOLD[0]}]},
+        {"messages": [{"role": "assistant", "content": TOLD[0]}], "answer": "0.5"},
+    ],
+)
+def test_one_answer_beside_empty_ones_is_read(answers, tmp_path):
+    (record,) = read_records(write(tmp_path, {"prompt": "x", "image": "a.jpg", **answers}))
+    assert (record["mos"], record["critique"]) == (1.0, "A.")

@@ -300,7 +300,7 @@ def test_one_picture_under_two_names_has_one_opinion(second, tmp_path):
     (tmp_path / "labels.csv").write_text(f"image,mos\na.jpg,0.2\n{second.format(root=tmp_path)},0.9\nb.jpg,0.5\n")
     kept, dropped = read_set("folder", tmp_path)
     assert [label.image for label in kept] == ["b.jpg"]
-    assert [label.fault for label in dropped] == ["2 rows of different opinion: 0.2, 0.9"] * 2
+    assert [label.fault for label in dropped] == ["rows of different opinion: 0.2, 0.9 in 2 rows"] * 2
 
 
 def test_a_way_over_a_link_is_not_shortened(tmp_path):
@@ -349,7 +349,7 @@ def test_a_comma_before_three_digits_is_read_by_the_scale():
 @pytest.mark.parametrize("header", ["mos,n_raters,note", "mos,count_0,count_1"])
 @pytest.mark.parametrize(("cell", "count"), [("1,200", 1200), ("1200", 1200), ("12", 12), ("12,0", 12)])
 def test_a_whole_number_may_have_a_comma(cell, count, header, tmp_path):
-    (tmp_path / "labels.csv").write_text(f'image,{header}\na.jpg,0.5,"{cell}",0\n')
+    (tmp_path / "labels.csv").write_text(f'image,{header}\na.jpg,0,"{cell}",0\n')
     assert [label.n_raters for label in folder_labels(tmp_path)] == [count]
 
 
@@ -531,3 +531,16 @@ def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
         except InputError as error:
             outcomes.add("several lines" if "\n" in str(error) else "refused")
     assert outcomes == {"read", "refused"}
+
+
+def test_a_comment_may_have_lines_and_a_quote_that_is_not_closed_may_not(tmp_path):
+    """The quote of another row closes the cell, so that nothing else shows it."""
+    path = tmp_path / "labels.csv"
+    path.write_text('image,mos,note,who\na.jpg,0.5,"dark\nbut calm, soft, 7, and\r\nwarm",me\nb.jpg,0.6,,me\n')
+    assert [label.attributes["note"] for label in folder_labels(tmp_path)] == [
+        "dark\nbut calm, soft, 7, and\r\nwarm",
+        "",
+    ]
+    path.write_text('image,mos,note,who\na.jpg,0.5,"dark,me\nb.jpg,0.6,,you\nc.jpg,0.7,cold",me\n')
+    with pytest.raises(InputError, match=r"labels\.csv, line 2: a cell holds the rows below it"):
+        folder_labels(tmp_path)

@@ -47,5 +47,27 @@ def test_an_evaluation_is_read_over_all_splits_of_a_set(tmp_path):
     text = table([found])
     assert "Fitted on 100 pictures of para/train\n" in text
     assert "para/train; the eyes are those of base\n" in table([{**found, "models": ["base"]}])
-    assert "| avt_ai | mean | 30 | – | – |" in text
+    assert "| avt_ai | mean | 30 | 0.0% | – | – |" in text
     assert cell([{"score": 0.5, "mos": 0.5, "protocol": "direct"}] * 3)["how"] == "direct"
+
+
+def test_a_missing_answer_counts_as_the_mean_answer():
+    """A reader that leaves out the pictures on which it would fail must not gain by it."""
+    rng = np.random.default_rng(2)
+    mos = rng.uniform(0, 1, 30).tolist()
+    scores = [0.4 * one + 0.3 + rng.normal(0, 0.05) for one in mos]
+    mos[0], scores[0] = 1.0, None
+    rows = [{"score": score, "mos": one, "protocol": "greedy"} for score, one in zip(scores, mos, strict=True)]
+    mean = float(np.mean(scores[1:]))
+    filled = cell([{**rows[0], "score": mean}, *rows[1:]])
+    found = cell([*rows, {"score": 0.5, "mos": None, "protocol": "greedy"}])
+    assert (found["n"], found["parse_failure_rate"], filled["parse_failure_rate"]) == (30, pytest.approx(1 / 30), 0)
+    for name in ("srcc", "plcc", "mae", "mae_calibrated"):
+        assert found[name]["value"] == pytest.approx(filled[name]["value"]), name
+    result = {"fitted_on": "x", "fitted_n": 1, "sets": {"made": {"base, greedy": found}}}
+    assert "| made | base, greedy | 30 | 3.3% | " in table([result])
+    silent = cell([{**row, "score": None} for row in rows])
+    assert (silent["parse_failure_rate"], "mae_calibrated" in silent) == (1, False)
+    assert "| made | base, greedy | 30 | 100.0% | – | – | – | – |" in table(
+        [{**result, "sets": {"made": {"base, greedy": silent}}}]
+    )

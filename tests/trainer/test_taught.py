@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import pytest
 import torch
 
 from aes_r1.aescot.build import expert_corpus
+from aes_r1.data.records import read_records
 from aes_r1.model import backbone as backbones
 from aes_r1.model import tiny
-from aes_r1.prompts import FILLER, FILLER_PROMPT, SCORE_FIRST_PROMPT, answer, parse_score
+from aes_r1.prompts import FILLER, FILLER_PROMPT, SCORE_FIRST_PROMPT, answer, parse_score, untaught
+from aes_r1.settings import InputError
 from aes_r1.trainer.sft import encode_example
-from aes_r1.trainer.taught import filler_writer, taught_records
+from aes_r1.trainer.taught import filler_writer, require_teachable, taught_records
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +40,25 @@ def test_records_as_each_prompt_asks_for_them(shipped):
     (filled,) = taught_records(records, "filler", shipped)
     assert filled == {**records[0], "critique": filler_writer(shipped)(records[0]["critique"])}
     assert records[0]["critique"] == "Light and shadow: dull light.", "the given records stay as they are"
+
+
+def test_a_special_token_of_the_models_own_is_refused_by_its_line(shipped, tmp_path):
+    """No list of known tokens can hold those of the next model."""
+    token = "⟦picture⟧"
+    path = tmp_path / "aescot.jsonl"
+    critiques = ["Soft light.", "Soft light.", f"Dull {token} light.", "Dull light."]
+    rows = [{"id": f"{index}", "image": "/p.png", "mos": 0.5, "critique": one} for index, one in enumerate(critiques)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    records = read_records(path)
+    require_teachable(records, shipped, path)
+    own = copy.copy(shipped)
+    own.tokenizer = copy.deepcopy(shipped.tokenizer)
+    own.tokenizer.add_special_tokens({"additional_special_tokens": [token]})
+    with pytest.raises(InputError) as caught:
+        require_teachable(records[1:], own, path)
+    assert f"{path}:3: the critique holds {token}, a special token of the model's tokenizer" in str(caught.value)
+    assert set(shipped.tokenizer.all_special_tokens) <= set(shipped.special_tokens())
+    assert all(untaught(f"Soft {known} light") for known in shipped.special_tokens())
 
 
 @pytest.mark.parametrize(

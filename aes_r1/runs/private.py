@@ -1,0 +1,37 @@
+"""Find a folder that this user alone can write to, for files whose own folder is read-only."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from aes_r1.settings import InputError
+
+
+def private_cache() -> Path:
+    """Return XDG_CACHE_HOME/aes_r1 (or ~/.cache/aes_r1), else a folder of this user's in the temporary folder.
+
+    What is found in it is trusted. In the temporary folder anybody may have made something of that name, so a link,
+    another user's folder, and one that others may write to are passed over. InputError where neither can be used.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    candidates = (Path(home) / "aes_r1", Path(tempfile.gettempdir()) / f"aes_r1.{os.geteuid()}")
+    for folder in candidates:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError:
+            continue
+        if _is_own(folder) and os.access(folder, os.W_OK):
+            return folder
+    raise InputError(
+        f"{' and '.join(map(str, candidates))} cannot be written, or are links, another user's or open to others; "
+        "give XDG_CACHE_HOME a folder of your own"
+    )
+
+
+def _is_own(folder: Path) -> bool:
+    found = folder.lstat()
+    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not others_write
