@@ -68,7 +68,7 @@ class Start:
                     env=environment(), cwd=where, stdout=out, stderr=said, start_new_session=True, preexec_fn=limit,
                 ).pid  # fmt: skip
         self.code: int | None = None
-        self._helped, self._began = subject.helped, time.monotonic()
+        self._helped, self._began, self._unhandled = subject.helped, time.monotonic(), subject.name == "score"
 
     def worked(self) -> float:
         """Seconds that its processor worked, which mean the same moment however busy the machine is.
@@ -82,6 +82,19 @@ class Start:
         except FileNotFoundError:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def handles(self, number: int) -> bool:
+        """Whether it has a handler for the signal, as every command but `score` has from its first lines on.
+
+        Before them Python itself starts, in a copy of this process as in one of its own.
+        """
+        if self._unhandled:
+            return True
+        with contextlib.suppress(FileNotFoundError):
+            for line in Path(f"/proc/{self.process}/status").read_text().splitlines():
+                if line.startswith("SigCgt"):
+                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+        return False
 
     def ended(self) -> bool:
         if self.code is None:
@@ -186,6 +199,10 @@ def disturb(kind: str, start: Start, moment: float, on_draft: bool, draw: random
         time.sleep(0.005)
     at = start.worked()
     while on_draft and start.worked() < at + 1 and not drafts(start.where):
+        if start.ended():
+            return None
+        time.sleep(0.002)
+    while kind in ("terminate", "usr1") and not start.handles(signal.SIGTERM):
         if start.ended():
             return None
         time.sleep(0.002)
