@@ -17,7 +17,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -66,7 +66,7 @@ def run(module: str, task: Callable[[Any], None], *, config_name: str = "config"
         if stop:
             raise Stopped(stop.requeue)
         for config in composed:  # outside of Hydra, which would print its own lines about an error
-            task(to_settings(config, schema))
+            task(_settings(config, schema, sys.argv[1:]))
     except PointLost as error:  # raised by the sweeper after all other jobs
         lost = [str(error)]
     except BrokenPipeError:
@@ -227,7 +227,7 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
     name = announce.point_name(sweep, arguments)
     announce_end = partial(announce.ended, sweep, number, name, out, since=time.time())
     try:
-        settings = to_settings(config, sweep.schema)
+        settings = _settings(config, sweep.schema, arguments)
     except InputError as error:
         announce_end(end="failed", reason=str(error))
         return None
@@ -248,6 +248,13 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
         return None
     announce_end(end="done", **_headline(out))
     return _headline(out).get("srcc")
+
+
+def _settings(config: Any, schema: type, arguments: Sequence[str]) -> Any:
+    """Return the settings of a config that was composed with the overrides in `arguments`, all of which have effect."""
+    settings = to_settings(config, schema)
+    overrides.check_used(arguments, settings)
+    return settings
 
 
 def _headline(folder: Path) -> dict[str, Any]:

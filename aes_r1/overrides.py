@@ -116,6 +116,14 @@ def _check_override(argument: str, texts: Collection[str]) -> None:
                 raise InputError(f"{argument}: {text} would be read as {parsed}; as text it is {quoted(key, text)}")
 
 
+def check_used(arguments: Iterable[str], settings: Any) -> None:
+    """Raise InputError for an override that another one of the settings composed with it makes void."""
+    steps = settings.trainer.max_steps if hasattr(settings, "trainer") else None
+    for argument in arguments:
+        if steps is not None and argument.lstrip("+").startswith("trainer.epochs="):
+            raise InputError(f"{argument}: trainer.max_steps={steps} decides; give trainer.max_steps=null, too")
+
+
 def _alternatives(value: str, override: Any) -> list[tuple[str, Any]]:
     """Return the value of an override, or each one of a plain sweep (a,b), as it was typed and as Hydra read it."""
     parsed = override.value()

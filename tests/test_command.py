@@ -86,6 +86,7 @@ def train(*arguments: str, folder: Path | None = None, **environment: str) -> su
         ("evaluation.also=[nosuch]", "nosuch"),
         ("data=folder", "data.root"),
         ("out=/dev/null/run", "/dev/null/run"),
+        ("trainer.epochs=10", "trainer.epochs=10: trainer.max_steps=140 decides; give trainer.max_steps=null, too"),
         ("seed=", "seed"),
         ("a b", "a b"),
     ],
@@ -97,6 +98,14 @@ def test_wrong_input_is_one_line_and_exit_code_2(argument, says, tmp_path):
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_point_whose_passes_would_be_ignored_is_not_started(tmp_path):
+    done = train("--multirun", "trainer.epochs=2,10", folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    for passes in (2, 10):
+        assert f"(trainer.epochs={passes}: trainer.max_steps=140 decides; give " in done.stderr
+    assert ": starts, " not in done.stderr
 
 
 @pytest.mark.slow
