@@ -39,7 +39,18 @@ from aes_r1.trainer.skipped import NeverFinite
 
 log = logging.getLogger("aes_r1")
 
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a place that the user named for an output may be, and the way out.
+_CANNOT_WRITE = {
+    **dict.fromkeys(_NO_ROOM, "give another place or make room"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "give another place, or the right to write there"),
+    errno.EEXIST: "give another name, or move what is there",
+    errno.ENOTEMPTY: "give another name, or move what is there",
+    errno.EISDIR: "give the name of a file",
+    errno.ENOTDIR: "give a place whose parts are folders",
+    errno.ELOOP: "give a place without links to itself",
+    errno.ENAMETOOLONG: "give a shorter one",
+}
 
 
 def run(module: str, task: Callable[[Any], None], *, config_name: str = "config", schema: type = Settings) -> None:
@@ -175,7 +186,8 @@ def _ending(error: BaseException, schema: type | None = None) -> tuple[int, str]
         case NeverFinite() | RayNotStarted() | ServerGone() | ServersGone():
             return 1, str(error)
         case OSError() if error.errno in _CANNOT_WRITE:
-            return 2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room"
+            place = error.filename2 or error.filename or "disk"  # the second is what a draft was to replace
+            return 2, f"{place}: {error.strerror}; {_CANNOT_WRITE[error.errno]}"
         case KeyboardInterrupt():
             goes_on = "; the same command goes on from the last checkpoint" if schema is Settings else ""
             return 1, f"interrupted{goes_on}"
