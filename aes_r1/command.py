@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -41,7 +41,18 @@ from aes_r1.trainer.skipped import NeverFinite
 
 log = logging.getLogger("aes_r1")
 
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a place that the user named for an output may be, and the way out.
+_CANNOT_WRITE = {
+    **dict.fromkeys(_NO_ROOM, "give another place or make room"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "give another place, or the right to write there"),
+    errno.EEXIST: "give another name, or move what is there",
+    errno.ENOTEMPTY: "give another name, or move what is there",
+    errno.EISDIR: "give the name of a file",
+    errno.ENOTDIR: "give a place whose parts are folders",
+    errno.ELOOP: "give a place without links to itself",
+    errno.ENAMETOOLONG: "give a shorter one",
+}
 
 
 def run(module: str, task: Callable[[Any], None], *, config_name: str = "config", schema: type = Settings) -> NoReturn:
@@ -75,7 +86,7 @@ def _run(module: str, task: Callable[[Any], None], config_name: str, schema: typ
         if stop:
             raise Stopped(stop.requeue)
         for config in composed:  # outside of Hydra, which would print its own lines about an error
-            task(to_settings(config, schema))
+            task(_settings(config, schema, sys.argv[1:]))
     except PointLost as error:  # raised by the sweeper after all other jobs
         lost = [str(error)]
     except BrokenPipeError:
@@ -207,7 +218,8 @@ def _ending(error: BaseException, schema: type | None = None) -> tuple[int, str]
         case NeverFinite() | RayNotStarted() | ServerGone() | ServersGone():
             return 1, str(error)
         case OSError() if error.errno in _CANNOT_WRITE:
-            return 2, f"{error.filename or 'disk'}: {error.strerror}; give another place or make room"
+            place = error.filename2 or error.filename or "disk"  # the second is what a draft was to replace
+            return 2, f"{place}: {error.strerror}; {_CANNOT_WRITE[error.errno]}"
         case KeyboardInterrupt():
             return _interrupted(schema)
     return None
@@ -258,7 +270,7 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
     name = announce.point_name(sweep, arguments)
     announce_end = partial(announce.ended, sweep, number, name, out, since=time.time())
     try:
-        settings = to_settings(config, sweep.schema)
+        settings = _settings(config, sweep.schema, arguments)
     except InputError as error:
         announce_end(end="failed", reason=str(error))
         return None
@@ -279,6 +291,13 @@ def _run_job_or_keep(config: Any, sweep: Sweep, composed: list[Any]) -> float | 
         return None
     announce_end(end="done", **_headline(out))
     return _headline(out).get("srcc")
+
+
+def _settings(config: Any, schema: type, arguments: Sequence[str]) -> Any:
+    """Return the settings of a config that was composed with the overrides in `arguments`, all of which have effect."""
+    settings = to_settings(config, schema)
+    overrides.check_used(arguments, settings)
+    return settings
 
 
 def _headline(folder: Path) -> dict[str, Any]:

@@ -116,6 +116,14 @@ def _check_override(argument: str, texts: Collection[str]) -> None:
                 raise InputError(f"{argument}: {text} would be read as {parsed}; as text it is {quoted(key, text)}")
 
 
+def check_used(arguments: Iterable[str], settings: Any) -> None:
+    """Raise InputError for an override that another one of the settings composed with it makes void."""
+    steps = settings.trainer.max_steps if hasattr(settings, "trainer") else None
+    for argument in arguments:
+        if steps is not None and argument.lstrip("+").startswith("trainer.epochs="):
+            raise InputError(f"{argument}: trainer.max_steps={steps} decides; give trainer.max_steps=null, too")
+
+
 def _alternatives(value: str, override: Any) -> list[tuple[str, Any]]:
     """Return the value of an override, or each one of a plain sweep (a,b), as it was typed and as Hydra read it."""
     parsed = override.value()
@@ -150,21 +158,34 @@ def _check_sweep_folder(argument: str) -> None:
 
 
 def _check_group(argument: str, key: str, value: Any) -> None:
-    """Raise InputError where a group, whose value is the name of a file, is given several names or single keys."""
+    """Raise InputError where a group, whose value is the name of a file, is given several names, keys or no name."""
     from aes_r1.settings import CONF
 
-    if (CONF / key.lstrip("+")).is_dir() and key.lstrip("+") in map(_without_plus, groups(CONF)):
-        if isinstance(value, dict):
-            overrides = " ".join(shlex.quote(f"{key}.{name}={item}") for name, item in value.items())
-            raise InputError(f"{argument}: {key}= names one file of its group; single keys are given as {overrides}")
-        if isinstance(value, bool | int | float) or value in _ONLY_EXTENDED:
-            options = choices(CONF / key.lstrip("+"))
-            raise InputError(f"{argument}: no such option; there are {', '.join(options)}")
-        if isinstance(value, list) and key.lstrip("+") not in _ADDED:
-            raise InputError(
-                f"{argument}: {key}= takes one name, and later ones would replace it; give {key}={value[0]}, or "
-                f"--multirun {key}={','.join(map(str, value))} for a run of each"
-            )
+    group = key.lstrip("+").partition("@")[0]  # ~group, which takes it out of the recipe, has no value
+    is_ours = (CONF / group).is_dir() and group in map(_without_plus, groups(CONF))
+    if not is_ours and not group.startswith("hydra/"):
+        return
+    each = getattr(value, "list", None)  # of a sweep
+    for one in each if isinstance(each, list) else [value]:
+        _check_option(argument, key, one, choices(CONF / group) if is_ours else [])
+
+
+def _check_option(argument: str, key: str, value: Any, options: Sequence[str]) -> None:
+    """Raise InputError where `value` is no name of a file of the group `key`; options: such names."""
+    there_are = f"there are {', '.join(options)}" if options else f"leave {key}= out, or give a name"
+    if isinstance(value, dict) and value:
+        overrides = " ".join(shlex.quote(f"{key}.{name}={item}") for name, item in value.items())
+        raise InputError(f"{argument}: {key}= names one file of its group; single keys are given as {overrides}")
+    are_names = isinstance(value, list) and bool(value) and all(isinstance(one, str) and one for one in value)
+    if isinstance(value, dict | list) and not are_names:
+        raise InputError(f"{argument}: {key}= names one file of its group; {there_are}")
+    if value is None or isinstance(value, bool | int | float) or value in _ONLY_EXTENDED:
+        raise InputError(f"{argument}: no such option; {there_are}")
+    if are_names and options and key.lstrip("+") not in _ADDED:
+        raise InputError(
+            f"{argument}: {key}= takes one name, and later ones would replace it; give {key}={value[0]}, or "
+            f"--multirun {key}={','.join(map(str, value))} for a run of each"
+        )
 
 
 def choices(group: Path) -> list[str]:

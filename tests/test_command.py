@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aes_r1 import overrides
+from aes_r1 import command, overrides
 from aes_r1.runs.identity import differences
 from aes_r1.settings import CONF, Settings, as_dict
 from tests import processes
@@ -86,6 +87,7 @@ def train(*arguments: str, folder: Path | None = None, **environment: str) -> su
         ("evaluation.also=[nosuch]", "nosuch"),
         ("data=folder", "data.root"),
         ("out=/dev/null/run", "/dev/null/run"),
+        ("trainer.epochs=10", "trainer.epochs=10: trainer.max_steps=140 decides; give trainer.max_steps=null, too"),
         ("seed=", "seed"),
         ("a b", "a b"),
     ],
@@ -97,6 +99,47 @@ def test_wrong_input_is_one_line_and_exit_code_2(argument, says, tmp_path):
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("file", "File exists; give another name, or move what is there"),
+        ("file/below", "Not a directory; give a place whose parts are folders"),
+        ("a" * 300, "File name too long; give a shorter one"),
+        ("new/" + "a" * 300, "File name too long; give a shorter one"),
+        ("loop/below", "Too many levels of symbolic links; give a place without links to itself"),
+    ],
+)
+def test_a_place_that_can_be_no_folder_is_one_line(out, says, picture_folder, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    label_twelve(picture_folder, ("train",))
+    done = processes.run(
+        [sys.executable, "-m", "aes_r1.prepare", "data=folder", f"data.root={picture_folder}", f"out={out}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"aes_r1: {out}: {says}\n"
+
+
+@pytest.mark.parametrize("number", sorted(command._CANNOT_WRITE))
+def test_what_cannot_be_written_is_one_line_with_a_way_out(number):
+    """It names the place that the user gave rather than the draft that was to become it."""
+    for error in (OSError(number, os.strerror(number), "d", None, "out"), OSError(number, os.strerror(number), "out")):
+        code, line = command._ending(error)
+        assert code == 2
+        assert re.fullmatch(rf"out: {re.escape(os.strerror(number))}; give [^\n]+", line)
+    assert command._ending(OSError(errno.ENOENT, "No such file or directory", "x")) is None, "a fault of the code"
+
+
+def test_a_point_whose_passes_would_be_ignored_is_not_started(tmp_path):
+    done = train("--multirun", "trainer.epochs=2,10", folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    for passes in (2, 10):
+        assert f"(trainer.epochs={passes}: trainer.max_steps=140 decides; give " in done.stderr
+    assert ": starts, " not in done.stderr
 
 
 @pytest.mark.slow

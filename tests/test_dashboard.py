@@ -48,6 +48,15 @@ def test_without_an_account_a_page_is_written(runs, tmp_path):
         assert page.read_text() == static_page(read_studies(runs), EXPERIMENTS)
 
 
+@pytest.mark.parametrize("out", ["new", "v1.2", "there.dir", "there.html"])
+def test_a_folder_is_a_folder_whatever_its_name(runs, tmp_path, out):
+    if out.startswith("there"):
+        (tmp_path / out).mkdir()
+    done = dashboard(f"runs={runs}", f"out={tmp_path / out}", f"analyses={EXPERIMENTS}")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / out).iterdir()] == ["dashboard.html"]
+
+
 def test_a_file_that_is_no_json_is_named(runs, tmp_path):
     cut = runs / "reward_ablation" / "rank1" / "settings.json"
     cut.write_text(cut.read_text()[:100])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from pathlib import Path
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aes_r1 import command, overrides
 from aes_r1.settings import CONF, EvaluateSettings, InputError, Settings
+from aes_r1.trainer.step_images import rapo_steps
 from tests.recipes import composed
 from tests.test_command import train
 
@@ -147,7 +149,19 @@ def test_what_hydra_reads_as_it_is_meant_passes(argument):
         ("--cfg=jobs", "must be one of job, hydra, all"),
         ("data={name: folder, root: x}", "single keys are given as data.name=folder data.root=x"),
         ("data=[folder,ava]", "give data=folder, or --multirun data=folder,ava for a run of each"),
-        ("reward={}", "names one file of its group"),
+        ("reward={}", "names one file of its group; there are binary, "),
+        ("data=[]", "names one file of its group; there are aadb, "),
+        ("data=[[a]]", "names one file of its group; there are aadb, "),
+        ("data=[null]", "names one file of its group; there are aadb, "),
+        ("reward=null", "reward=null: no such option; there are binary, "),
+        ("reward=null,rapo", "no such option; there are binary, "),
+        ("reward@reward=null", "no such option; there are binary, "),
+        ("+experiment=[]", "names one file of its group; there are cold_start"),
+        ("+experiment=[1]", "names one file of its group; there are cold_start"),
+        ("+experiment=[a,{b: c}]", "names one file of its group; there are cold_start"),
+        ("hydra/launcher=null", "leave hydra/launcher= out, or give a name"),
+        ("hydra/launcher=true", "leave hydra/launcher= out, or give a name"),
+        ("hydra/launcher=[[a]]", "leave hydra/launcher= out, or give a name"),
         ("out=", "out=: must name a folder"),
         ("store=''", "must name a folder"),
         ("out=null", "out=null: must name a folder"),
@@ -209,6 +223,30 @@ def test_the_nearest_thing_is_named(argument, says):
     message = command._one_line(caught.value, Settings)
     assert says in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("key", ["trainer.epochs", "++trainer.epochs"])
+@pytest.mark.parametrize(
+    ("others", "steps"),
+    [([], 140), (["trainer=paper", "trainer.max_steps=30"], 30), (["+debug=default"], 1)],
+)
+def test_passes_are_refused_where_steps_decide(key, others, steps):
+    """Also the default number of them, which says as little about the length of the run."""
+    for given in (1, 10):
+        argument = f"{key}={given}"
+        with pytest.raises(InputError) as caught:
+            overrides.check_used([*others, argument], composed(*others, argument))
+        assert str(caught.value) == f"{argument}: trainer.max_steps={steps} decides; give trainer.max_steps=null, too"
+    whole = [*others, argument, "trainer.max_steps=null"]
+    settings = composed(*whole)
+    overrides.check_used(whole, settings)
+    assert rapo_steps(1600, settings.trainer) == math.ceil(1600 * 10 / settings.trainer.images_per_step)
+
+
+def test_passes_that_a_recipe_names_are_no_request():
+    for arguments in ([], ["trainer=paper"], ["trainer=paper", "trainer.max_steps=30"], ["cold_start.epochs=3"]):
+        overrides.check_used(arguments, composed(*arguments))
+    overrides.check_used([], EvaluateSettings())
 
 
 def test_every_key_of_a_schema_is_known():

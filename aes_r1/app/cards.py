@@ -44,7 +44,12 @@ class Judged:
         """The verdict's JSON as a data URI."""
         values = {} if self.verdict is None else self.verdict.as_dict()
         text = json.dumps({"name": self.name, **values}, indent=2, ensure_ascii=False)
-        return f"data:application/json;charset=utf-8,{quote(text)}"
+        return _file("application/json", text)
+
+
+def _file(kind: str, text: str) -> str:
+    """Return `text` as a data URI; half a surrogate pair, which UTF-8 cannot hold, becomes ?."""
+    return f"data:{kind};charset=utf-8,{quote(text, errors='replace')}"
 
 
 def thumbnail(picture: Image.Image) -> str:
@@ -96,18 +101,16 @@ def all_as_json(judged: Sequence[Judged]) -> str:
         for photograph in judged
         if photograph.verdict is not None
     ]
-    return f"data:application/json;charset=utf-8,{quote(json.dumps(rows, indent=2, ensure_ascii=False))}"
+    return _file("application/json", json.dumps(rows, indent=2, ensure_ascii=False))
 
 
 def all_as_csv(judged: Sequence[Judged]) -> str:
     """Return all verdicts as a data URI of CSV, with the columns of `aes_r1.score --format csv`."""
+    verdicts = [(photograph.name, photograph.verdict) for photograph in judged if photograph.verdict is not None]
+    scored = list(verdicts[0][1].sub_scores) if verdicts else []  # the same in all, which one model was asked for
     out = io.StringIO()
-    write_rows(
-        [row_of(photograph.name, photograph.verdict) for photograph in judged if photograph.verdict is not None],
-        "csv",
-        out,
-    )
-    return f"data:text/csv;charset=utf-8,{quote(out.getvalue())}"
+    write_rows([row_of(name, verdict) for name, verdict in verdicts], "csv", out, sub_scores=scored)
+    return _file("text/csv", out.getvalue())
 
 
 def marks(verdict: Verdict) -> list[tuple[float, int]]:

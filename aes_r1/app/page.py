@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from html import escape
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from aes_r1.app.cards import NEWEST, ORDERS, Judged, cards, comparison, fill, thumbnail
@@ -18,6 +21,7 @@ from aes_r1.settings import InputError
 
 PER_DROP = 12  # photographs per drop
 ON_PAGE = 24  # photographs on a page
+_FORGET_S = 60  # seconds between two looks for what is over
 _HERE = Path(__file__).parent
 
 
@@ -29,18 +33,23 @@ def _announcement(photograph: Judged) -> str:
     return f"{photograph.name}: {'no answer that can be read' if score is None else f'score {score:.2f}'}"
 
 
+def shown_name(given: Any) -> str:
+    """Return the name of a file that the page sent as it is shown: its last part, and ? for what is no character."""
+    return Path(str(given)).name[:120].encode(errors="replace").decode()
+
+
 class _Handlers:
     """The handlers of the page's events; `event` is the gradio.EventData that the page sent."""
 
-    def __init__(self, critic: Critic) -> None:
-        self.critic, self.visits = critic, Visits()
+    def __init__(self, critic: Critic, visits: Visits) -> None:
+        self.critic, self.visits = critic, visits
 
     def judge(self, shown: list[Judged], order: str, event: Any) -> Iterator[tuple]:
         """Judge the photograph in `event`: yield the page while it waits, then the page with its verdict."""
         import gradio as gr
 
         data = event._data if isinstance(event._data, dict) else {}
-        name = Path(str(data.get("name", "photograph"))).name[:120]
+        name = shown_name(data.get("name", "photograph"))
         waiting = self.sort([*shown, Judged(name, waiting=True)], order)
         yield f"Judging {escape(name)}", waiting, shown, *[gr.skip()] * 4
         try:
@@ -80,12 +89,12 @@ class _Handlers:
         return comparison(shown[first], shown[second])
 
 
-def build(critic: Critic) -> Any:
+def build(critic: Critic, visits: Visits) -> Any:
     """Build the page as a gradio.Blocks."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # must be set before Gradio is imported
     import gradio as gr
 
-    handlers = _Handlers(critic)
+    handlers = _Handlers(critic, visits)
     # Gradio passes the event where a parameter has this type. Gradio is imported late, so the type is set late too.
     for handler in (_Handlers.judge, _Handlers.restore):
         handler.__annotations__["event"] = gr.EventData
@@ -98,7 +107,7 @@ def build(critic: Critic) -> Any:
             warning=critic.facts.warning(),
         )
         gr.HTML(opening, elem_classes="opening")
-        shown = gr.State([], time_to_live=3600)
+        shown = gr.State([], time_to_live=visits.seconds)
         zone = gr.HTML(
             "",
             html_template=(_HERE / "templates" / "drop.html").read_text(encoding="utf-8"),  # Gradio fills it in
@@ -132,7 +141,8 @@ def build(critic: Critic) -> Any:
 
 def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
     """Serve the page on 127.0.0.1:`port`, with `block` until interrupted. InputError when the port is taken."""
-    page = build(critic)
+    visits = Visits()
+    page = build(critic, visits)
     import gradio as gr
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -164,7 +174,28 @@ def serve(critic: Critic, *, port: int, block: bool = True) -> Any:
         )
     except OSError as error:
         raise InputError(f"--port={port}: cannot be listened on; give another") from error
+    Thread(target=_forget_for_ever, args=(page, visits), daemon=True).start()
     print(f"http://127.0.0.1:{port}", flush=True)
     if block:
         page.block_thread()
     return page
+
+
+def forget(page: Any, visits: Visits) -> None:
+    """Delete the visits that are over, and what Gradio keeps of the tabs that nobody has used for as long.
+
+    Gradio ends the state of a tab by itself, but keeps the last value of every component, the cards among them.
+    """
+    visits.forget()
+    tabs = page.app.state_holder
+    with tabs.lock:
+        over = datetime.now() - timedelta(seconds=visits.seconds)
+        for tab in [tab for tab, last_used in tabs.time_last_used.items() if last_used < over]:
+            tabs.session_data.pop(tab, None)
+            del tabs.time_last_used[tab]
+
+
+def _forget_for_ever(page: Any, visits: Visits) -> None:
+    while True:
+        time.sleep(_FORGET_S)
+        forget(page, visits)

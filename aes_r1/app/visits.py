@@ -6,6 +6,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 from aes_r1.app.cards import Judged
@@ -18,18 +19,32 @@ class Visits:
 
     def __init__(self, most: int = 200, seconds: float = 3600, now: Callable[[], float] = time.monotonic) -> None:
         self.most, self.seconds, self.now = most, seconds, now
-        self._kept: OrderedDict[str, tuple[float, list[Judged]]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, list[Judged]]] = OrderedDict()  # the longest without one comes first
+        self._lock = Lock()  # handlers of the page and the thread that forgets use it at once
 
     def keep(self, secret: Any, shown: list[Judged]) -> None:
         """Keep `shown` as the visit of `secret`; a value that the page would not send as a secret is ignored."""
+        self.forget()
         if not isinstance(secret, str) or not _SECRET.fullmatch(secret):
             return
-        self._kept[secret] = (self.now(), shown)
-        self._kept.move_to_end(secret)
-        while len(self._kept) > self.most:
-            self._kept.popitem(last=False)
+        with self._lock:
+            self._kept[secret] = (self.now(), shown)
+            self._kept.move_to_end(secret)
+            while len(self._kept) > self.most:
+                self._kept.popitem(last=False)
 
     def of(self, secret: Any) -> list[Judged]:
         """Return what the visit of `secret` was shown; nothing where it is unknown or over."""
-        last_seen, shown = self._kept.get(secret, (0.0, [])) if isinstance(secret, str) else (0.0, [])
-        return shown if self.now() - last_seen < self.seconds else []
+        self.forget()
+        with self._lock:
+            return self._kept[secret][1] if isinstance(secret, str) and secret in self._kept else []
+
+    def forget(self) -> None:
+        """Delete every visit that is over."""
+        with self._lock:
+            while self._kept and self.now() - next(iter(self._kept.values()))[0] >= self.seconds:
+                self._kept.popitem(last=False)
+
+    def __len__(self) -> int:
+        """Return how many visits are in memory."""
+        return len(self._kept)

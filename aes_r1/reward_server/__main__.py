@@ -6,6 +6,7 @@ Prints "ready: URL" on stdout when the server answers. routes.py lists its addre
 from __future__ import annotations
 
 import argparse
+import errno
 import ipaddress
 import socket
 import sys
@@ -50,7 +51,10 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
     except OSError as error:
-        raise InputError(f"--host={host} --port={port}: cannot be listened on ({error.strerror})") from error
+        other = "--host, one of this machine" if error.errno == errno.EADDRNOTAVAIL else "--port"
+        raise InputError(
+            f"--host={host} --port={port}: cannot be listened on ({error.strerror}); give another {other}"
+        ) from error
     return listener
 
 

@@ -16,7 +16,7 @@ from aes_r1.trainer.context import PhaseTimer
 from aes_r1.trainer.engine import Engine
 from aes_r1.trainer.order import batch_indices_without_repeats, further_indices
 from aes_r1.trainer.policy import Policy
-from aes_r1.trainer.step_images import StepImages, encode_image, first_pass
+from aes_r1.trainer.step_images import StepImages, encode_image, first_pass, is_mixed
 from aes_r1.trainer.step_rewards import StepRewards
 
 
@@ -34,7 +34,7 @@ class Refill:
         seed: int,
     ) -> None:
         self.images, self.policy, self.rollouts, self.trainer, self.engine = images, policy, rollouts, trainer, engine
-        self.seed, self.first_pass = seed, first_pass(images, trainer, seed=seed)
+        self.seed, self.first_pass, self.mixed = seed, first_pass(images, trainer, seed=seed), is_mixed(images)
 
     def __call__(
         self,
@@ -87,7 +87,9 @@ class Refill:
         )
 
     def _shared_out(self, step: int, all_ranks: Sequence[Sample | Pair]) -> StepImages:
-        return StepImages.of(all_ranks, step, trainer=self.trainer, engine=self.engine, seed=self.seed)
+        return StepImages.of(
+            all_ranks, step, trainer=self.trainer, engine=self.engine, seed=self.seed, mixed=self.mixed
+        )
 
     def _draw(self, step: int, indices: Sequence[int], timer: PhaseTimer) -> Completions:
         images = self._shared_out(step, [self.images[index] for index in indices])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from aes_r1.data.edits import EditedSample, edited_sample, picture_of
 from aes_r1.data.pairs import Pair
 from aes_r1.data.prefetch import prefetch
 from aes_r1.data.sample import Sample
+from aes_r1.data.splits import datasets_of
 from aes_r1.model.prompt_batch import EncodedPrompt
 from aes_r1.settings import TrainerSettings
 from aes_r1.trainer.engine import Engine
@@ -25,7 +27,7 @@ class StepImages:
 
     all_ranks: the N images of all processes in the order of the step, with edited twins at the end; local: the n of
     this process, every size-th of them; keys [n * K]: what identifies each of this process's completions, and with it
-    the completion's noise.
+    the completion's noise. An id names a picture within its set, so the set stands in the key where a run has several.
     """
 
     all_ranks: list[Sample | Pair]
@@ -34,11 +36,19 @@ class StepImages:
 
     @classmethod
     def of(
-        cls, all_ranks: Sequence[Sample | Pair], step: int, *, trainer: TrainerSettings, engine: Engine, seed: int
+        cls,
+        all_ranks: Sequence[Sample | Pair],
+        step: int,
+        *,
+        trainer: TrainerSettings,
+        engine: Engine,
+        seed: int,
+        mixed: bool,
     ) -> StepImages:
-        """Share the images `all_ranks` of `step` out to the processes."""
+        """Share the images `all_ranks` of `step` out to the processes; mixed: whether the run has several sets."""
         local = list(all_ranks[engine.rank :: engine.size])
-        keys = [(seed, step, image.id, k) for image in local for k in range(trainer.num_samples)]
+        names = [(image.dataset, image.id) if mixed else (image.id,) for image in local]
+        keys = [(seed, step, *name, k) for name in names for k in range(trainer.num_samples)]
         return cls(list(all_ranks), local, keys)
 
     def by_rank(self, size: int) -> list[list[Sample | Pair]]:
@@ -60,7 +70,7 @@ class UpcomingImages:
         seed: int,
     ) -> None:
         self.images, self.trainer, self.engine, self.seed = images, trainer, engine, seed
-        self.first_pass = first_pass(images, trainer, seed=seed)
+        self.first_pass, self.mixed = first_pass(images, trainer, seed=seed), is_mixed(images)
         per_step = math.ceil(trainer.groups_per_step / engine.size)
         self._encoded = prefetch(
             (image for step in steps for image in self._of(step).local),
@@ -83,8 +93,14 @@ class UpcomingImages:
             first_pass=self.first_pass,
         )
         chosen = [self.images[index] for index in indices]
-        twins = edited_twins(chosen, step, trainer=self.trainer, seed=self.seed)
-        return StepImages.of([*chosen, *twins], step, trainer=self.trainer, engine=self.engine, seed=self.seed)
+        twins = edited_twins(chosen, step, trainer=self.trainer, seed=self.seed, mixed=self.mixed)
+        shared = [*chosen, *twins]
+        return StepImages.of(shared, step, trainer=self.trainer, engine=self.engine, seed=self.seed, mixed=self.mixed)
+
+
+def is_mixed(images: Sequence[Sample | Pair]) -> bool:
+    """Return whether `images` come from several sets, so that an id may name one picture in each of them."""
+    return len(np.unique(datasets_of(images))) > 1
 
 
 def rapo_steps(count: int, trainer: TrainerSettings) -> int:
@@ -113,16 +129,25 @@ def _disagreement(image: Sample | Pair) -> float:
 
 
 def edited_twins(
-    images: Sequence[Sample | Pair], step: int, *, trainer: TrainerSettings, seed: int
+    images: Sequence[Sample | Pair], step: int, *, trainer: TrainerSettings, seed: int, mixed: bool
 ) -> list[EditedSample]:
     """Return a twin of each of the first trainer.edited_pairs `images` of `step`, after a drawn edit.
 
-    The images of a step are in random order, so any of them may have a twin. The edits follow from seed and step.
+    The images of a step are in random order, so any of them may have a twin. The edits follow from seed and step, and
+    their strength from seed and id; mixed: from the set as well, because the run has several.
     """
     drawn = np.random.default_rng([seed, step, 2]).integers(len(trainer.edits), size=trainer.edited_pairs)
     singles = [image for image in images if isinstance(image, Sample)]  # no twin of a pair is made
     with_twin = zip(singles[: len(drawn)], drawn, strict=True)
-    return [edited_sample(image, trainer.edits[edit], seed=seed) for image, edit in with_twin]
+    return [
+        edited_sample(image, trainer.edits[edit], seed=_seed_of_set(seed, image.dataset) if mixed else seed)
+        for image, edit in with_twin
+    ]
+
+
+def _seed_of_set(seed: int, dataset: str) -> int:
+    """Return a seed for the pictures of one set, in [0, 2^32)."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\n{dataset}".encode()).digest()[:4])
 
 
 def encode_image(image: Sample | Pair, policy: Policy) -> EncodedPrompt:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import weakref
 from dataclasses import replace
 from urllib.parse import unquote
 
@@ -13,6 +14,7 @@ from PIL import Image
 from aes_r1.app.cards import ORDERS, Judged, cards, comparison, ordered, preference, thumbnail
 from aes_r1.app.visits import Visits
 from aes_r1.scoring.critic import verdict
+from aes_r1.scoring.rows import row_of, write_rows
 
 WORDS = (
     "Light and shadow: soft. Mood and narrative: calm. Composition: loose. Color: warm. Exposure: sound. A fine one."
@@ -111,6 +113,37 @@ def test_all_verdicts_are_saved_together():
     assert 'aria-label="Download JSON of a.jpg"' in html
 
 
+def test_all_verdicts_are_saved_with_the_columns_of_the_command():
+    """Where the model scores dimensions, too, and where it does not; a picture may have none that can be read."""
+    asked = ("color", "exposure")
+
+    def scored(name, text, sub_scores):
+        words = f"<think>{WORDS}</think><answer>{text}</answer>"
+        return Judged(name, "data:,", verdict([words], half_width=None, sub_scores=sub_scores))
+
+    for sub_scores in ((), asked):
+        texts = {"a.jpg": "0.40; color 0.25; exposure 0.75", "b.jpg": "0.80", "c.jpg": "x"}
+        both = [scored(name, text, sub_scores) for name, text in texts.items()]
+        html = cards(both, None)
+        saved = unquote(re.search(r'download="verdicts\.csv" href="data:text/csv;charset=utf-8,([^"]*)"', html)[1])
+        out = io.StringIO()
+        write_rows([row_of(one.name, one.verdict) for one in both], "csv", out, sub_scores=sub_scores)
+        assert saved == out.getvalue()
+        rows = list(csv.DictReader(io.StringIO(saved)))
+        assert [[row[f"{name}_score"] for name in sub_scores] for row in rows] == (
+            [["0.25", "0.75"], ["", ""], ["", ""]] if sub_scores else [[], [], []]
+        )
+
+
+@pytest.mark.parametrize("half", ["\ud800.jpg", "a\udcff.jpg", "\udfff"])
+def test_half_a_surrogate_pair_is_a_question_mark(half):
+    """In a name that a browser sends, or in the words of a server's model."""
+    both = [judged(half, "0.4"), judged("b", "0.5", words=f"Color: {half}.")]
+    links = [both[0].link, both[1].link, *re.findall(r'download="verdicts\.\w+" href="([^"]*)"', cards(both, None))]
+    for link in links:
+        assert "?" in unquote(link.partition(",")[2])
+
+
 def test_a_visit_is_its_own_secret_s_alone_and_ends():
     clock = [0.0]
     visits = Visits(most=2, seconds=60, now=lambda: clock[0])
@@ -129,3 +162,30 @@ def test_a_visit_is_its_own_secret_s_alone_and_ends():
     assert (visits.of(second), visits.of(first)) == ([], shown)
     clock[0] = 61.0
     assert visits.of(first) == []
+
+
+@pytest.mark.parametrize("looks", ["keep", "keep nothing", "of", "forget"])
+def test_a_visit_that_is_over_is_in_memory_no_more(looks):
+    """Whoever looks, and also where nobody visits the page any more."""
+    clock, secrets = [0.0], [letter * 36 for letter in "abc"]
+    visits = Visits(seconds=60, now=lambda: clock[0])
+    photograph = judged("a", "0.4")
+    for clock[0], secret in zip((0.0, 30.0), secrets, strict=False):
+        visits.keep(secret, [photograph])
+    clock[0] = 50.0
+    visits.keep(secrets[0], [photograph])  # which comes back
+    gone = weakref.ref(photograph)
+    del photograph
+    for clock[0], left in ((89.0, 2), (90.0, 1), (110.0, 0)):
+        match looks:
+            case "keep":
+                visits.keep(secrets[2], [])
+                visits._kept.pop(secrets[2])
+            case "keep nothing":
+                visits.keep(None, [])
+            case "of":
+                assert visits.of("x" * 36) == []
+            case "forget":
+                visits.forget()
+        assert len(visits) == left
+    assert gone() is None

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import io
 import json
 import os
 import re
@@ -10,14 +11,20 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
+from PIL import Image
 
+from aes_r1.app.cards import NEWEST
+from aes_r1.app.page import forget, serve
+from aes_r1.app.visits import Visits
 from aes_r1.data.sample import PictureError
-from aes_r1.scoring.critic import Critic
+from aes_r1.inference.asking import Facts
+from aes_r1.scoring.critic import Critic, verdict
 from aes_r1.scoring.uploads import MAX_BYTES, read_upload
 from tests.ports import free_port
 
@@ -282,3 +289,72 @@ def test_an_upload_is_a_photograph_within_its_limits(tmp_path):
         with pytest.raises(PictureError, match=reason) as error:
             read_upload("a.jpg", data)
         assert error.value.path == "a.jpg"
+
+
+class Mute:
+    """A critic that looks at a picture and says nothing that can be read."""
+
+    samples = 1
+    facts = Facts(temperature=1.0)
+
+    def score(self, picture):
+        return verdict(["no answer"], half_width=None)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """A page in this process: (it, its visits, a function that drops a photograph and returns the page's events)."""
+    made, port = [], free_port()
+    monkeypatch.setattr("aes_r1.app.page._FORGET_S", 0.1)
+    monkeypatch.setattr("aes_r1.app.page.Visits", lambda: made.append(Visits()) or made[0])
+    blocks = serve(Mute(), port=port, block=False)
+
+    def dropped(name, visit, session):
+        picture = io.BytesIO()
+        Image.effect_noise((320, 240), 80).save(picture, "PNG")
+        event = {"name": name, "data": base64.b64encode(picture.getvalue()).decode(), "visit": visit}
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            dependencies = client.get("/config").json()["dependencies"]
+            place = next(one["id"] for one in dependencies if any(t[1] == "upload" for t in one["targets"]))
+            asked = {"data": [None, NEWEST], "fn_index": place, "session_hash": session, "event_data": event}
+            body, kind = json.dumps({**asked, "trigger_id": None}), {"Content-Type": "application/json"}
+            assert client.post("/gradio_api/queue/join", content=body, headers=kind).status_code == 200
+            with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
+                return "".join(stream.iter_text())
+
+    yield blocks, made[0], dropped
+    blocks.close()
+
+
+def test_what_is_over_is_forgotten(served):
+    blocks, visits, dropped = served
+    dropped("old.jpg", "a" * 36, "old")
+    kept = blocks.app.state_holder
+    forget(blocks, visits)
+    assert len(visits) == 1
+    assert "old.jpg" in repr(kept.session_data["old"].config_values), "the cards"
+    kept.time_last_used["old"] -= timedelta(seconds=visits.seconds)
+    dropped("new.jpg", "b" * 36, "new")
+    visits.now = lambda: time.monotonic() + visits.seconds
+    forget(blocks, visits)
+    assert len(visits) == 0
+    assert list(kept.session_data) == list(kept.time_last_used) == ["new"]
+    assert "old.jpg" not in repr(kept.session_data["new"].config_values)
+
+
+def test_a_page_forgets_without_a_visitor(served):
+    _, visits, dropped = served
+    dropped("a.jpg", "a" * 36, "one")
+    assert len(visits) == 1
+    visits.now = lambda: time.monotonic() + visits.seconds
+    deadline = time.monotonic() + 60
+    while len(visits):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", ["\ud800.jpg", "a/b\udcff.jpg"])
+def test_a_name_of_half_a_character_is_judged(served, name):
+    events = served[2](name, "a" * 36, "one")
+    assert "?.jpg: no answer that can be read" in events
+    assert '"success":false' not in events.replace(" ", "")

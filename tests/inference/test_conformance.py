@@ -11,7 +11,7 @@ import torch
 from aes_r1 import check_model
 from aes_r1.inference import conformance
 from aes_r1.inference.conformance import FAIL, NOT_SUPPORTED, PASS, examine
-from aes_r1.model import families
+from aes_r1.model import families, tiny
 from aes_r1.settings import InputError
 from tests.model.siblings import save_sibling
 
@@ -32,6 +32,58 @@ def test_every_family_passes(family, tmp_path):
     expected = {name: shared if name.startswith("shared") else PASS for name in found}
     assert {name: finding.result for name, finding in found.items()} == expected, found
     assert family in found["loads"].reason
+
+
+def spoiled(spoil):
+    """conformance._gradients, with `spoil` applied to the gradient of the path that computes a prompt once."""
+    honest = conformance._gradients
+
+    def gradients(model, backbone):
+        logps, found = honest(model, backbone)
+        if backbone.shares_prefix:
+            found = {name: spoil(name, gradient) for name, gradient in found.items()}
+        return logps, found
+
+    return gradients
+
+
+def doubled(name, gradient):
+    return 2 * gradient
+
+
+def halved_in_the_tower(name, gradient):
+    return gradient / 2 if families.is_vision(name) else gradient
+
+
+def as_much_noise(name, gradient):
+    size = gradient.float().square().mean().sqrt()
+    return gradient + size * torch.randn(gradient.shape, generator=torch.Generator().manual_seed(len(name)))
+
+
+def turned_round(name, gradient):
+    return -gradient
+
+
+@pytest.mark.parametrize("dtype", conformance.TOLERANCE)
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (doubled, "the gradient of the language layers is"),
+        (halved_in_the_tower, "the gradient of the vision tower is"),
+        (as_much_noise, "the gradient of the language layers points elsewhere"),
+        (turned_round, "the gradient of the language layers points elsewhere"),
+        (None, None),
+    ],
+)
+def test_another_gradient_where_prompts_are_shared_fails(dtype, spoil, said, tmp_path, monkeypatch):
+    """In size or in direction; None: the gradient as it is passes in every dtype."""
+    check = "shared prompt: training"
+    monkeypatch.setattr(conformance, "CHECKS", {check: conformance.CHECKS[check]})
+    if spoil is not None:
+        monkeypatch.setattr(conformance, "_gradients", spoiled(spoil))
+    found = findings(tiny.shipped(), tmp_path / "draft", dtype)[check]
+    assert found.result == (FAIL if said else PASS), found
+    assert said is None or found.reason.startswith(said)
 
 
 @pytest.fixture(scope="module")

@@ -220,7 +220,7 @@ def test_what_ends_the_judge_ends_every_process(failure, picture_folder, backbon
 
     trainer = TrainerSettings(num_samples=2, images_per_step=2)
     completions = SimpleNamespace(
-        images=StepImages.of(images, 0, trainer=trainer, engine=engine, seed=0),
+        images=StepImages.of(images, 0, trainer=trainer, engine=engine, seed=0, mixed=False),
         texts=[answer("Soft light.", 0.5)] * 4,
         scores=[0.5] * 4,
         sub_scores=[{}] * 4,

@@ -159,8 +159,11 @@ def test_only_this_machine_is_listened_to_unless_told(server):
 
 def test_an_address_that_cannot_be_had_is_one_line(server):
     port = int(server[0].rsplit(":", 1)[1])
-    with pytest.raises(InputError, match=f"--port={port}: cannot be listened on"):
+    taken = rf"--port={port}: cannot be listened on \(Address already in use\); give another --port$"
+    with pytest.raises(InputError, match=taken):
         bind("127.0.0.1", port)
+    with pytest.raises(InputError, match=r"give another --host, one of this machine$"):
+        bind("192.0.2.1", 0)  # an address for examples, which no machine has
     with pytest.raises(InputError, match="--host=everywhere: must be an address"):
         bind("everywhere", 0)
 

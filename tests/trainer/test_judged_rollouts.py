@@ -106,7 +106,7 @@ def test_one_process_asks_for_all_and_an_end_ends_all(url, picture_folder, tmp_p
         engine.device = torch.device("cpu")
         said = [text for image in range(rank, 4, size) for text in texts[image]]
         completions = SimpleNamespace(
-            images=StepImages.of(images, 0, trainer=trainer, engine=engine, seed=0),
+            images=StepImages.of(images, 0, trainer=trainer, engine=engine, seed=0, mixed=False),
             texts=said,
             scores=[parse_score(text) for text in said],
             sub_scores=[{} for _ in said],

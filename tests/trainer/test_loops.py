@@ -584,3 +584,22 @@ def test_groups_that_teach_nothing_are_replaced_and_a_resumed_run_replaces_the_s
     rest, _ = rapo(resumed, picture_folder, tmp_path / "parts", **how)
     assert rest == whole[2:]
     assert_same(weights(straight), weights(resumed))
+
+
+def test_two_sets_that_share_their_ids_draw_their_own_outputs_and_resume_bit_for_bit(speaker, picture_folder, tmp_path):
+    """The very same pictures under two sets' names: what differs between their outputs is the noise alone."""
+    own = samples(picture_folder)[:4]
+    images = [dataclasses.replace(one, dataset=name) for one in own for name in ("one", "other")]
+    how = {"images": images, "images_per_step": 8, "completions_every": 1, "steps": 3, "edited_pairs": 2}
+    how["temperature"] = 2.0  # so that the outputs about a picture differ
+    straight, stopped, resumed = (copy.deepcopy(speaker) for _ in range(3))
+    whole, drawn = rapo(straight, picture_folder, tmp_path / "whole", **how)
+    first = [row for row in drawn[: 10 * 4] if row["mos"] is not None]
+    texts = {name: [row["text"] for row in first if row["id"] == name] for name in {row["id"] for row in first}}
+    assert all(len(eight) == 8 for eight in texts.values())
+    assert any(eight[:4] != eight[4:] for eight in texts.values())
+    with pytest.raises(Stopped):
+        rapo(stopped, picture_folder, tmp_path / "parts", stop_after=2, **how)
+    rest, _ = rapo(resumed, picture_folder, tmp_path / "parts", **how)
+    assert rest == whole[2:]
+    assert_same(weights(straight), weights(resumed))
