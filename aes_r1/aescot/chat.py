@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,8 +46,15 @@ class ChatModel:
         self._failures = 0
         self._unreadable = 0
         self._router: Any = None
-        self._refusal: Refused | None = None
+        self._closed: Exception | None = None
+        self._in_flight = set[asyncio.Task[dict[str, Any]]]()
         self.mended = Counter[str]()
+
+    def close(self, reason: Exception, *, cancel: bool) -> None:
+        """Buy nothing any more: what the journal does not answer raises `reason`. cancel: end the calls in flight."""
+        self._closed = self._closed or reason
+        for call in list(self._in_flight) if cancel else ():
+            call.cancel()
 
     async def ask(
         self,
@@ -77,9 +84,11 @@ class ChatModel:
             known = self.journal.get(key) or self.journal.get(fingerprint(*asked, (prompt, place, *limits), *again))
             if known is None:
                 async with self._slots:
+                    if self._closed is not None:
+                        raise self._closed.with_traceback(None)  # one instance would collect the frames of all calls
                     if attempt and self._unreadable >= UNREADABLE_IN_A_ROW:
                         break
-                    known = await self._buy(key, role, sample, prompt, picture, max_pixels, schema)
+                    known = await self._bought(self._buy(key, role, sample, prompt, picture, max_pixels, schema))
             answer = Answer(known["text"], known["refused"], known.get("finish") == "length")
             mended = read(answer)
             if mended is not None:
@@ -92,14 +101,26 @@ class ChatModel:
         self.mended["unreadable"] += 1
         return answer
 
+    async def _bought(self, buying: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+        """Await a call that `close` can end; it then raises the reason."""
+        call = asyncio.ensure_future(buying)
+        self._in_flight.add(call)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed is None or (task is not None and task.cancelling()):
+                raise
+            raise self._closed.with_traceback(None) from None
+        finally:
+            self._in_flight.discard(call)
+
     async def _buy(
         self, key: str, role: str, sample: Sample, prompt: str, picture: bool, max_pixels: int, schema: dict[str, Any]
     ) -> dict[str, Any]:
         """Ask the server; return the journal's row. Nothing is awaited between an answer's arrival and its writing."""
         import openai  # litellm's exceptions are its subclasses
 
-        if self._refusal is not None:
-            raise self._refusal
         content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
         estimate = tokens_in(prompt)
         if picture:
@@ -169,8 +190,8 @@ class ChatModel:
             reason = permanent_failure(error)
             if reason is None:
                 raise
-            self._refusal = self._refused(reason, error)
-            raise self._refusal from error
+            self._closed = refusal = self._refused(reason, error)
+            raise refusal from error
 
     def _wants_schema(self) -> bool:
         if self.settings.response_format != "auto":
