@@ -37,8 +37,9 @@ class ChatModel:
         spent, longest = 0.0, dict[str, int]()
         for row in journal.rows():
             if row["group"] == settings.group:
-                spent += row["usd"] or 0.0
-                longest[row["role"]] = max(longest.get(row["role"], 0), row["prompt_tokens"])
+                spent += self._usd_of(row)
+                if row["prompt_tokens"]:
+                    longest[row["role"]] = max(longest.get(row["role"], 0), row["prompt_tokens"])
         self.budget = Budget(settings.max_usd, self.price, spent=spent, max_tokens=settings.max_tokens, longest=longest)
         self._requests = TokenBucket(settings.requests_per_minute)
         self._tokens = TokenBucket(settings.tokens_per_minute)
@@ -55,6 +56,12 @@ class ChatModel:
         self._closed = self._closed or reason
         for call in list(self._in_flight) if cancel else ():
             call.cancel()
+
+    def _usd_of(self, row: dict[str, Any]) -> float:
+        """Return what an answer cost; one that was bought before the price was known counts at the price of now."""
+        if row["usd"] is not None:
+            return row["usd"]
+        return 0.0 if self.price is None else self.price.of(row["prompt_tokens"], row.get("completion_tokens") or 0)
 
     async def ask(
         self,
