@@ -25,6 +25,8 @@ from aes_r1.settings import ChatSettings, InputError
 SIDE_FACTOR = 28  # patch size times merge size of Qwen2.5-VL: the picture is sent as training shows it
 FAILURES_IN_A_ROW = 20  # after so many failed calls the server counts as gone, because no single picture explains them
 UNREADABLE_IN_A_ROW = 20  # after so many unreadable answers no answer is asked for again
+# Notes in the journal, in the place of a further answer, that none is asked for.
+GIVEN_UP = {"given_up": True, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0, "seconds": 0.0}
 
 
 class ChatModel:
@@ -77,7 +79,8 @@ class ChatModel:
         """Return the model's answer to `prompt` about a sample.
 
         The model is asked again, up to `retries` times, for an answer that `read` cannot use, until UNREADABLE_IN_A_ROW
-        such answers show that it cannot do better; the last answer is returned. The journal's key holds everything that
+        such answers show that it cannot do better; the last answer is returned. The journal notes that the question was
+        given up, so that a later start does not go on buying. The journal's key holds everything that
         decides the answer, so that nothing is bought twice; where the picture lies decides nothing. Raises NoAnswer,
         CeilingReached, ServerGone or InputError.
         """
@@ -94,8 +97,11 @@ class ChatModel:
                     if self._closed is not None:
                         raise self._closed.with_traceback(None)  # one instance would collect the frames of all calls
                     if attempt and self._unreadable >= UNREADABLE_IN_A_ROW:
+                        self.journal.append(key, {**self._subject(role, sample), **GIVEN_UP})
                         break
                     known = await self._bought(self._buy(key, role, sample, prompt, picture, max_pixels, schema))
+            if known.get("given_up"):
+                break
             answer = Answer(known["text"], known["refused"], known.get("finish") == "length")
             mended = read(answer)
             if mended is not None:
@@ -220,11 +226,7 @@ class ChatModel:
     ) -> dict[str, Any]:
         usd = None if self.price is None else self.price.of(prompt_tokens, completion_tokens)
         return {
-            "group": self.settings.group,
-            "role": role,
-            "dataset": sample.dataset,
-            "id": sample.id,
-            "model": self.settings.model,
+            **self._subject(role, sample),
             "text": text.text,
             "refused": text.refused,
             "source": text.source,
@@ -233,6 +235,15 @@ class ChatModel:
             "completion_tokens": completion_tokens,
             "usd": usd,
             "seconds": round(seconds, 3),
+        }
+
+    def _subject(self, role: str, sample: Sample) -> dict[str, Any]:
+        return {
+            "group": self.settings.group,
+            "role": role,
+            "dataset": sample.dataset,
+            "id": sample.id,
+            "model": self.settings.model,
         }
 
     def _failure(self, error: Exception) -> Exception:

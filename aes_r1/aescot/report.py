@@ -100,6 +100,8 @@ def calls_summary(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """
     roles: dict[str, dict[str, Any]] = {}
     for row in rows:
+        if row.get("given_up"):
+            continue
         role = roles.setdefault(
             row["role"], {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0, "seconds": 0.0}
         )

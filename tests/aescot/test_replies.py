@@ -214,6 +214,22 @@ def test_a_model_that_never_says_anything_readable_is_not_asked_again_for_ever(s
     assert server.asked.total() < 1.6 * count
 
 
+@pytest.mark.parametrize("who", ["expert", "judge"])
+def test_what_was_given_up_is_not_bought_by_a_later_start(who, serve, tmp_path):
+    def answer(prompt: str, times: int) -> Sent:
+        return completion(WHOLE if who == "judge" and "private information" in prompt else "Lovely!")
+
+    server, samples, out = serve(answer), pictures(tmp_path, 3 * UNREADABLE_IN_A_ROW), tmp_path / "out"
+    settings = {"judge": who == "judge", "retries": 6, "max_concurrency": 16}
+    first, asked = build(samples, out, server.url, **settings), server.asked.total()
+    decided = decided_files(out)
+    for _ in range(2):
+        again = build(samples, out, server.url, **settings)
+        assert server.asked.total() == asked
+        assert decided_files(out) == decided
+        assert {**again, "wall_seconds": 0} == {**first, "wall_seconds": 0}
+
+
 def test_an_answer_that_ran_out_of_tokens_says_the_cure(serve, tmp_path):
     server = serve(lambda prompt, times: completion(WHOLE[:90], "length"))
     build(pictures(tmp_path, 1), tmp_path / "out", server.url)
