@@ -126,7 +126,8 @@ def _copied_id(row: Mapping[str, Any]) -> str:
 def _item(row: Mapping[str, Any], judged: bool, originals: Mapping[str, str]) -> dict[str, Any]:
     details, reasons = row.get("details", {}), row.get("reasons", ())
     dimensions = row["dimensions"] or {}
-    flags = decisions(reasons, read=row["critique"] is not None, judged=judged)
+    passed = row.get("passed", ()) if reasons else ALWAYS_SHOWN if judged else ("leak",)
+    flags = decisions(reasons, passed)
     texts = [(DIMENSION_NAMES[name], text) for name, text in dimensions.items()]
     texts += [("Judgement", row["judgement"])] if row["judgement"] else [("Answer", row.get("answer") or "none")]
     texts += [("Earlier critique", originals.get(_copied_id(row), ""))] if "near_copy" in reasons else []

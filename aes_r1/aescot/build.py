@@ -24,7 +24,7 @@ from aes_r1.aescot.budget import CeilingReached
 from aes_r1.aescot.chat import ChatModel
 from aes_r1.aescot.expert import AttributesExpert, ChatExpert, Expert, PixelsExpert, ScenesExpert, known_mos
 from aes_r1.aescot.failures import NoAnswer, ServerGone
-from aes_r1.aescot.filters import form_reasons
+from aes_r1.aescot.filters import FORM_FILTERS, form_reasons
 from aes_r1.aescot.journal import Journal
 from aes_r1.aescot.judge import ChatJudge, Judge, ScenesJudge, misaligned
 from aes_r1.aescot.near_copy import NearCopies
@@ -46,13 +46,15 @@ Progress = Callable[[int, int], None]  # takes the numbers of pictures decided a
 class Outcome:
     """The result of examining a picture.
 
-    reasons: {code: what was found} of every filter that rejects it. text: the model's answer, where no reply could be
-    read from it. planted: the error that the scenes expert made on purpose.
+    reasons: {code: what was found} of every filter that rejects it. passed: the filters that ran and found nothing.
+    text: the model's answer, where no reply could be read from it. planted: the error that the scenes expert made on
+    purpose.
     """
 
     sample: Sample
     reply: Reply | None
     reasons: dict[str, str] = field(default_factory=dict)
+    passed: tuple[str, ...] = ()
     text: str | None = None
     planted: str | None = None
 
@@ -90,7 +92,7 @@ def build_aescot(
             settings=expert,
             tolerance=judge.tolerance,
             draw=QuotaSampler(samples, cells, seed),
-            tally=Tally(seed, judged=judge.name != "none"),
+            tally=Tally(seed),
             copies=NearCopies(expert.near_copy),
             window=4 * max(expert.max_concurrency, judge.max_concurrency),
             files=_Files(out, (*_DECIDED, "plants.jsonl") if expert.name == "scenes" else _DECIDED),
@@ -241,43 +243,55 @@ class _Distillation:
             return Outcome(sample, None, {"picture": str(error)})
         reply = attempt.reply
         if reply is None:
-            return Outcome(sample, None, attempt.reasons, attempt.text)
+            return Outcome(sample, None, attempt.reasons, text=attempt.text)
         mos = known_mos(sample)
         reasons = form_reasons(reply, mos, min_words=self.settings.min_words, max_words=self.settings.max_words)
+        passed = tuple(name for name in FORM_FILTERS if name not in reasons)
         if not reasons and self.judge is not None:
-            reasons = await self._judged(sample, reply, mos, self.judge)
-        return Outcome(sample, reply, reasons, planted=attempt.planted)
+            reasons, checked = await self._judged(sample, reply, mos, self.judge)
+            passed += checked
+        return Outcome(sample, reply, reasons, passed, planted=attempt.planted)
 
-    async def _judged(self, sample: Sample, reply: Reply, mos: float, judge: Judge) -> dict[str, str]:
+    async def _judged(
+        self, sample: Sample, reply: Reply, mos: float, judge: Judge
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return why the judge rejects a reply, and which of its checks found nothing."""
+        passed: tuple[str, ...] = ()
         try:
             alignment = await judge.align(sample, reply)
-            contradiction = misaligned(alignment, mos, self.tolerance) if alignment else None
+            if alignment is None:
+                return {"no_verdict": "align"}, passed
+            contradiction = misaligned(alignment, mos, self.tolerance)
             if contradiction is not None:
-                return {"align": contradiction}
-            facts = await judge.fact(sample, reply) if alignment else None
+                return {"align": contradiction}, passed
+            passed = ("align",)
+            facts = await judge.fact(sample, reply)
         except NoAnswer as error:
-            return {"no_answer": f"judge: {error}"}
+            return {"no_answer": f"judge: {error}"}, passed
         except PictureError as error:
-            return {"picture": str(error)}
-        if alignment is None:
-            return {"no_verdict": "align"}
+            return {"picture": str(error)}, passed
         if facts is None:
-            return {"no_verdict": "fact"}
-        return {"fact": "; ".join(facts.unsupported_claims)} if facts.unsupported_claims else {}
+            return {"no_verdict": "fact"}, passed
+        if facts.unsupported_claims:
+            return {"fact": "; ".join(facts.unsupported_claims)}, passed
+        return {}, ("align", "fact")
 
     def _decide(self, outcome: Outcome) -> None:
         """Keep or reject an examined picture, by one write to its file."""
-        sample, reply, reasons = outcome.sample, outcome.reply, dict(outcome.reasons)
+        sample, reply, reasons, passed = outcome.sample, outcome.reply, dict(outcome.reasons), outcome.passed
         row = record(sample, reply, expert=self.expert.name, prompt_sha256=self.expert.prompt_sha256)
-        if reply is not None and not reasons:
+        if reply is not None and not reasons and self.settings.near_copy is not None:
             near_copy = self.copies.find(reply.critique)
             if near_copy is not None:
                 reasons["near_copy"] = f"{near_copy[1]:.2f} like {near_copy[0]}"
+            else:
+                passed += ("near_copy",)
         for code, finding in reasons.items():
             self.first_reasons.setdefault(code, finding[:200])
         if reasons:
             answer = {} if outcome.text is None else {"answer": outcome.text}
-            self.files.append("rejected.jsonl", {**row, "reasons": list(reasons), "details": reasons, **answer})
+            found = {"reasons": list(reasons), "details": reasons, "passed": list(passed)}
+            self.files.append("rejected.jsonl", {**row, **found, **answer})
         else:
             assert reply is not None
             self.files.append("aescot.jsonl", row)
@@ -285,7 +299,7 @@ class _Distillation:
             self.draw.keep(sample)
         if outcome.planted is not None:
             self.files.append("plants.jsonl", {"id": sample.id, "planted": outcome.planted, "reasons": list(reasons)})
-        self.tally.add(row, reasons, outcome.planted)
+        self.tally.add(row, reasons, passed, outcome.planted)
         if self.progress is not None:
             decided = self.tally.kept["pictures"] + self.tally.rejected["pictures"]
             self.progress(decided, self.tally.kept["pictures"])

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from aes_r1.aescot.filters import decisions, form_reasons, not_english, read_reply
+from aes_r1.aescot.filters import FILTERS, decisions, form_reasons, not_english, read_reply
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
@@ -87,22 +87,8 @@ def test_accents_in_english_are_english():
     assert not_english(reply(composition="The café façade frames the naïve gesture of the girl at the door.")) is None
 
 
-@pytest.mark.parametrize(
-    ("reasons", "read", "judged", "rejects", "passes"),
-    [
-        ([], True, True, "", "leak align fact length language missing_dimension refusal near_copy"),
-        ([], True, False, "", "leak length language missing_dimension refusal near_copy"),
-        (["leak"], True, True, "leak", "length language missing_dimension refusal"),
-        (["align"], True, True, "align", "leak length language missing_dimension refusal"),
-        (["fact"], True, True, "fact", "leak align length language missing_dimension refusal"),
-        (["near_copy"], True, True, "near_copy", "leak align fact length language missing_dimension refusal"),
-        (["no_verdict"], True, True, "", "leak length language missing_dimension refusal"),
-        (["no_answer"], False, True, "", ""),
-        (["refusal"], False, True, "refusal", ""),
-        (["missing_dimension"], False, True, "missing_dimension", ""),
-    ],
-)
-def test_a_filter_that_was_not_run_decided_nothing(reasons, read, judged, rejects, passes):
-    result = decisions(reasons, read=read, judged=judged)
-    assert {name for name, decided in result.items() if decided} == set(rejects.split())
-    assert {name for name, decided in result.items() if decided is False} == set(passes.split())
+def test_a_filter_that_was_not_run_decided_nothing():
+    result = decisions({"leak": "seven"}, ("length", "language"))
+    assert {name for name, decided in result.items() if decided} == {"leak"}
+    assert {name for name, decided in result.items() if decided is False} == {"length", "language"}
+    assert list(result) == list(FILTERS)
