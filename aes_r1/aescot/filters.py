@@ -25,8 +25,8 @@ FORM_FILTERS = ("leak", "length", "language", "missing_dimension", "refusal")  #
 _REFUSAL = re.compile(
     r"\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can(?:'t|not| not)|won't|will not|must decline|decline to|"
     r"don't feel comfortable)"
-    r"(?: \w+)? (?:assist|help|view|analy[sz]e|comment|critique|describe|provide|comply|identify|evaluate|fulfil|"
-    r"process|access|do)|"
+    r"(?: (?!help\b)\w+)? (?:assist|help(?! but\b| \w+ing\b)|view|analy[sz]e|comment|critique|describe|provide|comply|"
+    r"identify|evaluate|fulfil|process|access|do)|"
     r"as an ai\b|as a language model|no (?:image|picture|photo(?:graph)?) (?:was|is|has been) (?:provided|attached|"
     r"included|visible)|"
     r"(?:please|could you) (?:provide|upload|attach|share) (?:the|an|a) (?:image|picture|photo))",

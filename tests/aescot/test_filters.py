@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from aes_r1.aescot.filters import FILTERS, decisions, form_reasons, not_english, read_reply
+from aes_r1.aescot.filters import FILTERS, decisions, form_reasons, not_english, read_reply, refusal
 from aes_r1.aescot.record import Reply
 from aes_r1.prompts import DIMENSIONS
 
@@ -62,6 +62,25 @@ def test_an_honest_reply_passes():
 )
 def test_a_fault_in_one_sentence_rejects(changes, reason):
     assert list(form_reasons(reply(**changes), 0.7, min_words=20, max_words=400)) == [reason]
+
+
+@pytest.mark.parametrize(
+    ("said", "declines"),
+    [
+        ("I can't help but admire the light.", False),
+        ("I cannot help but follow the line.", False),
+        ("I can not help but smile.", False),
+        ("I can't help admiring the light.", False),
+        ("I can't help viewing it as a calm frame.", False),
+        ("I can't help describe this.", True),
+        ("I cannot help feeling that the frame is calm.", False),
+        ("I can't help with that.", True),
+        ("I cannot help you.", True),
+        ("I can't help.", True),
+    ],
+)
+def test_one_who_cannot_help_but_admire_does_not_decline(said, declines):
+    assert (refusal(said) is not None) == declines
 
 
 def test_length_is_bounded_both_ways():
