@@ -78,7 +78,7 @@ def test_a_filter_that_was_not_run_has_no_decision(distilled, tmp_path):
             assert flags["fact"] is None
         assert set(flags) >= {"leak", "align", "fact"}
         assert all(flags[name] for name in set(flags) - {"leak", "align", "fact"})
-        assert item["decision"] != "kept" or not any(flags.values()) and None not in flags.values()
+        assert item["decision"] != "kept" or (not any(flags.values()) and None not in flags.values())
     (tmp_path / "unjudged").mkdir()
     out = distilled_scenes(tmp_path / "unjudged", "none")
     unjudged = items(write_audit(out, items=40, seed=0, judged=False))["items"]
