@@ -25,11 +25,14 @@ class Journal:
         self._offsets: dict[str, int] = {}
         self._unread = set[str]()
         last: int | None = None
+        number = 0  # of the last line that held a row
         try:
             for offset, row in rows_at(path):
+                number += 1
                 self._offsets[str(row["key"])] = last = offset
         except (InputError, TypeError, KeyError) as error:  # damaged by something other than a kill
-            line = f"{path}:{len(self._offsets) + 1}"
+            # rows_at fails at the line behind the last row that it gave; a row without a key is that row itself.
+            line = f"{path}:{number + isinstance(error, InputError)}"
             raise InputError(
                 f"{line}: not an answer of this program; delete the line, and it is asked again"
             ) from error
