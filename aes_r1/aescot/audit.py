@@ -93,10 +93,10 @@ def _share(part: int, total: int) -> dict[str, float]:
 
 def _read_marks(path: Path) -> list[dict[str, Any]]:
     try:
-        marks = json.loads(path.read_text())["marks"]
+        marks = json.loads(path.read_text(encoding="utf-8-sig"))["marks"]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"audit={path}: cannot be read ({error}); give the JSON that audit.html exports") from error
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+    except (ValueError, RecursionError, TypeError, KeyError) as error:  # ValueError: no JSON, or thousands of digits
         raise InputError(f"audit={path}: not the JSON that audit.html exports") from error
     if not isinstance(marks, list):
         raise InputError(f"audit={path}: not the JSON that audit.html exports (marks is no list)")

@@ -186,6 +186,9 @@ def test_agreement_per_filter_with_intervals(tmp_path):
     ("text", "said"),
     [
         ("not json", "not the JSON"),
+        (f'{{"marks": [{{"filter": "leak", "flagged": true, "agree": true, "n": {"9" * 5000}}}]}}', "not the JSON"),
+        ("[" * 200_000, "not the JSON"),
+        ('{"marks":' * 200_000, "not the JSON"),
         ('{"a": 1}', "not the JSON"),
         ("[1]", "not the JSON"),
         ('{"marks": []}', "no marks"),
@@ -205,3 +208,9 @@ def test_wrong_marks_are_named(tmp_path, text, said):
     path.write_text(text)
     with pytest.raises(InputError, match=said):
         agreement(path)
+
+
+def test_a_byte_order_mark_before_the_marks_is_passed_over(tmp_path):
+    text = '{"marks": [{"filter": "leak", "flagged": true, "agree": true}]}'
+    (tmp_path / "marks.json").write_text(text, encoding="utf-8-sig")
+    assert agreement(tmp_path / "marks.json")["leak"]["n"] == 1
