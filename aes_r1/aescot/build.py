@@ -69,29 +69,40 @@ def build_aescot(
     quotas: Mapping[str, Any] | None = None,
     max_pixels: int = PAPER_PIXELS,
     progress: Progress | None = None,
+    listed: Sequence[Sample] | None = None,
 ) -> Path:
     """Write `out`/aescot.jsonl, rejected.jsonl and distill_report.json; returns the first.
 
     samples: pictures with mos, asked about once each, or until `quotas` ({level: n} or {data set: {level: n}}) are
-    full. max_pixels: area of a picture as an API model sees it. Raises InputError for impossible settings or the folder
-    of another distillation, ServerGone when a server stops answering. The report says when a price ceiling was reached.
+    full. max_pixels: area of a picture as an API model sees it. listed: `samples` with those that were left out because
+    they cannot be read; a later start that can read them goes on in the same folder. Raises InputError for impossible
+    settings or the folder of another distillation, ServerGone when a server stops answering. The report says when a
+    price ceiling was reached.
     """
     cells = read_quotas(quotas or {})
     check_roles(samples, expert, judge)
     started = time.monotonic()
     with ExitStack() as stack:
-        claim_output_folder(
-            out, samples, expert, judge, seed=seed, quotas=quotas or {}, max_pixels=max_pixels, stack=stack
+        begun = claim_output_folder(
+            out,
+            samples if listed is None else listed,
+            expert,
+            judge,
+            seed=seed,
+            quotas=quotas or {},
+            max_pixels=max_pixels,
+            stack=stack,
+            readable=samples,
         )
         paid = [settings for settings in (expert, judge) if settings.name == "openai"]
         journal = stack.enter_context(Journal(out / "calls.jsonl")) if paid else None
         chats = {} if journal is None else {settings.group: ChatModel(settings, journal) for settings in paid}
         job = _Distillation(
-            expert=_expert(expert, samples, seed, max_pixels, chats.get("expert")),
+            expert=_expert(expert, begun, seed, max_pixels, chats.get("expert")),
             judge=_judge(judge, max_pixels, chats.get("judge")),
             settings=expert,
             tolerance=judge.tolerance,
-            draw=QuotaSampler(samples, cells, seed),
+            draw=QuotaSampler(samples, cells, seed, listed=begun),
             tally=Tally(seed),
             copies=NearCopies(expert.near_copy),
             window=4 * max(expert.max_concurrency, judge.max_concurrency),

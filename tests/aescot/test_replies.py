@@ -192,6 +192,36 @@ def test_pictures_that_were_moved_are_not_bought_again(serve, tmp_path):
     assert sorted(listed) == [sample.image for sample in moved]
 
 
+@pytest.mark.parametrize("quotas", [None, {"bad": 4, "fair": 3, "good": 3}])
+def test_a_picture_that_cannot_be_read_for_a_moment_buys_nothing_again(quotas, serve, tmp_path, capsys):
+    server = serve(lambda prompt, times: completion(WHOLE))
+    pictures(tmp_path, 60)
+    lines = "".join(f"{n}.png,{(n + 0.5) / 60},train\n" for n in range(60))
+    (tmp_path / "labels.csv").write_text("image,mos,split\n" + lines)
+    settings = DistillSettings(
+        data=DataSettings(name="folder", root=str(tmp_path), workers=0),
+        expert=ExpertSettings(name="openai", model="fake", api_base=server.url, retries=0, max_words=400, min_words=5),
+        judge=JudgeSettings(name="none"),
+        quotas=quotas,
+        out=str(tmp_path / "out"),
+        store=str(tmp_path / "store"),
+    )
+    distill.run(settings)
+    first, asked = decided_files(tmp_path / "out"), server.asked.total()
+    away = Path(read_rows(tmp_path / "out" / "aescot.jsonl")[2]["image"])
+    whole = away.read_bytes()
+    away.write_bytes(b"")
+    distill.run(settings)
+    assert f"left out {away}" in capsys.readouterr().err
+    assert server.asked.total() == asked + (quotas is not None)  # another one in its place
+    assert away.name not in {Path(row["image"]).name for row in read_rows(tmp_path / "out" / "aescot.jsonl")}
+    away.write_bytes(whole)
+    asked = server.asked.total()
+    distill.run(settings)
+    assert server.asked.total() == asked
+    assert decided_files(tmp_path / "out") == first
+
+
 @pytest.mark.parametrize("first", ["", "no JSON", '{"level": "great"}'])
 def test_expert_and_judge_are_asked_again_when_nothing_can_be_read(first, serve, tmp_path):
     def answer(prompt: str, times: int) -> Sent:
