@@ -87,7 +87,7 @@ def claim_output_folder(
     """
     from filelock import FileLock, Timeout
 
-    settings = {"seed": seed, "quotas": quotas, "max_pixels": max_pixels}
+    settings: dict[str, Any] = {"seed": seed, "quotas": quotas, "max_pixels": max_pixels}
     identity = _identity(samples, expert, judge, **settings)
     path = out / "distill.json"
     try:
